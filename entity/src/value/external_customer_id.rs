@@ -1,0 +1,58 @@
+use sea_orm::DeriveValueType;
+
+use super::{Reason, masked_debug};
+
+/// The operator's own id for a customer: kept as given, case-sensitive.
+#[derive(Clone, PartialEq, Eq, Hash, DeriveValueType)]
+pub struct ExternalCustomerId(String);
+
+impl ExternalCustomerId {
+    pub const MOST_CHARACTERS: usize = 255;
+
+    pub fn parse(text: &str) -> Result<Self, Reason> {
+        if text.is_empty() {
+            Err(Reason::Empty)
+        } else if text.chars().any(char::is_control) {
+            Err(Reason::ControlCharacter)
+        } else if text.trim() != text {
+            Err(Reason::BlankAtAnEnd)
+        } else if text.chars().count() > Self::MOST_CHARACTERS {
+            Err(Reason::TooLong(Self::MOST_CHARACTERS))
+        } else {
+            Ok(Self(text.to_owned()))
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+// Integrators use email addresses and account names as ids.
+masked_debug!(ExternalCustomerId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_kept_as_given_or_refused() {
+        let longest = "é".repeat(255);
+        for good in ["1", "user-42", "User-42", "a b", "名前", "\"'%_\\", longest.as_str()] {
+            assert_eq!(ExternalCustomerId::parse(good).unwrap().as_str(), good);
+        }
+        let too_long = "é".repeat(256);
+        for (bad, reason) in [
+            ("", Reason::Empty),
+            (" ", Reason::BlankAtAnEnd),
+            (" a", Reason::BlankAtAnEnd),
+            ("a\u{a0}", Reason::BlankAtAnEnd),
+            ("a\n", Reason::ControlCharacter),
+            ("a\0b", Reason::ControlCharacter),
+            ("a\u{85}b", Reason::ControlCharacter),
+            (too_long.as_str(), Reason::TooLong(255)),
+        ] {
+            assert_eq!(ExternalCustomerId::parse(bad), Err(reason), "{bad:?}");
+        }
+    }
+}

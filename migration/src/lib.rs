@@ -1,0 +1,14 @@
+//! The history of the tables. It knows no entity: history does not change when an entity does.
+
+pub use sea_orm_migration::prelude::*;
+
+mod m20261123_000001_customers;
+
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261123_000001_customers::Migration)]
+    }
+}

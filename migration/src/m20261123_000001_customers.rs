@@ -1,0 +1,142 @@
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::schema::*;
+use sea_orm_migration::sea_orm::DatabaseBackend;
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .create_table(
+                Table::create()
+                    .table("deployment")
+                    .col(integer("id").primary_key())
+                    .col(text("environment"))
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_table(
+                Table::create()
+                    .table("operator")
+                    .col(pk_uuid("id"))
+                    .col(text("name"))
+                    .col(timestamp_with_time_zone("created_at"))
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_table(
+                Table::create()
+                    .table("api_key")
+                    .col(pk_uuid("id"))
+                    .col(uuid("operator_id"))
+                    .col(text("name"))
+                    .col(text("prefix"))
+                    .col(blob("hash"))
+                    .col(text("access"))
+                    .col(timestamp_with_time_zone("created_at"))
+                    .col(timestamp_with_time_zone_null("revoked_at"))
+                    .foreign_key(
+                        ForeignKey::create()
+                            .name("api_key_operator_id_fkey")
+                            .from("api_key", "operator_id")
+                            .to("operator", "id"),
+                    )
+                    .to_owned(),
+            )
+            .await?;
+        manager
+            .create_table(
+                Table::create()
+                    .table("customer")
+                    .col(pk_uuid("id"))
+                    .col(text("email"))
+                    .col(text_null("phone"))
+                    .col(text_null("first_name"))
+                    .col(text_null("last_name"))
+                    .col(json_binary_null("address"))
+                    .col(integer("version"))
+                    .col(timestamp_with_time_zone("created_at"))
+                    .col(timestamp_with_time_zone("updated_at"))
+                    .to_owned(),
+            )
+            .await?;
+
+        // Compared byte by byte, so that both databases sort alike and an index serves a prefix.
+        let mut external_customer_id = text("external_customer_id");
+        if manager.get_database_backend() == DatabaseBackend::Postgres {
+            external_customer_id.extra(r#"COLLATE "C""#);
+        }
+        manager
+            .create_table(
+                Table::create()
+                    .table("customer_operator")
+                    .col(uuid("operator_id"))
+                    .col(uuid("customer_id"))
+                    .col(external_customer_id)
+                    .col(timestamp_with_time_zone("connected_at"))
+                    .primary_key(
+                        Index::create().name("customer_operator_pkey").col("operator_id").col("customer_id").primary(),
+                    )
+                    .foreign_key(
+                        ForeignKey::create()
+                            .name("customer_operator_operator_id_fkey")
+                            .from("customer_operator", "operator_id")
+                            .to("operator", "id"),
+                    )
+                    .foreign_key(
+                        ForeignKey::create()
+                            .name("customer_operator_customer_id_fkey")
+                            .from("customer_operator", "customer_id")
+                            .to("customer", "id"),
+                    )
+                    .to_owned(),
+            )
+            .await?;
+
+        // The service tells which of these a write has violated by these names.
+        for (name, table, columns) in [
+            ("customer_email_key", "customer", &["email"][..]),
+            ("customer_phone_key", "customer", &["phone"]),
+            (
+                "customer_operator_external_customer_id_key",
+                "customer_operator",
+                &["operator_id", "external_customer_id"],
+            ),
+            ("api_key_hash_key", "api_key", &["hash"]),
+        ] {
+            manager.create_index(index(name, table, columns).unique().to_owned()).await?;
+        }
+        for (name, table, columns) in [
+            // The pages of an operator's customers, and of a customer's operators.
+            (
+                "customer_operator_connected_at_idx",
+                "customer_operator",
+                &["operator_id", "connected_at", "customer_id"][..],
+            ),
+            ("customer_operator_customer_id_idx", "customer_operator", &["customer_id", "connected_at", "operator_id"]),
+            ("api_key_operator_id_idx", "api_key", &["operator_id"]),
+        ] {
+            manager.create_index(index(name, table, columns)).await?;
+        }
+        Ok(())
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in ["customer_operator", "customer", "api_key", "operator", "deployment"] {
+            manager.drop_table(Table::drop().table(table).to_owned()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn index(name: &'static str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+    let mut index = Index::create().name(name).table(table).to_owned();
+    for column in columns {
+        index.col(*column);
+    }
+    index
+}
