@@ -83,6 +83,13 @@ id!(
     "key"
 );
 
+id!(
+    /// `req_…`
+    RequestId,
+    Req,
+    "req"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

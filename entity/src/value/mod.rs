@@ -8,7 +8,7 @@ mod phone;
 pub use address::{Address, AddressParts};
 pub use email::EmailAddress;
 pub use external_customer_id::ExternalCustomerId;
-pub use id::{ApiKeyId, CustomerId, OperatorId};
+pub use id::{ApiKeyId, CustomerId, OperatorId, RequestId};
 pub use name::{DisplayName, PersonName};
 pub use phone::{LineType, PhoneNumber};
 

@@ -41,7 +41,7 @@ impl PhoneNumber {
         if digits.len() > Self::MOST_DIGITS + 2 {
             return Err(Reason::ImpossibleLength);
         }
-        let number = PHONE_NUMBER_UTIL.parse(&format!("+{digits}"), None).map_err(|_| Reason::ImpossibleLength)?;
+        let number = PHONE_NUMBER_UTIL.parse(format!("+{digits}"), None).map_err(|_| Reason::ImpossibleLength)?;
         if number.is_possible_with_reason() != Ok(NumberLengthType::IsPossible) {
             return Err(Reason::ImpossibleLength);
         }

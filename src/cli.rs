@@ -1,0 +1,352 @@
+//! The command line: what the binary can be told to do.
+
+use std::io::Write;
+
+use clap::{Args, Parser, Subcommand};
+use entity::api_key::Access;
+use entity::deployment::Environment;
+use entity::value::{ApiKeyId, DisplayName, OperatorId};
+use entity::{api_key, operator};
+use sea_orm::DbErr;
+use secrecy::ExposeSecret;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{ServeSettings, Settings};
+use crate::database::{self, Database};
+use crate::error::{Error, describe};
+use crate::graphql;
+use crate::http::Server;
+use crate::keyed_hash::KeyedHash;
+use crate::service::api_keys::NewApiKey;
+use crate::service::page::{Direction, PageRequest, Positioned};
+use crate::service::{Actor, Services, deployment};
+use crate::telemetry;
+
+/// The customer records of the Vivamo payments platform: one person, one record
+#[derive(Debug, Parser)]
+#[command(name = "vivamo", version)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    serve: ServeSettings,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API (what happens without a command)
+    Serve,
+    /// Bring the database up to date; in production `serve` does not do this by itself
+    Migrate,
+    /// Print the GraphQL schema; needs no database
+    Schema,
+    /// Create or list operators
+    #[command(subcommand)]
+    Operator(OperatorCommand),
+    /// Create, list or revoke API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum OperatorCommand {
+    /// Create an operator and its first key, which is shown this once
+    Create {
+        /// The operator's name, 1 to 100 characters
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List all operators
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Create one more key for an operator, which is shown this once
+    Create {
+        /// The operator's id, such as op_01h455vb4pex5vsknk084sn02q
+        operator: String,
+        /// A name that tells the key from the operator's others
+        #[arg(long)]
+        name: String,
+        /// The key reads, and changes nothing
+        #[arg(long)]
+        read_only: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List the keys of an operator, or of all
+    List {
+        /// The operator's id
+        operator: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// End a key, at once and for good
+    Revoke {
+        /// The key's id, such as key_01h455vb4pex5vsknk084sn02q
+        id: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+struct Output {
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl Cli {
+    /// Does what was asked for; an error is words for the person who asked.
+    pub async fn run(self) -> Result<(), String> {
+        let Self { settings, serve, command } = self;
+        if let Some(Command::Schema) = command {
+            print(&graphql::sdl());
+            return Ok(());
+        }
+        settings.check()?;
+        match command {
+            None | Some(Command::Serve) => run_server(&settings, &serve).await,
+            Some(Command::Migrate) => migrate(&settings).await,
+            Some(Command::Schema) => Ok(()),
+            Some(Command::Operator(command)) => command.run(&services(&settings, &open(&settings).await?)).await,
+            Some(Command::Key(command)) => command.run(&services(&settings, &open(&settings).await?)).await,
+        }
+    }
+}
+
+async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), String> {
+    telemetry::start(settings.environment());
+    let database = open(settings).await?;
+    let services = services(settings, &database);
+    let schema = graphql::schema(services.clone(), KeyedHash::new(settings.key_secret()));
+    let is_sandbox = settings.environment() == Environment::Sandbox;
+    let with_graphiql = serve.graphiql.unwrap_or(is_sandbox);
+    let server = Server::bind(serve.listen, database.clone(), services.clone(), schema, with_graphiql).await.map_err(
+        |error| format!("Cannot listen on {}: {error}. Choose another address with VIVAMO_LISTEN.", serve.listen),
+    )?;
+    let address = server.address().map_err(|error| error.to_string())?;
+    if is_sandbox && settings.is_sqlite() {
+        welcome(&services, &format!("http://{address}")).await?;
+    }
+    tracing::info!(environment = ?settings.environment(), "listening on http://{address}");
+    server.serve(stop()).await.map_err(|error| error.to_string())?;
+    tracing::info!("stopped");
+    database.close().await.map_err(|error| describe(&error))
+}
+
+/// On a first start there is nobody yet who could call: makes someone, and shows how.
+async fn welcome(services: &Services, url: &str) -> Result<(), String> {
+    let demo = DisplayName::parse("Demo").map_err(|reason| reason.to_string())?;
+    let first = services.operators.create_first(&Actor::Platform, &services.api_keys, demo).await.map_err(words)?;
+    if let Some((_, key)) = first {
+        let key = key.secret.expose_secret();
+        let query = r#"mutation { createCustomer(input: {externalCustomerId: \"user-1\", data: {email: \"ada@example.com\"}}) { outcome customer { id email missingFields } } }"#;
+        print(&format!(
+            "This is a new database. The operator Demo was made for you to try it with; its key is shown this once:\n\n    \
+             {key}\n\nCreate a first customer:\n\n    \
+             curl {url}/graphql -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
+             -d '{{\"query\":\"{query}\"}}'\n\nExplore the schema at {url}/graphiql\n\n"
+        ));
+    }
+    Ok(())
+}
+
+/// Done when the process is asked to stop.
+async fn stop() {
+    let interrupt = signal(SignalKind::interrupt());
+    let terminate = signal(SignalKind::terminate());
+    match (interrupt, terminate) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+async fn migrate(settings: &Settings) -> Result<(), String> {
+    database::migrate(&settings.database_url).await.map_err(|error| unreachable_database(settings, &error))?;
+    open(settings).await?;
+    print("The database is up to date.\n");
+    Ok(())
+}
+
+/// The database of these settings, ready for use: up to date, and of this environment.
+async fn open(settings: &Settings) -> Result<Database, String> {
+    let environment = settings.environment();
+    if environment == Environment::Sandbox {
+        database::migrate(&settings.database_url).await.map_err(|error| unreachable_database(settings, &error))?;
+    }
+    let database = Database::connect(&settings.database_url, None)
+        .await
+        .map_err(|error| unreachable_database(settings, &error))?;
+    let pending = database.pending_migrations().await.map_err(|error| describe(&error))?;
+    if pending > 0 {
+        return Err(format!("The database lacks {pending} migration(s). Run `vivamo migrate` with the same settings."));
+    }
+    let owner = deployment::claim(&database, environment).await.map_err(words)?;
+    if owner != environment {
+        return Err(format!(
+            "This database belongs to {owner:?}, and VIVAMO_ENVIRONMENT says {environment:?}. Set it to the database's \
+             environment, or DATABASE_URL to another database."
+        ));
+    }
+    Ok(database)
+}
+
+fn services(settings: &Settings, database: &Database) -> Services {
+    let hash = KeyedHash::new(settings.key_secret());
+    Services::new(database, settings.environment(), hash, settings.platform_key.as_ref())
+}
+
+impl OperatorCommand {
+    async fn run(self, services: &Services) -> Result<(), String> {
+        match self {
+            Self::Create { name, output } => {
+                let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: {reason}."))?;
+                let created = services.operators.create(&Actor::Platform, &services.api_keys, name).await;
+                let (operator, key) = created.map_err(words)?;
+                let id = operator.id.to_string();
+                print_key(output, &id, operator.name.as_str(), &key);
+            }
+            Self::List { output } => {
+                let mut request = PageRequest { direction: Direction::Forward, size: 100, after: None, before: None };
+                let mut operators = Vec::new();
+                loop {
+                    let page = services.operators.page(&Actor::Platform, request).await.map_err(words)?;
+                    request.after = page.rows.last().map(Positioned::position);
+                    operators.extend(page.rows);
+                    if !page.has_next {
+                        break;
+                    }
+                }
+                let row = |operator: &operator::Model| {
+                    vec![
+                        ("id", Some(operator.id.to_string())),
+                        ("name", Some(operator.name.as_str().to_owned())),
+                        ("createdAt", Some(operator.created_at.to_rfc3339())),
+                    ]
+                };
+                print_rows(output, operators.iter().map(row).collect());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl KeyCommand {
+    async fn run(self, services: &Services) -> Result<(), String> {
+        let keys = &services.api_keys;
+        match self {
+            Self::Create { operator, name, read_only, output } => {
+                let operator = operator_id(&operator)?;
+                let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: {reason}."))?;
+                let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+                let key = keys.create(&Actor::Platform, operator, name, access).await.map_err(words)?;
+                print_key(output, &key.row.id.to_string(), key.row.name.as_str(), &key);
+            }
+            Self::List { operator, output } => {
+                let operator = operator.as_deref().map(operator_id).transpose()?;
+                let keys = keys.list(&Actor::Platform, operator).await.map_err(words)?;
+                print_rows(output, keys.iter().map(key_row).collect());
+            }
+            Self::Revoke { id, output } => {
+                let id = ApiKeyId::parse(&id).ok_or_else(|| format!("{id:?} is not the id of a key, such as key_…"))?;
+                let key = keys.revoke(&Actor::Platform, id).await.map_err(words)?;
+                print_rows(output, vec![key_row(&key)]);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn operator_id(text: &str) -> Result<OperatorId, String> {
+    OperatorId::parse(text).ok_or_else(|| {
+        format!("{text:?} is not the id of an operator, such as op_…: `vivamo operator list` shows them.")
+    })
+}
+
+type Row = Vec<(&'static str, Option<String>)>;
+
+fn key_row(key: &api_key::Model) -> Row {
+    let access = match key.access {
+        Access::ReadOnly => "READ_ONLY",
+        Access::ReadWrite => "READ_WRITE",
+    };
+    vec![
+        ("id", Some(key.id.to_string())),
+        ("operatorId", Some(key.operator_id.to_string())),
+        ("name", Some(key.name.as_str().to_owned())),
+        ("prefix", Some(key.prefix.clone())),
+        ("access", Some(access.to_owned())),
+        ("createdAt", Some(key.created_at.to_rfc3339())),
+        ("revokedAt", key.revoked_at.map(|at| at.to_rfc3339())),
+    ]
+}
+
+fn print_key(output: Output, id: &str, name: &str, key: &NewApiKey) {
+    let secret = key.secret.expose_secret();
+    if output.json {
+        print(&format!("{}\n", json!({ "id": id, "name": name, "key": secret })));
+    } else {
+        print(&format!("{id}  {name}\n\n    {secret}\n\nThe key is shown this once: keep it in a safe place.\n"));
+    }
+}
+
+fn print_rows(output: Output, rows: Vec<Row>) {
+    if output.json {
+        let rows: Vec<serde_json::Map<_, _>> = rows
+            .into_iter()
+            .map(|row| row.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect())
+            .collect();
+        print(&format!("{}\n", json!(rows)));
+        return;
+    }
+    let titles: Vec<String> = rows.first().into_iter().flatten().map(|(name, _)| name.to_uppercase()).collect();
+    let cells = rows.into_iter().map(|row| row.into_iter().map(|(_, value)| value.unwrap_or_default()).collect());
+    let lines: Vec<Vec<String>> = std::iter::once(titles).chain(cells).collect();
+    for line in &lines {
+        let padded = line.iter().enumerate().map(|(column, cell)| {
+            let width = lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
+            format!("{cell:<width$}", width = width.unwrap_or_default())
+        });
+        print(&format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end()));
+    }
+}
+
+/// To standard output; a reader that has gone away is no fault of ours.
+fn print(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+}
+
+fn words(error: Error) -> String {
+    match error {
+        Error::Rejected(violations) => {
+            violations.iter().map(|violation| violation.message()).collect::<Vec<_>>().join("\n")
+        }
+        Error::Failed { cause, .. } => format!("The database failed: {cause}"),
+    }
+}
+
+fn unreachable_database(settings: &Settings, error: &DbErr) -> String {
+    let hint = match database::sqlite_file(&settings.database_url) {
+        Some(file) => format!("the file {}: can it be written, and does its folder exist?", file.display()),
+        None => {
+            "PostgreSQL: does it run where DATABASE_URL says, and does it know the user and the database?".to_owned()
+        }
+    };
+    format!("Cannot open the database ({}). Look at {hint}", describe(error))
+}

@@ -1,0 +1,111 @@
+//! The settings of the service: each a flag and an environment variable.
+
+use std::net::SocketAddr;
+
+use clap::{Args, ValueEnum};
+use secrecy::{ExposeSecret, SecretString};
+
+use entity::deployment::Environment;
+
+/// Shared by all commands. The doc comments are what `--help` prints.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// The database: `sqlite://FILE`, made where there is none, or `postgres://USER:PASSWORD@HOST/DATABASE`
+    #[arg(long, env = "DATABASE_URL", default_value = "sqlite://vivamo.db", hide_env_values = true, global = true)]
+    pub database_url: String,
+
+    /// Whether this is the real thing: in sandbox, what production refuses in emails and phones is a warning
+    #[arg(long, env = "VIVAMO_ENVIRONMENT", default_value = "sandbox", global = true)]
+    pub environment: EnvironmentName,
+
+    /// The platform's own key, which reads everything: at least 32 characters in production. Without it nobody does
+    #[arg(long, env = "VIVAMO_PLATFORM_KEY", hide_env_values = true, global = true)]
+    pub platform_key: Option<SecretString>,
+
+    /// The secret under which keys are hashed: at least 32 bytes, required in production, fixed in sandbox.
+    /// Another secret invalidates all keys
+    #[arg(long, env = "VIVAMO_KEY_SECRET", hide_env_values = true, global = true)]
+    pub key_secret: Option<SecretString>,
+}
+
+/// What `serve` needs besides.
+#[derive(Args, Clone, Debug)]
+pub struct ServeSettings {
+    /// The address to listen on; port 0 takes any free one
+    #[arg(long, env = "VIVAMO_LISTEN", default_value = "127.0.0.1:8000", global = true)]
+    pub listen: SocketAddr,
+
+    /// Whether to serve GraphiQL at /graphiql; by default in sandbox alone
+    #[arg(long, env = "VIVAMO_GRAPHIQL", global = true)]
+    pub graphiql: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EnvironmentName {
+    Sandbox,
+    Production,
+}
+
+impl From<EnvironmentName> for Environment {
+    fn from(name: EnvironmentName) -> Self {
+        match name {
+            EnvironmentName::Sandbox => Self::Sandbox,
+            EnvironmentName::Production => Self::Production,
+        }
+    }
+}
+
+/// Known to everyone who reads this, and good for sandbox alone.
+const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
+const LEAST_SECRET_BYTES: usize = 32;
+
+impl Settings {
+    pub fn environment(&self) -> Environment {
+        self.environment.into()
+    }
+
+    /// That the settings go together, and what to do if they do not.
+    pub fn check(&self) -> Result<(), String> {
+        if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| self.database_url.starts_with(scheme)) {
+            return Err("DATABASE_URL must begin with sqlite:// or postgres://".into());
+        }
+        let is_short = |secret: &SecretString| secret.expose_secret().len() < LEAST_SECRET_BYTES;
+        if self.platform_key.as_ref().is_some_and(|key| key.expose_secret().trim().is_empty()) {
+            return Err("VIVAMO_PLATFORM_KEY is set but empty. Set it to a long random text, or leave it out.".into());
+        }
+        if self.environment() == Environment::Production {
+            match &self.key_secret {
+                None => {
+                    return Err(
+                        "In production VIVAMO_KEY_SECRET is required. Make one with: openssl rand -hex 32".into()
+                    );
+                }
+                Some(secret) if is_short(secret) => {
+                    return Err(
+                        "VIVAMO_KEY_SECRET must have at least 32 bytes. Make one with: openssl rand -hex 32".into()
+                    );
+                }
+                Some(secret) if secret.expose_secret() == SANDBOX_KEY_SECRET => {
+                    return Err("VIVAMO_KEY_SECRET is the one of sandbox, which everyone knows. Make one with: \
+                                openssl rand -hex 32"
+                        .into());
+                }
+                Some(_) => {}
+            }
+            if self.platform_key.as_ref().is_some_and(is_short) {
+                return Err("In production VIVAMO_PLATFORM_KEY must have at least 32 characters. Make one with: \
+                            openssl rand -hex 32"
+                    .into());
+            }
+        }
+        Ok(())
+    }
+
+    pub fn is_sqlite(&self) -> bool {
+        self.database_url.starts_with("sqlite:")
+    }
+
+    pub fn key_secret(&self) -> &str {
+        self.key_secret.as_ref().map_or(SANDBOX_KEY_SECRET, |secret| secret.expose_secret())
+    }
+}

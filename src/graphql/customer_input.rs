@@ -1,0 +1,280 @@
+//! What callers write about customers, and how it is read: whole, each fault with its place.
+
+use async_graphql::{ID, InputObject, MaybeUndefined, OneofObject};
+use entity::value::{
+    Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, PersonName, PhoneNumber, Reason,
+};
+use sea_orm::ActiveValue::{self, NotSet, Set};
+
+use crate::error::{Error, ErrorCode, Violation};
+use crate::service::Actor;
+use crate::service::customers::{CustomerChanges, CustomerFilter, CustomerRef, NewCustomer, OwnCustomerRef};
+
+/// How a customer is named: in exactly one of these ways.
+#[derive(OneofObject)]
+#[graphql(name = "CustomerRef")]
+pub enum CustomerRefInput {
+    /// The customer's id, such as `cus_01h455vb4pex5vsknk084sn02q`.
+    Id(ID),
+    /// Your own id for the customer. Not for the platform, which has none.
+    ExternalCustomerId(String),
+    /// The customer's email address.
+    Email(String),
+    /// The customer's phone number, such as `+14155552671`.
+    Phone(String),
+}
+
+/// How a customer of yours is named: in exactly one of these ways.
+#[derive(OneofObject)]
+#[graphql(name = "UpdateCustomerRef")]
+pub enum UpdateCustomerRefInput {
+    /// The customer's id, such as `cus_01h455vb4pex5vsknk084sn02q`.
+    Id(ID),
+    /// Your own id for the customer.
+    ExternalCustomerId(String),
+}
+
+/// Which customers to list: those that have all the values given.
+#[derive(Default, InputObject)]
+#[graphql(name = "CustomerFilter")]
+pub struct CustomerFilterInput {
+    /// The email address, in any spelling.
+    email: Option<String>,
+    /// The phone number, in any spelling.
+    phone: Option<String>,
+    /// The id that the operator whose list this is has for the customer.
+    external_customer_id: Option<String>,
+}
+
+/// A customer to create or to connect.
+#[derive(InputObject)]
+pub struct CreateCustomerInput {
+    /// Your own id for the customer: 1 to 255 characters, case-sensitive, unique among your customers.
+    external_customer_id: String,
+    /// Who the customer is. The email is enough; what you add here, the customer need not be asked for later.
+    data: CustomerDataInput,
+}
+
+/// The values of a new customer.
+#[derive(InputObject)]
+struct CustomerDataInput {
+    /// The email address, such as `ada@example.com`: no two customers have the same one. In production, addresses of
+    /// disposable providers and addresses with a `+` before the `@` are refused.
+    email: String,
+    /// The phone number with a leading `+` and country code, such as `+14155552671`. Without a `+`, ten digits or more
+    /// are read as a US number. In production it must be a mobile line.
+    phone: Option<String>,
+    /// The first name, 1 to 100 characters.
+    first_name: Option<String>,
+    /// The last name, 1 to 100 characters.
+    last_name: Option<String>,
+    /// The postal address.
+    address: Option<AddressInput>,
+}
+
+/// A postal address. Each part has at most 200 characters, the postal code 20.
+#[derive(InputObject)]
+struct AddressInput {
+    /// Street and house number, such as `1 Main St`.
+    line1: String,
+    /// What follows the first line, such as `Apartment 4`.
+    line2: Option<String>,
+    /// The city.
+    city: String,
+    /// The state, province or county.
+    region: Option<String>,
+    /// The postal code.
+    postal_code: Option<String>,
+    /// The country, as an ISO 3166-1 alpha-2 code such as `US`.
+    country: String,
+}
+
+/// A change to a customer of yours.
+#[derive(InputObject)]
+pub struct UpdateCustomerInput {
+    /// Which customer.
+    customer: UpdateCustomerRefInput,
+    /// What to change.
+    data: CustomerDataPatch,
+    /// The `version` that you have seen. If the customer has changed since, nothing is done, and the answer is
+    /// `VERSION_CONFLICT`. Left out, the change is made to whatever version there is.
+    expected_version: Option<i32>,
+}
+
+/// Values to change. Left out, a value stays as it is; null removes it.
+#[derive(InputObject)]
+struct CustomerDataPatch {
+    /// The email address. It cannot be removed. A new one is subject to the same rules as on create.
+    email: MaybeUndefined<String>,
+    /// The phone number. A new one is subject to the same rules as on create.
+    phone: MaybeUndefined<String>,
+    /// The first name.
+    first_name: MaybeUndefined<String>,
+    /// The last name.
+    last_name: MaybeUndefined<String>,
+    /// The postal address, replaced as a whole.
+    address: MaybeUndefined<AddressInput>,
+}
+
+/// The faults found so far.
+#[derive(Default)]
+struct Faults(Vec<Violation>);
+
+impl Faults {
+    /// The value, if it is one; the fault is kept with its place.
+    fn value<T>(&mut self, code: ErrorCode, path: &[&'static str], parsed: Result<T, Reason>) -> Option<T> {
+        parsed.map_err(|reason| self.0.push(Violation::because(code, path, reason))).ok()
+    }
+
+    fn email(&mut self, path: &[&'static str], text: &str) -> Option<EmailAddress> {
+        self.value(ErrorCode::InvalidEmail, path, EmailAddress::parse(text))
+    }
+
+    fn phone(&mut self, path: &[&'static str], text: &str) -> Option<PhoneNumber> {
+        self.value(ErrorCode::InvalidPhone, path, PhoneNumber::parse(text))
+    }
+
+    fn name(&mut self, path: &[&'static str], text: &str) -> Option<PersonName> {
+        self.value(ErrorCode::InvalidName, path, PersonName::parse(text))
+    }
+
+    fn external_customer_id(&mut self, path: &[&'static str], text: &str) -> Option<ExternalCustomerId> {
+        self.value(ErrorCode::InvalidExternalCustomerId, path, ExternalCustomerId::parse(text))
+    }
+
+    fn address(&mut self, path: &[&'static str], input: AddressInput) -> Option<Address> {
+        let AddressInput { line1, line2, city, region, postal_code, country } = input;
+        let parsed = Address::parse(AddressParts { line1, line2, city, region, postal_code, country });
+        parsed
+            .map_err(|parts| {
+                for (part, reason) in parts {
+                    let path = [path, &[part]].concat();
+                    self.0.push(Violation::because(ErrorCode::InvalidAddress, &path, reason));
+                }
+            })
+            .ok()
+    }
+
+    /// What a patch says of a value that may be removed.
+    fn patch<I, T>(
+        &mut self,
+        patch: MaybeUndefined<I>,
+        parse: impl FnOnce(&mut Self, I) -> Option<T>,
+    ) -> ActiveValue<Option<T>>
+    where
+        Option<T>: Into<sea_orm::Value>,
+    {
+        match patch {
+            MaybeUndefined::Undefined => NotSet,
+            MaybeUndefined::Null => Set(None),
+            MaybeUndefined::Value(input) => parse(self, input).map_or(NotSet, |value| Set(Some(value))),
+        }
+    }
+
+    fn none(self) -> Result<(), Error> {
+        if self.0.is_empty() { Ok(()) } else { Err(Error::Rejected(self.0)) }
+    }
+}
+
+const DATA_EMAIL: &[&str] = &["input", "data", "email"];
+const DATA_PHONE: &[&str] = &["input", "data", "phone"];
+const DATA_FIRST_NAME: &[&str] = &["input", "data", "firstName"];
+const DATA_LAST_NAME: &[&str] = &["input", "data", "lastName"];
+const DATA_ADDRESS: &[&str] = &["input", "data", "address"];
+
+impl CreateCustomerInput {
+    pub fn parse(self) -> NewCustomer {
+        let Self { external_customer_id, data } = self;
+        let mut faults = Faults::default();
+        NewCustomer {
+            external_customer_id: faults.external_customer_id(&["input", "externalCustomerId"], &external_customer_id),
+            email: faults.email(DATA_EMAIL, &data.email),
+            phone: data.phone.and_then(|text| faults.phone(DATA_PHONE, &text)),
+            first_name: data.first_name.and_then(|text| faults.name(DATA_FIRST_NAME, &text)),
+            last_name: data.last_name.and_then(|text| faults.name(DATA_LAST_NAME, &text)),
+            address: data.address.and_then(|input| faults.address(DATA_ADDRESS, input)),
+            faults: faults.0,
+        }
+    }
+}
+
+impl UpdateCustomerInput {
+    pub fn parse(self) -> CustomerChanges {
+        let Self { customer, data, expected_version } = self;
+        let mut faults = Faults::default();
+        CustomerChanges {
+            customer: match customer {
+                UpdateCustomerRefInput::Id(id) => CustomerId::parse(&id).map(OwnCustomerRef::Id),
+                UpdateCustomerRefInput::ExternalCustomerId(text) => faults
+                    .external_customer_id(&["input", "customer", "externalCustomerId"], &text)
+                    .map(OwnCustomerRef::ExternalCustomerId),
+            },
+            expected_version,
+            email: match data.email {
+                MaybeUndefined::Undefined => NotSet,
+                MaybeUndefined::Null => {
+                    faults.0.push(Violation::because(ErrorCode::InvalidEmail, DATA_EMAIL, Reason::NotRemovable));
+                    NotSet
+                }
+                MaybeUndefined::Value(text) => faults.email(DATA_EMAIL, &text).map_or(NotSet, Set),
+            },
+            phone: faults.patch(data.phone, |faults, text| faults.phone(DATA_PHONE, &text)),
+            first_name: faults.patch(data.first_name, |faults, text| faults.name(DATA_FIRST_NAME, &text)),
+            last_name: faults.patch(data.last_name, |faults, text| faults.name(DATA_LAST_NAME, &text)),
+            address: faults.patch(data.address, |faults, input| faults.address(DATA_ADDRESS, input)),
+            faults: faults.0,
+        }
+    }
+}
+
+impl CustomerRefInput {
+    /// What the reference names; `None` for an id that no customer can have.
+    pub fn parse(self, actor: &Actor) -> Result<Option<CustomerRef>, Error> {
+        let mut faults = Faults::default();
+        let reference = match self {
+            Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
+            Self::ExternalCustomerId(text) => {
+                has_external_customer_ids(actor, &["by", "externalCustomerId"])?;
+                faults.external_customer_id(&["by", "externalCustomerId"], &text).map(CustomerRef::ExternalCustomerId)
+            }
+            Self::Email(text) => faults.email(&["by", "email"], &text).map(CustomerRef::Email),
+            Self::Phone(text) => faults.phone(&["by", "phone"], &text).map(CustomerRef::Phone),
+        };
+        faults.none()?;
+        Ok(reference)
+    }
+}
+
+impl CustomerFilterInput {
+    pub fn parse(self) -> Result<CustomerFilter, Error> {
+        let mut faults = Faults::default();
+        let filter = CustomerFilter {
+            email: self.email.and_then(|text| faults.email(&["filter", "email"], &text)),
+            phone: self.phone.and_then(|text| faults.phone(&["filter", "phone"], &text)),
+            external_customer_id: self
+                .external_customer_id
+                .and_then(|text| faults.external_customer_id(&["filter", "externalCustomerId"], &text)),
+        };
+        faults.none()?;
+        Ok(filter)
+    }
+
+    /// That this caller's own list of customers can be filtered so.
+    pub fn usable_by(&self, actor: &Actor) -> Result<(), Error> {
+        match self.external_customer_id {
+            Some(_) => has_external_customer_ids(actor, &["filter", "externalCustomerId"]),
+            None => Ok(()),
+        }
+    }
+}
+
+/// External ids are an operator's own: the platform has none.
+fn has_external_customer_ids(actor: &Actor, path: &[&'static str]) -> Result<(), Error> {
+    match actor.operator() {
+        Some(_) => Ok(()),
+        None => {
+            let note = "An external customer id belongs to an operator, and the platform is none.";
+            Err(Violation::with_note(ErrorCode::InvalidArgument, path, note).into())
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The schema: objects, inputs and resolvers by thing. Resolvers parse, make one service call, and wrap its answer.
+
+mod cursor;
+mod customer;
+mod customer_input;
+mod errors;
+mod loader;
+mod node;
+mod operator;
+mod pagination;
+mod viewer;
+
+pub use errors::{ErrorExtensions, Rendered, render};
+
+use async_graphql::dataloader::DataLoader;
+use async_graphql::{Context, EmptySubscription, MergedObject, Request, SDLExportOptions};
+
+use crate::keyed_hash::KeyedHash;
+use crate::service::{Actor, Services};
+use loader::Loader;
+
+/// What can be read. Nothing here changes anything.
+#[derive(MergedObject, Default)]
+pub struct Query(viewer::ViewerQuery, customer::CustomerQuery, operator::OperatorQuery, node::NodeQuery);
+
+/// What can be changed. Each mutation is done as a whole or not at all.
+#[derive(MergedObject, Default)]
+pub struct Mutation(customer::CustomerMutation);
+
+pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
+
+/// The schema over these services. Cursors are signed with `hash`.
+pub fn schema(services: Services, hash: KeyedHash) -> Schema {
+    builder().data(services).data(hash).limit_depth(15).finish()
+}
+
+/// The schema as text, as `schema.graphql` holds it.
+pub fn sdl() -> String {
+    let options = SDLExportOptions::new().include_specified_by().use_space_ident();
+    let sdl = builder().finish().sdl_with_options(options);
+    let lines: Vec<_> = sdl.trim().lines().map(str::trim_end).collect();
+    lines.join("\n") + "\n"
+}
+
+fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription> {
+    // Suggestions would name fields to those who probe.
+    async_graphql::Schema::build(Query::default(), Mutation::default(), EmptySubscription)
+        .register_output_type::<ErrorExtensions>()
+}
+
+/// A request in the name of this caller. What it loads is its own: no row reaches another caller through it.
+pub fn request(request: Request, actor: Actor, services: &Services) -> Request {
+    let loader = DataLoader::new(Loader { actor, services: services.clone() }, tokio::spawn);
+    request.data(actor).data(loader)
+}
+
+fn actor<'c>(context: &Context<'c>) -> &'c Actor {
+    context.data_unchecked::<Actor>()
+}
+
+fn services<'c>(context: &Context<'c>) -> &'c Services {
+    context.data_unchecked::<Services>()
+}
+
+fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {
+    context.data_unchecked::<DataLoader<Loader>>()
+}

@@ -1,0 +1,68 @@
+//! The arguments of a connection.
+
+use async_graphql::connection::PageInfo;
+
+use super::cursor::Cursors;
+use crate::error::{Error, ErrorCode, Violation};
+use crate::service::page::{Direction, Page, PageRequest, Positioned};
+
+const LEAST: i32 = 1;
+const MOST: i32 = 100;
+const DEFAULT: usize = 20;
+
+/// The four arguments of every connection.
+pub struct PageArguments {
+    pub first: Option<i32>,
+    pub after: Option<String>,
+    pub last: Option<i32>,
+    pub before: Option<String>,
+}
+
+impl PageArguments {
+    pub fn parse(&self, cursors: &Cursors<'_>) -> Result<PageRequest, Error> {
+        let mut faults = Vec::new();
+        let mut fault =
+            |argument, note| faults.push(Violation::with_note(ErrorCode::InvalidArgument, &[argument], note));
+        for (argument, size) in [("first", self.first), ("last", self.last)] {
+            if size.is_some_and(|size| !(LEAST..=MOST).contains(&size)) {
+                fault(argument, "A page has 1 to 100 entries.");
+            }
+        }
+        if self.first.is_some() && self.last.is_some() {
+            fault("last", "Ask for the first or the last entries, not for both.");
+        }
+        let mut position = |argument, cursor: &Option<String>| {
+            let cursor = cursor.as_ref()?;
+            let position = cursors.decode(cursor);
+            if position.is_none() {
+                fault(argument, "Use a cursor of this very list: with the same key, the same filter and unchanged.");
+            }
+            position
+        };
+        let after = position("after", &self.after);
+        let before = position("before", &self.before);
+        if !faults.is_empty() {
+            return Err(Error::Rejected(faults));
+        }
+        let (direction, size) = match (self.first, self.last) {
+            (None, Some(last)) => (Direction::Backward, Some(last)),
+            (first, _) => (Direction::Forward, first),
+        };
+        let size = size.map_or(DEFAULT, |size| size.unsigned_abs() as usize);
+        Ok(PageRequest { direction, size, after, before })
+    }
+}
+
+pub fn page_info<T: Positioned>(page: &Page<T>, cursors: &Cursors<'_>) -> PageInfo {
+    PageInfo {
+        has_previous_page: page.has_previous,
+        has_next_page: page.has_next,
+        start_cursor: page.rows.first().map(|row| cursors.encode(row.position())),
+        end_cursor: page.rows.last().map(|row| cursors.encode(row.position())),
+    }
+}
+
+/// A count, as far as the schema's integers reach.
+pub fn total(count: Result<u64, Error>) -> Option<Result<i32, Error>> {
+    count.map(|count| i32::try_from(count).ok()).transpose()
+}

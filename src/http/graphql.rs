@@ -1,0 +1,235 @@
+//! `POST /graphql`, by the GraphQL over HTTP specification: who calls comes first, then the shape of the request, then
+//! the request itself.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use async_graphql::{Response as Answer, Variables};
+use async_graphql_axum::GraphQLResponse;
+use axum::body::Body;
+use axum::extract;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use entity::value::RequestId;
+use futures_util::FutureExt;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::State;
+use crate::error::{Error, ErrorCode, Violation};
+use crate::graphql::{self, ErrorExtensions, Rendered};
+use crate::service::Actor;
+
+/// Longer bodies are refused unread. The longest useful request is far shorter.
+const MOST_BODY_BYTES: usize = 64 * 1024;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The media types that an answer can have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MediaType {
+    GraphqlResponse,
+    Json,
+}
+
+/// What a client sends. Keys that are not known are ignored, as the specification asks.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Parameters {
+    query: String,
+    #[serde(default)]
+    operation_name: Option<String>,
+    #[serde(default)]
+    variables: Option<serde_json::Map<String, serde_json::Value>>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "its shape is checked")]
+    extensions: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// A request that is answered before it is executed.
+struct Refusal {
+    status: StatusCode,
+    code: ErrorCode,
+    message: String,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+pub async fn handle(extract::State(state): extract::State<State>, request: Request<Body>) -> Response {
+    let started = Instant::now();
+    let request_id = RequestId::new().to_string();
+    let media_type = accepted(request.headers()).unwrap_or(MediaType::Json);
+    let mut caller = None;
+    let (mut response, codes) = match answer(&state, request, &request_id, &mut caller).await {
+        Ok(Rendered { response, codes }) => (respond(response, media_type), codes),
+        Err(refusal) => {
+            let codes = vec![refusal.code];
+            (refuse(refusal, &request_id), codes)
+        }
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type.header());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let (operator, key) = match caller {
+        Some(Actor::Operator { id, key, .. }) => (Some(id.to_string()), Some(key.to_string())),
+        Some(Actor::Platform) => (Some("platform".to_owned()), None),
+        None => (None, None),
+    };
+    tracing::info!(
+        request_id,
+        operator,
+        key,
+        status = response.status().as_u16(),
+        codes = ?codes.iter().map(|code| code.name()).collect::<Vec<_>>(),
+        milliseconds = started.elapsed().as_millis() as u64,
+        "request"
+    );
+    response
+}
+
+async fn answer(
+    state: &State,
+    request: Request<Body>,
+    request_id: &str,
+    caller: &mut Option<Actor>,
+) -> Result<Rendered, Refusal> {
+    let (parts, body) = request.into_parts();
+    let actor = authenticate(state, &parts.headers, request_id).await?;
+    *caller = Some(actor);
+    if parts.method != Method::POST {
+        return Err(Refusal {
+            header: Some((header::ALLOW, HeaderValue::from_static("POST"))),
+            ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Send the request with POST.")
+        });
+    }
+    if accepted(&parts.headers).is_none() {
+        return Err(Refusal::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "The answer is application/graphql-response+json or application/json: accept one of them.",
+        ));
+    }
+    if !is_json(&parts.headers) {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Send the request as JSON, with the header Content-Type: application/json.",
+        ));
+    }
+    let body = axum::body::to_bytes(body, MOST_BODY_BYTES).await.map_err(|_| {
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB, or was cut off.")
+    })?;
+    let parameters: Parameters = serde_json::from_slice(&body).map_err(|_| {
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "The request must be a JSON object with a text `query` and, if need be, `operationName`, `variables` and \
+             `extensions`.",
+        )
+    })?;
+
+    let mut request = async_graphql::Request::new(parameters.query);
+    request.operation_name = parameters.operation_name;
+    if let Some(variables) = parameters.variables {
+        request = request.variables(Variables::from_json(variables.into()));
+    }
+    let request = graphql::request(request, actor, &state.services);
+    let executed = AssertUnwindSafe(state.schema.execute(request)).catch_unwind().await;
+    let executed = executed.map_err(|_| Refusal {
+        code: ErrorCode::Internal,
+        ..Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal.to_string())
+    })?;
+    Ok(graphql::render(executed, request_id))
+}
+
+async fn authenticate(state: &State, headers: &HeaderMap, request_id: &str) -> Result<Actor, Refusal> {
+    let unauthenticated = || Refusal {
+        code: ErrorCode::Unauthenticated,
+        header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vivamo\""))),
+        ..Refusal::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated.to_string())
+    };
+    let key = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, key)| key.trim())
+        .ok_or_else(unauthenticated)?;
+    state.services.api_keys.authenticate(key).await.map_err(|error| match error {
+        Error::Rejected(_) => unauthenticated(),
+        Error::Failed { code, cause } => {
+            tracing::error!(request_id, code = code.name(), cause, "authentication failed");
+            let is_outage = code == ErrorCode::Unavailable;
+            let status = if is_outage { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
+            Refusal { code, ..Refusal::new(status, code.to_string()) }
+        }
+    })
+}
+
+/// The best media type that the client accepts; `None` if it accepts neither.
+fn accepted(headers: &HeaderMap) -> Option<MediaType> {
+    let mut accept = headers.get_all(header::ACCEPT).iter().peekable();
+    if accept.peek().is_none() {
+        return Some(MediaType::Json);
+    }
+    accept.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).find_map(|range| {
+        match essence(range).as_str() {
+            "application/graphql-response+json" => Some(MediaType::GraphqlResponse),
+            "application/json" | "application/*" | "*/*" => Some(MediaType::Json),
+            _ => None,
+        }
+    })
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| essence(value) == "application/json")
+}
+
+/// A media type without its parameters.
+fn essence(media_type: &str) -> String {
+    media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+impl MediaType {
+    fn header(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::GraphqlResponse => "application/graphql-response+json; charset=utf-8",
+            Self::Json => "application/json; charset=utf-8",
+        })
+    }
+
+    /// The status of an answer to a request that could not be executed at all.
+    fn status_of_request_error(self) -> StatusCode {
+        match self {
+            Self::GraphqlResponse => StatusCode::BAD_REQUEST,
+            // Clients of the older media type take another status for a fault of the network.
+            Self::Json => StatusCode::OK,
+        }
+    }
+}
+
+fn respond(answer: Answer, media_type: MediaType) -> Response {
+    // An error without a path is one of the request; then there is no data, not even null.
+    let is_request_error = answer.errors.iter().any(|error| error.path.is_empty());
+    if is_request_error && answer.data == async_graphql::Value::Null {
+        let body = json!({ "errors": answer.errors });
+        return (media_type.status_of_request_error(), body.to_string()).into_response();
+    }
+    GraphQLResponse::from(answer).into_response()
+}
+
+fn refuse(refusal: Refusal, request_id: &str) -> Response {
+    let Refusal { status, code, message, header } = refusal;
+    let extensions = ErrorExtensions::new(&Violation::new(code, &[]), request_id);
+    let mut response =
+        (status, json!({ "errors": [{ "message": message, "extensions": extensions }] }).to_string()).into_response();
+    if let Some((name, value)) = header {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+impl Refusal {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, code: ErrorCode::BadRequest, message: message.into(), header: None }
+    }
+}

@@ -1,0 +1,67 @@
+//! The server: which paths there are, and how it starts and stops.
+
+mod graphiql;
+mod graphql;
+mod health;
+
+use std::future::Future;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::routing::{any, get};
+use tokio::net::TcpListener;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::database::Database;
+use crate::graphql::Schema;
+use crate::service::Services;
+
+/// A server that is bound to its address and not serving yet.
+pub struct Server {
+    listener: TcpListener,
+    router: Router,
+}
+
+/// What handlers share.
+#[derive(Clone)]
+struct State {
+    database: Database,
+    services: Services,
+    schema: Schema,
+}
+
+impl Server {
+    pub async fn bind(
+        listen: SocketAddr,
+        database: Database,
+        services: Services,
+        schema: Schema,
+        with_graphiql: bool,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let state = State { database, services, schema };
+        let mut router = Router::new()
+            .route("/graphql", any(graphql::handle))
+            .route("/healthz", get(health::healthz))
+            .route("/readyz", get(health::readyz));
+        if with_graphiql {
+            router = router.merge(graphiql::routes());
+        }
+        let router = router.with_state(state).layer(SetResponseHeaderLayer::overriding(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ));
+        Ok(Self { listener, router })
+    }
+
+    /// The address it is bound to.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` is done, then answers what it has taken and ends.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+        axum::serve(self.listener, self.router).with_graceful_shutdown(stop).await
+    }
+}

@@ -1,0 +1,28 @@
+//! The environment that a database belongs to.
+
+use entity::deployment::{ActiveModel, Entity, Environment, ONLY};
+use sea_orm::{ActiveModelTrait, EntityTrait, Set};
+
+use crate::database::{Aborted, Database, with_retry};
+use crate::error::Error;
+
+/// Gives a database that belongs to no environment yet to this one, and answers which one it belongs to.
+pub async fn claim(database: &Database, environment: Environment) -> Result<Environment, Error> {
+    if let Some(row) = Entity::find_by_id(ONLY).one(database.reads()).await? {
+        return Ok(row.environment);
+    }
+    with_retry("deployment.claim", || try_claim(database, environment)).await
+}
+
+async fn try_claim(database: &Database, environment: Environment) -> Result<Environment, Aborted> {
+    let transaction = database.begin_write().await?;
+    let owner = match Entity::find_by_id(ONLY).one(&transaction).await? {
+        Some(row) => row.environment,
+        None => {
+            let row = ActiveModel { id: Set(ONLY), environment: Set(environment) };
+            row.insert(&transaction).await?.environment
+        }
+    };
+    transaction.commit().await?;
+    Ok(owner)
+}

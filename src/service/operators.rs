@@ -1,0 +1,109 @@
+//! Operators: who they are, and the list of them.
+
+use std::collections::HashMap;
+
+use entity::api_key::Access;
+use entity::operator::{ActiveModel, Column, Entity, Model};
+use entity::value::{DisplayName, OperatorId};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, PaginatorTrait,
+    QueryFilter, QueryTrait, Select, Set,
+};
+
+use super::api_keys::NewApiKey;
+use super::page::{self, Page, PageRequest, Position, Positioned};
+use super::{Actor, ApiKeys, now};
+use crate::database::{Aborted, Database, with_retry};
+use crate::error::{Error, ErrorCode};
+
+#[derive(Clone)]
+pub struct Operators {
+    database: Database,
+}
+
+impl Operators {
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// The operators with these ids that the caller may see.
+    pub async fn find(&self, actor: &Actor, ids: &[OperatorId]) -> Result<HashMap<OperatorId, Model>, Error> {
+        let seen = ids.iter().filter(|id| actor.sees(**id)).copied();
+        let operators = Entity::find().filter(Column::Id.is_in(seen)).all(self.database.reads()).await?;
+        Ok(operators.into_iter().map(|operator| (operator.id, operator)).collect())
+    }
+
+    /// The operators that the caller may see, oldest first.
+    pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
+        let list = (visible(actor).into_query(), request);
+        let by_id = [Column::Id.into_expr()];
+        let pages =
+            page::pages(self.database.reads(), vec![list], &by_id, |row| Model::from_query_result(row, "")).await?;
+        pages.into_iter().next().ok_or_else(|| ErrorCode::Internal.into())
+    }
+
+    /// How many operators the caller may see.
+    pub async fn count(&self, actor: &Actor) -> Result<u64, Error> {
+        Ok(visible(actor).count(self.database.reads()).await?)
+    }
+
+    /// A new operator with its first key, whose secret is nowhere but in the answer.
+    pub async fn create(&self, actor: &Actor, keys: &ApiKeys, name: DisplayName) -> Result<(Model, NewApiKey), Error> {
+        actor.as_platform()?;
+        with_retry("operator.create", || self.try_create(keys, &name)).await
+    }
+
+    /// As [`create`](Self::create), but only where there is no operator at all.
+    pub async fn create_first(
+        &self,
+        actor: &Actor,
+        keys: &ApiKeys,
+        name: DisplayName,
+    ) -> Result<Option<(Model, NewApiKey)>, Error> {
+        actor.as_platform()?;
+        with_retry("operator.create_first", || self.try_create_first(keys, &name)).await
+    }
+
+    async fn try_create(&self, keys: &ApiKeys, name: &DisplayName) -> Result<(Model, NewApiKey), Aborted> {
+        let transaction = self.database.begin_write().await?;
+        let created = insert(&transaction, keys, name).await?;
+        transaction.commit().await?;
+        Ok(created)
+    }
+
+    async fn try_create_first(
+        &self,
+        keys: &ApiKeys,
+        name: &DisplayName,
+    ) -> Result<Option<(Model, NewApiKey)>, Aborted> {
+        let transaction = self.database.begin_write().await?;
+        if Entity::find().one(&transaction).await?.is_some() {
+            return Ok(None);
+        }
+        let created = insert(&transaction, keys, name).await?;
+        transaction.commit().await?;
+        Ok(Some(created))
+    }
+}
+
+async fn insert(
+    transaction: &DatabaseTransaction,
+    keys: &ApiKeys,
+    name: &DisplayName,
+) -> Result<(Model, NewApiKey), DbErr> {
+    let operator = ActiveModel { id: Set(OperatorId::new()), name: Set(name.clone()), created_at: Set(now()) };
+    let operator = operator.insert(transaction).await?;
+    let key_name = DisplayName::parse("First key").expect("a name");
+    let key = keys.insert(transaction, operator.id, key_name, Access::ReadWrite).await?;
+    Ok((operator, key))
+}
+
+fn visible(actor: &Actor) -> Select<Entity> {
+    Entity::find().apply_if(actor.operator(), |operators, own| operators.filter(Column::Id.eq(own)))
+}
+
+impl Positioned for Model {
+    fn position(&self) -> Position {
+        Position { at: None, id: *self.id.as_uuid() }
+    }
+}
