@@ -130,8 +130,8 @@ async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), St
     let services = services(settings, &database);
     let schema = graphql::schema(services.clone(), KeyedHash::new(settings.key_secret()));
     let is_sandbox = settings.environment() == Environment::Sandbox;
-    let with_graphiql = serve.graphiql.unwrap_or(is_sandbox);
-    let server = Server::bind(serve.listen, database.clone(), services.clone(), schema, with_graphiql).await.map_err(
+    let introspection = if serve.graphiql.unwrap_or(is_sandbox) { Some(graphql::introspection().await) } else { None };
+    let server = Server::bind(serve.listen, database.clone(), services.clone(), schema, introspection).await.map_err(
         |error| format!("Cannot listen on {}: {error}. Choose another address with VIVAMO_LISTEN.", serve.listen),
     )?;
     let address = server.address().map_err(|error| error.to_string())?;

@@ -42,8 +42,13 @@ pub fn sdl() -> String {
     lines.join("\n") + "\n"
 }
 
+/// What the schema says of itself, as JSON.
+pub async fn introspection() -> String {
+    let answer = builder().finish().execute(include_str!("introspection.graphql")).await;
+    serde_json::json!({ "data": answer.data }).to_string()
+}
+
 fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription> {
-    // Suggestions would name fields to those who probe.
     async_graphql::Schema::build(Query::default(), Mutation::default(), EmptySubscription)
         .register_output_type::<ErrorExtensions>()
 }

@@ -32,12 +32,13 @@ struct State {
 }
 
 impl Server {
+    /// GraphiQL is served if there is an introspection result for it.
     pub async fn bind(
         listen: SocketAddr,
         database: Database,
         services: Services,
         schema: Schema,
-        with_graphiql: bool,
+        graphiql_introspection: Option<String>,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let state = State { database, services, schema };
@@ -45,8 +46,8 @@ impl Server {
             .route("/graphql", any(graphql::handle))
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz));
-        if with_graphiql {
-            router = router.merge(graphiql::routes());
+        if let Some(introspection) = graphiql_introspection {
+            router = router.merge(graphiql::routes(introspection));
         }
         let router = router.with_state(state).layer(SetResponseHeaderLayer::overriding(
             header::X_CONTENT_TYPE_OPTIONS,
