@@ -1,0 +1,383 @@
+//! The service as its clients meet it: a server of its own on a database of its own.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use entity::api_key::Access;
+use entity::deployment::Environment;
+use entity::value::DisplayName;
+use futures::FutureExt;
+use reqwest::header::HeaderMap;
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use vivamo::database::{self, Database};
+use vivamo::graphql;
+use vivamo::http::Server;
+use vivamo::keyed_hash::KeyedHash;
+use vivamo::service::{Actor, Services, deployment};
+
+use crate::postgres;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+pub const PLATFORM_KEY: &str = "the-platform-key-of-the-tests-0123456789";
+pub const KEY_SECRET: &str = "the-key-secret-of-the-tests-0123456789";
+
+/// Where a test keeps its rows.
+pub struct TestDatabase {
+    pub url: String,
+    home: Home,
+}
+
+enum Home {
+    File(#[expect(dead_code, reason = "removes the folder when it is dropped")] TempDir),
+    Postgres { server: &'static str, name: String },
+}
+
+impl TestDatabase {
+    /// A new, empty database; `None` where there is no such server.
+    pub async fn create(backend: Backend) -> Option<Self> {
+        match backend {
+            Backend::Sqlite => {
+                let folder = TempDir::with_prefix("vivamo-test-").unwrap();
+                let url = format!("sqlite://{}", folder.path().join("vivamo.db").display());
+                Some(Self { url, home: Home::File(folder) })
+            }
+            Backend::Postgres => {
+                static NUMBER: AtomicU32 = AtomicU32::new(0);
+                let server = postgres::server().await?;
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let name = format!("vivamo_test_{}_{number}", std::process::id());
+                postgres::execute(&format!("{server}/postgres"), &format!("CREATE DATABASE {name}")).await.unwrap();
+                Some(Self { url: format!("{server}/{name}"), home: Home::Postgres { server, name } })
+            }
+        }
+    }
+
+    pub async fn remove(self) {
+        if let Home::Postgres { server, name } = self.home {
+            let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            postgres::execute(&format!("{server}/postgres"), &drop).await.unwrap();
+        }
+    }
+}
+
+pub struct TestApp {
+    pub url: String,
+    pub database: Database,
+    pub services: Services,
+    pub http: reqwest::Client,
+    home: TestDatabase,
+    statements: Arc<Mutex<Vec<String>>>,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+/// An operator with a key.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub operator: String,
+    pub key: String,
+}
+
+/// Runs a test on an app of its own, and then sees whether the rows that it left make sense.
+pub async fn run(backend: Backend, environment: Environment, test: impl AsyncFnOnce(&TestApp)) {
+    let Some(app) = TestApp::start(backend, environment).await else { return };
+    let outcome = AssertUnwindSafe(test(&app)).catch_unwind().await;
+    let invariants = AssertUnwindSafe(app.assert_invariants(outcome.is_ok())).catch_unwind().await;
+    app.end().await;
+    for outcome in [outcome, invariants] {
+        outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    }
+}
+
+/// Each function is two tests: on SQLite and on PostgreSQL.
+macro_rules! on_both_databases {
+    ($environment:ident: $($(#[$attribute:meta])* async fn $name:ident($app:ident) $body:block)*) => { $(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            async fn test($app: &$crate::app::TestApp) $body
+
+            $(#[$attribute])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                let environment = entity::deployment::Environment::$environment;
+                $crate::app::run($crate::app::Backend::Sqlite, environment, async |app| test(app).await).await;
+            }
+
+            $(#[$attribute])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                let environment = entity::deployment::Environment::$environment;
+                $crate::app::run($crate::app::Backend::Postgres, environment, async |app| test(app).await).await;
+            }
+        }
+    )* };
+}
+pub(crate) use on_both_databases;
+
+impl TestApp {
+    async fn start(backend: Backend, environment: Environment) -> Option<Self> {
+        let home = TestDatabase::create(backend).await?;
+        database::migrate(&home.url).await.unwrap();
+        let statements = Arc::new(Mutex::new(Vec::new()));
+        let seen = statements.clone();
+        let observer = Arc::new(move |sql: &str| seen.lock().unwrap().push(sql.to_owned()));
+        let database = Database::connect(&home.url, Some(observer)).await.unwrap();
+        deployment::claim(&database, environment).await.unwrap();
+
+        let hash = KeyedHash::new(KEY_SECRET);
+        let platform_key = SecretString::from(PLATFORM_KEY);
+        let services = Services::new(&database, environment, hash.clone(), Some(&platform_key));
+        let schema = graphql::schema(services.clone(), hash);
+        let any_port = "127.0.0.1:0".parse().unwrap();
+        let server = Server::bind(any_port, database.clone(), services.clone(), schema, None).await.unwrap();
+        let url = format!("http://{}", server.address().unwrap());
+        let (stop, stopped) = oneshot::channel();
+        let server = tokio::spawn(async move {
+            server.serve(async { drop(stopped.await) }).await.unwrap();
+        });
+        let http = reqwest::Client::new();
+        Some(Self { url, database, services, http, home, statements, stop, server })
+    }
+
+    async fn end(self) {
+        let Self { database, home, http, stop, server, .. } = self;
+        drop(http);
+        drop(stop);
+        server.await.unwrap();
+        database.close().await.unwrap();
+        home.remove().await;
+    }
+
+    pub fn database_url(&self) -> &str {
+        &self.home.url
+    }
+
+    /// What must hold after whatever was done.
+    async fn assert_invariants(&self, has_tables: bool) {
+        if !has_tables {
+            return;
+        }
+        for (what, sql) in [
+            (
+                "a customer without a link",
+                "SELECT COUNT(*) AS n FROM customer c WHERE NOT EXISTS \
+                 (SELECT 1 FROM customer_operator l WHERE l.customer_id = c.id)",
+            ),
+            ("two customers with one email", "SELECT COUNT(*) - COUNT(DISTINCT email) AS n FROM customer"),
+            ("two customers with one phone", "SELECT COUNT(phone) - COUNT(DISTINCT phone) AS n FROM customer"),
+            ("a version below 1", "SELECT COUNT(*) AS n FROM customer WHERE version < 1"),
+        ] {
+            assert_eq!(self.number(sql).await, 0, "{what}");
+        }
+    }
+
+    /// The number that a statement with a column `n` selects.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let reads = self.database.reads();
+        let statement = Statement::from_string(reads.get_database_backend(), sql);
+        let row = reads.query_one_raw(statement).await.unwrap().unwrap();
+        row.try_get("", "n").unwrap()
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        self.database.reads().get_database_backend() == DbBackend::Postgres
+    }
+
+    /// A new operator with a key that reads and writes.
+    pub async fn operator(&self, name: &str) -> Caller {
+        let name = DisplayName::parse(name).unwrap();
+        let (operator, key) =
+            self.services.operators.create(&Actor::Platform, &self.services.api_keys, name).await.unwrap();
+        Caller { operator: operator.id.to_string(), key: key.secret.expose_secret().to_owned() }
+    }
+
+    /// One more key of an operator.
+    pub async fn key(&self, caller: &Caller, access: Access) -> Caller {
+        let operator = entity::value::OperatorId::parse(&caller.operator).unwrap();
+        let name = DisplayName::parse("another key").unwrap();
+        let key = self.services.api_keys.create(&Actor::Platform, operator, name, access).await.unwrap();
+        Caller { key: key.secret.expose_secret().to_owned(), ..caller.clone() }
+    }
+
+    pub fn platform(&self) -> Caller {
+        Caller { operator: String::new(), key: PLATFORM_KEY.to_owned() }
+    }
+
+    /// The SQL that something runs, without its values; keys are looked up before and are not part of it.
+    pub async fn statements_of<T>(&self, something: impl Future<Output = T>) -> (T, Vec<String>) {
+        self.statements.lock().unwrap().clear();
+        let done = something.await;
+        let mut statements = std::mem::take(&mut *self.statements.lock().unwrap());
+        statements.retain(|sql| !sql.contains("api_key"));
+        (done, statements)
+    }
+
+    pub async fn graphql(&self, caller: &Caller, query: &str, variables: Value) -> Answer {
+        let request = self
+            .http
+            .post(format!("{}/graphql", self.url))
+            .bearer_auth(&caller.key)
+            .json(&json!({ "query": query, "variables": variables }));
+        Answer::read(request.send().await.unwrap()).await
+    }
+
+    /// A query that must succeed.
+    pub async fn query(&self, caller: &Caller, query: &str) -> Value {
+        let answer = self.graphql(caller, query, json!({})).await;
+        assert_eq!(answer.body.get("errors"), None, "{query}");
+        answer.body["data"].clone()
+    }
+
+    pub async fn create(&self, caller: &Caller, external_customer_id: &str, data: Value) -> Answer {
+        let input = json!({ "externalCustomerId": external_customer_id, "data": data });
+        self.graphql(caller, &CREATE, json!({ "input": input })).await
+    }
+
+    /// A create that must succeed: its payload.
+    pub async fn created(&self, caller: &Caller, external_customer_id: &str, data: Value) -> Value {
+        self.create(caller, external_customer_id, data).await.payload("createCustomer")
+    }
+
+    pub async fn update(&self, caller: &Caller, customer: Value, data: Value) -> Answer {
+        self.graphql(caller, &UPDATE, json!({ "input": { "customer": customer, "data": data } })).await
+    }
+
+    /// An update that must succeed: its payload.
+    pub async fn updated(&self, caller: &Caller, customer: Value, data: Value) -> Value {
+        self.update(caller, customer, data).await.payload("updateCustomer")
+    }
+
+    /// The customer so named, as the caller sees it.
+    pub async fn customer(&self, caller: &Caller, by: Value) -> Value {
+        let query = format!("query ($by: CustomerRef!) {{ customer(by: $by) {FIELDS} }}");
+        let answer = self.graphql(caller, &query, json!({ "by": by })).await;
+        assert_eq!(answer.body.get("errors"), None);
+        answer.body["data"]["customer"].clone()
+    }
+}
+
+const FIELDS: &str = "{ id externalCustomerId email phone firstName lastName \
+    address { line1 line2 city region postalCode country } missingFields version createdAt updatedAt }";
+
+static CREATE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "mutation ($input: CreateCustomerInput!) {{ createCustomer(input: $input) {{ \
+         outcome matchedBy unappliedFields warnings {{ code message inputPath }} customer {FIELDS} }} }}"
+    )
+});
+static UPDATE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "mutation ($input: UpdateCustomerInput!) {{ updateCustomer(input: $input) {{ \
+         warnings {{ code message inputPath }} customer {FIELDS} }} }}"
+    )
+});
+
+/// What came back over HTTP.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    /// Reads an answer, and sees that every error in it has the one shape and says nothing that it must not.
+    pub async fn read(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        for secret in [
+            "SELECT",
+            "INSERT",
+            "sqlx",
+            "SQLSTATE",
+            "SQLite",
+            "constraint",
+            "customer_operator",
+            "panicked",
+            "src/",
+            ".rs",
+        ] {
+            assert!(!text.contains(secret), "an answer holds {secret:?}: {text}");
+        }
+        let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        for error in body["errors"].as_array().into_iter().flatten() {
+            assert_shape(error, &headers);
+        }
+        Self { status, headers, body }
+    }
+
+    /// The payload of a mutation that must have succeeded.
+    pub fn payload(&self, mutation: &str) -> Value {
+        assert_eq!(self.body.get("errors"), None);
+        self.body["data"][mutation].clone()
+    }
+
+    /// The codes and input paths of a refused mutation, whose field must be null.
+    pub fn refusals(&self, field: &str) -> Vec<(String, String)> {
+        assert_eq!(self.status, 200);
+        assert_eq!(self.body["data"], json!({ field: null }), "{}", self.body);
+        self.faults()
+    }
+
+    /// Code and input path of each error, in a fixed order.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let errors = self.body["errors"].as_array().cloned().unwrap_or_default();
+        let mut faults: Vec<_> = errors
+            .iter()
+            .map(|error| {
+                let path = error["extensions"]["inputPath"].as_array().cloned().unwrap_or_default();
+                let path: Vec<_> = path.iter().map(|part| part.as_str().unwrap().to_owned()).collect();
+                (error["extensions"]["code"].as_str().unwrap().to_owned(), path.join("."))
+            })
+            .collect();
+        faults.sort();
+        faults
+    }
+
+    pub fn codes(&self) -> Vec<String> {
+        self.faults().into_iter().map(|(code, _)| code).collect()
+    }
+
+    pub fn message(&self) -> &str {
+        self.body["errors"][0]["message"].as_str().unwrap()
+    }
+}
+
+/// Faults as [`Answer::refusals`] has them.
+pub fn faults<const N: usize>(faults: [(&str, &str); N]) -> Vec<(String, String)> {
+    let mut faults = faults.map(|(code, path)| (code.to_owned(), path.to_owned())).to_vec();
+    faults.sort();
+    faults
+}
+
+fn assert_shape(error: &Value, headers: &HeaderMap) {
+    static CODES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+        let sdl = graphql::sdl();
+        let values = sdl.split("enum ErrorCode {").nth(1).unwrap().split('}').next().unwrap();
+        let is_value = |line: &&str| !line.is_empty() && line.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        values.lines().map(str::trim).filter(is_value).map(str::to_owned).collect()
+    });
+    let extensions = error["extensions"].as_object().unwrap_or_else(|| panic!("no extensions: {error}"));
+    for name in extensions.keys() {
+        assert!(["code", "inputPath", "retryable", "retryAfterMs", "requestId"].contains(&name.as_str()), "{error}");
+    }
+    assert!(CODES.contains(extensions["code"].as_str().unwrap()), "an unknown code: {error}");
+    assert!(extensions["retryable"].is_boolean(), "{error}");
+    assert_eq!(extensions["requestId"].as_str(), headers.get("x-request-id").map(|id| id.to_str().unwrap()), "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(!message.is_empty() && message.len() < 1000, "{error}");
+}
