@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::TryFutureExt;
 use migration::{Migrator, MigratorTrait};
 use rand::RngExt;
+use sea_orm::sqlx::Executor;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
@@ -29,6 +31,9 @@ impl Database {
     const POSTGRES_CONNECTIONS: u32 = 10;
     /// SQLite: readers beside the one writer, which a file can have at a time.
     const SQLITE_READERS: u32 = 4;
+    /// A statement that takes longer is given up; so is the transaction of a client that died in the middle, whose
+    /// locks would outlive it.
+    const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'";
     /// How long a request waits for a connection, or for SQLite's lock, before it is `UNAVAILABLE`.
     const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -40,7 +45,12 @@ impl Database {
             let reads = open(sqlite(url, Self::SQLITE_READERS, true), &observer).await?;
             Ok(Self { reads, writes })
         } else {
-            let both = open(postgres(url, Self::POSTGRES_CONNECTIONS), &observer).await?;
+            let mut options = postgres(url, Self::POSTGRES_CONNECTIONS);
+            options.test_before_acquire_if_idle_for(Duration::from_secs(30)).map_sqlx_postgres_pool_opts(|pool| {
+                // Not as options of the connection, which a pooler in between may refuse.
+                pool.after_connect(|connection, _| Box::pin(connection.execute(Self::SESSION).map_ok(|_| ())))
+            });
+            let both = open(options, &observer).await?;
             Ok(Self { reads: both.clone(), writes: both })
         }
     }
@@ -153,17 +163,21 @@ where
     F: Future<Output = Result<T, Aborted>>,
 {
     const ATTEMPTS: u32 = 10;
+    let started = Instant::now();
     for number in 1..=ATTEMPTS {
         match attempt().await {
             Ok(done) => return Ok(done),
             Err(Aborted::Error(error)) => return Err(error),
             Err(Aborted::LostRace(error)) => {
                 tracing::warn!(what, number, cause = describe(&error), "transaction lost a race");
+                if started.elapsed() > Database::PATIENCE / 2 {
+                    break;
+                }
                 // Full jitter: losers that wait equally long collide again.
                 let pause = rand::rng().random_range(0..1 << number.min(6));
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
         }
     }
-    Err(Error::Failed { code: ErrorCode::Unavailable, cause: format!("{what} lost {ATTEMPTS} races") })
+    Err(Error::Failed { code: ErrorCode::Unavailable, cause: format!("{what} lost too many races") })
 }

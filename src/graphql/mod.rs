@@ -1,5 +1,6 @@
 //! The schema: objects, inputs and resolvers by thing. Resolvers parse, make one service call, and wrap its answer.
 
+mod batch;
 mod cursor;
 mod customer;
 mod customer_input;
@@ -12,11 +13,14 @@ mod viewer;
 
 pub use errors::{ErrorExtensions, Rendered, render};
 
+use std::time::Duration;
+
 use async_graphql::dataloader::DataLoader;
-use async_graphql::{Context, EmptySubscription, MergedObject, Request, SDLExportOptions};
+use async_graphql::{Context, EmptySubscription, MergedObject, Request, Response, SDLExportOptions};
 
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, Services};
+use batch::Fetches;
 use loader::Loader;
 
 /// What can be read. Nothing here changes anything.
@@ -53,10 +57,13 @@ fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription>
         .register_output_type::<ErrorExtensions>()
 }
 
-/// A request in the name of this caller. What it loads is its own: no row reaches another caller through it.
-pub fn request(request: Request, actor: Actor, services: &Services) -> Request {
-    let loader = DataLoader::new(Loader { actor, services: services.clone() }, tokio::spawn);
-    request.data(actor).data(loader)
+/// Executes a request in the name of this caller. What it loads is its own: no row reaches another caller through it.
+pub async fn execute(schema: &Schema, request: Request, actor: Actor, services: &Services) -> Response {
+    let fetches = Fetches::default();
+    let added = fetches.clone();
+    let loader = DataLoader::new(Loader { actor, services: services.clone() }, move |fetch| added.add(fetch));
+    let request = request.data(actor).data(loader.delay(Duration::ZERO));
+    fetches.during(schema.execute(request)).await
 }
 
 fn actor<'c>(context: &Context<'c>) -> &'c Actor {

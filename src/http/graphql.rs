@@ -131,8 +131,8 @@ async fn answer(
     if let Some(variables) = parameters.variables {
         request = request.variables(Variables::from_json(variables.into()));
     }
-    let request = graphql::request(request, actor, &state.services);
-    let executed = AssertUnwindSafe(state.schema.execute(request)).catch_unwind().await;
+    let execution = graphql::execute(&state.schema, request, actor, &state.services);
+    let executed = AssertUnwindSafe(execution).catch_unwind().await;
     let executed = executed.map_err(|_| Refusal {
         code: ErrorCode::Internal,
         ..Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal.to_string())

@@ -1,1 +1,175 @@
+//! Every error code has a scenario that brings it about: a new code without one does not compile.
 
+use async_graphql::resolver_utils::EnumType;
+use sea_orm::ConnectionTrait;
+use serde_json::{Value, json};
+use vivamo::error::{Error, ErrorCode};
+
+use crate::app::{Answer, TestApp, on_both_databases};
+
+/// The codes that come of a request made to bring about this one.
+async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let create =
+        async |external_customer_id: &str, data: Value| app.create(&own, external_customer_id, data).await.codes();
+    let by = "query ($by: CustomerRef!) { customer(by: $by) { id } }";
+    match code {
+        ErrorCode::InvalidExternalCustomerId => create("", json!({ "email": "a@example.com" })).await,
+        ErrorCode::InvalidEmail => create("1", json!({ "email": "a" })).await,
+        ErrorCode::InvalidPhone => create("1", json!({ "email": "a@example.com", "phone": "1" })).await,
+        ErrorCode::InvalidName => create("1", json!({ "email": "a@example.com", "firstName": "" })).await,
+        ErrorCode::InvalidAddress => {
+            let address = json!({ "line1": "", "city": "Springfield", "country": "US" });
+            create("1", json!({ "email": "a@example.com", "address": address })).await
+        }
+        ErrorCode::InvalidArgument => {
+            app.graphql(&own, "{ customers(first: 0) { totalCount } }", json!({})).await.codes()
+        }
+        ErrorCode::DisposableEmail => create("1", json!({ "email": "a@mailinator.com" })).await,
+        ErrorCode::PlusSuffixEmail => create("1", json!({ "email": "a+b@example.com" })).await,
+        ErrorCode::PhoneNotMobile => create("1", json!({ "email": "a@example.com", "phone": "+442079460018" })).await,
+        ErrorCode::ExternalCustomerIdTaken => {
+            app.created(&own, "taken", json!({ "email": "own-1@example.com" })).await;
+            create("taken", json!({ "email": "own-2@example.com" })).await
+        }
+        ErrorCode::EmailTaken => {
+            app.created(&own, "email", json!({ "email": "email@example.com" })).await;
+            create("1", json!({ "email": "email@example.com" })).await
+        }
+        ErrorCode::PhoneTaken => {
+            app.created(&own, "phone", json!({ "email": "phone@example.com", "phone": "+14155552671" })).await;
+            create("1", json!({ "email": "phone-2@example.com", "phone": "+14155552671" })).await
+        }
+        ErrorCode::IdentityConflict => {
+            app.created(&other, "1", json!({ "email": "one@example.com" })).await;
+            app.created(&other, "2", json!({ "email": "two@example.com", "phone": "+14155552672" })).await;
+            create("1", json!({ "email": "one@example.com", "phone": "+14155552672" })).await
+        }
+        ErrorCode::VersionConflict => {
+            app.created(&own, "version", json!({ "email": "version@example.com" })).await;
+            let update = "mutation { updateCustomer(input: { customer: { externalCustomerId: \"version\" }, data: {}, \
+                          expectedVersion: 7 }) { customer { id } } }";
+            app.graphql(&own, update, json!({})).await.codes()
+        }
+        ErrorCode::CustomerNotFound => app.update(&own, json!({ "id": "x" }), json!({})).await.codes(),
+        ErrorCode::OperatorNotFound | ErrorCode::ApiKeyNotFound => of_command_line(app, code).await,
+        ErrorCode::Unauthenticated => {
+            let nobody = crate::app::Caller { key: "x".into(), ..own };
+            app.graphql(&nobody, "{ viewer { role } }", json!({})).await.codes()
+        }
+        ErrorCode::Forbidden => app.create(&app.platform(), "1", json!({ "email": "a@example.com" })).await.codes(),
+        ErrorCode::BadRequest => app.graphql(&own, "{ nothing }", json!({})).await.codes(),
+        ErrorCode::Unavailable => {
+            // Another process holds the table for longer than a request waits.
+            let writer = app.database.begin_write().await.unwrap();
+            if app.is_postgres() {
+                writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
+            }
+            let answer = app.create(&own, "1", json!({ "email": "unavailable@example.com" })).await;
+            writer.rollback().await.unwrap();
+            assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], true);
+            answer.codes()
+        }
+        ErrorCode::Internal => {
+            let rename = |from: &str, to: &str| format!("ALTER TABLE {from} RENAME TO {to}");
+            execute(app, &rename("customer_operator", "lost")).await;
+            let answer = app.graphql(&own, by, json!({ "by": { "email": "a@example.com" } })).await;
+            execute(app, &rename("lost", "customer_operator")).await;
+            assert_eq!(answer.body["data"], json!({ "customer": null }));
+            assert!(!answer.body.to_string().contains("lost"));
+            answer.codes()
+        }
+    }
+}
+
+/// What only the command line asks for so far.
+async fn of_command_line(app: &TestApp, code: ErrorCode) -> Vec<String> {
+    let keys = &app.services.api_keys;
+    let platform = vivamo::service::Actor::Platform;
+    let failed = if code == ErrorCode::ApiKeyNotFound {
+        keys.revoke(&platform, entity::value::ApiKeyId::new()).await.err()
+    } else {
+        let name = entity::value::DisplayName::parse("key").unwrap();
+        let access = entity::api_key::Access::ReadOnly;
+        keys.create(&platform, entity::value::OperatorId::new(), name, access).await.err()
+    };
+    match failed {
+        Some(Error::Rejected(violations)) => {
+            violations.iter().map(|violation| violation.code.name().to_owned()).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn execute(app: &TestApp, sql: &str) {
+    crate::postgres::execute(app.database_url(), sql).await.unwrap();
+}
+
+fn is_of(code: &ErrorCode, production: bool) -> bool {
+    let only_in_production =
+        [ErrorCode::DisposableEmail, ErrorCode::PlusSuffixEmail, ErrorCode::PhoneNotMobile].contains(code);
+    only_in_production == production
+}
+
+async fn assert_each(app: &TestApp, production: bool) {
+    for code in ErrorCode::items().iter().map(|item| item.value).filter(|code| is_of(code, production)) {
+        let codes = codes_of(app, code).await;
+        assert!(!codes.is_empty() && codes.iter().all(|name| name == code.name()), "{}: {codes:?}", code.name());
+    }
+}
+
+on_both_databases! {
+    Sandbox:
+
+    async fn each_code_has_its_scenario(app) {
+        assert_each(app, false).await;
+    }
+
+    async fn one_fault_does_not_take_the_whole_answer_with_it(app) {
+        let operator = app.operator("A").await;
+        app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+        let query = "{ viewer { role } bad: customers(first: 0) { totalCount } \
+                     worse: customers(first: 1, last: 1, after: \"x\") { totalCount } \
+                     good: customers { edges { node { email operators(first: 101) { edges { cursor } } } } } }";
+        let answer = app.graphql(&operator, query, json!({})).await;
+        assert_eq!(answer.status, 200);
+        let node = json!({ "email": "ada@example.com", "operators": null });
+        assert_eq!(
+            answer.body["data"],
+            json!({ "viewer": { "role": "OPERATOR" }, "bad": null, "worse": null, "good": { "edges": [{ "node": node }] } })
+        );
+        let errors = answer.body["errors"].as_array().unwrap();
+        let paths: Vec<_> = errors.iter().map(|error| error["path"].clone()).collect();
+        assert_eq!(errors.len(), 4, "{errors:?}");
+        assert!(paths.contains(&json!(["bad"])) && paths.contains(&json!(["worse"])), "{paths:?}");
+        assert!(paths.contains(&json!(["good", "edges", 0, "node", "operators"])), "{paths:?}");
+    }
+
+    async fn errors_of_the_framework_have_the_same_shape(app) {
+        let operator = app.operator("A").await;
+        for (query, variables) in [
+            ("{", json!({})),
+            ("", json!({})),
+            ("{ nothing }", json!({})),
+            ("{ viewer { role(x: 1) } }", json!({})),
+            ("query ($by: CustomerRef!) { customer(by: $by) { id } }", json!({ "by": { "id": "x", "email": "y" } })),
+            ("query ($by: CustomerRef!) { customer(by: $by) { id } }", json!({ "by": {} })),
+            ("query ($by: CustomerRef!) { customer(by: $by) { id } }", json!({})),
+            ("{ customers(first: 99999999999) { totalCount } }", json!({})),
+            ("query A { viewer { role } } query B { viewer { role } }", json!({})),
+            ("subscription { x }", json!({})),
+        ] {
+            let answer: Answer = app.graphql(&operator, query, variables).await;
+            let codes = answer.codes();
+            assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{query}: {codes:?}");
+        }
+    }
+}
+
+on_both_databases! {
+    Production:
+
+    async fn each_code_of_production_has_its_scenario(app) {
+        assert_each(app, true).await;
+    }
+}

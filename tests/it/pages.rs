@@ -1,1 +1,211 @@
+//! Lists in pages: complete, in order, in both directions, and in a constant number of statements.
 
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::app::{Caller, TestApp, faults, on_both_databases};
+
+const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before: String, $filter: CustomerFilter) { \
+    customers(first: $first, after: $after, last: $last, before: $before, filter: $filter) { \
+    edges { cursor externalCustomerId connectedAt node { email } } \
+    pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }";
+
+async fn page(app: &TestApp, caller: &Caller, arguments: Value) -> Value {
+    let answer = app.graphql(caller, CUSTOMERS, arguments).await;
+    assert_eq!(answer.body.get("errors"), None);
+    answer.body["data"]["customers"].clone()
+}
+
+fn emails(page: &Value) -> Vec<String> {
+    page["edges"].as_array().unwrap().iter().map(|edge| edge["node"]["email"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Makes this many customers, and answers their emails in the order of their creation.
+async fn populate(app: &TestApp, caller: &Caller, count: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    for number in 0..count {
+        let email = format!("{}-{number}@example.com", &caller.operator[20..]);
+        app.created(caller, &format!("user-{number}"), json!({ "email": email })).await;
+        all.push(email);
+    }
+    all
+}
+
+on_both_databases! {
+    Sandbox:
+
+    async fn pages_in_both_directions_are_complete_and_in_order(app) {
+        let own = app.operator("Own").await;
+        let all = populate(app, &own, 7).await;
+        populate(app, &app.operator("Other").await, 2).await;
+        // For the platform the list is that of all customers.
+        for (caller, all) in [(own.clone(), all.clone()), (app.platform(), emails(&page(app, &app.platform(), json!({ "first": 100 })).await))] {
+            assert!(all.len() == 7 || all.len() == 9);
+            for size in [1, 2, 3, all.len(), 100] {
+                let (mut forward, mut after) = (Vec::new(), json!(null));
+                loop {
+                    let page = page(app, &caller, json!({ "first": size, "after": after })).await;
+                    assert_eq!(page["pageInfo"]["hasPreviousPage"], json!(!after.is_null()));
+                    forward.extend(emails(&page));
+                    after = page["pageInfo"]["endCursor"].clone();
+                    if page["pageInfo"]["hasNextPage"] == json!(false) { break }
+                }
+                assert_eq!(forward, all, "forward by {size}");
+
+                let (mut backward, mut before) = (Vec::new(), json!(null));
+                loop {
+                    let page = page(app, &caller, json!({ "last": size, "before": before })).await;
+                    assert_eq!(page["pageInfo"]["hasNextPage"], json!(!before.is_null()));
+                    backward = [emails(&page), backward].concat();
+                    before = page["pageInfo"]["startCursor"].clone();
+                    if page["pageInfo"]["hasPreviousPage"] == json!(false) { break }
+                }
+                assert_eq!(backward, all, "backward by {size}");
+            }
+        }
+        // Between two cursors.
+        let whole = page(app, &own, json!({})).await;
+        let cursor = |number: usize| whole["edges"][number]["cursor"].clone();
+        let between = page(app, &own, json!({ "after": cursor(1), "before": cursor(5) })).await;
+        assert_eq!(emails(&between), all[2..5]);
+        let between = page(app, &own, json!({ "after": cursor(1), "before": cursor(5), "last": 2 })).await;
+        assert_eq!(emails(&between), all[3..5]);
+    }
+
+    async fn a_page_stays_where_it_is_while_rows_come(app) {
+        let own = app.operator("Own").await;
+        let all = populate(app, &own, 4).await;
+        let first = page(app, &own, json!({ "first": 2 })).await;
+        app.created(&own, "new", json!({ "email": "new@example.com" })).await;
+        let second = page(app, &own, json!({ "first": 2, "after": first["pageInfo"]["endCursor"] })).await;
+        assert_eq!(emails(&second), all[2..4]);
+        assert_eq!(second["pageInfo"]["hasNextPage"], true);
+    }
+
+    async fn a_page_has_20_entries_by_default_and_at_most_100(app) {
+        let own = app.operator("Own").await;
+        populate(app, &own, 21).await;
+        assert_eq!(emails(&page(app, &own, json!({})).await).len(), 20);
+        assert_eq!(emails(&page(app, &own, json!({ "first": 100 })).await).len(), 21);
+        for (arguments, path) in [
+            (json!({ "first": 0 }), "first"),
+            (json!({ "first": -1 }), "first"),
+            (json!({ "first": 101 }), "first"),
+            (json!({ "last": 0 }), "last"),
+            (json!({ "last": 101 }), "last"),
+            (json!({ "first": 1, "last": 1 }), "last"),
+        ] {
+            let answer = app.graphql(&own, CUSTOMERS, arguments.clone()).await;
+            assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", path)]), "{arguments}");
+        }
+    }
+
+    async fn a_damaged_or_foreign_cursor_is_refused(app) {
+        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+        populate(app, &own, 2).await;
+        let cursor = page(app, &own, json!({ "first": 1 })).await["pageInfo"]["endCursor"].as_str().unwrap().to_owned();
+        let refused = async |caller: &Caller, arguments: Value, path: &str| {
+            let answer = app.graphql(caller, CUSTOMERS, arguments).await;
+            assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", path)]));
+        };
+        for damaged in ["", "x", "null", &cursor[1..], &format!("{cursor}A"), &cursor.to_uppercase()] {
+            refused(&own, json!({ "after": damaged }), "after").await;
+            refused(&own, json!({ "before": damaged }), "before").await;
+        }
+        refused(&other, json!({ "after": cursor }), "after").await;
+        refused(&app.platform(), json!({ "after": cursor }), "after").await;
+        refused(&own, json!({ "after": cursor, "filter": { "email": "a@example.com" } }), "after").await;
+        let operators = "query ($after: String) { operators(after: $after) { totalCount } }";
+        let answer = app.graphql(&own, operators, json!({ "after": cursor })).await;
+        assert_eq!(answer.refusals("operators"), faults([("INVALID_ARGUMENT", "after")]));
+    }
+
+    async fn filters_find_exactly(app) {
+        let own = app.operator("Own").await;
+        let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
+        app.created(&own, "ada", data).await;
+        app.created(&own, "Ada", json!({ "email": "grace@example.com" })).await;
+        for (filter, found) in [
+            (json!({ "email": " ADA@example.com" }), vec!["ada@example.com"]),
+            (json!({ "phone": "(415) 555-2671" }), vec!["ada@example.com"]),
+            (json!({ "externalCustomerId": "Ada" }), vec!["grace@example.com"]),
+            (json!({ "externalCustomerId": "ada", "email": "ada@example.com", "phone": "+14155552671" }), vec!["ada@example.com"]),
+            (json!({ "externalCustomerId": "Ada", "email": "ada@example.com" }), vec![]),
+            (json!({ "email": "%@example.com" }), vec![]),
+            (json!({ "externalCustomerId": "a%" }), vec![]),
+            (json!({}), vec!["ada@example.com", "grace@example.com"]),
+        ] {
+            assert_eq!(emails(&page(app, &own, json!({ "filter": filter })).await), found, "{filter}");
+            let query = "query ($filter: CustomerFilter) { customers(filter: $filter) { totalCount } operator { customers(filter: $filter) { totalCount } } }";
+            let counts = app.graphql(&own, query, json!({ "filter": filter })).await;
+            assert_eq!(counts.body["data"]["customers"]["totalCount"], found.len(), "{filter}");
+            assert_eq!(counts.body["data"]["operator"]["customers"]["totalCount"], found.len(), "{filter}");
+        }
+    }
+
+    async fn a_page_takes_a_constant_number_of_statements(app) {
+        let own = app.operator("Own").await;
+        let all = populate(app, &own, 50).await;
+        // For the platform each customer has several operators, and there are many of them.
+        for number in 0..5 {
+            let another = app.operator(&format!("Another {number}")).await;
+            for email in all.iter().step_by(number + 1) {
+                app.created(&another, email, json!({ "email": email })).await;
+            }
+        }
+        let query = "query ($first: Int) { customers(first: $first) { totalCount edges { externalCustomerId node { email \
+                     operators { edges { externalCustomerId node { name } } } } } } }";
+        let nested = "query ($first: Int) { operators(first: $first) { edges { node { name customers(first: $first) { totalCount \
+                      edges { node { email operators(first: 2) { edges { node { name } } } } } } } } } }";
+        for (caller, query, most) in [(&own, query, 3), (&app.platform(), query, 4), (&app.platform(), nested, 5)] {
+            let mut counts = BTreeSet::new();
+            for first in [1, 3, 50] {
+                let (answer, statements) = app.statements_of(app.graphql(caller, query, json!({ "first": first }))).await;
+                assert_eq!(answer.body.get("errors"), None);
+                counts.insert(statements.len());
+            }
+            assert_eq!(counts.len(), 1, "{counts:?} statements for pages of different sizes");
+            assert!(counts.first() <= Some(&most), "{counts:?}");
+        }
+        // What is not asked for is not counted.
+        let (_, statements) = app.statements_of(app.query(&own, "{ customers { edges { cursor } } }")).await;
+        assert!(statements.iter().all(|sql| !sql.contains("COUNT")), "{statements:?}");
+    }
+
+    async fn the_operators_of_a_customer_come_in_pages(app) {
+        let mut names = Vec::new();
+        for number in 0..5 {
+            let operator = app.operator(&format!("Operator {number}")).await;
+            app.created(&operator, &format!("id-{number}"), json!({ "email": "ada@example.com" })).await;
+            names.push(format!("Operator {number}"));
+        }
+        let query = "query ($first: Int, $after: String, $last: Int, $before: String) { customer(by: { email: \"ada@example.com\" }) \
+                     { operators(first: $first, after: $after, last: $last, before: $before) { edges { cursor externalCustomerId connectedAt node { name } } \
+                     pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } } }";
+        let page = async |arguments: Value| {
+            let answer = app.graphql(&app.platform(), query, arguments).await;
+            answer.body["data"]["customer"]["operators"].clone()
+        };
+        let names_of = |page: &Value| -> Vec<String> {
+            page["edges"].as_array().unwrap().iter().map(|edge| edge["node"]["name"].as_str().unwrap().to_owned()).collect()
+        };
+        let first = page(json!({ "first": 2 })).await;
+        assert_eq!(names_of(&first), names[..2]);
+        assert_eq!(first["pageInfo"]["hasNextPage"], true);
+        let second = page(json!({ "first": 3, "after": first["pageInfo"]["endCursor"] })).await;
+        assert_eq!(names_of(&second), names[2..]);
+        assert_eq!(second["pageInfo"]["hasNextPage"], false);
+        let last = page(json!({ "last": 2 })).await;
+        assert_eq!(names_of(&last), names[3..]);
+        let before = page(json!({ "last": 10, "before": last["pageInfo"]["startCursor"] })).await;
+        assert_eq!(names_of(&before), names[..3]);
+        // All operators, in pages.
+        let operators = "query ($after: String) { operators(first: 3, after: $after) { totalCount edges { node { name } } pageInfo { endCursor hasNextPage } } }";
+        let one = app.graphql(&app.platform(), operators, json!({})).await.body["data"]["operators"].clone();
+        assert_eq!(one["totalCount"], 5);
+        assert_eq!(names_of(&one), names[..3]);
+        let two = app.graphql(&app.platform(), operators, json!({ "after": one["pageInfo"]["endCursor"] })).await;
+        assert_eq!(names_of(&two.body["data"]["operators"]), names[3..]);
+    }
+}
