@@ -217,11 +217,17 @@ impl TestApp {
         Caller { operator: String::new(), key: PLATFORM_KEY.to_owned() }
     }
 
-    /// The SQL that something runs, without its values; keys are looked up before and are not part of it.
-    pub async fn statements_of<T>(&self, something: impl Future<Output = T>) -> (T, Vec<String>) {
+    /// The SQL that something runs, without its values.
+    pub async fn all_statements_of<T>(&self, something: impl Future<Output = T>) -> (T, Vec<String>) {
         self.statements.lock().unwrap().clear();
         let done = something.await;
-        let mut statements = std::mem::take(&mut *self.statements.lock().unwrap());
+        let statements = std::mem::take(&mut *self.statements.lock().unwrap());
+        (done, statements)
+    }
+
+    /// The same but for the look at the key, which comes before and belongs to no request.
+    pub async fn statements_of<T>(&self, something: impl Future<Output = T>) -> (T, Vec<String>) {
+        let (done, mut statements) = self.all_statements_of(something).await;
         statements.retain(|sql| !sql.contains("api_key"));
         (done, statements)
     }

@@ -1,1 +1,226 @@
+//! The binary, as people start it.
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::app::{Backend, TestDatabase};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vivamo"));
+    command.current_dir(folder).args(arguments);
+    for setting in ["DATABASE_URL", "VIVAMO_ENVIRONMENT", "VIVAMO_LISTEN", "VIVAMO_PLATFORM_KEY", "VIVAMO_KEY_SECRET"] {
+        command.env_remove(setting);
+    }
+    command
+}
+
+fn printed(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn refused(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn json_of(command: &mut Command) -> Value {
+    serde_json::from_str(&printed(&command.output().unwrap())).unwrap()
+}
+
+/// A server that runs, until it is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// Starts a server on a free port, and reads what it logs until it listens.
+    fn start(command: &mut Command) -> (Self, String) {
+        let child = command.env("VIVAMO_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut running = Self(child.unwrap());
+        let mut logs = BufReader::new(running.0.stderr.take().unwrap());
+        let mut log = String::new();
+        while !log.contains("listening on") {
+            assert_ne!(logs.read_line(&mut log).unwrap(), 0, "the server ended: {log}");
+        }
+        let address = log.split("http://").nth(1).unwrap();
+        let address: String =
+            address.chars().take_while(|char| char.is_ascii_digit() || ".:".contains(*char)).collect();
+        // The rest goes on being read, so that the server does not block on a full pipe.
+        std::thread::spawn(move || std::io::copy(&mut logs, &mut std::io::sink()));
+        (running, format!("http://{address}"))
+    }
+
+    /// Asks the server to stop, and waits for it; what it printed.
+    fn stop(mut self) -> String {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.0.wait().unwrap().success());
+        std::io::read_to_string(self.0.stdout.take().unwrap()).unwrap()
+    }
+}
+
+async fn role(url: &str, key: &str) -> Value {
+    let request = reqwest::Client::new().post(format!("{url}/graphql")).bearer_auth(key);
+    let answer = request.json(&json!({ "query": "{ viewer { environment role } }" })).send().await.unwrap();
+    answer.json().await.unwrap()
+}
+
+#[test]
+fn schema_needs_no_database() {
+    let folder = TempDir::new().unwrap();
+    let printed = printed(&vivamo(folder.path(), &["schema"]).env("DATABASE_URL", "nonsense").output().unwrap());
+    assert_eq!(printed, vivamo::graphql::sdl());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_first_start_shows_a_key_and_a_line_that_works() {
+    let folder = TempDir::new().unwrap();
+    let (server, _) = Running::start(&mut vivamo(folder.path(), &[]));
+    let pid = server.0.id();
+    // The line is printed before the server says that it listens; it is read when the server has stopped, so the
+    // same database is served once more for it.
+    let printed = server.stop();
+    assert!(pid > 0 && folder.path().join("vivamo.db").exists());
+    let line = printed.lines().map(str::trim).find(|line| line.starts_with("curl ")).unwrap();
+    let quoted: Vec<&str> = line.split('\'').collect();
+    let (authorization, body) = (quoted[1].trim_start_matches("Authorization: "), quoted[5]);
+
+    let (server, url) = Running::start(&mut vivamo(folder.path(), &["serve"]));
+    let request = reqwest::Client::new().post(format!("{url}/graphql")).header("authorization", authorization);
+    let answer = request.header("content-type", "application/json").body(body.to_owned()).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED");
+    assert_eq!(answer["data"]["createCustomer"]["customer"]["email"], "ada@example.com");
+    // The key is shown once.
+    assert_eq!(server.stop(), "");
+}
+
+#[tokio::test]
+async fn operators_and_keys_are_made_and_ended_on_the_command_line() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let folder = TempDir::new().unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = vivamo(folder.path(), arguments);
+            command.env("DATABASE_URL", &database.url);
+            command
+        };
+        let operator = json_of(&mut run(&["operator", "create", "Acme", "--json"]));
+        assert_eq!(operator["name"], "Acme");
+        let operator_id = operator["id"].as_str().unwrap();
+        let reader = json_of(&mut run(&["key", "create", operator_id, "--name", "Dashboard", "--read-only", "--json"]));
+        assert_eq!(reader["name"], "Dashboard");
+        let (server, url) = Running::start(&mut run(&[]));
+        assert_eq!(role(&url, operator["key"].as_str().unwrap()).await["data"]["viewer"]["role"], "OPERATOR");
+        let of_reader = role(&url, reader["key"].as_str().unwrap()).await;
+        assert_eq!(of_reader["data"]["viewer"]["role"], "OPERATOR_READ_ONLY");
+
+        // While the server runs.
+        let revoked = json_of(&mut run(&["key", "revoke", reader["id"].as_str().unwrap(), "--json"]));
+        assert_eq!(revoked[0]["id"], reader["id"]);
+        let of_reader = role(&url, reader["key"].as_str().unwrap()).await;
+        assert_eq!(of_reader["errors"][0]["extensions"]["code"], "UNAUTHENTICATED");
+        let keys = json_of(&mut run(&["key", "list", operator_id, "--json"]));
+        assert_eq!(keys.as_array().unwrap().len(), 2);
+        assert_eq!(keys[0]["revokedAt"], json!(null));
+        assert_eq!(keys[1]["access"], "READ_ONLY");
+        assert!(keys[1]["revokedAt"].is_string());
+        let operators = json_of(&mut run(&["operator", "list", "--json"]));
+        assert_eq!(operators[0]["id"], operator["id"]);
+        let table = printed(&run(&["key", "list"]).output().unwrap());
+        assert!(table.contains("Dashboard") && !table.contains(reader["key"].as_str().unwrap()), "{table}");
+
+        for (arguments, words) in [
+            (&["key", "create", "op_01h455vb4pex5vsknk084sn02q", "--name", "x"][..], "no such operator"),
+            (&["key", "create", "nonsense", "--name", "x"], "not the id of an operator"),
+            (&["key", "revoke", "key_01h455vb4pex5vsknk084sn02q"], "no such API key"),
+            (&["key", "revoke", "nonsense"], "not the id of a key"),
+            (&["operator", "create", " "], "The name is not valid"),
+        ] {
+            let words_printed = refused(&mut run(arguments));
+            assert!(words_printed.contains(words), "{words_printed}");
+        }
+        server.stop();
+        database.remove().await;
+    }
+}
+
+#[tokio::test]
+async fn production_asks_for_more() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let folder = TempDir::new().unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = vivamo(folder.path(), arguments);
+            command
+                .env("DATABASE_URL", &database.url)
+                .env("VIVAMO_ENVIRONMENT", "production")
+                .env("VIVAMO_KEY_SECRET", SECRET);
+            command
+        };
+        for (secret, words) in [
+            (None, "VIVAMO_KEY_SECRET is required"),
+            (Some("short"), "at least 32 bytes"),
+            (Some("vivamo-sandbox-key-secret-known-to-everyone"), "which everyone knows"),
+        ] {
+            let mut command = run(&["migrate"]);
+            match secret {
+                Some(secret) => command.env("VIVAMO_KEY_SECRET", secret),
+                None => command.env_remove("VIVAMO_KEY_SECRET"),
+            };
+            assert!(refused(&mut command).contains(words));
+        }
+        assert!(refused(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", "short")).contains("at least 32 characters"));
+        assert!(refused(&mut run(&["serve"])).contains("Run `vivamo migrate`"));
+        printed(&run(&["migrate"]).output().unwrap());
+        printed(&run(&["migrate"]).output().unwrap());
+
+        let operator = json_of(&mut run(&["operator", "create", "Acme", "--json"]));
+        let key = operator["key"].as_str().unwrap();
+        assert!(key.starts_with("vivamo_production_"), "{key}");
+        let (server, url) = Running::start(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", SECRET));
+        assert_eq!(role(&url, key).await["data"]["viewer"], json!({ "environment": "PRODUCTION", "role": "OPERATOR" }));
+        assert_eq!(role(&url, SECRET).await["data"]["viewer"]["role"], "PLATFORM");
+        let graphiql = reqwest::get(format!("{url}/graphiql")).await.unwrap();
+        assert_eq!(graphiql.status(), 404);
+        // No demo operator, no key on standard output.
+        assert_eq!(server.stop(), "");
+        // The database remembers.
+        let mut sandbox = run(&["serve"]);
+        assert!(refused(sandbox.env("VIVAMO_ENVIRONMENT", "sandbox")).contains("belongs to Production"));
+        database.remove().await;
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said_in_words() {
+    let folder = TempDir::new().unwrap();
+    for (url, words) in [
+        ("mysql://localhost/x", "must begin with sqlite:// or postgres://"),
+        ("sqlite://missing/folder/x.db", "does its folder exist?"),
+        ("postgres://nobody@127.0.0.1:1/x", "does it run where DATABASE_URL says"),
+    ] {
+        let words_printed = refused(vivamo(folder.path(), &["operator", "list"]).env("DATABASE_URL", url));
+        assert!(words_printed.contains(words), "{words_printed}");
+    }
+    let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = occupied.local_addr().unwrap().to_string();
+    let words_printed = refused(vivamo(folder.path(), &[]).env("VIVAMO_LISTEN", address));
+    assert!(words_printed.contains("Choose another address"), "{words_printed}");
+    let unknown = vivamo(folder.path(), &["nonsense"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+}

@@ -1,1 +1,114 @@
+//! GraphQL over HTTP: who calls comes first, and each outcome has its status.
 
+use reqwest::{Method, RequestBuilder};
+use serde_json::json;
+
+use crate::app::{Answer, Caller, TestApp, on_both_databases};
+
+const QUERY: &str = r#"{"query":"{ viewer { role } }"}"#;
+
+fn request(app: &TestApp, caller: &Caller, method: Method) -> RequestBuilder {
+    app.http.request(method, format!("{}/graphql", app.url)).bearer_auth(&caller.key)
+}
+
+async fn send(request: RequestBuilder) -> Answer {
+    Answer::read(request.send().await.unwrap()).await
+}
+
+on_both_databases! {
+    Sandbox:
+
+    async fn without_a_key_nothing_is_looked_at(app) {
+        let url = format!("{}/graphql", app.url);
+        for body in [QUERY, "no JSON", "", r#"{"query":"{ __schema { types { name } } }"}"#, r#"{"query":"{{{{"}"#] {
+            for authorization in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Bearer x"), Some("Basic eDp5"), Some("x")] {
+                let mut request = app.http.post(&url).header("content-type", "application/json").body(body);
+                if let Some(authorization) = authorization {
+                    request = request.header("authorization", authorization);
+                }
+                let (answer, statements) = app.statements_of(send(request)).await;
+                assert_eq!((answer.status, answer.codes()), (401, vec!["UNAUTHENTICATED".to_owned()]));
+                assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"vivamo\"");
+                assert_eq!(answer.body.get("data"), None);
+                assert!(statements.is_empty());
+            }
+        }
+        for method in [Method::GET, Method::PUT, Method::DELETE, Method::PATCH] {
+            assert_eq!(send(app.http.request(method, &url)).await.status, 401);
+        }
+    }
+
+    async fn each_outcome_has_its_status(app) {
+        let caller = app.operator("A").await;
+        let json_type = "application/json";
+        let post = || request(app, &caller, Method::POST).header("content-type", json_type);
+        let modern = "application/graphql-response+json";
+        let broken = r#"{"query":"{"}"#;
+        let unknown = r#"{"query":"{ nothing }"}"#;
+        for (what, request, status) in [
+            ("a query", post().body(QUERY), 200),
+            ("unknown keys are ignored", post().body(r#"{"query":"{ viewer { role } }","extra":1}"#), 200),
+            ("nulls", post().body(r#"{"query":"{ viewer { role } }","variables":null,"operationName":null,"extensions":null}"#), 200),
+            ("a media type with parameters", request(app, &caller, Method::POST).header("content-type", "Application/JSON; charset=utf-8").body(QUERY), 200),
+            ("accepts anything", post().header("accept", "text/html, */*;q=0.1").body(QUERY), 200),
+            ("syntax, older media type", post().body(broken), 200),
+            ("syntax", post().header("accept", modern).body(broken), 400),
+            ("validation", post().header("accept", modern).body(unknown), 400),
+            ("a field error", post().header("accept", modern).body(r#"{"query":"{ customers(first: 0) { totalCount } }"}"#), 200),
+            ("no JSON", post().body("{"), 400),
+            ("no object", post().body("[]"), 400),
+            ("a batch", post().body(format!("[{QUERY},{QUERY}]")), 400),
+            ("no query", post().body("{}"), 400),
+            ("a query that is no text", post().body(r#"{"query":1}"#), 400),
+            ("variables that are no object", post().body(r#"{"query":"{ viewer { role } }","variables":[]}"#), 400),
+            ("a long body", post().body("x".repeat(64 * 1024 + 1)), 413),
+            ("no media type", request(app, &caller, Method::POST).body(QUERY), 415),
+            ("plain text", request(app, &caller, Method::POST).header("content-type", "text/plain").body(QUERY), 415),
+            ("a form", request(app, &caller, Method::POST).header("content-type", "application/x-www-form-urlencoded").body("query=%7B%7D"), 415),
+            ("accepts no JSON", post().header("accept", "text/html").body(QUERY), 406),
+            ("GET", request(app, &caller, Method::GET).query(&[("query", "{ viewer { role } }")]), 405),
+            ("PUT", request(app, &caller, Method::PUT).header("content-type", json_type).body(QUERY), 405),
+        ] {
+            let answer = send(request).await;
+            assert_eq!(answer.status, status, "{what}: {}", answer.body);
+            assert_eq!(answer.headers["cache-control"], "no-store", "{what}");
+            assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{what}");
+            let content_type = answer.headers["content-type"].to_str().unwrap();
+            assert!(content_type.ends_with("json; charset=utf-8"), "{what}: {content_type}");
+            assert!(answer.headers["x-request-id"].to_str().unwrap().starts_with("req_"), "{what}");
+            // Data where the request was executed, errors alone where it was not.
+            let was_executed = answer.body.get("data").is_some();
+            assert!(was_executed != answer.body.get("errors").is_some() || what == "a field error", "{what}: {}", answer.body);
+            if status == 405 {
+                assert_eq!(answer.headers["allow"], "POST", "{what}");
+            }
+        }
+        let modern = send(post().header("accept", modern).body(QUERY)).await;
+        assert_eq!(modern.headers["content-type"], "application/graphql-response+json; charset=utf-8");
+    }
+
+    async fn a_mutation_by_get_does_nothing(app) {
+        let caller = app.operator("A").await;
+        let mutation = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } }";
+        let answer = send(request(app, &caller, Method::GET).query(&[("query", mutation)])).await;
+        assert_eq!(answer.status, 405);
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
+    }
+
+    async fn health_tells_the_process_from_its_database(app) {
+        let status = async |path: &str| app.http.get(format!("{}{path}", app.url)).send().await.unwrap().status().as_u16();
+        assert_eq!((status("/healthz").await, status("/readyz").await), (200, 200));
+        // A migration that this version does not find applied.
+        let pending = "UPDATE seaql_migrations SET version = 'm20000101_000000_of_another_time'";
+        crate::postgres::execute(app.database_url(), pending).await.unwrap();
+        assert_eq!((status("/healthz").await, status("/readyz").await), (200, 503));
+        assert_eq!(status("/elsewhere").await, 404);
+    }
+
+    async fn each_request_has_an_id_of_its_own(app) {
+        let caller = app.operator("A").await;
+        let first = app.graphql(&caller, "{ nothing }", json!({})).await;
+        let second = app.graphql(&caller, "{ nothing }", json!({})).await;
+        assert_ne!(first.headers["x-request-id"], second.headers["x-request-id"]);
+    }
+}

@@ -1,5 +1,7 @@
 //! The promises of the service, each through real HTTP and on both databases.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 mod app;
 mod postgres;
 
