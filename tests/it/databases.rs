@@ -13,14 +13,16 @@ use crate::app::{TestApp, on_both_databases};
 /// The columns of a table, and which of them may be null.
 async fn columns(connection: &DatabaseConnection, table: &str) -> BTreeSet<(String, bool)> {
     let backend = connection.get_database_backend();
-    let sql = match backend {
-        DbBackend::Postgres => format!(
+    let sql = if backend == DbBackend::Postgres {
+        format!(
             "SELECT column_name AS name, CASE is_nullable WHEN 'YES' THEN 1 ELSE 0 END AS nullable \
              FROM information_schema.columns WHERE table_name = '{table}'"
-        ),
-        _ => format!(
-            "SELECT name, CASE WHEN \"notnull\" = 1 OR pk > 0 THEN 0 ELSE 1 END AS nullable FROM pragma_table_info('{table}')"
-        ),
+        )
+    } else {
+        format!(
+            "SELECT name, CASE WHEN \"notnull\" = 1 OR pk > 0 THEN 0 ELSE 1 END AS nullable \
+             FROM pragma_table_info('{table}')"
+        )
     };
     let rows = connection.query_all_raw(Statement::from_string(backend, sql)).await.unwrap();
     rows.iter()
