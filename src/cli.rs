@@ -1,6 +1,8 @@
 //! The command line: what the binary can be told to do.
 
 use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use entity::api_key::Access;
@@ -12,15 +14,17 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{ServeSettings, Settings};
+use crate::config::{PhoneLookupName, ServeSettings, Settings, UnknownPhones};
 use crate::database::{self, Database};
 use crate::error::{Error, describe};
 use crate::graphql;
 use crate::http::Server;
 use crate::keyed_hash::KeyedHash;
 use crate::service::api_keys::NewApiKey;
+use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::page::{Direction, PageRequest, Positioned};
-use crate::service::{Actor, Services, deployment};
+use crate::service::phone_lookup::{Carrier, Twilio, TwilioSettings, UnknownLines};
+use crate::service::{Actor, Services, Setup, deployment};
 use crate::telemetry;
 
 /// The customer records of the Vivamo payments platform: one person, one record
@@ -118,8 +122,10 @@ impl Cli {
             None | Some(Command::Serve) => run_server(&settings, &serve).await,
             Some(Command::Migrate) => migrate(&settings).await,
             Some(Command::Schema) => Ok(()),
-            Some(Command::Operator(command)) => command.run(&services(&settings, &open(&settings).await?)).await,
-            Some(Command::Key(command)) => command.run(&services(&settings, &open(&settings).await?)).await,
+            Some(Command::Operator(command)) => {
+                command.run(&Services::new(&open(&settings).await?, setup(&settings))).await
+            }
+            Some(Command::Key(command)) => command.run(&Services::new(&open(&settings).await?, setup(&settings))).await,
         }
     }
 }
@@ -127,7 +133,7 @@ impl Cli {
 async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), String> {
     telemetry::start(settings.environment());
     let database = open(settings).await?;
-    let services = services(settings, &database);
+    let services = Services::new(&database, full_setup(settings, serve)?);
     let schema = graphql::schema(services.clone(), KeyedHash::new(settings.key_secret()));
     let is_sandbox = settings.environment() == Environment::Sandbox;
     let introspection = if serve.graphiql.unwrap_or(is_sandbox) { Some(graphql::introspection().await) } else { None };
@@ -206,9 +212,41 @@ async fn open(settings: &Settings) -> Result<Database, String> {
     Ok(database)
 }
 
-fn services(settings: &Settings, database: &Database) -> Services {
-    let hash = KeyedHash::new(settings.key_secret());
-    Services::new(database, settings.environment(), hash, settings.platform_key.as_ref())
+/// What managing operators and keys takes.
+fn setup(settings: &Settings) -> Setup {
+    Setup::new(settings.environment(), KeyedHash::new(settings.key_secret()))
+}
+
+/// What serving takes.
+fn full_setup(settings: &Settings, serve: &ServeSettings) -> Result<Setup, String> {
+    let list = |file: &Option<PathBuf>| -> Result<Vec<String>, String> {
+        let Some(file) = file else { return Ok(Vec::new()) };
+        let read = std::fs::read_to_string(file).map_err(|error| error.to_string());
+        let read = read.and_then(|text| disposable_domains::read_list(&text));
+        read.map_err(|error| format!("Cannot read the domains of {}: {error}", file.display()))
+    };
+    let carrier: Option<(Arc<dyn Carrier>, UnknownLines)> = match serve.phone_lookup {
+        PhoneLookupName::Metadata => None,
+        PhoneLookupName::Twilio => {
+            let (Some(user), Some(password)) = (&serve.twilio_user, &serve.twilio_password) else {
+                return Err("VIVAMO_PHONE_LOOKUP=twilio needs VIVAMO_TWILIO_USER and VIVAMO_TWILIO_PASSWORD.".into());
+            };
+            let twilio =
+                TwilioSettings { url: serve.twilio_url.clone(), user: user.clone(), password: password.clone() };
+            let twilio = Twilio::new(twilio).map_err(|error| format!("Cannot prepare the phone look-up: {error}"))?;
+            let unknown_lines = match serve.unknown_phones {
+                UnknownPhones::Refuse => UnknownLines::Refuse,
+                UnknownPhones::Accept => UnknownLines::Accept,
+            };
+            Some((Arc::new(twilio), unknown_lines))
+        }
+    };
+    Ok(Setup {
+        platform_key: settings.platform_key.clone(),
+        disposable_domains: DisposableDomains::new(list(&serve.disposable_domains)?, list(&serve.allowed_domains)?),
+        carrier,
+        ..setup(settings)
+    })
 }
 
 impl OperatorCommand {

@@ -1,8 +1,10 @@
 //! The settings of the service: each a flag and an environment variable.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use entity::deployment::Environment;
@@ -38,6 +40,47 @@ pub struct ServeSettings {
     /// Whether to serve GraphiQL at /graphiql; by default in sandbox alone
     #[arg(long, env = "VIVAMO_GRAPHIQL", global = true)]
     pub graphiql: Option<bool>,
+
+    /// A file of domains, one a line, that count as disposable beside the list that is built in
+    #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE", global = true)]
+    pub disposable_domains: Option<PathBuf>,
+
+    /// A file of domains, one a line, that do not count as disposable whatever the lists say
+    #[arg(long, env = "VIVAMO_ALLOWED_DOMAINS", value_name = "FILE", global = true)]
+    pub allowed_domains: Option<PathBuf>,
+
+    /// Who says in production which phones are mobile lines: the numbering plan (`metadata`), or the carriers, by way of
+    /// Twilio Lookup
+    #[arg(long, env = "VIVAMO_PHONE_LOOKUP", default_value = "metadata", global = true)]
+    pub phone_lookup: PhoneLookupName,
+
+    /// Where Twilio Lookup is
+    #[arg(long, env = "VIVAMO_TWILIO_URL", default_value = "https://lookups.twilio.com", global = true)]
+    pub twilio_url: Url,
+
+    /// The SID of Twilio's API key (SK…) or account (AC…)
+    #[arg(long, env = "VIVAMO_TWILIO_USER", global = true)]
+    pub twilio_user: Option<String>,
+
+    /// The secret of that key, or the account's token
+    #[arg(long, env = "VIVAMO_TWILIO_PASSWORD", hide_env_values = true, global = true)]
+    pub twilio_password: Option<SecretString>,
+
+    /// What to do with a phone of which its carrier cannot say what line it is
+    #[arg(long, env = "VIVAMO_UNKNOWN_PHONES", default_value = "refuse", global = true)]
+    pub unknown_phones: UnknownPhones,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PhoneLookupName {
+    Metadata,
+    Twilio,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UnknownPhones {
+    Refuse,
+    Accept,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,5 +1,7 @@
 //! Every way in which a request can fail, and the words for it.
 
+use std::time::Duration;
+
 use async_graphql::Enum;
 use async_graphql::resolver_utils::EnumType;
 use entity::value::Reason;
@@ -38,6 +40,10 @@ pub enum ErrorCode {
     /// Production only, a warning in sandbox: the phone number is not a valid number of a mobile line.
     #[error("Sorry, this phone number cannot be used. Please use a valid mobile number.")]
     PhoneNotMobile,
+    /// Production only: the carrier that knows whether the phone number is a mobile line did not answer. Nothing was
+    /// written; send the request again.
+    #[error("The phone number cannot be verified at the moment. Please send the request again.")]
+    PhoneLookupUnavailable,
 
     /// You already use this external customer id for a customer.
     #[error("You already have a customer with this external customer id.")]
@@ -89,7 +95,7 @@ impl ErrorCode {
 
     /// Whether the same request may succeed when it is sent again.
     pub fn is_retryable(self) -> bool {
-        self == Self::Unavailable
+        matches!(self, Self::Unavailable | Self::PhoneLookupUnavailable)
     }
 }
 
@@ -101,6 +107,8 @@ pub struct Violation {
     /// argument is at fault.
     pub input_path: Vec<&'static str>,
     pub detail: Option<Detail>,
+    /// How long to wait before the request is sent again, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 /// What a message adds to the words of its code.
@@ -112,15 +120,19 @@ pub enum Detail {
 
 impl Violation {
     pub fn new(code: ErrorCode, input_path: &[&'static str]) -> Self {
-        Self { code, input_path: input_path.to_vec(), detail: None }
+        Self { code, input_path: input_path.to_vec(), detail: None, retry_after: None }
     }
 
     pub fn because(code: ErrorCode, input_path: &[&'static str], reason: Reason) -> Self {
-        Self { code, input_path: input_path.to_vec(), detail: Some(Detail::Reason(reason)) }
+        Self { detail: Some(Detail::Reason(reason)), ..Self::new(code, input_path) }
     }
 
     pub fn with_note(code: ErrorCode, input_path: &[&'static str], note: &'static str) -> Self {
-        Self { code, input_path: input_path.to_vec(), detail: Some(Detail::Note(note)) }
+        Self { detail: Some(Detail::Note(note)), ..Self::new(code, input_path) }
+    }
+
+    pub fn after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
     }
 
     pub fn message(&self) -> String {

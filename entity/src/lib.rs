@@ -10,3 +10,4 @@ pub mod customer;
 pub mod customer_operator;
 pub mod deployment;
 pub mod operator;
+pub mod phone_lookup;

@@ -3,12 +3,13 @@
 pub use sea_orm_migration::prelude::*;
 
 mod m20261123_000001_customers;
+mod m20261123_000002_phone_lookup;
 
 pub struct Migrator;
 
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_customers::Migration)]
+        vec![Box::new(m20261123_000001_customers::Migration), Box::new(m20261123_000002_phone_lookup::Migration)]
     }
 }

@@ -12,7 +12,7 @@ use super::{actor, loader, services};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 use crate::service::customers::{
-    Created, CustomerField, CustomerList, CustomerRef, CustomerView, MatchKey, Outcome, Updated,
+    Created, CustomerField, CustomerList, CustomerRef, CustomerView, MatchKey, Outcome, Updated, Validation,
 };
 use crate::service::page::{Page, Positioned};
 
@@ -305,10 +305,10 @@ struct UpdateCustomerPayload {
     warnings: Vec<CustomerWarning>,
 }
 
-/// A value that was accepted in sandbox, and that production would refuse.
+/// What is wrong with a value, without the request being refused for it.
 #[derive(SimpleObject)]
 struct CustomerWarning {
-    /// The code of the error that production would answer.
+    /// The code of the error that would be answered.
     code: ErrorCode,
     /// The message of that error.
     message: String,
@@ -373,6 +373,41 @@ impl CustomerQuery {
     ) -> Option<Result<CustomerConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
         Some(CustomerConnection::of_caller(context, filter.unwrap_or_default(), arguments).await)
+    }
+
+    /// A dry run of `createCustomer`: writes nothing, and asks no carrier whether the phone is a mobile line. For forms
+    /// that want to say what is wrong before they are sent.
+    async fn validate_customer(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Who the customer would be.")] input: CreateCustomerInput,
+    ) -> Option<Result<CustomerValidation, Error>> {
+        Some(services(context).customers.validate(actor(context), input.parse()).await.map(Into::into))
+    }
+}
+
+/// What would become of a `createCustomer` with the same input.
+#[derive(SimpleObject)]
+struct CustomerValidation {
+    /// The email address as it would be stored. Null if it is not one.
+    email: Option<String>,
+    /// The phone number as it would be stored. Null if none was given, or if it is not one.
+    phone: Option<String>,
+    /// Why the customer would be refused, as far as your own customers tell. Whether somebody is known elsewhere on the
+    /// platform is not said.
+    faults: Vec<CustomerWarning>,
+    /// What would be accepted here, and refused in production.
+    warnings: Vec<CustomerWarning>,
+}
+
+impl From<Validation> for CustomerValidation {
+    fn from(validation: Validation) -> Self {
+        Self {
+            email: validation.email.map(|email| email.as_str().to_owned()),
+            phone: validation.phone.map(|phone| phone.as_str().to_owned()),
+            faults: validation.faults.into_iter().map(Into::into).collect(),
+            warnings: validation.warnings.into_iter().map(Into::into).collect(),
+        }
     }
 }
 

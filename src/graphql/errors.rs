@@ -36,7 +36,7 @@ impl ErrorExtensions {
             code: violation.code,
             input_path: (!path.is_empty()).then(|| path.iter().map(ToString::to_string).collect()),
             retryable: violation.code.is_retryable(),
-            retry_after_ms: None,
+            retry_after_ms: violation.retry_after.map(|wait| i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)),
             request_id: request_id.to_owned(),
         }
     }

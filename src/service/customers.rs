@@ -11,6 +11,7 @@ use sea_orm::{
 };
 
 use super::page::{self, Page, PageRequest, Position, Positioned};
+use super::phone_lookup::PhoneLookup;
 use super::restrictions::{EMAIL, Findings, PHONE, Restrictions};
 use super::{Actor, now};
 use crate::database::{Aborted, Database, with_retry};
@@ -20,6 +21,7 @@ use crate::error::{Error, ErrorCode, Violation};
 pub struct Customers {
     database: Database,
     restrictions: Restrictions,
+    phone_lookup: Option<PhoneLookup>,
 }
 
 /// A value of a customer.
@@ -137,13 +139,23 @@ pub struct Updated {
     pub warnings: Vec<Violation>,
 }
 
+/// What would become of a `createCustomer`.
+#[derive(Clone, Debug)]
+pub struct Validation {
+    /// In canonical form; `None` where it is not one.
+    pub email: Option<EmailAddress>,
+    pub phone: Option<PhoneNumber>,
+    pub faults: Vec<Violation>,
+    pub warnings: Vec<Violation>,
+}
+
 const EXTERNAL_CUSTOMER_ID: &[&str] = &["input", "externalCustomerId"];
 const CUSTOMER: &[&str] = &["input", "customer"];
 const EXPECTED_VERSION: &[&str] = &["input", "expectedVersion"];
 
 impl Customers {
-    pub fn new(database: Database, restrictions: Restrictions) -> Self {
-        Self { database, restrictions }
+    pub fn new(database: Database, restrictions: Restrictions, phone_lookup: Option<PhoneLookup>) -> Self {
+        Self { database, restrictions, phone_lookup }
     }
 
     /// Creates a customer, or connects the one that has the email or the phone to the caller's operator.
@@ -155,17 +167,43 @@ impl Customers {
         else {
             return Err(Error::Rejected(faults));
         };
-        let created = with_retry("customer.create", || self.try_create(operator, external_customer_id, email, &new));
+        let created = self.with_judged_phone(new.phone.as_ref(), |is_judged| {
+            let new = &new;
+            with_retry("customer.create", move || {
+                self.try_create(operator, external_customer_id, email, new, is_judged)
+            })
+        });
         Ok(Created { warnings, ..created.await? })
     }
 
+    /// Makes an attempt that stops, and leaves nothing behind, when it is about to store a phone that nobody has judged
+    /// yet; then has the phone judged, which no transaction can wait for, and makes the attempt anew.
+    async fn with_judged_phone<T, F>(
+        &self,
+        phone: Option<&PhoneNumber>,
+        attempt: impl Fn(bool) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        if let Some(done) = attempt(self.phone_lookup.is_none()).await? {
+            return Ok(done);
+        }
+        if let (Some(lookup), Some(phone)) = (&self.phone_lookup, phone) {
+            lookup.judge(phone).await?;
+        }
+        attempt(true).await?.ok_or_else(|| ErrorCode::Internal.into())
+    }
+
+    /// `None`: it would store a phone that is not judged.
     async fn try_create(
         &self,
         operator: OperatorId,
         external_customer_id: &ExternalCustomerId,
         email: &EmailAddress,
         new: &NewCustomer,
-    ) -> Result<Created, Aborted> {
+        is_phone_judged: bool,
+    ) -> Result<Option<Created>, Aborted> {
         let transaction = self.database.begin_write().await?;
         let matches = lock_holders(&transaction, email, new.phone.as_ref()).await?;
         let own_links = customer_operator::Entity::find()
@@ -179,24 +217,26 @@ impl Customers {
             .await?;
         let by_email = matches.iter().find(|customer| customer.email == *email);
         let by_phone = matches.iter().find(|customer| new.phone.is_some() && customer.phone == new.phone);
-        let is_own = |customer: &&customer::Model| own_links.iter().any(|link| link.customer_id == customer.id);
 
-        let taken = [
-            (own_links.iter().any(|link| link.external_customer_id == *external_customer_id))
-                .then(|| Violation::new(ErrorCode::ExternalCustomerIdTaken, EXTERNAL_CUSTOMER_ID)),
-            by_email.filter(is_own).map(|_| Violation::new(ErrorCode::EmailTaken, EMAIL)),
-            by_phone.filter(is_own).map(|_| Violation::new(ErrorCode::PhoneTaken, PHONE)),
-        ];
-        let taken: Vec<_> = taken.into_iter().flatten().collect();
+        let own: Vec<_> = own_links
+            .into_iter()
+            .map(|link| {
+                let customer = matches.iter().find(|customer| customer.id == link.customer_id);
+                (link, customer.cloned())
+            })
+            .collect();
+        let taken = taken(&own, external_customer_id, email, new.phone.as_ref());
         if !taken.is_empty() {
             return Err(Error::Rejected(taken).into());
         }
+        let stores_phone = new.phone.is_some() && by_email.or(by_phone).is_none_or(|held| held.phone.is_none());
 
         let (customer, outcome, unapplied_fields) = match (by_email, by_phone) {
             (Some(one), Some(other)) if one.id != other.id => {
                 let conflict = |path| Violation::new(ErrorCode::IdentityConflict, path);
                 return Err(Error::Rejected(vec![conflict(EMAIL), conflict(PHONE)]).into());
             }
+            _ if stores_phone && !is_phone_judged => return Ok(None),
             (Some(held), _) | (None, Some(held)) => {
                 let unapplied_fields = unapplied_fields(held, email, new);
                 (fill(&transaction, held, new).await?, Outcome::Connected, unapplied_fields)
@@ -213,22 +253,33 @@ impl Customers {
         transaction.commit().await?;
 
         let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
-        Ok(Created {
+        Ok(Some(Created {
             view: CustomerView { customer, link: Some(link) },
             outcome,
             matched_by: matched_by.into_iter().flatten().collect(),
             unapplied_fields,
             warnings: Vec::new(),
-        })
+        }))
     }
 
     /// Changes values of a customer of the caller's operator.
     pub async fn update(&self, actor: &Actor, changes: CustomerChanges) -> Result<Updated, Error> {
         let operator = actor.writing_operator()?;
-        with_retry("customer.update", || self.try_update(operator, &changes)).await
+        let phone = changes.phone.try_as_ref().and_then(Option::as_ref);
+        self.with_judged_phone(phone, |is_judged| {
+            let changes = &changes;
+            with_retry("customer.update", move || self.try_update(operator, changes, is_judged))
+        })
+        .await
     }
 
-    async fn try_update(&self, operator: OperatorId, changes: &CustomerChanges) -> Result<Updated, Aborted> {
+    /// `None`: it would store a phone that is not judged.
+    async fn try_update(
+        &self,
+        operator: OperatorId,
+        changes: &CustomerChanges,
+        is_phone_judged: bool,
+    ) -> Result<Option<Updated>, Aborted> {
         let transaction = self.database.begin_write().await?;
         let held = match &changes.customer {
             Some(customer) => lock_own(&transaction, operator, customer).await?,
@@ -278,9 +329,29 @@ impl Customers {
             return Err(Error::Rejected(faults).into());
         }
 
+        if phone.is_some() && !is_phone_judged {
+            return Ok(None);
+        }
+
         let customer = write(&transaction, held, row).await?;
         transaction.commit().await?;
-        Ok(Updated { view: CustomerView { customer, link: Some(link) }, warnings })
+        Ok(Some(Updated { view: CustomerView { customer, link: Some(link) }, warnings }))
+    }
+
+    /// What a `create` of the same would find wrong, as far as the caller's own customers tell. Writes nothing, and asks
+    /// no carrier.
+    pub async fn validate(&self, actor: &Actor, new: NewCustomer) -> Result<Validation, Error> {
+        let Findings { refusals, warnings } = self.restrictions.judge(new.email.as_ref(), new.phone.as_ref());
+        let mut faults = [new.faults.as_slice(), &refusals].concat();
+        if let (Some(operator), Some(external_customer_id), Some(email), []) =
+            (actor.operator(), &new.external_customer_id, &new.email, faults.as_slice())
+        {
+            let of_customer = holds_any(Some(email), new.phone.as_ref());
+            let of_link = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
+            let own = of_operator(operator).filter(of_customer.add(of_link)).all(self.database.reads()).await?;
+            faults = taken(&own, external_customer_id, email, new.phone.as_ref());
+        }
+        Ok(Validation { email: new.email, phone: new.phone, faults, warnings })
     }
 
     /// The customer so named, if the caller may see it.
@@ -449,6 +520,29 @@ impl CustomerFilter {
         let id = self.external_customer_id.clone();
         Condition::all().add_option(id.map(|id| customer_operator::Column::ExternalCustomerId.eq(id)))
     }
+}
+
+/// What an operator's own customers hold of a new one.
+fn taken(
+    own: &[(customer_operator::Model, Option<customer::Model>)],
+    external_customer_id: &ExternalCustomerId,
+    email: &EmailAddress,
+    phone: Option<&PhoneNumber>,
+) -> Vec<Violation> {
+    let links = || own.iter().map(|(link, _)| link);
+    let customers = || own.iter().filter_map(|(_, customer)| customer.as_ref());
+    [
+        links()
+            .any(|link| link.external_customer_id == *external_customer_id)
+            .then(|| Violation::new(ErrorCode::ExternalCustomerIdTaken, EXTERNAL_CUSTOMER_ID)),
+        customers().any(|customer| customer.email == *email).then(|| Violation::new(ErrorCode::EmailTaken, EMAIL)),
+        customers()
+            .any(|customer| phone.is_some() && customer.phone.as_ref() == phone)
+            .then(|| Violation::new(ErrorCode::PhoneTaken, PHONE)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Locks the customers that hold the email or the phone, in the order of their ids, so that two who lock the same ones

@@ -3,13 +3,17 @@
 pub mod api_keys;
 pub mod customers;
 pub mod deployment;
+pub mod disposable_domains;
 pub mod operators;
 pub mod page;
+pub mod phone_lookup;
 pub mod restrictions;
 
 pub use api_keys::ApiKeys;
 pub use customers::Customers;
 pub use operators::Operators;
+
+use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use entity::api_key::Access;
@@ -21,6 +25,8 @@ use secrecy::SecretString;
 use crate::database::Database;
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
+use disposable_domains::DisposableDomains;
+use phone_lookup::{Carrier, PhoneLookup, UnknownLines};
 use restrictions::Restrictions;
 
 /// Everything that a caller can ask for.
@@ -32,18 +38,40 @@ pub struct Services {
     pub api_keys: ApiKeys,
 }
 
+/// What the services are made with.
+pub struct Setup {
+    pub environment: Environment,
+    /// Under which keys are recognised.
+    pub hash: KeyedHash,
+    pub platform_key: Option<SecretString>,
+    pub disposable_domains: DisposableDomains,
+    /// Who says in production which phones are mobile; without a carrier the numbering plan does.
+    pub carrier: Option<(Arc<dyn Carrier>, UnknownLines)>,
+}
+
+impl Setup {
+    pub fn new(environment: Environment, hash: KeyedHash) -> Self {
+        let disposable_domains = DisposableDomains::new(Vec::new(), Vec::new());
+        Self { environment, hash, platform_key: None, disposable_domains, carrier: None }
+    }
+}
+
 impl Services {
-    pub fn new(
-        database: &Database,
-        environment: Environment,
-        hash: KeyedHash,
-        platform_key: Option<&SecretString>,
-    ) -> Self {
+    pub fn new(database: &Database, setup: Setup) -> Self {
+        let Setup { environment, hash, platform_key, disposable_domains, carrier } = setup;
+        let carrier = carrier.filter(|_| environment == Environment::Production);
+        let restrictions = Restrictions {
+            environment,
+            disposable_domains: Arc::new(disposable_domains),
+            asks_carrier: carrier.is_some(),
+        };
+        let phone_lookup = carrier
+            .map(|(carrier, unknown_lines)| PhoneLookup::new(carrier, unknown_lines, database.clone(), hash.clone()));
         Self {
             environment,
-            customers: Customers::new(database.clone(), Restrictions::new(environment)),
+            customers: Customers::new(database.clone(), restrictions, phone_lookup),
             operators: Operators::new(database.clone()),
-            api_keys: ApiKeys::new(database.clone(), environment, hash, platform_key),
+            api_keys: ApiKeys::new(database.clone(), environment, hash, platform_key.as_ref()),
         }
     }
 }

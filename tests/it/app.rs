@@ -20,7 +20,7 @@ use vivamo::database::{self, Database};
 use vivamo::graphql;
 use vivamo::http::Server;
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::{Actor, Services, deployment};
+use vivamo::service::{Actor, Services, Setup, deployment};
 
 use crate::postgres;
 
@@ -93,6 +93,11 @@ pub struct Caller {
 /// Runs a test on an app of its own, and then sees whether the rows that it left make sense.
 pub async fn run(backend: Backend, environment: Environment, test: impl AsyncFnOnce(&TestApp)) {
     let Some(app) = TestApp::start(backend, environment).await else { return };
+    run_on(app, test).await;
+}
+
+/// The same on an app that was started already.
+pub async fn run_on(app: TestApp, test: impl AsyncFnOnce(&TestApp)) {
     let outcome = AssertUnwindSafe(test(&app)).catch_unwind().await;
     let invariants = AssertUnwindSafe(app.assert_invariants(outcome.is_ok())).catch_unwind().await;
     app.end().await;
@@ -130,18 +135,24 @@ pub(crate) use on_both_databases;
 
 impl TestApp {
     async fn start(backend: Backend, environment: Environment) -> Option<Self> {
+        let setup = Setup {
+            platform_key: Some(SecretString::from(PLATFORM_KEY)),
+            ..Setup::new(environment, KeyedHash::new(KEY_SECRET))
+        };
+        Self::start_with(backend, setup).await
+    }
+
+    pub async fn start_with(backend: Backend, setup: Setup) -> Option<Self> {
         let home = TestDatabase::create(backend).await?;
         database::migrate(&home.url).await.unwrap();
         let statements = Arc::new(Mutex::new(Vec::new()));
         let seen = statements.clone();
         let observer = Arc::new(move |sql: &str| seen.lock().unwrap().push(sql.to_owned()));
         let database = Database::connect(&home.url, Some(observer)).await.unwrap();
-        deployment::claim(&database, environment).await.unwrap();
+        deployment::claim(&database, setup.environment).await.unwrap();
 
-        let hash = KeyedHash::new(KEY_SECRET);
-        let platform_key = SecretString::from(PLATFORM_KEY);
-        let services = Services::new(&database, environment, hash.clone(), Some(&platform_key));
-        let schema = graphql::schema(services.clone(), hash);
+        let services = Services::new(&database, setup);
+        let schema = graphql::schema(services.clone(), KeyedHash::new(KEY_SECRET));
         let any_port = "127.0.0.1:0".parse().unwrap();
         let server = Server::bind(any_port, database.clone(), services.clone(), schema, None).await.unwrap();
         let url = format!("http://{}", server.address().unwrap());
@@ -195,6 +206,16 @@ impl TestApp {
 
     pub fn is_postgres(&self) -> bool {
         self.database.reads().get_database_backend() == DbBackend::Postgres
+    }
+
+    /// Until a transaction waits for one that this test holds. On SQLite a transaction that cannot have its turn yet
+    /// has not looked at anything, so there is nothing to wait for.
+    pub async fn until_somebody_waits_for_a_lock(&self) {
+        let waiting = "SELECT COUNT(*) AS n FROM pg_stat_activity \
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while self.is_postgres() && self.number(waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// A new operator with a key that reads and writes.

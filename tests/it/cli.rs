@@ -206,6 +206,26 @@ async fn production_asks_for_more() {
     }
 }
 
+#[tokio::test]
+async fn lists_of_domains_add_to_the_one_that_is_built_in() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("bad.txt"), "wegwerf.example # ours\n").unwrap();
+    std::fs::write(folder.path().join("good.txt"), "yopmail.com\n").unwrap();
+    let key = json_of(&mut vivamo(folder.path(), &["operator", "create", "Acme", "--json"]))["key"].clone();
+    let mut command = vivamo(folder.path(), &[]);
+    command.env("VIVAMO_DISPOSABLE_DOMAINS", "bad.txt").env("VIVAMO_ALLOWED_DOMAINS", "good.txt");
+    let (server, url) = Running::start(&mut command);
+    for (domain, codes) in [("x.wegwerf.example", 1), ("yopmail.com", 0), ("mailinator.com", 1)] {
+        let query = format!(
+            "{{ validateCustomer(input: {{ externalCustomerId: \"1\", data: {{ email: \"a@{domain}\" }} }}) {{ warnings {{ code }} }} }}"
+        );
+        let request = reqwest::Client::new().post(format!("{url}/graphql")).bearer_auth(key.as_str().unwrap());
+        let answer: Value = request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap();
+        assert_eq!(answer["data"]["validateCustomer"]["warnings"].as_array().unwrap().len(), codes, "{domain}");
+    }
+    server.stop();
+}
+
 #[test]
 fn what_cannot_be_done_is_said_in_words() {
     let folder = TempDir::new().unwrap();
@@ -215,6 +235,16 @@ fn what_cannot_be_done_is_said_in_words() {
         ("postgres://nobody@127.0.0.1:1/x", "does it run where DATABASE_URL says"),
     ] {
         let words_printed = refused(vivamo(folder.path(), &["operator", "list"]).env("DATABASE_URL", url));
+        assert!(words_printed.contains(words), "{words_printed}");
+    }
+    for (setting, value, words) in [
+        ("VIVAMO_PHONE_LOOKUP", "twilio", "needs VIVAMO_TWILIO_USER and VIVAMO_TWILIO_PASSWORD"),
+        ("VIVAMO_DISPOSABLE_DOMAINS", "missing.txt", "Cannot read the domains of missing.txt"),
+        ("VIVAMO_ALLOWED_DOMAINS", "bad.txt", "line 2"),
+        ("VIVAMO_PLATFORM_KEY", " ", "is set but empty"),
+    ] {
+        std::fs::write(folder.path().join("bad.txt"), "example.com\nnot a domain\n").unwrap();
+        let words_printed = refused(vivamo(folder.path(), &["serve"]).env(setting, value));
         assert!(words_printed.contains(words), "{words_printed}");
     }
     let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

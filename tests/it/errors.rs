@@ -28,6 +28,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
         ErrorCode::DisposableEmail => create("1", json!({ "email": "a@mailinator.com" })).await,
         ErrorCode::PlusSuffixEmail => create("1", json!({ "email": "a+b@example.com" })).await,
         ErrorCode::PhoneNotMobile => create("1", json!({ "email": "a@example.com", "phone": "+442079460018" })).await,
+        ErrorCode::PhoneLookupUnavailable => crate::carrier::codes_without_an_answer(app).await,
         ErrorCode::ExternalCustomerIdTaken => {
             app.created(&own, "taken", json!({ "email": "own-1@example.com" })).await;
             create("taken", json!({ "email": "own-2@example.com" })).await
@@ -106,8 +107,13 @@ async fn execute(app: &TestApp, sql: &str) {
 }
 
 fn is_of(code: &ErrorCode, production: bool) -> bool {
-    let only_in_production =
-        [ErrorCode::DisposableEmail, ErrorCode::PlusSuffixEmail, ErrorCode::PhoneNotMobile].contains(code);
+    let only_in_production = matches!(
+        code,
+        ErrorCode::DisposableEmail
+            | ErrorCode::PlusSuffixEmail
+            | ErrorCode::PhoneNotMobile
+            | ErrorCode::PhoneLookupUnavailable
+    );
     only_in_production == production
 }
 

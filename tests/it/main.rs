@@ -5,6 +5,7 @@
 mod app;
 mod postgres;
 
+mod carrier;
 mod cli;
 mod create;
 mod databases;
@@ -15,6 +16,7 @@ mod http;
 mod keys;
 mod pages;
 mod races;
+mod restrictions;
 mod schema;
 mod update;
 mod visibility;

@@ -41,20 +41,18 @@ impl PhoneNumber {
         if digits.len() > Self::MOST_DIGITS + 2 {
             return Err(Reason::ImpossibleLength);
         }
-        let number = PHONE_NUMBER_UTIL.parse(format!("+{digits}"), None).map_err(|_| Reason::ImpossibleLength)?;
-        if number.is_possible_with_reason() != Ok(NumberLengthType::IsPossible) {
+        let e164 = e164(&format!("+{digits}")).ok_or(Reason::ImpossibleLength)?;
+        // A numbering plan may rewrite what was dialled. Only a prefix may go (a trunk 0, say), and once: with any other
+        // change the number could be somebody else's.
+        let written = &digits[code.len()..];
+        let kept = e164.strip_prefix('+').and_then(|kept| kept.strip_prefix(code)).ok_or(Reason::ImpossibleLength)?;
+        let is_as_written = kept == written;
+        let lost_a_prefix = written.ends_with(kept) && self::e164(&e164).as_deref() == Some(e164.as_str());
+        let is_too_long = code.len() + kept.len() > Self::MOST_DIGITS;
+        if is_too_long || !(is_as_written || lost_a_prefix) {
             return Err(Reason::ImpossibleLength);
         }
-        let e164 = number.format_as(PhoneNumberFormat::E164);
-        // A numbering plan may rewrite what was dialled. Only a prefix may go (a trunk 0, say): with any other change
-        // the number could be somebody else's.
-        let kept = e164.strip_prefix('+').and_then(|kept| kept.strip_prefix(code));
-        match kept {
-            Some(kept) if digits[code.len()..].ends_with(kept) && code.len() + kept.len() <= Self::MOST_DIGITS => {
-                Ok(Self(e164.into_owned()))
-            }
-            _ => Err(Reason::ImpossibleLength),
-        }
+        Ok(Self(e164))
     }
 
     pub fn as_str(&self) -> &str {
@@ -84,6 +82,13 @@ impl PhoneNumber {
 }
 
 masked_debug!(PhoneNumber);
+
+/// The E.164 form of a number with a leading `+`, by the numbering plan of its country, which has room for it.
+fn e164(international: &str) -> Option<String> {
+    let number = PHONE_NUMBER_UTIL.parse(international, None).ok()?;
+    let is_possible = number.is_possible_with_reason() == Ok(NumberLengthType::IsPossible);
+    is_possible.then(|| number.format_as(PhoneNumberFormat::E164).into_owned())
+}
 
 /// The ITU calling code that the digits begin with; codes are prefix-free and have one to three digits.
 fn calling_code(digits: &str) -> Option<&str> {
@@ -206,6 +211,9 @@ mod tests {
             ("+155512345678", Reason::ImpossibleLength),
             ("07700900123", Reason::ImpossibleLength),
             ("+4912345678901234", Reason::ImpossibleLength),
+            // Rewritten, or rewritten more than once: it could become somebody else's.
+            ("+54 11 15 2345 6789", Reason::ImpossibleLength),
+            ("+860007548059104", Reason::ImpossibleLength),
             ("+1234567890123456789012345678901234567890", Reason::ImpossibleLength),
         ] {
             assert_eq!(canonical(bad), Err(reason), "{bad:?}");

@@ -8,6 +8,7 @@ the service differs on purpose ("" almost everywhere):
 
     altered   libphonenumber changes digits beyond dropping a prefix; the service refuses, so that nobody is stored
               under somebody else's number
+    unstable  libphonenumber reads its own E.164 form as another number; the service refuses
     too long  more than the 15 digits of E.164
 """
 import random
@@ -77,6 +78,8 @@ def verdict(text):
     kept = e164[1 + len(code):]
     if not (digits.startswith(code) and digits[len(code):].endswith(kept)):
         return e164, mobile, "altered"
+    if phonenumbers.format_number(phonenumbers.parse(e164, None), Format.E164) != e164:
+        return e164, mobile, "unstable"
     if len(e164) > 16:
         return e164, mobile, "too long"
     return e164, mobile, ""

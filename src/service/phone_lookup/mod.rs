@@ -1,0 +1,97 @@
+//! Whether a phone number is a mobile line: asked of the numbering plan, or of the carrier.
+
+mod cache;
+mod twilio;
+
+pub use twilio::{Twilio, TwilioSettings};
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use entity::phone_lookup::Line;
+use entity::value::PhoneNumber;
+use moka::future::Cache;
+
+use crate::database::Database;
+use crate::error::{Error, ErrorCode, Violation};
+use crate::keyed_hash::KeyedHash;
+
+use super::restrictions::PHONE;
+
+/// Someone who knows what line a number belongs to, and has to be asked over the network.
+pub trait Carrier: Send + Sync {
+    fn line<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>>;
+}
+
+/// Why a carrier gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It could not be reached, or had no time for us.
+    Unavailable { retry_after: Option<Duration> },
+    /// It does not take our question: our credentials, our account or our address of it are wrong.
+    Misconfigured { what: String },
+}
+
+/// What to think of a number of which the carrier cannot say what line it belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownLines {
+    /// It is not proven to be mobile.
+    #[default]
+    Refuse,
+    Accept,
+}
+
+/// Asks a carrier, and remembers what it said.
+#[derive(Clone)]
+pub struct PhoneLookup {
+    carrier: Arc<dyn Carrier>,
+    unknown_lines: UnknownLines,
+    database: Database,
+    hash: KeyedHash,
+    /// One question for all who ask it at once; what was answered a moment ago, besides.
+    asked: Cache<Vec<u8>, Line>,
+}
+
+impl PhoneLookup {
+    const MOST_ASKED: u64 = 10_000;
+    const MOMENT: Duration = Duration::from_secs(60);
+
+    pub fn new(carrier: Arc<dyn Carrier>, unknown_lines: UnknownLines, database: Database, hash: KeyedHash) -> Self {
+        let asked = Cache::builder().max_capacity(Self::MOST_ASKED).time_to_live(Self::MOMENT).build();
+        Self { carrier, unknown_lines, database, hash, asked }
+    }
+
+    /// Refuses a number that is not a mobile line. Not to be called within a transaction: it may take seconds.
+    pub async fn judge(&self, phone: &PhoneNumber) -> Result<(), Error> {
+        let hash = self.hash.of("phone lookup", &[phone.as_str().as_bytes()]);
+        let line = self.asked.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;
+        let line = line.map_err(Arc::unwrap_or_clone)?;
+        let is_mobile = match line {
+            Line::Mobile => true,
+            Line::Other => false,
+            Line::Unknown => self.unknown_lines == UnknownLines::Accept,
+        };
+        if is_mobile { Ok(()) } else { Err(Violation::new(ErrorCode::PhoneNotMobile, PHONE).into()) }
+    }
+
+    async fn look_up(&self, hash: &[u8], phone: &PhoneNumber) -> Result<Line, Error> {
+        if let Some(line) = cache::find(&self.database, hash).await? {
+            return Ok(line);
+        }
+        let line = self.carrier.line(phone).await.map_err(|fault| match fault {
+            Fault::Unavailable { retry_after } => {
+                tracing::warn!("the carrier look-up gave no answer");
+                Error::from(Violation::new(ErrorCode::PhoneLookupUnavailable, &[]).after(retry_after))
+            }
+            Fault::Misconfigured { what } => {
+                // Nobody's phone is at fault: somebody has to mend our settings.
+                tracing::error!(what, "ALARM: the carrier look-up is misconfigured, and no new phone can be stored");
+                ErrorCode::PhoneLookupUnavailable.into()
+            }
+        })?;
+        cache::keep(&self.database, hash, line).await?;
+        Ok(line)
+    }
+}

@@ -1,0 +1,459 @@
+//! The carrier look-up, against a server that answers, errs, hangs and drops as Twilio's may.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use entity::deployment::Environment;
+use futures::future::join_all;
+use sea_orm::{ActiveModelTrait, EntityTrait, Set};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use vivamo::keyed_hash::KeyedHash;
+use vivamo::service::Setup;
+use vivamo::service::phone_lookup::{Twilio, TwilioSettings, UnknownLines};
+
+use crate::app::{Answer, Backend, Caller, KEY_SECRET, TestApp, faults, run_on};
+
+/// A carrier whose answer depends on the last four digits of the number.
+struct FakeCarrier {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+/// What the fake does with a connection.
+enum Behaviour {
+    Answer { status: u16, headers: &'static str, body: String },
+    Hang,
+    Drop,
+}
+
+fn line(line_type: Value, error_code: Value) -> Behaviour {
+    let body = json!({ "valid": true, "validation_errors": null, "line_type_intelligence": { "type": line_type, "error_code": error_code, "carrier_name": "Any" }, "unknown": 1 });
+    Behaviour::Answer { status: 200, headers: "", body: body.to_string() }
+}
+
+fn error(status: u16, headers: &'static str) -> Behaviour {
+    let body = json!({ "code": 20000, "message": "no", "status": status }).to_string();
+    Behaviour::Answer { status, headers, body }
+}
+
+fn behaviour(last_four: &str) -> Behaviour {
+    let of_type = |line_type: &str| line(json!(line_type), json!(null));
+    let of_error = |code: i64| line(json!(null), json!(code));
+    match last_four {
+        "0002" => of_type("landline"),
+        "0003" => of_type("fixedVoip"),
+        "0004" => of_type("nonFixedVoip"),
+        "0005" => of_type("tollFree"),
+        "0006" => of_type("unknown"),
+        "0007" => Behaviour::Answer {
+            status: 200,
+            headers: "",
+            body: json!({ "valid": true, "line_type_intelligence": null }).to_string(),
+        },
+        "0008" => Behaviour::Answer {
+            status: 200,
+            headers: "",
+            body: json!({ "valid": false, "validation_errors": ["TOO_LONG"], "line_type_intelligence": null })
+                .to_string(),
+        },
+        "0009" => line(json!(null), json!(null)),
+        "0010" => of_type("premium"),
+        "0011" => of_error(60601),
+        "0012" => of_error(60608),
+        "0013" => of_error(60606),
+        "0014" => of_error(60614),
+        "0015" => of_error(60607),
+        "0016" => of_error(60610),
+        "0017" => of_error(60619),
+        "0018" => of_error(60626),
+        "0020" => error(403, ""),
+        "0021" => error(401, ""),
+        "0022" => error(429, "Retry-After: 1\r\n"),
+        "0023" => error(500, ""),
+        "0024" => Behaviour::Hang,
+        "0025" => Behaviour::Answer { status: 200, headers: "", body: "{\"valid\": tr".into() },
+        "0026" => Behaviour::Drop,
+        "0027" => of_type("quantumLine"),
+        "0028" => error(503, "Retry-After: 30\r\n"),
+        "0029" => error(404, ""),
+        "0030" => error(302, "Location: http://127.0.0.1:1/\r\n"),
+        "0031" => of_type("sharedCost"),
+        "0032" => of_type("uan"),
+        "0033" => of_type("voicemail"),
+        "0034" => of_type("pager"),
+        "0035" => of_type("personal"),
+        _ => of_type("mobile"),
+    }
+}
+
+impl FakeCarrier {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(Self::answer(stream, seen.clone()));
+            }
+        });
+        Self { url, asked }
+    }
+
+    async fn answer(stream: TcpStream, asked: Arc<Mutex<Vec<String>>>) {
+        let mut stream = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let path = head.split(' ').nth(1).unwrap();
+        let digits = path.strip_prefix("/v2/PhoneNumbers/%2B").unwrap();
+        let digits = digits.strip_suffix("?Fields=line_type_intelligence").unwrap();
+        asked.lock().unwrap().push(digits.to_owned());
+        let credentials = format!("Basic {}", BASE64_STANDARD.encode("SKuser:secret"));
+        assert!(head.lines().any(|line| line.eq_ignore_ascii_case(&format!("authorization: {credentials}"))), "{head}");
+        match behaviour(&digits[digits.len() - 4..]) {
+            Behaviour::Answer { status, headers, body } => {
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+            Behaviour::Hang => tokio::time::sleep(Duration::from_secs(30)).await,
+            Behaviour::Drop => {}
+        }
+    }
+
+    /// How often it was asked since the last time.
+    fn questions(&self) -> usize {
+        std::mem::take(&mut *self.asked.lock().unwrap()).len()
+    }
+}
+
+fn setup(url: &str, environment: Environment, unknown_lines: UnknownLines) -> Setup {
+    let settings =
+        TwilioSettings { url: url.parse().unwrap(), user: "SKuser".into(), password: "secret".to_owned().into() };
+    let twilio = Twilio::new(settings).unwrap();
+    Setup { carrier: Some((Arc::new(twilio), unknown_lines)), ..Setup::new(environment, KeyedHash::new(KEY_SECRET)) }
+}
+
+/// Runs a test in production with a carrier, on both databases.
+async fn with_carrier(test: impl AsyncFn(&TestApp, &FakeCarrier)) {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let carrier = FakeCarrier::start().await;
+        let setup = setup(&carrier.url, Environment::Production, UnknownLines::Refuse);
+        let Some(app) = TestApp::start_with(backend, setup).await else { continue };
+        run_on(app, async |app| test(app, &carrier).await).await;
+    }
+}
+
+async fn create(app: &TestApp, caller: &Caller, phone: &str) -> Answer {
+    app.create(caller, phone, json!({ "email": format!("{}@example.com", &phone[1..]), "phone": phone })).await
+}
+
+/// For the table of error codes: a carrier that is not there.
+pub async fn codes_without_an_answer(app: &TestApp) -> Vec<String> {
+    let backend = if app.is_postgres() { Backend::Postgres } else { Backend::Sqlite };
+    let setup = setup("http://127.0.0.1:1/", Environment::Production, UnknownLines::Refuse);
+    let app = TestApp::start_with(backend, setup).await.unwrap();
+    let codes = Mutex::new(Vec::new());
+    run_on(app, async |app| {
+        let answer = create(app, &app.operator("A").await, "+14155552671").await;
+        assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], true);
+        *codes.lock().unwrap() = answer.codes();
+    })
+    .await;
+    codes.into_inner().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_answer_has_its_verdict() {
+    const REFUSED: &str = "PHONE_NOT_MOBILE";
+    const UNAVAILABLE: &str = "PHONE_LOOKUP_UNAVAILABLE";
+    with_carrier(async |app, carrier| {
+        let operator = app.operator("A").await;
+        let cases = [
+            ("0001", "", 1),
+            ("0002", REFUSED, 1),
+            ("0003", REFUSED, 1),
+            ("0004", REFUSED, 1),
+            ("0005", REFUSED, 1),
+            ("0006", REFUSED, 1),
+            ("0007", REFUSED, 1),
+            ("0008", REFUSED, 1),
+            ("0009", REFUSED, 1),
+            ("0010", REFUSED, 1),
+            ("0011", REFUSED, 1),
+            ("0012", UNAVAILABLE, 3),
+            ("0013", UNAVAILABLE, 1),
+            ("0014", UNAVAILABLE, 1),
+            ("0015", REFUSED, 1),
+            ("0016", REFUSED, 1),
+            ("0017", UNAVAILABLE, 1),
+            ("0018", UNAVAILABLE, 3),
+            ("0020", UNAVAILABLE, 1),
+            ("0021", UNAVAILABLE, 1),
+            ("0023", UNAVAILABLE, 3),
+            ("0025", UNAVAILABLE, 3),
+            ("0026", UNAVAILABLE, 3),
+            ("0027", REFUSED, 1),
+            ("0028", UNAVAILABLE, 1),
+            ("0029", UNAVAILABLE, 1),
+            ("0030", UNAVAILABLE, 1),
+            ("0031", REFUSED, 1),
+            ("0032", REFUSED, 1),
+            ("0033", REFUSED, 1),
+            ("0034", REFUSED, 1),
+            ("0035", REFUSED, 1),
+        ];
+        for (last_four, code, questions) in cases {
+            let answer = create(app, &operator, &format!("+1415555{last_four}")).await;
+            let codes = answer.codes();
+            assert_eq!(codes, if code.is_empty() { vec![] } else { vec![code.to_owned()] }, "{last_four}");
+            assert_eq!(carrier.questions(), questions, "{last_four}");
+            if code == REFUSED {
+                assert_eq!(answer.refusals("createCustomer"), faults([(REFUSED, "input.data.phone")]), "{last_four}");
+                assert_eq!(
+                    answer.message(),
+                    "Sorry, this phone number cannot be used. Please use a valid mobile number."
+                );
+            }
+            if code == UNAVAILABLE {
+                assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], true, "{last_four}");
+            }
+        }
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+        // How long to wait is passed on.
+        let busy = create(app, &operator, "+14155550028").await;
+        assert_eq!(busy.body["errors"][0]["extensions"]["retryAfterMs"], 30_000);
+        // Too many questions: it waits as long as it is told, and not longer than a client would.
+        carrier.questions();
+        assert_eq!(create(app, &operator, "+14155550022").await.codes(), [UNAVAILABLE]);
+        assert!((1..=3).contains(&carrier.questions()));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_nobody_knows_are_accepted_where_that_is_set() {
+    let carrier = FakeCarrier::start().await;
+    let setup = setup(&carrier.url, Environment::Production, UnknownLines::Accept);
+    let app = TestApp::start_with(Backend::Sqlite, setup).await.unwrap();
+    run_on(app, async |app| {
+        let operator = app.operator("A").await;
+        for last_four in ["0006", "0007", "0009", "0011", "0027"] {
+            assert_eq!(create(app, &operator, &format!("+1415555{last_four}")).await.codes(), Vec::<String>::new());
+        }
+        assert_eq!(create(app, &operator, "+14155550002").await.codes(), ["PHONE_NOT_MOBILE"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_carrier_that_hangs_holds_neither_the_client_nor_a_connection() {
+    with_carrier(async |app, _| {
+        let operator = app.operator("A").await;
+        let started = Instant::now();
+        // More of them than there are connections.
+        let hanging = (0..15).map(|number| {
+            let data =
+                json!({ "email": format!("{number}@example.com"), "phone": format!("+1415{:03}0024", 200 + number) });
+            let operator = operator.clone();
+            async move { app.create(&operator, &format!("hang-{number}"), data).await }
+        });
+        let others = async {
+            // These have nothing to ask, and do not wait for those who do.
+            for number in 0..10 {
+                let id = format!("other-{number}");
+                app.created(&operator, &id, json!({ "email": format!("{id}@example.com") })).await;
+            }
+            started.elapsed()
+        };
+        let (hanging, others) = tokio::join!(join_all(hanging), others);
+        let waited = started.elapsed();
+        for answer in hanging {
+            assert_eq!(answer.codes(), ["PHONE_LOOKUP_UNAVAILABLE"]);
+        }
+        assert!(others < waited, "they waited for the carrier: {others:?}");
+        // A bound on what a client sees, far from what a hung carrier would make of it.
+        assert!(waited < Duration::from_secs(10), "{waited:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_ask_at_once_are_one_question() {
+    with_carrier(async |app, carrier| {
+        let mut operators = Vec::new();
+        for number in 0..20 {
+            operators.push(app.operator(&format!("Operator {number}")).await);
+        }
+        let data = json!({ "email": "ada@example.com", "phone": "+14155550001" });
+        let answers = join_all(operators.iter().map(|operator| app.create(operator, "1", data.clone()))).await;
+        let created =
+            answers.iter().filter(|answer| answer.body["data"]["createCustomer"]["outcome"] == "CREATED").count();
+        assert!(answers.iter().all(|answer| answer.codes().is_empty()));
+        assert_eq!((created, carrier.questions()), (1, 1));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
+    with_carrier(async |app, carrier| {
+        let operator = app.operator("A").await;
+        app.created(&operator, "1", json!({ "email": "ada@example.com", "phone": "+14155550001" })).await;
+        assert_eq!(create(app, &operator, "+14155550002").await.codes(), ["PHONE_NOT_MOBILE"]);
+        assert_eq!(create(app, &operator, "+14155550020").await.codes(), ["PHONE_LOOKUP_UNAVAILABLE"]);
+        assert_eq!(carrier.questions(), 3);
+        // Another replica, with nothing in its memory.
+        let replica = vivamo::service::Services::new(
+            &app.database,
+            setup(&carrier.url, Environment::Production, UnknownLines::Refuse),
+        );
+        let update = async |phone: &str| {
+            let changes = vivamo::service::customers::CustomerChanges {
+                customer: Some(vivamo::service::customers::OwnCustomerRef::ExternalCustomerId(
+                    entity::value::ExternalCustomerId::parse("1").unwrap(),
+                )),
+                phone: Set(Some(entity::value::PhoneNumber::parse(phone).unwrap())),
+                ..Default::default()
+            };
+            let actor = app.services.api_keys.authenticate(&operator.key).await.unwrap();
+            replica.customers.update(&actor, changes).await.is_ok()
+        };
+        app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
+        assert!(!update("+14155550002").await);
+        assert!(update("+14155550001").await);
+        assert_eq!(carrier.questions(), 0);
+        assert!(!update("+14155550020").await);
+        assert_eq!(carrier.questions(), 1);
+        // Mobile lines are kept for 30 days, others for 24 hours, under a hash.
+        let kept = entity::phone_lookup::Entity::find().all(app.database.reads()).await.unwrap();
+        assert_eq!(kept.len(), 2);
+        for row in kept {
+            let hours = (row.expires_at - chrono::Utc::now()).num_minutes() as f64 / 60.0;
+            let expected = if row.line == entity::phone_lookup::Line::Mobile { 30.0 * 24.0 } else { 24.0 };
+            assert!((hours - expected).abs() < 0.1, "{hours}");
+            assert_eq!(row.hash.len(), 32);
+            let mut row: entity::phone_lookup::ActiveModel = row.into();
+            row.expires_at = Set(chrono::Utc::now() - chrono::TimeDelta::seconds(1));
+            let transaction = app.database.begin_write().await.unwrap();
+            row.update(&transaction).await.unwrap();
+            transaction.commit().await.unwrap();
+        }
+        // What has expired is asked anew.
+        let later = vivamo::service::Services::new(
+            &app.database,
+            setup(&carrier.url, Environment::Production, UnknownLines::Refuse),
+        );
+        let actor = app.services.api_keys.authenticate(&operator.key).await.unwrap();
+        app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
+        let changes = vivamo::service::customers::CustomerChanges {
+            customer: Some(vivamo::service::customers::OwnCustomerRef::ExternalCustomerId(
+                entity::value::ExternalCustomerId::parse("1").unwrap(),
+            )),
+            phone: Set(Some(entity::value::PhoneNumber::parse("+14155550001").unwrap())),
+            ..Default::default()
+        };
+        assert!(later.customers.update(&actor, changes).await.is_ok());
+        assert_eq!(carrier.questions(), 1);
+        assert_eq!(entity::phone_lookup::Entity::find().all(app.database.reads()).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_carrier_is_asked_only_for_a_number_that_would_be_stored() {
+    with_carrier(async |app, carrier| {
+        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+        app.created(&own, "1", json!({ "email": "ada@example.com", "phone": "+14155550001" })).await;
+        app.created(&own, "2", json!({ "email": "grace@example.com" })).await;
+        assert_eq!(carrier.questions(), 1);
+        let validate =
+            "query ($input: CreateCustomerInput!) { validateCustomer(input: $input) { phone faults { code } } }";
+        let fresh =
+            json!({ "externalCustomerId": "9", "data": { "email": "new@example.com", "phone": "+14155550002" } });
+        let valid = app.graphql(&own, validate, json!({ "input": fresh })).await;
+        assert_eq!(valid.body["data"]["validateCustomer"], json!({ "phone": "+14155550002", "faults": [] }));
+        // A number that the platform holds; one beside a fault; one of a customer that has another; no number at all.
+        app.created(&other, "1", json!({ "email": "other@example.com", "phone": "+14155550001" })).await;
+        for data in [
+            json!({ "email": "no address", "phone": "+14155550002" }),
+            json!({ "email": "ada@example.com", "phone": "+14155550002" }),
+            json!({ "email": "x@mailinator.com", "phone": "+14155550002" }),
+            json!({ "email": "new@example.com", "phone": "+1" }),
+        ] {
+            assert!(!app.create(&own, "new", data).await.codes().is_empty());
+        }
+        let third = app.operator("Third").await;
+        let connected = app.created(&third, "1", json!({ "email": "ada@example.com", "phone": "+14155550002" })).await;
+        assert_eq!(connected["unappliedFields"], json!(["PHONE"]));
+        app.updated(
+            &own,
+            json!({ "externalCustomerId": "1" }),
+            json!({ "phone": "(415) 555-0001", "firstName": "Ada" }),
+        )
+        .await;
+        app.updated(&own, json!({ "externalCustomerId": "1" }), json!({ "lastName": "Lovelace" })).await;
+        let taken = app.update(&own, json!({ "externalCustomerId": "2" }), json!({ "phone": "+14155550001" })).await;
+        assert_eq!(taken.codes(), ["PHONE_TAKEN"]);
+        assert_eq!(carrier.questions(), 0);
+        // A connect that fills the blank stores it; so does an update.
+        app.created(&third, "2", json!({ "email": "grace@example.com", "phone": "+14155550040" })).await;
+        assert_eq!(carrier.questions(), 1);
+        app.updated(&own, json!({ "externalCustomerId": "2" }), json!({ "phone": "+14155550041" })).await;
+        assert_eq!(carrier.questions(), 1);
+    })
+    .await;
+}
+
+/// The holder of a number lets go of it between the look and the write: what was to be a match is then a number to be
+/// stored, which nobody has judged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_race_stores_no_unjudged_number() {
+    with_carrier(async |app, carrier| {
+        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+        app.created(&other, "1", json!({ "email": "holder@example.com", "phone": "+14155550001" })).await;
+        // By now the carrier has another opinion of the number, and what it said has expired.
+        let forget = "UPDATE customer SET phone = '+14155550002'; DELETE FROM phone_lookup";
+        crate::postgres::execute(app.database_url(), forget).await.unwrap();
+        carrier.questions();
+
+        let holder = app.database.begin_write().await.unwrap();
+        sea_orm::ConnectionTrait::execute_unprepared(&holder, "UPDATE customer SET phone = NULL").await.unwrap();
+        let data = json!({ "email": "new@example.com", "phone": "+14155550002" });
+        let create = app.create(&own, "1", data);
+        let let_go = async {
+            app.until_somebody_waits_for_a_lock().await;
+            holder.commit().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(create, let_go);
+        assert_eq!(answer.refusals("createCustomer"), faults([("PHONE_NOT_MOBILE", "input.data.phone")]));
+        assert_eq!(carrier.questions(), 1);
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_sandbox_no_carrier_is_asked() {
+    let carrier = FakeCarrier::start().await;
+    let app =
+        TestApp::start_with(Backend::Sqlite, setup(&carrier.url, Environment::Sandbox, UnknownLines::Refuse)).await;
+    run_on(app.unwrap(), async |app| {
+        let operator = app.operator("A").await;
+        let created =
+            app.created(&operator, "1", json!({ "email": "ada@example.com", "phone": "+442079460018" })).await;
+        assert_eq!(created["warnings"][0]["code"], "PHONE_NOT_MOBILE");
+        assert_eq!(carrier.questions(), 0);
+    })
+    .await;
+}

@@ -1,0 +1,153 @@
+//! Sandbox predicts production: what the one warns of, the other refuses.
+
+use serde_json::{Value, json};
+
+use crate::app::{Answer, Backend, TestApp, faults, on_both_databases, run};
+use entity::deployment::Environment;
+
+/// Emails and phones of every kind.
+fn fixtures() -> Vec<Value> {
+    let emails = [
+        "ada@example.com",
+        "Ada@Gmail.com",
+        "a+b@example.com",
+        "a+b@mailinator.com",
+        "a@mailinator.com",
+        "a@x.yopmail.com",
+        "a@duck.com",
+        "a+b@duck.com",
+        "a@bücher.example",
+        "a@relay.firefox.com",
+        "a@qq.com",
+        "a@guerrillamail.com",
+        "a@grr.la",
+        "a+@example.com",
+        "+@example.com",
+    ];
+    let phones = [
+        "+14155552671",
+        "4155552672",
+        "+15551234567",
+        "+18002345678",
+        "+442079460018",
+        "+447400123456",
+        "+445612345678",
+        "+4915123456789",
+        "+4930123456",
+        "+2250123456789",
+        "+2290195123456",
+        "+390612345678",
+        "+393123456789",
+        "+78001234567",
+        "+79123456789",
+        "+870773111632",
+        "+١٤١٥٥٥٥٢٦٧٣",
+        "+525512345678",
+        "+819012345678",
+    ];
+    let with_email = emails.iter().map(|email| json!({ "email": email }));
+    let with_phone = phones
+        .iter()
+        .enumerate()
+        .map(|(number, phone)| json!({ "email": format!("{number}@example.com"), "phone": phone }));
+    let with_both =
+        emails.iter().zip(phones).map(|(email, phone)| json!({ "email": format!("both-{email}"), "phone": phone }));
+    with_email.chain(with_phone).chain(with_both).collect()
+}
+
+/// Code, path and message of the warnings of a payload.
+fn warnings(payload: &Value) -> Vec<(String, String)> {
+    let mut warnings: Vec<_> = payload["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|warning| {
+            let path: Vec<_> =
+                warning["inputPath"].as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
+            (warning["code"].as_str().unwrap().to_owned(), path.join("."))
+        })
+        .collect();
+    warnings.sort();
+    warnings
+}
+
+const VALIDATE: &str = "query ($input: CreateCustomerInput!) { validateCustomer(input: $input) \
+    { email phone faults { code message inputPath } warnings { code message inputPath } } }";
+
+async fn validate(app: &TestApp, caller: &crate::app::Caller, id: &str, data: &Value) -> Answer {
+    app.graphql(caller, VALIDATE, json!({ "input": { "externalCustomerId": id, "data": data } })).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_warnings_of_sandbox_are_the_refusals_of_production() {
+    for data in fixtures() {
+        let (mut in_sandbox, mut in_production) = (Vec::new(), Vec::new());
+        run(Backend::Sqlite, Environment::Sandbox, async |app| {
+            let operator = app.operator("A").await;
+            let valid = validate(app, &operator, "1", &data).await.body["data"]["validateCustomer"].clone();
+            assert_eq!(valid["faults"], json!([]), "{data}");
+            let created = app.created(&operator, "1", data.clone()).await;
+            assert_eq!(valid["warnings"], created["warnings"], "{data}");
+            assert_eq!(
+                (&valid["email"], &valid["phone"]),
+                (&created["customer"]["email"], &created["customer"]["phone"])
+            );
+            in_sandbox = warnings(&created);
+        })
+        .await;
+        run(Backend::Sqlite, Environment::Production, async |app| {
+            let operator = app.operator("A").await;
+            let valid = validate(app, &operator, "1", &data).await.body["data"]["validateCustomer"].clone();
+            assert_eq!(valid["warnings"], json!([]), "{data}");
+            in_production = app.create(&operator, "1", data.clone()).await.faults();
+            assert_eq!(valid["faults"].as_array().unwrap().len(), in_production.len(), "{data}");
+            // The same on update, where the values are new.
+            if !in_production.is_empty() {
+                app.created(&operator, "2", json!({ "email": "known@example.com" })).await;
+                let updated = app.update(&operator, json!({ "externalCustomerId": "2" }), data.clone()).await;
+                assert_eq!(updated.faults(), in_production, "{data}");
+            }
+        })
+        .await;
+        assert_eq!(in_sandbox, in_production, "{data}");
+    }
+}
+
+on_both_databases! {
+    Sandbox:
+
+    async fn a_dry_run_tells_of_ones_own_customers_alone(app) {
+        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+        app.created(&own, "mine", json!({ "email": "mine@example.com", "phone": "+14155552671" })).await;
+        app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552672" })).await;
+        let faults_of = async |caller, id: &str, data: Value| {
+            let answer = validate(app, caller, id, &data).await;
+            let payload = answer.payload("validateCustomer");
+            warnings(&json!({ "warnings": payload["faults"] }))
+        };
+        let all = faults([
+            ("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId"),
+            ("EMAIL_TAKEN", "input.data.email"),
+            ("PHONE_TAKEN", "input.data.phone"),
+        ]);
+        let mine = json!({ "email": "MINE@example.com", "phone": "(415) 555-2671" });
+        assert_eq!(faults_of(&own, "mine", mine.clone()).await, all);
+        // What a stranger's customers hold looks like what nobody holds, and runs the same SQL.
+        let theirs = json!({ "email": "theirs@example.com", "phone": "+14155552672" });
+        let nobodys = json!({ "email": "nobody@example.com", "phone": "+14155552673" });
+        let (of_theirs, sql_of_theirs) = app.statements_of(faults_of(&own, "new", theirs)).await;
+        let (of_nobody, sql_of_nobody) = app.statements_of(faults_of(&own, "new", nobodys)).await;
+        assert_eq!((&of_theirs, &sql_of_theirs), (&of_nobody, &sql_of_nobody));
+        assert_eq!(of_theirs, faults([]));
+        // For the platform nothing is its own.
+        let platform = app.platform();
+        assert_eq!(faults_of(&platform, "mine", mine.clone()).await, faults([]));
+        // A key that only reads may ask, and what is faulty comes first.
+        let read_only = app.key(&own, entity::api_key::Access::ReadOnly).await;
+        assert_eq!(faults_of(&read_only, "mine", mine).await, all);
+        let faulty = json!({ "email": "mine@example.com", "firstName": "" });
+        assert_eq!(faults_of(&own, "mine", faulty).await, faults([("INVALID_NAME", "input.data.firstName")]));
+        // Nothing was written.
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 2);
+    }
+}
