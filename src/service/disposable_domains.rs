@@ -83,7 +83,7 @@ mod tests {
         domains.include(&EmailAddress::parse(&format!("user@{domain}")).unwrap())
     }
 
-    const NAMED_SERVICES: [&str; 32] = [
+    const NAMED_SERVICES: [&str; 31] = [
         "mailinator.com",
         "mailinator.net",
         "binkmail.com",
@@ -103,7 +103,6 @@ mod tests {
         "yopmail.net",
         "cool.fr.nf",
         "temp-mail.org",
-        "tempmail.com",
         "throwawaymail.com",
         "trashmail.com",
         "trashmail.de",
