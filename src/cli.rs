@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use entity::api_key::Access;
@@ -24,7 +25,7 @@ use crate::service::api_keys::NewApiKey;
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::page::{Direction, PageRequest, Positioned};
 use crate::service::phone_lookup::{Carrier, Twilio, TwilioSettings, UnknownLines};
-use crate::service::{Actor, Services, Setup, deployment};
+use crate::service::{Actor, Services, Setup, deployment, idempotency};
 use crate::telemetry;
 
 /// The customer records of the Vivamo payments platform: one person, one record
@@ -144,10 +145,25 @@ async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), St
     if is_sandbox && settings.is_sqlite() {
         welcome(&services, &format!("http://{address}")).await?;
     }
+    let sweeper = tokio::spawn(sweep(database.clone()));
     tracing::info!(environment = ?settings.environment(), "listening on http://{address}");
     server.serve(stop()).await.map_err(|error| error.to_string())?;
+    sweeper.abort();
     tracing::info!("stopped");
     database.close().await.map_err(|error| describe(&error))
+}
+
+/// Forgets what has expired, now and then.
+async fn sweep(database: Database) {
+    const EVERY: Duration = Duration::from_secs(600);
+    let mut turns = tokio::time::interval(EVERY);
+    loop {
+        turns.tick().await;
+        match idempotency::sweep(&database).await {
+            Ok(swept) => tracing::debug!(swept, "expired idempotency keys"),
+            Err(error) => tracing::warn!(cause = words(error), "cannot sweep the expired idempotency keys"),
+        }
+    }
 }
 
 /// On a first start there is nobody yet who could call: makes someone, and shows how.

@@ -8,9 +8,10 @@ use entity::value::Reason;
 use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::postgres::PgDatabaseError;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
+use serde::{Deserialize, Serialize};
 
 /// What went wrong, for a program to act on. Values may be added: keep a default branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize, thiserror::Error)]
 pub enum ErrorCode {
     /// The external customer id is empty, longer than 255 characters, has a blank at either end or a control character.
     #[error("The external customer id is not valid")]
@@ -60,6 +61,9 @@ pub enum ErrorCode {
     /// The customer has changed since the version that you expected. Read it again, then decide.
     #[error("The customer has changed since the version that you expected. Read it again before you update it.")]
     VersionConflict,
+    /// You used this idempotency key for another request within the last 24 hours.
+    #[error("This idempotency key was used for another request. Use a new key for each thing that you want done.")]
+    IdempotencyKeyReused,
 
     /// You have no such customer.
     #[error("You have no such customer.")]
@@ -138,7 +142,7 @@ impl Violation {
     pub fn message(&self) -> String {
         match &self.detail {
             None => self.code.to_string(),
-            Some(Detail::Reason(reason)) => format!("{}: {reason}.", self.code),
+            Some(Detail::Reason(reason)) => format!("{}: {reason}.", self.code.to_string().trim_end_matches('.')),
             Some(Detail::Note(note)) => format!("{} {note}", self.code),
         }
     }

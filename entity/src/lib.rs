@@ -7,7 +7,9 @@ pub mod value;
 
 pub mod api_key;
 pub mod customer;
+pub mod customer_event;
 pub mod customer_operator;
 pub mod deployment;
+pub mod idempotency_key;
 pub mod operator;
 pub mod phone_lookup;

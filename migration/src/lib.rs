@@ -4,12 +4,17 @@ pub use sea_orm_migration::prelude::*;
 
 mod m20261123_000001_customers;
 mod m20261123_000002_phone_lookup;
+mod m20261123_000003_history;
 
 pub struct Migrator;
 
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_customers::Migration), Box::new(m20261123_000002_phone_lookup::Migration)]
+        vec![
+            Box::new(m20261123_000001_customers::Migration),
+            Box::new(m20261123_000002_phone_lookup::Migration),
+            Box::new(m20261123_000003_history::Migration),
+        ]
     }
 }

@@ -6,9 +6,10 @@ use entity::value::AddressParts;
 
 use super::cursor::Cursors;
 use super::customer_input::{CreateCustomerInput, CustomerFilterInput, CustomerRefInput, UpdateCustomerInput};
+use super::history::CustomerEventConnection;
 use super::operator::Operator;
 use super::pagination::{PageArguments, page_info, total};
-use super::{actor, loader, services};
+use super::{actor, loader, request_id, services};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 use crate::service::customers::{
@@ -99,6 +100,19 @@ impl Customer {
     ) -> Option<Result<CustomerOperatorConnection, Error>> {
         Some(self.operators_page(context, PageArguments { first, after, last, before }).await)
     }
+
+    /// What happened to the customer, the oldest entry first. An operator sees the entries that it caused.
+    async fn history(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "How many, from the start: 1 to 100, 20 by default.")] first: Option<i32>,
+        #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
+        #[graphql(desc = "How many, from the end: 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
+    ) -> Option<Result<CustomerEventConnection, Error>> {
+        let arguments = PageArguments { first, after, last, before };
+        Some(CustomerEventConnection::load(context, self.0.customer.id, arguments).await)
+    }
 }
 
 impl Customer {
@@ -128,7 +142,7 @@ impl Customer {
 
 /// A postal address.
 #[derive(SimpleObject)]
-struct Address {
+pub struct Address {
     /// Street and house number, such as `1 Main St`.
     line1: String,
     /// What follows the first line, such as `Apartment 4`. Null if there is nothing.
@@ -294,6 +308,9 @@ struct CreateCustomerPayload {
     unapplied_fields: Vec<CustomerField>,
     /// What production would refuse. Always empty in production.
     warnings: Vec<CustomerWarning>,
+    /// Whether this was done before, by a request with the same idempotency key. Nothing was done now, and the customer
+    /// is as it is now.
+    replayed: bool,
 }
 
 /// What became of an `updateCustomer`.
@@ -303,6 +320,9 @@ struct UpdateCustomerPayload {
     customer: Customer,
     /// What production would refuse. Always empty in production.
     warnings: Vec<CustomerWarning>,
+    /// Whether this was done before, by a request with the same idempotency key. Nothing was done now, and the customer
+    /// is as it is now.
+    replayed: bool,
 }
 
 /// What is wrong with a value, without the request being refused for it.
@@ -324,13 +344,18 @@ impl From<Created> for CreateCustomerPayload {
             matched_by: created.matched_by,
             unapplied_fields: created.unapplied_fields,
             warnings: created.warnings.into_iter().map(Into::into).collect(),
+            replayed: created.replayed,
         }
     }
 }
 
 impl From<Updated> for UpdateCustomerPayload {
     fn from(updated: Updated) -> Self {
-        Self { customer: Customer(updated.view), warnings: updated.warnings.into_iter().map(Into::into).collect() }
+        Self {
+            customer: Customer(updated.view),
+            warnings: updated.warnings.into_iter().map(Into::into).collect(),
+            replayed: updated.replayed,
+        }
     }
 }
 
@@ -424,7 +449,13 @@ impl CustomerMutation {
         context: &Context<'_>,
         #[graphql(desc = "Who the customer is.")] input: CreateCustomerInput,
     ) -> Option<Result<CreateCustomerPayload, Error>> {
-        Some(services(context).customers.create(actor(context), input.parse()).await.map(Into::into))
+        Some(
+            services(context)
+                .customers
+                .create(actor(context), request_id(context), input.parse())
+                .await
+                .map(Into::into),
+        )
     }
 
     /// Changes values of a customer of yours, for every operator that the person is a customer of. Left out, a value
@@ -434,6 +465,12 @@ impl CustomerMutation {
         context: &Context<'_>,
         #[graphql(desc = "Which customer, and what to change.")] input: UpdateCustomerInput,
     ) -> Option<Result<UpdateCustomerPayload, Error>> {
-        Some(services(context).customers.update(actor(context), input.parse()).await.map(Into::into))
+        Some(
+            services(context)
+                .customers
+                .update(actor(context), request_id(context), input.parse())
+                .await
+                .map(Into::into),
+        )
     }
 }

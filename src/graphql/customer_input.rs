@@ -2,7 +2,8 @@
 
 use async_graphql::{ID, InputObject, MaybeUndefined, OneofObject};
 use entity::value::{
-    Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, PersonName, PhoneNumber, Reason,
+    Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber,
+    Reason,
 };
 use sea_orm::ActiveValue::{self, NotSet, Set};
 
@@ -53,6 +54,9 @@ pub struct CreateCustomerInput {
     external_customer_id: String,
     /// Who the customer is. The email is enough; what you add here, the customer need not be asked for later.
     data: CustomerDataInput,
+    /// A text of your choice, 1 to 255 characters, that tells this request from all others. Sent again with the same
+    /// one within 24 hours, the request gets the first answer again and nothing is done twice: safe after a lost answer.
+    idempotency_key: Option<String>,
 }
 
 /// The values of a new customer.
@@ -99,6 +103,9 @@ pub struct UpdateCustomerInput {
     /// The `version` that you have seen. If the customer has changed since, nothing is done, and the answer is
     /// `VERSION_CONFLICT`. Left out, the change is made to whatever version there is.
     expected_version: Option<i32>,
+    /// A text of your choice, 1 to 255 characters, that tells this request from all others. Sent again with the same
+    /// one within 24 hours, the request gets the first answer again and nothing is done twice: safe after a lost answer.
+    idempotency_key: Option<String>,
 }
 
 /// Values to change. Left out, a value stays as it is; null removes it.
@@ -140,6 +147,10 @@ impl Faults {
 
     fn external_customer_id(&mut self, path: &[&'static str], text: &str) -> Option<ExternalCustomerId> {
         self.value(ErrorCode::InvalidExternalCustomerId, path, ExternalCustomerId::parse(text))
+    }
+
+    fn idempotency_key(&mut self, text: &str) -> Option<IdempotencyKey> {
+        self.value(ErrorCode::InvalidArgument, &["input", "idempotencyKey"], IdempotencyKey::parse(text))
     }
 
     fn address(&mut self, path: &[&'static str], input: AddressInput) -> Option<Address> {
@@ -184,7 +195,7 @@ const DATA_ADDRESS: &[&str] = &["input", "data", "address"];
 
 impl CreateCustomerInput {
     pub fn parse(self) -> NewCustomer {
-        let Self { external_customer_id, data } = self;
+        let Self { external_customer_id, data, idempotency_key } = self;
         let mut faults = Faults::default();
         NewCustomer {
             external_customer_id: faults.external_customer_id(&["input", "externalCustomerId"], &external_customer_id),
@@ -193,6 +204,7 @@ impl CreateCustomerInput {
             first_name: data.first_name.and_then(|text| faults.name(DATA_FIRST_NAME, &text)),
             last_name: data.last_name.and_then(|text| faults.name(DATA_LAST_NAME, &text)),
             address: data.address.and_then(|input| faults.address(DATA_ADDRESS, input)),
+            idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
             faults: faults.0,
         }
     }
@@ -200,7 +212,7 @@ impl CreateCustomerInput {
 
 impl UpdateCustomerInput {
     pub fn parse(self) -> CustomerChanges {
-        let Self { customer, data, expected_version } = self;
+        let Self { customer, data, expected_version, idempotency_key } = self;
         let mut faults = Faults::default();
         CustomerChanges {
             customer: match customer {
@@ -222,6 +234,7 @@ impl UpdateCustomerInput {
             first_name: faults.patch(data.first_name, |faults, text| faults.name(DATA_FIRST_NAME, &text)),
             last_name: faults.patch(data.last_name, |faults, text| faults.name(DATA_LAST_NAME, &text)),
             address: faults.patch(data.address, |faults, input| faults.address(DATA_ADDRESS, input)),
+            idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
             faults: faults.0,
         }
     }

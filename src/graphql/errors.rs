@@ -3,6 +3,8 @@
 use async_graphql::{ErrorExtensionValues, Response, ServerError, SimpleObject, Value};
 use serde::Serialize;
 
+use entity::value::RequestId;
+
 use crate::error::{Error, ErrorCode, Violation};
 
 /// The `extensions` of every entry in `errors`.
@@ -30,14 +32,14 @@ fn name<S: serde::Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, 
 }
 
 impl ErrorExtensions {
-    pub fn new(violation: &Violation, request_id: &str) -> Self {
+    pub fn new(violation: &Violation, request_id: RequestId) -> Self {
         let path = &violation.input_path;
         Self {
             code: violation.code,
             input_path: (!path.is_empty()).then(|| path.iter().map(ToString::to_string).collect()),
             retryable: violation.code.is_retryable(),
             retry_after_ms: violation.retry_after.map(|wait| i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)),
-            request_id: request_id.to_owned(),
+            request_id: request_id.to_string(),
         }
     }
 }
@@ -58,7 +60,7 @@ pub struct Rendered {
 }
 
 /// Puts the errors of an answer into words for the client, and what the client must not see into the log.
-pub fn render(mut response: Response, request_id: &str) -> Rendered {
+pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
     let mut codes = Vec::new();
     let errors = std::mem::take(&mut response.errors);
     for error in errors {
@@ -78,7 +80,7 @@ pub fn render(mut response: Response, request_id: &str) -> Rendered {
     Rendered { response, codes }
 }
 
-fn violations(error: &ServerError, request_id: &str) -> Vec<Violation> {
+fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
     let Some(source) = &error.source else {
         // The framework's own: syntax, validation, limits, values of the wrong type.
         return vec![Violation::new(ErrorCode::BadRequest, &[])];
@@ -86,11 +88,11 @@ fn violations(error: &ServerError, request_id: &str) -> Vec<Violation> {
     match source.downcast_ref::<Error>() {
         Some(Error::Rejected(violations)) => violations.clone(),
         Some(Error::Failed { code, cause }) => {
-            tracing::error!(request_id, code = code.name(), cause, "request failed");
+            tracing::error!(%request_id, code = code.name(), cause, "request failed");
             vec![Violation::new(*code, &[])]
         }
         None => {
-            tracing::error!(request_id, "request failed with an error of a foreign kind");
+            tracing::error!(%request_id, "request failed with an error of a foreign kind");
             vec![Violation::new(ErrorCode::Internal, &[])]
         }
     }

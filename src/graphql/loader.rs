@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use async_graphql::dataloader;
-use entity::value::{CustomerId, OperatorId};
-use entity::{customer_operator, operator};
+use entity::value::{ApiKeyId, CustomerId, OperatorId};
+use entity::{api_key, customer_event, customer_operator, operator};
 
+use super::history::HistoryOf;
 use crate::error::Error;
 use crate::service::customers::{CustomerList, CustomerView};
 use crate::service::page::{Page, PageRequest};
@@ -58,6 +59,25 @@ impl dataloader::Loader<(CustomerId, PageRequest)> for Loader {
         keys: &[(CustomerId, PageRequest)],
     ) -> Result<HashMap<(CustomerId, PageRequest), Page<customer_operator::Model>>, Error> {
         Ok(by_key(keys, self.services.customers.operators(&self.actor, keys).await?))
+    }
+}
+
+impl dataloader::Loader<HistoryOf> for Loader {
+    type Value = Page<customer_event::Model>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[HistoryOf]) -> Result<HashMap<HistoryOf, Page<customer_event::Model>>, Error> {
+        let lists: Vec<_> = keys.iter().map(|HistoryOf(customer, request)| (*customer, *request)).collect();
+        Ok(by_key(keys, self.services.history.pages(&self.actor, &lists).await?))
+    }
+}
+
+impl dataloader::Loader<ApiKeyId> for Loader {
+    type Value = api_key::Model;
+    type Error = Error;
+
+    async fn load(&self, keys: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, api_key::Model>, Error> {
+        self.services.api_keys.find(&self.actor, keys).await
     }
 }
 

@@ -5,6 +5,7 @@ mod cursor;
 mod customer;
 mod customer_input;
 mod errors;
+mod history;
 mod loader;
 mod node;
 mod operator;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use async_graphql::dataloader::DataLoader;
 use async_graphql::{Context, EmptySubscription, MergedObject, Request, Response, SDLExportOptions};
+
+use entity::value::RequestId;
 
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, Services};
@@ -58,16 +61,26 @@ fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription>
 }
 
 /// Executes a request in the name of this caller. What it loads is its own: no row reaches another caller through it.
-pub async fn execute(schema: &Schema, request: Request, actor: Actor, services: &Services) -> Response {
+pub async fn execute(
+    schema: &Schema,
+    request: Request,
+    request_id: RequestId,
+    actor: Actor,
+    services: &Services,
+) -> Response {
     let fetches = Fetches::default();
     let added = fetches.clone();
     let loader = DataLoader::new(Loader { actor, services: services.clone() }, move |fetch| added.add(fetch));
-    let request = request.data(actor).data(loader.delay(Duration::ZERO));
+    let request = request.data(actor).data(request_id).data(loader.delay(Duration::ZERO));
     fetches.during(schema.execute(request)).await
 }
 
 fn actor<'c>(context: &Context<'c>) -> &'c Actor {
     context.data_unchecked::<Actor>()
+}
+
+fn request_id(context: &Context<'_>) -> RequestId {
+    *context.data_unchecked::<RequestId>()
 }
 
 fn services<'c>(context: &Context<'c>) -> &'c Services {

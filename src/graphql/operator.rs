@@ -1,8 +1,8 @@
 use async_graphql::connection::PageInfo;
-use async_graphql::{ComplexObject, Context, ID, Object, SimpleObject};
+use async_graphql::{ComplexObject, Context, Enum, ID, Object, SimpleObject};
 use chrono::{DateTime, Utc};
-use entity::operator;
 use entity::value::OperatorId;
+use entity::{api_key, operator};
 
 use super::cursor::Cursors;
 use super::customer::CustomerConnection;
@@ -62,6 +62,46 @@ impl Operator {
             Err(error) => return Some(Err(error)),
         };
         Some(CustomerConnection::load(context, list, PageArguments { first, after, last, before }).await)
+    }
+}
+
+/// A key of an operator. Its secret is nowhere but with its holder.
+#[derive(SimpleObject)]
+pub struct ApiKey {
+    /// The key's id, such as `key_01h455vb4pex5vsknk084sn02q`.
+    id: ID,
+    /// A name that tells the key from the operator's others.
+    name: String,
+    /// How the key begins, such as `vivamo_sandbox_Ab3d`.
+    prefix: String,
+    /// What the key may do.
+    access: ApiKeyAccess,
+    /// When the key was made.
+    created_at: DateTime<Utc>,
+    /// When the key was revoked. Null while it is valid.
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+/// What a key may do.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::api_key::Access")]
+enum ApiKeyAccess {
+    /// Read the customers of its operator.
+    ReadOnly,
+    /// Read and write the customers of its operator.
+    ReadWrite,
+}
+
+impl From<api_key::Model> for ApiKey {
+    fn from(row: api_key::Model) -> Self {
+        Self {
+            id: row.id.to_string().into(),
+            name: row.name.as_str().to_owned(),
+            prefix: row.prefix,
+            access: row.access.into(),
+            created_at: row.created_at,
+            revoked_at: row.revoked_at,
+        }
     }
 }
 

@@ -56,19 +56,19 @@ struct Refusal {
 
 pub async fn handle(extract::State(state): extract::State<State>, request: Request<Body>) -> Response {
     let started = Instant::now();
-    let request_id = RequestId::new().to_string();
+    let request_id = RequestId::new();
     let media_type = accepted(request.headers()).unwrap_or(MediaType::Json);
     let mut caller = None;
-    let (mut response, codes) = match answer(&state, request, &request_id, &mut caller).await {
+    let (mut response, codes) = match answer(&state, request, request_id, &mut caller).await {
         Ok(Rendered { response, codes }) => (respond(response, media_type), codes),
         Err(refusal) => {
             let codes = vec![refusal.code];
-            (refuse(refusal, &request_id), codes)
+            (refuse(refusal, request_id), codes)
         }
     };
     response.headers_mut().insert(header::CONTENT_TYPE, media_type.header());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(id) = HeaderValue::from_str(&request_id) {
+    if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     let (operator, key) = match caller {
@@ -77,7 +77,7 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
         None => (None, None),
     };
     tracing::info!(
-        request_id,
+        %request_id,
         operator,
         key,
         status = response.status().as_u16(),
@@ -91,7 +91,7 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
 async fn answer(
     state: &State,
     request: Request<Body>,
-    request_id: &str,
+    request_id: RequestId,
     caller: &mut Option<Actor>,
 ) -> Result<Rendered, Refusal> {
     let (parts, body) = request.into_parts();
@@ -131,7 +131,7 @@ async fn answer(
     if let Some(variables) = parameters.variables {
         request = request.variables(Variables::from_json(variables.into()));
     }
-    let execution = graphql::execute(&state.schema, request, actor, &state.services);
+    let execution = graphql::execute(&state.schema, request, request_id, actor, &state.services);
     let executed = AssertUnwindSafe(execution).catch_unwind().await;
     let executed = executed.map_err(|_| Refusal {
         code: ErrorCode::Internal,
@@ -140,7 +140,7 @@ async fn answer(
     Ok(graphql::render(executed, request_id))
 }
 
-async fn authenticate(state: &State, headers: &HeaderMap, request_id: &str) -> Result<Actor, Refusal> {
+async fn authenticate(state: &State, headers: &HeaderMap, request_id: RequestId) -> Result<Actor, Refusal> {
     let unauthenticated = || Refusal {
         code: ErrorCode::Unauthenticated,
         header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vivamo\""))),
@@ -156,7 +156,7 @@ async fn authenticate(state: &State, headers: &HeaderMap, request_id: &str) -> R
     state.services.api_keys.authenticate(key).await.map_err(|error| match error {
         Error::Rejected(_) => unauthenticated(),
         Error::Failed { code, cause } => {
-            tracing::error!(request_id, code = code.name(), cause, "authentication failed");
+            tracing::error!(%request_id, code = code.name(), cause, "authentication failed");
             let is_outage = code == ErrorCode::Unavailable;
             let status = if is_outage { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
             Refusal { code, ..Refusal::new(status, code.to_string()) }
@@ -217,7 +217,7 @@ fn respond(answer: Answer, media_type: MediaType) -> Response {
     GraphQLResponse::from(answer).into_response()
 }
 
-fn refuse(refusal: Refusal, request_id: &str) -> Response {
+fn refuse(refusal: Refusal, request_id: RequestId) -> Response {
     let Refusal { status, code, message, header } = refusal;
     let extensions = ErrorExtensions::new(&Violation::new(code, &[]), request_id);
     let mut response =

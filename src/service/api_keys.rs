@@ -1,12 +1,15 @@
 //! API keys: made, listed, revoked, and recognised by their keyed hash.
 
+use std::collections::HashMap;
+
 use entity::api_key::{Access, ActiveModel, Column, Entity, Model};
 use entity::deployment::Environment;
 use entity::operator;
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use rand::distr::{Alphanumeric, SampleString};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, Set, Unchanged,
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryTrait, Set,
+    Unchanged,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -62,6 +65,15 @@ impl ApiKeys {
             .await?
             .ok_or(ErrorCode::Unauthenticated)?;
         Ok(Actor::Operator { id: row.operator_id, key: row.id, access: row.access })
+    }
+
+    /// The keys with these ids that the caller may see: an operator its own.
+    pub async fn find(&self, actor: &Actor, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, Model>, Error> {
+        let keys = Entity::find()
+            .filter(Column::Id.is_in(ids.iter().copied()))
+            .apply_if(actor.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
+        let keys = keys.all(self.database.reads()).await?;
+        Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
 
     pub async fn create(

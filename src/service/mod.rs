@@ -4,6 +4,8 @@ pub mod api_keys;
 pub mod customers;
 pub mod deployment;
 pub mod disposable_domains;
+pub mod history;
+pub mod idempotency;
 pub mod operators;
 pub mod page;
 pub mod phone_lookup;
@@ -11,6 +13,7 @@ pub mod restrictions;
 
 pub use api_keys::ApiKeys;
 pub use customers::Customers;
+pub use history::History;
 pub use operators::Operators;
 
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use std::sync::Arc;
 use chrono::{DateTime, SubsecRound, Utc};
 use entity::api_key::Access;
 use entity::deployment::Environment;
-use entity::value::{ApiKeyId, OperatorId};
+use entity::value::{ApiKeyId, OperatorId, RequestId};
 
 use secrecy::SecretString;
 
@@ -35,6 +38,7 @@ pub struct Services {
     pub environment: Environment,
     pub customers: Customers,
     pub operators: Operators,
+    pub history: History,
     pub api_keys: ApiKeys,
 }
 
@@ -69,8 +73,9 @@ impl Services {
             .map(|(carrier, unknown_lines)| PhoneLookup::new(carrier, unknown_lines, database.clone(), hash.clone()));
         Self {
             environment,
-            customers: Customers::new(database.clone(), restrictions, phone_lookup),
+            customers: Customers::new(database.clone(), restrictions, phone_lookup, hash.clone()),
             operators: Operators::new(database.clone()),
+            history: History::new(database.clone()),
             api_keys: ApiKeys::new(database.clone(), environment, hash, platform_key.as_ref()),
         }
     }
@@ -92,10 +97,10 @@ impl Actor {
         }
     }
 
-    /// The operator in whose name the caller may write.
-    pub fn writing_operator(&self) -> Result<OperatorId, Error> {
+    /// In whose name a request of this caller may write to customers.
+    pub fn origin(&self, request: RequestId) -> Result<Origin, Error> {
         match *self {
-            Self::Operator { id, access: Access::ReadWrite, .. } => Ok(id),
+            Self::Operator { id: operator, key, access: Access::ReadWrite } => Ok(Origin { operator, key, request }),
             Self::Operator { access: Access::ReadOnly, .. } | Self::Platform => Err(ErrorCode::Forbidden.into()),
         }
     }
@@ -112,6 +117,14 @@ impl Actor {
     pub fn sees(&self, operator: OperatorId) -> bool {
         self.operator().is_none_or(|own| own == operator)
     }
+}
+
+/// Where a change to a customer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub operator: OperatorId,
+    pub key: ApiKeyId,
+    pub request: RequestId,
 }
 
 /// The present, as exact as both databases keep it.

@@ -41,18 +41,26 @@ impl Restrictions {
         }
     }
 
+    /// The warnings with these codes, in the words of today.
+    pub fn again(&self, codes: &[ErrorCode]) -> Vec<Violation> {
+        codes.iter().map(|code| self.violation(*code)).collect()
+    }
+
+    fn violation(&self, code: ErrorCode) -> Violation {
+        let path = if code == ErrorCode::PhoneNotMobile { PHONE } else { EMAIL };
+        match (code, self.environment) {
+            (ErrorCode::PlusSuffixEmail, Environment::Sandbox) => {
+                Violation::with_note(code, path, "Some payment gateways refuse such addresses in every environment.")
+            }
+            _ => Violation::new(code, path),
+        }
+    }
+
     fn of_email(&self, email: &EmailAddress) -> Option<Violation> {
         if self.disposable_domains.include(email) {
-            Some(Violation::new(ErrorCode::DisposableEmail, EMAIL))
+            Some(self.violation(ErrorCode::DisposableEmail))
         } else if email.local().contains('+') {
-            Some(match self.environment {
-                Environment::Production => Violation::new(ErrorCode::PlusSuffixEmail, EMAIL),
-                Environment::Sandbox => Violation::with_note(
-                    ErrorCode::PlusSuffixEmail,
-                    EMAIL,
-                    "Some payment gateways refuse such addresses in every environment.",
-                ),
-            })
+            Some(self.violation(ErrorCode::PlusSuffixEmail))
         } else {
             None
         }
@@ -60,6 +68,6 @@ impl Restrictions {
 
     fn of_phone(&self, phone: &PhoneNumber) -> Option<Violation> {
         let is_mobile = self.asks_carrier || phone.line_type() == LineType::Mobile;
-        (!is_mobile).then(|| Violation::new(ErrorCode::PhoneNotMobile, PHONE))
+        (!is_mobile).then(|| self.violation(ErrorCode::PhoneNotMobile))
     }
 }

@@ -190,6 +190,25 @@ impl TestApp {
             ),
             ("two customers with one email", "SELECT COUNT(*) - COUNT(DISTINCT email) AS n FROM customer"),
             ("two customers with one phone", "SELECT COUNT(phone) - COUNT(DISTINCT phone) AS n FROM customer"),
+            (
+                "a version that the history does not explain",
+                "SELECT COUNT(*) AS n FROM customer c WHERE c.version <> \
+                 (SELECT MAX(e.version) FROM customer_event e WHERE e.customer_id = c.id)",
+            ),
+            (
+                "a customer whose history does not begin with its creation",
+                "SELECT COUNT(*) AS n FROM customer c WHERE 1 <> \
+                 (SELECT COUNT(*) FROM customer_event e WHERE e.customer_id = c.id AND e.type = 'created')",
+            ),
+            (
+                "a link that no event explains",
+                "SELECT COUNT(*) AS n FROM customer_operator l WHERE 1 <> (SELECT COUNT(*) FROM customer_event e \
+                 WHERE e.customer_id = l.customer_id AND e.operator_id = l.operator_id AND e.type <> 'updated')",
+            ),
+            (
+                "work that was done, and whose key does not know what became of it",
+                "SELECT COUNT(*) AS n FROM idempotency_key WHERE result IS NULL",
+            ),
             ("a version below 1", "SELECT COUNT(*) AS n FROM customer WHERE version < 1"),
         ] {
             assert_eq!(self.number(sql).await, 0, "{what}");

@@ -327,7 +327,7 @@ async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
                 ..Default::default()
             };
             let actor = app.services.api_keys.authenticate(&operator.key).await.unwrap();
-            replica.customers.update(&actor, changes).await.is_ok()
+            replica.customers.update(&actor, entity::value::RequestId::new(), changes).await.is_ok()
         };
         app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
         assert!(!update("+14155550002").await);
@@ -363,7 +363,7 @@ async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
             phone: Set(Some(entity::value::PhoneNumber::parse("+14155550001").unwrap())),
             ..Default::default()
         };
-        assert!(later.customers.update(&actor, changes).await.is_ok());
+        assert!(later.customers.update(&actor, entity::value::RequestId::new(), changes).await.is_ok());
         assert_eq!(carrier.questions(), 1);
         assert_eq!(entity::phone_lookup::Entity::find().all(app.database.reads()).await.unwrap().len(), 1);
     })

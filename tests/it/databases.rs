@@ -46,6 +46,9 @@ on_both_databases! {
         assert_columns(app, entity::operator::Entity).await;
         assert_columns(app, entity::api_key::Entity).await;
         assert_columns(app, entity::deployment::Entity).await;
+        assert_columns(app, entity::phone_lookup::Entity).await;
+        assert_columns(app, entity::customer_event::Entity).await;
+        assert_columns(app, entity::idempotency_key::Entity).await;
     }
 
     async fn every_uniqueness_is_a_constraint(app) {

@@ -52,6 +52,12 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
                           expectedVersion: 7 }) { customer { id } } }";
             app.graphql(&own, update, json!({})).await.codes()
         }
+        ErrorCode::IdempotencyKeyReused => {
+            let create = "mutation ($email: String!) { createCustomer(input: { externalCustomerId: $email, \
+                          data: { email: $email }, idempotencyKey: \"k\" }) { replayed } }";
+            app.graphql(&own, create, json!({ "email": "first@example.com" })).await.payload("createCustomer");
+            app.graphql(&own, create, json!({ "email": "second@example.com" })).await.codes()
+        }
         ErrorCode::CustomerNotFound => app.update(&own, json!({ "id": "x" }), json!({})).await.codes(),
         ErrorCode::OperatorNotFound | ErrorCode::ApiKeyNotFound => of_command_line(app, code).await,
         ErrorCode::Unauthenticated => {

@@ -84,6 +84,12 @@ id!(
 );
 
 id!(
+    /// `evt_…`
+    CustomerEventId,
+    Evt,
+    "evt"
+);
+id!(
     /// `req_…`
     RequestId,
     Req,

@@ -2,13 +2,15 @@ mod address;
 mod email;
 mod external_customer_id;
 mod id;
+mod idempotency_key;
 mod name;
 mod phone;
 
 pub use address::{Address, AddressParts};
 pub use email::EmailAddress;
 pub use external_customer_id::ExternalCustomerId;
-pub use id::{ApiKeyId, CustomerId, OperatorId, RequestId};
+pub use id::{ApiKeyId, CustomerEventId, CustomerId, OperatorId, RequestId};
+pub use idempotency_key::IdempotencyKey;
 pub use name::{DisplayName, PersonName};
 pub use phone::{LineType, PhoneNumber};
 

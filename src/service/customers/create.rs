@@ -1,0 +1,344 @@
+//! A new customer, or a known one for another operator.
+
+use async_graphql::Enum;
+use entity::customer_event::EventType;
+use entity::value::{
+    Address, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber, RequestId,
+};
+use entity::{customer, customer_operator};
+use sea_orm::ActiveValue::{self, Set};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{CustomerField, CustomerView, Customers, Link, holds_any, of_operator, those, write};
+use crate::database::{Aborted, with_retry};
+use crate::error::{Error, ErrorCode, Violation};
+use crate::service::idempotency::Keyed;
+use crate::service::restrictions::{EMAIL, Findings, PHONE};
+use crate::service::{Actor, Origin, history, now};
+
+/// What a request says of a new customer. A value that could not be read is `None`, and its fault in `faults`.
+#[derive(Clone, Debug, Default)]
+pub struct NewCustomer {
+    pub external_customer_id: Option<ExternalCustomerId>,
+    pub email: Option<EmailAddress>,
+    pub phone: Option<PhoneNumber>,
+    pub first_name: Option<PersonName>,
+    pub last_name: Option<PersonName>,
+    pub address: Option<Address>,
+    pub idempotency_key: Option<IdempotencyKey>,
+    pub faults: Vec<Violation>,
+}
+
+/// What became of a `createCustomer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize, Deserialize)]
+#[graphql(name = "CreateCustomerOutcome")]
+pub enum Outcome {
+    /// Nobody on the platform had this email or phone: the customer is new.
+    Created,
+    /// The person was known on the platform already: their customer record is now connected to your operator.
+    Connected,
+}
+
+/// What a customer was recognised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize, Deserialize)]
+pub enum MatchKey {
+    /// The email address.
+    Email,
+    /// The phone number.
+    Phone,
+}
+
+#[derive(Clone, Debug)]
+pub struct Created {
+    pub view: CustomerView,
+    pub outcome: Outcome,
+    pub matched_by: Vec<MatchKey>,
+    pub unapplied_fields: Vec<CustomerField>,
+    pub warnings: Vec<Violation>,
+    /// Whether this was done before, by a request with the same idempotency key.
+    pub replayed: bool,
+}
+
+/// What would become of a `createCustomer`.
+#[derive(Clone, Debug)]
+pub struct Validation {
+    /// In canonical form; `None` where it is not one.
+    pub email: Option<EmailAddress>,
+    pub phone: Option<PhoneNumber>,
+    pub faults: Vec<Violation>,
+    pub warnings: Vec<Violation>,
+}
+
+/// What is kept of a `createCustomer` under its idempotency key.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    customer: uuid::Uuid,
+    outcome: Outcome,
+    matched_by: Vec<MatchKey>,
+    unapplied_fields: Vec<CustomerField>,
+    warnings: Vec<ErrorCode>,
+}
+
+const EXTERNAL_CUSTOMER_ID: &[&str] = &["input", "externalCustomerId"];
+
+impl Customers {
+    /// Creates a customer, or connects the one that has the email or the phone to the caller's operator.
+    pub async fn create(&self, actor: &Actor, request: RequestId, new: NewCustomer) -> Result<Created, Error> {
+        let origin = actor.origin(request)?;
+        let (Some(external_customer_id), Some(email), []) =
+            (&new.external_customer_id, &new.email, new.faults.as_slice())
+        else {
+            let refusals = self.restrictions.judge(new.email.as_ref(), new.phone.as_ref()).refusals;
+            return Err(Error::Rejected([new.faults, refusals].concat()));
+        };
+        let keyed = self.keyed(&origin, new.idempotency_key.as_ref(), || new.canonical_form());
+        let attempt = Attempt { origin, keyed: keyed.as_ref(), external_customer_id, email, new: &new };
+        self.with_judged_phone(new.phone.as_ref(), |is_judged| {
+            let attempt = &attempt;
+            with_retry("customer.create", move || self.try_create(attempt, is_judged))
+        })
+        .await
+    }
+
+    /// `None`: it would store a phone that is not judged.
+    async fn try_create(&self, attempt: &Attempt<'_>, is_phone_judged: bool) -> Result<Option<Created>, Aborted> {
+        let Attempt { origin, keyed, external_customer_id, email, new } = *attempt;
+        let transaction = self.database.begin_write().await?;
+        if let Some(keyed) = keyed
+            && let Some(kept) = keyed.begin(&transaction).await?
+        {
+            return Ok(Some(self.replay(&transaction, &origin, kept).await?));
+        }
+        let Findings { refusals, warnings } = self.restrictions.judge(Some(email), new.phone.as_ref());
+        if !refusals.is_empty() {
+            return Err(Error::Rejected(refusals).into());
+        }
+
+        let matches = lock_holders(&transaction, email, new.phone.as_ref()).await?;
+        let own_links = customer_operator::Entity::find()
+            .filter(customer_operator::Column::OperatorId.eq(origin.operator))
+            .filter(
+                Condition::any()
+                    .add(customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone()))
+                    .add(customer_operator::Column::CustomerId.is_in(matches.iter().map(|customer| customer.id))),
+            )
+            .all(&transaction)
+            .await?;
+        let own: Vec<_> = own_links
+            .into_iter()
+            .map(|link| {
+                let customer = matches.iter().find(|customer| customer.id == link.customer_id);
+                (link, customer.cloned())
+            })
+            .collect();
+        let taken = taken(&own, external_customer_id, email, new.phone.as_ref());
+        if !taken.is_empty() {
+            return Err(Error::Rejected(taken).into());
+        }
+
+        let by_email = matches.iter().find(|customer| customer.email == *email);
+        let by_phone = matches.iter().find(|customer| new.phone.is_some() && customer.phone == new.phone);
+        let stores_phone = new.phone.is_some() && by_email.or(by_phone).is_none_or(|held| held.phone.is_none());
+        let (customer, outcome, unapplied_fields) = match (by_email, by_phone) {
+            (Some(one), Some(other)) if one.id != other.id => {
+                let conflict = |path| Violation::new(ErrorCode::IdentityConflict, path);
+                return Err(Error::Rejected(vec![conflict(EMAIL), conflict(PHONE)]).into());
+            }
+            _ if stores_phone && !is_phone_judged => return Ok(None),
+            (Some(held), _) | (None, Some(held)) => {
+                let customer = fill(&transaction, held, new).await?;
+                history::record(&transaction, &origin, EventType::Connected, Some(held), &customer).await?;
+                (customer, Outcome::Connected, unapplied_fields(held, email, new))
+            }
+            (None, None) => {
+                let customer = insert(&transaction, email, new).await?;
+                history::record(&transaction, &origin, EventType::Created, None, &customer).await?;
+                (customer, Outcome::Created, Vec::new())
+            }
+        };
+        let link = customer_operator::ActiveModel {
+            operator_id: Set(origin.operator),
+            customer_id: Set(customer.id),
+            external_customer_id: Set(external_customer_id.clone()),
+            connected_at: Set(now()),
+        };
+        let link = link.insert(&transaction).await?;
+        let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
+        let created = Created {
+            view: CustomerView { customer, link: Some(link) },
+            outcome,
+            matched_by: matched_by.into_iter().flatten().collect(),
+            unapplied_fields,
+            warnings,
+            replayed: false,
+        };
+        if let Some(keyed) = keyed {
+            keyed.end(&transaction, &Kept::of(&created)).await?;
+        }
+        transaction.commit().await?;
+        Ok(Some(created))
+    }
+
+    async fn replay(&self, transaction: &DatabaseTransaction, origin: &Origin, kept: Kept) -> Result<Created, Aborted> {
+        Ok(Created {
+            view: self.view_again(transaction, origin, kept.customer.into()).await?,
+            outcome: kept.outcome,
+            matched_by: kept.matched_by,
+            unapplied_fields: kept.unapplied_fields,
+            warnings: self.restrictions.again(&kept.warnings),
+            replayed: true,
+        })
+    }
+
+    /// What a `create` of the same would find wrong, as far as the caller's own customers tell. Writes nothing, and asks
+    /// no carrier.
+    pub async fn validate(&self, actor: &Actor, new: NewCustomer) -> Result<Validation, Error> {
+        let Findings { refusals, warnings } = self.restrictions.judge(new.email.as_ref(), new.phone.as_ref());
+        let mut faults = [new.faults.as_slice(), &refusals].concat();
+        if let (Some(operator), Some(external_customer_id), Some(email), []) =
+            (actor.operator(), &new.external_customer_id, &new.email, faults.as_slice())
+        {
+            let of_customer = holds_any(Some(email), new.phone.as_ref());
+            let of_link = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
+            let own = of_operator(operator).filter(of_customer.add(of_link)).all(self.database.reads()).await?;
+            faults = taken(&own, external_customer_id, email, new.phone.as_ref());
+        }
+        Ok(Validation { email: new.email, phone: new.phone, faults, warnings })
+    }
+}
+
+/// A create whose values are all there.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    origin: Origin,
+    keyed: Option<&'a Keyed>,
+    external_customer_id: &'a ExternalCustomerId,
+    email: &'a EmailAddress,
+    new: &'a NewCustomer,
+}
+
+impl NewCustomer {
+    /// The same for two requests exactly if they ask for the same.
+    fn canonical_form(&self) -> String {
+        json!({ "createCustomer": {
+            "externalCustomerId": self.external_customer_id.as_ref().map(|id| id.as_str()),
+            "email": self.email.as_ref().map(|email| email.as_str()),
+            "phone": self.phone.as_ref().map(|phone| phone.as_str()),
+            "firstName": self.first_name.as_ref().map(|name| name.as_str()),
+            "lastName": self.last_name.as_ref().map(|name| name.as_str()),
+            "address": self.address,
+        }})
+        .to_string()
+    }
+}
+
+impl Kept {
+    fn of(created: &Created) -> Self {
+        Self {
+            customer: *created.view.customer.id.as_uuid(),
+            outcome: created.outcome,
+            matched_by: created.matched_by.clone(),
+            unapplied_fields: created.unapplied_fields.clone(),
+            warnings: created.warnings.iter().map(|warning| warning.code).collect(),
+        }
+    }
+}
+
+/// What an operator's own customers hold of a new one.
+fn taken(
+    own: &[(Link, Option<customer::Model>)],
+    external_customer_id: &ExternalCustomerId,
+    email: &EmailAddress,
+    phone: Option<&PhoneNumber>,
+) -> Vec<Violation> {
+    let links = || own.iter().map(|(link, _)| link);
+    let customers = || own.iter().filter_map(|(_, customer)| customer.as_ref());
+    [
+        links()
+            .any(|link| link.external_customer_id == *external_customer_id)
+            .then(|| Violation::new(ErrorCode::ExternalCustomerIdTaken, EXTERNAL_CUSTOMER_ID)),
+        customers().any(|customer| customer.email == *email).then(|| Violation::new(ErrorCode::EmailTaken, EMAIL)),
+        customers()
+            .any(|customer| phone.is_some() && customer.phone.as_ref() == phone)
+            .then(|| Violation::new(ErrorCode::PhoneTaken, PHONE)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Locks the customers that hold the email or the phone, in the order of their ids, so that two who lock the same ones
+/// do not wait for each other.
+async fn lock_holders(
+    transaction: &DatabaseTransaction,
+    email: &EmailAddress,
+    phone: Option<&PhoneNumber>,
+) -> Result<Vec<customer::Model>, DbErr> {
+    customer::Entity::find()
+        .filter(holds_any(Some(email), phone))
+        .order_by_asc(customer::Column::Id)
+        .lock_exclusive()
+        .all(transaction)
+        .await
+}
+
+async fn insert(
+    transaction: &DatabaseTransaction,
+    email: &EmailAddress,
+    new: &NewCustomer,
+) -> Result<customer::Model, DbErr> {
+    let now = now();
+    let row = customer::ActiveModel {
+        id: Set(CustomerId::new()),
+        email: Set(email.clone()),
+        phone: Set(new.phone.clone()),
+        first_name: Set(new.first_name.clone()),
+        last_name: Set(new.last_name.clone()),
+        address: Set(new.address.clone()),
+        version: Set(1),
+        created_at: Set(now),
+        updated_at: Set(now),
+    };
+    row.insert(transaction).await
+}
+
+/// Gives the customer what it lacks and the request has; what the customer has already stays.
+async fn fill(
+    transaction: &DatabaseTransaction,
+    held: &customer::Model,
+    new: &NewCustomer,
+) -> Result<customer::Model, DbErr> {
+    fn fill<T: Clone + PartialEq>(column: &mut ActiveValue<Option<T>>, given: &Option<T>)
+    where
+        Option<T>: Into<sea_orm::Value>,
+    {
+        if column.as_ref().is_none() {
+            column.set_ne(given.clone());
+        }
+    }
+    let mut row = held.clone().into_active_model();
+    fill(&mut row.phone, &new.phone);
+    fill(&mut row.first_name, &new.first_name);
+    fill(&mut row.last_name, &new.last_name);
+    fill(&mut row.address, &new.address);
+    write(transaction, held.clone(), row).await
+}
+
+/// What the request has otherwise than the customer that it was connected to.
+fn unapplied_fields(held: &customer::Model, email: &EmailAddress, new: &NewCustomer) -> Vec<CustomerField> {
+    fn differs<T: PartialEq>(given: &Option<T>, held: &Option<T>) -> bool {
+        given.is_some() && held.is_some() && given != held
+    }
+    those([
+        (CustomerField::Email, *email != held.email),
+        (CustomerField::FirstName, differs(&new.first_name, &held.first_name)),
+        (CustomerField::LastName, differs(&new.last_name, &held.last_name)),
+        (CustomerField::Phone, differs(&new.phone, &held.phone)),
+        (CustomerField::Address, differs(&new.address, &held.address)),
+    ])
+}

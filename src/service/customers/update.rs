@@ -1,0 +1,203 @@
+//! Changes to a customer.
+
+use entity::customer_event::EventType;
+use entity::value::{
+    Address, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName, PhoneNumber,
+    RequestId,
+};
+use entity::{customer, customer_operator};
+use sea_orm::ActiveValue::{self, Set};
+use sea_orm::sea_query::LockType;
+use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{CustomerView, Customers, Link, holds_any, of_operator, write};
+use crate::database::{Aborted, with_retry};
+use crate::error::{Error, ErrorCode, Violation};
+use crate::service::idempotency::Keyed;
+use crate::service::restrictions::{EMAIL, Findings, PHONE};
+use crate::service::{Actor, Origin, history};
+
+/// What a request says of an existing customer: each value is left as it is (`NotSet`), cleared (`Set(None)`) or set.
+/// A value that could not be read is left as it is, and its fault in `faults`.
+#[derive(Clone, Debug, Default)]
+pub struct CustomerChanges {
+    /// `None`: an id that no customer can have.
+    pub customer: Option<OwnCustomerRef>,
+    pub expected_version: Option<i32>,
+    pub email: ActiveValue<EmailAddress>,
+    pub phone: ActiveValue<Option<PhoneNumber>>,
+    pub first_name: ActiveValue<Option<PersonName>>,
+    pub last_name: ActiveValue<Option<PersonName>>,
+    pub address: ActiveValue<Option<Address>>,
+    pub idempotency_key: Option<IdempotencyKey>,
+    pub faults: Vec<Violation>,
+}
+
+/// How an operator names a customer of its own that it writes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnCustomerRef {
+    Id(CustomerId),
+    ExternalCustomerId(ExternalCustomerId),
+}
+
+#[derive(Clone, Debug)]
+pub struct Updated {
+    pub view: CustomerView,
+    pub warnings: Vec<Violation>,
+    /// Whether this was done before, by a request with the same idempotency key.
+    pub replayed: bool,
+}
+
+/// What is kept of an `updateCustomer` under its idempotency key.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    customer: uuid::Uuid,
+    warnings: Vec<ErrorCode>,
+}
+
+const CUSTOMER: &[&str] = &["input", "customer"];
+const EXPECTED_VERSION: &[&str] = &["input", "expectedVersion"];
+
+impl Customers {
+    /// Changes values of a customer of the caller's operator.
+    pub async fn update(&self, actor: &Actor, request: RequestId, changes: CustomerChanges) -> Result<Updated, Error> {
+        let origin = actor.origin(request)?;
+        let phone = changes.phone.try_as_ref().and_then(Option::as_ref);
+        // A request with faults is refused, and a refused request keeps no key.
+        let key = changes.idempotency_key.as_ref().filter(|_| changes.faults.is_empty());
+        let keyed = self.keyed(&origin, key, || changes.canonical_form());
+        self.with_judged_phone(phone, |is_judged| {
+            let (origin, keyed, changes) = (&origin, keyed.as_ref(), &changes);
+            with_retry("customer.update", move || self.try_update(origin, keyed, changes, is_judged))
+        })
+        .await
+    }
+
+    /// `None`: it would store a phone that is not judged.
+    async fn try_update(
+        &self,
+        origin: &Origin,
+        keyed: Option<&Keyed>,
+        changes: &CustomerChanges,
+        is_phone_judged: bool,
+    ) -> Result<Option<Updated>, Aborted> {
+        let transaction = self.database.begin_write().await?;
+        if let Some(keyed) = keyed
+            && let Some(Kept { customer, warnings }) = keyed.begin(&transaction).await?
+        {
+            let view = self.view_again(&transaction, origin, customer.into()).await?;
+            return Ok(Some(Updated { view, warnings: self.restrictions.again(&warnings), replayed: true }));
+        }
+        let held = match &changes.customer {
+            Some(customer) => lock_own(&transaction, origin.operator, customer).await?,
+            None => None,
+        };
+        let Some((link, held)) = held else {
+            let faults = match changes.faults.as_slice() {
+                [] => vec![Violation::new(ErrorCode::CustomerNotFound, CUSTOMER)],
+                faults => faults.to_vec(),
+            };
+            return Err(Error::Rejected(faults).into());
+        };
+
+        let mut row = held.clone().into_active_model();
+        change(&mut row.email, &changes.email);
+        change(&mut row.phone, &changes.phone);
+        change(&mut row.first_name, &changes.first_name);
+        change(&mut row.last_name, &changes.last_name);
+        change(&mut row.address, &changes.address);
+        let email = row.email.is_set().then(|| row.email.as_ref());
+        let phone = row.phone.is_set().then(|| row.phone.as_ref().as_ref()).flatten();
+
+        let Findings { refusals, warnings } = self.restrictions.judge(email, phone);
+        let faults = [changes.faults.as_slice(), &refusals].concat();
+        if !faults.is_empty() {
+            return Err(Error::Rejected(faults).into());
+        }
+
+        let mut faults = Vec::new();
+        if changes.expected_version.is_some_and(|version| version != held.version) {
+            faults.push(Violation::new(ErrorCode::VersionConflict, EXPECTED_VERSION));
+        }
+        if email.is_some() || phone.is_some() {
+            let others = customer::Entity::find()
+                .filter(holds_any(email, phone))
+                .filter(customer::Column::Id.ne(held.id))
+                .all(&transaction)
+                .await?;
+            if others.iter().any(|other| Some(&other.email) == email) {
+                faults.push(Violation::new(ErrorCode::EmailTaken, EMAIL));
+            }
+            if others.iter().any(|other| phone.is_some() && other.phone.as_ref() == phone) {
+                faults.push(Violation::new(ErrorCode::PhoneTaken, PHONE));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Error::Rejected(faults).into());
+        }
+        if phone.is_some() && !is_phone_judged {
+            return Ok(None);
+        }
+
+        let customer = write(&transaction, held.clone(), row).await?;
+        if customer.version != held.version {
+            history::record(&transaction, origin, EventType::Updated, Some(&held), &customer).await?;
+        }
+        if let Some(keyed) = keyed {
+            let warnings = warnings.iter().map(|warning| warning.code).collect();
+            keyed.end(&transaction, &Kept { customer: *customer.id.as_uuid(), warnings }).await?;
+        }
+        transaction.commit().await?;
+        Ok(Some(Updated { view: CustomerView { customer, link: Some(link) }, warnings, replayed: false }))
+    }
+}
+
+impl CustomerChanges {
+    /// The same for two requests exactly if they ask for the same: what is left out is not what is removed.
+    fn canonical_form(&self) -> String {
+        fn state<T>(data: &mut Map<String, Value>, name: &str, value: &ActiveValue<T>, json: impl Fn(&T) -> Value)
+        where
+            T: Into<sea_orm::Value>,
+        {
+            if let Set(value) = value {
+                data.insert(name.to_owned(), json(value));
+            }
+        }
+        let mut data = Map::new();
+        state(&mut data, "email", &self.email, |email| json!(email.as_str()));
+        state(&mut data, "phone", &self.phone, |phone| json!(phone.as_ref().map(PhoneNumber::as_str)));
+        state(&mut data, "firstName", &self.first_name, |name| json!(name.as_ref().map(PersonName::as_str)));
+        state(&mut data, "lastName", &self.last_name, |name| json!(name.as_ref().map(PersonName::as_str)));
+        state(&mut data, "address", &self.address, |address| json!(address));
+        let customer = self.customer.as_ref().map(|customer| match customer {
+            OwnCustomerRef::Id(id) => json!({ "id": id.to_string() }),
+            OwnCustomerRef::ExternalCustomerId(id) => json!({ "externalCustomerId": id.as_str() }),
+        });
+        let expected_version = self.expected_version;
+        json!({ "updateCustomer": { "customer": customer, "expectedVersion": expected_version, "data": data } })
+            .to_string()
+    }
+}
+
+/// Locks a customer of the operator.
+async fn lock_own(
+    transaction: &DatabaseTransaction,
+    operator: OperatorId,
+    customer: &OwnCustomerRef,
+) -> Result<Option<(Link, customer::Model)>, DbErr> {
+    let mut own = of_operator(operator).filter(match customer {
+        OwnCustomerRef::Id(id) => customer_operator::Column::CustomerId.eq(*id),
+        OwnCustomerRef::ExternalCustomerId(id) => customer_operator::Column::ExternalCustomerId.eq(id.clone()),
+    });
+    QuerySelect::query(&mut own).lock_with_tables(LockType::Update, [customer::Entity]);
+    Ok(own.one(transaction).await?.and_then(|(link, customer)| Some((link, customer?))))
+}
+
+/// Sets a column to the value that the request has for it, if that is another one.
+fn change<T: Clone + PartialEq + Into<sea_orm::Value>>(column: &mut ActiveValue<T>, given: &ActiveValue<T>) {
+    if let Set(value) = given {
+        column.set_ne(value.clone());
+    }
+}

@@ -1,0 +1,100 @@
+//! What happened to customers, kept in the transaction in which it happened.
+
+use std::collections::HashMap;
+
+use entity::customer;
+use entity::customer_event::{ActiveModel, Column, Entity, EventType, Model, Values};
+use entity::value::{CustomerEventId, CustomerId};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryTrait,
+    Set,
+};
+use serde_json::{Value, json};
+
+use super::page::{self, Page, PageRequest, Position, Positioned};
+use super::{Actor, Origin, now};
+use crate::database::Database;
+use crate::error::Error;
+
+#[derive(Clone)]
+pub struct History {
+    database: Database,
+}
+
+impl History {
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// Pages of the histories of customers, oldest first, each as far as the caller may see it: an operator sees what it
+    /// caused.
+    pub async fn pages(&self, actor: &Actor, lists: &[(CustomerId, PageRequest)]) -> Result<Vec<Page<Model>>, Error> {
+        let queries = lists.iter().map(|(customer, request)| {
+            let events = Entity::find()
+                .filter(Column::CustomerId.eq(*customer))
+                .apply_if(actor.operator(), |events, own| events.filter(Column::OperatorId.eq(own)));
+            (events.into_query(), *request)
+        });
+        let by_id = [Column::Id.into_expr()];
+        let pages =
+            page::pages(self.database.reads(), queries.collect(), &by_id, |row| Model::from_query_result(row, ""));
+        Ok(pages.await?)
+    }
+
+    /// The entry with this id, if the caller may see it.
+    pub async fn find(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<Model>, Error> {
+        let event =
+            Entity::find_by_id(id).apply_if(actor.operator(), |events, own| events.filter(Column::OperatorId.eq(own)));
+        Ok(event.one(self.database.reads()).await?)
+    }
+}
+
+impl Positioned for Model {
+    fn position(&self) -> Position {
+        Position { at: None, id: *self.id.as_uuid() }
+    }
+}
+
+/// Writes that a customer became what it is now; `before` is `None` for a new one.
+pub(super) async fn record(
+    transaction: &DatabaseTransaction,
+    origin: &Origin,
+    r#type: EventType,
+    before: Option<&customer::Model>,
+    after: &customer::Model,
+) -> Result<(), DbErr> {
+    let old: HashMap<_, _> = before.map(values).into_iter().flatten().collect();
+    let (mut was, mut is) = (Values::default(), Values::default());
+    for (name, value) in values(after) {
+        let previous = old.get(name).cloned().unwrap_or_default();
+        if value != previous {
+            was.0.insert(name.to_owned(), previous);
+            is.0.insert(name.to_owned(), value);
+        }
+    }
+    let row = ActiveModel {
+        id: Set(CustomerEventId::new()),
+        customer_id: Set(after.id),
+        operator_id: Set(origin.operator),
+        api_key_id: Set(origin.key),
+        request_id: Set(origin.request),
+        r#type: Set(r#type),
+        version: Set(after.version),
+        before: Set(was),
+        after: Set(is),
+        occurred_at: Set(now()),
+    };
+    row.insert(transaction).await?;
+    Ok(())
+}
+
+/// The values of a customer under their names in the schema.
+fn values(customer: &customer::Model) -> [(&'static str, Value); 5] {
+    [
+        ("email", json!(customer.email.as_str())),
+        ("firstName", json!(customer.first_name.as_ref().map(|name| name.as_str()))),
+        ("lastName", json!(customer.last_name.as_ref().map(|name| name.as_str()))),
+        ("phone", json!(customer.phone.as_ref().map(|phone| phone.as_str()))),
+        ("address", json!(customer.address)),
+    ]
+}
