@@ -5,6 +5,7 @@ mod cursor;
 mod customer;
 mod customer_input;
 mod errors;
+mod guard;
 mod history;
 mod loader;
 mod node;
@@ -17,7 +18,7 @@ pub use errors::{ErrorExtensions, Rendered, render};
 use std::time::Duration;
 
 use async_graphql::dataloader::DataLoader;
-use async_graphql::{Context, EmptySubscription, MergedObject, Request, Response, SDLExportOptions};
+use async_graphql::{Context, EmptySubscription, MergedObject, Request, Response, SDLExportOptions, ServerError};
 
 use entity::value::RequestId;
 
@@ -68,6 +69,11 @@ pub async fn execute(
     actor: Actor,
     services: &Services,
 ) -> Response {
+    let mut request = request;
+    match guard::parse(&request.query) {
+        Ok(document) => request.set_parsed_query(document),
+        Err(guard::Refusal { message, at }) => return Response::from_errors(vec![ServerError::new(message, at)]),
+    }
     let fetches = Fetches::default();
     let added = fetches.clone();
     let loader = DataLoader::new(Loader { actor, services: services.clone() }, move |fetch| added.add(fetch));

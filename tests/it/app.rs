@@ -90,6 +90,12 @@ pub struct Caller {
     pub key: String,
 }
 
+/// A client of the service. The process needs a provider of cryptography before it can have one, TLS or not.
+pub fn http_client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
 /// Runs a test on an app of its own, and then sees whether the rows that it left make sense.
 pub async fn run(backend: Backend, environment: Environment, test: impl AsyncFnOnce(&TestApp)) {
     let Some(app) = TestApp::start(backend, environment).await else { return };
@@ -160,7 +166,7 @@ impl TestApp {
         let server = tokio::spawn(async move {
             server.serve(async { drop(stopped.await) }).await.unwrap();
         });
-        let http = reqwest::Client::new();
+        let http = http_client();
         Some(Self { url, database, services, http, home, statements, stop, server })
     }
 

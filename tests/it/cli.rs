@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::app::{Backend, TestDatabase};
+use crate::app::{Backend, TestDatabase, http_client};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -73,7 +73,7 @@ impl Running {
 }
 
 async fn role(url: &str, key: &str) -> Value {
-    let request = reqwest::Client::new().post(format!("{url}/graphql")).bearer_auth(key);
+    let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
     let answer = request.json(&json!({ "query": "{ viewer { environment role } }" })).send().await.unwrap();
     answer.json().await.unwrap()
 }
@@ -100,7 +100,7 @@ async fn a_first_start_shows_a_key_and_a_line_that_works() {
     let (authorization, body) = (quoted[1].trim_start_matches("Authorization: "), quoted[5]);
 
     let (server, url) = Running::start(&mut vivamo(folder.path(), &["serve"]));
-    let request = reqwest::Client::new().post(format!("{url}/graphql")).header("authorization", authorization);
+    let request = http_client().post(format!("{url}/graphql")).header("authorization", authorization);
     let answer = request.header("content-type", "application/json").body(body.to_owned()).send().await.unwrap();
     let answer: Value = answer.json().await.unwrap();
     assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED");
@@ -195,7 +195,7 @@ async fn production_asks_for_more() {
         let (server, url) = Running::start(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", SECRET));
         assert_eq!(role(&url, key).await["data"]["viewer"], json!({ "environment": "PRODUCTION", "role": "OPERATOR" }));
         assert_eq!(role(&url, SECRET).await["data"]["viewer"]["role"], "PLATFORM");
-        let graphiql = reqwest::get(format!("{url}/graphiql")).await.unwrap();
+        let graphiql = http_client().get(format!("{url}/graphiql")).send().await.unwrap();
         assert_eq!(graphiql.status(), 404);
         // No demo operator, no key on standard output.
         assert_eq!(server.stop(), "");
@@ -219,7 +219,7 @@ async fn lists_of_domains_add_to_the_one_that_is_built_in() {
         let query = format!(
             "{{ validateCustomer(input: {{ externalCustomerId: \"1\", data: {{ email: \"a@{domain}\" }} }}) {{ warnings {{ code }} }} }}"
         );
-        let request = reqwest::Client::new().post(format!("{url}/graphql")).bearer_auth(key.as_str().unwrap());
+        let request = http_client().post(format!("{url}/graphql")).bearer_auth(key.as_str().unwrap());
         let answer: Value = request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap();
         assert_eq!(answer["data"]["validateCustomer"]["warnings"].as_array().unwrap().len(), codes, "{domain}");
     }

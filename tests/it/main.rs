@@ -13,6 +13,7 @@ mod errors;
 mod floors;
 mod guide;
 mod history;
+mod hostile;
 mod http;
 mod idempotency;
 mod keys;
