@@ -233,12 +233,13 @@ impl TestApp {
         self.database.reads().get_database_backend() == DbBackend::Postgres
     }
 
-    /// Until a transaction waits for one that this test holds. On SQLite a transaction that cannot have its turn yet
+    /// Until transactions wait for one that this test holds. On SQLite a transaction that cannot have its turn yet
     /// has not looked at anything, so there is nothing to wait for.
-    pub async fn until_somebody_waits_for_a_lock(&self) {
+    pub async fn until_so_many_wait_for_a_lock(&self, transactions: usize) {
         let waiting = "SELECT COUNT(*) AS n FROM pg_stat_activity \
                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        while self.is_postgres() && self.number(waiting).await == 0 {
+        let transactions = i64::try_from(transactions).unwrap();
+        while self.is_postgres() && self.number(waiting).await < transactions {
             tokio::task::yield_now().await;
         }
     }

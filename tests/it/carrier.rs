@@ -432,7 +432,7 @@ async fn a_lost_race_stores_no_unjudged_number() {
         let data = json!({ "email": "new@example.com", "phone": "+14155550002" });
         let create = app.create(&own, "1", data);
         let let_go = async {
-            app.until_somebody_waits_for_a_lock().await;
+            app.until_so_many_wait_for_a_lock(1).await;
             holder.commit().await.unwrap();
         };
         let (answer, ()) = tokio::join!(create, let_go);

@@ -16,6 +16,7 @@ mod history;
 mod hostile;
 mod http;
 mod idempotency;
+mod interleavings;
 mod keys;
 mod pages;
 mod races;
