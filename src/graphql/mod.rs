@@ -11,6 +11,7 @@ mod loader;
 mod node;
 mod operator;
 mod pagination;
+mod variables;
 mod viewer;
 
 pub use errors::{ErrorExtensions, Rendered, render};
@@ -70,7 +71,11 @@ pub async fn execute(
     services: &Services,
 ) -> Response {
     let mut request = request;
-    match guard::parse(&request.query) {
+    let parsed = guard::parse(&request.query).and_then(|mut document| {
+        variables::settle(&mut document, request.operation_name.as_deref(), &request.variables)?;
+        Ok(document)
+    });
+    match parsed {
         Ok(document) => request.set_parsed_query(document),
         Err(guard::Refusal { message, at }) => return Response::from_errors(vec![ServerError::new(message, at)]),
     }

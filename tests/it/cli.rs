@@ -1,24 +1,14 @@
 //! The binary, as people start it.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::app::{Backend, TestDatabase, http_client};
+use crate::process::{Running, vivamo};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-
-fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vivamo"));
-    command.current_dir(folder).args(arguments);
-    for setting in ["DATABASE_URL", "VIVAMO_ENVIRONMENT", "VIVAMO_LISTEN", "VIVAMO_PLATFORM_KEY", "VIVAMO_KEY_SECRET"] {
-        command.env_remove(setting);
-    }
-    command
-}
 
 fn printed(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -33,43 +23,6 @@ fn refused(command: &mut Command) -> String {
 
 fn json_of(command: &mut Command) -> Value {
     serde_json::from_str(&printed(&command.output().unwrap())).unwrap()
-}
-
-/// A server that runs, until it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    /// Starts a server on a free port, and reads what it logs until it listens.
-    fn start(command: &mut Command) -> (Self, String) {
-        let child = command.env("VIVAMO_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut running = Self(child.unwrap());
-        let mut logs = BufReader::new(running.0.stderr.take().unwrap());
-        let mut log = String::new();
-        while !log.contains("listening on") {
-            assert_ne!(logs.read_line(&mut log).unwrap(), 0, "the server ended: {log}");
-        }
-        let address = log.split("http://").nth(1).unwrap();
-        let address: String =
-            address.chars().take_while(|char| char.is_ascii_digit() || ".:".contains(*char)).collect();
-        // The rest goes on being read, so that the server does not block on a full pipe.
-        std::thread::spawn(move || std::io::copy(&mut logs, &mut std::io::sink()));
-        (running, format!("http://{address}"))
-    }
-
-    /// Asks the server to stop, and waits for it; what it printed.
-    fn stop(mut self) -> String {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        assert!(self.0.wait().unwrap().success());
-        std::io::read_to_string(self.0.stdout.take().unwrap()).unwrap()
-    }
 }
 
 async fn role(url: &str, key: &str) -> Value {
@@ -90,11 +43,10 @@ fn schema_needs_no_database() {
 async fn a_first_start_shows_a_key_and_a_line_that_works() {
     let folder = TempDir::new().unwrap();
     let (server, _) = Running::start(&mut vivamo(folder.path(), &[]));
-    let pid = server.0.id();
     // The line is printed before the server says that it listens; it is read when the server has stopped, so the
     // same database is served once more for it.
     let printed = server.stop();
-    assert!(pid > 0 && folder.path().join("vivamo.db").exists());
+    assert!(folder.path().join("vivamo.db").exists());
     let line = printed.lines().map(str::trim).find(|line| line.starts_with("curl ")).unwrap();
     let quoted: Vec<&str> = line.split('\'').collect();
     let (authorization, body) = (quoted[1].trim_start_matches("Authorization: "), quoted[5]);

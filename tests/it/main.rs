@@ -1,9 +1,11 @@
 //! The promises of the service, each through real HTTP and on both databases.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+#![allow(dead_code, reason = "what the long tests share with these")]
 
 mod app;
 mod postgres;
+mod process;
 
 mod carrier;
 mod cli;

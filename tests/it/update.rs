@@ -36,6 +36,48 @@ on_both_databases! {
         assert_eq!(refused.refusals("updateCustomer"), faults([("INVALID_EMAIL", "input.data.email")]));
     }
 
+    // As most clients write a form: every variable is declared, and those that did not change are not sent.
+    async fn a_variable_that_is_not_sent_is_left_out_and_one_that_is_null_removes(app) {
+        let operator = app.operator("A").await;
+        let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
+        let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "lastName": "Lovelace", "address": address });
+        let created = app.created(&operator, "user-1", data).await["customer"].clone();
+        let update = "mutation ($id: String!, $email: String, $phone: String, $first: String, $last: String, $address: AddressInput, \
+                      $line2: String, $version: Int, $key: String) { updateCustomer(input: { customer: { externalCustomerId: $id }, \
+                      data: { email: $email, phone: $phone, firstName: $first, lastName: $last, address: $address }, \
+                      expectedVersion: $version, idempotencyKey: $key }) { customer { email phone firstName lastName version \
+                      address { line1 line2 } } } }"
+            .replace("$line2: String, ", "");
+        let updated = app.graphql(&operator, &update, json!({ "id": "user-1", "first": "Ada" })).await;
+        let updated = updated.payload("updateCustomer")["customer"].clone();
+        assert_eq!(updated["firstName"], "Ada");
+        for kept in ["email", "phone", "lastName"] {
+            assert_eq!(updated[kept], created[kept], "{kept}");
+        }
+        assert_eq!(updated["address"]["line1"], "1 Main St");
+        let removed = app.graphql(&operator, &update, json!({ "id": "user-1", "phone": null, "address": null })).await;
+        let removed = removed.payload("updateCustomer")["customer"].clone();
+        assert_eq!((&removed["phone"], &removed["address"], &removed["firstName"]), (&json!(null), &json!(null), &json!("Ada")));
+        // Inside an object of the document, in a fragment, and with a default.
+        let nested = "mutation ($line2: String, $last: String = \"King\") { ...f } fragment f on Mutation { updateCustomer(input: { \
+                      customer: { externalCustomerId: \"user-1\" }, data: { lastName: $last, address: { line1: \"2 Side St\", \
+                      line2: $line2, city: \"Springfield\", country: \"US\" } } }) { customer { lastName address { line1 line2 } } } }";
+        let nested = app.graphql(&operator, nested, json!({})).await.payload("updateCustomer")["customer"].clone();
+        assert_eq!(nested, json!({ "lastName": "King", "address": { "line1": "2 Side St", "line2": null } }));
+    }
+
+    async fn a_required_variable_that_is_missing_is_found_before_anything_is_done(app) {
+        let operator = app.operator("A").await;
+        let create = "mutation ($second: CreateCustomerInput!) { \
+                      a: createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } \
+                      b: createCustomer(input: $second) { outcome } }";
+        for variables in [json!({}), json!({ "second": null })] {
+            let answer = app.graphql(&operator, create, variables).await;
+            assert_eq!((answer.codes(), answer.body.get("data")), (vec!["BAD_REQUEST".to_owned()], None));
+        }
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
+    }
+
     async fn an_address_is_replaced_as_a_whole(app) {
         let operator = app.operator("A").await;
         let address = json!({ "line1": "1 Main St", "line2": "Apt 4", "city": "Springfield", "country": "US" });

@@ -1,0 +1,58 @@
+//! The binary as a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// The binary with these arguments and no settings but the defaults.
+pub fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vivamo"));
+    command.current_dir(folder).args(arguments);
+    for setting in ["DATABASE_URL", "VIVAMO_ENVIRONMENT", "VIVAMO_LISTEN", "VIVAMO_PLATFORM_KEY", "VIVAMO_KEY_SECRET"] {
+        command.env_remove(setting);
+    }
+    command
+}
+
+/// A server that runs, until it is dropped.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// Starts a server on a free port, and reads what it logs until it listens.
+    pub fn start(command: &mut Command) -> (Self, String) {
+        let child = command.env("VIVAMO_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut running = Self(child.unwrap());
+        let mut logs = BufReader::new(running.0.stderr.take().unwrap());
+        let mut log = String::new();
+        while !log.contains("listening on") {
+            assert_ne!(logs.read_line(&mut log).unwrap(), 0, "the server ended: {log}");
+        }
+        let address = log.split("http://").nth(1).unwrap();
+        let address: String =
+            address.chars().take_while(|char| char.is_ascii_digit() || ".:".contains(*char)).collect();
+        // The rest goes on being read, so that the server does not block on a full pipe.
+        std::thread::spawn(move || std::io::copy(&mut logs, &mut std::io::sink()));
+        (running, format!("http://{address}"))
+    }
+
+    /// Ends the server as a loss of power would.
+    pub fn kill_now(&self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    }
+
+    /// Asks the server to stop, and waits for it; what it printed.
+    pub fn stop(mut self) -> String {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.0.wait().unwrap().success());
+        std::io::read_to_string(self.0.stdout.take().unwrap()).unwrap()
+    }
+}

@@ -1,0 +1,15 @@
+//! The tests that take minutes: `cargo test --locked --test long`.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+#![allow(dead_code, reason = "what the other tests share with these")]
+
+#[path = "../it/app.rs"]
+mod app;
+#[path = "../it/postgres.rs"]
+mod postgres;
+#[path = "../it/process.rs"]
+mod process;
+
+mod kill;
+mod model;
+mod servers;
