@@ -124,16 +124,18 @@ impl Cli {
             Some(Command::Migrate) => migrate(&settings).await,
             Some(Command::Schema) => Ok(()),
             Some(Command::Operator(command)) => {
-                command.run(&Services::new(&open(&settings).await?, setup(&settings))).await
+                command.run(&Services::new(&open(&settings, false).await?, setup(&settings))).await
             }
-            Some(Command::Key(command)) => command.run(&Services::new(&open(&settings).await?, setup(&settings))).await,
+            Some(Command::Key(command)) => {
+                command.run(&Services::new(&open(&settings, false).await?, setup(&settings))).await
+            }
         }
     }
 }
 
 async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), String> {
     telemetry::start(settings.environment());
-    let database = open(settings).await?;
+    let database = open(settings, false).await?;
     let services = Services::new(&database, full_setup(settings, serve)?);
     let schema = graphql::schema(services.clone(), KeyedHash::new(settings.key_secret()));
     let is_sandbox = settings.environment() == Environment::Sandbox;
@@ -177,8 +179,11 @@ async fn welcome(services: &Services, url: &str) -> Result<(), String> {
             "This is a new database. The operator Demo was made for you to try it with; its key is shown this once:\n\n    \
              {key}\n\nCreate a first customer:\n\n    \
              curl {url}/graphql -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
-             -d '{{\"query\":\"{query}\"}}'\n\nExplore the schema at {url}/graphiql\n\n"
+             -d '{{\"query\":\"{query}\"}}'\n\n"
         ));
+        if cfg!(graphiql) {
+            print(&format!("Explore the schema at {url}/graphiql\n\n"));
+        }
     }
     Ok(())
 }
@@ -199,33 +204,52 @@ async fn stop() {
 }
 
 async fn migrate(settings: &Settings) -> Result<(), String> {
-    database::migrate(&settings.database_url).await.map_err(|error| unreachable_database(settings, &error))?;
-    open(settings).await?;
+    open(settings, true).await?;
     print("The database is up to date.\n");
     Ok(())
 }
 
-/// The database of these settings, ready for use: up to date, and of this environment.
-async fn open(settings: &Settings) -> Result<Database, String> {
+/// The database of these settings, ready for use: of this environment and up to date. In production it is brought up to
+/// date only where that is asked for.
+async fn open(settings: &Settings, migrates: bool) -> Result<Database, String> {
     let environment = settings.environment();
-    if environment == Environment::Sandbox {
-        database::migrate(&settings.database_url).await.map_err(|error| unreachable_database(settings, &error))?;
+    let migrates = migrates || environment == Environment::Sandbox;
+    if let Some(file) = database::sqlite_file(&settings.database_url)
+        && !migrates
+        && !file.exists()
+    {
+        return Err(format!("There is no database {}. Make one with `vivamo migrate`.", file.display()));
     }
-    let database = Database::connect(&settings.database_url, None)
-        .await
-        .map_err(|error| unreachable_database(settings, &error))?;
-    let pending = database.pending_migrations().await.map_err(|error| describe(&error))?;
-    if pending > 0 {
+    let unreachable = |error: DbErr| unreachable_database(settings, &error);
+    let database = Database::connect(&settings.database_url, None).await.map_err(unreachable)?;
+    let pending = database.pending_migrations().await.map_err(unreachable)?;
+    // Before anything is changed: a database of another environment is not ours to touch.
+    if pending < database::migrations() {
+        check_owner(deployment::owner(&database).await.map_err(words)?.unwrap_or(environment), environment)?;
+    }
+    if pending > 0 && migrates {
+        database::migrate(&settings.database_url).await.map_err(unreachable)?;
+    } else if pending > 0 {
         return Err(format!("The database lacks {pending} migration(s). Run `vivamo migrate` with the same settings."));
     }
-    let owner = deployment::claim(&database, environment).await.map_err(words)?;
-    if owner != environment {
-        return Err(format!(
-            "This database belongs to {owner:?}, and VIVAMO_ENVIRONMENT says {environment:?}. Set it to the database's \
-             environment, or DATABASE_URL to another database."
-        ));
-    }
+    check_owner(deployment::claim(&database, environment).await.map_err(words)?, environment)?;
     Ok(database)
+}
+
+fn check_owner(owner: Environment, environment: Environment) -> Result<(), String> {
+    let name = |environment| match environment {
+        Environment::Sandbox => "sandbox",
+        Environment::Production => "production",
+    };
+    if owner == environment {
+        return Ok(());
+    }
+    Err(format!(
+        "This database belongs to {}, and the settings say {}. Set VIVAMO_ENVIRONMENT to the database's environment, or \
+         DATABASE_URL to another database.",
+        name(owner),
+        name(environment)
+    ))
 }
 
 /// What managing operators and keys takes.
@@ -350,6 +374,12 @@ fn key_row(key: &api_key::Model) -> Row {
     ]
 }
 
+/// `createdAt` is `CREATED AT` above a column.
+fn title(name: &str) -> String {
+    let spaced = name.chars().flat_map(|char| char.is_uppercase().then_some(' ').into_iter().chain([char]));
+    spaced.collect::<String>().to_uppercase()
+}
+
 fn print_key(output: Output, id: &str, name: &str, key: &NewApiKey) {
     let secret = key.secret.expose_secret();
     if output.json {
@@ -368,7 +398,7 @@ fn print_rows(output: Output, rows: Vec<Row>) {
         print(&format!("{}\n", json!(rows)));
         return;
     }
-    let titles: Vec<String> = rows.first().into_iter().flatten().map(|(name, _)| name.to_uppercase()).collect();
+    let titles: Vec<String> = rows.first().into_iter().flatten().map(|(name, _)| title(name)).collect();
     let cells = rows.into_iter().map(|row| row.into_iter().map(|(_, value)| value.unwrap_or_default()).collect());
     let lines: Vec<Vec<String>> = std::iter::once(titles).chain(cells).collect();
     for line in &lines {

@@ -16,16 +16,17 @@ pub struct Settings {
     #[arg(long, env = "DATABASE_URL", default_value = "sqlite://vivamo.db", hide_env_values = true, global = true)]
     pub database_url: String,
 
-    /// Whether this is the real thing: in sandbox, what production refuses in emails and phones is a warning
+    /// `sandbox` for trying out, `production` for real customers: what production refuses in emails and phones, sandbox
+    /// warns of
     #[arg(long, env = "VIVAMO_ENVIRONMENT", default_value = "sandbox", global = true)]
     pub environment: EnvironmentName,
 
-    /// The platform's own key, which reads everything: at least 32 characters in production. Without it nobody does
+    /// The platform's own key, which reads everything: at least 32 characters in production. Unset, no key does
     #[arg(long, env = "VIVAMO_PLATFORM_KEY", hide_env_values = true, global = true)]
     pub platform_key: Option<SecretString>,
 
-    /// The secret under which keys are hashed: at least 32 bytes, required in production, fixed in sandbox.
-    /// Another secret invalidates all keys
+    /// The secret under which keys are hashed and cursors signed: at least 32 bytes, required in production, fixed in
+    /// sandbox. Another secret invalidates all keys and cursors
     #[arg(long, env = "VIVAMO_KEY_SECRET", hide_env_values = true, global = true)]
     pub key_secret: Option<SecretString>,
 }
@@ -33,7 +34,7 @@ pub struct Settings {
 /// What `serve` needs besides.
 #[derive(Args, Clone, Debug)]
 pub struct ServeSettings {
-    /// The address to listen on; port 0 takes any free one
+    /// The IP address and port to listen on, such as 127.0.0.1:8000; port 0 takes any free one
     #[arg(long, env = "VIVAMO_LISTEN", default_value = "127.0.0.1:8000", global = true)]
     pub listen: SocketAddr,
 

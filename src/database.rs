@@ -81,6 +81,11 @@ impl Database {
     }
 }
 
+/// How many migrations there are.
+pub fn migrations() -> usize {
+    Migrator::migrations().len()
+}
+
 /// Applies the migrations that the database at `url` lacks. Processes that start at once take turns.
 pub async fn migrate(url: &str) -> Result<(), DbErr> {
     let options = if url.starts_with("sqlite:") { sqlite(url, 1, false) } else { postgres(url, 1) };

@@ -36,7 +36,7 @@ pub enum ErrorCode {
     #[error("Disposable email addresses are not accepted. Please use a permanent email address.")]
     DisposableEmail,
     /// Production only, a warning in sandbox: the email address has a `+` before the `@`.
-    #[error("Email addresses with a plus suffix are not supported. Please use the address without the + part.")]
+    #[error("Email addresses with a plus suffix are not supported. Please use an address without a +.")]
     PlusSuffixEmail,
     /// Production only, a warning in sandbox: the phone number is not a valid number of a mobile line.
     #[error("Sorry, this phone number cannot be used. Please use a valid mobile number.")]
@@ -142,7 +142,15 @@ impl Violation {
     pub fn message(&self) -> String {
         match &self.detail {
             None => self.code.to_string(),
-            Some(Detail::Reason(reason)) => format!("{}: {reason}.", self.code.to_string().trim_end_matches('.')),
+            Some(Detail::Reason(reason)) => {
+                let code = self.code.to_string();
+                // An address has parts, and people see the message before the path.
+                let part = match (self.code, self.input_path.last()) {
+                    (ErrorCode::InvalidAddress, Some(part)) => format!("{part}: "),
+                    _ => String::new(),
+                };
+                format!("{}: {part}{reason}.", code.trim_end_matches('.'))
+            }
             Some(Detail::Note(note)) => format!("{} {note}", self.code),
         }
     }
@@ -225,7 +233,7 @@ fn is_outage(error: &DbErr) -> bool {
         // Connection lost, resources exhausted, shutting down or starting up, statement timeout; a serialization
         // failure or deadlock that outlasted the retries; and a standby, which takes no writes.
         Some(Verdict::Postgres { state, .. }) => {
-            ["08", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class)) || state == "25006"
+            ["08", "3D", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class)) || state == "25006"
         }
         Some(Verdict::Sqlite { primary, .. }) => BUSY_LOCKED_IOERR_FULL_CANTOPEN.contains(&primary),
         None => {

@@ -9,6 +9,11 @@ use tracing_subscriber::filter::LevelFilter;
 /// Starts the logs; `RUST_LOG` sets what they tell, by default `info`.
 pub fn start(environment: Environment) {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    // PostgreSQL's notices that a table is there already.
+    let filter = match "sqlx=warn".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -401,7 +401,8 @@ impl CustomerQuery {
     }
 
     /// A dry run of `createCustomer`: writes nothing, and asks no carrier whether the phone is a mobile line. For forms
-    /// that want to say what is wrong before they are sent.
+    /// that want to say what is wrong before they are sent. The platform has no customers of its own, and creates none:
+    /// for its key this tells of the values alone.
     async fn validate_customer(
         &self,
         context: &Context<'_>,

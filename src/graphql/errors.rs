@@ -14,13 +14,13 @@ pub struct ErrorExtensions {
     /// What went wrong.
     #[serde(serialize_with = "name")]
     pub code: ErrorCode,
-    /// Where in the field's arguments the fault lies, such as `["input", "data", "email"]`. Null where no one argument
-    /// is at fault.
+    /// Where in the field's arguments the fault lies, such as `["input", "data", "email"]`. Left out where no one
+    /// argument is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_path: Option<Vec<String>>,
     /// Whether the same request may succeed when it is sent again.
     pub retryable: bool,
-    /// How long to wait before that, in milliseconds, where it is known.
+    /// How long to wait before that, in milliseconds. Left out where it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<i32>,
     /// The id of the request, such as `req_01h455vb4pex5vsknk084sn02q`. Name it when you report a problem.

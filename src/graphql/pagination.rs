@@ -35,7 +35,10 @@ impl PageArguments {
             let cursor = cursor.as_ref()?;
             let position = cursors.decode(cursor);
             if position.is_none() {
-                fault(argument, "Use a cursor of this very list: with the same key, the same filter and unchanged.");
+                fault(
+                    argument,
+                    "Use a cursor of this very list: of the same operator and the same filter, and unchanged.",
+                );
             }
             position
         };

@@ -2,7 +2,7 @@
 //! the request itself.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_graphql::{Response as Answer, Variables};
 use async_graphql_axum::GraphQLResponse;
@@ -14,6 +14,7 @@ use entity::value::RequestId;
 use futures_util::FutureExt;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::State;
 use crate::error::{Error, ErrorCode, Violation};
@@ -22,6 +23,10 @@ use crate::service::Actor;
 
 /// Longer bodies are refused unread. The longest useful request is far shorter.
 const MOST_BODY_BYTES: usize = 64 * 1024;
+
+/// How long a request may take to arrive, and then to be answered. Statements are given up before that; this is for a
+/// database that has gone silent.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -115,7 +120,10 @@ async fn answer(
             "Send the request as JSON, with the header Content-Type: application/json.",
         ));
     }
-    let body = axum::body::to_bytes(body, MOST_BODY_BYTES).await.map_err(|_| {
+    let body = timeout(PATIENCE, axum::body::to_bytes(body, MOST_BODY_BYTES))
+        .await
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))?;
+    let body = body.map_err(|_| {
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB, or was cut off.")
     })?;
     let parameters: Parameters = serde_json::from_slice(&body).map_err(|_| {
@@ -132,7 +140,10 @@ async fn answer(
         request = request.variables(Variables::from_json(variables.into()));
     }
     let execution = graphql::execute(&state.schema, request, request_id, actor, &state.services);
-    let executed = AssertUnwindSafe(execution).catch_unwind().await;
+    let executed = timeout(PATIENCE, AssertUnwindSafe(execution).catch_unwind()).await.map_err(|_| {
+        tracing::error!(%request_id, "request took too long");
+        unavailable()
+    })?;
     let executed = executed.map_err(|_| Refusal {
         code: ErrorCode::Internal,
         ..Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal.to_string())
@@ -153,7 +164,9 @@ async fn authenticate(state: &State, headers: &HeaderMap, request_id: RequestId)
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim())
         .ok_or_else(unauthenticated)?;
-    state.services.api_keys.authenticate(key).await.map_err(|error| match error {
+    let authenticated =
+        timeout(PATIENCE, state.services.api_keys.authenticate(key)).await.map_err(|_| unavailable())?;
+    authenticated.map_err(|error| match error {
         Error::Rejected(_) => unauthenticated(),
         Error::Failed { code, cause } => {
             tracing::error!(%request_id, code = code.name(), cause, "authentication failed");
@@ -226,6 +239,11 @@ fn refuse(refusal: Refusal, request_id: RequestId) -> Response {
         response.headers_mut().insert(name, value);
     }
     response
+}
+
+fn unavailable() -> Refusal {
+    let code = ErrorCode::Unavailable;
+    Refusal { code, ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code.to_string()) }
 }
 
 impl Refusal {

@@ -6,16 +6,21 @@ mod health;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderValue, header};
 use axum::routing::{any, get};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::database::Database;
 use crate::graphql::Schema;
 use crate::service::Services;
+
+/// How long a server that stops waits for the requests that it has taken; a client that stalls is not waited for.
+const DRAIN: Duration = Duration::from_secs(15);
 
 /// A server that is bound to its address and not serving yet.
 pub struct Server {
@@ -63,6 +68,21 @@ impl Server {
 
     /// Serves until `stop` is done, then answers what it has taken and ends.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
-        axum::serve(self.listener, self.router).with_graceful_shutdown(stop).await
+        let (stopping, stopped) = oneshot::channel::<()>();
+        let stop = async {
+            stop.await;
+            drop(stopping);
+        };
+        let given_up = async {
+            let _ = stopped.await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            served = axum::serve(self.listener, self.router).with_graceful_shutdown(stop) => served,
+            () = given_up => {
+                tracing::warn!("stopped without some clients, who did not finish their requests");
+                Ok(())
+            }
+        }
     }
 }

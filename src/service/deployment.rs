@@ -6,10 +6,15 @@ use sea_orm::{ActiveModelTrait, EntityTrait, Set};
 use crate::database::{Aborted, Database, with_retry};
 use crate::error::Error;
 
+/// The environment that a database belongs to, if any claimed it.
+pub async fn owner(database: &Database) -> Result<Option<Environment>, Error> {
+    Ok(Entity::find_by_id(ONLY).one(database.reads()).await?.map(|row| row.environment))
+}
+
 /// Gives a database that belongs to no environment yet to this one, and answers which one it belongs to.
 pub async fn claim(database: &Database, environment: Environment) -> Result<Environment, Error> {
-    if let Some(row) = Entity::find_by_id(ONLY).one(database.reads()).await? {
-        return Ok(row.environment);
+    if let Some(owner) = owner(database).await? {
+        return Ok(owner);
     }
     with_retry("deployment.claim", || try_claim(database, environment)).await
 }

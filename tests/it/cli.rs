@@ -55,6 +55,9 @@ async fn a_first_start_shows_a_key_and_a_line_that_works() {
     let request = http_client().post(format!("{url}/graphql")).header("authorization", authorization);
     let answer = request.header("content-type", "application/json").body(body.to_owned()).send().await.unwrap();
     let answer: Value = answer.json().await.unwrap();
+    let graphiql = http_client().get(format!("{url}/graphiql")).send().await.unwrap();
+    assert_eq!(graphiql.status(), 200);
+    assert!(graphiql.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
     assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED");
     assert_eq!(answer["data"]["createCustomer"]["customer"]["email"], "ada@example.com");
     // The key is shown once.
@@ -137,7 +140,8 @@ async fn production_asks_for_more() {
             assert!(refused(&mut command).contains(words));
         }
         assert!(refused(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", "short")).contains("at least 32 characters"));
-        assert!(refused(&mut run(&["serve"])).contains("Run `vivamo migrate`"));
+        let words = refused(&mut run(&["serve"]));
+        assert!(words.contains("`vivamo migrate`"), "{words}");
         printed(&run(&["migrate"]).output().unwrap());
         printed(&run(&["migrate"]).output().unwrap());
 
@@ -151,9 +155,14 @@ async fn production_asks_for_more() {
         assert_eq!(graphiql.status(), 404);
         // No demo operator, no key on standard output.
         assert_eq!(server.stop(), "");
-        // The database remembers.
-        let mut sandbox = run(&["serve"]);
-        assert!(refused(sandbox.env("VIVAMO_ENVIRONMENT", "sandbox")).contains("belongs to Production"));
+        // The database remembers, and one that refuses is not changed.
+        let forget = "DELETE FROM seaql_migrations WHERE version LIKE '%history'; DROP TABLE idempotency_key; DROP TABLE customer_event";
+        crate::postgres::execute(&database.url, forget).await.unwrap();
+        for command in [&["serve"][..], &["migrate"], &["operator", "list"]] {
+            let words = refused(run(command).env("VIVAMO_ENVIRONMENT", "sandbox"));
+            assert!(words.contains("belongs to production"), "{words}");
+        }
+        assert!(refused(&mut run(&["serve"])).contains("lacks 1 migration"));
         database.remove().await;
     }
 }

@@ -1,7 +1,8 @@
 //! The tests that take minutes: `cargo test --locked --test long`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
-#![allow(dead_code, reason = "what the other tests share with these")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "what the other tests share with these")]
+#![allow(clippy::print_stdout, reason = "what was done is told, and how to do it again")]
 
 #[path = "../it/app.rs"]
 mod app;

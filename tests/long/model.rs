@@ -3,10 +3,11 @@
 //! History gives the order in which the database took the changes. Played to the model in that order, each request must
 //! come out as its client was told, and the model must end where the database did.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use entity::value::CustomerId;
 use entity::{customer, customer_event, customer_operator};
 use futures::future::join_all;
 use rand::rngs::StdRng;
@@ -20,6 +21,8 @@ use crate::servers::{Servers, codes};
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
 const OPERATORS: usize = 5;
+/// Few enough that they meet.
+const PEOPLE: usize = 400;
 const FIELDS: [&str; 4] = ["email", "phone", "firstName", "lastName"];
 
 const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed outcome matchedBy \
@@ -37,9 +40,8 @@ struct Request {
 
 fn random_values(random: &mut StdRng, is_create: bool) -> Value {
     let mut values = Map::new();
-    // Few people, so that they meet.
-    let email = |random: &mut StdRng| json!(format!("person{}@example.com", random.random_range(0..60)));
-    let phone = |random: &mut StdRng| json!(format!("+1415555{:04}", random.random_range(0..60)));
+    let email = |random: &mut StdRng| json!(format!("person{}@example.com", random.random_range(0..PEOPLE)));
+    let phone = |random: &mut StdRng| json!(format!("+1415555{:04}", random.random_range(0..PEOPLE)));
     let name = |random: &mut StdRng| json!(["Ada", "Grace", "Alan", "Edsger"][random.random_range(0..4)]);
     if is_create || random.random_bool(0.3) {
         values.insert("email".into(), email(random));
@@ -56,7 +58,7 @@ fn random_values(random: &mut StdRng, is_create: bool) -> Value {
 
 fn random_request(random: &mut StdRng) -> Request {
     let operator = random.random_range(0..OPERATORS);
-    let id = format!("id-{}", random.random_range(0..200));
+    let id = format!("id-{}", random.random_range(0..2 * PEOPLE));
     let is_create = random.random_bool(0.5);
     let data = random_values(random, is_create);
     let mut input = if is_create {
@@ -71,7 +73,7 @@ fn random_request(random: &mut StdRng) -> Request {
 }
 
 /// The rules, on what a database would hold.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Model {
     /// By the customer's id: its values and its version.
     customers: BTreeMap<String, (Map<String, Value>, i64)>,
@@ -177,6 +179,16 @@ impl Model {
         Ok(json!({ "customer": self.see(&customer) }))
     }
 
+    /// Whether the change is what the rules make of it.
+    fn takes(&mut self, change: &Change<'_>) -> bool {
+        let Change { request, told, customer } = *change;
+        let done = if request.is_create { self.create(request, &customer.to_string()) } else { self.update(request) };
+        done.is_ok_and(|mut expected| {
+            expected["replayed"] = json!(false);
+            *told == expected
+        })
+    }
+
     fn see(&self, customer: &str) -> Value {
         let (values, version) = &self.customers[customer];
         let mut seen = values.clone();
@@ -248,6 +260,45 @@ fn assert_sent_once(sent: &[(String, Value)]) {
     assert!(done <= 1 && (done == 1 || refused == sent.len()), "{sent:?}");
 }
 
+/// A change that the database took, and what its client was told.
+#[derive(Clone, Copy)]
+struct Change<'a> {
+    request: &'a Request,
+    told: &'a Value,
+    customer: CustomerId,
+}
+
+/// Plays the changes to a model in an order that explains them all. That is nearly the order of their entries; but who
+/// looked before another wrote, and wrote nothing that the other looked at, may have its entry after the other's.
+fn play(changes: &[Change<'_>]) -> Model {
+    let (mut model, mut moved) = (Model::default(), 0);
+    // The last changes, each with the model before it.
+    let mut last: VecDeque<(Model, Change<'_>)> = VecDeque::new();
+    for change in changes {
+        let place = (0..=last.len()).find_map(|back| {
+            let mut tried = if back == 0 { model.clone() } else { last[last.len() - back].0.clone() };
+            let mut order = vec![*change];
+            order.extend(last.iter().skip(last.len() - back).map(|(_, change)| *change));
+            let mut before = Vec::new();
+            let explains = order.iter().all(|change| {
+                before.push((tried.clone(), *change));
+                tried.takes(change)
+            });
+            explains.then_some((back, tried, before))
+        });
+        let Some((back, after, before)) = place else {
+            panic!("no order explains {:?}, whose client was told {}", change.request, change.told)
+        };
+        moved += usize::from(back > 0);
+        last.truncate(last.len() - back);
+        last.extend(before);
+        last.drain(..last.len().saturating_sub(WORKERS));
+        model = after;
+    }
+    println!("{} changes, of which {moved} came before the order of their entries", changes.len());
+    model
+}
+
 async fn explain(servers: &Servers, answered: HashMap<String, (Request, Value)>) {
     const REFUSALS: [&str; 7] = [
         "EXTERNAL_CUSTOMER_ID_TAKEN",
@@ -261,17 +312,15 @@ async fn explain(servers: &Servers, answered: HashMap<String, (Request, Value)>)
     let reads = servers.database.reads();
     let mut events = customer_event::Entity::find().all(reads).await.unwrap();
     events.sort_by_key(|event| event.occurred_at);
-    let mut model = Model::default();
-    for event in &events {
-        let (request, answer) = &answered[&event.request_id.to_string()];
-        let told = payload(answer).unwrap_or_else(|| panic!("a change that its client was told is refused: {answer}"));
-        let id = event.customer_id.to_string();
-        let expected = if request.is_create { model.create(request, &id) } else { model.update(request) };
-        let mut expected =
-            expected.unwrap_or_else(|codes| panic!("the model refuses {request:?} for {codes:?}: {answer}"));
-        expected["replayed"] = json!(false);
-        assert_eq!(*told, expected, "{request:?}");
-    }
+    let changes: Vec<Change> = events
+        .iter()
+        .map(|event| {
+            let (request, answer) = &answered[&event.request_id.to_string()];
+            let told = payload(answer).unwrap_or_else(|| panic!("a change whose client was refused: {answer}"));
+            Change { request, told, customer: event.customer_id }
+        })
+        .collect();
+    let model = play(&changes);
     let explained: HashMap<String, ()> = events.iter().map(|event| (event.request_id.to_string(), ())).collect();
     let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
     for (id, (request, answer)) in &answered {

@@ -43,6 +43,8 @@ pub enum Reason {
     NotDigits,
     #[error("without a leading + and a country code it needs at least 10 digits, and is then read as a US number")]
     NoCountryCode,
+    #[error("without a leading + it is read as a US number, and is none; write + and the country code (00 is not a +)")]
+    NotAUsNumber,
     #[error("no country has its country code")]
     UnknownCountryCode,
     #[error("it has too few or too many digits for its country")]
@@ -55,15 +57,25 @@ pub enum Reason {
 /// Trims, composes (NFC), and refuses what is blank, too long or holds control characters.
 fn line_of_text(text: &str, most: usize) -> Result<String, Reason> {
     let text: String = text.trim().nfc().collect();
-    if text.is_empty() {
+    if text.chars().all(|char| char.is_whitespace() || is_invisible(char)) {
         Err(Reason::Empty)
-    } else if text.chars().any(char::is_control) {
+    } else if text.chars().any(|char| char.is_control() || breaks_or_turns(char)) {
         Err(Reason::ControlCharacter)
     } else if text.chars().count() > most {
         Err(Reason::TooLong(most))
     } else {
         Ok(text)
     }
+}
+
+/// Characters without width: a text of them alone is blank to everyone who looks at it.
+fn is_invisible(char: char) -> bool {
+    matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
+
+/// Separators of lines and paragraphs, and the marks that turn the direction of the text after them.
+fn breaks_or_turns(char: char) -> bool {
+    matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A `Debug` that names the type and hides the person, for logs and panics.

@@ -52,6 +52,9 @@ mod tests {
             (" \t\u{3000}", Reason::Empty),
             ("a\u{7}b", Reason::ControlCharacter),
             ("a\0", Reason::ControlCharacter),
+            ("\u{200b}\u{feff}", Reason::Empty),
+            ("a\u{2028}b", Reason::ControlCharacter),
+            ("a\u{202e}b", Reason::ControlCharacter),
             (too_long.as_str(), Reason::TooLong(100)),
         ] {
             assert_eq!(PersonName::parse(bad), Err(reason), "{bad:?}");

@@ -25,6 +25,7 @@ impl PhoneNumber {
     /// Without the `+`, ten digits or more are a US number.
     pub fn parse(text: &str) -> Result<Self, Reason> {
         let dialled = Dialled::read(text)?;
+        let is_international = dialled.plus;
         let international = match dialled {
             Dialled { plus: true, digits } => digits,
             Dialled { plus: false, digits } if digits.len() < 10 => return Err(Reason::NoCountryCode),
@@ -33,6 +34,7 @@ impl PhoneNumber {
             Dialled { plus: false, digits } => format!("1{digits}"),
         };
         Self::from_international_digits(&international)
+            .map_err(|reason| if is_international { reason } else { Reason::NotAUsNumber })
     }
 
     fn from_international_digits(digits: &str) -> Result<Self, Reason> {
@@ -202,14 +204,14 @@ mod tests {
             ("123456789", Reason::NoCountryCode),
             ("555-1234", Reason::NoCountryCode),
             ("911", Reason::NoCountryCode),
-            ("0015551234567", Reason::ImpossibleLength),
+            ("0015551234567", Reason::NotAUsNumber),
             ("+0015551234567", Reason::UnknownCountryCode),
             ("+99912345678", Reason::UnknownCountryCode),
             ("+2101234567", Reason::UnknownCountryCode),
             ("+1 555 1234", Reason::ImpossibleLength),
             ("+1", Reason::ImpossibleLength),
             ("+155512345678", Reason::ImpossibleLength),
-            ("07700900123", Reason::ImpossibleLength),
+            ("07700900123", Reason::NotAUsNumber),
             ("+4912345678901234", Reason::ImpossibleLength),
             // Rewritten, or rewritten more than once: it could become somebody else's.
             ("+54 11 15 2345 6789", Reason::ImpossibleLength),
