@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use entity::api_key::Access;
 use entity::deployment::Environment;
-use entity::value::{ApiKeyId, DisplayName, OperatorId};
+use entity::value::{ApiKeyId, DisplayName, OperatorId, PhoneNumber};
 use entity::{api_key, operator};
 use sea_orm::DbErr;
 use secrecy::ExposeSecret;
@@ -147,6 +147,8 @@ async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), St
     if is_sandbox && settings.is_sqlite() {
         welcome(&services, &format!("http://{address}")).await?;
     }
+    // Reading the numbering plans takes as long as many requests: not for the first one to wait for.
+    tokio::task::spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
     let sweeper = tokio::spawn(sweep(database.clone()));
     tracing::info!(environment = ?settings.environment(), "listening on http://{address}");
     server.serve(stop()).await.map_err(|error| error.to_string())?;

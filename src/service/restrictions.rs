@@ -71,3 +71,39 @@ impl Restrictions {
         (!is_mobile).then(|| self.violation(ErrorCode::PhoneNotMobile))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn restrictions(environment: Environment) -> Restrictions {
+        let disposable_domains = Arc::new(DisposableDomains::new(Vec::new(), Vec::new()));
+        Restrictions { environment, disposable_domains, asks_carrier: false }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn sandbox_warns_of_what_production_refuses(
+            emails in proptest::collection::vec("[a-z+]{1,8}@([a-z]{1,6}\\.)?(mailinator|yopmail|example|duck|gmail)\\.com", 1..20),
+            phones in proptest::collection::vec("\\+(1[2-9][0-9]{9}|44[0-9]{10}|49[0-9]{10}|225[0-9]{10})", 1..20),
+        ) {
+            let (sandbox, production) = (restrictions(Environment::Sandbox), restrictions(Environment::Production));
+            let codes = |violations: &[Violation]| -> Vec<_> {
+                violations.iter().map(|violation| (violation.code, violation.input_path.clone())).collect()
+            };
+            for (email, phone) in emails.iter().zip(&phones) {
+                let (email, phone) = (EmailAddress::parse(email).ok(), PhoneNumber::parse(phone).ok());
+                let warned = sandbox.judge(email.as_ref(), phone.as_ref());
+                let refused = production.judge(email.as_ref(), phone.as_ref());
+                prop_assert_eq!(codes(&warned.warnings), codes(&refused.refusals));
+                prop_assert!(warned.refusals.is_empty() && refused.warnings.is_empty());
+                let is_restricted = email.is_some_and(|email| email.local().contains('+'));
+                prop_assert!(!is_restricted || !refused.refusals.is_empty());
+            }
+        }
+    }
+}
