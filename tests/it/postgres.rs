@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use sea_orm::{ConnectOptions, ConnectionTrait, Database};
 use tokio::sync::OnceCell;
@@ -30,7 +31,8 @@ pub async fn server() -> Option<&'static str> {
 
 pub async fn execute(database_url: &str, sql: &str) -> Result<(), sea_orm::DbErr> {
     let mut options = ConnectOptions::new(database_url);
-    options.max_connections(1).sqlx_logging(false);
+    // Where nobody listens there is nothing to wait for.
+    options.max_connections(1).acquire_timeout(Duration::from_secs(3)).sqlx_logging(false);
     let connection = Database::connect(options).await?;
     connection.execute_unprepared(sql).await?;
     connection.close().await
