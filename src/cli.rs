@@ -24,7 +24,7 @@ use crate::keyed_hash::KeyedHash;
 use crate::service::api_keys::NewApiKey;
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::page::{Direction, PageRequest, Positioned};
-use crate::service::phone_lookup::{Carrier, Twilio, TwilioSettings, UnknownLines};
+use crate::service::phone_lookup::{Lines, Twilio, TwilioSettings, UnknownLines};
 use crate::service::{Actor, Services, Setup, deployment, idempotency};
 use crate::telemetry;
 
@@ -267,7 +267,7 @@ fn full_setup(settings: &Settings, serve: &ServeSettings) -> Result<Setup, Strin
         let read = read.and_then(|text| disposable_domains::read_list(&text));
         read.map_err(|error| format!("Cannot read the domains of {}: {error}", file.display()))
     };
-    let carrier: Option<(Arc<dyn Carrier>, UnknownLines)> = match serve.phone_lookup {
+    let carrier: Option<(Arc<dyn Lines>, UnknownLines)> = match serve.phone_lookup {
         PhoneLookupName::Metadata => None,
         PhoneLookupName::Twilio => {
             let (Some(user), Some(password)) = (&serve.twilio_user, &serve.twilio_password) else {

@@ -29,7 +29,7 @@ use crate::database::Database;
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use disposable_domains::DisposableDomains;
-use phone_lookup::{Carrier, PhoneLookup, UnknownLines};
+use phone_lookup::{Lines, Metadata, PhoneLookup, UnknownLines};
 use restrictions::Restrictions;
 
 /// Everything that a caller can ask for.
@@ -50,7 +50,7 @@ pub struct Setup {
     pub platform_key: Option<SecretString>,
     pub disposable_domains: DisposableDomains,
     /// Who says in production which phones are mobile; without a carrier the numbering plan does.
-    pub carrier: Option<(Arc<dyn Carrier>, UnknownLines)>,
+    pub carrier: Option<(Arc<dyn Lines>, UnknownLines)>,
 }
 
 impl Setup {
@@ -67,7 +67,7 @@ impl Services {
         let restrictions = Restrictions {
             environment,
             disposable_domains: Arc::new(disposable_domains),
-            asks_carrier: carrier.is_some(),
+            lines: carrier.as_ref().map_or_else(|| Arc::new(Metadata) as Arc<dyn Lines>, |(lines, _)| lines.clone()),
         };
         let phone_lookup = carrier
             .map(|(carrier, unknown_lines)| PhoneLookup::new(carrier, unknown_lines, database.clone(), hash.clone()));

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use entity::deployment::Environment;
-use entity::value::{EmailAddress, LineType, PhoneNumber};
+use entity::phone_lookup::Line;
+use entity::value::{EmailAddress, PhoneNumber};
 
 use super::disposable_domains::DisposableDomains;
+use super::phone_lookup::Lines;
 use crate::error::{ErrorCode, Violation};
 
 /// The input paths of the two values that are restricted.
@@ -13,12 +15,12 @@ pub const EMAIL: &[&str] = &["input", "data", "email"];
 pub const PHONE: &[&str] = &["input", "data", "phone"];
 
 /// What to do about a restricted value.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Restrictions {
     pub environment: Environment,
     pub disposable_domains: Arc<DisposableDomains>,
-    /// Whether a carrier says which phones are mobile, so that the numbering plan need not.
-    pub asks_carrier: bool,
+    /// Who says which phones are mobile. What has to be asked is judged later, when it is about to be stored.
+    pub lines: Arc<dyn Lines>,
 }
 
 /// What the restrictions find in an email and a phone.
@@ -67,8 +69,8 @@ impl Restrictions {
     }
 
     fn of_phone(&self, phone: &PhoneNumber) -> Option<Violation> {
-        let is_mobile = self.asks_carrier || phone.line_type() == LineType::Mobile;
-        (!is_mobile).then(|| self.violation(ErrorCode::PhoneNotMobile))
+        let is_other = self.lines.at_once(phone).is_some_and(|line| line != Line::Mobile);
+        is_other.then(|| self.violation(ErrorCode::PhoneNotMobile))
     }
 }
 
@@ -77,10 +79,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::service::phone_lookup::Metadata;
 
     fn restrictions(environment: Environment) -> Restrictions {
         let disposable_domains = Arc::new(DisposableDomains::new(Vec::new(), Vec::new()));
-        Restrictions { environment, disposable_domains, asks_carrier: false }
+        Restrictions { environment, disposable_domains, lines: Arc::new(Metadata) }
     }
 
     proptest! {

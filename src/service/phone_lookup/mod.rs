@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entity::phone_lookup::Line;
-use entity::value::PhoneNumber;
+use entity::value::{LineType, PhoneNumber};
 use moka::future::Cache;
 
 use crate::database::Database;
@@ -20,9 +20,29 @@ use crate::keyed_hash::KeyedHash;
 
 use super::restrictions::PHONE;
 
-/// Someone who knows what line a number belongs to, and has to be asked over the network.
-pub trait Carrier: Send + Sync {
-    fn line<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>>;
+/// Someone who knows what line a number belongs to.
+pub trait Lines: Send + Sync {
+    /// What is known without asking anyone; `None`: it has to be asked.
+    fn at_once(&self, phone: &PhoneNumber) -> Option<Line>;
+
+    /// Asks, which may take seconds.
+    fn ask<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>>;
+}
+
+/// The numbering plans, which are part of the binary.
+pub struct Metadata;
+
+impl Lines for Metadata {
+    fn at_once(&self, phone: &PhoneNumber) -> Option<Line> {
+        Some(match phone.line_type() {
+            LineType::Mobile => Line::Mobile,
+            LineType::Other => Line::Other,
+        })
+    }
+
+    fn ask<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>> {
+        Box::pin(async move { Ok(self.at_once(phone).unwrap_or(Line::Unknown)) })
+    }
 }
 
 /// Why a carrier gave no answer.
@@ -46,7 +66,7 @@ pub enum UnknownLines {
 /// Asks a carrier, and remembers what it said.
 #[derive(Clone)]
 pub struct PhoneLookup {
-    carrier: Arc<dyn Carrier>,
+    lines: Arc<dyn Lines>,
     unknown_lines: UnknownLines,
     database: Database,
     hash: KeyedHash,
@@ -58,9 +78,9 @@ impl PhoneLookup {
     const MOST_ASKED: u64 = 10_000;
     const MOMENT: Duration = Duration::from_secs(60);
 
-    pub fn new(carrier: Arc<dyn Carrier>, unknown_lines: UnknownLines, database: Database, hash: KeyedHash) -> Self {
+    pub fn new(lines: Arc<dyn Lines>, unknown_lines: UnknownLines, database: Database, hash: KeyedHash) -> Self {
         let asked = Cache::builder().max_capacity(Self::MOST_ASKED).time_to_live(Self::MOMENT).build();
-        Self { carrier, unknown_lines, database, hash, asked }
+        Self { lines, unknown_lines, database, hash, asked }
     }
 
     /// Refuses a number that is not a mobile line. Not to be called within a transaction: it may take seconds.
@@ -80,7 +100,7 @@ impl PhoneLookup {
         if let Some(line) = cache::find(&self.database, hash).await? {
             return Ok(line);
         }
-        let line = self.carrier.line(phone).await.map_err(|fault| match fault {
+        let line = self.lines.ask(phone).await.map_err(|fault| match fault {
             Fault::Unavailable { retry_after } => {
                 tracing::warn!("the carrier look-up gave no answer");
                 Error::from(Violation::new(ErrorCode::PhoneLookupUnavailable, &[]).after(retry_after))

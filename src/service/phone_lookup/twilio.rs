@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{Carrier, Fault};
+use super::{Fault, Lines};
 
 #[derive(Clone, Debug)]
 pub struct TwilioSettings {
@@ -76,7 +76,7 @@ impl Twilio {
         Ok(Self { client, settings, places: Semaphore::new(Self::PLACES) })
     }
 
-    async fn ask(&self, phone: &PhoneNumber) -> Result<Line, Fault> {
+    async fn try_all(&self, phone: &PhoneNumber) -> Result<Line, Fault> {
         let started = Instant::now();
         let mut retry_after = None;
         for attempt in 1..=Self::ATTEMPTS {
@@ -116,10 +116,14 @@ impl Twilio {
     }
 }
 
-impl Carrier for Twilio {
-    fn line<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>> {
+impl Lines for Twilio {
+    fn at_once(&self, _: &PhoneNumber) -> Option<Line> {
+        None
+    }
+
+    fn ask<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>> {
         Box::pin(async move {
-            let asked = timeout(Self::TOTAL, self.ask(phone)).await;
+            let asked = timeout(Self::TOTAL, self.try_all(phone)).await;
             asked.unwrap_or(Err(Fault::Unavailable { retry_after: None }))
         })
     }
