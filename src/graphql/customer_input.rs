@@ -10,6 +10,7 @@ use sea_orm::ActiveValue::{self, NotSet, Set};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::Actor;
 use crate::service::customers::{CustomerChanges, CustomerFilter, CustomerRef, NewCustomer, OwnCustomerRef};
+use crate::service::restrictions::{EMAIL, PHONE};
 
 /// How a customer is named: in exactly one of these ways.
 #[derive(OneofObject)]
@@ -187,8 +188,6 @@ impl Faults {
     }
 }
 
-const DATA_EMAIL: &[&str] = &["input", "data", "email"];
-const DATA_PHONE: &[&str] = &["input", "data", "phone"];
 const DATA_FIRST_NAME: &[&str] = &["input", "data", "firstName"];
 const DATA_LAST_NAME: &[&str] = &["input", "data", "lastName"];
 const DATA_ADDRESS: &[&str] = &["input", "data", "address"];
@@ -199,8 +198,8 @@ impl CreateCustomerInput {
         let mut faults = Faults::default();
         NewCustomer {
             external_customer_id: faults.external_customer_id(&["input", "externalCustomerId"], &external_customer_id),
-            email: faults.email(DATA_EMAIL, &data.email),
-            phone: data.phone.and_then(|text| faults.phone(DATA_PHONE, &text)),
+            email: faults.email(EMAIL, &data.email),
+            phone: data.phone.and_then(|text| faults.phone(PHONE, &text)),
             first_name: data.first_name.and_then(|text| faults.name(DATA_FIRST_NAME, &text)),
             last_name: data.last_name.and_then(|text| faults.name(DATA_LAST_NAME, &text)),
             address: data.address.and_then(|input| faults.address(DATA_ADDRESS, input)),
@@ -225,12 +224,12 @@ impl UpdateCustomerInput {
             email: match data.email {
                 MaybeUndefined::Undefined => NotSet,
                 MaybeUndefined::Null => {
-                    faults.0.push(Violation::because(ErrorCode::InvalidEmail, DATA_EMAIL, Reason::NotRemovable));
+                    faults.0.push(Violation::because(ErrorCode::InvalidEmail, EMAIL, Reason::NotRemovable));
                     NotSet
                 }
-                MaybeUndefined::Value(text) => faults.email(DATA_EMAIL, &text).map_or(NotSet, Set),
+                MaybeUndefined::Value(text) => faults.email(EMAIL, &text).map_or(NotSet, Set),
             },
-            phone: faults.patch(data.phone, |faults, text| faults.phone(DATA_PHONE, &text)),
+            phone: faults.patch(data.phone, |faults, text| faults.phone(PHONE, &text)),
             first_name: faults.patch(data.first_name, |faults, text| faults.name(DATA_FIRST_NAME, &text)),
             last_name: faults.patch(data.last_name, |faults, text| faults.name(DATA_LAST_NAME, &text)),
             address: faults.patch(data.address, |faults, input| faults.address(DATA_ADDRESS, input)),
