@@ -1,5 +1,6 @@
 //! The two databases, alike: connect, begin a write, retry what surely rolled back.
 
+use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,11 +8,12 @@ use std::time::{Duration, Instant};
 use futures_util::TryFutureExt;
 use migration::{Migrator, MigratorTrait};
 use rand::RngExt;
-use sea_orm::sqlx::Executor;
+use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{Connection, Executor};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
+    IsolationLevel, QueryResult, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 
 use crate::error::{Error, ErrorCode, describe, is_lost_race};
@@ -22,9 +24,14 @@ pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 /// A database that the service can read from and write to.
 #[derive(Clone)]
 pub struct Database {
-    reads: DatabaseConnection,
+    reads: Reads,
     writes: DatabaseConnection,
 }
+
+/// Where statements run that write nothing, each for itself. A database that serializes may refuse one of them for what
+/// others have written; it has done nothing, and runs again.
+#[derive(Clone)]
+pub struct Reads(DatabaseConnection);
 
 impl Database {
     /// PostgreSQL: connections kept open. Each replica of the service opens at most as many.
@@ -43,41 +50,59 @@ impl Database {
             // SQLite takes one writer at a time: a queue in front of one connection is fair, and never busy.
             let writes = open(sqlite(url, 1, false), &observer).await?;
             let reads = open(sqlite(url, Self::SQLITE_READERS, true), &observer).await?;
-            Ok(Self { reads, writes })
+            Ok(Self { reads: Reads(reads), writes })
         } else {
             let mut options = postgres(url, Self::POSTGRES_CONNECTIONS);
-            options.test_before_acquire_if_idle_for(Duration::from_secs(30)).map_sqlx_postgres_pool_opts(|pool| {
+            options.map_sqlx_postgres_pool_opts(|pool| {
                 // Not as options of the connection, which a pooler in between may refuse.
                 pool.after_connect(|connection, _| Box::pin(connection.execute(Self::SESSION).map_ok(|_| ())))
             });
             let both = open(options, &observer).await?;
-            Ok(Self { reads: both.clone(), writes: both })
+            Ok(Self { reads: Reads(both.clone()), writes: both })
         }
     }
 
     /// For statements that write nothing.
-    pub fn reads(&self) -> &DatabaseConnection {
+    pub fn reads(&self) -> &Reads {
         &self.reads
     }
 
     /// A transaction that may write. Dropped without a commit, it rolls back.
     pub async fn begin_write(&self) -> Result<DatabaseTransaction, DbErr> {
-        // A deferred transaction of SQLite fails at its first write if another has written since it began.
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        self.writes.begin_with_options(options).await
+        self.writes.begin_with_options(writing()).await
     }
 
     /// How many migrations this database lacks.
     pub async fn pending_migrations(&self) -> Result<usize, DbErr> {
-        Ok(Migrator::get_pending_migrations_read_only(&self.reads).await?.len())
+        Ok(Migrator::get_pending_migrations_read_only(&self.reads.0).await?.len())
     }
 
     pub async fn close(self) -> Result<(), DbErr> {
-        self.reads.close().await?;
+        self.reads.0.close().await?;
         self.writes.close().await
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Reads {
+    fn get_database_backend(&self) -> DbBackend {
+        self.0.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        again("read", || self.0.execute_raw(statement.clone())).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        again("read", || self.0.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        again("read", || self.0.query_one_raw(statement.clone())).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        again("read", || self.0.query_all_raw(statement.clone())).await
     }
 }
 
@@ -86,16 +111,25 @@ pub fn migrations() -> usize {
     Migrator::migrations().len()
 }
 
-/// Applies the migrations that the database at `url` lacks. Processes that start at once take turns.
+/// Applies the migrations that the database at `url` lacks, all or none. Processes that start at once take turns.
 pub async fn migrate(url: &str) -> Result<(), DbErr> {
     let options = if url.starts_with("sqlite:") { sqlite(url, 1, false) } else { postgres(url, 1) };
-    // One connection, so that the lock of its session is held throughout.
     let connection = open(options, &None).await?;
-    if connection.get_database_backend() == DbBackend::Postgres {
-        connection.execute_unprepared("SELECT pg_advisory_lock(8247619230001)").await?;
+    let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
+    // Whoever has waited for its turn must see what the one before it did.
+    let isolation_level = is_postgres.then_some(IsolationLevel::ReadCommitted);
+    let transaction = connection.begin_with_options(TransactionOptions { isolation_level, ..writing() }).await?;
+    if is_postgres {
+        transaction.execute_unprepared("SELECT pg_advisory_xact_lock(8247619230001)").await?;
     }
-    Migrator::up(&connection, None).await?;
+    Migrator::up(&transaction, None).await?;
+    transaction.commit().await?;
     connection.close().await
+}
+
+fn writing() -> TransactionOptions {
+    // A deferred transaction of SQLite fails at its first write if another has written since it began.
+    TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() }
 }
 
 async fn open(options: ConnectOptions, observer: &Option<StatementObserver>) -> Result<DatabaseConnection, DbErr> {
@@ -118,6 +152,9 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Database::PATIENCE)
     });
+    // A transaction that SQLite has rolled back by itself, as it does when the disk is full, can stay open for the driver.
+    // What is written on that connection later would be acknowledged and never committed.
+    options.map_sqlx_sqlite_before_acquire(|connection, _| Box::pin(ready(Ok(!connection.is_in_transaction()))));
     options
 }
 
@@ -132,6 +169,7 @@ fn pool(url: &str, connections: u32) -> ConnectOptions {
     options
         .max_connections(connections)
         .acquire_timeout(Database::PATIENCE)
+        .test_before_acquire_if_idle_for(Duration::from_secs(30))
         // The statements of a request would be logged with what failed in them.
         .sqlx_logging(false);
     options
@@ -167,22 +205,60 @@ pub async fn with_retry<T, F>(what: &'static str, attempt: impl Fn() -> F) -> Re
 where
     F: Future<Output = Result<T, Aborted>>,
 {
-    const ATTEMPTS: u32 = 10;
-    let started = Instant::now();
-    for number in 1..=ATTEMPTS {
+    let mut patience = Patience::new(what);
+    loop {
         match attempt().await {
             Ok(done) => return Ok(done),
             Err(Aborted::Error(error)) => return Err(error),
-            Err(Aborted::LostRace(error)) => {
-                tracing::warn!(what, number, cause = describe(&error), "transaction lost a race");
-                if started.elapsed() > Database::PATIENCE / 2 {
-                    break;
-                }
-                // Full jitter: losers that wait equally long collide again.
-                let pause = rand::rng().random_range(0..1 << number.min(6));
-                tokio::time::sleep(Duration::from_millis(pause)).await;
+            Err(Aborted::LostRace(error)) if patience.allows_another(&error).await => {}
+            Err(Aborted::LostRace(_)) => {
+                return Err(Error::Failed {
+                    code: ErrorCode::Unavailable,
+                    cause: format!("{what} lost too many races"),
+                });
             }
         }
     }
-    Err(Error::Failed { code: ErrorCode::Unavailable, cause: format!("{what} lost too many races") })
+}
+
+/// The same for a single statement.
+async fn again<T, F>(what: &'static str, attempt: impl Fn() -> F) -> Result<T, DbErr>
+where
+    F: Future<Output = Result<T, DbErr>>,
+{
+    let mut patience = Patience::new(what);
+    loop {
+        match attempt().await {
+            Err(error) if is_lost_race(&error) && patience.allows_another(&error).await => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// How often something that lost a race begins anew.
+struct Patience {
+    what: &'static str,
+    started: Instant,
+    lost: u32,
+}
+
+impl Patience {
+    const ATTEMPTS: u32 = 10;
+
+    fn new(what: &'static str) -> Self {
+        Self { what, started: Instant::now(), lost: 0 }
+    }
+
+    /// Waits before the next attempt, if there is to be one.
+    async fn allows_another(&mut self, error: &DbErr) -> bool {
+        self.lost += 1;
+        tracing::warn!(self.what, self.lost, cause = describe(error), "lost a race");
+        if self.lost == Self::ATTEMPTS || self.started.elapsed() > Database::PATIENCE / 2 {
+            return false;
+        }
+        // Full jitter: losers that wait equally long collide again.
+        let pause = rand::rng().random_range(0..1 << self.lost.min(6));
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        true
+    }
 }

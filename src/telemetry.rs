@@ -1,10 +1,12 @@
 //! Logs, on standard error: lines for people in sandbox, JSON in production. Nothing in them says who a customer is.
 
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 
 use entity::deployment::Environment;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Starts the logs; `RUST_LOG` sets what they tell, by default `info`.
 pub fn start(environment: Environment) {
@@ -14,17 +16,24 @@ pub fn start(environment: Environment) {
         Ok(directive) => filter.add_directive(directive),
         Err(_) => filter,
     };
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+    log_to(std::io::stderr, std::io::stderr().is_terminal(), filter, environment);
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+/// Starts the logs of this process.
+pub fn log_to<W>(writer: W, is_terminal: bool, filter: EnvFilter, environment: Environment)
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(writer);
     match environment {
         Environment::Sandbox => logs.init(),
         Environment::Production => logs.json().flatten_event(true).init(),
     }
-    // A panic's message may quote what it could not handle: tell where it was, not what it said.
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panic");
-    }));
+}
+
+/// Tells where a panic was, not what it said: its message may quote what it could not handle.
+pub fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(place, "panic");
 }

@@ -1,16 +1,17 @@
 //! The service as its clients meet it: a server of its own on a database of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use entity::api_key::Access;
 use entity::deployment::Environment;
-use entity::value::DisplayName;
+use entity::value::{DisplayName, OperatorId};
+use entity::{customer, customer_event, customer_operator};
 use futures::FutureExt;
 use reqwest::header::HeaderMap;
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, Statement};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -22,7 +23,7 @@ use vivamo::http::Server;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::{Actor, Services, Setup, deployment};
 
-use crate::postgres;
+use crate::{logs, postgres};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -41,7 +42,12 @@ pub struct TestDatabase {
 
 enum Home {
     File(#[expect(dead_code, reason = "removes the folder when it is dropped")] TempDir),
-    Postgres { server: &'static str, name: String },
+    Postgres {
+        server: String,
+        name: String,
+    },
+    /// Somebody else removes it.
+    Elsewhere,
 }
 
 impl TestDatabase {
@@ -54,14 +60,28 @@ impl TestDatabase {
                 Some(Self { url, home: Home::File(folder) })
             }
             Backend::Postgres => {
-                static NUMBER: AtomicU32 = AtomicU32::new(0);
-                let server = postgres::server().await?;
-                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-                let name = format!("vivamo_test_{}_{number}", std::process::id());
-                postgres::execute(&format!("{server}/postgres"), &format!("CREATE DATABASE {name}")).await.unwrap();
-                Some(Self { url: format!("{server}/{name}"), home: Home::Postgres { server, name } })
+                let isolation = std::env::var("VIVAMO_TEST_ISOLATION").ok();
+                Some(Self::create_at(postgres::server().await?, isolation.as_deref()).await)
             }
         }
+    }
+
+    /// A new database on this PostgreSQL, with this isolation by default.
+    pub async fn create_at(server: &str, isolation: Option<&str>) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("vivamo_test_{}_{number}", std::process::id());
+        let execute = async |sql: &str| postgres::execute(&format!("{server}/postgres"), sql).await.unwrap();
+        execute(&format!("CREATE DATABASE {name}")).await;
+        if let Some(isolation) = isolation {
+            execute(&format!("ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'")).await;
+        }
+        Self { url: format!("{server}/{name}"), home: Home::Postgres { server: server.to_owned(), name } }
+    }
+
+    /// A database that is there already.
+    pub fn elsewhere(url: String) -> Self {
+        Self { url, home: Home::Elsewhere }
     }
 
     pub async fn remove(self) {
@@ -79,6 +99,8 @@ pub struct TestApp {
     pub http: reqwest::Client,
     home: TestDatabase,
     statements: Arc<Mutex<Vec<String>>>,
+    /// What operators asked and were answered.
+    told: Mutex<Vec<(String, String, String)>>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
@@ -139,17 +161,27 @@ macro_rules! on_both_databases {
 }
 pub(crate) use on_both_databases;
 
+fn setup(environment: Environment) -> Setup {
+    let platform_key = Some(SecretString::from(PLATFORM_KEY));
+    Setup { platform_key, ..Setup::new(environment, KeyedHash::new(KEY_SECRET)) }
+}
+
 impl TestApp {
     async fn start(backend: Backend, environment: Environment) -> Option<Self> {
-        let setup = Setup {
-            platform_key: Some(SecretString::from(PLATFORM_KEY)),
-            ..Setup::new(environment, KeyedHash::new(KEY_SECRET))
-        };
-        Self::start_with(backend, setup).await
+        Self::start_with(backend, setup(environment)).await
     }
 
     pub async fn start_with(backend: Backend, setup: Setup) -> Option<Self> {
-        let home = TestDatabase::create(backend).await?;
+        Some(Self::start_on(TestDatabase::create(backend).await?, setup).await)
+    }
+
+    /// Another replica of the service, which reaches the same database by this URL.
+    pub async fn replica(&self, database_url: String) -> Self {
+        Self::start_on(TestDatabase::elsewhere(database_url), setup(self.services.environment)).await
+    }
+
+    async fn start_on(home: TestDatabase, setup: Setup) -> Self {
+        logs::start();
         database::migrate(&home.url).await.unwrap();
         let statements = Arc::new(Mutex::new(Vec::new()));
         let seen = statements.clone();
@@ -167,10 +199,10 @@ impl TestApp {
             server.serve(async { drop(stopped.await) }).await.unwrap();
         });
         let http = http_client();
-        Some(Self { url, database, services, http, home, statements, stop, server })
+        Self { url, database, services, http, home, statements, told: Mutex::default(), stop, server }
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         let Self { database, home, http, stop, server, .. } = self;
         drop(http);
         drop(stop);
@@ -218,6 +250,38 @@ impl TestApp {
             ("a version below 1", "SELECT COUNT(*) AS n FROM customer WHERE version < 1"),
         ] {
             assert_eq!(self.number(sql).await, 0, "{what}");
+        }
+        self.assert_that_nobody_was_told_of_strangers().await;
+        logs::assert_clean();
+    }
+
+    /// Emails and phones in the answers to an operator are those that it sent, or those of its own customers.
+    async fn assert_that_nobody_was_told_of_strangers(&self) {
+        let told = std::mem::take(&mut *self.told.lock().unwrap());
+        let mut known: BTreeMap<&str, String> = BTreeMap::new();
+        for (operator, asked, _) in &told {
+            known.entry(operator).or_default().push_str(&asked.to_lowercase());
+        }
+        for (operator, known) in &mut known {
+            let own = customer_operator::Column::OperatorId.eq(OperatorId::parse(operator).unwrap());
+            let reads = self.database.reads();
+            let links = customer_operator::Entity::find().filter(own).all(reads).await.unwrap();
+            let ids: Vec<_> = links.iter().map(|link| link.customer_id).collect();
+            let customers = customer::Entity::find().filter(customer::Column::Id.is_in(ids.clone()));
+            for customer in customers.all(reads).await.unwrap() {
+                *known +=
+                    &format!(" {} {:?}", customer.email.as_str(), customer.phone.as_ref().map(|phone| phone.as_str()));
+            }
+            let events = customer_event::Entity::find().filter(customer_event::Column::CustomerId.is_in(ids));
+            for event in events.all(reads).await.unwrap() {
+                *known += &format!(" {}", json!([event.before, event.after]));
+            }
+        }
+        for (operator, asked, answered) in &told {
+            let is_value = |word: &&str| word.contains('@') || (word.starts_with('+') && word.len() > 7);
+            for word in answered.split(['"', ' ', '\\']).filter(is_value) {
+                assert!(known[operator.as_str()].contains(word), "{word} is a stranger's: {answered}, asked {asked}");
+            }
         }
     }
 
@@ -285,7 +349,12 @@ impl TestApp {
             .post(format!("{}/graphql", self.url))
             .bearer_auth(&caller.key)
             .json(&json!({ "query": query, "variables": variables }));
-        Answer::read(request.send().await.unwrap()).await
+        let answer = Answer::read(request.send().await.unwrap()).await;
+        if !caller.operator.is_empty() {
+            let told = (caller.operator.clone(), format!("{query} {variables}"), answer.body.to_string());
+            self.told.lock().unwrap().push(told);
+        }
+        answer
     }
 
     /// A query that must succeed.

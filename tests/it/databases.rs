@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use entity::deployment::Environment;
 use migration::{Migrator, MigratorTrait};
-use sea_orm::{ConnectionTrait, Database, DatabaseConnection, DbBackend, EntityTrait, IdenStatic, Iterable, Statement};
+use sea_orm::{ConnectionTrait, Database, DbBackend, EntityTrait, IdenStatic, Iterable, Statement};
 use serde_json::json;
 use vivamo::service::deployment;
 
 use crate::app::{TestApp, on_both_databases};
 
 /// The columns of a table, and which of them may be null.
-async fn columns(connection: &DatabaseConnection, table: &str) -> BTreeSet<(String, bool)> {
+async fn columns(connection: &impl ConnectionTrait, table: &str) -> BTreeSet<(String, bool)> {
     let backend = connection.get_database_backend();
     let sql = if backend == DbBackend::Postgres {
         format!(

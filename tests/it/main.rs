@@ -4,14 +4,17 @@
 #![allow(dead_code, reason = "what the long tests share with these")]
 
 mod app;
+mod logs;
 mod postgres;
 mod process;
+mod proxy;
 
 mod carrier;
 mod cli;
 mod create;
 mod databases;
 mod errors;
+mod faults;
 mod floors;
 mod guide;
 mod history;

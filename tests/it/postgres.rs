@@ -1,5 +1,6 @@
 //! A PostgreSQL to test on: the one that is named or runs already, else one that is started here.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -21,8 +22,7 @@ pub async fn server() -> Option<&'static str> {
         }
         let started = start().await;
         if started.is_none() {
-            assert!(std::env::var_os("CI").is_none(), "PostgreSQL is missing, and CI must not skip it");
-            eprintln!("SKIPPED: the tests on PostgreSQL, because none runs and none is installed");
+            skip("the tests on PostgreSQL");
         }
         started
     });
@@ -50,37 +50,115 @@ async fn start() -> Option<String> {
     if answers(&server).await {
         return Some(server);
     }
-    let binaries = binaries()?;
-    let folder = std::env::temp_dir().join("vivamo-test-postgres");
-    let data = folder.join("data");
-    std::fs::create_dir_all(&folder).ok()?;
-    if is_root() {
-        run(Command::new("chown").arg("postgres").arg(&folder))?;
+    let cluster = Cluster::at(std::env::temp_dir().join("vivamo-test-postgres"), PORT)?;
+    if !cluster.data().exists() {
+        cluster.initialise()?;
     }
-    if !data.exists() {
-        let mut initdb = as_postgres(&binaries.join("initdb"));
-        run(initdb.args(["--auth=trust", "--username=postgres", "--no-sync", "--pgdata"]).arg(&data))?;
-    }
-    let settings = format!(
-        "-p {PORT} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c max_connections=200"
-    );
-    let mut start = as_postgres(&binaries.join("pg_ctl"));
-    run(start.args(["start", "-w", "-D"]).arg(&data).arg("-l").arg(folder.join("log")).args(["-o", &settings]))?;
+    cluster.start("-c fsync=off")?;
     answers(&server).await.then_some(server)
+}
+
+/// A PostgreSQL whose life is in our hands.
+pub struct Cluster {
+    binaries: PathBuf,
+    folder: PathBuf,
+    pub port: u16,
+}
+
+impl Cluster {
+    /// In this folder, on this port; `None` where PostgreSQL is not installed.
+    pub fn at(folder: PathBuf, port: u16) -> Option<Self> {
+        let binaries = binaries()?;
+        std::fs::create_dir_all(&folder).ok()?;
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(&folder))?;
+        }
+        Some(Self { binaries, folder, port })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn program(&self, name: &str) -> Command {
+        as_postgres(&self.binaries.join(name))
+    }
+
+    pub fn initialise(&self) -> Option<()> {
+        run(self
+            .program("initdb")
+            .args(["--auth=trust", "--username=postgres", "--no-sync", "--pgdata"])
+            .arg(self.data()))
+    }
+
+    /// Makes this a copy of another cluster, which follows it.
+    pub fn follow(&self, primary: &Self) -> Option<()> {
+        let connection = format!("host=127.0.0.1 port={} user=postgres", primary.port);
+        run(self
+            .program("pg_basebackup")
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--dbname", &connection, "--pgdata"])
+            .arg(self.data()))
+    }
+
+    pub fn start(&self, settings: &str) -> Option<()> {
+        let settings = format!(
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 {settings}",
+            self.port
+        );
+        let log = self.folder.join("log");
+        run(self
+            .program("pg_ctl")
+            .args(["start", "-w", "-D"])
+            .arg(self.data())
+            .arg("-l")
+            .arg(log)
+            .args(["-o", &settings]))
+    }
+
+    /// Whether it was started and not stopped.
+    pub fn is_running(&self) -> bool {
+        self.data().join("postmaster.pid").exists()
+    }
+
+    /// Ends it, at once or after it has told its clients.
+    pub fn stop(&self, mode: &str) -> Option<()> {
+        run(self.program("pg_ctl").args(["stop", "-w", "-m", mode, "-D"]).arg(self.data()))
+    }
+
+    /// Makes a copy that follows another cluster one that takes writes.
+    pub fn promote(&self) -> Option<()> {
+        run(self.program("pg_ctl").args(["promote", "-w", "-D"]).arg(self.data()))
+    }
+
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}", self.port)
+    }
 }
 
 /// The newest PostgreSQL that is installed.
 fn binaries() -> Option<PathBuf> {
-    let on_path =
-        std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     let of_debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut of_debian: Vec<_> = of_debian.map(|version| version.path().join("bin")).collect();
     of_debian.sort();
-    of_debian.into_iter().rev().chain(on_path).find(|folder| folder.join("initdb").exists())
+    of_debian.into_iter().rev().chain(path()).find(|folder| folder.join("initdb").exists())
 }
 
-/// PostgreSQL does not run as root.
-fn as_postgres(program: &Path) -> Command {
+/// Where a program of Debian's is installed, some of which are for administrators alone.
+pub fn find(program: &str) -> Option<PathBuf> {
+    path().chain([PathBuf::from("/usr/sbin")]).map(|folder| folder.join(program)).find(|file| file.exists())
+}
+
+fn path() -> impl Iterator<Item = PathBuf> {
+    std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// PostgreSQL and pgbouncer do not run as root.
+pub fn as_postgres(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
     }
@@ -97,4 +175,10 @@ fn is_root() -> bool {
 fn run(command: &mut Command) -> Option<()> {
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().ok()?;
     status.success().then_some(())
+}
+
+/// Tells what was not tested for want of a program. CI must not skip anything.
+pub fn skip(what: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{what}: a program is missing, and CI must not skip it");
+    eprintln!("SKIPPED: {what}, because a program that it needs is not installed");
 }

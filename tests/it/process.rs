@@ -37,21 +37,29 @@ impl Running {
         let address = log.split("http://").nth(1).unwrap();
         let address: String =
             address.chars().take_while(|char| char.is_ascii_digit() || ".:".contains(*char)).collect();
+        crate::logs::take(&log);
         // The rest goes on being read, so that the server does not block on a full pipe.
-        std::thread::spawn(move || std::io::copy(&mut logs, &mut std::io::sink()));
+        crate::logs::follow(logs);
         (running, format!("http://{address}"))
+    }
+
+    pub fn id(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    /// Asks the server to stop.
+    pub fn ask_to_stop(&self) {
+        assert!(Command::new("kill").args(["-TERM", &self.id()]).status().unwrap().success());
     }
 
     /// Ends the server as a loss of power would.
     pub fn kill_now(&self) {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-KILL", &self.id()]).status().unwrap().success());
     }
 
     /// Asks the server to stop, and waits for it; what it printed.
     pub fn stop(mut self) -> String {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.ask_to_stop();
         assert!(self.0.wait().unwrap().success());
         std::io::read_to_string(self.0.stdout.take().unwrap()).unwrap()
     }

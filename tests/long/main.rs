@@ -6,11 +6,18 @@
 
 #[path = "../it/app.rs"]
 mod app;
+#[path = "../it/logs.rs"]
+mod logs;
 #[path = "../it/postgres.rs"]
 mod postgres;
 #[path = "../it/process.rs"]
 mod process;
+#[path = "../it/proxy.rs"]
+mod proxy;
 
+mod crossed;
 mod kill;
 mod model;
+mod outages;
+mod pgbouncer;
 mod servers;

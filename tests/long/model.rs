@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use sea_orm::EntityTrait;
 use serde_json::{Map, Value, json};
 
-use crate::app::{Backend, Caller};
+use crate::app::{Backend, Caller, TestDatabase};
 use crate::servers::{Servers, codes};
 
 const REQUESTS: usize = 20_000;
@@ -200,19 +200,30 @@ impl Model {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_does_what_the_model_does() {
-    run(Backend::Sqlite, 1).await;
+    let Some(servers) = Servers::start(Backend::Sqlite, 1).await else { return };
+    run("SQLite", servers, REQUESTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_on_postgres_do_what_the_model_does() {
-    run(Backend::Postgres, 2).await;
+    let Some(servers) = Servers::start(Backend::Postgres, 2).await else { return };
+    run("two processes on PostgreSQL", servers, REQUESTS).await;
 }
 
-async fn run(backend: Backend, processes: usize) {
-    let Some(servers) = Servers::start(backend, processes).await else { return };
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_serializing_postgres_does_what_the_model_does() {
+    let Some(server) = crate::postgres::server().await else { return };
+    let home = TestDatabase::create_at(server, Some("serializable")).await;
+    let url = home.url.clone();
+    let servers = Servers::start_on(home, url, 2).await;
+    run("two processes on a PostgreSQL that serializes", servers, REQUESTS / 4).await;
+}
+
+/// Sends so many random requests, and explains what became of them.
+pub async fn run(what: &str, servers: Servers, requests: usize) {
     let named = std::env::var("VIVAMO_TEST_SEED").ok();
     let seed: u64 = named.map_or_else(rand::random, |seed| seed.parse().unwrap());
-    println!("{backend:?}: {REQUESTS} requests to {processes} process(es); again with VIVAMO_TEST_SEED={seed}");
+    println!("{what}: {requests} requests; again with VIVAMO_TEST_SEED={seed}");
     let mut operators = Vec::new();
     for number in 0..OPERATORS {
         operators.push(servers.operator(&format!("Operator {number}")).await);
@@ -220,7 +231,7 @@ async fn run(backend: Backend, processes: usize) {
 
     // By request id: what was asked for and what was answered.
     let answered = Mutex::new(HashMap::new());
-    let left = AtomicUsize::new(REQUESTS);
+    let left = AtomicUsize::new(requests);
     let worker = async |number: u64| {
         let mut random = StdRng::seed_from_u64(seed.wrapping_add(number));
         while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {

@@ -1,5 +1,6 @@
 //! Processes of the service on one database.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use entity::deployment::Environment;
@@ -13,7 +14,9 @@ use crate::app::{Backend, Caller, KEY_SECRET, TestDatabase, http_client};
 use crate::process::{Running, vivamo};
 
 pub struct Servers {
-    pub home: TestDatabase,
+    home: TestDatabase,
+    /// How the processes reach it.
+    url: String,
     pub database: Database,
     pub services: Services,
     pub processes: Vec<(Running, String)>,
@@ -25,24 +28,47 @@ pub struct Servers {
 impl Servers {
     pub async fn start(backend: Backend, count: usize) -> Option<Self> {
         let home = TestDatabase::create(backend).await?;
+        let url = home.url.clone();
+        Some(Self::start_on(home, url, count).await)
+    }
+
+    /// Processes that reach the database by a URL of their own.
+    pub async fn start_on(home: TestDatabase, url: String, count: usize) -> Self {
         database::migrate(&home.url).await.unwrap();
         let database = Database::connect(&home.url, None).await.unwrap();
         deployment::claim(&database, Environment::Sandbox).await.unwrap();
         let services = Services::new(&database, Setup::new(Environment::Sandbox, KeyedHash::new(KEY_SECRET)));
         let folder = TempDir::new().unwrap();
         let (http, turn) = (http_client(), AtomicUsize::new(0));
-        let mut servers = Self { home, database, services, processes: Vec::new(), folder, http, turn };
+        let mut servers = Self { home, url, database, services, processes: Vec::new(), folder, http, turn };
         for _ in 0..count {
             servers.add();
         }
-        Some(servers)
+        servers
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Starts one more process.
     pub fn add(&mut self) {
-        let mut command = vivamo(self.folder.path(), &["serve"]);
-        command.env("DATABASE_URL", &self.home.url).env("VIVAMO_KEY_SECRET", KEY_SECRET);
+        let command = vivamo(self.folder.path(), &["serve"]);
+        self.add_as(command);
+    }
+
+    /// Starts one more process, by this command.
+    pub fn add_as(&mut self, mut command: Command) {
+        command.env("DATABASE_URL", &self.url).env("VIVAMO_KEY_SECRET", KEY_SECRET);
         self.processes.push(Running::start(&mut command));
+    }
+
+    /// The HTTP status of a path of the first process; `None` if it does not answer.
+    pub async fn status(&self, path: &str) -> Option<u16> {
+        let url = format!("{}{path}", self.processes[0].1);
+        // A connection of its own, which tells whether new ones are taken.
+        let answer = http_client().get(url).send().await;
+        answer.ok().map(|answer| answer.status().as_u16())
     }
 
     pub async fn operator(&self, name: &str) -> Caller {

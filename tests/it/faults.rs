@@ -1,0 +1,154 @@
+//! The database fails in the middle: the client is told what it can do, and nothing is there by halves.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use entity::deployment::Environment;
+use entity::phone_lookup::Line;
+use entity::value::PhoneNumber;
+use futures::future::join_all;
+use sea_orm::ConnectionTrait;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use vivamo::keyed_hash::KeyedHash;
+use vivamo::service::Setup;
+use vivamo::service::phone_lookup::{Fault, Lines, UnknownLines};
+
+use crate::app::{Answer, Backend, Caller, KEY_SECRET, TestApp, on_both_databases, run, run_on};
+use crate::proxy::{Cut, Proxy};
+
+async fn create_with_key(app: &TestApp, caller: &Caller) -> Answer {
+    let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed outcome } }";
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
+    let input = json!({ "externalCustomerId": "user-1", "data": data, "idempotencyKey": "key-1" });
+    app.graphql(caller, create, json!({ "input": input })).await
+}
+
+/// The service loses its database in the moment of the commit; the client sends its request again.
+async fn commit_that_is_cut(cut: Cut) {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let mut url = reqwest::Url::parse(app.database_url()).unwrap();
+        let proxy = Proxy::start(url.port().unwrap_or(5432)).await;
+        url.set_ip_host(proxy.address.ip()).unwrap();
+        url.set_port(Some(proxy.address.port())).unwrap();
+        url.set_query(Some("sslmode=disable"));
+        let replica = app.replica(url.into()).await;
+        proxy.set_trap(cut);
+        let answer = create_with_key(&replica, &operator).await;
+        assert!(!proxy.is_set(cut), "nobody committed: {}", answer.body);
+        assert_eq!(answer.codes(), ["UNAVAILABLE"]);
+        assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], true);
+        let committed = i64::from(cut == Cut::AfterCommit);
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, committed);
+        let again = create_with_key(&replica, &operator).await.payload("createCustomer");
+        assert_eq!(again, json!({ "outcome": "CREATED", "replayed": cut == Cut::AfterCommit }));
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_operator").await, 1);
+        replica.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_cut_before_the_commit_leaves_nothing_behind() {
+    commit_that_is_cut(Cut::BeforeCommit).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_cut_after_the_commit_is_made_good_by_the_key() {
+    commit_that_is_cut(Cut::AfterCommit).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_writes_and_nothing_else() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+        let limit = async |pages: u32| {
+            let writer = app.database.begin_write().await.unwrap();
+            writer.execute_unprepared(&format!("PRAGMA max_page_count = {pages}")).await.unwrap();
+            writer.commit().await.unwrap();
+        };
+        limit(1).await;
+        let mut refused = 0;
+        for number in 0..200 {
+            // As long as pages have room, the database does.
+            let data = json!({ "email": format!("{number}@example.com"), "firstName": "x".repeat(100) });
+            let answer = app.create(&operator, &format!("{number}"), data).await;
+            if answer.codes() == ["UNAVAILABLE"] {
+                refused += 1;
+            } else {
+                answer.payload("createCustomer");
+            }
+        }
+        assert!(refused > 100, "{refused}");
+        assert_eq!(app.customer(&operator, json!({ "email": "ada@example.com" })).await["version"], 1);
+        limit(1_000_000).await;
+        app.created(&operator, "user-2", json!({ "email": "grace@example.com" })).await;
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 202 - refused);
+    })
+    .await;
+}
+
+/// A carrier whose client has a bug.
+struct Panics;
+
+impl Lines for Panics {
+    fn at_once(&self, _: &PhoneNumber) -> Option<Line> {
+        None
+    }
+
+    fn ask<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>> {
+        Box::pin(async { panic!("no idea what {} is, says Ada Lovelace", phone.as_str()) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_is_an_internal_fault_and_the_process_goes_on() {
+    let setup = Setup {
+        platform_key: Some(SecretString::from(crate::app::PLATFORM_KEY)),
+        carrier: Some((Arc::new(Panics), UnknownLines::Refuse)),
+        ..Setup::new(Environment::Production, KeyedHash::new(KEY_SECRET))
+    };
+    let app = TestApp::start_with(Backend::Sqlite, setup).await.unwrap();
+    run_on(app, async |app| {
+        let operator = app.operator("A").await;
+        for _ in 0..20 {
+            let answer = create_with_key(app, &operator).await;
+            assert_eq!((answer.status, answer.codes()), (500, vec!["INTERNAL".to_owned()]));
+        }
+        app.created(&operator, "user-2", json!({ "email": "ada@example.com" })).await;
+    })
+    .await;
+}
+
+on_both_databases! {
+    Sandbox:
+
+    async fn when_all_connections_wait_the_others_are_told_so(app) {
+        let operator = app.operator("A").await;
+        let holder = app.database.begin_write().await.unwrap();
+        if app.is_postgres() {
+            holder.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        }
+        let creates = join_all((0..40).map(|number| {
+            let data = json!({ "email": format!("{number}@example.com") });
+            let (operator, id) = (&operator, number.to_string());
+            async move { app.create(operator, &id, data).await }
+        }));
+        let health = async {
+            app.until_so_many_wait_for_a_lock(9).await;
+            app.http.get(format!("{}/healthz", app.url)).send().await.unwrap().status().as_u16()
+        };
+        let (answers, health) = tokio::join!(creates, health);
+        assert_eq!(health, 200);
+        for answer in answers {
+            let faults: Vec<Value> = answer.body["errors"].as_array().unwrap().clone();
+            assert_eq!(answer.codes(), ["UNAVAILABLE"], "{faults:?}");
+        }
+        holder.rollback().await.unwrap();
+        app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+    }
+}

@@ -1,0 +1,95 @@
+//! What the service logs while it is tested: kept in `target/tmp`, and searched for what no log may hold.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::sync::{LazyLock, Mutex, Once};
+
+use entity::deployment::Environment;
+use tracing_subscriber::EnvFilter;
+use vivamo::telemetry;
+
+static LOG: LazyLock<Mutex<Log>> = LazyLock::new(|| {
+    let file = format!("{}/{}.log", env!("CARGO_TARGET_TMPDIR"), env!("CARGO_CRATE_NAME"));
+    Mutex::new(Log { file: File::create(file).unwrap(), leaks: Vec::new() })
+});
+
+struct Log {
+    file: File,
+    leaks: Vec<String>,
+}
+
+impl Log {
+    fn take(&mut self, line: &str) {
+        self.file.write_all(line.as_bytes()).unwrap();
+        if is_leak(line) {
+            self.leaks.push(line.to_owned());
+        }
+    }
+}
+
+/// Whether a line holds a person, a key, SQL or the name of a table.
+pub fn is_leak(line: &str) -> bool {
+    const NEVER: [&str; 15] = [
+        "@",
+        "vivamo_sandbox_",
+        "vivamo_production_",
+        "Ada",
+        "Lovelace",
+        "O'Brien",
+        "Main St",
+        "SELECT",
+        "INSERT",
+        "UPDATE ",
+        "DELETE ",
+        "customer_operator",
+        "customer_event",
+        "api_key",
+        "idempotency_key",
+    ];
+    let is_phone = |digits: &str| digits.chars().take_while(char::is_ascii_digit).count() >= 7;
+    NEVER.iter().any(|never| line.contains(never)) || line.split('+').skip(1).any(is_phone)
+}
+
+/// Each event is one write.
+#[derive(Clone, Copy)]
+struct Writer;
+
+impl Write for Writer {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().take(&String::from_utf8_lossy(line));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts the log of this process, as the service would in production, with more in it than anyone would ask for.
+pub fn start() {
+    static START: Once = Once::new();
+    START.call_once(|| {
+        let filter = EnvFilter::new("debug,hyper_util=info,reqwest=info,h2=info");
+        telemetry::log_to(|| Writer, false, filter, Environment::Production);
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            telemetry::log_panic(panic);
+            tell(panic);
+        }));
+    });
+}
+
+/// Takes the rest of what another process logs.
+pub fn follow(logs: BufReader<impl Read + Send + 'static>) {
+    std::thread::spawn(move || logs.lines().map_while(Result::ok).for_each(|line| take(&(line + "\n"))));
+}
+
+pub fn take(lines: &str) {
+    LOG.lock().unwrap().take(lines);
+}
+
+/// That nothing was logged, so far, that must not be.
+pub fn assert_clean() {
+    let leaks = std::mem::take(&mut LOG.lock().unwrap().leaks);
+    assert!(leaks.is_empty(), "the log holds what it must not: {leaks:?}");
+}

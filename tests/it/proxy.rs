@@ -1,0 +1,100 @@
+//! What stands between the service and its database when the network fails.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// When a connection is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The database is not told to commit.
+    BeforeCommit,
+    /// The database commits; nobody hears of it.
+    AfterCommit,
+}
+
+/// A proxy that hands on what it is sent, until it is told otherwise.
+pub struct Proxy {
+    pub address: SocketAddr,
+    state: Arc<State>,
+}
+
+struct State {
+    /// The port of the database.
+    target: AtomicU16,
+    trap: [AtomicBool; 2],
+    /// Changes when all connections are to be cut.
+    cuts: watch::Sender<()>,
+}
+
+impl State {
+    fn trap(&self, cut: Cut) -> &AtomicBool {
+        &self.trap[usize::from(cut == Cut::AfterCommit)]
+    }
+
+    fn springs(&self, cut: Cut) -> bool {
+        self.trap(cut).swap(false, Ordering::SeqCst)
+    }
+}
+
+impl Proxy {
+    pub async fn start(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State { target: target.into(), trap: Default::default(), cuts: watch::channel(()).0 });
+        let shared = state.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, shared.clone()));
+            }
+        });
+        Self { address, state }
+    }
+
+    /// Cuts all connections; new ones go to another database.
+    pub fn lead_to(&self, target: u16) {
+        self.state.target.store(target, Ordering::SeqCst);
+        self.state.cuts.send_replace(());
+    }
+
+    /// Cuts the next connection that commits.
+    pub fn set_trap(&self, cut: Cut) {
+        self.state.trap(cut).store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a trap is still waiting.
+    pub fn is_set(&self, cut: Cut) -> bool {
+        self.state.trap(cut).load(Ordering::SeqCst)
+    }
+}
+
+/// Hands on what both sides of a connection send, until one of them ends or the connection is cut.
+async fn carry(mut client: TcpStream, state: Arc<State>) -> Option<()> {
+    let mut cuts = state.cuts.subscribe();
+    let mut server = TcpStream::connect(("127.0.0.1", state.target.load(Ordering::SeqCst))).await.ok()?;
+    let (mut asked, mut answered) = (vec![0; 65536], vec![0; 65536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => {
+                let asked = &asked[..read.ok().filter(|read| *read > 0)?];
+                let commits = asked.windows(6).any(|window| window == b"COMMIT");
+                if commits && state.springs(Cut::BeforeCommit) {
+                    return None;
+                }
+                server.write_all(asked).await.ok()?;
+                if commits && state.springs(Cut::AfterCommit) {
+                    server.readable().await.ok()?;
+                    return None;
+                }
+            }
+            read = server.read(&mut answered) => {
+                client.write_all(&answered[..read.ok().filter(|read| *read > 0)?]).await.ok()?;
+            }
+            _ = cuts.changed() => return None,
+        }
+    }
+}

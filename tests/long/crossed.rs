@@ -1,0 +1,57 @@
+//! Requests that hold what the others want: nobody hears of a deadlock.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use sea_orm::{EntityTrait, PaginatorTrait};
+use serde_json::json;
+
+use crate::app::Backend;
+use crate::servers::{Servers, codes};
+
+const ROUNDS: usize = 200;
+
+const CREATE: &str =
+    "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome customer { id email phone } } }";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crossed_creates_are_one_customer_a_pair_or_a_conflict() {
+    let Some(servers) = Servers::start(Backend::Postgres, 2).await else { return };
+    let mut operators = Vec::new();
+    for number in 0..4 {
+        operators.push(servers.operator(&format!("Operator {number}")).await);
+    }
+    let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        let email = |number: usize| format!("{number}-{round}@example.com");
+        let phone = |number: usize| format!("+1415555{:04}", 2 * round + number);
+        // Each email comes with each phone, so that each of the four crosses two others.
+        let pairs = [(0, 0), (1, 1), (0, 1), (1, 0)];
+        let creates = pairs.iter().zip(&operators).map(|(&(one, other), operator)| {
+            let data = json!({ "email": email(one), "phone": phone(other) });
+            let input = json!({ "externalCustomerId": format!("{round}"), "data": data });
+            let servers = &servers;
+            async move { servers.send(operator, CREATE, &json!({ "input": input })).await.unwrap() }
+        });
+        let answers: Vec<_> = join_all(creates).await.into_iter().map(|(_, answer)| answer).collect();
+        let mut created = 0;
+        for answer in &answers {
+            let outcome = match answer["data"]["createCustomer"]["outcome"].as_str() {
+                Some(outcome) => outcome.to_owned(),
+                None => codes(answer).join("+"),
+            };
+            assert!(
+                ["CREATED", "CONNECTED", "IDENTITY_CONFLICT+IDENTITY_CONFLICT"].contains(&outcome.as_str()),
+                "{answer}"
+            );
+            created += usize::from(outcome == "CREATED");
+            *outcomes.entry(outcome).or_default() += 1;
+        }
+        // Whoever comes first takes a pair; the opposite pair may follow, and nobody else is new.
+        assert!(created == 1 || created == 2, "{answers:?}");
+    }
+    println!("{ROUNDS} rounds: {outcomes:?}");
+    let customers = entity::customer::Entity::find().count(servers.database.reads()).await.unwrap();
+    assert_eq!(customers, outcomes["CREATED"] as u64);
+    servers.end().await;
+}

@@ -1,0 +1,57 @@
+//! Replicas that reach PostgreSQL by way of pgbouncer, in session mode.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use tempfile::TempDir;
+
+use crate::app::TestDatabase;
+use crate::postgres::{self, as_postgres};
+use crate::servers::Servers;
+
+/// A pgbouncer, until it is dropped.
+struct Pgbouncer {
+    process: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Drop for Pgbouncer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Pgbouncer {
+    async fn start(program: &Path, postgres_port: u16) -> Self {
+        let (folder, port) = (TempDir::new().unwrap(), postgres::free_port());
+        let settings = folder.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={postgres_port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = session\ndefault_pool_size = 40\n\
+             ignore_startup_parameters = extra_float_digits\n"
+        );
+        std::fs::write(&settings, text).unwrap();
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), readable).unwrap();
+        let process = as_postgres(program).arg(&settings).stderr(Stdio::null()).spawn().unwrap();
+        let bouncer = Self { process, port, _folder: folder };
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        bouncer
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_behind_pgbouncer_do_what_the_model_does() {
+    let Some(server) = postgres::server().await else { return };
+    let Some(program) = postgres::find("pgbouncer") else { return postgres::skip("the test behind pgbouncer") };
+    let home = TestDatabase::create_at(server, None).await;
+    let mut url = reqwest::Url::parse(&home.url).unwrap();
+    let bouncer = Pgbouncer::start(&program, url.port().unwrap_or(5432)).await;
+    url.set_port(Some(bouncer.port)).unwrap();
+    let servers = Servers::start_on(home, url.into(), 2).await;
+    crate::model::run("two processes behind pgbouncer", servers, 5000).await;
+}
