@@ -253,16 +253,22 @@ fn is_outage(error: &DbErr) -> bool {
     }
 }
 
-/// The error in words for the log, without any value of a row.
+/// The words of a database without the names and values in them, which it quotes, or puts after a colon.
+fn without_names(message: &str) -> String {
+    let message = message.split(": ").next().unwrap_or_default();
+    message.split('"').step_by(2).map(str::trim).collect::<Vec<_>>().join(" … ").trim().to_owned()
+}
+
+/// The error in words for the log, without any value of a row and without the name of a table.
 pub fn describe(error: &DbErr) -> String {
     match verdict(error) {
         Some(Verdict::Postgres { state, error }) => {
-            // Class 22 (data exceptions) quotes the value at fault.
-            let message = if state.starts_with("22") { "" } else { error.message() };
+            // Class 22 (data exceptions) is about the value at fault.
+            let message = if state.starts_with("22") { String::new() } else { without_names(error.message()) };
             format!("PostgreSQL {state} {message}")
         }
         Some(Verdict::Sqlite { error, .. }) => {
-            format!("SQLite {} {}", error.code().unwrap_or_default(), error.message())
+            format!("SQLite {} {}", error.code().unwrap_or_default(), without_names(error.message()))
         }
         None => match (error, sqlx_error(error)) {
             (DbErr::ConnectionAcquire(error), _) => error.to_string(),

@@ -69,7 +69,7 @@ impl Write for Writer {
 pub fn start() {
     static START: Once = Once::new();
     START.call_once(|| {
-        let filter = EnvFilter::new("debug,hyper_util=info,reqwest=info,h2=info");
+        let filter = EnvFilter::new("debug,hyper_util=info,reqwest=info,sqlx=warn");
         telemetry::log_to(|| Writer, false, filter, Environment::Production);
         let tell = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
