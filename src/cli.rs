@@ -150,8 +150,9 @@ async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), St
     // Reading the numbering plans takes as long as many requests: not for the first one to wait for.
     tokio::task::spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
     let sweeper = tokio::spawn(sweep(database.clone()));
+    let stop = stop().map_err(|error| format!("Cannot wait for signals: {error}"))?;
     tracing::info!(environment = ?settings.environment(), "listening on http://{address}");
-    server.serve(stop()).await.map_err(|error| error.to_string())?;
+    server.serve(stop).await.map_err(|error| error.to_string())?;
     sweeper.abort();
     tracing::info!("stopped");
     database.close().await.map_err(|error| describe(&error))
@@ -190,19 +191,16 @@ async fn welcome(services: &Services, url: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Done when the process is asked to stop.
-async fn stop() {
-    let interrupt = signal(SignalKind::interrupt());
-    let terminate = signal(SignalKind::terminate());
-    match (interrupt, terminate) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+/// Done when the process is asked to stop, from now on.
+fn stop() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        _ => std::future::pending().await,
-    }
+    })
 }
 
 async fn migrate(settings: &Settings) -> Result<(), String> {

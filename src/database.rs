@@ -2,7 +2,8 @@
 
 use std::future::ready;
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::TryFutureExt;
@@ -10,11 +11,13 @@ use migration::{Migrator, MigratorTrait};
 use rand::RngExt;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-use sea_orm::sqlx::{Connection, Executor};
+use sea_orm::sqlx::{Connection, Executor, PgConnection};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     IsolationLevel, QueryResult, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::error::{Error, ErrorCode, describe, is_lost_race};
 
@@ -26,6 +29,30 @@ pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct Database {
     reads: Reads,
     writes: DatabaseConnection,
+    /// Until when connections that come back to their pool are not trusted.
+    distrust: Distrust,
+}
+
+/// Whether work was given up lately, so that connections may come back to their pool with an answer still to come. The
+/// driver would wait for it without a limit.
+#[derive(Clone, Default)]
+struct Distrust(Arc<Mutex<Option<Instant>>>);
+
+impl Distrust {
+    const LIFE: Duration = Duration::from_secs(60);
+
+    fn start(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_on(&self) -> bool {
+        let started = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        started.is_some_and(|started| started.elapsed() < Self::LIFE)
+    }
+}
+
+async fn is_alive(connection: &mut PgConnection) -> bool {
+    matches!(timeout(Duration::from_secs(1), connection.ping()).await, Ok(Ok(())))
 }
 
 /// Where statements run that write nothing, each for itself. A database that serializes may refuse one of them for what
@@ -46,19 +73,27 @@ impl Database {
 
     /// Connects to `postgres://…` or `sqlite://…`; a SQLite file is created where there is none.
     pub async fn connect(url: &str, observer: Option<StatementObserver>) -> Result<Self, DbErr> {
+        let distrust = Distrust::default();
         if url.starts_with("sqlite:") {
             // SQLite takes one writer at a time: a queue in front of one connection is fair, and never busy.
             let writes = open(sqlite(url, 1, false), &observer).await?;
             let reads = open(sqlite(url, Self::SQLITE_READERS, true), &observer).await?;
-            Ok(Self { reads: Reads(reads), writes })
+            Ok(Self { reads: Reads(reads), writes, distrust })
         } else {
             let mut options = postgres(url, Self::POSTGRES_CONNECTIONS);
-            options.map_sqlx_postgres_pool_opts(|pool| {
+            let distrusted = distrust.clone();
+            options.map_sqlx_postgres_pool_opts(move |pool| {
+                let distrusted = distrusted.clone();
                 // Not as options of the connection, which a pooler in between may refuse.
-                pool.after_connect(|connection, _| Box::pin(connection.execute(Self::SESSION).map_ok(|_| ())))
+                let pool =
+                    pool.after_connect(|connection, _| Box::pin(connection.execute(Self::SESSION).map_ok(|_| ())));
+                pool.after_release(move |connection, _| {
+                    let is_trusted = !distrusted.is_on();
+                    Box::pin(async move { Ok(is_trusted || is_alive(connection).await) })
+                })
             });
             let both = open(options, &observer).await?;
-            Ok(Self { reads: Reads(both.clone()), writes: both })
+            Ok(Self { reads: Reads(both.clone()), writes: both, distrust })
         }
     }
 
@@ -72,14 +107,33 @@ impl Database {
         self.writes.begin_with_options(writing()).await
     }
 
+    /// Does some work that uses the database, and does it to its end even if nobody waits for it any more: a connection
+    /// that is let go in the middle of a statement may never come back to its pool. `None`: the database has gone silent.
+    pub fn finish<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<Option<T>> {
+        const SILENCE: Duration = Duration::from_secs(30);
+        let distrust = self.distrust.clone();
+        tokio::spawn(async move {
+            let mut work = pin!(work);
+            let done = timeout(SILENCE, work.as_mut()).await.ok();
+            if done.is_none() {
+                distrust.start();
+            }
+            done
+        })
+    }
+
     /// How many migrations this database lacks.
     pub async fn pending_migrations(&self) -> Result<usize, DbErr> {
         Ok(Migrator::get_pending_migrations_read_only(&self.reads.0).await?.len())
     }
 
+    /// Ends all connections, but does not wait for those that have gone silent.
     pub async fn close(self) -> Result<(), DbErr> {
-        self.reads.0.close().await?;
-        self.writes.close().await
+        let both = async {
+            self.reads.0.close().await?;
+            self.writes.close().await
+        };
+        timeout(Self::PATIENCE, both).await.unwrap_or(Ok(()))
     }
 }
 

@@ -1,7 +1,6 @@
 //! `POST /graphql`, by the GraphQL over HTTP specification: who calls comes first, then the shape of the request, then
 //! the request itself.
 
-use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use async_graphql::{Response as Answer, Variables};
@@ -11,7 +10,6 @@ use axum::extract;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::value::RequestId;
-use futures_util::FutureExt;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
@@ -139,16 +137,33 @@ async fn answer(
     if let Some(variables) = parameters.variables {
         request = request.variables(Variables::from_json(variables.into()));
     }
-    let execution = graphql::execute(&state.schema, request, request_id, actor, &state.services);
-    let executed = timeout(PATIENCE, AssertUnwindSafe(execution).catch_unwind()).await.map_err(|_| {
-        tracing::error!(%request_id, "request took too long");
-        unavailable()
-    })?;
-    let executed = executed.map_err(|_| Refusal {
-        code: ErrorCode::Internal,
-        ..Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal.to_string())
-    })?;
-    Ok(graphql::render(executed, request_id))
+    let (schema, services) = (state.schema.clone(), state.services.clone());
+    let executed =
+        finished(
+            state,
+            request_id,
+            async move { graphql::execute(&schema, request, request_id, actor, &services).await },
+        );
+    Ok(graphql::render(executed.await?, request_id))
+}
+
+/// What becomes of some work on the database, if it comes to an end before the client's patience does.
+async fn finished<T: Send + 'static>(
+    state: &State,
+    request_id: RequestId,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Refusal> {
+    match timeout(PATIENCE, state.database.finish(work)).await {
+        Ok(Ok(Some(done))) => Ok(done),
+        Ok(Err(_)) => Err(Refusal {
+            code: ErrorCode::Internal,
+            ..Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal.to_string())
+        }),
+        Ok(Ok(None)) | Err(_) => {
+            tracing::error!(%request_id, "request took too long");
+            Err(unavailable())
+        }
+    }
 }
 
 async fn authenticate(state: &State, headers: &HeaderMap, request_id: RequestId) -> Result<Actor, Refusal> {
@@ -164,8 +179,8 @@ async fn authenticate(state: &State, headers: &HeaderMap, request_id: RequestId)
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim())
         .ok_or_else(unauthenticated)?;
-    let authenticated =
-        timeout(PATIENCE, state.services.api_keys.authenticate(key)).await.map_err(|_| unavailable())?;
+    let (keys, key) = (state.services.api_keys.clone(), key.to_owned());
+    let authenticated = finished(state, request_id, async move { keys.authenticate(&key).await }).await?;
     authenticated.map_err(|error| match error {
         Error::Rejected(_) => unauthenticated(),
         Error::Failed { code, cause } => {

@@ -14,7 +14,9 @@ pub async fn healthz() -> &'static str {
 
 /// The database answers too, and has all migrations.
 pub async fn readyz(extract::State(state): extract::State<State>) -> (StatusCode, &'static str) {
-    match pending_migrations(&state.database).await {
+    let database = state.database.clone();
+    let pending = state.database.finish(async move { pending_migrations(&database).await });
+    match pending.await.ok().flatten().unwrap_or_else(|| Err("no answer".to_owned())) {
         Ok(0) => (StatusCode::OK, "ready\n"),
         Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database lacks migrations: run `vivamo migrate`\n"),
         Err(cause) => {

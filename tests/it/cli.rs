@@ -1,6 +1,6 @@
 //! The binary, as people start it.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -62,6 +62,28 @@ async fn a_first_start_shows_a_key_and_a_line_that_works() {
     assert_eq!(answer["data"]["createCustomer"]["customer"]["email"], "ada@example.com");
     // The key is shown once.
     assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn processes_that_start_at_once_on_a_new_file_take_turns() {
+    for round in 0..5 {
+        let folder = TempDir::new().unwrap();
+        let migrate = || vivamo(folder.path(), &["migrate"]).stderr(Stdio::piped()).spawn().unwrap();
+        for process in [migrate(), migrate(), migrate(), migrate()] {
+            let output = process.wait_with_output().unwrap();
+            assert!(output.status.success(), "round {round}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        // One of two that serve greets the newcomer.
+        let start = || {
+            std::thread::spawn({
+                let folder = folder.path().to_owned();
+                move || Running::start(&mut vivamo(&folder, &["serve"])).0.stop()
+            })
+        };
+        let (one, two) = (start(), start());
+        let printed = one.join().unwrap() + &two.join().unwrap();
+        assert_eq!(printed.matches("curl ").count(), 1, "{printed}");
+    }
 }
 
 #[tokio::test]

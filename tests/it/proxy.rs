@@ -29,6 +29,8 @@ struct State {
     trap: [AtomicBool; 2],
     /// Changes when all connections are to be cut.
     cuts: watch::Sender<()>,
+    /// Changes when all connections are to fall silent.
+    silence: watch::Sender<()>,
 }
 
 impl State {
@@ -45,7 +47,12 @@ impl Proxy {
     pub async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State { target: target.into(), trap: Default::default(), cuts: watch::channel(()).0 });
+        let state = Arc::new(State {
+            target: target.into(),
+            trap: Default::default(),
+            cuts: watch::channel(()).0,
+            silence: watch::channel(()).0,
+        });
         let shared = state.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -61,6 +68,11 @@ impl Proxy {
         self.state.cuts.send_replace(());
     }
 
+    /// Carries nothing more on the connections that there are, and does not close them: their host is gone.
+    pub fn fall_silent(&self) {
+        self.state.silence.send_replace(());
+    }
+
     /// Cuts the next connection that commits.
     pub fn set_trap(&self, cut: Cut) {
         self.state.trap(cut).store(true, Ordering::SeqCst);
@@ -74,7 +86,7 @@ impl Proxy {
 
 /// Hands on what both sides of a connection send, until one of them ends or the connection is cut.
 async fn carry(mut client: TcpStream, state: Arc<State>) -> Option<()> {
-    let mut cuts = state.cuts.subscribe();
+    let (mut cuts, mut silence) = (state.cuts.subscribe(), state.silence.subscribe());
     let mut server = TcpStream::connect(("127.0.0.1", state.target.load(Ordering::SeqCst))).await.ok()?;
     let (mut asked, mut answered) = (vec![0; 65536], vec![0; 65536]);
     loop {
@@ -95,6 +107,10 @@ async fn carry(mut client: TcpStream, state: Arc<State>) -> Option<()> {
                 client.write_all(&answered[..read.ok().filter(|read| *read > 0)?]).await.ok()?;
             }
             _ = cuts.changed() => return None,
+            _ = silence.changed() => {
+                cuts.changed().await.ok()?;
+                return None;
+            }
         }
     }
 }

@@ -184,6 +184,54 @@ async fn a_standby_takes_over() {
     load.assert_kept(url.as_str()).await;
 }
 
+/// The hosts of all connections are gone, and nobody says so; new connections work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_fall_silent_are_replaced() {
+    let Some(server) = postgres::server().await else { return };
+    let home = TestDatabase::create_at(server, None).await;
+    let mut url = reqwest::Url::parse(&home.url).unwrap();
+    let proxy = Proxy::start(url.port().unwrap_or(5432)).await;
+    url.set_ip_host(proxy.address.ip()).unwrap();
+    url.set_port(Some(proxy.address.port())).unwrap();
+    url.set_query(Some("sslmode=disable"));
+    let servers = Servers::start_on(home, url.into(), 1).await;
+    let operator = servers.operator("A").await;
+    let load = Load::default();
+    let silence = async {
+        load.until(300).await;
+        proxy.fall_silent();
+        load.until(load.acknowledged() + 300).await;
+        load.is_over.store(true, Ordering::Relaxed);
+    };
+    // More clients than there are connections, so that all of these are lost.
+    let writers = join_all((0..3 * WRITERS).map(|writer| load.persist(&servers, &operator, writer)));
+    tokio::join!(writers, silence);
+    println!("{} acknowledged, {} told to come back", load.acknowledged(), load.unavailable.load(Ordering::Relaxed));
+    load.assert_kept(servers.url()).await;
+    servers.end().await;
+}
+
+/// Clients that go away in the middle of their requests cost nobody a connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_hang_up_leave_nothing_behind() {
+    let Some(servers) = Servers::start(Backend::Postgres, 1).await else { return };
+    let operator = servers.operator("A").await;
+    for round in 0..10 {
+        let holder = servers.database.begin_write().await.unwrap();
+        holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
+        let ids: Vec<_> = (0..20).map(|number| format!("{round}-{number}")).collect();
+        let requests = join_all(ids.iter().map(|id| {
+            let (input, servers, operator) = (input(id), &servers, &operator);
+            async move { servers.send(operator, CREATE, &input).await }
+        }));
+        assert!(tokio::time::timeout(Duration::from_millis(200), requests).await.is_err());
+        holder.rollback().await.unwrap();
+    }
+    let (_, answer) = servers.send(&operator, CREATE, &input("last")).await.unwrap();
+    assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED", "{answer}");
+    servers.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_taken_before_the_end_is_answered() {
     let Some(mut servers) = Servers::start(Backend::Postgres, 1).await else { return };
