@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
 use entity::api_key::Access;
 use entity::deployment::Environment;
@@ -19,13 +20,13 @@ use crate::config::{PhoneLookupName, ServeSettings, Settings, UnknownPhones};
 use crate::database::{self, Database};
 use crate::error::{Error, describe};
 use crate::graphql;
-use crate::http::Server;
+use crate::http::{Server, Surroundings};
 use crate::keyed_hash::KeyedHash;
-use crate::service::api_keys::NewApiKey;
+use crate::service::api_keys::{KeyRequest, NewApiKey};
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::page::{Direction, PageRequest, Positioned};
 use crate::service::phone_lookup::{Lines, Twilio, TwilioSettings, UnknownLines};
-use crate::service::{Actor, Services, Setup, deployment, idempotency};
+use crate::service::{Actor, LimitSettings, Services, Setup, deployment, idempotency};
 use crate::telemetry;
 
 /// The customer records of the Vivamo payments platform: one person, one record
@@ -84,6 +85,9 @@ enum KeyCommand {
         /// The key reads, and changes nothing
         #[arg(long)]
         read_only: bool,
+        /// From when on the key opens nothing, such as 2027-01-31T00:00:00Z
+        #[arg(long, value_name = "TIME")]
+        expires_at: Option<DateTime<Utc>>,
         #[command(flatten)]
         output: Output,
     },
@@ -140,33 +144,49 @@ async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), St
     let schema = graphql::schema(services.clone(), KeyedHash::new(settings.key_secret()));
     let is_sandbox = settings.environment() == Environment::Sandbox;
     let introspection = if serve.graphiql.unwrap_or(is_sandbox) { Some(graphql::introspection().await) } else { None };
-    let server = Server::bind(serve.listen, database.clone(), services.clone(), schema, introspection).await.map_err(
-        |error| format!("Cannot listen on {}: {error}. Choose another address with VIVAMO_LISTEN.", serve.listen),
-    )?;
+    let surroundings = Surroundings {
+        idle: Surroundings::IDLE,
+        trusted_proxies: serve.trusted_proxies.clone(),
+        origins: serve.origins.clone(),
+    };
+    let server = Server::bind(serve.listen, surroundings, database.clone(), services.clone(), schema, introspection)
+        .await
+        .map_err(|error| {
+            format!("Cannot listen on {}: {error}. Choose another address with VIVAMO_LISTEN.", serve.listen)
+        })?;
     let address = server.address().map_err(|error| error.to_string())?;
     if is_sandbox && settings.is_sqlite() {
         welcome(&services, &format!("http://{address}")).await?;
     }
     // Reading the numbering plans takes as long as many requests: not for the first one to wait for.
     tokio::task::spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
-    let sweeper = tokio::spawn(sweep(database.clone()));
+    let chores = tokio::spawn(do_chores(database.clone(), services.clone()));
     let stop = stop().map_err(|error| format!("Cannot wait for signals: {error}"))?;
     tracing::info!(environment = ?settings.environment(), "listening on http://{address}");
-    server.serve(stop).await.map_err(|error| error.to_string())?;
-    sweeper.abort();
+    server.serve(stop).await;
+    chores.abort();
+    if let Err(error) = services.api_keys.write_uses().await {
+        tracing::warn!(cause = words(error), "cannot write down when keys were used last");
+    }
     tracing::info!("stopped");
     database.close().await.map_err(|error| describe(&error))
 }
 
-/// Forgets what has expired, now and then.
-async fn sweep(database: Database) {
-    const EVERY: Duration = Duration::from_secs(600);
+/// What is done now and then, beside the requests.
+async fn do_chores(database: Database, services: Services) {
+    const EVERY: Duration = Duration::from_secs(60);
+    const SWEEP_EVERY: u64 = 10;
     let mut turns = tokio::time::interval(EVERY);
-    loop {
+    for turn in 0_u64.. {
         turns.tick().await;
-        match idempotency::sweep(&database).await {
-            Ok(swept) => tracing::debug!(swept, "expired idempotency keys"),
-            Err(error) => tracing::warn!(cause = words(error), "cannot sweep the expired idempotency keys"),
+        if let Err(error) = services.api_keys.write_uses().await {
+            tracing::warn!(cause = words(error), "cannot write down when keys were used last");
+        }
+        if turn.is_multiple_of(SWEEP_EVERY) {
+            match idempotency::sweep(&database).await {
+                Ok(swept) => tracing::debug!(swept, "expired idempotency keys"),
+                Err(error) => tracing::warn!(cause = words(error), "cannot sweep the expired idempotency keys"),
+            }
         }
     }
 }
@@ -285,6 +305,11 @@ fn full_setup(settings: &Settings, serve: &ServeSettings) -> Result<Setup, Strin
         platform_key: settings.platform_key.clone(),
         disposable_domains: DisposableDomains::new(list(&serve.disposable_domains)?, list(&serve.allowed_domains)?),
         carrier,
+        limits: LimitSettings {
+            cost_per_second: serve.rate_limit,
+            wrong_keys_per_minute: serve.wrong_keys,
+            strangers_per_hour: serve.strangers,
+        },
         ..setup(settings)
     })
 }
@@ -328,16 +353,22 @@ impl KeyCommand {
     async fn run(self, services: &Services) -> Result<(), String> {
         let keys = &services.api_keys;
         match self {
-            Self::Create { operator, name, read_only, output } => {
+            Self::Create { operator, name, read_only, expires_at, output } => {
                 let operator = operator_id(&operator)?;
                 let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: {reason}."))?;
                 let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
-                let key = keys.create(&Actor::Platform, operator, name, access).await.map_err(words)?;
+                let request = KeyRequest { name, access, expires_at };
+                let key = keys.create(&Actor::Platform, operator, request).await.map_err(words)?;
                 print_key(output, &key.row.id.to_string(), key.row.name.as_str(), &key);
             }
             Self::List { operator, output } => {
-                let operator = operator.as_deref().map(operator_id).transpose()?;
-                let keys = keys.list(&Actor::Platform, operator).await.map_err(words)?;
+                let keys = match operator.as_deref().map(operator_id).transpose()? {
+                    Some(operator) => {
+                        let mut found = keys.of_operators(&Actor::Platform, &[operator]).await.map_err(words)?;
+                        found.remove(&operator).unwrap_or_default()
+                    }
+                    None => keys.list(&Actor::Platform).await.map_err(words)?,
+                };
                 print_rows(output, keys.iter().map(key_row).collect());
             }
             Self::Revoke { id, output } => {

@@ -1,9 +1,11 @@
 //! The settings of the service: each a flag and an environment variable.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use axum::http::HeaderValue;
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -42,6 +44,29 @@ pub struct ServeSettings {
     #[arg(long, env = "VIVAMO_GRAPHIQL", global = true)]
     pub graphiql: Option<bool>,
 
+    /// What a key may spend in a second, with ten seconds saved up: a query costs 1 for each field at its root, a mutation
+    /// 10. 0: no limit
+    #[arg(long, env = "VIVAMO_RATE_LIMIT", default_value_t = 200, global = true)]
+    pub rate_limit: u32,
+
+    /// How often a minute an address may come with a wrong key. 0: no limit
+    #[arg(long, env = "VIVAMO_WRONG_KEYS", default_value_t = 30, global = true)]
+    pub wrong_keys: u32,
+
+    /// How often an hour an operator may be told of people who are not its customers, such as by CONNECTED. 0: no limit,
+    /// for an operator that brings in many known people at once
+    #[arg(long, env = "VIVAMO_STRANGERS", default_value_t = 100, global = true)]
+    pub strangers: u32,
+
+    /// The proxies in front, whose X-Forwarded-For says where a request comes from: addresses or networks such as
+    /// 10.0.0.0/8, with commas between them
+    #[arg(long, env = "VIVAMO_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',', value_parser = network, global = true)]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// The web pages that may call from a browser, such as https://dashboard.example.com, with commas between them
+    #[arg(long, env = "VIVAMO_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin, global = true)]
+    pub origins: Vec<HeaderValue>,
+
     /// A file of domains, one a line, that count as disposable beside the list that is built in
     #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE", global = true)]
     pub disposable_domains: Option<PathBuf>,
@@ -70,6 +95,23 @@ pub struct ServeSettings {
     /// What to do with a phone of which its carrier cannot say what line it is
     #[arg(long, env = "VIVAMO_UNKNOWN_PHONES", default_value = "refuse", global = true)]
     pub unknown_phones: UnknownPhones,
+}
+
+/// An address counts as a network of one.
+fn network(text: &str) -> Result<IpNet, String> {
+    let of_one = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse()
+        .or_else(|_| of_one())
+        .map_err(|_| "an address or a network, such as 10.0.0.0/8, is expected".to_owned())
+}
+
+/// Scheme, host and port, as a browser sends them.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let is_origin = Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text);
+    HeaderValue::from_str(text)
+        .ok()
+        .filter(|_| is_origin)
+        .ok_or_else(|| "an origin is expected, such as https://dashboard.example.com".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -69,7 +69,7 @@ impl Database {
     /// locks would outlive it.
     const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'";
     /// How long a request waits for a connection, or for SQLite's lock, before it is `UNAVAILABLE`.
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const PATIENCE: Duration = Duration::from_secs(4);
 
     /// Connects to `postgres://…` or `sqlite://…`; a SQLite file is created where there is none.
     pub async fn connect(url: &str, observer: Option<StatementObserver>) -> Result<Self, DbErr> {

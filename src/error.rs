@@ -80,6 +80,10 @@ pub enum ErrorCode {
     /// The API key is valid, but may not do this.
     #[error("This API key may not do this.")]
     Forbidden,
+    /// You ask too much in too short a time: wait for `retryAfterMs`, then send the request again. HTTP status 429 if it
+    /// is the whole request that is refused.
+    #[error("Too many requests. Please wait before you send this one again.")]
+    RateLimited,
     /// The request is not one that this schema can answer: its syntax, its shape or its size is wrong.
     #[error("The request is not valid.")]
     BadRequest,
@@ -99,7 +103,7 @@ impl ErrorCode {
 
     /// Whether the same request may succeed when it is sent again.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Unavailable | Self::PhoneLookupUnavailable)
+        matches!(self, Self::Unavailable | Self::PhoneLookupUnavailable | Self::RateLimited)
     }
 }
 
@@ -163,6 +167,16 @@ pub enum Error {
     Rejected(Vec<Violation>),
     /// Ours: the cause is for the log alone, and says nothing of a person.
     Failed { code: ErrorCode, cause: String },
+}
+
+impl Error {
+    /// Whether this is among the caller's faults.
+    pub fn has(&self, code: ErrorCode) -> bool {
+        match self {
+            Self::Rejected(violations) => violations.iter().any(|violation| violation.code == code),
+            Self::Failed { .. } => false,
+        }
+    }
 }
 
 impl From<Violation> for Error {

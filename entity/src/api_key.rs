@@ -20,6 +20,10 @@ pub struct Model {
     pub hash: Vec<u8>,
     pub access: Access,
     pub created_at: DateTime<Utc>,
+    /// From when on it opens nothing; `None`: it does not expire.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was last seen, to the minute.
+    pub last_used_at: Option<DateTime<Utc>>,
     pub revoked_at: Option<DateTime<Utc>>,
     #[sea_orm(belongs_to, from = "operator_id", to = "id")]
     pub operator: HasOne<super::operator::Entity>,

@@ -5,6 +5,7 @@ pub use sea_orm_migration::prelude::*;
 mod m20261123_000001_customers;
 mod m20261123_000002_phone_lookup;
 mod m20261123_000003_history;
+mod m20261123_000004_keys;
 
 pub struct Migrator;
 
@@ -15,6 +16,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000001_customers::Migration),
             Box::new(m20261123_000002_phone_lookup::Migration),
             Box::new(m20261123_000003_history::Migration),
+            Box::new(m20261123_000004_keys::Migration),
         ]
     }
 }

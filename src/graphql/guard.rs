@@ -107,6 +107,33 @@ fn string(text: &str) -> usize {
     text.len()
 }
 
+/// The operation that a request asks for.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// `query` or `mutation`; `unknown` if there is no such operation.
+    pub kind: &'static str,
+    pub name: Option<String>,
+    /// What it costs its key: 1 for each field at the root of a query, 10 for each of a mutation.
+    pub cost: u32,
+}
+
+/// What a document that has passed asks for under this name.
+pub fn operation(document: &ExecutableDocument, name: Option<&str>) -> Operation {
+    let found = document.operations.iter().find(|(own, _)| name.is_none_or(|name| own.is_some_and(|own| own == name)));
+    let Some((own, operation)) = found else { return Operation { kind: "unknown", name: None, cost: 1 } };
+    let mut keys = Vec::new();
+    response_keys(&operation.node.selection_set.node, &document.fragments, &mut keys);
+    let (kind, cost) = match operation.node.ty {
+        OperationType::Mutation => ("mutation", 10),
+        OperationType::Query | OperationType::Subscription => ("query", 1),
+    };
+    let cost = cost * u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    Operation { kind, name: own.map(|name| name.chars().take(MOST_SHOWN).collect()), cost }
+}
+
+/// Of an operation's name, in the log.
+const MOST_SHOWN: usize = 64;
+
 /// What a selection set comes to with all its fragments.
 #[derive(Clone, Copy, Default)]
 struct Weight {

@@ -6,9 +6,10 @@ use entity::value::{AddressParts, CustomerEventId, CustomerId};
 use entity::{api_key, operator};
 use serde_json::Value;
 
+use super::api_key::ApiKey;
 use super::cursor::Cursors;
 use super::customer::Address;
-use super::operator::{ApiKey, Operator};
+use super::operator::Operator;
 use super::pagination::{PageArguments, page_info};
 use super::{actor, loader, services};
 use crate::error::{Error, ErrorCode};

@@ -7,6 +7,7 @@ use async_graphql::dataloader;
 use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_event, customer_operator, operator};
 
+use super::api_key::KeysOf;
 use super::history::HistoryOf;
 use crate::error::Error;
 use crate::service::customers::{CustomerList, CustomerView};
@@ -78,6 +79,17 @@ impl dataloader::Loader<ApiKeyId> for Loader {
 
     async fn load(&self, keys: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, api_key::Model>, Error> {
         self.services.api_keys.find(&self.actor, keys).await
+    }
+}
+
+impl dataloader::Loader<KeysOf> for Loader {
+    type Value = Vec<api_key::Model>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[KeysOf]) -> Result<HashMap<KeysOf, Vec<api_key::Model>>, Error> {
+        let operators: Vec<_> = keys.iter().map(|KeysOf(operator)| *operator).collect();
+        let found = self.services.api_keys.of_operators(&self.actor, &operators).await?;
+        Ok(found.into_iter().map(|(operator, keys)| (KeysOf(operator), keys)).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The schema: objects, inputs and resolvers by thing. Resolvers parse, make one service call, and wrap its answer.
 
+mod api_key;
 mod batch;
 mod cursor;
 mod customer;
@@ -15,6 +16,7 @@ mod variables;
 mod viewer;
 
 pub use errors::{ErrorExtensions, Rendered, render};
+pub use guard::Operation;
 
 use std::time::Duration;
 
@@ -34,7 +36,7 @@ pub struct Query(viewer::ViewerQuery, customer::CustomerQuery, operator::Operato
 
 /// What can be changed. Each mutation is done as a whole or not at all.
 #[derive(MergedObject, Default)]
-pub struct Mutation(customer::CustomerMutation);
+pub struct Mutation(customer::CustomerMutation, operator::OperatorMutation, api_key::ApiKeyMutation);
 
 pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 
@@ -62,7 +64,21 @@ fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription>
         .register_output_type::<ErrorExtensions>()
 }
 
-/// Executes a request in the name of this caller. What it loads is its own: no row reaches another caller through it.
+/// Judges the document of a request, and leaves it parsed in the request. What is wrong with it is an answer already.
+pub fn check(request: &mut Request) -> Result<Operation, Box<Response>> {
+    let checked = guard::parse(&request.query).and_then(|mut document| {
+        let name = request.operation_name.as_deref();
+        variables::settle(&mut document, name, &request.variables)?;
+        let operation = guard::operation(&document, name);
+        request.set_parsed_query(document);
+        Ok(operation)
+    });
+    checked
+        .map_err(|guard::Refusal { message, at }| Box::new(Response::from_errors(vec![ServerError::new(message, at)])))
+}
+
+/// Executes a request that was checked, in the name of this caller. What it loads is its own: no row reaches another
+/// caller through it.
 pub async fn execute(
     schema: &Schema,
     request: Request,
@@ -70,15 +86,6 @@ pub async fn execute(
     actor: Actor,
     services: &Services,
 ) -> Response {
-    let mut request = request;
-    let parsed = guard::parse(&request.query).and_then(|mut document| {
-        variables::settle(&mut document, request.operation_name.as_deref(), &request.variables)?;
-        Ok(document)
-    });
-    match parsed {
-        Ok(document) => request.set_parsed_query(document),
-        Err(guard::Refusal { message, at }) => return Response::from_errors(vec![ServerError::new(message, at)]),
-    }
     let fetches = Fetches::default();
     let added = fetches.clone();
     let loader = DataLoader::new(Loader { actor, services: services.clone() }, move |fetch| added.add(fetch));

@@ -1,14 +1,16 @@
 use async_graphql::connection::PageInfo;
-use async_graphql::{ComplexObject, Context, Enum, ID, Object, SimpleObject};
+use async_graphql::{ComplexObject, Context, ID, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
-use entity::value::OperatorId;
-use entity::{api_key, operator};
+use entity::operator;
+use entity::value::{DisplayName, OperatorId};
+use secrecy::ExposeSecret;
 
+use super::api_key::{ApiKey, KeysOf, name};
 use super::cursor::Cursors;
 use super::customer::CustomerConnection;
 use super::customer_input::CustomerFilterInput;
 use super::pagination::{PageArguments, page_info, total};
-use super::{actor, services};
+use super::{actor, loader, services};
 use crate::error::Error;
 use crate::keyed_hash::KeyedHash;
 use crate::service::customers::CustomerList;
@@ -47,6 +49,12 @@ impl Operator {
         self.0.created_at
     }
 
+    /// The operator's keys, the oldest first, those that are revoked or expired included.
+    async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Vec<ApiKey>, Error>> {
+        let keys = loader(context).load_one(KeysOf(self.0.id)).await;
+        Some(keys.map(|keys| keys.unwrap_or_default().into_iter().map(Into::into).collect()))
+    }
+
     /// The operator's customers, the one connected first first.
     async fn customers(
         &self,
@@ -62,46 +70,6 @@ impl Operator {
             Err(error) => return Some(Err(error)),
         };
         Some(CustomerConnection::load(context, list, PageArguments { first, after, last, before }).await)
-    }
-}
-
-/// A key of an operator. Its secret is nowhere but with its holder.
-#[derive(SimpleObject)]
-pub struct ApiKey {
-    /// The key's id, such as `key_01h455vb4pex5vsknk084sn02q`.
-    id: ID,
-    /// A name that tells the key from the operator's others.
-    name: String,
-    /// How the key begins, such as `vivamo_sandbox_Ab3d`.
-    prefix: String,
-    /// What the key may do.
-    access: ApiKeyAccess,
-    /// When the key was made.
-    created_at: DateTime<Utc>,
-    /// When the key was revoked. Null while it is valid.
-    revoked_at: Option<DateTime<Utc>>,
-}
-
-/// What a key may do.
-#[derive(Clone, Copy, PartialEq, Eq, Enum)]
-#[graphql(remote = "entity::api_key::Access")]
-enum ApiKeyAccess {
-    /// Read the customers of its operator.
-    ReadOnly,
-    /// Read and write the customers of its operator.
-    ReadWrite,
-}
-
-impl From<api_key::Model> for ApiKey {
-    fn from(row: api_key::Model) -> Self {
-        Self {
-            id: row.id.to_string().into(),
-            name: row.name.as_str().to_owned(),
-            prefix: row.prefix,
-            access: row.access.into(),
-            created_at: row.created_at,
-            revoked_at: row.revoked_at,
-        }
     }
 }
 
@@ -178,5 +146,49 @@ impl OperatorQuery {
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
     ) -> Option<Result<OperatorConnection, Error>> {
         Some(OperatorConnection::load(context, PageArguments { first, after, last, before }).await)
+    }
+}
+
+/// An operator to create.
+#[derive(InputObject)]
+struct CreateOperatorInput {
+    /// The operator's name, 1 to 100 characters.
+    name: String,
+}
+
+/// What became of a `createOperator`.
+#[derive(SimpleObject)]
+struct CreateOperatorPayload {
+    /// The new operator.
+    operator: Operator,
+    /// Its first key, which reads and writes and does not expire.
+    api_key: ApiKey,
+    /// The key itself, for the `Authorization` header. It is shown this once, and is nowhere else.
+    secret: String,
+}
+
+#[derive(Default)]
+pub struct OperatorMutation;
+
+#[Object]
+impl OperatorMutation {
+    /// Creates an operator with a first key. For the platform's key alone.
+    async fn create_operator(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Who the operator is.")] input: CreateOperatorInput,
+    ) -> Option<Result<CreateOperatorPayload, Error>> {
+        Some(CreateOperatorPayload::of(context, &input.name).await)
+    }
+}
+
+impl CreateOperatorPayload {
+    async fn of(context: &Context<'_>, given: &str) -> Result<Self, Error> {
+        let (services, actor) = (services(context), actor(context));
+        actor.as_platform()?;
+        let name: DisplayName = name(given)?;
+        let (operator, key) = services.operators.create(actor, &services.api_keys, name).await?;
+        let secret = key.secret.expose_secret().to_owned();
+        Ok(Self { operator: operator.into(), api_key: key.row.into(), secret })
     }
 }

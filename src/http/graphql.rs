@@ -1,12 +1,14 @@
 //! `POST /graphql`, by the GraphQL over HTTP specification: who calls comes first, then the shape of the request, then
 //! the request itself.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use async_graphql::{Response as Answer, Variables};
 use async_graphql_axum::GraphQLResponse;
 use axum::body::Body;
 use axum::extract;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::value::RequestId;
@@ -15,6 +17,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::State;
+use super::connections::Peer;
 use crate::error::{Error, ErrorCode, Violation};
 use crate::graphql::{self, ErrorExtensions, Rendered};
 use crate::service::Actor;
@@ -26,7 +29,7 @@ const MOST_BODY_BYTES: usize = 64 * 1024;
 /// database that has gone silent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The media types that an answer can have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,7 +55,7 @@ struct Parameters {
 /// A request that is answered before it is executed.
 struct Refusal {
     status: StatusCode,
-    code: ErrorCode,
+    violation: Violation,
     message: String,
     header: Option<(HeaderName, HeaderValue)>,
 }
@@ -65,7 +68,7 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
     let (mut response, codes) = match answer(&state, request, request_id, &mut caller).await {
         Ok(Rendered { response, codes }) => (respond(response, media_type), codes),
         Err(refusal) => {
-            let codes = vec![refusal.code];
+            let codes = vec![refusal.violation.code];
             (refuse(refusal, request_id), codes)
         }
     };
@@ -98,7 +101,7 @@ async fn answer(
     caller: &mut Option<Actor>,
 ) -> Result<Rendered, Refusal> {
     let (parts, body) = request.into_parts();
-    let actor = authenticate(state, &parts.headers, request_id).await?;
+    let actor = authenticate(state, &parts, request_id).await?;
     *caller = Some(actor);
     if parts.method != Method::POST {
         return Err(Refusal {
@@ -137,14 +140,18 @@ async fn answer(
     if let Some(variables) = parameters.variables {
         request = request.variables(Variables::from_json(variables.into()));
     }
-    let (schema, services) = (state.schema.clone(), state.services.clone());
-    let executed =
-        finished(
-            state,
-            request_id,
-            async move { graphql::execute(&schema, request, request_id, actor, &services).await },
-        );
-    Ok(graphql::render(executed.await?, request_id))
+    let checked = graphql::check(&mut request);
+    let cost = checked.as_ref().map_or(1, |operation| operation.cost);
+    state.services.limits.spend(&actor, cost).map_err(too_many)?;
+    let executed = match checked {
+        Ok(_) => {
+            let (schema, services) = (state.schema.clone(), state.services.clone());
+            let execution = async move { graphql::execute(&schema, request, request_id, actor, &services).await };
+            finished(state, request_id, execution).await?
+        }
+        Err(refused) => *refused,
+    };
+    Ok(graphql::render(executed, request_id))
 }
 
 /// What becomes of some work on the database, if it comes to an end before the client's patience does.
@@ -155,30 +162,33 @@ async fn finished<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     match timeout(PATIENCE, state.database.finish(work)).await {
         Ok(Ok(Some(done))) => Ok(done),
-        Ok(Err(_)) => Err(Refusal {
-            code: ErrorCode::Internal,
-            ..Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal.to_string())
-        }),
+        Ok(Err(_)) => Err(Refusal::of(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal)),
         Ok(Ok(None)) | Err(_) => {
             tracing::error!(%request_id, "request took too long");
-            Err(unavailable())
+            Err(Refusal::of(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable))
         }
     }
 }
 
-async fn authenticate(state: &State, headers: &HeaderMap, request_id: RequestId) -> Result<Actor, Refusal> {
-    let unauthenticated = || Refusal {
-        code: ErrorCode::Unauthenticated,
-        header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vivamo\""))),
-        ..Refusal::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated.to_string())
+async fn authenticate(state: &State, parts: &Parts, request_id: RequestId) -> Result<Actor, Refusal> {
+    let unauthenticated = || match state.services.limits.wrong_key(client_address(state, parts)) {
+        Ok(()) => Refusal {
+            header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vivamo\""))),
+            ..Refusal::of(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated)
+        },
+        Err(violation) => too_many(violation),
     };
-    let key = headers
+    let key = parts
+        .headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim())
         .ok_or_else(unauthenticated)?;
+    if let Some(actor) = state.services.api_keys.recognise(key) {
+        return Ok(actor);
+    }
     let (keys, key) = (state.services.api_keys.clone(), key.to_owned());
     let authenticated = finished(state, request_id, async move { keys.authenticate(&key).await }).await?;
     authenticated.map_err(|error| match error {
@@ -187,9 +197,28 @@ async fn authenticate(state: &State, headers: &HeaderMap, request_id: RequestId)
             tracing::error!(%request_id, code = code.name(), cause, "authentication failed");
             let is_outage = code == ErrorCode::Unavailable;
             let status = if is_outage { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
-            Refusal { code, ..Refusal::new(status, code.to_string()) }
+            Refusal::of(status, code)
         }
     })
+}
+
+/// Where a request comes from: the last address on its way that is not one of our own proxies.
+fn client_address(state: &State, parts: &Parts) -> IpAddr {
+    let is_trusted =
+        |address: &IpAddr| state.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
+    let Some(Peer(peer)) = parts.extensions.get() else { return Ipv4Addr::UNSPECIFIED.into() };
+    if !is_trusted(peer) {
+        return *peer;
+    }
+    let forwarded: Vec<_> = parts.headers.get_all("x-forwarded-for").iter().collect();
+    let hops = forwarded.iter().rev().filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
+    hops.map_while(|hop| hop.trim().parse().ok()).find(|hop| !is_trusted(hop)).unwrap_or(*peer)
+}
+
+fn too_many(violation: Violation) -> Refusal {
+    let seconds = violation.retry_after.unwrap_or_default().as_secs() + 1;
+    let (status, message) = (StatusCode::TOO_MANY_REQUESTS, violation.message());
+    Refusal { status, violation, message, header: Some((header::RETRY_AFTER, seconds.into())) }
 }
 
 /// The best media type that the client accepts; `None` if it accepts neither.
@@ -246,8 +275,8 @@ fn respond(answer: Answer, media_type: MediaType) -> Response {
 }
 
 fn refuse(refusal: Refusal, request_id: RequestId) -> Response {
-    let Refusal { status, code, message, header } = refusal;
-    let extensions = ErrorExtensions::new(&Violation::new(code, &[]), request_id);
+    let Refusal { status, violation, message, header } = refusal;
+    let extensions = ErrorExtensions::new(&violation, request_id);
     let mut response =
         (status, json!({ "errors": [{ "message": message, "extensions": extensions }] }).to_string()).into_response();
     if let Some((name, value)) = header {
@@ -256,13 +285,14 @@ fn refuse(refusal: Refusal, request_id: RequestId) -> Response {
     response
 }
 
-fn unavailable() -> Refusal {
-    let code = ErrorCode::Unavailable;
-    Refusal { code, ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code.to_string()) }
-}
-
 impl Refusal {
-    fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, code: ErrorCode::BadRequest, message: message.into(), header: None }
+    /// The request itself is at fault.
+    fn new(status: StatusCode, message: &str) -> Self {
+        let violation = Violation::new(ErrorCode::BadRequest, &[]);
+        Self { status, violation, message: message.to_owned(), header: None }
+    }
+
+    fn of(status: StatusCode, code: ErrorCode) -> Self {
+        Self { status, violation: Violation::new(code, &[]), message: code.to_string(), header: None }
     }
 }

@@ -1,31 +1,47 @@
 //! The server: which paths there are, and how it starts and stops.
 
+mod connections;
 mod graphiql;
 mod graphql;
 mod health;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, Method, header};
 use axum::routing::{any, get};
+use ipnet::IpNet;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tower_http::cors::CorsLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::database::Database;
 use crate::graphql::Schema;
 use crate::service::Services;
 
-/// How long a server that stops waits for the requests that it has taken; a client that stalls is not waited for.
-const DRAIN: Duration = Duration::from_secs(15);
-
 /// A server that is bound to its address and not serving yet.
 pub struct Server {
     listener: TcpListener,
     router: Router,
+    idle: Duration,
+}
+
+/// What the server must know of the network that it is in.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// How long a connection may take to send the head of a request, the first as well as the next.
+    pub idle: Duration,
+    /// Whose word counts on where a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The web pages that may call from a browser.
+    pub origins: Vec<HeaderValue>,
+}
+
+impl Surroundings {
+    pub const IDLE: Duration = Duration::from_secs(30);
 }
 
 /// What handlers share.
@@ -34,21 +50,24 @@ struct State {
     database: Database,
     services: Services,
     schema: Schema,
+    trusted_proxies: Arc<[IpNet]>,
 }
 
 impl Server {
     /// GraphiQL is served if there is an introspection result for it.
     pub async fn bind(
         listen: SocketAddr,
+        surroundings: Surroundings,
         database: Database,
         services: Services,
         schema: Schema,
         graphiql_introspection: Option<String>,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
-        let state = State { database, services, schema };
+        let Surroundings { idle, trusted_proxies, origins } = surroundings;
+        let state = State { database, services, schema, trusted_proxies: trusted_proxies.into() };
         let mut router = Router::new()
-            .route("/graphql", any(graphql::handle))
+            .route("/graphql", any(graphql::handle).layer(cors(origins)))
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz));
         if let Some(introspection) = graphiql_introspection {
@@ -58,7 +77,7 @@ impl Server {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ));
-        Ok(Self { listener, router })
+        Ok(Self { listener, router, idle })
     }
 
     /// The address it is bound to.
@@ -67,22 +86,17 @@ impl Server {
     }
 
     /// Serves until `stop` is done, then answers what it has taken and ends.
-    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
-        let (stopping, stopped) = oneshot::channel::<()>();
-        let stop = async {
-            stop.await;
-            drop(stopping);
-        };
-        let given_up = async {
-            let _ = stopped.await;
-            tokio::time::sleep(DRAIN).await;
-        };
-        tokio::select! {
-            served = axum::serve(self.listener, self.router).with_graceful_shutdown(stop) => served,
-            () = given_up => {
-                tracing::warn!("stopped without some clients, who did not finish their requests");
-                Ok(())
-            }
-        }
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        connections::serve(self.listener, self.router, self.idle, stop).await;
     }
+}
+
+/// Browsers let pages of these origins call, and no others.
+fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::POST])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .expose_headers([graphql::REQUEST_ID, header::RETRY_AFTER])
+        .max_age(Duration::from_secs(3600))
 }

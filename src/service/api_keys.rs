@@ -1,21 +1,25 @@
 //! API keys: made, listed, revoked, and recognised by their keyed hash.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use entity::api_key::{Access, ActiveModel, Column, Entity, Model};
 use entity::deployment::Environment;
 use entity::operator;
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
+use moka::sync::Cache;
 use rand::distr::{Alphanumeric, SampleString};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryTrait, Set,
-    Unchanged,
+    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QueryTrait, Set, Unchanged,
 };
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Actor, now};
 use crate::database::{Aborted, Database, with_retry};
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 
 #[derive(Clone)]
@@ -24,11 +28,24 @@ pub struct ApiKeys {
     environment: Environment,
     hash: KeyedHash,
     platform: Option<PlatformKey>,
+    /// By their hashes, the keys that were seen lately. A key that is revoked elsewhere is forgotten as soon.
+    seen: Cache<Vec<u8>, Model>,
+    /// When keys were used last, as far as the database does not know it yet.
+    uses: Arc<Mutex<HashMap<ApiKeyId, DateTime<Utc>>>>,
 }
 
 /// The hash of the platform's own key.
 #[derive(Clone)]
 struct PlatformKey(Vec<u8>);
+
+/// A key to make.
+#[derive(Clone, Debug)]
+pub struct KeyRequest {
+    pub name: DisplayName,
+    pub access: Access,
+    /// `None`: it does not expire.
+    pub expires_at: Option<DateTime<Utc>>,
+}
 
 /// A key that was just made, with the secret that is shown this once.
 #[derive(Clone)]
@@ -45,26 +62,71 @@ impl ApiKeys {
         platform_key: Option<&SecretString>,
     ) -> Self {
         let platform = platform_key.map(|key| PlatformKey(hash.of(PURPOSE, &[key.expose_secret().as_bytes()])));
-        Self { database, environment, hash, platform }
+        let seen = Cache::builder().max_capacity(SEEN_KEYS).time_to_live(REVOCATION_TAKES).build();
+        Self { database, environment, hash, platform, seen, uses: Arc::default() }
     }
 
-    /// Who holds this key. Keys are compared by their hash, so how long it takes tells nothing of a key.
-    pub async fn authenticate(&self, key: &str) -> Result<Actor, Error> {
+    /// Who holds this key, if it was seen just now. Keys are compared by their hashes, so how long it takes tells nothing of
+    /// a key.
+    pub fn recognise(&self, key: &str) -> Option<Actor> {
         let hash = self.hash.of(PURPOSE, &[key.as_bytes()]);
         if self.platform.as_ref().is_some_and(|platform| platform.0 == hash) {
-            return Ok(Actor::Platform);
+            return Some(Actor::Platform);
+        }
+        self.holder(&self.seen.get(&hash)?)
+    }
+
+    /// Who holds this key.
+    pub async fn authenticate(&self, key: &str) -> Result<Actor, Error> {
+        if let Some(actor) = self.recognise(key) {
+            return Ok(actor);
         }
         // Most of what is not a key, or is one of the other environment, is known without a look.
         if !is_well_formed(key, self.environment) {
             return Err(ErrorCode::Unauthenticated.into());
         }
-        let row = Entity::find()
-            .filter(Column::Hash.eq(hash))
-            .filter(Column::RevokedAt.is_null())
-            .one(self.database.reads())
-            .await?
-            .ok_or(ErrorCode::Unauthenticated)?;
-        Ok(Actor::Operator { id: row.operator_id, key: row.id, access: row.access })
+        let hash = self.hash.of(PURPOSE, &[key.as_bytes()]);
+        let row = Entity::find().filter(Column::Hash.eq(hash.clone())).one(self.database.reads()).await?;
+        let row = row.ok_or(ErrorCode::Unauthenticated)?;
+        self.seen.insert(hash, row.clone());
+        self.holder(&row).ok_or_else(|| ErrorCode::Unauthenticated.into())
+    }
+
+    /// Who holds a key that is valid now.
+    fn holder(&self, key: &Model) -> Option<Actor> {
+        let now = now();
+        if key.revoked_at.is_some() || key.expires_at.is_some_and(|end| end <= now) {
+            return None;
+        }
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id, now);
+        Some(Actor::Operator { id: key.operator_id, key: key.id, access: key.access })
+    }
+
+    /// Writes down when keys were used last. This is for now and then, not for each request to wait for.
+    pub async fn write_uses(&self) -> Result<(), Error> {
+        let uses = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut uses: Vec<_> = uses.into_iter().collect();
+        // In one order, so that replicas do not wait for each other in a circle.
+        uses.sort_unstable();
+        with_retry("key.write_uses", || self.try_write_uses(&uses)).await
+    }
+
+    async fn try_write_uses(&self, uses: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), Aborted> {
+        if uses.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.database.begin_write().await?;
+        for (id, used_at) in uses {
+            let is_news = Condition::any().add(Column::LastUsedAt.is_null()).add(Column::LastUsedAt.lt(*used_at));
+            Entity::update_many()
+                .col_expr(Column::LastUsedAt, (*used_at).into())
+                .filter(Column::Id.eq(*id))
+                .filter(is_news)
+                .exec(&transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// The keys with these ids that the caller may see: an operator its own.
@@ -76,53 +138,63 @@ impl ApiKeys {
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
 
-    pub async fn create(
-        &self,
-        actor: &Actor,
-        operator: OperatorId,
-        name: DisplayName,
-        access: Access,
-    ) -> Result<NewApiKey, Error> {
+    pub async fn create(&self, actor: &Actor, operator: OperatorId, request: KeyRequest) -> Result<NewApiKey, Error> {
         actor.as_platform()?;
-        with_retry("api_key.create", || self.try_create(operator, &name, access)).await
+        if request.expires_at.is_some_and(|end| end <= now()) {
+            let note = "It must lie in the future.";
+            return Err(Violation::with_note(ErrorCode::InvalidArgument, &["input", "expiresAt"], note).into());
+        }
+        with_retry("key.create", || self.try_create(operator, &request)).await
     }
 
-    async fn try_create(&self, operator: OperatorId, name: &DisplayName, access: Access) -> Result<NewApiKey, Aborted> {
+    async fn try_create(&self, operator: OperatorId, request: &KeyRequest) -> Result<NewApiKey, Aborted> {
         let transaction = self.database.begin_write().await?;
         if operator::Entity::find_by_id(operator).one(&transaction).await?.is_none() {
-            return Err(Error::from(ErrorCode::OperatorNotFound).into());
+            return Err(Error::from(Violation::new(ErrorCode::OperatorNotFound, &["input", "operatorId"])).into());
         }
-        let key = self.insert(&transaction, operator, name.clone(), access).await?;
+        let key = self.insert(&transaction, operator, request.clone()).await?;
         transaction.commit().await?;
         Ok(key)
     }
 
-    /// The keys of an operator, or of all, oldest first, the revoked ones included.
-    pub async fn list(&self, actor: &Actor, operator: Option<OperatorId>) -> Result<Vec<Model>, Error> {
+    /// All keys, oldest first, those that are revoked or expired included.
+    pub async fn list(&self, actor: &Actor) -> Result<Vec<Model>, Error> {
         actor.as_platform()?;
-        let mut keys = Entity::find().order_by_asc(Column::Id);
-        if let Some(operator) = operator {
-            keys = keys.filter(Column::OperatorId.eq(operator));
+        Ok(Entity::find().order_by_asc(Column::Id).all(self.database.reads()).await?)
+    }
+
+    /// The keys of each of these operators that the caller may see, oldest first.
+    pub async fn of_operators(
+        &self,
+        actor: &Actor,
+        operators: &[OperatorId],
+    ) -> Result<HashMap<OperatorId, Vec<Model>>, Error> {
+        let seen: Vec<_> = operators.iter().copied().filter(|id| actor.sees(*id)).collect();
+        let mut of_operators: HashMap<_, _> = seen.iter().map(|id| (*id, Vec::new())).collect();
+        let keys = Entity::find().filter(Column::OperatorId.is_in(seen)).order_by_asc(Column::Id);
+        for key in keys.all(self.database.reads()).await? {
+            of_operators.entry(key.operator_id).or_default().push(key);
         }
-        Ok(keys.all(self.database.reads()).await?)
+        Ok(of_operators)
     }
 
     /// Ends a key, at once and for good. A key that was revoked before stays as it is.
     pub async fn revoke(&self, actor: &Actor, id: ApiKeyId) -> Result<Model, Error> {
         actor.as_platform()?;
-        with_retry("api_key.revoke", || self.try_revoke(id)).await
+        with_retry("key.revoke", || self.try_revoke(id)).await
     }
 
     async fn try_revoke(&self, id: ApiKeyId) -> Result<Model, Aborted> {
         let transaction = self.database.begin_write().await?;
         let key = Entity::find_by_id(id).one(&transaction).await?;
-        let key = key.ok_or(Error::from(ErrorCode::ApiKeyNotFound))?;
+        let key = key.ok_or_else(|| Error::from(Violation::new(ErrorCode::ApiKeyNotFound, &["input", "id"])))?;
         if key.revoked_at.is_some() {
             return Ok(key);
         }
         let revoked = ActiveModel { id: Unchanged(id), revoked_at: Set(Some(now())), ..Default::default() };
         let key = revoked.update(&transaction).await?;
         transaction.commit().await?;
+        self.seen.invalidate(&key.hash);
         Ok(key)
     }
 
@@ -130,9 +202,9 @@ impl ApiKeys {
         &self,
         transaction: &DatabaseTransaction,
         operator: OperatorId,
-        name: DisplayName,
-        access: Access,
+        request: KeyRequest,
     ) -> Result<NewApiKey, DbErr> {
+        let KeyRequest { name, access, expires_at } = request;
         let secret = generate(self.environment);
         let row = ActiveModel {
             id: Set(ApiKeyId::new()),
@@ -142,6 +214,8 @@ impl ApiKeys {
             hash: Set(self.hash.of(PURPOSE, &[secret.as_bytes()])),
             access: Set(access),
             created_at: Set(now()),
+            expires_at: Set(expires_at),
+            last_used_at: Set(None),
             revoked_at: Set(None),
         };
         Ok(NewApiKey { row: row.insert(transaction).await?, secret: secret.into() })
@@ -149,6 +223,11 @@ impl ApiKeys {
 }
 
 const PURPOSE: &str = "api key";
+
+/// How long a key may open what it did after another process has revoked it. It is less than a second, so that the
+/// request that is under way has time to end.
+const REVOCATION_TAKES: Duration = Duration::from_millis(800);
+const SEEN_KEYS: u64 = 10_000;
 
 /// 30 characters of 62 are 178 bits.
 const RANDOM_CHARACTERS: usize = 30;

@@ -6,6 +6,7 @@ pub mod deployment;
 pub mod disposable_domains;
 pub mod history;
 pub mod idempotency;
+pub mod limits;
 pub mod operators;
 pub mod page;
 pub mod phone_lookup;
@@ -14,6 +15,7 @@ pub mod restrictions;
 pub use api_keys::ApiKeys;
 pub use customers::Customers;
 pub use history::History;
+pub use limits::{LimitSettings, Limits};
 pub use operators::Operators;
 
 use std::sync::Arc;
@@ -40,6 +42,7 @@ pub struct Services {
     pub operators: Operators,
     pub history: History,
     pub api_keys: ApiKeys,
+    pub limits: Limits,
 }
 
 /// What the services are made with.
@@ -51,18 +54,20 @@ pub struct Setup {
     pub disposable_domains: DisposableDomains,
     /// Who says in production which phones are mobile; without a carrier the numbering plan does.
     pub carrier: Option<(Arc<dyn Lines>, UnknownLines)>,
+    pub limits: LimitSettings,
 }
 
 impl Setup {
     pub fn new(environment: Environment, hash: KeyedHash) -> Self {
         let disposable_domains = DisposableDomains::new(Vec::new(), Vec::new());
-        Self { environment, hash, platform_key: None, disposable_domains, carrier: None }
+        Self { environment, hash, platform_key: None, disposable_domains, carrier: None, limits: LimitSettings::OFF }
     }
 }
 
 impl Services {
     pub fn new(database: &Database, setup: Setup) -> Self {
-        let Setup { environment, hash, platform_key, disposable_domains, carrier } = setup;
+        let Setup { environment, hash, platform_key, disposable_domains, carrier, limits } = setup;
+        let limits = Limits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
         let restrictions = Restrictions {
             environment,
@@ -73,10 +78,11 @@ impl Services {
             .map(|(carrier, unknown_lines)| PhoneLookup::new(carrier, unknown_lines, database.clone(), hash.clone()));
         Self {
             environment,
-            customers: Customers::new(database.clone(), restrictions, phone_lookup, hash.clone()),
+            customers: Customers::new(database.clone(), restrictions, phone_lookup, hash.clone(), limits.clone()),
             operators: Operators::new(database.clone()),
             history: History::new(database.clone()),
             api_keys: ApiKeys::new(database.clone(), environment, hash, platform_key.as_ref()),
+            limits,
         }
     }
 }

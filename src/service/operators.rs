@@ -10,7 +10,7 @@ use sea_orm::{
     QueryFilter, QueryTrait, Select, Set,
 };
 
-use super::api_keys::NewApiKey;
+use super::api_keys::{KeyRequest, NewApiKey};
 use super::page::{self, Page, PageRequest, Position, Positioned};
 use super::{Actor, ApiKeys, now};
 use crate::database::{Aborted, Database, with_retry};
@@ -93,8 +93,9 @@ async fn insert(
 ) -> Result<(Model, NewApiKey), DbErr> {
     let operator = ActiveModel { id: Set(OperatorId::new()), name: Set(name.clone()), created_at: Set(now()) };
     let operator = operator.insert(transaction).await?;
-    let key_name = DisplayName::parse("First key").expect("a name");
-    let key = keys.insert(transaction, operator.id, key_name, Access::ReadWrite).await?;
+    let name = DisplayName::parse("First key").expect("a name");
+    let first = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let key = keys.insert(transaction, operator.id, first).await?;
     Ok((operator, key))
 }
 

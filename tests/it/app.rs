@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 
 use entity::api_key::Access;
 use entity::deployment::Environment;
@@ -19,9 +20,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vivamo::database::{self, Database};
 use vivamo::graphql;
-use vivamo::http::Server;
+use vivamo::http::{Server, Surroundings};
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::{Actor, Services, Setup, deployment};
+use vivamo::service::api_keys::KeyRequest;
+use vivamo::service::{Actor, LimitSettings, Services, Setup, deployment};
 
 use crate::{logs, postgres};
 
@@ -177,7 +179,13 @@ impl TestApp {
 
     /// Another replica of the service, which reaches the same database by this URL.
     pub async fn replica(&self, database_url: String) -> Self {
-        Self::start_on(TestDatabase::elsewhere(database_url), setup(self.services.environment)).await
+        self.replica_with(database_url, LimitSettings::OFF).await
+    }
+
+    /// The same with limits.
+    pub async fn replica_with(&self, database_url: String, limits: LimitSettings) -> Self {
+        let setup = Setup { limits, ..setup(self.services.environment) };
+        Self::start_on(TestDatabase::elsewhere(database_url), setup).await
     }
 
     async fn start_on(home: TestDatabase, setup: Setup) -> Self {
@@ -192,11 +200,17 @@ impl TestApp {
         let services = Services::new(&database, setup);
         let schema = graphql::schema(services.clone(), KeyedHash::new(KEY_SECRET));
         let any_port = "127.0.0.1:0".parse().unwrap();
-        let server = Server::bind(any_port, database.clone(), services.clone(), schema, None).await.unwrap();
+        let surroundings = Surroundings {
+            idle: Duration::from_secs(2),
+            trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+            origins: vec![axum::http::HeaderValue::from_static("https://dashboard.example")],
+        };
+        let server =
+            Server::bind(any_port, surroundings, database.clone(), services.clone(), schema, None).await.unwrap();
         let url = format!("http://{}", server.address().unwrap());
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move {
-            server.serve(async { drop(stopped.await) }).await.unwrap();
+            server.serve(async { drop(stopped.await) }).await;
         });
         let http = http_client();
         Self { url, database, services, http, home, statements, told: Mutex::default(), stop, server }
@@ -329,7 +343,8 @@ impl TestApp {
     pub async fn key(&self, caller: &Caller, access: Access) -> Caller {
         let operator = entity::value::OperatorId::parse(&caller.operator).unwrap();
         let name = DisplayName::parse("another key").unwrap();
-        let key = self.services.api_keys.create(&Actor::Platform, operator, name, access).await.unwrap();
+        let request = KeyRequest { name, access, expires_at: None };
+        let key = self.services.api_keys.create(&Actor::Platform, operator, request).await.unwrap();
         Caller { key: key.secret.expose_secret().to_owned(), ..caller.clone() }
     }
 

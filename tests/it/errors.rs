@@ -3,9 +3,10 @@
 use async_graphql::resolver_utils::EnumType;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
-use vivamo::error::{Error, ErrorCode};
+use vivamo::error::ErrorCode;
+use vivamo::service::LimitSettings;
 
-use crate::app::{Answer, TestApp, on_both_databases};
+use crate::app::{Answer, Caller, TestApp, on_both_databases};
 
 /// The codes that come of a request made to bring about this one.
 async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
@@ -59,7 +60,15 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
             app.graphql(&own, create, json!({ "email": "second@example.com" })).await.codes()
         }
         ErrorCode::CustomerNotFound => app.update(&own, json!({ "id": "x" }), json!({})).await.codes(),
-        ErrorCode::OperatorNotFound | ErrorCode::ApiKeyNotFound => of_command_line(app, code).await,
+        ErrorCode::OperatorNotFound => {
+            let create = "mutation { createApiKey(input: { operatorId: \"op_x\", name: \"x\" }) { secret } }";
+            app.graphql(&app.platform(), create, json!({})).await.codes()
+        }
+        ErrorCode::ApiKeyNotFound => {
+            let revoke = "mutation { revokeApiKey(input: { id: \"key_x\" }) { apiKey { id } } }";
+            app.graphql(&app.platform(), revoke, json!({})).await.codes()
+        }
+        ErrorCode::RateLimited => codes_of_the_second_stranger(app, &other).await,
         ErrorCode::Unauthenticated => {
             let nobody = crate::app::Caller { key: "x".into(), ..own };
             app.graphql(&nobody, "{ viewer { role } }", json!({})).await.codes()
@@ -89,23 +98,18 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
     }
 }
 
-/// What only the command line asks for so far.
-async fn of_command_line(app: &TestApp, code: ErrorCode) -> Vec<String> {
-    let keys = &app.services.api_keys;
-    let platform = vivamo::service::Actor::Platform;
-    let failed = if code == ErrorCode::ApiKeyNotFound {
-        keys.revoke(&platform, entity::value::ApiKeyId::new()).await.err()
-    } else {
-        let name = entity::value::DisplayName::parse("key").unwrap();
-        let access = entity::api_key::Access::ReadOnly;
-        keys.create(&platform, entity::value::OperatorId::new(), name, access).await.err()
-    };
-    match failed {
-        Some(Error::Rejected(violations)) => {
-            violations.iter().map(|violation| violation.code.name().to_owned()).collect()
-        }
-        other => panic!("{other:?}"),
+/// An operator that is told of one stranger an hour.
+async fn codes_of_the_second_stranger(app: &TestApp, other: &Caller) -> Vec<String> {
+    let limits = LimitSettings { strangers_per_hour: 1, ..LimitSettings::OFF };
+    let curious = app.replica_with(app.database_url().to_owned(), limits).await;
+    let own = curious.operator("Curious").await;
+    for number in 0..2 {
+        app.created(other, &format!("known {number}"), json!({ "email": format!("known-{number}@example.com") })).await;
     }
+    curious.created(&own, "1", json!({ "email": "known-0@example.com" })).await;
+    let codes = curious.create(&own, "2", json!({ "email": "known-1@example.com" })).await.codes();
+    curious.end().await;
+    codes
 }
 
 async fn execute(app: &TestApp, sql: &str) {

@@ -1,7 +1,12 @@
 //! GraphQL over HTTP: who calls comes first, and each outcome has its status.
 
+use std::time::Duration;
+
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::app::{Answer, Caller, TestApp, on_both_databases};
 
@@ -110,5 +115,41 @@ on_both_databases! {
         let first = app.graphql(&caller, "{ nothing }", json!({})).await;
         let second = app.graphql(&caller, "{ nothing }", json!({})).await;
         assert_ne!(first.headers["x-request-id"], second.headers["x-request-id"]);
+    }
+
+    async fn slow_clients_cost_nobody_anything_and_are_sent_away(app) {
+        let caller = app.operator("A").await;
+        let address = app.url.trim_start_matches("http://");
+        let mut slow = Vec::new();
+        for number in 0..300 {
+            let mut connection = TcpStream::connect(address).await.unwrap();
+            let beginnings: [&[u8]; 3] = [b"", b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PO"];
+            connection.write_all(beginnings[number % 3]).await.unwrap();
+            slow.push(connection);
+        }
+        assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+        for mut connection in slow {
+            // One byte now and then does not help.
+            let _ = connection.write_all(b"x").await;
+            let mut rest = Vec::new();
+            let _ = timeout(Duration::from_secs(10), connection.read_to_end(&mut rest)).await.unwrap();
+        }
+        assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+    }
+
+    async fn browsers_let_named_pages_call_and_no_others(app) {
+        let caller = app.operator("A").await;
+        for (origin, is_named) in [("https://dashboard.example", true), ("https://elsewhere.example", false), ("null", false)] {
+            let preflight = app.http.request(Method::OPTIONS, format!("{}/graphql", app.url))
+                .header("origin", origin)
+                .header("access-control-request-method", "POST")
+                .header("access-control-request-headers", "authorization,content-type");
+            let request = request(app, &caller, Method::POST).header("origin", origin).header("content-type", "application/json");
+            for sent in [preflight.send().await.unwrap(), request.body(QUERY).send().await.unwrap()] {
+                let allowed = sent.headers().get("access-control-allow-origin").map(|origin| origin.to_str().unwrap());
+                assert_eq!(allowed, is_named.then_some(origin));
+                assert_eq!(sent.headers().get("access-control-allow-credentials"), None);
+            }
+        }
     }
 }

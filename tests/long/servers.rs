@@ -60,6 +60,9 @@ impl Servers {
     /// Starts one more process, by this command.
     pub fn add_as(&mut self, mut command: Command) {
         command.env("DATABASE_URL", &self.url).env("VIVAMO_KEY_SECRET", KEY_SECRET);
+        for limit in ["VIVAMO_RATE_LIMIT", "VIVAMO_WRONG_KEYS", "VIVAMO_STRANGERS"] {
+            command.env(limit, "0");
+        }
         self.processes.push(Running::start(&mut command));
     }
 

@@ -96,13 +96,20 @@ impl Customers {
             let refusals = self.restrictions.judge(new.email.as_ref(), new.phone.as_ref()).refusals;
             return Err(Error::Rejected([new.faults, refusals].concat()));
         };
+        let telling = self.limits.tell_of_stranger(&origin)?;
         let keyed = self.keyed(&origin, new.idempotency_key.as_ref(), || new.canonical_form());
         let attempt = Attempt { origin, keyed: keyed.as_ref(), external_customer_id, email, new: &new };
-        self.with_judged_phone(new.phone.as_ref(), |is_judged| {
+        let created = self.with_judged_phone(new.phone.as_ref(), |is_judged| {
             let attempt = &attempt;
             with_retry("customer.create", move || self.try_create(attempt, is_judged))
-        })
-        .await
+        });
+        let created = created.await;
+        match &created {
+            Ok(Created { outcome: Outcome::Connected, replayed: false, .. }) => telling.told("connected"),
+            Err(error) if error.has(ErrorCode::IdentityConflict) => telling.told("identity conflict"),
+            Ok(_) | Err(_) => {}
+        }
+        created
     }
 
     /// `None`: it would store a phone that is not judged.

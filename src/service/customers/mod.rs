@@ -20,7 +20,7 @@ use super::idempotency::Keyed;
 use super::page::{self, Page, PageRequest, Position, Positioned};
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
-use super::{Actor, Origin, now};
+use super::{Actor, Limits, Origin, now};
 use crate::database::{Aborted, Database};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
@@ -34,6 +34,7 @@ pub struct Customers {
     restrictions: Restrictions,
     phone_lookup: Option<PhoneLookup>,
     hash: KeyedHash,
+    limits: Limits,
 }
 
 /// A value of a customer.
@@ -89,8 +90,9 @@ impl Customers {
         restrictions: Restrictions,
         phone_lookup: Option<PhoneLookup>,
         hash: KeyedHash,
+        limits: Limits,
     ) -> Self {
-        Self { database, restrictions, phone_lookup, hash }
+        Self { database, restrictions, phone_lookup, hash, limits }
     }
 
     /// Makes an attempt that stops, and leaves nothing behind, when it is about to store a phone that nobody has judged

@@ -67,12 +67,41 @@ impl Customers {
         let phone = changes.phone.try_as_ref().and_then(Option::as_ref);
         // A request with faults is refused, and a refused request keeps no key.
         let key = changes.idempotency_key.as_ref().filter(|_| changes.faults.is_empty());
+        let email = changes.email.try_as_ref();
+        let telling =
+            if email.is_some() || phone.is_some() { Some(self.limits.tell_of_stranger(&origin)?) } else { None };
         let keyed = self.keyed(&origin, key, || changes.canonical_form());
-        self.with_judged_phone(phone, |is_judged| {
+        let updated = self.with_judged_phone(phone, |is_judged| {
             let (origin, keyed, changes) = (&origin, keyed.as_ref(), &changes);
             with_retry("customer.update", move || self.try_update(origin, keyed, changes, is_judged))
-        })
-        .await
+        });
+        let updated = updated.await;
+        if let (Some(telling), Err(error)) = (telling, &updated)
+            && self.tells_of_stranger(&origin, error, email, phone).await?
+        {
+            telling.told("taken on update");
+        }
+        updated
+    }
+
+    /// Whether a value is taken by a customer who is not the operator's own.
+    async fn tells_of_stranger(
+        &self,
+        origin: &Origin,
+        error: &Error,
+        email: Option<&EmailAddress>,
+        phone: Option<&PhoneNumber>,
+    ) -> Result<bool, Error> {
+        let email = email.filter(|_| error.has(ErrorCode::EmailTaken));
+        let phone = phone.filter(|_| error.has(ErrorCode::PhoneTaken));
+        if email.is_none() && phone.is_none() {
+            return Ok(false);
+        }
+        let own = of_operator(origin.operator).filter(holds_any(email, phone)).all(self.database.reads()).await?;
+        let own = || own.iter().filter_map(|(_, customer)| customer.as_ref());
+        let is_own_email = own().any(|customer| Some(&customer.email) == email);
+        let is_own_phone = own().any(|customer| customer.phone.as_ref() == phone);
+        Ok((email.is_some() && !is_own_email) || (phone.is_some() && !is_own_phone))
     }
 
     /// `None`: it would store a phone that is not judged.

@@ -1,0 +1,191 @@
+//! Every field there is, asked for with every kind of key: what is added to the schema is walked unasked.
+
+use std::collections::HashMap;
+
+use chrono::{TimeDelta, Utc};
+use entity::api_key::Access;
+use entity::deployment::Environment;
+use entity::value::{DisplayName, OperatorId};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use vivamo::graphql;
+use vivamo::keyed_hash::KeyedHash;
+use vivamo::service::api_keys::KeyRequest;
+use vivamo::service::{Actor, ApiKeys};
+
+use crate::app::{Caller, KEY_SECRET, TestApp, on_both_databases};
+
+/// The types of the schema by their names, as introspection tells them.
+struct Types(HashMap<String, Value>);
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+/// The name of a type without its wrappers.
+fn name_of(kind: &Value) -> &str {
+    if kind["ofType"].is_null() { text(&kind["name"]) } else { name_of(&kind["ofType"]) }
+}
+
+impl Types {
+    async fn read() -> Self {
+        let schema: Value = serde_json::from_str(&graphql::introspection().await).unwrap();
+        let types = list(&schema["data"]["__schema"]["types"]);
+        Self(types.iter().map(|kind| (text(&kind["name"]).to_owned(), kind.clone())).collect())
+    }
+
+    /// A value of a type: what names a customer names the one with these ids.
+    fn value(&self, kind: &Value, ids: &Value) -> String {
+        if kind["kind"] == "NON_NULL" {
+            return self.value(&kind["ofType"], ids);
+        }
+        if kind["kind"] == "LIST" {
+            return format!("[{}]", self.value(&kind["ofType"], ids));
+        }
+        let name = name_of(kind);
+        let definition = &self.0[name];
+        match (text(&definition["kind"]), name) {
+            ("ENUM", _) => text(&list(&definition["enumValues"])[0]["name"]).to_owned(),
+            ("INPUT_OBJECT", _) => {
+                let is_needed = |field: &&Value| field["type"]["kind"] == "NON_NULL";
+                let fields = list(&definition["inputFields"]);
+                let mut needed: Vec<_> = fields.iter().filter(is_needed).collect();
+                if needed.is_empty() {
+                    needed = fields.iter().take(1).collect();
+                }
+                let given = needed.iter().map(|field| {
+                    let value = match text(&field["name"]) {
+                        "email" => "\"walker@example.com\"".to_owned(),
+                        "operatorId" => ids["operator"].to_string(),
+                        _ => self.value(&field["type"], ids),
+                    };
+                    format!("{}: {value}", text(&field["name"]))
+                });
+                format!("{{ {} }}", given.collect::<Vec<_>>().join(", "))
+            }
+            (_, "ID") => ids["customer"].to_string(),
+            (_, "Int") => "1".to_owned(),
+            (_, "Boolean") => "true".to_owned(),
+            (_, "DateTime") => "\"2100-01-01T00:00:00Z\"".to_owned(),
+            _ => "\"walk\"".to_owned(),
+        }
+    }
+
+    /// Everything that a field has, so many levels deep.
+    fn selection(&self, kind: &Value, ids: &Value, levels: usize) -> String {
+        let definition = &self.0[name_of(kind)];
+        if ["SCALAR", "ENUM"].contains(&text(&definition["kind"])) {
+            return String::new();
+        }
+        let mut selected = vec!["__typename".to_owned()];
+        for field in list(&definition["fields"]) {
+            let is_leaf = ["SCALAR", "ENUM"].contains(&text(&self.0[name_of(&field["type"])]["kind"]));
+            if is_leaf || levels > 0 {
+                selected.push(self.field(field, ids, levels.saturating_sub(1)));
+            }
+        }
+        for kind in list(&definition["possibleTypes"]) {
+            if definition["kind"] == "INTERFACE" && levels > 0 {
+                selected.push(format!("... on {} {}", text(&kind["name"]), self.selection(kind, ids, levels - 1)));
+            }
+        }
+        format!("{{ {} }}", selected.join(" "))
+    }
+
+    fn field(&self, field: &Value, ids: &Value, levels: usize) -> String {
+        let needed = list(&field["args"]).iter().filter(|argument| argument["type"]["kind"] == "NON_NULL");
+        let arguments: Vec<_> = needed
+            .map(|argument| format!("{}: {}", text(&argument["name"]), self.value(&argument["type"], ids)))
+            .collect();
+        let arguments = if arguments.is_empty() { String::new() } else { format!("({})", arguments.join(", ")) };
+        format!("{}{arguments} {}", text(&field["name"]), self.selection(&field["type"], ids, levels))
+    }
+
+    /// A request for each field at the root.
+    fn requests(&self, root: &str, ids: &Value) -> Vec<(String, String)> {
+        let operation = root.to_lowercase();
+        let fields = list(&self.0[root]["fields"]).iter();
+        fields
+            .map(|field| {
+                let request = format!("{operation} {{ {} }}", self.field(field, ids, 3));
+                (text(&field["name"]).to_owned(), request)
+            })
+            .collect()
+    }
+}
+
+/// Keys that open nothing: none at all, revoked, expired, of the other environment, mistyped.
+async fn dead_keys(app: &TestApp, own: &Caller) -> Vec<String> {
+    let operator = OperatorId::parse(&own.operator).unwrap();
+    let keys = &app.services.api_keys;
+    let request = |life: TimeDelta| {
+        let name = DisplayName::parse("dead").unwrap();
+        KeyRequest { name, access: Access::ReadWrite, expires_at: Some(Utc::now() + life) }
+    };
+    let revoked = keys.create(&Actor::Platform, operator, request(TimeDelta::hours(1))).await.unwrap();
+    keys.revoke(&Actor::Platform, revoked.row.id).await.unwrap();
+    let elsewhere = ApiKeys::new(app.database.clone(), Environment::Production, KeyedHash::new(KEY_SECRET), None);
+    let foreign = elsewhere.create(&Actor::Platform, operator, request(TimeDelta::hours(1))).await.unwrap();
+    let expiring = keys.create(&Actor::Platform, operator, request(TimeDelta::milliseconds(50))).await.unwrap();
+    let expired = Caller { key: expiring.secret.expose_secret().to_owned(), ..own.clone() };
+    while app.graphql(&expired, "{ viewer { role } }", json!({})).await.status != 401 {
+        assert!(Utc::now() < expiring.row.expires_at.unwrap() + TimeDelta::seconds(1));
+    }
+    let secret = |key: &vivamo::service::api_keys::NewApiKey| key.secret.expose_secret().to_owned();
+    vec![String::new(), secret(&revoked), expired.key, secret(&foreign), own.key.to_uppercase()]
+}
+
+on_both_databases! {
+    Sandbox:
+
+    async fn every_field_with_every_kind_of_key(app) {
+        let types = Types::read().await;
+        let (own, stranger) = (app.operator("Own").await, app.operator("Stranger").await);
+        let data = json!({
+            "email": "secret-person@example.com", "phone": "+14155552671", "firstName": "Secretfirst", "lastName": "Secretlast",
+            "address": { "line1": "1 Secretstreet", "city": "Secretcity", "country": "US" },
+        });
+        let customer = app.created(&own, "secret-id", data).await["customer"]["id"].clone();
+        let ids = json!({ "customer": customer, "operator": own.operator });
+        let (queries, mutations) = (types.requests("Query", &ids), types.requests("Mutation", &ids));
+        assert!(queries.len() >= 7 && mutations.len() >= 5);
+
+        for key in dead_keys(app, &own).await {
+            let caller = Caller { key, ..own.clone() };
+            for (field, request) in queries.iter().chain(&mutations) {
+                let answer = app.graphql(&caller, request, json!({})).await;
+                assert_eq!((answer.status, answer.codes()), (401, vec!["UNAUTHENTICATED".to_owned()]), "{field}");
+                assert_eq!(answer.body.get("data"), None, "{field}");
+            }
+        }
+
+        let read_only = app.key(&own, Access::ReadOnly).await;
+        for (field, request) in &mutations {
+            let (answer, statements) = app.statements_of(app.graphql(&read_only, request, json!({}))).await;
+            assert_eq!(answer.codes(), ["FORBIDDEN"], "{field}: {}", answer.body);
+            assert_eq!(statements, Vec::<String>::new(), "{field}");
+        }
+        for caller in [&own, &read_only] {
+            for (field, request) in &queries {
+                let answer = app.graphql(caller, request, json!({})).await;
+                assert_eq!(answer.codes(), Vec::<String>::new(), "{field}: {request}");
+            }
+        }
+        let tell = |body: &Value| body.to_string().to_lowercase();
+        for (field, request) in queries.iter().chain(&mutations) {
+            let answer = app.graphql(&stranger, request, json!({})).await;
+            assert!(!tell(&answer.body).contains("secret-") && !tell(&answer.body).contains("secretfirst"), "{field}");
+            assert!(!answer.codes().iter().any(|code| ["INTERNAL", "BAD_REQUEST"].contains(&code.as_str())), "{field}: {request}");
+        }
+        for (field, request) in queries.iter().chain(&mutations) {
+            let answer = app.graphql(&app.platform(), request, json!({})).await;
+            let is_for_operators = ["createCustomer", "updateCustomer"].contains(&field.as_str());
+            assert_eq!(answer.codes().contains(&"FORBIDDEN".to_owned()), is_for_operators, "{field}: {}", answer.body);
+            assert!(!answer.codes().iter().any(|code| ["INTERNAL", "BAD_REQUEST"].contains(&code.as_str())), "{field}: {request}");
+        }
+    }
+}
