@@ -21,6 +21,9 @@ use tower::Service;
 /// Each costs a descriptor and some memory, whoever opens it.
 const MOST_CONNECTIONS: usize = 4096;
 
+/// Of the URL and headers of a request, as well as of what is read ahead of its body.
+const MOST_HEAD_BYTES: usize = 64 * 1024;
+
 /// How long a server that stops waits for the requests that it has taken; a client that stalls is not waited for.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -32,7 +35,7 @@ pub struct Peer(pub IpAddr);
 /// as long as `idle` is closed.
 pub async fn serve(listener: TcpListener, router: Router, idle: Duration, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(idle);
+    http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(MOST_HEAD_BYTES);
     let connections = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut stop = pin!(stop);

@@ -1,4 +1,4 @@
-//! `POST /graphql`, by the GraphQL over HTTP specification: who calls comes first, then the shape of the request, then
+//! `/graphql`, by the GraphQL over HTTP specification: who calls comes first, then the shape of the request, then
 //! the request itself.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use async_graphql::{Response as Answer, Variables};
 use async_graphql_axum::GraphQLResponse;
 use axum::body::Body;
-use axum::extract;
+use axum::extract::{self, Query};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use entity::value::RequestId;
 use serde::Deserialize;
@@ -103,11 +103,8 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let actor = authenticate(state, &parts, request_id).await?;
     *caller = Some(actor);
-    if parts.method != Method::POST {
-        return Err(Refusal {
-            header: Some((header::ALLOW, HeaderValue::from_static("POST"))),
-            ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Send the request with POST.")
-        });
+    if ![Method::GET, Method::POST].contains(&parts.method) {
+        return Err(method_not_allowed("GET, POST", "Send the request with POST."));
     }
     if accepted(&parts.headers).is_none() {
         return Err(Refusal::new(
@@ -115,25 +112,9 @@ async fn answer(
             "The answer is application/graphql-response+json or application/json: accept one of them.",
         ));
     }
-    if !is_json(&parts.headers) {
-        return Err(Refusal::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "Send the request as JSON, with the header Content-Type: application/json.",
-        ));
-    }
-    let body = timeout(PATIENCE, axum::body::to_bytes(body, MOST_BODY_BYTES))
-        .await
-        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))?;
-    let body = body.map_err(|_| {
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB, or was cut off.")
-    })?;
-    let parameters: Parameters = serde_json::from_slice(&body).map_err(|_| {
-        Refusal::new(
-            StatusCode::BAD_REQUEST,
-            "The request must be a JSON object with a text `query` and, if need be, `operationName`, `variables` and \
-             `extensions`.",
-        )
-    })?;
+    let is_get = parts.method == Method::GET;
+    let parameters =
+        if is_get { parameters_of_url(&parts.uri) } else { parameters_of_body(&parts.headers, body).await }?;
 
     let mut request = async_graphql::Request::new(parameters.query);
     request.operation_name = parameters.operation_name;
@@ -141,6 +122,9 @@ async fn answer(
         request = request.variables(Variables::from_json(variables.into()));
     }
     let checked = graphql::check(&mut request);
+    if is_get && checked.as_ref().is_ok_and(|operation| operation.kind == "mutation") {
+        return Err(method_not_allowed("POST", "Send mutations with POST."));
+    }
     let cost = checked.as_ref().map_or(1, |operation| operation.cost);
     state.services.limits.spend(&actor, cost).map_err(too_many)?;
     let executed = match checked {
@@ -152,6 +136,58 @@ async fn answer(
         Err(refused) => *refused,
     };
     Ok(graphql::render(executed, request_id))
+}
+
+async fn parameters_of_body(headers: &HeaderMap, body: Body) -> Result<Parameters, Refusal> {
+    if !is_json(headers) {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Send the request as JSON, with the header Content-Type: application/json.",
+        ));
+    }
+    let body = timeout(PATIENCE, axum::body::to_bytes(body, MOST_BODY_BYTES))
+        .await
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))?;
+    let body = body.map_err(|_| {
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB, or was cut off.")
+    })?;
+    serde_json::from_slice(&body).map_err(|_| {
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "The request must be a JSON object with a text `query` and, if need be, `operationName`, `variables` and \
+             `extensions`.",
+        )
+    })
+}
+
+/// The same in a URL, where `variables` and `extensions` are texts of JSON.
+fn parameters_of_url(uri: &Uri) -> Result<Parameters, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct OfUrl {
+        query: String,
+        operation_name: Option<String>,
+        variables: Option<String>,
+        extensions: Option<String>,
+    }
+    let read = || {
+        let OfUrl { query, operation_name, variables, extensions } = Query::try_from_uri(uri).ok()?.0;
+        let map = |text: Option<String>| serde_json::from_str(text.as_deref().unwrap_or("null")).ok();
+        Some(Parameters { query, operation_name, variables: map(variables)?, extensions: map(extensions)? })
+    };
+    read().ok_or_else(|| {
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "The URL must have a `query` and, if need be, an `operationName`, and `variables` and `extensions` as JSON.",
+        )
+    })
+}
+
+fn method_not_allowed(allowed: &'static str, message: &str) -> Refusal {
+    Refusal {
+        header: Some((header::ALLOW, HeaderValue::from_static(allowed))),
+        ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
+    }
 }
 
 /// What becomes of some work on the database, if it comes to an end before the client's patience does.

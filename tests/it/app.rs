@@ -117,7 +117,8 @@ pub struct Caller {
 /// A client of the service. The process needs a provider of cryptography before it can have one, TLS or not.
 pub fn http_client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::new()
+    // It lets go of a connection before the service does.
+    reqwest::Client::builder().pool_idle_timeout(Duration::from_millis(500)).build().unwrap()
 }
 
 /// Runs a test on an app of its own, and then sees whether the rows that it left make sense.
