@@ -8,7 +8,7 @@ use super::cursor::Cursors;
 use super::customer_input::{CreateCustomerInput, CustomerFilterInput, CustomerRefInput, UpdateCustomerInput};
 use super::history::CustomerEventConnection;
 use super::operator::Operator;
-use super::pagination::{PageArguments, page_info, total};
+use super::pagination::{PageArguments, complexity, page_info, total};
 use super::{actor, loader, request_id, services};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -90,6 +90,7 @@ impl Customer {
     }
 
     /// The operators that the customer is connected to, the first first. An operator sees itself alone.
+    #[graphql(complexity = "complexity(first, last, child_complexity)")]
     async fn operators(
         &self,
         context: &Context<'_>,
@@ -102,6 +103,7 @@ impl Customer {
     }
 
     /// What happened to the customer, the oldest entry first. An operator sees the entries that it caused.
+    #[graphql(complexity = "complexity(first, last, child_complexity)")]
     async fn history(
         &self,
         context: &Context<'_>,
@@ -387,6 +389,7 @@ impl CustomerQuery {
     }
 
     /// Your customers, the one connected first first. For the platform: all customers, the oldest first.
+    #[graphql(complexity = "complexity(first, last, child_complexity)")]
     async fn customers(
         &self,
         context: &Context<'_>,

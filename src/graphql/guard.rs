@@ -21,6 +21,9 @@ mod most {
     /// Fields, spreads and inline fragments, after each spread is replaced by what it stands for.
     pub const SELECTIONS: usize = 500;
     pub const ALIASES: usize = 30;
+    pub const DIRECTIVES: usize = 20;
+    /// Fields of introspection that lead from a type to others, within each other: the standard query has one.
+    pub const INTROSPECTION: usize = 3;
     pub const ROOT_FIELDS: usize = 10;
     pub const ROOT_FIELDS_OF_A_MUTATION: usize = 5;
 }
@@ -139,6 +142,8 @@ const MOST_SHOWN: usize = 64;
 struct Weight {
     selections: usize,
     aliases: usize,
+    directives: usize,
+    introspection: usize,
 }
 
 type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
@@ -162,6 +167,12 @@ fn weigh(document: &ExecutableDocument) -> Result<(), Refusal> {
         }
         if weight.aliases > most::ALIASES {
             return refuse(format!("The operation has more than {} aliases.", most::ALIASES));
+        }
+        if weight.directives.saturating_add(operation.directives.len()) > most::DIRECTIVES {
+            return refuse(format!("The operation has more than {} directives.", most::DIRECTIVES));
+        }
+        if weight.introspection > most::INTROSPECTION {
+            return refuse(format!("The introspection nests more than {} levels of types.", most::INTROSPECTION));
         }
         let mut keys = Vec::new();
         response_keys(&operation.selection_set.node, &document.fragments, &mut keys);
@@ -189,16 +200,21 @@ impl<'d> Scale<'d> {
     fn weigh(&mut self, set: &'d SelectionSet) -> Result<Weight, Refusal> {
         let mut sum = Weight::default();
         for selection in &set.items {
+            sum.directives = sum.directives.saturating_add(selection.node.directives().len());
             let inner = match &selection.node {
                 Selection::Field(field) => {
                     sum.aliases = sum.aliases.saturating_add(usize::from(field.node.alias.is_some()));
-                    self.weigh(&field.node.selection_set.node)?
+                    let mut inner = self.weigh(&field.node.selection_set.node)?;
+                    inner.introspection += usize::from(leads_to_types(&field.node.name.node));
+                    inner
                 }
                 Selection::InlineFragment(fragment) => self.weigh(&fragment.node.selection_set.node)?,
                 Selection::FragmentSpread(spread) => self.fragment(&spread.node.fragment_name.node)?,
             };
             sum.selections = sum.selections.saturating_add(1).saturating_add(inner.selections);
             sum.aliases = sum.aliases.saturating_add(inner.aliases);
+            sum.directives = sum.directives.saturating_add(inner.directives);
+            sum.introspection = sum.introspection.max(inner.introspection);
         }
         Ok(sum)
     }
@@ -217,6 +233,11 @@ impl<'d> Scale<'d> {
         self.known.insert(name, weight);
         Ok(weight)
     }
+}
+
+/// Whether a field of introspection has whole types within it.
+fn leads_to_types(field: &str) -> bool {
+    ["fields", "inputFields", "interfaces", "possibleTypes"].contains(&field)
 }
 
 /// The response keys at the root. The document was weighed before, so this ends, and soon.

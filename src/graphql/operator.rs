@@ -9,7 +9,7 @@ use super::api_key::{ApiKey, KeysOf, name};
 use super::cursor::Cursors;
 use super::customer::CustomerConnection;
 use super::customer_input::CustomerFilterInput;
-use super::pagination::{PageArguments, page_info, total};
+use super::pagination::{PageArguments, complexity, page_info, total};
 use super::{actor, loader, services};
 use crate::error::Error;
 use crate::keyed_hash::KeyedHash;
@@ -56,6 +56,7 @@ impl Operator {
     }
 
     /// The operator's customers, the one connected first first.
+    #[graphql(complexity = "complexity(first, last, child_complexity)")]
     async fn customers(
         &self,
         context: &Context<'_>,
@@ -137,6 +138,7 @@ impl OperatorQuery {
     }
 
     /// The operators that you may see, the oldest first: for the platform all of them, for an operator itself alone.
+    #[graphql(complexity = "complexity(first, last, child_complexity)")]
     async fn operators(
         &self,
         context: &Context<'_>,

@@ -69,3 +69,9 @@ pub fn page_info<T: Positioned>(page: &Page<T>, cursors: &Cursors<'_>) -> PageIn
 pub fn total(count: Result<u64, Error>) -> Option<Result<i32, Error>> {
     count.map(|count| i32::try_from(count).ok()).transpose()
 }
+
+/// How many fields a list comes to whose page is full.
+pub fn complexity(first: Option<i32>, last: Option<i32>, of_each: usize) -> usize {
+    let size = first.or(last).map_or(DEFAULT, |size| size.clamp(LEAST, MOST).unsigned_abs() as usize);
+    size * of_each + 1
+}

@@ -53,6 +53,7 @@ struct Parameters {
 }
 
 /// A request that is answered before it is executed.
+#[derive(Debug)]
 struct Refusal {
     status: StatusCode,
     violation: Violation,

@@ -93,7 +93,7 @@ impl PageRequest {
     }
 }
 
-/// Fetches the pages of several lists in one statement: each list is walked by its own index, to its own limit.
+/// Fetches the pages of several lists in one statement, or as few as the database takes: each list is walked by its own index, to its own limit.
 pub async fn pages<T: Positioned>(
     connection: &impl ConnectionTrait,
     lists: Vec<(SelectStatement, PageRequest)>,
@@ -106,7 +106,7 @@ pub async fn pages<T: Positioned>(
         query
     });
     let mut rows: Vec<Vec<T>> = requests.iter().map(|_| Vec::new()).collect();
-    if let Some(statement) = union(arms) {
+    for statement in unions(arms) {
         for row in connection.query_all(&statement).await? {
             rows[arm(&row)?].push(read(&row)?);
         }
@@ -128,7 +128,7 @@ pub async fn counts(connection: &impl ConnectionTrait, lists: Vec<SelectStatemen
     let arms = lists
         .into_iter()
         .map(|query| Query::select().expr_as(Expr::col(Asterisk).count(), "count").from_subquery(query, "list").take());
-    if let Some(statement) = union(arms) {
+    for statement in unions(arms) {
         for row in connection.query_all(&statement).await? {
             counts[arm(&row)?] = row.try_get::<i64>("", "count")?.unsigned_abs();
         }
@@ -136,9 +136,12 @@ pub async fn counts(connection: &impl ConnectionTrait, lists: Vec<SelectStatemen
     Ok(counts)
 }
 
-/// One statement out of several, each of whose rows says which it came from.
-fn union(arms: impl Iterator<Item = SelectStatement>) -> Option<SelectStatement> {
-    arms.enumerate()
+/// One statement out of several, each of whose rows says which it came from; more than one only where there are so many
+/// that a database would not take them. SQLite takes 500.
+fn unions(arms: impl Iterator<Item = SelectStatement>) -> Vec<SelectStatement> {
+    const MOST_ARMS: usize = 400;
+    let arms: Vec<_> = arms
+        .enumerate()
         .map(|(number, query)| {
             Query::select()
                 .expr_as(Expr::cust(number.to_string()), Alias::new("arm"))
@@ -146,7 +149,13 @@ fn union(arms: impl Iterator<Item = SelectStatement>) -> Option<SelectStatement>
                 .from_subquery(query, "arm_rows")
                 .take()
         })
-        .reduce(|mut all, next| all.union(UnionType::All, next).take())
+        .collect();
+    let union = |arms: &[SelectStatement]| {
+        let mut arms = arms.iter().cloned();
+        let first = arms.next()?;
+        Some(arms.fold(first, |mut all, next| all.union(UnionType::All, next).take()))
+    };
+    arms.chunks(MOST_ARMS).filter_map(union).collect()
 }
 
 fn arm(row: &QueryResult) -> Result<usize, DbErr> {

@@ -30,6 +30,9 @@ fn attacks() -> Vec<(&'static str, String)> {
           fragment f on Mutation { createCustomer(input: {externalCustomerId: \"1\", data: {email: \"a@example.com\"}}) { replayed } }".into()),
         ("six mutations", format!("mutation {{ {} }}", (0..6).map(|n| format!("a{n}: createCustomer(input: {{externalCustomerId: \"{n}\", data: {{email: \"{n}@example.com\"}}}}) {{ outcome }} ")).collect::<String>())),
         ("a null byte", "{ viewer \0 { role } }".into()),
+        ("30 directives", format!("{{ viewer {} {{ role }} }}", "@skip(if: false) ".repeat(30))),
+        ("an introspection in circles", "{ __schema { types { fields { type { fields { type { fields { type { fields { name } } } } } } } } } }".into()),
+        ("lists of lists", "{ operators(first: 100) { edges { node { customers(first: 100) { edges { node { operators(first: 100) { edges { cursor } } } } } } } } }".into()),
         ("a field 20 levels deep", format!("{{ operator {} id {} }}", "{ customers { edges { node { operators { edges { node ".repeat(4), "} } } } } } ".repeat(4))),
     ];
     for levels in [3000, 20_000] {
@@ -47,6 +50,22 @@ fn attacks() -> Vec<(&'static str, String)> {
 
 on_both_databases! {
     Sandbox:
+
+    // Each list of a page is a part of one statement, and a statement has so many parts at most.
+    async fn the_largest_pages_of_pages_are_answered(app) {
+        let operator = app.operator("A").await;
+        for number in 0..100 {
+            app.created(&operator, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await;
+        }
+        let roots: String = (0..10)
+            .map(|n| {
+                let page = format!("{}: {}", if n % 2 == 0 { "first" } else { "last" }, n / 2 + 1);
+                format!("r{n}: customers(first: 100) {{ edges {{ node {{ operators({page}) {{ edges {{ cursor }} }} }} }} }} ")
+            })
+            .collect();
+        let answer = app.graphql(&app.platform(), &format!("{{ {roots} }}"), json!({})).await;
+        assert_eq!(answer.body.get("errors"), None);
+    }
 
     async fn each_attack_is_refused_and_the_process_goes_on(app) {
         let caller = app.operator("A").await;
