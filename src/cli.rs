@@ -20,7 +20,7 @@ use crate::config::{PhoneLookupName, ServeSettings, Settings, UnknownPhones};
 use crate::database::{self, Database};
 use crate::error::{Error, describe};
 use crate::graphql;
-use crate::http::{Server, Surroundings};
+use crate::http::{Metrics, Server, Surroundings};
 use crate::keyed_hash::KeyedHash;
 use crate::service::api_keys::{KeyRequest, NewApiKey};
 use crate::service::disposable_domains::{self, DisposableDomains};
@@ -154,6 +154,14 @@ async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), St
         .map_err(|error| {
             format!("Cannot listen on {}: {error}. Choose another address with VIVAMO_LISTEN.", serve.listen)
         })?;
+    if let Some(listen) = serve.metrics {
+        let metrics = Metrics::bind(listen).await.map_err(|error| {
+            format!("Cannot serve metrics on {listen}: {error}. Choose another address with VIVAMO_METRICS.")
+        })?;
+        let address = metrics.address().map_err(|error| error.to_string())?;
+        tracing::info!("metrics on http://{address}/metrics");
+        tokio::spawn(metrics.serve(database.clone(), std::future::pending()));
+    }
     let address = server.address().map_err(|error| error.to_string())?;
     if is_sandbox && settings.is_sqlite() {
         welcome(&services, &format!("http://{address}")).await?;

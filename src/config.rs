@@ -40,6 +40,10 @@ pub struct ServeSettings {
     #[arg(long, env = "VIVAMO_LISTEN", default_value = "127.0.0.1:8000", global = true)]
     pub listen: SocketAddr,
 
+    /// The IP address and port of /metrics, for Prometheus; unset, there is none. Do not show it to clients
+    #[arg(long, env = "VIVAMO_METRICS", value_name = "LISTEN", global = true)]
+    pub metrics: Option<SocketAddr>,
+
     /// Whether to serve GraphiQL at /graphiql; by default in sandbox alone
     #[arg(long, env = "VIVAMO_GRAPHIQL", global = true)]
     pub graphiql: Option<bool>,

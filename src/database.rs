@@ -3,6 +3,7 @@
 use std::future::ready;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,11 @@ use crate::error::{Error, ErrorCode, describe, is_lost_race};
 
 /// Is told of each SQL statement, without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
+
+tokio::task_local! {
+    /// How many statements the task's request has sent.
+    static STATEMENTS: Arc<AtomicUsize>;
+}
 
 /// A database that the service can read from and write to.
 #[derive(Clone)]
@@ -109,17 +115,33 @@ impl Database {
 
     /// Does some work that uses the database, and does it to its end even if nobody waits for it any more: a connection
     /// that is let go in the middle of a statement may never come back to its pool. `None`: the database has gone silent.
-    pub fn finish<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<Option<T>> {
+    /// `statements` counts what it sends, but for the beginnings and ends of transactions.
+    pub fn finish<T: Send + 'static>(
+        &self,
+        statements: Arc<AtomicUsize>,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<Option<T>> {
         const SILENCE: Duration = Duration::from_secs(30);
         let distrust = self.distrust.clone();
         tokio::spawn(async move {
-            let mut work = pin!(work);
+            let mut work = pin!(STATEMENTS.scope(statements, work));
             let done = timeout(SILENCE, work.as_mut()).await.ok();
             if done.is_none() {
                 distrust.start();
             }
             done
         })
+    }
+
+    /// How many connections there are for requests, and how many of them nobody uses.
+    pub fn connections(&self) -> (u32, usize) {
+        if self.writes.get_database_backend() == DbBackend::Postgres {
+            let pool = self.writes.get_postgres_connection_pool();
+            (pool.size(), pool.num_idle())
+        } else {
+            let (reads, writes) = (self.reads.0.get_sqlite_connection_pool(), self.writes.get_sqlite_connection_pool());
+            (reads.size() + writes.size(), reads.num_idle() + writes.num_idle())
+        }
     }
 
     /// How many migrations this database lacks.
@@ -188,9 +210,13 @@ fn writing() -> TransactionOptions {
 
 async fn open(options: ConnectOptions, observer: &Option<StatementObserver>) -> Result<DatabaseConnection, DbErr> {
     let mut connection = sea_orm::Database::connect(options).await?;
-    if let Some(observer) = observer.clone() {
-        connection.set_metric_callback(move |info| observer(&info.statement.sql));
-    }
+    let observer = observer.clone();
+    connection.set_metric_callback(move |info| {
+        let _ = STATEMENTS.try_with(|statements| statements.fetch_add(1, Ordering::Relaxed));
+        if let Some(observer) = &observer {
+            observer(&info.statement.sql);
+        }
+    });
     Ok(connection)
 }
 
@@ -307,6 +333,7 @@ impl Patience {
     async fn allows_another(&mut self, error: &DbErr) -> bool {
         self.lost += 1;
         tracing::warn!(self.what, self.lost, cause = describe(error), "lost a race");
+        metrics::counter!("vivamo_lost_races_total", "what" => self.what).increment(1);
         if self.lost == Self::ATTEMPTS || self.started.elapsed() > Database::PATIENCE / 2 {
             return false;
         }

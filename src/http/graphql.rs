@@ -2,6 +2,8 @@
 //! the request itself.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_graphql::{Response as Answer, Variables};
@@ -19,7 +21,7 @@ use tokio::time::timeout;
 use super::State;
 use super::connections::Peer;
 use crate::error::{Error, ErrorCode, Violation};
-use crate::graphql::{self, ErrorExtensions, Rendered};
+use crate::graphql::{self, ErrorExtensions, Operation, Rendered};
 use crate::service::Actor;
 
 /// Longer bodies are refused unread. The longest useful request is far shorter.
@@ -65,8 +67,8 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
     let started = Instant::now();
     let request_id = RequestId::new();
     let media_type = accepted(request.headers()).unwrap_or(MediaType::Json);
-    let mut caller = None;
-    let (mut response, codes) = match answer(&state, request, request_id, &mut caller).await {
+    let mut about = About::default();
+    let (mut response, codes) = match answer(&state, request, request_id, &mut about).await {
         Ok(Rendered { response, codes }) => (respond(response, media_type), codes),
         Err(refusal) => {
             let codes = vec![refusal.violation.code];
@@ -78,32 +80,57 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
     if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    let (operator, key) = match caller {
-        Some(Actor::Operator { id, key, .. }) => (Some(id.to_string()), Some(key.to_string())),
-        Some(Actor::Platform) => (Some("platform".to_owned()), None),
-        None => (None, None),
-    };
-    tracing::info!(
-        %request_id,
-        operator,
-        key,
-        status = response.status().as_u16(),
-        codes = ?codes.iter().map(|code| code.name()).collect::<Vec<_>>(),
-        milliseconds = started.elapsed().as_millis() as u64,
-        "request"
-    );
+    let elapsed = started.elapsed();
+    about.log(request_id, response.status(), &codes, elapsed);
     response
+}
+
+/// What is told of a request: who sent it and what it was, never what it said.
+#[derive(Default)]
+struct About {
+    caller: Option<Actor>,
+    operation: Option<Operation>,
+    statements: Arc<AtomicUsize>,
+}
+
+impl About {
+    fn log(&self, request_id: RequestId, status: StatusCode, codes: &[ErrorCode], elapsed: Duration) {
+        let (operator, key) = match self.caller {
+            Some(Actor::Operator { id, key, .. }) => (Some(id.to_string()), Some(key.to_string())),
+            Some(Actor::Platform) => (Some("platform".to_owned()), None),
+            None => (None, None),
+        };
+        let operation = self.operation.as_ref();
+        let kind = operation.map_or("none", |operation| operation.kind);
+        tracing::info!(
+            %request_id,
+            operator,
+            key,
+            kind,
+            operation = operation.and_then(|operation| operation.name.as_deref()),
+            status = status.as_u16(),
+            codes = codes.iter().map(|code| code.name()).collect::<Vec<_>>().join(","),
+            milliseconds = elapsed.as_millis() as u64,
+            statements = self.statements.load(Ordering::Relaxed),
+            "request"
+        );
+        let code = codes.first().map_or("OK", |code| code.name());
+        metrics::counter!("vivamo_requests_total", "kind" => kind, "code" => code).increment(1);
+        metrics::histogram!("vivamo_request_seconds", "kind" => kind).record(elapsed);
+    }
 }
 
 async fn answer(
     state: &State,
     request: Request<Body>,
     request_id: RequestId,
-    caller: &mut Option<Actor>,
+    about: &mut About,
 ) -> Result<Rendered, Refusal> {
     let (parts, body) = request.into_parts();
-    let actor = authenticate(state, &parts, request_id).await?;
-    *caller = Some(actor);
+    let actor = authenticate(state, &parts, request_id, about).await?;
+    about.caller = Some(actor);
+    // Reading it costs something already.
+    state.services.limits.spend(&actor, 1).map_err(too_many)?;
     if ![Method::GET, Method::POST].contains(&parts.method) {
         return Err(method_not_allowed("GET, POST", "Send the request with POST."));
     }
@@ -126,13 +153,14 @@ async fn answer(
     if is_get && checked.as_ref().is_ok_and(|operation| operation.kind == "mutation") {
         return Err(method_not_allowed("POST", "Send mutations with POST."));
     }
-    let cost = checked.as_ref().map_or(1, |operation| operation.cost);
-    state.services.limits.spend(&actor, cost).map_err(too_many)?;
     let executed = match checked {
-        Ok(_) => {
+        Ok(operation) => {
+            let cost = operation.cost;
+            about.operation = Some(operation);
+            state.services.limits.spend(&actor, cost.saturating_sub(1)).map_err(too_many)?;
             let (schema, services) = (state.schema.clone(), state.services.clone());
             let execution = async move { graphql::execute(&schema, request, request_id, actor, &services).await };
-            finished(state, request_id, execution).await?
+            finished(state, request_id, about, execution).await?
         }
         Err(refused) => *refused,
     };
@@ -195,9 +223,10 @@ fn method_not_allowed(allowed: &'static str, message: &str) -> Refusal {
 async fn finished<T: Send + 'static>(
     state: &State,
     request_id: RequestId,
+    about: &About,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Refusal> {
-    match timeout(PATIENCE, state.database.finish(work)).await {
+    match timeout(PATIENCE, state.database.finish(about.statements.clone(), work)).await {
         Ok(Ok(Some(done))) => Ok(done),
         Ok(Err(_)) => Err(Refusal::of(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal)),
         Ok(Ok(None)) | Err(_) => {
@@ -207,7 +236,7 @@ async fn finished<T: Send + 'static>(
     }
 }
 
-async fn authenticate(state: &State, parts: &Parts, request_id: RequestId) -> Result<Actor, Refusal> {
+async fn authenticate(state: &State, parts: &Parts, request_id: RequestId, about: &About) -> Result<Actor, Refusal> {
     let unauthenticated = || match state.services.limits.wrong_key(client_address(state, parts)) {
         Ok(()) => Refusal {
             header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vivamo\""))),
@@ -227,7 +256,7 @@ async fn authenticate(state: &State, parts: &Parts, request_id: RequestId) -> Re
         return Ok(actor);
     }
     let (keys, key) = (state.services.api_keys.clone(), key.to_owned());
-    let authenticated = finished(state, request_id, async move { keys.authenticate(&key).await }).await?;
+    let authenticated = finished(state, request_id, about, async move { keys.authenticate(&key).await }).await?;
     authenticated.map_err(|error| match error {
         Error::Rejected(_) => unauthenticated(),
         Error::Failed { code, cause } => {

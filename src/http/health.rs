@@ -1,5 +1,7 @@
 //! For load balancers and orchestrators: is the process alive, and can it do its work.
 
+use std::sync::Arc;
+
 use axum::extract;
 use axum::http::StatusCode;
 
@@ -15,7 +17,7 @@ pub async fn healthz() -> &'static str {
 /// The database answers too, and has all migrations.
 pub async fn readyz(extract::State(state): extract::State<State>) -> (StatusCode, &'static str) {
     let database = state.database.clone();
-    let pending = state.database.finish(async move { pending_migrations(&database).await });
+    let pending = state.database.finish(Arc::default(), async move { pending_migrations(&database).await });
     match pending.await.ok().flatten().unwrap_or_else(|| Err("no answer".to_owned())) {
         Ok(0) => (StatusCode::OK, "ready\n"),
         Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database lacks migrations: run `vivamo migrate`\n"),

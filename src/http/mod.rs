@@ -4,6 +4,9 @@ mod connections;
 mod graphiql;
 mod graphql;
 mod health;
+mod metrics;
+
+pub use metrics::Metrics;
 
 use std::future::Future;
 use std::net::SocketAddr;

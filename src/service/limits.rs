@@ -51,12 +51,12 @@ impl Limits {
             Actor::Operator { key, .. } => Some(key),
             Actor::Platform => None,
         };
-        self.keys.take(key, cost).map_err(limited)
+        self.keys.take(key, cost).map_err(|wait| limited("key", wait))
     }
 
     /// Counts a request with a key that is not valid.
     pub fn wrong_key(&self, address: IpAddr) -> Result<(), Violation> {
-        self.addresses.take(network(address), 1).map_err(limited)
+        self.addresses.take(network(address), 1).map_err(|wait| limited("address", wait))
     }
 
     /// Leave to tell an operator something about a person outside it, taken before anyone looks, so that the refusal says
@@ -65,7 +65,7 @@ impl Limits {
         self.strangers.take(origin.operator, 1).map_err(|wait| {
             let Origin { operator, key, request } = origin;
             tracing::warn!(%operator, %key, request_id = %request, "asks too often about people outside the operator");
-            limited(wait)
+            limited("strangers", wait)
         })?;
         Ok(Telling { origin: *origin, strangers: self.strangers.clone(), told: false })
     }
@@ -84,6 +84,7 @@ impl Telling {
         self.told = true;
         let Origin { operator, key, request } = self.origin;
         tracing::info!(%operator, %key, request_id = %request, what, "told of a person outside the operator");
+        metrics::counter!("vivamo_told_of_strangers_total", "what" => what).increment(1);
     }
 }
 
@@ -95,7 +96,8 @@ impl Drop for Telling {
     }
 }
 
-fn limited(wait: Duration) -> Violation {
+fn limited(limit: &'static str, wait: Duration) -> Violation {
+    metrics::counter!("vivamo_rate_limited_total", "limit" => limit).increment(1);
     Violation::new(ErrorCode::RateLimited, &[]).after(Some(wait))
 }
 

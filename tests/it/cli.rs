@@ -241,3 +241,28 @@ fn what_cannot_be_done_is_said_in_words() {
     let unknown = vivamo(folder.path(), &["nonsense"]).output().unwrap();
     assert_eq!(unknown.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn figures_are_shown_at_an_address_of_their_own() {
+    let folder = TempDir::new().unwrap();
+    let (server, url, log) = Running::start_and_read(
+        vivamo(folder.path(), &[]).env("VIVAMO_METRICS", "127.0.0.1:0").env("VIVAMO_WRONG_KEYS", "1"),
+    );
+    let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+    for code in ["UNAUTHENTICATED", "RATE_LIMITED"] {
+        assert_eq!(role(&url, "wrong").await["errors"][0]["extensions"]["code"], code);
+    }
+    let shown = http_client().get(metrics).send().await.unwrap().text().await.unwrap();
+    for figure in [
+        "vivamo_requests_total{kind=\"none\",code=\"UNAUTHENTICATED\"} 1",
+        "vivamo_requests_total{kind=\"none\",code=\"RATE_LIMITED\"} 1",
+        "vivamo_rate_limited_total{limit=\"address\"} 1",
+        "vivamo_request_seconds_count{kind=\"none\"} 2",
+        "vivamo_database_connections{state=\"busy\"} 0",
+    ] {
+        assert!(shown.contains(figure), "{figure}: {shown}");
+    }
+    // Not where clients are.
+    assert_eq!(http_client().get(format!("{url}/metrics")).send().await.unwrap().status(), 404);
+    server.stop();
+}

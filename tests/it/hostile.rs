@@ -3,50 +3,7 @@
 use serde_json::json;
 
 use crate::app::on_both_databases;
-
-/// Fragments of which each spreads the next one twice.
-fn bomb(levels: usize) -> String {
-    let fragments: String =
-        (0..levels).map(|n| format!("fragment f{n} on Query {{ ...f{m} ...f{m} }} ", m = n + 1)).collect();
-    format!("{{ ...f0 }} {fragments} fragment f{levels} on Query {{ viewer {{ role }} }}")
-}
-
-fn attacks() -> Vec<(&'static str, String)> {
-    let nested = |open: &str, levels: usize| open.repeat(levels);
-    let mut attacks = vec![
-        ("31 levels of fragments", bomb(31)),
-        ("300 levels of fragments", bomb(300)),
-        ("a fragment in itself", "{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }".into()),
-        ("aliases", format!("{{ {} }}", (0..101).map(|n| format!("a{n}: __typename ")).collect::<String>())),
-        ("10,000 aliases", format!("{{ {} }}", (0..10_000).map(|n| format!("a{n}: __typename ")).collect::<String>())),
-        ("one field 600 times", format!("{{ {} }}", "__typename ".repeat(600))),
-        ("one field 20,000 times", format!("{{ {} }}", "__typename ".repeat(20_000))),
-        ("10,000 directives", format!("{{ viewer {} {{ role }} }}", "@skip(if: false) ".repeat(10_000))),
-        ("unknown fields", format!("{{ {} }}", (0..5000).map(|n| format!("x{n} ")).collect::<String>())),
-        ("a long line", format!("{{ {} }}", "x".repeat(20_000))),
-        ("the same mutation twice", "mutation { createCustomer(input: {externalCustomerId: \"1\", data: {email: \"a@example.com\"}}) { outcome } \
-          createCustomer(input: {externalCustomerId: \"1\", data: {email: \"a@example.com\"}}) { replayed } }".into()),
-        ("the same mutation twice by a fragment", "mutation { ...f createCustomer(input: {externalCustomerId: \"1\", data: {email: \"a@example.com\"}}) { outcome } } \
-          fragment f on Mutation { createCustomer(input: {externalCustomerId: \"1\", data: {email: \"a@example.com\"}}) { replayed } }".into()),
-        ("six mutations", format!("mutation {{ {} }}", (0..6).map(|n| format!("a{n}: createCustomer(input: {{externalCustomerId: \"{n}\", data: {{email: \"{n}@example.com\"}}}}) {{ outcome }} ")).collect::<String>())),
-        ("a null byte", "{ viewer \0 { role } }".into()),
-        ("30 directives", format!("{{ viewer {} {{ role }} }}", "@skip(if: false) ".repeat(30))),
-        ("an introspection in circles", "{ __schema { types { fields { type { fields { type { fields { type { fields { name } } } } } } } } } }".into()),
-        ("lists of lists", "{ operators(first: 100) { edges { node { customers(first: 100) { edges { node { operators(first: 100) { edges { cursor } } } } } } } } }".into()),
-        ("a field 20 levels deep", format!("{{ operator {} id {} }}", "{ customers { edges { node { operators { edges { node ".repeat(4), "} } } } } } ".repeat(4))),
-    ];
-    for levels in [3000, 20_000] {
-        attacks.extend([
-            ("nested lists", format!("{{ viewer(x: {}1{}) {{ role }} }}", nested("[", levels), "]".repeat(levels))),
-            ("nested objects", format!("{{ viewer(x: {}1{}) {{ role }} }}", nested("{a:", levels), "}".repeat(levels))),
-            ("nested default values", format!("query ($x: Int = {}) {{ viewer {{ role }} }}", nested("[", levels))),
-            ("nested arguments of directives", format!("{{ viewer @x(y: {}) {{ role }} }}", nested("[", levels))),
-            ("nested selections", nested("{ a ", levels)),
-            ("nested types of variables", format!("query ($x: {}Int) {{ viewer {{ role }} }}", nested("[", levels))),
-        ]);
-    }
-    attacks
-}
+use crate::attacks::attacks;
 
 on_both_databases! {
     Sandbox:
@@ -77,6 +34,13 @@ on_both_databases! {
             assert!(codes.len() <= 50, "{what}");
             assert!(answer.body.get("data").is_none() && answer.body.to_string().len() < 20_000, "{what}");
             assert_eq!(statements, Vec::<String>::new(), "{what}");
+        }
+        for (what, body) in [("5 MB", "x".repeat(5_000_000)), ("a line of 550 KB", format!("{{\"query\":\"{}\"}}", "x".repeat(550_000)))] {
+            let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key);
+            // Refused while it is still being sent.
+            if let Ok(answer) = request.header("content-type", "application/json").body(body).send().await {
+                assert_eq!(answer.status(), 413, "{what}");
+            }
         }
         // Overlong UTF-8 is no text, and so no JSON.
         let overlong = [b"{\"query\":\"{ viewer { role ".as_slice(), &[0xc0, 0xaf], b" } }\"}"].concat();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -155,5 +155,20 @@ on_both_databases! {
                 assert_eq!(sent.headers().get("access-control-allow-credentials"), None);
             }
         }
+    }
+
+    async fn each_request_leaves_one_line_in_the_log(app) {
+        let caller = app.operator("A").await;
+        app.query(&caller, "{ viewer { role } }").await;
+        let query = "query Dashboard($email: String) { customers(filter: { email: $email }) { edges { cursor } } }";
+        let answer = app.graphql(&caller, query, json!({ "email": "ada@example.com" })).await;
+        let id = answer.headers["x-request-id"].to_str().unwrap();
+        let log = std::fs::read_to_string(format!("{}/it.log", env!("CARGO_TARGET_TMPDIR"))).unwrap();
+        let lines: Vec<Value> = log.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let line = &lines[0];
+        assert_eq!((&line["operator"], &line["kind"], &line["operation"]), (&json!(caller.operator), &json!("query"), &json!("Dashboard")));
+        assert_eq!((&line["status"], &line["codes"], &line["statements"]), (&json!(200), &json!(""), &json!(1)));
+        assert!(line["key"].as_str().unwrap().starts_with("key_") && line["milliseconds"].is_u64());
     }
 }

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "what the long tests share with these")]
 
 mod app;
+mod attacks;
 mod logs;
 mod postgres;
 mod process;

@@ -8,8 +8,10 @@ use std::process::{Child, Command, Stdio};
 pub fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vivamo"));
     command.current_dir(folder).args(arguments);
-    for setting in ["DATABASE_URL", "VIVAMO_ENVIRONMENT", "VIVAMO_LISTEN", "VIVAMO_PLATFORM_KEY", "VIVAMO_KEY_SECRET"] {
-        command.env_remove(setting);
+    for (setting, _) in std::env::vars_os() {
+        if setting == "DATABASE_URL" || setting.to_string_lossy().starts_with("VIVAMO_") {
+            command.env_remove(setting);
+        }
     }
     command
 }
@@ -27,6 +29,12 @@ impl Drop for Running {
 impl Running {
     /// Starts a server on a free port, and reads what it logs until it listens.
     pub fn start(command: &mut Command) -> (Self, String) {
+        let (running, url, _) = Self::start_and_read(command);
+        (running, url)
+    }
+
+    /// The same with what it has logged so far.
+    pub fn start_and_read(command: &mut Command) -> (Self, String, String) {
         let child = command.env("VIVAMO_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut running = Self(child.unwrap());
         let mut logs = BufReader::new(running.0.stderr.take().unwrap());
@@ -34,13 +42,13 @@ impl Running {
         while !log.contains("listening on") {
             assert_ne!(logs.read_line(&mut log).unwrap(), 0, "the server ended: {log}");
         }
-        let address = log.split("http://").nth(1).unwrap();
+        let address = log.split("listening on http://").nth(1).unwrap();
         let address: String =
             address.chars().take_while(|char| char.is_ascii_digit() || ".:".contains(*char)).collect();
         crate::logs::take(&log);
         // The rest goes on being read, so that the server does not block on a full pipe.
         crate::logs::follow(logs);
-        (running, format!("http://{address}"))
+        (running, format!("http://{address}"), log)
     }
 
     pub fn id(&self) -> String {

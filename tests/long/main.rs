@@ -6,6 +6,8 @@
 
 #[path = "../it/app.rs"]
 mod app;
+#[path = "../it/attacks.rs"]
+mod attacks;
 #[path = "../it/logs.rs"]
 mod logs;
 #[path = "../it/postgres.rs"]
@@ -16,6 +18,7 @@ mod process;
 mod proxy;
 
 mod crossed;
+mod hostile;
 mod kill;
 mod model;
 mod outages;

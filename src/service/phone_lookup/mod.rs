@@ -100,7 +100,10 @@ impl PhoneLookup {
         if let Some(line) = cache::find(&self.database, hash).await? {
             return Ok(line);
         }
-        let line = self.lines.ask(phone).await.map_err(|fault| match fault {
+        let asked = self.lines.ask(phone).await;
+        let outcome = if asked.is_ok() { "answered" } else { "failed" };
+        metrics::counter!("vivamo_phone_lookups_total", "outcome" => outcome).increment(1);
+        let line = asked.map_err(|fault| match fault {
             Fault::Unavailable { retry_after } => {
                 tracing::warn!("the carrier look-up gave no answer");
                 Error::from(Violation::new(ErrorCode::PhoneLookupUnavailable, &[]).after(retry_after))

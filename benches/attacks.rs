@@ -1,0 +1,49 @@
+//! What it costs to refuse a document that was written to do harm: `cargo bench --bench attacks`.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark fails by a panic")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
+#[path = "../tests/it/attacks.rs"]
+mod attacks;
+
+use std::time::{Duration, Instant};
+
+use async_graphql::Request;
+use entity::deployment::Environment;
+use entity::value::RequestId;
+use vivamo::database::{self, Database};
+use vivamo::graphql;
+use vivamo::keyed_hash::KeyedHash;
+use vivamo::service::{Actor, Services, Setup};
+
+const ROUNDS: usize = 20;
+const MOST: Duration = Duration::from_millis(20);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("vivamo.db").display());
+    database::migrate(&url).await.unwrap();
+    let database = Database::connect(&url, None).await.unwrap();
+    let hash = KeyedHash::new("a secret of the benchmark alone");
+    let services = Services::new(&database, Setup::new(Environment::Sandbox, hash.clone()));
+    let schema = graphql::schema(services.clone(), hash);
+    let mut slowest = Duration::ZERO;
+    println!("{:>9}  the longest of {ROUNDS}, to refuse", "ms");
+    for (what, query) in attacks::attacks() {
+        let mut longest = Duration::ZERO;
+        for _ in 0..ROUNDS {
+            let mut request = Request::new(&query);
+            let started = Instant::now();
+            let answer = match graphql::check(&mut request) {
+                Ok(_) => graphql::execute(&schema, request, RequestId::new(), Actor::Platform, &services).await,
+                Err(answer) => *answer,
+            };
+            longest = longest.max(started.elapsed());
+            assert!(!answer.errors.is_empty(), "{what}");
+        }
+        println!("{:>9.3}  {what}, {} bytes", longest.as_secs_f64() * 1000.0, query.len());
+        slowest = slowest.max(longest);
+    }
+    println!("{}", if slowest < MOST { "None took 20 ms." } else { "Some took longer than 20 ms." });
+}
