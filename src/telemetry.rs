@@ -6,7 +6,11 @@ use std::panic::PanicHookInfo;
 use entity::deployment::Environment;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::{self, MakeWriter};
+#[cfg(not(feature = "otlp"))]
+use tracing_subscriber::layer::Identity;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts the logs; `RUST_LOG` sets what they tell, by default `info`.
 pub fn start(environment: Environment) {
@@ -25,11 +29,33 @@ pub fn log_to<W>(writer: W, is_terminal: bool, filter: EnvFilter, environment: E
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(writer);
-    match environment {
-        Environment::Sandbox => logs.init(),
-        Environment::Production => logs.json().flatten_event(true).init(),
-    }
+    let logs = fmt::layer().with_ansi(is_terminal).with_writer(writer);
+    let logs = match environment {
+        Environment::Sandbox => logs.boxed(),
+        Environment::Production => logs.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(logs).with(traces()).with(filter).init();
+}
+
+#[cfg(not(feature = "otlp"))]
+fn traces() -> Identity {
+    Identity::new()
+}
+
+/// Sends traces where OpenTelemetry's own variable says, if it does.
+#[cfg(feature = "otlp")]
+fn traces<S>() -> Option<impl Layer<S>>
+where
+    S: tracing::Subscriber + for<'s> tracing_subscriber::registry::LookupSpan<'s>,
+{
+    use opentelemetry::trace::TracerProvider;
+    std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT")?;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build().ok()?;
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_batch_exporter(exporter).build();
+    let tracer = provider.tracer("vivamo");
+    opentelemetry::global::set_tracer_provider(provider);
+    Some(tracing_opentelemetry::layer().with_tracer(tracer))
 }
 
 /// Tells where a panic was, not what it said: its message may quote what it could not handle.

@@ -14,9 +14,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use entity::value::RequestId;
+use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::State;
 use super::connections::Peer;
@@ -26,6 +28,9 @@ use crate::service::Actor;
 
 /// Longer bodies are refused unread. The longest useful request is far shorter.
 const MOST_BODY_BYTES: usize = 64 * 1024;
+
+/// Nobody sends more than this by mistake.
+const MOST_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long a request may take to arrive, and then to be answered. Statements are given up before that; this is for a
 /// database that has gone silent.
@@ -68,7 +73,8 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
     let request_id = RequestId::new();
     let media_type = accepted(request.headers()).unwrap_or(MediaType::Json);
     let mut about = About::default();
-    let (mut response, codes) = match answer(&state, request, request_id, &mut about).await {
+    let span = tracing::info_span!("request", %request_id);
+    let (mut response, codes) = match answer(&state, request, request_id, &mut about).instrument(span).await {
         Ok(Rendered { response, codes }) => (respond(response, media_type), codes),
         Err(refusal) => {
             let codes = vec![refusal.violation.code];
@@ -174,10 +180,10 @@ async fn parameters_of_body(headers: &HeaderMap, body: Body) -> Result<Parameter
             "Send the request as JSON, with the header Content-Type: application/json.",
         ));
     }
-    let body = timeout(PATIENCE, axum::body::to_bytes(body, MOST_BODY_BYTES))
+    let body = timeout(PATIENCE, read(body))
         .await
         .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))?;
-    let body = body.map_err(|_| {
+    let body = body.ok_or_else(|| {
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB, or was cut off.")
     })?;
     serde_json::from_slice(&body).map_err(|_| {
@@ -187,6 +193,22 @@ async fn parameters_of_body(headers: &HeaderMap, body: Body) -> Result<Parameter
              `extensions`.",
         )
     })
+}
+
+/// A body, if it is not too long. What is too long is taken all the same, up to a point: a client that is cut off while it
+/// sends does not read why.
+async fn read(body: Body) -> Option<Vec<u8>> {
+    let (mut body, mut kept, mut length) = (body.into_data_stream(), Vec::new(), 0);
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.ok()?;
+        length += chunk.len();
+        if length <= MOST_BODY_BYTES {
+            kept.extend_from_slice(&chunk);
+        } else if length > MOST_DISCARDED_BYTES {
+            return None;
+        }
+    }
+    (length <= MOST_BODY_BYTES).then_some(kept)
 }
 
 /// The same in a URL, where `variables` and `extensions` are texts of JSON.
@@ -226,7 +248,7 @@ async fn finished<T: Send + 'static>(
     about: &About,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Refusal> {
-    match timeout(PATIENCE, state.database.finish(about.statements.clone(), work)).await {
+    match timeout(PATIENCE, state.database.finish(about.statements.clone(), work.in_current_span())).await {
         Ok(Ok(Some(done))) => Ok(done),
         Ok(Err(_)) => Err(Refusal::of(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal)),
         Ok(Ok(None)) | Err(_) => {
