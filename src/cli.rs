@@ -336,7 +336,7 @@ impl OperatorCommand {
                 let mut request = PageRequest { direction: Direction::Forward, size: 100, after: None, before: None };
                 let mut operators = Vec::new();
                 loop {
-                    let page = services.operators.page(&Actor::Platform, request).await.map_err(words)?;
+                    let page = services.operators.page(&Actor::Platform, request.clone()).await.map_err(words)?;
                     request.after = page.rows.last().map(Positioned::position);
                     operators.extend(page.rows);
                     if !page.has_next {

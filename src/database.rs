@@ -323,7 +323,8 @@ struct Patience {
 }
 
 impl Patience {
-    const ATTEMPTS: u32 = 10;
+    /// A database that serializes refuses one in a crowd many times over.
+    const ATTEMPTS: u32 = 20;
 
     fn new(what: &'static str) -> Self {
         Self { what, started: Instant::now(), lost: 0 }
@@ -338,7 +339,7 @@ impl Patience {
             return false;
         }
         // Full jitter: losers that wait equally long collide again.
-        let pause = rand::rng().random_range(0..1 << self.lost.min(6));
+        let pause = rand::rng().random_range(0..1 << self.lost.min(7));
         tokio::time::sleep(Duration::from_millis(pause)).await;
         true
     }

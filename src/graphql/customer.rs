@@ -5,10 +5,12 @@ use entity::customer_operator;
 use entity::value::AddressParts;
 
 use super::cursor::Cursors;
-use super::customer_input::{CreateCustomerInput, CustomerFilterInput, CustomerRefInput, UpdateCustomerInput};
+use super::customer_input::{
+    CreateCustomerInput, CustomerFilterInput, CustomerOrderInput, CustomerRefInput, UpdateCustomerInput,
+};
 use super::history::CustomerEventConnection;
 use super::operator::Operator;
-use super::pagination::{PageArguments, complexity, page_info, total};
+use super::pagination::{PageArguments, complexity, page_info, page_info_by, total};
 use super::{actor, loader, request_id, services};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -196,11 +198,17 @@ impl CustomerConnection {
     async fn of_caller(
         context: &Context<'_>,
         filter: CustomerFilterInput,
+        order: Option<CustomerOrderInput>,
         arguments: PageArguments,
     ) -> Result<Self, Error> {
         let actor = actor(context);
         filter.usable_by(actor)?;
-        let list = CustomerList { operator: actor.operator(), filter: filter.parse()? };
+        if order.is_some() && actor.operator().is_none() {
+            let note = "The list of all customers has one order. Ask for the customers of an operator.";
+            return Err(Violation::with_note(ErrorCode::InvalidArgument, &["orderBy"], note).into());
+        }
+        let order = order.map(Into::into).unwrap_or_default();
+        let list = CustomerList { operator: actor.operator(), filter: filter.parse()?, order };
         Self::load(context, list, arguments).await
     }
 
@@ -213,13 +221,15 @@ impl CustomerConnection {
     }
 
     fn new(list: CustomerList, cursors: &Cursors<'_>, page: Page<CustomerView>) -> Self {
+        let order = list.order;
         let edge = |view: CustomerView| CustomerEdge {
-            cursor: cursors.encode(view.position()),
+            cursor: cursors.encode(&view.position(order)),
             external_customer_id: view.link.as_ref().map(|link| link.external_customer_id.as_str().to_owned()),
             connected_at: view.link.as_ref().map(|link| link.connected_at),
             node: Customer(view),
         };
-        Self { page_info: page_info(&page, cursors), edges: page.rows.into_iter().map(edge).collect(), list }
+        let page_info = page_info_by(&page, cursors, |view| view.position(order));
+        Self { page_info, edges: page.rows.into_iter().map(edge).collect(), list }
     }
 }
 
@@ -248,6 +258,8 @@ impl CustomerList {
         for value in values {
             list.push(format!("{value:?}").into());
         }
+        // None of these is a value of a person, so they show as they are.
+        list.push(format!("{:?}", (&filter.missing, filter.created_at, filter.connected_at, self.order)).into());
         Cursors { hash: context.data_unchecked::<KeyedHash>(), list }
     }
 }
@@ -285,7 +297,7 @@ impl CustomerOperatorConnection {
         let operators = loader(context).load_many(ids).await?;
         let edges = page.rows.into_iter().filter_map(|link| {
             Some(CustomerOperatorEdge {
-                cursor: cursors.encode(link.position()),
+                cursor: cursors.encode(&link.position()),
                 node: operators.get(&link.operator_id)?.clone().into(),
                 external_customer_id: link.external_customer_id.as_str().to_owned(),
                 connected_at: link.connected_at,
@@ -397,10 +409,14 @@ impl CustomerQuery {
         #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
         #[graphql(desc = "How many, from the end: 1 to 100.")] last: Option<i32>,
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
-        #[graphql(desc = "Only customers that have all of these values.")] filter: Option<CustomerFilterInput>,
+        #[graphql(desc = "Only customers of whom all of this holds.")] filter: Option<CustomerFilterInput>,
+        #[graphql(
+            desc = "In which order: by default the one connected first first. Not for the platform, whose list of all customers has one order."
+        )]
+        order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
-        Some(CustomerConnection::of_caller(context, filter.unwrap_or_default(), arguments).await)
+        Some(CustomerConnection::of_caller(context, filter.unwrap_or_default(), order_by, arguments).await)
     }
 
     /// A dry run of `createCustomer`: writes nothing, and asks no carrier whether the phone is a mobile line. For forms

@@ -1,6 +1,7 @@
 //! What callers write about customers, and how it is read: whole, each fault with its place.
 
-use async_graphql::{ID, InputObject, MaybeUndefined, OneofObject};
+use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
+use chrono::{DateTime, Utc};
 use entity::value::{
     Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber,
     Reason,
@@ -9,7 +10,10 @@ use sea_orm::ActiveValue::{self, NotSet, Set};
 
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::Actor;
-use crate::service::customers::{CustomerChanges, CustomerFilter, CustomerRef, NewCustomer, OwnCustomerRef};
+use crate::service::customers::{
+    CustomerChanges, CustomerField, CustomerFilter, CustomerOrder, CustomerOrderField, CustomerRef, NewCustomer,
+    OwnCustomerRef, TimeRange,
+};
 use crate::service::restrictions::{EMAIL, PHONE};
 
 /// How a customer is named: in exactly one of these ways.
@@ -36,7 +40,7 @@ pub enum UpdateCustomerRefInput {
     ExternalCustomerId(String),
 }
 
-/// Which customers to list: those that have all the values given.
+/// Which customers to list: those of whom all of this holds.
 #[derive(Default, InputObject)]
 #[graphql(name = "CustomerFilter")]
 pub struct CustomerFilterInput {
@@ -46,6 +50,54 @@ pub struct CustomerFilterInput {
     phone: Option<String>,
     /// The id that the operator whose list this is has for the customer.
     external_customer_id: Option<String>,
+    /// Values that the customer lacks, all of them. The list is walked in its order and those who have one are left out, so
+    /// where few lack anything a page takes longer.
+    missing: Option<Vec<CustomerField>>,
+    /// When the record was created, by whichever operator. The list is walked in its order and the others are left out.
+    created_at: Option<DateTimeRange>,
+    /// When the customer was connected to the operator whose list this is; by the index of that time. Not for the
+    /// platform's list of all customers.
+    connected_at: Option<DateTimeRange>,
+}
+
+/// A time from one point until another. Left out, an end is open.
+#[derive(InputObject)]
+struct DateTimeRange {
+    /// From this time on, that included, such as `2026-11-23T00:00:00Z`.
+    from: Option<DateTime<Utc>>,
+    /// Until this time, that not included.
+    before: Option<DateTime<Utc>>,
+}
+
+/// In which order to list customers.
+#[derive(InputObject)]
+#[graphql(name = "CustomerOrder")]
+pub struct CustomerOrderInput {
+    /// What to sort by.
+    field: CustomerOrderField,
+    /// Which end comes first.
+    direction: OrderDirection,
+}
+
+/// Which end of a list comes first.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+enum OrderDirection {
+    /// The least first: the oldest, the first of the alphabet.
+    Asc,
+    /// The greatest first.
+    Desc,
+}
+
+impl From<CustomerOrderInput> for CustomerOrder {
+    fn from(input: CustomerOrderInput) -> Self {
+        Self { field: input.field, descending: input.direction == OrderDirection::Desc }
+    }
+}
+
+impl From<Option<DateTimeRange>> for TimeRange {
+    fn from(range: Option<DateTimeRange>) -> Self {
+        range.map_or_else(Self::default, |DateTimeRange { from, before }| Self { from, before })
+    }
 }
 
 /// A customer to create or to connect.
@@ -266,6 +318,9 @@ impl CustomerFilterInput {
             external_customer_id: self
                 .external_customer_id
                 .and_then(|text| faults.external_customer_id(&["filter", "externalCustomerId"], &text)),
+            missing: self.missing.unwrap_or_default(),
+            created_at: self.created_at.into(),
+            connected_at: self.connected_at.into(),
         };
         faults.none()?;
         Ok(filter)
@@ -273,6 +328,10 @@ impl CustomerFilterInput {
 
     /// That this caller's own list of customers can be filtered so.
     pub fn usable_by(&self, actor: &Actor) -> Result<(), Error> {
+        if self.connected_at.is_some() && actor.operator().is_none() {
+            let note = "In the list of all customers nobody is connected to anyone.";
+            return Err(Violation::with_note(ErrorCode::InvalidArgument, &["filter", "connectedAt"], note).into());
+        }
         match self.external_customer_id {
             Some(_) => has_external_customer_ids(actor, &["filter", "externalCustomerId"]),
             None => Ok(()),

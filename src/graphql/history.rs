@@ -17,7 +17,7 @@ use crate::service::customers::CustomerField;
 use crate::service::page::{PageRequest, Positioned};
 
 /// The history of a customer, as a key of the loader.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct HistoryOf(pub CustomerId, pub PageRequest);
 
 pub struct CustomerEvent(customer_event::Model);
@@ -173,7 +173,7 @@ impl CustomerEventConnection {
         let page = loader(context).load_one(HistoryOf(customer, request)).await?.ok_or(ErrorCode::Internal)?;
         let page_info = page_info(&page, &cursors);
         let edge = |event: customer_event::Model| CustomerEventEdge {
-            cursor: cursors.encode(event.position()),
+            cursor: cursors.encode(&event.position()),
             node: CustomerEvent(event),
         };
         Ok(Self { edges: page.rows.into_iter().map(edge).collect(), page_info })

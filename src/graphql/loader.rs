@@ -68,7 +68,7 @@ impl dataloader::Loader<HistoryOf> for Loader {
     type Error = Error;
 
     async fn load(&self, keys: &[HistoryOf]) -> Result<HashMap<HistoryOf, Page<customer_event::Model>>, Error> {
-        let lists: Vec<_> = keys.iter().map(|HistoryOf(customer, request)| (*customer, *request)).collect();
+        let lists: Vec<_> = keys.iter().map(|HistoryOf(customer, request)| (*customer, request.clone())).collect();
         Ok(by_key(keys, self.services.history.pages(&self.actor, &lists).await?))
     }
 }

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::api_key::{ApiKey, KeysOf, name};
 use super::cursor::Cursors;
 use super::customer::CustomerConnection;
-use super::customer_input::CustomerFilterInput;
+use super::customer_input::{CustomerFilterInput, CustomerOrderInput};
 use super::pagination::{PageArguments, complexity, page_info, total};
 use super::{actor, loader, services};
 use crate::error::Error;
@@ -64,10 +64,16 @@ impl Operator {
         #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
         #[graphql(desc = "How many, from the end: 1 to 100.")] last: Option<i32>,
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
-        #[graphql(desc = "Only customers that have all of these values.")] filter: Option<CustomerFilterInput>,
+        #[graphql(desc = "Only customers of whom all of this holds.")] filter: Option<CustomerFilterInput>,
+        #[graphql(desc = "In which order: by default the one connected first first.")] order_by: Option<
+            CustomerOrderInput,
+        >,
     ) -> Option<Result<CustomerConnection, Error>> {
         let list = match filter.unwrap_or_default().parse() {
-            Ok(filter) => CustomerList { operator: Some(self.0.id), filter },
+            Ok(filter) => {
+                let order = order_by.map(Into::into).unwrap_or_default();
+                CustomerList { operator: Some(self.0.id), filter, order }
+            }
             Err(error) => return Some(Err(error)),
         };
         Some(CustomerConnection::load(context, list, PageArguments { first, after, last, before }).await)
@@ -104,7 +110,7 @@ impl OperatorConnection {
             edges: page
                 .rows
                 .into_iter()
-                .map(|row| OperatorEdge { cursor: cursors.encode(row.position()), node: Operator(row) })
+                .map(|row| OperatorEdge { cursor: cursors.encode(&row.position()), node: Operator(row) })
                 .collect(),
         })
     }

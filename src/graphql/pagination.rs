@@ -4,7 +4,7 @@ use async_graphql::connection::PageInfo;
 
 use super::cursor::Cursors;
 use crate::error::{Error, ErrorCode, Violation};
-use crate::service::page::{Direction, Page, PageRequest, Positioned};
+use crate::service::page::{Direction, Page, PageRequest, Position, Positioned};
 
 const LEAST: i32 = 1;
 const MOST: i32 = 100;
@@ -37,7 +37,7 @@ impl PageArguments {
             if position.is_none() {
                 fault(
                     argument,
-                    "Use a cursor of this very list: of the same operator and the same filter, and unchanged.",
+                    "Use a cursor of this very list: of the same operator, filter and order, and unchanged.",
                 );
             }
             position
@@ -57,11 +57,16 @@ impl PageArguments {
 }
 
 pub fn page_info<T: Positioned>(page: &Page<T>, cursors: &Cursors<'_>) -> PageInfo {
+    page_info_by(page, cursors, T::position)
+}
+
+/// The same of rows whose place depends on the order of the list.
+pub fn page_info_by<T>(page: &Page<T>, cursors: &Cursors<'_>, position: impl Fn(&T) -> Position) -> PageInfo {
     PageInfo {
         has_previous_page: page.has_previous,
         has_next_page: page.has_next,
-        start_cursor: page.rows.first().map(|row| cursors.encode(row.position())),
-        end_cursor: page.rows.last().map(|row| cursors.encode(row.position())),
+        start_cursor: page.rows.first().map(|row| cursors.encode(&position(row))),
+        end_cursor: page.rows.last().map(|row| cursors.encode(&position(row))),
     }
 }
 

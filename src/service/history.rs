@@ -6,12 +6,12 @@ use entity::customer;
 use entity::customer_event::{ActiveModel, Column, Entity, EventType, Model, Values};
 use entity::value::{CustomerEventId, CustomerId};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryTrait,
-    Set,
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryResult,
+    QueryTrait, Set,
 };
 use serde_json::{Value, json};
 
-use super::page::{self, Page, PageRequest, Position, Positioned};
+use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::{Actor, Origin, now};
 use crate::database::Database;
 use crate::error::Error;
@@ -33,11 +33,11 @@ impl History {
             let events = Entity::find()
                 .filter(Column::CustomerId.eq(*customer))
                 .apply_if(actor.operator(), |events, own| events.filter(Column::OperatorId.eq(own)));
-            (events.into_query(), *request)
+            let columns = vec![Column::Id.into_expr()];
+            (List { rows: events.into_query(), columns, descending: false }, request.clone())
         });
-        let by_id = [Column::Id.into_expr()];
-        let pages =
-            page::pages(self.database.reads(), queries.collect(), &by_id, |row| Model::from_query_result(row, ""));
+        let read = |row: &QueryResult| Model::from_query_result(row, "");
+        let pages = page::pages(self.database.reads(), queries.collect(), read, |_, row| row.position());
         Ok(pages.await?)
     }
 
@@ -51,7 +51,7 @@ impl History {
 
 impl Positioned for Model {
     fn position(&self) -> Position {
-        Position { at: None, id: *self.id.as_uuid() }
+        Position { key: Key::None, id: *self.id.as_uuid() }
     }
 }
 

@@ -7,11 +7,11 @@ use entity::operator::{ActiveModel, Column, Entity, Model};
 use entity::value::{DisplayName, OperatorId};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, PaginatorTrait,
-    QueryFilter, QueryTrait, Select, Set,
+    QueryFilter, QueryResult, QueryTrait, Select, Set,
 };
 
 use super::api_keys::{KeyRequest, NewApiKey};
-use super::page::{self, Page, PageRequest, Position, Positioned};
+use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::{Actor, ApiKeys, now};
 use crate::database::{Aborted, Database, with_retry};
 use crate::error::{Error, ErrorCode};
@@ -35,10 +35,10 @@ impl Operators {
 
     /// The operators that the caller may see, oldest first.
     pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
-        let list = (visible(actor).into_query(), request);
-        let by_id = [Column::Id.into_expr()];
-        let pages =
-            page::pages(self.database.reads(), vec![list], &by_id, |row| Model::from_query_result(row, "")).await?;
+        let list = List { rows: visible(actor).into_query(), columns: vec![Column::Id.into_expr()], descending: false };
+        let read = |row: &QueryResult| Model::from_query_result(row, "");
+        let position = |_, row: &Model| row.position();
+        let pages = page::pages(self.database.reads(), vec![(list, request)], read, position).await?;
         pages.into_iter().next().ok_or_else(|| ErrorCode::Internal.into())
     }
 
@@ -105,6 +105,6 @@ fn visible(actor: &Actor) -> Select<Entity> {
 
 impl Positioned for Model {
     fn position(&self) -> Position {
-        Position { at: None, id: *self.id.as_uuid() }
+        Position { key: Key::None, id: *self.id.as_uuid() }
     }
 }

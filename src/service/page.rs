@@ -6,11 +6,21 @@ use sea_orm::sea_query::{Alias, Asterisk, Expr, ExprTrait, Order, Query, SelectS
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 use uuid::Uuid;
 
-/// A row's place in a list: by time and id, or by id alone where ids are given in the order of the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A row's place in a list: by a key and then by id.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    pub at: Option<DateTime<Utc>>,
+    pub key: Key,
     pub id: Uuid,
+}
+
+/// What a list is sorted by, before the id.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The id alone, where ids are given in the order of the list.
+    None,
+    Time(DateTime<Utc>),
+    /// A text that no two rows of the list share.
+    Text(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,12 +32,19 @@ pub enum Direction {
 }
 
 /// Which rows of a list, in the list's order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PageRequest {
     pub direction: Direction,
     pub size: usize,
     pub after: Option<Position>,
     pub before: Option<Position>,
+}
+
+/// A list as the database has it: its rows, and the columns of their [`Position`].
+pub struct List {
+    pub rows: SelectStatement,
+    pub columns: Vec<SimpleExpr>,
+    pub descending: bool,
 }
 
 /// A row that knows its place in the list that it is read from.
@@ -44,36 +61,37 @@ pub struct Page<T> {
 }
 
 impl PageRequest {
-    /// Limits a query to this page, and to one row more that tells whether the list goes on. `columns` are those of
-    /// [`Position`], unique together.
-    fn restrict(&self, query: &mut SelectStatement, columns: &[SimpleExpr]) {
-        for (position, is_after) in [(self.after, true), (self.before, false)] {
-            let Some(position) = position else { continue };
+    /// Limits a list to this page, and to one row more that tells whether the list goes on.
+    fn of(&self, list: List) -> SelectStatement {
+        let List { rows: mut query, columns, descending } = list;
+        for (position, is_after) in [(&self.after, true), (&self.before, false)] {
+            let Some(Position { key, id }) = position else { continue };
             // One column is compared as it is: a tuple of one is not SQL.
-            let (row, bound) = match (columns, position.at) {
-                ([at, id], Some(time)) => {
-                    (Expr::tuple([at.clone(), id.clone()]), Expr::tuple([Expr::val(time), Expr::val(position.id)]))
+            let (row, bound) = match (columns.as_slice(), key) {
+                ([at, row_id], Key::Time(time)) => {
+                    (Expr::tuple([at.clone(), row_id.clone()]), Expr::tuple([Expr::val(*time), Expr::val(*id)]))
                 }
-                ([.., id], _) => (id.clone(), Expr::val(position.id)),
+                ([text], Key::Text(bound)) => (text.clone(), Expr::val(bound.as_str())),
+                ([.., row_id], _) => (row_id.clone(), Expr::val(*id)),
                 ([], _) => continue,
             };
-            query.and_where(if is_after { row.gt(bound) } else { row.lt(bound) });
+            query.and_where(if is_after != descending { row.gt(bound) } else { row.lt(bound) });
         }
-        let order = match self.direction {
-            Direction::Forward => Order::Asc,
-            Direction::Backward => Order::Desc,
+        let order = match (self.direction, descending) {
+            (Direction::Forward, false) | (Direction::Backward, true) => Order::Asc,
+            (Direction::Backward, false) | (Direction::Forward, true) => Order::Desc,
         };
         for column in columns {
-            query.order_by_expr(column.clone(), order.clone());
+            query.order_by_expr(column, order.clone());
         }
-        query.limit(self.size as u64 + 1);
+        query.limit(self.size as u64 + 1).take()
     }
 
     /// The page of a list that has this row alone.
     pub fn of_one<T: Positioned>(&self, row: T) -> Page<T> {
         let position = row.position();
-        let is_within =
-            self.after.is_none_or(|after| position > after) && self.before.is_none_or(|before| position < before);
+        let is_within = self.after.as_ref().is_none_or(|after| position > *after)
+            && self.before.as_ref().is_none_or(|before| position < *before);
         self.page(if is_within { vec![row] } else { Vec::new() })
     }
 
@@ -94,17 +112,14 @@ impl PageRequest {
 }
 
 /// Fetches the pages of several lists in one statement, or as few as the database takes: each list is walked by its own index, to its own limit.
-pub async fn pages<T: Positioned>(
+pub async fn pages<T>(
     connection: &impl ConnectionTrait,
-    lists: Vec<(SelectStatement, PageRequest)>,
-    columns: &[SimpleExpr],
+    lists: Vec<(List, PageRequest)>,
     read: impl Fn(&QueryResult) -> Result<T, DbErr>,
+    position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
-    let requests: Vec<_> = lists.iter().map(|(_, request)| *request).collect();
-    let arms = lists.into_iter().map(|(mut query, request)| {
-        request.restrict(&mut query, columns);
-        query
-    });
+    let requests: Vec<_> = lists.iter().map(|(list, request)| (list.descending, request.clone())).collect();
+    let arms = lists.into_iter().map(|(list, request)| request.of(list));
     let mut rows: Vec<Vec<T>> = requests.iter().map(|_| Vec::new()).collect();
     for statement in unions(arms) {
         for row in connection.query_all(&statement).await? {
@@ -114,9 +129,13 @@ pub async fn pages<T: Positioned>(
     Ok(rows
         .into_iter()
         .zip(&requests)
-        .map(|(mut rows, request)| {
+        .enumerate()
+        .map(|(number, (mut rows, (descending, request)))| {
             // A union promises no order.
-            rows.sort_unstable_by_key(Positioned::position);
+            rows.sort_by_cached_key(|row| position(number, row));
+            if *descending {
+                rows.reverse();
+            }
             request.page(rows)
         })
         .collect())

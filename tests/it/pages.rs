@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::app::{Caller, TestApp, faults, on_both_databases};
 
-const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before: String, $filter: CustomerFilter) { \
-    customers(first: $first, after: $after, last: $last, before: $before, filter: $filter) { \
+const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before: String, $filter: CustomerFilter, $orderBy: CustomerOrder) { \
+    customers(first: $first, after: $after, last: $last, before: $before, filter: $filter, orderBy: $orderBy) { \
     edges { cursor externalCustomerId connectedAt node { email } } \
     pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }";
 
@@ -142,6 +142,103 @@ on_both_databases! {
             assert_eq!(counts.body["data"]["customers"]["totalCount"], found.len(), "{filter}");
             assert_eq!(counts.body["data"]["operator"]["customers"]["totalCount"], found.len(), "{filter}");
         }
+    }
+
+    async fn lists_are_sorted_as_asked_in_both_directions(app) {
+        let own = app.operator("Own").await;
+        let ids = ["b", "B", "a", "é", "10", "9", "名前", "a b", "A"];
+        for (number, id) in ids.iter().enumerate() {
+            app.created(&own, id, json!({ "email": format!("{number}@example.com") })).await;
+        }
+        let mut by_id = ids.to_vec();
+        // Byte by byte.
+        by_id.sort_unstable();
+        for (field, ascending) in [("CONNECTED_AT", ids.to_vec()), ("EXTERNAL_CUSTOMER_ID", by_id)] {
+            for direction in ["ASC", "DESC"] {
+                let mut expected = ascending.clone();
+                if direction == "DESC" {
+                    expected.reverse();
+                }
+                let order = json!({ "field": field, "direction": direction });
+                let ids_of = |page: &Value| -> Vec<String> {
+                    page["edges"].as_array().unwrap().iter().map(|edge| edge["externalCustomerId"].as_str().unwrap().to_owned()).collect()
+                };
+                let (mut forward, mut after) = (Vec::new(), json!(null));
+                loop {
+                    let page = page(app, &own, json!({ "first": 2, "after": after, "orderBy": order })).await;
+                    forward.extend(ids_of(&page));
+                    after = page["pageInfo"]["endCursor"].clone();
+                    if page["pageInfo"]["hasNextPage"] == json!(false) { break }
+                }
+                assert_eq!(forward, expected, "{order}");
+                let (mut backward, mut before) = (Vec::new(), json!(null));
+                loop {
+                    let page = page(app, &own, json!({ "last": 2, "before": before, "orderBy": order })).await;
+                    backward = [ids_of(&page), backward].concat();
+                    before = page["pageInfo"]["startCursor"].clone();
+                    if page["pageInfo"]["hasPreviousPage"] == json!(false) { break }
+                }
+                assert_eq!(backward, expected, "{order}");
+            }
+        }
+        // A cursor is of one order.
+        let order = json!({ "field": "EXTERNAL_CUSTOMER_ID", "direction": "ASC" });
+        let cursor = page(app, &own, json!({ "first": 1, "orderBy": order })).await["pageInfo"]["endCursor"].clone();
+        for other in [json!(null), json!({ "field": "EXTERNAL_CUSTOMER_ID", "direction": "DESC" })] {
+            let answer = app.graphql(&own, CUSTOMERS, json!({ "after": cursor, "orderBy": other })).await;
+            assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", "after")]));
+        }
+        // While rows come before and after it, a page stays where it is.
+        let all = page(app, &own, json!({ "orderBy": order })).await;
+        app.created(&own, "0", json!({ "email": "first@example.com" })).await;
+        app.created(&own, "\u{10ffff}", json!({ "email": "last@example.com" })).await;
+        let next = page(app, &own, json!({ "first": 3, "after": cursor, "orderBy": order })).await;
+        assert_eq!(emails(&next), emails(&all)[1..4]);
+        // The platform's list of all customers has one order; that of an operator has all of them for it.
+        let answer = app.graphql(&app.platform(), CUSTOMERS, json!({ "orderBy": order })).await;
+        assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", "orderBy")]));
+        let of_operator = "query ($id: ID!) { operator(id: $id) { customers(first: 1, orderBy: { field: EXTERNAL_CUSTOMER_ID, direction: DESC }) { edges { externalCustomerId } } } }";
+        let answer = app.graphql(&app.platform(), of_operator, json!({ "id": own.operator })).await;
+        assert_eq!(answer.body["data"]["operator"]["customers"]["edges"], json!([{ "externalCustomerId": "\u{10ffff}" }]));
+    }
+
+    async fn filters_by_what_is_missing_and_by_time(app) {
+        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+        let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
+        app.created(&other, "known", json!({ "email": "known@example.com", "phone": "+14155552673" })).await;
+        app.created(&own, "bare", json!({ "email": "bare@example.com" })).await;
+        app.created(&own, "named", json!({ "email": "named@example.com", "firstName": "Ada", "lastName": "Lovelace" })).await;
+        app.created(&own, "whole", json!({ "email": "whole@example.com", "firstName": "Ada", "lastName": "Lovelace", "phone": "+14155552671", "address": address })).await;
+        app.created(&own, "known", json!({ "email": "known@example.com" })).await;
+        let times = app.query(&own, "{ customers { edges { connectedAt node { createdAt } } } }").await;
+        let time = |number: usize, path: &str| times["customers"]["edges"][number].pointer(path).unwrap().clone();
+        let (bare, named, known) = ("bare@example.com", "named@example.com", "known@example.com");
+        let whole = "whole@example.com";
+        for (filter, found) in [
+            (json!({ "missing": ["PHONE"] }), vec![bare, named]),
+            (json!({ "missing": ["PHONE", "FIRST_NAME"] }), vec![bare]),
+            (json!({ "missing": ["ADDRESS"] }), vec![bare, named, known]),
+            (json!({ "missing": ["EMAIL"] }), vec![]),
+            (json!({ "missing": [] }), vec![bare, named, whole, known]),
+            (json!({ "connectedAt": { "from": time(1, "/connectedAt") } }), vec![named, whole, known]),
+            (json!({ "connectedAt": { "before": time(1, "/connectedAt") } }), vec![bare]),
+            (json!({ "connectedAt": { "from": time(1, "/connectedAt"), "before": time(3, "/connectedAt") } }), vec![named, whole]),
+            (json!({ "connectedAt": { "from": time(3, "/connectedAt"), "before": time(1, "/connectedAt") } }), vec![]),
+            (json!({ "createdAt": { "before": time(0, "/node/createdAt") } }), vec![known]),
+            (json!({ "createdAt": { "from": time(2, "/node/createdAt") }, "missing": ["PHONE"] }), vec![]),
+            (json!({ "connectedAt": {}, "createdAt": {} }), vec![bare, named, whole, known]),
+        ] {
+            assert_eq!(emails(&page(app, &own, json!({ "filter": filter })).await), found, "{filter}");
+            let pages_of_one = page(app, &own, json!({ "filter": filter, "first": 1 })).await;
+            assert_eq!(pages_of_one["pageInfo"]["hasNextPage"], json!(found.len() > 1), "{filter}");
+            let query = "query ($filter: CustomerFilter) { customers(filter: $filter) { totalCount } }";
+            let counted = app.graphql(&own, query, json!({ "filter": filter })).await;
+            assert_eq!(counted.body["data"]["customers"]["totalCount"], found.len(), "{filter}");
+        }
+        let of_all = json!({ "filter": { "missing": ["FIRST_NAME"] } });
+        assert_eq!(emails(&page(app, &app.platform(), of_all).await), [known, bare]);
+        let answer = app.graphql(&app.platform(), CUSTOMERS, json!({ "filter": { "connectedAt": {} } })).await;
+        assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", "filter.connectedAt")]));
     }
 
     async fn a_page_takes_a_constant_number_of_statements(app) {

@@ -7,17 +7,19 @@ pub use create::{Created, MatchKey, NewCustomer, Outcome, Validation};
 pub use update::{CustomerChanges, OwnCustomerRef, Updated};
 
 use async_graphql::Enum;
+use chrono::{DateTime, Utc};
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::ActiveValue::Set;
+use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, IdenStatic,
-    QueryFilter, QuerySelect, QueryTrait, Select, SelectA, SelectB, SelectTwo,
+    QueryFilter, QueryResult, QuerySelect, QueryTrait, Select, SelectA, SelectB, SelectTwo,
 };
 use serde::{Deserialize, Serialize};
 
 use super::idempotency::Keyed;
-use super::page::{self, Page, PageRequest, Position, Positioned};
+use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin, now};
@@ -69,19 +71,50 @@ pub enum CustomerRef {
     Phone(PhoneNumber),
 }
 
-/// Which customers a list holds: those that have all the values given.
+/// Which customers a list holds: those of whom all of this holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerFilter {
     pub email: Option<EmailAddress>,
     pub phone: Option<PhoneNumber>,
     pub external_customer_id: Option<ExternalCustomerId>,
+    /// Values that the customer lacks, all of them.
+    pub missing: Vec<CustomerField>,
+    pub created_at: TimeRange,
+    /// Of the link, where there is one.
+    pub connected_at: TimeRange,
 }
 
-/// A list of customers: those of an operator, oldest link first, or all of the platform's, oldest first.
+/// From one time on, that included, until another, that not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TimeRange {
+    pub from: Option<DateTime<Utc>>,
+    pub before: Option<DateTime<Utc>>,
+}
+
+/// What an operator's list is sorted by: what never changes, so that cursors stay where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CustomerOrder {
+    pub field: CustomerOrderField,
+    pub descending: bool,
+}
+
+/// A column to sort customers by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Enum)]
+pub enum CustomerOrderField {
+    /// When the customer was connected to the operator.
+    #[default]
+    ConnectedAt,
+    /// The operator's id for the customer, compared byte by byte.
+    ExternalCustomerId,
+}
+
+/// A list of customers: those of an operator, or all of the platform's, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CustomerList {
     pub operator: Option<OperatorId>,
     pub filter: CustomerFilter,
+    /// Of an operator's list alone.
+    pub order: CustomerOrder,
 }
 
 impl Customers {
@@ -165,30 +198,36 @@ impl Customers {
         actor: &Actor,
         lists: &[(CustomerList, PageRequest)],
     ) -> Result<Vec<Page<CustomerView>>, Error> {
-        let (mut of_all, mut of_operators) = (Vec::new(), Vec::new());
+        let (mut of_all, mut of_operators, mut orders) = (Vec::new(), Vec::new(), Vec::new());
         for (list, request) in lists {
             match list.seen_by(actor) {
-                None => of_all.push((all(&list.filter).into_query(), *request)),
-                Some(operator) => of_operators.push((of_operator_with(operator, &list.filter).into_query(), *request)),
+                None => {
+                    let columns = vec![customer::Column::Id.into_expr()];
+                    let list = List { rows: all(&list.filter).into_query(), columns, descending: false };
+                    of_all.push((list, request.clone()));
+                }
+                Some(operator) => {
+                    let CustomerOrder { field, descending } = list.order;
+                    let rows = of_operator_with(operator, &list.filter).into_query();
+                    of_operators.push((List { rows, columns: field.columns(), descending }, request.clone()));
+                    orders.push(list.order);
+                }
             }
         }
         let reads = self.database.reads();
-        let by_id = [customer::Column::Id.into_expr()];
-        let mut of_all = page::pages(reads, of_all, &by_id, |row| {
+        let read = |row: &QueryResult| {
             let customer = customer::Model::from_query_result(row, "")?;
             Ok(CustomerView { customer, link: None })
-        })
-        .await?
-        .into_iter();
-        let by_connection =
-            [customer_operator::Column::ConnectedAt.into_expr(), customer_operator::Column::CustomerId.into_expr()];
-        let mut of_operators = page::pages(reads, of_operators, &by_connection, |row| {
+        };
+        let position = |_, view: &CustomerView| view.position(CustomerOrder::default());
+        let mut of_all = page::pages(reads, of_all, read, position).await?.into_iter();
+        let read = |row: &QueryResult| {
             let link = customer_operator::Model::from_query_result(row, SelectA.as_str())?;
             let customer = customer::Model::from_query_result(row, SelectB.as_str())?;
             Ok(CustomerView { customer, link: Some(link) })
-        })
-        .await?
-        .into_iter();
+        };
+        let position = |number: usize, view: &CustomerView| view.position(orders[number]);
+        let mut of_operators = page::pages(reads, of_operators, read, position).await?.into_iter();
         let next = |(list, _): &(CustomerList, PageRequest)| match list.seen_by(actor) {
             None => of_all.next(),
             Some(_) => of_operators.next(),
@@ -218,14 +257,14 @@ impl Customers {
             let links = customer_operator::Entity::find()
                 .filter(customer_operator::Column::CustomerId.eq(*customer))
                 .apply_if(actor.operator(), |links, own| links.filter(customer_operator::Column::OperatorId.eq(own)));
-            (links.into_query(), *request)
+            let columns = vec![
+                customer_operator::Column::ConnectedAt.into_expr(),
+                customer_operator::Column::OperatorId.into_expr(),
+            ];
+            (List { rows: links.into_query(), columns, descending: false }, request.clone())
         });
-        let by_connection =
-            [customer_operator::Column::ConnectedAt.into_expr(), customer_operator::Column::OperatorId.into_expr()];
-        let pages = page::pages(self.database.reads(), queries.collect(), &by_connection, |row| {
-            customer_operator::Model::from_query_result(row, "")
-        });
-        Ok(pages.await?)
+        let read = |row: &QueryResult| customer_operator::Model::from_query_result(row, "");
+        Ok(page::pages(self.database.reads(), queries.collect(), read, |_, row| row.position()).await?)
     }
 }
 
@@ -250,17 +289,36 @@ impl CustomerView {
     }
 }
 
-impl Positioned for CustomerView {
-    fn position(&self) -> Position {
-        let id = *self.customer.id.as_uuid();
-        Position { at: self.link.as_ref().map(|link| link.connected_at), id }
+impl CustomerView {
+    /// The customer's place in a list of this order.
+    pub fn position(&self, order: CustomerOrder) -> Position {
+        let key = match (&self.link, order.field) {
+            (None, _) => Key::None,
+            (Some(link), CustomerOrderField::ConnectedAt) => Key::Time(link.connected_at),
+            (Some(link), CustomerOrderField::ExternalCustomerId) => {
+                Key::Text(link.external_customer_id.as_str().to_owned())
+            }
+        };
+        Position { key, id: *self.customer.id.as_uuid() }
+    }
+}
+
+impl CustomerOrderField {
+    fn columns(self) -> Vec<SimpleExpr> {
+        match self {
+            Self::ConnectedAt => vec![
+                customer_operator::Column::ConnectedAt.into_expr(),
+                customer_operator::Column::CustomerId.into_expr(),
+            ],
+            Self::ExternalCustomerId => vec![customer_operator::Column::ExternalCustomerId.into_expr()],
+        }
     }
 }
 
 /// A link's place among those of its customer.
 impl Positioned for customer_operator::Model {
     fn position(&self) -> Position {
-        Position { at: Some(self.connected_at), id: *self.operator_id.as_uuid() }
+        Position { key: Key::Time(self.connected_at), id: *self.operator_id.as_uuid() }
     }
 }
 
@@ -295,14 +353,30 @@ fn all(filter: &CustomerFilter) -> Select<customer::Entity> {
 
 impl CustomerFilter {
     fn of_customer(&self) -> Condition {
-        Condition::all()
-            .add_option(self.email.clone().map(|email| customer::Column::Email.eq(email)))
-            .add_option(self.phone.clone().map(|phone| customer::Column::Phone.eq(phone)))
+        let missing = self.missing.iter().map(|field| match field {
+            // Every customer has one.
+            CustomerField::Email => Expr::val(1).eq(0),
+            CustomerField::FirstName => customer::Column::FirstName.is_null(),
+            CustomerField::LastName => customer::Column::LastName.is_null(),
+            CustomerField::Phone => customer::Column::Phone.is_null(),
+            CustomerField::Address => customer::Column::Address.is_null(),
+        });
+        missing.fold(
+            Condition::all()
+                .add_option(self.email.clone().map(|email| customer::Column::Email.eq(email)))
+                .add_option(self.phone.clone().map(|phone| customer::Column::Phone.eq(phone)))
+                .add_option(self.created_at.from.map(|from| customer::Column::CreatedAt.gte(from)))
+                .add_option(self.created_at.before.map(|before| customer::Column::CreatedAt.lt(before))),
+            Condition::add,
+        )
     }
 
     fn of_link(&self) -> Condition {
         let id = self.external_customer_id.clone();
-        Condition::all().add_option(id.map(|id| customer_operator::Column::ExternalCustomerId.eq(id)))
+        Condition::all()
+            .add_option(id.map(|id| customer_operator::Column::ExternalCustomerId.eq(id)))
+            .add_option(self.connected_at.from.map(|from| customer_operator::Column::ConnectedAt.gte(from)))
+            .add_option(self.connected_at.before.map(|before| customer_operator::Column::ConnectedAt.lt(before)))
     }
 }
 
