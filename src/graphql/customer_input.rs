@@ -1,5 +1,7 @@
 //! What callers write about customers, and how it is read: whole, each fault with its place.
 
+use std::collections::HashSet;
+
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
 use chrono::{DateTime, Utc};
 use entity::value::{
@@ -309,6 +311,12 @@ impl CustomerRefInput {
     }
 }
 
+/// A text of repeats would be a statement of repeats.
+fn without_repeats(fields: Vec<CustomerField>) -> Vec<CustomerField> {
+    let mut seen = HashSet::new();
+    fields.into_iter().filter(|field| seen.insert(*field)).collect()
+}
+
 impl CustomerFilterInput {
     pub fn parse(self) -> Result<CustomerFilter, Error> {
         let mut faults = Faults::default();
@@ -318,7 +326,7 @@ impl CustomerFilterInput {
             external_customer_id: self
                 .external_customer_id
                 .and_then(|text| faults.external_customer_id(&["filter", "externalCustomerId"], &text)),
-            missing: self.missing.unwrap_or_default(),
+            missing: without_repeats(self.missing.unwrap_or_default()),
             created_at: self.created_at.into(),
             connected_at: self.connected_at.into(),
         };
