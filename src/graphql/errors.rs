@@ -101,9 +101,10 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
     }
 }
 
-/// The framework quotes the document in some messages.
+/// The framework quotes the document in some messages, and in some the value that it found.
 fn shortened(message: &str) -> String {
     const MOST: usize = 300;
+    let message = message.split(", found ").next().unwrap_or_default();
     match message.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &message[..end]),
         None => message.to_owned(),

@@ -61,7 +61,7 @@ fn measure(text: &str) -> Result<(), Refusal> {
     while let Some(char) = rest.chars().next() {
         let length = match char {
             '#' => rest.find(['\n', '\r']).unwrap_or(rest.len()),
-            '"' => string(rest),
+            '"' => string(rest)?,
             _ if is_of_word(char) => rest.find(|char| !is_of_word(char)).unwrap_or(rest.len()),
             _ => char.len_utf8(),
         };
@@ -88,8 +88,9 @@ fn is_of_word(char: char) -> bool {
     char.is_ascii_alphanumeric() || char == '_'
 }
 
-/// The length of the string that a text begins with; one that does not end reaches to the end of the text.
-fn string(text: &str) -> usize {
+/// The length of the string that a text begins with. One that does not end is refused here: the parser would read three
+/// quotes without an end as an empty string and the beginning of another, and go on.
+fn string(text: &str) -> Result<usize, Refusal> {
     let (quote, escape) = if text.starts_with("\"\"\"") { ("\"\"\"", "\\\"\"\"") } else { ("\"", "\\\"") };
     let mut end = quote.len();
     while end < text.len() {
@@ -99,15 +100,14 @@ fn string(text: &str) -> usize {
         } else if quote == "\"" && rest.starts_with("\\\\") {
             end += 2;
         } else if rest.starts_with(quote) {
-            return end + quote.len();
-        } else if quote == "\"" && rest.starts_with('\n') {
-            // The parser will say that it is not closed.
-            return end;
+            return Ok(end + quote.len());
+        } else if quote == "\"" && rest.starts_with(['\n', '\r']) {
+            break;
         } else {
             end += rest.chars().next().map_or(1, char::len_utf8);
         }
     }
-    text.len()
+    refuse("The document has a string that does not end.")
 }
 
 /// The operation that a request asks for.
@@ -281,7 +281,11 @@ mod tests {
     #[test]
     fn a_string_that_does_not_end_hides_nothing_from_the_measure() {
         let nested = "[".repeat(3000);
-        assert!(parse(&format!("{{ a(x: \"\n{nested}")).is_err());
+        for quotes in
+            ["\"\n", "\"\r", "\"\"\"\"", "\"\"\"", "\"\"\"\\\"\"\"", "\"\"\"x\" ", "\"\\\"", "\"\"\"\"\"\"\"\"\"\""]
+        {
+            assert!(refusal(&format!("{{ a(x: [{quotes}{nested}")).contains("does not end"), "{quotes}");
+        }
         assert!(refusal(&format!("{{ a(x: \"b\" y: {nested}")).contains("nests"));
     }
 

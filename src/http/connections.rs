@@ -16,6 +16,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tower::Service;
 
 /// Each costs a descriptor and some memory, whoever opens it.
@@ -31,8 +32,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 #[derive(Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-/// Serves until `stop` is done, then answers what was taken and ends. A connection that sends no whole head of a request for
-/// as long as `idle` is closed.
+/// Serves until `stop` is done, then answers what was taken and ends. A connection that sends no whole head of a request, or
+/// takes nothing of an answer, for as long as `idle` is closed.
 pub async fn serve(listener: TcpListener, router: Router, idle: Duration, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(MOST_HEAD_BYTES);
@@ -55,13 +56,16 @@ pub async fn serve(listener: TcpListener, router: Router, idle: Duration, stop: 
         };
         // Answers are written whole; there is nothing to wait for.
         let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        // A client that does not read its answer would keep its place for ever.
+        stream.set_write_timeout(Some(idle));
         let router = router.clone();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer.ip()));
             router.clone().call(request)
         });
-        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
+        let connection = connections.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
         tokio::spawn(async move {
             // A connection that breaks is its client's affair.
             let _ = connection.await;

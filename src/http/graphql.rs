@@ -1,7 +1,7 @@
 //! `/graphql`, by the GraphQL over HTTP specification: who calls comes first, then the shape of the request, then
 //! the request itself.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -298,9 +298,19 @@ fn client_address(state: &State, parts: &Parts) -> IpAddr {
     if !is_trusted(peer) {
         return *peer;
     }
-    let forwarded: Vec<_> = parts.headers.get_all("x-forwarded-for").iter().collect();
-    let hops = forwarded.iter().rev().filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
-    hops.map_while(|hop| hop.trim().parse().ok()).find(|hop| !is_trusted(hop)).unwrap_or(*peer)
+    // What cannot be read ends the walk: whoever wrote what stands before it is not known.
+    let lines: Vec<_> = parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().ok()).collect();
+    let lines = lines.into_iter().rev().map_while(|line| line);
+    let mut hops = lines.flat_map(|line| line.rsplit(',')).map_while(address);
+    hops.find(|hop| !is_trusted(hop)).unwrap_or(*peer)
+}
+
+/// An address as proxies write it: alone, in brackets, or with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    text.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 fn too_many(violation: Violation) -> Refusal {

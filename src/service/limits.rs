@@ -59,39 +59,42 @@ impl Limits {
         self.addresses.take(network(address), 1).map_err(|wait| limited("address", wait))
     }
 
-    /// Leave to tell an operator something about a person outside it, taken before anyone looks, so that the refusal says
-    /// nothing of what would have been found.
-    pub fn tell_of_stranger(&self, origin: &Origin) -> Result<Telling, Violation> {
-        self.strangers.take(origin.operator, 1).map_err(|wait| {
+    /// Leave to tell an operator something about so many emails and phones of people outside it, taken before anyone looks,
+    /// so that the refusal says nothing of what would have been found.
+    pub fn tell_of_strangers(&self, origin: &Origin, values: u32) -> Result<Telling, Violation> {
+        self.strangers.take(origin.operator, values).map_err(|wait| {
             let Origin { operator, key, request } = origin;
             tracing::warn!(%operator, %key, request_id = %request, "asks too often about people outside the operator");
             limited("strangers", wait)
         })?;
-        Ok(Telling { origin: *origin, strangers: self.strangers.clone(), told: false })
+        Ok(Telling { origin: *origin, strangers: self.strangers.clone(), left: values })
     }
 }
 
-/// Leave to tell of one stranger. It is given back when it is dropped unused.
+/// Leave to tell of strangers. What is left of it when it is dropped is given back.
 pub struct Telling {
     origin: Origin,
     strangers: Buckets<OperatorId>,
-    told: bool,
+    left: u32,
 }
 
 impl Telling {
-    /// It is told.
-    pub fn told(mut self, what: &'static str) {
-        self.told = true;
+    /// So many values are told of.
+    pub fn told(&mut self, what: &'static str, values: u32) {
+        if values == 0 {
+            return;
+        }
+        self.left = self.left.saturating_sub(values);
         let Origin { operator, key, request } = self.origin;
-        tracing::info!(%operator, %key, request_id = %request, what, "told of a person outside the operator");
-        metrics::counter!("vivamo_told_of_strangers_total", "what" => what).increment(1);
+        tracing::info!(%operator, %key, request_id = %request, what, values, "told of a person outside the operator");
+        metrics::counter!("vivamo_told_of_strangers_total", "what" => what).increment(values.into());
     }
 }
 
 impl Drop for Telling {
     fn drop(&mut self) {
-        if !self.told {
-            self.strangers.give_back(self.origin.operator);
+        if self.left > 0 {
+            self.strangers.give_back(self.origin.operator, self.left);
         }
     }
 }
@@ -136,7 +139,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> Buckets<K> {
 
     /// Takes so many tokens, or says when they will be there. What costs more than a bucket holds costs all of it.
     fn take(&self, client: K, tokens: u32) -> Result<(), Duration> {
-        if self.size == 0.0 {
+        if self.size == 0.0 || tokens == 0 {
             return Ok(());
         }
         let tokens = f64::from(tokens).min(self.size);
@@ -150,9 +153,10 @@ impl<K: Hash + Eq + Send + Sync + 'static> Buckets<K> {
         })
     }
 
-    fn give_back(&self, client: K) {
+    fn give_back(&self, client: K, tokens: u32) {
         if self.size > 0.0 {
-            self.with(client, |bucket| bucket.tokens = (bucket.tokens + 1.0).min(self.size));
+            let tokens = f64::from(tokens).min(self.size);
+            self.with(client, |bucket| bucket.tokens = (bucket.tokens + tokens).min(self.size));
         }
     }
 
@@ -182,7 +186,7 @@ mod tests {
         assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
         assert_eq!(buckets.take("b", 100), Ok(()));
         assert!(buckets.take("b", 1).is_err());
-        buckets.give_back("b");
+        buckets.give_back("b", 1);
         assert_eq!(buckets.take("b", 1), Ok(()));
     }
 

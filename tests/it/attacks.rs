@@ -31,12 +31,20 @@ pub fn attacks() -> Vec<(&'static str, String)> {
         ("lists of lists", "{ operators(first: 100) { edges { node { customers(first: 100) { edges { node { operators(first: 100) { edges { cursor } } } } } } } } }".into()),
         ("a field 20 levels deep", format!("{{ operator {} id {} }}", "{ customers { edges { node { operators { edges { node ".repeat(4), "} } } } } } ".repeat(4))),
     ];
-    for levels in [3000, 20_000] {
+    for levels in [430, 3000, 20_000] {
         attacks.extend([
             ("nested lists", format!("{{ viewer(x: {}1{}) {{ role }} }}", nested("[", levels), "]".repeat(levels))),
             ("nested objects", format!("{{ viewer(x: {}1{}) {{ role }} }}", nested("{a:", levels), "}".repeat(levels))),
             ("nested default values", format!("query ($x: Int = {}) {{ viewer {{ role }} }}", nested("[", levels))),
             ("nested arguments of directives", format!("{{ viewer @x(y: {}) {{ role }} }}", nested("[", levels))),
+            (
+                "nested lists after a string without an end",
+                format!("{{a(x:[\"\"\"\"{}{}])}}", nested("[", levels), "]".repeat(levels)),
+            ),
+            (
+                "nested lists within a string without an end",
+                format!("{{a(x:[\"\"\"[[[\" {}{}])}}", nested("[", levels), "]".repeat(levels)),
+            ),
             ("nested selections", nested("{ a ", levels)),
             ("nested types of variables", format!("query ($x: {}Int) {{ viewer {{ role }} }}", nested("[", levels))),
         ]);

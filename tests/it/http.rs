@@ -141,6 +141,29 @@ on_both_databases! {
         assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
     }
 
+    async fn clients_that_do_not_read_are_sent_away(app) {
+        let address = app.url.trim_start_matches("http://");
+        let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
+        let mut deaf = TcpStream::connect(address).await.unwrap();
+        // The answers to these fill every buffer on the way; then the service waits, and then it does not.
+        let written = timeout(Duration::from_secs(60), deaf.write_all(requests.as_bytes())).await.unwrap();
+        assert!(written.is_err(), "all was taken");
+    }
+
+    async fn a_value_of_the_wrong_type_is_not_repeated(app) {
+        let caller = app.operator("A").await;
+        for query in [
+            "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome } }",
+            "query ($input: CreateCustomerInput!) { validateCustomer(input: $input) { email } }",
+        ] {
+            for data in [json!("secret-person@example.com"), json!(["secret-person@example.com"]), json!({ "email": ["secret-person@example.com"] })] {
+                let answer = app.graphql(&caller, query, json!({ "input": { "externalCustomerId": "1", "data": data } })).await;
+                assert_eq!(answer.codes(), ["BAD_REQUEST"]);
+                assert!(!answer.body.to_string().contains("secret-person"), "{}", answer.body);
+            }
+        }
+    }
+
     async fn browsers_let_named_pages_call_and_no_others(app) {
         let caller = app.operator("A").await;
         for (origin, is_named) in [("https://dashboard.example", true), ("https://elsewhere.example", false), ("null", false)] {

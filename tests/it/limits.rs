@@ -118,6 +118,17 @@ on_both_databases! {
         }
         assert_refused_as_a_whole(&wrong_key(&limited, Some("203.0.113.7")).await);
         assert_eq!(wrong_key(&limited, Some("203.0.113.8")).await.status, 401);
+        // With a port and in brackets it is the same address.
+        assert_refused_as_a_whole(&wrong_key(&limited, Some("203.0.113.7:4711")).await);
+        for address in ["2001:db8::1", "[2001:db8::2]", "[2001:db8::3]:4711", "2001:db8::4", "2001:db8::5"] {
+            assert_eq!(wrong_key(&limited, Some(address)).await.status, 401, "{address}");
+        }
+        assert_refused_as_a_whole(&wrong_key(&limited, Some("[2001:db8::6]")).await);
+        // What cannot be read hides nobody behind what was said before it.
+        let unreadable = reqwest::header::HeaderValue::from_bytes(b"\xff, 203.0.113.7").unwrap();
+        let request = limited.http.post(format!("{}/graphql", limited.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
+        let request = request.header("x-forwarded-for", "203.0.113.99").header("x-forwarded-for", unreadable);
+        assert_refused_as_a_whole(&Answer::read(request.send().await.unwrap()).await);
         limited.end().await;
     }
 
@@ -153,6 +164,24 @@ on_both_databases! {
         let attempt = async |_: usize, email: String| curious.update(&own, customer.clone(), json!({ "email": email })).await;
         let (told, refused) = pry(&curious, &own, "updateCustomer", attempt).await;
         assert_eq!((told, refused), (TOLD, TRIED - TOLD));
+        curious.end().await;
+    }
+
+    async fn each_value_that_is_told_of_counts(app) {
+        let other = app.operator("Other").await;
+        for number in 0..4 {
+            let data = json!({ "email": format!("{number}@example.com"), "phone": format!("+1415555267{number}") });
+            app.created(&other, &number.to_string(), data).await;
+        }
+        let curious = limited(app, LimitSettings { strangers_per_hour: 4, ..LimitSettings::OFF }).await;
+        let own = curious.operator("Curious").await;
+        curious.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
+        let both = |one: usize, other: usize| json!({ "email": format!("{one}@example.com"), "phone": format!("+1415555267{other}") });
+        let customer = json!({ "externalCustomerId": "mine" });
+        assert_eq!(curious.update(&own, customer.clone(), both(0, 1)).await.codes(), ["EMAIL_TAKEN", "PHONE_TAKEN"]);
+        assert_eq!(curious.create(&own, "new", both(0, 1)).await.codes(), ["IDENTITY_CONFLICT", "IDENTITY_CONFLICT"]);
+        assert_eq!(curious.update(&own, customer.clone(), json!({ "email": "2@example.com" })).await.codes(), ["RATE_LIMITED"]);
+        assert_eq!(curious.create(&own, "new", json!({ "email": "nobody@example.com" })).await.codes(), ["RATE_LIMITED"]);
         curious.end().await;
     }
 

@@ -96,7 +96,7 @@ impl Customers {
             let refusals = self.restrictions.judge(new.email.as_ref(), new.phone.as_ref()).refusals;
             return Err(Error::Rejected([new.faults, refusals].concat()));
         };
-        let telling = self.limits.tell_of_stranger(&origin)?;
+        let mut telling = self.limits.tell_of_strangers(&origin, 1 + u32::from(new.phone.is_some()))?;
         let keyed = self.keyed(&origin, new.idempotency_key.as_ref(), || new.canonical_form());
         let attempt = Attempt { origin, keyed: keyed.as_ref(), external_customer_id, email, new: &new };
         let created = self.with_judged_phone(new.phone.as_ref(), |is_judged| {
@@ -105,8 +105,10 @@ impl Customers {
         });
         let created = created.await;
         match &created {
-            Ok(Created { outcome: Outcome::Connected, replayed: false, .. }) => telling.told("connected"),
-            Err(error) if error.has(ErrorCode::IdentityConflict) => telling.told("identity conflict"),
+            Ok(Created { outcome: Outcome::Connected, replayed: false, matched_by, .. }) => {
+                telling.told("connected", matched_by.iter().map(|_| 1).sum());
+            }
+            Err(error) if error.has(ErrorCode::IdentityConflict) => telling.told("identity conflict", 2),
             Ok(_) | Err(_) => {}
         }
         created

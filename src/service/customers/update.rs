@@ -68,40 +68,38 @@ impl Customers {
         // A request with faults is refused, and a refused request keeps no key.
         let key = changes.idempotency_key.as_ref().filter(|_| changes.faults.is_empty());
         let email = changes.email.try_as_ref();
-        let telling =
-            if email.is_some() || phone.is_some() { Some(self.limits.tell_of_stranger(&origin)?) } else { None };
+        let values = u32::from(email.is_some()) + u32::from(phone.is_some());
+        let mut telling = self.limits.tell_of_strangers(&origin, values)?;
         let keyed = self.keyed(&origin, key, || changes.canonical_form());
         let updated = self.with_judged_phone(phone, |is_judged| {
             let (origin, keyed, changes) = (&origin, keyed.as_ref(), &changes);
             with_retry("customer.update", move || self.try_update(origin, keyed, changes, is_judged))
         });
         let updated = updated.await;
-        if let (Some(telling), Err(error)) = (telling, &updated)
-            && self.tells_of_stranger(&origin, error, email, phone).await?
-        {
-            telling.told("taken on update");
+        if let Err(error) = &updated {
+            telling.told("taken on update", self.taken_by_strangers(&origin, error, email, phone).await?);
         }
         updated
     }
 
-    /// Whether a value is taken by a customer who is not the operator's own.
-    async fn tells_of_stranger(
+    /// How many values are taken by customers who are not the operator's own.
+    async fn taken_by_strangers(
         &self,
         origin: &Origin,
         error: &Error,
         email: Option<&EmailAddress>,
         phone: Option<&PhoneNumber>,
-    ) -> Result<bool, Error> {
+    ) -> Result<u32, Error> {
         let email = email.filter(|_| error.has(ErrorCode::EmailTaken));
         let phone = phone.filter(|_| error.has(ErrorCode::PhoneTaken));
         if email.is_none() && phone.is_none() {
-            return Ok(false);
+            return Ok(0);
         }
         let own = of_operator(origin.operator).filter(holds_any(email, phone)).all(self.database.reads()).await?;
         let own = || own.iter().filter_map(|(_, customer)| customer.as_ref());
         let is_own_email = own().any(|customer| Some(&customer.email) == email);
         let is_own_phone = own().any(|customer| customer.phone.as_ref() == phone);
-        Ok((email.is_some() && !is_own_email) || (phone.is_some() && !is_own_phone))
+        Ok(u32::from(email.is_some() && !is_own_email) + u32::from(phone.is_some() && !is_own_phone))
     }
 
     /// `None`: it would store a phone that is not judged.
