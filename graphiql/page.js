@@ -12,13 +12,14 @@ const storage = {
   clear: () => kept.clear(),
 };
 
-const headers = JSON.stringify({ Authorization: 'Bearer YOUR_KEY' }, null, 2);
+const placeholder = 'Bearer YOUR_KEY';
+const headers = JSON.stringify({ Authorization: placeholder }, null, 2);
 
 const customer = '{ id externalCustomerId email phone firstName lastName missingFields version }';
 
 const examples = [
   {
-    query: `# Welcome. Put your key into the Headers editor below, then run this.
+    query: `# Welcome. Put your key into the Headers editor below, then run this. The other tabs take the same key.
 query Viewer {
   viewer { environment role operator { id name } }
 }
@@ -60,15 +61,84 @@ query Viewer {
     variables: { by: { externalCustomerId: 'user-1' } },
   },
   {
-    query: `query Customers($after: String) {
-  customers(first: 20, after: $after) {
+    query: `query Customers($after: String, $filter: CustomerFilter, $orderBy: CustomerOrder) {
+  customers(first: 20, after: $after, filter: $filter, orderBy: $orderBy) {
     totalCount
     pageInfo { hasNextPage endCursor }
     edges { connectedAt node ${customer} }
   }
 }
 `,
-    variables: { after: null },
+    variables: {
+      after: null,
+      filter: { missing: ['PHONE'] },
+      orderBy: { field: 'CONNECTED_AT', direction: 'DESC' },
+    },
+  },
+  {
+    query: `query ValidateCustomer($input: CreateCustomerInput!) {
+  validateCustomer(input: $input) {
+    email
+    phone
+    faults { code message inputPath }
+    warnings { code message inputPath }
+  }
+}
+`,
+    variables: {
+      input: { externalCustomerId: 'user-2', data: { email: 'ada+1@example.com', phone: '(415) 555-2671' } },
+    },
+  },
+  {
+    query: `query History($by: CustomerRef!) {
+  customer(by: $by) {
+    history {
+      edges {
+        node {
+          type
+          occurredAt
+          version
+          changedFields
+          before { email phone firstName lastName }
+          after { email phone firstName lastName }
+        }
+      }
+    }
+  }
+}
+`,
+    variables: { by: { externalCustomerId: 'user-1' } },
+  },
+  {
+    query: `query Operator {
+  operator { id name createdAt apiKeys { id name prefix access expiresAt lastUsedAt revokedAt } }
+}
+
+query Operators {
+  operators { totalCount edges { node { id name } } }
+}
+
+query Node($id: ID!) {
+  node(id: $id) { __typename id }
+}
+`,
+    variables: { id: 'cus_…' },
+  },
+  {
+    query: `# These three are for the platform's own key.
+mutation CreateOperator {
+  createOperator(input: { name: "Acme" }) { operator { id } apiKey { id } secret }
+}
+
+mutation CreateApiKey($operator: ID!) {
+  createApiKey(input: { operatorId: $operator, name: "Dashboard", access: READ_ONLY }) { apiKey { id } secret }
+}
+
+mutation RevokeApiKey($key: ID!) {
+  revokeApiKey(input: { id: $key }) { apiKey { id revokedAt } }
+}
+`,
+    variables: { operator: 'op_…', key: 'key_…' },
   },
 ];
 
@@ -81,8 +151,17 @@ const tabs = examples.map(({ query, variables }) => ({
 // The documentation is there before a key is typed: the schema is no secret, what it holds is.
 const send = GraphiQL.createFetcher({ url: '/graphql' });
 const introspection = fetch('/graphiql/introspection.json').then((answer) => answer.json());
+
+// A key is typed once: a tab that still has the placeholder takes the one that was used last.
+let key = placeholder;
+const withKey = (options) => {
+  const given = options?.headers?.Authorization;
+  if (given !== placeholder) key = given ?? key;
+  return given === placeholder ? { ...options, headers: { ...options.headers, Authorization: key } } : options;
+};
+
 const fetcher = (request, options) =>
-  request.operationName === 'IntrospectionQuery' ? introspection : send(request, options);
+  request.operationName === 'IntrospectionQuery' ? introspection : send(request, withKey(options));
 
 ReactDOM.createRoot(document.getElementById('graphiql')).render(
   React.createElement(GraphiQL, {
