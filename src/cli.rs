@@ -160,7 +160,7 @@ async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), St
         })?;
         let address = metrics.address().map_err(|error| error.to_string())?;
         tracing::info!("metrics on http://{address}/metrics");
-        tokio::spawn(metrics.serve(database.clone(), std::future::pending()));
+        tokio::spawn(metrics.serve(database.clone()));
     }
     let address = server.address().map_err(|error| error.to_string())?;
     if is_sandbox && settings.is_sqlite() {
@@ -173,11 +173,15 @@ async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), St
     tracing::info!(environment = ?settings.environment(), "listening on http://{address}");
     server.serve(stop).await;
     chores.abort();
+    write_uses(&services).await;
+    tracing::info!("stopped");
+    database.close().await.map_err(|error| describe(&error))
+}
+
+async fn write_uses(services: &Services) {
     if let Err(error) = services.api_keys.write_uses().await {
         tracing::warn!(cause = words(error), "cannot write down when keys were used last");
     }
-    tracing::info!("stopped");
-    database.close().await.map_err(|error| describe(&error))
 }
 
 /// What is done now and then, beside the requests.
@@ -187,9 +191,7 @@ async fn do_chores(database: Database, services: Services) {
     let mut turns = tokio::time::interval(EVERY);
     for turn in 0_u64.. {
         turns.tick().await;
-        if let Err(error) = services.api_keys.write_uses().await {
-            tracing::warn!(cause = words(error), "cannot write down when keys were used last");
-        }
+        write_uses(&services).await;
         if turn.is_multiple_of(SWEEP_EVERY) {
             match idempotency::sweep(&database).await {
                 Ok(swept) => tracing::debug!(swept, "expired idempotency keys"),

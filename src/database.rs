@@ -166,19 +166,19 @@ impl ConnectionTrait for Reads {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        again("read", || self.0.execute_raw(statement.clone())).await
+        again(|| self.0.execute_raw(statement.clone())).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        again("read", || self.0.execute_unprepared(sql)).await
+        again(|| self.0.execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        again("read", || self.0.query_one_raw(statement.clone())).await
+        again(|| self.0.query_one_raw(statement.clone())).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        again("read", || self.0.query_all_raw(statement.clone())).await
+        again(|| self.0.query_all_raw(statement.clone())).await
     }
 }
 
@@ -301,12 +301,12 @@ where
     }
 }
 
-/// The same for a single statement.
-async fn again<T, F>(what: &'static str, attempt: impl Fn() -> F) -> Result<T, DbErr>
+/// The same for a single statement that writes nothing.
+async fn again<T, F>(attempt: impl Fn() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,
 {
-    let mut patience = Patience::new(what);
+    let mut patience = Patience::new("read");
     loop {
         match attempt().await {
             Err(error) if is_lost_race(&error) && patience.allows_another(&error).await => {}

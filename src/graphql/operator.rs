@@ -2,7 +2,7 @@ use async_graphql::connection::PageInfo;
 use async_graphql::{ComplexObject, Context, ID, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use entity::operator;
-use entity::value::{DisplayName, OperatorId};
+use entity::value::OperatorId;
 use secrecy::ExposeSecret;
 
 use super::api_key::{ApiKey, KeysOf, name};
@@ -194,8 +194,7 @@ impl CreateOperatorPayload {
     async fn of(context: &Context<'_>, given: &str) -> Result<Self, Error> {
         let (services, actor) = (services(context), actor(context));
         actor.as_platform()?;
-        let name: DisplayName = name(given)?;
-        let (operator, key) = services.operators.create(actor, &services.api_keys, name).await?;
+        let (operator, key) = services.operators.create(actor, &services.api_keys, name(given)?).await?;
         let secret = key.secret.expose_secret().to_owned();
         Ok(Self { operator: operator.into(), api_key: key.row.into(), secret })
     }

@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorCode, Violation};
 use crate::graphql::{self, ErrorExtensions, Operation, Rendered};
 use crate::service::Actor;
 
-/// Longer bodies are refused unread. The longest useful request is far shorter.
+/// Longer bodies are refused unparsed. The longest useful request is far shorter.
 const MOST_BODY_BYTES: usize = 64 * 1024;
 
 /// Nobody sends more than this by mistake.
@@ -60,7 +60,6 @@ struct Parameters {
 }
 
 /// A request that is answered before it is executed.
-#[derive(Debug)]
 struct Refusal {
     status: StatusCode,
     violation: Violation,

@@ -1,6 +1,6 @@
 //! Figures for Prometheus, at an address of their own: how much is going on is not for clients to see.
 
-use std::future::Future;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -47,8 +47,8 @@ impl Metrics {
         self.listener.local_addr()
     }
 
-    /// Serves `/metrics` until `stop` is done.
-    pub async fn serve(self, database: Database, stop: impl Future<Output = ()>) {
+    /// Serves `/metrics`, for as long as the process lives.
+    pub async fn serve(self, database: Database) {
         const UPKEEP_EVERY: Duration = Duration::from_secs(5);
         let Self { listener, figures } = self;
         let shown = figures.clone();
@@ -67,7 +67,7 @@ impl Metrics {
         };
         let router = Router::new().route("/metrics", show);
         tokio::select! {
-            () = connections::serve(listener, router, Surroundings::IDLE, stop) => {}
+            () = connections::serve(listener, router, Surroundings::IDLE, pending()) => {}
             () = upkeep => {}
         }
     }

@@ -112,7 +112,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Token buckets of many clients.
+/// Token buckets of many clients, whose tokens can be given back: what is taken before a look is not always used.
 #[derive(Clone)]
 struct Buckets<K> {
     size: f64,

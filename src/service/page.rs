@@ -111,7 +111,8 @@ impl PageRequest {
     }
 }
 
-/// Fetches the pages of several lists in one statement, or as few as the database takes: each list is walked by its own index, to its own limit.
+/// Fetches the pages of several lists in one statement, or as few as the database takes: each list is walked by its own
+/// index, to its own limit.
 pub async fn pages<T>(
     connection: &impl ConnectionTrait,
     lists: Vec<(List, PageRequest)>,

@@ -28,11 +28,7 @@ async fn create_with_key(app: &TestApp, caller: &Caller) -> Answer {
 async fn commit_that_is_cut(cut: Cut) {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let operator = app.operator("A").await;
-        let mut url = reqwest::Url::parse(app.database_url()).unwrap();
-        let proxy = Proxy::start(url.port().unwrap_or(5432)).await;
-        url.set_ip_host(proxy.address.ip()).unwrap();
-        url.set_port(Some(proxy.address.port())).unwrap();
-        url.set_query(Some("sslmode=disable"));
+        let (proxy, url) = Proxy::before(app.database_url()).await;
         let replica = app.replica(url.into()).await;
         proxy.set_trap(cut);
         let answer = create_with_key(&replica, &operator).await;

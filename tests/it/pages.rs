@@ -21,6 +21,33 @@ fn emails(page: &Value) -> Vec<String> {
     page["edges"].as_array().unwrap().iter().map(|edge| edge["node"]["email"].as_str().unwrap().to_owned()).collect()
 }
 
+/// The whole of a list, by pages of a size: from its start with `first` and `after`, or from its end with `last` and `before`.
+async fn by_pages(app: &TestApp, caller: &Caller, size: usize, from_start: bool, arguments: Value) -> Value {
+    let [count, bound, turn, goes_on, comes_from] = if from_start {
+        ["first", "after", "endCursor", "hasNextPage", "hasPreviousPage"]
+    } else {
+        ["last", "before", "startCursor", "hasPreviousPage", "hasNextPage"]
+    };
+    let (mut pages, mut cursor) = (Vec::new(), json!(null));
+    loop {
+        let mut arguments = arguments.clone();
+        arguments[count] = json!(size);
+        arguments[bound] = cursor.clone();
+        let page = page(app, caller, arguments).await;
+        assert_eq!(page["pageInfo"][comes_from], json!(!cursor.is_null()));
+        cursor = page["pageInfo"][turn].clone();
+        let is_last = page["pageInfo"][goes_on] == json!(false);
+        pages.push(page["edges"].as_array().unwrap().clone());
+        if is_last {
+            break;
+        }
+    }
+    if !from_start {
+        pages.reverse();
+    }
+    json!({ "edges": pages.concat() })
+}
+
 /// Makes this many customers, and answers their emails in the order of their creation.
 async fn populate(app: &TestApp, caller: &Caller, count: usize) -> Vec<String> {
     let mut all = Vec::new();
@@ -43,25 +70,10 @@ on_both_databases! {
         for (caller, all) in [(own.clone(), all.clone()), (app.platform(), emails(&page(app, &app.platform(), json!({ "first": 100 })).await))] {
             assert!(all.len() == 7 || all.len() == 9);
             for size in [1, 2, 3, all.len(), 100] {
-                let (mut forward, mut after) = (Vec::new(), json!(null));
-                loop {
-                    let page = page(app, &caller, json!({ "first": size, "after": after })).await;
-                    assert_eq!(page["pageInfo"]["hasPreviousPage"], json!(!after.is_null()));
-                    forward.extend(emails(&page));
-                    after = page["pageInfo"]["endCursor"].clone();
-                    if page["pageInfo"]["hasNextPage"] == json!(false) { break }
+                for from_start in [true, false] {
+                    let listed = by_pages(app, &caller, size, from_start, json!({})).await;
+                    assert_eq!(emails(&listed), all, "{size} {from_start}");
                 }
-                assert_eq!(forward, all, "forward by {size}");
-
-                let (mut backward, mut before) = (Vec::new(), json!(null));
-                loop {
-                    let page = page(app, &caller, json!({ "last": size, "before": before })).await;
-                    assert_eq!(page["pageInfo"]["hasNextPage"], json!(!before.is_null()));
-                    backward = [emails(&page), backward].concat();
-                    before = page["pageInfo"]["startCursor"].clone();
-                    if page["pageInfo"]["hasPreviousPage"] == json!(false) { break }
-                }
-                assert_eq!(backward, all, "backward by {size}");
             }
         }
         // Between two cursors.
@@ -160,25 +172,11 @@ on_both_databases! {
                     expected.reverse();
                 }
                 let order = json!({ "field": field, "direction": direction });
-                let ids_of = |page: &Value| -> Vec<String> {
-                    page["edges"].as_array().unwrap().iter().map(|edge| edge["externalCustomerId"].as_str().unwrap().to_owned()).collect()
-                };
-                let (mut forward, mut after) = (Vec::new(), json!(null));
-                loop {
-                    let page = page(app, &own, json!({ "first": 2, "after": after, "orderBy": order })).await;
-                    forward.extend(ids_of(&page));
-                    after = page["pageInfo"]["endCursor"].clone();
-                    if page["pageInfo"]["hasNextPage"] == json!(false) { break }
+                for from_start in [true, false] {
+                    let listed = by_pages(app, &own, 2, from_start, json!({ "orderBy": order })).await;
+                    let ids = listed["edges"].as_array().unwrap().iter().map(|edge| edge["externalCustomerId"].as_str().unwrap());
+                    assert_eq!(ids.collect::<Vec<_>>(), expected, "{order} {from_start}");
                 }
-                assert_eq!(forward, expected, "{order}");
-                let (mut backward, mut before) = (Vec::new(), json!(null));
-                loop {
-                    let page = page(app, &own, json!({ "last": 2, "before": before, "orderBy": order })).await;
-                    backward = [ids_of(&page), backward].concat();
-                    before = page["pageInfo"]["startCursor"].clone();
-                    if page["pageInfo"]["hasPreviousPage"] == json!(false) { break }
-                }
-                assert_eq!(backward, expected, "{order}");
             }
         }
         // A cursor is of one order.

@@ -1,11 +1,14 @@
 //! A PostgreSQL to test on: the one that is named or runs already, else one that is started here.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sea_orm::{ConnectOptions, ConnectionTrait, Database};
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 /// `postgres://…` without a database; `None` where there is no PostgreSQL at all.
@@ -150,6 +153,11 @@ pub fn find(program: &str) -> Option<PathBuf> {
 
 fn path() -> impl Iterator<Item = PathBuf> {
     std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
+}
+
+/// A folder for a program that does not run as root, which ends with the test.
+pub fn folder() -> TempDir {
+    tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap()
 }
 
 /// A port that nobody listens on.

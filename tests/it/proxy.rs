@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
+use reqwest::Url;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -19,7 +20,7 @@ pub enum Cut {
 
 /// A proxy that hands on what it is sent, until it is told otherwise.
 pub struct Proxy {
-    pub address: SocketAddr,
+    address: SocketAddr,
     state: Arc<State>,
 }
 
@@ -44,7 +45,7 @@ impl State {
 }
 
 impl Proxy {
-    pub async fn start(target: u16) -> Self {
+    async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -60,6 +61,17 @@ impl Proxy {
             }
         });
         Self { address, state }
+    }
+
+    /// One before a database, and the URL that leads through it.
+    pub async fn before(database_url: &str) -> (Self, Url) {
+        let mut url = Url::parse(database_url).unwrap();
+        let proxy = Self::start(url.port().unwrap_or(5432)).await;
+        url.set_ip_host(proxy.address.ip()).unwrap();
+        url.set_port(Some(proxy.address.port())).unwrap();
+        // What is encrypted cannot be watched for a commit.
+        url.set_query(Some("sslmode=disable"));
+        (proxy, url)
     }
 
     /// Cuts all connections; new ones go to another database.

@@ -23,7 +23,7 @@ async fn attacks_leave_no_memory_behind() {
     let mut early = 0;
     for round in 0..ROUNDS {
         for (what, query) in attacks() {
-            let (_, answer) = servers.send_text(&operator, &query).await.unwrap();
+            let (_, answer) = servers.send(&operator, &query, &json!({})).await.unwrap();
             assert!(codes(&answer).iter().all(|code| code == "BAD_REQUEST"), "{what}");
         }
         if round == ROUNDS / 4 {

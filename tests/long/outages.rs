@@ -97,9 +97,7 @@ impl Drop for OwnCluster {
 }
 
 fn own_cluster() -> Option<OwnCluster> {
-    let folder = TempDir::new().unwrap();
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), readable).unwrap();
+    let folder = postgres::folder();
     let cluster = Cluster::at(folder.path().join("postgres"), postgres::free_port());
     if cluster.is_none() {
         postgres::skip("a test on a PostgreSQL of its own");
@@ -153,9 +151,7 @@ async fn a_standby_takes_over() {
         postgres::execute(&format!("{}/postgres", old.url()), sql).await.unwrap();
     }
     let home = TestDatabase::create_at(&old.url(), None).await;
-    let mut url = reqwest::Url::parse(&home.url).unwrap();
-    let proxy = Proxy::start(old.port).await;
-    url.set_port(Some(proxy.address.port())).unwrap();
+    let (proxy, mut url) = Proxy::before(&home.url).await;
     let servers = Servers::start_on(home, url.clone().into(), 2).await;
     let operator = servers.operator("A").await;
     let load = Load::default();
@@ -189,11 +185,7 @@ async fn a_standby_takes_over() {
 async fn connections_that_fall_silent_are_replaced() {
     let Some(server) = postgres::server().await else { return };
     let home = TestDatabase::create_at(server, None).await;
-    let mut url = reqwest::Url::parse(&home.url).unwrap();
-    let proxy = Proxy::start(url.port().unwrap_or(5432)).await;
-    url.set_ip_host(proxy.address.ip()).unwrap();
-    url.set_port(Some(proxy.address.port())).unwrap();
-    url.set_query(Some("sslmode=disable"));
+    let (proxy, url) = Proxy::before(&home.url).await;
     let servers = Servers::start_on(home, url.into(), 1).await;
     let operator = servers.operator("A").await;
     let load = Load::default();

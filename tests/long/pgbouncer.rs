@@ -25,7 +25,7 @@ impl Drop for Pgbouncer {
 
 impl Pgbouncer {
     async fn start(program: &Path, postgres_port: u16) -> Self {
-        let (folder, port) = (TempDir::new().unwrap(), postgres::free_port());
+        let (folder, port) = (postgres::folder(), postgres::free_port());
         let settings = folder.path().join("pgbouncer.ini");
         let text = format!(
             "[databases]\n* = host=127.0.0.1 port={postgres_port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
@@ -33,8 +33,6 @@ impl Pgbouncer {
              ignore_startup_parameters = extra_float_digits\n"
         );
         std::fs::write(&settings, text).unwrap();
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), readable).unwrap();
         let process = as_postgres(program).arg(&settings).stderr(Stdio::null()).spawn().unwrap();
         let bouncer = Self { process, port, _folder: folder };
         while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {

@@ -101,11 +101,6 @@ impl Servers {
         Ok((request_id, answer.json().await?))
     }
 
-    /// A document alone.
-    pub async fn send_text(&self, caller: &Caller, query: &str) -> Result<(String, Value), reqwest::Error> {
-        self.send(caller, query, &json!({})).await
-    }
-
     pub async fn end(self) {
         for (process, _) in self.processes {
             process.stop();

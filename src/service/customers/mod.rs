@@ -287,9 +287,7 @@ impl CustomerView {
         ];
         those(missing)
     }
-}
 
-impl CustomerView {
     /// The customer's place in a list of this order.
     pub fn position(&self, order: CustomerOrder) -> Position {
         let key = match (&self.link, order.field) {
