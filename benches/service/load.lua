@@ -1,0 +1,41 @@
+-- Sends one request over and over with another value and another number each time, and looks at every answer.
+-- REQUEST: a file with the request in its first line and a value in each further one; there `~` stands for the value
+-- and `#` for the number. FIRST: the first number; KEY; EXPECTED: what each answer must contain.
+local threads = {}
+
+function setup(thread)
+  table.insert(threads, thread)
+end
+
+function init()
+  local lines = io.lines(os.getenv("REQUEST"))
+  template, values, expected = lines(), {}, os.getenv("EXPECTED")
+  for line in lines do
+    table.insert(values, line)
+  end
+  number, wrong, example = tonumber(os.getenv("FIRST")), 0, ""
+  wrk.method = "POST"
+  wrk.headers["Content-Type"] = "application/json"
+  wrk.headers["Authorization"] = "Bearer " .. os.getenv("KEY")
+end
+
+function request()
+  number = number + 1
+  local filled = { ["~"] = values[number % #values + 1], ["#"] = string.format("%09d", number) }
+  return wrk.format(nil, nil, nil, (template:gsub("[~#]", filled)))
+end
+
+function response(status, _, body)
+  if status ~= 200 or body:find('"errors"', 1, true) or not body:find(expected, 1, true) then
+    wrong, example = wrong + 1, status .. " " .. body:sub(1, 300)
+  end
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  local failed = errors.connect + errors.read + errors.write + errors.timeout + threads[1]:get("wrong")
+  local figures = '\nFIGURES {"requests":%d,"microseconds":%d,"p50":%d,"p99":%d,"errors":%d}\nEXAMPLE %s\n'
+  io.write(figures:format(
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), failed, threads[1]:get("example")
+  ))
+end

@@ -1,0 +1,395 @@
+//! About the least that a server with axum and async-graphql can do for these operations: SQL by hand, statements
+//! prepared once and sent several at a time, documents parsed and validated once. No history, idempotency, limits, log.
+
+use std::collections::HashMap;
+use std::env::var;
+use std::sync::{Arc, RwLock};
+
+use async_graphql::parser::parse_query;
+use async_graphql::parser::types::ExecutableDocument;
+use async_graphql::{
+    Context, EmptySubscription, Enum, ID, InputObject, Object, Request, Response, Result, Schema, SimpleObject,
+    ValidationMode,
+};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use axum::serve::ListenerExt;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use deadpool_postgres::{Manager, ManagerConfig, Object as Client, Pool, RecyclingMethod};
+use futures_util::future::{try_join, try_join3};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::{NoTls, Row};
+use uuid::Uuid;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const CUSTOMER: &str = "customer.id, customer.email, customer.phone, customer.first_name, customer.last_name, \
+                        customer.address, customer.version, customer.created_at, customer.updated_at";
+
+#[derive(Debug, SimpleObject, InputObject, Serialize, Deserialize)]
+#[graphql(input_name = "AddressInput")]
+struct Address {
+    line1: String,
+    line2: Option<String>,
+    city: String,
+    region: Option<String>,
+    postal_code: Option<String>,
+    country: String,
+}
+
+#[derive(SimpleObject)]
+struct Customer {
+    id: Uuid,
+    email: String,
+    phone: Option<String>,
+    first_name: Option<String>,
+    last_name: Option<String>,
+    address: Option<Address>,
+    version: i32,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    /// Of customers in a page alone: the statement of the page brings them along.
+    operators: CustomerOperatorConnection,
+}
+
+impl From<&Row> for Customer {
+    fn from(row: &Row) -> Self {
+        Self {
+            id: row.get(0),
+            email: row.get(1),
+            phone: row.get(2),
+            first_name: row.get(3),
+            last_name: row.get(4),
+            address: row.get::<_, Option<Json<Address>>>(5).map(|address| address.0),
+            version: row.get(6),
+            created_at: row.get(7),
+            updated_at: row.get(8),
+            operators: CustomerOperatorConnection { edges: Vec::new() },
+        }
+    }
+}
+
+#[derive(SimpleObject)]
+struct CustomerOperatorConnection {
+    edges: Vec<Link>,
+}
+
+#[derive(SimpleObject)]
+struct Link {
+    external_customer_id: String,
+    node: LinkedOperator,
+}
+
+#[derive(SimpleObject)]
+struct LinkedOperator {
+    id: Uuid,
+    name: String,
+}
+
+struct Operator(Uuid);
+
+#[derive(SimpleObject)]
+struct CustomerEdge {
+    node: Customer,
+}
+
+#[derive(SimpleObject)]
+struct PageInfo {
+    has_next_page: bool,
+    end_cursor: Option<String>,
+}
+
+#[derive(SimpleObject)]
+struct CustomerConnection {
+    edges: Vec<CustomerEdge>,
+    page_info: PageInfo,
+}
+
+#[derive(InputObject)]
+struct CustomerRef {
+    id: Option<Uuid>,
+    external_customer_id: Option<String>,
+}
+
+#[derive(InputObject)]
+struct CustomerDataInput {
+    email: String,
+    phone: Option<String>,
+    first_name: Option<String>,
+    last_name: Option<String>,
+    address: Option<Address>,
+}
+
+#[derive(InputObject)]
+struct CreateCustomerInput {
+    external_customer_id: String,
+    data: CustomerDataInput,
+}
+
+#[derive(InputObject)]
+struct CustomerDataPatch {
+    first_name: Option<String>,
+}
+
+#[derive(InputObject)]
+struct UpdateCustomerInput {
+    customer: CustomerRef,
+    data: CustomerDataPatch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+enum Outcome {
+    Created,
+    Connected,
+}
+
+#[derive(SimpleObject)]
+struct CreateCustomerPayload {
+    outcome: Outcome,
+    customer: Customer,
+}
+
+#[derive(SimpleObject)]
+struct UpdateCustomerPayload {
+    customer: Customer,
+}
+
+#[derive(Clone)]
+struct Database {
+    pool: Pool,
+    /// Whose key it is.
+    operator: Uuid,
+}
+
+impl Database {
+    async fn customer(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<Customer>> {
+        let client = self.pool.get().await?;
+        let statement = client.prepare_cached(sql).await?;
+        Ok(client.query_opt(&statement, values).await?.as_ref().map(Customer::from))
+    }
+}
+
+struct Query;
+
+#[Object]
+impl Query {
+    async fn customer(&self, context: &Context<'_>, by: CustomerRef) -> Result<Option<Customer>> {
+        let database = context.data::<Database>()?;
+        if let Some(id) = by.id {
+            return database.customer(&format!("SELECT {CUSTOMER} FROM customer WHERE id = $1"), &[&id]).await;
+        }
+        let sql = format!(
+            "SELECT {CUSTOMER} FROM customer_operator JOIN customer ON customer.id = customer_id \
+             WHERE operator_id = $1 AND external_customer_id = $2"
+        );
+        database.customer(&sql, &[&database.operator, &by.external_customer_id]).await
+    }
+
+    async fn operator(&self, id: ID) -> Result<Operator> {
+        Ok(Operator(Uuid::parse_str(&id)?))
+    }
+}
+
+#[Object]
+impl Operator {
+    async fn customers(
+        &self,
+        context: &Context<'_>,
+        first: usize,
+        after: Option<String>,
+    ) -> Result<CustomerConnection> {
+        let (time, last) = match after {
+            Some(cursor) => read(&cursor).ok_or("a damaged cursor")?,
+            None => (DateTime::UNIX_EPOCH, Uuid::nil()),
+        };
+        // Of a limit that is a parameter PostgreSQL would expect many rows.
+        let sql = format!(
+            "WITH page AS (SELECT customer_id, connected_at FROM customer_operator \
+                 WHERE operator_id = $1 AND (connected_at, customer_id) > ($2, $3) \
+                 ORDER BY connected_at, customer_id LIMIT {}) \
+             SELECT {CUSTOMER}, page.connected_at, link.external_customer_id, operator.id, operator.name \
+             FROM page JOIN customer ON customer.id = page.customer_id \
+             JOIN customer_operator AS link ON link.customer_id = customer.id \
+             JOIN operator ON operator.id = link.operator_id \
+             ORDER BY page.connected_at, customer.id, link.connected_at, link.operator_id",
+            first + 1
+        );
+        let client = context.data::<Database>()?.pool.get().await?;
+        let statement = client.prepare_cached(&sql).await?;
+        let mut found: Vec<(DateTime<Utc>, Customer)> = Vec::with_capacity(first + 1);
+        for row in client.query(&statement, &[&self.0, &time, &last]).await? {
+            if found.last().is_none_or(|(_, customer)| customer.id != row.get::<_, Uuid>(0)) {
+                found.push((row.get(9), (&row).into()));
+            }
+            let node = LinkedOperator { id: row.get(11), name: row.get(12) };
+            let link = Link { external_customer_id: row.get(10), node };
+            found.last_mut().ok_or("no customer")?.1.operators.edges.push(link);
+        }
+        let has_next_page = found.len() > first;
+        found.truncate(first);
+        let end_cursor = found.last().map(|(time, customer)| cursor(*time, customer.id));
+        let edges = found.into_iter().map(|(_, node)| CustomerEdge { node }).collect();
+        Ok(CustomerConnection { edges, page_info: PageInfo { has_next_page, end_cursor } })
+    }
+}
+
+fn cursor(time: DateTime<Utc>, id: Uuid) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode([&time.timestamp_micros().to_be_bytes()[..], id.as_bytes()].concat())
+}
+
+fn read(cursor: &str) -> Option<(DateTime<Utc>, Uuid)> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let (time, id) = bytes.split_at_checked(8)?;
+    let time = DateTime::from_timestamp_micros(i64::from_be_bytes(time.try_into().ok()?))?;
+    Some((time, Uuid::from_slice(id).ok()?))
+}
+
+struct Mutation;
+
+#[Object]
+impl Mutation {
+    async fn create_customer(
+        &self,
+        context: &Context<'_>,
+        input: CreateCustomerInput,
+    ) -> Result<CreateCustomerPayload> {
+        let database = context.data::<Database>()?;
+        let client = database.pool.get().await?;
+        let created = create(&client, database.operator, &input).await;
+        if created.is_err() {
+            client.batch_execute("ROLLBACK").await?;
+        }
+        created
+    }
+
+    async fn update_customer(
+        &self,
+        context: &Context<'_>,
+        input: UpdateCustomerInput,
+    ) -> Result<UpdateCustomerPayload> {
+        let sql = format!(
+            "UPDATE customer SET first_name = $2, version = version + 1, updated_at = now() WHERE id = $1 \
+             RETURNING {CUSTOMER}"
+        );
+        let (id, first_name) = (input.customer.id, input.data.first_name);
+        let customer = context.data::<Database>()?.customer(&sql, &[&id, &first_name]).await?;
+        Ok(UpdateCustomerPayload { customer: customer.ok_or("CUSTOMER_NOT_FOUND")? })
+    }
+}
+
+/// Two journeys to the database: begin and look, then insert and commit.
+async fn create(client: &Client, operator: Uuid, input: &CreateCustomerInput) -> Result<CreateCustomerPayload> {
+    let CreateCustomerInput { external_customer_id, data } = input;
+    let taken = "SELECT FROM customer_operator WHERE operator_id = $1 AND external_customer_id = $2";
+    let known = format!("SELECT {CUSTOMER} FROM customer WHERE email = $1 OR phone = $2 LIMIT 1");
+    let insert = format!(
+        "INSERT INTO customer (id, email, phone, first_name, last_name, address, version, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, 1, now(), now()) RETURNING {CUSTOMER}"
+    );
+    let link = "INSERT INTO customer_operator (operator_id, customer_id, external_customer_id, connected_at) \
+                VALUES ($1, $2, $3, now())";
+    let (taken, known) = try_join(client.prepare_cached(taken), client.prepare_cached(&known)).await?;
+    let (insert, link) = try_join(client.prepare_cached(&insert), client.prepare_cached(link)).await?;
+
+    let (_, taken, known) = try_join3(
+        client.batch_execute("BEGIN"),
+        client.query_opt(&taken, &[&operator, external_customer_id]),
+        client.query_opt(&known, &[&data.email, &data.phone]),
+    )
+    .await?;
+    if taken.is_some() {
+        return Err("EXTERNAL_CUSTOMER_ID_TAKEN".into());
+    }
+    let known = known.as_ref().map(Customer::from);
+    let id = known.as_ref().map_or_else(Uuid::now_v7, |known| known.id);
+    let outcome = if known.is_some() { Outcome::Connected } else { Outcome::Created };
+    let address = data.address.as_ref().map(Json);
+    let customer = async {
+        match known {
+            Some(known) => Ok(known),
+            None => {
+                let values: [&(dyn ToSql + Sync); 6] =
+                    [&id, &data.email, &data.phone, &data.first_name, &data.last_name, &address];
+                Ok(Customer::from(&client.query_one(&insert, &values).await?))
+            }
+        }
+    };
+    let values: [&(dyn ToSql + Sync); 3] = [&operator, &id, external_customer_id];
+    let link = client.execute(&link, &values);
+    let (customer, _, _) = try_join3(customer, link, client.batch_execute("COMMIT")).await?;
+    Ok(CreateCustomerPayload { outcome, customer })
+}
+
+type Api = Schema<Query, Mutation, EmptySubscription>;
+
+struct Server {
+    /// What judges documents that were not seen before, and what runs those that were.
+    strict: Api,
+    fast: Api,
+    documents: RwLock<HashMap<String, ExecutableDocument>>,
+    keys: Vec<String>,
+}
+
+impl Server {
+    async fn execute(&self, mut request: Request) -> Response {
+        if let Some(document) = self.known(&request.query) {
+            request.set_parsed_query(document);
+            return self.fast.execute(request).await;
+        }
+        let query = request.query.clone();
+        let response = self.strict.execute(request).await;
+        if response.is_ok() {
+            let document = parse_query(&query).unwrap();
+            self.documents.write().unwrap().insert(query, document);
+        }
+        response
+    }
+
+    fn known(&self, query: &str) -> Option<ExecutableDocument> {
+        self.documents.read().unwrap().get(query).cloned()
+    }
+}
+
+async fn answer(State(server): State<Arc<Server>>, headers: HeaderMap, body: Bytes) -> impl IntoResponse {
+    let key = headers.get(header::AUTHORIZATION).map(|key| key.as_bytes());
+    if !server.keys.iter().any(|known| Some(known.as_bytes()) == key) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let Ok(request) = serde_json::from_slice::<Request>(&body) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let body = serde_json::to_vec(&server.execute(request).await).unwrap();
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+#[tokio::main]
+async fn main() {
+    let manager = Manager::from_config(
+        var("DATABASE_URL").unwrap().parse().unwrap(),
+        NoTls,
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
+    let pool = Pool::builder(manager).max_size(10).build().unwrap();
+    let database = Database { pool, operator: var("OPERATOR").unwrap().parse().unwrap() };
+    let schema =
+        |mode| Schema::build(Query, Mutation, EmptySubscription).data(database.clone()).validation_mode(mode).finish();
+    let server = Server {
+        strict: schema(ValidationMode::Strict),
+        fast: schema(ValidationMode::Fast),
+        documents: RwLock::default(),
+        keys: var("KEYS").unwrap().split(',').map(|key| format!("Bearer {key}")).collect(),
+    };
+    let app = Router::new().route("/graphql", post(answer)).with_state(Arc::new(server));
+    let listener = TcpListener::bind(("127.0.0.1", var("PORT").unwrap().parse().unwrap())).await.unwrap();
+    let listener = listener.tap_io(|connection| connection.set_nodelay(true).unwrap());
+    axum::serve(listener, app).await.unwrap();
+}

@@ -1,0 +1,409 @@
+#!/usr/bin/env python3
+"""What the service does in a second and what that costs, beside what others would write for the same: see "Measure it"
+in README.md."""
+
+import argparse, contextlib, glob, json, os, pathlib, resource, shutil, socket, sqlite3, statistics, subprocess, sys, tempfile, time, uuid
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+VIVAMO = TARGET / "dist/vivamo"
+PLATFORM_KEY = "the-key-of-the-platform-in-the-benchmark"
+UNREACHED = "1000000"  # of limits that are on
+
+arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+arguments.add_argument("--customers", type=int, default=200_000, help="how many the database holds")
+arguments.add_argument("--targets", default="vivamo,vivamo-sqlite,bare,mercurius", help="what to measure")
+arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2", help="which requests")
+arguments.add_argument("--rounds", type=int, default=5, help="how often all is measured; told is the median")
+arguments.add_argument("--seconds", type=int, default=4, help="how long each is measured in a round")
+arguments.add_argument("--connections", type=int, default=32, help="how many clients send at once")
+arguments.add_argument("--json", help="where to keep the figures")
+arguments.add_argument("--compare", help="figures that were kept, to compare with")
+
+CUSTOMER = ("id email phone firstName lastName address { line1 line2 city region postalCode country } version createdAt "
+            "updatedAt")
+PAGE = ("query ($operator: ID!, $first: Int!, $after: String) { operator(id: $operator) { customers(first: $first, after: "
+        "$after) { edges { node { id email phone firstName lastName createdAt operators { edges { externalCustomerId node "
+        "{ id name } } } } } pageInfo { hasNextPage endCursor } } } }")
+# Document, variables, and what every answer contains. `~` stands for one of several values, `#` for a number that never
+# comes again.
+OPERATIONS = {
+    "r1": (f"query ($id: ID!) {{ customer(by: {{id: $id}}) {{ {CUSTOMER} }} }}", {"id": "~"}, '"email":"person'),
+    "r2": (f"query ($id: String!) {{ customer(by: {{externalCustomerId: $id}}) {{ {CUSTOMER} }} }}", {"id": "~"},
+           '"email":"person'),
+    "r3": (PAGE, {"operator": "OPERATOR", "first": 50}, '"endCursor":"'),
+    "r3d": (PAGE, {"operator": "OPERATOR", "first": 50, "after": "~"}, '"endCursor":"'),
+    "s1": ("query ($search: String!) { customers(first: 20, filter: {search: $search}) { edges { node { id email phone "
+           "firstName lastName } } pageInfo { hasNextPage endCursor } } }", {"search": "~"}, '"firstName":"First'),
+    "w1": (f"mutation ($input: CreateCustomerInput!) {{ createCustomer(input: $input) {{ outcome customer {{ {CUSTOMER} }} "
+           "} }", {"input": {"externalCustomerId": "new-#", "data": {
+               "email": "new#@example.com", "phone": "+19#", "firstName": "New", "lastName": "Customer",
+               "address": {"line1": "1 Main Street", "city": "Town", "postalCode": "12345", "country": "US"}}}},
+           '"outcome":"CREATED"'),
+    "w2": ("mutation ($id: ID!, $firstName: String!) { updateCustomer(input: {customer: {id: $id}, data: {firstName: "
+           "$firstName}}) { customer { id email phone firstName lastName version updatedAt } } }",
+           {"id": "~", "firstName": "New #"}, '"firstName":"New '),
+}
+
+
+def run(*command, **options):
+    return subprocess.run([str(part) for part in command], check=True, text=True, stdout=subprocess.PIPE, **options).stdout
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def uuid_of(n):
+    """The id of the customer or operator with this number: see seed.sql."""
+    return uuid.UUID(f"018{n:09}70008000000000000000")
+
+
+def type_id(prefix, n):
+    digits = "0123456789abcdefghjkmnpqrstvwxyz"
+    return prefix + "".join(digits[uuid_of(n).int >> 5 * place & 31] for place in reversed(range(26)))
+
+
+class Postgres:
+    """A cluster of its own: all of it in memory, nothing but the load writes, and what is acknowledged is on the disk."""
+
+    SETTINGS = "shared_buffers=1GB max_wal_size=16GB checkpoint_timeout=1h autovacuum=off listen_addresses=127.0.0.1"
+    # What SQLite has and PostgreSQL has not.
+    FUNCTIONS = """
+        CREATE FUNCTION unhex(text) RETURNS uuid IMMUTABLE LANGUAGE sql AS 'SELECT $1::uuid';
+        CREATE FUNCTION strftime(text, bigint, text) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS 'SELECT to_timestamp($2)';
+        SET session_replication_role = replica; SET maintenance_work_mem = '512MB'; SET work_mem = '256MB';"""
+    NO_FUNCTIONS = "DROP FUNCTION unhex; DROP FUNCTION strftime;"
+    INDEXES = ("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexname NOT LIKE '%_pkey'")
+
+    def __init__(self, folder):
+        installed = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb")) or [shutil.which("initdb")]
+        self.binaries = pathlib.Path(installed[-1] or sys.exit("PostgreSQL is not installed")).parent
+        self.data, self.port = folder / "postgres", free_port()
+        self.data.mkdir()
+        if os.getuid() == 0:
+            shutil.chown(self.data, "postgres")
+        self.program("initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "--no-sync")
+        settings = "".join(f" -c {setting}" for setting in self.SETTINGS.split())
+        self.program("pg_ctl", "start", "-w", "-D", self.data, "-l", self.data / "log", "-o",
+                     f"-p {self.port} -c unix_socket_directories='' {settings}")
+
+    def program(self, name, *options):
+        """PostgreSQL does not run as root."""
+        as_postgres = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+        subprocess.run([self.binaries / name, *options], check=True, stdout=subprocess.DEVNULL, cwd="/", **as_postgres)
+
+    def stop(self):
+        self.program("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self.data)
+
+    def url(self, name):
+        return f"postgres://postgres@127.0.0.1:{self.port}/{name}"
+
+    def sql(self, name, sql):
+        """The rows, as lists of texts."""
+        printed = run(self.binaries / "psql", "-qAtX", "-F", "\t", "-v", "ON_ERROR_STOP=1", self.url(name), input=sql)
+        return [line.split("\t") for line in printed.splitlines()]
+
+    def create(self, name):
+        self.sql("postgres", f'CREATE DATABASE "{name}"')
+
+    def copy(self, name):
+        self.sql("postgres", f'CREATE DATABASE "{name}" TEMPLATE seed STRATEGY file_copy')
+
+    def settle(self):
+        self.sql("seed", "VACUUM (FREEZE, ANALYZE)")
+
+    def used(self):
+        """Processor seconds of all its processes."""
+        first = (self.data / "postmaster.pid").read_text().split()[0]
+        children = pathlib.Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return sum(used_by(first)) + sum(used_by(child)[0] for child in children)
+
+
+class Sqlite:
+    FUNCTIONS = NO_FUNCTIONS = ""
+    INDEXES = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def file(self, name):
+        return self.folder / f"{name}.db"
+
+    def url(self, name):
+        return f"sqlite://{self.file(name)}"
+
+    def sql(self, name, sql):
+        with contextlib.closing(sqlite3.connect(self.file(name), isolation_level=None)) as connection:
+            connection.create_function("unhex", 1, bytes.fromhex, deterministic=True)
+            if ";" in sql:
+                return connection.executescript(sql)
+            return [[str(value) for value in row] for row in connection.execute(sql)]
+
+    def create(self, name):
+        pass
+
+    def copy(self, name):
+        shutil.copy(self.file("seed"), self.file(name))
+
+    def settle(self):
+        self.sql("seed", "PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def used(self):
+        return 0  # it is a part of the server
+
+
+def fill(database, customers):
+    """Makes the tables and fills them; indexes are made when all rows are there, which takes far less time. Returns a key
+    of the first operator."""
+    database.create("seed")
+    environment = {"DATABASE_URL": database.url("seed")}
+    run(VIVAMO, "migrate", env=environment)
+    indexes = database.sql("seed", database.INDEXES)
+    dropped = "".join(f'DROP INDEX "{name}";' for name, _ in indexes)
+    created = "".join(f"{sql};" for _, sql in indexes)
+    seed = (HERE / "seed.sql").read_text().replace("{customers}", str(customers))
+    database.sql("seed", f"{database.FUNCTIONS} BEGIN; {dropped} {seed} {created} COMMIT; {database.NO_FUNCTIONS}")
+    made = run(VIVAMO, "key", "create", type_id("op_", 1), "--name", "bench", "--json", env=environment)
+    database.settle()
+    return json.loads(made)["key"]
+
+
+class Server:
+    def __init__(self, name, program, database, key, folder):
+        self.name, self.database, self.folder, self.keys = name, database, folder, (key, PLATFORM_KEY)
+        self.is_vivamo, port = name.startswith("vivamo"), free_port()
+        self.url, self.log = f"http://127.0.0.1:{port}/graphql", folder / f"{name}.log"
+        self.operator = type_id("op_", 1) if self.is_vivamo else str(uuid_of(1))
+        database.copy(name)
+        environment = {
+            "DATABASE_URL": database.url(name), "VIVAMO_LISTEN": f"127.0.0.1:{port}", "VIVAMO_PLATFORM_KEY": PLATFORM_KEY,
+            "VIVAMO_RATE_LIMIT": UNREACHED, "VIVAMO_STRANGERS": UNREACHED, "NODE_ENV": "production", "PORT": str(port),
+            "KEYS": ",".join(self.keys), "OPERATOR": str(uuid_of(1)), "PATH": os.environ["PATH"]}
+        started = time.monotonic()
+        self.process = subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL, stderr=self.log.open("w"))
+        while True:
+            try:
+                self.ask("r1", self.customer(1))
+                break
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() - started > 30:
+                    sys.exit(f"{name} does not answer: {self.log.read_text()}")
+                time.sleep(0.001)
+        self.startup_ms = (time.monotonic() - started) * 1000
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+    def customer(self, n):
+        return type_id("cus_", n) if self.is_vivamo else str(uuid_of(n))
+
+    def key(self, operation):
+        """The platform's key sees all links of a page."""
+        return self.keys[operation.startswith("r3")]
+
+    def request(self, operation):
+        document, variables, _ = OPERATIONS[operation]
+        return json.dumps({"query": document, "variables": variables}).replace("OPERATOR", self.operator)
+
+    def ask(self, operation, value="", number="", **variables):
+        """The data of an answer."""
+        request = json.loads(self.request(operation).replace("~", value).replace("#", number))
+        request["variables"].update(variables)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key(operation)}"}
+        answer = urllib.request.urlopen(urllib.request.Request(self.url, json.dumps(request).encode(), headers))
+        answer = json.load(answer)
+        assert "errors" not in answer, (self.name, answer)
+        return answer["data"]
+
+    def walk(self, end):
+        """The cursor after each hundredth customer of the first operator, and after the last."""
+        cursors, walked = [], 0
+        while walked < end:
+            first = min(100, end - walked)
+            page = self.ask("r3", first=first, after=cursors[-1] if cursors else None)["operator"]["customers"]
+            cursors.append(page["pageInfo"]["endCursor"])
+            walked += first
+        return cursors
+
+    def statements(self):
+        """Of the last request, by the service's own log."""
+        return int(self.log.read_text().rsplit("statements=")[-1].split()[0]) if self.is_vivamo else None
+
+    def prepare(self, operation, customers):
+        """Writes the file of which load.lua makes requests: the first line is one, each other one is a value for it."""
+        half, end = customers // 2, min(customers // 4, 50_000)
+        # Every other customer is the first operator's; the prime scatters them.
+        scattered = [i * 1_000_003 % half * 2 + 1 for i in range(min(half, 200_000))]
+        values = {"r1": lambda: map(self.customer, scattered), "w2": lambda: map(self.customer, scattered),
+                  "r2": lambda: (f"ext-1-{n}" for n in scattered), "r3d": lambda: self.walk(end)[end // 200:],
+                  "s1": lambda: (f"first{n}" for n in range(100, 997))}.get(operation, lambda: [""])()
+        (self.folder / f"{self.name}.{operation}").write_text("\n".join([self.request(operation), *values]))
+
+    def check(self, operation, customers):
+        """That an answer says what the database holds."""
+        n, number, deep = 43, "999999999", customers // 8
+        self.ask("r1", self.customer(n))  # so that the statement that looks for the key is not counted
+        value = {"r2": f"ext-1-{n}", "r3d": self.walk(deep)[-1] if operation == "r3d" else "", "s1": "first143"}
+        data = self.ask(operation, value.get(operation, self.customer(n)), number)
+        sql = lambda text: self.database.sql(self.name, text)
+        of_first = "operator_id = (SELECT id FROM operator WHERE name = 'Operator 1')"
+        if operation in ("r3", "r3d"):
+            page = data["operator"]["customers"]
+            got = [[edge["node"]["email"], link["externalCustomerId"], link["node"]["name"]]
+                   for edge in page["edges"] for link in edge["node"]["operators"]["edges"]]
+            held = sql(f"""SELECT email, link.external_customer_id, operator.name
+                FROM (SELECT customer_id, connected_at FROM customer_operator WHERE {of_first}
+                      ORDER BY connected_at, customer_id LIMIT 50 OFFSET {deep if operation == "r3d" else 0}) AS page
+                JOIN customer ON customer.id = page.customer_id
+                JOIN customer_operator AS link ON link.customer_id = customer.id
+                JOIN operator ON operator.id = link.operator_id
+                ORDER BY page.connected_at, page.customer_id, link.connected_at, link.operator_id""")
+            assert page["pageInfo"]["hasNextPage"]
+        elif operation == "s1":
+            got = [[edge["node"]["email"]] for edge in data["customers"]["edges"]]
+            held = sql(f"""SELECT email FROM customer JOIN customer_operator ON customer_id = customer.id
+                WHERE first_name = 'First143' AND {of_first} ORDER BY customer.id LIMIT 20""")
+        else:
+            customer = data["customer"] if operation in ("r1", "r2") else next(iter(data.values()))["customer"]
+            got = [[str(customer[field]) for field in ("email", "phone", "firstName", "lastName", "version")]]
+            email = f"new{number}@example.com" if operation == "w1" else f"person{n}@example.com"
+            held = sql(f"SELECT email, phone, first_name, last_name, version FROM customer WHERE email = '{email}'")
+            changed = {"w1": ("New", "1"), "w2": (f"New {number}", "2")}.get(operation, (got[0][2], got[0][4]))
+            assert (got[0][2], got[0][4]) == changed
+        assert got == held and got, (self.name, operation, got, held)
+
+
+def program(name):
+    """What a target is started with. It is built first."""
+    if name == "bare":
+        run("cargo", "build", "--release", "--locked", "--manifest-path", HERE / "peers/bare/Cargo.toml", "--target-dir",
+            TARGET / "bare")
+        return [TARGET / "bare/release/bare"]
+    if name == "mercurius":
+        run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", HERE / "peers/mercurius")
+        return ["node", HERE / "peers/mercurius/server.js"]
+    return [VIVAMO]
+
+
+def used_by(process):
+    """Processor seconds of a process with its threads, and of its children that have ended."""
+    try:
+        times = pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[11:15]
+    except FileNotFoundError:  # counted with its parent
+        return 0, 0
+    user, system, *of_children = (int(time) / os.sysconf("SC_CLK_TCK") for time in times)
+    return user + system, sum(of_children)
+
+
+def used_by_all():
+    """Processor seconds of the machine: all but idle and waiting."""
+    times = pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    return sum(int(time) for place, time in enumerate(times) if place not in (3, 4)) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(server, operation, seconds, connections, number):
+    def used():
+        load = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used_by(server.process.pid)[0], server.database.used(), load.ru_utime + load.ru_stime, used_by_all(), time.monotonic()
+
+    before = used()
+    printed = run("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "load.lua", server.url, env={
+        "REQUEST": str(server.folder / f"{server.name}.{operation}"), "FIRST": str(number * 1_000_000),
+        "KEY": server.key(operation), "EXPECTED": OPERATIONS[operation][2], "PATH": os.environ["PATH"]})
+    of_server, of_postgres, of_load, of_all, elapsed = (now - then for now, then in zip(used(), before))
+    figures, example = printed.split("FIGURES ")[1].split("\nEXAMPLE ")
+    figures = json.loads(figures)
+    if figures["errors"]:
+        print(f"{server.name}, {operation}: {figures['errors']} wrong answers, such as {example}")
+    status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+    requests = figures["requests"]
+    return {
+        "req/s": requests / figures["microseconds"] * 1e6, "p50 ms": figures["p50"] / 1e3, "p99 ms": figures["p99"] / 1e3,
+        "server µs": of_server / requests * 1e6, "PostgreSQL µs": of_postgres / requests * 1e6,
+        "RSS MiB": int(status.split("VmRSS:")[1].split()[0]) / 1024,
+        "others %": 100 * max(0, of_all - of_server - of_postgres - of_load) / elapsed / os.cpu_count(),
+        "errors": figures["errors"]}
+
+
+def report(results, earlier):
+    """The medians, beside those of the service itself and of an earlier time."""
+    def medians(results, target, operation):
+        rows = [row for row in results["rows"] if (row["target"], row["operation"]) == (target, operation)]
+        return {name: statistics.median(row[name] for row in rows) for name, value in rows[0].items()
+                if isinstance(value, (int, float))} if rows else None
+
+    def ratios(one, other):
+        cost = lambda figures: figures["server µs"] + figures["PostgreSQL µs"]
+        return [f"{one['req/s'] / other['req/s']:.2f}", f"{cost(one) / cost(other):.2f}"] if one and other else ["", ""]
+
+    titles = ["", "target", "req/s", "p50 ms", "p99 ms", "server µs", "PostgreSQL µs", "SQL", "RSS MiB", "others %", "errors",
+              "vivamo ÷ it: req/s", "µs"] + ["now ÷ earlier: req/s", "µs"] * bool(earlier)
+    print(f"\n{results['settings']}\n\n| {' | '.join(titles)} |\n|---|---|" + "--:|" * (len(titles) - 2))
+    for operation in OPERATIONS:
+        for target, about in results["targets"].items():
+            if now := medians(results, target, operation):
+                cells = [f"{now[title]:.{'2' if ' ms' in title else '0'}f}" if title in now else
+                         str(about["SQL"].get(operation) or "") for title in titles[2:11]]
+                cells += ratios(medians(results, "vivamo", operation), now)
+                cells += ratios(now, medians(earlier, target, operation)) if earlier else []
+                print("|", " | ".join([operation, target, *cells]), "|")
+    print("\n| target | start to first answer, ms |\n|---|--:|")
+    for target, about in results["targets"].items():
+        print(f"| {target} | {about['startup ms']:.0f} |")
+
+
+def main(options, folder, running):
+    run("cargo", "build", "--locked", "--profile", "dist", "--bin", "vivamo", cwd=ROOT)
+    targets, operations = options.targets.split(","), options.operations.split(",")
+    databases = {"postgres": Postgres(folder)}
+    running.append(databases["postgres"])
+    if any(target.endswith("sqlite") for target in targets):
+        databases["sqlite"] = Sqlite(folder)
+    print(f"Seeding {options.customers} customers …", flush=True)
+    keys = {kind: fill(database, options.customers) for kind, database in databases.items()}
+    results, servers = {"settings": vars(options), "targets": {}, "rows": []}, []
+    for target in targets:
+        kind = "sqlite" if target.endswith("sqlite") else "postgres"
+        server = Server(target, program(target), databases[kind], keys[kind], folder)
+        running.append(server)
+        servers.append(server)
+        statements = {}
+        for operation in operations:
+            if operation != "s1" or server.is_vivamo:
+                server.check(operation, options.customers)
+                statements[operation] = server.statements()
+                server.prepare(operation, options.customers)
+        results["targets"][target] = {"startup ms": server.startup_ms, "SQL": statements}
+        print(f"{target} answers, and as the database says", flush=True)
+    databases["postgres"].sql("seed", "CHECKPOINT")
+    number = 0
+    for round in range(options.rounds + 1):  # the first warms up, and is not told
+        for operation in operations:
+            for server in servers:
+                if operation in results["targets"][server.name]["SQL"]:
+                    number += 1
+                    seconds = options.seconds if round else 1
+                    figures = measure(server, operation, seconds, options.connections, number)
+                    if round:
+                        results["rows"].append({"target": server.name, "operation": operation, "round": round, **figures})
+        print(f"round {round} of {options.rounds}", flush=True)
+    report(results, json.loads(pathlib.Path(options.compare).read_text()) if options.compare else None)
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
+    sys.exit(any(row["errors"] for row in results["rows"]))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)  # PostgreSQL's user goes through it
+        running = []
+        try:
+            main(arguments.parse_args(), pathlib.Path(name), running)
+        finally:
+            for one in reversed(running):
+                one.stop()
