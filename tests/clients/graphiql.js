@@ -71,7 +71,10 @@ try {
   await shown('EXTERNAL_CUSTOMER_ID_TAKEN');
   await tab('Customers');
   await run();
-  await shown('"totalCount": 0');
+  await shown('"totalCount": 1');
+  await tab('Search');
+  await run();
+  await shown('"email": "grace@example.com"');
 
   await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'dark' }]);
   await page.reload({ waitUntil: 'networkidle0' });

@@ -1,0 +1,117 @@
+// A frontend against a server that runs: a list of many pages, a form with faults, and a limit.
+import assert from 'node:assert/strict';
+import { ApolloClient, ApolloLink, CombinedGraphQLErrors, HttpLink, InMemoryCache } from '@apollo/client';
+import { ErrorLink } from '@apollo/client/link/error';
+import { relayStylePagination } from '@apollo/client/utilities';
+import { mergeMap, timer } from 'rxjs';
+import { extensions, remedy } from './errors';
+import { graphql } from './gql';
+
+const [url, limitedUrl, key] = process.argv.slice(2);
+
+const Customers = graphql(`
+  query Customers($after: String) {
+    customers(first: 3, after: $after) {
+      edges {
+        externalCustomerId
+        node {
+          id
+          createdAt
+        }
+      }
+      pageInfo {
+        hasNextPage
+        endCursor
+      }
+      totalCount
+    }
+  }
+`);
+
+const CreateCustomer = graphql(`
+  mutation CreateCustomer($input: CreateCustomerInput!) {
+    createCustomer(input: $input) {
+      outcome
+      customer {
+        id
+        missingFields
+      }
+    }
+  }
+`);
+
+// Waits as long as it is told to, and asks again.
+const waits: number[] = [];
+const patience = new ErrorLink(({ error, operation, forward }) => {
+  if (!CombinedGraphQLErrors.is(error)) return;
+  const { code, retryAfterMs } = extensions(error.errors[0]);
+  if (code !== 'RATE_LIMITED' || retryAfterMs == null) return;
+  assert.equal(operation.getContext().response.status, 429);
+  waits.push(retryAfterMs);
+  return timer(retryAfterMs).pipe(mergeMap(() => forward(operation)));
+});
+
+const clientOf = (url: string) =>
+  new ApolloClient({
+    link: ApolloLink.from([patience, new HttpLink({ uri: `${url}/graphql`, headers: { authorization: `Bearer ${key}` } })]),
+    cache: new InMemoryCache({ typePolicies: { Query: { fields: { customers: relayStylePagination() } } } }),
+  });
+
+const client = clientOf(url);
+
+// A list that grows by a page at a time, in the order in which the customers came.
+const names = Array.from({ length: 7 }, (_, number) => `paged-${number}`);
+for (const name of names) {
+  const { data } = await client.mutate({
+    mutation: CreateCustomer,
+    variables: { input: { externalCustomerId: name, data: { email: `${name}@example.com` } } },
+  });
+  assert.equal(data?.createCustomer?.outcome, 'CREATED');
+}
+const list = client.watchQuery({ query: Customers });
+const shown = async () => {
+  const { data } = await client.query({ query: Customers });
+  assert(data?.customers);
+  return data.customers;
+};
+let page = await shown();
+const lengths = [page.edges.length];
+while (page.pageInfo.hasNextPage) {
+  await list.fetchMore({ variables: { after: page.pageInfo.endCursor } });
+  page = await shown();
+  lengths.push(page.edges.length);
+}
+assert.deepEqual(lengths, [3, 6, 7]);
+assert.equal(page.totalCount, 7);
+assert.deepEqual(page.edges.map((edge) => edge.externalCustomerId), names);
+assert(page.edges.every(({ node }) => !Number.isNaN(Date.parse(node.createdAt))));
+
+// A form: each fault beside its own field.
+const refused = await client
+  .mutate({
+    mutation: CreateCustomer,
+    variables: { input: { externalCustomerId: 'form', data: { email: 'ada@', phone: '12' } } },
+  })
+  .then(() => assert.fail('the form was accepted'), (error) => error);
+assert(CombinedGraphQLErrors.is(refused));
+const faults = refused.errors.map((error) => ({ ...extensions(error), message: error.message }));
+assert.deepEqual(
+  faults.map(({ code, inputPath }) => [inputPath?.join('.'), code]),
+  [
+    ['input.data.email', 'INVALID_EMAIL'],
+    ['input.data.phone', 'INVALID_PHONE'],
+  ],
+);
+assert(faults.every(({ code, message }) => remedy(code) === 'correct the field' && message.length > 0));
+
+// A server of which this client asks too much: it waits as it is told, and every query is answered.
+assert.deepEqual(waits, []);
+const limited = clientOf(limitedUrl);
+for (let asked = 0; waits.length === 0; asked += 1) {
+  assert(asked < 1000, 'there is no limit');
+  const { data } = await limited.query({ query: Customers, fetchPolicy: 'no-cache' });
+  assert.equal(data?.customers?.totalCount, 7);
+}
+assert(waits.every((wait) => wait > 0 && wait <= 1000), `${waits}`);
+
+console.log(`Apollo Client read ${lengths.length} pages, showed ${faults.length} faults of a form and waited ${waits} ms`);

@@ -1,0 +1,48 @@
+import type { GraphQLFormattedError } from 'graphql';
+import type { ErrorCode, ErrorExtensions } from './gql/schema';
+
+/** Every error of the API has them, in this one shape. */
+export const extensions = (error: GraphQLFormattedError) => error.extensions as ErrorExtensions;
+
+export type Remedy = 'correct the field' | 'read again' | 'send again' | 'ask for access' | 'report';
+
+/** What a person can do. Every code has its place here, and one that a newer server adds is reported. */
+export function remedy(code: ErrorCode): Remedy {
+  switch (code) {
+    case 'INVALID_EXTERNAL_CUSTOMER_ID':
+    case 'INVALID_EMAIL':
+    case 'INVALID_PHONE':
+    case 'INVALID_NAME':
+    case 'INVALID_ADDRESS':
+    case 'DISPOSABLE_EMAIL':
+    case 'PLUS_SUFFIX_EMAIL':
+    case 'PHONE_NOT_MOBILE':
+    case 'EXTERNAL_CUSTOMER_ID_TAKEN':
+    case 'EMAIL_TAKEN':
+    case 'PHONE_TAKEN':
+    case 'IDENTITY_CONFLICT':
+      return 'correct the field';
+    case 'VERSION_CONFLICT':
+    case 'CUSTOMER_NOT_FOUND':
+    case 'OPERATOR_NOT_FOUND':
+    case 'API_KEY_NOT_FOUND':
+      return 'read again';
+    case 'PHONE_LOOKUP_UNAVAILABLE':
+    case 'RATE_LIMITED':
+    case 'UNAVAILABLE':
+      return 'send again';
+    case 'UNAUTHENTICATED':
+    case 'FORBIDDEN':
+      return 'ask for access';
+    case 'INVALID_ARGUMENT':
+    case 'IDEMPOTENCY_KEY_REUSED':
+    case 'BAD_REQUEST':
+    case 'INTERNAL':
+      return 'report';
+    default: {
+      const unknown: never = code;
+      console.error(`unknown code ${unknown}`);
+      return 'report';
+    }
+  }
+}
