@@ -19,7 +19,9 @@ const customer = '{ id externalCustomerId email phone firstName lastName missing
 
 const examples = [
   {
-    query: `# Welcome. Put your key into the Headers editor below, then run this. The other tabs take the same key.
+    query: `# Welcome. Put your key into the Headers editor
+# below, then run this. The other tabs take the
+# same key; their values are under Variables.
 query Viewer {
   viewer { environment role operator { id name } }
 }
@@ -38,8 +40,8 @@ query Viewer {
 `,
     variables: {
       input: {
-        externalCustomerId: 'user-1',
-        data: { email: 'ada@example.com', phone: '+14155552671', firstName: 'Ada', lastName: 'Lovelace' },
+        externalCustomerId: 'user-2',
+        data: { email: 'grace@example.com', phone: '+14155552671', firstName: 'Grace', lastName: 'Brewster' },
       },
     },
   },
@@ -51,14 +53,23 @@ query Viewer {
   }
 }
 `,
-    variables: { input: { customer: { externalCustomerId: 'user-1' }, data: { lastName: 'King' } } },
+    variables: { input: { customer: { externalCustomerId: 'user-2' }, data: { lastName: 'Hopper' } } },
   },
   {
     query: `query Customer($by: CustomerRef!) {
   customer(by: $by) ${customer}
 }
 `,
-    variables: { by: { externalCustomerId: 'user-1' } },
+    variables: { by: { externalCustomerId: 'user-2' } },
+  },
+  {
+    query: `query Search($words: String!) {
+  customers(first: 20, filter: { search: $words }) {
+    edges { node ${customer} }
+  }
+}
+`,
+    variables: { words: 'grace exam' },
   },
   {
     query: `query Customers($after: String, $filter: CustomerFilter, $orderBy: CustomerOrder) {
@@ -71,7 +82,7 @@ query Viewer {
 `,
     variables: {
       after: null,
-      filter: { missing: ['PHONE'] },
+      filter: { missing: ['ADDRESS'] },
       orderBy: { field: 'CONNECTED_AT', direction: 'DESC' },
     },
   },
@@ -86,7 +97,7 @@ query Viewer {
 }
 `,
     variables: {
-      input: { externalCustomerId: 'user-2', data: { email: 'ada+1@example.com', phone: '(415) 555-2671' } },
+      input: { externalCustomerId: 'user-3', data: { email: 'ada+1@example.com', phone: '(415) 555-2671' } },
     },
   },
   {
@@ -107,7 +118,7 @@ query Viewer {
   }
 }
 `,
-    variables: { by: { externalCustomerId: 'user-1' } },
+    variables: { by: { externalCustomerId: 'user-2' } },
   },
   {
     query: `query Operator {
@@ -155,9 +166,10 @@ const introspection = fetch('/graphiql/introspection.json').then((answer) => ans
 // A key is typed once: a tab that still has the placeholder takes the one that was used last.
 let key = placeholder;
 const withKey = (options) => {
-  const given = options?.headers?.Authorization;
+  const name = Object.keys(options?.headers ?? {}).find((name) => name.toLowerCase() === 'authorization');
+  const given = name && options.headers[name];
   if (given !== placeholder) key = given ?? key;
-  return given === placeholder ? { ...options, headers: { ...options.headers, Authorization: key } } : options;
+  return given === placeholder ? { ...options, headers: { ...options.headers, [name]: key } } : options;
 };
 
 const fetcher = (request, options) =>

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use entity::api_key::Access;
 use entity::deployment::Environment;
 use entity::value::{ApiKeyId, DisplayName, OperatorId, PhoneNumber};
@@ -31,10 +34,11 @@ use crate::telemetry;
 
 /// The customer records of the Vivamo payments platform: one person, one record
 #[derive(Debug, Parser)]
-#[command(name = "vivamo", version)]
+#[command(name = "vivamo", version = env!("VIVAMO_VERSION"))]
 pub struct Cli {
     #[command(flatten)]
     settings: Settings,
+    /// For `vivamo` without a command.
     #[command(flatten)]
     serve: ServeSettings,
     #[command(subcommand)]
@@ -44,11 +48,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the API (what happens without a command)
-    Serve,
+    Serve(Box<ServeSettings>),
     /// Bring the database up to date; in production `serve` does not do this by itself
     Migrate,
     /// Print the GraphQL schema; needs no database
+    #[command(help_template = "{about-with-newline}\nUsage: vivamo schema\n")]
     Schema,
+    /// Print what makes a shell complete the commands, such as `vivamo completions bash`
+    #[command(help_template = "{about-with-newline}\nUsage: vivamo completions <SHELL>\n\nArguments:\n{positionals}\n")]
+    Completions { shell: Shell },
     /// Create or list operators
     #[command(subcommand)]
     Operator(OperatorCommand),
@@ -115,33 +123,66 @@ struct Output {
 }
 
 impl Cli {
+    /// What was asked for; where that is wrong usage, says so and ends the process.
+    pub fn read() -> Self {
+        let mut command = Self::command();
+        let matches = command.get_matches_mut();
+        match check_places(&matches).and_then(|()| Self::from_arg_matches(&matches)) {
+            Ok(cli) => cli,
+            Err(error) => error.format(&mut command).exit(),
+        }
+    }
+
     /// Does what was asked for; an error is words for the person who asked.
     pub async fn run(self) -> Result<(), String> {
         let Self { settings, serve, command } = self;
-        if let Some(Command::Schema) = command {
-            print(&graphql::sdl());
-            return Ok(());
-        }
-        settings.check()?;
-        match command {
-            None | Some(Command::Serve) => run_server(&settings, &serve).await,
-            Some(Command::Migrate) => migrate(&settings).await,
-            Some(Command::Schema) => Ok(()),
-            Some(Command::Operator(command)) => {
-                command.run(&Services::new(&open(&settings, false).await?, setup(&settings))).await
+        match command.unwrap_or(Command::Serve(Box::new(serve))) {
+            Command::Serve(serve) => run_server(&settings, &serve).await,
+            Command::Migrate => migrate(&settings).await,
+            Command::Schema => {
+                print(&graphql::sdl());
+                Ok(())
             }
-            Some(Command::Key(command)) => {
-                command.run(&Services::new(&open(&settings, false).await?, setup(&settings))).await
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "vivamo", &mut script);
+                print(&String::from_utf8_lossy(&script));
+                Ok(())
             }
+            Command::Operator(command) => command.run(&services(&settings).await?).await,
+            Command::Key(command) => command.run(&services(&settings).await?).await,
         }
     }
 }
 
+/// An option of `serve` before a command would be read and then forgotten.
+fn check_places(matches: &ArgMatches) -> Result<(), clap::Error> {
+    let Some(command) = matches.subcommand_name() else { return Ok(()) };
+    let of_serve = ServeSettings::augment_args(clap::Command::new("serve"));
+    let is_given = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    match of_serve.get_arguments().map(clap::Arg::get_id).find(is_given) {
+        Some(id) => Err(clap::Error::raw(
+            ErrorKind::ArgumentConflict,
+            format!(
+                "--{} is an option of `vivamo serve`, and stands before `{command}`: write it after `serve`",
+                id.as_str().replace('_', "-")
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What managing operators and keys takes.
+async fn services(settings: &Settings) -> Result<Services, String> {
+    Ok(Services::new(&open(settings, false).await?, setup(settings)))
+}
+
 async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), String> {
+    serve.check(settings)?;
     telemetry::start(settings.environment());
     let database = open(settings, false).await?;
     let services = Services::new(&database, full_setup(settings, serve)?);
-    let schema = graphql::schema(services.clone(), KeyedHash::new(settings.key_secret()));
+    let schema = graphql::Schema::new(services.clone(), KeyedHash::new(settings.key_secret()));
     let is_sandbox = settings.environment() == Environment::Sandbox;
     let introspection = if serve.graphiql.unwrap_or(is_sandbox) { Some(graphql::introspection().await) } else { None };
     let surroundings = Surroundings {
@@ -234,7 +275,8 @@ fn stop() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 async fn migrate(settings: &Settings) -> Result<(), String> {
-    open(settings, true).await?;
+    let database = open(settings, true).await?;
+    Services::new(&database, setup(settings)).customers.add_missing_words(&Actor::Platform).await.map_err(words)?;
     print("The database is up to date.\n");
     Ok(())
 }
@@ -242,6 +284,7 @@ async fn migrate(settings: &Settings) -> Result<(), String> {
 /// The database of these settings, ready for use: of this environment and up to date. In production it is brought up to
 /// date only where that is asked for.
 async fn open(settings: &Settings, migrates: bool) -> Result<Database, String> {
+    settings.check()?;
     let environment = settings.environment();
     let migrates = migrates || environment == Environment::Sandbox;
     if let Some(file) = database::sqlite_file(&settings.database_url)
@@ -259,6 +302,7 @@ async fn open(settings: &Settings, migrates: bool) -> Result<Database, String> {
     }
     if pending > 0 && migrates {
         database::migrate(&settings.database_url).await.map_err(unreachable)?;
+        Services::new(&database, setup(settings)).customers.add_missing_words(&Actor::Platform).await.map_err(words)?;
     } else if pending > 0 {
         return Err(format!("The database lacks {pending} migration(s). Run `vivamo migrate` with the same settings."));
     }
@@ -282,7 +326,6 @@ fn check_owner(owner: Environment, environment: Environment) -> Result<(), Strin
     ))
 }
 
-/// What managing operators and keys takes.
 fn setup(settings: &Settings) -> Setup {
     Setup::new(settings.environment(), KeyedHash::new(settings.key_secret()))
 }
@@ -305,14 +348,14 @@ fn full_setup(settings: &Settings, serve: &ServeSettings) -> Result<Setup, Strin
                 TwilioSettings { url: serve.twilio_url.clone(), user: user.clone(), password: password.clone() };
             let twilio = Twilio::new(twilio).map_err(|error| format!("Cannot prepare the phone look-up: {error}"))?;
             let unknown_lines = match serve.unknown_phones {
-                UnknownPhones::Refuse => UnknownLines::Refuse,
-                UnknownPhones::Accept => UnknownLines::Accept,
+                None | Some(UnknownPhones::Refuse) => UnknownLines::Refuse,
+                Some(UnknownPhones::Accept) => UnknownLines::Accept,
             };
             Some((Arc::new(twilio), unknown_lines))
         }
     };
     Ok(Setup {
-        platform_key: settings.platform_key.clone(),
+        platform_key: serve.platform_key.clone(),
         disposable_domains: DisposableDomains::new(list(&serve.disposable_domains)?, list(&serve.allowed_domains)?),
         carrier,
         limits: LimitSettings {
@@ -411,6 +454,8 @@ fn key_row(key: &api_key::Model) -> Row {
         ("prefix", Some(key.prefix.clone())),
         ("access", Some(access.to_owned())),
         ("createdAt", Some(key.created_at.to_rfc3339())),
+        ("expiresAt", key.expires_at.map(|at| at.to_rfc3339())),
+        ("lastUsedAt", key.last_used_at.map(|at| at.to_rfc3339())),
         ("revokedAt", key.revoked_at.map(|at| at.to_rfc3339())),
     ]
 }

@@ -146,7 +146,7 @@ impl Database {
 
     /// How many migrations this database lacks.
     pub async fn pending_migrations(&self) -> Result<usize, DbErr> {
-        Ok(Migrator::get_pending_migrations_read_only(&self.reads.0).await?.len())
+        Ok(again(|| Migrator::get_pending_migrations_read_only(&self.reads.0)).await?.len())
     }
 
     /// Ends all connections, but does not wait for those that have gone silent.
@@ -209,7 +209,8 @@ fn writing() -> TransactionOptions {
 }
 
 async fn open(options: ConnectOptions, observer: &Option<StatementObserver>) -> Result<DatabaseConnection, DbErr> {
-    let mut connection = sea_orm::Database::connect(options).await?;
+    // SQLite's file may be locked for a moment while another process opens or closes it.
+    let mut connection = again(|| sea_orm::Database::connect(options.clone())).await?;
     let observer = observer.clone();
     connection.set_metric_callback(move |info| {
         let _ = STATEMENTS.try_with(|statements| statements.fetch_add(1, Ordering::Relaxed));
@@ -240,7 +241,8 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
 
 fn postgres(url: &str, connections: u32) -> ConnectOptions {
     let mut options = pool(url, connections);
-    options.map_sqlx_postgres_opts(|options| options.application_name("vivamo"));
+    // A create has a statement of its own for each number of words.
+    options.map_sqlx_postgres_opts(|options| options.application_name("vivamo").statement_cache_capacity(500));
     options
 }
 

@@ -1,14 +1,16 @@
 //! Hashes that nobody can make, or try values against, without the secret of this deployment.
 
+use std::sync::Arc;
+
 use ring::hmac;
 
 /// HMAC-SHA256 under the deployment's secret, separated by purpose.
 #[derive(Clone)]
-pub struct KeyedHash(hmac::Key);
+pub struct KeyedHash(Arc<hmac::Key>);
 
 impl KeyedHash {
     pub fn new(secret: &str) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
+        Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())))
     }
 
     /// The hash of these parts, in this order; no other parts have it.

@@ -1,11 +1,15 @@
 use std::process::ExitCode;
 
-use clap::Parser;
+use mimalloc::MiMalloc;
 use vivamo::cli::Cli;
+
+/// Requests are many small allocations.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Cli::parse().run().await {
+    match Cli::read().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(words) => {
             eprintln!("vivamo: {words}");

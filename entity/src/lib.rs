@@ -9,6 +9,7 @@ pub mod api_key;
 pub mod customer;
 pub mod customer_event;
 pub mod customer_operator;
+pub mod customer_word;
 pub mod deployment;
 pub mod idempotency_key;
 pub mod operator;

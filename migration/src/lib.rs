@@ -6,6 +6,7 @@ mod m20261123_000001_customers;
 mod m20261123_000002_phone_lookup;
 mod m20261123_000003_history;
 mod m20261123_000004_keys;
+mod m20261124_000005_words;
 
 pub struct Migrator;
 
@@ -17,6 +18,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000002_phone_lookup::Migration),
             Box::new(m20261123_000003_history::Migration),
             Box::new(m20261123_000004_keys::Migration),
+            Box::new(m20261124_000005_words::Migration),
         ]
     }
 }

@@ -1,9 +1,9 @@
 use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
-use chrono::{DateTime, Utc};
 use entity::api_key;
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use secrecy::ExposeSecret;
 
+use super::time::Time;
 use super::{actor, services};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::api_keys::KeyRequest;
@@ -20,13 +20,13 @@ pub struct ApiKey {
     /// What the key may do.
     access: ApiKeyAccess,
     /// When the key was made.
-    created_at: DateTime<Utc>,
+    created_at: Time,
     /// From when on the key opens nothing. Null if it does not expire.
-    expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<Time>,
     /// When the key was used last, to the minute. Null if it never was.
-    last_used_at: Option<DateTime<Utc>>,
+    last_used_at: Option<Time>,
     /// When the key was revoked. Null if it never was.
-    revoked_at: Option<DateTime<Utc>>,
+    revoked_at: Option<Time>,
 }
 
 /// What a key may do.
@@ -46,10 +46,10 @@ impl From<api_key::Model> for ApiKey {
             name: row.name.as_str().to_owned(),
             prefix: row.prefix,
             access: row.access.into(),
-            created_at: row.created_at,
-            expires_at: row.expires_at,
-            last_used_at: row.last_used_at,
-            revoked_at: row.revoked_at,
+            created_at: row.created_at.into(),
+            expires_at: row.expires_at.map(Time),
+            last_used_at: row.last_used_at.map(Time),
+            revoked_at: row.revoked_at.map(Time),
         }
     }
 }
@@ -74,7 +74,7 @@ struct CreateApiKeyInput {
     /// What the key may do. Left out: read and write.
     access: Option<ApiKeyAccess>,
     /// From when on the key opens nothing. Left out: it does not expire.
-    expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<Time>,
 }
 
 /// What became of a `createApiKey`.
@@ -132,7 +132,8 @@ impl CreateApiKeyPayload {
         let operator = OperatorId::parse(&input.operator_id)
             .ok_or_else(|| Violation::new(ErrorCode::OperatorNotFound, &["input", "operatorId"]))?;
         let access = input.access.unwrap_or(ApiKeyAccess::ReadWrite).into();
-        let request = KeyRequest { name: name(&input.name)?, access, expires_at: input.expires_at };
+        let request =
+            KeyRequest { name: name(&input.name)?, access, expires_at: input.expires_at.map(|Time(time)| time) };
         let key = services.api_keys.create(actor, operator, request).await?;
         Ok(Self { secret: key.secret.expose_secret().to_owned(), api_key: key.row.into() })
     }

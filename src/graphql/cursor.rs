@@ -1,12 +1,21 @@
 //! Cursors: a position in a list, signed, so that one that was made up, damaged, or taken from another list or caller
 //! is told from a real one.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use async_graphql::parser::types::Field;
+use async_graphql::registry::Registry;
+use async_graphql::{Context, ContextSelectionSet, OutputType, Positioned, ServerResult, Value};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::DateTime;
+use entity::value::{CustomerId, OperatorId};
 use uuid::Uuid;
 
+use super::actor;
 use crate::keyed_hash::KeyedHash;
+use crate::service::customers::{CustomerFilter, CustomerList};
 use crate::service::page::{Key, Position};
 
 const PURPOSE: &str = "cursor";
@@ -15,14 +24,77 @@ const SIGNATURE_BYTES: usize = 8;
 const ID_BYTES: usize = 16;
 
 /// The cursors of one list, as one caller sees it.
-pub struct Cursors<'h> {
-    pub hash: &'h KeyedHash,
-    /// What tells this list from all others.
-    pub list: Vec<Vec<u8>>,
+pub struct Cursors {
+    hash: KeyedHash,
+    /// The operator that looks at the list; `None`: the platform does.
+    viewer: Option<OperatorId>,
+    list: ListName,
 }
 
-impl Cursors<'_> {
-    pub fn encode(&self, position: &Position) -> String {
+/// What tells a list from all others.
+pub enum ListName {
+    Operators,
+    Customers(Arc<CustomerList>),
+    OperatorsOf(CustomerId),
+    HistoryOf(CustomerId),
+}
+
+/// The cursor of a position, made when somebody asks for it: most clients ask for few.
+pub struct Cursor {
+    cursors: Arc<Cursors>,
+    position: Position,
+}
+
+impl OutputType for Cursor {
+    fn type_name() -> Cow<'static, str> {
+        <String as OutputType>::type_name()
+    }
+
+    fn create_type_info(registry: &mut Registry) -> String {
+        <String as OutputType>::create_type_info(registry)
+    }
+
+    async fn resolve(&self, _: &ContextSelectionSet<'_>, _: &Positioned<Field>) -> ServerResult<Value> {
+        Ok(Value::String(self.cursors.encode(&self.position)))
+    }
+}
+
+impl ListName {
+    fn parts(&self) -> Vec<String> {
+        let (name, parts) = match self {
+            Self::Operators => ("operators", Vec::new()),
+            Self::OperatorsOf(customer) => ("operators of", vec![customer.to_string()]),
+            Self::HistoryOf(customer) => ("history", vec![customer.to_string()]),
+            Self::Customers(list) => {
+                let CustomerList { operator, filter, order } = &**list;
+                let CustomerFilter { search, email, phone, external_customer_id, missing, created_at, connected_at } =
+                    filter;
+                let words = search.iter().flat_map(|search| search.words()).map(|word| word.as_str());
+                let of_persons = (
+                    search.is_some().then(|| words.collect::<Vec<_>>()),
+                    email.as_ref().map(|email| email.as_str()),
+                    phone.as_ref().map(|phone| phone.as_str()),
+                    external_customer_id.as_ref().map(|id| id.as_str()),
+                );
+                let others = (operator, missing, created_at, connected_at, order);
+                ("customers", vec![format!("{of_persons:?}"), format!("{others:?}")])
+            }
+        };
+        [vec![name.to_owned()], parts].concat()
+    }
+}
+
+impl Cursors {
+    pub fn new(context: &Context<'_>, list: ListName) -> Arc<Self> {
+        let hash = context.data_unchecked::<KeyedHash>().clone();
+        Arc::new(Self { hash, viewer: actor(context).operator(), list })
+    }
+
+    pub fn at(self: &Arc<Self>, position: Position) -> Cursor {
+        Cursor { cursors: self.clone(), position }
+    }
+
+    fn encode(&self, position: &Position) -> String {
         let mut bytes = position.id.as_bytes().to_vec();
         match &position.key {
             Key::None => bytes.push(0),
@@ -57,7 +129,8 @@ impl Cursors<'_> {
     }
 
     fn sign(&self, position: &[u8]) -> Vec<u8> {
-        let parts: Vec<&[u8]> = self.list.iter().map(Vec::as_slice).chain([position]).collect();
+        let list = [self.list.parts(), vec![format!("{:?}", self.viewer)]].concat();
+        let parts: Vec<&[u8]> = list.iter().map(|part| part.as_bytes()).chain([position]).collect();
         let mut signature = self.hash.of(PURPOSE, &parts);
         signature.truncate(SIGNATURE_BYTES);
         signature
@@ -71,8 +144,8 @@ mod tests {
 
     use super::*;
 
-    fn cursors<'h>(hash: &'h KeyedHash, list: &str) -> Cursors<'h> {
-        Cursors { hash, list: vec![list.as_bytes().to_vec()] }
+    fn cursors(hash: &KeyedHash, list: ListName) -> Cursors {
+        Cursors { hash: hash.clone(), viewer: None, list }
     }
 
     #[test]
@@ -80,17 +153,17 @@ mod tests {
         let hash = KeyedHash::new("one");
         for key in [Key::None, Key::Time(Utc::now().trunc_subsecs(6)), Key::Text("名前".to_owned())] {
             let position = Position { key, id: Uuid::now_v7() };
-            let cursor = cursors(&hash, "list").encode(&position);
-            assert!(cursors(&hash, "list").decode(&cursor) == Some(position));
-            assert!(cursors(&hash, "other list").decode(&cursor).is_none());
-            assert!(cursors(&KeyedHash::new("two"), "list").decode(&cursor).is_none());
+            let cursor = cursors(&hash, ListName::Operators).encode(&position);
+            assert!(cursors(&hash, ListName::Operators).decode(&cursor) == Some(position));
+            assert!(cursors(&hash, ListName::OperatorsOf(CustomerId::new())).decode(&cursor).is_none());
+            assert!(cursors(&KeyedHash::new("two"), ListName::Operators).decode(&cursor).is_none());
         }
     }
 
     #[test]
     fn a_damaged_cursor_is_none() {
         let hash = KeyedHash::new("one");
-        let list = cursors(&hash, "list");
+        let list = cursors(&hash, ListName::Operators);
         let cursor = list.encode(&Position { key: Key::Time(Utc::now()), id: Uuid::now_v7() });
         for position in 0..cursor.len() {
             let mut damaged = cursor.clone().into_bytes();
@@ -104,7 +177,7 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text in "\\PC{0,80}|[A-Za-z0-9_-]{0,80}") {
             let hash = KeyedHash::new("one");
-            prop_assert!(cursors(&hash, "list").decode(&text).is_none());
+            prop_assert!(cursors(&hash, ListName::Operators).decode(&text).is_none());
         }
     }
 }

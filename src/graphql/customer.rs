@@ -1,19 +1,19 @@
-use async_graphql::connection::PageInfo;
+use std::sync::Arc;
+
 use async_graphql::{ComplexObject, Context, ID, Object, SimpleObject};
-use chrono::{DateTime, Utc};
 use entity::customer_operator;
 use entity::value::AddressParts;
 
-use super::cursor::Cursors;
+use super::cursor::{Cursor, Cursors, ListName};
 use super::customer_input::{
     CreateCustomerInput, CustomerFilterInput, CustomerOrderInput, CustomerRefInput, UpdateCustomerInput,
 };
 use super::history::CustomerEventConnection;
 use super::operator::Operator;
-use super::pagination::{PageArguments, complexity, page_info, page_info_by, total};
+use super::pagination::{PageArguments, PageInfo, complexity, total};
+use super::time::Time;
 use super::{actor, loader, request_id, services};
 use crate::error::{Error, ErrorCode, Violation};
-use crate::keyed_hash::KeyedHash;
 use crate::service::customers::{
     Created, CustomerField, CustomerList, CustomerRef, CustomerView, MatchKey, Outcome, Updated, Validation,
 };
@@ -82,13 +82,13 @@ impl Customer {
     }
 
     /// When the record was created, by whichever operator was first.
-    async fn created_at(&self) -> DateTime<Utc> {
-        self.0.customer.created_at
+    async fn created_at(&self) -> Time {
+        self.0.customer.created_at.into()
     }
 
     /// When a value of the record was last changed.
-    async fn updated_at(&self) -> DateTime<Utc> {
-        self.0.customer.updated_at
+    async fn updated_at(&self) -> Time {
+        self.0.customer.updated_at.into()
     }
 
     /// The operators that the customer is connected to, the first first. An operator sees itself alone.
@@ -127,10 +127,7 @@ impl Customer {
     ) -> Result<CustomerOperatorConnection, Error> {
         let actor = actor(context);
         let customer = self.0.customer.id;
-        let cursors = Cursors {
-            hash: context.data_unchecked(),
-            list: vec![b"operators of".to_vec(), customer.to_string().into(), format!("{:?}", actor.operator()).into()],
-        };
+        let cursors = Cursors::new(context, ListName::OperatorsOf(customer));
         let request = arguments.parse(&cursors)?;
         let page = match (&self.0.link, actor.operator()) {
             // All that an operator may see is the link that led to the customer.
@@ -177,20 +174,20 @@ pub struct CustomerConnection {
     /// How to get to the pages before and after this one.
     page_info: PageInfo,
     #[graphql(skip)]
-    list: CustomerList,
+    list: Arc<CustomerList>,
 }
 
 /// A customer in a page.
 #[derive(SimpleObject)]
 struct CustomerEdge {
     /// The customer's place in the list, for `after` and `before`.
-    cursor: String,
+    cursor: Cursor,
     /// The customer.
     node: Customer,
     /// The id that the operator whose list this is has for the customer. Null in the platform's list of all customers.
     external_customer_id: Option<String>,
     /// When the customer was connected to that operator. Null in the platform's list of all customers.
-    connected_at: Option<DateTime<Utc>>,
+    connected_at: Option<Time>,
 }
 
 impl CustomerConnection {
@@ -201,34 +198,27 @@ impl CustomerConnection {
         order: Option<CustomerOrderInput>,
         arguments: PageArguments,
     ) -> Result<Self, Error> {
-        let actor = actor(context);
-        filter.usable_by(actor)?;
-        if order.is_some() && actor.operator().is_none() {
-            let note = "The list of all customers has one order. Ask for the customers of an operator.";
-            return Err(Violation::with_note(ErrorCode::InvalidArgument, &["orderBy"], note).into());
-        }
-        let order = order.map(Into::into).unwrap_or_default();
-        let list = CustomerList { operator: actor.operator(), filter: filter.parse()?, order };
+        let list = filter.list(actor(context).operator(), order)?;
         Self::load(context, list, arguments).await
     }
 
     /// A page of a list of customers.
     pub async fn load(context: &Context<'_>, list: CustomerList, arguments: PageArguments) -> Result<Self, Error> {
-        let cursors = list.cursors(context);
+        let list = Arc::new(list);
+        let cursors = Cursors::new(context, ListName::Customers(list.clone()));
         let request = arguments.parse(&cursors)?;
         let page = loader(context).load_one((list.clone(), request)).await?.ok_or(ErrorCode::Internal)?;
         Ok(Self::new(list, &cursors, page))
     }
 
-    fn new(list: CustomerList, cursors: &Cursors<'_>, page: Page<CustomerView>) -> Self {
-        let order = list.order;
+    fn new(list: Arc<CustomerList>, cursors: &Arc<Cursors>, page: Page<CustomerView>) -> Self {
         let edge = |view: CustomerView| CustomerEdge {
-            cursor: cursors.encode(&view.position(order)),
+            cursor: cursors.at(list.position(&view)),
             external_customer_id: view.link.as_ref().map(|link| link.external_customer_id.as_str().to_owned()),
-            connected_at: view.link.as_ref().map(|link| link.connected_at),
+            connected_at: view.link.as_ref().map(|link| link.connected_at.into()),
             node: Customer(view),
         };
-        let page_info = page_info_by(&page, cursors, |view| view.position(order));
+        let page_info = PageInfo::by(&page, cursors, |view| list.position(view));
         Self { page_info, edges: page.rows.into_iter().map(edge).collect(), list }
     }
 }
@@ -238,29 +228,6 @@ impl CustomerConnection {
     /// How many customers the list holds in all. Counted only when asked for.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         total(loader(context).load_one(self.list.clone()).await.transpose()?)
-    }
-}
-
-impl CustomerList {
-    /// The cursors of this list for this caller.
-    pub fn cursors<'c>(&self, context: &Context<'c>) -> Cursors<'c> {
-        let filter = &self.filter;
-        let values = [
-            filter.email.as_ref().map(|email| email.as_str()),
-            filter.phone.as_ref().map(|phone| phone.as_str()),
-            filter.external_customer_id.as_ref().map(|id| id.as_str()),
-        ];
-        let mut list = vec![
-            b"customers".to_vec(),
-            format!("{:?}", actor(context).operator()).into(),
-            format!("{:?}", self.operator).into(),
-        ];
-        for value in values {
-            list.push(format!("{value:?}").into());
-        }
-        // None of these is a value of a person, so they show as they are.
-        list.push(format!("{:?}", (&filter.missing, filter.created_at, filter.connected_at, self.order)).into());
-        Cursors { hash: context.data_unchecked::<KeyedHash>(), list }
     }
 }
 
@@ -277,31 +244,39 @@ struct CustomerOperatorConnection {
 #[derive(SimpleObject)]
 struct CustomerOperatorEdge {
     /// The operator's place in the list, for `after` and `before`.
-    cursor: String,
+    cursor: Cursor,
     /// The operator.
     node: Operator,
     /// The id that this operator has for the customer.
     external_customer_id: String,
     /// When the customer was connected to this operator.
-    connected_at: DateTime<Utc>,
+    connected_at: Time,
 }
 
 impl CustomerOperatorConnection {
     async fn new(
         context: &Context<'_>,
-        cursors: &Cursors<'_>,
+        cursors: &Arc<Cursors>,
         page: Page<customer_operator::Model>,
     ) -> Result<Self, Error> {
-        let page_info = page_info(&page, cursors);
-        let ids = page.rows.iter().map(|link| link.operator_id);
-        let operators = loader(context).load_many(ids).await?;
-        let edges = page.rows.into_iter().filter_map(|link| {
-            Some(CustomerOperatorEdge {
-                cursor: cursors.encode(&link.position()),
-                node: operators.get(&link.operator_id)?.clone().into(),
-                external_customer_id: link.external_customer_id.as_str().to_owned(),
-                connected_at: link.connected_at,
-            })
+        let page_info = PageInfo::of(&page, cursors);
+        let known =
+            |link: &customer_operator::Model| services(context).operators.known(actor(context), link.operator_id);
+        // Most often all are known, and there is nothing to wait for.
+        let operators: Option<Vec<_>> = page.rows.iter().map(known).collect();
+        let operators = match operators {
+            Some(operators) => operators,
+            None => {
+                let loaded = loader(context).load_many(page.rows.iter().map(|link| link.operator_id)).await?;
+                let of_link = |link: &customer_operator::Model| loaded.get(&link.operator_id).cloned();
+                page.rows.iter().map(of_link).collect::<Option<_>>().ok_or(ErrorCode::Internal)?
+            }
+        };
+        let edges = page.rows.into_iter().zip(operators).map(|(link, operator)| CustomerOperatorEdge {
+            cursor: cursors.at(link.position()),
+            node: operator.into(),
+            external_customer_id: link.external_customer_id.as_str().to_owned(),
+            connected_at: link.connected_at.into(),
         });
         Ok(Self { edges: edges.collect(), page_info })
     }
@@ -411,7 +386,7 @@ impl CustomerQuery {
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
         #[graphql(desc = "Only customers of whom all of this holds.")] filter: Option<CustomerFilterInput>,
         #[graphql(
-            desc = "In which order: by default the one connected first first. Not for the platform, whose list of all customers has one order."
+            desc = "In which order: by default the one connected first first. Not beside `search`, and not for the platform, whose list of all customers has one order."
         )]
         order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {

@@ -3,18 +3,18 @@
 use std::collections::HashSet;
 
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
-use chrono::{DateTime, Utc};
 use entity::value::{
-    Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber,
-    Reason,
+    Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName,
+    PhoneNumber, Reason, SearchText,
 };
 use sea_orm::ActiveValue::{self, NotSet, Set};
 
+use super::time::Time;
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::Actor;
 use crate::service::customers::{
-    CustomerChanges, CustomerField, CustomerFilter, CustomerOrder, CustomerOrderField, CustomerRef, NewCustomer,
-    OwnCustomerRef, TimeRange,
+    CustomerChanges, CustomerField, CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerRef,
+    NewCustomer, OwnCustomerRef, TimeRange,
 };
 use crate::service::restrictions::{EMAIL, PHONE};
 
@@ -46,6 +46,13 @@ pub enum UpdateCustomerRefInput {
 #[derive(Default, InputObject)]
 #[graphql(name = "CustomerFilter")]
 pub struct CustomerFilterInput {
+    /// What somebody types to find a customer, such as `ada love` or `415 555`: beginnings of words of the names, the
+    /// email and the external id, in any order, or of a phone's digits, with the country code or without. Case and
+    /// accents make no difference, `%` and `*` mean nothing, digits next to each other are one number, and all of it must
+    /// be found. Text without letters and digits finds nobody: leave `search` out where nothing was typed. At most 255
+    /// characters and 8 words. Who is found is listed in the order of the customers' ids: `orderBy` cannot be given beside
+    /// it. Not for the platform's list of all customers.
+    search: Option<String>,
     /// The email address, in any spelling.
     email: Option<String>,
     /// The phone number, in any spelling.
@@ -66,9 +73,9 @@ pub struct CustomerFilterInput {
 #[derive(InputObject)]
 struct DateTimeRange {
     /// From this time on, that included, such as `2026-11-23T00:00:00Z`.
-    from: Option<DateTime<Utc>>,
+    from: Option<Time>,
     /// Until this time, that not included.
-    before: Option<DateTime<Utc>>,
+    before: Option<Time>,
 }
 
 /// In which order to list customers.
@@ -98,7 +105,10 @@ impl From<CustomerOrderInput> for CustomerOrder {
 
 impl From<Option<DateTimeRange>> for TimeRange {
     fn from(range: Option<DateTimeRange>) -> Self {
-        range.map_or_else(Self::default, |DateTimeRange { from, before }| Self { from, before })
+        range.map_or_else(Self::default, |DateTimeRange { from, before }| Self {
+            from: from.map(|Time(time)| time),
+            before: before.map(|Time(time)| time),
+        })
     }
 }
 
@@ -318,9 +328,14 @@ fn without_repeats(fields: Vec<CustomerField>) -> Vec<CustomerField> {
 }
 
 impl CustomerFilterInput {
-    pub fn parse(self) -> Result<CustomerFilter, Error> {
+    /// The list of an operator's customers, or of all, that is filtered and sorted so.
+    pub fn list(self, operator: Option<OperatorId>, order: Option<CustomerOrderInput>) -> Result<CustomerList, Error> {
+        self.suits(operator, order.as_ref())?;
         let mut faults = Faults::default();
         let filter = CustomerFilter {
+            search: self.search.and_then(|text| {
+                faults.value(ErrorCode::InvalidArgument, &["filter", "search"], SearchText::parse(&text))
+            }),
             email: self.email.and_then(|text| faults.email(&["filter", "email"], &text)),
             phone: self.phone.and_then(|text| faults.phone(&["filter", "phone"], &text)),
             external_customer_id: self
@@ -331,29 +346,48 @@ impl CustomerFilterInput {
             connected_at: self.connected_at.into(),
         };
         faults.none()?;
-        Ok(filter)
+        Ok(CustomerList { operator, filter, order: order.map(Into::into).unwrap_or_default() })
     }
 
-    /// That this caller's own list of customers can be filtered so.
-    pub fn usable_by(&self, actor: &Actor) -> Result<(), Error> {
-        if self.connected_at.is_some() && actor.operator().is_none() {
-            let note = "In the list of all customers nobody is connected to anyone.";
-            return Err(Violation::with_note(ErrorCode::InvalidArgument, &["filter", "connectedAt"], note).into());
-        }
-        match self.external_customer_id {
-            Some(_) => has_external_customer_ids(actor, &["filter", "externalCustomerId"]),
+    /// That such a list can be filtered and sorted so.
+    fn suits(&self, operator: Option<OperatorId>, order: Option<&CustomerOrderInput>) -> Result<(), Error> {
+        let is_of_all = operator.is_none();
+        let faults = [
+            (
+                is_of_all && self.search.is_some(),
+                &["filter", "search"][..],
+                "Search among the customers of an operator.",
+            ),
+            (
+                is_of_all && self.connected_at.is_some(),
+                &["filter", "connectedAt"],
+                "In the list of all customers nobody is connected to anyone.",
+            ),
+            (is_of_all && self.external_customer_id.is_some(), &["filter", "externalCustomerId"], NO_EXTERNAL_IDS),
+            (
+                is_of_all && order.is_some(),
+                &["orderBy"],
+                "The list of all customers has one order. Ask for the customers of an operator.",
+            ),
+            (
+                order.is_some() && self.search.is_some(),
+                &["orderBy"],
+                "Leave it out beside `search`: who is found is listed in the order of the ids.",
+            ),
+        ];
+        match faults.into_iter().find(|(is_so, ..)| *is_so) {
+            Some((_, path, note)) => Err(Violation::with_note(ErrorCode::InvalidArgument, path, note).into()),
             None => Ok(()),
         }
     }
 }
 
+const NO_EXTERNAL_IDS: &str = "An external customer id belongs to an operator, and the platform is none.";
+
 /// External ids are an operator's own: the platform has none.
 fn has_external_customer_ids(actor: &Actor, path: &[&'static str]) -> Result<(), Error> {
     match actor.operator() {
         Some(_) => Ok(()),
-        None => {
-            let note = "An external customer id belongs to an operator, and the platform is none.";
-            Err(Violation::with_note(ErrorCode::InvalidArgument, path, note).into())
-        }
+        None => Err(Violation::with_note(ErrorCode::InvalidArgument, path, NO_EXTERNAL_IDS).into()),
     }
 }

@@ -1,16 +1,15 @@
-use async_graphql::connection::PageInfo;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
-use chrono::{DateTime, Utc};
 use entity::customer_event::{self, Values};
 use entity::value::{AddressParts, CustomerEventId, CustomerId};
 use entity::{api_key, operator};
 use serde_json::Value;
 
 use super::api_key::ApiKey;
-use super::cursor::Cursors;
+use super::cursor::{Cursor, Cursors, ListName};
 use super::customer::Address;
 use super::operator::Operator;
-use super::pagination::{PageArguments, page_info};
+use super::pagination::{PageArguments, PageInfo};
+use super::time::Time;
 use super::{actor, loader, services};
 use crate::error::{Error, ErrorCode};
 use crate::service::customers::CustomerField;
@@ -63,8 +62,8 @@ impl CustomerEvent {
     }
 
     /// When it happened.
-    async fn occurred_at(&self) -> DateTime<Utc> {
-        self.0.occurred_at
+    async fn occurred_at(&self) -> Time {
+        self.0.occurred_at.into()
     }
 
     /// The version of the customer after it.
@@ -153,7 +152,7 @@ pub struct CustomerEventConnection {
 #[derive(SimpleObject)]
 struct CustomerEventEdge {
     /// The entry's place in the list, for `after` and `before`.
-    cursor: String,
+    cursor: Cursor,
     /// The entry.
     node: CustomerEvent,
 }
@@ -161,19 +160,12 @@ struct CustomerEventEdge {
 impl CustomerEventConnection {
     /// A page of the history of a customer.
     pub async fn load(context: &Context<'_>, customer: CustomerId, arguments: PageArguments) -> Result<Self, Error> {
-        let cursors = Cursors {
-            hash: context.data_unchecked(),
-            list: vec![
-                b"history".to_vec(),
-                customer.to_string().into(),
-                format!("{:?}", actor(context).operator()).into(),
-            ],
-        };
+        let cursors = Cursors::new(context, ListName::HistoryOf(customer));
         let request = arguments.parse(&cursors)?;
         let page = loader(context).load_one(HistoryOf(customer, request)).await?.ok_or(ErrorCode::Internal)?;
-        let page_info = page_info(&page, &cursors);
+        let page_info = PageInfo::of(&page, &cursors);
         let edge = |event: customer_event::Model| CustomerEventEdge {
-            cursor: cursors.encode(&event.position()),
+            cursor: cursors.at(event.position()),
             node: CustomerEvent(event),
         };
         Ok(Self { edges: page.rows.into_iter().map(edge).collect(), page_info })

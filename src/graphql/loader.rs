@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use async_graphql::dataloader;
 use entity::value::{ApiKeyId, CustomerId, OperatorId};
@@ -28,24 +29,24 @@ impl dataloader::Loader<OperatorId> for Loader {
     }
 }
 
-impl dataloader::Loader<(CustomerList, PageRequest)> for Loader {
+impl dataloader::Loader<(Arc<CustomerList>, PageRequest)> for Loader {
     type Value = Page<CustomerView>;
     type Error = Error;
 
     async fn load(
         &self,
-        keys: &[(CustomerList, PageRequest)],
-    ) -> Result<HashMap<(CustomerList, PageRequest), Page<CustomerView>>, Error> {
+        keys: &[(Arc<CustomerList>, PageRequest)],
+    ) -> Result<HashMap<(Arc<CustomerList>, PageRequest), Page<CustomerView>>, Error> {
         Ok(by_key(keys, self.services.customers.pages(&self.actor, keys).await?))
     }
 }
 
 /// The lengths of lists.
-impl dataloader::Loader<CustomerList> for Loader {
+impl dataloader::Loader<Arc<CustomerList>> for Loader {
     type Value = u64;
     type Error = Error;
 
-    async fn load(&self, keys: &[CustomerList]) -> Result<HashMap<CustomerList, u64>, Error> {
+    async fn load(&self, keys: &[Arc<CustomerList>]) -> Result<HashMap<Arc<CustomerList>, u64>, Error> {
         Ok(by_key(keys, self.services.customers.counts(&self.actor, keys).await?))
     }
 }

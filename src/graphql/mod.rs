@@ -5,6 +5,7 @@ mod batch;
 mod cursor;
 mod customer;
 mod customer_input;
+mod documents;
 mod errors;
 mod guard;
 mod history;
@@ -12,22 +13,27 @@ mod loader;
 mod node;
 mod operator;
 mod pagination;
+mod time;
 mod variables;
 mod viewer;
 
 pub use errors::{ErrorExtensions, Rendered, render};
 pub use guard::Operation;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_graphql::dataloader::DataLoader;
-use async_graphql::{Context, EmptySubscription, MergedObject, Request, Response, SDLExportOptions, ServerError};
+use async_graphql::{
+    Context, EmptySubscription, MergedObject, Request, Response, SDLExportOptions, ServerError, ValidationMode,
+};
 
 use entity::value::RequestId;
 
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, Services};
 use batch::Fetches;
+use documents::{Document, Documents};
 use loader::Loader;
 
 /// What can be read. Nothing here changes anything.
@@ -38,14 +44,76 @@ pub struct Query(viewer::ViewerQuery, customer::CustomerQuery, operator::Operato
 #[derive(MergedObject, Default)]
 pub struct Mutation(customer::CustomerMutation, operator::OperatorMutation, api_key::ApiKeyMutation);
 
-pub type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
-
 /// Fields in an answer whose pages are all full. A page of 100 customers with 20 operators each has some 12,000.
 const MOST_COMPLEXITY: usize = 50_000;
 
-/// The schema over these services. Cursors are signed with `hash`.
-pub fn schema(services: Services, hash: KeyedHash) -> Schema {
-    builder().data(services).data(hash).limit_depth(15).limit_complexity(MOST_COMPLEXITY).finish()
+/// The schema over the services, ready to answer.
+#[derive(Clone)]
+pub struct Schema {
+    validating: Executor,
+    /// For documents that the other one has found valid.
+    trusting: Executor,
+    documents: Documents,
+    services: Services,
+}
+
+type Executor = async_graphql::Schema<Query, Mutation, EmptySubscription>;
+
+/// A request whose document and variables were judged.
+pub struct Checked {
+    pub operation: Operation,
+    document: Arc<Document>,
+    request: Request,
+}
+
+impl Schema {
+    /// Cursors are signed with `hash`.
+    pub fn new(services: Services, hash: KeyedHash) -> Self {
+        let executor = |mode| {
+            let limited = builder().limit_depth(15).limit_complexity(MOST_COMPLEXITY).validation_mode(mode);
+            limited.data(services.clone()).data(hash.clone()).finish()
+        };
+        Self {
+            validating: executor(ValidationMode::Strict),
+            trusting: executor(ValidationMode::Fast),
+            documents: Documents::new(),
+            services,
+        }
+    }
+
+    /// Judges a request. What is wrong with it is an answer already.
+    pub fn check(&self, request: Request) -> Result<Checked, Box<Response>> {
+        let name = request.operation_name.as_deref();
+        match self.documents.read(&request.query, name, &request.variables) {
+            Ok(document) => {
+                let operation = guard::operation(&document.parsed, name);
+                Ok(Checked { operation, document, request })
+            }
+            Err(guard::Refusal { message, at }) => {
+                Err(Box::new(Response::from_errors(vec![ServerError::new(message, at)])))
+            }
+        }
+    }
+
+    /// Executes a request in the name of this caller. What it loads is its own: no row reaches another caller through it.
+    pub async fn execute(&self, checked: Checked, request_id: RequestId, actor: Actor) -> Response {
+        let Checked { document, mut request, .. } = checked;
+        request.set_parsed_query(document.parsed.clone());
+        let fetches = Fetches::default();
+        let added = fetches.clone();
+        let loader = Loader { actor, services: self.services.clone() };
+        let loader = DataLoader::new(loader, move |fetch| added.add(fetch)).delay(Duration::ZERO);
+        let request = request.data(actor).data(request_id).data(loader);
+        if document.is_valid() {
+            return fetches.during(self.trusting.execute(request)).await;
+        }
+        let response = fetches.during(self.validating.execute(request)).await;
+        // An error without a path is one of the document.
+        if response.errors.iter().all(|error| !error.path.is_empty()) {
+            document.found_valid();
+        }
+        response
+    }
 }
 
 /// The schema as text, as `schema.graphql` holds it.
@@ -65,35 +133,6 @@ pub async fn introspection() -> String {
 fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription> {
     async_graphql::Schema::build(Query::default(), Mutation::default(), EmptySubscription)
         .register_output_type::<ErrorExtensions>()
-}
-
-/// Judges the document of a request, and leaves it parsed in the request. What is wrong with it is an answer already.
-pub fn check(request: &mut Request) -> Result<Operation, Box<Response>> {
-    let checked = guard::parse(&request.query).and_then(|mut document| {
-        let name = request.operation_name.as_deref();
-        variables::settle(&mut document, name, &request.variables)?;
-        let operation = guard::operation(&document, name);
-        request.set_parsed_query(document);
-        Ok(operation)
-    });
-    checked
-        .map_err(|guard::Refusal { message, at }| Box::new(Response::from_errors(vec![ServerError::new(message, at)])))
-}
-
-/// Executes a request that was checked, in the name of this caller. What it loads is its own: no row reaches another
-/// caller through it.
-pub async fn execute(
-    schema: &Schema,
-    request: Request,
-    request_id: RequestId,
-    actor: Actor,
-    services: &Services,
-) -> Response {
-    let fetches = Fetches::default();
-    let added = fetches.clone();
-    let loader = DataLoader::new(Loader { actor, services: services.clone() }, move |fetch| added.add(fetch));
-    let request = request.data(actor).data(request_id).data(loader.delay(Duration::ZERO));
-    fetches.during(schema.execute(request)).await
 }
 
 fn actor<'c>(context: &Context<'c>) -> &'c Actor {

@@ -1,19 +1,16 @@
-use async_graphql::connection::PageInfo;
 use async_graphql::{ComplexObject, Context, ID, InputObject, Object, SimpleObject};
-use chrono::{DateTime, Utc};
 use entity::operator;
 use entity::value::OperatorId;
 use secrecy::ExposeSecret;
 
 use super::api_key::{ApiKey, KeysOf, name};
-use super::cursor::Cursors;
+use super::cursor::{Cursor, Cursors, ListName};
 use super::customer::CustomerConnection;
 use super::customer_input::{CustomerFilterInput, CustomerOrderInput};
-use super::pagination::{PageArguments, complexity, page_info, total};
+use super::pagination::{PageArguments, PageInfo, complexity, total};
+use super::time::Time;
 use super::{actor, loader, services};
 use crate::error::Error;
-use crate::keyed_hash::KeyedHash;
-use crate::service::customers::CustomerList;
 use crate::service::page::Positioned;
 
 pub struct Operator(operator::Model);
@@ -45,8 +42,8 @@ impl Operator {
     }
 
     /// When the operator joined the platform.
-    async fn created_at(&self) -> DateTime<Utc> {
-        self.0.created_at
+    async fn created_at(&self) -> Time {
+        self.0.created_at.into()
     }
 
     /// The operator's keys, the oldest first, those that are revoked or expired included.
@@ -65,15 +62,11 @@ impl Operator {
         #[graphql(desc = "How many, from the end: 1 to 100.")] last: Option<i32>,
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
         #[graphql(desc = "Only customers of whom all of this holds.")] filter: Option<CustomerFilterInput>,
-        #[graphql(desc = "In which order: by default the one connected first first.")] order_by: Option<
-            CustomerOrderInput,
-        >,
+        #[graphql(desc = "In which order: by default the one connected first first. Not beside `search`.")]
+        order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {
-        let list = match filter.unwrap_or_default().parse() {
-            Ok(filter) => {
-                let order = order_by.map(Into::into).unwrap_or_default();
-                CustomerList { operator: Some(self.0.id), filter, order }
-            }
+        let list = match filter.unwrap_or_default().list(Some(self.0.id), order_by) {
+            Ok(list) => list,
             Err(error) => return Some(Err(error)),
         };
         Some(CustomerConnection::load(context, list, PageArguments { first, after, last, before }).await)
@@ -94,7 +87,7 @@ pub struct OperatorConnection {
 #[derive(SimpleObject)]
 pub struct OperatorEdge {
     /// The operator's place in the list, for `after` and `before`.
-    cursor: String,
+    cursor: Cursor,
     /// The operator.
     node: Operator,
 }
@@ -102,15 +95,14 @@ pub struct OperatorEdge {
 impl OperatorConnection {
     async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
         let actor = actor(context);
-        let hash = context.data_unchecked::<KeyedHash>();
-        let cursors = Cursors { hash, list: vec![b"operators".to_vec(), format!("{:?}", actor.operator()).into()] };
+        let cursors = Cursors::new(context, ListName::Operators);
         let page = services(context).operators.page(actor, arguments.parse(&cursors)?).await?;
         Ok(Self {
-            page_info: page_info(&page, &cursors),
+            page_info: PageInfo::of(&page, &cursors),
             edges: page
                 .rows
                 .into_iter()
-                .map(|row| OperatorEdge { cursor: cursors.encode(&row.position()), node: Operator(row) })
+                .map(|row| OperatorEdge { cursor: cursors.at(row.position()), node: Operator(row) })
                 .collect(),
         })
     }

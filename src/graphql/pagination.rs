@@ -1,8 +1,10 @@
 //! The arguments of a connection.
 
-use async_graphql::connection::PageInfo;
+use std::sync::Arc;
 
-use super::cursor::Cursors;
+use async_graphql::SimpleObject;
+
+use super::cursor::{Cursor, Cursors};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::page::{Direction, Page, PageRequest, Position, Positioned};
 
@@ -19,7 +21,7 @@ pub struct PageArguments {
 }
 
 impl PageArguments {
-    pub fn parse(&self, cursors: &Cursors<'_>) -> Result<PageRequest, Error> {
+    pub fn parse(&self, cursors: &Cursors) -> Result<PageRequest, Error> {
         let mut faults = Vec::new();
         let mut fault =
             |argument, note| faults.push(Violation::with_note(ErrorCode::InvalidArgument, &[argument], note));
@@ -56,17 +58,32 @@ impl PageArguments {
     }
 }
 
-pub fn page_info<T: Positioned>(page: &Page<T>, cursors: &Cursors<'_>) -> PageInfo {
-    page_info_by(page, cursors, T::position)
+/// How to get to the pages before and after a page.
+#[derive(SimpleObject)]
+pub struct PageInfo {
+    /// Whether there are entries before this page, down to `after` if that is given. Paging forwards, it says that `after` was given.
+    has_previous_page: bool,
+    /// Whether there are entries after this page, up to `before` if that is given. Paging backwards, it says that `before` was given.
+    has_next_page: bool,
+    /// The cursor of the first entry, for `before`. Null if the page is empty.
+    start_cursor: Option<Cursor>,
+    /// The cursor of the last entry, for `after`. Null if the page is empty.
+    end_cursor: Option<Cursor>,
 }
 
-/// The same of rows whose place depends on the order of the list.
-pub fn page_info_by<T>(page: &Page<T>, cursors: &Cursors<'_>, position: impl Fn(&T) -> Position) -> PageInfo {
-    PageInfo {
-        has_previous_page: page.has_previous,
-        has_next_page: page.has_next,
-        start_cursor: page.rows.first().map(|row| cursors.encode(&position(row))),
-        end_cursor: page.rows.last().map(|row| cursors.encode(&position(row))),
+impl PageInfo {
+    pub fn of<T: Positioned>(page: &Page<T>, cursors: &Arc<Cursors>) -> Self {
+        Self::by(page, cursors, T::position)
+    }
+
+    /// The same of rows whose place depends on the order of the list.
+    pub fn by<T>(page: &Page<T>, cursors: &Arc<Cursors>, position: impl Fn(&T) -> Position) -> Self {
+        Self {
+            has_previous_page: page.has_previous,
+            has_next_page: page.has_next,
+            start_cursor: page.rows.first().map(|row| cursors.at(position(row))),
+            end_cursor: page.rows.last().map(|row| cursors.at(position(row))),
+        }
     }
 }
 

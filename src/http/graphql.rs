@@ -154,17 +154,17 @@ async fn answer(
     if let Some(variables) = parameters.variables {
         request = request.variables(Variables::from_json(variables.into()));
     }
-    let checked = graphql::check(&mut request);
-    if is_get && checked.as_ref().is_ok_and(|operation| operation.kind == "mutation") {
+    let checked = state.schema.check(request);
+    if is_get && checked.as_ref().is_ok_and(|checked| checked.operation.kind == "mutation") {
         return Err(method_not_allowed("POST", "Send mutations with POST."));
     }
     let executed = match checked {
-        Ok(operation) => {
-            let cost = operation.cost;
-            about.operation = Some(operation);
+        Ok(checked) => {
+            let cost = checked.operation.cost;
+            about.operation = Some(checked.operation.clone());
             state.services.limits.spend(&actor, cost.saturating_sub(1)).map_err(too_many)?;
-            let (schema, services) = (state.schema.clone(), state.services.clone());
-            let execution = async move { graphql::execute(&schema, request, request_id, actor, &services).await };
+            let schema = state.schema.clone();
+            let execution = async move { schema.execute(checked, request_id, actor).await };
             finished(state, request_id, about, execution).await?
         }
         Err(refused) => *refused,

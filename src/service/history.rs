@@ -6,8 +6,7 @@ use entity::customer;
 use entity::customer_event::{ActiveModel, Column, Entity, EventType, Model, Values};
 use entity::value::{CustomerEventId, CustomerId};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryResult,
-    QueryTrait, Set,
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Set,
 };
 use serde_json::{Value, json};
 
@@ -84,7 +83,7 @@ pub(super) async fn record(
         after: Set(is),
         occurred_at: Set(now()),
     };
-    row.insert(transaction).await?;
+    Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(())
 }
 

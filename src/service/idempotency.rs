@@ -5,9 +5,7 @@ use chrono::TimeDelta;
 use entity::idempotency_key::{ActiveModel, Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ModelTrait, QueryFilter, Set, Unchanged,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Set};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -37,47 +35,32 @@ impl Keyed {
         }
     }
 
-    /// What became of this request before; `None`: it is new, and its key is taken until the transaction ends. Of two at
-    /// once, the second waits here for the first.
-    pub async fn begin<R: DeserializeOwned>(&self, transaction: &DatabaseTransaction) -> Result<Option<R>, Aborted> {
-        loop {
-            if self.take(transaction).await? {
-                return Ok(None);
-            }
-            let id = (self.operator, self.key_hash.clone());
-            // It may have been swept in between.
-            let Some(kept) = Entity::find_by_id(id).one(transaction).await? else { continue };
-            if kept.expires_at <= now() {
-                kept.delete(transaction).await?;
-                continue;
-            }
-            return self.result_of(kept).map(Some).map_err(Aborted::Error);
-        }
+    /// What became of this request before, if it was done.
+    pub async fn find<R: DeserializeOwned>(&self, connection: &impl ConnectionTrait) -> Result<Option<R>, Aborted> {
+        let id = (self.operator, self.key_hash.clone());
+        let kept = Entity::find_by_id(id).filter(Column::ExpiresAt.gt(now())).one(connection).await?;
+        kept.map(|kept| self.result_of(kept)).transpose().map_err(Aborted::Error)
     }
 
-    /// Keeps what became of the request.
-    pub async fn end(&self, transaction: &DatabaseTransaction, result: &impl Serialize) -> Result<(), DbErr> {
-        let row = ActiveModel {
-            operator_id: Unchanged(self.operator),
-            key_hash: Unchanged(self.key_hash.clone()),
-            result: Set(Some(serde_json::json!(result))),
-            ..Default::default()
-        };
-        row.update(transaction).await?;
-        Ok(())
-    }
-
-    async fn take(&self, transaction: &DatabaseTransaction) -> Result<bool, DbErr> {
+    /// Keeps what became of the request, in the transaction of its work. If the key is taken, the race for it is lost, and
+    /// with it the work; of two at once, the second waits here for the first.
+    pub async fn keep(&self, transaction: &DatabaseTransaction, result: &impl Serialize) -> Result<(), Aborted> {
+        let now = now();
         let row = ActiveModel {
             operator_id: Set(self.operator),
             key_hash: Set(self.key_hash.clone()),
             input_hash: Set(self.input_hash.clone()),
-            result: Set(None),
-            expires_at: Set(now() + LIFE),
+            result: Set(Some(serde_json::json!(result))),
+            expires_at: Set(now + LIFE),
         };
-        let unless_taken = OnConflict::columns([Column::OperatorId, Column::KeyHash]).do_nothing().to_owned();
-        let taken = Entity::insert(row).on_conflict(unless_taken).exec_without_returning(transaction).await?;
-        Ok(taken == 1)
+        let unless_taken = OnConflict::columns([Column::OperatorId, Column::KeyHash])
+            .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])
+            .action_and_where(Column::ExpiresAt.lte(now))
+            .to_owned();
+        match Entity::insert(row).on_conflict(unless_taken).exec_without_returning(transaction).await? {
+            0 => Err(Aborted::LostRace(DbErr::RecordNotInserted)),
+            _ => Ok(()),
+        }
     }
 
     fn result_of<R: DeserializeOwned>(&self, kept: Model) -> Result<R, Error> {
@@ -87,6 +70,24 @@ impl Keyed {
         let unreadable = || Error::Failed { code: ErrorCode::Internal, cause: "a kept result cannot be read".into() };
         serde_json::from_value(kept.result.ok_or_else(unreadable)?).map_err(|_| unreadable())
     }
+}
+
+/// Makes an attempt of a request that may carry a key. Only where something stands in its way, be it a refusal, is it asked
+/// whether the request was done before: so a key costs one statement, and a request that is sent again is done in vain.
+pub async fn once<T, R: DeserializeOwned>(
+    keyed: Option<&Keyed>,
+    connection: &impl ConnectionTrait,
+    attempt: impl Future<Output = Result<Option<T>, Aborted>>,
+    replay: impl AsyncFnOnce(R) -> Result<T, Aborted>,
+) -> Result<Option<T>, Aborted> {
+    let outcome = attempt.await;
+    if let Some(keyed) = keyed
+        && !matches!(outcome, Ok(Some(_)))
+        && let Some(kept) = keyed.find(connection).await?
+    {
+        return replay(kept).await.map(Some);
+    }
+    outcome
 }
 
 /// Forgets the keys whose time is over, so that the table does not grow for ever.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use entity::api_key::Access;
 use entity::operator::{ActiveModel, Column, Entity, Model};
 use entity::value::{DisplayName, OperatorId};
+use moka::sync::Cache;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, PaginatorTrait,
     QueryFilter, QueryResult, QueryTrait, Select, Set,
@@ -19,18 +20,38 @@ use crate::error::{Error, ErrorCode};
 #[derive(Clone)]
 pub struct Operators {
     database: Database,
+    /// Those that were looked up lately. An operator never changes.
+    known: Cache<OperatorId, Model>,
 }
 
 impl Operators {
+    const MOST_KNOWN: u64 = 10_000;
+
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self { database, known: Cache::new(Self::MOST_KNOWN) }
     }
 
     /// The operators with these ids that the caller may see.
     pub async fn find(&self, actor: &Actor, ids: &[OperatorId]) -> Result<HashMap<OperatorId, Model>, Error> {
-        let seen = ids.iter().filter(|id| actor.sees(**id)).copied();
-        let operators = Entity::find().filter(Column::Id.is_in(seen)).all(self.database.reads()).await?;
-        Ok(operators.into_iter().map(|operator| (operator.id, operator)).collect())
+        let (mut found, mut unknown) = (HashMap::new(), Vec::new());
+        for id in ids.iter().copied().filter(|id| actor.sees(*id)) {
+            match self.known(actor, id) {
+                Some(operator) => drop(found.insert(id, operator)),
+                None => unknown.push(id),
+            }
+        }
+        if !unknown.is_empty() {
+            for operator in Entity::find().filter(Column::Id.is_in(unknown)).all(self.database.reads()).await? {
+                self.known.insert(operator.id, operator.clone());
+                found.insert(operator.id, operator);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The operator with this id, if the caller may see it, and if it was looked up lately.
+    pub fn known(&self, actor: &Actor, id: OperatorId) -> Option<Model> {
+        self.known.get(&id).filter(|_| actor.sees(id))
     }
 
     /// The operators that the caller may see, oldest first.

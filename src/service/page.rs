@@ -1,8 +1,14 @@
 //! Pages of a list by keyset: a position is the sort key of a row, so a page starts where the last one ended, however
 //! many rows came or went before it.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Alias, Asterisk, Expr, ExprTrait, Order, Query, SelectStatement, SimpleExpr, UnionType};
+use sea_orm::sea_query::{
+    Alias, Asterisk, Expr, ExprTrait, Order, OverStatement, Query, SelectStatement, SimpleExpr, UnionType,
+    WindowStatement,
+};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 use uuid::Uuid;
 
@@ -77,14 +83,23 @@ impl PageRequest {
             };
             query.and_where(if is_after != descending { row.gt(bound) } else { row.lt(bound) });
         }
-        let order = match (self.direction, descending) {
-            (Direction::Forward, false) | (Direction::Backward, true) => Order::Asc,
-            (Direction::Backward, false) | (Direction::Forward, true) => Order::Desc,
-        };
         for column in columns {
-            query.order_by_expr(column, order.clone());
+            query.order_by_expr(column, self.order(descending));
         }
         query.limit(self.size as u64 + 1).take()
+    }
+
+    /// In which order a list is read for this page.
+    fn order(&self, descending: bool) -> Order {
+        match (self.direction, descending) {
+            (Direction::Forward, false) | (Direction::Backward, true) => Order::Asc,
+            (Direction::Backward, false) | (Direction::Forward, true) => Order::Desc,
+        }
+    }
+
+    /// Whether the page is at an end of the list.
+    pub fn is_at_an_end(&self) -> bool {
+        self.after.is_none() && self.before.is_none()
     }
 
     /// The page of a list that has this row alone.
@@ -96,7 +111,7 @@ impl PageRequest {
     }
 
     /// The page that rows in the list's order make, one more than asked for if the list goes on.
-    fn page<T>(&self, mut rows: Vec<T>) -> Page<T> {
+    pub fn page<T>(&self, mut rows: Vec<T>) -> Page<T> {
         let goes_on = rows.len() > self.size;
         match self.direction {
             Direction::Forward => {
@@ -110,6 +125,9 @@ impl PageRequest {
         }
     }
 }
+
+/// The first column of a list's own rows in what [`pages`] reads.
+pub const ROW: usize = 1;
 
 /// Fetches the pages of several lists in one statement, or as few as the database takes: each list is walked by its own
 /// index, to its own limit.
@@ -140,6 +158,48 @@ pub async fn pages<T>(
             request.page(rows)
         })
         .collect())
+}
+
+/// Fetches the first pages, or the last, of lists that differ in their owner alone, out of the rows of them all. Unlike a
+/// union the statement is one that the database has planned before; but it reads the lists to their ends.
+pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
+    connection: &impl ConnectionTrait,
+    List { rows: mut all, columns, descending }: List,
+    owner: SimpleExpr,
+    request: &PageRequest,
+    read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
+) -> Result<HashMap<K, Page<T>>, DbErr> {
+    let mut window = WindowStatement::new();
+    window.add_partition_by(owner);
+    for column in columns {
+        window.order_by_expr(column, request.order(descending));
+    }
+    all.expr_window_as(Expr::cust("ROW_NUMBER()"), window, "number");
+    let number = Expr::col(Alias::new("number"));
+    let few = Query::select()
+        .column(Asterisk)
+        .from_subquery(all, "numbered")
+        .and_where(number.lte(request.size as u64 + 1))
+        .take();
+    let mut lists: HashMap<K, Vec<T>> = HashMap::new();
+    for row in connection.query_all(&few).await? {
+        let (owner, row) = read(&row)?;
+        lists.entry(owner).or_default().push(row);
+    }
+    let page = |(owner, mut rows): (K, Vec<T>)| {
+        rows.sort_by_cached_key(Positioned::position);
+        (owner, request.page(rows))
+    };
+    Ok(lists.into_iter().map(page).collect())
+}
+
+/// The values, and the last of them again and again until there is a power of two: so that statements are few, and the
+/// database has planned them.
+pub fn padded<T: Copy>(mut values: Vec<T>) -> Vec<T> {
+    if let Some(last) = values.last().copied() {
+        values.resize(values.len().next_power_of_two(), last);
+    }
+    values
 }
 
 /// Fetches the lengths of several lists in one statement.

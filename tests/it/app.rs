@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use entity::api_key::Access;
 use entity::deployment::Environment;
-use entity::value::{DisplayName, EmailAddress, OperatorId, PhoneNumber};
-use entity::{customer, customer_event, customer_operator};
+use entity::value::{DisplayName, EmailAddress, OperatorId, PhoneNumber, Word};
+use entity::{customer, customer_event, customer_operator, customer_word};
 use futures::FutureExt;
 use reqwest::header::HeaderMap;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, Statement};
@@ -199,7 +199,7 @@ impl TestApp {
         deployment::claim(&database, setup.environment).await.unwrap();
 
         let services = Services::new(&database, setup);
-        let schema = graphql::schema(services.clone(), KeyedHash::new(KEY_SECRET));
+        let schema = graphql::Schema::new(services.clone(), KeyedHash::new(KEY_SECRET));
         let any_port = "127.0.0.1:0".parse().unwrap();
         let surroundings = Surroundings {
             idle: Duration::from_secs(2),
@@ -266,8 +266,44 @@ impl TestApp {
         ] {
             assert_eq!(self.number(sql).await, 0, "{what}");
         }
+        self.assert_that_words_are_those_of_the_values().await;
         self.assert_that_nobody_was_told_of_strangers().await;
         logs::assert_clean();
+    }
+
+    /// What customers are found by is what the rows say of them.
+    async fn assert_that_words_are_those_of_the_values(&self) {
+        let reads = self.database.reads();
+        let links = customer_operator::Entity::find().find_also_related(customer::Entity).all(reads).await.unwrap();
+        let mut expected = BTreeSet::new();
+        for (link, customer) in links {
+            let customer = customer.unwrap();
+            let phone = customer.phone.as_ref().map_or(["", ""], |phone| phone.digits());
+            let names =
+                [&customer.first_name, &customer.last_name].map(|name| name.as_ref().map_or("", |name| name.as_str()));
+            let (local, domain) = customer.email.as_str().rsplit_once('@').unwrap();
+            let in_unicode = idna::domain_to_unicode(domain).0;
+            let of_email = [local, domain, &in_unicode];
+            for value in
+                [link.external_customer_id.as_str(), names[0], names[1], phone[0], phone[1]].into_iter().chain(of_email)
+            {
+                for word in Word::all_of(value) {
+                    expected.insert((link.operator_id.to_string(), link.customer_id.to_string(), word));
+                }
+            }
+        }
+        let words = customer_word::Entity::find().all(reads).await.unwrap();
+        let words: BTreeSet<_> = words
+            .into_iter()
+            .filter_map(|row| Some((row.operator_id.to_string(), row.customer_id.to_string(), row.word?)))
+            .collect();
+        assert!(words == expected, "words that no value has, or values whose words are missing");
+    }
+
+    /// After rows were written past the service.
+    pub async fn write_words_anew(&self) {
+        postgres::execute(self.database_url(), "DELETE FROM customer_word").await.unwrap();
+        self.services.customers.add_missing_words(&Actor::Platform).await.unwrap();
     }
 
     /// Emails and phones in the answers to an operator are those that it sent, or those of its own customers.
@@ -364,7 +400,7 @@ impl TestApp {
     /// The same but for the look at the key, which comes before and belongs to no request.
     pub async fn statements_of<T>(&self, something: impl Future<Output = T>) -> (T, Vec<String>) {
         let (done, mut statements) = self.all_statements_of(something).await;
-        statements.retain(|sql| !sql.contains("api_key"));
+        statements.retain(|sql| !looks_up_a_key(sql));
         (done, statements)
     }
 
@@ -502,6 +538,10 @@ impl Answer {
     pub fn message(&self) -> &str {
         self.body["errors"][0]["message"].as_str().unwrap()
     }
+}
+
+pub fn looks_up_a_key(sql: &str) -> bool {
+    sql.contains(r#"FROM "api_key""#)
 }
 
 /// Faults as [`Answer::refusals`] has them.

@@ -438,6 +438,7 @@ async fn a_lost_race_stores_no_unjudged_number() {
         let (answer, ()) = tokio::join!(create, let_go);
         assert_eq!(answer.refusals("createCustomer"), faults([("PHONE_NOT_MOBILE", "input.data.phone")]));
         assert_eq!(carrier.questions(), 1);
+        app.write_words_anew().await;
         assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
     })
     .await;

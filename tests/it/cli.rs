@@ -10,6 +10,7 @@ use crate::app::{Backend, TestDatabase, http_client};
 use crate::process::{Running, vivamo};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const PLATFORM_KEY: &str = "fedcba9876543210fedcba9876543210";
 
 fn printed(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -174,9 +175,9 @@ async fn production_asks_for_more() {
         let operator = json_of(&mut run(&["operator", "create", "Acme", "--json"]));
         let key = operator["key"].as_str().unwrap();
         assert!(key.starts_with("vivamo_production_"), "{key}");
-        let (server, url) = Running::start(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", SECRET));
+        let (server, url) = Running::start(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", PLATFORM_KEY));
         assert_eq!(role(&url, key).await["data"]["viewer"], json!({ "environment": "PRODUCTION", "role": "OPERATOR" }));
-        assert_eq!(role(&url, SECRET).await["data"]["viewer"]["role"], "PLATFORM");
+        assert_eq!(role(&url, PLATFORM_KEY).await["data"]["viewer"]["role"], "PLATFORM");
         let graphiql = http_client().get(format!("{url}/graphiql")).send().await.unwrap();
         assert_eq!(graphiql.status(), 404);
         // No demo operator, no key on standard output.
@@ -224,22 +225,141 @@ fn what_cannot_be_done_is_said_in_words() {
         let words_printed = refused(vivamo(folder.path(), &["operator", "list"]).env("DATABASE_URL", url));
         assert!(words_printed.contains(words), "{words_printed}");
     }
-    for (setting, value, words) in [
-        ("VIVAMO_PHONE_LOOKUP", "twilio", "needs VIVAMO_TWILIO_USER and VIVAMO_TWILIO_PASSWORD"),
-        ("VIVAMO_DISPOSABLE_DOMAINS", "missing.txt", "Cannot read the domains of missing.txt"),
-        ("VIVAMO_ALLOWED_DOMAINS", "bad.txt", "line 2"),
-        ("VIVAMO_PLATFORM_KEY", " ", "is set but empty"),
+    std::fs::write(folder.path().join("bad.txt"), "example.com\nnot a domain\n").unwrap();
+    for (settings, words) in [
+        (&["VIVAMO_PHONE_LOOKUP=twilio"][..], "needs VIVAMO_TWILIO_USER and VIVAMO_TWILIO_PASSWORD"),
+        (
+            &["VIVAMO_TWILIO_USER=SK1"],
+            "VIVAMO_TWILIO_USER is set, but no carrier is asked. Set VIVAMO_PHONE_LOOKUP=twilio",
+        ),
+        (&["VIVAMO_TWILIO_PASSWORD=x"], "VIVAMO_TWILIO_PASSWORD is set, but no carrier is asked"),
+        (&["VIVAMO_UNKNOWN_PHONES=accept"], "VIVAMO_UNKNOWN_PHONES is set, but no carrier is asked"),
+        (&["VIVAMO_PHONE_LOOKUP=twilio", "VIVAMO_TWILIO_USER="], "VIVAMO_TWILIO_USER is set but empty"),
+        (&["VIVAMO_DISPOSABLE_DOMAINS=missing.txt"], "Cannot read the domains of missing.txt"),
+        (&["VIVAMO_ALLOWED_DOMAINS=bad.txt"], "line 2"),
+        (&["VIVAMO_PLATFORM_KEY= "], "VIVAMO_PLATFORM_KEY is set but empty"),
+        (&["VIVAMO_KEY_SECRET="], "VIVAMO_KEY_SECRET is set but empty"),
+        (&["VIVAMO_KEY_SECRET=x", "VIVAMO_PLATFORM_KEY=x"], "VIVAMO_PLATFORM_KEY and VIVAMO_KEY_SECRET are the same"),
+        (&["VIVAMO_LISTEN=127.0.0.1:9", "VIVAMO_METRICS=127.0.0.1:9"], "Give the metrics a port of their own"),
+        (&["DATABASE_URL=sqlite://"], "Name one: sqlite://FILE"),
+        (&["DATABASE_URL=sqlite::memory:"], "Name one: sqlite://FILE"),
+        (&["DATABASE_URL=sqlite://x.db?mode=memory"], "Name one: sqlite://FILE"),
     ] {
-        std::fs::write(folder.path().join("bad.txt"), "example.com\nnot a domain\n").unwrap();
-        let words_printed = refused(vivamo(folder.path(), &["serve"]).env(setting, value));
+        let settings = settings.iter().map(|setting| setting.split_once('=').unwrap());
+        let words_printed = refused(vivamo(folder.path(), &["serve"]).envs(settings));
         assert!(words_printed.contains(words), "{words_printed}");
     }
     let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = occupied.local_addr().unwrap().to_string();
     let words_printed = refused(vivamo(folder.path(), &[]).env("VIVAMO_LISTEN", address));
     assert!(words_printed.contains("Choose another address"), "{words_printed}");
-    let unknown = vivamo(folder.path(), &["nonsense"]).output().unwrap();
-    assert_eq!(unknown.status.code(), Some(2));
+}
+
+fn misused(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn wrong_usage_is_told_from_failure() {
+    let folder = TempDir::new().unwrap();
+    for (arguments, words) in [
+        (&["nonsense"][..], "unrecognized subcommand"),
+        (&["operator"], "Usage: vivamo operator"),
+        (&["operator", "list", "--listen", "127.0.0.1:0"], "unexpected argument '--listen'"),
+        (&["--listen", "127.0.0.1:0", "operator", "list"], "--listen is an option of `vivamo serve`"),
+        (&["--rate-limit", "1", "serve"], "--rate-limit is an option of `vivamo serve`"),
+        (&["completions", "nonsense"], "possible values: bash"),
+        (&["serve", "--twilio-url", "lookups.twilio.com"], "a URL is expected"),
+        (&["serve", "--trusted-proxies", ""], "an address or a network"),
+    ] {
+        let words_printed = misused(&mut vivamo(folder.path(), arguments));
+        assert!(words_printed.contains(words), "{words_printed}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn shared_options_stand_before_a_command_or_after_it() {
+    let folder = TempDir::new().unwrap();
+    let run = |arguments: &[&str]| json_of(&mut vivamo(folder.path(), arguments));
+    let url = "sqlite://named.db";
+    let operator = run(&["--database-url", url, "operator", "create", "Acme", "--json"]);
+    let listed = run(&["operator", "list", "--json", "--database-url", url]);
+    assert_eq!(listed[0]["id"], operator["id"]);
+    assert!(!folder.path().join("vivamo.db").exists());
+    for arguments in [&["--listen", "127.0.0.1:0", "--database-url", url][..], &["serve", "--database-url", url]] {
+        // The flag wins over the environment.
+        Running::start(vivamo(folder.path(), arguments).env("DATABASE_URL", "sqlite://missing/folder/x.db")).0.stop();
+    }
+}
+
+#[test]
+fn help_shows_what_a_command_uses() {
+    let folder = TempDir::new().unwrap();
+    let shared = ["--database-url", "--environment", "--key-secret", "--help"];
+    for (command, own) in [
+        (&["schema"][..], &[][..]),
+        (&["completions"], &[]),
+        (&["migrate"], &shared),
+        (&["operator", "list"], &["--json", "--database-url", "--environment", "--key-secret", "--help"]),
+        (&["key", "list"], &["--json", "--database-url", "--environment", "--key-secret", "--help"]),
+    ] {
+        let help = printed(&vivamo(folder.path(), command).arg("-h").output().unwrap());
+        let options = help.lines().map(str::trim).filter(|line| line.starts_with('-'));
+        let mut options: Vec<_> =
+            options.filter_map(|line| line.split(' ').find(|word| word.starts_with("--"))).collect();
+        options.sort_unstable();
+        let mut own = own.to_vec();
+        own.sort_unstable();
+        assert_eq!(options, own, "{help}");
+    }
+    let serve = printed(&vivamo(folder.path(), &["serve", "-h"]).output().unwrap());
+    assert!(serve.contains("--listen") && serve.contains("--database-url"), "{serve}");
+}
+
+#[test]
+fn a_shell_completes_commands() {
+    let folder = TempDir::new().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = printed(&vivamo(folder.path(), &["completions", shell]).output().unwrap());
+        assert!(script.contains("expires-at"), "{shell}");
+        std::fs::write(folder.path().join(shell), script).unwrap();
+    }
+    let complete = "source ./bash; COMP_WORDS=(vivamo operator cr); COMP_CWORD=2; _vivamo vivamo cr operator; echo ${COMPREPLY[@]}";
+    let bash = Command::new("bash").current_dir(folder.path()).args(["-c", complete]).output().unwrap();
+    assert_eq!(printed(&bash), "create\n");
+}
+
+#[test]
+fn the_version_names_the_commit_where_there_is_one() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let folder = TempDir::new().unwrap();
+    let number = env!("CARGO_PKG_VERSION");
+    let git = |arguments: &[&str]| Command::new("git").current_dir(root).args(arguments).output();
+    let expected = match git(&["rev-parse", "--short=12", "HEAD"]) {
+        Ok(commit) if commit.status.success() && std::fs::exists(format!("{root}/.git")).unwrap() => {
+            format!("vivamo {number} ({})\n", printed(&commit).trim())
+        }
+        _ => format!("vivamo {number}\n"),
+    };
+    assert_eq!(printed(&vivamo(folder.path(), &["--version"]).output().unwrap()), expected);
+
+    // The build script by itself, with neither a repository nor git.
+    let script = folder.path().join("script");
+    let rustc =
+        Command::new("rustc").args(["--edition=2024", "-o"]).arg(&script).arg(format!("{root}/build.rs")).output();
+    printed(&rustc.unwrap());
+    let said = |folder: &std::path::Path, path: &str| {
+        let mut command = Command::new(&script);
+        let output = command.current_dir(folder).env("CARGO_PKG_VERSION", "1.2.3").env("PATH", path).output();
+        printed(&output.unwrap())
+    };
+    let path = std::env::var("PATH").unwrap();
+    let bare = "cargo::rustc-env=VIVAMO_VERSION=1.2.3\n";
+    assert!(said(folder.path(), &path).contains(bare));
+    assert!(said(root.as_ref(), "").contains(bare));
 }
 
 #[tokio::test]

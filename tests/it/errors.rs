@@ -174,11 +174,42 @@ on_both_databases! {
             ("{ customers(first: 99999999999) { totalCount } }", json!({})),
             ("query A { viewer { role } } query B { viewer { role } }", json!({})),
             ("subscription { x }", json!({})),
+            ("query ($from: DateTime) { customers(filter: { createdAt: { from: $from } }) { totalCount } }", json!({ "from": "yesterday" })),
+            ("{ customers(filter: { createdAt: { from: \"2026-11-23\" } }) { totalCount } }", json!({})),
         ] {
             let answer: Answer = app.graphql(&operator, query, variables).await;
             let codes = answer.codes();
             assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{query}: {codes:?}");
         }
+    }
+
+    async fn a_document_that_was_found_valid_does_not_make_any_values_valid(app) {
+        let operator = app.operator("A").await;
+        app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+        let nested = "query ($id: ID, $first: Int = 3) { customer(by: { externalCustomerId: $id }) { email } customers(first: $first) { totalCount } }";
+        let update = "mutation ($id: String!, $name: String, $version: Int) { updateCustomer(input: { customer: { externalCustomerId: $id }, \
+                      data: { firstName: $name }, expectedVersion: $version }) { customer { version firstName } } }";
+        let order = "query ($field: CustomerOrderField!, $missing: [CustomerField!]) { customers(orderBy: { field: $field, direction: ASC }, \
+                     filter: { missing: $missing }) { totalCount } }";
+        for (query, good, bad) in [
+            (nested, json!({ "id": "1" }), vec![json!({ "id": null }), json!({ "id": 1.5 }), json!({ "id": ["1"] }), json!({ "id": "1", "first": "x" }), json!({ "id": "1", "first": 1.5 })]),
+            (update, json!({ "id": "1", "name": "Ada", "version": 1 }), vec![json!({ "id": 1 }), json!({}), json!({ "id": "1", "name": true }), json!({ "id": "1", "version": "1" })]),
+            (order, json!({ "field": "CONNECTED_AT", "missing": ["PHONE"] }), vec![json!({ "field": "EMAIL" }), json!({ "field": 1 }), json!({ "field": "CONNECTED_AT", "missing": ["NAME"] }), json!({ "field": "CONNECTED_AT", "missing": [null] })]),
+        ] {
+            // First as nobody has sent it yet, then as it is known.
+            for round in 0..2 {
+                for variables in &bad {
+                    let answer = app.graphql(&operator, query, variables.clone()).await;
+                    let codes = answer.codes();
+                    assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{round} {query} {variables}: {}", answer.body);
+                }
+                let variables = if round == 0 { good.clone() } else { json!({ "id": "1", "field": "CONNECTED_AT" }) };
+                let answer = app.graphql(&operator, query, variables).await;
+                assert_eq!(answer.body.get("errors"), None);
+            }
+        }
+        let customer = app.customer(&operator, json!({ "externalCustomerId": "1" })).await;
+        assert_eq!((&customer["version"], &customer["firstName"]), (&json!(2), &json!("Ada")));
     }
 }
 

@@ -29,6 +29,8 @@ mod pages;
 mod races;
 mod restrictions;
 mod schema;
+mod search;
+mod statements;
 mod update;
 mod visibility;
 mod walk;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use reqwest::Url;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +27,8 @@ pub struct Proxy {
 struct State {
     /// The port of the database.
     target: AtomicU16,
+    /// How many statements were sent through it.
+    statements: AtomicUsize,
     trap: [AtomicBool; 2],
     /// Changes when all connections are to be cut.
     cuts: watch::Sender<()>,
@@ -50,6 +52,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             target: target.into(),
+            statements: AtomicUsize::new(0),
             trap: Default::default(),
             cuts: watch::channel(()).0,
             silence: watch::channel(()).0,
@@ -72,6 +75,11 @@ impl Proxy {
         // What is encrypted cannot be watched for a commit.
         url.set_query(Some("sslmode=disable"));
         (proxy, url)
+    }
+
+    /// How many statements were sent so far, beginnings and ends of transactions among them.
+    pub fn statements(&self) -> usize {
+        self.state.statements.load(Ordering::SeqCst)
     }
 
     /// Cuts all connections; new ones go to another database.
@@ -101,10 +109,12 @@ async fn carry(mut client: TcpStream, state: Arc<State>) -> Option<()> {
     let (mut cuts, mut silence) = (state.cuts.subscribe(), state.silence.subscribe());
     let mut server = TcpStream::connect(("127.0.0.1", state.target.load(Ordering::SeqCst))).await.ok()?;
     let (mut asked, mut answered) = (vec![0; 65536], vec![0; 65536]);
+    let mut messages = Messages::default();
     loop {
         tokio::select! {
             read = client.read(&mut asked) => {
                 let asked = &asked[..read.ok().filter(|read| *read > 0)?];
+                state.statements.fetch_add(messages.statements_in(asked), Ordering::SeqCst);
                 let commits = asked.windows(6).any(|window| window == b"COMMIT");
                 if commits && state.springs(Cut::BeforeCommit) {
                     return None;
@@ -123,6 +133,38 @@ async fn carry(mut client: TcpStream, state: Arc<State>) -> Option<()> {
                 cuts.changed().await.ok()?;
                 return None;
             }
+        }
+    }
+}
+
+/// What a client of PostgreSQL sends, message by message: the first is its length and content, all others begin with their
+/// type.
+#[derive(Default)]
+struct Messages {
+    received: Vec<u8>,
+    has_started: bool,
+}
+
+impl Messages {
+    /// How many statements are complete with these bytes: texts to run, and executions of what was prepared.
+    fn statements_in(&mut self, bytes: &[u8]) -> usize {
+        self.received.extend_from_slice(bytes);
+        let mut statements = 0;
+        loop {
+            let type_bytes = usize::from(self.has_started);
+            let Some(length) = self.received.get(type_bytes..type_bytes + 4) else { return statements };
+            let end = type_bytes + u32::from_be_bytes(length.try_into().unwrap()) as usize;
+            if self.received.len() < end {
+                return statements;
+            }
+            let is_statement = match &self.received[..end] {
+                // A connection is set up once.
+                [b'Q', _, _, _, _, text @ ..] => !text.starts_with(b"SET "),
+                message => message.starts_with(b"E"),
+            };
+            statements += usize::from(self.has_started && is_statement);
+            self.has_started = true;
+            self.received.drain(..end);
         }
     }
 }

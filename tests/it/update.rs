@@ -157,6 +157,7 @@ on_both_databases! {
         let refused = app.update(&operator, json!({ "externalCustomerId": " " }), json!({})).await;
         let expected = faults([("INVALID_EXTERNAL_CUSTOMER_ID", "input.customer.externalCustomerId")]);
         assert_eq!(refused.refusals("updateCustomer"), expected);
+        app.write_words_anew().await;
     }
 }
 
@@ -183,5 +184,6 @@ on_both_databases! {
             ("INVALID_NAME", "input.data.lastName"),
         ]);
         assert_eq!(refused.refusals("updateCustomer"), expected);
+        app.write_words_anew().await;
     }
 }

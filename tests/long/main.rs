@@ -23,4 +23,5 @@ mod kill;
 mod model;
 mod outages;
 mod pgbouncer;
+mod plans;
 mod servers;

@@ -5,6 +5,7 @@ mod id;
 mod idempotency_key;
 mod name;
 mod phone;
+mod word;
 
 pub use address::{Address, AddressParts};
 pub use email::EmailAddress;
@@ -13,6 +14,7 @@ pub use id::{ApiKeyId, CustomerEventId, CustomerId, OperatorId, RequestId};
 pub use idempotency_key::IdempotencyKey;
 pub use name::{DisplayName, PersonName};
 pub use phone::{LineType, PhoneNumber};
+pub use word::{SearchText, Word};
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -23,6 +25,8 @@ pub enum Reason {
     Empty,
     #[error("it is longer than {0} characters")]
     TooLong(usize),
+    #[error("it has more than {0} words")]
+    TooManyWords(usize),
     #[error("it begins or ends with a blank")]
     BlankAtAnEnd,
     #[error("it contains a control character")]

@@ -61,6 +61,12 @@ impl PhoneNumber {
         &self.0
     }
 
+    /// Its digits with the country code, and without.
+    pub fn digits(&self) -> [&str; 2] {
+        let digits = self.0.trim_start_matches('+');
+        [digits, &digits[calling_code(digits).map_or(0, str::len)..]]
+    }
+
     /// The line that the number belongs to by the numbering plan of its country.
     pub fn line_type(&self) -> LineType {
         let Ok(number) = PHONE_NUMBER_UTIL.parse(&self.0, None) else {
@@ -122,7 +128,7 @@ impl Dialled {
 }
 
 /// The ASCII digit that stands for a decimal digit of any script.
-fn ascii_digit(char: char) -> Option<char> {
+pub(super) fn ascii_digit(char: char) -> Option<char> {
     if char.is_ascii() {
         char.is_ascii_digit().then_some(char)
     } else {

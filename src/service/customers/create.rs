@@ -3,21 +3,23 @@
 use async_graphql::Enum;
 use entity::customer_event::EventType;
 use entity::value::{
-    Address, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber, RequestId,
+    Address, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName, PhoneNumber,
+    RequestId,
 };
 use entity::{customer, customer_operator};
-use sea_orm::ActiveValue::{self, Set};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect,
+    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait,
+    FromQueryResult, IdenStatic, IntoActiveModel, Iterable, JoinType, ModelTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{CustomerField, CustomerView, Customers, Link, holds_any, of_operator, those, write};
+use super::{CustomerField, CustomerView, Customers, Link, holds_any, of_operator, search, those, write};
 use crate::database::{Aborted, with_retry};
 use crate::error::{Error, ErrorCode, Violation};
-use crate::service::idempotency::Keyed;
+use crate::service::idempotency::{self, Keyed};
 use crate::service::restrictions::{EMAIL, Findings, PHONE};
 use crate::service::{Actor, Origin, history, now};
 
@@ -101,7 +103,11 @@ impl Customers {
         let attempt = Attempt { origin, keyed: keyed.as_ref(), external_customer_id, email, new: &new };
         let created = self.with_judged_phone(new.phone.as_ref(), |is_judged| {
             let attempt = &attempt;
-            with_retry("customer.create", move || self.try_create(attempt, is_judged))
+            with_retry("customer.create", move || {
+                let work = self.try_create(attempt, is_judged);
+                let replay = async |kept| self.replay(&attempt.origin, kept).await;
+                idempotency::once(attempt.keyed, self.database.reads(), work, replay)
+            })
         });
         let created = created.await;
         match &created {
@@ -118,40 +124,22 @@ impl Customers {
     async fn try_create(&self, attempt: &Attempt<'_>, is_phone_judged: bool) -> Result<Option<Created>, Aborted> {
         let Attempt { origin, keyed, external_customer_id, email, new } = *attempt;
         let transaction = self.database.begin_write().await?;
-        if let Some(keyed) = keyed
-            && let Some(kept) = keyed.begin(&transaction).await?
-        {
-            return Ok(Some(self.replay(&transaction, &origin, kept).await?));
-        }
         let Findings { refusals, warnings } = self.restrictions.judge(Some(email), new.phone.as_ref());
         if !refusals.is_empty() {
             return Err(Error::Rejected(refusals).into());
         }
 
-        let matches = lock_holders(&transaction, email, new.phone.as_ref()).await?;
-        let own_links = customer_operator::Entity::find()
-            .filter(customer_operator::Column::OperatorId.eq(origin.operator))
-            .filter(
-                Condition::any()
-                    .add(customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone()))
-                    .add(customer_operator::Column::CustomerId.is_in(matches.iter().map(|customer| customer.id))),
-            )
-            .all(&transaction)
-            .await?;
-        let own: Vec<_> = own_links
-            .into_iter()
-            .map(|link| {
-                let customer = matches.iter().find(|customer| customer.id == link.customer_id);
-                (link, customer.cloned())
-            })
-            .collect();
-        let taken = taken(&own, external_customer_id, email, new.phone.as_ref());
+        let Look { holders, is_id_taken } =
+            look(&transaction, origin.operator, external_customer_id, email, new.phone.as_ref()).await?;
+        let own = holders.iter().filter(|(_, is_own)| *is_own).map(|(customer, _)| customer);
+        let taken = taken(is_id_taken, own, email, new.phone.as_ref());
         if !taken.is_empty() {
             return Err(Error::Rejected(taken).into());
         }
 
-        let by_email = matches.iter().find(|customer| customer.email == *email);
-        let by_phone = matches.iter().find(|customer| new.phone.is_some() && customer.phone == new.phone);
+        let matches = || holders.iter().map(|(customer, _)| customer);
+        let by_email = matches().find(|customer| customer.email == *email);
+        let by_phone = matches().find(|customer| new.phone.is_some() && customer.phone == new.phone);
         let stores_phone = new.phone.is_some() && by_email.or(by_phone).is_none_or(|held| held.phone.is_none());
         let (customer, outcome, unapplied_fields) = match (by_email, by_phone) {
             (Some(one), Some(other)) if one.id != other.id => {
@@ -170,13 +158,14 @@ impl Customers {
                 (customer, Outcome::Created, Vec::new())
             }
         };
-        let link = customer_operator::ActiveModel {
-            operator_id: Set(origin.operator),
-            customer_id: Set(customer.id),
-            external_customer_id: Set(external_customer_id.clone()),
-            connected_at: Set(now()),
+        let link = Link {
+            operator_id: origin.operator,
+            customer_id: customer.id,
+            external_customer_id: external_customer_id.clone(),
+            connected_at: now(),
         };
-        let link = link.insert(&transaction).await?;
+        insert_row(&transaction, link.clone()).await?;
+        search::add(&transaction, &link, &customer).await?;
         let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
         let created = Created {
             view: CustomerView { customer, link: Some(link) },
@@ -187,15 +176,15 @@ impl Customers {
             replayed: false,
         };
         if let Some(keyed) = keyed {
-            keyed.end(&transaction, &Kept::of(&created)).await?;
+            keyed.keep(&transaction, &Kept::of(&created)).await?;
         }
         transaction.commit().await?;
         Ok(Some(created))
     }
 
-    async fn replay(&self, transaction: &DatabaseTransaction, origin: &Origin, kept: Kept) -> Result<Created, Aborted> {
+    async fn replay(&self, origin: &Origin, kept: Kept) -> Result<Created, Aborted> {
         Ok(Created {
-            view: self.view_again(transaction, origin, kept.customer.into()).await?,
+            view: self.view_again(origin, kept.customer.into()).await?,
             outcome: kept.outcome,
             matched_by: kept.matched_by,
             unapplied_fields: kept.unapplied_fields,
@@ -215,7 +204,9 @@ impl Customers {
             let of_customer = holds_any(Some(email), new.phone.as_ref());
             let of_link = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
             let own = of_operator(operator).filter(of_customer.add(of_link)).all(self.database.reads()).await?;
-            faults = taken(&own, external_customer_id, email, new.phone.as_ref());
+            let is_id_taken = own.iter().any(|(link, _)| link.external_customer_id == *external_customer_id);
+            let own = own.iter().filter_map(|(_, customer)| customer.as_ref());
+            faults = taken(is_id_taken, own, email, new.phone.as_ref());
         }
         Ok(Validation { email: new.email, phone: new.phone, faults, warnings })
     }
@@ -259,41 +250,80 @@ impl Kept {
 }
 
 /// What an operator's own customers hold of a new one.
-fn taken(
-    own: &[(Link, Option<customer::Model>)],
-    external_customer_id: &ExternalCustomerId,
+fn taken<'c>(
+    is_id_taken: bool,
+    own: impl Iterator<Item = &'c customer::Model> + Clone,
     email: &EmailAddress,
     phone: Option<&PhoneNumber>,
 ) -> Vec<Violation> {
-    let links = || own.iter().map(|(link, _)| link);
-    let customers = || own.iter().filter_map(|(_, customer)| customer.as_ref());
+    let is_email_taken = own.clone().any(|customer| customer.email == *email);
+    let is_phone_taken = own.clone().any(|customer| phone.is_some() && customer.phone.as_ref() == phone);
     [
-        links()
-            .any(|link| link.external_customer_id == *external_customer_id)
-            .then(|| Violation::new(ErrorCode::ExternalCustomerIdTaken, EXTERNAL_CUSTOMER_ID)),
-        customers().any(|customer| customer.email == *email).then(|| Violation::new(ErrorCode::EmailTaken, EMAIL)),
-        customers()
-            .any(|customer| phone.is_some() && customer.phone.as_ref() == phone)
-            .then(|| Violation::new(ErrorCode::PhoneTaken, PHONE)),
+        is_id_taken.then(|| Violation::new(ErrorCode::ExternalCustomerIdTaken, EXTERNAL_CUSTOMER_ID)),
+        is_email_taken.then(|| Violation::new(ErrorCode::EmailTaken, EMAIL)),
+        is_phone_taken.then(|| Violation::new(ErrorCode::PhoneTaken, PHONE)),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// Locks the customers that hold the email or the phone, in the order of their ids, so that two who lock the same ones
-/// do not wait for each other.
-async fn lock_holders(
+/// What there is of a new customer already.
+struct Look {
+    /// The customers that hold the email or the phone, and whether each is the operator's own.
+    holders: Vec<(customer::Model, bool)>,
+    is_id_taken: bool,
+}
+
+/// Looks for all of it in one statement. Locks the holders, in the order of their ids, so that two who lock the same ones
+/// do not wait for each other. A link that comes while this waits is not seen, and found by the constraint.
+async fn look(
     transaction: &DatabaseTransaction,
+    operator: OperatorId,
+    external_customer_id: &ExternalCustomerId,
     email: &EmailAddress,
     phone: Option<&PhoneNumber>,
-) -> Result<Vec<customer::Model>, DbErr> {
-    customer::Entity::find()
+) -> Result<Look, DbErr> {
+    use customer_operator::Column;
+    let [held, own, same_id] = ["held", "own", "same_id"].map(Alias::new);
+    let holders = customer::Entity::find()
         .filter(holds_any(Some(email), phone))
         .order_by_asc(customer::Column::Id)
         .lock_exclusive()
-        .all(transaction)
-        .await
+        .into_query();
+    let of_operator = |link: &Alias| Expr::col((link.clone(), Column::OperatorId)).eq(operator);
+    let is_own = Expr::col((own.clone(), Column::CustomerId)).equals((held.clone(), customer::Column::Id));
+    let is_same = Expr::col((same_id.clone(), Column::ExternalCustomerId)).eq(external_customer_id.clone());
+    let mut query = Query::select();
+    for column in customer::Column::iter() {
+        query.expr_as(Expr::col((held.clone(), column)), format!("held_{}", column.as_str()));
+    }
+    query
+        .expr_as(Expr::col((own.clone(), Column::CustomerId)).is_not_null(), "is_own")
+        .expr_as(Expr::col((same_id.clone(), Column::CustomerId)).is_not_null(), "is_id_taken")
+        // There is a row, whatever is found.
+        .from_subquery(Query::select().expr_as(Expr::val(1), "one").take(), "always")
+        .join_subquery(JoinType::LeftJoin, holders, held, Expr::cust("TRUE"))
+        .join_as(JoinType::LeftJoin, customer_operator::Entity, own.clone(), is_own.and(of_operator(&own)))
+        .join_as(JoinType::LeftJoin, customer_operator::Entity, same_id.clone(), is_same.and(of_operator(&same_id)));
+    let mut look = Look { holders: Vec::new(), is_id_taken: false };
+    for row in transaction.query_all(&query).await? {
+        look.is_id_taken = row.try_get("", "is_id_taken")?;
+        if let Some(held) = customer::Model::from_query_result_optional(&row, "held_")? {
+            look.holders.push((held, row.try_get("", "is_own")?));
+        }
+    }
+    Ok(look)
+}
+
+/// Inserts a row of which everything is known.
+async fn insert_row<M>(transaction: &DatabaseTransaction, row: M) -> Result<(), DbErr>
+where
+    M: ModelTrait + IntoActiveModel<<M::Entity as EntityTrait>::ActiveModel>,
+    <M::Entity as EntityTrait>::ActiveModel: ActiveModelTrait<Entity = M::Entity>,
+{
+    M::Entity::insert(row.into_active_model().reset_all()).exec_without_returning(transaction).await?;
+    Ok(())
 }
 
 async fn insert(
@@ -302,18 +332,19 @@ async fn insert(
     new: &NewCustomer,
 ) -> Result<customer::Model, DbErr> {
     let now = now();
-    let row = customer::ActiveModel {
-        id: Set(CustomerId::new()),
-        email: Set(email.clone()),
-        phone: Set(new.phone.clone()),
-        first_name: Set(new.first_name.clone()),
-        last_name: Set(new.last_name.clone()),
-        address: Set(new.address.clone()),
-        version: Set(1),
-        created_at: Set(now),
-        updated_at: Set(now),
+    let customer = customer::Model {
+        id: CustomerId::new(),
+        email: email.clone(),
+        phone: new.phone.clone(),
+        first_name: new.first_name.clone(),
+        last_name: new.last_name.clone(),
+        address: new.address.clone(),
+        version: 1,
+        created_at: now,
+        updated_at: now,
     };
-    row.insert(transaction).await
+    insert_row(transaction, customer.clone()).await?;
+    Ok(customer)
 }
 
 /// Gives the customer what it lacks and the request has; what the customer has already stays.

@@ -1,20 +1,25 @@
 //! One person, one record: create or connect, update, and who sees what.
 
 mod create;
+mod search;
 mod update;
 
 pub use create::{Created, MatchKey, NewCustomer, Outcome, Validation};
 pub use update::{CustomerChanges, OwnCustomerRef, Updated};
 
+use std::sync::Arc;
+
 use async_graphql::Enum;
 use chrono::{DateTime, Utc};
-use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PhoneNumber};
+use entity::value::{
+    CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PhoneNumber, SearchText,
+};
 use entity::{customer, customer_operator};
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, IdenStatic,
-    QueryFilter, QueryResult, QuerySelect, QueryTrait, Select, SelectA, SelectB, SelectTwo,
+    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryResult,
+    QuerySelect, QueryTrait, Select, SelectTwo, TryIntoModel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +31,7 @@ use super::{Actor, Limits, Origin, now};
 use crate::database::{Aborted, Database};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
+use search::Plan;
 
 /// That a customer is one of an operator.
 type Link = customer_operator::Model;
@@ -74,6 +80,8 @@ pub enum CustomerRef {
 /// Which customers a list holds: those of whom all of this holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerFilter {
+    /// Of an operator's list alone, which is in the order of the customers' ids then.
+    pub search: Option<SearchText>,
     pub email: Option<EmailAddress>,
     pub phone: Option<PhoneNumber>,
     pub external_customer_id: Option<ExternalCustomerId>,
@@ -113,7 +121,7 @@ pub enum CustomerOrderField {
 pub struct CustomerList {
     pub operator: Option<OperatorId>,
     pub filter: CustomerFilter,
-    /// Of an operator's list alone.
+    /// Of an operator's list alone, and not of a search.
     pub order: CustomerOrder,
 }
 
@@ -158,13 +166,8 @@ impl Customers {
     }
 
     /// The customer of a request that was done before, as it is now.
-    async fn view_again(
-        &self,
-        transaction: &DatabaseTransaction,
-        origin: &Origin,
-        id: CustomerId,
-    ) -> Result<CustomerView, Aborted> {
-        let own = of_operator(origin.operator).filter(customer::Column::Id.eq(id)).one(transaction).await?;
+    async fn view_again(&self, origin: &Origin, id: CustomerId) -> Result<CustomerView, Aborted> {
+        let own = of_operator(origin.operator).filter(customer::Column::Id.eq(id)).one(self.database.reads()).await?;
         match own {
             Some((link, Some(customer))) => Ok(CustomerView { customer, link: Some(link) }),
             _ => Err(Error::from(ErrorCode::CustomerNotFound).into()),
@@ -196,39 +199,39 @@ impl Customers {
     pub async fn pages(
         &self,
         actor: &Actor,
-        lists: &[(CustomerList, PageRequest)],
+        lists: &[(Arc<CustomerList>, PageRequest)],
     ) -> Result<Vec<Page<CustomerView>>, Error> {
-        let (mut of_all, mut of_operators, mut orders) = (Vec::new(), Vec::new(), Vec::new());
-        for (list, request) in lists {
-            match list.seen_by(actor) {
-                None => {
-                    let columns = vec![customer::Column::Id.into_expr()];
-                    let list = List { rows: all(&list.filter).into_query(), columns, descending: false };
-                    of_all.push((list, request.clone()));
-                }
-                Some(operator) => {
-                    let CustomerOrder { field, descending } = list.order;
-                    let rows = of_operator_with(operator, &list.filter).into_query();
-                    of_operators.push((List { rows, columns: field.columns(), descending }, request.clone()));
-                    orders.push(list.order);
-                }
-            }
-        }
         let reads = self.database.reads();
-        let read = |row: &QueryResult| {
-            let customer = customer::Model::from_query_result(row, "")?;
-            Ok(CustomerView { customer, link: None })
-        };
-        let position = |_, view: &CustomerView| view.position(CustomerOrder::default());
+        let searches: Vec<_> =
+            lists.iter().filter_map(|(list, _)| Some((list.seen_by(actor)?, list.filter.search.as_ref()?))).collect();
+        let mut plans = search::plans(reads, &searches).await?.into_iter();
+        let (mut of_all, mut of_operators, mut sorted) = (Vec::new(), Vec::new(), Vec::new());
+        for (list, request) in lists {
+            let Some(operator) = list.seen_by(actor) else {
+                let columns = vec![customer::Column::Id.into_expr()];
+                let rows = all(&list.filter).into_query();
+                of_all.push((List { rows, columns, descending: false }, request.clone()));
+                continue;
+            };
+            let customers = of_operator_with(operator, &list.filter);
+            let rows = match &list.filter.search {
+                Some(search) => search::find(customers, operator, search, plans.next().unwrap_or(Plan::Walk)),
+                None => customers.into_query(),
+            };
+            of_operators
+                .push((List { rows, columns: list.columns(), descending: list.order.descending }, request.clone()));
+            sorted.push(list);
+        }
+        let read = |row: &QueryResult| Ok(CustomerView { customer: customer_at(row, page::ROW)?, link: None });
+        let position = |_, view: &CustomerView| Position { key: Key::None, id: *view.customer.id.as_uuid() };
         let mut of_all = page::pages(reads, of_all, read, position).await?.into_iter();
         let read = |row: &QueryResult| {
-            let link = customer_operator::Model::from_query_result(row, SelectA.as_str())?;
-            let customer = customer::Model::from_query_result(row, SelectB.as_str())?;
-            Ok(CustomerView { customer, link: Some(link) })
+            let link = link_at(row, page::ROW)?;
+            Ok(CustomerView { customer: customer_at(row, page::ROW + LINK_COLUMNS)?, link: Some(link) })
         };
-        let position = |number: usize, view: &CustomerView| view.position(orders[number]);
+        let position = |number: usize, view: &CustomerView| sorted[number].position(view);
         let mut of_operators = page::pages(reads, of_operators, read, position).await?.into_iter();
-        let next = |(list, _): &(CustomerList, PageRequest)| match list.seen_by(actor) {
+        let next = |(list, _): &(Arc<CustomerList>, PageRequest)| match list.seen_by(actor) {
             None => of_all.next(),
             Some(_) => of_operators.next(),
         };
@@ -236,7 +239,7 @@ impl Customers {
     }
 
     /// How many customers the lists hold, each as far as the caller may see it.
-    pub async fn counts(&self, actor: &Actor, lists: &[CustomerList]) -> Result<Vec<u64>, Error> {
+    pub async fn counts(&self, actor: &Actor, lists: &[Arc<CustomerList>]) -> Result<Vec<u64>, Error> {
         let queries = lists.iter().map(|list| match list.seen_by(actor) {
             None => all(&list.filter).select_only().column(customer::Column::Id).into_query(),
             Some(operator) => links_with(operator, &list.filter)
@@ -253,17 +256,34 @@ impl Customers {
         actor: &Actor,
         lists: &[(CustomerId, PageRequest)],
     ) -> Result<Vec<Page<customer_operator::Model>>, Error> {
-        let queries = lists.iter().map(|(customer, request)| {
+        let links = |of: Condition| {
             let links = customer_operator::Entity::find()
-                .filter(customer_operator::Column::CustomerId.eq(*customer))
+                .filter(of)
                 .apply_if(actor.operator(), |links, own| links.filter(customer_operator::Column::OperatorId.eq(own)));
             let columns = vec![
                 customer_operator::Column::ConnectedAt.into_expr(),
                 customer_operator::Column::OperatorId.into_expr(),
             ];
-            (List { rows: links.into_query(), columns, descending: false }, request.clone())
-        });
-        let read = |row: &QueryResult| customer_operator::Model::from_query_result(row, "");
+            List { rows: links.into_query(), columns, descending: false }
+        };
+        let owner = customer_operator::Column::CustomerId;
+        if let [(_, request), ..] = lists
+            && request.is_at_an_end()
+            && lists.iter().all(|(_, other)| other == request)
+        {
+            let all = links(owner.is_in(page::padded(lists.iter().map(|(customer, _)| *customer).collect())).into());
+            let read = |row: &QueryResult| {
+                let link = link_at(row, 0)?;
+                Ok((link.customer_id, link))
+            };
+            let pages = page::pages_of_owners(self.database.reads(), all, owner.into_expr(), request, read);
+            let mut pages = pages.await?;
+            let page =
+                |(customer, _): &(CustomerId, _)| pages.remove(customer).unwrap_or_else(|| request.page(Vec::new()));
+            return Ok(lists.iter().map(page).collect());
+        }
+        let queries = lists.iter().map(|(customer, request)| (links(owner.eq(*customer).into()), request.clone()));
+        let read = |row: &QueryResult| link_at(row, page::ROW);
         Ok(page::pages(self.database.reads(), queries.collect(), read, |_, row| row.position()).await?)
     }
 }
@@ -272,6 +292,30 @@ impl CustomerList {
     /// The operator whose customers the list holds when this caller looks at it; `None`: all customers.
     fn seen_by(&self, actor: &Actor) -> Option<OperatorId> {
         actor.operator().or(self.operator)
+    }
+
+    /// A customer's place in the list.
+    pub fn position(&self, view: &CustomerView) -> Position {
+        let key = match (&view.link, &self.filter.search, self.order.field) {
+            (None, _, _) | (_, Some(_), _) => Key::None,
+            (Some(link), None, CustomerOrderField::ConnectedAt) => Key::Time(link.connected_at),
+            (Some(link), None, CustomerOrderField::ExternalCustomerId) => {
+                Key::Text(link.external_customer_id.as_str().to_owned())
+            }
+        };
+        Position { key, id: *view.customer.id.as_uuid() }
+    }
+
+    /// The columns of the positions in an operator's list.
+    fn columns(&self) -> Vec<SimpleExpr> {
+        let id = customer_operator::Column::CustomerId.into_expr();
+        match (&self.filter.search, self.order.field) {
+            (Some(_), _) => vec![id],
+            (None, CustomerOrderField::ConnectedAt) => vec![customer_operator::Column::ConnectedAt.into_expr(), id],
+            (None, CustomerOrderField::ExternalCustomerId) => {
+                vec![customer_operator::Column::ExternalCustomerId.into_expr()]
+            }
+        }
     }
 }
 
@@ -287,30 +331,6 @@ impl CustomerView {
         ];
         those(missing)
     }
-
-    /// The customer's place in a list of this order.
-    pub fn position(&self, order: CustomerOrder) -> Position {
-        let key = match (&self.link, order.field) {
-            (None, _) => Key::None,
-            (Some(link), CustomerOrderField::ConnectedAt) => Key::Time(link.connected_at),
-            (Some(link), CustomerOrderField::ExternalCustomerId) => {
-                Key::Text(link.external_customer_id.as_str().to_owned())
-            }
-        };
-        Position { key, id: *self.customer.id.as_uuid() }
-    }
-}
-
-impl CustomerOrderField {
-    fn columns(self) -> Vec<SimpleExpr> {
-        match self {
-            Self::ConnectedAt => vec![
-                customer_operator::Column::ConnectedAt.into_expr(),
-                customer_operator::Column::CustomerId.into_expr(),
-            ],
-            Self::ExternalCustomerId => vec![customer_operator::Column::ExternalCustomerId.into_expr()],
-        }
-    }
 }
 
 /// A link's place among those of its customer.
@@ -318,6 +338,37 @@ impl Positioned for customer_operator::Model {
     fn position(&self) -> Position {
         Position { key: Key::Time(self.connected_at), id: *self.operator_id.as_uuid() }
     }
+}
+
+/// Reads the columns of a link from this one on, in the order of the entity. By name takes several times as long, and a
+/// page has hundreds of them.
+fn link_at(row: &QueryResult, first: usize) -> Result<Link, DbErr> {
+    let [operator_id, customer_id, external_customer_id, connected_at] = [0, 1, 2, 3].map(|column| first + column);
+    Ok(Link {
+        operator_id: row.try_get_by_index(operator_id)?,
+        customer_id: row.try_get_by_index(customer_id)?,
+        external_customer_id: row.try_get_by_index(external_customer_id)?,
+        connected_at: row.try_get_by_index(connected_at)?,
+    })
+}
+
+const LINK_COLUMNS: usize = 4;
+
+/// The same of a customer.
+fn customer_at(row: &QueryResult, first: usize) -> Result<customer::Model, DbErr> {
+    let [id, email, phone, first_name, last_name, address, version, created_at, updated_at] =
+        [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|column| first + column);
+    Ok(customer::Model {
+        id: row.try_get_by_index(id)?,
+        email: row.try_get_by_index(email)?,
+        phone: row.try_get_by_index(phone)?,
+        first_name: row.try_get_by_index(first_name)?,
+        last_name: row.try_get_by_index(last_name)?,
+        address: row.try_get_by_index(address)?,
+        version: row.try_get_by_index(version)?,
+        created_at: row.try_get_by_index(created_at)?,
+        updated_at: row.try_get_by_index(updated_at)?,
+    })
 }
 
 /// The links of an operator, with their customers: the only way to an operator's customers.
@@ -339,7 +390,8 @@ fn of_operator_with(
 fn links_with(operator: OperatorId, filter: &CustomerFilter) -> Select<customer_operator::Entity> {
     let links = customer_operator::Entity::find()
         .filter(customer_operator::Column::OperatorId.eq(operator))
-        .filter(filter.of_link());
+        .filter(filter.of_link())
+        .apply_if(filter.search.as_ref(), |links, search| links.filter(search::is_found(operator, search)));
     let of_customer = filter.of_customer();
     if of_customer.is_empty() { links } else { links.inner_join(customer::Entity).filter(of_customer) }
 }
@@ -388,7 +440,7 @@ fn those<const N: usize>(fields: [(CustomerField, bool); N]) -> Vec<CustomerFiel
     fields.into_iter().filter(|(_, holds)| *holds).map(|(field, _)| field).collect()
 }
 
-/// Writes the columns that are set, as a new version; none set, nothing is written.
+/// Writes the columns that are set, as a new version, and the words that change with them; none set, nothing is written.
 async fn write(
     transaction: &DatabaseTransaction,
     held: customer::Model,
@@ -399,5 +451,8 @@ async fn write(
     }
     row.version = Set(held.version + 1);
     row.updated_at = Set(now());
-    row.update(transaction).await
+    customer::Entity::update_many().set(row.clone()).filter(customer::Column::Id.eq(held.id)).exec(transaction).await?;
+    let customer = row.try_into_model()?;
+    search::change(transaction, &held, &customer).await?;
+    Ok(customer)
 }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::{CustomerView, Customers, Link, holds_any, of_operator, write};
 use crate::database::{Aborted, with_retry};
 use crate::error::{Error, ErrorCode, Violation};
-use crate::service::idempotency::Keyed;
+use crate::service::idempotency::{self, Keyed};
 use crate::service::restrictions::{EMAIL, Findings, PHONE};
 use crate::service::{Actor, Origin, history};
 
@@ -73,7 +73,13 @@ impl Customers {
         let keyed = self.keyed(&origin, key, || changes.canonical_form());
         let updated = self.with_judged_phone(phone, |is_judged| {
             let (origin, keyed, changes) = (&origin, keyed.as_ref(), &changes);
-            with_retry("customer.update", move || self.try_update(origin, keyed, changes, is_judged))
+            with_retry("customer.update", move || {
+                let attempt = self.try_update(origin, keyed, changes, is_judged);
+                idempotency::once(keyed, self.database.reads(), attempt, async |Kept { customer, warnings }| {
+                    let view = self.view_again(origin, customer.into()).await?;
+                    Ok(Updated { view, warnings: self.restrictions.again(&warnings), replayed: true })
+                })
+            })
         });
         let updated = updated.await;
         if let Err(error) = &updated {
@@ -111,12 +117,6 @@ impl Customers {
         is_phone_judged: bool,
     ) -> Result<Option<Updated>, Aborted> {
         let transaction = self.database.begin_write().await?;
-        if let Some(keyed) = keyed
-            && let Some(Kept { customer, warnings }) = keyed.begin(&transaction).await?
-        {
-            let view = self.view_again(&transaction, origin, customer.into()).await?;
-            return Ok(Some(Updated { view, warnings: self.restrictions.again(&warnings), replayed: true }));
-        }
         let held = match &changes.customer {
             Some(customer) => lock_own(&transaction, origin.operator, customer).await?,
             None => None,
@@ -174,7 +174,7 @@ impl Customers {
         }
         if let Some(keyed) = keyed {
             let warnings = warnings.iter().map(|warning| warning.code).collect();
-            keyed.end(&transaction, &Kept { customer: *customer.id.as_uuid(), warnings }).await?;
+            keyed.keep(&transaction, &Kept { customer: *customer.id.as_uuid(), warnings }).await?;
         }
         transaction.commit().await?;
         Ok(Some(Updated { view: CustomerView { customer, link: Some(link) }, warnings, replayed: false }))

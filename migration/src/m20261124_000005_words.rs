@@ -1,0 +1,45 @@
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::schema::*;
+use sea_orm_migration::sea_orm::DatabaseBackend;
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let is_postgres = manager.get_database_backend() == DatabaseBackend::Postgres;
+        // Compared byte by byte, so that a beginning is a range of an index on both databases.
+        let mut word = text_null("word");
+        if is_postgres {
+            word.extra(r#"COLLATE "C""#);
+        }
+        // No foreign keys: each of a dozen rows would look for its link, which is written in the same transaction.
+        let mut words = Table::create()
+            .table("customer_word")
+            .col(uuid("operator_id"))
+            .col(uuid("customer_id"))
+            .col(small_integer("place"))
+            .col(word)
+            .primary_key(
+                Index::create().name("customer_word_pkey").col("operator_id").col("customer_id").col("place").primary(),
+            )
+            .to_owned();
+        if !is_postgres {
+            words.extra("WITHOUT ROWID");
+        }
+        manager.create_table(words).await?;
+        let by_word = Index::create()
+            .name("customer_word_word_idx")
+            .table("customer_word")
+            .col("operator_id")
+            .col("word")
+            .col("customer_id")
+            .to_owned();
+        manager.create_index(by_word).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.drop_table(Table::drop().table("customer_word").to_owned()).await
+    }
+}

@@ -1,0 +1,267 @@
+//! Finding customers by the beginnings of words. Every link has its own words, so that an operator's search costs what
+//! its own customers cost.
+
+use entity::value::{CustomerId, OperatorId, PersonName, SearchText, Word};
+use entity::{customer, customer_operator, customer_word};
+use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, JoinType, Order, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, SelectTwo,
+};
+
+use super::{Customers, Link};
+use crate::database::{Aborted, with_retry};
+use crate::error::Error;
+use crate::service::Actor;
+use crate::service::page;
+
+/// A word and its place among those of a link; `None`: there is no word there any more.
+type Placed = (i16, Option<Word>);
+
+/// How many words a value may have: none is long enough for more.
+const PLACES: i16 = 1000;
+
+/// The words of a customer's values, alike for all operators.
+fn words_of(customer: &customer::Model) -> Vec<Placed> {
+    let name = |name: &Option<PersonName>| name.as_ref().map_or_else(Vec::new, |name| Word::all_of(name.as_str()));
+    let (local, domain) = (customer.email.local(), customer.email.domain());
+    let in_unicode = idna::domain_to_unicode(domain).0;
+    let in_unicode = if in_unicode == domain { Vec::new() } else { Word::all_of(&in_unicode) };
+    let phone = customer.phone.as_ref().map_or_else(Vec::new, |phone| phone.digits().map(Word::all_of).concat());
+    placed([
+        Word::all_of(local),
+        [Word::all_of(domain), in_unicode].concat(),
+        name(&customer.first_name),
+        name(&customer.last_name),
+        phone,
+    ])
+}
+
+/// The words of a link alone. Their places come before those of the customer's values.
+fn words_of_link(link: &Link) -> Vec<Placed> {
+    let id = Word::all_of(link.external_customer_id.as_str());
+    (-PLACES..).zip(id.into_iter().map(Some)).collect()
+}
+
+fn placed(values: [Vec<Word>; 5]) -> Vec<Placed> {
+    let places = |(number, words): (i16, Vec<Word>)| (number * PLACES..).zip(words.into_iter().map(Some));
+    (0..).zip(values).flat_map(places).collect()
+}
+
+/// Writes the words of a new link.
+pub(super) async fn add(
+    transaction: &DatabaseTransaction,
+    link: &Link,
+    customer: &customer::Model,
+) -> Result<(), DbErr> {
+    let words = [words_of_link(link), words_of(customer)].concat();
+    write(transaction, customer.id, Some(link.operator_id), words).await
+}
+
+/// Writes the words that a customer has otherwise than before, for all operators.
+pub(super) async fn change(
+    transaction: &DatabaseTransaction,
+    before: &customer::Model,
+    after: &customer::Model,
+) -> Result<(), DbErr> {
+    let (old, new) = (words_of(before), words_of(after));
+    let gone =
+        old.iter().filter(|(place, _)| new.iter().all(|(kept, _)| kept != place)).map(|(place, _)| (*place, None));
+    let come = new.iter().filter(|word| !old.contains(word)).cloned();
+    write(transaction, after.id, None, gone.chain(come).collect()).await
+}
+
+/// Puts words into their places: for one operator of the customer, which has none yet, or for all.
+async fn write(
+    connection: &impl ConnectionTrait,
+    customer: CustomerId,
+    operator: Option<OperatorId>,
+    words: Vec<Placed>,
+) -> Result<(), DbErr> {
+    use customer_word::Column::{CustomerId, OperatorId, Place, Word};
+    if words.is_empty() {
+        return Ok(());
+    }
+    let placed = Alias::new("placed");
+    let placed_columns = ["column1", "column2"].map(|column| Expr::col((placed.clone(), Alias::new(column))));
+    let links = Query::select()
+        .column((customer_operator::Entity, customer_operator::Column::OperatorId))
+        .column((customer_operator::Entity, customer_operator::Column::CustomerId))
+        .exprs(placed_columns)
+        .from(customer_operator::Entity)
+        .from_values(words, placed)
+        .and_where(customer_operator::Column::CustomerId.eq(customer))
+        .and_where_option(operator.map(|operator| customer_operator::Column::OperatorId.eq(operator)))
+        .take();
+    let mut insert = Query::insert()
+        .into_table(customer_word::Entity)
+        .columns([OperatorId, CustomerId, Place, Word])
+        .select_from(links)
+        .map_err(|error| DbErr::Custom(error.to_string()))?
+        .take();
+    if operator.is_none() {
+        insert.on_conflict(OnConflict::columns([OperatorId, CustomerId, Place]).update_column(Word).to_owned());
+    }
+    connection.execute(&insert).await?;
+    Ok(())
+}
+
+impl Customers {
+    /// Gives words to the links that have none, as after an upgrade from a version that kept none; answers how many.
+    pub async fn add_missing_words(&self, actor: &Actor) -> Result<u64, Error> {
+        const BATCH: u64 = 500;
+        actor.as_platform()?;
+        let (mut added, mut last) = (0, None);
+        loop {
+            let (rows, end) = with_retry("customer.words", || self.try_add_missing_words(last, BATCH)).await?;
+            added += rows;
+            if rows < BATCH {
+                return Ok(added);
+            }
+            last = end;
+        }
+    }
+
+    async fn try_add_missing_words(
+        &self,
+        after: Option<(OperatorId, CustomerId)>,
+        most: u64,
+    ) -> Result<(u64, Option<(OperatorId, CustomerId)>), Aborted> {
+        use customer_operator::Column::{CustomerId, OperatorId};
+        let transaction = self.database.begin_write().await?;
+        let of_this = customer_word::Entity::find()
+            .select_only()
+            .column(customer_word::Column::Place)
+            .filter(customer_word::Column::OperatorId.into_expr().eq(OperatorId.into_expr()))
+            .filter(customer_word::Column::CustomerId.into_expr().eq(CustomerId.into_expr()));
+        let at = Expr::tuple([OperatorId.into_expr(), CustomerId.into_expr()]);
+        let mut without = customer_operator::Entity::find()
+            .inner_join(customer::Entity)
+            .select_also(customer::Entity)
+            .filter(Expr::exists(of_this.into_query()).not())
+            .apply_if(after, |links, (operator, customer)| {
+                links.filter(at.gt(Expr::tuple([Expr::val(operator), Expr::val(customer)])))
+            })
+            .order_by_asc(OperatorId)
+            .order_by_asc(CustomerId)
+            .limit(most);
+        // Whoever changes one of them meanwhile waits, and changes the words too.
+        QuerySelect::query(&mut without).lock_with_tables(LockType::Update, [customer::Entity]);
+        let links = without.all(&transaction).await?;
+        for (link, customer) in &links {
+            if let Some(customer) = customer {
+                add(&transaction, link, customer).await?;
+            }
+        }
+        transaction.commit().await?;
+        let last = links.last().map(|(link, _)| (link.operator_id, link.customer_id));
+        Ok((links.len() as u64, last))
+    }
+}
+
+/// How a search goes about it.
+pub(super) enum Plan {
+    /// The word with this number is rare: whoever has it is sorted, and then asked for the others.
+    Lead(usize),
+    /// No word is rare: the operator's customers are asked one after the other, until there are enough.
+    Walk,
+}
+
+/// How many customers with a word count as few. Sorting them is the price of a lead; with a single word, walking past the
+/// others soon costs less.
+fn few(search: &SearchText) -> u64 {
+    if search.words().len() == 1 { 10_000 } else { 100_000 }
+}
+
+/// Decides on a plan for each search.
+pub(super) async fn plans(
+    connection: &impl ConnectionTrait,
+    searches: &[(OperatorId, &SearchText)],
+) -> Result<Vec<Plan>, DbErr> {
+    let some = |operator, word, search| having(operator, word).limit(few(search) + 1).take();
+    let words = searches
+        .iter()
+        .flat_map(|(operator, search)| search.words().iter().map(move |word| some(*operator, word, search)));
+    let mut counts = page::counts(connection, words.collect()).await?.into_iter();
+    let plan = |(_, search): &(OperatorId, &SearchText)| {
+        let counts = counts.by_ref().take(search.words().len());
+        let rarest = counts.enumerate().min_by_key(|(_, count)| *count);
+        rarest.filter(|(_, count)| *count <= few(search)).map_or(Plan::Walk, |(number, _)| Plan::Lead(number))
+    };
+    Ok(searches.iter().map(plan).collect())
+}
+
+/// Limits the customers of an operator to those who are found, in the order of their ids.
+pub(super) fn find(
+    mut customers: SelectTwo<customer_operator::Entity, customer::Entity>,
+    operator: OperatorId,
+    search: &SearchText,
+    plan: Plan,
+) -> SelectStatement {
+    let query = QuerySelect::query(&mut customers);
+    let lead = match plan {
+        Plan::Lead(number) => Some(number),
+        Plan::Walk => None,
+    };
+    for (number, word) in search.words().iter().enumerate() {
+        if lead == Some(number) {
+            let found = Alias::new("found");
+            // The limit keeps the databases from taking another index for the sake of the order.
+            let rows = Query::select()
+                .distinct()
+                .column(customer_word::Column::CustomerId)
+                .from_subquery(having(operator, word).limit(u64::from(u32::MAX)).take(), "all")
+                .order_by(customer_word::Column::CustomerId, Order::Asc)
+                .take();
+            let is_found = Expr::col((found.clone(), customer_word::Column::CustomerId))
+                .equals((customer_operator::Entity, customer_operator::Column::CustomerId));
+            query.join_subquery(JoinType::InnerJoin, rows, found, is_found);
+        } else {
+            let has = word_of(operator, customer_operator::Column::CustomerId.into_expr(), word);
+            // An EXISTS would be planned together with the rest, by what the database thinks of how common words are.
+            query.and_where(Expr::expr(SimpleExpr::SubQuery(None, Box::new(has.into()))).is_not_null());
+        }
+    }
+    if search.words().is_empty() {
+        query.and_where(Expr::val(1).eq(0));
+    }
+    query.take()
+}
+
+/// The same as a condition, for counting.
+pub(super) fn is_found(operator: OperatorId, search: &SearchText) -> Condition {
+    let words = search.words().iter();
+    let has = words.map(|word| customer_operator::Column::CustomerId.in_subquery(having(operator, word)));
+    let nobody = search.words().is_empty().then(|| Expr::val(1).eq(0));
+    has.fold(Condition::all().add_option(nobody), Condition::add)
+}
+
+/// A word of one customer that begins so.
+fn word_of(operator: OperatorId, customer: SimpleExpr, word: &Word) -> SelectStatement {
+    // As the outcome of an operator it is looked for among the customer's words, and not among all that begin so.
+    let text = customer_word::Column::Word.into_expr().binary(BinOper::Custom("||"), "");
+    customer_word::Entity::find()
+        .select_only()
+        .column(customer_word::Column::Place)
+        .filter(customer_word::Column::OperatorId.eq(operator))
+        .filter(customer_word::Column::CustomerId.into_expr().eq(customer))
+        .filter(begins(text, word))
+        .limit(1)
+        .into_query()
+}
+
+/// The customers of an operator with a word that begins so.
+fn having(operator: OperatorId, word: &Word) -> SelectStatement {
+    customer_word::Entity::find()
+        .select_only()
+        .column(customer_word::Column::CustomerId)
+        .filter(customer_word::Column::OperatorId.eq(operator))
+        .filter(begins(customer_word::Column::Word.into_expr(), word))
+        .into_query()
+}
+
+fn begins(text: SimpleExpr, word: &Word) -> Condition {
+    let meanings = word.meanings().into_iter();
+    let ranges = meanings.map(|word| text.clone().gte(word.clone()).and(text.clone().lt(word.end())));
+    ranges.fold(Condition::any(), Condition::add)
+}
