@@ -55,7 +55,7 @@ impl Metrics {
         let show = get(async move || {
             let (size, idle) = database.connections();
             gauge!("vivamo_database_connections", "state" => "idle").set(idle as f64);
-            gauge!("vivamo_database_connections", "state" => "busy").set(f64::from(size) - idle as f64);
+            gauge!("vivamo_database_connections", "state" => "busy").set((size - idle) as f64);
             ([("content-type", "text/plain; version=0.0.4")], shown.render())
         });
         let upkeep = async {

@@ -12,13 +12,12 @@ use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use moka::sync::Cache;
 use rand::distr::{Alphanumeric, SampleString};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QueryTrait, Set, Unchanged,
+    ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryTrait, Set, Unchanged,
 };
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Actor, now};
-use crate::database::{Aborted, Database, with_retry};
+use crate::database::{Aborted, Database, Transaction, with_retry};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -197,7 +196,7 @@ impl ApiKeys {
 
     pub(super) async fn insert(
         &self,
-        transaction: &DatabaseTransaction,
+        transaction: &Transaction,
         operator: OperatorId,
         request: KeyRequest,
     ) -> Result<NewApiKey, DbErr> {

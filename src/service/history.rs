@@ -5,14 +5,12 @@ use std::collections::HashMap;
 use entity::customer;
 use entity::customer_event::{ActiveModel, Column, Entity, EventType, Model, Values};
 use entity::value::{CustomerEventId, CustomerId};
-use sea_orm::{
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Set,
-};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Set};
 use serde_json::{Value, json};
 
 use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::{Actor, Origin, now};
-use crate::database::Database;
+use crate::database::{Database, Transaction};
 use crate::error::Error;
 
 #[derive(Clone)]
@@ -56,7 +54,7 @@ impl Positioned for Model {
 
 /// Writes that a customer became what it is now; `before` is `None` for a new one.
 pub(super) async fn record(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     origin: &Origin,
     r#type: EventType,
     before: Option<&customer::Model>,

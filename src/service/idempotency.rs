@@ -5,12 +5,12 @@ use chrono::TimeDelta;
 use entity::idempotency_key::{ActiveModel, Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Set};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Set};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::now;
-use crate::database::{Aborted, Database};
+use crate::database::{Aborted, Database, Transaction};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -44,7 +44,7 @@ impl Keyed {
 
     /// Keeps what became of the request, in the transaction of its work. If the key is taken, the race for it is lost, and
     /// with it the work; of two at once, the second waits here for the first.
-    pub async fn keep(&self, transaction: &DatabaseTransaction, result: &impl Serialize) -> Result<(), Aborted> {
+    pub async fn keep(&self, transaction: &Transaction, result: &impl Serialize) -> Result<(), Aborted> {
         let now = now();
         let row = ActiveModel {
             operator_id: Set(self.operator),

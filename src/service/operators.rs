@@ -7,14 +7,14 @@ use entity::operator::{ActiveModel, Column, Entity, Model};
 use entity::value::{DisplayName, OperatorId};
 use moka::sync::Cache;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, PaginatorTrait,
-    QueryFilter, QueryResult, QueryTrait, Select, Set,
+    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryResult,
+    QueryTrait, Select, Set,
 };
 
 use super::api_keys::{KeyRequest, NewApiKey};
 use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::{Actor, ApiKeys, now};
-use crate::database::{Aborted, Database, with_retry};
+use crate::database::{Aborted, Database, Transaction, with_retry};
 use crate::error::{Error, ErrorCode};
 
 #[derive(Clone)]
@@ -107,11 +107,7 @@ impl Operators {
     }
 }
 
-async fn insert(
-    transaction: &DatabaseTransaction,
-    keys: &ApiKeys,
-    name: &DisplayName,
-) -> Result<(Model, NewApiKey), DbErr> {
+async fn insert(transaction: &Transaction, keys: &ApiKeys, name: &DisplayName) -> Result<(Model, NewApiKey), DbErr> {
     let operator = ActiveModel { id: Set(OperatorId::new()), name: Set(name.clone()), created_at: Set(now()) };
     let operator = operator.insert(transaction).await?;
     let name = DisplayName::parse("First key").expect("a name");

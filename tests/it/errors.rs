@@ -82,7 +82,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
                 writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
             }
             let answer = app.create(&own, "1", json!({ "email": "unavailable@example.com" })).await;
-            writer.rollback().await.unwrap();
+            writer.commit().await.unwrap();
             assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], true);
             answer.codes()
         }

@@ -37,7 +37,7 @@ async fn race(app: &TestApp, requests: &[Do<'_>]) -> Vec<String> {
     }
     let release = async {
         app.until_so_many_wait_for_a_lock(requests.len()).await;
-        holder.rollback().await.unwrap();
+        holder.commit().await.unwrap();
     };
     let (answers, ()) = tokio::join!(join_all(requests.iter().map(|request| send(app, request))), release);
     answers

@@ -9,15 +9,14 @@ use entity::value::{
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait,
-    FromQueryResult, IdenStatic, IntoActiveModel, Iterable, JoinType, ModelTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait,
+    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic,
+    IntoActiveModel, Iterable, JoinType, ModelTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{CustomerField, CustomerView, Customers, Link, holds_any, of_operator, search, those, write};
-use crate::database::{Aborted, with_retry};
+use crate::database::{Aborted, Transaction, with_retry};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::idempotency::{self, Keyed};
 use crate::service::restrictions::{EMAIL, Findings, PHONE};
@@ -278,7 +277,7 @@ struct Look {
 /// Looks for all of it in one statement. Locks the holders, in the order of their ids, so that two who lock the same ones
 /// do not wait for each other. A link that comes while this waits is not seen, and found by the constraint.
 async fn look(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     operator: OperatorId,
     external_customer_id: &ExternalCustomerId,
     email: &EmailAddress,
@@ -317,7 +316,7 @@ async fn look(
 }
 
 /// Inserts a row of which everything is known.
-async fn insert_row<M>(transaction: &DatabaseTransaction, row: M) -> Result<(), DbErr>
+async fn insert_row<M>(transaction: &Transaction, row: M) -> Result<(), DbErr>
 where
     M: ModelTrait + IntoActiveModel<<M::Entity as EntityTrait>::ActiveModel>,
     <M::Entity as EntityTrait>::ActiveModel: ActiveModelTrait<Entity = M::Entity>,
@@ -326,11 +325,7 @@ where
     Ok(())
 }
 
-async fn insert(
-    transaction: &DatabaseTransaction,
-    email: &EmailAddress,
-    new: &NewCustomer,
-) -> Result<customer::Model, DbErr> {
+async fn insert(transaction: &Transaction, email: &EmailAddress, new: &NewCustomer) -> Result<customer::Model, DbErr> {
     let now = now();
     let customer = customer::Model {
         id: CustomerId::new(),
@@ -348,11 +343,7 @@ async fn insert(
 }
 
 /// Gives the customer what it lacks and the request has; what the customer has already stays.
-async fn fill(
-    transaction: &DatabaseTransaction,
-    held: &customer::Model,
-    new: &NewCustomer,
-) -> Result<customer::Model, DbErr> {
+async fn fill(transaction: &Transaction, held: &customer::Model, new: &NewCustomer) -> Result<customer::Model, DbErr> {
     fn fill<T: Clone + PartialEq>(column: &mut ActiveValue<Option<T>>, given: &Option<T>)
     where
         Option<T>: Into<sea_orm::Value>,

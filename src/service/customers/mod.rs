@@ -18,8 +18,8 @@ use entity::{customer, customer_operator};
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryResult,
-    QuerySelect, QueryTrait, Select, SelectTwo, TryIntoModel,
+    ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryResult, QuerySelect, QueryTrait,
+    Select, SelectTwo, TryIntoModel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin, now};
-use crate::database::{Aborted, Database};
+use crate::database::{Aborted, Database, Transaction};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use search::Plan;
@@ -442,7 +442,7 @@ fn those<const N: usize>(fields: [(CustomerField, bool); N]) -> Vec<CustomerFiel
 
 /// Writes the columns that are set, as a new version, and the words that change with them; none set, nothing is written.
 async fn write(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     held: customer::Model,
     mut row: customer::ActiveModel,
 ) -> Result<customer::Model, DbErr> {

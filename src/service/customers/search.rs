@@ -5,12 +5,12 @@ use entity::value::{CustomerId, OperatorId, PersonName, SearchText, Word};
 use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, JoinType, Order, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, SelectTwo,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, JoinType, Order, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, SelectTwo,
 };
 
 use super::{Customers, Link};
-use crate::database::{Aborted, with_retry};
+use crate::database::{Aborted, Transaction, with_retry};
 use crate::error::Error;
 use crate::service::Actor;
 use crate::service::page;
@@ -49,18 +49,14 @@ fn placed(values: [Vec<Word>; 5]) -> Vec<Placed> {
 }
 
 /// Writes the words of a new link.
-pub(super) async fn add(
-    transaction: &DatabaseTransaction,
-    link: &Link,
-    customer: &customer::Model,
-) -> Result<(), DbErr> {
+pub(super) async fn add(transaction: &Transaction, link: &Link, customer: &customer::Model) -> Result<(), DbErr> {
     let words = [words_of_link(link), words_of(customer)].concat();
     write(transaction, customer.id, Some(link.operator_id), words).await
 }
 
 /// Writes the words that a customer has otherwise than before, for all operators.
 pub(super) async fn change(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     before: &customer::Model,
     after: &customer::Model,
 ) -> Result<(), DbErr> {

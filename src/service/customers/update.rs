@@ -8,12 +8,12 @@ use entity::value::{
 use entity::{customer, customer_operator};
 use sea_orm::ActiveValue::{self, Set};
 use sea_orm::sea_query::LockType;
-use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{CustomerView, Customers, Link, holds_any, of_operator, write};
-use crate::database::{Aborted, with_retry};
+use crate::database::{Aborted, Transaction, with_retry};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::idempotency::{self, Keyed};
 use crate::service::restrictions::{EMAIL, Findings, PHONE};
@@ -210,7 +210,7 @@ impl CustomerChanges {
 
 /// Locks a customer of the operator.
 async fn lock_own(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     operator: OperatorId,
     customer: &OwnCustomerRef,
 ) -> Result<Option<(Link, customer::Model)>, DbErr> {
