@@ -149,8 +149,8 @@ impl Cli {
                 print(&String::from_utf8_lossy(&script));
                 Ok(())
             }
-            Command::Operator(command) => command.run(&services(&settings).await?).await,
-            Command::Key(command) => command.run(&services(&settings).await?).await,
+            Command::Operator(command) => command.run(&*services(&settings).await?).await,
+            Command::Key(command) => command.run(&*services(&settings).await?).await,
         }
     }
 }
@@ -173,7 +173,7 @@ fn check_places(matches: &ArgMatches) -> Result<(), clap::Error> {
 }
 
 /// What managing operators and keys takes.
-async fn services(settings: &Settings) -> Result<Services, String> {
+async fn services(settings: &Settings) -> Result<Arc<Services>, String> {
     Ok(Services::new(&open(settings, false).await?, setup(settings)))
 }
 
@@ -226,7 +226,7 @@ async fn write_uses(services: &Services) {
 }
 
 /// What is done now and then, beside the requests.
-async fn do_chores(database: Database, services: Services) {
+async fn do_chores(database: Database, services: Arc<Services>) {
     const EVERY: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;
     let mut turns = tokio::time::interval(EVERY);

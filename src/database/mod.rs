@@ -3,7 +3,7 @@
 mod connection;
 mod transaction;
 
-pub use transaction::Transaction;
+pub use transaction::{Transaction, Writes};
 
 use std::path::Path;
 use std::pin::pin;

@@ -17,7 +17,7 @@ use crate::service::{Actor, Services};
 
 pub struct Loader {
     pub actor: Actor,
-    pub services: Services,
+    pub services: Arc<Services>,
 }
 
 impl dataloader::Loader<OperatorId> for Loader {

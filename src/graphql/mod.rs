@@ -48,13 +48,12 @@ pub struct Mutation(customer::CustomerMutation, operator::OperatorMutation, api_
 const MOST_COMPLEXITY: usize = 50_000;
 
 /// The schema over the services, ready to answer.
-#[derive(Clone)]
 pub struct Schema {
     validating: Executor,
     /// For documents that the other one has found valid.
     trusting: Executor,
     documents: Documents,
-    services: Services,
+    services: Arc<Services>,
 }
 
 type Executor = async_graphql::Schema<Query, Mutation, EmptySubscription>;
@@ -68,7 +67,7 @@ pub struct Checked {
 
 impl Schema {
     /// Cursors are signed with `hash`.
-    pub fn new(services: Services, hash: KeyedHash) -> Self {
+    pub fn new(services: Arc<Services>, hash: KeyedHash) -> Self {
         let executor = |mode| {
             let limited = builder().limit_depth(15).limit_complexity(MOST_COMPLEXITY).validation_mode(mode);
             limited.data(services.clone()).data(hash.clone()).finish()
@@ -144,7 +143,7 @@ fn request_id(context: &Context<'_>) -> RequestId {
 }
 
 fn services<'c>(context: &Context<'c>) -> &'c Services {
-    context.data_unchecked::<Services>()
+    context.data_unchecked::<Arc<Services>>()
 }
 
 fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {

@@ -163,8 +163,9 @@ async fn answer(
             let cost = checked.operation.cost;
             about.operation = Some(checked.operation.clone());
             state.services.limits.spend(&actor, cost.saturating_sub(1)).map_err(too_many)?;
-            let schema = state.schema.clone();
-            let execution = async move { schema.execute(checked, request_id, actor).await };
+            let executing = state.clone();
+            // It is large, and would be moved several times.
+            let execution = Box::pin(async move { executing.schema.execute(checked, request_id, actor).await });
             finished(state, request_id, about, execution).await?
         }
         Err(refused) => *refused,
@@ -276,8 +277,9 @@ async fn authenticate(state: &State, parts: &Parts, request_id: RequestId, about
     if let Some(actor) = state.services.api_keys.recognise(key) {
         return Ok(actor);
     }
-    let (keys, key) = (state.services.api_keys.clone(), key.to_owned());
-    let authenticated = finished(state, request_id, about, async move { keys.authenticate(&key).await }).await?;
+    let (services, key) = (state.services.clone(), key.to_owned());
+    let authenticated =
+        finished(state, request_id, about, async move { services.api_keys.authenticate(&key).await }).await?;
     authenticated.map_err(|error| match error {
         Error::Rejected(_) => unauthenticated(),
         Error::Failed { code, cause } => {

@@ -48,12 +48,13 @@ impl Surroundings {
 }
 
 /// What handlers share.
-#[derive(Clone)]
-struct State {
+type State = Arc<Shared>;
+
+struct Shared {
     database: Database,
-    services: Services,
+    services: Arc<Services>,
     schema: Schema,
-    trusted_proxies: Arc<[IpNet]>,
+    trusted_proxies: Vec<IpNet>,
 }
 
 impl Server {
@@ -62,13 +63,13 @@ impl Server {
         listen: SocketAddr,
         surroundings: Surroundings,
         database: Database,
-        services: Services,
+        services: Arc<Services>,
         schema: Schema,
         graphiql_introspection: Option<String>,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let Surroundings { idle, trusted_proxies, origins } = surroundings;
-        let state = State { database, services, schema, trusted_proxies: trusted_proxies.into() };
+        let state = Arc::new(Shared { database, services, schema, trusted_proxies });
         let graphql = any(graphql::handle);
         let graphql = if origins.is_empty() { graphql } else { graphql.layer(cors(origins)) };
         let mut router = Router::new()

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use entity::customer;
 use entity::customer_event::{ActiveModel, Column, Entity, EventType, Model, Values};
 use entity::value::{CustomerEventId, CustomerId};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Set};
+use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Set};
 use serde_json::{Value, json};
 
 use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::{Actor, Origin, now};
-use crate::database::{Database, Transaction};
+use crate::database::{Database, Writes};
 use crate::error::Error;
 
 #[derive(Clone)]
@@ -52,14 +52,14 @@ impl Positioned for Model {
     }
 }
 
-/// Writes that a customer became what it is now; `before` is `None` for a new one.
-pub(super) async fn record(
-    transaction: &Transaction,
+/// Notes that a customer became what it is now; `before` is `None` for a new one.
+pub(super) fn record(
+    writes: &mut Writes,
     origin: &Origin,
     r#type: EventType,
     before: Option<&customer::Model>,
     after: &customer::Model,
-) -> Result<(), DbErr> {
+) {
     let old: HashMap<_, _> = before.map(values).into_iter().flatten().collect();
     let (mut was, mut is) = (Values::default(), Values::default());
     for (name, value) in values(after) {
@@ -81,8 +81,7 @@ pub(super) async fn record(
         after: Set(is),
         occurred_at: Set(now()),
     };
-    Entity::insert(row).exec_without_returning(transaction).await?;
-    Ok(())
+    writes.insert(Entity::insert(row).into_query());
 }
 
 /// The values of a customer under their names in the schema.

@@ -5,12 +5,12 @@ use chrono::TimeDelta;
 use entity::idempotency_key::{ActiveModel, Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Set};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryTrait, Set};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::now;
-use crate::database::{Aborted, Database, Transaction};
+use crate::database::{Aborted, Database, Transaction, Writes};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -42,9 +42,8 @@ impl Keyed {
         kept.map(|kept| self.result_of(kept)).transpose().map_err(Aborted::Error)
     }
 
-    /// Keeps what became of the request, in the transaction of its work. If the key is taken, the race for it is lost, and
-    /// with it the work; of two at once, the second waits here for the first.
-    pub async fn keep(&self, transaction: &Transaction, result: &impl Serialize) -> Result<(), Aborted> {
+    /// Keeps what became of the request, unless its key is taken; of two at once, the second waits here for the first.
+    fn keep(&self, writes: &mut Writes, result: &impl Serialize) {
         let now = now();
         let row = ActiveModel {
             operator_id: Set(self.operator),
@@ -57,10 +56,7 @@ impl Keyed {
             .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])
             .action_and_where(Column::ExpiresAt.lte(now))
             .to_owned();
-        match Entity::insert(row).on_conflict(unless_taken).exec_without_returning(transaction).await? {
-            0 => Err(Aborted::LostRace(DbErr::RecordNotInserted)),
-            _ => Ok(()),
-        }
+        writes.insert(Entity::insert(row).on_conflict(unless_taken).into_query());
     }
 
     fn result_of<R: DeserializeOwned>(&self, kept: Model) -> Result<R, Error> {
@@ -88,6 +84,24 @@ pub async fn once<T, R: DeserializeOwned>(
         return replay(kept).await.map(Some);
     }
     outcome
+}
+
+/// Writes the work of a request and keeps what became of it, all or none. If the key is taken, the race for it is lost, and
+/// with it the work.
+pub async fn write<R: Serialize>(
+    transaction: Transaction,
+    mut writes: Writes,
+    keyed: Option<&Keyed>,
+    result: impl FnOnce() -> R,
+) -> Result<(), Aborted> {
+    if let Some(keyed) = keyed {
+        keyed.keep(&mut writes, &result());
+    }
+    let written = transaction.write(writes).await?;
+    if keyed.is_some() && written == 0 {
+        return Err(Aborted::LostRace(DbErr::RecordNotInserted));
+    }
+    Ok(transaction.commit().await?)
 }
 
 /// Forgets the keys whose time is over, so that the table does not grow for ever.

@@ -35,7 +35,6 @@ use phone_lookup::{Lines, Metadata, PhoneLookup, UnknownLines};
 use restrictions::Restrictions;
 
 /// Everything that a caller can ask for.
-#[derive(Clone)]
 pub struct Services {
     pub environment: Environment,
     pub customers: Customers,
@@ -65,7 +64,7 @@ impl Setup {
 }
 
 impl Services {
-    pub fn new(database: &Database, setup: Setup) -> Self {
+    pub fn new(database: &Database, setup: Setup) -> Arc<Self> {
         let Setup { environment, hash, platform_key, disposable_domains, carrier, limits } = setup;
         let limits = Limits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
@@ -76,14 +75,14 @@ impl Services {
         };
         let phone_lookup = carrier
             .map(|(carrier, unknown_lines)| PhoneLookup::new(carrier, unknown_lines, database.clone(), hash.clone()));
-        Self {
+        Arc::new(Self {
             environment,
             customers: Customers::new(database.clone(), restrictions, phone_lookup, hash.clone(), limits.clone()),
             operators: Operators::new(database.clone()),
             history: History::new(database.clone()),
             api_keys: ApiKeys::new(database.clone(), environment, hash, platform_key.as_ref()),
             limits,
-        }
+        })
     }
 }
 

@@ -97,7 +97,7 @@ impl TestDatabase {
 pub struct TestApp {
     pub url: String,
     pub database: Database,
-    pub services: Services,
+    pub services: Arc<Services>,
     pub http: reqwest::Client,
     home: TestDatabase,
     statements: Arc<Mutex<Vec<String>>>,

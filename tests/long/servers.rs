@@ -18,7 +18,7 @@ pub struct Servers {
     /// How the processes reach it.
     url: String,
     pub database: Database,
-    pub services: Services,
+    pub services: Arc<Services>,
     pub processes: Vec<(Running, String)>,
     folder: TempDir,
     http: reqwest::Client,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{CustomerField, CustomerView, Customers, Link, holds_any, of_operator, search, those, write};
-use crate::database::{Aborted, Transaction, with_retry};
+use crate::database::{Aborted, Transaction, Writes, with_retry};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::idempotency::{self, Keyed};
 use crate::service::restrictions::{EMAIL, Findings, PHONE};
@@ -140,6 +140,7 @@ impl Customers {
         let by_email = matches().find(|customer| customer.email == *email);
         let by_phone = matches().find(|customer| new.phone.is_some() && customer.phone == new.phone);
         let stores_phone = new.phone.is_some() && by_email.or(by_phone).is_none_or(|held| held.phone.is_none());
+        let mut writes = Writes::default();
         let (customer, outcome, unapplied_fields) = match (by_email, by_phone) {
             (Some(one), Some(other)) if one.id != other.id => {
                 let conflict = |path| Violation::new(ErrorCode::IdentityConflict, path);
@@ -147,13 +148,13 @@ impl Customers {
             }
             _ if stores_phone && !is_phone_judged => return Ok(None),
             (Some(held), _) | (None, Some(held)) => {
-                let customer = fill(&transaction, held, new).await?;
-                history::record(&transaction, &origin, EventType::Connected, Some(held), &customer).await?;
+                let customer = fill(&mut writes, held, new)?;
+                history::record(&mut writes, &origin, EventType::Connected, Some(held), &customer);
                 (customer, Outcome::Connected, unapplied_fields(held, email, new))
             }
             (None, None) => {
-                let customer = insert(&transaction, email, new).await?;
-                history::record(&transaction, &origin, EventType::Created, None, &customer).await?;
+                let customer = insert(&mut writes, email, new);
+                history::record(&mut writes, &origin, EventType::Created, None, &customer);
                 (customer, Outcome::Created, Vec::new())
             }
         };
@@ -163,8 +164,8 @@ impl Customers {
             external_customer_id: external_customer_id.clone(),
             connected_at: now(),
         };
-        insert_row(&transaction, link.clone()).await?;
-        search::add(&transaction, &link, &customer).await?;
+        insert_row(&mut writes, link.clone());
+        search::add(&mut writes, &link, &customer);
         let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
         let created = Created {
             view: CustomerView { customer, link: Some(link) },
@@ -174,10 +175,7 @@ impl Customers {
             warnings,
             replayed: false,
         };
-        if let Some(keyed) = keyed {
-            keyed.keep(&transaction, &Kept::of(&created)).await?;
-        }
-        transaction.commit().await?;
+        idempotency::write(transaction, writes, keyed, || Kept::of(&created)).await?;
         Ok(Some(created))
     }
 
@@ -316,16 +314,15 @@ async fn look(
 }
 
 /// Inserts a row of which everything is known.
-async fn insert_row<M>(transaction: &Transaction, row: M) -> Result<(), DbErr>
+fn insert_row<M>(writes: &mut Writes, row: M)
 where
     M: ModelTrait + IntoActiveModel<<M::Entity as EntityTrait>::ActiveModel>,
     <M::Entity as EntityTrait>::ActiveModel: ActiveModelTrait<Entity = M::Entity>,
 {
-    M::Entity::insert(row.into_active_model().reset_all()).exec_without_returning(transaction).await?;
-    Ok(())
+    writes.insert(M::Entity::insert(row.into_active_model().reset_all()).into_query());
 }
 
-async fn insert(transaction: &Transaction, email: &EmailAddress, new: &NewCustomer) -> Result<customer::Model, DbErr> {
+fn insert(writes: &mut Writes, email: &EmailAddress, new: &NewCustomer) -> customer::Model {
     let now = now();
     let customer = customer::Model {
         id: CustomerId::new(),
@@ -338,12 +335,12 @@ async fn insert(transaction: &Transaction, email: &EmailAddress, new: &NewCustom
         created_at: now,
         updated_at: now,
     };
-    insert_row(transaction, customer.clone()).await?;
-    Ok(customer)
+    insert_row(writes, customer.clone());
+    customer
 }
 
 /// Gives the customer what it lacks and the request has; what the customer has already stays.
-async fn fill(transaction: &Transaction, held: &customer::Model, new: &NewCustomer) -> Result<customer::Model, DbErr> {
+fn fill(writes: &mut Writes, held: &customer::Model, new: &NewCustomer) -> Result<customer::Model, DbErr> {
     fn fill<T: Clone + PartialEq>(column: &mut ActiveValue<Option<T>>, given: &Option<T>)
     where
         Option<T>: Into<sea_orm::Value>,
@@ -357,7 +354,7 @@ async fn fill(transaction: &Transaction, held: &customer::Model, new: &NewCustom
     fill(&mut row.first_name, &new.first_name);
     fill(&mut row.last_name, &new.last_name);
     fill(&mut row.address, &new.address);
-    write(transaction, held.clone(), row).await
+    write(writes, held.clone(), row)
 }
 
 /// What the request has otherwise than the customer that it was connected to.

@@ -28,7 +28,7 @@ use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin, now};
-use crate::database::{Aborted, Database, Transaction};
+use crate::database::{Aborted, Database, Writes};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use search::Plan;
@@ -441,18 +441,15 @@ fn those<const N: usize>(fields: [(CustomerField, bool); N]) -> Vec<CustomerFiel
 }
 
 /// Writes the columns that are set, as a new version, and the words that change with them; none set, nothing is written.
-async fn write(
-    transaction: &Transaction,
-    held: customer::Model,
-    mut row: customer::ActiveModel,
-) -> Result<customer::Model, DbErr> {
+fn write(writes: &mut Writes, held: customer::Model, mut row: customer::ActiveModel) -> Result<customer::Model, DbErr> {
     if !row.is_changed() {
         return Ok(held);
     }
     row.version = Set(held.version + 1);
     row.updated_at = Set(now());
-    customer::Entity::update_many().set(row.clone()).filter(customer::Column::Id.eq(held.id)).exec(transaction).await?;
+    let update = customer::Entity::update_many().set(row.clone()).filter(customer::Column::Id.eq(held.id));
+    writes.update(update.into_query());
     let customer = row.try_into_model()?;
-    search::change(transaction, &held, &customer).await?;
+    search::change(writes, &held, &customer)?;
     Ok(customer)
 }

@@ -6,11 +6,11 @@ use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, JoinType, Order, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, SelectTwo,
+    QueryTrait, SelectTwo, Set,
 };
 
 use super::{Customers, Link};
-use crate::database::{Aborted, Transaction, with_retry};
+use crate::database::{Aborted, Writes, with_retry};
 use crate::error::Error;
 use crate::service::Actor;
 use crate::service::page;
@@ -49,32 +49,25 @@ fn placed(values: [Vec<Word>; 5]) -> Vec<Placed> {
 }
 
 /// Writes the words of a new link.
-pub(super) async fn add(transaction: &Transaction, link: &Link, customer: &customer::Model) -> Result<(), DbErr> {
+pub(super) fn add(writes: &mut Writes, link: &Link, customer: &customer::Model) {
     let words = [words_of_link(link), words_of(customer)].concat();
-    write(transaction, customer.id, Some(link.operator_id), words).await
+    let row = |(place, word): Placed| customer_word::ActiveModel {
+        operator_id: Set(link.operator_id),
+        customer_id: Set(link.customer_id),
+        place: Set(place),
+        word: Set(word),
+    };
+    writes.insert(customer_word::Entity::insert_many(words.into_iter().map(row)).into_query());
 }
 
 /// Writes the words that a customer has otherwise than before, for all operators.
-pub(super) async fn change(
-    transaction: &Transaction,
-    before: &customer::Model,
-    after: &customer::Model,
-) -> Result<(), DbErr> {
+pub(super) fn change(writes: &mut Writes, before: &customer::Model, after: &customer::Model) -> Result<(), DbErr> {
+    use customer_word::Column::{CustomerId, OperatorId, Place, Word};
     let (old, new) = (words_of(before), words_of(after));
     let gone =
         old.iter().filter(|(place, _)| new.iter().all(|(kept, _)| kept != place)).map(|(place, _)| (*place, None));
     let come = new.iter().filter(|word| !old.contains(word)).cloned();
-    write(transaction, after.id, None, gone.chain(come).collect()).await
-}
-
-/// Puts words into their places: for one operator of the customer, which has none yet, or for all.
-async fn write(
-    connection: &impl ConnectionTrait,
-    customer: CustomerId,
-    operator: Option<OperatorId>,
-    words: Vec<Placed>,
-) -> Result<(), DbErr> {
-    use customer_word::Column::{CustomerId, OperatorId, Place, Word};
+    let words: Vec<_> = gone.chain(come).collect();
     if words.is_empty() {
         return Ok(());
     }
@@ -86,19 +79,16 @@ async fn write(
         .exprs(placed_columns)
         .from(customer_operator::Entity)
         .from_values(words, placed)
-        .and_where(customer_operator::Column::CustomerId.eq(customer))
-        .and_where_option(operator.map(|operator| customer_operator::Column::OperatorId.eq(operator)))
+        .and_where(customer_operator::Column::CustomerId.eq(after.id))
         .take();
-    let mut insert = Query::insert()
+    let insert = Query::insert()
         .into_table(customer_word::Entity)
         .columns([OperatorId, CustomerId, Place, Word])
         .select_from(links)
         .map_err(|error| DbErr::Custom(error.to_string()))?
+        .on_conflict(OnConflict::columns([OperatorId, CustomerId, Place]).update_column(Word).to_owned())
         .take();
-    if operator.is_none() {
-        insert.on_conflict(OnConflict::columns([OperatorId, CustomerId, Place]).update_column(Word).to_owned());
-    }
-    connection.execute(&insert).await?;
+    writes.insert(insert);
     Ok(())
 }
 
@@ -146,7 +136,9 @@ impl Customers {
         let links = without.all(&transaction).await?;
         for (link, customer) in &links {
             if let Some(customer) = customer {
-                add(&transaction, link, customer).await?;
+                let mut writes = Writes::default();
+                add(&mut writes, link, customer);
+                transaction.write(writes).await?;
             }
         }
         transaction.commit().await?;

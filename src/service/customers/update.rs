@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{CustomerView, Customers, Link, holds_any, of_operator, write};
-use crate::database::{Aborted, Transaction, with_retry};
+use crate::database::{Aborted, Transaction, Writes, with_retry};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::idempotency::{self, Keyed};
 use crate::service::restrictions::{EMAIL, Findings, PHONE};
@@ -168,15 +168,16 @@ impl Customers {
             return Ok(None);
         }
 
-        let customer = write(&transaction, held.clone(), row).await?;
+        let mut writes = Writes::default();
+        let customer = write(&mut writes, held.clone(), row)?;
         if customer.version != held.version {
-            history::record(&transaction, origin, EventType::Updated, Some(&held), &customer).await?;
+            history::record(&mut writes, origin, EventType::Updated, Some(&held), &customer);
         }
-        if let Some(keyed) = keyed {
-            let warnings = warnings.iter().map(|warning| warning.code).collect();
-            keyed.keep(&transaction, &Kept { customer: *customer.id.as_uuid(), warnings }).await?;
-        }
-        transaction.commit().await?;
+        let kept = || Kept {
+            customer: *customer.id.as_uuid(),
+            warnings: warnings.iter().map(|warning| warning.code).collect(),
+        };
+        idempotency::write(transaction, writes, keyed, kept).await?;
         Ok(Some(Updated { view: CustomerView { customer, link: Some(link) }, warnings, replayed: false }))
     }
 }
