@@ -1,6 +1,7 @@
+use std::iter;
 use std::sync::Arc;
 
-use async_graphql::{ComplexObject, Context, ID, Object, SimpleObject};
+use async_graphql::{ComplexObject, Context, ID, InputType, Object, QueryPathSegment, SimpleObject};
 use entity::customer_operator;
 use entity::value::AddressParts;
 
@@ -15,9 +16,10 @@ use super::time::Time;
 use super::{actor, loader, request_id, services};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::customers::{
-    Created, CustomerField, CustomerList, CustomerRef, CustomerView, MatchKey, Outcome, Updated, Validation,
+    Created, CustomerField, CustomerList, CustomerPage, CustomerRef, CustomerView, MatchKey, Outcome, Updated,
+    Validation,
 };
-use crate::service::page::{Page, Positioned};
+use crate::service::page::{Page, PageRequest, Positioned};
 
 pub struct Customer(CustomerView);
 
@@ -129,9 +131,10 @@ impl Customer {
         let customer = self.0.customer.id;
         let cursors = Cursors::new(context, ListName::OperatorsOf(customer));
         let request = arguments.parse(&cursors)?;
-        let page = match (&self.0.link, actor.operator()) {
+        let page = match (&self.0.link, actor.operator(), &self.0.operators) {
             // All that an operator may see is the link that led to the customer.
-            (Some(link), Some(_)) => request.of_one(link.clone()),
+            (Some(link), Some(_), _) => request.of_one(link.clone()),
+            (_, _, Some((fetched, page))) if *fetched == request => page.clone(),
             _ => {
                 let page = loader(context).load_one((customer, request)).await?;
                 page.ok_or(ErrorCode::Internal)?
@@ -207,8 +210,14 @@ impl CustomerConnection {
         let list = Arc::new(list);
         let cursors = Cursors::new(context, ListName::Customers(list.clone()));
         let request = arguments.parse(&cursors)?;
-        let page = loader(context).load_one((list.clone(), request)).await?.ok_or(ErrorCode::Internal)?;
-        Ok(Self::new(list, &cursors, page))
+        let page = CustomerPage { list: list.clone(), request, operators: operators_of_each(context) };
+        let page = if is_one_of_many(context) {
+            loader(context).load_one(page).await?
+        } else {
+            // There is nothing to wait for.
+            services(context).customers.pages(actor(context), &[page]).await?.pop()
+        };
+        Ok(Self::new(list, &cursors, page.ok_or(ErrorCode::Internal)?))
     }
 
     fn new(list: Arc<CustomerList>, cursors: &Arc<Cursors>, page: Page<CustomerView>) -> Self {
@@ -221,6 +230,31 @@ impl CustomerConnection {
         let page_info = PageInfo::by(&page, cursors, |view| list.position(view));
         Self { page_info, edges: page.rows.into_iter().map(edge).collect(), list }
     }
+}
+
+/// Whether the field is one of something in a list.
+fn is_one_of_many(context: &Context<'_>) -> bool {
+    let path = context.path_node.iter().flat_map(|node| iter::once(node).chain(node.parents()));
+    path.into_iter().any(|node| matches!(node.segment, QueryPathSegment::Index(_)))
+}
+
+/// Which page of the operators of each customer of a page the request asks for, if it is the same of each and the platform
+/// asks: to an operator, who sees itself alone, it costs nothing.
+fn operators_of_each(context: &Context<'_>) -> Option<PageRequest> {
+    if actor(context).operator().is_some() {
+        return None;
+    }
+    let fields = context.look_ahead().field("edges").field("node").field("operators").selection_fields();
+    let [field] = fields.as_slice() else { return None };
+    let given = field.arguments().ok()?;
+    let of_name = |name| given.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
+    let arguments = PageArguments {
+        first: InputType::parse(of_name("first")).ok()?,
+        after: InputType::parse(of_name("after")).ok()?,
+        last: InputType::parse(of_name("last")).ok()?,
+        before: InputType::parse(of_name("before")).ok()?,
+    };
+    arguments.of_any_list()
 }
 
 #[ComplexObject]

@@ -11,7 +11,7 @@ use entity::{api_key, customer_event, customer_operator, operator};
 use super::api_key::KeysOf;
 use super::history::HistoryOf;
 use crate::error::Error;
-use crate::service::customers::{CustomerList, CustomerView};
+use crate::service::customers::{CustomerList, CustomerPage, CustomerView};
 use crate::service::page::{Page, PageRequest};
 use crate::service::{Actor, Services};
 
@@ -29,14 +29,11 @@ impl dataloader::Loader<OperatorId> for Loader {
     }
 }
 
-impl dataloader::Loader<(Arc<CustomerList>, PageRequest)> for Loader {
+impl dataloader::Loader<CustomerPage> for Loader {
     type Value = Page<CustomerView>;
     type Error = Error;
 
-    async fn load(
-        &self,
-        keys: &[(Arc<CustomerList>, PageRequest)],
-    ) -> Result<HashMap<(Arc<CustomerList>, PageRequest), Page<CustomerView>>, Error> {
+    async fn load(&self, keys: &[CustomerPage]) -> Result<HashMap<CustomerPage, Page<CustomerView>>, Error> {
         Ok(by_key(keys, self.services.customers.pages(&self.actor, keys).await?))
     }
 }

@@ -22,6 +22,15 @@ pub struct PageArguments {
 
 impl PageArguments {
     pub fn parse(&self, cursors: &Cursors) -> Result<PageRequest, Error> {
+        self.read(|cursor| cursors.decode(cursor))
+    }
+
+    /// Of a list whose arguments are these, whichever list it is; `None`: they are for one list alone.
+    pub fn of_any_list(&self) -> Option<PageRequest> {
+        self.read(|_| None).ok()
+    }
+
+    fn read(&self, decode: impl Fn(&str) -> Option<Position>) -> Result<PageRequest, Error> {
         let mut faults = Vec::new();
         let mut fault =
             |argument, note| faults.push(Violation::with_note(ErrorCode::InvalidArgument, &[argument], note));
@@ -35,7 +44,7 @@ impl PageArguments {
         }
         let mut position = |argument, cursor: &Option<String>| {
             let cursor = cursor.as_ref()?;
-            let position = cursors.decode(cursor);
+            let position = decode(cursor);
             if position.is_none() {
                 fault(
                     argument,

@@ -217,7 +217,7 @@ async fn clients_that_hang_up_leave_nothing_behind() {
             async move { servers.send(operator, CREATE, &input).await }
         }));
         assert!(tokio::time::timeout(Duration::from_millis(200), requests).await.is_err());
-        holder.rollback().await.unwrap();
+        holder.commit().await.unwrap();
     }
     let (_, answer) = servers.send(&operator, CREATE, &input("last")).await.unwrap();
     assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED", "{answer}");
@@ -244,7 +244,7 @@ async fn what_was_taken_before_the_end_is_answered() {
         while servers.status("/healthz").await.is_some() {
             yield_now().await;
         }
-        holder.rollback().await.unwrap();
+        holder.commit().await.unwrap();
     };
     let (answers, ()) = tokio::join!(requests, stop);
     for answer in answers {

@@ -1,6 +1,7 @@
 //! Processes of the service on one database.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use entity::deployment::Environment;

@@ -54,7 +54,7 @@ pub enum MatchKey {
     Phone,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Created {
     pub view: CustomerView,
     pub outcome: Outcome,
@@ -168,7 +168,7 @@ impl Customers {
         search::add(&mut writes, &link, &customer);
         let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
         let created = Created {
-            view: CustomerView { customer, link: Some(link) },
+            view: CustomerView::new(customer, Some(link)),
             outcome,
             matched_by: matched_by.into_iter().flatten().collect(),
             unapplied_fields,

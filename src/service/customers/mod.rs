@@ -61,11 +61,13 @@ pub enum CustomerField {
 }
 
 /// A customer as a caller sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CustomerView {
     pub customer: customer::Model,
     /// The link of the operator through which the customer is seen; `None` where the platform looks at all customers.
     pub link: Option<customer_operator::Model>,
+    /// A page of the operators that the customer is connected to, where it was fetched with the customer.
+    pub operators: Option<(PageRequest, Page<customer_operator::Model>)>,
 }
 
 /// How a caller names a customer.
@@ -114,6 +116,14 @@ pub enum CustomerOrderField {
     ConnectedAt,
     /// The operator's id for the customer, compared byte by byte.
     ExternalCustomerId,
+}
+
+/// A page of a list of customers, and of each of them a page of its operators, where that is asked for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CustomerPage {
+    pub list: Arc<CustomerList>,
+    pub request: PageRequest,
+    pub operators: Option<PageRequest>,
 }
 
 /// A list of customers: those of an operator, or all of the platform's, oldest first.
@@ -169,7 +179,7 @@ impl Customers {
     async fn view_again(&self, origin: &Origin, id: CustomerId) -> Result<CustomerView, Aborted> {
         let own = of_operator(origin.operator).filter(customer::Column::Id.eq(id)).one(self.database.reads()).await?;
         match own {
-            Some((link, Some(customer))) => Ok(CustomerView { customer, link: Some(link) }),
+            Some((link, Some(customer))) => Ok(CustomerView::new(customer, Some(link))),
             _ => Err(Error::from(ErrorCode::CustomerNotFound).into()),
         }
     }
@@ -186,27 +196,25 @@ impl Customers {
         match actor.operator() {
             Some(operator) => {
                 let found = of_operator(operator).filter(named).one(reads).await?;
-                Ok(found.and_then(|(link, customer)| Some(CustomerView { customer: customer?, link: Some(link) })))
+                Ok(found.and_then(|(link, customer)| Some(CustomerView::new(customer?, Some(link)))))
             }
             None => {
                 let found = customer::Entity::find().filter(named).one(reads).await?;
-                Ok(found.map(|customer| CustomerView { customer, link: None }))
+                Ok(found.map(|customer| CustomerView::new(customer, None)))
             }
         }
     }
 
     /// Pages of lists of customers, each as far as the caller may see it.
-    pub async fn pages(
-        &self,
-        actor: &Actor,
-        lists: &[(Arc<CustomerList>, PageRequest)],
-    ) -> Result<Vec<Page<CustomerView>>, Error> {
+    pub async fn pages(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<CustomerView>>, Error> {
         let reads = self.database.reads();
-        let searches: Vec<_> =
-            lists.iter().filter_map(|(list, _)| Some((list.seen_by(actor)?, list.filter.search.as_ref()?))).collect();
+        let searches: Vec<_> = pages
+            .iter()
+            .filter_map(|page| Some((page.list.seen_by(actor)?, page.list.filter.search.as_ref()?)))
+            .collect();
         let mut plans = search::plans(reads, &searches).await?.into_iter();
         let (mut of_all, mut of_operators, mut sorted) = (Vec::new(), Vec::new(), Vec::new());
-        for (list, request) in lists {
+        for CustomerPage { list, request, .. } in pages {
             let Some(operator) = list.seen_by(actor) else {
                 let columns = vec![customer::Column::Id.into_expr()];
                 let rows = all(&list.filter).into_query();
@@ -222,20 +230,35 @@ impl Customers {
                 .push((List { rows, columns: list.columns(), descending: list.order.descending }, request.clone()));
             sorted.push(list);
         }
-        let read = |row: &QueryResult| Ok(CustomerView { customer: customer_at(row, page::ROW)?, link: None });
+        let read = |row: &QueryResult| Ok(CustomerView::new(customer_at(row, page::ROW)?, None));
         let position = |_, view: &CustomerView| Position { key: Key::None, id: *view.customer.id.as_uuid() };
         let mut of_all = page::pages(reads, of_all, read, position).await?.into_iter();
         let read = |row: &QueryResult| {
             let link = link_at(row, page::ROW)?;
-            Ok(CustomerView { customer: customer_at(row, page::ROW + LINK_COLUMNS)?, link: Some(link) })
+            Ok(CustomerView::new(customer_at(row, page::ROW + LINK_COLUMNS)?, Some(link)))
         };
         let position = |number: usize, view: &CustomerView| sorted[number].position(view);
         let mut of_operators = page::pages(reads, of_operators, read, position).await?.into_iter();
-        let next = |(list, _): &(Arc<CustomerList>, PageRequest)| match list.seen_by(actor) {
+        let next = |page: &CustomerPage| match page.list.seen_by(actor) {
             None => of_all.next(),
             Some(_) => of_operators.next(),
         };
-        Ok(lists.iter().filter_map(next).collect())
+        let mut found: Vec<_> = pages.iter().filter_map(next).collect();
+        let wanting = || pages.iter().zip(&found).filter_map(|(page, found)| Some((page.operators.as_ref()?, found)));
+        let of_each = |(request, found): (&PageRequest, &Page<CustomerView>)| {
+            found.rows.iter().map(|view| (view.customer.id, request.clone())).collect::<Vec<_>>()
+        };
+        let wanted: Vec<_> = wanting().flat_map(of_each).collect();
+        if !wanted.is_empty() {
+            let mut operators = self.operators(actor, &wanted).await?.into_iter();
+            for (page, found) in pages.iter().zip(&mut found) {
+                let Some(request) = &page.operators else { continue };
+                for view in &mut found.rows {
+                    view.operators = operators.next().map(|operators| (request.clone(), operators));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// How many customers the lists hold, each as far as the caller may see it.
@@ -320,6 +343,10 @@ impl CustomerList {
 }
 
 impl CustomerView {
+    fn new(customer: customer::Model, link: Option<Link>) -> Self {
+        Self { customer, link, operators: None }
+    }
+
     /// What the SDK would still ask the customer for.
     pub fn missing_fields(&self) -> Vec<CustomerField> {
         let customer = &self.customer;

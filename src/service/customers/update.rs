@@ -42,7 +42,7 @@ pub enum OwnCustomerRef {
     ExternalCustomerId(ExternalCustomerId),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Updated {
     pub view: CustomerView,
     pub warnings: Vec<Violation>,
@@ -178,7 +178,7 @@ impl Customers {
             warnings: warnings.iter().map(|warning| warning.code).collect(),
         };
         idempotency::write(transaction, writes, keyed, kept).await?;
-        Ok(Some(Updated { view: CustomerView { customer, link: Some(link) }, warnings, replayed: false }))
+        Ok(Some(Updated { view: CustomerView::new(customer, Some(link)), warnings, replayed: false }))
     }
 }
 
