@@ -228,11 +228,14 @@ fn verdict(error: &DbErr) -> Option<Verdict<'_>> {
     Some(Verdict::Sqlite { primary, error: error.as_ref() })
 }
 
-/// Whether the transaction surely left nothing behind, and may succeed if it starts anew: a lost race for a unique
+/// Whether the transaction surely left nothing behind, and may succeed if it starts anew: a lost race for a row or a unique
 /// value, a serialization failure, a deadlock, a busy database.
 pub fn is_lost_race(error: &DbErr) -> bool {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
+    if matches!(error, DbErr::RecordNotUpdated) {
+        return true;
+    }
     match verdict(error) {
         Some(Verdict::Postgres { state, .. }) => matches!(state, "23505" | "40001" | "40P01"),
         Some(Verdict::Sqlite { primary, error }) => matches!(primary, BUSY | LOCKED) || error.is_unique_violation(),

@@ -22,6 +22,8 @@ pub struct Model {
     pub version: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    /// One more with each change of a value or of the operators.
+    pub revision: i32,
     #[sea_orm(has_many)]
     pub operators: HasMany<super::customer_operator::Entity>,
 }

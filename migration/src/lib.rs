@@ -7,6 +7,7 @@ mod m20261123_000002_phone_lookup;
 mod m20261123_000003_history;
 mod m20261123_000004_keys;
 mod m20261124_000005_words;
+mod m20261124_000006_revisions;
 
 pub struct Migrator;
 
@@ -19,6 +20,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000003_history::Migration),
             Box::new(m20261123_000004_keys::Migration),
             Box::new(m20261124_000005_words::Migration),
+            Box::new(m20261124_000006_revisions::Migration),
         ]
     }
 }

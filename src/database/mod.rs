@@ -2,8 +2,13 @@
 
 mod connection;
 mod transaction;
+mod unit_of_work;
+mod writes;
 
-pub use transaction::{Transaction, Writes};
+pub use transaction::Transaction;
+pub use unit_of_work::UnitOfWork;
+use writes::Prepared;
+pub use writes::Writes;
 
 use std::path::Path;
 use std::pin::pin;
@@ -77,6 +82,20 @@ impl Database {
     /// A transaction that may write. Dropped without a commit, it rolls back.
     pub async fn begin_write(&self) -> Result<Transaction, DbErr> {
         Transaction::begin(&self.writes).await
+    }
+
+    /// Whether several writes are one statement, which needs no transaction to be all or none.
+    fn writes_in_one_statement(&self) -> bool {
+        self.writes.backend() == DbBackend::Postgres
+    }
+
+    /// Writes all of it in a statement of its own.
+    async fn write(&self, writes: Writes) -> Result<(), DbErr> {
+        let mut connection = self.writes.get().await?;
+        for Prepared { statement, is_decisive } in writes.build(self.writes.backend()) {
+            Prepared::judge(is_decisive, connection.execute(&statement).await)?;
+        }
+        Ok(())
     }
 
     /// Does some work that uses the database, and does it to its end even if nobody waits for it any more: a connection
@@ -216,9 +235,17 @@ pub async fn with_retry<T, F>(what: &'static str, attempt: impl Fn() -> F) -> Re
 where
     F: Future<Output = Result<T, Aborted>>,
 {
+    retrying(what, |_| attempt()).await
+}
+
+/// Makes an attempt, told how many races were lost before, until one is not lost.
+async fn retrying<T, F>(what: &'static str, attempt: impl Fn(u32) -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Aborted>>,
+{
     let mut patience = Patience::new(what);
     loop {
-        match attempt().await {
+        match attempt(patience.lost).await {
             Ok(done) => return Ok(done),
             Err(Aborted::Error(error)) => return Err(error),
             Err(Aborted::LostRace(error)) if patience.allows_another(&error).await => {}

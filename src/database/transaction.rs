@@ -2,11 +2,11 @@
 
 use deadpool::managed::Object;
 use sea_orm::prelude::async_trait::async_trait;
-use sea_orm::sea_query::{CommonTableExpression, InsertStatement, SubQueryStatement, UpdateStatement, WithClause};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 use tokio::sync::Mutex;
 
 use super::connection::{Connection, Manager, Pool};
+use super::writes::{Prepared, Writes};
 
 /// A transaction that may write. Dropped without a commit, it rolls back.
 pub struct Transaction {
@@ -32,64 +32,18 @@ impl Transaction {
         }
     }
 
-    /// Writes all of it, and answers how many rows the last statement wrote.
-    pub async fn write(&self, writes: Writes) -> Result<u64, DbErr> {
-        let mut written = 0;
-        for statement in writes.build(self.backend) {
-            written = self.execute_raw(statement).await?.rows_affected();
+    /// Writes all of it.
+    pub async fn write(&self, writes: Writes) -> Result<(), DbErr> {
+        for Prepared { statement, is_decisive } in writes.build(self.backend) {
+            Prepared::judge(is_decisive, self.execute_raw(statement).await)?;
         }
-        Ok(written)
+        Ok(())
     }
 
     async fn run<T>(&self, work: impl AsyncFnOnce(&mut Connection) -> Result<T, DbErr>) -> Result<T, DbErr> {
         match self.connection.lock().await.as_mut() {
             Some(connection) => work(connection).await,
             None => Err(DbErr::Custom("the transaction is over".to_owned())),
-        }
-    }
-}
-
-/// What a transaction is to write, in this order, when all is known. No statement sees what the others before it wrote.
-#[derive(Default)]
-pub struct Writes(Vec<Write>);
-
-enum Write {
-    Insert(InsertStatement),
-    Update(UpdateStatement),
-}
-
-impl Writes {
-    pub fn insert(&mut self, statement: InsertStatement) {
-        self.0.push(Write::Insert(statement));
-    }
-
-    pub fn update(&mut self, statement: UpdateStatement) {
-        self.0.push(Write::Update(statement));
-    }
-
-    /// One statement, where the database takes several as one: most of what a small one costs is its way there and back.
-    fn build(mut self, backend: DbBackend) -> Vec<Statement> {
-        let build = |write: &Write| match write {
-            Write::Insert(statement) => backend.build(statement),
-            Write::Update(statement) => backend.build(statement),
-        };
-        if backend != DbBackend::Postgres || self.0.len() < 2 {
-            return self.0.iter().map(build).collect();
-        }
-        let last = self.0.pop();
-        let mut with = WithClause::new();
-        for (number, write) in self.0.into_iter().enumerate() {
-            with.cte(CommonTableExpression::new().table_name(format!("write_{number}")).query(write).to_owned());
-        }
-        last.map(|last| backend.build(&with.query(last))).into_iter().collect()
-    }
-}
-
-impl From<Write> for SubQueryStatement {
-    fn from(write: Write) -> Self {
-        match write {
-            Write::Insert(statement) => statement.into(),
-            Write::Update(statement) => statement.into(),
         }
     }
 }

@@ -5,12 +5,12 @@ use chrono::TimeDelta;
 use entity::idempotency_key::{ActiveModel, Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryTrait, Set};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Set};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::now;
-use crate::database::{Aborted, Database, Transaction, Writes};
+use crate::database::{Aborted, Database, UnitOfWork, Writes};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -42,7 +42,8 @@ impl Keyed {
         kept.map(|kept| self.result_of(kept)).transpose().map_err(Aborted::Error)
     }
 
-    /// Keeps what became of the request, unless its key is taken; of two at once, the second waits here for the first.
+    /// Keeps what became of the request. If its key is taken, the race for it is lost, and with it the work; of two at once,
+    /// the second waits here for the first.
     fn keep(&self, writes: &mut Writes, result: &impl Serialize) {
         let now = now();
         let row = ActiveModel {
@@ -56,7 +57,7 @@ impl Keyed {
             .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])
             .action_and_where(Column::ExpiresAt.lte(now))
             .to_owned();
-        writes.insert(Entity::insert(row).on_conflict(unless_taken).into_query());
+        writes.insert_first(Entity::insert(row).on_conflict(unless_taken).into_query());
     }
 
     fn result_of<R: DeserializeOwned>(&self, kept: Model) -> Result<R, Error> {
@@ -86,10 +87,9 @@ pub async fn once<T, R: DeserializeOwned>(
     outcome
 }
 
-/// Writes the work of a request and keeps what became of it, all or none. If the key is taken, the race for it is lost, and
-/// with it the work.
+/// Writes the work of a request and keeps what became of it, all or none.
 pub async fn write<R: Serialize>(
-    transaction: Transaction,
+    unit: UnitOfWork,
     mut writes: Writes,
     keyed: Option<&Keyed>,
     result: impl FnOnce() -> R,
@@ -97,11 +97,7 @@ pub async fn write<R: Serialize>(
     if let Some(keyed) = keyed {
         keyed.keep(&mut writes, &result());
     }
-    let written = transaction.write(writes).await?;
-    if keyed.is_some() && written == 0 {
-        return Err(Aborted::LostRace(DbErr::RecordNotInserted));
-    }
-    Ok(transaction.commit().await?)
+    Ok(unit.write(writes).await?)
 }
 
 /// Forgets the keys whose time is over, so that the table does not grow for ever.

@@ -428,7 +428,8 @@ async fn a_lost_race_stores_no_unjudged_number() {
         carrier.questions();
 
         let holder = app.database.begin_write().await.unwrap();
-        sea_orm::ConnectionTrait::execute_unprepared(&holder, "UPDATE customer SET phone = NULL").await.unwrap();
+        let let_go = "UPDATE customer SET phone = NULL, revision = revision + 1";
+        sea_orm::ConnectionTrait::execute_unprepared(&holder, let_go).await.unwrap();
         let data = json!({ "email": "new@example.com", "phone": "+14155550002" });
         let create = app.create(&own, "1", data);
         let let_go = async {

@@ -1,5 +1,6 @@
 //! What stands between the service and its database when the network fails.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
@@ -114,8 +115,8 @@ async fn carry(mut client: TcpStream, state: Arc<State>) -> Option<()> {
         tokio::select! {
             read = client.read(&mut asked) => {
                 let asked = &asked[..read.ok().filter(|read| *read > 0)?];
-                state.statements.fetch_add(messages.statements_in(asked), Ordering::SeqCst);
-                let commits = asked.windows(6).any(|window| window == b"COMMIT");
+                let Sent { statements, commits } = messages.sent_by(asked);
+                state.statements.fetch_add(statements, Ordering::SeqCst);
                 if commits && state.springs(Cut::BeforeCommit) {
                     return None;
                 }
@@ -143,28 +144,60 @@ async fn carry(mut client: TcpStream, state: Arc<State>) -> Option<()> {
 struct Messages {
     received: Vec<u8>,
     has_started: bool,
+    /// The names of prepared statements that write.
+    writing: HashSet<Vec<u8>>,
+}
+
+/// What some bytes complete.
+#[derive(Default)]
+struct Sent {
+    /// Texts to run, and executions of what was prepared.
+    statements: usize,
+    /// Whether one of them makes last what was written.
+    commits: bool,
 }
 
 impl Messages {
-    /// How many statements are complete with these bytes: texts to run, and executions of what was prepared.
-    fn statements_in(&mut self, bytes: &[u8]) -> usize {
+    fn sent_by(&mut self, bytes: &[u8]) -> Sent {
         self.received.extend_from_slice(bytes);
-        let mut statements = 0;
+        let mut sent = Sent::default();
         loop {
             let type_bytes = usize::from(self.has_started);
-            let Some(length) = self.received.get(type_bytes..type_bytes + 4) else { return statements };
+            let Some(length) = self.received.get(type_bytes..type_bytes + 4) else { return sent };
             let end = type_bytes + u32::from_be_bytes(length.try_into().unwrap()) as usize;
             if self.received.len() < end {
-                return statements;
+                return sent;
             }
-            let is_statement = match &self.received[..end] {
+            let message: Vec<_> = self.received.drain(..end).collect();
+            if !std::mem::replace(&mut self.has_started, true) {
+                continue;
+            }
+            let (r#type, mut texts) = (message[0], message[5..].split(|byte| *byte == 0));
+            let mut text = || texts.next().unwrap_or_default();
+            match r#type {
                 // A connection is set up once.
-                [b'Q', _, _, _, _, text @ ..] => !text.starts_with(b"SET "),
-                message => message.starts_with(b"E"),
-            };
-            statements += usize::from(self.has_started && is_statement);
-            self.has_started = true;
-            self.received.drain(..end);
+                b'Q' if message[5..].starts_with(b"SET ") => {}
+                b'Q' => {
+                    sent.statements += 1;
+                    sent.commits |= text() == b"COMMIT";
+                }
+                b'E' => sent.statements += 1,
+                // To prepare: the name and the text.
+                b'P' => {
+                    let (name, sql) = (text(), text());
+                    if sql.starts_with(b"WITH \"write_") {
+                        self.writing.insert(name.to_vec());
+                    }
+                }
+                // To bind: a name for what comes of it, and that of the statement, which commits as it ends.
+                b'B' => {
+                    sent.commits |= self.writing.contains({
+                        text();
+                        text()
+                    })
+                }
+                _ => {}
+            }
         }
     }
 }

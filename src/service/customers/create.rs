@@ -10,13 +10,13 @@ use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
 use sea_orm::{
     ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic,
-    IntoActiveModel, Iterable, JoinType, ModelTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    IntoActiveModel, Iterable, JoinType, ModelTrait, QueryFilter, QueryOrder, QueryTrait,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{CustomerField, CustomerView, Customers, Link, holds_any, of_operator, search, those, write};
-use crate::database::{Aborted, Transaction, Writes, with_retry};
+use crate::database::{Aborted, UnitOfWork, Writes};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::idempotency::{self, Keyed};
 use crate::service::restrictions::{EMAIL, Findings, PHONE};
@@ -102,8 +102,8 @@ impl Customers {
         let attempt = Attempt { origin, keyed: keyed.as_ref(), external_customer_id, email, new: &new };
         let created = self.with_judged_phone(new.phone.as_ref(), |is_judged| {
             let attempt = &attempt;
-            with_retry("customer.create", move || {
-                let work = self.try_create(attempt, is_judged);
+            UnitOfWork::run(&self.database, "customer.create", move |unit| {
+                let work = self.try_create(unit, attempt, is_judged);
                 let replay = async |kept| self.replay(&attempt.origin, kept).await;
                 idempotency::once(attempt.keyed, self.database.reads(), work, replay)
             })
@@ -120,16 +120,20 @@ impl Customers {
     }
 
     /// `None`: it would store a phone that is not judged.
-    async fn try_create(&self, attempt: &Attempt<'_>, is_phone_judged: bool) -> Result<Option<Created>, Aborted> {
+    async fn try_create(
+        &self,
+        unit: UnitOfWork,
+        attempt: &Attempt<'_>,
+        is_phone_judged: bool,
+    ) -> Result<Option<Created>, Aborted> {
         let Attempt { origin, keyed, external_customer_id, email, new } = *attempt;
-        let transaction = self.database.begin_write().await?;
         let Findings { refusals, warnings } = self.restrictions.judge(Some(email), new.phone.as_ref());
         if !refusals.is_empty() {
             return Err(Error::Rejected(refusals).into());
         }
 
         let Look { holders, is_id_taken } =
-            look(&transaction, origin.operator, external_customer_id, email, new.phone.as_ref()).await?;
+            look(&unit, origin.operator, external_customer_id, email, new.phone.as_ref()).await?;
         let own = holders.iter().filter(|(_, is_own)| *is_own).map(|(customer, _)| customer);
         let taken = taken(is_id_taken, own, email, new.phone.as_ref());
         if !taken.is_empty() {
@@ -175,7 +179,7 @@ impl Customers {
             warnings,
             replayed: false,
         };
-        idempotency::write(transaction, writes, keyed, || Kept::of(&created)).await?;
+        idempotency::write(unit, writes, keyed, || Kept::of(&created)).await?;
         Ok(Some(created))
     }
 
@@ -272,10 +276,10 @@ struct Look {
     is_id_taken: bool,
 }
 
-/// Looks for all of it in one statement. Locks the holders, in the order of their ids, so that two who lock the same ones
+/// Looks for all of it in one statement. The holders are locked in the order of their ids, so that two who lock the same ones
 /// do not wait for each other. A link that comes while this waits is not seen, and found by the constraint.
 async fn look(
-    transaction: &Transaction,
+    unit: &UnitOfWork,
     operator: OperatorId,
     external_customer_id: &ExternalCustomerId,
     email: &EmailAddress,
@@ -283,11 +287,11 @@ async fn look(
 ) -> Result<Look, DbErr> {
     use customer_operator::Column;
     let [held, own, same_id] = ["held", "own", "same_id"].map(Alias::new);
-    let holders = customer::Entity::find()
-        .filter(holds_any(Some(email), phone))
-        .order_by_asc(customer::Column::Id)
-        .lock_exclusive()
-        .into_query();
+    let mut holders =
+        customer::Entity::find().filter(holds_any(Some(email), phone)).order_by_asc(customer::Column::Id).into_query();
+    if unit.locks() {
+        holders.lock_exclusive();
+    }
     let of_operator = |link: &Alias| Expr::col((link.clone(), Column::OperatorId)).eq(operator);
     let is_own = Expr::col((own.clone(), Column::CustomerId)).equals((held.clone(), customer::Column::Id));
     let is_same = Expr::col((same_id.clone(), Column::ExternalCustomerId)).eq(external_customer_id.clone());
@@ -304,7 +308,7 @@ async fn look(
         .join_as(JoinType::LeftJoin, customer_operator::Entity, own.clone(), is_own.and(of_operator(&own)))
         .join_as(JoinType::LeftJoin, customer_operator::Entity, same_id.clone(), is_same.and(of_operator(&same_id)));
     let mut look = Look { holders: Vec::new(), is_id_taken: false };
-    for row in transaction.query_all(&query).await? {
+    for row in unit.query_all(&query).await? {
         look.is_id_taken = row.try_get("", "is_id_taken")?;
         if let Some(held) = customer::Model::from_query_result_optional(&row, "held_")? {
             look.holders.push((held, row.try_get("", "is_own")?));
@@ -334,6 +338,7 @@ fn insert(writes: &mut Writes, email: &EmailAddress, new: &NewCustomer) -> custo
         version: 1,
         created_at: now,
         updated_at: now,
+        revision: 1,
     };
     insert_row(writes, customer.clone());
     customer
@@ -354,7 +359,7 @@ fn fill(writes: &mut Writes, held: &customer::Model, new: &NewCustomer) -> Resul
     fill(&mut row.first_name, &new.first_name);
     fill(&mut row.last_name, &new.last_name);
     fill(&mut row.address, &new.address);
-    write(writes, held.clone(), row)
+    write(writes, held, row)
 }
 
 /// What the request has otherwise than the customer that it was connected to.

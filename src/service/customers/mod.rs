@@ -383,8 +383,8 @@ const LINK_COLUMNS: usize = 4;
 
 /// The same of a customer.
 fn customer_at(row: &QueryResult, first: usize) -> Result<customer::Model, DbErr> {
-    let [id, email, phone, first_name, last_name, address, version, created_at, updated_at] =
-        [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|column| first + column);
+    let [id, email, phone, first_name, last_name, address, version, created_at, updated_at, revision] =
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|column| first + column);
     Ok(customer::Model {
         id: row.try_get_by_index(id)?,
         email: row.try_get_by_index(email)?,
@@ -395,6 +395,7 @@ fn customer_at(row: &QueryResult, first: usize) -> Result<customer::Model, DbErr
         version: row.try_get_by_index(version)?,
         created_at: row.try_get_by_index(created_at)?,
         updated_at: row.try_get_by_index(updated_at)?,
+        revision: row.try_get_by_index(revision)?,
     })
 }
 
@@ -467,16 +468,27 @@ fn those<const N: usize>(fields: [(CustomerField, bool); N]) -> Vec<CustomerFiel
     fields.into_iter().filter(|(_, holds)| *holds).map(|(field, _)| field).collect()
 }
 
-/// Writes the columns that are set, as a new version, and the words that change with them; none set, nothing is written.
-fn write(writes: &mut Writes, held: customer::Model, mut row: customer::ActiveModel) -> Result<customer::Model, DbErr> {
-    if !row.is_changed() {
-        return Ok(held);
+/// Writes the columns that are set, as a new version, and the words that change with them; none set, only that something
+/// happened to the customer. If that is no longer the one that is held, the race is lost.
+fn write(
+    writes: &mut Writes,
+    held: &customer::Model,
+    mut row: customer::ActiveModel,
+) -> Result<customer::Model, DbErr> {
+    let is_changed = row.is_changed();
+    if is_changed {
+        row.version = Set(held.version + 1);
+        row.updated_at = Set(now());
     }
-    row.version = Set(held.version + 1);
-    row.updated_at = Set(now());
-    let update = customer::Entity::update_many().set(row.clone()).filter(customer::Column::Id.eq(held.id));
-    writes.update(update.into_query());
+    row.revision = Set(held.revision + 1);
+    let update = customer::Entity::update_many()
+        .set(row.clone())
+        .filter(customer::Column::Id.eq(held.id))
+        .filter(customer::Column::Revision.eq(held.revision));
+    writes.update_first(update.into_query());
     let customer = row.try_into_model()?;
-    search::change(writes, &held, &customer)?;
+    if is_changed {
+        search::change(writes, held, &customer)?;
+    }
     Ok(customer)
 }

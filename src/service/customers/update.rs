@@ -8,12 +8,12 @@ use entity::value::{
 use entity::{customer, customer_operator};
 use sea_orm::ActiveValue::{self, Set};
 use sea_orm::sea_query::LockType;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
+use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{CustomerView, Customers, Link, holds_any, of_operator, write};
-use crate::database::{Aborted, Transaction, Writes, with_retry};
+use crate::database::{Aborted, UnitOfWork, Writes};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::idempotency::{self, Keyed};
 use crate::service::restrictions::{EMAIL, Findings, PHONE};
@@ -73,8 +73,8 @@ impl Customers {
         let keyed = self.keyed(&origin, key, || changes.canonical_form());
         let updated = self.with_judged_phone(phone, |is_judged| {
             let (origin, keyed, changes) = (&origin, keyed.as_ref(), &changes);
-            with_retry("customer.update", move || {
-                let attempt = self.try_update(origin, keyed, changes, is_judged);
+            UnitOfWork::run(&self.database, "customer.update", move |unit| {
+                let attempt = self.try_update(unit, origin, keyed, changes, is_judged);
                 idempotency::once(keyed, self.database.reads(), attempt, async |Kept { customer, warnings }| {
                     let view = self.view_again(origin, customer.into()).await?;
                     Ok(Updated { view, warnings: self.restrictions.again(&warnings), replayed: true })
@@ -111,14 +111,14 @@ impl Customers {
     /// `None`: it would store a phone that is not judged.
     async fn try_update(
         &self,
+        unit: UnitOfWork,
         origin: &Origin,
         keyed: Option<&Keyed>,
         changes: &CustomerChanges,
         is_phone_judged: bool,
     ) -> Result<Option<Updated>, Aborted> {
-        let transaction = self.database.begin_write().await?;
         let held = match &changes.customer {
-            Some(customer) => lock_own(&transaction, origin.operator, customer).await?,
+            Some(customer) => find_own(&unit, origin.operator, customer).await?,
             None => None,
         };
         let Some((link, held)) = held else {
@@ -152,7 +152,7 @@ impl Customers {
             let others = customer::Entity::find()
                 .filter(holds_any(email, phone))
                 .filter(customer::Column::Id.ne(held.id))
-                .all(&transaction)
+                .all(&unit)
                 .await?;
             if others.iter().any(|other| Some(&other.email) == email) {
                 faults.push(Violation::new(ErrorCode::EmailTaken, EMAIL));
@@ -169,15 +169,18 @@ impl Customers {
         }
 
         let mut writes = Writes::default();
-        let customer = write(&mut writes, held.clone(), row)?;
-        if customer.version != held.version {
+        let customer = if row.is_changed() {
+            let customer = write(&mut writes, &held, row)?;
             history::record(&mut writes, origin, EventType::Updated, Some(&held), &customer);
-        }
+            customer
+        } else {
+            held
+        };
         let kept = || Kept {
             customer: *customer.id.as_uuid(),
             warnings: warnings.iter().map(|warning| warning.code).collect(),
         };
-        idempotency::write(transaction, writes, keyed, kept).await?;
+        idempotency::write(unit, writes, keyed, kept).await?;
         Ok(Some(Updated { view: CustomerView::new(customer, Some(link)), warnings, replayed: false }))
     }
 }
@@ -209,9 +212,9 @@ impl CustomerChanges {
     }
 }
 
-/// Locks a customer of the operator.
-async fn lock_own(
-    transaction: &Transaction,
+/// A customer of the operator.
+async fn find_own(
+    unit: &UnitOfWork,
     operator: OperatorId,
     customer: &OwnCustomerRef,
 ) -> Result<Option<(Link, customer::Model)>, DbErr> {
@@ -219,8 +222,10 @@ async fn lock_own(
         OwnCustomerRef::Id(id) => customer_operator::Column::CustomerId.eq(*id),
         OwnCustomerRef::ExternalCustomerId(id) => customer_operator::Column::ExternalCustomerId.eq(id.clone()),
     });
-    QuerySelect::query(&mut own).lock_with_tables(LockType::Update, [customer::Entity]);
-    Ok(own.one(transaction).await?.and_then(|(link, customer)| Some((link, customer?))))
+    if unit.locks() {
+        QuerySelect::query(&mut own).lock_with_tables(LockType::Update, [customer::Entity]);
+    }
+    Ok(own.one(unit).await?.and_then(|(link, customer)| Some((link, customer?))))
 }
 
 /// Sets a column to the value that the request has for it, if that is another one.
