@@ -4,8 +4,7 @@ use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
 
 use entity::deployment::Environment;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::{self, MakeWriter};
 #[cfg(not(feature = "otlp"))]
 use tracing_subscriber::layer::Identity;
@@ -14,18 +13,17 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts the logs; `RUST_LOG` sets what they tell, by default `info`.
 pub fn start(environment: Environment) {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let wanted: Option<Targets> = wanted.and_then(|wanted| wanted.parse().ok());
     // PostgreSQL's notices that a table is there already.
-    let filter = match "sqlx=warn".parse() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_) => filter,
-    };
+    let filter =
+        wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)).with_target("sqlx", LevelFilter::WARN);
     log_to(std::io::stderr, std::io::stderr().is_terminal(), filter, environment);
     std::panic::set_hook(Box::new(log_panic));
 }
 
 /// Starts the logs of this process.
-pub fn log_to<W>(writer: W, is_terminal: bool, filter: EnvFilter, environment: Environment)
+pub fn log_to<W>(writer: W, is_terminal: bool, filter: Targets, environment: Environment)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {

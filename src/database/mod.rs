@@ -1,19 +1,21 @@
 //! The two databases, alike: connect, begin a write, retry what surely rolled back.
 
 mod connection;
+mod finish;
+mod text;
 mod transaction;
 mod unit_of_work;
 mod writes;
 
+pub use finish::Finish;
+pub use text::Text;
 pub use transaction::Transaction;
 pub use unit_of_work::UnitOfWork;
 use writes::Prepared;
 pub use writes::Writes;
 
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use futures_util::TryFutureExt;
@@ -26,11 +28,10 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
     SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
 };
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::error::{Error, ErrorCode, describe, is_lost_race};
-use connection::{Options, Pool, STATEMENTS, failed_to_connect};
+use connection::{Options, Pool, failed_to_connect};
 
 /// Is told of each SQL statement, without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
@@ -96,18 +97,6 @@ impl Database {
             Prepared::judge(is_decisive, connection.execute(&statement).await)?;
         }
         Ok(())
-    }
-
-    /// Does some work that uses the database, and does it to its end even if nobody waits for it any more: a connection
-    /// that is let go in the middle of a statement may never come back to its pool. `None`: the database has gone silent.
-    /// `statements` counts what it sends, but for the beginnings and ends of transactions.
-    pub fn finish<T: Send + 'static>(
-        &self,
-        statements: Arc<AtomicUsize>,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> JoinHandle<Option<T>> {
-        const SILENCE: Duration = Duration::from_secs(30);
-        tokio::spawn(async move { timeout(SILENCE, pin!(STATEMENTS.scope(statements, work))).await.ok() })
     }
 
     /// How many connections there are for requests, and how many of them nobody uses.

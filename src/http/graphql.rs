@@ -22,6 +22,7 @@ use tracing::Instrument;
 
 use super::State;
 use super::connections::Peer;
+use crate::database::Finish;
 use crate::error::{Error, ErrorCode, Violation};
 use crate::graphql::{self, ErrorExtensions, Operation, Rendered};
 use crate::service::Actor;
@@ -164,9 +165,8 @@ async fn answer(
             about.operation = Some(checked.operation.clone());
             state.services.limits.spend(&actor, cost.saturating_sub(1)).map_err(too_many)?;
             let executing = state.clone();
-            // It is large, and would be moved several times.
-            let execution = Box::pin(async move { executing.schema.execute(checked, request_id, actor).await });
-            finished(state, request_id, about, execution).await?
+            let execution = async move { executing.schema.execute(checked, request_id, actor).await };
+            finished(request_id, about, execution).await?
         }
         Err(refused) => *refused,
     };
@@ -243,15 +243,14 @@ fn method_not_allowed(allowed: &'static str, message: &str) -> Refusal {
 
 /// What becomes of some work on the database, if it comes to an end before the client's patience does.
 async fn finished<T: Send + 'static>(
-    state: &State,
     request_id: RequestId,
     about: &About,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Refusal> {
-    match timeout(PATIENCE, state.database.finish(about.statements.clone(), work.in_current_span())).await {
-        Ok(Ok(Some(done))) => Ok(done),
+    match timeout(PATIENCE, Finish::new(about.statements.clone(), work)).await {
+        Ok(Ok(done)) => Ok(done),
         Ok(Err(_)) => Err(Refusal::of(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal)),
-        Ok(Ok(None)) | Err(_) => {
+        Err(_) => {
             tracing::error!(%request_id, "request took too long");
             Err(Refusal::of(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable))
         }
@@ -278,8 +277,7 @@ async fn authenticate(state: &State, parts: &Parts, request_id: RequestId, about
         return Ok(actor);
     }
     let (services, key) = (state.services.clone(), key.to_owned());
-    let authenticated =
-        finished(state, request_id, about, async move { services.api_keys.authenticate(&key).await }).await?;
+    let authenticated = finished(request_id, about, async move { services.api_keys.authenticate(&key).await }).await?;
     authenticated.map_err(|error| match error {
         Error::Rejected(_) => unauthenticated(),
         Error::Failed { code, cause } => {

@@ -1,12 +1,12 @@
 //! For load balancers and orchestrators: is the process alive, and can it do its work.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract;
 use axum::http::StatusCode;
+use tokio::time::timeout;
 
 use super::State;
-use crate::database::Database;
 use crate::error::describe;
 
 /// The process answers.
@@ -16,9 +16,9 @@ pub async fn healthz() -> &'static str {
 
 /// The database answers too, and has all migrations.
 pub async fn readyz(extract::State(state): extract::State<State>) -> (StatusCode, &'static str) {
-    let database = state.database.clone();
-    let pending = state.database.finish(Arc::default(), async move { pending_migrations(&database).await });
-    match pending.await.ok().flatten().unwrap_or_else(|| Err("no answer".to_owned())) {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let pending = timeout(PATIENCE, state.database.pending_migrations()).await;
+    match pending.map_or_else(|_| Err("no answer".to_owned()), |pending| pending.map_err(|error| describe(&error))) {
         Ok(0) => (StatusCode::OK, "ready\n"),
         Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database lacks migrations: run `vivamo migrate`\n"),
         Err(cause) => {
@@ -26,8 +26,4 @@ pub async fn readyz(extract::State(state): extract::State<State>) -> (StatusCode
             (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n")
         }
     }
-}
-
-async fn pending_migrations(database: &Database) -> Result<usize, String> {
-    database.pending_migrations().await.map_err(|error| describe(&error))
 }

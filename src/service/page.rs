@@ -2,14 +2,15 @@
 //! many rows came or went before it.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::hash::Hash;
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{
-    Alias, Asterisk, Expr, ExprTrait, Order, OverStatement, Query, SelectStatement, SimpleExpr, UnionType,
-    WindowStatement,
+    Alias, Asterisk, Expr, ExprTrait, Order, OverStatement, PostgresQueryBuilder, Query, QueryBuilder, SelectStatement,
+    SimpleExpr, SqlWriterValues, SqliteQueryBuilder, WindowStatement,
 };
-use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 use uuid::Uuid;
 
 /// A row's place in a list: by a key and then by id.
@@ -67,8 +68,8 @@ pub struct Page<T> {
 }
 
 impl PageRequest {
-    /// Limits a list to this page, and to one row more that tells whether the list goes on.
-    fn of(&self, list: List) -> SelectStatement {
+    /// The rows of a list that this page begins with, and one row more that tells whether the list goes on.
+    fn of(&self, list: List) -> Arm {
         let List { rows: mut query, columns, descending } = list;
         for (position, is_after) in [(&self.after, true), (&self.before, false)] {
             let Some(Position { key, id }) = position else { continue };
@@ -86,7 +87,7 @@ impl PageRequest {
         for column in columns {
             query.order_by_expr(column, self.order(descending));
         }
-        query.limit(self.size as u64 + 1).take()
+        Arm { query, most: Some(self.size + 1) }
     }
 
     /// In which order a list is read for this page.
@@ -140,8 +141,8 @@ pub async fn pages<T>(
     let requests: Vec<_> = lists.iter().map(|(list, request)| (list.descending, request.clone())).collect();
     let arms = lists.into_iter().map(|(list, request)| request.of(list));
     let mut rows: Vec<Vec<T>> = requests.iter().map(|_| Vec::new()).collect();
-    for statement in unions(arms) {
-        for row in connection.query_all(&statement).await? {
+    for statement in unions(connection.get_database_backend(), arms) {
+        for row in connection.query_all_raw(statement).await? {
             rows[arm(&row)?].push(read(&row)?);
         }
     }
@@ -160,30 +161,28 @@ pub async fn pages<T>(
         .collect())
 }
 
-/// Fetches the first pages, or the last, of lists that differ in their owner alone, out of the rows of them all. Unlike a
-/// union the statement is one that the database has planned before; but it reads the lists to their ends.
+/// Fetches the first pages, or the last, of so many lists that differ in their owner alone, out of the rows of them all.
+/// Unlike a union the statement is one that the database has planned before.
 pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
     connection: &impl ConnectionTrait,
-    List { rows: mut all, columns, descending }: List,
+    owners: usize,
+    List { rows: all, columns, descending }: List,
     owner: SimpleExpr,
     request: &PageRequest,
     read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
 ) -> Result<HashMap<K, Page<T>>, DbErr> {
-    let mut window = WindowStatement::new();
-    window.add_partition_by(owner);
-    for column in columns {
-        window.order_by_expr(column, request.order(descending));
+    let backend = connection.get_database_backend();
+    // Most lists are shorter than a page, and to number their rows costs as much as to read them.
+    let most = owners * (request.size + 1);
+    let arm = Arm { query: all.clone(), most: Some(most) };
+    let mut rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
+    if rows.len() == most {
+        let arm = Arm { query: numbered(all, columns, descending, owner, request), most: None };
+        rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
     }
-    all.expr_window_as(Expr::cust("ROW_NUMBER()"), window, "number");
-    let number = Expr::col(Alias::new("number"));
-    let few = Query::select()
-        .column(Asterisk)
-        .from_subquery(all, "numbered")
-        .and_where(number.lte(request.size as u64 + 1))
-        .take();
     let mut lists: HashMap<K, Vec<T>> = HashMap::new();
-    for row in connection.query_all(&few).await? {
-        let (owner, row) = read(&row)?;
+    for row in &rows {
+        let (owner, row) = read(row)?;
         lists.entry(owner).or_default().push(row);
     }
     let page = |(owner, mut rows): (K, Vec<T>)| {
@@ -191,6 +190,24 @@ pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
         (owner, request.page(rows))
     };
     Ok(lists.into_iter().map(page).collect())
+}
+
+/// The rows with which each owner's list begins, in the order of the request.
+fn numbered(
+    mut all: SelectStatement,
+    columns: Vec<SimpleExpr>,
+    descending: bool,
+    owner: SimpleExpr,
+    request: &PageRequest,
+) -> SelectStatement {
+    let mut window = WindowStatement::new();
+    window.add_partition_by(owner);
+    for column in columns {
+        window.order_by_expr(column, request.order(descending));
+    }
+    all.expr_window_as(Expr::cust("ROW_NUMBER()"), window, "number");
+    let is_of_page = Expr::col(Alias::new("number")).lte(Expr::cust((request.size + 1).to_string()));
+    Query::select().column(Asterisk).from_subquery(all, "numbered").and_where(is_of_page).take()
 }
 
 /// The values, and the last of them again and again until there is a power of two: so that statements are few, and the
@@ -205,39 +222,55 @@ pub fn padded<T: Copy>(mut values: Vec<T>) -> Vec<T> {
 /// Fetches the lengths of several lists in one statement.
 pub async fn counts(connection: &impl ConnectionTrait, lists: Vec<SelectStatement>) -> Result<Vec<u64>, DbErr> {
     let mut counts = vec![0; lists.len()];
-    let arms = lists
-        .into_iter()
-        .map(|query| Query::select().expr_as(Expr::col(Asterisk).count(), "count").from_subquery(query, "list").take());
-    for statement in unions(arms) {
-        for row in connection.query_all(&statement).await? {
+    let count =
+        |query| Query::select().expr_as(Expr::col(Asterisk).count(), "count").from_subquery(query, "list").take();
+    let arms = lists.into_iter().map(|query| Arm { query: count(query), most: None });
+    for statement in unions(connection.get_database_backend(), arms) {
+        for row in connection.query_all_raw(statement).await? {
             counts[arm(&row)?] = row.try_get::<i64>("", "count")?.unsigned_abs();
         }
     }
     Ok(counts)
 }
 
+/// Rows of one list, so many at most.
+struct Arm {
+    query: SelectStatement,
+    most: Option<usize>,
+}
+
 /// One statement out of several, each of whose rows says which it came from; more than one only where there are so many
 /// that a database would not take them. SQLite takes 500.
-fn unions(arms: impl Iterator<Item = SelectStatement>) -> Vec<SelectStatement> {
+fn unions(backend: DbBackend, arms: impl Iterator<Item = Arm>) -> Vec<Statement> {
     const MOST_ARMS: usize = 400;
-    let arms: Vec<_> = arms
-        .enumerate()
-        .map(|(number, query)| {
-            Query::select()
-                .expr_as(Expr::cust(number.to_string()), Alias::new("arm"))
-                .column(Asterisk)
-                .from_subquery(query, "arm_rows")
-                .take()
-        })
-        .collect();
-    let union = |arms: &[SelectStatement]| {
-        let mut arms = arms.iter().cloned();
-        let first = arms.next()?;
-        Some(arms.fold(first, |mut all, next| all.union(UnionType::All, next).take()))
+    let arms: Vec<_> = arms.collect();
+    (0..).step_by(MOST_ARMS).zip(arms.chunks(MOST_ARMS)).map(|(first, arms)| union(backend, first, arms)).collect()
+}
+
+/// The rows of all arms, each after the number of its arm. The limits stand in the text: PostgreSQL plans anew each time
+/// what it is to limit to a number that it is yet to be told.
+fn union(backend: DbBackend, first: usize, arms: &[Arm]) -> Statement {
+    let (placeholder, numbered) = match backend {
+        DbBackend::Postgres => PostgresQueryBuilder.placeholder(),
+        _ => SqliteQueryBuilder.placeholder(),
     };
-    arms.chunks(MOST_ARMS).filter_map(union).collect()
+    let mut sql = SqlWriterValues::new(placeholder, numbered);
+    for (number, Arm { query, most }) in (first..).zip(arms) {
+        let all = if number == first { "" } else { " UNION ALL " };
+        let _ = write!(sql, "{all}SELECT {number} AS \"arm\", * FROM (");
+        match backend {
+            DbBackend::Postgres => query.build_collect_any_into(&PostgresQueryBuilder, &mut sql),
+            _ => query.build_collect_any_into(&SqliteQueryBuilder, &mut sql),
+        }
+        let _ = match most {
+            Some(most) => write!(sql, " LIMIT {most}) AS \"arm_rows\""),
+            None => write!(sql, ") AS \"arm_rows\""),
+        };
+    }
+    let (sql, values) = sql.into_parts();
+    Statement { sql, values: Some(values), db_backend: backend }
 }
 
 fn arm(row: &QueryResult) -> Result<usize, DbErr> {
-    row.try_get::<i32>("", "arm").map(|number| number.unsigned_abs() as usize)
+    row.try_get_by_index::<i32>(0).map(|number| number.unsigned_abs() as usize)
 }

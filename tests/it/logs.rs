@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::{LazyLock, Mutex, Once};
 
 use entity::deployment::Environment;
-use tracing_subscriber::EnvFilter;
 use vivamo::telemetry;
 
 static LOG: LazyLock<Mutex<Log>> = LazyLock::new(|| {
@@ -69,7 +68,7 @@ impl Write for Writer {
 pub fn start() {
     static START: Once = Once::new();
     START.call_once(|| {
-        let filter = EnvFilter::new("debug,hyper_util=info,reqwest=info,sqlx=warn");
+        let filter = "debug,hyper_util=info,reqwest=info,sqlx=warn".parse().unwrap();
         telemetry::log_to(|| Writer, false, filter, Environment::Production);
         let tell = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {

@@ -16,10 +16,10 @@ use entity::value::{
 };
 use entity::{customer, customer_operator};
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, LockType, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryResult, QuerySelect, QueryTrait,
-    Select, SelectTwo, TryIntoModel,
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryResult,
+    QuerySelect, QueryTrait, Select, SelectTwo, TryIntoModel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin, now};
-use crate::database::{Aborted, Database, Writes};
+use crate::database::{Aborted, Database, Text, Writes};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use search::Plan;
@@ -43,6 +43,8 @@ pub struct Customers {
     phone_lookup: Option<PhoneLookup>,
     hash: KeyedHash,
     limits: Limits,
+    /// Of the statements that find an operator's customer, by the kind of its name.
+    texts: Arc<[Text; 4]>,
 }
 
 /// A value of a customer.
@@ -143,7 +145,7 @@ impl Customers {
         hash: KeyedHash,
         limits: Limits,
     ) -> Self {
-        Self { database, restrictions, phone_lookup, hash, limits }
+        Self { database, restrictions, phone_lookup, hash, limits, texts: Arc::default() }
     }
 
     /// Makes an attempt that stops, and leaves nothing behind, when it is about to store a phone that nobody has judged
@@ -177,32 +179,41 @@ impl Customers {
 
     /// The customer of a request that was done before, as it is now.
     async fn view_again(&self, origin: &Origin, id: CustomerId) -> Result<CustomerView, Aborted> {
-        let own = of_operator(origin.operator).filter(customer::Column::Id.eq(id)).one(self.database.reads()).await?;
-        match own {
-            Some((link, Some(customer))) => Ok(CustomerView::new(customer, Some(link))),
-            _ => Err(Error::from(ErrorCode::CustomerNotFound).into()),
-        }
+        let own = self.find_own(self.database.reads(), origin.operator, &CustomerRef::Id(id), false).await?;
+        let (link, customer) = own.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
+        Ok(CustomerView::new(customer, Some(link)))
     }
 
     /// The customer so named, if the caller may see it.
     pub async fn find(&self, actor: &Actor, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
-        let named = match reference {
-            CustomerRef::Id(id) => customer::Column::Id.eq(*id),
-            CustomerRef::ExternalCustomerId(id) => customer_operator::Column::ExternalCustomerId.eq(id.clone()),
-            CustomerRef::Email(email) => customer::Column::Email.eq(email.clone()),
-            CustomerRef::Phone(phone) => customer::Column::Phone.eq(phone.clone()),
-        };
         let reads = self.database.reads();
-        match actor.operator() {
-            Some(operator) => {
-                let found = of_operator(operator).filter(named).one(reads).await?;
-                Ok(found.and_then(|(link, customer)| Some(CustomerView::new(customer?, Some(link)))))
-            }
-            None => {
-                let found = customer::Entity::find().filter(named).one(reads).await?;
-                Ok(found.map(|customer| CustomerView::new(customer, None)))
-            }
-        }
+        let Some(operator) = actor.operator() else {
+            let (_, column, value) = reference.column();
+            let found = customer::Entity::find().filter(column.eq(value)).one(reads).await?;
+            return Ok(found.map(|customer| CustomerView::new(customer, None)));
+        };
+        let found = self.find_own(reads, operator, reference, false).await?;
+        Ok(found.map(|(link, customer)| CustomerView::new(customer, Some(link))))
+    }
+
+    /// The customer of an operator's own that is so named.
+    async fn find_own(
+        &self,
+        connection: &impl ConnectionTrait,
+        operator: OperatorId,
+        reference: &CustomerRef,
+        locks: bool,
+    ) -> Result<Option<(Link, customer::Model)>, DbErr> {
+        let (kind, column, value) = reference.column();
+        let own = || of_operator(operator).filter(column.clone().eq(value.clone()));
+        let backend = connection.get_database_backend();
+        let statement = if locks {
+            backend.build(QuerySelect::query(&mut own()).lock_with_tables(LockType::Update, [customer::Entity]))
+        } else {
+            self.texts[kind].with(backend, [operator.into(), value.clone()], || own().into_query())
+        };
+        let row = connection.query_one_raw(statement).await?;
+        row.map(|row| Ok((link_at(&row, 0)?, customer_at(&row, LINK_COLUMNS)?))).transpose()
     }
 
     /// Pages of lists of customers, each as far as the caller may see it.
@@ -294,12 +305,14 @@ impl Customers {
             && request.is_at_an_end()
             && lists.iter().all(|(_, other)| other == request)
         {
-            let all = links(owner.is_in(page::padded(lists.iter().map(|(customer, _)| *customer).collect())).into());
+            let owners = page::padded(lists.iter().map(|(customer, _)| *customer).collect());
+            let number = owners.len();
+            let all = links(owner.is_in(owners).into());
             let read = |row: &QueryResult| {
-                let link = link_at(row, 0)?;
+                let link = link_at(row, page::ROW)?;
                 Ok((link.customer_id, link))
             };
-            let pages = page::pages_of_owners(self.database.reads(), all, owner.into_expr(), request, read);
+            let pages = page::pages_of_owners(self.database.reads(), number, all, owner.into_expr(), request, read);
             let mut pages = pages.await?;
             let page =
                 |(customer, _): &(CustomerId, _)| pages.remove(customer).unwrap_or_else(|| request.page(Vec::new()));
@@ -308,6 +321,20 @@ impl Customers {
         let queries = lists.iter().map(|(customer, request)| (links(owner.eq(*customer).into()), request.clone()));
         let read = |row: &QueryResult| link_at(row, page::ROW);
         Ok(page::pages(self.database.reads(), queries.collect(), read, |_, row| row.position()).await?)
+    }
+}
+
+impl CustomerRef {
+    /// The number of this kind of name, the column that holds it, and the name.
+    fn column(&self) -> (usize, SimpleExpr, sea_orm::Value) {
+        match self {
+            Self::Id(id) => (0, customer::Column::Id.into_expr(), (*id).into()),
+            Self::ExternalCustomerId(id) => {
+                (1, customer_operator::Column::ExternalCustomerId.into_expr(), id.clone().into())
+            }
+            Self::Email(email) => (2, customer::Column::Email.into_expr(), email.clone().into()),
+            Self::Phone(phone) => (3, customer::Column::Phone.into_expr(), phone.clone().into()),
+        }
     }
 }
 

@@ -1,18 +1,16 @@
 //! Changes to a customer.
 
+use entity::customer;
 use entity::customer_event::EventType;
 use entity::value::{
-    Address, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName, PhoneNumber,
-    RequestId,
+    Address, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber, RequestId,
 };
-use entity::{customer, customer_operator};
 use sea_orm::ActiveValue::{self, Set};
-use sea_orm::sea_query::LockType;
-use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
+use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{CustomerView, Customers, Link, holds_any, of_operator, write};
+use super::{CustomerRef, CustomerView, Customers, holds_any, of_operator, write};
 use crate::database::{Aborted, UnitOfWork, Writes};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::idempotency::{self, Keyed};
@@ -40,6 +38,15 @@ pub struct CustomerChanges {
 pub enum OwnCustomerRef {
     Id(CustomerId),
     ExternalCustomerId(ExternalCustomerId),
+}
+
+impl From<&OwnCustomerRef> for CustomerRef {
+    fn from(own: &OwnCustomerRef) -> Self {
+        match own {
+            OwnCustomerRef::Id(id) => Self::Id(*id),
+            OwnCustomerRef::ExternalCustomerId(id) => Self::ExternalCustomerId(id.clone()),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -118,7 +125,7 @@ impl Customers {
         is_phone_judged: bool,
     ) -> Result<Option<Updated>, Aborted> {
         let held = match &changes.customer {
-            Some(customer) => find_own(&unit, origin.operator, customer).await?,
+            Some(customer) => self.find_own(&unit, origin.operator, &customer.into(), unit.locks()).await?,
             None => None,
         };
         let Some((link, held)) = held else {
@@ -210,22 +217,6 @@ impl CustomerChanges {
         json!({ "updateCustomer": { "customer": customer, "expectedVersion": expected_version, "data": data } })
             .to_string()
     }
-}
-
-/// A customer of the operator.
-async fn find_own(
-    unit: &UnitOfWork,
-    operator: OperatorId,
-    customer: &OwnCustomerRef,
-) -> Result<Option<(Link, customer::Model)>, DbErr> {
-    let mut own = of_operator(operator).filter(match customer {
-        OwnCustomerRef::Id(id) => customer_operator::Column::CustomerId.eq(*id),
-        OwnCustomerRef::ExternalCustomerId(id) => customer_operator::Column::ExternalCustomerId.eq(id.clone()),
-    });
-    if unit.locks() {
-        QuerySelect::query(&mut own).lock_with_tables(LockType::Update, [customer::Entity]);
-    }
-    Ok(own.one(unit).await?.and_then(|(link, customer)| Some((link, customer?))))
 }
 
 /// Sets a column to the value that the request has for it, if that is another one.
