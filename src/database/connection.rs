@@ -66,8 +66,10 @@ impl Options {
 
     async fn connect(&self) -> Result<Driver, DbErr> {
         /// A statement that takes longer is given up; so is the transaction of a client that died in the middle, whose
-        /// locks would outlive it. Not as options of the connection, which a pooler in between may refuse.
-        const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'";
+        /// locks would outlive it. A statement is planned once, as if its values were not known: each is made to be found
+        /// by one index, whatever they are. Not as options of the connection, which a pooler in between may refuse.
+        const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
+                               SET plan_cache_mode = 'force_generic_plan'; SET enable_memoize = off";
         Ok(match self {
             Self::Postgres(options) => {
                 let mut connection = options.connect().await.map_err(failed_to_connect)?;

@@ -31,7 +31,7 @@ impl History {
                 .filter(Column::CustomerId.eq(*customer))
                 .apply_if(actor.operator(), |events, own| events.filter(Column::OperatorId.eq(own)));
             let columns = vec![Column::Id.into_expr()];
-            (List { rows: events.into_query(), columns, descending: false }, request.clone())
+            (List { rows: events.into_query(), columns, descending: false, beside: None }, request.clone())
         });
         let read = |row: &QueryResult| Model::from_query_result(row, "");
         let pages = page::pages(self.database.reads(), queries.collect(), read, |_, row| row.position());

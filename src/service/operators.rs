@@ -56,7 +56,8 @@ impl Operators {
 
     /// The operators that the caller may see, oldest first.
     pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
-        let list = List { rows: visible(actor).into_query(), columns: vec![Column::Id.into_expr()], descending: false };
+        let columns = vec![Column::Id.into_expr()];
+        let list = List { rows: visible(actor).into_query(), columns, descending: false, beside: None };
         let read = |row: &QueryResult| Model::from_query_result(row, "");
         let position = |_, row: &Model| row.position();
         let pages = page::pages(self.database.reads(), vec![(list, request)], read, position).await?;

@@ -52,6 +52,15 @@ pub struct List {
     pub rows: SelectStatement,
     pub columns: Vec<SimpleExpr>,
     pub descending: bool,
+    /// What is read beside each row, once it is known which rows are of the page.
+    pub beside: Option<Beside>,
+}
+
+/// All columns of the row of a table whose id stands in a column of a list.
+pub struct Beside {
+    pub table: &'static str,
+    pub columns: Vec<&'static str>,
+    pub id: &'static str,
 }
 
 /// A row that knows its place in the list that it is read from.
@@ -70,7 +79,7 @@ pub struct Page<T> {
 impl PageRequest {
     /// The rows of a list that this page begins with, and one row more that tells whether the list goes on.
     fn of(&self, list: List) -> Arm {
-        let List { rows: mut query, columns, descending } = list;
+        let List { rows: mut query, columns, descending, beside } = list;
         for (position, is_after) in [(&self.after, true), (&self.before, false)] {
             let Some(Position { key, id }) = position else { continue };
             // One column is compared as it is: a tuple of one is not SQL.
@@ -87,7 +96,7 @@ impl PageRequest {
         for column in columns {
             query.order_by_expr(column, self.order(descending));
         }
-        Arm { query, most: Some(self.size + 1) }
+        Arm { query, most: Some(self.size + 1), tells: beside.map_or(Tells::Rows, Tells::RowsBeside) }
     }
 
     /// In which order a list is read for this page.
@@ -166,7 +175,7 @@ pub async fn pages<T>(
 pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
     connection: &impl ConnectionTrait,
     owners: usize,
-    List { rows: all, columns, descending }: List,
+    List { rows: all, columns, descending, .. }: List,
     owner: SimpleExpr,
     request: &PageRequest,
     read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
@@ -174,10 +183,10 @@ pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
     let backend = connection.get_database_backend();
     // Most lists are shorter than a page, and to number their rows costs as much as to read them.
     let most = owners * (request.size + 1);
-    let arm = Arm { query: all.clone(), most: Some(most) };
+    let arm = Arm { query: all.clone(), most: Some(most), tells: Tells::Rows };
     let mut rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
     if rows.len() == most {
-        let arm = Arm { query: numbered(all, columns, descending, owner, request), most: None };
+        let arm = Arm { query: numbered(all, columns, descending, owner, request), most: None, tells: Tells::Rows };
         rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
     }
     let mut lists: HashMap<K, Vec<T>> = HashMap::new();
@@ -219,24 +228,35 @@ pub fn padded<T: Copy>(mut values: Vec<T>) -> Vec<T> {
     values
 }
 
-/// Fetches the lengths of several lists in one statement.
-pub async fn counts(connection: &impl ConnectionTrait, lists: Vec<SelectStatement>) -> Result<Vec<u64>, DbErr> {
-    let mut counts = vec![0; lists.len()];
-    let count =
-        |query| Query::select().expr_as(Expr::col(Asterisk).count(), "count").from_subquery(query, "list").take();
-    let arms = lists.into_iter().map(|query| Arm { query: count(query), most: None });
+/// Fetches the lengths of several lists in one statement, each up to a bound if it has one.
+pub async fn counts(
+    connection: &impl ConnectionTrait,
+    lists: Vec<(SelectStatement, Option<usize>)>,
+) -> Result<Vec<u64>, DbErr> {
+    let mut counts = Vec::new();
+    let arms = lists.into_iter().map(|(query, most)| Arm { query, most, tells: Tells::Number });
     for statement in unions(connection.get_database_backend(), arms) {
         for row in connection.query_all_raw(statement).await? {
-            counts[arm(&row)?] = row.try_get::<i64>("", "count")?.unsigned_abs();
+            counts.push((arm(&row)?, row.try_get_by_index::<i64>(ROW)?.unsigned_abs()));
         }
     }
-    Ok(counts)
+    counts.sort_unstable();
+    Ok(counts.into_iter().map(|(_, count)| count).collect())
 }
 
-/// Rows of one list, so many at most.
+/// A part of a union.
 struct Arm {
     query: SelectStatement,
+    /// So many rows of it at most.
     most: Option<usize>,
+    tells: Tells,
+}
+
+enum Tells {
+    Rows,
+    RowsBeside(Beside),
+    /// How many rows there are.
+    Number,
 }
 
 /// One statement out of several, each of whose rows says which it came from; more than one only where there are so many
@@ -255,17 +275,34 @@ fn union(backend: DbBackend, first: usize, arms: &[Arm]) -> Statement {
         _ => SqliteQueryBuilder.placeholder(),
     };
     let mut sql = SqlWriterValues::new(placeholder, numbered);
-    for (number, Arm { query, most }) in (first..).zip(arms) {
+    let write = |sql: &mut SqlWriterValues, text: std::fmt::Arguments<'_>| {
+        let _ = sql.write_fmt(text);
+    };
+    for (number, Arm { query, most, tells }) in (first..).zip(arms) {
         let all = if number == first { "" } else { " UNION ALL " };
-        let _ = write!(sql, "{all}SELECT {number} AS \"arm\", * FROM (");
+        write(&mut sql, format_args!("{all}SELECT {number} AS \"arm\", "));
+        match tells {
+            Tells::Rows => write(&mut sql, format_args!("*")),
+            Tells::Number => write(&mut sql, format_args!("COUNT(*)")),
+            Tells::RowsBeside(Beside { table, columns, .. }) => {
+                write(&mut sql, format_args!("\"arm_rows\".*"));
+                for column in columns {
+                    write(&mut sql, format_args!(", \"{table}\".\"{column}\""));
+                }
+            }
+        }
+        write(&mut sql, format_args!(" FROM ("));
         match backend {
             DbBackend::Postgres => query.build_collect_any_into(&PostgresQueryBuilder, &mut sql),
             _ => query.build_collect_any_into(&SqliteQueryBuilder, &mut sql),
         }
-        let _ = match most {
-            Some(most) => write!(sql, " LIMIT {most}) AS \"arm_rows\""),
-            None => write!(sql, ") AS \"arm_rows\""),
-        };
+        if let Some(most) = most {
+            write(&mut sql, format_args!(" LIMIT {most}"));
+        }
+        write(&mut sql, format_args!(") AS \"arm_rows\""));
+        if let Tells::RowsBeside(Beside { table, id, .. }) = tells {
+            write(&mut sql, format_args!(" INNER JOIN \"{table}\" ON \"{table}\".\"id\" = \"arm_rows\".\"{id}\""));
+        }
     }
     let (sql, values) = sql.into_parts();
     Statement { sql, values: Some(values), db_backend: backend }

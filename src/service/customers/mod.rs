@@ -18,13 +18,13 @@ use entity::{customer, customer_operator};
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryResult,
-    QuerySelect, QueryTrait, Select, SelectTwo, TryIntoModel,
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityName, EntityTrait, IdenStatic, Iterable,
+    QueryFilter, QueryResult, QuerySelect, QueryTrait, Select, SelectTwo, TryIntoModel,
 };
 use serde::{Deserialize, Serialize};
 
 use super::idempotency::Keyed;
-use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
+use super::page::{self, Beside, Key, List, Page, PageRequest, Position, Positioned};
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin, now};
@@ -229,16 +229,21 @@ impl Customers {
             let Some(operator) = list.seen_by(actor) else {
                 let columns = vec![customer::Column::Id.into_expr()];
                 let rows = all(&list.filter).into_query();
-                of_all.push((List { rows, columns, descending: false }, request.clone()));
+                of_all.push((List { rows, columns, descending: false, beside: None }, request.clone()));
                 continue;
             };
-            let customers = of_operator_with(operator, &list.filter);
-            let rows = match &list.filter.search {
-                Some(search) => search::find(customers, operator, search, plans.next().unwrap_or(Plan::Walk)),
-                None => customers.into_query(),
+            let (rows, beside) = match &list.filter.search {
+                Some(search) => {
+                    let customers = of_operator_with(operator, &list.filter);
+                    (search::find(customers, operator, search, plans.next().unwrap_or(Plan::Walk)), None)
+                }
+                None if list.filter.of_customer().is_empty() => {
+                    (links_with(operator, &list.filter).into_query(), Some(customers_beside_links()))
+                }
+                None => (of_operator_with(operator, &list.filter).into_query(), None),
             };
-            of_operators
-                .push((List { rows, columns: list.columns(), descending: list.order.descending }, request.clone()));
+            let list_of_rows = List { rows, columns: list.columns(), descending: list.order.descending, beside };
+            of_operators.push((list_of_rows, request.clone()));
             sorted.push(list);
         }
         let read = |row: &QueryResult| Ok(CustomerView::new(customer_at(row, page::ROW)?, None));
@@ -281,7 +286,7 @@ impl Customers {
                 .column(customer_operator::Column::CustomerId)
                 .into_query(),
         });
-        Ok(page::counts(self.database.reads(), queries.collect()).await?)
+        Ok(page::counts(self.database.reads(), queries.map(|query| (query, None)).collect()).await?)
     }
 
     /// Pages of the operators that customers are connected to, oldest link first, each as far as the caller may see it.
@@ -298,7 +303,7 @@ impl Customers {
                 customer_operator::Column::ConnectedAt.into_expr(),
                 customer_operator::Column::OperatorId.into_expr(),
             ];
-            List { rows: links.into_query(), columns, descending: false }
+            List { rows: links.into_query(), columns, descending: false, beside: None }
         };
         let owner = customer_operator::Column::CustomerId;
         if let [(_, request), ..] = lists
@@ -439,6 +444,15 @@ fn of_operator_with(
     filter: &CustomerFilter,
 ) -> SelectTwo<customer_operator::Entity, customer::Entity> {
     of_operator(operator).filter(filter.of_customer()).filter(filter.of_link())
+}
+
+/// The customers of links that are of a page.
+fn customers_beside_links() -> Beside {
+    Beside {
+        table: customer::Entity.table_name(),
+        columns: customer::Column::iter().map(|column| column.as_str()).collect(),
+        id: customer_operator::Column::CustomerId.as_str(),
+    }
 }
 
 /// The links of an operator alone; the customers are joined only where the filter asks for a value of theirs.

@@ -157,7 +157,7 @@ pub(super) enum Plan {
 
 /// How many customers with a word count as few. Sorting them is the price of a lead; with a single word, walking past the
 /// others soon costs less.
-fn few(search: &SearchText) -> u64 {
+fn few(search: &SearchText) -> usize {
     if search.words().len() == 1 { 10_000 } else { 100_000 }
 }
 
@@ -166,7 +166,7 @@ pub(super) async fn plans(
     connection: &impl ConnectionTrait,
     searches: &[(OperatorId, &SearchText)],
 ) -> Result<Vec<Plan>, DbErr> {
-    let some = |operator, word, search| having(operator, word).limit(few(search) + 1).take();
+    let some = |operator, word, search| (having(operator, word), Some(few(search) + 1));
     let words = searches
         .iter()
         .flat_map(|(operator, search)| search.words().iter().map(move |word| some(*operator, word, search)));
@@ -174,7 +174,7 @@ pub(super) async fn plans(
     let plan = |(_, search): &(OperatorId, &SearchText)| {
         let counts = counts.by_ref().take(search.words().len());
         let rarest = counts.enumerate().min_by_key(|(_, count)| *count);
-        rarest.filter(|(_, count)| *count <= few(search)).map_or(Plan::Walk, |(number, _)| Plan::Lead(number))
+        rarest.filter(|(_, count)| *count <= few(search) as u64).map_or(Plan::Walk, |(number, _)| Plan::Lead(number))
     };
     Ok(searches.iter().map(plan).collect())
 }
