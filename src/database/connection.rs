@@ -116,12 +116,16 @@ impl Connection {
         self.done(rows).map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))
     }
 
-    pub(super) async fn execute(&mut self, statement: &Statement) -> Result<ExecResult, DbErr> {
+    pub(super) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.count(&statement.sql);
         self.state = State::Busy;
         let result = match &mut self.driver {
-            Driver::Postgres(connection) => query(statement).execute(connection).await.map(Into::into),
-            Driver::Sqlite(connection) => query(statement).execute(connection).await.map(Into::into),
+            Driver::Postgres(connection) => {
+                query(&statement.sql, statement.values).execute(connection).await.map(Into::into)
+            }
+            Driver::Sqlite(connection) => {
+                query(&statement.sql, statement.values).execute(connection).await.map(Into::into)
+            }
         };
         self.executed(result)
     }
@@ -180,12 +184,11 @@ impl Connection {
     }
 }
 
-fn query<D: Database>(statement: &Statement) -> sqlx::query::Query<'_, D, SqlxValues>
+fn query<D: Database>(sql: &str, values: Option<Values>) -> sqlx::query::Query<'_, D, SqlxValues>
 where
     SqlxValues: IntoArguments<D>,
 {
-    let values = statement.values.clone().unwrap_or(Values(Vec::new()));
-    sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
+    sqlx::query_with(AssertSqlSafe(sql), SqlxValues(values.unwrap_or(Values(Vec::new()))))
 }
 
 async fn rows<'c, D: Database>(
@@ -197,7 +200,12 @@ where
     SqlxValues: IntoArguments<D>,
     D::Row: Into<QueryResult>,
 {
-    Ok(query(statement).fetch_all(connection).await?.into_iter().map(Into::into).collect())
+    Ok(query(&statement.sql, statement.values.clone())
+        .fetch_all(connection)
+        .await?
+        .into_iter()
+        .map(Into::into)
+        .collect())
 }
 
 pub(super) struct Manager {

@@ -2,13 +2,13 @@
 
 mod connection;
 mod finish;
-mod text;
+mod sql;
 mod transaction;
 mod unit_of_work;
 mod writes;
 
 pub use finish::Finish;
-pub use text::Text;
+pub use sql::{Sql, Text};
 pub use transaction::Transaction;
 pub use unit_of_work::UnitOfWork;
 use writes::Prepared;
@@ -94,7 +94,7 @@ impl Database {
     async fn write(&self, writes: Writes) -> Result<(), DbErr> {
         let mut connection = self.writes.get().await?;
         for Prepared { statement, is_decisive } in writes.build(self.writes.backend()) {
-            Prepared::judge(is_decisive, connection.execute(&statement).await)?;
+            Prepared::judge(is_decisive, connection.execute(statement).await)?;
         }
         Ok(())
     }
@@ -136,7 +136,7 @@ impl ConnectionTrait for Reads {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        again(|| async { self.0.get().await?.execute(&statement).await }).await
+        again(|| async { self.0.get().await?.execute(statement.clone()).await }).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {

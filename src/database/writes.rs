@@ -1,10 +1,9 @@
 //! What is to be written, all or none, when all is known.
 
-use sea_orm::sea_query::{
-    Alias, CommonTableExpression, Expr, ExprTrait, InsertStatement, Query, SubQueryStatement, UpdateStatement,
-    WithClause,
-};
+use sea_orm::sea_query::{InsertStatement, UpdateStatement};
 use sea_orm::{DbBackend, DbErr, ExecResult, RuntimeErr, Statement, sqlx};
+
+use super::Sql;
 
 /// What is to be written. No statement sees what the others write.
 #[derive(Default)]
@@ -62,33 +61,27 @@ impl Writes {
 
     /// All of it as one statement of PostgreSQL, since most of what a small one costs is its way there and back. It divides
     /// by how many rows the decisive ones found, so that it fails as a whole where one of them found none.
-    fn as_one(self) -> Option<Statement> {
+    fn as_one(&self) -> Option<Statement> {
         if self.is_empty() {
             return None;
         }
-        let mut with = WithClause::new();
-        let mut won = Expr::cust("1");
-        for (number, Write { what, is_decisive }) in self.0.into_iter().enumerate() {
-            let name = Alias::new(format!("write_{number}"));
-            if is_decisive {
-                let rows = Query::select().expr(Expr::cust("COUNT(*)")).from(name.clone()).take();
-                won = won.div(Expr::from(rows));
+        let mut sql = Sql::new(DbBackend::Postgres);
+        let mut won = "1".to_owned();
+        for (number, Write { what, is_decisive }) in self.0.iter().enumerate() {
+            let with = if number == 0 { "WITH" } else { ", " };
+            sql.text(format_args!("{with} write_{number} AS ("));
+            match what {
+                What::Insert(statement) => sql.statement(statement),
+                What::Update(statement) => sql.statement(statement),
             }
-            with.cte(CommonTableExpression::new().table_name(name).query(what.returning(is_decisive)).to_owned());
+            if *is_decisive {
+                sql.text(format_args!(" RETURNING 1"));
+                won += &format!(" / (SELECT COUNT(*) FROM write_{number})");
+            }
+            sql.text(format_args!(")"));
         }
-        Some(DbBackend::Postgres.build(&with.query(Query::select().expr(won).take())))
-    }
-}
-
-impl What {
-    fn returning(self, returns: bool) -> SubQueryStatement {
-        let one = || Query::returning().expr(Expr::cust("1"));
-        match self {
-            Self::Insert(mut statement) if returns => statement.returning(one()).take().into(),
-            Self::Insert(statement) => statement.into(),
-            Self::Update(mut statement) if returns => statement.returning(one()).take().into(),
-            Self::Update(statement) => statement.into(),
-        }
+        sql.text(format_args!(" SELECT {won}"));
+        Some(sql.into())
     }
 }
 

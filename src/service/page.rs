@@ -2,16 +2,16 @@
 //! many rows came or went before it.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::hash::Hash;
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{
-    Alias, Asterisk, Expr, ExprTrait, Order, OverStatement, PostgresQueryBuilder, Query, QueryBuilder, SelectStatement,
-    SimpleExpr, SqlWriterValues, SqliteQueryBuilder, WindowStatement,
+    Alias, Asterisk, Expr, ExprTrait, Order, OverStatement, Query, SelectStatement, SimpleExpr, WindowStatement,
 };
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 use uuid::Uuid;
+
+use crate::database::Sql;
 
 /// A row's place in a list: by a key and then by id.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -181,8 +181,10 @@ pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
     read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
 ) -> Result<HashMap<K, Page<T>>, DbErr> {
     let backend = connection.get_database_backend();
-    // Most lists are shorter than a page, and to number their rows costs as much as to read them.
-    let most = owners * (request.size + 1);
+    /// Rows that are read in vain at most.
+    const FEW: usize = 1000;
+    // To number the rows costs as much as to read them, and only long lists need it.
+    let most = FEW.max(owners * (request.size + 1));
     let arm = Arm { query: all.clone(), most: Some(most), tells: Tells::Rows };
     let mut rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
     if rows.len() == most {
@@ -270,42 +272,31 @@ fn unions(backend: DbBackend, arms: impl Iterator<Item = Arm>) -> Vec<Statement>
 /// The rows of all arms, each after the number of its arm. The limits stand in the text: PostgreSQL plans anew each time
 /// what it is to limit to a number that it is yet to be told.
 fn union(backend: DbBackend, first: usize, arms: &[Arm]) -> Statement {
-    let (placeholder, numbered) = match backend {
-        DbBackend::Postgres => PostgresQueryBuilder.placeholder(),
-        _ => SqliteQueryBuilder.placeholder(),
-    };
-    let mut sql = SqlWriterValues::new(placeholder, numbered);
-    let write = |sql: &mut SqlWriterValues, text: std::fmt::Arguments<'_>| {
-        let _ = sql.write_fmt(text);
-    };
+    let mut sql = Sql::new(backend);
     for (number, Arm { query, most, tells }) in (first..).zip(arms) {
         let all = if number == first { "" } else { " UNION ALL " };
-        write(&mut sql, format_args!("{all}SELECT {number} AS \"arm\", "));
+        sql.text(format_args!("{all}SELECT {number} AS \"arm\", "));
         match tells {
-            Tells::Rows => write(&mut sql, format_args!("*")),
-            Tells::Number => write(&mut sql, format_args!("COUNT(*)")),
+            Tells::Rows => sql.text(format_args!("*")),
+            Tells::Number => sql.text(format_args!("COUNT(*)")),
             Tells::RowsBeside(Beside { table, columns, .. }) => {
-                write(&mut sql, format_args!("\"arm_rows\".*"));
+                sql.text(format_args!("\"arm_rows\".*"));
                 for column in columns {
-                    write(&mut sql, format_args!(", \"{table}\".\"{column}\""));
+                    sql.text(format_args!(", \"{table}\".\"{column}\""));
                 }
             }
         }
-        write(&mut sql, format_args!(" FROM ("));
-        match backend {
-            DbBackend::Postgres => query.build_collect_any_into(&PostgresQueryBuilder, &mut sql),
-            _ => query.build_collect_any_into(&SqliteQueryBuilder, &mut sql),
-        }
+        sql.text(format_args!(" FROM ("));
+        sql.statement(query);
         if let Some(most) = most {
-            write(&mut sql, format_args!(" LIMIT {most}"));
+            sql.text(format_args!(" LIMIT {most}"));
         }
-        write(&mut sql, format_args!(") AS \"arm_rows\""));
+        sql.text(format_args!(") AS \"arm_rows\""));
         if let Tells::RowsBeside(Beside { table, id, .. }) = tells {
-            write(&mut sql, format_args!(" INNER JOIN \"{table}\" ON \"{table}\".\"id\" = \"arm_rows\".\"{id}\""));
+            sql.text(format_args!(" INNER JOIN \"{table}\" ON \"{table}\".\"id\" = \"arm_rows\".\"{id}\""));
         }
     }
-    let (sql, values) = sql.into_parts();
-    Statement { sql, values: Some(values), db_backend: backend }
+    sql.into()
 }
 
 fn arm(row: &QueryResult) -> Result<usize, DbErr> {

@@ -49,9 +49,9 @@ impl PhoneNumber {
         let written = &digits[code.len()..];
         let kept = e164.strip_prefix('+').and_then(|kept| kept.strip_prefix(code)).ok_or(Reason::ImpossibleLength)?;
         let is_as_written = kept == written;
-        let lost_a_prefix = written.ends_with(kept) && self::e164(&e164).as_deref() == Some(e164.as_str());
+        let lost_a_prefix = || written.ends_with(kept) && self::e164(&e164).as_deref() == Some(e164.as_str());
         let is_too_long = code.len() + kept.len() > Self::MOST_DIGITS;
-        if is_too_long || !(is_as_written || lost_a_prefix) {
+        if is_too_long || !(is_as_written || lost_a_prefix()) {
             return Err(Reason::ImpossibleLength);
         }
         Ok(Self(e164))

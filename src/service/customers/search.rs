@@ -1,7 +1,7 @@
 //! Finding customers by the beginnings of words. Every link has its own words, so that an operator's search costs what
 //! its own customers cost.
 
-use entity::value::{CustomerId, OperatorId, PersonName, SearchText, Word};
+use entity::value::{CustomerId, OperatorId, PhoneNumber, SearchText, Word};
 use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
@@ -21,20 +21,42 @@ type Placed = (i16, Option<Word>);
 /// How many words a value may have: none is long enough for more.
 const PLACES: i16 = 1000;
 
-/// The words of a customer's values, alike for all operators.
-fn words_of(customer: &customer::Model) -> Vec<Placed> {
-    let name = |name: &Option<PersonName>| name.as_ref().map_or_else(Vec::new, |name| Word::all_of(name.as_str()));
-    let (local, domain) = (customer.email.local(), customer.email.domain());
-    let in_unicode = idna::domain_to_unicode(domain).0;
-    let in_unicode = if in_unicode == domain { Vec::new() } else { Word::all_of(&in_unicode) };
-    let phone = customer.phone.as_ref().map_or_else(Vec::new, |phone| phone.digits().map(Word::all_of).concat());
-    placed([
-        Word::all_of(local),
-        [Word::all_of(domain), in_unicode].concat(),
-        name(&customer.first_name),
-        name(&customer.last_name),
-        phone,
-    ])
+/// The values of a customer that are found by their words.
+fn values(customer: &customer::Model) -> [Option<Value<'_>>; 5] {
+    [
+        Some(Value::Text(customer.email.local())),
+        Some(Value::Domain(customer.email.domain())),
+        customer.first_name.as_ref().map(|name| Value::Text(name.as_str())),
+        customer.last_name.as_ref().map(|name| Value::Text(name.as_str())),
+        customer.phone.as_ref().map(Value::Phone),
+    ]
+}
+
+#[derive(PartialEq, Eq)]
+enum Value<'c> {
+    Text(&'c str),
+    Domain(&'c str),
+    Phone(&'c PhoneNumber),
+}
+
+impl Value<'_> {
+    fn words(&self) -> Vec<Word> {
+        match self {
+            Self::Text(text) => Word::all_of(text),
+            Self::Domain(domain) => {
+                let in_unicode = idna::domain_to_unicode(domain).0;
+                let in_unicode = if in_unicode == *domain { Vec::new() } else { Word::all_of(&in_unicode) };
+                [Word::all_of(domain), in_unicode].concat()
+            }
+            Self::Phone(phone) => phone.digits().map(Word::all_of).concat(),
+        }
+    }
+}
+
+/// The words of a customer's value, which is the one with this number, alike for all operators.
+fn words_of(number: i16, value: &Option<Value<'_>>) -> Vec<Placed> {
+    let words = value.iter().flat_map(Value::words);
+    (number * PLACES..).zip(words.map(Some)).collect()
 }
 
 /// The words of a link alone. Their places come before those of the customer's values.
@@ -43,31 +65,32 @@ fn words_of_link(link: &Link) -> Vec<Placed> {
     (-PLACES..).zip(id.into_iter().map(Some)).collect()
 }
 
-fn placed(values: [Vec<Word>; 5]) -> Vec<Placed> {
-    let places = |(number, words): (i16, Vec<Word>)| (number * PLACES..).zip(words.into_iter().map(Some));
-    (0..).zip(values).flat_map(places).collect()
-}
-
 /// Writes the words of a new link.
 pub(super) fn add(writes: &mut Writes, link: &Link, customer: &customer::Model) {
-    let words = [words_of_link(link), words_of(customer)].concat();
+    let of_customer = (0..).zip(values(customer)).flat_map(|(number, value)| words_of(number, &value));
+    let words = words_of_link(link).into_iter().chain(of_customer);
     let row = |(place, word): Placed| customer_word::ActiveModel {
         operator_id: Set(link.operator_id),
         customer_id: Set(link.customer_id),
         place: Set(place),
         word: Set(word),
     };
-    writes.insert(customer_word::Entity::insert_many(words.into_iter().map(row)).into_query());
+    writes.insert(customer_word::Entity::insert_many(words.map(row)).into_query());
 }
 
 /// Writes the words that a customer has otherwise than before, for all operators.
 pub(super) fn change(writes: &mut Writes, before: &customer::Model, after: &customer::Model) -> Result<(), DbErr> {
     use customer_word::Column::{CustomerId, OperatorId, Place, Word};
-    let (old, new) = (words_of(before), words_of(after));
-    let gone =
-        old.iter().filter(|(place, _)| new.iter().all(|(kept, _)| kept != place)).map(|(place, _)| (*place, None));
-    let come = new.iter().filter(|word| !old.contains(word)).cloned();
-    let words: Vec<_> = gone.chain(come).collect();
+    let both = (0..).zip(values(before).into_iter().zip(values(after)));
+    let changed = both.filter(|(_, (before, after))| before != after);
+    let words: Vec<_> = changed
+        .flat_map(|(number, (before, after))| {
+            let (old, new) = (words_of(number, &before), words_of(number, &after));
+            let gone = old.get(new.len()..).unwrap_or_default().iter().map(|(place, _)| (*place, None));
+            let come = new.iter().filter(|word| !old.contains(word)).cloned();
+            gone.chain(come).collect::<Vec<_>>()
+        })
+        .collect();
     if words.is_empty() {
         return Ok(());
     }
