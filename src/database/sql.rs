@@ -17,9 +17,10 @@ pub struct Sql {
 
 impl Sql {
     pub fn new(backend: DbBackend) -> Self {
-        let (placeholder, numbered) = match backend {
-            DbBackend::Postgres => PostgresQueryBuilder.placeholder(),
-            _ => SqliteQueryBuilder.placeholder(),
+        let (placeholder, numbered) = if backend == DbBackend::Postgres {
+            PostgresQueryBuilder.placeholder()
+        } else {
+            SqliteQueryBuilder.placeholder()
         };
         Self { backend, written: SqlWriterValues::new(placeholder, numbered) }
     }
@@ -29,9 +30,10 @@ impl Sql {
     }
 
     pub fn statement(&mut self, statement: &impl QueryStatementBuilder) {
-        match self.backend {
-            DbBackend::Postgres => statement.build_collect_any_into(&PostgresQueryBuilder, &mut self.written),
-            _ => statement.build_collect_any_into(&SqliteQueryBuilder, &mut self.written),
+        if self.backend == DbBackend::Postgres {
+            statement.build_collect_any_into(&PostgresQueryBuilder, &mut self.written);
+        } else {
+            statement.build_collect_any_into(&SqliteQueryBuilder, &mut self.written);
         }
     }
 }

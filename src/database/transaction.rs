@@ -4,7 +4,9 @@ use deadpool::managed::Object;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
+use super::PATIENCE;
 use super::connection::{Connection, Manager, Pool};
 use super::writes::{Prepared, Writes};
 
@@ -64,7 +66,7 @@ impl Drop for Transaction {
             // The database ends the transaction when it finds that nobody is there any more.
             Some(connection) if connection.is_busy() => drop(Object::take(connection)),
             Some(connection) => {
-                tokio::spawn(end(connection, "ROLLBACK"));
+                tokio::spawn(timeout(PATIENCE, end(connection, "ROLLBACK")));
             }
             None => {}
         }
