@@ -169,7 +169,7 @@ impl Customers {
             connected_at: now(),
         };
         insert_row(&mut writes, link.clone());
-        search::add(&mut writes, &link, &customer);
+        search::add(&mut writes, &link, &customer)?;
         let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
         let created = Created {
             view: CustomerView::new(customer, Some(link)),

@@ -3,10 +3,12 @@
 
 use entity::value::{CustomerId, OperatorId, PhoneNumber, SearchText, Word};
 use entity::{customer, customer_operator, customer_word};
-use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{
+    Alias, BinOper, Expr, ExprTrait, InsertStatement, LockType, OnConflict, Query, SelectStatement, SimpleExpr,
+};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, JoinType, Order, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, SelectTwo, Set,
+    QueryTrait, SelectTwo,
 };
 
 use super::{Customers, Link};
@@ -66,16 +68,12 @@ fn words_of_link(link: &Link) -> Vec<Placed> {
 }
 
 /// Writes the words of a new link.
-pub(super) fn add(writes: &mut Writes, link: &Link, customer: &customer::Model) {
+pub(super) fn add(writes: &mut Writes, link: &Link, customer: &customer::Model) -> Result<(), DbErr> {
     let of_customer = (0..).zip(values(customer)).flat_map(|(number, value)| words_of(number, &value));
-    let words = words_of_link(link).into_iter().chain(of_customer);
-    let row = |(place, word): Placed| customer_word::ActiveModel {
-        operator_id: Set(link.operator_id),
-        customer_id: Set(link.customer_id),
-        place: Set(place),
-        word: Set(word),
-    };
-    writes.insert(customer_word::Entity::insert_many(words.map(row)).into_query());
+    let words = words_of_link(link).into_iter().chain(of_customer).collect();
+    let ids = [Expr::val(link.operator_id), Expr::val(link.customer_id)];
+    writes.insert(insert(Query::select().exprs(ids).take(), words)?);
+    Ok(())
 }
 
 /// Writes the words that a customer has otherwise than before, for all operators.
@@ -94,25 +92,29 @@ pub(super) fn change(writes: &mut Writes, before: &customer::Model, after: &cust
     if words.is_empty() {
         return Ok(());
     }
-    let placed = Alias::new("placed");
-    let placed_columns = ["column1", "column2"].map(|column| Expr::col((placed.clone(), Alias::new(column))));
     let links = Query::select()
         .column((customer_operator::Entity, customer_operator::Column::OperatorId))
         .column((customer_operator::Entity, customer_operator::Column::CustomerId))
-        .exprs(placed_columns)
         .from(customer_operator::Entity)
-        .from_values(words, placed)
         .and_where(customer_operator::Column::CustomerId.eq(after.id))
         .take();
+    let unless_placed = OnConflict::columns([OperatorId, CustomerId, Place]).update_column(Word).to_owned();
+    writes.insert(insert(links, words)?.on_conflict(unless_placed).take());
+    Ok(())
+}
+
+/// Inserts the same words for each of these pairs of an operator and a customer.
+fn insert(mut links: SelectStatement, words: Vec<Placed>) -> Result<InsertStatement, DbErr> {
+    use customer_word::Column::{CustomerId, OperatorId, Place, Word};
+    let placed = Alias::new("placed");
+    let columns = ["column1", "column2"].map(|column| Expr::col((placed.clone(), Alias::new(column))));
     let insert = Query::insert()
         .into_table(customer_word::Entity)
         .columns([OperatorId, CustomerId, Place, Word])
-        .select_from(links)
+        .select_from(links.exprs(columns).from_values(words, placed).take())
         .map_err(|error| DbErr::Custom(error.to_string()))?
-        .on_conflict(OnConflict::columns([OperatorId, CustomerId, Place]).update_column(Word).to_owned())
         .take();
-    writes.insert(insert);
-    Ok(())
+    Ok(insert)
 }
 
 impl Customers {
@@ -160,7 +162,7 @@ impl Customers {
         for (link, customer) in &links {
             if let Some(customer) = customer {
                 let mut writes = Writes::default();
-                add(&mut writes, link, customer);
+                add(&mut writes, link, customer)?;
                 transaction.write(writes).await?;
             }
         }
