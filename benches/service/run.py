@@ -13,7 +13,8 @@ PLATFORM_KEY = "the-key-of-the-platform-in-the-benchmark"
 UNREACHED = "1000000"  # of limits that are on
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-arguments.add_argument("--customers", type=int, default=200_000, help="how many the database holds")
+arguments.add_argument("--customers", default="200000",
+                       help="how many the database holds; several numbers measure the service alone, at each of them")
 arguments.add_argument("--targets", default="vivamo,vivamo-sqlite,bare,mercurius", help="what to measure")
 arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2", help="which requests")
 arguments.add_argument("--rounds", type=int, default=5, help="how often all is measured; told is the median")
@@ -77,7 +78,7 @@ class Postgres:
         CREATE FUNCTION strftime(text, bigint, text) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS 'SELECT to_timestamp($2)';
         SET session_replication_role = replica; SET maintenance_work_mem = '512MB'; SET work_mem = '256MB';"""
     NO_FUNCTIONS = "DROP FUNCTION unhex; DROP FUNCTION strftime;"
-    INDEXES = ("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexname NOT LIKE '%_pkey'")
+    WORDS = "ALTER TABLE customer_word {} CONSTRAINT customer_word_pkey {};"
 
     def __init__(self, folder):
         installed = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb")) or [shutil.which("initdb")]
@@ -110,11 +111,18 @@ class Postgres:
     def create(self, name):
         self.sql("postgres", f'CREATE DATABASE "{name}"')
 
-    def copy(self, name):
-        self.sql("postgres", f'CREATE DATABASE "{name}" TEMPLATE seed STRATEGY file_copy')
+    def copy(self, seed, name):
+        self.sql("postgres", f'CREATE DATABASE "{name}" TEMPLATE "{seed}" STRATEGY file_copy')
 
-    def settle(self):
-        self.sql("seed", "VACUUM (FREEZE, ANALYZE)")
+    def indexes(self, name):
+        """What drops them, and what makes them again."""
+        rows = self.sql(name, "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexname NOT LIKE '%_pkey'")
+        return ("".join(f'DROP INDEX "{index}";' for index, _ in rows) + self.WORDS.format("DROP", ""),
+                "".join(f"{sql};" for _, sql in rows) + self.WORDS.format("ADD", "PRIMARY KEY (operator_id, customer_id, place)"))
+
+    def settle(self, name):
+        self.sql(name, "VACUUM (FREEZE, ANALYZE)")
+        self.sql(name, "CHECKPOINT")
 
     def used(self):
         """Processor seconds of all its processes."""
@@ -125,7 +133,6 @@ class Postgres:
 
 class Sqlite:
     FUNCTIONS = NO_FUNCTIONS = ""
-    INDEXES = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
 
     def __init__(self, folder):
         self.folder = folder
@@ -146,41 +153,44 @@ class Sqlite:
     def create(self, name):
         pass
 
-    def copy(self, name):
-        shutil.copy(self.file("seed"), self.file(name))
+    def copy(self, seed, name):
+        shutil.copy(self.file(seed), self.file(name))
 
-    def settle(self):
-        self.sql("seed", "PRAGMA wal_checkpoint(TRUNCATE)")
+    def indexes(self, name):
+        rows = self.sql(name, "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+        return "".join(f'DROP INDEX "{index}";' for index, _ in rows), "".join(f"{sql};" for _, sql in rows)
+
+    def settle(self, name):
+        self.sql(name, "PRAGMA wal_checkpoint(TRUNCATE)")
 
     def used(self):
         return 0  # it is a part of the server
 
 
-def fill(database, customers):
+def fill(database, name, customers):
     """Makes the tables and fills them; indexes are made when all rows are there, which takes far less time. Returns a key
     of the first operator."""
-    database.create("seed")
-    environment = {"DATABASE_URL": database.url("seed")}
+    database.create(name)
+    environment = {"DATABASE_URL": database.url(name)}
     run(VIVAMO, "migrate", env=environment)
-    indexes = database.sql("seed", database.INDEXES)
-    dropped = "".join(f'DROP INDEX "{name}";' for name, _ in indexes)
-    created = "".join(f"{sql};" for _, sql in indexes)
+    dropped, created = database.indexes(name)
     seed = (HERE / "seed.sql").read_text().replace("{customers}", str(customers))
-    database.sql("seed", f"{database.FUNCTIONS} BEGIN; {dropped} {seed} {created} COMMIT; {database.NO_FUNCTIONS}")
+    database.sql(name, f"{database.FUNCTIONS} BEGIN; {dropped} {seed} {created} COMMIT; {database.NO_FUNCTIONS}")
     made = run(VIVAMO, "key", "create", type_id("op_", 1), "--name", "bench", "--json", env=environment)
-    database.settle()
+    database.settle(name)
     return json.loads(made)["key"]
 
 
 class Server:
-    def __init__(self, name, program, database, key, folder):
-        self.name, self.database, self.folder, self.keys = name, database, folder, (key, PLATFORM_KEY)
+    def __init__(self, name, program, database, held, customers, key, folder):
+        """One that serves the database so named."""
+        self.name, self.database, self.held, self.folder, self.keys = name, database, held, folder, (key, PLATFORM_KEY)
+        self.customers = customers
         self.is_vivamo, port = name.startswith("vivamo"), free_port()
         self.url, self.log = f"http://127.0.0.1:{port}/graphql", folder / f"{name}.log"
         self.operator = type_id("op_", 1) if self.is_vivamo else str(uuid_of(1))
-        database.copy(name)
         environment = {
-            "DATABASE_URL": database.url(name), "VIVAMO_LISTEN": f"127.0.0.1:{port}", "VIVAMO_PLATFORM_KEY": PLATFORM_KEY,
+            "DATABASE_URL": database.url(held), "VIVAMO_LISTEN": f"127.0.0.1:{port}", "VIVAMO_PLATFORM_KEY": PLATFORM_KEY,
             "VIVAMO_RATE_LIMIT": UNREACHED, "VIVAMO_STRANGERS": UNREACHED, "NODE_ENV": "production", "PORT": str(port),
             "KEYS": ",".join(self.keys), "OPERATOR": str(uuid_of(1)), "PATH": os.environ["PATH"]}
         started = time.monotonic()
@@ -234,9 +244,9 @@ class Server:
         """Of the last request, by the service's own log."""
         return int(self.log.read_text().rsplit("statements=")[-1].split()[0]) if self.is_vivamo else None
 
-    def prepare(self, operation, customers):
+    def prepare(self, operation):
         """Writes the file of which load.lua makes requests: the first line is one, each other one is a value for it."""
-        half, end = customers // 2, min(customers // 4, 50_000)
+        half, end = self.customers // 2, min(self.customers // 4, 50_000)
         # Every other customer is the first operator's; the prime scatters them.
         scattered = [i * 1_000_003 % half * 2 + 1 for i in range(min(half, 200_000))]
         values = {"r1": lambda: map(self.customer, scattered), "w2": lambda: map(self.customer, scattered),
@@ -244,13 +254,13 @@ class Server:
                   "s1": lambda: (f"first{n}" for n in range(100, 997))}.get(operation, lambda: [""])()
         (self.folder / f"{self.name}.{operation}").write_text("\n".join([self.request(operation), *values]))
 
-    def check(self, operation, customers):
+    def check(self, operation):
         """That an answer says what the database holds."""
-        n, number, deep = 43, "999999999", customers // 8
+        n, number, deep = 43, "999999999", min(self.customers // 8, 25_000)
         self.ask("r1", self.customer(n))  # so that the statement that looks for the key is not counted
         value = {"r2": f"ext-1-{n}", "r3d": self.walk(deep)[-1] if operation == "r3d" else "", "s1": "first143"}
         data = self.ask(operation, value.get(operation, self.customer(n)), number)
-        sql = lambda text: self.database.sql(self.name, text)
+        sql = lambda text: self.database.sql(self.held, text)
         of_first = "operator_id = (SELECT id FROM operator WHERE name = 'Operator 1')"
         if operation in ("r3", "r3d"):
             page = data["operator"]["customers"]
@@ -341,46 +351,57 @@ def report(results, earlier):
         cost = lambda figures: figures["server µs"] + figures["PostgreSQL µs"]
         return [f"{one['req/s'] / other['req/s']:.2f}", f"{cost(one) / cost(other):.2f}"] if one and other else ["", ""]
 
+    first = next(iter(results["targets"]))
     titles = ["", "target", "req/s", "p50 ms", "p99 ms", "server µs", "PostgreSQL µs", "SQL", "RSS MiB", "others %", "errors",
-              "vivamo ÷ it: req/s", "µs"] + ["now ÷ earlier: req/s", "µs"] * bool(earlier)
+              f"{first} ÷ it: req/s", "µs"] + ["now ÷ earlier: req/s", "µs"] * bool(earlier)
     print(f"\n{results['settings']}\n\n| {' | '.join(titles)} |\n|---|---|" + "--:|" * (len(titles) - 2))
     for operation in OPERATIONS:
         for target, about in results["targets"].items():
             if now := medians(results, target, operation):
                 cells = [f"{now[title]:.{'2' if ' ms' in title else '0'}f}" if title in now else
                          str(about["SQL"].get(operation) or "") for title in titles[2:11]]
-                cells += ratios(medians(results, "vivamo", operation), now)
+                cells += ratios(medians(results, first, operation), now)
                 cells += ratios(now, medians(earlier, target, operation)) if earlier else []
                 print("|", " | ".join([operation, target, *cells]), "|")
-    print("\n| target | start to first answer, ms |\n|---|--:|")
+    print("\n| target | start to first answer, ms | RSS MiB after the first round | after the last |\n|---|--:|--:|--:|")
     for target, about in results["targets"].items():
-        print(f"| {target} | {about['startup ms']:.0f} |")
+        memory = [row["RSS MiB"] for row in results["rows"] if row["target"] == target]
+        print(f"| {target} | {about['startup ms']:.0f} | {max(memory[:len(about['SQL'])]):.0f} | {memory[-1]:.0f} |")
 
 
 def main(options, folder, running):
     run("cargo", "build", "--locked", "--profile", "dist", "--bin", "vivamo", cwd=ROOT)
-    targets, operations = options.targets.split(","), options.operations.split(",")
+    operations, sizes = options.operations.split(","), [int(size) for size in options.customers.split(",")]
+    targets = options.targets.split(",") if len(sizes) == 1 else [f"vivamo-{size}" for size in sizes]
     databases = {"postgres": Postgres(folder)}
     running.append(databases["postgres"])
     if any(target.endswith("sqlite") for target in targets):
         databases["sqlite"] = Sqlite(folder)
-    print(f"Seeding {options.customers} customers …", flush=True)
-    keys = {kind: fill(database, options.customers) for kind, database in databases.items()}
+    keys = {}
+    for kind, database in databases.items():
+        for size in sizes:
+            print(f"Seeding {size} customers …", flush=True)
+            keys[kind, size] = fill(database, f"seed-{size}", size)
     results, servers = {"settings": vars(options), "targets": {}, "rows": []}, []
-    for target in targets:
+    for number, target in enumerate(targets):
         kind = "sqlite" if target.endswith("sqlite") else "postgres"
-        server = Server(target, program(target), databases[kind], keys[kind], folder)
+        size = sizes[number] if len(sizes) > 1 else sizes[0]
+        held = f"seed-{size}"
+        if len(sizes) == 1:
+            databases[kind].copy(held, target)
+            held = target
+        server = Server(target, program(target), databases[kind], held, size, keys[kind, size], folder)
         running.append(server)
         servers.append(server)
         statements = {}
         for operation in operations:
             if operation != "s1" or server.is_vivamo:
-                server.check(operation, options.customers)
+                server.check(operation)
                 statements[operation] = server.statements()
-                server.prepare(operation, options.customers)
+                server.prepare(operation)
         results["targets"][target] = {"startup ms": server.startup_ms, "SQL": statements}
         print(f"{target} answers, and as the database says", flush=True)
-    databases["postgres"].sql("seed", "CHECKPOINT")
+    databases["postgres"].sql("postgres", "CHECKPOINT")
     number = 0
     for round in range(options.rounds + 1):  # the first warms up, and is not told
         for operation in operations:
