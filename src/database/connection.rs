@@ -26,6 +26,11 @@ tokio::task_local! {
     pub(super) static STATEMENTS: Arc<AtomicUsize>;
 }
 
+/// Counts a statement as one of the task's request.
+pub(super) fn count_statement() {
+    let _ = STATEMENTS.try_with(|statements| statements.fetch_add(1, Ordering::Relaxed));
+}
+
 /// How to open a connection.
 #[derive(Clone)]
 pub(super) enum Options {
@@ -155,7 +160,7 @@ impl Connection {
     }
 
     fn count(&self, sql: &str) {
-        let _ = STATEMENTS.try_with(|statements| statements.fetch_add(1, Ordering::Relaxed));
+        count_statement();
         if let Some(observer) = &self.observer {
             observer(sql);
         }

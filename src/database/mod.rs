@@ -1,14 +1,16 @@
 //! The two databases, alike: connect, begin a write, retry what surely rolled back.
 
 mod connection;
+mod finder;
 mod finish;
 mod sql;
 mod transaction;
 mod unit_of_work;
 mod writes;
 
+pub use finder::Finder;
 pub use finish::Finish;
-pub use sql::{Sql, Text};
+pub use sql::Sql;
 pub use transaction::Transaction;
 pub use unit_of_work::UnitOfWork;
 use writes::Prepared;

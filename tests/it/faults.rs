@@ -7,9 +7,11 @@ use entity::deployment::Environment;
 use entity::phone_lookup::Line;
 use entity::value::PhoneNumber;
 use futures::future::join_all;
+use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ConnectionTrait, TransactionOptions, TransactionTrait};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use vivamo::database::Finder;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::Setup;
 use vivamo::service::phone_lookup::{Fault, Lines, UnknownLines};
@@ -157,5 +159,18 @@ on_both_databases! {
         holder.rollback().await.unwrap();
         app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
         assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+    }
+
+    async fn whoever_looks_for_others_too_and_gives_up_leaves_nobody_waiting(app) {
+        let finder = Finder::default();
+        let look = |name: &'static str| {
+            let statement = |[first, second]: [Expr; 2]| Query::select().expr_as(first, "name").expr_as(second, "other").take();
+            let row = finder.find(app.database.reads(), [name.into(), "other".into()], statement);
+            Box::pin(async { row.await.unwrap().unwrap().try_get::<String>("", "name").unwrap() })
+        };
+        let (mut first, mut second) = (look("first"), look("second"));
+        assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+        drop(first);
+        assert_eq!(tokio::join!(second, look("third"), look("fourth")), ("second".into(), "third".into(), "fourth".into()));
     }
 }

@@ -61,4 +61,18 @@ on_both_databases! {
             replica.end().await;
         }
     }
+
+    async fn customers_that_are_asked_for_at_once_are_found_at_once(app) {
+        let own = app.operator("Own").await;
+        for number in 0..3 {
+            app.created(&own, &format!("id-{number}"), json!({ "email": format!("{number}@example.com") })).await;
+        }
+        let query = r#"{ a: customer(by: {externalCustomerId: "id-0"}) { email } b: customer(by: {externalCustomerId: "id-1"}) { email }
+                         c: customer(by: {externalCustomerId: "id-2"}) { email } d: customer(by: {externalCustomerId: "none"}) { email }
+                         e: customer(by: {externalCustomerId: "id-0"}) { email } }"#;
+        let (data, sent) = app.statements_of(app.query(&own, query)).await;
+        let email = |number: u8| json!({ "email": format!("{number}@example.com") });
+        assert_eq!(data, json!({ "a": email(0), "b": email(1), "c": email(2), "d": null, "e": email(0) }));
+        assert_eq!(sent.len(), if app.is_postgres() { 1 } else { 5 });
+    }
 }

@@ -1,5 +1,6 @@
 //! Who sees what: what an operator may not see is exactly what does not exist.
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::app::{Caller, TestApp, faults, on_both_databases};
@@ -166,5 +167,26 @@ on_both_databases! {
         let answer = app.graphql(&own, list, json!({ "filter": { "email": "x", "phone": "y" } })).await;
         let expected = faults([("INVALID_EMAIL", "filter.email"), ("INVALID_PHONE", "filter.phone")]);
         assert_eq!(answer.refusals("customers"), expected);
+    }
+
+    async fn in_a_crowd_each_is_told_of_its_own_customer_alone(app) {
+        let mut crowd = Vec::new();
+        for number in 0..8 {
+            let operator = app.operator(&format!("Operator {number}")).await;
+            let data = json!({ "email": format!("{number}@example.com"), "phone": format!("+1415555267{number}") });
+            // All have the same external id, and one of them is nobody's.
+            let created = app.created(&operator, if number == 0 { "other" } else { "same" }, data).await;
+            crowd.push((operator, number, created["customer"]["id"].clone()));
+        }
+        let ids: Vec<_> = crowd.iter().map(|(_, _, id)| id.clone()).collect();
+        let names: Vec<_> = ids.iter().map(|id| json!({ "id": id })).chain([json!({ "externalCustomerId": "same" })]).collect();
+        let asked = crowd.iter().flat_map(|asking| names.iter().map(move |name| (asking, name)));
+        let told = asked.map(|((operator, number, id), name)| async move {
+            let customer = app.customer(operator, name.clone()).await;
+            let is_own = name["id"] == *id || name["id"] == Value::Null && *number > 0;
+            let expected = if is_own { json!(format!("{number}@example.com")) } else { Value::Null };
+            assert_eq!(customer["email"], expected, "{number}: {name}");
+        });
+        join_all(told).await;
     }
 }

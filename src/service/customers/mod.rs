@@ -28,7 +28,7 @@ use super::page::{self, Beside, Key, List, Page, PageRequest, Position, Position
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin, now};
-use crate::database::{Aborted, Database, Text, Writes};
+use crate::database::{Aborted, Database, Finder, UnitOfWork, Writes};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use search::Plan;
@@ -43,8 +43,8 @@ pub struct Customers {
     phone_lookup: Option<PhoneLookup>,
     hash: KeyedHash,
     limits: Limits,
-    /// Of the statements that find an operator's customer, by the kind of its name.
-    texts: Arc<[Text; 4]>,
+    /// Of an operator's customers, by the kinds of their names.
+    finders: Arc<[Finder; 4]>,
 }
 
 /// A value of a customer.
@@ -145,7 +145,7 @@ impl Customers {
         hash: KeyedHash,
         limits: Limits,
     ) -> Self {
-        Self { database, restrictions, phone_lookup, hash, limits, texts: Arc::default() }
+        Self { database, restrictions, phone_lookup, hash, limits, finders: Arc::default() }
     }
 
     /// Makes an attempt that stops, and leaves nothing behind, when it is about to store a phone that nobody has judged
@@ -179,41 +179,50 @@ impl Customers {
 
     /// The customer of a request that was done before, as it is now.
     async fn view_again(&self, origin: &Origin, id: CustomerId) -> Result<CustomerView, Aborted> {
-        let own = self.find_own(self.database.reads(), origin.operator, &CustomerRef::Id(id), false).await?;
+        let own = self.find_own(origin.operator, &CustomerRef::Id(id)).await?;
         let (link, customer) = own.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
         Ok(CustomerView::new(customer, Some(link)))
     }
 
     /// The customer so named, if the caller may see it.
     pub async fn find(&self, actor: &Actor, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
-        let reads = self.database.reads();
         let Some(operator) = actor.operator() else {
-            let (_, column, value) = reference.column();
-            let found = customer::Entity::find().filter(column.eq(value)).one(reads).await?;
+            let (_, column, name) = reference.column();
+            let found = customer::Entity::find().filter(column.eq(name)).one(self.database.reads()).await?;
             return Ok(found.map(|customer| CustomerView::new(customer, None)));
         };
-        let found = self.find_own(reads, operator, reference, false).await?;
+        let found = self.find_own(operator, reference).await?;
         Ok(found.map(|(link, customer)| CustomerView::new(customer, Some(link))))
     }
 
     /// The customer of an operator's own that is so named.
     async fn find_own(
         &self,
-        connection: &impl ConnectionTrait,
         operator: OperatorId,
         reference: &CustomerRef,
-        locks: bool,
     ) -> Result<Option<(Link, customer::Model)>, DbErr> {
-        let (kind, column, value) = reference.column();
-        let own = || of_operator(operator).filter(column.clone().eq(value.clone()));
-        let backend = connection.get_database_backend();
-        let statement = if locks {
-            backend.build(QuerySelect::query(&mut own()).lock_with_tables(LockType::Update, [customer::Entity]))
-        } else {
-            self.texts[kind].with(backend, [operator.into(), value.clone()], || own().into_query())
-        };
-        let row = connection.query_one_raw(statement).await?;
-        row.map(|row| Ok((link_at(&row, 0)?, customer_at(&row, LINK_COLUMNS)?))).transpose()
+        let (kind, column, name) = reference.column();
+        let own =
+            |[operator, name]: [SimpleExpr; 2]| of_operator(operator).filter(column.clone().eq(name)).into_query();
+        let row = self.finders[kind].find(self.database.reads(), [operator.into(), name], own).await?;
+        row.as_ref().map(own_at).transpose()
+    }
+
+    /// The same before it is written to.
+    async fn hold_own(
+        &self,
+        unit: &UnitOfWork,
+        operator: OperatorId,
+        reference: &CustomerRef,
+    ) -> Result<Option<(Link, customer::Model)>, DbErr> {
+        if !unit.locks() {
+            return self.find_own(operator, reference).await;
+        }
+        let (_, column, name) = reference.column();
+        let mut own = of_operator(operator).filter(column.eq(name));
+        QuerySelect::query(&mut own).lock_with_tables(LockType::Update, [customer::Entity]);
+        let row = unit.query_one_raw(unit.get_database_backend().build(&own.into_query())).await?;
+        row.as_ref().map(own_at).transpose()
     }
 
     /// Pages of lists of customers, each as far as the caller may see it.
@@ -431,10 +440,15 @@ fn customer_at(row: &QueryResult, first: usize) -> Result<customer::Model, DbErr
     })
 }
 
+/// An operator's own customer.
+fn own_at(row: &QueryResult) -> Result<(Link, customer::Model), DbErr> {
+    Ok((link_at(row, 0)?, customer_at(row, LINK_COLUMNS)?))
+}
+
 /// The links of an operator, with their customers: the only way to an operator's customers.
-fn of_operator(operator: OperatorId) -> SelectTwo<customer_operator::Entity, customer::Entity> {
+fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer_operator::Entity, customer::Entity> {
     customer_operator::Entity::find()
-        .filter(customer_operator::Column::OperatorId.eq(operator))
+        .filter(customer_operator::Column::OperatorId.into_expr().eq(operator))
         .inner_join(customer::Entity)
         .select_also(customer::Entity)
 }

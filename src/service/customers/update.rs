@@ -125,7 +125,7 @@ impl Customers {
         is_phone_judged: bool,
     ) -> Result<Option<Updated>, Aborted> {
         let held = match &changes.customer {
-            Some(customer) => self.find_own(&unit, origin.operator, &customer.into(), unit.locks()).await?,
+            Some(customer) => self.hold_own(&unit, origin.operator, &customer.into()).await?,
             None => None,
         };
         let Some((link, held)) = held else {
