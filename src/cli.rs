@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{PhoneLookupName, ServeSettings, Settings, UnknownPhones};
 use crate::database::{self, Database};
-use crate::error::{Error, describe};
+use crate::error::{Error, ErrorCode, describe};
 use crate::graphql;
 use crate::http::{Metrics, Server, Surroundings};
 use crate::keyed_hash::KeyedHash;
@@ -418,7 +418,9 @@ impl KeyCommand {
                 let keys = match operator.as_deref().map(operator_id).transpose()? {
                     Some(operator) => {
                         let mut found = keys.of_operators(&Actor::Platform, &[operator]).await.map_err(words)?;
-                        found.remove(&operator).unwrap_or_default()
+                        // Each operator is made with its first key.
+                        let keys = found.remove(&operator).filter(|keys| !keys.is_empty());
+                        keys.ok_or_else(|| words(ErrorCode::OperatorNotFound.into()))?
                     }
                     None => keys.list(&Actor::Platform).await.map_err(words)?,
                 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::response::{Html, IntoResponse};
+use axum::response::{Html, IntoResponse, Redirect};
 use axum::routing::get;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -59,10 +59,15 @@ const FILES: &[(&str, &str, &[u8])] = &[];
 /// documentation is there before a key is typed.
 pub fn routes(introspection: String) -> Router<State> {
     let introspection: Arc<str> = introspection.into();
-    let mut router = Router::new().route("/graphiql", get(async || Html(PAGE))).route(
-        "/graphiql/introspection.json",
-        get(async move || ([(header::CONTENT_TYPE, "application/json")], introspection.to_string())),
-    );
+    let to_page = || get(async || Redirect::temporary("/graphiql"));
+    let mut router = Router::new()
+        .route("/", to_page())
+        .route("/graphiql/", to_page())
+        .route("/graphiql", get(async || Html(PAGE)))
+        .route(
+            "/graphiql/introspection.json",
+            get(async move || ([(header::CONTENT_TYPE, "application/json")], introspection.to_string())),
+        );
     for (path, media_type, content) in FILES.iter().copied() {
         router = router.route(path, get(async move || ([(header::CONTENT_TYPE, media_type)], content).into_response()));
     }

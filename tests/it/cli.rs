@@ -57,9 +57,11 @@ async fn a_first_start_shows_a_key_and_a_line_that_works() {
     let request = http_client().post(format!("{url}/graphql")).header("authorization", authorization);
     let answer = request.header("content-type", "application/json").body(body.to_owned()).send().await.unwrap();
     let answer: Value = answer.json().await.unwrap();
-    let graphiql = http_client().get(format!("{url}/graphiql")).send().await.unwrap();
-    assert_eq!(graphiql.status(), 200);
-    assert!(graphiql.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+    for path in ["/graphiql", "/graphiql/", "/"] {
+        let graphiql = http_client().get(format!("{url}{path}")).send().await.unwrap();
+        assert_eq!((graphiql.status().as_u16(), graphiql.url().path()), (200, "/graphiql"));
+        assert!(graphiql.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+    }
     assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED");
     assert_eq!(answer["data"]["createCustomer"]["customer"]["email"], "ada@example.com");
     // The key is shown once.
@@ -129,6 +131,7 @@ async fn operators_and_keys_are_made_and_ended_on_the_command_line() {
         for (arguments, words) in [
             (&["key", "create", "op_01h455vb4pex5vsknk084sn02q", "--name", "x"][..], "no such operator"),
             (&["key", "create", "nonsense", "--name", "x"], "not the id of an operator"),
+            (&["key", "list", "op_01h455vb4pex5vsknk084sn02q"], "no such operator"),
             (&["key", "revoke", "key_01h455vb4pex5vsknk084sn02q"], "no such API key"),
             (&["key", "revoke", "nonsense"], "not the id of a key"),
             (&["operator", "create", " "], "The name is not valid"),
