@@ -37,7 +37,7 @@ OPERATIONS = {
     "r3": (PAGE, {"operator": "OPERATOR", "first": 50}, '"endCursor":"'),
     "r3d": (PAGE, {"operator": "OPERATOR", "first": 50, "after": "~"}, '"endCursor":"'),
     "s1": ("query ($search: String!) { customers(first: 20, filter: {search: $search}) { edges { node { id email phone "
-           "firstName lastName } } pageInfo { hasNextPage endCursor } } }", {"search": "~"}, '"firstName":"First'),
+           "firstName lastName } } pageInfo { hasNextPage endCursor } } }", {"search": "~"}, '"lastName":"Last'),
     "w1": (f"mutation ($input: CreateCustomerInput!) {{ createCustomer(input: $input) {{ outcome customer {{ {CUSTOMER} }} "
            "} }", {"input": {"externalCustomerId": "new-#", "data": {
                "email": "new#@example.com", "phone": "+19#", "firstName": "New", "lastName": "Customer",
@@ -254,14 +254,14 @@ class Server:
         scattered = [i * 1_000_003 % half * 2 + 1 for i in range(min(half, 200_000))]
         values = {"r1": lambda: map(self.customer, scattered), "w2": lambda: map(self.customer, scattered),
                   "r2": lambda: (f"ext-1-{n}" for n in scattered), "r3d": lambda: self.walk(end)[end // 200:],
-                  "s1": lambda: (f"first{n}" for n in range(100, 997))}.get(operation, lambda: [""])()
+                  "s1": lambda: (f"last{n}" for n in range(200, 1999))}.get(operation, lambda: [""])()
         (self.folder / f"{self.name}.{operation}").write_text("\n".join([self.request(operation), *values]))
 
     def check(self, operation):
         """That an answer says what the database holds."""
         n, number, deep = 43, "999999999", min(self.customers // 8, 25_000)
         self.ask("r1", self.customer(n))  # so that the statement that looks for the key is not counted
-        value = {"r2": f"ext-1-{n}", "r3d": self.walk(deep)[-1] if operation == "r3d" else "", "s1": "first143"}
+        value = {"r2": f"ext-1-{n}", "r3d": self.walk(deep)[-1] if operation == "r3d" else "", "s1": "last343"}
         data = self.ask(operation, value.get(operation, self.customer(n)), number)
         sql = lambda text: self.database.sql(self.held, text)
         of_first = "operator_id = (SELECT id FROM operator WHERE name = 'Operator 1')"
@@ -280,7 +280,7 @@ class Server:
         elif operation == "s1":
             got = [[edge["node"]["email"]] for edge in data["customers"]["edges"]]
             held = sql(f"""SELECT email FROM customer JOIN customer_operator ON customer_id = customer.id
-                WHERE first_name = 'First143' AND {of_first} ORDER BY customer.id LIMIT 20""")
+                WHERE last_name = 'Last343' AND {of_first} ORDER BY customer.id LIMIT 20""")
         else:
             customer = data["customer"] if operation in ("r1", "r2") else next(iter(data.values()))["customer"]
             got = [[str(customer[field]) for field in ("email", "phone", "firstName", "lastName", "version")]]
