@@ -1,6 +1,6 @@
 //! Looks of many requests for a row each, made as one.
 
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use sea_orm::sea_query::{Alias, ArrayType, Expr, SelectStatement, SimpleExpr, Value, Values};
@@ -49,7 +49,7 @@ impl Finder {
             let gathering = Gathering(&self.waiting);
             // Whoever can go on meanwhile does, and may ask as well.
             task::yield_now().await;
-            let (values, asking) = gathering.take().into_iter().map(|look| (look.values, look.tell)).unzip();
+            let (values, asking) = gathering.end().into_iter().map(|look| (look.values, look.tell)).unzip();
             tell_each(asking, self.find_together(reads, values, &statement).await);
         } else {
             count_statement();
@@ -106,14 +106,16 @@ impl Finder {
 }
 
 impl Gathering<'_> {
-    fn take(&self) -> Vec<Look> {
-        mem::take(&mut *lock(self.0))
+    /// Those who ask until now. Whoever comes next is the first of others.
+    fn end(self) -> Vec<Look> {
+        let gathering = ManuallyDrop::new(self);
+        mem::take(&mut *lock(gathering.0))
     }
 }
 
 impl Drop for Gathering<'_> {
     fn drop(&mut self) {
-        self.take();
+        lock(self.0).clear();
     }
 }
 

@@ -126,6 +126,13 @@ async fn a_panic_is_an_internal_fault_and_the_process_goes_on() {
     .await;
 }
 
+/// Has a finder find its own name, beside what else it is asked for.
+async fn look(app: &TestApp, finder: &Finder, name: &str) -> String {
+    let statement = |[first, second]: [Expr; 2]| Query::select().expr_as(first, "name").expr_as(second, "other").take();
+    let row = finder.find(app.database.reads(), [name.into(), "other".into()], statement).await.unwrap();
+    row.unwrap().try_get("", "name").unwrap()
+}
+
 on_both_databases! {
     Sandbox:
 
@@ -163,14 +170,26 @@ on_both_databases! {
 
     async fn whoever_looks_for_others_too_and_gives_up_leaves_nobody_waiting(app) {
         let finder = Finder::default();
-        let look = |name: &'static str| {
-            let statement = |[first, second]: [Expr; 2]| Query::select().expr_as(first, "name").expr_as(second, "other").take();
-            let row = finder.find(app.database.reads(), [name.into(), "other".into()], statement);
-            Box::pin(async { row.await.unwrap().unwrap().try_get::<String>("", "name").unwrap() })
-        };
+        let look = |name| Box::pin(look(app, &finder, name));
         let (mut first, mut second) = (look("first"), look("second"));
         assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
         drop(first);
         assert_eq!(tokio::join!(second, look("third"), look("fourth")), ("second".into(), "third".into(), "fourth".into()));
+    }
+
+    async fn whoever_has_looked_leaves_those_alone_who_came_later(app) {
+        let finder = Finder::default();
+        let look = |name| Box::pin(look(app, &finder, name));
+        let (found, sent) = app.statements_of(async {
+            let mut first = look("first");
+            // It waits for others, and then for the database.
+            let _ = (futures::poll!(&mut first), futures::poll!(&mut first));
+            let (mut second, mut third) = (look("second"), look("third"));
+            let _ = (futures::poll!(&mut second), futures::poll!(&mut third));
+            let first = first.await;
+            (first, second.await, third.await)
+        }).await;
+        assert_eq!(found, ("first".into(), "second".into(), "third".into()));
+        assert_eq!(sent.len(), if app.is_postgres() { 2 } else { 3 });
     }
 }
