@@ -243,6 +243,11 @@ pub fn is_lost_race(error: &DbErr) -> bool {
     }
 }
 
+/// Whether the database refused a statement for what it says, and did nothing of it.
+pub fn is_refusal(error: &DbErr) -> bool {
+    is_lost_race(error) || verdict(error).is_some() && !is_outage(error)
+}
+
 /// Whether the database, rather than the statement, is at fault, so that the same request may succeed later.
 fn is_outage(error: &DbErr) -> bool {
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];

@@ -9,7 +9,8 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
 use sea_orm::sea_query::Values;
-use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::error::BoxDynError;
+use sea_orm::sqlx::postgres::{PgArguments, PgConnectOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{
     self, AssertSqlSafe, ConnectOptions, Connection as _, Database, Executor, IntoArguments, PgConnection, Postgres,
@@ -19,7 +20,7 @@ use sea_orm::{ConnAcquireErr, DbBackend, DbErr, ExecResult, QueryResult, Runtime
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 
-use super::{PATIENCE, StatementObserver, again};
+use super::{PATIENCE, StatementObserver, again, lists};
 
 tokio::task_local! {
     /// How many statements the task's request has sent.
@@ -49,8 +50,7 @@ impl Options {
             Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(PATIENCE))
         } else {
             let options = PgConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
-            // A create has a statement of its own for each number of words.
-            Self::Postgres(options.application_name("vivamo").statement_cache_capacity(500))
+            Self::Postgres(options.application_name("vivamo"))
         })
     }
 
@@ -125,12 +125,8 @@ impl Connection {
         self.count(&statement.sql);
         self.state = State::Busy;
         let result = match &mut self.driver {
-            Driver::Postgres(connection) => {
-                query(&statement.sql, statement.values).execute(connection).await.map(Into::into)
-            }
-            Driver::Sqlite(connection) => {
-                query(&statement.sql, statement.values).execute(connection).await.map(Into::into)
-            }
+            Driver::Postgres(connection) => written::<Postgres>(connection, statement).await,
+            Driver::Sqlite(connection) => written::<Sqlite>(connection, statement).await,
         };
         self.executed(result)
     }
@@ -189,23 +185,54 @@ impl Connection {
     }
 }
 
-fn query<D: Database>(sql: &str, values: Option<Values>) -> sqlx::query::Query<'_, D, SqlxValues>
-where
-    SqlxValues: IntoArguments<D>,
-{
-    sqlx::query_with(AssertSqlSafe(sql), SqlxValues(values.unwrap_or(Values(Vec::new()))))
+/// A database to which values can be sent.
+trait Receives: Database {
+    type Values: IntoArguments<Self>;
+
+    fn values(values: Values) -> Result<Self::Values, BoxDynError>;
 }
 
-async fn rows<'c, D: Database>(
+impl Receives for Postgres {
+    type Values = PgArguments;
+
+    fn values(values: Values) -> Result<PgArguments, BoxDynError> {
+        lists::arguments(values)
+    }
+}
+
+impl Receives for Sqlite {
+    type Values = SqlxValues;
+
+    fn values(values: Values) -> Result<SqlxValues, BoxDynError> {
+        Ok(SqlxValues(values))
+    }
+}
+
+fn query<D: Receives>(sql: &str, values: Option<Values>) -> Result<sqlx::query::Query<'_, D, D::Values>, sqlx::Error> {
+    let values = D::values(values.unwrap_or(Values(Vec::new()))).map_err(sqlx::Error::Encode)?;
+    Ok(sqlx::query_with(AssertSqlSafe(sql), values))
+}
+
+async fn written<'c, D: Receives>(
+    connection: &'c mut D::Connection,
+    statement: Statement,
+) -> Result<ExecResult, sqlx::Error>
+where
+    &'c mut D::Connection: Executor<'c, Database = D>,
+    D::QueryResult: Into<ExecResult>,
+{
+    query::<D>(&statement.sql, statement.values)?.execute(connection).await.map(Into::into)
+}
+
+async fn rows<'c, D: Receives>(
     connection: &'c mut D::Connection,
     statement: &Statement,
 ) -> Result<Vec<QueryResult>, sqlx::Error>
 where
     &'c mut D::Connection: Executor<'c, Database = D>,
-    SqlxValues: IntoArguments<D>,
     D::Row: Into<QueryResult>,
 {
-    Ok(query(&statement.sql, statement.values.clone())
+    Ok(query::<D>(&statement.sql, statement.values.clone())?
         .fetch_all(connection)
         .await?
         .into_iter()

@@ -3,7 +3,9 @@
 mod connection;
 mod finder;
 mod finish;
+mod lists;
 mod sql;
+mod together;
 mod transaction;
 mod unit_of_work;
 mod writes;
@@ -11,10 +13,11 @@ mod writes;
 pub use finder::Finder;
 pub use finish::Finish;
 pub use sql::Sql;
+use together::Together;
 pub use transaction::Transaction;
 pub use unit_of_work::UnitOfWork;
-use writes::Prepared;
-pub use writes::Writes;
+pub use writes::{Change, Command, Writes, insert_all};
+use writes::{Kind, Prepared};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,12 +30,12 @@ use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm::sqlx::sqlite::SqlitePoolOptions;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
+    ConnAcquireErr, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
     SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
 };
 use tokio::time::timeout;
 
-use crate::error::{Error, ErrorCode, describe, is_lost_race};
+use crate::error::{Error, ErrorCode, describe, is_lost_race, is_refusal};
 use connection::{Options, Pool, failed_to_connect};
 
 /// Is told of each SQL statement, without its values.
@@ -47,7 +50,11 @@ pub struct Database {
     options: Options,
     reads: Reads,
     writes: Pool,
+    writing: Arc<Together<Kind, Writes, Written>>,
 }
+
+/// What became of writes that were to be written together; `Err`: nothing, because one of them stood in the way.
+type Written = Result<Result<(), DbErr>, Writes>;
 
 /// Where statements run that write nothing, each for itself. A database that serializes may refuse one of them for what
 /// others have written; it has done nothing, and runs again.
@@ -74,7 +81,7 @@ impl Database {
                 (Pool::open(options.clone().read_only(), Self::SQLITE_READERS, &observer).await?, writes)
             }
         };
-        Ok(Self { options, reads: Reads(reads), writes })
+        Ok(Self { options, reads: Reads(reads), writes, writing: Arc::default() })
     }
 
     /// For statements that write nothing.
@@ -92,11 +99,28 @@ impl Database {
         self.writes.backend() == DbBackend::Postgres
     }
 
-    /// Writes all of it in a statement of its own.
+    /// Writes all of it in one statement, beside what others write at this moment. Where those stand in the way, it writes
+    /// this alone.
     async fn write(&self, writes: Writes) -> Result<(), DbErr> {
+        let all = async |asked: Vec<Writes>| {
+            let written = self.write_alone(Writes::together(&asked)).await;
+            match written {
+                Err(error) if asked.len() > 1 && is_refusal(&error) => asked.into_iter().map(Err).collect(),
+                written => asked.iter().map(|_| Ok(written.clone())).collect(),
+            }
+        };
+        match self.writing.ask(writes.kind(), writes, all).await {
+            Some(Ok(written)) => written,
+            Some(Err(writes)) => self.write_alone(writes).await,
+            // It may be written, or not.
+            None => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
+        }
+    }
+
+    async fn write_alone(&self, writes: Writes) -> Result<(), DbErr> {
         let mut connection = self.writes.get().await?;
-        for Prepared { statement, is_decisive } in writes.build(self.writes.backend()) {
-            Prepared::judge(is_decisive, connection.execute(statement).await)?;
+        for Prepared { statement, decisive } in writes.build(self.writes.backend()) {
+            Prepared::judge(decisive, connection.execute(statement).await)?;
         }
         Ok(())
     }

@@ -36,8 +36,8 @@ impl Transaction {
 
     /// Writes all of it.
     pub async fn write(&self, writes: Writes) -> Result<(), DbErr> {
-        for Prepared { statement, is_decisive } in writes.build(self.backend) {
-            Prepared::judge(is_decisive, self.execute_raw(statement).await)?;
+        for Prepared { statement, decisive } in writes.build(self.backend) {
+            Prepared::judge(decisive, self.execute_raw(statement).await)?;
         }
         Ok(())
     }

@@ -1,99 +1,226 @@
 //! What is to be written, all or none, when all is known.
 
-use sea_orm::sea_query::{InsertStatement, UpdateStatement};
-use sea_orm::{DbBackend, DbErr, ExecResult, RuntimeErr, Statement, sqlx};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use super::Sql;
+use entity::value::OperatorId;
+use sea_orm::sea_query::{
+    Alias, Expr, InsertStatement, PostgresQueryBuilder, Query, SelectStatement, SqliteQueryBuilder, UpdateStatement,
+    Value, Values,
+};
+use sea_orm::{
+    DbBackend, DbErr, EntityTrait, ExecResult, IdenStatic, Iterable, ModelTrait, RuntimeErr, Statement, sqlx,
+};
+use uuid::Uuid;
+
+use super::lists::lists;
 
 /// What is to be written. No statement sees what the others write.
-#[derive(Default)]
-pub struct Writes(Vec<Write>);
+#[derive(Clone)]
+pub struct Writes {
+    owner: OperatorId,
+    all: Vec<Write>,
+}
 
+#[derive(Clone)]
 struct Write {
-    what: What,
-    /// Whether the race is lost, and nothing may be written at all, if this finds no row to write.
-    is_decisive: bool,
+    command: Command,
+    rows: Vec<Vec<Value>>,
 }
 
-pub(super) struct Prepared {
-    pub(super) statement: Statement,
-    pub(super) is_decisive: bool,
+/// How rows are written: by a statement that finds them in a table.
+#[derive(Clone, Copy)]
+pub struct Command {
+    /// Tells it from all others.
+    pub name: &'static str,
+    /// The columns of the table that it finds the rows in.
+    pub columns: fn() -> Vec<&'static str>,
+    /// Writes what is in the table of this name.
+    pub statement: fn(&Alias) -> Change,
+    /// Whether the race is lost, and nothing may be written at all, where it leaves out a row.
+    pub is_decisive: bool,
 }
 
-enum What {
+pub enum Change {
     Insert(InsertStatement),
     Update(UpdateStatement),
 }
 
+/// Whose writes they are, and how they are written.
+pub(super) type Kind = (OperatorId, Vec<&'static str>);
+
+pub(super) struct Prepared {
+    pub(super) statement: Statement,
+    /// How many rows it must write, or else the race is lost.
+    pub(super) decisive: Option<u64>,
+}
+
+impl Command {
+    /// Inserts rows with all their columns.
+    pub fn insert<E: EntityTrait>() -> Self {
+        fn columns<E: EntityTrait>() -> Vec<&'static str> {
+            E::Column::iter().map(|column| column.as_str()).collect()
+        }
+        fn statement<E: EntityTrait>(new: &Alias) -> Change {
+            let rows = Query::select().exprs(E::Column::iter().map(Expr::col)).from(new.clone()).take();
+            Change::Insert(insert_all::<E>(rows))
+        }
+        let name = E::default().table_name();
+        Self { name, columns: columns::<E>, statement: statement::<E>, is_decisive: false }
+    }
+}
+
 impl Writes {
+    /// What is to be written for this operator. Others never wait for it, nor fail with it.
+    pub fn of(owner: OperatorId) -> Self {
+        Self { owner, all: Vec::new() }
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
-    pub fn insert(&mut self, statement: InsertStatement) {
-        self.0.push(Write { what: What::Insert(statement), is_decisive: false });
+    /// Inserts rows of which everything is known.
+    pub fn insert<M: ModelTrait>(&mut self, rows: impl IntoIterator<Item = M>) {
+        let values = |row: M| <M::Entity as EntityTrait>::Column::iter().map(|column| row.get(column)).collect();
+        self.push(Command::insert::<M::Entity>(), rows.into_iter().map(values).collect());
     }
 
-    /// Inserts a row unless another was faster.
-    pub fn insert_first(&mut self, statement: InsertStatement) {
-        self.0.push(Write { what: What::Insert(statement), is_decisive: true });
+    /// Writes rows with the columns of the command.
+    pub fn push(&mut self, command: Command, rows: Vec<Vec<Value>>) {
+        if !rows.is_empty() {
+            self.all.push(Write { command, rows });
+        }
     }
 
-    /// Updates a row unless another was faster.
-    pub fn update_first(&mut self, statement: UpdateStatement) {
-        self.0.push(Write { what: What::Update(statement), is_decisive: true });
+    pub(super) fn kind(&self) -> Kind {
+        (self.owner, self.all.iter().map(|write| write.command.name).collect())
+    }
+
+    /// All that is to be written of the same kind.
+    pub(super) fn together(several: &[Self]) -> Self {
+        let mut several: Vec<_> = several.iter().collect();
+        // In the same order everywhere, so that two who write the same rows do not wait for each other.
+        several.sort_by_key(|writes| match writes.all.first().and_then(|write| write.rows.first()?.first()) {
+            Some(Value::Uuid(id)) => *id,
+            _ => None,
+        });
+        let both = |mut one: Self, other: Self| {
+            for (write, other) in one.all.iter_mut().zip(other.all) {
+                write.rows.extend(other.rows);
+            }
+            one
+        };
+        several.into_iter().cloned().reduce(both).unwrap_or_else(|| Self::of(Uuid::nil().into()))
     }
 
     /// The statements that write it, to be sent one after the other; if they are several, in a transaction.
     pub(super) fn build(self, backend: DbBackend) -> Vec<Prepared> {
         if backend == DbBackend::Postgres {
-            return self.as_one().map(|statement| Prepared { statement, is_decisive: false }).into_iter().collect();
+            return if self.is_empty() { Vec::new() } else { vec![self.into_one()] };
         }
-        let build = |Write { what, is_decisive }| {
-            let statement = match &what {
-                What::Insert(statement) => backend.build(statement),
-                What::Update(statement) => backend.build(statement),
-            };
-            Prepared { statement, is_decisive }
+        let build = |Write { command, rows }: Write| {
+            let decisive = command.is_decisive.then_some(rows.len() as u64);
+            let sql = known(backend, vec![(command.name, rows.len())], || command.for_sqlite(rows.len()));
+            let values = Some(Values(rows.into_iter().flatten().collect()));
+            Prepared { statement: Statement { sql, values, db_backend: backend }, decisive }
         };
-        self.0.into_iter().map(build).collect()
+        self.all.into_iter().map(build).collect()
     }
 
     /// All of it as one statement of PostgreSQL, since most of what a small one costs is its way there and back. It divides
-    /// by how many rows the decisive ones found, so that it fails as a whole where one of them found none.
-    fn as_one(&self) -> Option<Statement> {
-        if self.is_empty() {
-            return None;
-        }
-        let mut sql = Sql::new(DbBackend::Postgres);
-        let mut won = "1".to_owned();
-        for (number, Write { what, is_decisive }) in self.0.iter().enumerate() {
-            let with = if number == 0 { "WITH" } else { ", " };
-            sql.text(format_args!("{with} write_{number} AS ("));
-            match what {
-                What::Insert(statement) => sql.statement(statement),
-                What::Update(statement) => sql.statement(statement),
+    /// by whether the decisive ones wrote all their rows, so that it fails as a whole where one of them did not. Its text
+    /// does not depend on how many rows there are, so that it is prepared once.
+    fn into_one(self) -> Prepared {
+        let parts: Vec<_> = self.all.iter().map(|write| (write.command.name, write.rows.len().min(2))).collect();
+        let sql = known(DbBackend::Postgres, parts, || self.text());
+        let mut values = Vec::new();
+        for Write { mut rows, .. } in self.all {
+            match rows.as_mut_slice() {
+                [row] => values.append(row),
+                _ => values.append(&mut lists(rows)),
             }
-            if *is_decisive {
-                sql.text(format_args!(" RETURNING 1"));
-                won += &format!(" / (SELECT COUNT(*) FROM write_{number})");
-            }
-            sql.text(format_args!(")"));
         }
-        sql.text(format_args!(" SELECT {won}"));
-        Some(sql.into())
+        let statement = Statement { sql, values: Some(Values(values)), db_backend: DbBackend::Postgres };
+        Prepared { statement, decisive: None }
+    }
+
+    fn text(&self) -> String {
+        let (mut sql, mut won, mut holders) = (String::new(), "1".to_owned(), 1..);
+        for (number, Write { command, rows }) in self.all.iter().enumerate() {
+            let new = format!("new_{number}");
+            let columns = quoted((command.columns)());
+            let first = holders.start;
+            let values: Vec<_> = holders.by_ref().take(columns.len()).map(|holder| format!("${holder}")).collect();
+            let (values, columns) = (values.join(", "), columns.join(", "));
+            let (source, rows) = match rows.as_slice() {
+                [_] => (format!("VALUES ({values})"), "1".to_owned()),
+                _ => (format!("SELECT * FROM unnest({values})"), format!("cardinality(${first})")),
+            };
+            let change = (command.statement)(&Alias::new(&new)).in_words(DbBackend::Postgres);
+            let with = if number == 0 { "WITH" } else { "," };
+            let returning = if command.is_decisive { " RETURNING 1" } else { "" };
+            let _ = write!(sql, "{with} {new} ({columns}) AS ({source}), write_{number} AS ({change}{returning})");
+            if command.is_decisive {
+                let _ = write!(won, " / ((SELECT COUNT(*) FROM write_{number}) = {rows})::int");
+            }
+        }
+        sql + " SELECT " + &won
+    }
+}
+
+/// Inserts rows that have all columns of the entity, in their order.
+pub fn insert_all<E: EntityTrait>(rows: SelectStatement) -> InsertStatement {
+    let mut insert = Query::insert();
+    insert.into_table(E::default().table_ref()).columns(E::Column::iter());
+    let inserted = insert.select_from(rows).map(|_| ());
+    debug_assert_eq!(inserted, Ok(()), "as many columns as the entity has");
+    insert
+}
+
+impl Command {
+    fn for_sqlite(&self, rows: usize) -> String {
+        let columns = quoted((self.columns)());
+        let row = format!("({})", vec!["?"; columns.len()].join(", "));
+        let change = (self.statement)(&Alias::new("new")).in_words(DbBackend::Sqlite);
+        format!("WITH new ({}) AS (VALUES {}) {change}", columns.join(", "), vec![row; rows].join(", "))
+    }
+}
+
+impl Change {
+    /// Its text, in which there are no values but those of the program.
+    fn in_words(&self, backend: DbBackend) -> String {
+        match (self, backend) {
+            (Self::Insert(statement), DbBackend::Postgres) => statement.to_string(PostgresQueryBuilder),
+            (Self::Update(statement), DbBackend::Postgres) => statement.to_string(PostgresQueryBuilder),
+            (Self::Insert(statement), _) => statement.to_string(SqliteQueryBuilder),
+            (Self::Update(statement), _) => statement.to_string(SqliteQueryBuilder),
+        }
     }
 }
 
 impl Prepared {
     /// What became of it: a lost race is [`DbErr::RecordNotUpdated`].
-    pub(super) fn judge(is_decisive: bool, sent: Result<ExecResult, DbErr>) -> Result<(), DbErr> {
+    pub(super) fn judge(decisive: Option<u64>, sent: Result<ExecResult, DbErr>) -> Result<(), DbErr> {
         match sent {
-            Ok(written) if is_decisive && written.rows_affected() == 0 => Err(DbErr::RecordNotUpdated),
+            Ok(written) if decisive.is_some_and(|rows| written.rows_affected() < rows) => Err(DbErr::RecordNotUpdated),
             Err(error) if is_division_by_zero(&error) => Err(DbErr::RecordNotUpdated),
             sent => sent.map(drop),
         }
     }
+}
+
+/// The text of a statement that writes with these commands, each so many rows, which takes longer to build than to send.
+fn known(backend: DbBackend, parts: Vec<(&'static str, usize)>, build: impl FnOnce() -> String) -> String {
+    type Texts = HashMap<(bool, Vec<(&'static str, usize)>), String>;
+    static TEXTS: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    texts.entry((backend == DbBackend::Postgres, parts)).or_insert_with(build).clone()
+}
+
+fn quoted(columns: Vec<&'static str>) -> Vec<String> {
+    columns.into_iter().map(|column| format!("\"{column}\"")).collect()
 }
 
 fn is_division_by_zero(error: &DbErr) -> bool {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use entity::customer;
-use entity::customer_event::{ActiveModel, Column, Entity, EventType, Model, Values};
+use entity::customer_event::{Column, Entity, EventType, Model, Values};
 use entity::value::{CustomerEventId, CustomerId};
-use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Set};
+use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait};
 use serde_json::{Value, json};
 
 use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
@@ -69,19 +69,18 @@ pub(super) fn record(
             is.0.insert(name.to_owned(), value);
         }
     }
-    let row = ActiveModel {
-        id: Set(CustomerEventId::new()),
-        customer_id: Set(after.id),
-        operator_id: Set(origin.operator),
-        api_key_id: Set(origin.key),
-        request_id: Set(origin.request),
-        r#type: Set(r#type),
-        version: Set(after.version),
-        before: Set(was),
-        after: Set(is),
-        occurred_at: Set(now()),
-    };
-    writes.insert(Entity::insert(row).into_query());
+    writes.insert([Model {
+        id: CustomerEventId::new(),
+        customer_id: after.id,
+        operator_id: origin.operator,
+        api_key_id: origin.key,
+        request_id: origin.request,
+        r#type,
+        version: after.version,
+        before: was,
+        after: is,
+        occurred_at: now(),
+    }]);
 }
 
 /// The values of a customer under their names in the schema.

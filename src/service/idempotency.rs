@@ -2,20 +2,40 @@
 //! it; sent again, the request gets the same answer and does nothing.
 
 use chrono::TimeDelta;
-use entity::idempotency_key::{ActiveModel, Column, Entity, Model};
+use entity::idempotency_key::{Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Set};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, OnConflict, Query};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, QueryFilter};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::now;
-use crate::database::{Aborted, Database, UnitOfWork, Writes};
+use crate::database::{Aborted, Change, Command, Database, UnitOfWork, Writes, insert_all};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 
 /// How long a key is kept.
 const LIFE: TimeDelta = TimeDelta::hours(24);
+
+/// The column of a row that is to be kept that tells when: a key whose time is over by then may be taken again.
+const NOW: &str = "now";
+
+/// Keeps a key, unless it is taken.
+const KEEP: Command = Command {
+    name: "keep",
+    columns: || Column::iter().map(|column| column.as_str()).chain([NOW]).collect(),
+    statement: |new| {
+        let rows =
+            Query::select().exprs(Column::iter().map(Expr::col)).from(new.clone()).and_where(Expr::cust("TRUE")).take();
+        let earliest = Query::select().expr(Expr::col(Alias::new(NOW)).min()).from(new.clone()).take();
+        let unless_taken = OnConflict::columns([Column::OperatorId, Column::KeyHash])
+            .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])
+            .action_and_where(Column::ExpiresAt.into_expr().lte(earliest))
+            .to_owned();
+        Change::Insert(insert_all::<Entity>(rows).on_conflict(unless_taken).take())
+    },
+    is_decisive: true,
+};
 
 /// A request that carries a key.
 #[derive(Clone, Debug)]
@@ -46,18 +66,15 @@ impl Keyed {
     /// the second waits here for the first.
     fn keep(&self, writes: &mut Writes, result: &impl Serialize) {
         let now = now();
-        let row = ActiveModel {
-            operator_id: Set(self.operator),
-            key_hash: Set(self.key_hash.clone()),
-            input_hash: Set(self.input_hash.clone()),
-            result: Set(Some(serde_json::json!(result))),
-            expires_at: Set(now + LIFE),
-        };
-        let unless_taken = OnConflict::columns([Column::OperatorId, Column::KeyHash])
-            .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])
-            .action_and_where(Column::ExpiresAt.lte(now))
-            .to_owned();
-        writes.insert_first(Entity::insert(row).on_conflict(unless_taken).into_query());
+        let row = vec![
+            self.operator.into(),
+            self.key_hash.clone().into(),
+            self.input_hash.clone().into(),
+            serde_json::json!(result).into(),
+            (now + LIFE).into(),
+            now.into(),
+        ];
+        writes.push(KEEP, vec![row]);
     }
 
     fn result_of<R: DeserializeOwned>(&self, kept: Model) -> Result<R, Error> {

@@ -29,8 +29,11 @@ async fn send(app: &TestApp, request: &Do<'_>) -> Answer {
     }
 }
 
-/// What became of each request, all of which have looked before any of them writes.
+/// What became of each request, all of which have looked before any of them writes. Each has a replica of its own, since one
+/// would write for several at once.
 async fn race(app: &TestApp, requests: &[Do<'_>]) -> Vec<String> {
+    let replicas = if app.is_postgres() { requests.len() } else { 0 };
+    let replicas = join_all((0..replicas).map(|_| app.replica(app.database_url().to_owned()))).await;
     let holder = app.database.begin_write().await.unwrap();
     if app.is_postgres() {
         holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
@@ -39,7 +42,9 @@ async fn race(app: &TestApp, requests: &[Do<'_>]) -> Vec<String> {
         app.until_so_many_wait_for_a_lock(requests.len()).await;
         holder.commit().await.unwrap();
     };
-    let (answers, ()) = tokio::join!(join_all(requests.iter().map(|request| send(app, request))), release);
+    let sent = requests.iter().enumerate().map(|(number, request)| send(replicas.get(number).unwrap_or(app), request));
+    let (answers, ()) = tokio::join!(join_all(sent), release);
+    join_all(replicas.into_iter().map(TestApp::end)).await;
     answers
         .iter()
         .map(|answer| {

@@ -31,6 +31,7 @@ mod restrictions;
 mod schema;
 mod search;
 mod statements;
+mod together;
 mod update;
 mod visibility;
 mod walk;

@@ -185,7 +185,7 @@ impl Messages {
                 // To prepare: the name and the text.
                 b'P' => {
                     let (name, sql) = (text(), text());
-                    if sql.starts_with(b"WITH write_") {
+                    if sql.starts_with(b"WITH new_") {
                         self.writing.insert(name.to_vec());
                     }
                 }

@@ -7,10 +7,10 @@ use entity::value::{
     RequestId,
 };
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic,
-    IntoActiveModel, Iterable, JoinType, ModelTrait, QueryFilter, QueryOrder, QueryTrait,
+    ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, IntoActiveModel,
+    Iterable, JoinType, QueryFilter, QueryOrder, QueryTrait,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -133,7 +133,7 @@ impl Customers {
         }
 
         let Look { holders, is_id_taken } =
-            look(&unit, origin.operator, external_customer_id, email, new.phone.as_ref()).await?;
+            self.look(&unit, origin.operator, external_customer_id, email, new.phone.as_ref()).await?;
         let own = holders.iter().filter(|(_, is_own)| *is_own).map(|(customer, _)| customer);
         let taken = taken(is_id_taken, own, email, new.phone.as_ref());
         if !taken.is_empty() {
@@ -144,7 +144,7 @@ impl Customers {
         let by_email = matches().find(|customer| customer.email == *email);
         let by_phone = matches().find(|customer| new.phone.is_some() && customer.phone == new.phone);
         let stores_phone = new.phone.is_some() && by_email.or(by_phone).is_none_or(|held| held.phone.is_none());
-        let mut writes = Writes::default();
+        let mut writes = Writes::of(attempt.origin.operator);
         let (customer, outcome, unapplied_fields) = match (by_email, by_phone) {
             (Some(one), Some(other)) if one.id != other.id => {
                 let conflict = |path| Violation::new(ErrorCode::IdentityConflict, path);
@@ -168,8 +168,8 @@ impl Customers {
             external_customer_id: external_customer_id.clone(),
             connected_at: now(),
         };
-        insert_row(&mut writes, link.clone());
-        search::add(&mut writes, &link, &customer)?;
+        writes.insert([link.clone()]);
+        search::add(&mut writes, &link, &customer);
         let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
         let created = Created {
             view: CustomerView::new(customer, Some(link)),
@@ -276,25 +276,50 @@ struct Look {
     is_id_taken: bool,
 }
 
-/// Looks for all of it in one statement. The holders are locked in the order of their ids, so that two who lock the same ones
-/// do not wait for each other. A link that comes while this waits is not seen, and found by the constraint.
-async fn look(
-    unit: &UnitOfWork,
-    operator: OperatorId,
-    external_customer_id: &ExternalCustomerId,
-    email: &EmailAddress,
-    phone: Option<&PhoneNumber>,
-) -> Result<Look, DbErr> {
+impl Customers {
+    /// Looks for all of it in one statement.
+    async fn look(
+        &self,
+        unit: &UnitOfWork,
+        operator: OperatorId,
+        external_customer_id: &ExternalCustomerId,
+        email: &EmailAddress,
+        phone: Option<&PhoneNumber>,
+    ) -> Result<Look, DbErr> {
+        let values =
+            [operator.into(), external_customer_id.clone().into(), email.clone().into(), phone.cloned().into()];
+        let rows = if unit.locks() {
+            unit.query_all(&looking(values.map(SimpleExpr::from), true)).await?
+        } else {
+            self.new_finder.find(self.database.reads(), values, |values| looking(values, false)).await?
+        };
+        let mut look = Look { holders: Vec::new(), is_id_taken: false };
+        for row in rows {
+            look.is_id_taken = row.try_get("", "is_id_taken")?;
+            if let Some(held) = customer::Model::from_query_result_optional(&row, "held_")? {
+                look.holders.push((held, row.try_get("", "is_own")?));
+            }
+        }
+        Ok(look)
+    }
+}
+
+/// Looks for who holds an operator's external id, an email or a phone. The holders are locked in the order of their ids, so
+/// that two who lock the same ones do not wait for each other. A link that comes while this waits is not seen, and found by
+/// the constraint.
+fn looking([operator, external_customer_id, email, phone]: [SimpleExpr; 4], locks: bool) -> SelectStatement {
     use customer_operator::Column;
     let [held, own, same_id] = ["held", "own", "same_id"].map(Alias::new);
-    let mut holders =
-        customer::Entity::find().filter(holds_any(Some(email), phone)).order_by_asc(customer::Column::Id).into_query();
-    if unit.locks() {
+    let mut holders = customer::Entity::find()
+        .filter(customer::Column::Email.into_expr().eq(email).or(customer::Column::Phone.into_expr().eq(phone)))
+        .order_by_asc(customer::Column::Id)
+        .into_query();
+    if locks {
         holders.lock_exclusive();
     }
-    let of_operator = |link: &Alias| Expr::col((link.clone(), Column::OperatorId)).eq(operator);
+    let of_operator = |link: &Alias| Expr::col((link.clone(), Column::OperatorId)).eq(operator.clone());
     let is_own = Expr::col((own.clone(), Column::CustomerId)).equals((held.clone(), customer::Column::Id));
-    let is_same = Expr::col((same_id.clone(), Column::ExternalCustomerId)).eq(external_customer_id.clone());
+    let is_same = Expr::col((same_id.clone(), Column::ExternalCustomerId)).eq(external_customer_id);
     let mut query = Query::select();
     for column in customer::Column::iter() {
         query.expr_as(Expr::col((held.clone(), column)), format!("held_{}", column.as_str()));
@@ -303,27 +328,11 @@ async fn look(
         .expr_as(Expr::col((own.clone(), Column::CustomerId)).is_not_null(), "is_own")
         .expr_as(Expr::col((same_id.clone(), Column::CustomerId)).is_not_null(), "is_id_taken")
         // There is a row, whatever is found.
-        .from_subquery(Query::select().expr_as(Expr::val(1), "one").take(), "always")
+        .from_subquery(Query::select().expr_as(Expr::cust("1"), "one").take(), "always")
         .join_subquery(JoinType::LeftJoin, holders, held, Expr::cust("TRUE"))
         .join_as(JoinType::LeftJoin, customer_operator::Entity, own.clone(), is_own.and(of_operator(&own)))
         .join_as(JoinType::LeftJoin, customer_operator::Entity, same_id.clone(), is_same.and(of_operator(&same_id)));
-    let mut look = Look { holders: Vec::new(), is_id_taken: false };
-    for row in unit.query_all(&query).await? {
-        look.is_id_taken = row.try_get("", "is_id_taken")?;
-        if let Some(held) = customer::Model::from_query_result_optional(&row, "held_")? {
-            look.holders.push((held, row.try_get("", "is_own")?));
-        }
-    }
-    Ok(look)
-}
-
-/// Inserts a row of which everything is known.
-fn insert_row<M>(writes: &mut Writes, row: M)
-where
-    M: ModelTrait + IntoActiveModel<<M::Entity as EntityTrait>::ActiveModel>,
-    <M::Entity as EntityTrait>::ActiveModel: ActiveModelTrait<Entity = M::Entity>,
-{
-    writes.insert(M::Entity::insert(row.into_active_model().reset_all()).into_query());
+    query
 }
 
 fn insert(writes: &mut Writes, email: &EmailAddress, new: &NewCustomer) -> customer::Model {
@@ -340,7 +349,7 @@ fn insert(writes: &mut Writes, email: &EmailAddress, new: &NewCustomer) -> custo
         updated_at: now,
         revision: 1,
     };
-    insert_row(writes, customer.clone());
+    writes.insert([customer.clone()]);
     customer
 }
 

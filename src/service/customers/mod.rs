@@ -16,10 +16,10 @@ use entity::value::{
 };
 use entity::{customer, customer_operator};
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::{Expr, ExprTrait, LockType, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, LockType, Query, SimpleExpr};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityName, EntityTrait, IdenStatic, Iterable,
-    QueryFilter, QueryResult, QuerySelect, QueryTrait, Select, SelectTwo, TryIntoModel,
+    ModelTrait, QueryFilter, QueryResult, QuerySelect, QueryTrait, Select, SelectTwo, TryIntoModel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ use super::page::{self, Beside, Key, List, Page, PageRequest, Position, Position
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin, now};
-use crate::database::{Aborted, Database, Finder, UnitOfWork, Writes};
+use crate::database::{Aborted, Change, Command, Database, Finder, UnitOfWork, Writes};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use search::Plan;
@@ -44,7 +44,9 @@ pub struct Customers {
     hash: KeyedHash,
     limits: Limits,
     /// Of an operator's customers, by the kinds of their names.
-    finders: Arc<[Finder; 4]>,
+    finders: Arc<[Finder<2>; 4]>,
+    /// Of what a new customer has that others have already.
+    new_finder: Arc<Finder<4>>,
 }
 
 /// A value of a customer.
@@ -145,7 +147,7 @@ impl Customers {
         hash: KeyedHash,
         limits: Limits,
     ) -> Self {
-        Self { database, restrictions, phone_lookup, hash, limits, finders: Arc::default() }
+        Self { database, restrictions, phone_lookup, hash, limits, finders: Arc::default(), new_finder: Arc::default() }
     }
 
     /// Makes an attempt that stops, and leaves nothing behind, when it is about to store a phone that nobody has judged
@@ -204,8 +206,8 @@ impl Customers {
         let (kind, column, name) = reference.column();
         let own =
             |[operator, name]: [SimpleExpr; 2]| of_operator(operator).filter(column.clone().eq(name)).into_query();
-        let row = self.finders[kind].find(self.database.reads(), [operator.into(), name], own).await?;
-        row.as_ref().map(own_at).transpose()
+        let rows = self.finders[kind].find(self.database.reads(), [operator.into(), name], own).await?;
+        rows.first().map(own_at).transpose()
     }
 
     /// The same before it is written to.
@@ -523,6 +525,26 @@ fn those<const N: usize>(fields: [(CustomerField, bool); N]) -> Vec<CustomerFiel
     fields.into_iter().filter(|(_, holds)| *holds).map(|(field, _)| field).collect()
 }
 
+/// Writes customers over those with the revisions before.
+const REPLACE: Command = Command {
+    name: "replace customers",
+    columns: || customer::Column::iter().map(|column| column.as_str()).collect(),
+    statement: |new| {
+        use customer::Column::{Id, Revision};
+        let of = |column| Expr::col((new.clone(), column));
+        let others = customer::Column::iter().filter(|column| !matches!(column, Id));
+        let update = Query::update()
+            .table(customer::Entity)
+            .values(others.map(|column| (column, of(column))))
+            .from(new.clone())
+            .and_where(Id.into_expr().eq(of(Id)))
+            .and_where(Revision.into_expr().eq(of(Revision).sub(1)))
+            .take();
+        Change::Update(update)
+    },
+    is_decisive: true,
+};
+
 /// Writes the columns that are set, as a new version, and the words that change with them; none set, only that something
 /// happened to the customer. If that is no longer the one that is held, the race is lost.
 fn write(
@@ -536,14 +558,10 @@ fn write(
         row.updated_at = Set(now());
     }
     row.revision = Set(held.revision + 1);
-    let update = customer::Entity::update_many()
-        .set(row.clone())
-        .filter(customer::Column::Id.eq(held.id))
-        .filter(customer::Column::Revision.eq(held.revision));
-    writes.update_first(update.into_query());
     let customer = row.try_into_model()?;
+    writes.push(REPLACE, vec![customer::Column::iter().map(|column| customer.get(column)).collect()]);
     if is_changed {
-        search::change(writes, held, &customer)?;
+        search::change(writes, held, &customer);
     }
     Ok(customer)
 }

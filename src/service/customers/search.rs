@@ -1,24 +1,47 @@
 //! Finding customers by the beginnings of words. Every link has its own words, so that an operator's search costs what
 //! its own customers cost.
 
+use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PhoneNumber, SearchText, Word};
 use entity::{customer, customer_operator, customer_word};
-use sea_orm::sea_query::{
-    Alias, BinOper, Expr, ExprTrait, InsertStatement, LockType, OnConflict, Query, SelectStatement, SimpleExpr,
-};
+use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, JoinType, Order, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, SelectTwo,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, JoinType, Order, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, SelectTwo,
 };
 
 use super::{Customers, Link};
-use crate::database::{Aborted, Writes, with_retry};
+use crate::database::{Aborted, Change, Command, Writes, insert_all, with_retry};
 use crate::error::Error;
 use crate::service::Actor;
 use crate::service::page;
 
 /// A word and its place among those of a link; `None`: there is no word there any more.
 type Placed = (i16, Option<Word>);
+
+/// Writes the words of customers for all their operators.
+const REPLACE: Command = Command {
+    name: "replace words",
+    columns: || [Column::CustomerId, Column::Place, Column::Word].map(|column| column.as_str()).to_vec(),
+    statement: |new| {
+        let of = |column| Expr::col((new.clone(), column));
+        let links = Query::select()
+            .expr(customer_operator::Column::OperatorId.into_expr())
+            .exprs([Column::CustomerId, Column::Place, Column::Word].map(of))
+            .from(new.clone())
+            .inner_join(
+                customer_operator::Entity,
+                customer_operator::Column::CustomerId.into_expr().eq(of(Column::CustomerId)),
+            )
+            .and_where(Expr::cust("TRUE"))
+            .take();
+        let unless_placed = OnConflict::columns([Column::OperatorId, Column::CustomerId, Column::Place])
+            .update_column(Column::Word)
+            .to_owned();
+        Change::Insert(insert_all::<customer_word::Entity>(links).on_conflict(unless_placed).take())
+    },
+    is_decisive: false,
+};
 
 /// How many words a value may have: none is long enough for more.
 const PLACES: i16 = 1000;
@@ -68,53 +91,24 @@ fn words_of_link(link: &Link) -> Vec<Placed> {
 }
 
 /// Writes the words of a new link.
-pub(super) fn add(writes: &mut Writes, link: &Link, customer: &customer::Model) -> Result<(), DbErr> {
+pub(super) fn add(writes: &mut Writes, link: &Link, customer: &customer::Model) {
     let of_customer = (0..).zip(values(customer)).flat_map(|(number, value)| words_of(number, &value));
-    let words = words_of_link(link).into_iter().chain(of_customer).collect();
-    let ids = [Expr::val(link.operator_id), Expr::val(link.customer_id)];
-    writes.insert(insert(Query::select().exprs(ids).take(), words)?);
-    Ok(())
+    let (operator_id, customer_id) = (link.operator_id, link.customer_id);
+    let row = |(place, word)| customer_word::Model { operator_id, customer_id, place, word };
+    writes.insert(words_of_link(link).into_iter().chain(of_customer).map(row));
 }
 
 /// Writes the words that a customer has otherwise than before, for all operators.
-pub(super) fn change(writes: &mut Writes, before: &customer::Model, after: &customer::Model) -> Result<(), DbErr> {
-    use customer_word::Column::{CustomerId, OperatorId, Place, Word};
+pub(super) fn change(writes: &mut Writes, before: &customer::Model, after: &customer::Model) {
     let both = (0..).zip(values(before).into_iter().zip(values(after)));
     let changed = both.filter(|(_, (before, after))| before != after);
-    let words: Vec<_> = changed
-        .flat_map(|(number, (before, after))| {
-            let (old, new) = (words_of(number, &before), words_of(number, &after));
-            let gone = old.get(new.len()..).unwrap_or_default().iter().map(|(place, _)| (*place, None));
-            let come = new.iter().filter(|word| !old.contains(word)).cloned();
-            gone.chain(come).collect::<Vec<_>>()
-        })
-        .collect();
-    if words.is_empty() {
-        return Ok(());
-    }
-    let links = Query::select()
-        .column((customer_operator::Entity, customer_operator::Column::OperatorId))
-        .column((customer_operator::Entity, customer_operator::Column::CustomerId))
-        .from(customer_operator::Entity)
-        .and_where(customer_operator::Column::CustomerId.eq(after.id))
-        .take();
-    let unless_placed = OnConflict::columns([OperatorId, CustomerId, Place]).update_column(Word).to_owned();
-    writes.insert(insert(links, words)?.on_conflict(unless_placed).take());
-    Ok(())
-}
-
-/// Inserts the same words for each of these pairs of an operator and a customer.
-fn insert(mut links: SelectStatement, words: Vec<Placed>) -> Result<InsertStatement, DbErr> {
-    use customer_word::Column::{CustomerId, OperatorId, Place, Word};
-    let placed = Alias::new("placed");
-    let columns = ["column1", "column2"].map(|column| Expr::col((placed.clone(), Alias::new(column))));
-    let insert = Query::insert()
-        .into_table(customer_word::Entity)
-        .columns([OperatorId, CustomerId, Place, Word])
-        .select_from(links.exprs(columns).from_values(words, placed).take())
-        .map_err(|error| DbErr::Custom(error.to_string()))?
-        .take();
-    Ok(insert)
+    let words = changed.flat_map(|(number, (before, after))| {
+        let (old, new) = (words_of(number, &before), words_of(number, &after));
+        let gone = old.get(new.len()..).unwrap_or_default().iter().map(|(place, _)| (*place, None));
+        let come = new.iter().filter(|word| !old.contains(word)).cloned();
+        gone.chain(come).collect::<Vec<_>>()
+    });
+    writes.push(REPLACE, words.map(|(place, word)| vec![after.id.into(), place.into(), word.into()]).collect());
 }
 
 impl Customers {
@@ -161,8 +155,8 @@ impl Customers {
         let links = without.all(&transaction).await?;
         for (link, customer) in &links {
             if let Some(customer) = customer {
-                let mut writes = Writes::default();
-                add(&mut writes, link, customer)?;
+                let mut writes = Writes::of(link.operator_id);
+                add(&mut writes, link, customer);
                 transaction.write(writes).await?;
             }
         }

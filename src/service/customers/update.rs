@@ -175,7 +175,7 @@ impl Customers {
             return Ok(None);
         }
 
-        let mut writes = Writes::default();
+        let mut writes = Writes::of(origin.operator);
         let customer = if row.is_changed() {
             let customer = write(&mut writes, &held, row)?;
             history::record(&mut writes, origin, EventType::Updated, Some(&held), &customer);
