@@ -1,6 +1,7 @@
 //! What several requests of an operator write at the same moment is one statement of PostgreSQL, and yet each has its own
 //! outcome. All of them are sent in one turn here, which clients cannot arrange.
 
+use entity::deployment::Environment;
 use entity::value::{
     Address, AddressParts, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber, RequestId,
 };
@@ -12,7 +13,7 @@ use vivamo::error::Error;
 use vivamo::service::Actor;
 use vivamo::service::customers::{CustomerChanges, NewCustomer, Outcome, OwnCustomerRef};
 
-use crate::app::{Caller, TestApp, on_both_databases};
+use crate::app::{Backend, Caller, TestApp, on_both_databases, run};
 use crate::proxy::{Cut, Proxy};
 
 async fn actor(app: &TestApp, caller: &Caller) -> Actor {
@@ -207,28 +208,30 @@ on_both_databases! {
         assert_eq!(join_all(others).await, ["CREATED"; 2]);
         assert_eq!(app.number("SELECT COUNT(*) AS n FROM idempotency_key").await, 5);
     }
+}
 
-    async fn whoever_gives_up_in_the_middle_leaves_the_others_in_no_doubt(app) {
-        if !app.is_postgres() {
-            return;
-        }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_gives_up_in_the_middle_leaves_the_others_in_no_doubt() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
         let actor = actor(app, &own).await;
         let holder = app.database.begin_write().await.unwrap();
         holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
-        let (mut first, mut second) = ["1", "2"].map(|id| Box::pin(create(app, &actor, new(id, &format!("{id}@example.com"))))).into();
+        let (mut first, mut second) =
+            ["1", "2"].map(|id| Box::pin(create(app, &actor, new(id, &format!("{id}@example.com"))))).into();
         // The first writes for both.
         let both = futures::future::join(&mut first, &mut second);
         futures::future::select(both, Box::pin(app.until_so_many_wait_for_a_lock(1))).await;
         drop(first);
         holder.commit().await.unwrap();
         assert_eq!(second.await, "UNAVAILABLE");
-    }
+    })
+    .await;
 }
 
 /// The service loses its database in the moment in which it commits what several requests have written.
 async fn commit_of_several_that_is_cut(cut: Cut) {
-    crate::app::run(crate::app::Backend::Postgres, entity::deployment::Environment::Sandbox, async |app| {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
         let (proxy, url) = Proxy::before(app.database_url()).await;
         let replica = app.replica(url.into()).await;
