@@ -103,7 +103,8 @@ impl Customer {
         #[graphql(desc = "How many, from the end: 1 to 100.")] last: Option<i32>,
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerOperatorConnection, Error>> {
-        Some(self.operators_page(context, PageArguments { first, after, last, before }).await)
+        // Each field of a customer would else have room for it.
+        Some(Box::pin(self.operators_page(context, PageArguments { first, after, last, before })).await)
     }
 
     /// What happened to the customer, the oldest entry first. An operator sees the entries that it caused.
@@ -117,7 +118,7 @@ impl Customer {
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
-        Some(CustomerEventConnection::load(context, self.0.customer.id, arguments).await)
+        Some(Box::pin(CustomerEventConnection::load(context, self.0.customer.id, arguments)).await)
     }
 }
 
@@ -182,15 +183,25 @@ pub struct CustomerConnection {
 
 /// A customer in a page.
 #[derive(SimpleObject)]
+#[graphql(complex)]
 struct CustomerEdge {
     /// The customer's place in the list, for `after` and `before`.
     cursor: Cursor,
     /// The customer.
     node: Customer,
+}
+
+#[ComplexObject]
+impl CustomerEdge {
     /// The id that the operator whose list this is has for the customer. Null in the platform's list of all customers.
-    external_customer_id: Option<String>,
+    async fn external_customer_id(&self) -> Option<&str> {
+        self.node.0.link.as_ref().map(|link| link.external_customer_id.as_str())
+    }
+
     /// When the customer was connected to that operator. Null in the platform's list of all customers.
-    connected_at: Option<Time>,
+    async fn connected_at(&self) -> Option<Time> {
+        self.node.0.link.as_ref().map(|link| link.connected_at.into())
+    }
 }
 
 impl CustomerConnection {
@@ -221,12 +232,7 @@ impl CustomerConnection {
     }
 
     fn new(list: Arc<CustomerList>, cursors: &Arc<Cursors>, page: Page<CustomerView>) -> Self {
-        let edge = |view: CustomerView| CustomerEdge {
-            cursor: cursors.at(list.position(&view)),
-            external_customer_id: view.link.as_ref().map(|link| link.external_customer_id.as_str().to_owned()),
-            connected_at: view.link.as_ref().map(|link| link.connected_at.into()),
-            node: Customer(view),
-        };
+        let edge = |view: CustomerView| CustomerEdge { cursor: cursors.at(list.position(&view)), node: Customer(view) };
         let page_info = PageInfo::by(&page, cursors, |view| list.position(view));
         Self { page_info, edges: page.rows.into_iter().map(edge).collect(), list }
     }
@@ -294,14 +300,12 @@ impl CustomerOperatorConnection {
         page: Page<customer_operator::Model>,
     ) -> Result<Self, Error> {
         let page_info = PageInfo::of(&page, cursors);
-        let known =
-            |link: &customer_operator::Model| services(context).operators.known(actor(context), link.operator_id);
+        let ids = || page.rows.iter().map(|link| link.operator_id);
         // Most often all are known, and there is nothing to wait for.
-        let operators: Option<Vec<_>> = page.rows.iter().map(known).collect();
-        let operators = match operators {
+        let operators = match services(context).operators.known(actor(context), ids()) {
             Some(operators) => operators,
             None => {
-                let loaded = loader(context).load_many(page.rows.iter().map(|link| link.operator_id)).await?;
+                let loaded = loader(context).load_many(ids()).await?;
                 let of_link = |link: &customer_operator::Model| loaded.get(&link.operator_id).cloned();
                 page.rows.iter().map(of_link).collect::<Option<_>>().ok_or(ErrorCode::Internal)?
             }
@@ -309,7 +313,7 @@ impl CustomerOperatorConnection {
         let edges = page.rows.into_iter().zip(operators).map(|(link, operator)| CustomerOperatorEdge {
             cursor: cursors.at(link.position()),
             node: operator.into(),
-            external_customer_id: link.external_customer_id.as_str().to_owned(),
+            external_customer_id: link.external_customer_id.into(),
             connected_at: link.connected_at.into(),
         });
         Ok(Self { edges: edges.collect(), page_info })

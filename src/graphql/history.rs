@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use entity::customer_event::{self, Values};
 use entity::value::{AddressParts, CustomerEventId, CustomerId};
@@ -39,7 +41,7 @@ impl CustomerEvent {
         Ok(services(context).history.find(actor(context), id).await?.map(Self))
     }
 
-    async fn load_operator(&self, context: &Context<'_>) -> Result<operator::Model, Error> {
+    async fn load_operator(&self, context: &Context<'_>) -> Result<Arc<operator::Model>, Error> {
         loader(context).load_one(self.0.operator_id).await?.ok_or_else(|| ErrorCode::Internal.into())
     }
 

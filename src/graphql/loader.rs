@@ -21,10 +21,10 @@ pub struct Loader {
 }
 
 impl dataloader::Loader<OperatorId> for Loader {
-    type Value = operator::Model;
+    type Value = Arc<operator::Model>;
     type Error = Error;
 
-    async fn load(&self, keys: &[OperatorId]) -> Result<HashMap<OperatorId, operator::Model>, Error> {
+    async fn load(&self, keys: &[OperatorId]) -> Result<HashMap<OperatorId, Arc<operator::Model>>, Error> {
         self.services.operators.find(&self.actor, keys).await
     }
 }

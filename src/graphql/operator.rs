@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_graphql::{ComplexObject, Context, ID, InputObject, Object, SimpleObject};
 use entity::operator;
 use entity::value::OperatorId;
@@ -13,7 +15,7 @@ use super::{actor, loader, services};
 use crate::error::Error;
 use crate::service::page::Positioned;
 
-pub struct Operator(operator::Model);
+pub struct Operator(Arc<operator::Model>);
 
 impl Operator {
     /// The operator with this id, if the caller may see it.
@@ -22,8 +24,8 @@ impl Operator {
     }
 }
 
-impl From<operator::Model> for Operator {
-    fn from(row: operator::Model) -> Self {
+impl From<Arc<operator::Model>> for Operator {
+    fn from(row: Arc<operator::Model>) -> Self {
         Self(row)
     }
 }
@@ -48,7 +50,7 @@ impl Operator {
 
     /// The operator's keys, the oldest first, those that are revoked or expired included.
     async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Vec<ApiKey>, Error>> {
-        let keys = loader(context).load_one(KeysOf(self.0.id)).await;
+        let keys = Box::pin(loader(context).load_one(KeysOf(self.0.id))).await;
         Some(keys.map(|keys| keys.unwrap_or_default().into_iter().map(Into::into).collect()))
     }
 
@@ -69,7 +71,8 @@ impl Operator {
             Ok(list) => list,
             Err(error) => return Some(Err(error)),
         };
-        Some(CustomerConnection::load(context, list, PageArguments { first, after, last, before }).await)
+        // Each field of an operator would else have room for it.
+        Some(Box::pin(CustomerConnection::load(context, list, PageArguments { first, after, last, before })).await)
     }
 }
 
@@ -102,7 +105,7 @@ impl OperatorConnection {
             edges: page
                 .rows
                 .into_iter()
-                .map(|row| OperatorEdge { cursor: cursors.at(row.position()), node: Operator(row) })
+                .map(|row| OperatorEdge { cursor: cursors.at(row.position()), node: Operator(Arc::new(row)) })
                 .collect(),
         })
     }
@@ -188,6 +191,6 @@ impl CreateOperatorPayload {
         actor.as_platform()?;
         let (operator, key) = services.operators.create(actor, &services.api_keys, name(given)?).await?;
         let secret = key.secret.expose_secret().to_owned();
-        Ok(Self { operator: operator.into(), api_key: key.row.into(), secret })
+        Ok(Self { operator: Arc::new(operator).into(), api_key: key.row.into(), secret })
     }
 }

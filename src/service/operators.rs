@@ -1,11 +1,11 @@
 //! Operators: who they are, and the list of them.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use entity::api_key::Access;
 use entity::operator::{ActiveModel, Column, Entity, Model};
 use entity::value::{DisplayName, OperatorId};
-use moka::sync::Cache;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryResult,
     QueryTrait, Select, Set,
@@ -20,38 +20,37 @@ use crate::error::{Error, ErrorCode};
 #[derive(Clone)]
 pub struct Operators {
     database: Database,
-    /// Those that were looked up lately. An operator never changes.
-    known: Cache<OperatorId, Model>,
+    /// Those that were looked up lately; all are forgotten where they become too many. An operator never changes.
+    known: Arc<RwLock<HashMap<OperatorId, Arc<Model>>>>,
 }
 
 impl Operators {
-    const MOST_KNOWN: u64 = 10_000;
+    const MOST_KNOWN: usize = 10_000;
 
     pub fn new(database: Database) -> Self {
-        Self { database, known: Cache::new(Self::MOST_KNOWN) }
+        Self { database, known: Arc::default() }
     }
 
     /// The operators with these ids that the caller may see.
-    pub async fn find(&self, actor: &Actor, ids: &[OperatorId]) -> Result<HashMap<OperatorId, Model>, Error> {
-        let (mut found, mut unknown) = (HashMap::new(), Vec::new());
-        for id in ids.iter().copied().filter(|id| actor.sees(*id)) {
-            match self.known(actor, id) {
-                Some(operator) => drop(found.insert(id, operator)),
-                None => unknown.push(id),
-            }
+    pub async fn find(&self, actor: &Actor, ids: &[OperatorId]) -> Result<HashMap<OperatorId, Arc<Model>>, Error> {
+        let visible = || ids.iter().copied().filter(|id| actor.sees(*id));
+        if let Some(known) = self.known(actor, visible()) {
+            return Ok(visible().zip(known).collect());
         }
-        if !unknown.is_empty() {
-            for operator in Entity::find().filter(Column::Id.is_in(unknown)).all(self.database.reads()).await? {
-                self.known.insert(operator.id, operator.clone());
-                found.insert(operator.id, operator);
-            }
+        let rows = Entity::find().filter(Column::Id.is_in(visible())).all(self.database.reads()).await?;
+        let found: HashMap<_, _> = rows.into_iter().map(|operator| (operator.id, Arc::new(operator))).collect();
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() + found.len() > Self::MOST_KNOWN {
+            known.clear();
         }
+        known.extend(found.iter().map(|(id, operator)| (*id, operator.clone())));
         Ok(found)
     }
 
-    /// The operator with this id, if the caller may see it, and if it was looked up lately.
-    pub fn known(&self, actor: &Actor, id: OperatorId) -> Option<Model> {
-        self.known.get(&id).filter(|_| actor.sees(id))
+    /// The operators with these ids, if the caller may see all of them, and if all of them were looked up lately.
+    pub fn known(&self, actor: &Actor, ids: impl IntoIterator<Item = OperatorId>) -> Option<Vec<Arc<Model>>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        ids.into_iter().map(|id| known.get(&id).filter(|_| actor.sees(id)).cloned()).collect()
     }
 
     /// The operators that the caller may see, oldest first.

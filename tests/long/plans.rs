@@ -3,11 +3,18 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
-
-use entity::value::OperatorId;
+use entity::api_key::Access;
+use entity::deployment::Environment;
+use entity::value::{DisplayName, EmailAddress, ExternalCustomerId, OperatorId, PersonName, PhoneNumber, RequestId};
+use futures::future::join_all;
+use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, Statement};
+use serde_json::{Value, json};
 use uuid::Uuid;
+use vivamo::database::Database;
+use vivamo::keyed_hash::KeyedHash;
+use vivamo::service::customers::{CustomerChanges, NewCustomer, OwnCustomerRef};
+use vivamo::service::{Actor, Services, Setup};
 
 use crate::app::PLATFORM_KEY;
 use crate::postgres::{self, Cluster, skip};
@@ -78,6 +85,63 @@ fn scans(plan: &Value) -> Vec<String> {
     own.into_iter().chain(inner).collect()
 }
 
+/// How many blocks the statements touched that are in a log from this place on.
+fn blocks(log: &Path, logged: usize) -> u64 {
+    let log = std::fs::read(log).unwrap();
+    let plans = plans(&String::from_utf8_lossy(&log[logged..]));
+    assert!(!plans.is_empty(), "no plan was logged");
+    let blocks_of = |plan: &Value| {
+        assert_eq!(scans(&plan["Plan"]), [""; 0], "{plan:#}");
+        let touched = |kind: &str| plan["Plan"][kind].as_u64().unwrap();
+        touched("Shared Hit Blocks") + touched("Shared Read Blocks")
+    };
+    plans.iter().map(blocks_of).sum()
+}
+
+/// Has an operator connect customers, create others and change them all, each time several in one turn.
+async fn write_several_at_once(database: &str, log: &Path) {
+    const SEVERAL: usize = 8;
+    let database = Database::connect(database, None).await.unwrap();
+    let services = Services::new(&database, Setup::new(Environment::Sandbox, KeyedHash::new("any")));
+    let name = DisplayName::parse("Several").unwrap();
+    let (operator, key) = services.operators.create(&Actor::Platform, &services.api_keys, name).await.unwrap();
+    let actor = Actor::Operator { id: operator.id, key: key.row.id, access: Access::ReadWrite };
+    println!("{:<28}{:>14}", format!("{SEVERAL} at once"), "blocks of each");
+    let id = |number: usize| Some(ExternalCustomerId::parse(&number.to_string()).unwrap());
+    for (what, email) in [("connect", "person#@example.com"), ("create", "new#@example.com"), ("update", "")] {
+        let mut touched = 0;
+        for run in 0..RUNS {
+            let logged = std::fs::metadata(log).unwrap().len() as usize;
+            let numbers =
+                (0..SEVERAL).map(|number| (run * SEVERAL + number) * 1000 + 1 + usize::from(what == "create"));
+            if email.is_empty() {
+                let updates = numbers.map(|number| CustomerChanges {
+                    customer: id(number).map(OwnCustomerRef::ExternalCustomerId),
+                    first_name: Set(Some(PersonName::parse("Another Name").unwrap())),
+                    ..Default::default()
+                });
+                let updates = updates.map(|changes| services.customers.update(&actor, RequestId::new(), changes));
+                assert!(join_all(updates).await.iter().all(Result::is_ok));
+            } else {
+                let creates = numbers.map(|number| NewCustomer {
+                    external_customer_id: id(number),
+                    email: Some(EmailAddress::parse(&email.replace('#', &number.to_string())).unwrap()),
+                    phone: (what == "create")
+                        .then(|| PhoneNumber::parse(&format!("+1415{:07}", 5_550_000 + number % 9999)).unwrap()),
+                    first_name: Some(PersonName::parse("Any Name").unwrap()),
+                    ..Default::default()
+                });
+                let creates = creates.map(|new| services.customers.create(&actor, RequestId::new(), new));
+                assert!(join_all(creates).await.iter().all(Result::is_ok));
+            }
+            touched = blocks(log, logged) / SEVERAL as u64;
+        }
+        println!("{what:<28}{touched:>14}");
+        assert!(touched < 1000, "{what}: {touched} blocks");
+    }
+    database.close().await.unwrap();
+}
+
 struct Asked<'a> {
     url: &'a str,
     log: &'a Path,
@@ -91,17 +155,8 @@ impl Asked<'_> {
         let answer = request.json(&json!({ "query": query, "variables": variables })).send().await.unwrap();
         let answer: Value = answer.json().await.unwrap();
         assert_eq!(answer.get("errors"), None, "{variables}");
-        let log = std::fs::read(self.log).unwrap();
-        let plans = plans(&String::from_utf8_lossy(&log[logged..]));
-        assert!(!plans.is_empty(), "no plan was logged");
-        let mut blocks = 0;
-        for plan in &plans {
-            assert_eq!(scans(&plan["Plan"]), [""; 0], "{variables}: {plan:#}");
-            let touched = |kind: &str| plan["Plan"][kind].as_u64().unwrap();
-            blocks += touched("Shared Hit Blocks") + touched("Shared Read Blocks");
-        }
         let data = &answer["data"];
-        (data.get("operator").unwrap_or(data)["customers"].clone(), blocks)
+        (data.get("operator").unwrap_or(data)["customers"].clone(), blocks(self.log, logged))
     }
 
     /// The same, of the last of several runs.
@@ -197,5 +252,6 @@ async fn every_list_is_read_by_an_index_and_its_last_page_costs_what_its_first_d
         assert!(last_blocks < blocks + blocks / 2 + 50, "{what}: {blocks} blocks, and {last_blocks} for the last page");
     }
     server.stop();
+    write_several_at_once(&database, asked.log).await;
     cluster.stop("immediate");
 }

@@ -28,6 +28,12 @@ impl ExternalCustomerId {
     }
 }
 
+impl From<ExternalCustomerId> for String {
+    fn from(ExternalCustomerId(id): ExternalCustomerId) -> Self {
+        id
+    }
+}
+
 // Integrators use email addresses and account names as ids.
 masked_debug!(ExternalCustomerId);
 
