@@ -16,7 +16,7 @@ pub use sql::Sql;
 use together::Together;
 pub use transaction::Transaction;
 pub use unit_of_work::UnitOfWork;
-pub use writes::{Change, Command, Writes, insert_all};
+pub use writes::{Change, Command, Writes, insert_all, values};
 use writes::{Kind, Prepared};
 
 use std::path::Path;
@@ -103,9 +103,12 @@ impl Database {
     /// this alone.
     async fn write(&self, writes: Writes) -> Result<(), DbErr> {
         let all = async |asked: Vec<Writes>| {
-            let written = self.write_alone(Writes::together(&asked)).await;
-            match written {
-                Err(error) if asked.len() > 1 && is_refusal(&error) => asked.into_iter().map(Err).collect(),
+            let asked = match <[_; 1]>::try_from(asked) {
+                Ok([alone]) => return vec![Ok(self.write_alone(alone).await)],
+                Err(asked) => asked,
+            };
+            match self.write_alone(Writes::together(&asked)).await {
+                Err(error) if is_refusal(&error) => asked.into_iter().map(Err).collect(),
                 written => asked.iter().map(|_| Ok(written.clone())).collect(),
             }
         };

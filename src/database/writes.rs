@@ -83,8 +83,7 @@ impl Writes {
 
     /// Inserts rows of which everything is known.
     pub fn insert<M: ModelTrait>(&mut self, rows: impl IntoIterator<Item = M>) {
-        let values = |row: M| <M::Entity as EntityTrait>::Column::iter().map(|column| row.get(column)).collect();
-        self.push(Command::insert::<M::Entity>(), rows.into_iter().map(values).collect());
+        self.push(Command::insert::<M::Entity>(), rows.into_iter().map(|row| values(&row)).collect());
     }
 
     /// Writes rows with the columns of the command.
@@ -170,7 +169,13 @@ impl Writes {
     }
 }
 
-/// Inserts rows that have all columns of the entity, in their order.
+/// The values of a row, in the order of its columns.
+pub fn values<M: ModelTrait>(row: &M) -> Vec<Value> {
+    <M::Entity as EntityTrait>::Column::iter().map(|column| row.get(column)).collect()
+}
+
+/// Inserts rows that have all columns of the entity, in their order. Where it goes on with `ON CONFLICT` they need a `WHERE`:
+/// SQLite would take the `ON` for that of a join.
 pub fn insert_all<E: EntityTrait>(rows: SelectStatement) -> InsertStatement {
     let mut insert = Query::insert();
     insert.into_table(E::default().table_ref()).columns(E::Column::iter());

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::now;
-use crate::database::{Aborted, Change, Command, Database, UnitOfWork, Writes, insert_all};
+use crate::database::{Aborted, Change, Command, Database, UnitOfWork, Writes, insert_all, values};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -66,15 +66,14 @@ impl Keyed {
     /// the second waits here for the first.
     fn keep(&self, writes: &mut Writes, result: &impl Serialize) {
         let now = now();
-        let row = vec![
-            self.operator.into(),
-            self.key_hash.clone().into(),
-            self.input_hash.clone().into(),
-            serde_json::json!(result).into(),
-            (now + LIFE).into(),
-            now.into(),
-        ];
-        writes.push(KEEP, vec![row]);
+        let row = Model {
+            operator_id: self.operator,
+            key_hash: self.key_hash.clone(),
+            input_hash: self.input_hash.clone(),
+            result: Some(serde_json::json!(result)),
+            expires_at: now + LIFE,
+        };
+        writes.push(KEEP, vec![[values(&row), vec![now.into()]].concat()]);
     }
 
     fn result_of<R: DeserializeOwned>(&self, kept: Model) -> Result<R, Error> {

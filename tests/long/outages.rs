@@ -227,17 +227,22 @@ async fn clients_that_hang_up_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_taken_before_the_end_is_answered() {
     let Some(mut servers) = Servers::start(Backend::Postgres, 1).await else { return };
-    let operator = servers.operator("A").await;
+    // Each request waits for itself: what operators write does not go together.
+    let mut operators = Vec::new();
+    for number in 0..5 {
+        operators.push(servers.operator(&number.to_string()).await);
+    }
     let holder = servers.database.begin_write().await.unwrap();
     holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
-    let ids: Vec<_> = (0..5).map(|number| number.to_string()).collect();
-    let requests =
-        join_all(ids.iter().map(|id| async { servers.send(&operator, CREATE, &input(id)).await.unwrap().1 }));
+    let create = async |(number, operator): (usize, _)| {
+        servers.send(operator, CREATE, &input(&number.to_string())).await.unwrap().1
+    };
+    let requests = join_all(operators.iter().enumerate().map(create));
     let stop = async {
         let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let reads = servers.database.reads();
         let waiting = || sea_orm::Statement::from_string(reads.get_database_backend(), waiting);
-        while reads.query_all_raw(waiting()).await.unwrap().len() < ids.len() {
+        while reads.query_all_raw(waiting()).await.unwrap().len() < operators.len() {
             yield_now().await;
         }
         servers.processes[0].0.ask_to_stop();

@@ -19,7 +19,7 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, Query, SimpleExpr};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityName, EntityTrait, IdenStatic, Iterable,
-    ModelTrait, QueryFilter, QueryResult, QuerySelect, QueryTrait, Select, SelectTwo, TryIntoModel,
+    QueryFilter, QueryResult, QuerySelect, QueryTrait, Select, SelectTwo, TryIntoModel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ use super::page::{self, Beside, Key, List, Page, PageRequest, Position, Position
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin, now};
-use crate::database::{Aborted, Change, Command, Database, Finder, UnitOfWork, Writes};
+use crate::database::{Aborted, Change, Command, Database, Finder, UnitOfWork, Writes, values};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use search::Plan;
@@ -559,7 +559,7 @@ fn write(
     }
     row.revision = Set(held.revision + 1);
     let customer = row.try_into_model()?;
-    writes.push(REPLACE, vec![customer::Column::iter().map(|column| customer.get(column)).collect()]);
+    writes.push(REPLACE, vec![values(&customer)]);
     if is_changed {
         search::change(writes, held, &customer);
     }
