@@ -211,6 +211,21 @@ on_both_databases! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_the_database_refuses_fails_alone() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let own = app.operator("Own").await;
+        let actor = actor(app, &own).await;
+        let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                      IF NEW.email LIKE 'bad%' THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$; \
+                      CREATE TRIGGER refuse BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION refuse()";
+        crate::postgres::execute(app.database_url(), refuse).await.unwrap();
+        let creates = ["a", "bad", "c"].map(|id| create(app, &actor, new(id, &format!("{id}@example.com"))));
+        assert_eq!(join_all(creates).await, ["CREATED", "INTERNAL", "CREATED"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_gives_up_in_the_middle_leaves_the_others_in_no_doubt() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
