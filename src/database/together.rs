@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::mem::ManuallyDrop;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -21,7 +20,7 @@ impl<K: Clone + Eq + Hash, Q, A> Together<K, Q, A> {
     pub(super) async fn ask(&self, kind: K, question: Q, answer: impl AsyncFnOnce(Vec<Q>) -> Vec<A>) -> Option<A> {
         let (tell, told) = oneshot::channel();
         if self.is_first(&kind, (question, tell)) {
-            let gathering = Gathering { all: self, kind };
+            let mut gathering = Gathering { all: self, kind: Some(kind) };
             // Whoever can go on meanwhile does, and may ask as well.
             task::yield_now().await;
             let (questions, asking): (Vec<_>, Vec<_>) = gathering.end().into_iter().unzip();
@@ -55,23 +54,35 @@ impl<K, Q, A> Default for Together<K, Q, A> {
 /// Questions of a kind that somebody is about to answer. Should that one give up, those who ask are told nothing.
 struct Gathering<'a, K: Clone + Eq + Hash, Q, A> {
     all: &'a Together<K, Q, A>,
-    kind: K,
+    /// None once it has ended.
+    kind: Option<K>,
 }
 
 impl<K: Clone + Eq + Hash, Q, A> Gathering<'_, K, Q, A> {
     /// Those who ask until now. Whoever comes next is the first of others.
-    fn end(self) -> Vec<Asking<Q, A>> {
-        let gathering = ManuallyDrop::new(self);
-        gathering.take()
-    }
-
-    fn take(&self) -> Vec<Asking<Q, A>> {
-        self.all.lock().remove(&self.kind).unwrap_or_default()
+    fn end(&mut self) -> Vec<Asking<Q, A>> {
+        self.kind.take().and_then(|kind| self.all.lock().remove(&kind)).unwrap_or_default()
     }
 }
 
 impl<K: Clone + Eq + Hash, Q, A> Drop for Gathering<'_, K, Q, A> {
     fn drop(&mut self) {
-        self.take();
+        self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::Together;
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_what_was_answered() {
+        let (kind, question) = (Arc::new("kind"), Arc::new("question"));
+        let together = Together::default();
+        let ask = || together.ask(kind.clone(), question.clone(), async |questions: Vec<_>| questions);
+        assert_eq!(tokio::join!(ask(), ask()), (Some(question.clone()), Some(question.clone())));
+        assert_eq!((Arc::strong_count(&kind), Arc::strong_count(&question)), (1, 1));
     }
 }
