@@ -229,7 +229,7 @@ fn verdict(error: &DbErr) -> Option<Verdict<'_>> {
 }
 
 /// Whether the transaction surely left nothing behind, and may succeed if it starts anew: a lost race for a row or a unique
-/// value, a serialization failure, a deadlock, a busy database.
+/// value, a serialization failure, a deadlock, a lock that others held for too long, a busy database.
 pub fn is_lost_race(error: &DbErr) -> bool {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
@@ -237,7 +237,7 @@ pub fn is_lost_race(error: &DbErr) -> bool {
         return true;
     }
     match verdict(error) {
-        Some(Verdict::Postgres { state, .. }) => matches!(state, "23505" | "40001" | "40P01"),
+        Some(Verdict::Postgres { state, .. }) => matches!(state, "23505" | "40001" | "40P01" | "55P03"),
         Some(Verdict::Sqlite { primary, error }) => matches!(primary, BUSY | LOCKED) || error.is_unique_violation(),
         None => false,
     }
@@ -253,9 +253,10 @@ fn is_outage(error: &DbErr) -> bool {
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
     match verdict(error) {
         // Connection lost, resources exhausted, shutting down or starting up, statement timeout; a serialization
-        // failure or deadlock that outlasted the retries; and a standby, which takes no writes.
+        // failure, deadlock or lock that outlasted the retries; and a standby, which takes no writes.
         Some(Verdict::Postgres { state, .. }) => {
-            ["08", "3D", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class)) || state == "25006"
+            ["08", "3D", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class))
+                || matches!(state, "25006" | "55P03")
         }
         Some(Verdict::Sqlite { primary, .. }) => BUSY_LOCKED_IOERR_FULL_CANTOPEN.contains(&primary),
         None => {

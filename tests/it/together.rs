@@ -5,7 +5,7 @@ use entity::deployment::Environment;
 use entity::value::{
     Address, AddressParts, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber, RequestId,
 };
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use sea_orm::ActiveValue::Set;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
@@ -226,16 +226,43 @@ async fn whoever_the_database_refuses_fails_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_to_wait_waits_alone() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let own = app.operator("Own").await;
+        for id in ["a", "b", "c"] {
+            app.created(&own, id, json!({ "email": format!("{id}@example.com") })).await;
+        }
+        let actor = actor(app, &own).await;
+        let holder = app.database.begin_write().await.unwrap();
+        holder.execute_unprepared("SELECT 1 FROM customer WHERE email = 'b@example.com' FOR UPDATE").await.unwrap();
+        let rename = |id: &str| update(app, &actor, CustomerChanges { first_name: Set(name("Ada")), ..changes(id) });
+        let others = async {
+            let outcomes = join_all(["a", "c"].map(rename)).await;
+            holder.commit().await.unwrap();
+            outcomes
+        };
+        let (one, others) = join(Box::pin(rename("b")), others).await;
+        assert_eq!((one.as_str(), others), ("VERSION 2", vec!["VERSION 2".to_owned(); 2]));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_gives_up_in_the_middle_leaves_the_others_in_no_doubt() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
         let actor = actor(app, &own).await;
+        // Several that are written together would not wait for a row for as long as this takes.
+        let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                    PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$; \
+                    CREATE TRIGGER wait BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION wait()";
+        crate::postgres::execute(app.database_url(), wait).await.unwrap();
         let holder = app.database.begin_write().await.unwrap();
-        holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
+        holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
         let (mut first, mut second) =
             ["1", "2"].map(|id| Box::pin(create(app, &actor, new(id, &format!("{id}@example.com"))))).into();
         // The first writes for both.
-        let both = futures::future::join(&mut first, &mut second);
+        let both = join(&mut first, &mut second);
         futures::future::select(both, Box::pin(app.until_so_many_wait_for_a_lock(1))).await;
         drop(first);
         holder.commit().await.unwrap();
