@@ -42,9 +42,10 @@ pub struct Command {
     pub is_decisive: bool,
 }
 
-/// Until the end of the transaction no lock is waited for any longer, which is less than it takes PostgreSQL to look for a
-/// deadlock. What several requests write begins with it: were one of them kept waiting, so would be the others.
-const BRIEFLY: &str = "set_config('lock_timeout', '100ms', true) AS briefly";
+/// One, and until the end of the transaction no lock is waited for any longer, which is less than it takes PostgreSQL to look
+/// for a deadlock. What several requests write divides this, so that it comes first: were one of them kept waiting, so would
+/// be the others.
+const BRIEFLY: &str = "(SELECT 1 FROM set_config('lock_timeout', '100ms', true))";
 
 pub enum Change {
     Insert(InsertStatement),
@@ -150,8 +151,8 @@ impl Writes {
     }
 
     fn text(&self) -> String {
-        let (mut sql, mut won, mut holders) = (String::new(), "1".to_owned(), 1..);
-        let cardinality = |list| format!("cardinality(${list})");
+        let is_shared = self.all.first().is_some_and(|write| write.rows.len() > 1);
+        let (mut sql, mut won, mut holders) = (String::new(), if is_shared { BRIEFLY } else { "1" }.to_owned(), 1..);
         for (number, Write { command, rows }) in self.all.iter().enumerate() {
             let new = format!("new_{number}");
             let columns = quoted((command.columns)());
@@ -160,10 +161,7 @@ impl Writes {
             let (values, columns) = (values.join(", "), columns.join(", "));
             let (source, rows) = match rows.as_slice() {
                 [_] => (format!("VALUES ({values})"), "1".to_owned()),
-                _ if number == 0 => {
-                    (format!("SELECT each.* FROM {BRIEFLY}, unnest({values}) AS each"), cardinality(first))
-                }
-                _ => (format!("SELECT * FROM unnest({values})"), cardinality(first)),
+                _ => (format!("SELECT * FROM unnest({values})"), format!("cardinality(${first})")),
             };
             let change = (command.statement)(&Alias::new(&new)).in_words(DbBackend::Postgres);
             let with = if number == 0 { "WITH" } else { "," };

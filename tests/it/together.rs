@@ -233,16 +233,29 @@ async fn whoever_has_to_wait_waits_alone() {
             app.created(&own, id, json!({ "email": format!("{id}@example.com") })).await;
         }
         let actor = actor(app, &own).await;
+        let keyed = |id: &str| NewCustomer {
+            idempotency_key: Some(IdempotencyKey::parse(id).unwrap()),
+            ..new(id, &format!("{id}@example.com"))
+        };
+        assert_eq!(create(app, &actor, keyed("e")).await, "CREATED");
+        let over = "UPDATE idempotency_key SET expires_at = now() - interval '1 second'";
+        crate::postgres::execute(app.database_url(), over).await.unwrap();
+
         let holder = app.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM customer WHERE email = 'b@example.com' FOR UPDATE").await.unwrap();
+        holder.execute_unprepared("SELECT 1 FROM idempotency_key FOR UPDATE").await.unwrap();
         let rename = |id: &str| update(app, &actor, CustomerChanges { first_name: Set(name("Ada")), ..changes(id) });
+        let again = NewCustomer { idempotency_key: keyed("e").idempotency_key, ..new("f", "f@example.com") };
         let others = async {
-            let outcomes = join_all(["a", "c"].map(rename)).await;
+            let updates = join_all(["a", "c"].map(rename));
+            let outcomes = join(updates, join_all(["d", "g"].map(|id| create(app, &actor, keyed(id))))).await;
             holder.commit().await.unwrap();
             outcomes
         };
-        let (one, others) = join(Box::pin(rename("b")), others).await;
-        assert_eq!((one.as_str(), others), ("VERSION 2", vec!["VERSION 2".to_owned(); 2]));
+        let held = join(Box::pin(rename("b")), Box::pin(create(app, &actor, again)));
+        let (held, (updates, creates)) = join(held, others).await;
+        assert_eq!((held.0.as_str(), held.1.as_str()), ("VERSION 2", "CREATED"));
+        assert_eq!((updates, creates), (vec!["VERSION 2".to_owned(); 2], vec!["CREATED".to_owned(); 2]));
     })
     .await;
 }
