@@ -14,7 +14,7 @@ use entity::value::RequestId;
 use vivamo::database::{self, Database};
 use vivamo::graphql;
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::{Actor, Services, Setup};
+use vivamo::service::{Actor, ServiceSettings, Services};
 
 const ROUNDS: usize = 20;
 const MOST: Duration = Duration::from_millis(20);
@@ -26,7 +26,7 @@ async fn main() {
     database::migrate(&url).await.unwrap();
     let database = Database::connect(&url, None).await.unwrap();
     let hash = KeyedHash::new("a secret of the benchmark alone");
-    let services = Services::new(&database, Setup::new(Environment::Sandbox, hash.clone()));
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hash.clone()));
     let mut slowest = Duration::ZERO;
     println!("{:>9}  the longest of {ROUNDS}, to refuse", "ms");
     for (what, query) in attacks::attacks() {

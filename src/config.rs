@@ -52,17 +52,17 @@ pub struct ServeSettings {
 
     /// What a key may spend in a second, with ten seconds saved up: a query costs 1 for each field at its root, a mutation
     /// 10. 0: no limit
-    #[arg(long, env = "VIVAMO_RATE_LIMIT", default_value_t = 200)]
-    pub rate_limit: u32,
+    #[arg(long, env = "VIVAMO_COST_PER_SECOND", default_value_t = 200)]
+    pub cost_per_second: u32,
 
     /// How often a minute an address may come with a wrong key. 0: no limit
-    #[arg(long, env = "VIVAMO_WRONG_KEYS", default_value_t = 30)]
-    pub wrong_keys: u32,
+    #[arg(long, env = "VIVAMO_AUTH_FAILURES_PER_MINUTE", default_value_t = 30)]
+    pub auth_failures_per_minute: u32,
 
     /// How often an hour an operator may be told of people who are not its customers, such as by CONNECTED. 0: no limit,
     /// for an operator that brings in many known people at once
-    #[arg(long, env = "VIVAMO_STRANGERS", default_value_t = 100)]
-    pub strangers: u32,
+    #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", default_value_t = 100)]
+    pub disclosures_per_hour: u32,
 
     /// The proxies in front, whose X-Forwarded-For says where a request comes from: addresses or networks such as
     /// 10.0.0.0/8, with commas between them
@@ -70,8 +70,8 @@ pub struct ServeSettings {
     pub trusted_proxies: Vec<IpNet>,
 
     /// The web pages that may call from a browser, such as https://dashboard.example.com, with commas between them
-    #[arg(long, env = "VIVAMO_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
-    pub origins: Vec<HeaderValue>,
+    #[arg(long, env = "VIVAMO_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
+    pub cors_origins: Vec<HeaderValue>,
 
     /// A file of domains, one a line, that count as disposable beside the list that is built in
     #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE")]
@@ -99,8 +99,8 @@ pub struct ServeSettings {
     pub twilio_password: Option<SecretString>,
 
     /// What to do with a phone of which its carrier cannot say what line it is [default: refuse]
-    #[arg(long, env = "VIVAMO_UNKNOWN_PHONES")]
-    pub unknown_phones: Option<UnknownPhones>,
+    #[arg(long, env = "VIVAMO_UNKNOWN_LINE_TYPE")]
+    pub unknown_line_type: Option<UnknownLineType>,
 }
 
 /// An address counts as a network of one.
@@ -134,7 +134,7 @@ pub enum PhoneLookupName {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum UnknownPhones {
+pub enum UnknownLineType {
     Refuse,
     Accept,
 }
@@ -156,11 +156,11 @@ impl From<EnvironmentName> for Environment {
 
 /// Known to everyone who reads this, and good for sandbox alone.
 const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
-const LEAST_SECRET_BYTES: usize = 32;
+const MIN_SECRET_BYTES: usize = 32;
 const MAKE_ONE: &str = "Make one with: openssl rand -hex 32";
 
 fn is_short(secret: &SecretString) -> bool {
-    secret.expose_secret().len() < LEAST_SECRET_BYTES
+    secret.expose_secret().len() < MIN_SECRET_BYTES
 }
 
 /// As it comes out of a template whose variable was not filled.
@@ -244,7 +244,7 @@ impl ServeSettings {
         let of_twilio = [
             ("VIVAMO_TWILIO_USER", self.twilio_user.is_some()),
             ("VIVAMO_TWILIO_PASSWORD", self.twilio_password.is_some()),
-            ("VIVAMO_UNKNOWN_PHONES", self.unknown_phones.is_some()),
+            ("VIVAMO_UNKNOWN_LINE_TYPE", self.unknown_line_type.is_some()),
         ];
         match of_twilio.iter().find(|(_, is_set)| *is_set) {
             Some((name, _)) if self.phone_lookup == PhoneLookupName::Metadata => {

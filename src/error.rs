@@ -230,7 +230,7 @@ fn verdict(error: &DbErr) -> Option<Verdict<'_>> {
 
 /// Whether the transaction surely left nothing behind, and may succeed if it starts anew: a lost race for a row or a unique
 /// value, a serialization failure, a deadlock, a lock that others held for too long, a busy database.
-pub fn is_lost_race(error: &DbErr) -> bool {
+pub fn is_conflict(error: &DbErr) -> bool {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
     if matches!(error, DbErr::RecordNotUpdated) {
@@ -245,7 +245,7 @@ pub fn is_lost_race(error: &DbErr) -> bool {
 
 /// Whether the database refused a statement for what it says, and did nothing of it.
 pub fn is_refusal(error: &DbErr) -> bool {
-    is_lost_race(error) || verdict(error).is_some() && !is_outage(error)
+    is_conflict(error) || verdict(error).is_some() && !is_outage(error)
 }
 
 /// Whether the database, rather than the statement, is at fault, so that the same request may succeed later.

@@ -56,7 +56,7 @@ where
     Some(tracing_opentelemetry::layer().with_tracer(tracer))
 }
 
-/// Tells where a panic was, not what it said: its message may quote what it could not handle.
+/// Projection where a panic was, not what it said: its message may quote what it could not handle.
 pub fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(place, "panic");

@@ -194,7 +194,7 @@ class Server:
         self.operator = type_id("op_", 1) if self.is_vivamo else str(uuid_of(1))
         environment = {
             "DATABASE_URL": database.url(held), "VIVAMO_LISTEN": f"127.0.0.1:{port}", "VIVAMO_PLATFORM_KEY": PLATFORM_KEY,
-            "VIVAMO_RATE_LIMIT": UNREACHED, "VIVAMO_STRANGERS": UNREACHED, "NODE_ENV": "production", "PORT": str(port),
+            "VIVAMO_COST_PER_SECOND": UNREACHED, "VIVAMO_DISCLOSURES_PER_HOUR": UNREACHED, "NODE_ENV": "production", "PORT": str(port),
             "KEYS": ",".join(self.keys), "OPERATOR": str(uuid_of(1)), "PATH": os.environ["PATH"]}
         started = time.monotonic()
         self.process = subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL, stderr=self.log.open("w"))

@@ -10,14 +10,14 @@ pub struct Model {
     /// The keyed hash of the number.
     #[sea_orm(primary_key, auto_increment = false)]
     pub hash: Vec<u8>,
-    pub line: Line,
+    pub line: CarrierLineType,
     pub expires_at: DateTime<Utc>,
 }
 
 /// The line that a number belongs to, by its carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
-pub enum Line {
+pub enum CarrierLineType {
     Mobile,
     /// Any other, or none at all.
     Other,

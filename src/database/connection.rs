@@ -20,7 +20,7 @@ use sea_orm::{ConnAcquireErr, DbBackend, DbErr, ExecResult, QueryResult, Runtime
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 
-use super::{PATIENCE, StatementObserver, again, lists};
+use super::{CONNECTION_TIMEOUT, StatementObserver, batch, retry_read};
 
 tokio::task_local! {
     /// How many statements the task's request has sent.
@@ -47,7 +47,7 @@ impl Options {
             let options = SqliteConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             let options = options.create_if_missing(true).foreign_keys(true).journal_mode(SqliteJournalMode::Wal);
             // What was acknowledged outlives a loss of power.
-            Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(PATIENCE))
+            Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(CONNECTION_TIMEOUT))
         } else {
             let options = PgConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             Self::Postgres(options.application_name("vivamo"))
@@ -196,7 +196,7 @@ impl Receives for Postgres {
     type Values = PgArguments;
 
     fn values(values: Values) -> Result<PgArguments, BoxDynError> {
-        lists::arguments(values)
+        batch::arguments(values)
     }
 }
 
@@ -251,7 +251,7 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Connection, DbErr> {
         // SQLite's file may be locked for a moment while another process opens or closes it.
-        let driver = again(|| self.options.connect()).await?;
+        let driver = retry_read(|| self.options.connect()).await?;
         Ok(Connection { driver, state: State::Ready, observer: self.observer.clone() })
     }
 
@@ -282,7 +282,7 @@ impl Pool {
         let manager = Manager { options, observer: observer.clone() };
         let pool = managed::Pool::builder(manager)
             .max_size(connections)
-            .timeouts(Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: None })
+            .timeouts(Timeouts { wait: Some(CONNECTION_TIMEOUT), create: Some(CONNECTION_TIMEOUT), recycle: None })
             .runtime(Runtime::Tokio1)
             // The one that was used last knows the statements.
             .queue_mode(QueueMode::Lifo);

@@ -1,23 +1,20 @@
 //! The two databases, alike: connect, begin a write, retry what surely rolled back.
 
+mod batch;
 mod connection;
-mod finder;
-mod finish;
-mod lists;
+mod optimistic_write;
+pub mod pages;
+mod run_to_completion;
 mod sql;
-mod together;
 mod transaction;
-mod unit_of_work;
-mod writes;
 
-pub use finder::Finder;
-pub use finish::Finish;
+pub use batch::{BatchedQuery, Dml, WriteBatch, WriteStatement, insert_from_select, values};
+pub use optimistic_write::OptimisticWrite;
+pub use run_to_completion::RunToCompletion;
 pub use sql::Sql;
-use together::Together;
 pub use transaction::Transaction;
-pub use unit_of_work::UnitOfWork;
-pub use writes::{Change, Command, Writes, insert_all, values};
-use writes::{Kind, Prepared};
+
+use batch::{BatchKey, Batcher, Prepared};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,14 +32,14 @@ use sea_orm::{
 };
 use tokio::time::timeout;
 
-use crate::error::{Error, ErrorCode, describe, is_lost_race, is_refusal};
+use crate::error::{Error, ErrorCode, describe, is_conflict, is_refusal};
 use connection::{Options, Pool, failed_to_connect};
 
 /// Is told of each SQL statement, without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// How long a request waits for a connection, or for SQLite's lock, before it is `UNAVAILABLE`.
-const PATIENCE: Duration = Duration::from_secs(4);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A database that the service can read from and write to.
 #[derive(Clone)]
@@ -50,11 +47,11 @@ pub struct Database {
     options: Options,
     reads: Reads,
     writes: Pool,
-    writing: Arc<Together<Kind, Writes, Written>>,
+    writing: Arc<Batcher<BatchKey, WriteBatch, Written>>,
 }
 
 /// What became of writes that were to be written together; `Err`: nothing, because one of them stood in the way.
-type Written = Result<Result<(), DbErr>, Writes>;
+type Written = Result<Result<(), DbErr>, WriteBatch>;
 
 /// Where statements run that write nothing, each for itself. A database that serializes may refuse one of them for what
 /// others have written; it has done nothing, and runs again.
@@ -99,31 +96,31 @@ impl Database {
         self.writes.backend() == DbBackend::Postgres
     }
 
-    /// Writes all of it in one statement, beside what others write at this moment. Where those stand in the way, it writes
+    /// WriteBatch all of it in one statement, beside what others write at this moment. Where those stand in the way, it writes
     /// this alone.
-    async fn write(&self, writes: Writes) -> Result<(), DbErr> {
-        let all = async |asked: Vec<Writes>| {
+    async fn write(&self, writes: WriteBatch) -> Result<(), DbErr> {
+        let all = async |asked: Vec<WriteBatch>| {
             let asked = match <[_; 1]>::try_from(asked) {
-                Ok([alone]) => return vec![Ok(self.write_alone(alone).await)],
+                Ok([alone]) => return vec![Ok(self.write_one(alone).await)],
                 Err(asked) => asked,
             };
-            match self.write_alone(Writes::together(&asked)).await {
+            match self.write_one(WriteBatch::together(&asked)).await {
                 Err(error) if is_refusal(&error) => asked.into_iter().map(Err).collect(),
                 written => asked.iter().map(|_| Ok(written.clone())).collect(),
             }
         };
-        match self.writing.ask(writes.kind(), writes, all).await {
+        match self.writing.submit(writes.kind(), writes, all).await {
             Some(Ok(written)) => written,
-            Some(Err(writes)) => self.write_alone(writes).await,
+            Some(Err(writes)) => self.write_one(writes).await,
             // It may be written, or not.
             None => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
         }
     }
 
-    async fn write_alone(&self, writes: Writes) -> Result<(), DbErr> {
+    async fn write_one(&self, writes: WriteBatch) -> Result<(), DbErr> {
         let mut connection = self.writes.get().await?;
         for Prepared { statement, decisive } in writes.build(self.writes.backend()) {
-            Prepared::judge(decisive, connection.execute(statement).await)?;
+            Prepared::check(decisive, connection.execute(statement).await)?;
         }
         Ok(())
     }
@@ -143,7 +140,7 @@ impl Database {
     /// How many migrations this database lacks.
     pub async fn pending_migrations(&self) -> Result<usize, DbErr> {
         let connection = for_migrations(self.options.clone().read_only()).await?;
-        let pending = again(|| Migrator::get_pending_migrations_read_only(&connection)).await?;
+        let pending = retry_read(|| Migrator::get_pending_migrations_read_only(&connection)).await?;
         connection.close().await?;
         Ok(pending.len())
     }
@@ -154,7 +151,7 @@ impl Database {
             self.reads.0.close().await?;
             self.writes.close().await
         };
-        timeout(PATIENCE, both).await.unwrap_or(Ok(()))
+        timeout(CONNECTION_TIMEOUT, both).await.unwrap_or(Ok(()))
     }
 }
 
@@ -165,11 +162,11 @@ impl ConnectionTrait for Reads {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        again(|| async { self.0.get().await?.execute(statement.clone()).await }).await
+        retry_read(|| async { self.0.get().await?.execute(statement.clone()).await }).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        again(|| async { self.0.get().await?.execute_unprepared(sql).await }).await
+        retry_read(|| async { self.0.get().await?.execute_unprepared(sql).await }).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
@@ -177,7 +174,7 @@ impl ConnectionTrait for Reads {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        again(|| async { self.0.get().await?.query_all(&statement).await }).await
+        retry_read(|| async { self.0.get().await?.query_all(&statement).await }).await
     }
 }
 
@@ -211,16 +208,16 @@ async fn for_migrations(options: Options) -> Result<DatabaseConnection, DbErr> {
     let connected = || async {
         match &options {
             Options::Postgres(options) => {
-                let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
+                let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECTION_TIMEOUT);
                 pool.connect_with(options.clone()).await.map(SqlxPostgresConnector::from_sqlx_postgres_pool)
             }
             Options::Sqlite(options) => {
-                let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
+                let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(CONNECTION_TIMEOUT);
                 pool.connect_with(options.clone()).await.map(SqlxSqliteConnector::from_sqlx_sqlite_pool)
             }
         }
     };
-    again(|| connected().map_err(failed_to_connect)).await
+    retry_read(|| connected().map_err(failed_to_connect)).await
 }
 
 /// The file of a SQLite URL, for people to find.
@@ -230,19 +227,19 @@ pub fn sqlite_file(url: &str) -> Option<&Path> {
 }
 
 /// Why a transaction did not come to its end.
-pub enum Aborted {
+pub enum TransactionError {
     /// It lost a race and left nothing behind: it may start anew.
-    LostRace(DbErr),
+    Conflict(DbErr),
     Error(Error),
 }
 
-impl From<DbErr> for Aborted {
+impl From<DbErr> for TransactionError {
     fn from(error: DbErr) -> Self {
-        if is_lost_race(&error) { Self::LostRace(error) } else { Self::Error(error.into()) }
+        if is_conflict(&error) { Self::Conflict(error) } else { Self::Error(error.into()) }
     }
 }
 
-impl From<Error> for Aborted {
+impl From<Error> for TransactionError {
     fn from(error: Error) -> Self {
         Self::Error(error)
     }
@@ -251,7 +248,7 @@ impl From<Error> for Aborted {
 /// Runs a whole transaction, and again when it lost a race, which is judged anew each time.
 pub async fn with_retry<T, F>(what: &'static str, attempt: impl Fn() -> F) -> Result<T, Error>
 where
-    F: Future<Output = Result<T, Aborted>>,
+    F: Future<Output = Result<T, TransactionError>>,
 {
     retrying(what, |_| attempt()).await
 }
@@ -259,15 +256,15 @@ where
 /// Makes an attempt, told how many races were lost before, until one is not lost.
 async fn retrying<T, F>(what: &'static str, attempt: impl Fn(u32) -> F) -> Result<T, Error>
 where
-    F: Future<Output = Result<T, Aborted>>,
+    F: Future<Output = Result<T, TransactionError>>,
 {
-    let mut patience = Patience::new(what);
+    let mut backoff = Backoff::new(what);
     loop {
-        match attempt(patience.lost).await {
+        match attempt(backoff.lost).await {
             Ok(done) => return Ok(done),
-            Err(Aborted::Error(error)) => return Err(error),
-            Err(Aborted::LostRace(error)) if patience.allows_another(&error).await => {}
-            Err(Aborted::LostRace(_)) => {
+            Err(TransactionError::Error(error)) => return Err(error),
+            Err(TransactionError::Conflict(error)) if backoff.allows_another(&error).await => {}
+            Err(TransactionError::Conflict(_)) => {
                 return Err(Error::Failed {
                     code: ErrorCode::Unavailable,
                     cause: format!("{what} lost too many races"),
@@ -278,27 +275,27 @@ where
 }
 
 /// The same for a single statement that writes nothing.
-async fn again<T, F>(attempt: impl Fn() -> F) -> Result<T, DbErr>
+async fn retry_read<T, F>(attempt: impl Fn() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,
 {
-    let mut patience = Patience::new("read");
+    let mut backoff = Backoff::new("read");
     loop {
         match attempt().await {
-            Err(error) if is_lost_race(&error) && patience.allows_another(&error).await => {}
+            Err(error) if is_conflict(&error) && backoff.allows_another(&error).await => {}
             outcome => return outcome,
         }
     }
 }
 
 /// How long something that loses races begins anew. A database that serializes refuses one in a crowd many times over.
-struct Patience {
+struct Backoff {
     what: &'static str,
     started: Instant,
     lost: u32,
 }
 
-impl Patience {
+impl Backoff {
     fn new(what: &'static str) -> Self {
         Self { what, started: Instant::now(), lost: 0 }
     }
@@ -307,8 +304,8 @@ impl Patience {
     async fn allows_another(&mut self, error: &DbErr) -> bool {
         self.lost += 1;
         tracing::warn!(self.what, self.lost, cause = describe(error), "lost a race");
-        metrics::counter!("vivamo_lost_races_total", "what" => self.what).increment(1);
-        if self.started.elapsed() > PATIENCE {
+        metrics::counter!("vivamo_retries_total", "what" => self.what).increment(1);
+        if self.started.elapsed() > CONNECTION_TIMEOUT {
             return false;
         }
         // Full jitter: losers that wait equally long collide again.

@@ -6,9 +6,9 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::CONNECTION_TIMEOUT;
+use super::batch::{Prepared, WriteBatch};
 use super::connection::{Connection, Manager, Pool};
-use super::writes::{Prepared, Writes};
 
 /// A transaction that may write. Dropped without a commit, it rolls back.
 pub struct Transaction {
@@ -34,10 +34,10 @@ impl Transaction {
         }
     }
 
-    /// Writes all of it.
-    pub async fn write(&self, writes: Writes) -> Result<(), DbErr> {
+    /// WriteBatch all of it.
+    pub async fn write(&self, writes: WriteBatch) -> Result<(), DbErr> {
         for Prepared { statement, decisive } in writes.build(self.backend) {
-            Prepared::judge(decisive, self.execute_raw(statement).await)?;
+            Prepared::check(decisive, self.execute_raw(statement).await)?;
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Drop for Transaction {
             // The database ends the transaction when it finds that nobody is there any more.
             Some(connection) if connection.is_busy() => drop(Object::take(connection)),
             Some(connection) => {
-                tokio::spawn(timeout(PATIENCE, end(connection, "ROLLBACK")));
+                tokio::spawn(timeout(CONNECTION_TIMEOUT, end(connection, "ROLLBACK")));
             }
             None => {}
         }

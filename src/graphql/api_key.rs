@@ -128,7 +128,7 @@ impl ApiKeyMutation {
 impl CreateApiKeyPayload {
     async fn of(context: &Context<'_>, input: CreateApiKeyInput) -> Result<Self, Error> {
         let (services, actor) = (services(context), actor(context));
-        actor.as_platform()?;
+        actor.require_platform()?;
         let operator = OperatorId::parse(&input.operator_id)
             .ok_or_else(|| Violation::new(ErrorCode::OperatorNotFound, &["input", "operatorId"]))?;
         let access = input.access.unwrap_or(ApiKeyAccess::ReadWrite).into();
@@ -142,7 +142,7 @@ impl CreateApiKeyPayload {
 impl RevokeApiKeyPayload {
     async fn of(context: &Context<'_>, id: &str) -> Result<Self, Error> {
         let (services, actor) = (services(context), actor(context));
-        actor.as_platform()?;
+        actor.require_platform()?;
         let id = ApiKeyId::parse(id).ok_or_else(|| Violation::new(ErrorCode::ApiKeyNotFound, &["input", "id"]))?;
         Ok(Self { api_key: services.api_keys.revoke(actor, id).await?.into() })
     }

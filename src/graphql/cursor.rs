@@ -14,9 +14,9 @@ use entity::value::{CustomerId, OperatorId};
 use uuid::Uuid;
 
 use super::actor;
+use crate::database::pages::{Key, Position};
 use crate::keyed_hash::KeyedHash;
 use crate::service::customers::{CustomerFilter, CustomerList};
-use crate::service::page::{Key, Position};
 
 const PURPOSE: &str = "cursor";
 /// Enough to tell a mistake; a forged cursor would show its maker no more than the caller's own list.

@@ -14,12 +14,12 @@ use super::operator::Operator;
 use super::pagination::{PageArguments, PageInfo, complexity, total};
 use super::time::Time;
 use super::{actor, loader, request_id, services};
+use crate::database::pages::{Page, PageRequest, Positioned};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::customers::{
     Created, CustomerField, CustomerList, CustomerPage, CustomerRef, CustomerView, MatchKey, Outcome, Updated,
     Validation,
 };
-use crate::service::page::{Page, PageRequest, Positioned};
 
 pub struct Customer(CustomerView);
 

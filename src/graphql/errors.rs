@@ -54,7 +54,7 @@ impl From<Error> for async_graphql::Error {
 }
 
 /// A document can have as many faults as fields: nobody reads more than the first.
-const MOST_ERRORS: usize = 50;
+const MAX_ERRORS: usize = 50;
 
 /// An answer whose errors are fit to be read, and their codes for the log.
 pub struct Rendered {
@@ -66,7 +66,7 @@ pub struct Rendered {
 pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
     let mut codes = Vec::new();
     let errors = std::mem::take(&mut response.errors);
-    for error in errors.into_iter().take(MOST_ERRORS) {
+    for error in errors.into_iter().take(MAX_ERRORS) {
         for violation in violations(&error, request_id) {
             codes.push(violation.code);
             let message = match &error.source {

@@ -13,9 +13,9 @@ use super::operator::Operator;
 use super::pagination::{PageArguments, PageInfo};
 use super::time::Time;
 use super::{actor, loader, services};
+use crate::database::pages::{PageRequest, Positioned};
 use crate::error::{Error, ErrorCode};
 use crate::service::customers::CustomerField;
-use crate::service::page::{PageRequest, Positioned};
 
 /// The history of a customer, as a key of the loader.
 #[derive(Clone, PartialEq, Eq, Hash)]

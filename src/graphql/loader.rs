@@ -10,9 +10,9 @@ use entity::{api_key, customer_event, customer_operator, operator};
 
 use super::api_key::KeysOf;
 use super::history::HistoryOf;
+use crate::database::pages::{Page, PageRequest};
 use crate::error::Error;
 use crate::service::customers::{CustomerList, CustomerPage, CustomerView};
-use crate::service::page::{Page, PageRequest};
 use crate::service::{Actor, Services};
 
 pub struct Loader {
@@ -86,7 +86,7 @@ impl dataloader::Loader<KeysOf> for Loader {
 
     async fn load(&self, keys: &[KeysOf]) -> Result<HashMap<KeysOf, Vec<api_key::Model>>, Error> {
         let operators: Vec<_> = keys.iter().map(|KeysOf(operator)| *operator).collect();
-        let found = self.services.api_keys.of_operators(&self.actor, &operators).await?;
+        let found = self.services.api_keys.by_operator(&self.actor, &operators).await?;
         Ok(found.into_iter().map(|(operator, keys)| (KeysOf(operator), keys)).collect())
     }
 }

@@ -1,14 +1,14 @@
 //! The schema: objects, inputs and resolvers by thing. Resolvers parse, make one service call, and wrap its answer.
 
 mod api_key;
-mod batch;
 mod cursor;
 mod customer;
 mod customer_input;
-mod documents;
+mod document_cache;
+mod document_limits;
 mod errors;
-mod guard;
 mod history;
+mod load_rounds;
 mod loader;
 mod node;
 mod operator;
@@ -17,8 +17,8 @@ mod time;
 mod variables;
 mod viewer;
 
+pub use document_limits::Operation;
 pub use errors::{ErrorExtensions, Rendered, render};
-pub use guard::Operation;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +32,8 @@ use entity::value::RequestId;
 
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, Services};
-use batch::Fetches;
-use documents::{Document, Documents};
+use document_cache::{Document, DocumentCache};
+use load_rounds::LoadRounds;
 use loader::Loader;
 
 /// What can be read. Nothing here changes anything.
@@ -45,14 +45,14 @@ pub struct Query(viewer::ViewerQuery, customer::CustomerQuery, operator::Operato
 pub struct Mutation(customer::CustomerMutation, operator::OperatorMutation, api_key::ApiKeyMutation);
 
 /// Fields in an answer whose pages are all full. A page of 100 customers with 20 operators each has some 12,000.
-const MOST_COMPLEXITY: usize = 50_000;
+const MAX_COMPLEXITY: usize = 50_000;
 
 /// The schema over the services, ready to answer.
 pub struct Schema {
     validating: Executor,
     /// For documents that the other one has found valid.
     trusting: Executor,
-    documents: Documents,
+    documents: DocumentCache,
     services: Arc<Services>,
 }
 
@@ -69,13 +69,13 @@ impl Schema {
     /// Cursors are signed with `hash`.
     pub fn new(services: Arc<Services>, hash: KeyedHash) -> Self {
         let executor = |mode| {
-            let limited = builder().limit_depth(15).limit_complexity(MOST_COMPLEXITY).validation_mode(mode);
+            let limited = builder().limit_depth(15).limit_complexity(MAX_COMPLEXITY).validation_mode(mode);
             limited.data(services.clone()).data(hash.clone()).finish()
         };
         Self {
             validating: executor(ValidationMode::Strict),
             trusting: executor(ValidationMode::Fast),
-            documents: Documents::new(),
+            documents: DocumentCache::new(),
             services,
         }
     }
@@ -85,10 +85,10 @@ impl Schema {
         let name = request.operation_name.as_deref();
         match self.documents.read(&request.query, name, &request.variables) {
             Ok(document) => {
-                let operation = guard::operation(&document.parsed, name);
+                let operation = document_limits::operation(&document.parsed, name);
                 Ok(Checked { operation, document, request })
             }
-            Err(guard::Refusal { message, at }) => {
+            Err(document_limits::Refusal { message, at }) => {
                 Err(Box::new(Response::from_errors(vec![ServerError::new(message, at)])))
             }
         }
@@ -98,7 +98,7 @@ impl Schema {
     pub async fn execute(&self, checked: Checked, request_id: RequestId, actor: Actor) -> Response {
         let Checked { document, mut request, .. } = checked;
         request.set_parsed_query(document.parsed.clone());
-        let fetches = Fetches::default();
+        let fetches = LoadRounds::default();
         let added = fetches.clone();
         let loader = Loader { actor, services: self.services.clone() };
         let loader = DataLoader::new(loader, move |fetch| added.add(fetch)).delay(Duration::ZERO);

@@ -12,8 +12,8 @@ use super::customer_input::{CustomerFilterInput, CustomerOrderInput};
 use super::pagination::{PageArguments, PageInfo, complexity, total};
 use super::time::Time;
 use super::{actor, loader, services};
+use crate::database::pages::Positioned;
 use crate::error::Error;
-use crate::service::page::Positioned;
 
 pub struct Operator(Arc<operator::Model>);
 
@@ -188,7 +188,7 @@ impl OperatorMutation {
 impl CreateOperatorPayload {
     async fn of(context: &Context<'_>, given: &str) -> Result<Self, Error> {
         let (services, actor) = (services(context), actor(context));
-        actor.as_platform()?;
+        actor.require_platform()?;
         let (operator, key) = services.operators.create(actor, &services.api_keys, name(given)?).await?;
         let secret = key.secret.expose_secret().to_owned();
         Ok(Self { operator: Arc::new(operator).into(), api_key: key.row.into(), secret })

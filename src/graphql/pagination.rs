@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_graphql::SimpleObject;
 
 use super::cursor::{Cursor, Cursors};
+use crate::database::pages::{Direction, Page, PageRequest, Position, Positioned};
 use crate::error::{Error, ErrorCode, Violation};
-use crate::service::page::{Direction, Page, PageRequest, Position, Positioned};
 
 const LEAST: i32 = 1;
 const MOST: i32 = 100;

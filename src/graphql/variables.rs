@@ -11,13 +11,13 @@ use async_graphql::registry::{MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, OutputType, Positioned, Variables};
 use async_graphql_value::{ConstValue, Value};
 
-use super::guard::Refusal;
+use super::document_limits::Refusal;
 use super::{Mutation, Query};
 
 type Arguments = Vec<(Positioned<Name>, Positioned<Value>)>;
 
 /// Judges the variables of a request, and answers which of them are missing, though they may be.
-pub fn judge(
+pub fn check(
     document: &ExecutableDocument,
     operation_name: Option<&str>,
     given: &Variables,

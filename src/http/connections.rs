@@ -20,10 +20,10 @@ use tokio_io_timeout::TimeoutStream;
 use tower::Service;
 
 /// Each costs a descriptor and some memory, whoever opens it.
-const MOST_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: usize = 4096;
 
 /// Of the URL and headers of a request, as well as of what is read ahead of its body.
-const MOST_HEAD_BYTES: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// How long a server that stops waits for the requests that it has taken; a client that stalls is not waited for.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -36,9 +36,9 @@ pub struct Peer(pub IpAddr);
 /// takes nothing of an answer, for as long as `idle` is closed.
 pub async fn serve(listener: TcpListener, router: Router, idle: Duration, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(MOST_HEAD_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(MAX_HEAD_BYTES);
     let connections = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut stop = pin!(stop);
     loop {
         let accepted = async {

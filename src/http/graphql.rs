@@ -22,20 +22,20 @@ use tracing::Instrument;
 
 use super::State;
 use super::connections::Peer;
-use crate::database::Finish;
+use crate::database::RunToCompletion;
 use crate::error::{Error, ErrorCode, Violation};
 use crate::graphql::{self, ErrorExtensions, Operation, Rendered};
 use crate::service::Actor;
 
 /// Longer bodies are refused unparsed. The longest useful request is far shorter.
-const MOST_BODY_BYTES: usize = 64 * 1024;
+const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Nobody sends more than this by mistake.
-const MOST_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
+const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long a request may take to arrive, and then to be answered. Statements are given up before that; this is for a
 /// database that has gone silent.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -122,7 +122,7 @@ impl About {
         );
         let code = codes.first().map_or("OK", |code| code.name());
         metrics::counter!("vivamo_requests_total", "kind" => kind, "code" => code).increment(1);
-        metrics::histogram!("vivamo_request_seconds", "kind" => kind).record(elapsed);
+        metrics::histogram!("vivamo_request_duration_seconds", "kind" => kind).record(elapsed);
     }
 }
 
@@ -180,7 +180,7 @@ async fn parameters_of_body(headers: &HeaderMap, body: Body) -> Result<Parameter
             "Send the request as JSON, with the header Content-Type: application/json.",
         ));
     }
-    let body = timeout(PATIENCE, read(body))
+    let body = timeout(REQUEST_TIMEOUT, read(body))
         .await
         .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))?;
     let body = body.ok_or_else(|| {
@@ -202,13 +202,13 @@ async fn read(body: Body) -> Option<Vec<u8>> {
     while let Some(chunk) = body.next().await {
         let chunk = chunk.ok()?;
         length += chunk.len();
-        if length <= MOST_BODY_BYTES {
+        if length <= MAX_BODY_BYTES {
             kept.extend_from_slice(&chunk);
-        } else if length > MOST_DISCARDED_BYTES {
+        } else if length > MAX_DISCARDED_BYTES {
             return None;
         }
     }
-    (length <= MOST_BODY_BYTES).then_some(kept)
+    (length <= MAX_BODY_BYTES).then_some(kept)
 }
 
 /// The same in a URL, where `variables` and `extensions` are texts of JSON.
@@ -247,7 +247,7 @@ async fn finished<T: Send + 'static>(
     about: &About,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Refusal> {
-    match timeout(PATIENCE, Finish::new(about.statements.clone(), work)).await {
+    match timeout(REQUEST_TIMEOUT, RunToCompletion::new(about.statements.clone(), work)).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(_)) => Err(Refusal::of(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal)),
         Err(_) => {
@@ -258,7 +258,7 @@ async fn finished<T: Send + 'static>(
 }
 
 async fn authenticate(state: &State, parts: &Parts, request_id: RequestId, about: &About) -> Result<Actor, Refusal> {
-    let unauthenticated = || match state.services.limits.wrong_key(client_address(state, parts)) {
+    let unauthenticated = || match state.services.limits.auth_failure(client_address(state, parts)) {
         Ok(()) => Refusal {
             header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vivamo\""))),
             ..Refusal::of(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated)

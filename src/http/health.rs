@@ -16,8 +16,8 @@ pub async fn healthz() -> &'static str {
 
 /// The database answers too, and has all migrations.
 pub async fn readyz(extract::State(state): extract::State<State>) -> (StatusCode, &'static str) {
-    const PATIENCE: Duration = Duration::from_secs(10);
-    let pending = timeout(PATIENCE, state.database.pending_migrations()).await;
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+    let pending = timeout(REQUEST_TIMEOUT, state.database.pending_migrations()).await;
     match pending.map_or_else(|_| Err("no answer".to_owned()), |pending| pending.map_err(|error| describe(&error))) {
         Ok(0) => (StatusCode::OK, "ready\n"),
         Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database lacks migrations: run `vivamo migrate`\n"),

@@ -10,7 +10,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge}
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 
-use super::{Surroundings, connections};
+use super::{HttpSettings, connections};
 use crate::database::Database;
 
 /// Seconds; from a look at an index to the time limit of a request.
@@ -25,7 +25,7 @@ pub struct Metrics {
 impl Metrics {
     /// Begins to count, and is bound to its address. There can be one in a process.
     pub async fn bind(listen: SocketAddr) -> std::io::Result<Self> {
-        let latency = Matcher::Full("vivamo_request_seconds".to_owned());
+        let latency = Matcher::Full("vivamo_request_duration_seconds".to_owned());
         let figures = PrometheusBuilder::new()
             .set_buckets_for_metric(latency, &LATENCIES)
             .and_then(PrometheusBuilder::install_recorder)
@@ -34,10 +34,14 @@ impl Metrics {
             "vivamo_requests_total",
             "Requests, by kind of operation and first error code, OK without one."
         );
-        describe_histogram!("vivamo_request_seconds", Unit::Seconds, "How long requests took, by kind of operation.");
-        describe_counter!("vivamo_lost_races_total", "Transactions and reads that began anew, by what they did.");
+        describe_histogram!(
+            "vivamo_request_duration_seconds",
+            Unit::Seconds,
+            "How long requests took, by kind of operation."
+        );
+        describe_counter!("vivamo_retries_total", "Transactions and reads that began anew, by what they did.");
         describe_counter!("vivamo_rate_limited_total", "What was refused, by limit.");
-        describe_counter!("vivamo_told_of_strangers_total", "What operators were told of people outside them.");
+        describe_counter!("vivamo_disclosures_total", "What operators were told of people outside them.");
         describe_counter!("vivamo_phone_lookups_total", "Questions to carriers, by outcome.");
         describe_gauge!("vivamo_database_connections", "Connections to the database, by state.");
         Ok(Self { listener: TcpListener::bind(listen).await?, figures })
@@ -67,7 +71,7 @@ impl Metrics {
         };
         let router = Router::new().route("/metrics", show);
         tokio::select! {
-            () = connections::serve(listener, router, Surroundings::IDLE, pending()) => {}
+            () = connections::serve(listener, router, HttpSettings::IDLE, pending()) => {}
             () = upkeep => {}
         }
     }

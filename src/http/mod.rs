@@ -34,7 +34,7 @@ pub struct Server {
 
 /// What the server must know of the network that it is in.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct HttpSettings {
     /// How long a connection may take to send the head of a request, the first as well as the next.
     pub idle: Duration,
     /// Whose word counts on where a request comes from.
@@ -43,7 +43,7 @@ pub struct Surroundings {
     pub origins: Vec<HeaderValue>,
 }
 
-impl Surroundings {
+impl HttpSettings {
     pub const IDLE: Duration = Duration::from_secs(30);
 }
 
@@ -61,14 +61,14 @@ impl Server {
     /// GraphiQL is served if there is an introspection result for it.
     pub async fn bind(
         listen: SocketAddr,
-        surroundings: Surroundings,
+        surroundings: HttpSettings,
         database: Database,
         services: Arc<Services>,
         schema: Schema,
         graphiql_introspection: Option<String>,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
-        let Surroundings { idle, trusted_proxies, origins } = surroundings;
+        let HttpSettings { idle, trusted_proxies, origins } = surroundings;
         let state = Arc::new(Shared { database, services, schema, trusted_proxies });
         let graphql = any(graphql::handle);
         let graphql = if origins.is_empty() { graphql } else { graphql.layer(cors(origins)) };

@@ -1,4 +1,4 @@
-//! API keys: made, listed, revoked, and recognised by their keyed hash.
+//! API keys: made, listed, revoked, and recognised by their idempotent hash.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use sea_orm::{
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Actor, now};
-use crate::database::{Aborted, Database, Transaction, with_retry};
+use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -98,7 +98,7 @@ impl ApiKeys {
         Some(Actor::Operator { id: key.operator_id, key: key.id, access: key.access })
     }
 
-    /// Writes down when keys were used last. This is for now and then, not for each request to wait for.
+    /// WriteBatch down when keys were used last. This is for now and then, not for each request to wait for.
     pub async fn write_uses(&self) -> Result<(), Error> {
         let uses = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
         let mut uses: Vec<_> = uses.into_iter().collect();
@@ -107,7 +107,7 @@ impl ApiKeys {
         with_retry("key.write_uses", || self.try_write_uses(&uses)).await
     }
 
-    async fn try_write_uses(&self, uses: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), Aborted> {
+    async fn try_write_uses(&self, uses: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), TransactionError> {
         if uses.is_empty() {
             return Ok(());
         }
@@ -135,7 +135,7 @@ impl ApiKeys {
     }
 
     pub async fn create(&self, actor: &Actor, operator: OperatorId, request: KeyRequest) -> Result<NewApiKey, Error> {
-        actor.as_platform()?;
+        actor.require_platform()?;
         if request.expires_at.is_some_and(|end| end <= now()) {
             let note = "It must lie in the future.";
             return Err(Violation::with_note(ErrorCode::InvalidArgument, &["input", "expiresAt"], note).into());
@@ -143,7 +143,7 @@ impl ApiKeys {
         with_retry("key.create", || self.try_create(operator, &request)).await
     }
 
-    async fn try_create(&self, operator: OperatorId, request: &KeyRequest) -> Result<NewApiKey, Aborted> {
+    async fn try_create(&self, operator: OperatorId, request: &KeyRequest) -> Result<NewApiKey, TransactionError> {
         let transaction = self.database.begin_write().await?;
         if operator::Entity::find_by_id(operator).one(&transaction).await?.is_none() {
             return Err(Error::from(Violation::new(ErrorCode::OperatorNotFound, &["input", "operatorId"])).into());
@@ -155,12 +155,12 @@ impl ApiKeys {
 
     /// All keys, oldest first, those that are revoked or expired included.
     pub async fn list(&self, actor: &Actor) -> Result<Vec<Model>, Error> {
-        actor.as_platform()?;
+        actor.require_platform()?;
         Ok(Entity::find().order_by_asc(Column::Id).all(self.database.reads()).await?)
     }
 
     /// The keys of each of these operators that the caller may see, oldest first.
-    pub async fn of_operators(
+    pub async fn by_operator(
         &self,
         actor: &Actor,
         operators: &[OperatorId],
@@ -176,11 +176,11 @@ impl ApiKeys {
 
     /// Ends a key, at once and for good. A key that was revoked before stays as it is.
     pub async fn revoke(&self, actor: &Actor, id: ApiKeyId) -> Result<Model, Error> {
-        actor.as_platform()?;
+        actor.require_platform()?;
         with_retry("key.revoke", || self.try_revoke(id)).await
     }
 
-    async fn try_revoke(&self, id: ApiKeyId) -> Result<Model, Aborted> {
+    async fn try_revoke(&self, id: ApiKeyId) -> Result<Model, TransactionError> {
         let transaction = self.database.begin_write().await?;
         let key = Entity::find_by_id(id).one(&transaction).await?;
         let key = key.ok_or_else(|| Error::from(Violation::new(ErrorCode::ApiKeyNotFound, &["input", "id"])))?;
@@ -246,7 +246,7 @@ fn generate(environment: Environment) -> String {
     key + &checksum
 }
 
-/// Tells a mistyped key from a real one without a look at the database.
+/// Projection a mistyped key from a real one without a look at the database.
 fn checksum(key: &str) -> String {
     let digits = base62::encode(crc32fast::hash(key.as_bytes()));
     format!("{digits:0>CHECKSUM_CHARACTERS$}")

@@ -3,7 +3,7 @@
 use entity::deployment::{ActiveModel, Entity, Environment, ONLY};
 use sea_orm::{ActiveModelTrait, EntityTrait, Set};
 
-use crate::database::{Aborted, Database, with_retry};
+use crate::database::{Database, TransactionError, with_retry};
 use crate::error::Error;
 
 /// The environment that a database belongs to, if any claimed it.
@@ -19,7 +19,7 @@ pub async fn claim(database: &Database, environment: Environment) -> Result<Envi
     with_retry("deployment.claim", || try_claim(database, environment)).await
 }
 
-async fn try_claim(database: &Database, environment: Environment) -> Result<Environment, Aborted> {
+async fn try_claim(database: &Database, environment: Environment) -> Result<Environment, TransactionError> {
     let transaction = database.begin_write().await?;
     let owner = match Entity::find_by_id(ONLY).one(&transaction).await? {
         Some(row) => row.environment,

@@ -8,9 +8,9 @@ use entity::value::{CustomerEventId, CustomerId};
 use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait};
 use serde_json::{Value, json};
 
-use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::{Actor, Origin, now};
-use crate::database::{Database, Writes};
+use crate::database::pages::{self, Key, List, Page, PageRequest, Position, Positioned};
+use crate::database::{Database, WriteBatch};
 use crate::error::Error;
 
 #[derive(Clone)]
@@ -34,7 +34,7 @@ impl History {
             (List { rows: events.into_query(), columns, descending: false, beside: None }, request.clone())
         });
         let read = |row: &QueryResult| Model::from_query_result(row, "");
-        let pages = page::pages(self.database.reads(), queries.collect(), read, |_, row| row.position());
+        let pages = pages::pages(self.database.reads(), queries.collect(), read, |_, row| row.position());
         Ok(pages.await?)
     }
 
@@ -54,7 +54,7 @@ impl Positioned for Model {
 
 /// Notes that a customer became what it is now; `before` is `None` for a new one.
 pub(super) fn record(
-    writes: &mut Writes,
+    writes: &mut WriteBatch,
     origin: &Origin,
     r#type: EventType,
     before: Option<&customer::Model>,

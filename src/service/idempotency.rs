@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::now;
-use crate::database::{Aborted, Change, Command, Database, UnitOfWork, Writes, insert_all, values};
+use crate::database::{
+    Database, Dml, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, insert_from_select, values,
+};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -21,7 +23,7 @@ const LIFE: TimeDelta = TimeDelta::hours(24);
 const NOW: &str = "now";
 
 /// Keeps a key, unless it is taken.
-const KEEP: Command = Command {
+const KEEP: WriteStatement = WriteStatement {
     name: "keep",
     columns: || Column::iter().map(|column| column.as_str()).chain([NOW]).collect(),
     statement: |new| {
@@ -32,20 +34,20 @@ const KEEP: Command = Command {
             .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])
             .action_and_where(Column::ExpiresAt.into_expr().lte(earliest))
             .to_owned();
-        Change::Insert(insert_all::<Entity>(rows).on_conflict(unless_taken).take())
+        Dml::Insert(insert_from_select::<Entity>(rows).on_conflict(unless_taken).take())
     },
-    is_decisive: true,
+    must_write_all: true,
 };
 
 /// A request that carries a key.
 #[derive(Clone, Debug)]
-pub struct Keyed {
+pub struct IdempotentRequest {
     operator: OperatorId,
     key_hash: Vec<u8>,
     input_hash: Vec<u8>,
 }
 
-impl Keyed {
+impl IdempotentRequest {
     /// `input` is what the request asks for, in canonical form: the same for two requests exactly if they ask for the same.
     pub fn new(hash: &KeyedHash, operator: OperatorId, key: &IdempotencyKey, input: &str) -> Self {
         Self {
@@ -56,15 +58,18 @@ impl Keyed {
     }
 
     /// What became of this request before, if it was done.
-    pub async fn find<R: DeserializeOwned>(&self, connection: &impl ConnectionTrait) -> Result<Option<R>, Aborted> {
+    pub async fn find<R: DeserializeOwned>(
+        &self,
+        connection: &impl ConnectionTrait,
+    ) -> Result<Option<R>, TransactionError> {
         let id = (self.operator, self.key_hash.clone());
         let kept = Entity::find_by_id(id).filter(Column::ExpiresAt.gt(now())).one(connection).await?;
-        kept.map(|kept| self.result_of(kept)).transpose().map_err(Aborted::Error)
+        kept.map(|kept| self.result_of(kept)).transpose().map_err(TransactionError::Error)
     }
 
     /// Keeps what became of the request. If its key is taken, the race for it is lost, and with it the work; of two at once,
     /// the second waits here for the first.
-    fn keep(&self, writes: &mut Writes, result: &impl Serialize) {
+    fn store(&self, writes: &mut WriteBatch, result: &impl Serialize) {
         let now = now();
         let row = Model {
             operator_id: self.operator,
@@ -87,33 +92,33 @@ impl Keyed {
 
 /// Makes an attempt of a request that may carry a key. Only where something stands in its way, be it a refusal, is it asked
 /// whether the request was done before: so a key costs one statement, and a request that is sent again is done in vain.
-pub async fn once<T, R: DeserializeOwned>(
-    keyed: Option<&Keyed>,
+pub async fn or_replay<T, R: DeserializeOwned>(
+    idempotent: Option<&IdempotentRequest>,
     connection: &impl ConnectionTrait,
-    attempt: impl Future<Output = Result<Option<T>, Aborted>>,
-    replay: impl AsyncFnOnce(R) -> Result<T, Aborted>,
-) -> Result<Option<T>, Aborted> {
+    attempt: impl Future<Output = Result<Option<T>, TransactionError>>,
+    replay: impl AsyncFnOnce(R) -> Result<T, TransactionError>,
+) -> Result<Option<T>, TransactionError> {
     let outcome = attempt.await;
-    if let Some(keyed) = keyed
+    if let Some(idempotent) = idempotent
         && !matches!(outcome, Ok(Some(_)))
-        && let Some(kept) = keyed.find(connection).await?
+        && let Some(kept) = idempotent.find(connection).await?
     {
         return replay(kept).await.map(Some);
     }
     outcome
 }
 
-/// Writes the work of a request and keeps what became of it, all or none.
+/// WriteBatch the work of a request and keeps what became of it, all or none.
 pub async fn write<R: Serialize>(
-    unit: UnitOfWork,
-    mut writes: Writes,
-    keyed: Option<&Keyed>,
+    write_tx: OptimisticWrite,
+    mut writes: WriteBatch,
+    idempotent: Option<&IdempotentRequest>,
     result: impl FnOnce() -> R,
-) -> Result<(), Aborted> {
-    if let Some(keyed) = keyed {
-        keyed.keep(&mut writes, &result());
+) -> Result<(), TransactionError> {
+    if let Some(idempotent) = idempotent {
+        idempotent.store(&mut writes, &result());
     }
-    Ok(unit.write(writes).await?)
+    Ok(write_tx.write(writes).await?)
 }
 
 /// Forgets the keys whose time is over, so that the table does not grow for ever.

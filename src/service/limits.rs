@@ -17,13 +17,13 @@ pub struct LimitSettings {
     /// What a key may spend in a second; it can save up for ten. A query costs 1 for each field at its root, a mutation 10.
     pub cost_per_second: u32,
     /// How many requests a minute an address may send with keys that are not valid; it can save up for one minute.
-    pub wrong_keys_per_minute: u32,
+    pub auth_failures_per_minute: u32,
     /// How often an hour an operator may be told about people outside it; it can save up for one hour.
-    pub strangers_per_hour: u32,
+    pub disclosures_per_hour: u32,
 }
 
 impl LimitSettings {
-    pub const OFF: Self = Self { cost_per_second: 0, wrong_keys_per_minute: 0, strangers_per_hour: 0 };
+    pub const OFF: Self = Self { cost_per_second: 0, auth_failures_per_minute: 0, disclosures_per_hour: 0 };
 }
 
 #[derive(Clone)]
@@ -36,12 +36,12 @@ pub struct Limits {
 
 impl Limits {
     pub fn new(settings: LimitSettings) -> Self {
-        let LimitSettings { cost_per_second, wrong_keys_per_minute, strangers_per_hour } = settings;
+        let LimitSettings { cost_per_second, auth_failures_per_minute, disclosures_per_hour } = settings;
         const SECOND: Duration = Duration::from_secs(1);
         Self {
             keys: Buckets::new(cost_per_second, SECOND, 10),
-            addresses: Buckets::new(wrong_keys_per_minute, 60 * SECOND, 1),
-            strangers: Buckets::new(strangers_per_hour, 3600 * SECOND, 1),
+            addresses: Buckets::new(auth_failures_per_minute, 60 * SECOND, 1),
+            strangers: Buckets::new(disclosures_per_hour, 3600 * SECOND, 1),
         }
     }
 
@@ -55,43 +55,43 @@ impl Limits {
     }
 
     /// Counts a request with a key that is not valid.
-    pub fn wrong_key(&self, address: IpAddr) -> Result<(), Violation> {
+    pub fn auth_failure(&self, address: IpAddr) -> Result<(), Violation> {
         self.addresses.take(network(address), 1).map_err(|wait| limited("address", wait))
     }
 
     /// Leave to tell an operator something about so many emails and phones of people outside it, taken before anyone looks,
     /// so that the refusal says nothing of what would have been found.
-    pub fn tell_of_strangers(&self, origin: &Origin, values: u32) -> Result<Telling, Violation> {
+    pub fn reserve_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Violation> {
         self.strangers.take(origin.operator, values).map_err(|wait| {
             let Origin { operator, key, request } = origin;
             tracing::warn!(%operator, %key, request_id = %request, "asks too often about people outside the operator");
             limited("strangers", wait)
         })?;
-        Ok(Telling { origin: *origin, strangers: self.strangers.clone(), left: values })
+        Ok(DisclosureReservation { origin: *origin, strangers: self.strangers.clone(), left: values })
     }
 }
 
 /// Leave to tell of strangers. What is left of it when it is dropped is given back.
-pub struct Telling {
+pub struct DisclosureReservation {
     origin: Origin,
     strangers: Buckets<OperatorId>,
     left: u32,
 }
 
-impl Telling {
+impl DisclosureReservation {
     /// So many values are told of.
-    pub fn told(&mut self, what: &'static str, values: u32) {
+    pub fn disclosed(&mut self, what: &'static str, values: u32) {
         if values == 0 {
             return;
         }
         self.left = self.left.saturating_sub(values);
         let Origin { operator, key, request } = self.origin;
         tracing::info!(%operator, %key, request_id = %request, what, values, "told of a person outside the operator");
-        metrics::counter!("vivamo_told_of_strangers_total", "what" => what).increment(values.into());
+        metrics::counter!("vivamo_disclosures_total", "what" => what).increment(values.into());
     }
 }
 
-impl Drop for Telling {
+impl Drop for DisclosureReservation {
     fn drop(&mut self) {
         if self.left > 0 {
             self.strangers.give_back(self.origin.operator, self.left);

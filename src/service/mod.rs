@@ -8,7 +8,6 @@ pub mod history;
 pub mod idempotency;
 pub mod limits;
 pub mod operators;
-pub mod page;
 pub mod phone_lookup;
 pub mod restrictions;
 
@@ -31,7 +30,7 @@ use crate::database::Database;
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use disposable_domains::DisposableDomains;
-use phone_lookup::{Lines, Metadata, PhoneLookup, UnknownLines};
+use phone_lookup::{LineTypeLookup, NumberingPlan, PhoneLookup, UnknownLinePolicy};
 use restrictions::Restrictions;
 
 /// Everything that a caller can ask for.
@@ -45,18 +44,18 @@ pub struct Services {
 }
 
 /// What the services are made with.
-pub struct Setup {
+pub struct ServiceSettings {
     pub environment: Environment,
     /// Under which keys are recognised.
     pub hash: KeyedHash,
     pub platform_key: Option<SecretString>,
     pub disposable_domains: DisposableDomains,
     /// Who says in production which phones are mobile; without a carrier the numbering plan does.
-    pub carrier: Option<(Arc<dyn Lines>, UnknownLines)>,
+    pub carrier: Option<(Arc<dyn LineTypeLookup>, UnknownLinePolicy)>,
     pub limits: LimitSettings,
 }
 
-impl Setup {
+impl ServiceSettings {
     pub fn new(environment: Environment, hash: KeyedHash) -> Self {
         let disposable_domains = DisposableDomains::new(Vec::new(), Vec::new());
         Self { environment, hash, platform_key: None, disposable_domains, carrier: None, limits: LimitSettings::OFF }
@@ -64,14 +63,16 @@ impl Setup {
 }
 
 impl Services {
-    pub fn new(database: &Database, setup: Setup) -> Arc<Self> {
-        let Setup { environment, hash, platform_key, disposable_domains, carrier, limits } = setup;
+    pub fn new(database: &Database, setup: ServiceSettings) -> Arc<Self> {
+        let ServiceSettings { environment, hash, platform_key, disposable_domains, carrier, limits } = setup;
         let limits = Limits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
         let restrictions = Restrictions {
             environment,
             disposable_domains: Arc::new(disposable_domains),
-            lines: carrier.as_ref().map_or_else(|| Arc::new(Metadata) as Arc<dyn Lines>, |(lines, _)| lines.clone()),
+            lines: carrier
+                .as_ref()
+                .map_or_else(|| Arc::new(NumberingPlan) as Arc<dyn LineTypeLookup>, |(lines, _)| lines.clone()),
         };
         let phone_lookup = carrier
             .map(|(carrier, unknown_lines)| PhoneLookup::new(carrier, unknown_lines, database.clone(), hash.clone()));
@@ -111,7 +112,7 @@ impl Actor {
     }
 
     /// That the caller is the platform.
-    pub fn as_platform(&self) -> Result<(), Error> {
+    pub fn require_platform(&self) -> Result<(), Error> {
         match self {
             Self::Platform => Ok(()),
             Self::Operator { .. } => Err(ErrorCode::Forbidden.into()),

@@ -12,9 +12,9 @@ use sea_orm::{
 };
 
 use super::api_keys::{KeyRequest, NewApiKey};
-use super::page::{self, Key, List, Page, PageRequest, Position, Positioned};
 use super::{Actor, ApiKeys, now};
-use crate::database::{Aborted, Database, Transaction, with_retry};
+use crate::database::pages::{self, Key, List, Page, PageRequest, Position, Positioned};
+use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode};
 
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct Operators {
 }
 
 impl Operators {
-    const MOST_KNOWN: usize = 10_000;
+    const MAX_KNOWN: usize = 10_000;
 
     pub fn new(database: Database) -> Self {
         Self { database, known: Arc::default() }
@@ -40,7 +40,7 @@ impl Operators {
         let rows = Entity::find().filter(Column::Id.is_in(visible())).all(self.database.reads()).await?;
         let found: HashMap<_, _> = rows.into_iter().map(|operator| (operator.id, Arc::new(operator))).collect();
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() + found.len() > Self::MOST_KNOWN {
+        if known.len() + found.len() > Self::MAX_KNOWN {
             known.clear();
         }
         known.extend(found.iter().map(|(id, operator)| (*id, operator.clone())));
@@ -59,7 +59,7 @@ impl Operators {
         let list = List { rows: visible(actor).into_query(), columns, descending: false, beside: None };
         let read = |row: &QueryResult| Model::from_query_result(row, "");
         let position = |_, row: &Model| row.position();
-        let pages = page::pages(self.database.reads(), vec![(list, request)], read, position).await?;
+        let pages = pages::pages(self.database.reads(), vec![(list, request)], read, position).await?;
         pages.into_iter().next().ok_or_else(|| ErrorCode::Internal.into())
     }
 
@@ -70,7 +70,7 @@ impl Operators {
 
     /// A new operator with its first key, whose secret is nowhere but in the answer.
     pub async fn create(&self, actor: &Actor, keys: &ApiKeys, name: DisplayName) -> Result<(Model, NewApiKey), Error> {
-        actor.as_platform()?;
+        actor.require_platform()?;
         with_retry("operator.create", || self.try_create(keys, &name)).await
     }
 
@@ -81,11 +81,11 @@ impl Operators {
         keys: &ApiKeys,
         name: DisplayName,
     ) -> Result<Option<(Model, NewApiKey)>, Error> {
-        actor.as_platform()?;
+        actor.require_platform()?;
         with_retry("operator.create_first", || self.try_create_first(keys, &name)).await
     }
 
-    async fn try_create(&self, keys: &ApiKeys, name: &DisplayName) -> Result<(Model, NewApiKey), Aborted> {
+    async fn try_create(&self, keys: &ApiKeys, name: &DisplayName) -> Result<(Model, NewApiKey), TransactionError> {
         let transaction = self.database.begin_write().await?;
         let created = insert(&transaction, keys, name).await?;
         transaction.commit().await?;
@@ -96,7 +96,7 @@ impl Operators {
         &self,
         keys: &ApiKeys,
         name: &DisplayName,
-    ) -> Result<Option<(Model, NewApiKey)>, Aborted> {
+    ) -> Result<Option<(Model, NewApiKey)>, TransactionError> {
         let transaction = self.database.begin_write().await?;
         if Entity::find().one(&transaction).await?.is_some() {
             return Ok(None);

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use entity::deployment::Environment;
-use entity::phone_lookup::Line;
+use entity::phone_lookup::CarrierLineType;
 use entity::value::{EmailAddress, PhoneNumber};
 
 use super::disposable_domains::DisposableDomains;
-use super::phone_lookup::Lines;
+use super::phone_lookup::LineTypeLookup;
 use crate::error::{ErrorCode, Violation};
 
 /// The input paths of the two values that are restricted.
@@ -20,7 +20,7 @@ pub struct Restrictions {
     pub environment: Environment,
     pub disposable_domains: Arc<DisposableDomains>,
     /// Who says which phones are mobile. What has to be asked is judged later, when it is about to be stored.
-    pub lines: Arc<dyn Lines>,
+    pub lines: Arc<dyn LineTypeLookup>,
 }
 
 /// What the restrictions find in an email and a phone.
@@ -34,7 +34,7 @@ pub struct Findings {
 
 impl Restrictions {
     /// Judges the values that a request would store, at most one finding for each.
-    pub fn judge(&self, email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Findings {
+    pub fn check(&self, email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Findings {
         let findings = email.and_then(|email| self.of_email(email)).into_iter();
         let findings = findings.chain(phone.and_then(|phone| self.of_phone(phone))).collect();
         match self.environment {
@@ -44,7 +44,7 @@ impl Restrictions {
     }
 
     /// The warnings with these codes, in the words of today.
-    pub fn again(&self, codes: &[ErrorCode]) -> Vec<Violation> {
+    pub fn warnings_from_codes(&self, codes: &[ErrorCode]) -> Vec<Violation> {
         codes.iter().map(|code| self.violation(*code)).collect()
     }
 
@@ -69,7 +69,7 @@ impl Restrictions {
     }
 
     fn of_phone(&self, phone: &PhoneNumber) -> Option<Violation> {
-        let is_other = self.lines.at_once(phone).is_some_and(|line| line != Line::Mobile);
+        let is_other = self.lines.known(phone).is_some_and(|line| line != CarrierLineType::Mobile);
         is_other.then(|| self.violation(ErrorCode::PhoneNotMobile))
     }
 }
@@ -79,11 +79,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::service::phone_lookup::Metadata;
+    use crate::service::phone_lookup::NumberingPlan;
 
     fn restrictions(environment: Environment) -> Restrictions {
         let disposable_domains = Arc::new(DisposableDomains::new(Vec::new(), Vec::new()));
-        Restrictions { environment, disposable_domains, lines: Arc::new(Metadata) }
+        Restrictions { environment, disposable_domains, lines: Arc::new(NumberingPlan) }
     }
 
     proptest! {
@@ -100,8 +100,8 @@ mod tests {
             };
             for (email, phone) in emails.iter().zip(&phones) {
                 let (email, phone) = (EmailAddress::parse(email).ok(), PhoneNumber::parse(phone).ok());
-                let warned = sandbox.judge(email.as_ref(), phone.as_ref());
-                let refused = production.judge(email.as_ref(), phone.as_ref());
+                let warned = sandbox.check(email.as_ref(), phone.as_ref());
+                let refused = production.check(email.as_ref(), phone.as_ref());
                 prop_assert_eq!(codes(&warned.warnings), codes(&refused.refusals));
                 prop_assert!(warned.refusals.is_empty() && refused.warnings.is_empty());
                 let is_restricted = email.is_some_and(|email| email.local().contains('+'));

@@ -20,10 +20,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vivamo::database::{self, Database};
 use vivamo::graphql;
-use vivamo::http::{Server, Surroundings};
+use vivamo::http::{HttpSettings, Server};
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
-use vivamo::service::{Actor, LimitSettings, Services, Setup, deployment};
+use vivamo::service::{Actor, LimitSettings, ServiceSettings, Services, deployment};
 
 use crate::{logs, postgres};
 
@@ -164,9 +164,9 @@ macro_rules! on_both_databases {
 }
 pub(crate) use on_both_databases;
 
-fn setup(environment: Environment) -> Setup {
+fn setup(environment: Environment) -> ServiceSettings {
     let platform_key = Some(SecretString::from(PLATFORM_KEY));
-    Setup { platform_key, ..Setup::new(environment, KeyedHash::new(KEY_SECRET)) }
+    ServiceSettings { platform_key, ..ServiceSettings::new(environment, KeyedHash::new(KEY_SECRET)) }
 }
 
 impl TestApp {
@@ -174,7 +174,7 @@ impl TestApp {
         Self::start_with(backend, setup(environment)).await
     }
 
-    pub async fn start_with(backend: Backend, setup: Setup) -> Option<Self> {
+    pub async fn start_with(backend: Backend, setup: ServiceSettings) -> Option<Self> {
         Some(Self::start_on(TestDatabase::create(backend).await?, setup).await)
     }
 
@@ -185,11 +185,11 @@ impl TestApp {
 
     /// The same with limits.
     pub async fn replica_with(&self, database_url: String, limits: LimitSettings) -> Self {
-        let setup = Setup { limits, ..setup(self.services.environment) };
+        let setup = ServiceSettings { limits, ..setup(self.services.environment) };
         Self::start_on(TestDatabase::elsewhere(database_url), setup).await
     }
 
-    async fn start_on(home: TestDatabase, setup: Setup) -> Self {
+    async fn start_on(home: TestDatabase, setup: ServiceSettings) -> Self {
         logs::start();
         database::migrate(&home.url).await.unwrap();
         let statements = Arc::new(Mutex::new(Vec::new()));
@@ -201,7 +201,7 @@ impl TestApp {
         let services = Services::new(&database, setup);
         let schema = graphql::Schema::new(services.clone(), KeyedHash::new(KEY_SECRET));
         let any_port = "127.0.0.1:0".parse().unwrap();
-        let surroundings = Surroundings {
+        let surroundings = HttpSettings {
             idle: Duration::from_secs(2),
             trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
             origins: vec![axum::http::HeaderValue::from_static("https://dashboard.example")],

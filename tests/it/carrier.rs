@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::Setup;
-use vivamo::service::phone_lookup::{Twilio, TwilioSettings, UnknownLines};
+use vivamo::service::ServiceSettings;
+use vivamo::service::phone_lookup::{Twilio, TwilioSettings, UnknownLinePolicy};
 
 use crate::app::{Answer, Backend, Caller, KEY_SECRET, TestApp, faults, run_on};
 
@@ -137,18 +137,21 @@ impl FakeCarrier {
     }
 }
 
-fn setup(url: &str, environment: Environment, unknown_lines: UnknownLines) -> Setup {
+fn setup(url: &str, environment: Environment, unknown_lines: UnknownLinePolicy) -> ServiceSettings {
     let settings =
         TwilioSettings { url: url.parse().unwrap(), user: "SKuser".into(), password: "secret".to_owned().into() };
     let twilio = Twilio::new(settings).unwrap();
-    Setup { carrier: Some((Arc::new(twilio), unknown_lines)), ..Setup::new(environment, KeyedHash::new(KEY_SECRET)) }
+    ServiceSettings {
+        carrier: Some((Arc::new(twilio), unknown_lines)),
+        ..ServiceSettings::new(environment, KeyedHash::new(KEY_SECRET))
+    }
 }
 
 /// Runs a test in production with a carrier, on both databases.
 async fn with_carrier(test: impl AsyncFn(&TestApp, &FakeCarrier)) {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let carrier = FakeCarrier::start().await;
-        let setup = setup(&carrier.url, Environment::Production, UnknownLines::Refuse);
+        let setup = setup(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse);
         let Some(app) = TestApp::start_with(backend, setup).await else { continue };
         run_on(app, async |app| test(app, &carrier).await).await;
     }
@@ -161,7 +164,7 @@ async fn create(app: &TestApp, caller: &Caller, phone: &str) -> Answer {
 /// For the table of error codes: a carrier that is not there.
 pub async fn codes_without_an_answer(app: &TestApp) -> Vec<String> {
     let backend = if app.is_postgres() { Backend::Postgres } else { Backend::Sqlite };
-    let setup = setup("http://127.0.0.1:1/", Environment::Production, UnknownLines::Refuse);
+    let setup = setup("http://127.0.0.1:1/", Environment::Production, UnknownLinePolicy::Refuse);
     let app = TestApp::start_with(backend, setup).await.unwrap();
     let codes = Mutex::new(Vec::new());
     run_on(app, async |app| {
@@ -244,7 +247,7 @@ async fn each_answer_has_its_verdict() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_that_nobody_knows_are_accepted_where_that_is_set() {
     let carrier = FakeCarrier::start().await;
-    let setup = setup(&carrier.url, Environment::Production, UnknownLines::Accept);
+    let setup = setup(&carrier.url, Environment::Production, UnknownLinePolicy::Accept);
     let app = TestApp::start_with(Backend::Sqlite, setup).await.unwrap();
     run_on(app, async |app| {
         let operator = app.operator("A").await;
@@ -316,7 +319,7 @@ async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
         // Another replica, with nothing in its memory.
         let replica = vivamo::service::Services::new(
             &app.database,
-            setup(&carrier.url, Environment::Production, UnknownLines::Refuse),
+            setup(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
         );
         let update = async |phone: &str| {
             let changes = vivamo::service::customers::CustomerChanges {
@@ -340,7 +343,7 @@ async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
         assert_eq!(kept.len(), 2);
         for row in kept {
             let hours = (row.expires_at - chrono::Utc::now()).num_minutes() as f64 / 60.0;
-            let expected = if row.line == entity::phone_lookup::Line::Mobile { 30.0 * 24.0 } else { 24.0 };
+            let expected = if row.line == entity::phone_lookup::CarrierLineType::Mobile { 30.0 * 24.0 } else { 24.0 };
             assert!((hours - expected).abs() < 0.1, "{hours}");
             assert_eq!(row.hash.len(), 32);
             let mut row: entity::phone_lookup::ActiveModel = row.into();
@@ -352,7 +355,7 @@ async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
         // What has expired is asked anew.
         let later = vivamo::service::Services::new(
             &app.database,
-            setup(&carrier.url, Environment::Production, UnknownLines::Refuse),
+            setup(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
         );
         let actor = app.services.api_keys.authenticate(&operator.key).await.unwrap();
         app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
@@ -449,7 +452,8 @@ async fn a_lost_race_stores_no_unjudged_number() {
 async fn in_sandbox_no_carrier_is_asked() {
     let carrier = FakeCarrier::start().await;
     let app =
-        TestApp::start_with(Backend::Sqlite, setup(&carrier.url, Environment::Sandbox, UnknownLines::Refuse)).await;
+        TestApp::start_with(Backend::Sqlite, setup(&carrier.url, Environment::Sandbox, UnknownLinePolicy::Refuse))
+            .await;
     run_on(app.unwrap(), async |app| {
         let operator = app.operator("A").await;
         let created =

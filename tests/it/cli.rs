@@ -236,7 +236,7 @@ fn what_cannot_be_done_is_said_in_words() {
             "VIVAMO_TWILIO_USER is set, but no carrier is asked. Set VIVAMO_PHONE_LOOKUP=twilio",
         ),
         (&["VIVAMO_TWILIO_PASSWORD=x"], "VIVAMO_TWILIO_PASSWORD is set, but no carrier is asked"),
-        (&["VIVAMO_UNKNOWN_PHONES=accept"], "VIVAMO_UNKNOWN_PHONES is set, but no carrier is asked"),
+        (&["VIVAMO_UNKNOWN_LINE_TYPE=accept"], "VIVAMO_UNKNOWN_LINE_TYPE is set, but no carrier is asked"),
         (&["VIVAMO_PHONE_LOOKUP=twilio", "VIVAMO_TWILIO_USER="], "VIVAMO_TWILIO_USER is set but empty"),
         (&["VIVAMO_DISPOSABLE_DOMAINS=missing.txt"], "Cannot read the domains of missing.txt"),
         (&["VIVAMO_ALLOWED_DOMAINS=bad.txt"], "line 2"),
@@ -272,7 +272,7 @@ fn wrong_usage_is_told_from_failure() {
         (&["operator"], "Usage: vivamo operator"),
         (&["operator", "list", "--listen", "127.0.0.1:0"], "unexpected argument '--listen'"),
         (&["--listen", "127.0.0.1:0", "operator", "list"], "--listen is an option of `vivamo serve`"),
-        (&["--rate-limit", "1", "serve"], "--rate-limit is an option of `vivamo serve`"),
+        (&["--cost-per-second", "1", "serve"], "--cost-per-second is an option of `vivamo serve`"),
         (&["completions", "nonsense"], "possible values: bash"),
         (&["serve", "--twilio-url", "lookups.twilio.com"], "a URL is expected"),
         (&["serve", "--trusted-proxies", ""], "an address or a network"),
@@ -369,7 +369,7 @@ fn the_version_names_the_commit_where_there_is_one() {
 async fn figures_are_shown_at_an_address_of_their_own() {
     let folder = TempDir::new().unwrap();
     let (server, url, log) = Running::start_and_read(
-        vivamo(folder.path(), &[]).env("VIVAMO_METRICS", "127.0.0.1:0").env("VIVAMO_WRONG_KEYS", "1"),
+        vivamo(folder.path(), &[]).env("VIVAMO_METRICS", "127.0.0.1:0").env("VIVAMO_AUTH_FAILURES_PER_MINUTE", "1"),
     );
     let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
     for code in ["UNAUTHENTICATED", "RATE_LIMITED"] {
@@ -380,7 +380,7 @@ async fn figures_are_shown_at_an_address_of_their_own() {
         "vivamo_requests_total{kind=\"none\",code=\"UNAUTHENTICATED\"} 1",
         "vivamo_requests_total{kind=\"none\",code=\"RATE_LIMITED\"} 1",
         "vivamo_rate_limited_total{limit=\"address\"} 1",
-        "vivamo_request_seconds_count{kind=\"none\"} 2",
+        "vivamo_request_duration_seconds_count{kind=\"none\"} 2",
         "vivamo_database_connections{state=\"busy\"} 0",
     ] {
         assert!(shown.contains(figure), "{figure}: {shown}");

@@ -100,7 +100,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
 
 /// An operator that is told of one stranger an hour.
 async fn codes_of_the_second_stranger(app: &TestApp, other: &Caller) -> Vec<String> {
-    let limits = LimitSettings { strangers_per_hour: 1, ..LimitSettings::OFF };
+    let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
     let curious = app.replica_with(app.database_url().to_owned(), limits).await;
     let own = curious.operator("Curious").await;
     for number in 0..2 {

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use entity::deployment::Environment;
-use entity::phone_lookup::Line;
+use entity::phone_lookup::CarrierLineType;
 use entity::value::PhoneNumber;
 use futures::future::join_all;
 use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ConnectionTrait, TransactionOptions, TransactionTrait};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use vivamo::database::Finder;
+use vivamo::database::BatchedQuery;
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::Setup;
-use vivamo::service::phone_lookup::{Fault, Lines, UnknownLines};
+use vivamo::service::ServiceSettings;
+use vivamo::service::phone_lookup::{Fault, LineTypeLookup, UnknownLinePolicy};
 
 use crate::app::{Answer, Backend, Caller, KEY_SECRET, TestApp, on_both_databases, run, run_on};
 use crate::proxy::{Cut, Proxy};
@@ -98,22 +98,25 @@ async fn a_full_disk_refuses_writes_and_nothing_else() {
 /// A carrier whose client has a bug.
 struct Panics;
 
-impl Lines for Panics {
-    fn at_once(&self, _: &PhoneNumber) -> Option<Line> {
+impl LineTypeLookup for Panics {
+    fn known(&self, _: &PhoneNumber) -> Option<CarrierLineType> {
         None
     }
 
-    fn ask<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>> {
+    fn look_up<'a>(
+        &'a self,
+        phone: &'a PhoneNumber,
+    ) -> Pin<Box<dyn Future<Output = Result<CarrierLineType, Fault>> + Send + 'a>> {
         Box::pin(async { panic!("no idea what {} is, says Ada Lovelace", phone.as_str()) })
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_is_an_internal_fault_and_the_process_goes_on() {
-    let setup = Setup {
+    let setup = ServiceSettings {
         platform_key: Some(SecretString::from(crate::app::PLATFORM_KEY)),
-        carrier: Some((Arc::new(Panics), UnknownLines::Refuse)),
-        ..Setup::new(Environment::Production, KeyedHash::new(KEY_SECRET))
+        carrier: Some((Arc::new(Panics), UnknownLinePolicy::Refuse)),
+        ..ServiceSettings::new(Environment::Production, KeyedHash::new(KEY_SECRET))
     };
     let app = TestApp::start_with(Backend::Sqlite, setup).await.unwrap();
     run_on(app, async |app| {
@@ -127,10 +130,10 @@ async fn a_panic_is_an_internal_fault_and_the_process_goes_on() {
     .await;
 }
 
-/// Has a finder find its own name, beside what else it is asked for.
-async fn look(app: &TestApp, finder: &Finder<2>, name: &str) -> String {
+/// Has a query find its own name, beside what else it is asked for.
+async fn look(app: &TestApp, query: &BatchedQuery<2>, name: &str) -> String {
     let statement = |[first, second]: [Expr; 2]| Query::select().expr_as(first, "name").expr_as(second, "other").take();
-    let rows = finder.find(app.database.reads(), [name.into(), "other".into()], statement).await.unwrap();
+    let rows = query.run(app.database.reads(), [name.into(), "other".into()], statement).await.unwrap();
     rows[0].try_get("", "name").unwrap()
 }
 
@@ -181,8 +184,8 @@ on_both_databases! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_looks_for_others_too_and_gives_up_leaves_nobody_waiting() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
-        let finder = Finder::<2>::default();
-        let look = |name| Box::pin(look(app, &finder, name));
+        let query = BatchedQuery::<2>::default();
+        let look = |name| Box::pin(look(app, &query, name));
         let (mut first, mut second) = (look("first"), look("second"));
         assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
         drop(first);
@@ -197,8 +200,8 @@ async fn whoever_looks_for_others_too_and_gives_up_leaves_nobody_waiting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_looked_leaves_those_alone_who_came_later() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
-        let finder = Finder::<2>::default();
-        let look = |name| Box::pin(look(app, &finder, name));
+        let query = BatchedQuery::<2>::default();
+        let look = |name| Box::pin(look(app, &query, name));
         let (found, sent) = app
             .statements_of(async {
                 let mut first = look("first");

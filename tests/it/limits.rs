@@ -21,7 +21,7 @@ fn assert_refused_as_a_whole(answer: &Answer) {
 }
 
 /// A request with a wrong key that has come this way.
-async fn wrong_key(app: &TestApp, forwarded: Option<&str>) -> Answer {
+async fn auth_failure(app: &TestApp, forwarded: Option<&str>) -> Answer {
     let mut request =
         app.http.post(format!("{}/graphql", app.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
     if let Some(forwarded) = forwarded {
@@ -104,26 +104,26 @@ on_both_databases! {
     }
 
     async fn an_address_comes_with_wrong_keys_no_more_than_it_may(app) {
-        let limited = limited(app, LimitSettings { wrong_keys_per_minute: 5, ..LimitSettings::OFF }).await;
+        let limited = limited(app, LimitSettings { auth_failures_per_minute: 5, ..LimitSettings::OFF }).await;
         let own = limited.operator("Own").await;
         for _ in 0..5 {
-            assert_eq!(wrong_key(&limited, None).await.status, 401);
+            assert_eq!(auth_failure(&limited, None).await.status, 401);
         }
-        assert_refused_as_a_whole(&wrong_key(&limited, None).await);
+        assert_refused_as_a_whole(&auth_failure(&limited, None).await);
         // Whoever has a key is not affected.
         assert_eq!(limited.graphql(&own, ROLE, json!({})).await.status, 200);
         // What a proxy that is trusted says counts; what was said to it before does not.
         for number in 0..5 {
-            assert_eq!(wrong_key(&limited, Some(&format!("198.51.100.{number}, 203.0.113.7, 127.0.0.1"))).await.status, 401);
+            assert_eq!(auth_failure(&limited, Some(&format!("198.51.100.{number}, 203.0.113.7, 127.0.0.1"))).await.status, 401);
         }
-        assert_refused_as_a_whole(&wrong_key(&limited, Some("203.0.113.7")).await);
-        assert_eq!(wrong_key(&limited, Some("203.0.113.8")).await.status, 401);
+        assert_refused_as_a_whole(&auth_failure(&limited, Some("203.0.113.7")).await);
+        assert_eq!(auth_failure(&limited, Some("203.0.113.8")).await.status, 401);
         // With a port and in brackets it is the same address.
-        assert_refused_as_a_whole(&wrong_key(&limited, Some("203.0.113.7:4711")).await);
+        assert_refused_as_a_whole(&auth_failure(&limited, Some("203.0.113.7:4711")).await);
         for address in ["2001:db8::1", "[2001:db8::2]", "[2001:db8::3]:4711", "2001:db8::4", "2001:db8::5"] {
-            assert_eq!(wrong_key(&limited, Some(address)).await.status, 401, "{address}");
+            assert_eq!(auth_failure(&limited, Some(address)).await.status, 401, "{address}");
         }
-        assert_refused_as_a_whole(&wrong_key(&limited, Some("[2001:db8::6]")).await);
+        assert_refused_as_a_whole(&auth_failure(&limited, Some("[2001:db8::6]")).await);
         // What cannot be read hides nobody behind what was said before it.
         let unreadable = reqwest::header::HeaderValue::from_bytes(b"\xff, 203.0.113.7").unwrap();
         let request = limited.http.post(format!("{}/graphql", limited.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
@@ -134,7 +134,7 @@ on_both_databases! {
 
     async fn a_thousand_emails_tried_through_creates_are_stopped(app) {
         known_people(app).await;
-        let curious = limited(app, LimitSettings { strangers_per_hour: TOLD as u32, ..LimitSettings::OFF }).await;
+        let curious = limited(app, LimitSettings { disclosures_per_hour: TOLD as u32, ..LimitSettings::OFF }).await;
         let own = curious.operator("Curious").await;
         let attempt = async |number: usize, email: String| {
             curious.create(&own, &format!("guess {number}"), json!({ "email": email })).await
@@ -151,7 +151,7 @@ on_both_databases! {
 
     async fn a_thousand_emails_tried_through_updates_are_stopped(app) {
         known_people(app).await;
-        let curious = limited(app, LimitSettings { strangers_per_hour: TOLD as u32, ..LimitSettings::OFF }).await;
+        let curious = limited(app, LimitSettings { disclosures_per_hour: TOLD as u32, ..LimitSettings::OFF }).await;
         let own = curious.operator("Curious").await;
         curious.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
         curious.created(&own, "mine too", json!({ "email": "mine-too@example.com" })).await;
@@ -173,7 +173,7 @@ on_both_databases! {
             let data = json!({ "email": format!("{number}@example.com"), "phone": format!("+1415555267{number}") });
             app.created(&other, &number.to_string(), data).await;
         }
-        let curious = limited(app, LimitSettings { strangers_per_hour: 4, ..LimitSettings::OFF }).await;
+        let curious = limited(app, LimitSettings { disclosures_per_hour: 4, ..LimitSettings::OFF }).await;
         let own = curious.operator("Curious").await;
         curious.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
         let both = |one: usize, other: usize| json!({ "email": format!("{one}@example.com"), "phone": format!("+1415555267{other}") });
@@ -186,7 +186,7 @@ on_both_databases! {
     }
 
     async fn what_tells_of_nobody_costs_nothing(app) {
-        let careful = limited(app, LimitSettings { strangers_per_hour: 1, ..LimitSettings::OFF }).await;
+        let careful = limited(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
         let own = careful.operator("Own").await;
         for number in 0..10 {
             let id = number.to_string();

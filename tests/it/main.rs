@@ -10,6 +10,7 @@ mod postgres;
 mod process;
 mod proxy;
 
+mod batching;
 mod carrier;
 mod cli;
 mod create;
@@ -31,7 +32,6 @@ mod restrictions;
 mod schema;
 mod search;
 mod statements;
-mod together;
 mod update;
 mod visibility;
 mod walk;

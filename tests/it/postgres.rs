@@ -185,7 +185,7 @@ fn run(command: &mut Command) -> Option<()> {
     status.success().then_some(())
 }
 
-/// Tells what was not tested for want of a program. CI must not skip anything.
+/// Projection what was not tested for want of a program. CI must not skip anything.
 pub fn skip(what: &str) {
     assert!(std::env::var_os("CI").is_none(), "{what}: a program is missing, and CI must not skip it");
     eprintln!("SKIPPED: {what}, because a program that it needs is not installed");

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use vivamo::database::Database;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::customers::{CustomerChanges, NewCustomer, OwnCustomerRef};
-use vivamo::service::{Actor, Services, Setup};
+use vivamo::service::{Actor, ServiceSettings, Services};
 
 use crate::app::PLATFORM_KEY;
 use crate::postgres::{self, Cluster, skip};
@@ -26,7 +26,7 @@ const SIZE: usize = 50;
 /// PostgreSQL plans a statement without its values only after it has run five times.
 const RUNS: usize = 7;
 /// In pages of 8 KiB. The tables and indexes have hundreds of thousands.
-const MOST_BLOCKS: u64 = 10_000;
+const MAX_BLOCKS: u64 = 10_000;
 
 const LIST: &str = "query ($id: ID, $filter: CustomerFilter, $orderBy: CustomerOrder, $first: Int, $after: String, $last: Int) { \
     operator(id: $id) { customers(filter: $filter, orderBy: $orderBy, first: $first, after: $after, last: $last) { \
@@ -102,7 +102,7 @@ fn blocks(log: &Path, logged: usize) -> u64 {
 async fn write_several_at_once(database: &str, log: &Path) {
     const SEVERAL: usize = 8;
     let database = Database::connect(database, None).await.unwrap();
-    let services = Services::new(&database, Setup::new(Environment::Sandbox, KeyedHash::new("any")));
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new("any")));
     let name = DisplayName::parse("Several").unwrap();
     let (operator, key) = services.operators.create(&Actor::Platform, &services.api_keys, name).await.unwrap();
     let actor = Actor::Operator { id: operator.id, key: key.row.id, access: Access::ReadWrite };
@@ -197,7 +197,7 @@ async fn every_list_is_read_by_an_index_and_its_last_page_costs_what_its_first_d
         vivamo(folder.path(), &["serve"])
             .env("DATABASE_URL", &database)
             .env("VIVAMO_PLATFORM_KEY", PLATFORM_KEY)
-            .env("VIVAMO_RATE_LIMIT", "0"),
+            .env("VIVAMO_COST_PER_SECOND", "0"),
     );
     let asked = Asked { url: &url, log: &folder.path().join("postgres/log") };
 
@@ -237,7 +237,7 @@ async fn every_list_is_read_by_an_index_and_its_last_page_costs_what_its_first_d
         let (first, blocks) = asked.settled(key, query, &page(json!({ "first": SIZE }))).await;
         let rows = first["edges"].as_array().unwrap().len();
         assert_eq!(rows == 0, what == "nobody", "{what}");
-        assert!(blocks < MOST_BLOCKS, "{what}: {blocks} blocks");
+        assert!(blocks < MAX_BLOCKS, "{what}: {blocks} blocks");
         if first["pageInfo"]["hasNextPage"] == json!(false) {
             println!("{what:<28}{rows:>6}{blocks:>14}{:>14}", "-");
             continue;

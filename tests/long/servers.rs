@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use vivamo::database::{self, Database};
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::{Services, Setup, deployment};
+use vivamo::service::{ServiceSettings, Services, deployment};
 
 use crate::app::{Backend, Caller, KEY_SECRET, TestDatabase, http_client};
 use crate::process::{Running, vivamo};
@@ -38,7 +38,7 @@ impl Servers {
         database::migrate(&home.url).await.unwrap();
         let database = Database::connect(&home.url, None).await.unwrap();
         deployment::claim(&database, Environment::Sandbox).await.unwrap();
-        let services = Services::new(&database, Setup::new(Environment::Sandbox, KeyedHash::new(KEY_SECRET)));
+        let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new(KEY_SECRET)));
         let folder = TempDir::new().unwrap();
         let (http, turn) = (http_client(), AtomicUsize::new(0));
         let mut servers = Self { home, url, database, services, processes: Vec::new(), folder, http, turn };
@@ -61,7 +61,7 @@ impl Servers {
     /// Starts one more process, by this command.
     pub fn add_as(&mut self, mut command: Command) {
         command.env("DATABASE_URL", &self.url).env("VIVAMO_KEY_SECRET", KEY_SECRET);
-        for limit in ["VIVAMO_RATE_LIMIT", "VIVAMO_WRONG_KEYS", "VIVAMO_STRANGERS"] {
+        for limit in ["VIVAMO_COST_PER_SECOND", "VIVAMO_AUTH_FAILURES_PER_MINUTE", "VIVAMO_DISCLOSURES_PER_HOUR"] {
             command.env(limit, "0");
         }
         self.processes.push(Running::start(&mut command));

@@ -20,8 +20,8 @@ pub struct AddressParts {
 }
 
 impl Address {
-    pub const MOST_CHARACTERS: usize = 200;
-    pub const MOST_POSTAL_CODE_CHARACTERS: usize = 20;
+    pub const MAX_CHARACTERS: usize = 200;
+    pub const MAX_POSTAL_CODE_CHARACTERS: usize = 20;
 
     /// Every part that is wrong is named as in [`AddressParts`], with its reason.
     pub fn parse(parts: AddressParts) -> Result<Self, Vec<(&'static str, Reason)>> {
@@ -29,12 +29,12 @@ impl Address {
         let mut part = |name, text: &str, most| {
             line_of_text(text, most).map_err(|reason| faults.push((name, reason))).unwrap_or_default()
         };
-        let line1 = part("line1", &parts.line1, Self::MOST_CHARACTERS);
-        let line2 = stated(parts.line2).map(|text| part("line2", &text, Self::MOST_CHARACTERS));
-        let city = part("city", &parts.city, Self::MOST_CHARACTERS);
-        let region = stated(parts.region).map(|text| part("region", &text, Self::MOST_CHARACTERS));
+        let line1 = part("line1", &parts.line1, Self::MAX_CHARACTERS);
+        let line2 = stated(parts.line2).map(|text| part("line2", &text, Self::MAX_CHARACTERS));
+        let city = part("city", &parts.city, Self::MAX_CHARACTERS);
+        let region = stated(parts.region).map(|text| part("region", &text, Self::MAX_CHARACTERS));
         let postal_code =
-            stated(parts.postal_code).map(|text| part("postalCode", &text, Self::MOST_POSTAL_CODE_CHARACTERS));
+            stated(parts.postal_code).map(|text| part("postalCode", &text, Self::MAX_POSTAL_CODE_CHARACTERS));
         let country = parts.country.trim().to_ascii_uppercase();
         if CountryCode::for_alpha2(&country).is_err() {
             faults.push(("country", Reason::UnknownCountry));

@@ -10,7 +10,7 @@ pub struct EmailAddress(String);
 
 impl EmailAddress {
     /// RFC 5321, 4.5.3.1.3: a path has 256 octets, of which two are its angle brackets.
-    pub const MOST_BYTES: usize = 254;
+    pub const MAX_BYTES: usize = 254;
 
     pub fn parse(text: &str) -> Result<Self, Reason> {
         let text = text.trim();
@@ -18,7 +18,7 @@ impl EmailAddress {
             return Err(Reason::Empty);
         }
         // Before any work that grows with the length.
-        if text.len() > 4 * Self::MOST_BYTES {
+        if text.len() > 4 * Self::MAX_BYTES {
             return Err(Reason::AddressTooLong);
         }
         let (local, domain) = text.rsplit_once('@').ok_or(Reason::NotAnAddress)?;
@@ -31,7 +31,7 @@ impl EmailAddress {
             return Err(Reason::NotADomain);
         }
         let address = format!("{}@{domain}", local.to_ascii_lowercase());
-        if address.len() > Self::MOST_BYTES {
+        if address.len() > Self::MAX_BYTES {
             return Err(Reason::AddressTooLong);
         }
         let options = Options::default().with_minimum_sub_domains(2).without_domain_literal().without_display_text();
@@ -159,7 +159,7 @@ mod tests {
         fn its_canonical_form_is_a_fixed_point(text in "\\PC{0,12}@\\PC{0,12}\\.\\PC{1,4}|[a-zA-Z0-9.+_'-]{1,70}@([A-Za-z0-9ü-]{1,10}\\.){1,3}[a-zA-Zé]{2,4}") {
             if let Some(once) = canonical(&text) {
                 prop_assert_eq!(canonical(&once), Some(once.clone()));
-                prop_assert!(once.is_ascii() && once.len() <= EmailAddress::MOST_BYTES);
+                prop_assert!(once.is_ascii() && once.len() <= EmailAddress::MAX_BYTES);
                 prop_assert!(!once.bytes().any(|byte| byte.is_ascii_uppercase() || byte.is_ascii_control() || byte == b' '));
             }
         }

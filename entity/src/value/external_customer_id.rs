@@ -7,7 +7,7 @@ use super::{Reason, masked_debug};
 pub struct ExternalCustomerId(String);
 
 impl ExternalCustomerId {
-    pub const MOST_CHARACTERS: usize = 255;
+    pub const MAX_CHARACTERS: usize = 255;
 
     pub fn parse(text: &str) -> Result<Self, Reason> {
         if text.is_empty() {
@@ -16,8 +16,8 @@ impl ExternalCustomerId {
             Err(Reason::ControlCharacter)
         } else if text.trim() != text {
             Err(Reason::BlankAtAnEnd)
-        } else if text.chars().count() > Self::MOST_CHARACTERS {
-            Err(Reason::TooLong(Self::MOST_CHARACTERS))
+        } else if text.chars().count() > Self::MAX_CHARACTERS {
+            Err(Reason::TooLong(Self::MAX_CHARACTERS))
         } else {
             Ok(Self(text.to_owned()))
         }

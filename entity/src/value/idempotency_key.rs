@@ -5,13 +5,13 @@ use super::{Reason, masked_debug};
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    pub const MOST_CHARACTERS: usize = 255;
+    pub const MAX_CHARACTERS: usize = 255;
 
     pub fn parse(text: &str) -> Result<Self, Reason> {
         if text.is_empty() {
             Err(Reason::Empty)
-        } else if text.chars().count() > Self::MOST_CHARACTERS {
-            Err(Reason::TooLong(Self::MOST_CHARACTERS))
+        } else if text.chars().count() > Self::MAX_CHARACTERS {
+            Err(Reason::TooLong(Self::MAX_CHARACTERS))
         } else {
             Ok(Self(text.to_owned()))
         }

@@ -7,10 +7,10 @@ use super::{Reason, line_of_text, masked_debug};
 pub struct PersonName(String);
 
 impl PersonName {
-    pub const MOST_CHARACTERS: usize = 100;
+    pub const MAX_CHARACTERS: usize = 100;
 
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        line_of_text(text, Self::MOST_CHARACTERS).map(Self)
+        line_of_text(text, Self::MAX_CHARACTERS).map(Self)
     }
 
     pub fn as_str(&self) -> &str {
@@ -26,7 +26,7 @@ pub struct DisplayName(String);
 
 impl DisplayName {
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        line_of_text(text, PersonName::MOST_CHARACTERS).map(Self)
+        line_of_text(text, PersonName::MAX_CHARACTERS).map(Self)
     }
 
     pub fn as_str(&self) -> &str {

@@ -19,7 +19,7 @@ pub enum LineType {
 
 impl PhoneNumber {
     /// ITU-T E.164, 6.2.1.
-    pub const MOST_DIGITS: usize = 15;
+    pub const MAX_DIGITS: usize = 15;
 
     /// Reads a number as people write it: digits of any script and separators, with a leading `+` and a country code.
     /// Without the `+`, ten digits or more are a US number.
@@ -40,7 +40,7 @@ impl PhoneNumber {
     fn from_international_digits(digits: &str) -> Result<Self, Reason> {
         let code = calling_code(digits).ok_or(Reason::UnknownCountryCode)?;
         // Two more than E.164 allows leave room for a trunk prefix, which is not kept.
-        if digits.len() > Self::MOST_DIGITS + 2 {
+        if digits.len() > Self::MAX_DIGITS + 2 {
             return Err(Reason::ImpossibleLength);
         }
         let e164 = e164(&format!("+{digits}")).ok_or(Reason::ImpossibleLength)?;
@@ -50,7 +50,7 @@ impl PhoneNumber {
         let kept = e164.strip_prefix('+').and_then(|kept| kept.strip_prefix(code)).ok_or(Reason::ImpossibleLength)?;
         let is_as_written = kept == written;
         let lost_a_prefix = || written.ends_with(kept) && self::e164(&e164).as_deref() == Some(e164.as_str());
-        let is_too_long = code.len() + kept.len() > Self::MOST_DIGITS;
+        let is_too_long = code.len() + kept.len() > Self::MAX_DIGITS;
         if is_too_long || !(is_as_written || lost_a_prefix()) {
             return Err(Reason::ImpossibleLength);
         }
@@ -256,7 +256,7 @@ mod tests {
         fn its_canonical_form_is_a_fixed_point_and_ends_as_the_caller_wrote(text in "\\+?[0-9 ().-]{0,24}|\\PC{0,20}|\\+[1-9][0-9]{6,17}") {
             if let Ok(once) = canonical(&text) {
                 prop_assert_eq!(canonical(&once), Ok(once.clone()));
-                prop_assert!(once.len() <= 1 + PhoneNumber::MOST_DIGITS);
+                prop_assert!(once.len() <= 1 + PhoneNumber::MAX_DIGITS);
                 let digits = Dialled::read(&text).unwrap().digits;
                 let kept = once.trim_start_matches('+').trim_start_matches(calling_code(&once[1..]).unwrap());
                 prop_assert!(digits.ends_with(kept));

@@ -12,7 +12,7 @@ pub struct Word(String);
 
 impl Word {
     /// What follows after so many characters is not looked at: an index has room for no more.
-    pub const MOST_CHARACTERS: usize = 50;
+    pub const MAX_CHARACTERS: usize = 50;
 
     /// The words of a text: whatever stands between characters that are neither letters nor digits. Digits next to each
     /// other, as in `2026-0017`, are one number too, from each of them on.
@@ -44,7 +44,7 @@ impl Word {
     }
 
     fn new(text: &str) -> Self {
-        Self(text.chars().take(Self::MOST_CHARACTERS).collect())
+        Self(text.chars().take(Self::MAX_CHARACTERS).collect())
     }
 
     pub fn as_str(&self) -> &str {
@@ -60,13 +60,13 @@ pub struct SearchText(Vec<Word>);
 
 impl SearchText {
     /// An external id, or an email, has no more.
-    pub const MOST_CHARACTERS: usize = 255;
-    pub const MOST_WORDS: usize = 8;
+    pub const MAX_CHARACTERS: usize = 255;
+    pub const MAX_WORDS: usize = 8;
 
     /// A number may be written with separators of any kind, and a phone with its trunk prefix in brackets.
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        if text.chars().count() > Self::MOST_CHARACTERS {
-            return Err(Reason::TooLong(Self::MOST_CHARACTERS));
+        if text.chars().count() > Self::MAX_CHARACTERS {
+            return Err(Reason::TooLong(Self::MAX_CHARACTERS));
         }
         let folded = fold(&text.replace("(0)", ""));
         let mut words: Vec<String> = Vec::new();
@@ -82,7 +82,7 @@ impl SearchText {
         // Whoever has a word that begins with the longer one has one that begins with the shorter.
         words.sort_unstable_by(|one, other| other.cmp(one));
         words.dedup_by(|shorter, longer| longer.as_str().starts_with(shorter.as_str()));
-        if words.len() > Self::MOST_WORDS { Err(Reason::TooManyWords(Self::MOST_WORDS)) } else { Ok(Self(words)) }
+        if words.len() > Self::MAX_WORDS { Err(Reason::TooManyWords(Self::MAX_WORDS)) } else { Ok(Self(words)) }
     }
 
     /// No word begins another.
@@ -195,7 +195,7 @@ mod tests {
         fn folding_twice_is_folding_once(text in "\\PC{0,40}") {
             let words = Word::all_of(&text);
             for word in &words {
-                prop_assert!(word.as_str().chars().count() <= Word::MOST_CHARACTERS);
+                prop_assert!(word.as_str().chars().count() <= Word::MAX_CHARACTERS);
                 prop_assert_eq!(&Word::all_of(word.as_str()), std::slice::from_ref(word));
             }
         }

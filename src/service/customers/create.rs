@@ -15,10 +15,10 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{CustomerField, CustomerView, Customers, Link, holds_any, of_operator, search, those, write};
-use crate::database::{Aborted, UnitOfWork, Writes};
+use super::{CustomerField, CustomerView, Customers, Link, fields_where, holds_any, of_operator, search, write};
+use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
 use crate::error::{Error, ErrorCode, Violation};
-use crate::service::idempotency::{self, Keyed};
+use crate::service::idempotency::{self, IdempotentRequest};
 use crate::service::restrictions::{EMAIL, Findings, PHONE};
 use crate::service::{Actor, Origin, history, now};
 
@@ -77,7 +77,7 @@ pub struct Validation {
 
 /// What is kept of a `createCustomer` under its idempotency key.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredOutcome {
     customer: uuid::Uuid,
     outcome: Outcome,
     matched_by: Vec<MatchKey>,
@@ -94,26 +94,26 @@ impl Customers {
         let (Some(external_customer_id), Some(email), []) =
             (&new.external_customer_id, &new.email, new.faults.as_slice())
         else {
-            let refusals = self.restrictions.judge(new.email.as_ref(), new.phone.as_ref()).refusals;
+            let refusals = self.restrictions.check(new.email.as_ref(), new.phone.as_ref()).refusals;
             return Err(Error::Rejected([new.faults, refusals].concat()));
         };
-        let mut telling = self.limits.tell_of_strangers(&origin, 1 + u32::from(new.phone.is_some()))?;
-        let keyed = self.keyed(&origin, new.idempotency_key.as_ref(), || new.canonical_form());
-        let attempt = Attempt { origin, keyed: keyed.as_ref(), external_customer_id, email, new: &new };
-        let created = self.with_judged_phone(new.phone.as_ref(), |is_judged| {
+        let mut disclosures = self.limits.reserve_disclosures(&origin, 1 + u32::from(new.phone.is_some()))?;
+        let idempotent = self.idempotent(&origin, new.idempotency_key.as_ref(), || new.canonical_form());
+        let attempt = Attempt { origin, idempotent: idempotent.as_ref(), external_customer_id, email, new: &new };
+        let created = self.with_checked_phone(new.phone.as_ref(), |is_checked| {
             let attempt = &attempt;
-            UnitOfWork::run(&self.database, "customer.create", move |unit| {
-                let work = self.try_create(unit, attempt, is_judged);
+            OptimisticWrite::run(&self.database, "customer.create", move |write_tx| {
+                let work = self.try_create(write_tx, attempt, is_checked);
                 let replay = async |kept| self.replay(&attempt.origin, kept).await;
-                idempotency::once(attempt.keyed, self.database.reads(), work, replay)
+                idempotency::or_replay(attempt.idempotent, self.database.reads(), work, replay)
             })
         });
         let created = created.await;
         match &created {
             Ok(Created { outcome: Outcome::Connected, replayed: false, matched_by, .. }) => {
-                telling.told("connected", matched_by.len() as u32);
+                disclosures.disclosed("connected", matched_by.len() as u32);
             }
-            Err(error) if error.has(ErrorCode::IdentityConflict) => telling.told("identity conflict", 2),
+            Err(error) if error.has(ErrorCode::IdentityConflict) => disclosures.disclosed("identity conflict", 2),
             Ok(_) | Err(_) => {}
         }
         created
@@ -122,18 +122,18 @@ impl Customers {
     /// `None`: it would store a phone that is not judged.
     async fn try_create(
         &self,
-        unit: UnitOfWork,
+        write_tx: OptimisticWrite,
         attempt: &Attempt<'_>,
-        is_phone_judged: bool,
-    ) -> Result<Option<Created>, Aborted> {
-        let Attempt { origin, keyed, external_customer_id, email, new } = *attempt;
-        let Findings { refusals, warnings } = self.restrictions.judge(Some(email), new.phone.as_ref());
+        is_phone_checked: bool,
+    ) -> Result<Option<Created>, TransactionError> {
+        let Attempt { origin, idempotent, external_customer_id, email, new } = *attempt;
+        let Findings { refusals, warnings } = self.restrictions.check(Some(email), new.phone.as_ref());
         if !refusals.is_empty() {
             return Err(Error::Rejected(refusals).into());
         }
 
-        let Look { holders, is_id_taken } =
-            self.look(&unit, origin.operator, external_customer_id, email, new.phone.as_ref()).await?;
+        let Existing { holders, is_id_taken } =
+            self.find_existing(&write_tx, origin.operator, external_customer_id, email, new.phone.as_ref()).await?;
         let own = holders.iter().filter(|(_, is_own)| *is_own).map(|(customer, _)| customer);
         let taken = taken(is_id_taken, own, email, new.phone.as_ref());
         if !taken.is_empty() {
@@ -143,18 +143,18 @@ impl Customers {
         let matches = || holders.iter().map(|(customer, _)| customer);
         let by_email = matches().find(|customer| customer.email == *email);
         let by_phone = matches().find(|customer| new.phone.is_some() && customer.phone == new.phone);
-        let stores_phone = new.phone.is_some() && by_email.or(by_phone).is_none_or(|held| held.phone.is_none());
-        let mut writes = Writes::of(attempt.origin.operator);
+        let stores_phone = new.phone.is_some() && by_email.or(by_phone).is_none_or(|current| current.phone.is_none());
+        let mut writes = WriteBatch::of(attempt.origin.operator);
         let (customer, outcome, unapplied_fields) = match (by_email, by_phone) {
             (Some(one), Some(other)) if one.id != other.id => {
                 let conflict = |path| Violation::new(ErrorCode::IdentityConflict, path);
                 return Err(Error::Rejected(vec![conflict(EMAIL), conflict(PHONE)]).into());
             }
-            _ if stores_phone && !is_phone_judged => return Ok(None),
-            (Some(held), _) | (None, Some(held)) => {
-                let customer = fill(&mut writes, held, new)?;
-                history::record(&mut writes, &origin, EventType::Connected, Some(held), &customer);
-                (customer, Outcome::Connected, unapplied_fields(held, email, new))
+            _ if stores_phone && !is_phone_checked => return Ok(None),
+            (Some(current), _) | (None, Some(current)) => {
+                let customer = fill(&mut writes, current, new)?;
+                history::record(&mut writes, &origin, EventType::Connected, Some(current), &customer);
+                (customer, Outcome::Connected, unapplied_fields(current, email, new))
             }
             (None, None) => {
                 let customer = insert(&mut writes, email, new);
@@ -179,25 +179,25 @@ impl Customers {
             warnings,
             replayed: false,
         };
-        idempotency::write(unit, writes, keyed, || Kept::of(&created)).await?;
+        idempotency::write(write_tx, writes, idempotent, || StoredOutcome::of(&created)).await?;
         Ok(Some(created))
     }
 
-    async fn replay(&self, origin: &Origin, kept: Kept) -> Result<Created, Aborted> {
+    async fn replay(&self, origin: &Origin, kept: StoredOutcome) -> Result<Created, TransactionError> {
         Ok(Created {
-            view: self.view_again(origin, kept.customer.into()).await?,
+            view: self.reload(origin, kept.customer.into()).await?,
             outcome: kept.outcome,
             matched_by: kept.matched_by,
             unapplied_fields: kept.unapplied_fields,
-            warnings: self.restrictions.again(&kept.warnings),
+            warnings: self.restrictions.warnings_from_codes(&kept.warnings),
             replayed: true,
         })
     }
 
-    /// What a `create` of the same would find wrong, as far as the caller's own customers tell. Writes nothing, and asks
+    /// What a `create` of the same would find wrong, as far as the caller's own customers tell. WriteBatch nothing, and asks
     /// no carrier.
     pub async fn validate(&self, actor: &Actor, new: NewCustomer) -> Result<Validation, Error> {
-        let Findings { refusals, warnings } = self.restrictions.judge(new.email.as_ref(), new.phone.as_ref());
+        let Findings { refusals, warnings } = self.restrictions.check(new.email.as_ref(), new.phone.as_ref());
         let mut faults = [new.faults.as_slice(), &refusals].concat();
         if let (Some(operator), Some(external_customer_id), Some(email), []) =
             (actor.operator(), &new.external_customer_id, &new.email, faults.as_slice())
@@ -217,7 +217,7 @@ impl Customers {
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
     origin: Origin,
-    keyed: Option<&'a Keyed>,
+    idempotent: Option<&'a IdempotentRequest>,
     external_customer_id: &'a ExternalCustomerId,
     email: &'a EmailAddress,
     new: &'a NewCustomer,
@@ -238,7 +238,7 @@ impl NewCustomer {
     }
 }
 
-impl Kept {
+impl StoredOutcome {
     fn of(created: &Created) -> Self {
         Self {
             customer: *created.view.customer.id.as_uuid(),
@@ -270,7 +270,7 @@ fn taken<'c>(
 }
 
 /// What there is of a new customer already.
-struct Look {
+struct Existing {
     /// The customers that hold the email or the phone, and whether each is the operator's own.
     holders: Vec<(customer::Model, bool)>,
     is_id_taken: bool,
@@ -278,26 +278,26 @@ struct Look {
 
 impl Customers {
     /// Looks for all of it in one statement.
-    async fn look(
+    async fn find_existing(
         &self,
-        unit: &UnitOfWork,
+        write_tx: &OptimisticWrite,
         operator: OperatorId,
         external_customer_id: &ExternalCustomerId,
         email: &EmailAddress,
         phone: Option<&PhoneNumber>,
-    ) -> Result<Look, DbErr> {
+    ) -> Result<Existing, DbErr> {
         let values =
             [operator.into(), external_customer_id.clone().into(), email.clone().into(), phone.cloned().into()];
-        let rows = if unit.locks() {
-            unit.query_all(&looking(values.map(SimpleExpr::from), true)).await?
+        let rows = if write_tx.is_locking() {
+            write_tx.query_all(&existing_sql(values.map(SimpleExpr::from), true)).await?
         } else {
-            self.new_finder.find(self.database.reads(), values, |values| looking(values, false)).await?
+            self.existing_query.run(self.database.reads(), values, |values| existing_sql(values, false)).await?
         };
-        let mut look = Look { holders: Vec::new(), is_id_taken: false };
+        let mut look = Existing { holders: Vec::new(), is_id_taken: false };
         for row in rows {
             look.is_id_taken = row.try_get("", "is_id_taken")?;
-            if let Some(held) = customer::Model::from_query_result_optional(&row, "held_")? {
-                look.holders.push((held, row.try_get("", "is_own")?));
+            if let Some(current) = customer::Model::from_query_result_optional(&row, "held_")? {
+                look.holders.push((current, row.try_get("", "is_own")?));
             }
         }
         Ok(look)
@@ -307,9 +307,9 @@ impl Customers {
 /// Looks for who holds an operator's external id, an email or a phone. The holders are locked in the order of their ids, so
 /// that two who lock the same ones do not wait for each other. A link that comes while this waits is not seen, and found by
 /// the constraint.
-fn looking([operator, external_customer_id, email, phone]: [SimpleExpr; 4], locks: bool) -> SelectStatement {
+fn existing_sql([operator, external_customer_id, email, phone]: [SimpleExpr; 4], locks: bool) -> SelectStatement {
     use customer_operator::Column;
-    let [held, own, same_id] = ["held", "own", "same_id"].map(Alias::new);
+    let [current, own, same_id] = ["current", "own", "same_id"].map(Alias::new);
     let mut holders = customer::Entity::find()
         .filter(customer::Column::Email.into_expr().eq(email).or(customer::Column::Phone.into_expr().eq(phone)))
         .order_by_asc(customer::Column::Id)
@@ -318,24 +318,24 @@ fn looking([operator, external_customer_id, email, phone]: [SimpleExpr; 4], lock
         holders.lock_exclusive();
     }
     let of_operator = |link: &Alias| Expr::col((link.clone(), Column::OperatorId)).eq(operator.clone());
-    let is_own = Expr::col((own.clone(), Column::CustomerId)).equals((held.clone(), customer::Column::Id));
+    let is_own = Expr::col((own.clone(), Column::CustomerId)).equals((current.clone(), customer::Column::Id));
     let is_same = Expr::col((same_id.clone(), Column::ExternalCustomerId)).eq(external_customer_id);
     let mut query = Query::select();
     for column in customer::Column::iter() {
-        query.expr_as(Expr::col((held.clone(), column)), format!("held_{}", column.as_str()));
+        query.expr_as(Expr::col((current.clone(), column)), format!("held_{}", column.as_str()));
     }
     query
         .expr_as(Expr::col((own.clone(), Column::CustomerId)).is_not_null(), "is_own")
         .expr_as(Expr::col((same_id.clone(), Column::CustomerId)).is_not_null(), "is_id_taken")
         // There is a row, whatever is found.
         .from_subquery(Query::select().expr_as(Expr::cust("1"), "one").take(), "always")
-        .join_subquery(JoinType::LeftJoin, holders, held, Expr::cust("TRUE"))
+        .join_subquery(JoinType::LeftJoin, holders, current, Expr::cust("TRUE"))
         .join_as(JoinType::LeftJoin, customer_operator::Entity, own.clone(), is_own.and(of_operator(&own)))
         .join_as(JoinType::LeftJoin, customer_operator::Entity, same_id.clone(), is_same.and(of_operator(&same_id)));
     query
 }
 
-fn insert(writes: &mut Writes, email: &EmailAddress, new: &NewCustomer) -> customer::Model {
+fn insert(writes: &mut WriteBatch, email: &EmailAddress, new: &NewCustomer) -> customer::Model {
     let now = now();
     let customer = customer::Model {
         id: CustomerId::new(),
@@ -354,7 +354,7 @@ fn insert(writes: &mut Writes, email: &EmailAddress, new: &NewCustomer) -> custo
 }
 
 /// Gives the customer what it lacks and the request has; what the customer has already stays.
-fn fill(writes: &mut Writes, held: &customer::Model, new: &NewCustomer) -> Result<customer::Model, DbErr> {
+fn fill(writes: &mut WriteBatch, current: &customer::Model, new: &NewCustomer) -> Result<customer::Model, DbErr> {
     fn fill<T: Clone + PartialEq>(column: &mut ActiveValue<Option<T>>, given: &Option<T>)
     where
         Option<T>: Into<sea_orm::Value>,
@@ -363,24 +363,24 @@ fn fill(writes: &mut Writes, held: &customer::Model, new: &NewCustomer) -> Resul
             column.set_ne(given.clone());
         }
     }
-    let mut row = held.clone().into_active_model();
+    let mut row = current.clone().into_active_model();
     fill(&mut row.phone, &new.phone);
     fill(&mut row.first_name, &new.first_name);
     fill(&mut row.last_name, &new.last_name);
     fill(&mut row.address, &new.address);
-    write(writes, held, row)
+    write(writes, current, row)
 }
 
 /// What the request has otherwise than the customer that it was connected to.
-fn unapplied_fields(held: &customer::Model, email: &EmailAddress, new: &NewCustomer) -> Vec<CustomerField> {
-    fn differs<T: PartialEq>(given: &Option<T>, held: &Option<T>) -> bool {
-        given.is_some() && held.is_some() && given != held
+fn unapplied_fields(current: &customer::Model, email: &EmailAddress, new: &NewCustomer) -> Vec<CustomerField> {
+    fn differs<T: PartialEq>(given: &Option<T>, current: &Option<T>) -> bool {
+        given.is_some() && current.is_some() && given != current
     }
-    those([
-        (CustomerField::Email, *email != held.email),
-        (CustomerField::FirstName, differs(&new.first_name, &held.first_name)),
-        (CustomerField::LastName, differs(&new.last_name, &held.last_name)),
-        (CustomerField::Phone, differs(&new.phone, &held.phone)),
-        (CustomerField::Address, differs(&new.address, &held.address)),
+    fields_where([
+        (CustomerField::Email, *email != current.email),
+        (CustomerField::FirstName, differs(&new.first_name, &current.first_name)),
+        (CustomerField::LastName, differs(&new.last_name, &current.last_name)),
+        (CustomerField::Phone, differs(&new.phone, &current.phone)),
+        (CustomerField::Address, differs(&new.address, &current.address)),
     ])
 }

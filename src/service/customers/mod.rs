@@ -23,12 +23,14 @@ use sea_orm::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::idempotency::Keyed;
-use super::page::{self, Beside, Key, List, Page, PageRequest, Position, Positioned};
+use super::idempotency::IdempotentRequest;
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin, now};
-use crate::database::{Aborted, Change, Command, Database, Finder, UnitOfWork, Writes, values};
+use crate::database::pages::{self, JoinedTable, Key, List, Page, PageRequest, Position, Positioned};
+use crate::database::{
+    BatchedQuery, Database, Dml, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, values,
+};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use search::Plan;
@@ -44,9 +46,9 @@ pub struct Customers {
     hash: KeyedHash,
     limits: Limits,
     /// Of an operator's customers, by the kinds of their names.
-    finders: Arc<[Finder<2>; 4]>,
+    own_queries: Arc<[BatchedQuery<2>; 4]>,
     /// Of what a new customer has that others have already.
-    new_finder: Arc<Finder<4>>,
+    existing_query: Arc<BatchedQuery<4>>,
 }
 
 /// A value of a customer.
@@ -147,12 +149,20 @@ impl Customers {
         hash: KeyedHash,
         limits: Limits,
     ) -> Self {
-        Self { database, restrictions, phone_lookup, hash, limits, finders: Arc::default(), new_finder: Arc::default() }
+        Self {
+            database,
+            restrictions,
+            phone_lookup,
+            hash,
+            limits,
+            own_queries: Arc::default(),
+            existing_query: Arc::default(),
+        }
     }
 
     /// Makes an attempt that stops, and leaves nothing behind, when it is about to store a phone that nobody has judged
     /// yet; then has the phone judged, which no transaction can wait for, and makes the attempt anew.
-    async fn with_judged_phone<T, F>(
+    async fn with_checked_phone<T, F>(
         &self,
         phone: Option<&PhoneNumber>,
         attempt: impl Fn(bool) -> F,
@@ -164,23 +174,23 @@ impl Customers {
             return Ok(done);
         }
         if let (Some(lookup), Some(phone)) = (&self.phone_lookup, phone) {
-            lookup.judge(phone).await?;
+            lookup.check(phone).await?;
         }
         attempt(true).await?.ok_or_else(|| ErrorCode::Internal.into())
     }
 
     /// A request that carries an idempotency key.
-    fn keyed(
+    fn idempotent(
         &self,
         origin: &Origin,
         key: Option<&IdempotencyKey>,
         canonical_form: impl FnOnce() -> String,
-    ) -> Option<Keyed> {
-        key.map(|key| Keyed::new(&self.hash, origin.operator, key, &canonical_form()))
+    ) -> Option<IdempotentRequest> {
+        key.map(|key| IdempotentRequest::new(&self.hash, origin.operator, key, &canonical_form()))
     }
 
     /// The customer of a request that was done before, as it is now.
-    async fn view_again(&self, origin: &Origin, id: CustomerId) -> Result<CustomerView, Aborted> {
+    async fn reload(&self, origin: &Origin, id: CustomerId) -> Result<CustomerView, TransactionError> {
         let own = self.find_own(origin.operator, &CustomerRef::Id(id)).await?;
         let (link, customer) = own.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
         Ok(CustomerView::new(customer, Some(link)))
@@ -206,24 +216,24 @@ impl Customers {
         let (kind, column, name) = reference.column();
         let own =
             |[operator, name]: [SimpleExpr; 2]| of_operator(operator).filter(column.clone().eq(name)).into_query();
-        let rows = self.finders[kind].find(self.database.reads(), [operator.into(), name], own).await?;
+        let rows = self.own_queries[kind].run(self.database.reads(), [operator.into(), name], own).await?;
         rows.first().map(own_at).transpose()
     }
 
     /// The same before it is written to.
-    async fn hold_own(
+    async fn find_own_for_update(
         &self,
-        unit: &UnitOfWork,
+        write_tx: &OptimisticWrite,
         operator: OperatorId,
         reference: &CustomerRef,
     ) -> Result<Option<(Link, customer::Model)>, DbErr> {
-        if !unit.locks() {
+        if !write_tx.is_locking() {
             return self.find_own(operator, reference).await;
         }
         let (_, column, name) = reference.column();
         let mut own = of_operator(operator).filter(column.eq(name));
         QuerySelect::query(&mut own).lock_with_tables(LockType::Update, [customer::Entity]);
-        let row = unit.query_one_raw(unit.get_database_backend().build(&own.into_query())).await?;
+        let row = write_tx.query_one_raw(write_tx.get_database_backend().build(&own.into_query())).await?;
         row.as_ref().map(own_at).transpose()
     }
 
@@ -257,15 +267,15 @@ impl Customers {
             of_operators.push((list_of_rows, request.clone()));
             sorted.push(list);
         }
-        let read = |row: &QueryResult| Ok(CustomerView::new(customer_at(row, page::ROW)?, None));
+        let read = |row: &QueryResult| Ok(CustomerView::new(customer_at(row, pages::ROW)?, None));
         let position = |_, view: &CustomerView| Position { key: Key::None, id: *view.customer.id.as_uuid() };
-        let mut of_all = page::pages(reads, of_all, read, position).await?.into_iter();
+        let mut of_all = pages::pages(reads, of_all, read, position).await?.into_iter();
         let read = |row: &QueryResult| {
-            let link = link_at(row, page::ROW)?;
-            Ok(CustomerView::new(customer_at(row, page::ROW + LINK_COLUMNS)?, Some(link)))
+            let link = link_at(row, pages::ROW)?;
+            Ok(CustomerView::new(customer_at(row, pages::ROW + LINK_COLUMNS)?, Some(link)))
         };
         let position = |number: usize, view: &CustomerView| sorted[number].position(view);
-        let mut of_operators = page::pages(reads, of_operators, read, position).await?.into_iter();
+        let mut of_operators = pages::pages(reads, of_operators, read, position).await?.into_iter();
         let next = |page: &CustomerPage| match page.list.seen_by(actor) {
             None => of_all.next(),
             Some(_) => of_operators.next(),
@@ -297,7 +307,7 @@ impl Customers {
                 .column(customer_operator::Column::CustomerId)
                 .into_query(),
         });
-        Ok(page::counts(self.database.reads(), queries.map(|query| (query, None)).collect()).await?)
+        Ok(pages::counts(self.database.reads(), queries.map(|query| (query, None)).collect()).await?)
     }
 
     /// Pages of the operators that customers are connected to, oldest link first, each as far as the caller may see it.
@@ -321,22 +331,22 @@ impl Customers {
             && request.is_at_an_end()
             && lists.iter().all(|(_, other)| other == request)
         {
-            let owners = page::padded(lists.iter().map(|(customer, _)| *customer).collect());
+            let owners = pages::padded(lists.iter().map(|(customer, _)| *customer).collect());
             let number = owners.len();
             let all = links(owner.is_in(owners).into());
             let read = |row: &QueryResult| {
-                let link = link_at(row, page::ROW)?;
+                let link = link_at(row, pages::ROW)?;
                 Ok((link.customer_id, link))
             };
-            let pages = page::pages_of_owners(self.database.reads(), number, all, owner.into_expr(), request, read);
+            let pages = pages::pages_of_owners(self.database.reads(), number, all, owner.into_expr(), request, read);
             let mut pages = pages.await?;
             let page =
                 |(customer, _): &(CustomerId, _)| pages.remove(customer).unwrap_or_else(|| request.page(Vec::new()));
             return Ok(lists.iter().map(page).collect());
         }
         let queries = lists.iter().map(|(customer, request)| (links(owner.eq(*customer).into()), request.clone()));
-        let read = |row: &QueryResult| link_at(row, page::ROW);
-        Ok(page::pages(self.database.reads(), queries.collect(), read, |_, row| row.position()).await?)
+        let read = |row: &QueryResult| link_at(row, pages::ROW);
+        Ok(pages::pages(self.database.reads(), queries.collect(), read, |_, row| row.position()).await?)
     }
 }
 
@@ -399,7 +409,7 @@ impl CustomerView {
             (CustomerField::Phone, customer.phone.is_none()),
             (CustomerField::Address, customer.address.is_none()),
         ];
-        those(missing)
+        fields_where(missing)
     }
 }
 
@@ -463,8 +473,8 @@ fn of_operator_with(
 }
 
 /// The customers of links that are of a page.
-fn customers_beside_links() -> Beside {
-    Beside {
+fn customers_beside_links() -> JoinedTable {
+    JoinedTable {
         table: customer::Entity.table_name(),
         columns: customer::Column::iter().map(|column| column.as_str()).collect(),
         id: customer_operator::Column::CustomerId.as_str(),
@@ -521,12 +531,12 @@ fn holds_any(email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Condi
         .add_option(phone.map(|phone| customer::Column::Phone.eq(phone.clone())))
 }
 
-fn those<const N: usize>(fields: [(CustomerField, bool); N]) -> Vec<CustomerField> {
+fn fields_where<const N: usize>(fields: [(CustomerField, bool); N]) -> Vec<CustomerField> {
     fields.into_iter().filter(|(_, holds)| *holds).map(|(field, _)| field).collect()
 }
 
-/// Writes customers over those with the revisions before.
-const REPLACE: Command = Command {
+/// WriteBatch customers over those with the revisions before.
+const REPLACE: WriteStatement = WriteStatement {
     name: "replace customers",
     columns: || customer::Column::iter().map(|column| column.as_str()).collect(),
     statement: |new| {
@@ -540,28 +550,28 @@ const REPLACE: Command = Command {
             .and_where(Id.into_expr().eq(of(Id)))
             .and_where(Revision.into_expr().eq(of(Revision).sub(1)))
             .take();
-        Change::Update(update)
+        Dml::Update(update)
     },
-    is_decisive: true,
+    must_write_all: true,
 };
 
-/// Writes the columns that are set, as a new version, and the words that change with them; none set, only that something
-/// happened to the customer. If that is no longer the one that is held, the race is lost.
+/// WriteBatch the columns that are set, as a new version, and the words that change with them; none set, only that something
+/// happened to the customer. If that is no longer the one that is current, the race is lost.
 fn write(
-    writes: &mut Writes,
-    held: &customer::Model,
+    writes: &mut WriteBatch,
+    current: &customer::Model,
     mut row: customer::ActiveModel,
 ) -> Result<customer::Model, DbErr> {
     let is_changed = row.is_changed();
     if is_changed {
-        row.version = Set(held.version + 1);
+        row.version = Set(current.version + 1);
         row.updated_at = Set(now());
     }
-    row.revision = Set(held.revision + 1);
+    row.revision = Set(current.revision + 1);
     let customer = row.try_into_model()?;
     writes.push(REPLACE, vec![values(&customer)]);
     if is_changed {
-        search::change(writes, held, &customer);
+        search::change(writes, current, &customer);
     }
     Ok(customer)
 }

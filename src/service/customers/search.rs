@@ -11,16 +11,16 @@ use sea_orm::{
 };
 
 use super::{Customers, Link};
-use crate::database::{Aborted, Change, Command, Writes, insert_all, with_retry};
+use crate::database::pages;
+use crate::database::{Dml, TransactionError, WriteBatch, WriteStatement, insert_from_select, with_retry};
 use crate::error::Error;
 use crate::service::Actor;
-use crate::service::page;
 
 /// A word and its place among those of a link; `None`: there is no word there any more.
 type Placed = (i16, Option<Word>);
 
-/// Writes the words of customers for all their operators.
-const REPLACE: Command = Command {
+/// WriteBatch the words of customers for all their operators.
+const REPLACE: WriteStatement = WriteStatement {
     name: "replace words",
     columns: || [Column::CustomerId, Column::Place, Column::Word].map(|column| column.as_str()).to_vec(),
     statement: |new| {
@@ -38,9 +38,9 @@ const REPLACE: Command = Command {
         let unless_placed = OnConflict::columns([Column::OperatorId, Column::CustomerId, Column::Place])
             .update_column(Column::Word)
             .to_owned();
-        Change::Insert(insert_all::<customer_word::Entity>(links).on_conflict(unless_placed).take())
+        Dml::Insert(insert_from_select::<customer_word::Entity>(links).on_conflict(unless_placed).take())
     },
-    is_decisive: false,
+    must_write_all: false,
 };
 
 /// How many words a value may have: none is long enough for more.
@@ -90,16 +90,16 @@ fn words_of_link(link: &Link) -> Vec<Placed> {
     (-PLACES..).zip(id.into_iter().map(Some)).collect()
 }
 
-/// Writes the words of a new link.
-pub(super) fn add(writes: &mut Writes, link: &Link, customer: &customer::Model) {
+/// WriteBatch the words of a new link.
+pub(super) fn add(writes: &mut WriteBatch, link: &Link, customer: &customer::Model) {
     let of_customer = (0..).zip(values(customer)).flat_map(|(number, value)| words_of(number, &value));
     let (operator_id, customer_id) = (link.operator_id, link.customer_id);
     let row = |(place, word)| customer_word::Model { operator_id, customer_id, place, word };
     writes.insert(words_of_link(link).into_iter().chain(of_customer).map(row));
 }
 
-/// Writes the words that a customer has otherwise than before, for all operators.
-pub(super) fn change(writes: &mut Writes, before: &customer::Model, after: &customer::Model) {
+/// WriteBatch the words that a customer has otherwise than before, for all operators.
+pub(super) fn change(writes: &mut WriteBatch, before: &customer::Model, after: &customer::Model) {
     let both = (0..).zip(values(before).into_iter().zip(values(after)));
     let changed = both.filter(|(_, (before, after))| before != after);
     let words = changed.flat_map(|(number, (before, after))| {
@@ -115,7 +115,7 @@ impl Customers {
     /// Gives words to the links that have none, as after an upgrade from a version that kept none; answers how many.
     pub async fn add_missing_words(&self, actor: &Actor) -> Result<u64, Error> {
         const BATCH: u64 = 500;
-        actor.as_platform()?;
+        actor.require_platform()?;
         let (mut added, mut last) = (0, None);
         loop {
             let (rows, end) = with_retry("customer.words", || self.try_add_missing_words(last, BATCH)).await?;
@@ -131,7 +131,7 @@ impl Customers {
         &self,
         after: Option<(OperatorId, CustomerId)>,
         most: u64,
-    ) -> Result<(u64, Option<(OperatorId, CustomerId)>), Aborted> {
+    ) -> Result<(u64, Option<(OperatorId, CustomerId)>), TransactionError> {
         use customer_operator::Column::{CustomerId, OperatorId};
         let transaction = self.database.begin_write().await?;
         let of_this = customer_word::Entity::find()
@@ -155,7 +155,7 @@ impl Customers {
         let links = without.all(&transaction).await?;
         for (link, customer) in &links {
             if let Some(customer) = customer {
-                let mut writes = Writes::of(link.operator_id);
+                let mut writes = WriteBatch::of(link.operator_id);
                 add(&mut writes, link, customer);
                 transaction.write(writes).await?;
             }
@@ -189,7 +189,7 @@ pub(super) async fn plans(
     let words = searches
         .iter()
         .flat_map(|(operator, search)| search.words().iter().map(move |word| some(*operator, word, search)));
-    let mut counts = page::counts(connection, words.collect()).await?.into_iter();
+    let mut counts = pages::counts(connection, words.collect()).await?.into_iter();
     let plan = |(_, search): &(OperatorId, &SearchText)| {
         let counts = counts.by_ref().take(search.words().len());
         let rarest = counts.enumerate().min_by_key(|(_, count)| *count);

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{CustomerRef, CustomerView, Customers, holds_any, of_operator, write};
-use crate::database::{Aborted, UnitOfWork, Writes};
+use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
 use crate::error::{Error, ErrorCode, Violation};
-use crate::service::idempotency::{self, Keyed};
+use crate::service::idempotency::{self, IdempotentRequest};
 use crate::service::restrictions::{EMAIL, Findings, PHONE};
 use crate::service::{Actor, Origin, history};
 
@@ -59,7 +59,7 @@ pub struct Updated {
 
 /// What is kept of an `updateCustomer` under its idempotency key.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredOutcome {
     customer: uuid::Uuid,
     warnings: Vec<ErrorCode>,
 }
@@ -76,21 +76,26 @@ impl Customers {
         let key = changes.idempotency_key.as_ref().filter(|_| changes.faults.is_empty());
         let email = changes.email.try_as_ref();
         let values = u32::from(email.is_some()) + u32::from(phone.is_some());
-        let mut telling = self.limits.tell_of_strangers(&origin, values)?;
-        let keyed = self.keyed(&origin, key, || changes.canonical_form());
-        let updated = self.with_judged_phone(phone, |is_judged| {
-            let (origin, keyed, changes) = (&origin, keyed.as_ref(), &changes);
-            UnitOfWork::run(&self.database, "customer.update", move |unit| {
-                let attempt = self.try_update(unit, origin, keyed, changes, is_judged);
-                idempotency::once(keyed, self.database.reads(), attempt, async |Kept { customer, warnings }| {
-                    let view = self.view_again(origin, customer.into()).await?;
-                    Ok(Updated { view, warnings: self.restrictions.again(&warnings), replayed: true })
-                })
+        let mut disclosures = self.limits.reserve_disclosures(&origin, values)?;
+        let idempotent = self.idempotent(&origin, key, || changes.canonical_form());
+        let updated = self.with_checked_phone(phone, |is_checked| {
+            let (origin, idempotent, changes) = (&origin, idempotent.as_ref(), &changes);
+            OptimisticWrite::run(&self.database, "customer.update", move |write_tx| {
+                let attempt = self.try_update(write_tx, origin, idempotent, changes, is_checked);
+                idempotency::or_replay(
+                    idempotent,
+                    self.database.reads(),
+                    attempt,
+                    async |StoredOutcome { customer, warnings }| {
+                        let view = self.reload(origin, customer.into()).await?;
+                        Ok(Updated { view, warnings: self.restrictions.warnings_from_codes(&warnings), replayed: true })
+                    },
+                )
             })
         });
         let updated = updated.await;
         if let Err(error) = &updated {
-            telling.told("taken on update", self.taken_by_strangers(&origin, error, email, phone).await?);
+            disclosures.disclosed("taken on update", self.taken_by_strangers(&origin, error, email, phone).await?);
         }
         updated
     }
@@ -118,17 +123,17 @@ impl Customers {
     /// `None`: it would store a phone that is not judged.
     async fn try_update(
         &self,
-        unit: UnitOfWork,
+        write_tx: OptimisticWrite,
         origin: &Origin,
-        keyed: Option<&Keyed>,
+        idempotent: Option<&IdempotentRequest>,
         changes: &CustomerChanges,
-        is_phone_judged: bool,
-    ) -> Result<Option<Updated>, Aborted> {
-        let held = match &changes.customer {
-            Some(customer) => self.hold_own(&unit, origin.operator, &customer.into()).await?,
+        is_phone_checked: bool,
+    ) -> Result<Option<Updated>, TransactionError> {
+        let current = match &changes.customer {
+            Some(customer) => self.find_own_for_update(&write_tx, origin.operator, &customer.into()).await?,
             None => None,
         };
-        let Some((link, held)) = held else {
+        let Some((link, current)) = current else {
             let faults = match changes.faults.as_slice() {
                 [] => vec![Violation::new(ErrorCode::CustomerNotFound, CUSTOMER)],
                 faults => faults.to_vec(),
@@ -136,7 +141,7 @@ impl Customers {
             return Err(Error::Rejected(faults).into());
         };
 
-        let mut row = held.clone().into_active_model();
+        let mut row = current.clone().into_active_model();
         change(&mut row.email, &changes.email);
         change(&mut row.phone, &changes.phone);
         change(&mut row.first_name, &changes.first_name);
@@ -145,21 +150,21 @@ impl Customers {
         let email = row.email.is_set().then(|| row.email.as_ref());
         let phone = row.phone.is_set().then(|| row.phone.as_ref().as_ref()).flatten();
 
-        let Findings { refusals, warnings } = self.restrictions.judge(email, phone);
+        let Findings { refusals, warnings } = self.restrictions.check(email, phone);
         let faults = [changes.faults.as_slice(), &refusals].concat();
         if !faults.is_empty() {
             return Err(Error::Rejected(faults).into());
         }
 
         let mut faults = Vec::new();
-        if changes.expected_version.is_some_and(|version| version != held.version) {
+        if changes.expected_version.is_some_and(|version| version != current.version) {
             faults.push(Violation::new(ErrorCode::VersionConflict, EXPECTED_VERSION));
         }
         if email.is_some() || phone.is_some() {
             let others = customer::Entity::find()
                 .filter(holds_any(email, phone))
-                .filter(customer::Column::Id.ne(held.id))
-                .all(&unit)
+                .filter(customer::Column::Id.ne(current.id))
+                .all(&write_tx)
                 .await?;
             if others.iter().any(|other| Some(&other.email) == email) {
                 faults.push(Violation::new(ErrorCode::EmailTaken, EMAIL));
@@ -171,23 +176,23 @@ impl Customers {
         if !faults.is_empty() {
             return Err(Error::Rejected(faults).into());
         }
-        if phone.is_some() && !is_phone_judged {
+        if phone.is_some() && !is_phone_checked {
             return Ok(None);
         }
 
-        let mut writes = Writes::of(origin.operator);
+        let mut writes = WriteBatch::of(origin.operator);
         let customer = if row.is_changed() {
-            let customer = write(&mut writes, &held, row)?;
-            history::record(&mut writes, origin, EventType::Updated, Some(&held), &customer);
+            let customer = write(&mut writes, &current, row)?;
+            history::record(&mut writes, origin, EventType::Updated, Some(&current), &customer);
             customer
         } else {
-            held
+            current
         };
-        let kept = || Kept {
+        let kept = || StoredOutcome {
             customer: *customer.id.as_uuid(),
             warnings: warnings.iter().map(|warning| warning.code).collect(),
         };
-        idempotency::write(unit, writes, keyed, kept).await?;
+        idempotency::write(write_tx, writes, idempotent, kept).await?;
         Ok(Some(Updated { view: CustomerView::new(customer, Some(link)), warnings, replayed: false }))
     }
 }

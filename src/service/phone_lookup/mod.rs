@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use entity::phone_lookup::Line;
+use entity::phone_lookup::CarrierLineType;
 use entity::value::{LineType, PhoneNumber};
 use moka::future::Cache;
 
@@ -21,27 +21,33 @@ use crate::keyed_hash::KeyedHash;
 use super::restrictions::PHONE;
 
 /// Someone who knows what line a number belongs to.
-pub trait Lines: Send + Sync {
+pub trait LineTypeLookup: Send + Sync {
     /// What is known without asking anyone; `None`: it has to be asked.
-    fn at_once(&self, phone: &PhoneNumber) -> Option<Line>;
+    fn known(&self, phone: &PhoneNumber) -> Option<CarrierLineType>;
 
     /// Asks, which may take seconds.
-    fn ask<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>>;
+    fn look_up<'a>(
+        &'a self,
+        phone: &'a PhoneNumber,
+    ) -> Pin<Box<dyn Future<Output = Result<CarrierLineType, Fault>> + Send + 'a>>;
 }
 
 /// The numbering plans, which are part of the binary.
-pub struct Metadata;
+pub struct NumberingPlan;
 
-impl Lines for Metadata {
-    fn at_once(&self, phone: &PhoneNumber) -> Option<Line> {
+impl LineTypeLookup for NumberingPlan {
+    fn known(&self, phone: &PhoneNumber) -> Option<CarrierLineType> {
         Some(match phone.line_type() {
-            LineType::Mobile => Line::Mobile,
-            LineType::Other => Line::Other,
+            LineType::Mobile => CarrierLineType::Mobile,
+            LineType::Other => CarrierLineType::Other,
         })
     }
 
-    fn ask<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>> {
-        Box::pin(async move { Ok(self.at_once(phone).unwrap_or(Line::Unknown)) })
+    fn look_up<'a>(
+        &'a self,
+        phone: &'a PhoneNumber,
+    ) -> Pin<Box<dyn Future<Output = Result<CarrierLineType, Fault>> + Send + 'a>> {
+        Box::pin(async move { Ok(self.known(phone).unwrap_or(CarrierLineType::Unknown)) })
     }
 }
 
@@ -56,7 +62,7 @@ pub enum Fault {
 
 /// What to think of a number of which the carrier cannot say what line it belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UnknownLines {
+pub enum UnknownLinePolicy {
     /// It is not proven to be mobile.
     #[default]
     Refuse,
@@ -66,41 +72,46 @@ pub enum UnknownLines {
 /// Asks a carrier, and remembers what it said.
 #[derive(Clone)]
 pub struct PhoneLookup {
-    lines: Arc<dyn Lines>,
-    unknown_lines: UnknownLines,
+    lines: Arc<dyn LineTypeLookup>,
+    unknown_lines: UnknownLinePolicy,
     database: Database,
     hash: KeyedHash,
     /// One question for all who ask it at once; what was answered a moment ago, besides.
-    asked: Cache<Vec<u8>, Line>,
+    asked: Cache<Vec<u8>, CarrierLineType>,
 }
 
 impl PhoneLookup {
-    const MOST_ASKED: u64 = 10_000;
+    const MAX_ASKED: u64 = 10_000;
     const MOMENT: Duration = Duration::from_secs(60);
 
-    pub fn new(lines: Arc<dyn Lines>, unknown_lines: UnknownLines, database: Database, hash: KeyedHash) -> Self {
-        let asked = Cache::builder().max_capacity(Self::MOST_ASKED).time_to_live(Self::MOMENT).build();
+    pub fn new(
+        lines: Arc<dyn LineTypeLookup>,
+        unknown_lines: UnknownLinePolicy,
+        database: Database,
+        hash: KeyedHash,
+    ) -> Self {
+        let asked = Cache::builder().max_capacity(Self::MAX_ASKED).time_to_live(Self::MOMENT).build();
         Self { lines, unknown_lines, database, hash, asked }
     }
 
     /// Refuses a number that is not a mobile line. Not to be called within a transaction: it may take seconds.
-    pub async fn judge(&self, phone: &PhoneNumber) -> Result<(), Error> {
+    pub async fn check(&self, phone: &PhoneNumber) -> Result<(), Error> {
         let hash = self.hash.of("phone lookup", &[phone.as_str().as_bytes()]);
         let line = self.asked.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;
         let line = line.map_err(Arc::unwrap_or_clone)?;
         let is_mobile = match line {
-            Line::Mobile => true,
-            Line::Other => false,
-            Line::Unknown => self.unknown_lines == UnknownLines::Accept,
+            CarrierLineType::Mobile => true,
+            CarrierLineType::Other => false,
+            CarrierLineType::Unknown => self.unknown_lines == UnknownLinePolicy::Accept,
         };
         if is_mobile { Ok(()) } else { Err(Violation::new(ErrorCode::PhoneNotMobile, PHONE).into()) }
     }
 
-    async fn look_up(&self, hash: &[u8], phone: &PhoneNumber) -> Result<Line, Error> {
+    async fn look_up(&self, hash: &[u8], phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
         if let Some(line) = cache::find(&self.database, hash).await? {
             return Ok(line);
         }
-        let asked = self.lines.ask(phone).await;
+        let asked = self.lines.look_up(phone).await;
         let outcome = if asked.is_ok() { "answered" } else { "failed" };
         metrics::counter!("vivamo_phone_lookups_total", "outcome" => outcome).increment(1);
         let line = asked.map_err(|fault| match fault {
@@ -114,7 +125,7 @@ impl PhoneLookup {
                 ErrorCode::PhoneLookupUnavailable.into()
             }
         })?;
-        cache::keep(&self.database, hash, line).await?;
+        cache::store(&self.database, hash, line).await?;
         Ok(line)
     }
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use entity::phone_lookup::Line;
+use entity::phone_lookup::CarrierLineType;
 use entity::value::PhoneNumber;
 use rand::RngExt;
 use reqwest::header::RETRY_AFTER;
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{Fault, Lines};
+use super::{Fault, LineTypeLookup};
 
 #[derive(Clone, Debug)]
 pub struct TwilioSettings {
@@ -76,7 +76,7 @@ impl Twilio {
         Ok(Self { client, settings, places: Semaphore::new(Self::PLACES) })
     }
 
-    async fn try_all(&self, phone: &PhoneNumber) -> Result<Line, Fault> {
+    async fn try_all(&self, phone: &PhoneNumber) -> Result<CarrierLineType, Fault> {
         let started = Instant::now();
         let mut retry_after = None;
         for attempt in 1..=Self::ATTEMPTS {
@@ -96,7 +96,7 @@ impl Twilio {
         Err(Fault::Unavailable { retry_after })
     }
 
-    async fn attempt(&self, phone: &PhoneNumber) -> Result<Line, Failure> {
+    async fn attempt(&self, phone: &PhoneNumber) -> Result<CarrierLineType, Failure> {
         const PASSING: Failure = Failure::Passing { retry_after: None };
         let _place = self.places.acquire().await.map_err(|_| PASSING)?;
         let base = self.settings.url.as_str().trim_end_matches('/');
@@ -116,12 +116,15 @@ impl Twilio {
     }
 }
 
-impl Lines for Twilio {
-    fn at_once(&self, _: &PhoneNumber) -> Option<Line> {
+impl LineTypeLookup for Twilio {
+    fn known(&self, _: &PhoneNumber) -> Option<CarrierLineType> {
         None
     }
 
-    fn ask<'a>(&'a self, phone: &'a PhoneNumber) -> Pin<Box<dyn Future<Output = Result<Line, Fault>> + Send + 'a>> {
+    fn look_up<'a>(
+        &'a self,
+        phone: &'a PhoneNumber,
+    ) -> Pin<Box<dyn Future<Output = Result<CarrierLineType, Fault>> + Send + 'a>> {
         Box::pin(async move {
             let asked = timeout(Self::TOTAL, self.try_all(phone)).await;
             asked.unwrap_or(Err(Fault::Unavailable { retry_after: None }))
@@ -130,26 +133,26 @@ impl Lines for Twilio {
 }
 
 /// What an answer says of the line. Twilio's error codes are at <https://www.twilio.com/docs/api/errors>.
-fn line(answer: Answer) -> Result<Line, Failure> {
+fn line(answer: Answer) -> Result<CarrierLineType, Failure> {
     let Answer { valid, line_type_intelligence } = answer;
     if valid == Some(false) {
-        return Ok(Line::Other);
+        return Ok(CarrierLineType::Other);
     }
     let Some(LineTypeIntelligence { line_type, error_code }) = line_type_intelligence else {
-        return Ok(Line::Unknown);
+        return Ok(CarrierLineType::Unknown);
     };
     match error_code {
         None => Ok(match line_type.as_deref() {
-            Some("mobile") => Line::Mobile,
+            Some("mobile") => CarrierLineType::Mobile,
             Some(
                 "landline" | "fixedVoip" | "nonFixedVoip" | "tollFree" | "premium" | "sharedCost" | "uan" | "voicemail"
                 | "pager" | "personal",
-            ) => Line::Other,
+            ) => CarrierLineType::Other,
             // `unknown`, nothing, and types that are yet to come.
-            Some(_) | None => Line::Unknown,
+            Some(_) | None => CarrierLineType::Unknown,
         }),
         // A Canadian number that needs an approval, a country without data, a number outside coverage.
-        Some(60601 | 60607 | 60610) => Ok(Line::Unknown),
+        Some(60601 | 60607 | 60610) => Ok(CarrierLineType::Unknown),
         // The package is not enabled, or the account is of another region.
         Some(code @ (60606 | 60614 | 60619)) => Err(misconfigured(&format!("its error is {code}"))),
         // A provider behind it failed, too many questions about one number, and errors that are yet to come.

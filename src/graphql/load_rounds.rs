@@ -15,9 +15,9 @@ use async_graphql::futures_util::stream::FuturesUnordered;
 
 /// The fetches of one request that have not begun.
 #[derive(Clone, Default)]
-pub struct Fetches(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
+pub struct LoadRounds(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
 
-impl Fetches {
+impl LoadRounds {
     pub fn add(&self, fetch: BoxFuture<'static, ()>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(fetch);
     }

@@ -11,7 +11,7 @@ use async_graphql::{Name, Pos, Positioned};
 
 /// The longest of the operations that GraphiQL, code generators and dashboards send are a tenth of each limit, but for the
 /// standard introspection query: 1.6 KiB, 15 levels, 229 fields.
-mod most {
+mod limits {
     pub const BYTES: usize = 16 * 1024;
     pub const TOKENS: usize = 1500;
     /// The parser's stack lasts for some 2,000.
@@ -53,8 +53,8 @@ pub fn parse(text: &str) -> Result<ExecutableDocument, Refusal> {
 
 /// Length, tokens and nesting, by the lexical rules of GraphQL: brackets in strings and comments do not count.
 fn measure(text: &str) -> Result<(), Refusal> {
-    if text.len() > most::BYTES {
-        return refuse(format!("The document is longer than {} KiB.", most::BYTES / 1024));
+    if text.len() > limits::BYTES {
+        return refuse(format!("The document is longer than {} KiB.", limits::BYTES / 1024));
     }
     let (mut tokens, mut nesting) = (0, 0_usize);
     let mut rest = text;
@@ -73,11 +73,11 @@ fn measure(text: &str) -> Result<(), Refusal> {
         if !(char.is_whitespace() || matches!(char, ',' | '#' | '\u{feff}')) {
             tokens += 1;
         }
-        if tokens > most::TOKENS {
-            return refuse(format!("The document has more than {} tokens.", most::TOKENS));
+        if tokens > limits::TOKENS {
+            return refuse(format!("The document has more than {} tokens.", limits::TOKENS));
         }
-        if nesting > most::NESTING {
-            return refuse(format!("The document nests more than {} levels.", most::NESTING));
+        if nesting > limits::NESTING {
+            return refuse(format!("The document nests more than {} levels.", limits::NESTING));
         }
         rest = &rest[length..];
     }
@@ -131,11 +131,11 @@ pub fn operation(document: &ExecutableDocument, name: Option<&str>) -> Operation
         OperationType::Query | OperationType::Subscription => ("query", 1),
     };
     let cost = cost * u32::try_from(keys.len()).unwrap_or(u32::MAX);
-    Operation { kind, name: own.map(|name| name.chars().take(MOST_SHOWN).collect()), cost }
+    Operation { kind, name: own.map(|name| name.chars().take(MAX_SHOWN).collect()), cost }
 }
 
 /// Of an operation's name, in the log.
-const MOST_SHOWN: usize = 64;
+const MAX_SHOWN: usize = 64;
 
 /// What a selection set comes to with all its fragments.
 #[derive(Clone, Copy, Default)]
@@ -153,31 +153,31 @@ fn weigh(document: &ExecutableDocument) -> Result<(), Refusal> {
         DocumentOperations::Single(operation) => vec![&operation.node],
         DocumentOperations::Multiple(operations) => operations.values().map(|operation| &operation.node).collect(),
     };
-    if operations.len() > most::OPERATIONS {
-        return refuse(format!("The document has more than {} operations.", most::OPERATIONS));
+    if operations.len() > limits::OPERATIONS {
+        return refuse(format!("The document has more than {} operations.", limits::OPERATIONS));
     }
-    if document.fragments.len() > most::FRAGMENTS {
-        return refuse(format!("The document has more than {} fragments.", most::FRAGMENTS));
+    if document.fragments.len() > limits::FRAGMENTS {
+        return refuse(format!("The document has more than {} fragments.", limits::FRAGMENTS));
     }
     let mut scale = Scale { fragments: &document.fragments, known: HashMap::new(), open: HashSet::new() };
     for operation in operations {
         let weight = scale.weigh(&operation.selection_set.node)?;
-        if weight.selections > most::SELECTIONS {
-            return refuse(format!("The operation selects more than {} fields.", most::SELECTIONS));
+        if weight.selections > limits::SELECTIONS {
+            return refuse(format!("The operation selects more than {} fields.", limits::SELECTIONS));
         }
-        if weight.aliases > most::ALIASES {
-            return refuse(format!("The operation has more than {} aliases.", most::ALIASES));
+        if weight.aliases > limits::ALIASES {
+            return refuse(format!("The operation has more than {} aliases.", limits::ALIASES));
         }
-        if weight.directives.saturating_add(operation.directives.len()) > most::DIRECTIVES {
-            return refuse(format!("The operation has more than {} directives.", most::DIRECTIVES));
+        if weight.directives.saturating_add(operation.directives.len()) > limits::DIRECTIVES {
+            return refuse(format!("The operation has more than {} directives.", limits::DIRECTIVES));
         }
-        if weight.introspection > most::INTROSPECTION {
-            return refuse(format!("The introspection nests more than {} levels of types.", most::INTROSPECTION));
+        if weight.introspection > limits::INTROSPECTION {
+            return refuse(format!("The introspection nests more than {} levels of types.", limits::INTROSPECTION));
         }
         let mut keys = Vec::new();
         response_keys(&operation.selection_set.node, &document.fragments, &mut keys);
         let is_mutation = operation.ty == OperationType::Mutation;
-        let most = if is_mutation { most::ROOT_FIELDS_OF_A_MUTATION } else { most::ROOT_FIELDS };
+        let most = if is_mutation { limits::ROOT_FIELDS_OF_A_MUTATION } else { limits::ROOT_FIELDS };
         if keys.len() > most {
             return refuse(format!("The operation has more than {most} fields at its root."));
         }

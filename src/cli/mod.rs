@@ -19,17 +19,17 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{PhoneLookupName, ServeSettings, Settings, UnknownPhones};
+use crate::config::{PhoneLookupName, ServeSettings, Settings, UnknownLineType};
+use crate::database::pages::{Direction, PageRequest, Positioned};
 use crate::database::{self, Database};
 use crate::error::{Error, ErrorCode, describe};
 use crate::graphql;
-use crate::http::{Metrics, Server, Surroundings};
+use crate::http::{HttpSettings, Metrics, Server};
 use crate::keyed_hash::KeyedHash;
 use crate::service::api_keys::{KeyRequest, NewApiKey};
 use crate::service::disposable_domains::{self, DisposableDomains};
-use crate::service::page::{Direction, PageRequest, Positioned};
-use crate::service::phone_lookup::{Lines, Twilio, TwilioSettings, UnknownLines};
-use crate::service::{Actor, LimitSettings, Services, Setup, deployment, idempotency};
+use crate::service::phone_lookup::{LineTypeLookup, Twilio, TwilioSettings, UnknownLinePolicy};
+use crate::service::{Actor, LimitSettings, ServiceSettings, Services, deployment, idempotency};
 use crate::telemetry;
 
 /// The customer records of the Vivamo payments platform: one person, one record
@@ -174,21 +174,21 @@ fn check_places(matches: &ArgMatches) -> Result<(), clap::Error> {
 
 /// What managing operators and keys takes.
 async fn services(settings: &Settings) -> Result<Arc<Services>, String> {
-    Ok(Services::new(&open(settings, false).await?, setup(settings)))
+    Ok(Services::new(&open(settings, false).await?, service_settings(settings)))
 }
 
 async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), String> {
     serve.check(settings)?;
     telemetry::start(settings.environment());
     let database = open(settings, false).await?;
-    let services = Services::new(&database, full_setup(settings, serve)?);
+    let services = Services::new(&database, serve_settings(settings, serve)?);
     let schema = graphql::Schema::new(services.clone(), KeyedHash::new(settings.key_secret()));
     let is_sandbox = settings.environment() == Environment::Sandbox;
     let introspection = if serve.graphiql.unwrap_or(is_sandbox) { Some(graphql::introspection().await) } else { None };
-    let surroundings = Surroundings {
-        idle: Surroundings::IDLE,
+    let surroundings = HttpSettings {
+        idle: HttpSettings::IDLE,
         trusted_proxies: serve.trusted_proxies.clone(),
-        origins: serve.origins.clone(),
+        origins: serve.cors_origins.clone(),
     };
     let server = Server::bind(serve.listen, surroundings, database.clone(), services.clone(), schema, introspection)
         .await
@@ -221,7 +221,7 @@ async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), St
 
 async fn write_uses(services: &Services) {
     if let Err(error) = services.api_keys.write_uses().await {
-        tracing::warn!(cause = words(error), "cannot write down when keys were used last");
+        tracing::warn!(cause = message(error), "cannot write down when keys were used last");
     }
 }
 
@@ -236,7 +236,7 @@ async fn do_chores(database: Database, services: Arc<Services>) {
         if turn.is_multiple_of(SWEEP_EVERY) {
             match idempotency::sweep(&database).await {
                 Ok(swept) => tracing::debug!(swept, "expired idempotency keys"),
-                Err(error) => tracing::warn!(cause = words(error), "cannot sweep the expired idempotency keys"),
+                Err(error) => tracing::warn!(cause = message(error), "cannot sweep the expired idempotency keys"),
             }
         }
     }
@@ -245,7 +245,7 @@ async fn do_chores(database: Database, services: Arc<Services>) {
 /// On a first start there is nobody yet who could call: makes someone, and shows how.
 async fn welcome(services: &Services, url: &str) -> Result<(), String> {
     let demo = DisplayName::parse("Demo").map_err(|reason| reason.to_string())?;
-    let first = services.operators.create_first(&Actor::Platform, &services.api_keys, demo).await.map_err(words)?;
+    let first = services.operators.create_first(&Actor::Platform, &services.api_keys, demo).await.map_err(message)?;
     if let Some((_, key)) = first {
         let key = key.secret.expose_secret();
         let query = r#"mutation { createCustomer(input: {externalCustomerId: \"user-1\", data: {email: \"ada@example.com\"}}) { outcome customer { id email missingFields } } }"#;
@@ -276,7 +276,11 @@ fn stop() -> std::io::Result<impl Future<Output = ()>> {
 
 async fn migrate(settings: &Settings) -> Result<(), String> {
     let database = open(settings, true).await?;
-    Services::new(&database, setup(settings)).customers.add_missing_words(&Actor::Platform).await.map_err(words)?;
+    Services::new(&database, service_settings(settings))
+        .customers
+        .add_missing_words(&Actor::Platform)
+        .await
+        .map_err(message)?;
     print("The database is up to date.\n");
     Ok(())
 }
@@ -298,15 +302,19 @@ async fn open(settings: &Settings, migrates: bool) -> Result<Database, String> {
     let pending = database.pending_migrations().await.map_err(unreachable)?;
     // Before anything is changed: a database of another environment is not ours to touch.
     if pending < database::migrations() {
-        check_owner(deployment::owner(&database).await.map_err(words)?.unwrap_or(environment), environment)?;
+        check_owner(deployment::owner(&database).await.map_err(message)?.unwrap_or(environment), environment)?;
     }
     if pending > 0 && migrates {
         database::migrate(&settings.database_url).await.map_err(unreachable)?;
-        Services::new(&database, setup(settings)).customers.add_missing_words(&Actor::Platform).await.map_err(words)?;
+        Services::new(&database, service_settings(settings))
+            .customers
+            .add_missing_words(&Actor::Platform)
+            .await
+            .map_err(message)?;
     } else if pending > 0 {
         return Err(format!("The database lacks {pending} migration(s). Run `vivamo migrate` with the same settings."));
     }
-    check_owner(deployment::claim(&database, environment).await.map_err(words)?, environment)?;
+    check_owner(deployment::claim(&database, environment).await.map_err(message)?, environment)?;
     Ok(database)
 }
 
@@ -326,19 +334,19 @@ fn check_owner(owner: Environment, environment: Environment) -> Result<(), Strin
     ))
 }
 
-fn setup(settings: &Settings) -> Setup {
-    Setup::new(settings.environment(), KeyedHash::new(settings.key_secret()))
+fn service_settings(settings: &Settings) -> ServiceSettings {
+    ServiceSettings::new(settings.environment(), KeyedHash::new(settings.key_secret()))
 }
 
 /// What serving takes.
-fn full_setup(settings: &Settings, serve: &ServeSettings) -> Result<Setup, String> {
+fn serve_settings(settings: &Settings, serve: &ServeSettings) -> Result<ServiceSettings, String> {
     let list = |file: &Option<PathBuf>| -> Result<Vec<String>, String> {
         let Some(file) = file else { return Ok(Vec::new()) };
         let read = std::fs::read_to_string(file).map_err(|error| error.to_string());
         let read = read.and_then(|text| disposable_domains::read_list(&text));
         read.map_err(|error| format!("Cannot read the domains of {}: {error}", file.display()))
     };
-    let carrier: Option<(Arc<dyn Lines>, UnknownLines)> = match serve.phone_lookup {
+    let carrier: Option<(Arc<dyn LineTypeLookup>, UnknownLinePolicy)> = match serve.phone_lookup {
         PhoneLookupName::Metadata => None,
         PhoneLookupName::Twilio => {
             let (Some(user), Some(password)) = (&serve.twilio_user, &serve.twilio_password) else {
@@ -347,23 +355,23 @@ fn full_setup(settings: &Settings, serve: &ServeSettings) -> Result<Setup, Strin
             let twilio =
                 TwilioSettings { url: serve.twilio_url.clone(), user: user.clone(), password: password.clone() };
             let twilio = Twilio::new(twilio).map_err(|error| format!("Cannot prepare the phone look-up: {error}"))?;
-            let unknown_lines = match serve.unknown_phones {
-                None | Some(UnknownPhones::Refuse) => UnknownLines::Refuse,
-                Some(UnknownPhones::Accept) => UnknownLines::Accept,
+            let unknown_lines = match serve.unknown_line_type {
+                None | Some(UnknownLineType::Refuse) => UnknownLinePolicy::Refuse,
+                Some(UnknownLineType::Accept) => UnknownLinePolicy::Accept,
             };
             Some((Arc::new(twilio), unknown_lines))
         }
     };
-    Ok(Setup {
+    Ok(ServiceSettings {
         platform_key: serve.platform_key.clone(),
         disposable_domains: DisposableDomains::new(list(&serve.disposable_domains)?, list(&serve.allowed_domains)?),
         carrier,
         limits: LimitSettings {
-            cost_per_second: serve.rate_limit,
-            wrong_keys_per_minute: serve.wrong_keys,
-            strangers_per_hour: serve.strangers,
+            cost_per_second: serve.cost_per_second,
+            auth_failures_per_minute: serve.auth_failures_per_minute,
+            disclosures_per_hour: serve.disclosures_per_hour,
         },
-        ..setup(settings)
+        ..service_settings(settings)
     })
 }
 
@@ -373,7 +381,7 @@ impl OperatorCommand {
             Self::Create { name, output } => {
                 let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: {reason}."))?;
                 let created = services.operators.create(&Actor::Platform, &services.api_keys, name).await;
-                let (operator, key) = created.map_err(words)?;
+                let (operator, key) = created.map_err(message)?;
                 let id = operator.id.to_string();
                 print_key(output, &id, operator.name.as_str(), &key);
             }
@@ -381,7 +389,7 @@ impl OperatorCommand {
                 let mut request = PageRequest { direction: Direction::Forward, size: 100, after: None, before: None };
                 let mut operators = Vec::new();
                 loop {
-                    let page = services.operators.page(&Actor::Platform, request.clone()).await.map_err(words)?;
+                    let page = services.operators.page(&Actor::Platform, request.clone()).await.map_err(message)?;
                     request.after = page.rows.last().map(Positioned::position);
                     operators.extend(page.rows);
                     if !page.has_next {
@@ -411,24 +419,24 @@ impl KeyCommand {
                 let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: {reason}."))?;
                 let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
                 let request = KeyRequest { name, access, expires_at };
-                let key = keys.create(&Actor::Platform, operator, request).await.map_err(words)?;
+                let key = keys.create(&Actor::Platform, operator, request).await.map_err(message)?;
                 print_key(output, &key.row.id.to_string(), key.row.name.as_str(), &key);
             }
             Self::List { operator, output } => {
                 let keys = match operator.as_deref().map(operator_id).transpose()? {
                     Some(operator) => {
-                        let mut found = keys.of_operators(&Actor::Platform, &[operator]).await.map_err(words)?;
+                        let mut found = keys.by_operator(&Actor::Platform, &[operator]).await.map_err(message)?;
                         // Each operator is made with its first key.
                         let keys = found.remove(&operator).filter(|keys| !keys.is_empty());
-                        keys.ok_or_else(|| words(ErrorCode::OperatorNotFound.into()))?
+                        keys.ok_or_else(|| message(ErrorCode::OperatorNotFound.into()))?
                     }
-                    None => keys.list(&Actor::Platform).await.map_err(words)?,
+                    None => keys.list(&Actor::Platform).await.map_err(message)?,
                 };
                 print_rows(output, keys.iter().map(key_row).collect());
             }
             Self::Revoke { id, output } => {
                 let id = ApiKeyId::parse(&id).ok_or_else(|| format!("{id:?} is not the id of a key, such as key_…"))?;
-                let key = keys.revoke(&Actor::Platform, id).await.map_err(words)?;
+                let key = keys.revoke(&Actor::Platform, id).await.map_err(message)?;
                 print_rows(output, vec![key_row(&key)]);
             }
         }
@@ -504,7 +512,7 @@ fn print(text: &str) {
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
-fn words(error: Error) -> String {
+fn message(error: Error) -> String {
     match error {
         Error::Rejected(violations) => {
             violations.iter().map(|violation| violation.message()).collect::<Vec<_>>().join("\n")

@@ -53,11 +53,11 @@ pub struct List {
     pub columns: Vec<SimpleExpr>,
     pub descending: bool,
     /// What is read beside each row, once it is known which rows are of the page.
-    pub beside: Option<Beside>,
+    pub beside: Option<JoinedTable>,
 }
 
 /// All columns of the row of a table whose id stands in a column of a list.
-pub struct Beside {
+pub struct JoinedTable {
     pub table: &'static str,
     pub columns: Vec<&'static str>,
     pub id: &'static str,
@@ -96,7 +96,7 @@ impl PageRequest {
         for column in columns {
             query.order_by_expr(column, self.order(descending));
         }
-        Arm { query, most: Some(self.size + 1), tells: beside.map_or(Tells::Rows, Tells::RowsBeside) }
+        Arm { query, most: Some(self.size + 1), tells: beside.map_or(Projection::Rows, Projection::RowsBeside) }
     }
 
     /// In which order a list is read for this page.
@@ -139,7 +139,7 @@ impl PageRequest {
 /// The first column of a list's own rows in what [`pages`] reads.
 pub const ROW: usize = 1;
 
-/// Fetches the pages of several lists in one statement, or as few as the database takes: each list is walked by its own
+/// LoadRounds the pages of several lists in one statement, or as few as the database takes: each list is walked by its own
 /// index, to its own limit.
 pub async fn pages<T>(
     connection: &impl ConnectionTrait,
@@ -170,7 +170,7 @@ pub async fn pages<T>(
         .collect())
 }
 
-/// Fetches the first pages, or the last, of so many lists that differ in their owner alone, out of the rows of them all.
+/// LoadRounds the first pages, or the last, of so many lists that differ in their owner alone, out of the rows of them all.
 /// Unlike a union the statement is one that the database has planned before.
 pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
     connection: &impl ConnectionTrait,
@@ -185,10 +185,11 @@ pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
     const FEW: usize = 1000;
     // To number the rows costs as much as to read them, and only long lists need it.
     let most = FEW.max(owners * (request.size + 1));
-    let arm = Arm { query: all.clone(), most: Some(most), tells: Tells::Rows };
+    let arm = Arm { query: all.clone(), most: Some(most), tells: Projection::Rows };
     let mut rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
     if rows.len() == most {
-        let arm = Arm { query: numbered(all, columns, descending, owner, request), most: None, tells: Tells::Rows };
+        let arm =
+            Arm { query: numbered(all, columns, descending, owner, request), most: None, tells: Projection::Rows };
         rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
     }
     let mut lists: HashMap<K, Vec<T>> = HashMap::new();
@@ -230,13 +231,13 @@ pub fn padded<T: Copy>(mut values: Vec<T>) -> Vec<T> {
     values
 }
 
-/// Fetches the lengths of several lists in one statement, each up to a bound if it has one.
+/// LoadRounds the lengths of several lists in one statement, each up to a bound if it has one.
 pub async fn counts(
     connection: &impl ConnectionTrait,
     lists: Vec<(SelectStatement, Option<usize>)>,
 ) -> Result<Vec<u64>, DbErr> {
     let mut counts = Vec::new();
-    let arms = lists.into_iter().map(|(query, most)| Arm { query, most, tells: Tells::Number });
+    let arms = lists.into_iter().map(|(query, most)| Arm { query, most, tells: Projection::Number });
     for statement in unions(connection.get_database_backend(), arms) {
         for row in connection.query_all_raw(statement).await? {
             counts.push((arm(&row)?, row.try_get_by_index::<i64>(ROW)?.unsigned_abs()));
@@ -251,12 +252,12 @@ struct Arm {
     query: SelectStatement,
     /// So many rows of it at most.
     most: Option<usize>,
-    tells: Tells,
+    tells: Projection,
 }
 
-enum Tells {
+enum Projection {
     Rows,
-    RowsBeside(Beside),
+    RowsBeside(JoinedTable),
     /// How many rows there are.
     Number,
 }
@@ -264,9 +265,9 @@ enum Tells {
 /// One statement out of several, each of whose rows says which it came from; more than one only where there are so many
 /// that a database would not take them. SQLite takes 500.
 fn unions(backend: DbBackend, arms: impl Iterator<Item = Arm>) -> Vec<Statement> {
-    const MOST_ARMS: usize = 400;
+    const MAX_ARMS: usize = 400;
     let arms: Vec<_> = arms.collect();
-    (0..).step_by(MOST_ARMS).zip(arms.chunks(MOST_ARMS)).map(|(first, arms)| union(backend, first, arms)).collect()
+    (0..).step_by(MAX_ARMS).zip(arms.chunks(MAX_ARMS)).map(|(first, arms)| union(backend, first, arms)).collect()
 }
 
 /// The rows of all arms, each after the number of its arm. The limits stand in the text: PostgreSQL plans anew each time
@@ -277,9 +278,9 @@ fn union(backend: DbBackend, first: usize, arms: &[Arm]) -> Statement {
         let all = if number == first { "" } else { " UNION ALL " };
         sql.text(format_args!("{all}SELECT {number} AS \"arm\", "));
         match tells {
-            Tells::Rows => sql.text(format_args!("*")),
-            Tells::Number => sql.text(format_args!("COUNT(*)")),
-            Tells::RowsBeside(Beside { table, columns, .. }) => {
+            Projection::Rows => sql.text(format_args!("*")),
+            Projection::Number => sql.text(format_args!("COUNT(*)")),
+            Projection::RowsBeside(JoinedTable { table, columns, .. }) => {
                 sql.text(format_args!("\"arm_rows\".*"));
                 for column in columns {
                     sql.text(format_args!(", \"{table}\".\"{column}\""));
@@ -292,7 +293,7 @@ fn union(backend: DbBackend, first: usize, arms: &[Arm]) -> Statement {
             sql.text(format_args!(" LIMIT {most}"));
         }
         sql.text(format_args!(") AS \"arm_rows\""));
-        if let Tells::RowsBeside(Beside { table, id, .. }) = tells {
+        if let Projection::RowsBeside(JoinedTable { table, id, .. }) = tells {
             sql.text(format_args!(" INNER JOIN \"{table}\" ON \"{table}\".\"id\" = \"arm_rows\".\"{id}\""));
         }
     }

@@ -5,48 +5,48 @@ use std::sync::OnceLock;
 use sea_orm::sea_query::{Alias, Expr, SelectStatement, SimpleExpr, Value, Values};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
-use super::lists::lists;
-use super::together::Together;
-use super::{Reads, Sql};
+use super::Batcher;
+use super::arrays::lists;
+use crate::database::{Reads, Sql};
 
 /// Finds rows by some values, with a statement that is always the same.
 ///
 /// Most of what a small statement costs is its way to the database and back. What requests look for at the same moment is
 /// therefore looked for together, where the database takes lists of values; each is told its own rows alone.
-pub struct Finder<const N: usize> {
+pub struct BatchedQuery<const N: usize> {
     /// Texts of statements, which take longer to build than to send.
     alone: OnceLock<String>,
     together: OnceLock<String>,
-    looks: Together<(), [Value; N], Found>,
+    looks: Batcher<(), [Value; N], Found>,
 }
 
 type Found = Result<Vec<QueryResult>, DbErr>;
 
-impl<const N: usize> Finder<N> {
+impl<const N: usize> BatchedQuery<N> {
     /// The rows that the statement finds with these values.
-    pub async fn find(
+    pub async fn run(
         &self,
         reads: &Reads,
         values: [Value; N],
         statement: impl Fn([SimpleExpr; N]) -> SelectStatement,
     ) -> Found {
         if reads.get_database_backend() != DbBackend::Postgres {
-            return self.find_alone(reads, values, statement).await;
+            return self.run_one(reads, values, statement).await;
         }
         let all = async |looks: Vec<[Value; N]>| {
             let number = looks.len();
-            match self.find_together(reads, looks, &statement).await {
+            match self.run_batch(reads, looks, &statement).await {
                 Ok(found) => found.into_iter().map(Ok).collect(),
                 Err(error) => (0..number).map(|_| Err(error.clone())).collect(),
             }
         };
-        match self.looks.ask((), values.clone(), all).await {
+        match self.looks.submit((), values.clone(), all).await {
             Some(found) => found,
-            None => self.find_alone(reads, values, statement).await,
+            None => self.run_one(reads, values, statement).await,
         }
     }
 
-    async fn find_alone(
+    async fn run_one(
         &self,
         reads: &Reads,
         values: [Value; N],
@@ -60,14 +60,14 @@ impl<const N: usize> Finder<N> {
     }
 
     /// The rows of each look.
-    async fn find_together(
+    async fn run_batch(
         &self,
         reads: &Reads,
         looks: Vec<[Value; N]>,
         statement: impl Fn([SimpleExpr; N]) -> SelectStatement,
     ) -> Result<Vec<Vec<QueryResult>>, DbErr> {
         let looks = match <[_; 1]>::try_from(looks) {
-            Ok([values]) => return Ok(vec![self.find_alone(reads, values, statement).await?]),
+            Ok([values]) => return Ok(vec![self.run_one(reads, values, statement).await?]),
             Err(looks) => looks,
         };
         let sql = self.together.get_or_init(|| together(statement)).clone();
@@ -83,9 +83,9 @@ impl<const N: usize> Finder<N> {
     }
 }
 
-impl<const N: usize> Default for Finder<N> {
+impl<const N: usize> Default for BatchedQuery<N> {
     fn default() -> Self {
-        Self { alone: OnceLock::new(), together: OnceLock::new(), looks: Together::default() }
+        Self { alone: OnceLock::new(), together: OnceLock::new(), looks: Batcher::default() }
     }
 }
 

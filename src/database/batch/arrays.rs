@@ -9,7 +9,7 @@ use sea_query_sqlx::SqlxValues;
 use uuid::Uuid;
 
 /// Rows of values as a list for each column.
-pub(super) fn lists<R: IntoIterator<Item = Value>>(rows: Vec<R>) -> Vec<Value> {
+pub(in crate::database) fn lists<R: IntoIterator<Item = Value>>(rows: Vec<R>) -> Vec<Value> {
     let mut columns: Vec<Vec<Value>> = Vec::new();
     for row in rows {
         for (number, value) in row.into_iter().enumerate() {
@@ -27,7 +27,7 @@ pub(super) fn lists<R: IntoIterator<Item = Value>>(rows: Vec<R>) -> Vec<Value> {
 }
 
 /// What the driver sends: lists too, which SeaQuery cannot send with a null in them.
-pub(super) fn arguments(values: Values) -> Result<PgArguments, BoxDynError> {
+pub(in crate::database) fn arguments(values: Values) -> Result<PgArguments, BoxDynError> {
     if !values.0.iter().any(|value| matches!(value, Value::Array(..))) {
         return Ok(IntoArguments::<Postgres>::into_arguments(SqlxValues(values)));
     }

@@ -19,13 +19,13 @@ type Outcome<T> = Result<T, Box<dyn Any + Send>>;
 
 /// Work on the database that comes to its end even if nobody waits for it any more: a connection that is let go in the
 /// middle of a statement is of no use to others. An error is what it panicked with.
-pub struct Finish<T: Send + 'static> {
+pub struct RunToCompletion<T: Send + 'static> {
     /// `None` after the end.
     work: Option<BoxFuture<'static, Outcome<T>>>,
     span: Span,
 }
 
-impl<T: Send + 'static> Finish<T> {
+impl<T: Send + 'static> RunToCompletion<T> {
     /// `statements` counts what it sends, but for the beginnings and ends of transactions.
     pub fn new(statements: Arc<AtomicUsize>, work: impl Future<Output = T> + Send + 'static) -> Self {
         let work = AssertUnwindSafe(STATEMENTS.scope(statements, work)).catch_unwind();
@@ -33,7 +33,7 @@ impl<T: Send + 'static> Finish<T> {
     }
 }
 
-impl<T: Send + 'static> Future for Finish<T> {
+impl<T: Send + 'static> Future for RunToCompletion<T> {
     type Output = Outcome<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<T>> {
@@ -46,7 +46,7 @@ impl<T: Send + 'static> Future for Finish<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Finish<T> {
+impl<T: Send + 'static> Drop for RunToCompletion<T> {
     fn drop(&mut self) {
         /// After this long the database has gone silent.
         const SILENCE: Duration = Duration::from_secs(20);

@@ -8,11 +8,11 @@ use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::{Name, Variables};
 use moka::sync::Cache;
 
-use super::guard::{self, Refusal};
+use super::document_limits::{self, Refusal};
 use super::variables;
 
 /// Bytes of text that are kept. Parsed, a text takes some fifty times as much.
-const MOST_BYTES: u64 = 256 * 1024;
+const MAX_BYTES: u64 = 256 * 1024;
 
 /// A document as it is executed: what was missing among a request's variables is taken out.
 pub struct Document {
@@ -21,19 +21,19 @@ pub struct Document {
 }
 
 #[derive(Clone)]
-pub struct Documents(Cache<(Arc<str>, Vec<Name>), Arc<Document>>);
+pub struct DocumentCache(Cache<(Arc<str>, Vec<Name>), Arc<Document>>);
 
-impl Documents {
+impl DocumentCache {
     pub fn new() -> Self {
         let weigh =
             |(text, _): &(Arc<str>, Vec<Name>), _: &Arc<Document>| u32::try_from(text.len()).unwrap_or(u32::MAX);
-        Self(Cache::builder().weigher(weigh).max_capacity(MOST_BYTES).build())
+        Self(Cache::builder().weigher(weigh).max_capacity(MAX_BYTES).build())
     }
 
     /// The document of a request, if it is one that may be executed with these variables.
     pub fn read(&self, text: &str, operation_name: Option<&str>, given: &Variables) -> Result<Arc<Document>, Refusal> {
-        let whole = self.keep(text, Vec::new(), || guard::parse(text))?;
-        let missing = variables::judge(&whole.parsed, operation_name, given)?;
+        let whole = self.keep(text, Vec::new(), || document_limits::parse(text))?;
+        let missing = variables::check(&whole.parsed, operation_name, given)?;
         if missing.is_empty() {
             return Ok(whole);
         }

@@ -14,32 +14,32 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::lists::lists;
+use super::arrays::lists;
 
 /// What is to be written. No statement sees what the others write.
 #[derive(Clone)]
-pub struct Writes {
+pub struct WriteBatch {
     owner: OperatorId,
     all: Vec<Write>,
 }
 
 #[derive(Clone)]
 struct Write {
-    command: Command,
+    command: WriteStatement,
     rows: Vec<Vec<Value>>,
 }
 
 /// How rows are written: by a statement that finds them in a table.
 #[derive(Clone, Copy)]
-pub struct Command {
-    /// Tells it from all others.
+pub struct WriteStatement {
+    /// Projection it from all others.
     pub name: &'static str,
     /// The columns of the table that it finds the rows in.
     pub columns: fn() -> Vec<&'static str>,
-    /// Writes what is in the table of this name.
-    pub statement: fn(&Alias) -> Change,
+    /// WriteBatch what is in the table of this name.
+    pub statement: fn(&Alias) -> Dml,
     /// Whether the race is lost, and nothing may be written at all, where it leaves out a row.
-    pub is_decisive: bool,
+    pub must_write_all: bool,
 }
 
 /// One, and until the end of the transaction no lock is waited for any longer, which is less than it takes PostgreSQL to look
@@ -47,36 +47,36 @@ pub struct Command {
 /// be the others.
 const BRIEFLY: &str = "(SELECT 1 FROM set_config('lock_timeout', '100ms', true))";
 
-pub enum Change {
+pub enum Dml {
     Insert(InsertStatement),
     Update(UpdateStatement),
 }
 
 /// Whose writes they are, and how they are written.
-pub(super) type Kind = (OperatorId, Vec<&'static str>);
+pub(in crate::database) type BatchKey = (OperatorId, Vec<&'static str>);
 
-pub(super) struct Prepared {
-    pub(super) statement: Statement,
+pub(in crate::database) struct Prepared {
+    pub(in crate::database) statement: Statement,
     /// How many rows it must write, or else the race is lost.
-    pub(super) decisive: Option<u64>,
+    pub(in crate::database) decisive: Option<u64>,
 }
 
-impl Command {
+impl WriteStatement {
     /// Inserts rows with all their columns.
     pub fn insert<E: EntityTrait>() -> Self {
         fn columns<E: EntityTrait>() -> Vec<&'static str> {
             E::Column::iter().map(|column| column.as_str()).collect()
         }
-        fn statement<E: EntityTrait>(new: &Alias) -> Change {
+        fn statement<E: EntityTrait>(new: &Alias) -> Dml {
             let rows = Query::select().exprs(E::Column::iter().map(Expr::col)).from(new.clone()).take();
-            Change::Insert(insert_all::<E>(rows))
+            Dml::Insert(insert_from_select::<E>(rows))
         }
         let name = E::default().table_name();
-        Self { name, columns: columns::<E>, statement: statement::<E>, is_decisive: false }
+        Self { name, columns: columns::<E>, statement: statement::<E>, must_write_all: false }
     }
 }
 
-impl Writes {
+impl WriteBatch {
     /// What is to be written for this operator. Others never wait for it, nor fail with it.
     pub fn of(owner: OperatorId) -> Self {
         Self { owner, all: Vec::new() }
@@ -88,22 +88,22 @@ impl Writes {
 
     /// Inserts rows of which everything is known.
     pub fn insert<M: ModelTrait>(&mut self, rows: impl IntoIterator<Item = M>) {
-        self.push(Command::insert::<M::Entity>(), rows.into_iter().map(|row| values(&row)).collect());
+        self.push(WriteStatement::insert::<M::Entity>(), rows.into_iter().map(|row| values(&row)).collect());
     }
 
-    /// Writes rows with the columns of the command.
-    pub fn push(&mut self, command: Command, rows: Vec<Vec<Value>>) {
+    /// WriteBatch rows with the columns of the command.
+    pub fn push(&mut self, command: WriteStatement, rows: Vec<Vec<Value>>) {
         if !rows.is_empty() {
             self.all.push(Write { command, rows });
         }
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(in crate::database) fn kind(&self) -> BatchKey {
         (self.owner, self.all.iter().map(|write| write.command.name).collect())
     }
 
     /// All that is to be written of the same kind.
-    pub(super) fn together(several: &[Self]) -> Self {
+    pub(in crate::database) fn together(several: &[Self]) -> Self {
         let mut several: Vec<_> = several.iter().collect();
         // In the same order everywhere, so that two who write the same rows do not wait for each other.
         several.sort_by_key(|writes| match writes.all.first().and_then(|write| write.rows.first()?.first()) {
@@ -120,13 +120,13 @@ impl Writes {
     }
 
     /// The statements that write it, to be sent one after the other; if they are several, in a transaction.
-    pub(super) fn build(self, backend: DbBackend) -> Vec<Prepared> {
+    pub(in crate::database) fn build(self, backend: DbBackend) -> Vec<Prepared> {
         if backend == DbBackend::Postgres {
             return if self.is_empty() { Vec::new() } else { vec![self.into_one()] };
         }
         let build = |Write { command, rows }: Write| {
-            let decisive = command.is_decisive.then_some(rows.len() as u64);
-            let sql = known(backend, vec![(command.name, rows.len())], || command.for_sqlite(rows.len()));
+            let decisive = command.must_write_all.then_some(rows.len() as u64);
+            let sql = cached_sql(backend, vec![(command.name, rows.len())], || command.for_sqlite(rows.len()));
             let values = Some(Values(rows.into_iter().flatten().collect()));
             Prepared { statement: Statement { sql, values, db_backend: backend }, decisive }
         };
@@ -138,7 +138,7 @@ impl Writes {
     /// does not depend on how many rows there are, so that it is prepared once.
     fn into_one(self) -> Prepared {
         let parts: Vec<_> = self.all.iter().map(|write| (write.command.name, write.rows.len().min(2))).collect();
-        let sql = known(DbBackend::Postgres, parts, || self.text());
+        let sql = cached_sql(DbBackend::Postgres, parts, || self.text());
         let mut values = Vec::new();
         for Write { mut rows, .. } in self.all {
             match rows.as_mut_slice() {
@@ -163,11 +163,11 @@ impl Writes {
                 [_] => (format!("VALUES ({values})"), "1".to_owned()),
                 _ => (format!("SELECT * FROM unnest({values})"), format!("cardinality(${first})")),
             };
-            let change = (command.statement)(&Alias::new(&new)).in_words(DbBackend::Postgres);
+            let change = (command.statement)(&Alias::new(&new)).to_sql(DbBackend::Postgres);
             let with = if number == 0 { "WITH" } else { "," };
-            let returning = if command.is_decisive { " RETURNING 1" } else { "" };
+            let returning = if command.must_write_all { " RETURNING 1" } else { "" };
             let _ = write!(sql, "{with} {new} ({columns}) AS ({source}), write_{number} AS ({change}{returning})");
-            if command.is_decisive {
+            if command.must_write_all {
                 let _ = write!(won, " / ((SELECT COUNT(*) FROM write_{number}) = {rows})::int");
             }
         }
@@ -182,7 +182,7 @@ pub fn values<M: ModelTrait>(row: &M) -> Vec<Value> {
 
 /// Inserts rows that have all columns of the entity, in their order. Where it goes on with `ON CONFLICT` they need a `WHERE`:
 /// SQLite would take the `ON` for that of a join.
-pub fn insert_all<E: EntityTrait>(rows: SelectStatement) -> InsertStatement {
+pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatement {
     let mut insert = Query::insert();
     insert.into_table(E::default().table_ref()).columns(E::Column::iter());
     let inserted = insert.select_from(rows).map(|_| ());
@@ -190,18 +190,18 @@ pub fn insert_all<E: EntityTrait>(rows: SelectStatement) -> InsertStatement {
     insert
 }
 
-impl Command {
+impl WriteStatement {
     fn for_sqlite(&self, rows: usize) -> String {
         let columns = quoted((self.columns)());
         let row = format!("({})", vec!["?"; columns.len()].join(", "));
-        let change = (self.statement)(&Alias::new("new")).in_words(DbBackend::Sqlite);
+        let change = (self.statement)(&Alias::new("new")).to_sql(DbBackend::Sqlite);
         format!("WITH new ({}) AS (VALUES {}) {change}", columns.join(", "), vec![row; rows].join(", "))
     }
 }
 
-impl Change {
+impl Dml {
     /// Its text, in which there are no values but those of the program.
-    fn in_words(&self, backend: DbBackend) -> String {
+    fn to_sql(&self, backend: DbBackend) -> String {
         match (self, backend) {
             (Self::Insert(statement), DbBackend::Postgres) => statement.to_string(PostgresQueryBuilder),
             (Self::Update(statement), DbBackend::Postgres) => statement.to_string(PostgresQueryBuilder),
@@ -213,7 +213,7 @@ impl Change {
 
 impl Prepared {
     /// What became of it: a lost race is [`DbErr::RecordNotUpdated`].
-    pub(super) fn judge(decisive: Option<u64>, sent: Result<ExecResult, DbErr>) -> Result<(), DbErr> {
+    pub(in crate::database) fn check(decisive: Option<u64>, sent: Result<ExecResult, DbErr>) -> Result<(), DbErr> {
         match sent {
             Ok(written) if decisive.is_some_and(|rows| written.rows_affected() < rows) => Err(DbErr::RecordNotUpdated),
             Err(error) if is_division_by_zero(&error) => Err(DbErr::RecordNotUpdated),
@@ -223,7 +223,7 @@ impl Prepared {
 }
 
 /// The text of a statement that writes with these commands, each so many rows, which takes longer to build than to send.
-fn known(backend: DbBackend, parts: Vec<(&'static str, usize)>, build: impl FnOnce() -> String) -> String {
+fn cached_sql(backend: DbBackend, parts: Vec<(&'static str, usize)>, build: impl FnOnce() -> String) -> String {
     type Texts = HashMap<(bool, Vec<(&'static str, usize)>), String>;
     static TEXTS: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);

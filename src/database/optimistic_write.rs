@@ -3,23 +3,23 @@
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 
-use super::{Aborted, Database, Transaction, Writes, retrying};
+use super::{Database, Transaction, TransactionError, WriteBatch, retrying};
 use crate::error::Error;
 
 /// Looks at rows, and then writes what follows from them.
 ///
 /// At first it looks without a transaction, and what it writes says which rows must still be as they were. Where it loses
 /// that race it begins anew in a transaction, and locks what it looks at: so it comes to its end in a crowd too.
-pub struct UnitOfWork {
+pub struct OptimisticWrite {
     database: Database,
     transaction: Option<Transaction>,
 }
 
-impl UnitOfWork {
+impl OptimisticWrite {
     /// Makes an attempt, and others where it lost a race, which is judged anew each time.
     pub async fn run<T, F>(database: &Database, what: &'static str, attempt: impl Fn(Self) -> F) -> Result<T, Error>
     where
-        F: Future<Output = Result<T, Aborted>>,
+        F: Future<Output = Result<T, TransactionError>>,
     {
         let attempt = &attempt;
         retrying(what, |lost| async move {
@@ -31,12 +31,12 @@ impl UnitOfWork {
     }
 
     /// Whether it locks what it looks at.
-    pub fn locks(&self) -> bool {
+    pub fn is_locking(&self) -> bool {
         self.transaction.is_some()
     }
 
-    /// Writes all of it, or none.
-    pub async fn write(self, writes: Writes) -> Result<(), DbErr> {
+    /// WriteBatch all of it, or none.
+    pub async fn write(self, writes: WriteBatch) -> Result<(), DbErr> {
         let transaction = match self.transaction {
             _ if writes.is_empty() => return Ok(()),
             None if self.database.writes_in_one_statement() => return self.database.write(writes).await,
@@ -50,7 +50,7 @@ impl UnitOfWork {
 
 /// For looks alone.
 #[async_trait]
-impl ConnectionTrait for UnitOfWork {
+impl ConnectionTrait for OptimisticWrite {
     fn get_database_backend(&self) -> DbBackend {
         self.database.reads().get_database_backend()
     }
