@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use async_graphql::Enum;
 use async_graphql::resolver_utils::EnumType;
-use entity::value::Reason;
-use sea_orm::sqlx::error::DatabaseError;
-use sea_orm::sqlx::postgres::PgDatabaseError;
-use sea_orm::{DbErr, RuntimeErr, sqlx};
+use entity::value::{AddressPart, Reason};
 use serde::{Deserialize, Serialize};
 
 /// What went wrong, for a program to act on. Values may be added: keep a default branch.
@@ -107,19 +104,97 @@ impl ErrorCode {
     }
 }
 
-/// One fault of a request, in words that the caller may read.
+/// An argument that a fault can be reported for. Its path is `inputPath` in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InputField {
+    // Of `createCustomer`, `updateCustomer` and `validateCustomer`.
+    ExternalCustomerId,
+    Customer,
+    CustomerExternalCustomerId,
+    ExpectedVersion,
+    IdempotencyKey,
+    Email,
+    Phone,
+    FirstName,
+    LastName,
+    Address(AddressPart),
+
+    // Of the mutations that manage operators and keys.
+    Id,
+    Name,
+    OperatorId,
+    ExpiresAt,
+
+    // Of queries.
+    ByExternalCustomerId,
+    ByEmail,
+    ByPhone,
+    FilterSearch,
+    FilterEmail,
+    FilterPhone,
+    FilterExternalCustomerId,
+    FilterConnectedAt,
+    OrderBy,
+    First,
+    Last,
+    After,
+    Before,
+}
+
+impl InputField {
+    /// Names from the argument of the GraphQL field down to the value, for example `["input", "data", "email"]`.
+    pub fn path(self) -> &'static [&'static str] {
+        match self {
+            Self::ExternalCustomerId => &["input", "externalCustomerId"],
+            Self::Customer => &["input", "customer"],
+            Self::CustomerExternalCustomerId => &["input", "customer", "externalCustomerId"],
+            Self::ExpectedVersion => &["input", "expectedVersion"],
+            Self::IdempotencyKey => &["input", "idempotencyKey"],
+            Self::Email => &["input", "data", "email"],
+            Self::Phone => &["input", "data", "phone"],
+            Self::FirstName => &["input", "data", "firstName"],
+            Self::LastName => &["input", "data", "lastName"],
+            Self::Address(part) => match part {
+                AddressPart::Line1 => &["input", "data", "address", "line1"],
+                AddressPart::Line2 => &["input", "data", "address", "line2"],
+                AddressPart::City => &["input", "data", "address", "city"],
+                AddressPart::Region => &["input", "data", "address", "region"],
+                AddressPart::PostalCode => &["input", "data", "address", "postalCode"],
+                AddressPart::Country => &["input", "data", "address", "country"],
+            },
+            Self::Id => &["input", "id"],
+            Self::Name => &["input", "name"],
+            Self::OperatorId => &["input", "operatorId"],
+            Self::ExpiresAt => &["input", "expiresAt"],
+            Self::ByExternalCustomerId => &["by", "externalCustomerId"],
+            Self::ByEmail => &["by", "email"],
+            Self::ByPhone => &["by", "phone"],
+            Self::FilterSearch => &["filter", "search"],
+            Self::FilterEmail => &["filter", "email"],
+            Self::FilterPhone => &["filter", "phone"],
+            Self::FilterExternalCustomerId => &["filter", "externalCustomerId"],
+            Self::FilterConnectedAt => &["filter", "connectedAt"],
+            Self::OrderBy => &["orderBy"],
+            Self::First => &["first"],
+            Self::Last => &["last"],
+            Self::After => &["after"],
+            Self::Before => &["before"],
+        }
+    }
+}
+
+/// One fault of a request, with a message that the caller may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub code: ErrorCode,
-    /// Where in the arguments of a field the fault lies, such as `["input", "data", "email"]`; empty where no one
-    /// argument is at fault.
-    pub input_path: Vec<&'static str>,
+    /// The argument at fault. `None` if no single argument is at fault.
+    pub field: Option<InputField>,
     pub detail: Option<Detail>,
-    /// How long to wait before the request is sent again, where that is known.
+    /// Time to wait before the request is sent again. `None` if it is not known.
     pub retry_after: Option<Duration>,
 }
 
-/// What a message adds to the words of its code.
+/// An addition to the message of an error code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detail {
     Reason(Reason),
@@ -127,33 +202,44 @@ pub enum Detail {
 }
 
 impl Violation {
-    pub fn new(code: ErrorCode, input_path: &[&'static str]) -> Self {
-        Self { code, input_path: input_path.to_vec(), detail: None, retry_after: None }
+    /// A fault that no single argument causes.
+    pub fn new(code: ErrorCode) -> Self {
+        Self { code, field: None, detail: None, retry_after: None }
     }
 
-    pub fn because(code: ErrorCode, input_path: &[&'static str], reason: Reason) -> Self {
-        Self { detail: Some(Detail::Reason(reason)), ..Self::new(code, input_path) }
+    /// A fault of one argument.
+    pub fn of(code: ErrorCode, field: InputField) -> Self {
+        Self { field: Some(field), ..Self::new(code) }
     }
 
-    pub fn with_note(code: ErrorCode, input_path: &[&'static str], note: &'static str) -> Self {
-        Self { detail: Some(Detail::Note(note)), ..Self::new(code, input_path) }
+    pub fn with_reason(self, reason: Reason) -> Self {
+        Self { detail: Some(Detail::Reason(reason)), ..self }
     }
 
-    pub fn after(self, retry_after: Option<Duration>) -> Self {
+    pub fn with_note(self, note: &'static str) -> Self {
+        Self { detail: Some(Detail::Note(note)), ..self }
+    }
+
+    pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
         Self { retry_after, ..self }
     }
 
+    /// The names of [`InputField::path`]; empty if no single argument is at fault.
+    pub fn input_path(&self) -> &'static [&'static str] {
+        self.field.map_or(&[], InputField::path)
+    }
+
+    /// The message of the code, with the detail. Holds no value of a person.
     pub fn message(&self) -> String {
         match &self.detail {
             None => self.code.to_string(),
             Some(Detail::Reason(reason)) => {
-                let code = self.code.to_string();
-                // An address has parts, and people see the message before the path.
-                let part = match (self.code, self.input_path.last()) {
-                    (ErrorCode::InvalidAddress, Some(part)) => format!("{part}: "),
-                    _ => String::new(),
+                let subject = match self.field {
+                    Some(InputField::Address(part)) => part.name(),
+                    _ => "it",
                 };
-                format!("{}: {part}{reason}.", code.trim_end_matches('.'))
+                let code = self.code.to_string();
+                format!("{}: {subject} {reason}.", code.trim_end_matches('.'))
             }
             Some(Detail::Note(note)) => format!("{} {note}", self.code),
         }
@@ -187,124 +273,6 @@ impl From<Violation> for Error {
 
 impl From<ErrorCode> for Error {
     fn from(code: ErrorCode) -> Self {
-        Violation::new(code, &[]).into()
-    }
-}
-
-impl From<DbErr> for Error {
-    fn from(error: DbErr) -> Self {
-        let code = if is_outage(&error) { ErrorCode::Unavailable } else { ErrorCode::Internal };
-        Self::Failed { code, cause: describe(&error) }
-    }
-}
-
-/// The error of the database driver under an error of SeaORM.
-fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
-    if let DbErr::Conn(RuntimeErr::SqlxError(error))
-    | DbErr::Exec(RuntimeErr::SqlxError(error))
-    | DbErr::Query(RuntimeErr::SqlxError(error)) = error
-    {
-        Some(error)
-    } else {
-        None
-    }
-}
-
-/// What the database said, with the code it gave: a SQLSTATE, or SQLite's primary result code.
-enum Verdict<'e> {
-    Postgres { state: &'e str, error: &'e PgDatabaseError },
-    Sqlite { primary: u32, error: &'e dyn DatabaseError },
-}
-
-fn verdict(error: &DbErr) -> Option<Verdict<'_>> {
-    let sqlx::Error::Database(error) = sqlx_error(error)? else {
-        return None;
-    };
-    if let Some(error) = error.try_downcast_ref::<PgDatabaseError>() {
-        return Some(Verdict::Postgres { state: error.code(), error });
-    }
-    // SQLite's extended result codes keep the primary one in their lowest byte.
-    let primary = error.code()?.parse::<u32>().ok()? & 0xff;
-    Some(Verdict::Sqlite { primary, error: error.as_ref() })
-}
-
-/// Whether the transaction surely left nothing behind, and may succeed if it starts anew: a lost race for a row or a unique
-/// value, a serialization failure, a deadlock, a lock that others held for too long, a busy database.
-pub fn is_conflict(error: &DbErr) -> bool {
-    const BUSY: u32 = 5;
-    const LOCKED: u32 = 6;
-    if matches!(error, DbErr::RecordNotUpdated) {
-        return true;
-    }
-    match verdict(error) {
-        Some(Verdict::Postgres { state, .. }) => matches!(state, "23505" | "40001" | "40P01" | "55P03"),
-        Some(Verdict::Sqlite { primary, error }) => matches!(primary, BUSY | LOCKED) || error.is_unique_violation(),
-        None => false,
-    }
-}
-
-/// Whether the database refused a statement for what it says, and did nothing of it.
-pub fn is_refusal(error: &DbErr) -> bool {
-    is_conflict(error) || verdict(error).is_some() && !is_outage(error)
-}
-
-/// Whether the database, rather than the statement, is at fault, so that the same request may succeed later.
-fn is_outage(error: &DbErr) -> bool {
-    const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
-    match verdict(error) {
-        // Connection lost, resources exhausted, shutting down or starting up, statement timeout; a serialization
-        // failure, deadlock or lock that outlasted the retries; and a standby, which takes no writes.
-        Some(Verdict::Postgres { state, .. }) => {
-            ["08", "3D", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class))
-                || matches!(state, "25006" | "55P03")
-        }
-        Some(Verdict::Sqlite { primary, .. }) => BUSY_LOCKED_IOERR_FULL_CANTOPEN.contains(&primary),
-        None => {
-            matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_))
-                || matches!(
-                    sqlx_error(error),
-                    Some(
-                        sqlx::Error::Io(_)
-                            | sqlx::Error::Tls(_)
-                            | sqlx::Error::Protocol(_)
-                            | sqlx::Error::PoolTimedOut
-                            | sqlx::Error::PoolClosed
-                            | sqlx::Error::WorkerCrashed
-                    )
-                )
-        }
-    }
-}
-
-/// The words of a database without the names and values in them, which it quotes, or puts after a colon.
-fn without_names(message: &str) -> String {
-    let message = message.split(": ").next().unwrap_or_default();
-    message.split('"').step_by(2).map(str::trim).collect::<Vec<_>>().join(" … ").trim().to_owned()
-}
-
-/// The error in words for the log, without any value of a row and without the name of a table.
-pub fn describe(error: &DbErr) -> String {
-    match verdict(error) {
-        Some(Verdict::Postgres { state, error }) => {
-            // Class 22 (data exceptions) is about the value at fault.
-            let message = if state.starts_with("22") { String::new() } else { without_names(error.message()) };
-            format!("PostgreSQL {state} {message}")
-        }
-        Some(Verdict::Sqlite { error, .. }) => {
-            format!("SQLite {} {}", error.code().unwrap_or_default(), without_names(error.message()))
-        }
-        None => match (error, sqlx_error(error)) {
-            (DbErr::ConnectionAcquire(error), _) => error.to_string(),
-            (_, Some(sqlx::Error::Io(error))) => format!("connection to the database: {error}"),
-            (_, Some(sqlx::Error::Configuration(error))) => format!("database settings: {error}"),
-            (_, Some(sqlx::Error::ColumnDecode { index, .. })) => {
-                format!("column {index} holds a value that cannot be read")
-            }
-            (_, Some(sqlx::Error::PoolTimedOut)) => "no database connection became free in time".to_owned(),
-            (_, Some(_)) => "database driver".to_owned(),
-            (DbErr::Migration(message) | DbErr::Custom(message), _) => message.clone(),
-            // Other errors may quote what they could not read: name their kind alone.
-            _ => format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
-        },
+        Violation::new(code).into()
     }
 }

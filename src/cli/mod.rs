@@ -20,9 +20,10 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{PhoneLookupName, ServeSettings, Settings, UnknownLineType};
+use crate::database::describe;
 use crate::database::pages::{Direction, PageRequest, Positioned};
 use crate::database::{self, Database};
-use crate::error::{Error, ErrorCode, describe};
+use crate::error::{Error, ErrorCode};
 use crate::graphql;
 use crate::http::{HttpSettings, Metrics, Server};
 use crate::keyed_hash::KeyedHash;
@@ -379,7 +380,7 @@ impl OperatorCommand {
     async fn run(self, services: &Services) -> Result<(), String> {
         match self {
             Self::Create { name, output } => {
-                let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: {reason}."))?;
+                let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: it {reason}."))?;
                 let created = services.operators.create(&Actor::Platform, &services.api_keys, name).await;
                 let (operator, key) = created.map_err(message)?;
                 let id = operator.id.to_string();
@@ -416,7 +417,7 @@ impl KeyCommand {
         match self {
             Self::Create { operator, name, read_only, expires_at, output } => {
                 let operator = operator_id(&operator)?;
-                let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: {reason}."))?;
+                let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: it {reason}."))?;
                 let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
                 let request = KeyRequest { name, access, expires_at };
                 let key = keys.create(&Actor::Platform, operator, request).await.map_err(message)?;

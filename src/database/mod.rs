@@ -2,6 +2,7 @@
 
 mod batch;
 mod connection;
+mod error;
 mod optimistic_write;
 pub mod pages;
 mod run_to_completion;
@@ -9,12 +10,14 @@ mod sql;
 mod transaction;
 
 pub use batch::{BatchedQuery, Dml, WriteBatch, WriteStatement, insert_from_select, values};
+pub use error::describe;
 pub use optimistic_write::OptimisticWrite;
 pub use run_to_completion::RunToCompletion;
 pub use sql::Sql;
 pub use transaction::Transaction;
 
 use batch::{BatchKey, Batcher, Prepared};
+use error::{is_conflict, is_refusal};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +35,7 @@ use sea_orm::{
 };
 use tokio::time::timeout;
 
-use crate::error::{Error, ErrorCode, describe, is_conflict, is_refusal};
+use crate::error::{Error, ErrorCode};
 use connection::{Options, Pool, failed_to_connect};
 
 /// Is told of each SQL statement, without its values.

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 
 use super::time::Time;
 use super::{actor, services};
-use crate::error::{Error, ErrorCode, Violation};
+use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::api_keys::KeyRequest;
 
 /// A key of an operator. Its secret is nowhere but with its holder.
@@ -61,7 +61,7 @@ pub struct KeysOf(pub OperatorId);
 /// A name in the input of a mutation.
 pub fn name(text: &str) -> Result<DisplayName, Error> {
     DisplayName::parse(text)
-        .map_err(|reason| Violation::because(ErrorCode::InvalidName, &["input", "name"], reason).into())
+        .map_err(|reason| Violation::of(ErrorCode::InvalidName, InputField::Name).with_reason(reason).into())
 }
 
 /// A key to create.
@@ -130,7 +130,7 @@ impl CreateApiKeyPayload {
         let (services, actor) = (services(context), actor(context));
         actor.require_platform()?;
         let operator = OperatorId::parse(&input.operator_id)
-            .ok_or_else(|| Violation::new(ErrorCode::OperatorNotFound, &["input", "operatorId"]))?;
+            .ok_or_else(|| Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId))?;
         let access = input.access.unwrap_or(ApiKeyAccess::ReadWrite).into();
         let request =
             KeyRequest { name: name(&input.name)?, access, expires_at: input.expires_at.map(|Time(time)| time) };
@@ -143,7 +143,7 @@ impl RevokeApiKeyPayload {
     async fn of(context: &Context<'_>, id: &str) -> Result<Self, Error> {
         let (services, actor) = (services(context), actor(context));
         actor.require_platform()?;
-        let id = ApiKeyId::parse(id).ok_or_else(|| Violation::new(ErrorCode::ApiKeyNotFound, &["input", "id"]))?;
+        let id = ApiKeyId::parse(id).ok_or_else(|| Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id))?;
         Ok(Self { api_key: services.api_keys.revoke(actor, id).await?.into() })
     }
 }

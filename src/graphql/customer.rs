@@ -391,7 +391,7 @@ impl From<Violation> for CustomerWarning {
         Self {
             code: violation.code,
             message: violation.message(),
-            input_path: violation.input_path.iter().map(ToString::to_string).collect(),
+            input_path: violation.input_path().iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -10,13 +10,12 @@ use entity::value::{
 use sea_orm::ActiveValue::{self, NotSet, Set};
 
 use super::time::Time;
-use crate::error::{Error, ErrorCode, Violation};
+use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::Actor;
 use crate::service::customers::{
     CustomerChanges, CustomerField, CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerRef,
     NewCustomer, OwnCustomerRef, TimeRange,
 };
-use crate::service::restrictions::{EMAIL, PHONE};
 
 /// How a customer is named: in exactly one of these ways.
 #[derive(OneofObject)]
@@ -194,38 +193,38 @@ struct Faults(Vec<Violation>);
 
 impl Faults {
     /// The value, if it is one; the fault is kept with its place.
-    fn value<T>(&mut self, code: ErrorCode, path: &[&'static str], parsed: Result<T, Reason>) -> Option<T> {
-        parsed.map_err(|reason| self.0.push(Violation::because(code, path, reason))).ok()
+    fn value<T>(&mut self, code: ErrorCode, field: InputField, parsed: Result<T, Reason>) -> Option<T> {
+        parsed.map_err(|reason| self.0.push(Violation::of(code, field).with_reason(reason))).ok()
     }
 
-    fn email(&mut self, path: &[&'static str], text: &str) -> Option<EmailAddress> {
-        self.value(ErrorCode::InvalidEmail, path, EmailAddress::parse(text))
+    fn email(&mut self, field: InputField, text: &str) -> Option<EmailAddress> {
+        self.value(ErrorCode::InvalidEmail, field, EmailAddress::parse(text))
     }
 
-    fn phone(&mut self, path: &[&'static str], text: &str) -> Option<PhoneNumber> {
-        self.value(ErrorCode::InvalidPhone, path, PhoneNumber::parse(text))
+    fn phone(&mut self, field: InputField, text: &str) -> Option<PhoneNumber> {
+        self.value(ErrorCode::InvalidPhone, field, PhoneNumber::parse(text))
     }
 
-    fn name(&mut self, path: &[&'static str], text: &str) -> Option<PersonName> {
-        self.value(ErrorCode::InvalidName, path, PersonName::parse(text))
+    fn name(&mut self, field: InputField, text: &str) -> Option<PersonName> {
+        self.value(ErrorCode::InvalidName, field, PersonName::parse(text))
     }
 
-    fn external_customer_id(&mut self, path: &[&'static str], text: &str) -> Option<ExternalCustomerId> {
-        self.value(ErrorCode::InvalidExternalCustomerId, path, ExternalCustomerId::parse(text))
+    fn external_customer_id(&mut self, field: InputField, text: &str) -> Option<ExternalCustomerId> {
+        self.value(ErrorCode::InvalidExternalCustomerId, field, ExternalCustomerId::parse(text))
     }
 
     fn idempotency_key(&mut self, text: &str) -> Option<IdempotencyKey> {
-        self.value(ErrorCode::InvalidArgument, &["input", "idempotencyKey"], IdempotencyKey::parse(text))
+        self.value(ErrorCode::InvalidArgument, InputField::IdempotencyKey, IdempotencyKey::parse(text))
     }
 
-    fn address(&mut self, path: &[&'static str], input: AddressInput) -> Option<Address> {
+    fn address(&mut self, input: AddressInput) -> Option<Address> {
         let AddressInput { line1, line2, city, region, postal_code, country } = input;
         let parsed = Address::parse(AddressParts { line1, line2, city, region, postal_code, country });
         parsed
             .map_err(|parts| {
                 for (part, reason) in parts {
-                    let path = [path, &[part]].concat();
-                    self.0.push(Violation::because(ErrorCode::InvalidAddress, &path, reason));
+                    let field = InputField::Address(part);
+                    self.0.push(Violation::of(ErrorCode::InvalidAddress, field).with_reason(reason));
                 }
             })
             .ok()
@@ -252,21 +251,17 @@ impl Faults {
     }
 }
 
-const DATA_FIRST_NAME: &[&str] = &["input", "data", "firstName"];
-const DATA_LAST_NAME: &[&str] = &["input", "data", "lastName"];
-const DATA_ADDRESS: &[&str] = &["input", "data", "address"];
-
 impl CreateCustomerInput {
     pub fn parse(self) -> NewCustomer {
         let Self { external_customer_id, data, idempotency_key } = self;
         let mut faults = Faults::default();
         NewCustomer {
-            external_customer_id: faults.external_customer_id(&["input", "externalCustomerId"], &external_customer_id),
-            email: faults.email(EMAIL, &data.email),
-            phone: data.phone.and_then(|text| faults.phone(PHONE, &text)),
-            first_name: data.first_name.and_then(|text| faults.name(DATA_FIRST_NAME, &text)),
-            last_name: data.last_name.and_then(|text| faults.name(DATA_LAST_NAME, &text)),
-            address: data.address.and_then(|input| faults.address(DATA_ADDRESS, input)),
+            external_customer_id: faults.external_customer_id(InputField::ExternalCustomerId, &external_customer_id),
+            email: faults.email(InputField::Email, &data.email),
+            phone: data.phone.and_then(|text| faults.phone(InputField::Phone, &text)),
+            first_name: data.first_name.and_then(|text| faults.name(InputField::FirstName, &text)),
+            last_name: data.last_name.and_then(|text| faults.name(InputField::LastName, &text)),
+            address: data.address.and_then(|input| faults.address(input)),
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
             faults: faults.0,
         }
@@ -281,22 +276,24 @@ impl UpdateCustomerInput {
             customer: match customer {
                 UpdateCustomerRefInput::Id(id) => CustomerId::parse(&id).map(OwnCustomerRef::Id),
                 UpdateCustomerRefInput::ExternalCustomerId(text) => faults
-                    .external_customer_id(&["input", "customer", "externalCustomerId"], &text)
+                    .external_customer_id(InputField::CustomerExternalCustomerId, &text)
                     .map(OwnCustomerRef::ExternalCustomerId),
             },
             expected_version,
             email: match data.email {
                 MaybeUndefined::Undefined => NotSet,
                 MaybeUndefined::Null => {
-                    faults.0.push(Violation::because(ErrorCode::InvalidEmail, EMAIL, Reason::NotRemovable));
+                    faults.0.push(
+                        Violation::of(ErrorCode::InvalidEmail, InputField::Email).with_reason(Reason::NotRemovable),
+                    );
                     NotSet
                 }
-                MaybeUndefined::Value(text) => faults.email(EMAIL, &text).map_or(NotSet, Set),
+                MaybeUndefined::Value(text) => faults.email(InputField::Email, &text).map_or(NotSet, Set),
             },
-            phone: faults.patch(data.phone, |faults, text| faults.phone(PHONE, &text)),
-            first_name: faults.patch(data.first_name, |faults, text| faults.name(DATA_FIRST_NAME, &text)),
-            last_name: faults.patch(data.last_name, |faults, text| faults.name(DATA_LAST_NAME, &text)),
-            address: faults.patch(data.address, |faults, input| faults.address(DATA_ADDRESS, input)),
+            phone: faults.patch(data.phone, |faults, text| faults.phone(InputField::Phone, &text)),
+            first_name: faults.patch(data.first_name, |faults, text| faults.name(InputField::FirstName, &text)),
+            last_name: faults.patch(data.last_name, |faults, text| faults.name(InputField::LastName, &text)),
+            address: faults.patch(data.address, |faults, input| faults.address(input)),
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
             faults: faults.0,
         }
@@ -310,11 +307,13 @@ impl CustomerRefInput {
         let reference = match self {
             Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
             Self::ExternalCustomerId(text) => {
-                has_external_customer_ids(actor, &["by", "externalCustomerId"])?;
-                faults.external_customer_id(&["by", "externalCustomerId"], &text).map(CustomerRef::ExternalCustomerId)
+                has_external_customer_ids(actor, InputField::ByExternalCustomerId)?;
+                faults
+                    .external_customer_id(InputField::ByExternalCustomerId, &text)
+                    .map(CustomerRef::ExternalCustomerId)
             }
-            Self::Email(text) => faults.email(&["by", "email"], &text).map(CustomerRef::Email),
-            Self::Phone(text) => faults.phone(&["by", "phone"], &text).map(CustomerRef::Phone),
+            Self::Email(text) => faults.email(InputField::ByEmail, &text).map(CustomerRef::Email),
+            Self::Phone(text) => faults.phone(InputField::ByPhone, &text).map(CustomerRef::Phone),
         };
         faults.none()?;
         Ok(reference)
@@ -334,13 +333,13 @@ impl CustomerFilterInput {
         let mut faults = Faults::default();
         let filter = CustomerFilter {
             search: self.search.and_then(|text| {
-                faults.value(ErrorCode::InvalidArgument, &["filter", "search"], SearchText::parse(&text))
+                faults.value(ErrorCode::InvalidArgument, InputField::FilterSearch, SearchText::parse(&text))
             }),
-            email: self.email.and_then(|text| faults.email(&["filter", "email"], &text)),
-            phone: self.phone.and_then(|text| faults.phone(&["filter", "phone"], &text)),
+            email: self.email.and_then(|text| faults.email(InputField::FilterEmail, &text)),
+            phone: self.phone.and_then(|text| faults.phone(InputField::FilterPhone, &text)),
             external_customer_id: self
                 .external_customer_id
-                .and_then(|text| faults.external_customer_id(&["filter", "externalCustomerId"], &text)),
+                .and_then(|text| faults.external_customer_id(InputField::FilterExternalCustomerId, &text)),
             missing: without_repeats(self.missing.unwrap_or_default()),
             created_at: self.created_at.into(),
             connected_at: self.connected_at.into(),
@@ -355,28 +354,28 @@ impl CustomerFilterInput {
         let faults = [
             (
                 is_of_all && self.search.is_some(),
-                &["filter", "search"][..],
+                InputField::FilterSearch,
                 "Search among the customers of an operator.",
             ),
             (
                 is_of_all && self.connected_at.is_some(),
-                &["filter", "connectedAt"],
+                InputField::FilterConnectedAt,
                 "In the list of all customers nobody is connected to anyone.",
             ),
-            (is_of_all && self.external_customer_id.is_some(), &["filter", "externalCustomerId"], NO_EXTERNAL_IDS),
+            (is_of_all && self.external_customer_id.is_some(), InputField::FilterExternalCustomerId, NO_EXTERNAL_IDS),
             (
                 is_of_all && order.is_some(),
-                &["orderBy"],
+                InputField::OrderBy,
                 "The list of all customers has one order. Ask for the customers of an operator.",
             ),
             (
                 order.is_some() && self.search.is_some(),
-                &["orderBy"],
+                InputField::OrderBy,
                 "Leave it out beside `search`: who is found is listed in the order of the ids.",
             ),
         ];
         match faults.into_iter().find(|(is_so, ..)| *is_so) {
-            Some((_, path, note)) => Err(Violation::with_note(ErrorCode::InvalidArgument, path, note).into()),
+            Some((_, field, note)) => Err(Violation::of(ErrorCode::InvalidArgument, field).with_note(note).into()),
             None => Ok(()),
         }
     }
@@ -385,9 +384,9 @@ impl CustomerFilterInput {
 const NO_EXTERNAL_IDS: &str = "An external customer id belongs to an operator, and the platform is none.";
 
 /// External ids are an operator's own: the platform has none.
-fn has_external_customer_ids(actor: &Actor, path: &[&'static str]) -> Result<(), Error> {
+fn has_external_customer_ids(actor: &Actor, field: InputField) -> Result<(), Error> {
     match actor.operator() {
         Some(_) => Ok(()),
-        None => Err(Violation::with_note(ErrorCode::InvalidArgument, path, NO_EXTERNAL_IDS).into()),
+        None => Err(Violation::of(ErrorCode::InvalidArgument, field).with_note(NO_EXTERNAL_IDS).into()),
     }
 }

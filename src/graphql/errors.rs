@@ -33,7 +33,7 @@ fn name<S: serde::Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, 
 
 impl ErrorExtensions {
     pub fn new(violation: &Violation, request_id: RequestId) -> Self {
-        let path = &violation.input_path;
+        let path = violation.input_path();
         Self {
             code: violation.code,
             input_path: (!path.is_empty()).then(|| path.iter().map(ToString::to_string).collect()),
@@ -86,17 +86,17 @@ pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
 fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
     let Some(source) = &error.source else {
         // The framework's own: syntax, validation, limits, values of the wrong type.
-        return vec![Violation::new(ErrorCode::BadRequest, &[])];
+        return vec![Violation::new(ErrorCode::BadRequest)];
     };
     match source.downcast_ref::<Error>() {
         Some(Error::Rejected(violations)) => violations.clone(),
         Some(Error::Failed { code, cause }) => {
             tracing::error!(%request_id, code = code.name(), cause, "request failed");
-            vec![Violation::new(*code, &[])]
+            vec![Violation::new(*code)]
         }
         None => {
             tracing::error!(%request_id, "request failed with an error of a foreign kind");
-            vec![Violation::new(ErrorCode::Internal, &[])]
+            vec![Violation::new(ErrorCode::Internal)]
         }
     }
 }

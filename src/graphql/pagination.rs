@@ -6,7 +6,7 @@ use async_graphql::SimpleObject;
 
 use super::cursor::{Cursor, Cursors};
 use crate::database::pages::{Direction, Page, PageRequest, Position, Positioned};
-use crate::error::{Error, ErrorCode, Violation};
+use crate::error::{Error, ErrorCode, InputField, Violation};
 
 const LEAST: i32 = 1;
 const MOST: i32 = 100;
@@ -32,29 +32,25 @@ impl PageArguments {
 
     fn read(&self, decode: impl Fn(&str) -> Option<Position>) -> Result<PageRequest, Error> {
         let mut faults = Vec::new();
-        let mut fault =
-            |argument, note| faults.push(Violation::with_note(ErrorCode::InvalidArgument, &[argument], note));
-        for (argument, size) in [("first", self.first), ("last", self.last)] {
+        let mut fault = |field, note| faults.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));
+        for (field, size) in [(InputField::First, self.first), (InputField::Last, self.last)] {
             if size.is_some_and(|size| !(LEAST..=MOST).contains(&size)) {
-                fault(argument, "A page has 1 to 100 entries.");
+                fault(field, "A page has 1 to 100 entries.");
             }
         }
         if self.first.is_some() && self.last.is_some() {
-            fault("last", "Ask for the first or the last entries, not for both.");
+            fault(InputField::Last, "Ask for the first or the last entries, not for both.");
         }
-        let mut position = |argument, cursor: &Option<String>| {
+        let mut position = |field, cursor: &Option<String>| {
             let cursor = cursor.as_ref()?;
             let position = decode(cursor);
             if position.is_none() {
-                fault(
-                    argument,
-                    "Use a cursor of this very list: of the same operator, filter and order, and unchanged.",
-                );
+                fault(field, "Use a cursor of this very list: of the same operator, filter and order, and unchanged.");
             }
             position
         };
-        let after = position("after", &self.after);
-        let before = position("before", &self.before);
+        let after = position(InputField::After, &self.after);
+        let before = position(InputField::Before, &self.before);
         if !faults.is_empty() {
             return Err(Error::Rejected(faults));
         }

@@ -385,11 +385,11 @@ fn refuse(refusal: Refusal, request_id: RequestId) -> Response {
 impl Refusal {
     /// The request itself is at fault.
     fn new(status: StatusCode, message: &str) -> Self {
-        let violation = Violation::new(ErrorCode::BadRequest, &[]);
+        let violation = Violation::new(ErrorCode::BadRequest);
         Self { status, violation, message: message.to_owned(), header: None }
     }
 
     fn of(status: StatusCode, code: ErrorCode) -> Self {
-        Self { status, violation: Violation::new(code, &[]), message: code.to_string(), header: None }
+        Self { status, violation: Violation::new(code), message: code.to_string(), header: None }
     }
 }

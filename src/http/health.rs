@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use tokio::time::timeout;
 
 use super::State;
-use crate::error::describe;
+use crate::database::describe;
 
 /// The process answers.
 pub async fn healthz() -> &'static str {

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Actor, now};
 use crate::database::{Database, Transaction, TransactionError, with_retry};
-use crate::error::{Error, ErrorCode, Violation};
+use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
 #[derive(Clone)]
@@ -138,7 +138,7 @@ impl ApiKeys {
         actor.require_platform()?;
         if request.expires_at.is_some_and(|end| end <= now()) {
             let note = "It must lie in the future.";
-            return Err(Violation::with_note(ErrorCode::InvalidArgument, &["input", "expiresAt"], note).into());
+            return Err(Violation::of(ErrorCode::InvalidArgument, InputField::ExpiresAt).with_note(note).into());
         }
         with_retry("key.create", || self.try_create(operator, &request)).await
     }
@@ -146,7 +146,7 @@ impl ApiKeys {
     async fn try_create(&self, operator: OperatorId, request: &KeyRequest) -> Result<NewApiKey, TransactionError> {
         let transaction = self.database.begin_write().await?;
         if operator::Entity::find_by_id(operator).one(&transaction).await?.is_none() {
-            return Err(Error::from(Violation::new(ErrorCode::OperatorNotFound, &["input", "operatorId"])).into());
+            return Err(Error::from(Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId)).into());
         }
         let key = self.insert(&transaction, operator, request.clone()).await?;
         transaction.commit().await?;
@@ -183,7 +183,7 @@ impl ApiKeys {
     async fn try_revoke(&self, id: ApiKeyId) -> Result<Model, TransactionError> {
         let transaction = self.database.begin_write().await?;
         let key = Entity::find_by_id(id).one(&transaction).await?;
-        let key = key.ok_or_else(|| Error::from(Violation::new(ErrorCode::ApiKeyNotFound, &["input", "id"])))?;
+        let key = key.ok_or_else(|| Error::from(Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id)))?;
         if key.revoked_at.is_some() {
             return Ok(key);
         }

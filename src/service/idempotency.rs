@@ -13,7 +13,7 @@ use super::now;
 use crate::database::{
     Database, Dml, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, insert_from_select, values,
 };
-use crate::error::{Error, ErrorCode, Violation};
+use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
 /// How long a key is kept.
@@ -83,7 +83,7 @@ impl IdempotentRequest {
 
     fn result_of<R: DeserializeOwned>(&self, kept: Model) -> Result<R, Error> {
         if kept.input_hash != self.input_hash {
-            return Err(Violation::new(ErrorCode::IdempotencyKeyReused, &["input", "idempotencyKey"]).into());
+            return Err(Violation::of(ErrorCode::IdempotencyKeyReused, InputField::IdempotencyKey).into());
         }
         let unreadable = || Error::Failed { code: ErrorCode::Internal, cause: "a kept result cannot be read".into() };
         serde_json::from_value(kept.result.ok_or_else(unreadable)?).map_err(|_| unreadable())

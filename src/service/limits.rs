@@ -101,7 +101,7 @@ impl Drop for DisclosureReservation {
 
 fn limited(limit: &'static str, wait: Duration) -> Violation {
     metrics::counter!("vivamo_rate_limited_total", "limit" => limit).increment(1);
-    Violation::new(ErrorCode::RateLimited, &[]).after(Some(wait))
+    Violation::new(ErrorCode::RateLimited).with_retry_after(Some(wait))
 }
 
 /// What one client has of addresses: of IPv6 it has a whole network.

@@ -8,11 +8,7 @@ use entity::value::{EmailAddress, PhoneNumber};
 
 use super::disposable_domains::DisposableDomains;
 use super::phone_lookup::LineTypeLookup;
-use crate::error::{ErrorCode, Violation};
-
-/// The input paths of the two values that are restricted.
-pub const EMAIL: &[&str] = &["input", "data", "email"];
-pub const PHONE: &[&str] = &["input", "data", "phone"];
+use crate::error::{ErrorCode, InputField, Violation};
 
 /// What to do about a restricted value.
 #[derive(Clone)]
@@ -49,12 +45,13 @@ impl Restrictions {
     }
 
     fn violation(&self, code: ErrorCode) -> Violation {
-        let path = if code == ErrorCode::PhoneNotMobile { PHONE } else { EMAIL };
+        let field = if code == ErrorCode::PhoneNotMobile { InputField::Phone } else { InputField::Email };
+        let violation = Violation::of(code, field);
         match (code, self.environment) {
             (ErrorCode::PlusSuffixEmail, Environment::Sandbox) => {
-                Violation::with_note(code, path, "Some payment gateways refuse such addresses in every environment.")
+                violation.with_note("Some payment gateways refuse such addresses in every environment.")
             }
-            _ => Violation::new(code, path),
+            _ => violation,
         }
     }
 
@@ -96,7 +93,7 @@ mod tests {
         ) {
             let (sandbox, production) = (restrictions(Environment::Sandbox), restrictions(Environment::Production));
             let codes = |violations: &[Violation]| -> Vec<_> {
-                violations.iter().map(|violation| (violation.code, violation.input_path.clone())).collect()
+                violations.iter().map(|violation| (violation.code, violation.field)).collect()
             };
             for (email, phone) in emails.iter().zip(&phones) {
                 let (email, phone) = (EmailAddress::parse(email).ok(), PhoneNumber::parse(phone).ok());

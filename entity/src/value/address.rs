@@ -19,25 +19,50 @@ pub struct AddressParts {
     pub country: String,
 }
 
+/// A part of an address, to name the one at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressPart {
+    Line1,
+    Line2,
+    City,
+    Region,
+    PostalCode,
+    Country,
+}
+
+impl AddressPart {
+    /// The name of the part in the GraphQL schema.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Line1 => "line1",
+            Self::Line2 => "line2",
+            Self::City => "city",
+            Self::Region => "region",
+            Self::PostalCode => "postalCode",
+            Self::Country => "country",
+        }
+    }
+}
+
 impl Address {
     pub const MAX_CHARACTERS: usize = 200;
     pub const MAX_POSTAL_CODE_CHARACTERS: usize = 20;
 
-    /// Every part that is wrong is named as in [`AddressParts`], with its reason.
-    pub fn parse(parts: AddressParts) -> Result<Self, Vec<(&'static str, Reason)>> {
+    /// Parses the parts. The error lists each invalid part with its reason.
+    pub fn parse(parts: AddressParts) -> Result<Self, Vec<(AddressPart, Reason)>> {
         let mut faults = Vec::new();
-        let mut part = |name, text: &str, most| {
-            line_of_text(text, most).map_err(|reason| faults.push((name, reason))).unwrap_or_default()
+        let mut parse = |part, text: &str, most| {
+            line_of_text(text, most).map_err(|reason| faults.push((part, reason))).unwrap_or_default()
         };
-        let line1 = part("line1", &parts.line1, Self::MAX_CHARACTERS);
-        let line2 = stated(parts.line2).map(|text| part("line2", &text, Self::MAX_CHARACTERS));
-        let city = part("city", &parts.city, Self::MAX_CHARACTERS);
-        let region = stated(parts.region).map(|text| part("region", &text, Self::MAX_CHARACTERS));
-        let postal_code =
-            stated(parts.postal_code).map(|text| part("postalCode", &text, Self::MAX_POSTAL_CODE_CHARACTERS));
+        let line1 = parse(AddressPart::Line1, &parts.line1, Self::MAX_CHARACTERS);
+        let line2 = stated(parts.line2).map(|text| parse(AddressPart::Line2, &text, Self::MAX_CHARACTERS));
+        let city = parse(AddressPart::City, &parts.city, Self::MAX_CHARACTERS);
+        let region = stated(parts.region).map(|text| parse(AddressPart::Region, &text, Self::MAX_CHARACTERS));
+        let postal_code = stated(parts.postal_code)
+            .map(|text| parse(AddressPart::PostalCode, &text, Self::MAX_POSTAL_CODE_CHARACTERS));
         let country = parts.country.trim().to_ascii_uppercase();
         if CountryCode::for_alpha2(&country).is_err() {
-            faults.push(("country", Reason::UnknownCountry));
+            faults.push((AddressPart::Country, Reason::UnknownCountry));
         }
         if faults.is_empty() {
             Ok(Self(AddressParts { line1, line2, city, region, postal_code, country }))
@@ -103,17 +128,21 @@ mod tests {
         assert_eq!(
             Address::parse(address).unwrap_err(),
             [
-                ("line1", Reason::Empty),
-                ("line2", Reason::ControlCharacter),
-                ("city", Reason::TooLong(200)),
-                ("region", Reason::ControlCharacter),
-                ("postalCode", Reason::TooLong(20)),
-                ("country", Reason::UnknownCountry),
+                (AddressPart::Line1, Reason::Empty),
+                (AddressPart::Line2, Reason::ControlCharacter),
+                (AddressPart::City, Reason::TooLong(200)),
+                (AddressPart::Region, Reason::ControlCharacter),
+                (AddressPart::PostalCode, Reason::TooLong(20)),
+                (AddressPart::Country, Reason::UnknownCountry),
             ]
         );
         for country in ["", "U", "USA", "UK", "EU", "ZZ", "ÜS"] {
             let address = AddressParts { country: country.into(), ..parts() };
-            assert_eq!(Address::parse(address).unwrap_err(), [("country", Reason::UnknownCountry)], "{country}");
+            assert_eq!(
+                Address::parse(address).unwrap_err(),
+                [(AddressPart::Country, Reason::UnknownCountry)],
+                "{country}"
+            );
         }
     }
 }

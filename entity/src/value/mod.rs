@@ -7,7 +7,7 @@ mod name;
 mod phone;
 mod word;
 
-pub use address::{Address, AddressParts};
+pub use address::{Address, AddressPart, AddressParts};
 pub use email::EmailAddress;
 pub use external_customer_id::ExternalCustomerId;
 pub use id::{ApiKeyId, CustomerEventId, CustomerId, OperatorId, RequestId};
@@ -18,43 +18,45 @@ pub use word::{SearchText, Word};
 
 use unicode_normalization::UnicodeNormalization;
 
-/// Why a text is not the value that it should be, in words for the person who typed it.
+/// The reason why a text is not a valid value. Displays as a predicate, to follow a subject such as "it" or "line1".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    #[error("it is empty")]
+    #[error("is empty")]
     Empty,
-    #[error("it is longer than {0} characters")]
+    #[error("is longer than {0} characters")]
     TooLong(usize),
-    #[error("it has more than {0} words")]
+    #[error("has more than {0} words")]
     TooManyWords(usize),
-    #[error("it begins or ends with a blank")]
+    #[error("starts or ends with a blank")]
     BlankAtAnEnd,
-    #[error("it contains a control character")]
+    #[error("contains a control character")]
     ControlCharacter,
-    #[error("it cannot be removed")]
+    #[error("cannot be removed")]
     NotRemovable,
 
-    #[error("it does not have the form local@domain.tld")]
+    #[error("does not have the form local@domain.tld")]
     NotAnAddress,
-    #[error("it is longer than 254 bytes")]
+    #[error("is longer than 254 bytes")]
     AddressTooLong,
-    #[error("the part before the @ has a quote or a character outside ASCII")]
+    #[error("has a quote or a non-ASCII character before the @")]
     UnsupportedLocalPart,
-    #[error("the part after the @ is not a domain name such as example.com")]
+    #[error("has no valid domain name after the @, for example example.com")]
     NotADomain,
 
-    #[error("it has characters other than digits, spaces and - . ( ) / after an optional leading +")]
+    #[error("contains characters other than digits, spaces and - . ( ) / after an optional leading +")]
     NotDigits,
-    #[error("without a leading + and a country code it needs at least 10 digits, and is then read as a US number")]
+    #[error("needs a leading + and a country code, or at least 10 digits to be read as a US number")]
     NoCountryCode,
-    #[error("without a leading + it is read as a US number, and is none; write + and the country code (00 is not a +)")]
+    #[error(
+        "has no leading +, so it is read as a US number, but is not a valid one; write + and the country code (00 is not a +)"
+    )]
     NotAUsNumber,
-    #[error("no country has its country code")]
+    #[error("has an unknown country code")]
     UnknownCountryCode,
-    #[error("it has too few or too many digits for its country")]
+    #[error("has too few or too many digits for its country")]
     ImpossibleLength,
 
-    #[error("it is not an ISO 3166-1 alpha-2 country code such as US")]
+    #[error("is not an ISO 3166-1 alpha-2 country code, for example US")]
     UnknownCountry,
 }
 

@@ -17,9 +17,9 @@ use serde_json::json;
 
 use super::{CustomerField, CustomerView, Customers, Link, fields_where, holds_any, of_operator, search, write};
 use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
-use crate::error::{Error, ErrorCode, Violation};
+use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::{self, IdempotentRequest};
-use crate::service::restrictions::{EMAIL, Findings, PHONE};
+use crate::service::restrictions::Findings;
 use crate::service::{Actor, Origin, history, now};
 
 /// What a request says of a new customer. A value that could not be read is `None`, and its fault in `faults`.
@@ -85,8 +85,6 @@ struct StoredOutcome {
     warnings: Vec<ErrorCode>,
 }
 
-const EXTERNAL_CUSTOMER_ID: &[&str] = &["input", "externalCustomerId"];
-
 impl Customers {
     /// Creates a customer, or connects the one that has the email or the phone to the caller's operator.
     pub async fn create(&self, actor: &Actor, request: RequestId, new: NewCustomer) -> Result<Created, Error> {
@@ -147,8 +145,8 @@ impl Customers {
         let mut writes = WriteBatch::of(attempt.origin.operator);
         let (customer, outcome, unapplied_fields) = match (by_email, by_phone) {
             (Some(one), Some(other)) if one.id != other.id => {
-                let conflict = |path| Violation::new(ErrorCode::IdentityConflict, path);
-                return Err(Error::Rejected(vec![conflict(EMAIL), conflict(PHONE)]).into());
+                let conflict = |field| Violation::of(ErrorCode::IdentityConflict, field);
+                return Err(Error::Rejected(vec![conflict(InputField::Email), conflict(InputField::Phone)]).into());
             }
             _ if stores_phone && !is_phone_checked => return Ok(None),
             (Some(current), _) | (None, Some(current)) => {
@@ -260,9 +258,9 @@ fn taken<'c>(
     let is_email_taken = own.clone().any(|customer| customer.email == *email);
     let is_phone_taken = own.clone().any(|customer| phone.is_some() && customer.phone.as_ref() == phone);
     [
-        is_id_taken.then(|| Violation::new(ErrorCode::ExternalCustomerIdTaken, EXTERNAL_CUSTOMER_ID)),
-        is_email_taken.then(|| Violation::new(ErrorCode::EmailTaken, EMAIL)),
-        is_phone_taken.then(|| Violation::new(ErrorCode::PhoneTaken, PHONE)),
+        is_id_taken.then(|| Violation::of(ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)),
+        is_email_taken.then(|| Violation::of(ErrorCode::EmailTaken, InputField::Email)),
+        is_phone_taken.then(|| Violation::of(ErrorCode::PhoneTaken, InputField::Phone)),
     ]
     .into_iter()
     .flatten()

@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 
 use super::{CustomerRef, CustomerView, Customers, holds_any, of_operator, write};
 use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
-use crate::error::{Error, ErrorCode, Violation};
+use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::{self, IdempotentRequest};
-use crate::service::restrictions::{EMAIL, Findings, PHONE};
+use crate::service::restrictions::Findings;
 use crate::service::{Actor, Origin, history};
 
 /// What a request says of an existing customer: each value is left as it is (`NotSet`), cleared (`Set(None)`) or set.
@@ -63,9 +63,6 @@ struct StoredOutcome {
     customer: uuid::Uuid,
     warnings: Vec<ErrorCode>,
 }
-
-const CUSTOMER: &[&str] = &["input", "customer"];
-const EXPECTED_VERSION: &[&str] = &["input", "expectedVersion"];
 
 impl Customers {
     /// Changes values of a customer of the caller's operator.
@@ -135,7 +132,7 @@ impl Customers {
         };
         let Some((link, current)) = current else {
             let faults = match changes.faults.as_slice() {
-                [] => vec![Violation::new(ErrorCode::CustomerNotFound, CUSTOMER)],
+                [] => vec![Violation::of(ErrorCode::CustomerNotFound, InputField::Customer)],
                 faults => faults.to_vec(),
             };
             return Err(Error::Rejected(faults).into());
@@ -158,7 +155,7 @@ impl Customers {
 
         let mut faults = Vec::new();
         if changes.expected_version.is_some_and(|version| version != current.version) {
-            faults.push(Violation::new(ErrorCode::VersionConflict, EXPECTED_VERSION));
+            faults.push(Violation::of(ErrorCode::VersionConflict, InputField::ExpectedVersion));
         }
         if email.is_some() || phone.is_some() {
             let others = customer::Entity::find()
@@ -167,10 +164,10 @@ impl Customers {
                 .all(&write_tx)
                 .await?;
             if others.iter().any(|other| Some(&other.email) == email) {
-                faults.push(Violation::new(ErrorCode::EmailTaken, EMAIL));
+                faults.push(Violation::of(ErrorCode::EmailTaken, InputField::Email));
             }
             if others.iter().any(|other| phone.is_some() && other.phone.as_ref() == phone) {
-                faults.push(Violation::new(ErrorCode::PhoneTaken, PHONE));
+                faults.push(Violation::of(ErrorCode::PhoneTaken, InputField::Phone));
             }
         }
         if !faults.is_empty() {

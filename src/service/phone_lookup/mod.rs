@@ -15,10 +15,8 @@ use entity::value::{LineType, PhoneNumber};
 use moka::future::Cache;
 
 use crate::database::Database;
-use crate::error::{Error, ErrorCode, Violation};
+use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
-
-use super::restrictions::PHONE;
 
 /// Someone who knows what line a number belongs to.
 pub trait LineTypeLookup: Send + Sync {
@@ -104,7 +102,7 @@ impl PhoneLookup {
             CarrierLineType::Other => false,
             CarrierLineType::Unknown => self.unknown_lines == UnknownLinePolicy::Accept,
         };
-        if is_mobile { Ok(()) } else { Err(Violation::new(ErrorCode::PhoneNotMobile, PHONE).into()) }
+        if is_mobile { Ok(()) } else { Err(Violation::of(ErrorCode::PhoneNotMobile, InputField::Phone).into()) }
     }
 
     async fn look_up(&self, hash: &[u8], phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
@@ -117,7 +115,7 @@ impl PhoneLookup {
         let line = asked.map_err(|fault| match fault {
             Fault::Unavailable { retry_after } => {
                 tracing::warn!("the carrier look-up gave no answer");
-                Error::from(Violation::new(ErrorCode::PhoneLookupUnavailable, &[]).after(retry_after))
+                Error::from(Violation::new(ErrorCode::PhoneLookupUnavailable).with_retry_after(retry_after))
             }
             Fault::Misconfigured { what } => {
                 // Nobody's phone is at fault: somebody has to mend our settings.
