@@ -380,7 +380,8 @@ impl OperatorCommand {
     async fn run(self, services: &Services) -> Result<(), String> {
         match self {
             Self::Create { name, output } => {
-                let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: it {reason}."))?;
+                let name =
+                    DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: it {reason}."))?;
                 let created = services.operators.create(&Actor::Platform, &services.api_keys, name).await;
                 let (operator, key) = created.map_err(message)?;
                 let id = operator.id.to_string();
@@ -417,7 +418,8 @@ impl KeyCommand {
         match self {
             Self::Create { operator, name, read_only, expires_at, output } => {
                 let operator = operator_id(&operator)?;
-                let name = DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: it {reason}."))?;
+                let name =
+                    DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: it {reason}."))?;
                 let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
                 let request = KeyRequest { name, access, expires_at };
                 let key = keys.create(&Actor::Platform, operator, request).await.map_err(message)?;
