@@ -15,7 +15,8 @@ UNREACHED = "1000000"  # of limits that are on
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 arguments.add_argument("--customers", default="200000",
                        help="how many the database holds; several numbers measure the service alone, at each of them")
-arguments.add_argument("--targets", default="vivamo,vivamo-sqlite,bare,mercurius", help="what to measure")
+arguments.add_argument("--targets", default="vivamo,vivamo-sqlite,bare,mercurius", help="what to measure; NAME=PROGRAM is another build of the "
+                       "service, such as vivamo-before=/path/to/vivamo")
 arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2", help="which requests")
 arguments.add_argument("--rounds", type=int, default=5, help="how often all is measured; told is the median")
 arguments.add_argument("--seconds", type=int, default=4, help="how long each is measured in a round")
@@ -292,8 +293,10 @@ class Server:
         assert got == held and got, (self.name, operation, got, held)
 
 
-def program(name):
-    """What a target is started with. It is built first."""
+def program(name, path):
+    """The command that starts a target. Targets without a path are built first."""
+    if path:
+        return [path]
     if name == "bare":
         run("cargo", "build", "--release", "--locked", "--manifest-path", HERE / "peers/bare/Cargo.toml", "--target-dir",
             TARGET / "bare")
@@ -379,7 +382,7 @@ def main(options, folder, running):
     targets = options.targets.split(",") if len(sizes) == 1 else [f"vivamo-{size}" for size in sizes]
     databases = {"postgres": Postgres(folder)}
     running.append(databases["postgres"])
-    if any(target.endswith("sqlite") for target in targets):
+    if any("sqlite" in target for target in targets):
         databases["sqlite"] = Sqlite(folder)
     keys = {}
     for kind, database in databases.items():
@@ -387,14 +390,14 @@ def main(options, folder, running):
             print(f"Seeding {size} customers …", flush=True)
             keys[kind, size] = fill(database, f"seed-{size}", size)
     results, servers = {"settings": vars(options), "targets": {}, "rows": []}, []
-    for number, target in enumerate(targets):
+    for number, (target, _, path) in enumerate(target.partition("=") for target in targets):
         kind = "sqlite" if target.endswith("sqlite") else "postgres"
         size = sizes[number] if len(sizes) > 1 else sizes[0]
         held = f"seed-{size}"
         if len(sizes) == 1:
             databases[kind].copy(held, target)
             held = target
-        server = Server(target, program(target), databases[kind], held, size, keys[kind, size], folder)
+        server = Server(target, program(target, path), databases[kind], held, size, keys[kind, size], folder)
         running.append(server)
         servers.append(server)
         statements = {}
