@@ -302,7 +302,7 @@ async fn open(settings: &Settings, migrates: bool) -> Result<Database, String> {
     let database = Database::connect(&settings.database_url, None).await.map_err(unreachable)?;
     let pending = database.pending_migrations().await.map_err(unreachable)?;
     // Before anything is changed: a database of another environment is not ours to touch.
-    if pending < database::migrations() {
+    if pending < database::migration_count() {
         check_owner(deployment::owner(&database).await.map_err(message)?.unwrap_or(environment), environment)?;
     }
     if pending > 0 && migrates {

@@ -9,7 +9,7 @@ mod run_to_completion;
 mod sql;
 mod transaction;
 
-pub use batch::{BatchedQuery, Dml, WriteBatch, WriteStatement, insert_from_select, values};
+pub use batch::{BatchedQuery, Dml, WriteBatch, WriteStatement, insert_from_select, row_values};
 pub use error::describe;
 pub use optimistic_write::OptimisticWrite;
 pub use run_to_completion::RunToCompletion;
@@ -48,7 +48,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Clone)]
 pub struct Database {
     options: Options,
-    reads: Reads,
+    reads: Reader,
     writes: Pool,
     writing: Arc<Batcher<BatchKey, WriteBatch, Written>>,
 }
@@ -59,7 +59,7 @@ type Written = Result<Result<(), DbErr>, WriteBatch>;
 /// Where statements run that write nothing, each for itself. A database that serializes may refuse one of them for what
 /// others have written; it has done nothing, and runs again.
 #[derive(Clone)]
-pub struct Reads(Pool);
+pub struct Reader(Pool);
 
 impl Database {
     /// PostgreSQL: connections kept open. Each replica of the service opens at most as many.
@@ -81,11 +81,11 @@ impl Database {
                 (Pool::open(options.clone().read_only(), Self::SQLITE_READERS, &observer).await?, writes)
             }
         };
-        Ok(Self { options, reads: Reads(reads), writes, writing: Arc::default() })
+        Ok(Self { options, reads: Reader(reads), writes, writing: Arc::default() })
     }
 
     /// For statements that write nothing.
-    pub fn reads(&self) -> &Reads {
+    pub fn reader(&self) -> &Reader {
         &self.reads
     }
 
@@ -159,7 +159,7 @@ impl Database {
 }
 
 #[async_trait]
-impl ConnectionTrait for Reads {
+impl ConnectionTrait for Reader {
     fn get_database_backend(&self) -> DbBackend {
         self.0.backend()
     }
@@ -182,7 +182,7 @@ impl ConnectionTrait for Reads {
 }
 
 /// How many migrations there are.
-pub fn migrations() -> usize {
+pub fn migration_count() -> usize {
     Migrator::migrations().len()
 }
 

@@ -52,7 +52,7 @@ impl OptimisticWrite {
 #[async_trait]
 impl ConnectionTrait for OptimisticWrite {
     fn get_database_backend(&self) -> DbBackend {
-        self.database.reads().get_database_backend()
+        self.database.reader().get_database_backend()
     }
 
     async fn execute_raw(&self, _: Statement) -> Result<ExecResult, DbErr> {
@@ -70,7 +70,7 @@ impl ConnectionTrait for OptimisticWrite {
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         match &self.transaction {
             Some(transaction) => transaction.query_all_raw(statement).await,
-            None => self.database.reads().query_all_raw(statement).await,
+            None => self.database.reader().query_all_raw(statement).await,
         }
     }
 }

@@ -82,7 +82,7 @@ impl ApiKeys {
             return Err(ErrorCode::Unauthenticated.into());
         }
         let hash = self.hash.of(PURPOSE, &[key.as_bytes()]);
-        let row = Entity::find().filter(Column::Hash.eq(hash.clone())).one(self.database.reads()).await?;
+        let row = Entity::find().filter(Column::Hash.eq(hash.clone())).one(self.database.reader()).await?;
         let row = row.ok_or(ErrorCode::Unauthenticated)?;
         self.seen.insert(hash, row.clone());
         self.holder(&row).ok_or_else(|| ErrorCode::Unauthenticated.into())
@@ -130,7 +130,7 @@ impl ApiKeys {
         let keys = Entity::find()
             .filter(Column::Id.is_in(ids.iter().copied()))
             .apply_if(actor.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
-        let keys = keys.all(self.database.reads()).await?;
+        let keys = keys.all(self.database.reader()).await?;
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
 
@@ -156,7 +156,7 @@ impl ApiKeys {
     /// All keys, oldest first, those that are revoked or expired included.
     pub async fn list(&self, actor: &Actor) -> Result<Vec<Model>, Error> {
         actor.require_platform()?;
-        Ok(Entity::find().order_by_asc(Column::Id).all(self.database.reads()).await?)
+        Ok(Entity::find().order_by_asc(Column::Id).all(self.database.reader()).await?)
     }
 
     /// The keys of each of these operators that the caller may see, oldest first.
@@ -168,7 +168,7 @@ impl ApiKeys {
         let seen: Vec<_> = operators.iter().copied().filter(|id| actor.sees(*id)).collect();
         let mut of_operators: HashMap<_, _> = seen.iter().map(|id| (*id, Vec::new())).collect();
         let keys = Entity::find().filter(Column::OperatorId.is_in(seen)).order_by_asc(Column::Id);
-        for key in keys.all(self.database.reads()).await? {
+        for key in keys.all(self.database.reader()).await? {
             of_operators.entry(key.operator_id).or_default().push(key);
         }
         Ok(of_operators)

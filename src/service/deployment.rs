@@ -8,7 +8,7 @@ use crate::error::Error;
 
 /// The environment that a database belongs to, if any claimed it.
 pub async fn owner(database: &Database) -> Result<Option<Environment>, Error> {
-    Ok(Entity::find_by_id(ONLY).one(database.reads()).await?.map(|row| row.environment))
+    Ok(Entity::find_by_id(ONLY).one(database.reader()).await?.map(|row| row.environment))
 }
 
 /// Gives a database that belongs to no environment yet to this one, and answers which one it belongs to.

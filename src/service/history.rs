@@ -34,7 +34,7 @@ impl History {
             (List { rows: events.into_query(), columns, descending: false, beside: None }, request.clone())
         });
         let read = |row: &QueryResult| Model::from_query_result(row, "");
-        let pages = pages::pages(self.database.reads(), queries.collect(), read, |_, row| row.position());
+        let pages = pages::pages(self.database.reader(), queries.collect(), read, |_, row| row.position());
         Ok(pages.await?)
     }
 
@@ -42,7 +42,7 @@ impl History {
     pub async fn find(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<Model>, Error> {
         let event =
             Entity::find_by_id(id).apply_if(actor.operator(), |events, own| events.filter(Column::OperatorId.eq(own)));
-        Ok(event.one(self.database.reads()).await?)
+        Ok(event.one(self.database.reader()).await?)
     }
 }
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::now;
 use crate::database::{
-    Database, Dml, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, insert_from_select, values,
+    Database, Dml, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, insert_from_select, row_values,
 };
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -78,7 +78,7 @@ impl IdempotentRequest {
             result: Some(serde_json::json!(result)),
             expires_at: now + LIFE,
         };
-        writes.push(KEEP, vec![[values(&row), vec![now.into()]].concat()]);
+        writes.push(KEEP, vec![[row_values(&row), vec![now.into()]].concat()]);
     }
 
     fn result_of<R: DeserializeOwned>(&self, kept: Model) -> Result<R, Error> {

@@ -37,7 +37,7 @@ impl Operators {
         if let Some(known) = self.known(actor, visible()) {
             return Ok(visible().zip(known).collect());
         }
-        let rows = Entity::find().filter(Column::Id.is_in(visible())).all(self.database.reads()).await?;
+        let rows = Entity::find().filter(Column::Id.is_in(visible())).all(self.database.reader()).await?;
         let found: HashMap<_, _> = rows.into_iter().map(|operator| (operator.id, Arc::new(operator))).collect();
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() + found.len() > Self::MAX_KNOWN {
@@ -59,13 +59,13 @@ impl Operators {
         let list = List { rows: visible(actor).into_query(), columns, descending: false, beside: None };
         let read = |row: &QueryResult| Model::from_query_result(row, "");
         let position = |_, row: &Model| row.position();
-        let pages = pages::pages(self.database.reads(), vec![(list, request)], read, position).await?;
+        let pages = pages::pages(self.database.reader(), vec![(list, request)], read, position).await?;
         pages.into_iter().next().ok_or_else(|| ErrorCode::Internal.into())
     }
 
     /// How many operators the caller may see.
     pub async fn count(&self, actor: &Actor) -> Result<u64, Error> {
-        Ok(visible(actor).count(self.database.reads()).await?)
+        Ok(visible(actor).count(self.database.reader()).await?)
     }
 
     /// A new operator with its first key, whose secret is nowhere but in the answer.

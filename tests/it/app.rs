@@ -273,7 +273,7 @@ impl TestApp {
 
     /// What customers are found by is what the rows say of them.
     async fn assert_that_words_are_those_of_the_values(&self) {
-        let reads = self.database.reads();
+        let reads = self.database.reader();
         let links = customer_operator::Entity::find().find_also_related(customer::Entity).all(reads).await.unwrap();
         let mut expected = BTreeSet::new();
         for (link, customer) in links {
@@ -321,7 +321,7 @@ impl TestApp {
         }
         for (operator, known) in &mut known {
             let own = customer_operator::Column::OperatorId.eq(OperatorId::parse(operator).unwrap());
-            let reads = self.database.reads();
+            let reads = self.database.reader();
             let links = customer_operator::Entity::find().filter(own).all(reads).await.unwrap();
             let ids: Vec<_> = links.iter().map(|link| link.customer_id).collect();
             let customers = customer::Entity::find().filter(customer::Column::Id.is_in(ids.clone()));
@@ -347,14 +347,14 @@ impl TestApp {
 
     /// The number that a statement with a column `n` selects.
     pub async fn number(&self, sql: &str) -> i64 {
-        let reads = self.database.reads();
+        let reads = self.database.reader();
         let statement = Statement::from_string(reads.get_database_backend(), sql);
         let row = reads.query_one_raw(statement).await.unwrap().unwrap();
         row.try_get("", "n").unwrap()
     }
 
     pub fn is_postgres(&self) -> bool {
-        self.database.reads().get_database_backend() == DbBackend::Postgres
+        self.database.reader().get_database_backend() == DbBackend::Postgres
     }
 
     /// Until transactions wait for one that this test holds. On SQLite a transaction that cannot have its turn yet

@@ -339,7 +339,7 @@ async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
         assert!(!update("+14155550020").await);
         assert_eq!(carrier.questions(), 1);
         // Mobile lines are kept for 30 days, others for 24 hours, under a hash.
-        let kept = entity::phone_lookup::Entity::find().all(app.database.reads()).await.unwrap();
+        let kept = entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap();
         assert_eq!(kept.len(), 2);
         for row in kept {
             let hours = (row.expires_at - chrono::Utc::now()).num_minutes() as f64 / 60.0;
@@ -368,7 +368,7 @@ async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
         };
         assert!(later.customers.update(&actor, entity::value::RequestId::new(), changes).await.is_ok());
         assert_eq!(carrier.questions(), 1);
-        assert_eq!(entity::phone_lookup::Entity::find().all(app.database.reads()).await.unwrap().len(), 1);
+        assert_eq!(entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap().len(), 1);
     })
     .await;
 }

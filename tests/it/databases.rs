@@ -34,7 +34,7 @@ async fn assert_columns<E: EntityTrait>(app: &TestApp, entity: E) {
     let expected: BTreeSet<_> = E::Column::iter()
         .map(|column| (column.as_str().to_owned(), sea_orm::ColumnTrait::def(&column).is_null()))
         .collect();
-    assert_eq!(columns(app.database.reads(), entity.table_name()).await, expected, "{}", entity.table_name());
+    assert_eq!(columns(app.database.reader(), entity.table_name()).await, expected, "{}", entity.table_name());
 }
 
 on_both_databases! {

@@ -133,7 +133,7 @@ async fn a_panic_is_an_internal_fault_and_the_process_goes_on() {
 /// Has a query find its own name, beside what else it is asked for.
 async fn look(app: &TestApp, query: &BatchedQuery<2>, name: &str) -> String {
     let statement = |[first, second]: [Expr; 2]| Query::select().expr_as(first, "name").expr_as(second, "other").take();
-    let rows = query.run(app.database.reads(), [name.into(), "other".into()], statement).await.unwrap();
+    let rows = query.run(app.database.reader(), [name.into(), "other".into()], statement).await.unwrap();
     rows[0].try_get("", "name").unwrap()
 }
 

@@ -163,7 +163,7 @@ on_both_databases! {
         let operator = app.operator("A").await;
         let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
         create(app, &operator, "ada@example.com", "user-1", data).await.payload("createCustomer");
-        let kept = entity::idempotency_key::Entity::find().all(app.database.reads()).await.unwrap();
+        let kept = entity::idempotency_key::Entity::find().all(app.database.reader()).await.unwrap();
         let text = format!("{kept:?}");
         assert_eq!(kept.len(), 1);
         for person in ["ada", "Ada", "4155552671", "user-1"] {

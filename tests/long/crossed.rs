@@ -51,7 +51,7 @@ async fn crossed_creates_are_one_customer_a_pair_or_a_conflict() {
         assert!(created == 1 || created == 2, "{answers:?}");
     }
     println!("{ROUNDS} rounds: {outcomes:?}");
-    let customers = entity::customer::Entity::find().count(servers.database.reads()).await.unwrap();
+    let customers = entity::customer::Entity::find().count(servers.database.reader()).await.unwrap();
     assert_eq!(customers, outcomes["CREATED"] as u64);
     servers.end().await;
 }

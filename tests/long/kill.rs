@@ -83,7 +83,7 @@ async fn run(backend: Backend) {
             assert!(*replayed == true || (may_be_new && *replayed == false), "{id}: {answer}");
         }
     }
-    let reads = servers.database.reads();
+    let reads = servers.database.reader();
     let expected = (acknowledged.len() + in_doubt.len()) as u64;
     assert_eq!(customer::Entity::find().count(reads).await.unwrap(), expected);
     assert_eq!(customer_operator::Entity::find().count(reads).await.unwrap(), expected);

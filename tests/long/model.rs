@@ -333,7 +333,7 @@ async fn explain(servers: &Servers, answered: HashMap<String, (Request, Value)>)
         "BAD_REQUEST",
         "UNAVAILABLE",
     ];
-    let reads = servers.database.reads();
+    let reads = servers.database.reader();
     let mut events = customer_event::Entity::find().all(reads).await.unwrap();
     events.sort_by_key(|event| event.occurred_at);
     let changes: Vec<Change> = events

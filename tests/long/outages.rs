@@ -72,7 +72,7 @@ impl Load {
     async fn assert_kept(&self, url: &str) {
         let database = Database::connect(url, None).await.unwrap();
         let emails = customer::Entity::find().select_only().column(customer::Column::Email);
-        let mut emails: Vec<String> = emails.into_tuple().all(database.reads()).await.unwrap();
+        let mut emails: Vec<String> = emails.into_tuple().all(database.reader()).await.unwrap();
         let acknowledged = self.acknowledged.lock().unwrap();
         let mut expected: Vec<_> = acknowledged.iter().map(|id| format!("{id}@example.com")).collect();
         emails.sort_unstable();
@@ -240,7 +240,7 @@ async fn what_was_taken_before_the_end_is_answered() {
     let requests = join_all(operators.iter().enumerate().map(create));
     let stop = async {
         let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let reads = servers.database.reads();
+        let reads = servers.database.reader();
         let waiting = || sea_orm::Statement::from_string(reads.get_database_backend(), waiting);
         while reads.query_all_raw(waiting()).await.unwrap().len() < operators.len() {
             yield_now().await;
@@ -324,6 +324,6 @@ async fn a_file_that_cannot_grow_refuses_writes_until_it_can() {
         assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED", "{answer}");
     }
     let expected = (acknowledged.len() + refused.len()) as u64;
-    assert_eq!(customer::Entity::find().count(servers.database.reads()).await.unwrap(), expected);
+    assert_eq!(customer::Entity::find().count(servers.database.reader()).await.unwrap(), expected);
     servers.end().await;
 }

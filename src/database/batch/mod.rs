@@ -7,7 +7,7 @@ mod writes;
 pub(in crate::database) use arrays::arguments;
 pub use reads::BatchedQuery;
 pub(in crate::database) use writes::{BatchKey, Prepared};
-pub use writes::{Dml, WriteBatch, WriteStatement, insert_from_select, values};
+pub use writes::{Dml, WriteBatch, WriteStatement, insert_from_select, row_values};
 
 use std::collections::HashMap;
 use std::hash::Hash;

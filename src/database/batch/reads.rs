@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::Batcher;
 use super::arrays::lists;
-use crate::database::{Reads, Sql};
+use crate::database::{Reader, Sql};
 
 /// Finds rows by some values, with a statement that is always the same.
 ///
@@ -26,7 +26,7 @@ impl<const N: usize> BatchedQuery<N> {
     /// The rows that the statement finds with these values.
     pub async fn run(
         &self,
-        reads: &Reads,
+        reads: &Reader,
         values: [Value; N],
         statement: impl Fn([SimpleExpr; N]) -> SelectStatement,
     ) -> Found {
@@ -48,7 +48,7 @@ impl<const N: usize> BatchedQuery<N> {
 
     async fn run_one(
         &self,
-        reads: &Reads,
+        reads: &Reader,
         values: [Value; N],
         statement: impl Fn([SimpleExpr; N]) -> SelectStatement,
     ) -> Found {
@@ -62,7 +62,7 @@ impl<const N: usize> BatchedQuery<N> {
     /// The rows of each look.
     async fn run_batch(
         &self,
-        reads: &Reads,
+        reads: &Reader,
         looks: Vec<[Value; N]>,
         statement: impl Fn([SimpleExpr; N]) -> SelectStatement,
     ) -> Result<Vec<Vec<QueryResult>>, DbErr> {

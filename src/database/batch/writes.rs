@@ -78,7 +78,7 @@ impl WriteStatement {
 
 impl WriteBatch {
     /// What is to be written for this operator. Others never wait for it, nor fail with it.
-    pub fn of(owner: OperatorId) -> Self {
+    pub fn new(owner: OperatorId) -> Self {
         Self { owner, all: Vec::new() }
     }
 
@@ -88,7 +88,7 @@ impl WriteBatch {
 
     /// Inserts rows of which everything is known.
     pub fn insert<M: ModelTrait>(&mut self, rows: impl IntoIterator<Item = M>) {
-        self.push(WriteStatement::insert::<M::Entity>(), rows.into_iter().map(|row| values(&row)).collect());
+        self.push(WriteStatement::insert::<M::Entity>(), rows.into_iter().map(|row| row_values(&row)).collect());
     }
 
     /// WriteBatch rows with the columns of the command.
@@ -116,7 +116,7 @@ impl WriteBatch {
             }
             one
         };
-        several.into_iter().cloned().reduce(both).unwrap_or_else(|| Self::of(Uuid::nil().into()))
+        several.into_iter().cloned().reduce(both).unwrap_or_else(|| Self::new(Uuid::nil().into()))
     }
 
     /// The statements that write it, to be sent one after the other; if they are several, in a transaction.
@@ -176,7 +176,7 @@ impl WriteBatch {
 }
 
 /// The values of a row, in the order of its columns.
-pub fn values<M: ModelTrait>(row: &M) -> Vec<Value> {
+pub fn row_values<M: ModelTrait>(row: &M) -> Vec<Value> {
     <M::Entity as EntityTrait>::Column::iter().map(|column| row.get(column)).collect()
 }
 

@@ -103,7 +103,7 @@ impl Customers {
             OptimisticWrite::run(&self.database, "customer.create", move |write_tx| {
                 let work = self.try_create(write_tx, attempt, is_checked);
                 let replay = async |kept| self.replay(&attempt.origin, kept).await;
-                idempotency::or_replay(attempt.idempotent, self.database.reads(), work, replay)
+                idempotency::or_replay(attempt.idempotent, self.database.reader(), work, replay)
             })
         });
         let created = created.await;
@@ -142,7 +142,7 @@ impl Customers {
         let by_email = matches().find(|customer| customer.email == *email);
         let by_phone = matches().find(|customer| new.phone.is_some() && customer.phone == new.phone);
         let stores_phone = new.phone.is_some() && by_email.or(by_phone).is_none_or(|current| current.phone.is_none());
-        let mut writes = WriteBatch::of(attempt.origin.operator);
+        let mut writes = WriteBatch::new(attempt.origin.operator);
         let (customer, outcome, unapplied_fields) = match (by_email, by_phone) {
             (Some(one), Some(other)) if one.id != other.id => {
                 let conflict = |field| Violation::of(ErrorCode::IdentityConflict, field);
@@ -202,7 +202,7 @@ impl Customers {
         {
             let of_customer = holds_any(Some(email), new.phone.as_ref());
             let of_link = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
-            let own = of_operator(operator).filter(of_customer.add(of_link)).all(self.database.reads()).await?;
+            let own = of_operator(operator).filter(of_customer.add(of_link)).all(self.database.reader()).await?;
             let is_id_taken = own.iter().any(|(link, _)| link.external_customer_id == *external_customer_id);
             let own = own.iter().filter_map(|(_, customer)| customer.as_ref());
             faults = taken(is_id_taken, own, email, new.phone.as_ref());
@@ -289,7 +289,7 @@ impl Customers {
         let rows = if write_tx.is_locking() {
             write_tx.query_all(&existing_sql(values.map(SimpleExpr::from), true)).await?
         } else {
-            self.existing_query.run(self.database.reads(), values, |values| existing_sql(values, false)).await?
+            self.existing_query.run(self.database.reader(), values, |values| existing_sql(values, false)).await?
         };
         let mut look = Existing { holders: Vec::new(), is_id_taken: false };
         for row in rows {

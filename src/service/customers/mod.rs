@@ -29,7 +29,7 @@ use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin, now};
 use crate::database::pages::{self, JoinedTable, Key, List, Page, PageRequest, Position, Positioned};
 use crate::database::{
-    BatchedQuery, Database, Dml, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, values,
+    BatchedQuery, Database, Dml, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, row_values,
 };
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
@@ -200,7 +200,7 @@ impl Customers {
     pub async fn find(&self, actor: &Actor, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
         let Some(operator) = actor.operator() else {
             let (_, column, name) = reference.column();
-            let found = customer::Entity::find().filter(column.eq(name)).one(self.database.reads()).await?;
+            let found = customer::Entity::find().filter(column.eq(name)).one(self.database.reader()).await?;
             return Ok(found.map(|customer| CustomerView::new(customer, None)));
         };
         let found = self.find_own(operator, reference).await?;
@@ -216,7 +216,7 @@ impl Customers {
         let (kind, column, name) = reference.column();
         let own =
             |[operator, name]: [SimpleExpr; 2]| of_operator(operator).filter(column.clone().eq(name)).into_query();
-        let rows = self.own_queries[kind].run(self.database.reads(), [operator.into(), name], own).await?;
+        let rows = self.own_queries[kind].run(self.database.reader(), [operator.into(), name], own).await?;
         rows.first().map(own_at).transpose()
     }
 
@@ -239,7 +239,7 @@ impl Customers {
 
     /// Pages of lists of customers, each as far as the caller may see it.
     pub async fn pages(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<CustomerView>>, Error> {
-        let reads = self.database.reads();
+        let reads = self.database.reader();
         let searches: Vec<_> = pages
             .iter()
             .filter_map(|page| Some((page.list.seen_by(actor)?, page.list.filter.search.as_ref()?)))
@@ -307,7 +307,7 @@ impl Customers {
                 .column(customer_operator::Column::CustomerId)
                 .into_query(),
         });
-        Ok(pages::counts(self.database.reads(), queries.map(|query| (query, None)).collect()).await?)
+        Ok(pages::counts(self.database.reader(), queries.map(|query| (query, None)).collect()).await?)
     }
 
     /// Pages of the operators that customers are connected to, oldest link first, each as far as the caller may see it.
@@ -338,7 +338,7 @@ impl Customers {
                 let link = link_at(row, pages::ROW)?;
                 Ok((link.customer_id, link))
             };
-            let pages = pages::pages_of_owners(self.database.reads(), number, all, owner.into_expr(), request, read);
+            let pages = pages::pages_of_owners(self.database.reader(), number, all, owner.into_expr(), request, read);
             let mut pages = pages.await?;
             let page =
                 |(customer, _): &(CustomerId, _)| pages.remove(customer).unwrap_or_else(|| request.page(Vec::new()));
@@ -346,7 +346,7 @@ impl Customers {
         }
         let queries = lists.iter().map(|(customer, request)| (links(owner.eq(*customer).into()), request.clone()));
         let read = |row: &QueryResult| link_at(row, pages::ROW);
-        Ok(pages::pages(self.database.reads(), queries.collect(), read, |_, row| row.position()).await?)
+        Ok(pages::pages(self.database.reader(), queries.collect(), read, |_, row| row.position()).await?)
     }
 }
 
@@ -569,7 +569,7 @@ fn write(
     }
     row.revision = Set(current.revision + 1);
     let customer = row.try_into_model()?;
-    writes.push(REPLACE, vec![values(&customer)]);
+    writes.push(REPLACE, vec![row_values(&customer)]);
     if is_changed {
         search::change(writes, current, &customer);
     }

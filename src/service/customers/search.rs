@@ -155,7 +155,7 @@ impl Customers {
         let links = without.all(&transaction).await?;
         for (link, customer) in &links {
             if let Some(customer) = customer {
-                let mut writes = WriteBatch::of(link.operator_id);
+                let mut writes = WriteBatch::new(link.operator_id);
                 add(&mut writes, link, customer);
                 transaction.write(writes).await?;
             }

@@ -81,7 +81,7 @@ impl Customers {
                 let attempt = self.try_update(write_tx, origin, idempotent, changes, is_checked);
                 idempotency::or_replay(
                     idempotent,
-                    self.database.reads(),
+                    self.database.reader(),
                     attempt,
                     async |StoredOutcome { customer, warnings }| {
                         let view = self.reload(origin, customer.into()).await?;
@@ -110,7 +110,7 @@ impl Customers {
         if email.is_none() && phone.is_none() {
             return Ok(0);
         }
-        let own = of_operator(origin.operator).filter(holds_any(email, phone)).all(self.database.reads()).await?;
+        let own = of_operator(origin.operator).filter(holds_any(email, phone)).all(self.database.reader()).await?;
         let own = || own.iter().filter_map(|(_, customer)| customer.as_ref());
         let is_own_email = own().any(|customer| Some(&customer.email) == email);
         let is_own_phone = own().any(|customer| customer.phone.as_ref() == phone);
@@ -177,7 +177,7 @@ impl Customers {
             return Ok(None);
         }
 
-        let mut writes = WriteBatch::of(origin.operator);
+        let mut writes = WriteBatch::new(origin.operator);
         let customer = if row.is_changed() {
             let customer = write(&mut writes, &current, row)?;
             history::record(&mut writes, origin, EventType::Updated, Some(&current), &customer);

@@ -14,7 +14,7 @@ const MOBILE: TimeDelta = TimeDelta::days(30);
 const OTHER: TimeDelta = TimeDelta::hours(24);
 
 pub(super) async fn find(database: &Database, hash: &[u8]) -> Result<Option<CarrierLineType>, Error> {
-    let kept = Entity::find_by_id(hash.to_vec()).filter(Column::ExpiresAt.gt(now())).one(database.reads()).await?;
+    let kept = Entity::find_by_id(hash.to_vec()).filter(Column::ExpiresAt.gt(now())).one(database.reader()).await?;
     Ok(kept.map(|row| row.line))
 }
 
