@@ -15,7 +15,9 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{CustomerField, CustomerView, Customers, Link, fields_where, holds_any, of_operator, search, write};
+use super::field::fields_where;
+use super::rows::{Link, write};
+use super::{CustomerField, CustomerView, Customers, search};
 use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::{self, IdempotentRequest};
@@ -63,16 +65,6 @@ pub struct Created {
     pub warnings: Vec<Violation>,
     /// Whether this was done before, by a request with the same idempotency key.
     pub replayed: bool,
-}
-
-/// What would become of a `createCustomer`.
-#[derive(Clone, Debug)]
-pub struct Validation {
-    /// In canonical form; `None` where it is not one.
-    pub email: Option<EmailAddress>,
-    pub phone: Option<PhoneNumber>,
-    pub faults: Vec<Violation>,
-    pub warnings: Vec<Violation>,
 }
 
 /// What is kept of a `createCustomer` under its idempotency key.
@@ -191,24 +183,6 @@ impl Customers {
             replayed: true,
         })
     }
-
-    /// What a `create` of the same would find wrong, as far as the caller's own customers tell. WriteBatch nothing, and asks
-    /// no carrier.
-    pub async fn validate(&self, actor: &Actor, new: NewCustomer) -> Result<Validation, Error> {
-        let Findings { refusals, warnings } = self.restrictions.check(new.email.as_ref(), new.phone.as_ref());
-        let mut faults = [new.faults.as_slice(), &refusals].concat();
-        if let (Some(operator), Some(external_customer_id), Some(email), []) =
-            (actor.operator(), &new.external_customer_id, &new.email, faults.as_slice())
-        {
-            let of_customer = holds_any(Some(email), new.phone.as_ref());
-            let of_link = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
-            let own = of_operator(operator).filter(of_customer.add(of_link)).all(self.database.reader()).await?;
-            let is_id_taken = own.iter().any(|(link, _)| link.external_customer_id == *external_customer_id);
-            let own = own.iter().filter_map(|(_, customer)| customer.as_ref());
-            faults = taken(is_id_taken, own, email, new.phone.as_ref());
-        }
-        Ok(Validation { email: new.email, phone: new.phone, faults, warnings })
-    }
 }
 
 /// A create whose values are all there.
@@ -249,7 +223,7 @@ impl StoredOutcome {
 }
 
 /// What an operator's own customers hold of a new one.
-fn taken<'c>(
+pub(super) fn taken<'c>(
     is_id_taken: bool,
     own: impl Iterator<Item = &'c customer::Model> + Clone,
     email: &EmailAddress,

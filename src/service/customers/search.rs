@@ -10,7 +10,8 @@ use sea_orm::{
     QuerySelect, QueryTrait, SelectTwo,
 };
 
-use super::{Customers, Link};
+use super::Customers;
+use super::rows::Link;
 use crate::database::pages;
 use crate::database::{Dml, TransactionError, WriteBatch, WriteStatement, insert_from_select, with_retry};
 use crate::error::Error;

@@ -10,7 +10,8 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, Query
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{CustomerRef, CustomerView, Customers, holds_any, of_operator, write};
+use super::rows::{holds_any, of_operator, write};
+use super::{CustomerRef, CustomerView, Customers};
 use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::{self, IdempotentRequest};
