@@ -1,4 +1,4 @@
-//! The customer records of the Vivamo payments platform. README.md explains the floors of this code.
+//! The customer records of the Vivamo payments platform. docs/architecture.md explains the layers.
 
 pub mod cli;
 pub mod config;

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""What the service does in a second and what that costs, beside what others would write for the same: see "Measure it"
-in README.md."""
+"""Measures requests per second and processor time per request of the service and of its peers: see docs/benchmarks.md."""
 
 import argparse, contextlib, glob, json, os, pathlib, resource, shutil, socket, sqlite3, statistics, subprocess, sys, tempfile, time, uuid
 import urllib.request

@@ -14,7 +14,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub key_hash: Vec<u8>,
     pub input_hash: Vec<u8>,
-    /// Null only within the transaction that does the work.
+    /// The stored outcome. The column allows null, but no row has one.
     pub result: Option<Json>,
     pub expires_at: DateTime<Utc>,
 }

@@ -97,7 +97,7 @@ impl MigrationTrait for Migration {
             )
             .await?;
 
-        // The service tells which of these a write has violated by these names.
+        // A write that violates one of these is retried. The service does not read their names.
         for (name, table, columns) in [
             ("customer_email_key", "customer", &["email"][..]),
             ("customer_phone_key", "customer", &["phone"]),

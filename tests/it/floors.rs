@@ -8,7 +8,7 @@ const FLOORS: [&[&str]; 6] = [&["error", "keyed_hash"], &["database"], &["servic
 /// Known to nobody but the top floor.
 const BESIDE: [&str; 2] = ["config", "telemetry"];
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = entry.path();

@@ -15,6 +15,7 @@ mod carrier;
 mod cli;
 mod create;
 mod databases;
+mod docs;
 mod errors;
 mod faults;
 mod floors;

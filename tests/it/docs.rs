@@ -1,0 +1,137 @@
+//! The documentation: its links and the files that it names exist, and docs/operations.md lists what the program has.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::{Command, CommandFactory};
+use vivamo::cli::Cli;
+
+/// Folders whose files the documentation names in backticks.
+const FOLDERS: [&str; 9] = ["src", "entity", "migration", "tests", "benches", "docs", "web", "deploy", ".ci"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// The paths of all pages, relative to the root.
+fn pages() -> Vec<PathBuf> {
+    let in_folder = |folder: &str| -> Vec<PathBuf> {
+        let files = std::fs::read_dir(root().join(folder))
+            .unwrap()
+            .map(|file| Path::new(folder).join(file.unwrap().file_name()));
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
+    };
+    [in_folder(""), in_folder("docs")].concat()
+}
+
+/// The text of a page without its code blocks.
+fn prose(page: &Path) -> String {
+    read(page).split("```").step_by(2).collect()
+}
+
+/// The anchors that GitHub gives to the headings of a page.
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let prose = prose(page);
+    let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |char: &char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '_');
+    headings.map(|heading| heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+/// The values of the first column of a table, for the rows that start with this text.
+fn first_column<'t>(text: &'t str, start: &str) -> BTreeSet<&'t str> {
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name);
+    cells.filter(|name| name.starts_with(start)).collect()
+}
+
+#[test]
+fn links_lead_to_files_and_headings_that_exist() {
+    let mut broken = Vec::new();
+    let mut checked = 0;
+    for page in pages() {
+        let text = prose(&page);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("http") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            if !root().join(&file).exists() || !(anchor.is_empty() || anchors(&file).contains(anchor)) {
+                broken.push(format!("{}: {target}", page.display()));
+            }
+            checked += 1;
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+    assert!(checked > 50, "links were found");
+}
+
+#[test]
+fn files_that_are_named_exist() {
+    let mut missing = Vec::new();
+    for page in pages() {
+        let text = prose(&page);
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_path = name.split_once('/').is_some_and(|(folder, _)| FOLDERS.contains(&folder));
+            if is_path && !name.contains(' ') && !root().join(name).exists() {
+                missing.push(format!("{}: {name}", page.display()));
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+#[test]
+fn the_readme_is_short() {
+    assert!(read("README.md").lines().count() <= 150);
+}
+
+#[test]
+fn every_setting_is_documented_with_its_flag_and_default() {
+    let operations = read("docs/operations.md");
+    let command = Cli::command();
+    let mut variables = BTreeSet::from(["RUST_LOG"]);
+    for argument in command.get_arguments() {
+        let Some(variable) = argument.get_env().map(|variable| variable.to_str().unwrap()) else { continue };
+        let row = format!("| `{variable}` | `--{}` | ", argument.get_long().unwrap());
+        let row = operations.lines().find(|line| line.starts_with(&row)).unwrap_or_else(|| panic!("no row {row}"));
+        for default in argument.get_default_values() {
+            assert!(row.contains(&format!("| `{}` |", default.to_str().unwrap())), "{row}");
+        }
+        variables.insert(variable);
+    }
+    let documented = first_column(&operations, "").into_iter();
+    let documented: BTreeSet<_> =
+        documented.filter(|name| name.chars().all(|char| char.is_ascii_uppercase() || char == '_')).collect();
+    assert_eq!(documented, variables);
+}
+
+#[test]
+fn every_command_is_documented() {
+    fn commands(command: &Command, path: &str) -> Vec<String> {
+        let inner: Vec<_> = command
+            .get_subcommands()
+            .flat_map(|inner| commands(inner, &format!("{path} {}", inner.get_name())))
+            .collect();
+        if inner.is_empty() { vec![path.to_owned()] } else { inner }
+    }
+    let operations = read("docs/operations.md");
+    for command in commands(&Cli::command(), "vivamo") {
+        assert!(operations.lines().any(|line| line.starts_with("| `vivamo") && line.contains(&command)), "{command}");
+    }
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let mut metrics = BTreeSet::new();
+    let source: String = crate::floors::files(&root().join("src")).iter().map(read).collect();
+    for kind in ["counter!(", "gauge!(", "histogram!("] {
+        let names =
+            source.split(kind).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+        metrics.extend(names);
+    }
+    assert_eq!(first_column(&read("docs/operations.md"), "vivamo_"), metrics);
+}
