@@ -1,5 +1,6 @@
 //! The customer records of the Vivamo payments platform. docs/architecture.md explains the layers.
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod database;

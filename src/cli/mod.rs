@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::error::ErrorKind;
@@ -12,25 +11,24 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use clap_complete::Shell;
 use entity::api_key::Access;
 use entity::deployment::Environment;
-use entity::value::{ApiKeyId, DisplayName, OperatorId, PhoneNumber};
+use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use entity::{api_key, operator};
-use sea_orm::DbErr;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::app::{self, App, AppSettings, DatabaseSettings, error_message};
 use crate::config::{PhoneLookupName, ServeSettings, Settings, UnknownLineType};
 use crate::database::describe;
 use crate::database::pages::{Direction, PageRequest, Positioned};
-use crate::database::{self, Database};
-use crate::error::{Error, ErrorCode};
+use crate::error::ErrorCode;
 use crate::graphql;
-use crate::http::{HttpSettings, Metrics, Server};
+use crate::http::HttpSettings;
 use crate::keyed_hash::KeyedHash;
 use crate::service::api_keys::{KeyRequest, NewApiKey};
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::{LineTypeLookup, Twilio, TwilioSettings, UnknownLinePolicy};
-use crate::service::{Actor, LimitSettings, ServiceSettings, Services, deployment, idempotency};
+use crate::service::{Actor, LimitSettings, ServiceSettings, Services};
 use crate::telemetry;
 
 /// The customer records of the Vivamo payments platform: one person, one record
@@ -150,8 +148,8 @@ impl Cli {
                 print(&String::from_utf8_lossy(&script));
                 Ok(())
             }
-            Command::Operator(command) => command.run(&*services(&settings).await?).await,
-            Command::Key(command) => command.run(&*services(&settings).await?).await,
+            Command::Operator(command) => command.run(&*open_services(&settings, false).await?).await,
+            Command::Key(command) => command.run(&*open_services(&settings, false).await?).await,
         }
     }
 }
@@ -173,80 +171,43 @@ fn check_places(matches: &ArgMatches) -> Result<(), clap::Error> {
     }
 }
 
-/// What managing operators and keys takes.
-async fn services(settings: &Settings) -> Result<Arc<Services>, String> {
-    Ok(Services::new(&open(settings, false).await?, service_settings(settings)))
-}
-
 async fn run_server(settings: &Settings, serve: &ServeSettings) -> Result<(), String> {
     serve.check(settings)?;
     telemetry::start(settings.environment());
-    let database = open(settings, false).await?;
-    let services = Services::new(&database, serve_settings(settings, serve)?);
-    let schema = graphql::Schema::new(services.clone(), KeyedHash::new(settings.key_secret()));
     let is_sandbox = settings.environment() == Environment::Sandbox;
-    let introspection = if serve.graphiql.unwrap_or(is_sandbox) { Some(graphql::introspection().await) } else { None };
-    let surroundings = HttpSettings {
-        idle: HttpSettings::IDLE,
-        trusted_proxies: serve.trusted_proxies.clone(),
-        origins: serve.cors_origins.clone(),
-    };
-    let server = Server::bind(serve.listen, surroundings, database.clone(), services.clone(), schema, introspection)
-        .await
-        .map_err(|error| {
-            format!("Cannot listen on {}: {error}. Choose another address with VIVAMO_LISTEN.", serve.listen)
-        })?;
-    if let Some(listen) = serve.metrics {
-        let metrics = Metrics::bind(listen).await.map_err(|error| {
-            format!("Cannot serve metrics on {listen}: {error}. Choose another address with VIVAMO_METRICS.")
-        })?;
-        let address = metrics.address().map_err(|error| error.to_string())?;
-        tracing::info!("metrics on http://{address}/metrics");
-        tokio::spawn(metrics.serve(database.clone()));
-    }
-    let address = server.address().map_err(|error| error.to_string())?;
+    let app = App::start(AppSettings {
+        database: database_settings(settings, is_sandbox)?,
+        services: serve_settings(settings, serve)?,
+        http: HttpSettings {
+            idle: HttpSettings::IDLE,
+            trusted_proxies: serve.trusted_proxies.clone(),
+            origins: serve.cors_origins.clone(),
+        },
+        listen: serve.listen,
+        metrics: serve.metrics,
+        graphiql: serve.graphiql.unwrap_or(is_sandbox),
+        jobs: true,
+    });
+    let app = app.await.map_err(|error| error.to_string())?;
+    let address = app.address;
     if is_sandbox && settings.is_sqlite() {
-        welcome(&services, &format!("http://{address}")).await?;
+        welcome(&app.services, &format!("http://{address}")).await?;
     }
-    // Reading the numbering plans takes as long as many requests: not for the first one to wait for.
-    tokio::task::spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
-    let chores = tokio::spawn(do_chores(database.clone(), services.clone()));
     let stop = stop().map_err(|error| format!("Cannot wait for signals: {error}"))?;
+    if let Some(address) = app.metrics_address {
+        tracing::info!("metrics on http://{address}/metrics");
+    }
     tracing::info!(environment = ?settings.environment(), "listening on http://{address}");
-    server.serve(stop).await;
-    chores.abort();
-    write_uses(&services).await;
+    app.run_until(stop).await.map_err(|error| describe(&error))?;
     tracing::info!("stopped");
-    database.close().await.map_err(|error| describe(&error))
-}
-
-async fn write_uses(services: &Services) {
-    if let Err(error) = services.api_keys.write_uses().await {
-        tracing::warn!(cause = message(error), "cannot write down when keys were used last");
-    }
-}
-
-/// What is done now and then, beside the requests.
-async fn do_chores(database: Database, services: Arc<Services>) {
-    const EVERY: Duration = Duration::from_secs(60);
-    const SWEEP_EVERY: u64 = 10;
-    let mut turns = tokio::time::interval(EVERY);
-    for turn in 0_u64.. {
-        turns.tick().await;
-        write_uses(&services).await;
-        if turn.is_multiple_of(SWEEP_EVERY) {
-            match idempotency::sweep(&database).await {
-                Ok(swept) => tracing::debug!(swept, "expired idempotency keys"),
-                Err(error) => tracing::warn!(cause = message(error), "cannot sweep the expired idempotency keys"),
-            }
-        }
-    }
+    Ok(())
 }
 
 /// On a first start there is nobody yet who could call: makes someone, and shows how.
 async fn welcome(services: &Services, url: &str) -> Result<(), String> {
     let demo = DisplayName::parse("Demo").map_err(|reason| reason.to_string())?;
-    let first = services.operators.create_first(&Actor::Platform, &services.api_keys, demo).await.map_err(message)?;
+    let first =
+        services.operators.create_first(&Actor::Platform, &services.api_keys, demo).await.map_err(error_message)?;
     if let Some((_, key)) = first {
         let key = key.secret.expose_secret();
         let query = r#"mutation { createCustomer(input: {externalCustomerId: \"user-1\", data: {email: \"ada@example.com\"}}) { outcome customer { id email missingFields } } }"#;
@@ -276,63 +237,22 @@ fn stop() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 async fn migrate(settings: &Settings) -> Result<(), String> {
-    let database = open(settings, true).await?;
-    Services::new(&database, service_settings(settings))
-        .customers
-        .add_missing_words(&Actor::Platform)
-        .await
-        .map_err(message)?;
+    let services = open_services(settings, true).await?;
+    services.customers.add_missing_words(&Actor::Platform).await.map_err(error_message)?;
     print("The database is up to date.\n");
     Ok(())
 }
 
-/// The database of these settings, ready for use: of this environment and up to date. In production it is brought up to
-/// date only where that is asked for.
-async fn open(settings: &Settings, migrates: bool) -> Result<Database, String> {
-    settings.check()?;
-    let environment = settings.environment();
-    let migrates = migrates || environment == Environment::Sandbox;
-    if let Some(file) = database::sqlite_file(&settings.database_url)
-        && !migrates
-        && !file.exists()
-    {
-        return Err(format!("There is no database {}. Make one with `vivamo migrate`.", file.display()));
-    }
-    let unreachable = |error: DbErr| unreachable_database(settings, &error);
-    let database = Database::connect(&settings.database_url, None).await.map_err(unreachable)?;
-    let pending = database.pending_migrations().await.map_err(unreachable)?;
-    // Before anything is changed: a database of another environment is not ours to touch.
-    if pending < database::migration_count() {
-        check_owner(deployment::owner(&database).await.map_err(message)?.unwrap_or(environment), environment)?;
-    }
-    if pending > 0 && migrates {
-        database::migrate(&settings.database_url).await.map_err(unreachable)?;
-        Services::new(&database, service_settings(settings))
-            .customers
-            .add_missing_words(&Actor::Platform)
-            .await
-            .map_err(message)?;
-    } else if pending > 0 {
-        return Err(format!("The database lacks {pending} migration(s). Run `vivamo migrate` with the same settings."));
-    }
-    check_owner(deployment::claim(&database, environment).await.map_err(message)?, environment)?;
-    Ok(database)
+/// The services on the database of these settings. In production the database is migrated only where `migrates` says so.
+async fn open_services(settings: &Settings, migrates: bool) -> Result<Arc<Services>, String> {
+    let database = database_settings(settings, migrates || settings.environment() == Environment::Sandbox)?;
+    let opened = app::open(database, service_settings(settings)).await;
+    Ok(opened.map_err(|error| error.to_string())?.1)
 }
 
-fn check_owner(owner: Environment, environment: Environment) -> Result<(), String> {
-    let name = |environment| match environment {
-        Environment::Sandbox => "sandbox",
-        Environment::Production => "production",
-    };
-    if owner == environment {
-        return Ok(());
-    }
-    Err(format!(
-        "This database belongs to {}, and the settings say {}. Set VIVAMO_ENVIRONMENT to the database's environment, or \
-         DATABASE_URL to another database.",
-        name(owner),
-        name(environment)
-    ))
+fn database_settings(settings: &Settings, migrate: bool) -> Result<DatabaseSettings, String> {
+    settings.check()?;
+    Ok(DatabaseSettings { url: settings.database_url.clone(), migrate, observer: None })
 }
 
 fn service_settings(settings: &Settings) -> ServiceSettings {
@@ -383,7 +303,7 @@ impl OperatorCommand {
                 let name =
                     DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: it {reason}."))?;
                 let created = services.operators.create(&Actor::Platform, &services.api_keys, name).await;
-                let (operator, key) = created.map_err(message)?;
+                let (operator, key) = created.map_err(error_message)?;
                 let id = operator.id.to_string();
                 print_key(output, &id, operator.name.as_str(), &key);
             }
@@ -391,7 +311,8 @@ impl OperatorCommand {
                 let mut request = PageRequest { direction: Direction::Forward, size: 100, after: None, before: None };
                 let mut operators = Vec::new();
                 loop {
-                    let page = services.operators.page(&Actor::Platform, request.clone()).await.map_err(message)?;
+                    let page =
+                        services.operators.page(&Actor::Platform, request.clone()).await.map_err(error_message)?;
                     request.after = page.rows.last().map(Positioned::position);
                     operators.extend(page.rows);
                     if !page.has_next {
@@ -422,24 +343,24 @@ impl KeyCommand {
                     DisplayName::parse(&name).map_err(|reason| format!("The name is not valid: it {reason}."))?;
                 let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
                 let request = KeyRequest { name, access, expires_at };
-                let key = keys.create(&Actor::Platform, operator, request).await.map_err(message)?;
+                let key = keys.create(&Actor::Platform, operator, request).await.map_err(error_message)?;
                 print_key(output, &key.row.id.to_string(), key.row.name.as_str(), &key);
             }
             Self::List { operator, output } => {
                 let keys = match operator.as_deref().map(operator_id).transpose()? {
                     Some(operator) => {
-                        let mut found = keys.by_operator(&Actor::Platform, &[operator]).await.map_err(message)?;
+                        let mut found = keys.by_operator(&Actor::Platform, &[operator]).await.map_err(error_message)?;
                         // Each operator is made with its first key.
                         let keys = found.remove(&operator).filter(|keys| !keys.is_empty());
-                        keys.ok_or_else(|| message(ErrorCode::OperatorNotFound.into()))?
+                        keys.ok_or_else(|| error_message(ErrorCode::OperatorNotFound.into()))?
                     }
-                    None => keys.list(&Actor::Platform).await.map_err(message)?,
+                    None => keys.list(&Actor::Platform).await.map_err(error_message)?,
                 };
                 print_rows(output, keys.iter().map(key_row).collect());
             }
             Self::Revoke { id, output } => {
                 let id = ApiKeyId::parse(&id).ok_or_else(|| format!("{id:?} is not the id of a key, such as key_…"))?;
-                let key = keys.revoke(&Actor::Platform, id).await.map_err(message)?;
+                let key = keys.revoke(&Actor::Platform, id).await.map_err(error_message)?;
                 print_rows(output, vec![key_row(&key)]);
             }
         }
@@ -513,23 +434,4 @@ fn print_rows(output: Output, rows: Vec<Row>) {
 fn print(text: &str) {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
-}
-
-fn message(error: Error) -> String {
-    match error {
-        Error::Rejected(violations) => {
-            violations.iter().map(|violation| violation.message()).collect::<Vec<_>>().join("\n")
-        }
-        Error::Failed { cause, .. } => format!("The database failed: {cause}"),
-    }
-}
-
-fn unreachable_database(settings: &Settings, error: &DbErr) -> String {
-    let hint = match database::sqlite_file(&settings.database_url) {
-        Some(file) => format!("the file {}: can it be written, and does its folder exist?", file.display()),
-        None => {
-            "PostgreSQL: does it run where DATABASE_URL says, and does it know the user and the database?".to_owned()
-        }
-    };
-    format!("Cannot open the database ({}). Look at {hint}", describe(error))
 }

@@ -18,12 +18,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use vivamo::database::{self, Database};
+use vivamo::app::{App, AppSettings, DatabaseSettings};
+use vivamo::database::Database;
 use vivamo::graphql;
-use vivamo::http::{HttpSettings, Server};
+use vivamo::http::HttpSettings;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
-use vivamo::service::{Actor, LimitSettings, ServiceSettings, Services, deployment};
+use vivamo::service::{Actor, LimitSettings, ServiceSettings, Services};
 
 use crate::{logs, postgres};
 
@@ -191,38 +192,36 @@ impl TestApp {
 
     async fn start_on(home: TestDatabase, setup: ServiceSettings) -> Self {
         logs::start();
-        database::migrate(&home.url).await.unwrap();
         let statements = Arc::new(Mutex::new(Vec::new()));
         let seen = statements.clone();
         let observer = Arc::new(move |sql: &str| seen.lock().unwrap().push(sql.to_owned()));
-        let database = Database::connect(&home.url, Some(observer)).await.unwrap();
-        deployment::claim(&database, setup.environment).await.unwrap();
-
-        let services = Services::new(&database, setup);
-        let schema = graphql::Schema::new(services.clone(), KeyedHash::new(KEY_SECRET));
-        let any_port = "127.0.0.1:0".parse().unwrap();
-        let surroundings = HttpSettings {
-            idle: Duration::from_secs(2),
-            trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
-            origins: vec![axum::http::HeaderValue::from_static("https://dashboard.example")],
-        };
-        let server =
-            Server::bind(any_port, surroundings, database.clone(), services.clone(), schema, None).await.unwrap();
-        let url = format!("http://{}", server.address().unwrap());
-        let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(async move {
-            server.serve(async { drop(stopped.await) }).await;
+        let app = App::start(AppSettings {
+            database: DatabaseSettings { url: home.url.clone(), migrate: true, observer: Some(observer) },
+            services: setup,
+            http: HttpSettings {
+                idle: Duration::from_secs(2),
+                trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+                origins: vec![axum::http::HeaderValue::from_static("https://dashboard.example")],
+            },
+            listen: "127.0.0.1:0".parse().unwrap(),
+            metrics: None,
+            graphiql: false,
+            // Their statements would be counted as those of a request.
+            jobs: false,
         });
+        let app = app.await.unwrap();
+        let (url, database, services) = (format!("http://{}", app.address), app.database.clone(), app.services.clone());
+        let (stop, stopped) = oneshot::channel();
+        let server = tokio::spawn(async move { app.run_until(async { drop(stopped.await) }).await.unwrap() });
         let http = http_client();
         Self { url, database, services, http, home, statements, told: Mutex::default(), stop, server }
     }
 
     pub async fn end(self) {
-        let Self { database, home, http, stop, server, .. } = self;
+        let Self { home, http, stop, server, .. } = self;
         drop(http);
         drop(stop);
         server.await.unwrap();
-        database.close().await.unwrap();
         home.remove().await;
     }
 

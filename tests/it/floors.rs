@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// From the ground up. What stands on one floor does not know of its neighbours, but for `beside`.
-const FLOORS: [&[&str]; 6] = [&["error", "keyed_hash"], &["database"], &["service"], &["graphql"], &["http"], &["cli"]];
+const FLOORS: [&[&str]; 7] =
+    [&["error", "keyed_hash"], &["database"], &["service"], &["graphql"], &["http"], &["app"], &["cli"]];
 
 /// Known to nobody but the top floor.
 const BESIDE: [&str; 2] = ["config", "telemetry"];

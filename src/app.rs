@@ -1,0 +1,216 @@
+//! The service as one value: [`App::start`] opens the database, builds the services, the schema, the HTTP server and the
+//! metrics; [`App::run_until`] serves requests and runs the background jobs until it is told to stop.
+//!
+//! `vivamo serve` and the tests start the service this way, so the tests run what is deployed. The other commands need
+//! the database and the services alone: [`open`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use entity::deployment::Environment;
+use entity::value::PhoneNumber;
+use sea_orm::DbErr;
+
+use crate::database::{self, Database, StatementObserver, describe};
+use crate::error::Error;
+use crate::graphql::{self, Schema};
+use crate::http::{HttpSettings, Metrics, Server};
+use crate::service::{Actor, ServiceSettings, Services, deployment, idempotency};
+
+pub struct AppSettings {
+    pub database: DatabaseSettings,
+    pub services: ServiceSettings,
+    pub http: HttpSettings,
+    /// Address and port of the API. Port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// Address and port of `/metrics`. `None` serves no metrics. A process can have one.
+    pub metrics: Option<SocketAddr>,
+    /// Serves GraphiQL at `/graphiql`.
+    pub graphiql: bool,
+    /// Runs the background jobs: write when keys were last used, delete expired idempotency keys.
+    pub jobs: bool,
+}
+
+pub struct DatabaseSettings {
+    /// `sqlite://FILE` or `postgres://…`
+    pub url: String,
+    /// Applies pending migrations. Otherwise a database with pending migrations is refused.
+    pub migrate: bool,
+    /// Receives the SQL of each statement, without values.
+    pub observer: Option<StatementObserver>,
+}
+
+/// A reason why the service cannot start. The message says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("There is no database {}. Make one with `vivamo migrate`.", .0.display())]
+    NoDatabase(PathBuf),
+    #[error("{0}")]
+    CannotOpen(String),
+    #[error("The database lacks {0} migration(s). Run `vivamo migrate` with the same settings.")]
+    PendingMigrations(usize),
+    #[error(
+        "This database belongs to {}, and the settings say {}. Set VIVAMO_ENVIRONMENT to the database's environment, or \
+         DATABASE_URL to another database.", name(*.owner), name(*.configured)
+    )]
+    OtherEnvironment { owner: Environment, configured: Environment },
+    #[error("Cannot listen on {address}: {cause}. Choose another address with VIVAMO_LISTEN.")]
+    Listen { address: SocketAddr, cause: std::io::Error },
+    #[error("Cannot serve metrics on {address}: {cause}. Choose another address with VIVAMO_METRICS.")]
+    Metrics { address: SocketAddr, cause: std::io::Error },
+    #[error("The database failed: {0}")]
+    DatabaseFailed(String),
+}
+
+fn name(environment: Environment) -> &'static str {
+    match environment {
+        Environment::Sandbox => "sandbox",
+        Environment::Production => "production",
+    }
+}
+
+impl From<Error> for StartError {
+    fn from(error: Error) -> Self {
+        Self::DatabaseFailed(error_message(error))
+    }
+}
+
+/// The messages of an error, one a line, for the people who run the service.
+pub fn error_message(error: Error) -> String {
+    match error {
+        Error::Rejected(violations) => {
+            violations.iter().map(|violation| violation.message()).collect::<Vec<_>>().join("\n")
+        }
+        Error::Failed { cause, .. } => cause,
+    }
+}
+
+/// The running service.
+pub struct App {
+    /// The address the API listens on, with the port that was taken for port 0.
+    pub address: SocketAddr,
+    pub metrics_address: Option<SocketAddr>,
+    pub database: Database,
+    pub services: Arc<Services>,
+    server: Server,
+    metrics: Option<Metrics>,
+    jobs: bool,
+}
+
+impl App {
+    /// Opens the database and binds the addresses. Connections wait until [`run_until`](Self::run_until) serves them.
+    pub async fn start(settings: AppSettings) -> Result<Self, StartError> {
+        let AppSettings { database, services, http, listen, metrics, graphiql, jobs } = settings;
+        let hash = services.hash.clone();
+        let (database, services) = open(database, services).await?;
+        let schema = Schema::new(services.clone(), hash);
+        let introspection = if graphiql { Some(graphql::introspection().await) } else { None };
+
+        let cannot_listen = |cause| StartError::Listen { address: listen, cause };
+        let server = Server::bind(listen, http, database.clone(), services.clone(), schema, introspection)
+            .await
+            .map_err(cannot_listen)?;
+        let address = server.address().map_err(cannot_listen)?;
+        let (metrics, metrics_address) = match metrics {
+            Some(listen) => {
+                let cannot_listen = |cause| StartError::Metrics { address: listen, cause };
+                let metrics = Metrics::bind(listen).await.map_err(cannot_listen)?;
+                let address = metrics.address().map_err(cannot_listen)?;
+                (Some(metrics), Some(address))
+            }
+            None => (None, None),
+        };
+        // The numbering plans are parsed on first use, which takes as long as many requests.
+        tokio::task::spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
+        Ok(Self { address, metrics_address, database, services, server, metrics, jobs })
+    }
+
+    /// Serves until `stop` completes, then finishes the requests under way and closes the database.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), DbErr> {
+        let Self { database, services, server, metrics, jobs, .. } = self;
+        let mut background = tokio::task::JoinSet::new();
+        if let Some(metrics) = metrics {
+            background.spawn(metrics.serve(database.clone()));
+        }
+        if jobs {
+            background.spawn(run_jobs(database.clone(), services.clone()));
+        }
+        server.serve(stop).await;
+        background.shutdown().await;
+        if jobs {
+            write_key_uses(&services).await;
+        }
+        database.close().await
+    }
+}
+
+/// Opens a database of the configured environment with all migrations applied, and builds the services on it.
+pub async fn open(
+    database: DatabaseSettings,
+    services: ServiceSettings,
+) -> Result<(Database, Arc<Services>), StartError> {
+    let DatabaseSettings { url, migrate, observer } = database;
+    let environment = services.environment;
+    if let Some(file) = database::sqlite_file(&url)
+        && !migrate
+        && !file.exists()
+    {
+        return Err(StartError::NoDatabase(file.to_owned()));
+    }
+    let cannot_open = |error| StartError::CannotOpen(cannot_open(&url, &error));
+    let database = Database::connect(&url, observer).await.map_err(cannot_open)?;
+    let pending = database.pending_migrations().await.map_err(cannot_open)?;
+    // Checked before the migrations: they must not change a database of the other environment.
+    if pending < database::migration_count() {
+        check_owner(deployment::owner(&database).await?.unwrap_or(environment), environment)?;
+    }
+    let services = Services::new(&database, services);
+    if pending > 0 && !migrate {
+        return Err(StartError::PendingMigrations(pending));
+    }
+    if pending > 0 {
+        database::migrate(&url).await.map_err(cannot_open)?;
+        services.customers.add_missing_words(&Actor::Platform).await?;
+    }
+    check_owner(deployment::claim(&database, environment).await?, environment)?;
+    Ok((database, services))
+}
+
+fn check_owner(owner: Environment, configured: Environment) -> Result<(), StartError> {
+    if owner == configured { Ok(()) } else { Err(StartError::OtherEnvironment { owner, configured }) }
+}
+
+fn cannot_open(url: &str, error: &DbErr) -> String {
+    let hint = match database::sqlite_file(url) {
+        Some(file) => format!("the file {}: can it be written, and does its folder exist?", file.display()),
+        None => {
+            "PostgreSQL: does it run where DATABASE_URL says, and does it know the user and the database?".to_owned()
+        }
+    };
+    format!("Cannot open the database ({}). Look at {hint}", describe(error))
+}
+
+/// Every minute, writes when keys were last used; every tenth minute, deletes expired idempotency keys.
+async fn run_jobs(database: Database, services: Arc<Services>) {
+    const PERIOD: Duration = Duration::from_secs(60);
+    const SWEEP_EVERY: u64 = 10;
+    let mut interval = tokio::time::interval(PERIOD);
+    for tick in 0_u64.. {
+        interval.tick().await;
+        write_key_uses(&services).await;
+        if tick.is_multiple_of(SWEEP_EVERY) {
+            match idempotency::sweep(&database).await {
+                Ok(deleted) => tracing::debug!(deleted, "deleted expired idempotency keys"),
+                Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired idempotency keys"),
+            }
+        }
+    }
+}
+
+async fn write_key_uses(services: &Services) {
+    if let Err(error) = services.api_keys.write_uses().await {
+        tracing::warn!(cause = error_message(error), "cannot store when keys were last used");
+    }
+}
