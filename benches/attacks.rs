@@ -3,9 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by a panic")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
-#[path = "../tests/it/attacks.rs"]
-mod attacks;
-
 use std::time::{Duration, Instant};
 
 use async_graphql::Request;
@@ -29,7 +26,7 @@ async fn main() {
     let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hash.clone()));
     let mut slowest = Duration::ZERO;
     println!("{:>9}  the longest of {ROUNDS}, to refuse", "ms");
-    for (what, query) in attacks::attacks() {
+    for (what, query) in support::attacks::attacks() {
         let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
             // A new one knows no document yet.

@@ -15,7 +15,7 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::ServiceSettings;
 use vivamo::service::phone_lookup::{Twilio, TwilioSettings, UnknownLinePolicy};
 
-use crate::app::{Answer, Backend, Caller, KEY_SECRET, TestApp, faults, run_on};
+use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, faults, run_on};
 
 /// A carrier whose answer depends on the last four digits of the number.
 struct FakeCarrier {
@@ -427,7 +427,7 @@ async fn a_lost_race_stores_no_unjudged_number() {
         app.created(&other, "1", json!({ "email": "holder@example.com", "phone": "+14155550001" })).await;
         // By now the carrier has another opinion of the number, and what it said has expired.
         let forget = "UPDATE customer SET phone = '+14155550002'; DELETE FROM phone_lookup";
-        crate::postgres::execute(app.database_url(), forget).await.unwrap();
+        support::postgres::execute(app.database_url(), forget).await.unwrap();
         carrier.questions();
 
         let holder = app.database.begin_write().await.unwrap();

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::app::{Backend, TestDatabase, http_client};
-use crate::process::{Running, vivamo};
+use support::process::{Running, vivamo};
+use support::{Backend, TestDatabase, http_client};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const PLATFORM_KEY: &str = "fedcba9876543210fedcba9876543210";
@@ -187,7 +187,7 @@ async fn production_asks_for_more() {
         assert_eq!(server.stop(), "");
         // The database remembers, and one that refuses is not changed.
         let forget = "DELETE FROM seaql_migrations WHERE version LIKE '%history'; DROP TABLE idempotency_key; DROP TABLE customer_event";
-        crate::postgres::execute(&database.url, forget).await.unwrap();
+        support::postgres::execute(&database.url, forget).await.unwrap();
         for command in [&["serve"][..], &["migrate"], &["operator", "list"]] {
             let words = refused(run(command).env("VIVAMO_ENVIRONMENT", "sandbox"));
             assert!(words.contains("belongs to production"), "{words}");

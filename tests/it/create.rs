@@ -2,155 +2,147 @@
 
 use serde_json::json;
 
-use crate::app::{faults, on_both_databases};
+use support::{both, faults};
 
-on_both_databases! {
-    Sandbox:
+both!(an_external_id_and_values_that_are_taken_are_reported_together, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
+    app.created(&operator, "user-1", data.clone()).await;
+    let again = app.create(&operator, "user-1", data).await;
+    let expected = faults([
+        ("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId"),
+        ("EMAIL_TAKEN", "input.data.email"),
+        ("PHONE_TAKEN", "input.data.phone"),
+    ]);
+    assert_eq!(again.refusals("createCustomer"), expected);
+});
 
-    async fn an_external_id_and_values_that_are_taken_are_reported_together(app) {
-        let operator = app.operator("A").await;
-        let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
-        app.created(&operator, "user-1", data.clone()).await;
-        let again = app.create(&operator, "user-1", data).await;
-        let expected = faults([
-            ("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId"),
-            ("EMAIL_TAKEN", "input.data.email"),
-            ("PHONE_TAKEN", "input.data.phone"),
-        ]);
-        assert_eq!(again.refusals("createCustomer"), expected);
+both!(only_what_ones_own_customers_hold_is_reported_as_taken, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
+    app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552671" })).await;
+    // The email is held by a customer of one's own, the phone by a stranger, of whom nothing is said.
+    let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
+    let refused = app.create(&own, "user-1", data).await;
+    assert_eq!(refused.refusals("createCustomer"), faults([("EMAIL_TAKEN", "input.data.email")]));
+    // The other way around.
+    let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
+    let refused = app.create(&other, "user-1", data).await;
+    assert_eq!(refused.refusals("createCustomer"), faults([("PHONE_TAKEN", "input.data.phone")]));
+    // A taken external id hides that the email would have matched a stranger.
+    let refused = app.create(&own, "mine", json!({ "email": "theirs@example.com" })).await;
+    let expected = faults([("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId")]);
+    assert_eq!(refused.refusals("createCustomer"), expected);
+});
+
+both!(an_email_and_a_phone_of_two_strangers_are_a_conflict, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    app.created(&other, "1", json!({ "email": "one@example.com" })).await;
+    app.created(&other, "2", json!({ "email": "two@example.com", "phone": "+14155552671" })).await;
+    let refused = app.create(&own, "x", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
+    let expected = faults([("IDENTITY_CONFLICT", "input.data.email"), ("IDENTITY_CONFLICT", "input.data.phone")]);
+    assert_eq!(refused.refusals("createCustomer"), expected);
+    let text = refused.body.to_string();
+    for secret in ["cus_", "two@", "Other"] {
+        assert!(!text.contains(secret), "{text}");
     }
+});
 
-    async fn only_what_ones_own_customers_hold_is_reported_as_taken(app) {
-        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
-        app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
-        app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552671" })).await;
-        // The email is held by a customer of one's own, the phone by a stranger, of whom nothing is said.
-        let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
-        let refused = app.create(&own, "user-1", data).await;
-        assert_eq!(refused.refusals("createCustomer"), faults([("EMAIL_TAKEN", "input.data.email")]));
-        // The other way around.
-        let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
-        let refused = app.create(&other, "user-1", data).await;
-        assert_eq!(refused.refusals("createCustomer"), faults([("PHONE_TAKEN", "input.data.phone")]));
-        // A taken external id hides that the email would have matched a stranger.
-        let refused = app.create(&own, "mine", json!({ "email": "theirs@example.com" })).await;
-        let expected = faults([("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId")]);
-        assert_eq!(refused.refusals("createCustomer"), expected);
+both!(a_connect_fills_blanks_and_names_what_it_does_not_apply, Sandbox, async |app| {
+    let (first, second) = (app.operator("First").await, app.operator("Second").await);
+    let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
+    let before = app.created(&first, "f", data).await["customer"].clone();
+    let data = json!({
+        "email": "another@example.com", "phone": "+14155552671", "firstName": "Augusta", "lastName": "Lovelace",
+        "address": address,
+    });
+    let connected = app.created(&second, "s", data).await;
+    assert_eq!(connected["outcome"], "CONNECTED");
+    assert_eq!(connected["matchedBy"], json!(["PHONE"]));
+    assert_eq!(connected["unappliedFields"], json!(["EMAIL", "FIRST_NAME"]));
+    let customer = &connected["customer"];
+    assert_eq!(customer["email"], "ada@example.com");
+    assert_eq!(customer["firstName"], "Ada");
+    assert_eq!(customer["lastName"], "Lovelace");
+    assert_eq!(customer["address"]["line1"], "1 Main St");
+    assert_eq!(customer["version"], 2);
+    assert_ne!(customer["updatedAt"], before["updatedAt"]);
+    assert_eq!(customer["createdAt"], before["createdAt"]);
+});
+
+both!(a_connect_that_fills_nothing_changes_nothing, Sandbox, async |app| {
+    let (first, second) = (app.operator("First").await, app.operator("Second").await);
+    let data = json!({ "email": "ada@example.com", "firstName": "Ada" });
+    let before = app.created(&first, "f", data.clone()).await["customer"].clone();
+    let connected = app.created(&second, "s", data).await;
+    assert_eq!(connected["outcome"], "CONNECTED");
+    assert_eq!(connected["unappliedFields"], json!([]));
+    for unchanged in ["version", "updatedAt", "createdAt", "id"] {
+        assert_eq!(connected["customer"][unchanged], before[unchanged], "{unchanged}");
     }
+});
 
-    async fn an_email_and_a_phone_of_two_strangers_are_a_conflict(app) {
-        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
-        app.created(&other, "1", json!({ "email": "one@example.com" })).await;
-        app.created(&other, "2", json!({ "email": "two@example.com", "phone": "+14155552671" })).await;
-        let refused = app.create(&own, "x", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
-        let expected = faults([("IDENTITY_CONFLICT", "input.data.email"), ("IDENTITY_CONFLICT", "input.data.phone")]);
-        assert_eq!(refused.refusals("createCustomer"), expected);
-        let text = refused.body.to_string();
-        for secret in ["cus_", "two@", "Other"] {
-            assert!(!text.contains(secret), "{text}");
-        }
+both!(a_match_by_email_may_fill_the_phone_but_not_replace_it, Sandbox, async |app| {
+    let operators = [app.operator("A").await, app.operator("B").await, app.operator("C").await];
+    app.created(&operators[0], "1", json!({ "email": "ada@example.com" })).await;
+    let filled = app.created(&operators[1], "1", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;
+    assert_eq!(filled["customer"]["phone"], "+14155552671");
+    assert_eq!(filled["customer"]["version"], 2);
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552672" });
+    let kept = app.created(&operators[2], "1", data).await;
+    assert_eq!(kept["customer"]["phone"], "+14155552671");
+    assert_eq!(kept["unappliedFields"], json!(["PHONE"]));
+    assert_eq!(kept["matchedBy"], json!(["EMAIL"]));
+});
+
+both!(faults_of_several_fields_come_together_one_for_each, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let data = json!({
+        "email": "no address", "phone": "1-800-FLOWERS", "firstName": " ", "lastName": "x".repeat(101),
+        "address": { "line1": "", "city": "Springfield", "country": "ZZ" },
+    });
+    let refused = app.create(&operator, " padded ", data).await;
+    let expected = faults([
+        ("INVALID_EXTERNAL_CUSTOMER_ID", "input.externalCustomerId"),
+        ("INVALID_EMAIL", "input.data.email"),
+        ("INVALID_PHONE", "input.data.phone"),
+        ("INVALID_NAME", "input.data.firstName"),
+        ("INVALID_NAME", "input.data.lastName"),
+        ("INVALID_ADDRESS", "input.data.address.line1"),
+        ("INVALID_ADDRESS", "input.data.address.country"),
+    ]);
+    assert_eq!(refused.refusals("createCustomer"), expected);
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
+});
+
+both!(faults_of_format_come_before_those_of_the_table, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+    let refused = app.create(&operator, "user-1", json!({ "email": "ada@example.com", "firstName": "" })).await;
+    assert_eq!(refused.refusals("createCustomer"), faults([("INVALID_NAME", "input.data.firstName")]));
+});
+
+both!(the_platform_and_read_only_keys_create_nobody, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let read_only = app.key(&operator, entity::api_key::Access::ReadOnly).await;
+    for caller in [app.platform(), read_only] {
+        // Before the input is looked at: these values are faulty.
+        let refused = app.create(&caller, " ", json!({ "email": "x" })).await;
+        assert_eq!(refused.refusals("createCustomer"), faults([("FORBIDDEN", "")]));
+        let refused = app.update(&caller, json!({ "id": "x" }), json!({ "email": "x" })).await;
+        assert_eq!(refused.refusals("updateCustomer"), faults([("FORBIDDEN", "")]));
     }
+});
 
-    async fn a_connect_fills_blanks_and_names_what_it_does_not_apply(app) {
-        let (first, second) = (app.operator("First").await, app.operator("Second").await);
-        let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
-        let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
-        let before = app.created(&first, "f", data).await["customer"].clone();
-        let data = json!({
-            "email": "another@example.com", "phone": "+14155552671", "firstName": "Augusta", "lastName": "Lovelace",
-            "address": address,
-        });
-        let connected = app.created(&second, "s", data).await;
-        assert_eq!(connected["outcome"], "CONNECTED");
-        assert_eq!(connected["matchedBy"], json!(["PHONE"]));
-        assert_eq!(connected["unappliedFields"], json!(["EMAIL", "FIRST_NAME"]));
-        let customer = &connected["customer"];
-        assert_eq!(customer["email"], "ada@example.com");
-        assert_eq!(customer["firstName"], "Ada");
-        assert_eq!(customer["lastName"], "Lovelace");
-        assert_eq!(customer["address"]["line1"], "1 Main St");
-        assert_eq!(customer["version"], 2);
-        assert_ne!(customer["updatedAt"], before["updatedAt"]);
-        assert_eq!(customer["createdAt"], before["createdAt"]);
-    }
-
-    async fn a_connect_that_fills_nothing_changes_nothing(app) {
-        let (first, second) = (app.operator("First").await, app.operator("Second").await);
-        let data = json!({ "email": "ada@example.com", "firstName": "Ada" });
-        let before = app.created(&first, "f", data.clone()).await["customer"].clone();
-        let connected = app.created(&second, "s", data).await;
-        assert_eq!(connected["outcome"], "CONNECTED");
-        assert_eq!(connected["unappliedFields"], json!([]));
-        for unchanged in ["version", "updatedAt", "createdAt", "id"] {
-            assert_eq!(connected["customer"][unchanged], before[unchanged], "{unchanged}");
-        }
-    }
-
-    async fn a_match_by_email_may_fill_the_phone_but_not_replace_it(app) {
-        let operators = [app.operator("A").await, app.operator("B").await, app.operator("C").await];
-        app.created(&operators[0], "1", json!({ "email": "ada@example.com" })).await;
-        let filled = app.created(&operators[1], "1", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;
-        assert_eq!(filled["customer"]["phone"], "+14155552671");
-        assert_eq!(filled["customer"]["version"], 2);
-        let data = json!({ "email": "ada@example.com", "phone": "+14155552672" });
-        let kept = app.created(&operators[2], "1", data).await;
-        assert_eq!(kept["customer"]["phone"], "+14155552671");
-        assert_eq!(kept["unappliedFields"], json!(["PHONE"]));
-        assert_eq!(kept["matchedBy"], json!(["EMAIL"]));
-    }
-
-    async fn faults_of_several_fields_come_together_one_for_each(app) {
-        let operator = app.operator("A").await;
-        let data = json!({
-            "email": "no address", "phone": "1-800-FLOWERS", "firstName": " ", "lastName": "x".repeat(101),
-            "address": { "line1": "", "city": "Springfield", "country": "ZZ" },
-        });
-        let refused = app.create(&operator, " padded ", data).await;
-        let expected = faults([
-            ("INVALID_EXTERNAL_CUSTOMER_ID", "input.externalCustomerId"),
-            ("INVALID_EMAIL", "input.data.email"),
-            ("INVALID_PHONE", "input.data.phone"),
-            ("INVALID_NAME", "input.data.firstName"),
-            ("INVALID_NAME", "input.data.lastName"),
-            ("INVALID_ADDRESS", "input.data.address.line1"),
-            ("INVALID_ADDRESS", "input.data.address.country"),
-        ]);
-        assert_eq!(refused.refusals("createCustomer"), expected);
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
-    }
-
-    async fn faults_of_format_come_before_those_of_the_table(app) {
-        let operator = app.operator("A").await;
-        app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-        let refused = app.create(&operator, "user-1", json!({ "email": "ada@example.com", "firstName": "" })).await;
-        assert_eq!(refused.refusals("createCustomer"), faults([("INVALID_NAME", "input.data.firstName")]));
-    }
-
-    async fn the_platform_and_read_only_keys_create_nobody(app) {
-        let operator = app.operator("A").await;
-        let read_only = app.key(&operator, entity::api_key::Access::ReadOnly).await;
-        for caller in [app.platform(), read_only] {
-            // Before the input is looked at: these values are faulty.
-            let refused = app.create(&caller, " ", json!({ "email": "x" })).await;
-            assert_eq!(refused.refusals("createCustomer"), faults([("FORBIDDEN", "")]));
-            let refused = app.update(&caller, json!({ "id": "x" }), json!({ "email": "x" })).await;
-            assert_eq!(refused.refusals("updateCustomer"), faults([("FORBIDDEN", "")]));
-        }
-    }
-}
-
-on_both_databases! {
-    Production:
-
-    async fn faults_of_format_and_restrictions_come_together(app) {
-        let operator = app.operator("A").await;
-        let data = json!({ "email": "a+b@mailinator.com", "phone": "+442079460018", "lastName": "\u{7}" });
-        let refused = app.create(&operator, "user-1", data).await;
-        let expected = faults([
-            ("DISPOSABLE_EMAIL", "input.data.email"),
-            ("PHONE_NOT_MOBILE", "input.data.phone"),
-            ("INVALID_NAME", "input.data.lastName"),
-        ]);
-        assert_eq!(refused.refusals("createCustomer"), expected);
-    }
-}
+both!(faults_of_format_and_restrictions_come_together, Production, async |app| {
+    let operator = app.operator("A").await;
+    let data = json!({ "email": "a+b@mailinator.com", "phone": "+442079460018", "lastName": "\u{7}" });
+    let refused = app.create(&operator, "user-1", data).await;
+    let expected = faults([
+        ("DISPOSABLE_EMAIL", "input.data.email"),
+        ("PHONE_NOT_MOBILE", "input.data.phone"),
+        ("INVALID_NAME", "input.data.lastName"),
+    ]);
+    assert_eq!(refused.refusals("createCustomer"), expected);
+});

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use vivamo::error::ErrorCode;
 use vivamo::service::LimitSettings;
 
-use crate::app::{Answer, Caller, TestApp, on_both_databases};
+use support::{Answer, Caller, TestApp, both};
 
 /// The codes that come of a request made to bring about this one.
 async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
@@ -70,7 +70,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
         }
         ErrorCode::RateLimited => codes_of_the_second_stranger(app, &other).await,
         ErrorCode::Unauthenticated => {
-            let nobody = crate::app::Caller { key: "x".into(), ..own };
+            let nobody = support::Caller { key: "x".into(), ..own };
             app.graphql(&nobody, "{ viewer { role } }", json!({})).await.codes()
         }
         ErrorCode::Forbidden => app.create(&app.platform(), "1", json!({ "email": "a@example.com" })).await.codes(),
@@ -113,7 +113,7 @@ async fn codes_of_the_second_stranger(app: &TestApp, other: &Caller) -> Vec<Stri
 }
 
 async fn execute(app: &TestApp, sql: &str) {
-    crate::postgres::execute(app.database_url(), sql).await.unwrap();
+    support::postgres::execute(app.database_url(), sql).await.unwrap();
 }
 
 fn is_of(code: &ErrorCode, production: bool) -> bool {
@@ -134,89 +134,116 @@ async fn assert_each(app: &TestApp, production: bool) {
     }
 }
 
-on_both_databases! {
-    Sandbox:
+both!(each_code_has_its_scenario, Sandbox, async |app| {
+    assert_each(app, false).await;
+});
 
-    async fn each_code_has_its_scenario(app) {
-        assert_each(app, false).await;
+both!(one_fault_does_not_take_the_whole_answer_with_it, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+    let query = "{ viewer { role } bad: customers(first: 0) { totalCount } \
+                 worse: customers(first: 1, last: 1, after: \"x\") { totalCount } \
+                 good: customers { edges { node { email operators(first: 101) { edges { cursor } } } } } }";
+    let answer = app.graphql(&operator, query, json!({})).await;
+    assert_eq!(answer.status, 200);
+    let node = json!({ "email": "ada@example.com", "operators": null });
+    assert_eq!(
+        answer.body["data"],
+        json!({ "viewer": { "role": "OPERATOR" }, "bad": null, "worse": null, "good": { "edges": [{ "node": node }] } })
+    );
+    let errors = answer.body["errors"].as_array().unwrap();
+    let paths: Vec<_> = errors.iter().map(|error| error["path"].clone()).collect();
+    assert_eq!(errors.len(), 4, "{errors:?}");
+    assert!(paths.contains(&json!(["bad"])) && paths.contains(&json!(["worse"])), "{paths:?}");
+    assert!(paths.contains(&json!(["good", "edges", 0, "node", "operators"])), "{paths:?}");
+});
+
+both!(errors_of_the_framework_have_the_same_shape, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    for (query, variables) in [
+        ("{", json!({})),
+        ("", json!({})),
+        ("{ nothing }", json!({})),
+        ("{ viewer { role(x: 1) } }", json!({})),
+        ("query ($by: CustomerRef!) { customer(by: $by) { id } }", json!({ "by": { "id": "x", "email": "y" } })),
+        ("query ($by: CustomerRef!) { customer(by: $by) { id } }", json!({ "by": {} })),
+        ("query ($by: CustomerRef!) { customer(by: $by) { id } }", json!({})),
+        ("{ customers(first: 99999999999) { totalCount } }", json!({})),
+        ("query A { viewer { role } } query B { viewer { role } }", json!({})),
+        ("subscription { x }", json!({})),
+        (
+            "query ($from: DateTime) { customers(filter: { createdAt: { from: $from } }) { totalCount } }",
+            json!({ "from": "yesterday" }),
+        ),
+        ("{ customers(filter: { createdAt: { from: \"2026-11-23\" } }) { totalCount } }", json!({})),
+    ] {
+        let answer: Answer = app.graphql(&operator, query, variables).await;
+        let codes = answer.codes();
+        assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{query}: {codes:?}");
     }
+});
 
-    async fn one_fault_does_not_take_the_whole_answer_with_it(app) {
-        let operator = app.operator("A").await;
-        app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-        let query = "{ viewer { role } bad: customers(first: 0) { totalCount } \
-                     worse: customers(first: 1, last: 1, after: \"x\") { totalCount } \
-                     good: customers { edges { node { email operators(first: 101) { edges { cursor } } } } } }";
-        let answer = app.graphql(&operator, query, json!({})).await;
-        assert_eq!(answer.status, 200);
-        let node = json!({ "email": "ada@example.com", "operators": null });
-        assert_eq!(
-            answer.body["data"],
-            json!({ "viewer": { "role": "OPERATOR" }, "bad": null, "worse": null, "good": { "edges": [{ "node": node }] } })
-        );
-        let errors = answer.body["errors"].as_array().unwrap();
-        let paths: Vec<_> = errors.iter().map(|error| error["path"].clone()).collect();
-        assert_eq!(errors.len(), 4, "{errors:?}");
-        assert!(paths.contains(&json!(["bad"])) && paths.contains(&json!(["worse"])), "{paths:?}");
-        assert!(paths.contains(&json!(["good", "edges", 0, "node", "operators"])), "{paths:?}");
-    }
-
-    async fn errors_of_the_framework_have_the_same_shape(app) {
-        let operator = app.operator("A").await;
-        for (query, variables) in [
-            ("{", json!({})),
-            ("", json!({})),
-            ("{ nothing }", json!({})),
-            ("{ viewer { role(x: 1) } }", json!({})),
-            ("query ($by: CustomerRef!) { customer(by: $by) { id } }", json!({ "by": { "id": "x", "email": "y" } })),
-            ("query ($by: CustomerRef!) { customer(by: $by) { id } }", json!({ "by": {} })),
-            ("query ($by: CustomerRef!) { customer(by: $by) { id } }", json!({})),
-            ("{ customers(first: 99999999999) { totalCount } }", json!({})),
-            ("query A { viewer { role } } query B { viewer { role } }", json!({})),
-            ("subscription { x }", json!({})),
-            ("query ($from: DateTime) { customers(filter: { createdAt: { from: $from } }) { totalCount } }", json!({ "from": "yesterday" })),
-            ("{ customers(filter: { createdAt: { from: \"2026-11-23\" } }) { totalCount } }", json!({})),
-        ] {
-            let answer: Answer = app.graphql(&operator, query, variables).await;
-            let codes = answer.codes();
-            assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{query}: {codes:?}");
-        }
-    }
-
-    async fn a_document_that_was_found_valid_does_not_make_any_values_valid(app) {
-        let operator = app.operator("A").await;
-        app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
-        let nested = "query ($id: ID, $first: Int = 3) { customer(by: { externalCustomerId: $id }) { email } customers(first: $first) { totalCount } }";
-        let update = "mutation ($id: String!, $name: String, $version: Int) { updateCustomer(input: { customer: { externalCustomerId: $id }, \
-                      data: { firstName: $name }, expectedVersion: $version }) { customer { version firstName } } }";
-        let order = "query ($field: CustomerOrderField!, $missing: [CustomerField!]) { customers(orderBy: { field: $field, direction: ASC }, \
-                     filter: { missing: $missing }) { totalCount } }";
-        for (query, good, bad) in [
-            (nested, json!({ "id": "1" }), vec![json!({ "id": null }), json!({ "id": 1.5 }), json!({ "id": ["1"] }), json!({ "id": "1", "first": "x" }), json!({ "id": "1", "first": 1.5 })]),
-            (update, json!({ "id": "1", "name": "Ada", "version": 1 }), vec![json!({ "id": 1 }), json!({}), json!({ "id": "1", "name": true }), json!({ "id": "1", "version": "1" })]),
-            (order, json!({ "field": "CONNECTED_AT", "missing": ["PHONE"] }), vec![json!({ "field": "EMAIL" }), json!({ "field": 1 }), json!({ "field": "CONNECTED_AT", "missing": ["NAME"] }), json!({ "field": "CONNECTED_AT", "missing": [null] })]),
-        ] {
-            // First as nobody has sent it yet, then as it is known.
-            for round in 0..2 {
-                for variables in &bad {
-                    let answer = app.graphql(&operator, query, variables.clone()).await;
-                    let codes = answer.codes();
-                    assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{round} {query} {variables}: {}", answer.body);
-                }
-                let variables = if round == 0 { good.clone() } else { json!({ "id": "1", "field": "CONNECTED_AT" }) };
-                let answer = app.graphql(&operator, query, variables).await;
-                assert_eq!(answer.body.get("errors"), None);
+both!(a_document_that_was_found_valid_does_not_make_any_values_valid, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+    let nested = "query ($id: ID, $first: Int = 3) { customer(by: { externalCustomerId: $id }) { email } customers(first: $first) { totalCount } }";
+    let update = "mutation ($id: String!, $name: String, $version: Int) { updateCustomer(input: { customer: { externalCustomerId: $id }, \
+                  data: { firstName: $name }, expectedVersion: $version }) { customer { version firstName } } }";
+    let order = "query ($field: CustomerOrderField!, $missing: [CustomerField!]) { customers(orderBy: { field: $field, direction: ASC }, \
+                 filter: { missing: $missing }) { totalCount } }";
+    for (query, good, bad) in [
+        (
+            nested,
+            json!({ "id": "1" }),
+            vec![
+                json!({ "id": null }),
+                json!({ "id": 1.5 }),
+                json!({ "id": ["1"] }),
+                json!({ "id": "1", "first": "x" }),
+                json!({ "id": "1", "first": 1.5 }),
+            ],
+        ),
+        (
+            update,
+            json!({ "id": "1", "name": "Ada", "version": 1 }),
+            vec![
+                json!({ "id": 1 }),
+                json!({}),
+                json!({ "id": "1", "name": true }),
+                json!({ "id": "1", "version": "1" }),
+            ],
+        ),
+        (
+            order,
+            json!({ "field": "CONNECTED_AT", "missing": ["PHONE"] }),
+            vec![
+                json!({ "field": "EMAIL" }),
+                json!({ "field": 1 }),
+                json!({ "field": "CONNECTED_AT", "missing": ["NAME"] }),
+                json!({ "field": "CONNECTED_AT", "missing": [null] }),
+            ],
+        ),
+    ] {
+        // First as nobody has sent it yet, then as it is known.
+        for round in 0..2 {
+            for variables in &bad {
+                let answer = app.graphql(&operator, query, variables.clone()).await;
+                let codes = answer.codes();
+                assert!(
+                    !codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"),
+                    "{round} {query} {variables}: {}",
+                    answer.body
+                );
             }
+            let variables = if round == 0 { good.clone() } else { json!({ "id": "1", "field": "CONNECTED_AT" }) };
+            let answer = app.graphql(&operator, query, variables).await;
+            assert_eq!(answer.body.get("errors"), None);
         }
-        let customer = app.customer(&operator, json!({ "externalCustomerId": "1" })).await;
-        assert_eq!((&customer["version"], &customer["firstName"]), (&json!(2), &json!("Ada")));
     }
-}
+    let customer = app.customer(&operator, json!({ "externalCustomerId": "1" })).await;
+    assert_eq!((&customer["version"], &customer["firstName"]), (&json!(2), &json!("Ada")));
+});
 
-on_both_databases! {
-    Production:
-
-    async fn each_code_of_production_has_its_scenario(app) {
-        assert_each(app, true).await;
-    }
-}
+both!(each_code_of_production_has_its_scenario, Production, async |app| {
+    assert_each(app, true).await;
+});

@@ -17,8 +17,8 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::ServiceSettings;
 use vivamo::service::phone_lookup::{Fault, LineTypeLookup, UnknownLinePolicy};
 
-use crate::app::{Answer, Backend, Caller, KEY_SECRET, TestApp, on_both_databases, run, run_on};
-use crate::proxy::{Cut, Proxy};
+use support::proxy::{Cut, Proxy};
+use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, run, run_on};
 
 async fn create_with_key(app: &TestApp, caller: &Caller) -> Answer {
     let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed outcome } }";
@@ -114,7 +114,7 @@ impl LineTypeLookup for Panics {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_is_an_internal_fault_and_the_process_goes_on() {
     let setup = ServiceSettings {
-        platform_key: Some(SecretString::from(crate::app::PLATFORM_KEY)),
+        platform_key: Some(SecretString::from(support::PLATFORM_KEY)),
         carrier: Some((Arc::new(Panics), UnknownLinePolicy::Refuse)),
         ..ServiceSettings::new(Environment::Production, KeyedHash::new(KEY_SECRET))
     };
@@ -137,49 +137,45 @@ async fn look(app: &TestApp, query: &BatchedQuery<2>, name: &str) -> String {
     rows[0].try_get("", "name").unwrap()
 }
 
-on_both_databases! {
-    Sandbox:
-
-    async fn when_all_connections_wait_the_others_are_told_so(app) {
-        let operator = app.operator("A").await;
-        let watcher = app.replica(app.database_url().to_owned()).await;
-        // Somebody who is not bound by our time limits holds what all wait for.
-        let connection = sea_orm::Database::connect(app.database_url()).await.unwrap();
-        let immediate = Some(sea_orm::SqliteTransactionMode::Immediate);
-        let options = TransactionOptions { sqlite_transaction_mode: immediate, ..Default::default() };
-        let holder = connection.begin_with_options(options).await.unwrap();
-        if app.is_postgres() {
-            holder.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
-        }
-        // PostgreSQL would be asked once for several creates.
-        let page = "{ customers(first: 1) { edges { node { id } } } }";
-        let requests = join_all((0..40).map(|number| {
-            let data = json!({ "email": format!("{number}@example.com") });
-            let (operator, id) = (&operator, number.to_string());
-            async move {
-                if app.is_postgres() {
-                    app.graphql(operator, page, json!({})).await
-                } else {
-                    app.create(operator, &id, data).await
-                }
-            }
-        }));
-        let health = async {
-            watcher.until_so_many_wait_for_a_lock(9).await;
-            app.http.get(format!("{}/healthz", app.url)).send().await.unwrap().status().as_u16()
-        };
-        let (answers, health) = tokio::join!(requests, health);
-        assert_eq!(health, 200);
-        watcher.end().await;
-        for answer in answers {
-            let faults: Vec<Value> = answer.body["errors"].as_array().unwrap().clone();
-            assert_eq!(answer.codes(), ["UNAVAILABLE"], "{faults:?}");
-        }
-        holder.rollback().await.unwrap();
-        app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+both!(when_all_connections_wait_the_others_are_told_so, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let watcher = app.replica(app.database_url().to_owned()).await;
+    // Somebody who is not bound by our time limits holds what all wait for.
+    let connection = sea_orm::Database::connect(app.database_url()).await.unwrap();
+    let immediate = Some(sea_orm::SqliteTransactionMode::Immediate);
+    let options = TransactionOptions { sqlite_transaction_mode: immediate, ..Default::default() };
+    let holder = connection.begin_with_options(options).await.unwrap();
+    if app.is_postgres() {
+        holder.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
     }
-}
+    // PostgreSQL would be asked once for several creates.
+    let page = "{ customers(first: 1) { edges { node { id } } } }";
+    let requests = join_all((0..40).map(|number| {
+        let data = json!({ "email": format!("{number}@example.com") });
+        let (operator, id) = (&operator, number.to_string());
+        async move {
+            if app.is_postgres() {
+                app.graphql(operator, page, json!({})).await
+            } else {
+                app.create(operator, &id, data).await
+            }
+        }
+    }));
+    let health = async {
+        watcher.until_so_many_wait_for_a_lock(9).await;
+        app.http.get(format!("{}/healthz", app.url)).send().await.unwrap().status().as_u16()
+    };
+    let (answers, health) = tokio::join!(requests, health);
+    assert_eq!(health, 200);
+    watcher.end().await;
+    for answer in answers {
+        let faults: Vec<Value> = answer.body["errors"].as_array().unwrap().clone();
+        assert_eq!(answer.codes(), ["UNAVAILABLE"], "{faults:?}");
+    }
+    holder.rollback().await.unwrap();
+    app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+});
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_looks_for_others_too_and_gives_up_leaves_nobody_waiting() {

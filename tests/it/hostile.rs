@@ -2,50 +2,50 @@
 
 use serde_json::json;
 
-use crate::app::on_both_databases;
-use crate::attacks::attacks;
+use support::attacks::attacks;
+use support::both;
 
-on_both_databases! {
-    Sandbox:
-
-    // Each list of a page is a part of one statement, and a statement has so many parts at most.
-    async fn the_largest_pages_of_pages_are_answered(app) {
-        let operator = app.operator("A").await;
-        for number in 0..100 {
-            app.created(&operator, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await;
-        }
-        let roots: String = (0..10)
-            .map(|n| {
-                let page = format!("{}: {}", if n % 2 == 0 { "first" } else { "last" }, n / 2 + 1);
-                format!("r{n}: customers(first: 100) {{ edges {{ node {{ operators({page}) {{ edges {{ cursor }} }} }} }} }} ")
-            })
-            .collect();
-        let answer = app.graphql(&app.platform(), &format!("{{ {roots} }}"), json!({})).await;
-        assert_eq!(answer.body.get("errors"), None);
+// Each list of a page is a part of one statement, and a statement has so many parts at most.
+both!(the_largest_pages_of_pages_are_answered, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    for number in 0..100 {
+        app.created(&operator, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await;
     }
+    let roots: String = (0..10)
+        .map(|n| {
+            let page = format!("{}: {}", if n % 2 == 0 { "first" } else { "last" }, n / 2 + 1);
+            format!(
+                "r{n}: customers(first: 100) {{ edges {{ node {{ operators({page}) {{ edges {{ cursor }} }} }} }} }} "
+            )
+        })
+        .collect();
+    let answer = app.graphql(&app.platform(), &format!("{{ {roots} }}"), json!({})).await;
+    assert_eq!(answer.body.get("errors"), None);
+});
 
-    async fn each_attack_is_refused_and_the_process_goes_on(app) {
-        let caller = app.operator("A").await;
-        for (what, query) in attacks() {
-            let (answer, statements) = app.statements_of(app.graphql(&caller, &query, json!({}))).await;
-            assert!([200, 413].contains(&answer.status), "{what}: {}", answer.status);
-            let codes = answer.codes();
-            assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{what}: {codes:?}");
-            assert!(codes.len() <= 50, "{what}");
-            assert!(answer.body.get("data").is_none() && answer.body.to_string().len() < 20_000, "{what}");
-            assert_eq!(statements, Vec::<String>::new(), "{what}");
-        }
-        for (what, body) in [("5 MB", "x".repeat(5_000_000)), ("a line of 550 KB", format!("{{\"query\":\"{}\"}}", "x".repeat(550_000)))] {
-            let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key);
-            let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
-            assert_eq!(answer.status(), 413, "{what}");
-        }
-        // Overlong UTF-8 is no text, and so no JSON.
-        let overlong = [b"{\"query\":\"{ viewer { role ".as_slice(), &[0xc0, 0xaf], b" } }\"}"].concat();
+both!(each_attack_is_refused_and_the_process_goes_on, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    for (what, query) in attacks() {
+        let (answer, statements) = app.statements_of(app.graphql(&caller, &query, json!({}))).await;
+        assert!([200, 413].contains(&answer.status), "{what}: {}", answer.status);
+        let codes = answer.codes();
+        assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{what}: {codes:?}");
+        assert!(codes.len() <= 50, "{what}");
+        assert!(answer.body.get("data").is_none() && answer.body.to_string().len() < 20_000, "{what}");
+        assert_eq!(statements, Vec::<String>::new(), "{what}");
+    }
+    for (what, body) in
+        [("5 MB", "x".repeat(5_000_000)), ("a line of 550 KB", format!("{{\"query\":\"{}\"}}", "x".repeat(550_000)))]
+    {
         let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key);
-        let answer = request.header("content-type", "application/json").body(overlong).send().await.unwrap();
-        assert_eq!(answer.status(), 400);
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
-        assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+        let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        assert_eq!(answer.status(), 413, "{what}");
     }
-}
+    // Overlong UTF-8 is no text, and so no JSON.
+    let overlong = [b"{\"query\":\"{ viewer { role ".as_slice(), &[0xc0, 0xaf], b" } }\"}"].concat();
+    let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key);
+    let answer = request.header("content-type", "application/json").body(overlong).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
+    assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+});

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::app::{Answer, Caller, TestApp, on_both_databases};
+use support::{Answer, Caller, TestApp, both};
 
 const QUERY: &str = r#"{"query":"{ viewer { role } }"}"#;
 
@@ -20,178 +20,225 @@ async fn send(request: RequestBuilder) -> Answer {
     Answer::read(request.send().await.unwrap()).await
 }
 
-on_both_databases! {
-    Sandbox:
-
-    async fn without_a_key_nothing_is_looked_at(app) {
-        let url = format!("{}/graphql", app.url);
-        for body in [QUERY, "no JSON", "", r#"{"query":"{ __schema { types { name } } }"}"#, r#"{"query":"{{{{"}"#] {
-            for authorization in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Bearer x"), Some("Basic eDp5"), Some("x")] {
-                let mut request = app.http.post(&url).header("content-type", "application/json").body(body);
-                if let Some(authorization) = authorization {
-                    request = request.header("authorization", authorization);
-                }
-                let (answer, statements) = app.statements_of(send(request)).await;
-                assert_eq!((answer.status, answer.codes()), (401, vec!["UNAUTHENTICATED".to_owned()]));
-                assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"vivamo\"");
-                assert_eq!(answer.body.get("data"), None);
-                assert!(statements.is_empty());
+both!(without_a_key_nothing_is_looked_at, Sandbox, async |app| {
+    let url = format!("{}/graphql", app.url);
+    for body in [QUERY, "no JSON", "", r#"{"query":"{ __schema { types { name } } }"}"#, r#"{"query":"{{{{"}"#] {
+        for authorization in
+            [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Bearer x"), Some("Basic eDp5"), Some("x")]
+        {
+            let mut request = app.http.post(&url).header("content-type", "application/json").body(body);
+            if let Some(authorization) = authorization {
+                request = request.header("authorization", authorization);
             }
-        }
-        for method in [Method::GET, Method::PUT, Method::DELETE, Method::PATCH] {
-            assert_eq!(send(app.http.request(method, &url)).await.status, 401);
+            let (answer, statements) = app.statements_of(send(request)).await;
+            assert_eq!((answer.status, answer.codes()), (401, vec!["UNAUTHENTICATED".to_owned()]));
+            assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"vivamo\"");
+            assert_eq!(answer.body.get("data"), None);
+            assert!(statements.is_empty());
         }
     }
+    for method in [Method::GET, Method::PUT, Method::DELETE, Method::PATCH] {
+        assert_eq!(send(app.http.request(method, &url)).await.status, 401);
+    }
+});
 
-    async fn each_outcome_has_its_status(app) {
-        let caller = app.operator("A").await;
-        let json_type = "application/json";
-        let post = || request(app, &caller, Method::POST).header("content-type", json_type);
-        let modern = "application/graphql-response+json";
-        let broken = r#"{"query":"{"}"#;
-        let unknown = r#"{"query":"{ nothing }"}"#;
-        for (what, request, status) in [
-            ("a query", post().body(QUERY), 200),
-            ("unknown keys are ignored", post().body(r#"{"query":"{ viewer { role } }","extra":1}"#), 200),
-            ("nulls", post().body(r#"{"query":"{ viewer { role } }","variables":null,"operationName":null,"extensions":null}"#), 200),
-            ("a media type with parameters", request(app, &caller, Method::POST).header("content-type", "Application/JSON; charset=utf-8").body(QUERY), 200),
-            ("accepts anything", post().header("accept", "text/html, */*;q=0.1").body(QUERY), 200),
-            ("syntax, older media type", post().body(broken), 200),
-            ("syntax", post().header("accept", modern).body(broken), 400),
-            ("validation", post().header("accept", modern).body(unknown), 400),
-            ("a field error", post().header("accept", modern).body(r#"{"query":"{ customers(first: 0) { totalCount } }"}"#), 200),
-            ("no JSON", post().body("{"), 400),
-            ("no object", post().body("[]"), 400),
-            ("a batch", post().body(format!("[{QUERY},{QUERY}]")), 400),
-            ("no query", post().body("{}"), 400),
-            ("a query that is no text", post().body(r#"{"query":1}"#), 400),
-            ("variables that are no object", post().body(r#"{"query":"{ viewer { role } }","variables":[]}"#), 400),
-            ("a long body", post().body("x".repeat(64 * 1024 + 1)), 413),
-            ("no media type", request(app, &caller, Method::POST).body(QUERY), 415),
-            ("plain text", request(app, &caller, Method::POST).header("content-type", "text/plain").body(QUERY), 415),
-            ("a form", request(app, &caller, Method::POST).header("content-type", "application/x-www-form-urlencoded").body("query=%7B%7D"), 415),
-            ("accepts no JSON", post().header("accept", "text/html").body(QUERY), 406),
-            ("GET", request(app, &caller, Method::GET).query(&[("query", "{ viewer { role } }")]), 200),
-            ("GET with variables", request(app, &caller, Method::GET).query(&[("query", "query ($n: Int) { customers(first: $n) { totalCount } }"), ("variables", "{\"n\":1}"), ("operationName", ""), ("other", "x")]), 200),
-            ("GET with variables that are no object", request(app, &caller, Method::GET).query(&[("query", "{ viewer { role } }"), ("variables", "[")]), 400),
-            ("GET without a query", request(app, &caller, Method::GET), 400),
-            ("DELETE", request(app, &caller, Method::DELETE), 405),
-            ("PUT", request(app, &caller, Method::PUT).header("content-type", json_type).body(QUERY), 405),
+both!(each_outcome_has_its_status, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let json_type = "application/json";
+    let post = || request(app, &caller, Method::POST).header("content-type", json_type);
+    let modern = "application/graphql-response+json";
+    let broken = r#"{"query":"{"}"#;
+    let unknown = r#"{"query":"{ nothing }"}"#;
+    for (what, request, status) in [
+        ("a query", post().body(QUERY), 200),
+        ("unknown keys are ignored", post().body(r#"{"query":"{ viewer { role } }","extra":1}"#), 200),
+        (
+            "nulls",
+            post().body(r#"{"query":"{ viewer { role } }","variables":null,"operationName":null,"extensions":null}"#),
+            200,
+        ),
+        (
+            "a media type with parameters",
+            request(app, &caller, Method::POST).header("content-type", "Application/JSON; charset=utf-8").body(QUERY),
+            200,
+        ),
+        ("accepts anything", post().header("accept", "text/html, */*;q=0.1").body(QUERY), 200),
+        ("syntax, older media type", post().body(broken), 200),
+        ("syntax", post().header("accept", modern).body(broken), 400),
+        ("validation", post().header("accept", modern).body(unknown), 400),
+        (
+            "a field error",
+            post().header("accept", modern).body(r#"{"query":"{ customers(first: 0) { totalCount } }"}"#),
+            200,
+        ),
+        ("no JSON", post().body("{"), 400),
+        ("no object", post().body("[]"), 400),
+        ("a batch", post().body(format!("[{QUERY},{QUERY}]")), 400),
+        ("no query", post().body("{}"), 400),
+        ("a query that is no text", post().body(r#"{"query":1}"#), 400),
+        ("variables that are no object", post().body(r#"{"query":"{ viewer { role } }","variables":[]}"#), 400),
+        ("a long body", post().body("x".repeat(64 * 1024 + 1)), 413),
+        ("no media type", request(app, &caller, Method::POST).body(QUERY), 415),
+        ("plain text", request(app, &caller, Method::POST).header("content-type", "text/plain").body(QUERY), 415),
+        (
+            "a form",
+            request(app, &caller, Method::POST)
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body("query=%7B%7D"),
+            415,
+        ),
+        ("accepts no JSON", post().header("accept", "text/html").body(QUERY), 406),
+        ("GET", request(app, &caller, Method::GET).query(&[("query", "{ viewer { role } }")]), 200),
+        (
+            "GET with variables",
+            request(app, &caller, Method::GET).query(&[
+                ("query", "query ($n: Int) { customers(first: $n) { totalCount } }"),
+                ("variables", "{\"n\":1}"),
+                ("operationName", ""),
+                ("other", "x"),
+            ]),
+            200,
+        ),
+        (
+            "GET with variables that are no object",
+            request(app, &caller, Method::GET).query(&[("query", "{ viewer { role } }"), ("variables", "[")]),
+            400,
+        ),
+        ("GET without a query", request(app, &caller, Method::GET), 400),
+        ("DELETE", request(app, &caller, Method::DELETE), 405),
+        ("PUT", request(app, &caller, Method::PUT).header("content-type", json_type).body(QUERY), 405),
+    ] {
+        let answer = send(request).await;
+        assert_eq!(answer.status, status, "{what}: {}", answer.body);
+        assert_eq!(answer.headers["cache-control"], "no-store", "{what}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{what}");
+        let content_type = answer.headers["content-type"].to_str().unwrap();
+        assert!(content_type.ends_with("json; charset=utf-8"), "{what}: {content_type}");
+        assert!(answer.headers["x-request-id"].to_str().unwrap().starts_with("req_"), "{what}");
+        // Data where the request was executed, errors alone where it was not.
+        let was_executed = answer.body.get("data").is_some();
+        assert!(
+            was_executed != answer.body.get("errors").is_some() || what == "a field error",
+            "{what}: {}",
+            answer.body
+        );
+        if status == 405 {
+            assert_eq!(answer.headers["allow"], "GET, POST", "{what}");
+        }
+    }
+    let modern = send(post().header("accept", modern).body(QUERY)).await;
+    assert_eq!(modern.headers["content-type"], "application/graphql-response+json; charset=utf-8");
+});
+
+both!(a_mutation_by_get_does_nothing, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let mutation = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } }";
+    let answer = send(request(app, &caller, Method::GET).query(&[("query", mutation)])).await;
+    assert_eq!((answer.status, answer.headers["allow"].to_str().unwrap()), (405, "POST"));
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
+});
+
+both!(health_tells_the_process_from_its_database, Sandbox, async |app| {
+    let status = async |path: &str| app.http.get(format!("{}{path}", app.url)).send().await.unwrap().status().as_u16();
+    assert_eq!((status("/healthz").await, status("/readyz").await), (200, 200));
+    // As if this version came with migrations that are not applied yet.
+    let pending = "DELETE FROM seaql_migrations";
+    support::postgres::execute(app.database_url(), pending).await.unwrap();
+    assert_eq!((status("/healthz").await, status("/readyz").await), (200, 503));
+    assert_eq!(status("/elsewhere").await, 404);
+});
+
+both!(each_request_has_an_id_of_its_own, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let first = app.graphql(&caller, "{ nothing }", json!({})).await;
+    let second = app.graphql(&caller, "{ nothing }", json!({})).await;
+    assert_ne!(first.headers["x-request-id"], second.headers["x-request-id"]);
+});
+
+both!(slow_clients_cost_nobody_anything_and_are_sent_away, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let address = app.url.trim_start_matches("http://");
+    let mut slow = Vec::new();
+    for number in 0..300 {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let beginnings: [&[u8]; 3] = [b"", b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PO"];
+        connection.write_all(beginnings[number % 3]).await.unwrap();
+        slow.push(connection);
+    }
+    assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+    for mut connection in slow {
+        // One byte now and then does not help.
+        let _ = connection.write_all(b"x").await;
+        let mut rest = Vec::new();
+        let _ = timeout(Duration::from_secs(10), connection.read_to_end(&mut rest)).await.unwrap();
+    }
+    assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+});
+
+both!(clients_that_do_not_read_are_sent_away, Sandbox, async |app| {
+    let address = app.url.trim_start_matches("http://");
+    let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
+    let mut deaf = TcpStream::connect(address).await.unwrap();
+    // The answers to these fill every buffer on the way; then the service waits, and then it does not.
+    let written = timeout(Duration::from_secs(60), deaf.write_all(requests.as_bytes())).await.unwrap();
+    assert!(written.is_err(), "all was taken");
+});
+
+both!(a_value_of_the_wrong_type_is_not_repeated, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    for query in [
+        "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome } }",
+        "query ($input: CreateCustomerInput!) { validateCustomer(input: $input) { email } }",
+    ] {
+        for data in [
+            json!("secret-person@example.com"),
+            json!(["secret-person@example.com"]),
+            json!({ "email": ["secret-person@example.com"] }),
         ] {
-            let answer = send(request).await;
-            assert_eq!(answer.status, status, "{what}: {}", answer.body);
-            assert_eq!(answer.headers["cache-control"], "no-store", "{what}");
-            assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{what}");
-            let content_type = answer.headers["content-type"].to_str().unwrap();
-            assert!(content_type.ends_with("json; charset=utf-8"), "{what}: {content_type}");
-            assert!(answer.headers["x-request-id"].to_str().unwrap().starts_with("req_"), "{what}");
-            // Data where the request was executed, errors alone where it was not.
-            let was_executed = answer.body.get("data").is_some();
-            assert!(was_executed != answer.body.get("errors").is_some() || what == "a field error", "{what}: {}", answer.body);
-            if status == 405 {
-                assert_eq!(answer.headers["allow"], "GET, POST", "{what}");
-            }
-        }
-        let modern = send(post().header("accept", modern).body(QUERY)).await;
-        assert_eq!(modern.headers["content-type"], "application/graphql-response+json; charset=utf-8");
-    }
-
-    async fn a_mutation_by_get_does_nothing(app) {
-        let caller = app.operator("A").await;
-        let mutation = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } }";
-        let answer = send(request(app, &caller, Method::GET).query(&[("query", mutation)])).await;
-        assert_eq!((answer.status, answer.headers["allow"].to_str().unwrap()), (405, "POST"));
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
-    }
-
-    async fn health_tells_the_process_from_its_database(app) {
-        let status = async |path: &str| app.http.get(format!("{}{path}", app.url)).send().await.unwrap().status().as_u16();
-        assert_eq!((status("/healthz").await, status("/readyz").await), (200, 200));
-        // As if this version came with migrations that are not applied yet.
-        let pending = "DELETE FROM seaql_migrations";
-        crate::postgres::execute(app.database_url(), pending).await.unwrap();
-        assert_eq!((status("/healthz").await, status("/readyz").await), (200, 503));
-        assert_eq!(status("/elsewhere").await, 404);
-    }
-
-    async fn each_request_has_an_id_of_its_own(app) {
-        let caller = app.operator("A").await;
-        let first = app.graphql(&caller, "{ nothing }", json!({})).await;
-        let second = app.graphql(&caller, "{ nothing }", json!({})).await;
-        assert_ne!(first.headers["x-request-id"], second.headers["x-request-id"]);
-    }
-
-    async fn slow_clients_cost_nobody_anything_and_are_sent_away(app) {
-        let caller = app.operator("A").await;
-        let address = app.url.trim_start_matches("http://");
-        let mut slow = Vec::new();
-        for number in 0..300 {
-            let mut connection = TcpStream::connect(address).await.unwrap();
-            let beginnings: [&[u8]; 3] = [b"", b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PO"];
-            connection.write_all(beginnings[number % 3]).await.unwrap();
-            slow.push(connection);
-        }
-        assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
-        for mut connection in slow {
-            // One byte now and then does not help.
-            let _ = connection.write_all(b"x").await;
-            let mut rest = Vec::new();
-            let _ = timeout(Duration::from_secs(10), connection.read_to_end(&mut rest)).await.unwrap();
-        }
-        assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
-    }
-
-    async fn clients_that_do_not_read_are_sent_away(app) {
-        let address = app.url.trim_start_matches("http://");
-        let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
-        let mut deaf = TcpStream::connect(address).await.unwrap();
-        // The answers to these fill every buffer on the way; then the service waits, and then it does not.
-        let written = timeout(Duration::from_secs(60), deaf.write_all(requests.as_bytes())).await.unwrap();
-        assert!(written.is_err(), "all was taken");
-    }
-
-    async fn a_value_of_the_wrong_type_is_not_repeated(app) {
-        let caller = app.operator("A").await;
-        for query in [
-            "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome } }",
-            "query ($input: CreateCustomerInput!) { validateCustomer(input: $input) { email } }",
-        ] {
-            for data in [json!("secret-person@example.com"), json!(["secret-person@example.com"]), json!({ "email": ["secret-person@example.com"] })] {
-                let answer = app.graphql(&caller, query, json!({ "input": { "externalCustomerId": "1", "data": data } })).await;
-                assert_eq!(answer.codes(), ["BAD_REQUEST"]);
-                assert!(!answer.body.to_string().contains("secret-person"), "{}", answer.body);
-            }
+            let answer =
+                app.graphql(&caller, query, json!({ "input": { "externalCustomerId": "1", "data": data } })).await;
+            assert_eq!(answer.codes(), ["BAD_REQUEST"]);
+            assert!(!answer.body.to_string().contains("secret-person"), "{}", answer.body);
         }
     }
+});
 
-    async fn browsers_let_named_pages_call_and_no_others(app) {
-        let caller = app.operator("A").await;
-        for (origin, is_named) in [("https://dashboard.example", true), ("https://elsewhere.example", false), ("null", false)] {
-            let preflight = app.http.request(Method::OPTIONS, format!("{}/graphql", app.url))
-                .header("origin", origin)
-                .header("access-control-request-method", "POST")
-                .header("access-control-request-headers", "authorization,content-type");
-            let request = request(app, &caller, Method::POST).header("origin", origin).header("content-type", "application/json");
-            for sent in [preflight.send().await.unwrap(), request.body(QUERY).send().await.unwrap()] {
-                let allowed = sent.headers().get("access-control-allow-origin").map(|origin| origin.to_str().unwrap());
-                assert_eq!(allowed, is_named.then_some(origin));
-                assert_eq!(sent.headers().get("access-control-allow-credentials"), None);
-            }
+both!(browsers_let_named_pages_call_and_no_others, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    for (origin, is_named) in
+        [("https://dashboard.example", true), ("https://elsewhere.example", false), ("null", false)]
+    {
+        let preflight = app
+            .http
+            .request(Method::OPTIONS, format!("{}/graphql", app.url))
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization,content-type");
+        let request =
+            request(app, &caller, Method::POST).header("origin", origin).header("content-type", "application/json");
+        for sent in [preflight.send().await.unwrap(), request.body(QUERY).send().await.unwrap()] {
+            let allowed = sent.headers().get("access-control-allow-origin").map(|origin| origin.to_str().unwrap());
+            assert_eq!(allowed, is_named.then_some(origin));
+            assert_eq!(sent.headers().get("access-control-allow-credentials"), None);
         }
     }
+});
 
-    async fn each_request_leaves_one_line_in_the_log(app) {
-        let caller = app.operator("A").await;
-        app.query(&caller, "{ viewer { role } }").await;
-        let query = "query Dashboard($email: String) { customers(filter: { email: $email }) { edges { cursor } } }";
-        let answer = app.graphql(&caller, query, json!({ "email": "ada@example.com" })).await;
-        let id = answer.headers["x-request-id"].to_str().unwrap();
-        let log = std::fs::read_to_string(format!("{}/it.log", env!("CARGO_TARGET_TMPDIR"))).unwrap();
-        let lines: Vec<Value> = log.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        let line = &lines[0];
-        assert_eq!((&line["operator"], &line["kind"], &line["operation"]), (&json!(caller.operator), &json!("query"), &json!("Dashboard")));
-        assert_eq!((&line["status"], &line["codes"], &line["statements"]), (&json!(200), &json!(""), &json!(1)));
-        assert!(line["key"].as_str().unwrap().starts_with("key_") && line["milliseconds"].is_u64());
-    }
-}
+both!(each_request_leaves_one_line_in_the_log, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    app.query(&caller, "{ viewer { role } }").await;
+    let query = "query Dashboard($email: String) { customers(filter: { email: $email }) { edges { cursor } } }";
+    let answer = app.graphql(&caller, query, json!({ "email": "ada@example.com" })).await;
+    let id = answer.headers["x-request-id"].to_str().unwrap();
+    let log = support::logs::read();
+    let lines: Vec<Value> =
+        log.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let line = &lines[0];
+    assert_eq!(
+        (&line["operator"], &line["kind"], &line["operation"]),
+        (&json!(caller.operator), &json!("query"), &json!("Dashboard"))
+    );
+    assert_eq!((&line["status"], &line["codes"], &line["statements"]), (&json!(200), &json!(""), &json!(1)));
+    assert!(line["key"].as_str().unwrap().starts_with("key_") && line["milliseconds"].is_u64());
+});

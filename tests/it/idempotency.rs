@@ -6,7 +6,7 @@ use futures::future::join_all;
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 
-use crate::app::{Answer, Caller, TestApp, faults, on_both_databases};
+use support::{Answer, Caller, TestApp, both, faults};
 
 const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed outcome matchedBy \
     unappliedFields warnings { code message inputPath } customer { id email phone firstName version } } }";
@@ -32,145 +32,146 @@ fn as_first(mut payload: Value) -> Value {
 
 const REUSED: [(&str, &str); 1] = [("IDEMPOTENCY_KEY_REUSED", "input.idempotencyKey")];
 
-on_both_databases! {
-    Sandbox:
-
-    async fn a_create_sent_again_is_answered_again(app) {
-        let operator = app.operator("A").await;
-        let data = json!({ "email": "ada+1@mailinator.com", "phone": "+15551234567" });
-        let first = create(app, &operator, "key-1", "user-1", data.clone()).await.payload("createCustomer");
-        assert_eq!((&first["replayed"], &first["outcome"]), (&json!(false), &json!("CREATED")));
-        assert_eq!(first["warnings"].as_array().unwrap().len(), 2);
-        // In another spelling of the same values.
-        let spelt = json!({ "phone": "(555) 123-4567", "email": " ADA+1@Mailinator.com" });
-        for data in [data, spelt] {
-            let again = create(app, &operator, "key-1", "user-1", data).await.payload("createCustomer");
-            assert_eq!(as_first(again), first);
-        }
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_event").await, 1);
-        // Without the key it is another request.
-        let data = json!({ "email": "ada+1@mailinator.com" });
-        assert_eq!(app.create(&operator, "user-1", data).await.codes(), ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
+both!(a_create_sent_again_is_answered_again, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let data = json!({ "email": "ada+1@mailinator.com", "phone": "+15551234567" });
+    let first = create(app, &operator, "key-1", "user-1", data.clone()).await.payload("createCustomer");
+    assert_eq!((&first["replayed"], &first["outcome"]), (&json!(false), &json!("CREATED")));
+    assert_eq!(first["warnings"].as_array().unwrap().len(), 2);
+    // In another spelling of the same values.
+    let spelt = json!({ "phone": "(555) 123-4567", "email": " ADA+1@Mailinator.com" });
+    for data in [data, spelt] {
+        let again = create(app, &operator, "key-1", "user-1", data).await.payload("createCustomer");
+        assert_eq!(as_first(again), first);
     }
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_event").await, 1);
+    // Without the key it is another request.
+    let data = json!({ "email": "ada+1@mailinator.com" });
+    assert_eq!(app.create(&operator, "user-1", data).await.codes(), ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
+});
 
-    async fn a_connect_sent_again_is_answered_again_after_the_customer_has_changed(app) {
-        let (first, second) = (app.operator("First").await, app.operator("Second").await);
-        app.created(&first, "1", json!({ "email": "ada@example.com", "firstName": "Ada" })).await;
-        let data = json!({ "email": "ada@example.com", "firstName": "Augusta", "phone": "+14155552671" });
-        let connected = create(app, &second, "k", "2", data.clone()).await.payload("createCustomer");
-        assert_eq!(connected["unappliedFields"], json!(["FIRST_NAME"]));
-        app.updated(&first, json!({ "externalCustomerId": "1" }), json!({ "email": "new@example.com", "firstName": null })).await;
-        let again = create(app, &second, "k", "2", data).await.payload("createCustomer");
-        for same in ["outcome", "matchedBy", "unappliedFields", "warnings"] {
-            assert_eq!(again[same], connected[same], "{same}");
-        }
-        // The customer is as it is now.
-        assert_eq!(again["customer"]["email"], "new@example.com");
-        assert_eq!(again["customer"]["version"], 3);
+both!(a_connect_sent_again_is_answered_again_after_the_customer_has_changed, Sandbox, async |app| {
+    let (first, second) = (app.operator("First").await, app.operator("Second").await);
+    app.created(&first, "1", json!({ "email": "ada@example.com", "firstName": "Ada" })).await;
+    let data = json!({ "email": "ada@example.com", "firstName": "Augusta", "phone": "+14155552671" });
+    let connected = create(app, &second, "k", "2", data.clone()).await.payload("createCustomer");
+    assert_eq!(connected["unappliedFields"], json!(["FIRST_NAME"]));
+    app.updated(&first, json!({ "externalCustomerId": "1" }), json!({ "email": "new@example.com", "firstName": null }))
+        .await;
+    let again = create(app, &second, "k", "2", data).await.payload("createCustomer");
+    for same in ["outcome", "matchedBy", "unappliedFields", "warnings"] {
+        assert_eq!(again[same], connected[same], "{same}");
     }
+    // The customer is as it is now.
+    assert_eq!(again["customer"]["email"], "new@example.com");
+    assert_eq!(again["customer"]["version"], 3);
+});
 
-    async fn an_update_sent_again_does_nothing_again(app) {
-        let operator = app.operator("A").await;
-        app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
-        let data = json!({ "firstName": "Ada", "phone": "+15551234567" });
-        let first = update(app, &operator, "k", "1", data.clone()).await.payload("updateCustomer");
-        assert_eq!(first["warnings"][0]["code"], "PHONE_NOT_MOBILE");
-        assert_eq!(as_first(update(app, &operator, "k", "1", data.clone()).await.payload("updateCustomer")), first);
-        app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Grace" })).await;
-        let later = update(app, &operator, "k", "1", data).await.payload("updateCustomer");
-        assert_eq!((&later["customer"]["firstName"], &later["customer"]["version"]), (&json!("Grace"), &json!(3)));
-        // One that changes nothing is kept like any other.
-        let nothing = update(app, &operator, "k-2", "1", json!({})).await.payload("updateCustomer");
-        assert_eq!(as_first(update(app, &operator, "k-2", "1", json!({})).await.payload("updateCustomer")), nothing);
+both!(an_update_sent_again_does_nothing_again, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+    let data = json!({ "firstName": "Ada", "phone": "+15551234567" });
+    let first = update(app, &operator, "k", "1", data.clone()).await.payload("updateCustomer");
+    assert_eq!(first["warnings"][0]["code"], "PHONE_NOT_MOBILE");
+    assert_eq!(as_first(update(app, &operator, "k", "1", data.clone()).await.payload("updateCustomer")), first);
+    app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Grace" })).await;
+    let later = update(app, &operator, "k", "1", data).await.payload("updateCustomer");
+    assert_eq!((&later["customer"]["firstName"], &later["customer"]["version"]), (&json!("Grace"), &json!(3)));
+    // One that changes nothing is kept like any other.
+    let nothing = update(app, &operator, "k-2", "1", json!({})).await.payload("updateCustomer");
+    assert_eq!(as_first(update(app, &operator, "k-2", "1", json!({})).await.payload("updateCustomer")), nothing);
+});
+
+both!(a_key_is_for_one_request, Sandbox, async |app| {
+    let (operator, other) = (app.operator("A").await, app.operator("B").await);
+    let data = json!({ "email": "ada@example.com" });
+    create(app, &operator, "k", "1", data.clone()).await.payload("createCustomer");
+    for (id, data) in [
+        ("2", data.clone()),
+        ("1", json!({ "email": "other@example.com" })),
+        ("1", json!({ "email": "ada@example.com", "firstName": "Ada" })),
+    ] {
+        assert_eq!(create(app, &operator, "k", id, data).await.refusals("createCustomer"), faults(REUSED));
     }
+    assert_eq!(update(app, &operator, "k", "1", json!({})).await.refusals("updateCustomer"), faults(REUSED));
+    // What is left out is not what is removed.
+    update(app, &operator, "u", "1", json!({ "firstName": "Ada" })).await.payload("updateCustomer");
+    let removing = json!({ "firstName": "Ada", "lastName": null });
+    assert_eq!(update(app, &operator, "u", "1", removing).await.refusals("updateCustomer"), faults(REUSED));
+    // Keys are an operator's own.
+    create(app, &other, "k", "1", data).await.payload("createCustomer");
+});
 
-    async fn a_key_is_for_one_request(app) {
-        let (operator, other) = (app.operator("A").await, app.operator("B").await);
-        let data = json!({ "email": "ada@example.com" });
-        create(app, &operator, "k", "1", data.clone()).await.payload("createCustomer");
-        for (id, data) in [
-            ("2", data.clone()),
-            ("1", json!({ "email": "other@example.com" })),
-            ("1", json!({ "email": "ada@example.com", "firstName": "Ada" })),
-        ] {
-            assert_eq!(create(app, &operator, "k", id, data).await.refusals("createCustomer"), faults(REUSED));
-        }
-        assert_eq!(update(app, &operator, "k", "1", json!({})).await.refusals("updateCustomer"), faults(REUSED));
-        // What is left out is not what is removed.
-        update(app, &operator, "u", "1", json!({ "firstName": "Ada" })).await.payload("updateCustomer");
-        let removing = json!({ "firstName": "Ada", "lastName": null });
-        assert_eq!(update(app, &operator, "u", "1", removing).await.refusals("updateCustomer"), faults(REUSED));
-        // Keys are an operator's own.
-        create(app, &other, "k", "1", data).await.payload("createCustomer");
+both!(a_refused_request_keeps_no_key, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+    for data in [json!({ "email": "no address" }), json!({ "email": "ada@example.com" })] {
+        assert_eq!(create(app, &operator, "k", "2", data).await.codes().len(), 1);
     }
+    assert_eq!(update(app, &operator, "k", "nobody", json!({})).await.codes(), ["CUSTOMER_NOT_FOUND"]);
+    create(app, &operator, "k", "2", json!({ "email": "grace@example.com" })).await.payload("createCustomer");
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM idempotency_key").await, 1);
+});
 
-    async fn a_refused_request_keeps_no_key(app) {
-        let operator = app.operator("A").await;
-        app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
-        for data in [json!({ "email": "no address" }), json!({ "email": "ada@example.com" })] {
-            assert_eq!(create(app, &operator, "k", "2", data).await.codes().len(), 1);
-        }
-        assert_eq!(update(app, &operator, "k", "nobody", json!({})).await.codes(), ["CUSTOMER_NOT_FOUND"]);
-        create(app, &operator, "k", "2", json!({ "email": "grace@example.com" })).await.payload("createCustomer");
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM idempotency_key").await, 1);
+both!(a_key_has_a_length, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let longest = "é".repeat(255);
+    create(app, &operator, &longest, "1", json!({ "email": "a@example.com" })).await.payload("createCustomer");
+    for bad in ["", &"x".repeat(256)] {
+        let refused = create(app, &operator, bad, "2", json!({ "email": "b@example.com" })).await;
+        assert_eq!(refused.refusals("createCustomer"), faults([("INVALID_ARGUMENT", "input.idempotencyKey")]));
     }
+});
 
-    async fn a_key_has_a_length(app) {
-        let operator = app.operator("A").await;
-        let longest = "é".repeat(255);
-        create(app, &operator, &longest, "1", json!({ "email": "a@example.com" })).await.payload("createCustomer");
-        for bad in ["", &"x".repeat(256)] {
-            let refused = create(app, &operator, bad, "2", json!({ "email": "b@example.com" })).await;
-            assert_eq!(refused.refusals("createCustomer"), faults([("INVALID_ARGUMENT", "input.idempotencyKey")]));
-        }
+both!(of_many_at_once_one_does_the_work_and_the_others_replay, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    for round in 0..5 {
+        let (id, data) = (format!("user-{round}"), json!({ "email": format!("{round}@example.com") }));
+        let creates = (0..20).map(|_| create(app, &operator, &id, &id, data.clone()));
+        let payloads: Vec<_> = join_all(creates).await.iter().map(|answer| answer.payload("createCustomer")).collect();
+        let done = payloads.iter().filter(|payload| payload["replayed"] == false).count();
+        assert_eq!(done, 1);
+        assert!(payloads.iter().all(|payload| payload["customer"] == payloads[0]["customer"]));
+
+        let key = format!("u-{id}");
+        let updates = (0..20).map(|_| update(app, &operator, &key, &id, json!({ "firstName": "Ada" })));
+        let payloads: Vec<_> = join_all(updates).await.iter().map(|answer| answer.payload("updateCustomer")).collect();
+        let done = payloads.iter().filter(|payload| payload["replayed"] == false).count();
+        assert_eq!((done, &payloads[0]["customer"]["version"]), (1, &json!(2)));
     }
+});
 
-    async fn of_many_at_once_one_does_the_work_and_the_others_replay(app) {
-        let operator = app.operator("A").await;
-        for round in 0..5 {
-            let (id, data) = (format!("user-{round}"), json!({ "email": format!("{round}@example.com") }));
-            let creates = (0..20).map(|_| create(app, &operator, &id, &id, data.clone()));
-            let payloads: Vec<_> = join_all(creates).await.iter().map(|answer| answer.payload("createCustomer")).collect();
-            let done = payloads.iter().filter(|payload| payload["replayed"] == false).count();
-            assert_eq!(done, 1);
-            assert!(payloads.iter().all(|payload| payload["customer"] == payloads[0]["customer"]));
+both!(a_key_expires_even_before_it_is_swept, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let data = json!({ "email": "ada@example.com" });
+    create(app, &operator, "k", "1", data.clone()).await.payload("createCustomer");
+    assert_eq!(vivamo::service::idempotency::sweep(&app.database).await.unwrap(), 0);
+    let past = if app.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01T00:00:00+00:00'" };
+    support::postgres::execute(app.database_url(), &format!("UPDATE idempotency_key SET expires_at = {past}"))
+        .await
+        .unwrap();
+    // It counts as absent: this is a new request, and refused as one.
+    assert_eq!(create(app, &operator, "k", "1", data).await.codes(), ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
+    let update_done = update(app, &operator, "k", "1", json!({ "firstName": "Ada" })).await.payload("updateCustomer");
+    assert_eq!(update_done["replayed"], false);
+    support::postgres::execute(app.database_url(), &format!("UPDATE idempotency_key SET expires_at = {past}"))
+        .await
+        .unwrap();
+    assert_eq!(vivamo::service::idempotency::sweep(&app.database).await.unwrap(), 1);
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM idempotency_key").await, 0);
+});
 
-            let key = format!("u-{id}");
-            let updates = (0..20).map(|_| update(app, &operator, &key, &id, json!({ "firstName": "Ada" })));
-            let payloads: Vec<_> = join_all(updates).await.iter().map(|answer| answer.payload("updateCustomer")).collect();
-            let done = payloads.iter().filter(|payload| payload["replayed"] == false).count();
-            assert_eq!((done, &payloads[0]["customer"]["version"]), (1, &json!(2)));
-        }
+both!(what_is_kept_says_nothing_of_a_person, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
+    create(app, &operator, "ada@example.com", "user-1", data).await.payload("createCustomer");
+    let kept = entity::idempotency_key::Entity::find().all(app.database.reader()).await.unwrap();
+    let text = format!("{kept:?}");
+    assert_eq!(kept.len(), 1);
+    for person in ["ada", "Ada", "4155552671", "user-1"] {
+        assert!(!text.contains(person), "{text}");
     }
-
-    async fn a_key_expires_even_before_it_is_swept(app) {
-        let operator = app.operator("A").await;
-        let data = json!({ "email": "ada@example.com" });
-        create(app, &operator, "k", "1", data.clone()).await.payload("createCustomer");
-        assert_eq!(vivamo::service::idempotency::sweep(&app.database).await.unwrap(), 0);
-        let past = if app.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01T00:00:00+00:00'" };
-        crate::postgres::execute(app.database_url(), &format!("UPDATE idempotency_key SET expires_at = {past}")).await.unwrap();
-        // It counts as absent: this is a new request, and refused as one.
-        assert_eq!(create(app, &operator, "k", "1", data).await.codes(), ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
-        let update_done = update(app, &operator, "k", "1", json!({ "firstName": "Ada" })).await.payload("updateCustomer");
-        assert_eq!(update_done["replayed"], false);
-        crate::postgres::execute(app.database_url(), &format!("UPDATE idempotency_key SET expires_at = {past}")).await.unwrap();
-        assert_eq!(vivamo::service::idempotency::sweep(&app.database).await.unwrap(), 1);
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM idempotency_key").await, 0);
-    }
-
-    async fn what_is_kept_says_nothing_of_a_person(app) {
-        let operator = app.operator("A").await;
-        let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
-        create(app, &operator, "ada@example.com", "user-1", data).await.payload("createCustomer");
-        let kept = entity::idempotency_key::Entity::find().all(app.database.reader()).await.unwrap();
-        let text = format!("{kept:?}");
-        assert_eq!(kept.len(), 1);
-        for person in ["ada", "Ada", "4155552671", "user-1"] {
-            assert!(!text.contains(person), "{text}");
-        }
-        assert_eq!((kept[0].key_hash.len(), kept[0].input_hash.len()), (32, 32));
-        let hours = (kept[0].expires_at - chrono::Utc::now()).to_std().unwrap();
-        assert!(hours > Duration::from_secs(23 * 3600) && hours < Duration::from_secs(25 * 3600));
-    }
-}
+    assert_eq!((kept[0].key_hash.len(), kept[0].input_hash.len()), (32, 32));
+    let hours = (kept[0].expires_at - chrono::Utc::now()).to_std().unwrap();
+    assert!(hours > Duration::from_secs(23 * 3600) && hours < Duration::from_secs(25 * 3600));
+});

@@ -10,161 +10,166 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
 use vivamo::service::{Actor, ApiKeys};
 
-use crate::app::{Caller, KEY_SECRET, faults, on_both_databases};
+use support::{Caller, KEY_SECRET, both, faults};
 
 const ROLE: &str = "{ viewer { role operator { name } } }";
 
-on_both_databases! {
-    Sandbox:
+both!(a_key_is_of_its_operator_and_of_this_environment, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    assert!(own.key.starts_with("vivamo_sandbox_"), "{}", own.key);
+    let seen = app.query(&own, ROLE).await;
+    assert_eq!(seen["viewer"], json!({ "role": "OPERATOR", "operator": { "name": "Own" } }));
+    let read_only = app.key(&own, Access::ReadOnly).await;
+    let seen = app.query(&read_only, ROLE).await;
+    assert_eq!(seen["viewer"], json!({ "role": "OPERATOR_READ_ONLY", "operator": { "name": "Own" } }));
+    // Both keys live side by side.
+    app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+    assert_eq!(app.customer(&read_only, json!({ "externalCustomerId": "1" })).await["email"], "ada@example.com");
+});
 
-    async fn a_key_is_of_its_operator_and_of_this_environment(app) {
-        let own = app.operator("Own").await;
-        assert!(own.key.starts_with("vivamo_sandbox_"), "{}", own.key);
-        let seen = app.query(&own, ROLE).await;
-        assert_eq!(seen["viewer"], json!({ "role": "OPERATOR", "operator": { "name": "Own" } }));
-        let read_only = app.key(&own, Access::ReadOnly).await;
-        let seen = app.query(&read_only, ROLE).await;
-        assert_eq!(seen["viewer"], json!({ "role": "OPERATOR_READ_ONLY", "operator": { "name": "Own" } }));
-        // Both keys live side by side.
-        app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
-        assert_eq!(app.customer(&read_only, json!({ "externalCustomerId": "1" })).await["email"], "ada@example.com");
-    }
+both!(a_revoked_key_opens_nothing, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let second = app.key(&own, Access::ReadWrite).await;
+    let keys = &app.services.api_keys;
+    let row = keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
+    let revoked = keys.revoke(&Actor::Platform, row.id).await.unwrap();
+    assert!(revoked.revoked_at.is_some());
+    assert_eq!(app.graphql(&second, ROLE, json!({})).await.status, 401);
+    assert_eq!(app.graphql(&own, ROLE, json!({})).await.status, 200);
+    // Once more changes nothing.
+    assert_eq!(keys.revoke(&Actor::Platform, row.id).await.unwrap(), revoked);
+});
 
-    async fn a_revoked_key_opens_nothing(app) {
-        let own = app.operator("Own").await;
-        let second = app.key(&own, Access::ReadWrite).await;
-        let keys = &app.services.api_keys;
-        let row = keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
-        let revoked = keys.revoke(&Actor::Platform, row.id).await.unwrap();
-        assert!(revoked.revoked_at.is_some());
-        assert_eq!(app.graphql(&second, ROLE, json!({})).await.status, 401);
-        assert_eq!(app.graphql(&own, ROLE, json!({})).await.status, 200);
-        // Once more changes nothing.
-        assert_eq!(keys.revoke(&Actor::Platform, row.id).await.unwrap(), revoked);
-    }
-
-    async fn a_wrong_key_is_refused_without_a_look(app) {
-        let own = app.operator("Own").await;
-        let mistyped = own.key.replace(&own.key[20..21], if &own.key[20..21] == "x" { "y" } else { "x" });
-        let elsewhere = ApiKeys::new(app.database.clone(), Environment::Production, KeyedHash::new(KEY_SECRET), None);
-        let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
-        let name = entity::value::DisplayName::parse("of production").unwrap();
-        let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
-        let of_production = elsewhere.create(&Actor::Platform, operator, request).await.unwrap();
-        let of_production = secrecy::ExposeSecret::expose_secret(&of_production.secret).to_owned();
-        for key in [mistyped, of_production, own.key.to_lowercase(), format!("{}x", own.key)] {
-            let caller = Caller { key, ..own.clone() };
-            let (answer, statements) = app.all_statements_of(app.graphql(&caller, ROLE, json!({}))).await;
-            assert_eq!(answer.status, 401);
-            assert_eq!(statements, Vec::<String>::new());
-        }
-    }
-
-    async fn under_another_secret_no_key_opens_anything(app) {
-        let own = app.operator("Own").await;
-        let other = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
-        assert!(other.authenticate(&own.key).await.is_err());
-        assert!(app.services.api_keys.authenticate(&own.key).await.is_ok());
-    }
-
-    async fn the_database_holds_no_key(app) {
-        let own = app.operator("Own").await;
-        let row = app.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
-        assert!(own.key.starts_with(&row.prefix) && row.prefix.len() < own.key.len() - 30, "{}", row.prefix);
-        assert!(!row.hash.windows(8).any(|window| own.key.as_bytes().windows(8).any(|part| part == window)));
-    }
-
-    async fn only_the_platform_manages_keys_and_operators(app) {
-        let own = app.operator("Own").await;
-        let actor = app.services.api_keys.authenticate(&own.key).await.unwrap();
-        let keys = &app.services.api_keys;
-        let name = || entity::value::DisplayName::parse("x").unwrap();
-        let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
-        assert!(keys.list(&actor).await.is_err());
-        assert!(keys.revoke(&actor, ApiKeyId::new()).await.is_err());
-        let request = KeyRequest { name: name(), access: Access::ReadOnly, expires_at: None };
-        assert!(keys.create(&actor, operator, request).await.is_err());
-        assert!(app.services.operators.create(&actor, keys, name()).await.is_err());
-    }
-
-    async fn the_platform_manages_operators_and_keys(app) {
-        let platform = app.platform();
-        let create = "mutation { createOperator(input: { name: \"Acme\" }) { secret operator { id name } apiKey { id access prefix } } }";
-        let created = app.graphql(&platform, create, json!({})).await.payload("createOperator");
-        let operator = created["operator"]["id"].as_str().unwrap().to_owned();
-        let first = Caller { operator: operator.clone(), key: created["secret"].as_str().unwrap().to_owned() };
-        assert_eq!(app.query(&first, ROLE).await["viewer"]["operator"]["name"], "Acme");
-
-        let create = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret apiKey { id name access expiresAt lastUsedAt revokedAt } } }";
-        let input = json!({ "operatorId": operator, "name": "Dashboard", "access": "READ_ONLY", "expiresAt": "2100-01-01T00:00:00Z" });
-        let key = app.graphql(&platform, create, json!({ "input": input })).await.payload("createApiKey");
-        assert_eq!(key["apiKey"]["expiresAt"], "2100-01-01T00:00:00+00:00");
-        let second = Caller { key: key["secret"].as_str().unwrap().to_owned(), ..first.clone() };
-        assert_eq!(app.query(&second, ROLE).await["viewer"]["role"], "OPERATOR_READ_ONLY");
-
-        // An operator sees its keys, and when they were used last; their secrets nobody sees again.
-        app.services.api_keys.write_uses().await.unwrap();
-        let seen = app.query(&first, "{ operator { apiKeys { id lastUsedAt revokedAt } } }").await;
-        let seen = seen["operator"]["apiKeys"].as_array().unwrap().clone();
-        assert_eq!((seen[0]["id"].clone(), seen[1]["id"].clone()), (created["apiKey"]["id"].clone(), key["apiKey"]["id"].clone()));
-        assert!(seen.iter().all(|key| key["lastUsedAt"].is_string() && key["revokedAt"].is_null()), "{seen:?}");
-
-        let revoke = "mutation ($id: ID!) { revokeApiKey(input: { id: $id }) { apiKey { revokedAt } } }";
-        let id = json!({ "id": key["apiKey"]["id"] });
-        let revoked = app.graphql(&platform, revoke, id.clone()).await.payload("revokeApiKey");
-        assert!(revoked["apiKey"]["revokedAt"].is_string());
-        assert_eq!(app.graphql(&second, ROLE, json!({})).await.status, 401);
-        assert_eq!(app.graphql(&first, revoke, id).await.codes(), ["FORBIDDEN"]);
-
-        for (input, fault) in [
-            (json!({ "operatorId": "op_x", "name": "x" }), ("OPERATOR_NOT_FOUND", "input.operatorId")),
-            (json!({ "operatorId": "op_01h455vb4pex5vsknk084sn02q", "name": "x" }), ("OPERATOR_NOT_FOUND", "input.operatorId")),
-            (json!({ "operatorId": operator, "name": " " }), ("INVALID_NAME", "input.name")),
-            (json!({ "operatorId": operator, "name": "x", "expiresAt": "2000-01-01T00:00:00Z" }), ("INVALID_ARGUMENT", "input.expiresAt")),
-        ] {
-            let answer = app.graphql(&platform, create, json!({ "input": input })).await;
-            assert_eq!(answer.refusals("createApiKey"), faults([fault]), "{input}");
-        }
-        let answer = app.graphql(&platform, revoke, json!({ "id": "key_01h455vb4pex5vsknk084sn02q" })).await;
-        assert_eq!(answer.refusals("revokeApiKey"), faults([("API_KEY_NOT_FOUND", "input.id")]));
-    }
-
-    async fn many_operators_and_their_keys_are_two_statements(app) {
-        for number in 0..5 {
-            let operator = app.operator(&number.to_string()).await;
-            app.key(&operator, Access::ReadOnly).await;
-        }
-        let query = "{ operators { edges { node { apiKeys { name } } } } }";
-        let (answer, statements) = app.all_statements_of(app.query(&app.platform(), query)).await;
-        assert_eq!(statements.len(), 2, "{statements:?}");
-        let edges = answer["operators"]["edges"].as_array().unwrap();
-        assert!(edges.iter().all(|edge| edge["node"]["apiKeys"].as_array().unwrap().len() == 2));
-    }
-
-    async fn a_key_revoked_on_one_replica_opens_nothing_on_another_within_a_second(app) {
-        let own = app.operator("Own").await;
-        let replica = app.replica(app.database_url().to_owned()).await;
-        let key = app.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
-        let second = app.key(&own, Access::ReadWrite).await;
-        for caller in [&own, &second] {
-            assert_eq!(replica.graphql(caller, ROLE, json!({})).await.status, 200);
-        }
-        app.services.api_keys.revoke(&Actor::Platform, key.id).await.unwrap();
-        let since = Instant::now();
-        while replica.graphql(&own, ROLE, json!({})).await.status != 401 {
-            // Whoever has changed to the new key in time loses no request.
-            assert_eq!(replica.graphql(&second, ROLE, json!({})).await.status, 200);
-            assert!(since.elapsed() < Duration::from_secs(1));
-        }
-        assert_eq!(app.graphql(&own, ROLE, json!({})).await.status, 401);
-        assert_eq!(replica.graphql(&second, ROLE, json!({})).await.status, 200);
-        replica.end().await;
-    }
-
-    async fn a_key_that_was_seen_just_now_is_not_looked_up_again(app) {
-        let own = app.operator("Own").await;
-        app.query(&own, "{ viewer { role } }").await;
-        let (_, statements) = app.all_statements_of(app.query(&own, "{ viewer { role } }")).await;
+both!(a_wrong_key_is_refused_without_a_look, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let mistyped = own.key.replace(&own.key[20..21], if &own.key[20..21] == "x" { "y" } else { "x" });
+    let elsewhere = ApiKeys::new(app.database.clone(), Environment::Production, KeyedHash::new(KEY_SECRET), None);
+    let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
+    let name = entity::value::DisplayName::parse("of production").unwrap();
+    let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let of_production = elsewhere.create(&Actor::Platform, operator, request).await.unwrap();
+    let of_production = secrecy::ExposeSecret::expose_secret(&of_production.secret).to_owned();
+    for key in [mistyped, of_production, own.key.to_lowercase(), format!("{}x", own.key)] {
+        let caller = Caller { key, ..own.clone() };
+        let (answer, statements) = app.all_statements_of(app.graphql(&caller, ROLE, json!({}))).await;
+        assert_eq!(answer.status, 401);
         assert_eq!(statements, Vec::<String>::new());
     }
-}
+});
+
+both!(under_another_secret_no_key_opens_anything, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let other = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
+    assert!(other.authenticate(&own.key).await.is_err());
+    assert!(app.services.api_keys.authenticate(&own.key).await.is_ok());
+});
+
+both!(the_database_holds_no_key, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let row = app.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
+    assert!(own.key.starts_with(&row.prefix) && row.prefix.len() < own.key.len() - 30, "{}", row.prefix);
+    assert!(!row.hash.windows(8).any(|window| own.key.as_bytes().windows(8).any(|part| part == window)));
+});
+
+both!(only_the_platform_manages_keys_and_operators, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let actor = app.services.api_keys.authenticate(&own.key).await.unwrap();
+    let keys = &app.services.api_keys;
+    let name = || entity::value::DisplayName::parse("x").unwrap();
+    let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
+    assert!(keys.list(&actor).await.is_err());
+    assert!(keys.revoke(&actor, ApiKeyId::new()).await.is_err());
+    let request = KeyRequest { name: name(), access: Access::ReadOnly, expires_at: None };
+    assert!(keys.create(&actor, operator, request).await.is_err());
+    assert!(app.services.operators.create(&actor, keys, name()).await.is_err());
+});
+
+both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
+    let platform = app.platform();
+    let create = "mutation { createOperator(input: { name: \"Acme\" }) { secret operator { id name } apiKey { id access prefix } } }";
+    let created = app.graphql(&platform, create, json!({})).await.payload("createOperator");
+    let operator = created["operator"]["id"].as_str().unwrap().to_owned();
+    let first = Caller { operator: operator.clone(), key: created["secret"].as_str().unwrap().to_owned() };
+    assert_eq!(app.query(&first, ROLE).await["viewer"]["operator"]["name"], "Acme");
+
+    let create = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret apiKey { id name access expiresAt lastUsedAt revokedAt } } }";
+    let input = json!({ "operatorId": operator, "name": "Dashboard", "access": "READ_ONLY", "expiresAt": "2100-01-01T00:00:00Z" });
+    let key = app.graphql(&platform, create, json!({ "input": input })).await.payload("createApiKey");
+    assert_eq!(key["apiKey"]["expiresAt"], "2100-01-01T00:00:00+00:00");
+    let second = Caller { key: key["secret"].as_str().unwrap().to_owned(), ..first.clone() };
+    assert_eq!(app.query(&second, ROLE).await["viewer"]["role"], "OPERATOR_READ_ONLY");
+
+    // An operator sees its keys, and when they were used last; their secrets nobody sees again.
+    app.services.api_keys.write_uses().await.unwrap();
+    let seen = app.query(&first, "{ operator { apiKeys { id lastUsedAt revokedAt } } }").await;
+    let seen = seen["operator"]["apiKeys"].as_array().unwrap().clone();
+    assert_eq!(
+        (seen[0]["id"].clone(), seen[1]["id"].clone()),
+        (created["apiKey"]["id"].clone(), key["apiKey"]["id"].clone())
+    );
+    assert!(seen.iter().all(|key| key["lastUsedAt"].is_string() && key["revokedAt"].is_null()), "{seen:?}");
+
+    let revoke = "mutation ($id: ID!) { revokeApiKey(input: { id: $id }) { apiKey { revokedAt } } }";
+    let id = json!({ "id": key["apiKey"]["id"] });
+    let revoked = app.graphql(&platform, revoke, id.clone()).await.payload("revokeApiKey");
+    assert!(revoked["apiKey"]["revokedAt"].is_string());
+    assert_eq!(app.graphql(&second, ROLE, json!({})).await.status, 401);
+    assert_eq!(app.graphql(&first, revoke, id).await.codes(), ["FORBIDDEN"]);
+
+    for (input, fault) in [
+        (json!({ "operatorId": "op_x", "name": "x" }), ("OPERATOR_NOT_FOUND", "input.operatorId")),
+        (
+            json!({ "operatorId": "op_01h455vb4pex5vsknk084sn02q", "name": "x" }),
+            ("OPERATOR_NOT_FOUND", "input.operatorId"),
+        ),
+        (json!({ "operatorId": operator, "name": " " }), ("INVALID_NAME", "input.name")),
+        (
+            json!({ "operatorId": operator, "name": "x", "expiresAt": "2000-01-01T00:00:00Z" }),
+            ("INVALID_ARGUMENT", "input.expiresAt"),
+        ),
+    ] {
+        let answer = app.graphql(&platform, create, json!({ "input": input })).await;
+        assert_eq!(answer.refusals("createApiKey"), faults([fault]), "{input}");
+    }
+    let answer = app.graphql(&platform, revoke, json!({ "id": "key_01h455vb4pex5vsknk084sn02q" })).await;
+    assert_eq!(answer.refusals("revokeApiKey"), faults([("API_KEY_NOT_FOUND", "input.id")]));
+});
+
+both!(many_operators_and_their_keys_are_two_statements, Sandbox, async |app| {
+    for number in 0..5 {
+        let operator = app.operator(&number.to_string()).await;
+        app.key(&operator, Access::ReadOnly).await;
+    }
+    let query = "{ operators { edges { node { apiKeys { name } } } } }";
+    let (answer, statements) = app.all_statements_of(app.query(&app.platform(), query)).await;
+    assert_eq!(statements.len(), 2, "{statements:?}");
+    let edges = answer["operators"]["edges"].as_array().unwrap();
+    assert!(edges.iter().all(|edge| edge["node"]["apiKeys"].as_array().unwrap().len() == 2));
+});
+
+both!(a_key_revoked_on_one_replica_opens_nothing_on_another_within_a_second, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let replica = app.replica(app.database_url().to_owned()).await;
+    let key = app.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
+    let second = app.key(&own, Access::ReadWrite).await;
+    for caller in [&own, &second] {
+        assert_eq!(replica.graphql(caller, ROLE, json!({})).await.status, 200);
+    }
+    app.services.api_keys.revoke(&Actor::Platform, key.id).await.unwrap();
+    let since = Instant::now();
+    while replica.graphql(&own, ROLE, json!({})).await.status != 401 {
+        // Whoever has changed to the new key in time loses no request.
+        assert_eq!(replica.graphql(&second, ROLE, json!({})).await.status, 200);
+        assert!(since.elapsed() < Duration::from_secs(1));
+    }
+    assert_eq!(app.graphql(&own, ROLE, json!({})).await.status, 401);
+    assert_eq!(replica.graphql(&second, ROLE, json!({})).await.status, 200);
+    replica.end().await;
+});
+
+both!(a_key_that_was_seen_just_now_is_not_looked_up_again, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.query(&own, "{ viewer { role } }").await;
+    let (_, statements) = app.all_statements_of(app.query(&own, "{ viewer { role } }")).await;
+    assert_eq!(statements, Vec::<String>::new());
+});

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use vivamo::service::LimitSettings;
 
-use crate::app::{Answer, Caller, TestApp, on_both_databases};
+use support::{Answer, Caller, TestApp, both};
 
 const ROLE: &str = "{ viewer { role } }";
 
@@ -32,7 +32,7 @@ async fn auth_failure(app: &TestApp, forwarded: Option<&str>) -> Answer {
 
 /// What the log says of an operator.
 fn logged(operator: &str, what: &str) -> usize {
-    let log = std::fs::read_to_string(format!("{}/it.log", env!("CARGO_TARGET_TMPDIR"))).unwrap();
+    let log = support::logs::read();
     log.lines().filter(|line| line.contains(operator) && line.contains(what)).count()
 }
 
@@ -75,126 +75,130 @@ async fn pry(
     (told, refused)
 }
 
-on_both_databases! {
-    Sandbox:
-
-    async fn a_key_spends_no_more_than_it_may(app) {
-        let limited = limited(app, LimitSettings { cost_per_second: 1, ..LimitSettings::OFF }).await;
-        let (own, other) = (limited.operator("Own").await, limited.operator("Other").await);
-        // Ten are saved up: a mutation costs them all.
-        let created = limited.create(&own, "1", json!({ "email": "ada@example.com" })).await;
-        assert_eq!(created.codes(), Vec::<String>::new());
-        let refused = limited.create(&own, "2", json!({ "email": "grace@example.com" })).await;
-        assert_refused_as_a_whole(&refused);
-        assert_eq!(limited.number("SELECT COUNT(*) AS n FROM customer").await, 1);
-        // Each field at the root of a query is one; the other operator has its own.
-        let three = "{ a: viewer { role } b: viewer { role } c: viewer { role } }";
-        for _ in 0..3 {
-            assert_eq!(limited.graphql(&other, three, json!({})).await.status, 200);
-        }
-        assert_refused_as_a_whole(&limited.graphql(&other, three, json!({})).await);
-        // What is no document costs as well.
-        let third = limited.operator("Third").await;
-        let mut statuses = Vec::new();
-        for _ in 0..12 {
-            statuses.push(limited.graphql(&third, "{", json!({})).await.status);
-        }
-        assert_eq!((statuses[0], statuses[11]), (200, 429), "{statuses:?}");
-        limited.end().await;
+both!(a_key_spends_no_more_than_it_may, Sandbox, async |app| {
+    let limited = limited(app, LimitSettings { cost_per_second: 1, ..LimitSettings::OFF }).await;
+    let (own, other) = (limited.operator("Own").await, limited.operator("Other").await);
+    // Ten are saved up: a mutation costs them all.
+    let created = limited.create(&own, "1", json!({ "email": "ada@example.com" })).await;
+    assert_eq!(created.codes(), Vec::<String>::new());
+    let refused = limited.create(&own, "2", json!({ "email": "grace@example.com" })).await;
+    assert_refused_as_a_whole(&refused);
+    assert_eq!(limited.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+    // Each field at the root of a query is one; the other operator has its own.
+    let three = "{ a: viewer { role } b: viewer { role } c: viewer { role } }";
+    for _ in 0..3 {
+        assert_eq!(limited.graphql(&other, three, json!({})).await.status, 200);
     }
-
-    async fn an_address_comes_with_wrong_keys_no_more_than_it_may(app) {
-        let limited = limited(app, LimitSettings { auth_failures_per_minute: 5, ..LimitSettings::OFF }).await;
-        let own = limited.operator("Own").await;
-        for _ in 0..5 {
-            assert_eq!(auth_failure(&limited, None).await.status, 401);
-        }
-        assert_refused_as_a_whole(&auth_failure(&limited, None).await);
-        // Whoever has a key is not affected.
-        assert_eq!(limited.graphql(&own, ROLE, json!({})).await.status, 200);
-        // What a proxy that is trusted says counts; what was said to it before does not.
-        for number in 0..5 {
-            assert_eq!(auth_failure(&limited, Some(&format!("198.51.100.{number}, 203.0.113.7, 127.0.0.1"))).await.status, 401);
-        }
-        assert_refused_as_a_whole(&auth_failure(&limited, Some("203.0.113.7")).await);
-        assert_eq!(auth_failure(&limited, Some("203.0.113.8")).await.status, 401);
-        // With a port and in brackets it is the same address.
-        assert_refused_as_a_whole(&auth_failure(&limited, Some("203.0.113.7:4711")).await);
-        for address in ["2001:db8::1", "[2001:db8::2]", "[2001:db8::3]:4711", "2001:db8::4", "2001:db8::5"] {
-            assert_eq!(auth_failure(&limited, Some(address)).await.status, 401, "{address}");
-        }
-        assert_refused_as_a_whole(&auth_failure(&limited, Some("[2001:db8::6]")).await);
-        // What cannot be read hides nobody behind what was said before it.
-        let unreadable = reqwest::header::HeaderValue::from_bytes(b"\xff, 203.0.113.7").unwrap();
-        let request = limited.http.post(format!("{}/graphql", limited.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
-        let request = request.header("x-forwarded-for", "203.0.113.99").header("x-forwarded-for", unreadable);
-        assert_refused_as_a_whole(&Answer::read(request.send().await.unwrap()).await);
-        limited.end().await;
+    assert_refused_as_a_whole(&limited.graphql(&other, three, json!({})).await);
+    // What is no document costs as well.
+    let third = limited.operator("Third").await;
+    let mut statuses = Vec::new();
+    for _ in 0..12 {
+        statuses.push(limited.graphql(&third, "{", json!({})).await.status);
     }
+    assert_eq!((statuses[0], statuses[11]), (200, 429), "{statuses:?}");
+    limited.end().await;
+});
 
-    async fn a_thousand_emails_tried_through_creates_are_stopped(app) {
-        known_people(app).await;
-        let curious = limited(app, LimitSettings { disclosures_per_hour: TOLD as u32, ..LimitSettings::OFF }).await;
-        let own = curious.operator("Curious").await;
-        let attempt = async |number: usize, email: String| {
-            curious.create(&own, &format!("guess {number}"), json!({ "email": email })).await
-        };
-        let (told, refused) = pry(&curious, &own, "createCustomer", attempt).await;
-        assert_eq!((told, refused), (TOLD, TRIED - TOLD));
-        // Those whom nobody knows are refused alike, and nothing of them is written.
-        assert_eq!(curious.number("SELECT COUNT(*) AS n FROM customer").await, KNOWN as i64);
-        // A change that asks about nobody is made.
-        let customer = json!({ "externalCustomerId": "guess 0" });
-        curious.updated(&own, customer, json!({ "firstName": "Ada" })).await;
-        curious.end().await;
+both!(an_address_comes_with_wrong_keys_no_more_than_it_may, Sandbox, async |app| {
+    let limited = limited(app, LimitSettings { auth_failures_per_minute: 5, ..LimitSettings::OFF }).await;
+    let own = limited.operator("Own").await;
+    for _ in 0..5 {
+        assert_eq!(auth_failure(&limited, None).await.status, 401);
     }
+    assert_refused_as_a_whole(&auth_failure(&limited, None).await);
+    // Whoever has a key is not affected.
+    assert_eq!(limited.graphql(&own, ROLE, json!({})).await.status, 200);
+    // What a proxy that is trusted says counts; what was said to it before does not.
+    for number in 0..5 {
+        assert_eq!(
+            auth_failure(&limited, Some(&format!("198.51.100.{number}, 203.0.113.7, 127.0.0.1"))).await.status,
+            401
+        );
+    }
+    assert_refused_as_a_whole(&auth_failure(&limited, Some("203.0.113.7")).await);
+    assert_eq!(auth_failure(&limited, Some("203.0.113.8")).await.status, 401);
+    // With a port and in brackets it is the same address.
+    assert_refused_as_a_whole(&auth_failure(&limited, Some("203.0.113.7:4711")).await);
+    for address in ["2001:db8::1", "[2001:db8::2]", "[2001:db8::3]:4711", "2001:db8::4", "2001:db8::5"] {
+        assert_eq!(auth_failure(&limited, Some(address)).await.status, 401, "{address}");
+    }
+    assert_refused_as_a_whole(&auth_failure(&limited, Some("[2001:db8::6]")).await);
+    // What cannot be read hides nobody behind what was said before it.
+    let unreadable = reqwest::header::HeaderValue::from_bytes(b"\xff, 203.0.113.7").unwrap();
+    let request =
+        limited.http.post(format!("{}/graphql", limited.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
+    let request = request.header("x-forwarded-for", "203.0.113.99").header("x-forwarded-for", unreadable);
+    assert_refused_as_a_whole(&Answer::read(request.send().await.unwrap()).await);
+    limited.end().await;
+});
 
-    async fn a_thousand_emails_tried_through_updates_are_stopped(app) {
-        known_people(app).await;
-        let curious = limited(app, LimitSettings { disclosures_per_hour: TOLD as u32, ..LimitSettings::OFF }).await;
-        let own = curious.operator("Curious").await;
-        curious.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
-        curious.created(&own, "mine too", json!({ "email": "mine-too@example.com" })).await;
-        let customer: Value = json!({ "externalCustomerId": "mine" });
-        // That one of its own customers has it is no news.
-        for _ in 0..TOLD + 5 {
-            let answer = curious.update(&own, customer.clone(), json!({ "email": "mine-too@example.com" })).await;
-            assert_eq!(answer.codes(), ["EMAIL_TAKEN"]);
-        }
-        let attempt = async |_: usize, email: String| curious.update(&own, customer.clone(), json!({ "email": email })).await;
-        let (told, refused) = pry(&curious, &own, "updateCustomer", attempt).await;
-        assert_eq!((told, refused), (TOLD, TRIED - TOLD));
-        curious.end().await;
-    }
+both!(a_thousand_emails_tried_through_creates_are_stopped, Sandbox, async |app| {
+    known_people(app).await;
+    let curious = limited(app, LimitSettings { disclosures_per_hour: TOLD as u32, ..LimitSettings::OFF }).await;
+    let own = curious.operator("Curious").await;
+    let attempt = async |number: usize, email: String| {
+        curious.create(&own, &format!("guess {number}"), json!({ "email": email })).await
+    };
+    let (told, refused) = pry(&curious, &own, "createCustomer", attempt).await;
+    assert_eq!((told, refused), (TOLD, TRIED - TOLD));
+    // Those whom nobody knows are refused alike, and nothing of them is written.
+    assert_eq!(curious.number("SELECT COUNT(*) AS n FROM customer").await, KNOWN as i64);
+    // A change that asks about nobody is made.
+    let customer = json!({ "externalCustomerId": "guess 0" });
+    curious.updated(&own, customer, json!({ "firstName": "Ada" })).await;
+    curious.end().await;
+});
 
-    async fn each_value_that_is_told_of_counts(app) {
-        let other = app.operator("Other").await;
-        for number in 0..4 {
-            let data = json!({ "email": format!("{number}@example.com"), "phone": format!("+1415555267{number}") });
-            app.created(&other, &number.to_string(), data).await;
-        }
-        let curious = limited(app, LimitSettings { disclosures_per_hour: 4, ..LimitSettings::OFF }).await;
-        let own = curious.operator("Curious").await;
-        curious.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
-        let both = |one: usize, other: usize| json!({ "email": format!("{one}@example.com"), "phone": format!("+1415555267{other}") });
-        let customer = json!({ "externalCustomerId": "mine" });
-        assert_eq!(curious.update(&own, customer.clone(), both(0, 1)).await.codes(), ["EMAIL_TAKEN", "PHONE_TAKEN"]);
-        assert_eq!(curious.create(&own, "new", both(0, 1)).await.codes(), ["IDENTITY_CONFLICT", "IDENTITY_CONFLICT"]);
-        assert_eq!(curious.update(&own, customer.clone(), json!({ "email": "2@example.com" })).await.codes(), ["RATE_LIMITED"]);
-        assert_eq!(curious.create(&own, "new", json!({ "email": "nobody@example.com" })).await.codes(), ["RATE_LIMITED"]);
-        curious.end().await;
+both!(a_thousand_emails_tried_through_updates_are_stopped, Sandbox, async |app| {
+    known_people(app).await;
+    let curious = limited(app, LimitSettings { disclosures_per_hour: TOLD as u32, ..LimitSettings::OFF }).await;
+    let own = curious.operator("Curious").await;
+    curious.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
+    curious.created(&own, "mine too", json!({ "email": "mine-too@example.com" })).await;
+    let customer: Value = json!({ "externalCustomerId": "mine" });
+    // That one of its own customers has it is no news.
+    for _ in 0..TOLD + 5 {
+        let answer = curious.update(&own, customer.clone(), json!({ "email": "mine-too@example.com" })).await;
+        assert_eq!(answer.codes(), ["EMAIL_TAKEN"]);
     }
+    let attempt =
+        async |_: usize, email: String| curious.update(&own, customer.clone(), json!({ "email": email })).await;
+    let (told, refused) = pry(&curious, &own, "updateCustomer", attempt).await;
+    assert_eq!((told, refused), (TOLD, TRIED - TOLD));
+    curious.end().await;
+});
 
-    async fn what_tells_of_nobody_costs_nothing(app) {
-        let careful = limited(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
-        let own = careful.operator("Own").await;
-        for number in 0..10 {
-            let id = number.to_string();
-            careful.created(&own, &id, json!({ "email": format!("{id}@example.com") })).await;
-            assert_eq!(careful.create(&own, &id, json!({ "email": format!("{id}@example.com") })).await.codes().len(), 2);
-            let customer = json!({ "externalCustomerId": id });
-            careful.updated(&own, customer, json!({ "email": format!("new-{id}@example.com") })).await;
-        }
-        careful.end().await;
+both!(each_value_that_is_told_of_counts, Sandbox, async |app| {
+    let other = app.operator("Other").await;
+    for number in 0..4 {
+        let data = json!({ "email": format!("{number}@example.com"), "phone": format!("+1415555267{number}") });
+        app.created(&other, &number.to_string(), data).await;
     }
-}
+    let curious = limited(app, LimitSettings { disclosures_per_hour: 4, ..LimitSettings::OFF }).await;
+    let own = curious.operator("Curious").await;
+    curious.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
+    let both = |one: usize, other: usize| json!({ "email": format!("{one}@example.com"), "phone": format!("+1415555267{other}") });
+    let customer = json!({ "externalCustomerId": "mine" });
+    assert_eq!(curious.update(&own, customer.clone(), both(0, 1)).await.codes(), ["EMAIL_TAKEN", "PHONE_TAKEN"]);
+    assert_eq!(curious.create(&own, "new", both(0, 1)).await.codes(), ["IDENTITY_CONFLICT", "IDENTITY_CONFLICT"]);
+    assert_eq!(
+        curious.update(&own, customer.clone(), json!({ "email": "2@example.com" })).await.codes(),
+        ["RATE_LIMITED"]
+    );
+    assert_eq!(curious.create(&own, "new", json!({ "email": "nobody@example.com" })).await.codes(), ["RATE_LIMITED"]);
+    curious.end().await;
+});
+
+both!(what_tells_of_nobody_costs_nothing, Sandbox, async |app| {
+    let careful = limited(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    let own = careful.operator("Own").await;
+    for number in 0..10 {
+        let id = number.to_string();
+        careful.created(&own, &id, json!({ "email": format!("{id}@example.com") })).await;
+        assert_eq!(careful.create(&own, &id, json!({ "email": format!("{id}@example.com") })).await.codes().len(), 2);
+        let customer = json!({ "externalCustomerId": id });
+        careful.updated(&own, customer, json!({ "email": format!("new-{id}@example.com") })).await;
+    }
+    careful.end().await;
+});

@@ -1,14 +1,6 @@
 //! The promises of the service, each through real HTTP and on both databases.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
-#![allow(dead_code, reason = "what the long tests share with these")]
-
-mod app;
-mod attacks;
-mod logs;
-mod postgres;
-mod process;
-mod proxy;
 
 mod batching;
 mod carrier;

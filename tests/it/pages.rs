@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::app::{Caller, TestApp, faults, on_both_databases};
+use support::{Caller, TestApp, both, faults};
 
 const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before: String, $filter: CustomerFilter, $orderBy: CustomerOrder) { \
     customers(first: $first, after: $after, last: $last, before: $before, filter: $filter, orderBy: $orderBy) { \
@@ -59,251 +59,258 @@ async fn populate(app: &TestApp, caller: &Caller, count: usize) -> Vec<String> {
     all
 }
 
-on_both_databases! {
-    Sandbox:
-
-    async fn pages_in_both_directions_are_complete_and_in_order(app) {
-        let own = app.operator("Own").await;
-        let all = populate(app, &own, 7).await;
-        populate(app, &app.operator("Other").await, 2).await;
-        // For the platform the list is that of all customers.
-        for (caller, all) in [(own.clone(), all.clone()), (app.platform(), emails(&page(app, &app.platform(), json!({ "first": 100 })).await))] {
-            assert!(all.len() == 7 || all.len() == 9);
-            for size in [1, 2, 3, all.len(), 100] {
-                for from_start in [true, false] {
-                    let listed = by_pages(app, &caller, size, from_start, json!({})).await;
-                    assert_eq!(emails(&listed), all, "{size} {from_start}");
-                }
+both!(pages_in_both_directions_are_complete_and_in_order, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let all = populate(app, &own, 7).await;
+    populate(app, &app.operator("Other").await, 2).await;
+    // For the platform the list is that of all customers.
+    for (caller, all) in [
+        (own.clone(), all.clone()),
+        (app.platform(), emails(&page(app, &app.platform(), json!({ "first": 100 })).await)),
+    ] {
+        assert!(all.len() == 7 || all.len() == 9);
+        for size in [1, 2, 3, all.len(), 100] {
+            for from_start in [true, false] {
+                let listed = by_pages(app, &caller, size, from_start, json!({})).await;
+                assert_eq!(emails(&listed), all, "{size} {from_start}");
             }
         }
-        // Between two cursors.
-        let whole = page(app, &own, json!({})).await;
-        let cursor = |number: usize| whole["edges"][number]["cursor"].clone();
-        let between = page(app, &own, json!({ "after": cursor(1), "before": cursor(5) })).await;
-        assert_eq!(emails(&between), all[2..5]);
-        let between = page(app, &own, json!({ "after": cursor(1), "before": cursor(5), "last": 2 })).await;
-        assert_eq!(emails(&between), all[3..5]);
     }
+    // Between two cursors.
+    let whole = page(app, &own, json!({})).await;
+    let cursor = |number: usize| whole["edges"][number]["cursor"].clone();
+    let between = page(app, &own, json!({ "after": cursor(1), "before": cursor(5) })).await;
+    assert_eq!(emails(&between), all[2..5]);
+    let between = page(app, &own, json!({ "after": cursor(1), "before": cursor(5), "last": 2 })).await;
+    assert_eq!(emails(&between), all[3..5]);
+});
 
-    async fn a_page_stays_where_it_is_while_rows_come(app) {
-        let own = app.operator("Own").await;
-        let all = populate(app, &own, 4).await;
-        let first = page(app, &own, json!({ "first": 2 })).await;
-        app.created(&own, "new", json!({ "email": "new@example.com" })).await;
-        let second = page(app, &own, json!({ "first": 2, "after": first["pageInfo"]["endCursor"] })).await;
-        assert_eq!(emails(&second), all[2..4]);
-        assert_eq!(second["pageInfo"]["hasNextPage"], true);
+both!(a_page_stays_where_it_is_while_rows_come, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let all = populate(app, &own, 4).await;
+    let first = page(app, &own, json!({ "first": 2 })).await;
+    app.created(&own, "new", json!({ "email": "new@example.com" })).await;
+    let second = page(app, &own, json!({ "first": 2, "after": first["pageInfo"]["endCursor"] })).await;
+    assert_eq!(emails(&second), all[2..4]);
+    assert_eq!(second["pageInfo"]["hasNextPage"], true);
+});
+
+both!(a_page_has_20_entries_by_default_and_at_most_100, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    populate(app, &own, 21).await;
+    assert_eq!(emails(&page(app, &own, json!({})).await).len(), 20);
+    assert_eq!(emails(&page(app, &own, json!({ "first": 100 })).await).len(), 21);
+    for (arguments, path) in [
+        (json!({ "first": 0 }), "first"),
+        (json!({ "first": -1 }), "first"),
+        (json!({ "first": 101 }), "first"),
+        (json!({ "last": 0 }), "last"),
+        (json!({ "last": 101 }), "last"),
+        (json!({ "first": 1, "last": 1 }), "last"),
+    ] {
+        let answer = app.graphql(&own, CUSTOMERS, arguments.clone()).await;
+        assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", path)]), "{arguments}");
     }
+});
 
-    async fn a_page_has_20_entries_by_default_and_at_most_100(app) {
-        let own = app.operator("Own").await;
-        populate(app, &own, 21).await;
-        assert_eq!(emails(&page(app, &own, json!({})).await).len(), 20);
-        assert_eq!(emails(&page(app, &own, json!({ "first": 100 })).await).len(), 21);
-        for (arguments, path) in [
-            (json!({ "first": 0 }), "first"),
-            (json!({ "first": -1 }), "first"),
-            (json!({ "first": 101 }), "first"),
-            (json!({ "last": 0 }), "last"),
-            (json!({ "last": 101 }), "last"),
-            (json!({ "first": 1, "last": 1 }), "last"),
-        ] {
-            let answer = app.graphql(&own, CUSTOMERS, arguments.clone()).await;
-            assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", path)]), "{arguments}");
-        }
+both!(a_damaged_or_foreign_cursor_is_refused, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    populate(app, &own, 2).await;
+    let cursor = page(app, &own, json!({ "first": 1 })).await["pageInfo"]["endCursor"].as_str().unwrap().to_owned();
+    let refused = async |caller: &Caller, arguments: Value, path: &str| {
+        let answer = app.graphql(caller, CUSTOMERS, arguments).await;
+        assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", path)]));
+    };
+    for damaged in ["", "x", "null", &cursor[1..], &format!("{cursor}A"), &cursor.to_uppercase()] {
+        refused(&own, json!({ "after": damaged }), "after").await;
+        refused(&own, json!({ "before": damaged }), "before").await;
     }
+    refused(&other, json!({ "after": cursor }), "after").await;
+    refused(&app.platform(), json!({ "after": cursor }), "after").await;
+    refused(&own, json!({ "after": cursor, "filter": { "email": "a@example.com" } }), "after").await;
+    let operators = "query ($after: String) { operators(after: $after) { totalCount } }";
+    let answer = app.graphql(&own, operators, json!({ "after": cursor })).await;
+    assert_eq!(answer.refusals("operators"), faults([("INVALID_ARGUMENT", "after")]));
+});
 
-    async fn a_damaged_or_foreign_cursor_is_refused(app) {
-        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
-        populate(app, &own, 2).await;
-        let cursor = page(app, &own, json!({ "first": 1 })).await["pageInfo"]["endCursor"].as_str().unwrap().to_owned();
-        let refused = async |caller: &Caller, arguments: Value, path: &str| {
-            let answer = app.graphql(caller, CUSTOMERS, arguments).await;
-            assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", path)]));
-        };
-        for damaged in ["", "x", "null", &cursor[1..], &format!("{cursor}A"), &cursor.to_uppercase()] {
-            refused(&own, json!({ "after": damaged }), "after").await;
-            refused(&own, json!({ "before": damaged }), "before").await;
-        }
-        refused(&other, json!({ "after": cursor }), "after").await;
-        refused(&app.platform(), json!({ "after": cursor }), "after").await;
-        refused(&own, json!({ "after": cursor, "filter": { "email": "a@example.com" } }), "after").await;
-        let operators = "query ($after: String) { operators(after: $after) { totalCount } }";
-        let answer = app.graphql(&own, operators, json!({ "after": cursor })).await;
-        assert_eq!(answer.refusals("operators"), faults([("INVALID_ARGUMENT", "after")]));
+both!(filters_find_exactly, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
+    app.created(&own, "ada", data).await;
+    app.created(&own, "Ada", json!({ "email": "grace@example.com" })).await;
+    for (filter, found) in [
+        (json!({ "email": " ADA@example.com" }), vec!["ada@example.com"]),
+        (json!({ "phone": "(415) 555-2671" }), vec!["ada@example.com"]),
+        (json!({ "externalCustomerId": "Ada" }), vec!["grace@example.com"]),
+        (
+            json!({ "externalCustomerId": "ada", "email": "ada@example.com", "phone": "+14155552671" }),
+            vec!["ada@example.com"],
+        ),
+        (json!({ "externalCustomerId": "Ada", "email": "ada@example.com" }), vec![]),
+        (json!({ "email": "%@example.com" }), vec![]),
+        (json!({ "externalCustomerId": "a%" }), vec![]),
+        (json!({}), vec!["ada@example.com", "grace@example.com"]),
+    ] {
+        assert_eq!(emails(&page(app, &own, json!({ "filter": filter })).await), found, "{filter}");
+        let query = "query ($filter: CustomerFilter) { customers(filter: $filter) { totalCount } operator { customers(filter: $filter) { totalCount } } }";
+        let counts = app.graphql(&own, query, json!({ "filter": filter })).await;
+        assert_eq!(counts.body["data"]["customers"]["totalCount"], found.len(), "{filter}");
+        assert_eq!(counts.body["data"]["operator"]["customers"]["totalCount"], found.len(), "{filter}");
     }
+});
 
-    async fn filters_find_exactly(app) {
-        let own = app.operator("Own").await;
-        let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
-        app.created(&own, "ada", data).await;
-        app.created(&own, "Ada", json!({ "email": "grace@example.com" })).await;
-        for (filter, found) in [
-            (json!({ "email": " ADA@example.com" }), vec!["ada@example.com"]),
-            (json!({ "phone": "(415) 555-2671" }), vec!["ada@example.com"]),
-            (json!({ "externalCustomerId": "Ada" }), vec!["grace@example.com"]),
-            (json!({ "externalCustomerId": "ada", "email": "ada@example.com", "phone": "+14155552671" }), vec!["ada@example.com"]),
-            (json!({ "externalCustomerId": "Ada", "email": "ada@example.com" }), vec![]),
-            (json!({ "email": "%@example.com" }), vec![]),
-            (json!({ "externalCustomerId": "a%" }), vec![]),
-            (json!({}), vec!["ada@example.com", "grace@example.com"]),
-        ] {
-            assert_eq!(emails(&page(app, &own, json!({ "filter": filter })).await), found, "{filter}");
-            let query = "query ($filter: CustomerFilter) { customers(filter: $filter) { totalCount } operator { customers(filter: $filter) { totalCount } } }";
-            let counts = app.graphql(&own, query, json!({ "filter": filter })).await;
-            assert_eq!(counts.body["data"]["customers"]["totalCount"], found.len(), "{filter}");
-            assert_eq!(counts.body["data"]["operator"]["customers"]["totalCount"], found.len(), "{filter}");
-        }
+both!(lists_are_sorted_as_asked_in_both_directions, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let ids = ["b", "B", "a", "é", "10", "9", "名前", "a b", "A"];
+    for (number, id) in ids.iter().enumerate() {
+        app.created(&own, id, json!({ "email": format!("{number}@example.com") })).await;
     }
-
-    async fn lists_are_sorted_as_asked_in_both_directions(app) {
-        let own = app.operator("Own").await;
-        let ids = ["b", "B", "a", "é", "10", "9", "名前", "a b", "A"];
-        for (number, id) in ids.iter().enumerate() {
-            app.created(&own, id, json!({ "email": format!("{number}@example.com") })).await;
-        }
-        let mut by_id = ids.to_vec();
-        // Byte by byte.
-        by_id.sort_unstable();
-        for (field, ascending) in [("CONNECTED_AT", ids.to_vec()), ("EXTERNAL_CUSTOMER_ID", by_id)] {
-            for direction in ["ASC", "DESC"] {
-                let mut expected = ascending.clone();
-                if direction == "DESC" {
-                    expected.reverse();
-                }
-                let order = json!({ "field": field, "direction": direction });
-                for from_start in [true, false] {
-                    let listed = by_pages(app, &own, 2, from_start, json!({ "orderBy": order })).await;
-                    let ids = listed["edges"].as_array().unwrap().iter().map(|edge| edge["externalCustomerId"].as_str().unwrap());
-                    assert_eq!(ids.collect::<Vec<_>>(), expected, "{order} {from_start}");
-                }
+    let mut by_id = ids.to_vec();
+    // Byte by byte.
+    by_id.sort_unstable();
+    for (field, ascending) in [("CONNECTED_AT", ids.to_vec()), ("EXTERNAL_CUSTOMER_ID", by_id)] {
+        for direction in ["ASC", "DESC"] {
+            let mut expected = ascending.clone();
+            if direction == "DESC" {
+                expected.reverse();
+            }
+            let order = json!({ "field": field, "direction": direction });
+            for from_start in [true, false] {
+                let listed = by_pages(app, &own, 2, from_start, json!({ "orderBy": order })).await;
+                let ids =
+                    listed["edges"].as_array().unwrap().iter().map(|edge| edge["externalCustomerId"].as_str().unwrap());
+                assert_eq!(ids.collect::<Vec<_>>(), expected, "{order} {from_start}");
             }
         }
-        // A cursor is of one order.
-        let order = json!({ "field": "EXTERNAL_CUSTOMER_ID", "direction": "ASC" });
-        let cursor = page(app, &own, json!({ "first": 1, "orderBy": order })).await["pageInfo"]["endCursor"].clone();
-        for other in [json!(null), json!({ "field": "EXTERNAL_CUSTOMER_ID", "direction": "DESC" })] {
-            let answer = app.graphql(&own, CUSTOMERS, json!({ "after": cursor, "orderBy": other })).await;
-            assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", "after")]));
-        }
-        // While rows come before and after it, a page stays where it is.
-        let all = page(app, &own, json!({ "orderBy": order })).await;
-        app.created(&own, "0", json!({ "email": "first@example.com" })).await;
-        app.created(&own, "\u{10ffff}", json!({ "email": "last@example.com" })).await;
-        let next = page(app, &own, json!({ "first": 3, "after": cursor, "orderBy": order })).await;
-        assert_eq!(emails(&next), emails(&all)[1..4]);
-        // The platform's list of all customers has one order; that of an operator has all of them for it.
-        let answer = app.graphql(&app.platform(), CUSTOMERS, json!({ "orderBy": order })).await;
-        assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", "orderBy")]));
-        let of_operator = "query ($id: ID!) { operator(id: $id) { customers(first: 1, orderBy: { field: EXTERNAL_CUSTOMER_ID, direction: DESC }) { edges { externalCustomerId } } } }";
-        let answer = app.graphql(&app.platform(), of_operator, json!({ "id": own.operator })).await;
-        assert_eq!(answer.body["data"]["operator"]["customers"]["edges"], json!([{ "externalCustomerId": "\u{10ffff}" }]));
     }
+    // A cursor is of one order.
+    let order = json!({ "field": "EXTERNAL_CUSTOMER_ID", "direction": "ASC" });
+    let cursor = page(app, &own, json!({ "first": 1, "orderBy": order })).await["pageInfo"]["endCursor"].clone();
+    for other in [json!(null), json!({ "field": "EXTERNAL_CUSTOMER_ID", "direction": "DESC" })] {
+        let answer = app.graphql(&own, CUSTOMERS, json!({ "after": cursor, "orderBy": other })).await;
+        assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", "after")]));
+    }
+    // While rows come before and after it, a page stays where it is.
+    let all = page(app, &own, json!({ "orderBy": order })).await;
+    app.created(&own, "0", json!({ "email": "first@example.com" })).await;
+    app.created(&own, "\u{10ffff}", json!({ "email": "last@example.com" })).await;
+    let next = page(app, &own, json!({ "first": 3, "after": cursor, "orderBy": order })).await;
+    assert_eq!(emails(&next), emails(&all)[1..4]);
+    // The platform's list of all customers has one order; that of an operator has all of them for it.
+    let answer = app.graphql(&app.platform(), CUSTOMERS, json!({ "orderBy": order })).await;
+    assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", "orderBy")]));
+    let of_operator = "query ($id: ID!) { operator(id: $id) { customers(first: 1, orderBy: { field: EXTERNAL_CUSTOMER_ID, direction: DESC }) { edges { externalCustomerId } } } }";
+    let answer = app.graphql(&app.platform(), of_operator, json!({ "id": own.operator })).await;
+    assert_eq!(answer.body["data"]["operator"]["customers"]["edges"], json!([{ "externalCustomerId": "\u{10ffff}" }]));
+});
 
-    async fn filters_by_what_is_missing_and_by_time(app) {
-        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
-        let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
-        app.created(&other, "known", json!({ "email": "known@example.com", "phone": "+14155552673" })).await;
-        app.created(&own, "bare", json!({ "email": "bare@example.com" })).await;
-        app.created(&own, "named", json!({ "email": "named@example.com", "firstName": "Ada", "lastName": "Lovelace" })).await;
-        app.created(&own, "whole", json!({ "email": "whole@example.com", "firstName": "Ada", "lastName": "Lovelace", "phone": "+14155552671", "address": address })).await;
-        app.created(&own, "known", json!({ "email": "known@example.com" })).await;
-        let times = app.query(&own, "{ customers { edges { connectedAt node { createdAt } } } }").await;
-        let time = |number: usize, path: &str| times["customers"]["edges"][number].pointer(path).unwrap().clone();
-        let (bare, named, known) = ("bare@example.com", "named@example.com", "known@example.com");
-        let whole = "whole@example.com";
-        for (filter, found) in [
-            (json!({ "missing": ["PHONE"] }), vec![bare, named]),
-            (json!({ "missing": ["PHONE", "FIRST_NAME"] }), vec![bare]),
-            (json!({ "missing": ["ADDRESS"] }), vec![bare, named, known]),
-            (json!({ "missing": ["EMAIL"] }), vec![]),
-            (json!({ "missing": vec!["PHONE"; 5000] }), vec![bare, named]),
-            (json!({ "missing": [] }), vec![bare, named, whole, known]),
-            (json!({ "connectedAt": { "from": time(1, "/connectedAt") } }), vec![named, whole, known]),
-            (json!({ "connectedAt": { "before": time(1, "/connectedAt") } }), vec![bare]),
-            (json!({ "connectedAt": { "from": time(1, "/connectedAt"), "before": time(3, "/connectedAt") } }), vec![named, whole]),
-            (json!({ "connectedAt": { "from": time(3, "/connectedAt"), "before": time(1, "/connectedAt") } }), vec![]),
-            (json!({ "createdAt": { "before": time(0, "/node/createdAt") } }), vec![known]),
-            (json!({ "createdAt": { "from": time(2, "/node/createdAt") }, "missing": ["PHONE"] }), vec![]),
-            (json!({ "connectedAt": {}, "createdAt": {} }), vec![bare, named, whole, known]),
-        ] {
-            assert_eq!(emails(&page(app, &own, json!({ "filter": filter })).await), found, "{filter}");
-            let pages_of_one = page(app, &own, json!({ "filter": filter, "first": 1 })).await;
-            assert_eq!(pages_of_one["pageInfo"]["hasNextPage"], json!(found.len() > 1), "{filter}");
-            let query = "query ($filter: CustomerFilter) { customers(filter: $filter) { totalCount } }";
-            let counted = app.graphql(&own, query, json!({ "filter": filter })).await;
-            assert_eq!(counted.body["data"]["customers"]["totalCount"], found.len(), "{filter}");
-        }
-        let of_all = json!({ "filter": { "missing": ["FIRST_NAME"] } });
-        assert_eq!(emails(&page(app, &app.platform(), of_all).await), [known, bare]);
-        let answer = app.graphql(&app.platform(), CUSTOMERS, json!({ "filter": { "connectedAt": {} } })).await;
-        assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", "filter.connectedAt")]));
+both!(filters_by_what_is_missing_and_by_time, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
+    app.created(&other, "known", json!({ "email": "known@example.com", "phone": "+14155552673" })).await;
+    app.created(&own, "bare", json!({ "email": "bare@example.com" })).await;
+    app.created(&own, "named", json!({ "email": "named@example.com", "firstName": "Ada", "lastName": "Lovelace" }))
+        .await;
+    app.created(&own, "whole", json!({ "email": "whole@example.com", "firstName": "Ada", "lastName": "Lovelace", "phone": "+14155552671", "address": address })).await;
+    app.created(&own, "known", json!({ "email": "known@example.com" })).await;
+    let times = app.query(&own, "{ customers { edges { connectedAt node { createdAt } } } }").await;
+    let time = |number: usize, path: &str| times["customers"]["edges"][number].pointer(path).unwrap().clone();
+    let (bare, named, known) = ("bare@example.com", "named@example.com", "known@example.com");
+    let whole = "whole@example.com";
+    for (filter, found) in [
+        (json!({ "missing": ["PHONE"] }), vec![bare, named]),
+        (json!({ "missing": ["PHONE", "FIRST_NAME"] }), vec![bare]),
+        (json!({ "missing": ["ADDRESS"] }), vec![bare, named, known]),
+        (json!({ "missing": ["EMAIL"] }), vec![]),
+        (json!({ "missing": vec!["PHONE"; 5000] }), vec![bare, named]),
+        (json!({ "missing": [] }), vec![bare, named, whole, known]),
+        (json!({ "connectedAt": { "from": time(1, "/connectedAt") } }), vec![named, whole, known]),
+        (json!({ "connectedAt": { "before": time(1, "/connectedAt") } }), vec![bare]),
+        (
+            json!({ "connectedAt": { "from": time(1, "/connectedAt"), "before": time(3, "/connectedAt") } }),
+            vec![named, whole],
+        ),
+        (json!({ "connectedAt": { "from": time(3, "/connectedAt"), "before": time(1, "/connectedAt") } }), vec![]),
+        (json!({ "createdAt": { "before": time(0, "/node/createdAt") } }), vec![known]),
+        (json!({ "createdAt": { "from": time(2, "/node/createdAt") }, "missing": ["PHONE"] }), vec![]),
+        (json!({ "connectedAt": {}, "createdAt": {} }), vec![bare, named, whole, known]),
+    ] {
+        assert_eq!(emails(&page(app, &own, json!({ "filter": filter })).await), found, "{filter}");
+        let pages_of_one = page(app, &own, json!({ "filter": filter, "first": 1 })).await;
+        assert_eq!(pages_of_one["pageInfo"]["hasNextPage"], json!(found.len() > 1), "{filter}");
+        let query = "query ($filter: CustomerFilter) { customers(filter: $filter) { totalCount } }";
+        let counted = app.graphql(&own, query, json!({ "filter": filter })).await;
+        assert_eq!(counted.body["data"]["customers"]["totalCount"], found.len(), "{filter}");
     }
+    let of_all = json!({ "filter": { "missing": ["FIRST_NAME"] } });
+    assert_eq!(emails(&page(app, &app.platform(), of_all).await), [known, bare]);
+    let answer = app.graphql(&app.platform(), CUSTOMERS, json!({ "filter": { "connectedAt": {} } })).await;
+    assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", "filter.connectedAt")]));
+});
 
-    async fn a_page_takes_a_constant_number_of_statements(app) {
-        let own = app.operator("Own").await;
-        let all = populate(app, &own, 50).await;
-        // For the platform each customer has several operators, and there are many of them.
-        for number in 0..5 {
-            let another = app.operator(&format!("Another {number}")).await;
-            for email in all.iter().step_by(number + 1) {
-                app.created(&another, email, json!({ "email": email })).await;
-            }
+both!(a_page_takes_a_constant_number_of_statements, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let all = populate(app, &own, 50).await;
+    // For the platform each customer has several operators, and there are many of them.
+    for number in 0..5 {
+        let another = app.operator(&format!("Another {number}")).await;
+        for email in all.iter().step_by(number + 1) {
+            app.created(&another, email, json!({ "email": email })).await;
         }
-        let query = "query ($first: Int) { customers(first: $first) { totalCount edges { externalCustomerId node { email \
-                     operators { edges { externalCustomerId node { name } } } } } } }";
-        let nested = "query ($first: Int) { operators(first: $first) { edges { node { name customers(first: $first) { totalCount \
-                      edges { node { email operators(first: 2) { edges { node { name } } } } } } } } } }";
-        // Operators that were seen are known from then on.
-        app.graphql(&app.platform(), query, json!({ "first": 50 })).await;
-        for (caller, query, most) in [(&own, query, 3), (&app.platform(), query, 4), (&app.platform(), nested, 5)] {
-            let mut counts = BTreeSet::new();
-            for first in [1, 3, 50] {
-                let (answer, statements) = app.statements_of(app.graphql(caller, query, json!({ "first": first }))).await;
-                assert_eq!(answer.body.get("errors"), None);
-                counts.insert(statements.len());
-            }
-            assert_eq!(counts.len(), 1, "{counts:?} statements for pages of different sizes");
-            assert!(counts.first() <= Some(&most), "{counts:?}");
-        }
-        // What is not asked for is not counted.
-        let (_, statements) = app.statements_of(app.query(&own, "{ customers { edges { cursor } } }")).await;
-        assert!(statements.iter().all(|sql| !sql.contains("COUNT")), "{statements:?}");
     }
+    let query = "query ($first: Int) { customers(first: $first) { totalCount edges { externalCustomerId node { email \
+                 operators { edges { externalCustomerId node { name } } } } } } }";
+    let nested = "query ($first: Int) { operators(first: $first) { edges { node { name customers(first: $first) { totalCount \
+                  edges { node { email operators(first: 2) { edges { node { name } } } } } } } } } }";
+    // Operators that were seen are known from then on.
+    app.graphql(&app.platform(), query, json!({ "first": 50 })).await;
+    for (caller, query, most) in [(&own, query, 3), (&app.platform(), query, 4), (&app.platform(), nested, 5)] {
+        let mut counts = BTreeSet::new();
+        for first in [1, 3, 50] {
+            let (answer, statements) = app.statements_of(app.graphql(caller, query, json!({ "first": first }))).await;
+            assert_eq!(answer.body.get("errors"), None);
+            counts.insert(statements.len());
+        }
+        assert_eq!(counts.len(), 1, "{counts:?} statements for pages of different sizes");
+        assert!(counts.first() <= Some(&most), "{counts:?}");
+    }
+    // What is not asked for is not counted.
+    let (_, statements) = app.statements_of(app.query(&own, "{ customers { edges { cursor } } }")).await;
+    assert!(statements.iter().all(|sql| !sql.contains("COUNT")), "{statements:?}");
+});
 
-    async fn the_operators_of_a_customer_come_in_pages(app) {
-        let mut names = Vec::new();
-        for number in 0..5 {
-            let operator = app.operator(&format!("Operator {number}")).await;
-            app.created(&operator, &format!("id-{number}"), json!({ "email": "ada@example.com" })).await;
-            names.push(format!("Operator {number}"));
-        }
-        let query = "query ($first: Int, $after: String, $last: Int, $before: String) { customer(by: { email: \"ada@example.com\" }) \
-                     { operators(first: $first, after: $after, last: $last, before: $before) { edges { cursor externalCustomerId connectedAt node { name } } \
-                     pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } } }";
-        let page = async |arguments: Value| {
-            let answer = app.graphql(&app.platform(), query, arguments).await;
-            answer.body["data"]["customer"]["operators"].clone()
-        };
-        let names_of = |page: &Value| -> Vec<String> {
-            page["edges"].as_array().unwrap().iter().map(|edge| edge["node"]["name"].as_str().unwrap().to_owned()).collect()
-        };
-        let first = page(json!({ "first": 2 })).await;
-        assert_eq!(names_of(&first), names[..2]);
-        assert_eq!(first["pageInfo"]["hasNextPage"], true);
-        let second = page(json!({ "first": 3, "after": first["pageInfo"]["endCursor"] })).await;
-        assert_eq!(names_of(&second), names[2..]);
-        assert_eq!(second["pageInfo"]["hasNextPage"], false);
-        let last = page(json!({ "last": 2 })).await;
-        assert_eq!(names_of(&last), names[3..]);
-        let before = page(json!({ "last": 10, "before": last["pageInfo"]["startCursor"] })).await;
-        assert_eq!(names_of(&before), names[..3]);
-        // All operators, in pages.
-        let operators = "query ($after: String) { operators(first: 3, after: $after) { totalCount edges { node { name } } pageInfo { endCursor hasNextPage } } }";
-        let one = app.graphql(&app.platform(), operators, json!({})).await.body["data"]["operators"].clone();
-        assert_eq!(one["totalCount"], 5);
-        assert_eq!(names_of(&one), names[..3]);
-        let two = app.graphql(&app.platform(), operators, json!({ "after": one["pageInfo"]["endCursor"] })).await;
-        assert_eq!(names_of(&two.body["data"]["operators"]), names[3..]);
+both!(the_operators_of_a_customer_come_in_pages, Sandbox, async |app| {
+    let mut names = Vec::new();
+    for number in 0..5 {
+        let operator = app.operator(&format!("Operator {number}")).await;
+        app.created(&operator, &format!("id-{number}"), json!({ "email": "ada@example.com" })).await;
+        names.push(format!("Operator {number}"));
     }
-}
+    let query = "query ($first: Int, $after: String, $last: Int, $before: String) { customer(by: { email: \"ada@example.com\" }) \
+                 { operators(first: $first, after: $after, last: $last, before: $before) { edges { cursor externalCustomerId connectedAt node { name } } \
+                 pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } } }";
+    let page = async |arguments: Value| {
+        let answer = app.graphql(&app.platform(), query, arguments).await;
+        answer.body["data"]["customer"]["operators"].clone()
+    };
+    let names_of = |page: &Value| -> Vec<String> {
+        page["edges"].as_array().unwrap().iter().map(|edge| edge["node"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = page(json!({ "first": 2 })).await;
+    assert_eq!(names_of(&first), names[..2]);
+    assert_eq!(first["pageInfo"]["hasNextPage"], true);
+    let second = page(json!({ "first": 3, "after": first["pageInfo"]["endCursor"] })).await;
+    assert_eq!(names_of(&second), names[2..]);
+    assert_eq!(second["pageInfo"]["hasNextPage"], false);
+    let last = page(json!({ "last": 2 })).await;
+    assert_eq!(names_of(&last), names[3..]);
+    let before = page(json!({ "last": 10, "before": last["pageInfo"]["startCursor"] })).await;
+    assert_eq!(names_of(&before), names[..3]);
+    // All operators, in pages.
+    let operators = "query ($after: String) { operators(first: 3, after: $after) { totalCount edges { node { name } } pageInfo { endCursor hasNextPage } } }";
+    let one = app.graphql(&app.platform(), operators, json!({})).await.body["data"]["operators"].clone();
+    assert_eq!(one["totalCount"], 5);
+    assert_eq!(names_of(&one), names[..3]);
+    let two = app.graphql(&app.platform(), operators, json!({ "after": one["pageInfo"]["endCursor"] })).await;
+    assert_eq!(names_of(&two.body["data"]["operators"]), names[3..]);
+});

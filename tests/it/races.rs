@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::app::{Caller, TestApp, on_both_databases};
+use support::{Caller, TestApp, both};
 
 async fn operators(app: &TestApp, count: usize) -> Vec<Caller> {
     let mut operators = Vec::new();
@@ -13,7 +13,7 @@ async fn operators(app: &TestApp, count: usize) -> Vec<Caller> {
     operators
 }
 
-fn outcome(answer: &crate::app::Answer) -> String {
+fn outcome(answer: &support::Answer) -> String {
     match answer.body["data"]["createCustomer"]["outcome"].as_str() {
         Some(outcome) => outcome.to_owned(),
         None => answer.codes().join("+"),
@@ -24,133 +24,138 @@ fn count(outcomes: &[String], wanted: &str) -> usize {
     outcomes.iter().filter(|outcome| *outcome == wanted).count()
 }
 
-on_both_databases! {
-    Sandbox:
+both!(fifty_creates_of_one_email_by_one_operator_are_one_success, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let creates = (0..50).map(|number| {
+        let operator = operator.clone();
+        async move { app.create(&operator, &format!("user-{number}"), json!({ "email": "ada@example.com" })).await }
+    });
+    let outcomes: Vec<_> = join_all(creates).await.iter().map(outcome).collect();
+    assert_eq!((count(&outcomes, "CREATED"), count(&outcomes, "EMAIL_TAKEN")), (1, 49), "{outcomes:?}");
+});
 
-    async fn fifty_creates_of_one_email_by_one_operator_are_one_success(app) {
-        let operator = app.operator("A").await;
-        let creates = (0..50).map(|number| {
-            let operator = operator.clone();
-            async move { app.create(&operator, &format!("user-{number}"), json!({ "email": "ada@example.com" })).await }
-        });
-        let outcomes: Vec<_> = join_all(creates).await.iter().map(outcome).collect();
-        assert_eq!((count(&outcomes, "CREATED"), count(&outcomes, "EMAIL_TAKEN")), (1, 49), "{outcomes:?}");
+both!(fifty_creates_of_one_external_id_are_one_success, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let creates = (0..50).map(|number| {
+        let data = json!({ "email": format!("{number}@example.com") });
+        app.create(&operator, "user-1", data)
+    });
+    let outcomes: Vec<_> = join_all(creates).await.iter().map(outcome).collect();
+    assert_eq!((count(&outcomes, "CREATED"), count(&outcomes, "EXTERNAL_CUSTOMER_ID_TAKEN")), (1, 49), "{outcomes:?}");
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+});
+
+both!(fifty_operators_and_one_email_are_one_customer_with_fifty_links, Sandbox, async |app| {
+    let operators = operators(app, 50).await;
+    let creates = operators
+        .iter()
+        .map(|operator| app.create(operator, "user-1", json!({ "email": "ada@example.com", "phone": "+14155552671" })));
+    let outcomes: Vec<_> = join_all(creates).await.iter().map(outcome).collect();
+    assert_eq!((count(&outcomes, "CREATED"), count(&outcomes, "CONNECTED")), (1, 49), "{outcomes:?}");
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_operator").await, 50);
+    assert_eq!(app.number("SELECT CAST(version AS BIGINT) AS n FROM customer").await, 1);
+});
+
+both!(two_connects_that_fill_the_same_blank_leave_one_value, Sandbox, async |app| {
+    let operators = operators(app, 3).await;
+    for round in 0..10 {
+        let email = format!("{round}@example.com");
+        app.created(&operators[0], &email, json!({ "email": email })).await;
+        let connect = |operator: usize| {
+            let data = json!({ "email": email, "firstName": format!("By {operator}"), "phone": format!("+1415555{round}00{operator}") });
+            app.create(&operators[operator], &email, data)
+        };
+        let (one, two) = tokio::join!(connect(1), connect(2));
+        let (one, two) = (one.payload("createCustomer"), two.payload("createCustomer"));
+        let customer = app.customer(&operators[0], json!({ "email": email })).await;
+        let (winner, loser, name) =
+            if one["unappliedFields"] == json!([]) { (&one, &two, "By 1") } else { (&two, &one, "By 2") };
+        assert_eq!(winner["unappliedFields"], json!([]));
+        assert_eq!(loser["unappliedFields"], json!(["FIRST_NAME", "PHONE"]));
+        assert_eq!(customer["firstName"], name);
+        assert_eq!(customer["phone"], winner["customer"]["phone"]);
+        assert_eq!(customer["version"], 2);
     }
+});
 
-    async fn fifty_creates_of_one_external_id_are_one_success(app) {
-        let operator = app.operator("A").await;
-        let creates = (0..50).map(|number| {
-            let data = json!({ "email": format!("{number}@example.com") });
-            app.create(&operator, "user-1", data)
-        });
-        let outcomes: Vec<_> = join_all(creates).await.iter().map(outcome).collect();
-        assert_eq!((count(&outcomes, "CREATED"), count(&outcomes, "EXTERNAL_CUSTOMER_ID_TAKEN")), (1, 49), "{outcomes:?}");
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
-    }
-
-    async fn fifty_operators_and_one_email_are_one_customer_with_fifty_links(app) {
-        let operators = operators(app, 50).await;
-        let creates = operators.iter().map(|operator| {
-            app.create(operator, "user-1", json!({ "email": "ada@example.com", "phone": "+14155552671" }))
-        });
-        let outcomes: Vec<_> = join_all(creates).await.iter().map(outcome).collect();
-        assert_eq!((count(&outcomes, "CREATED"), count(&outcomes, "CONNECTED")), (1, 49), "{outcomes:?}");
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_operator").await, 50);
-        assert_eq!(app.number("SELECT CAST(version AS BIGINT) AS n FROM customer").await, 1);
-    }
-
-    async fn two_connects_that_fill_the_same_blank_leave_one_value(app) {
-        let operators = operators(app, 3).await;
-        for round in 0..10 {
-            let email = format!("{round}@example.com");
-            app.created(&operators[0], &email, json!({ "email": email })).await;
-            let connect = |operator: usize| {
-                let data = json!({ "email": email, "firstName": format!("By {operator}"), "phone": format!("+1415555{round}00{operator}") });
-                app.create(&operators[operator], &email, data)
-            };
-            let (one, two) = tokio::join!(connect(1), connect(2));
-            let (one, two) = (one.payload("createCustomer"), two.payload("createCustomer"));
-            let customer = app.customer(&operators[0], json!({ "email": email })).await;
-            let (winner, loser, name) = if one["unappliedFields"] == json!([]) { (&one, &two, "By 1") } else { (&two, &one, "By 2") };
-            assert_eq!(winner["unappliedFields"], json!([]));
-            assert_eq!(loser["unappliedFields"], json!(["FIRST_NAME", "PHONE"]));
-            assert_eq!(customer["firstName"], name);
-            assert_eq!(customer["phone"], winner["customer"]["phone"]);
-            assert_eq!(customer["version"], 2);
-        }
-    }
-
-    async fn crossed_creates_end_as_one_customer_or_a_conflict(app) {
-        let operators = operators(app, 2).await;
-        for round in 0..20 {
-            let (e1, e2) = (format!("one-{round}@example.com"), format!("two-{round}@example.com"));
-            let (p1, p2) = (format!("+1415555{:04}", 2 * round), format!("+1415555{:04}", 2 * round + 1));
-            // They agree on nothing but that each holds what the other wants, once both are there.
-            let (one, two) = tokio::join!(
-                app.create(&operators[0], &e1, json!({ "email": e1, "phone": p2 })),
-                app.create(&operators[1], &e1, json!({ "email": e1, "phone": p1 })),
+both!(crossed_creates_end_as_one_customer_or_a_conflict, Sandbox, async |app| {
+    let operators = operators(app, 2).await;
+    for round in 0..20 {
+        let (e1, e2) = (format!("one-{round}@example.com"), format!("two-{round}@example.com"));
+        let (p1, p2) = (format!("+1415555{:04}", 2 * round), format!("+1415555{:04}", 2 * round + 1));
+        // They agree on nothing but that each holds what the other wants, once both are there.
+        let (one, two) = tokio::join!(
+            app.create(&operators[0], &e1, json!({ "email": e1, "phone": p2 })),
+            app.create(&operators[1], &e1, json!({ "email": e1, "phone": p1 })),
+        );
+        let outcomes = [outcome(&one), outcome(&two)];
+        assert!(outcomes.contains(&"CREATED".to_owned()) && outcomes.contains(&"CONNECTED".to_owned()), "{outcomes:?}");
+        // Whoever has the second phone now, a new email with it matches that customer, or conflicts with no one.
+        let create = async |operator: &Caller| app.create(operator, &e2, json!({ "email": e2, "phone": p1 })).await;
+        let (three, four) = tokio::join!(create(&operators[0]), create(&operators[1]));
+        for outcome in [outcome(&three), outcome(&four)] {
+            assert!(
+                ["CREATED", "CONNECTED", "PHONE_TAKEN", "IDENTITY_CONFLICT"].contains(&outcome.as_str()),
+                "{outcome}"
             );
-            let outcomes = [outcome(&one), outcome(&two)];
-            assert!(outcomes.contains(&"CREATED".to_owned()) && outcomes.contains(&"CONNECTED".to_owned()), "{outcomes:?}");
-            // Whoever has the second phone now, a new email with it matches that customer, or conflicts with no one.
-            let create = async |operator: &Caller| app.create(operator, &e2, json!({ "email": e2, "phone": p1 })).await;
-            let (three, four) = tokio::join!(create(&operators[0]), create(&operators[1]));
-            for outcome in [outcome(&three), outcome(&four)] {
-                assert!(["CREATED", "CONNECTED", "PHONE_TAKEN", "IDENTITY_CONFLICT"].contains(&outcome.as_str()), "{outcome}");
-            }
         }
     }
+});
 
-    async fn parallel_updates_lose_nothing(app) {
-        let operator = app.operator("A").await;
-        app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-        let customer = json!({ "externalCustomerId": "user-1" });
-        let updates = (0..30).map(|number| app.updated(&operator, customer.clone(), json!({ "firstName": format!("Name {number}") })));
-        let mut versions: Vec<_> = join_all(updates).await.iter().map(|updated| updated["customer"]["version"].as_i64().unwrap()).collect();
-        versions.sort_unstable();
-        assert_eq!(versions, (2..=31).collect::<Vec<_>>());
+both!(parallel_updates_lose_nothing, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+    let customer = json!({ "externalCustomerId": "user-1" });
+    let updates = (0..30)
+        .map(|number| app.updated(&operator, customer.clone(), json!({ "firstName": format!("Name {number}") })));
+    let mut versions: Vec<_> =
+        join_all(updates).await.iter().map(|updated| updated["customer"]["version"].as_i64().unwrap()).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, (2..=31).collect::<Vec<_>>());
+});
+
+both!(of_many_who_expect_one_version_one_succeeds, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+    let update = "mutation ($name: String) { updateCustomer(input: { customer: { externalCustomerId: \"user-1\" }, \
+                  data: { firstName: $name }, expectedVersion: 1 }) { customer { version } } }";
+    let updates = (0..20).map(|number| app.graphql(&operator, update, json!({ "name": format!("Name {number}") })));
+    let answers = join_all(updates).await;
+    let done = answers.iter().filter(|answer| answer.codes().is_empty()).count();
+    let stale = answers.iter().filter(|answer| answer.codes() == ["VERSION_CONFLICT"]).count();
+    assert_eq!((done, stale), (1, 19));
+});
+
+both!(a_swap_of_two_emails_never_leaves_two_of_one, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    for round in 0..10 {
+        let (a, b) = (format!("a{round}@example.com"), format!("b{round}@example.com"));
+        app.created(&operator, &a, json!({ "email": a })).await;
+        app.created(&operator, &b, json!({ "email": b })).await;
+        let rename =
+            |from: &str, to: &str| app.update(&operator, json!({ "externalCustomerId": from }), json!({ "email": to }));
+        let (one, two) = tokio::join!(rename(&a, &b), rename(&b, &a));
+        assert_eq!((one.codes(), two.codes()), (vec!["EMAIL_TAKEN".into()], vec!["EMAIL_TAKEN".into()]));
     }
+});
 
-    async fn of_many_who_expect_one_version_one_succeeds(app) {
-        let operator = app.operator("A").await;
-        app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-        let update = "mutation ($name: String) { updateCustomer(input: { customer: { externalCustomerId: \"user-1\" }, \
-                      data: { firstName: $name }, expectedVersion: 1 }) { customer { version } } }";
-        let updates = (0..20).map(|number| app.graphql(&operator, update, json!({ "name": format!("Name {number}") })));
-        let answers = join_all(updates).await;
-        let done = answers.iter().filter(|answer| answer.codes().is_empty()).count();
-        let stale = answers.iter().filter(|answer| answer.codes() == ["VERSION_CONFLICT"]).count();
-        assert_eq!((done, stale), (1, 19));
-    }
-
-    async fn a_swap_of_two_emails_never_leaves_two_of_one(app) {
-        let operator = app.operator("A").await;
-        for round in 0..10 {
-            let (a, b) = (format!("a{round}@example.com"), format!("b{round}@example.com"));
-            app.created(&operator, &a, json!({ "email": a })).await;
-            app.created(&operator, &b, json!({ "email": b })).await;
-            let rename = |from: &str, to: &str| app.update(&operator, json!({ "externalCustomerId": from }), json!({ "email": to }));
-            let (one, two) = tokio::join!(rename(&a, &b), rename(&b, &a));
-            assert_eq!((one.codes(), two.codes()), (vec!["EMAIL_TAKEN".into()], vec!["EMAIL_TAKEN".into()]));
-        }
-    }
-
-    async fn thirty_two_writers_and_readers_meet_no_busy_database(app) {
-        let operators = operators(app, 8).await;
-        let work = (0..32).map(|worker| {
-            let operator = &operators[worker % 8];
-            async move {
-                for number in 0..10 {
-                    let id = format!("{worker}-{number}");
-                    let created: Value = app.created(operator, &id, json!({ "email": format!("{id}@example.com") })).await;
-                    let updated = app.updated(operator, json!({ "id": created["customer"]["id"] }), json!({ "lastName": "King" })).await;
-                    assert_eq!(updated["customer"]["version"], 2);
-                    assert_eq!(app.customer(operator, json!({ "externalCustomerId": id })).await["lastName"], "King");
-                }
+both!(thirty_two_writers_and_readers_meet_no_busy_database, Sandbox, async |app| {
+    let operators = operators(app, 8).await;
+    let work = (0..32).map(|worker| {
+        let operator = &operators[worker % 8];
+        async move {
+            for number in 0..10 {
+                let id = format!("{worker}-{number}");
+                let created: Value = app.created(operator, &id, json!({ "email": format!("{id}@example.com") })).await;
+                let updated = app
+                    .updated(operator, json!({ "id": created["customer"]["id"] }), json!({ "lastName": "King" }))
+                    .await;
+                assert_eq!(updated["customer"]["version"], 2);
+                assert_eq!(app.customer(operator, json!({ "externalCustomerId": id })).await["lastName"], "King");
             }
-        });
-        join_all(work).await;
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 320);
-    }
-}
+        }
+    });
+    join_all(work).await;
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 320);
+});

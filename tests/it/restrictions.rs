@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{Answer, Backend, TestApp, faults, on_both_databases, run};
 use entity::deployment::Environment;
+use support::{Answer, Backend, TestApp, both, faults, run};
 
 /// Emails and phones of every kind.
 fn fixtures() -> Vec<Value> {
@@ -74,7 +74,7 @@ fn warnings(payload: &Value) -> Vec<(String, String)> {
 const VALIDATE: &str = "query ($input: CreateCustomerInput!) { validateCustomer(input: $input) \
     { email phone faults { code message inputPath } warnings { code message inputPath } } }";
 
-async fn validate(app: &TestApp, caller: &crate::app::Caller, id: &str, data: &Value) -> Answer {
+async fn validate(app: &TestApp, caller: &support::Caller, id: &str, data: &Value) -> Answer {
     app.graphql(caller, VALIDATE, json!({ "input": { "externalCustomerId": id, "data": data } })).await
 }
 
@@ -113,41 +113,37 @@ async fn the_warnings_of_sandbox_are_the_refusals_of_production() {
     }
 }
 
-on_both_databases! {
-    Sandbox:
-
-    async fn a_dry_run_tells_of_ones_own_customers_alone(app) {
-        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
-        app.created(&own, "mine", json!({ "email": "mine@example.com", "phone": "+14155552671" })).await;
-        app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552672" })).await;
-        let faults_of = async |caller, id: &str, data: Value| {
-            let answer = validate(app, caller, id, &data).await;
-            let payload = answer.payload("validateCustomer");
-            warnings(&json!({ "warnings": payload["faults"] }))
-        };
-        let all = faults([
-            ("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId"),
-            ("EMAIL_TAKEN", "input.data.email"),
-            ("PHONE_TAKEN", "input.data.phone"),
-        ]);
-        let mine = json!({ "email": "MINE@example.com", "phone": "(415) 555-2671" });
-        assert_eq!(faults_of(&own, "mine", mine.clone()).await, all);
-        // What a stranger's customers hold looks like what nobody holds, and runs the same SQL.
-        let theirs = json!({ "email": "theirs@example.com", "phone": "+14155552672" });
-        let nobodys = json!({ "email": "nobody@example.com", "phone": "+14155552673" });
-        let (of_theirs, sql_of_theirs) = app.statements_of(faults_of(&own, "new", theirs)).await;
-        let (of_nobody, sql_of_nobody) = app.statements_of(faults_of(&own, "new", nobodys)).await;
-        assert_eq!((&of_theirs, &sql_of_theirs), (&of_nobody, &sql_of_nobody));
-        assert_eq!(of_theirs, faults([]));
-        // For the platform nothing is its own.
-        let platform = app.platform();
-        assert_eq!(faults_of(&platform, "mine", mine.clone()).await, faults([]));
-        // A key that only reads may ask, and what is faulty comes first.
-        let read_only = app.key(&own, entity::api_key::Access::ReadOnly).await;
-        assert_eq!(faults_of(&read_only, "mine", mine).await, all);
-        let faulty = json!({ "email": "mine@example.com", "firstName": "" });
-        assert_eq!(faults_of(&own, "mine", faulty).await, faults([("INVALID_NAME", "input.data.firstName")]));
-        // Nothing was written.
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 2);
-    }
-}
+both!(a_dry_run_tells_of_ones_own_customers_alone, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    app.created(&own, "mine", json!({ "email": "mine@example.com", "phone": "+14155552671" })).await;
+    app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552672" })).await;
+    let faults_of = async |caller, id: &str, data: Value| {
+        let answer = validate(app, caller, id, &data).await;
+        let payload = answer.payload("validateCustomer");
+        warnings(&json!({ "warnings": payload["faults"] }))
+    };
+    let all = faults([
+        ("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId"),
+        ("EMAIL_TAKEN", "input.data.email"),
+        ("PHONE_TAKEN", "input.data.phone"),
+    ]);
+    let mine = json!({ "email": "MINE@example.com", "phone": "(415) 555-2671" });
+    assert_eq!(faults_of(&own, "mine", mine.clone()).await, all);
+    // What a stranger's customers hold looks like what nobody holds, and runs the same SQL.
+    let theirs = json!({ "email": "theirs@example.com", "phone": "+14155552672" });
+    let nobodys = json!({ "email": "nobody@example.com", "phone": "+14155552673" });
+    let (of_theirs, sql_of_theirs) = app.statements_of(faults_of(&own, "new", theirs)).await;
+    let (of_nobody, sql_of_nobody) = app.statements_of(faults_of(&own, "new", nobodys)).await;
+    assert_eq!((&of_theirs, &sql_of_theirs), (&of_nobody, &sql_of_nobody));
+    assert_eq!(of_theirs, faults([]));
+    // For the platform nothing is its own.
+    let platform = app.platform();
+    assert_eq!(faults_of(&platform, "mine", mine.clone()).await, faults([]));
+    // A key that only reads may ask, and what is faulty comes first.
+    let read_only = app.key(&own, entity::api_key::Access::ReadOnly).await;
+    assert_eq!(faults_of(&read_only, "mine", mine).await, all);
+    let faulty = json!({ "email": "mine@example.com", "firstName": "" });
+    assert_eq!(faults_of(&own, "mine", faulty).await, faults([("INVALID_NAME", "input.data.firstName")]));
+    // Nothing was written.
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 2);
+});

@@ -4,7 +4,7 @@ use async_graphql::{EmptyMutation, EmptySubscription, Object, Schema};
 use serde_json::{Value, json};
 use vivamo::graphql;
 
-use crate::app::on_both_databases;
+use support::both;
 
 #[test]
 fn schema_graphql_is_what_the_service_serves() {
@@ -50,18 +50,14 @@ async fn everything_is_described() {
     assert_eq!(bare, Vec::<String>::new());
 }
 
-on_both_databases! {
-    Sandbox:
-
-    // What GraphiQL and code generators ask is not refused by a limit.
-    async fn introspection_is_answered(app) {
-        let caller = app.operator("A").await;
-        let query = include_str!("../../src/graphql/introspection.graphql");
-        let answer = app.graphql(&caller, query, json!({})).await;
-        let expected: Value = serde_json::from_str(&graphql::introspection().await).unwrap();
-        assert_eq!(answer.body, expected);
-    }
-}
+// What GraphiQL and code generators ask is not refused by a limit.
+both!(introspection_is_answered, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let query = include_str!("../../src/graphql/introspection.graphql");
+    let answer = app.graphql(&caller, query, json!({})).await;
+    let expected: Value = serde_json::from_str(&graphql::introspection().await).unwrap();
+    assert_eq!(answer.body, expected);
+});
 
 /// What the pinned version of async-graphql gets right and the next ones do not: an error takes the nearest nullable
 /// parent with it, not less.

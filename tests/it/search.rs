@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{Caller, TestApp, faults, on_both_databases};
-use crate::postgres;
-use crate::process::vivamo;
+use support::postgres;
+use support::process::vivamo;
+use support::{Caller, TestApp, both, faults};
 
 const SEARCH: &str = "query ($search: String!, $first: Int, $after: String, $last: Int, $before: String) { \
     customers(filter: { search: $search }, first: $first, after: $after, last: $last, before: $before) { \
@@ -45,163 +45,197 @@ async fn make_common(app: &TestApp, operator_of: &str, word: &str, rows: u32) {
     postgres::execute(app.database_url(), &sql).await.unwrap();
 }
 
-on_both_databases! {
-    Sandbox:
-
-    async fn finds_by_the_beginnings_of_words(app) {
-        let own = app.operator("Own").await;
-        app.created(&own, "Shop-17", json!({ "email": "ada.lovelace@example.com", "firstName": "Ada", "lastName": "Lovelace", "phone": "+14155552671" })).await;
-        app.created(&own, "2026-0042", json!({ "email": "jose@beispiel.de", "firstName": "José María", "lastName": "Łukasz-Groß" })).await;
-        app.created(&own, "ORD-2024-000123", json!({ "email": "x@müller.de", "phone": "+442071838750" })).await;
-        app.created(&own, "x_y%z", json!({ "email": "o_brien@example.com", "lastName": "O'Brien", "phone": "+46701234567" })).await;
-        for (search, expected) in [
-            ("ada", &["ada.lovelace"][..]),
-            ("ADA", &["ada.lovelace"]),
-            ("love ad", &["ada.lovelace"]),
-            ("ada jose", &[]),
-            ("ovelace", &[]),
-            ("ada.lovelace@exa", &["ada.lovelace"]),
-            ("example.com", &["ada.lovelace", "o_brien"]),
-            ("jose maria", &["jose"]),
-            ("JOSÉ MARÍA", &["jose"]),
-            ("Jose\u{301}", &["jose"]),
-            ("lukasz", &["jose"]),
-            ("GROSS", &["jose"]),
-            ("shop", &["ada.lovelace"]),
-            ("17", &["ada.lovelace"]),
-            ("017", &["ada.lovelace"]),
-            ("2026-00", &["jose"]),
-            ("202600", &["jose"]),
-            ("0042", &["jose"]),
-            ("+1 (415) 555", &["ada.lovelace"]),
-            ("415555", &["ada.lovelace"]),
-            ("5552671", &[]),
-            ("+46 70-123", &["o_brien"]),
-            ("brien", &["o_brien"]),
-            ("ada 415 555", &["ada.lovelace"]),
-            ("2024-000123", &["x"]),
-            ("ORD 2024-000", &["x"]),
-            ("000123", &["x"]),
-            ("x@müller.de", &["x"]),
-            ("x@xn--mller-kva.de", &["x"]),
-            ("+44 (0)20 7183 8750", &["x"]),
-            ("020 7183", &["x"]),
-            ("004420", &["x"]),
-            ("z y x", &["o_brien"]),
-            // Wildcards are separators like any other.
-            ("%", &[]),
-            ("_", &[]),
-            ("a%e", &["ada.lovelace"]),
-            ("l%", &["ada.lovelace", "jose"]),
-            ("", &[]),
-            ("' OR 1=1 --", &[]),
-        ] {
-            assert_eq!(found(app, &own, search).await, expected, "{search}");
-        }
-        let of_operator = "query ($id: ID!) { operator(id: $id) { customers(filter: { search: \"maria\" }) { totalCount edges { externalCustomerId } } } }";
-        let answer = app.graphql(&app.platform(), of_operator, json!({ "id": own.operator })).await;
-        assert_eq!(answer.body["data"]["operator"]["customers"], json!({ "totalCount": 1, "edges": [{ "externalCustomerId": "2026-0042" }] }));
+both!(finds_by_the_beginnings_of_words, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "Shop-17", json!({ "email": "ada.lovelace@example.com", "firstName": "Ada", "lastName": "Lovelace", "phone": "+14155552671" })).await;
+    app.created(
+        &own,
+        "2026-0042",
+        json!({ "email": "jose@beispiel.de", "firstName": "José María", "lastName": "Łukasz-Groß" }),
+    )
+    .await;
+    app.created(&own, "ORD-2024-000123", json!({ "email": "x@müller.de", "phone": "+442071838750" })).await;
+    app.created(
+        &own,
+        "x_y%z",
+        json!({ "email": "o_brien@example.com", "lastName": "O'Brien", "phone": "+46701234567" }),
+    )
+    .await;
+    for (search, expected) in [
+        ("ada", &["ada.lovelace"][..]),
+        ("ADA", &["ada.lovelace"]),
+        ("love ad", &["ada.lovelace"]),
+        ("ada jose", &[]),
+        ("ovelace", &[]),
+        ("ada.lovelace@exa", &["ada.lovelace"]),
+        ("example.com", &["ada.lovelace", "o_brien"]),
+        ("jose maria", &["jose"]),
+        ("JOSÉ MARÍA", &["jose"]),
+        ("Jose\u{301}", &["jose"]),
+        ("lukasz", &["jose"]),
+        ("GROSS", &["jose"]),
+        ("shop", &["ada.lovelace"]),
+        ("17", &["ada.lovelace"]),
+        ("017", &["ada.lovelace"]),
+        ("2026-00", &["jose"]),
+        ("202600", &["jose"]),
+        ("0042", &["jose"]),
+        ("+1 (415) 555", &["ada.lovelace"]),
+        ("415555", &["ada.lovelace"]),
+        ("5552671", &[]),
+        ("+46 70-123", &["o_brien"]),
+        ("brien", &["o_brien"]),
+        ("ada 415 555", &["ada.lovelace"]),
+        ("2024-000123", &["x"]),
+        ("ORD 2024-000", &["x"]),
+        ("000123", &["x"]),
+        ("x@müller.de", &["x"]),
+        ("x@xn--mller-kva.de", &["x"]),
+        ("+44 (0)20 7183 8750", &["x"]),
+        ("020 7183", &["x"]),
+        ("004420", &["x"]),
+        ("z y x", &["o_brien"]),
+        // Wildcards are separators like any other.
+        ("%", &[]),
+        ("_", &[]),
+        ("a%e", &["ada.lovelace"]),
+        ("l%", &["ada.lovelace", "jose"]),
+        ("", &[]),
+        ("' OR 1=1 --", &[]),
+    ] {
+        assert_eq!(found(app, &own, search).await, expected, "{search}");
     }
+    let of_operator = "query ($id: ID!) { operator(id: $id) { customers(filter: { search: \"maria\" }) { totalCount edges { externalCustomerId } } } }";
+    let answer = app.graphql(&app.platform(), of_operator, json!({ "id": own.operator })).await;
+    assert_eq!(
+        answer.body["data"]["operator"]["customers"],
+        json!({ "totalCount": 1, "edges": [{ "externalCustomerId": "2026-0042" }] })
+    );
+});
 
-    async fn what_is_found_follows_the_values_for_every_operator(app) {
-        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
-        app.created(&own, "first", json!({ "email": "ada@example.com", "firstName": "Ada Augusta", "phone": "+14155552671" })).await;
-        app.created(&other, "second", json!({ "email": "ada@example.com", "lastName": "Byron" })).await;
-        for caller in [&own, &other] {
-            assert_eq!(found(app, caller, "augusta byron 1415").await, ["ada"]);
-        }
-        // An operator's own id finds a customer for that operator alone.
-        assert_eq!(found(app, &own, "first").await, ["ada"]);
-        assert_eq!(found(app, &other, "first").await.len(), 0);
-        app.updated(&own, json!({ "externalCustomerId": "first" }), json!({ "firstName": "Countess", "phone": null, "email": "lady@example.org" })).await;
-        for caller in [&own, &other] {
-            for gone in ["ada", "augusta", "1415", "415", "example.com"] {
-                assert_eq!(found(app, caller, gone).await.len(), 0, "{gone}");
-            }
-            assert_eq!(found(app, caller, "countess byron lady").await, ["lady"]);
-        }
-        app.updated(&other, json!({ "externalCustomerId": "second" }), json!({ "firstName": "Augusta Ada King" })).await;
-        assert_eq!(found(app, &own, "king ada").await, ["lady"]);
-        // A stranger is not found by anything.
-        app.created(&other, "stranger", json!({ "email": "stranger@example.com" })).await;
-        assert_eq!(found(app, &own, "stranger").await.len(), 0);
+both!(what_is_found_follows_the_values_for_every_operator, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    app.created(
+        &own,
+        "first",
+        json!({ "email": "ada@example.com", "firstName": "Ada Augusta", "phone": "+14155552671" }),
+    )
+    .await;
+    app.created(&other, "second", json!({ "email": "ada@example.com", "lastName": "Byron" })).await;
+    for caller in [&own, &other] {
+        assert_eq!(found(app, caller, "augusta byron 1415").await, ["ada"]);
     }
-
-    async fn the_way_of_the_search_changes_nothing(app) {
-        let own = app.operator("Own").await;
-        for number in 0..12 {
-            let (even, third) = (if number % 2 == 0 { "even" } else { "odd" }, if number % 3 == 0 { "third" } else { "other" });
-            app.created(&own, &format!("customer-{number}"), json!({ "email": format!("{number}@example.com"), "firstName": even, "lastName": third })).await;
+    // An operator's own id finds a customer for that operator alone.
+    assert_eq!(found(app, &own, "first").await, ["ada"]);
+    assert_eq!(found(app, &other, "first").await.len(), 0);
+    app.updated(
+        &own,
+        json!({ "externalCustomerId": "first" }),
+        json!({ "firstName": "Countess", "phone": null, "email": "lady@example.org" }),
+    )
+    .await;
+    for caller in [&own, &other] {
+        for gone in ["ada", "augusta", "1415", "415", "example.com"] {
+            assert_eq!(found(app, caller, gone).await.len(), 0, "{gone}");
         }
-        let mut seen = Vec::new();
-        for step in 0..3 {
-            // First both words are rare, then one of them is, then none.
-            if step > 0 {
-                make_common(app, "customer-0", ["", "even", "third"][step], 100_001).await;
-            }
-            let mut pages = Vec::new();
-            for search in ["even", "third even", "customer"] {
-                let whole = page(app, &own, json!({ "search": search })).await;
-                for (count, bound, turn, more) in [("first", "after", "endCursor", "hasNextPage"), ("last", "before", "startCursor", "hasPreviousPage")] {
-                    let (mut walked, mut cursor) = (Vec::new(), json!(null));
-                    loop {
-                        let next = page(app, &own, json!({ "search": search, count: 2, bound: cursor })).await;
-                        cursor = next["pageInfo"][turn].clone();
-                        walked.push(names(&next));
-                        if next["pageInfo"][more] == json!(false) {
-                            break;
-                        }
+        assert_eq!(found(app, caller, "countess byron lady").await, ["lady"]);
+    }
+    app.updated(&other, json!({ "externalCustomerId": "second" }), json!({ "firstName": "Augusta Ada King" })).await;
+    assert_eq!(found(app, &own, "king ada").await, ["lady"]);
+    // A stranger is not found by anything.
+    app.created(&other, "stranger", json!({ "email": "stranger@example.com" })).await;
+    assert_eq!(found(app, &own, "stranger").await.len(), 0);
+});
+
+both!(the_way_of_the_search_changes_nothing, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    for number in 0..12 {
+        let (even, third) =
+            (if number % 2 == 0 { "even" } else { "odd" }, if number % 3 == 0 { "third" } else { "other" });
+        app.created(
+            &own,
+            &format!("customer-{number}"),
+            json!({ "email": format!("{number}@example.com"), "firstName": even, "lastName": third }),
+        )
+        .await;
+    }
+    let mut seen = Vec::new();
+    for step in 0..3 {
+        // First both words are rare, then one of them is, then none.
+        if step > 0 {
+            make_common(app, "customer-0", ["", "even", "third"][step], 100_001).await;
+        }
+        let mut pages = Vec::new();
+        for search in ["even", "third even", "customer"] {
+            let whole = page(app, &own, json!({ "search": search })).await;
+            for (count, bound, turn, more) in
+                [("first", "after", "endCursor", "hasNextPage"), ("last", "before", "startCursor", "hasPreviousPage")]
+            {
+                let (mut walked, mut cursor) = (Vec::new(), json!(null));
+                loop {
+                    let next = page(app, &own, json!({ "search": search, count: 2, bound: cursor })).await;
+                    cursor = next["pageInfo"][turn].clone();
+                    walked.push(names(&next));
+                    if next["pageInfo"][more] == json!(false) {
+                        break;
                     }
-                    if count == "last" {
-                        walked.reverse();
-                    }
-                    assert_eq!(walked.concat(), names(&whole), "{search} {count}");
                 }
-                pages.push(names(&whole));
+                if count == "last" {
+                    walked.reverse();
+                }
+                assert_eq!(walked.concat(), names(&whole), "{search} {count}");
             }
-            seen.push(pages);
+            pages.push(names(&whole));
         }
-        assert_eq!(seen[0], [vec!["0", "2", "4", "6", "8", "10"], vec!["0", "6"], (0..12).map(|number| number.to_string().leak() as &str).collect()]);
-        assert!(seen[1] == seen[0] && seen[2] == seen[0], "{seen:?}");
-        let (_, statements) = app.statements_of(page(app, &own, json!({ "search": "even third", "first": 2 }))).await;
-        assert!(statements.len() <= 3, "{statements:?}");
-        app.write_words_anew().await;
+        seen.push(pages);
     }
+    assert_eq!(
+        seen[0],
+        [
+            vec!["0", "2", "4", "6", "8", "10"],
+            vec!["0", "6"],
+            (0..12).map(|number| number.to_string().leak() as &str).collect()
+        ]
+    );
+    assert!(seen[1] == seen[0] && seen[2] == seen[0], "{seen:?}");
+    let (_, statements) = app.statements_of(page(app, &own, json!({ "search": "even third", "first": 2 }))).await;
+    assert!(statements.len() <= 3, "{statements:?}");
+    app.write_words_anew().await;
+});
 
-    async fn a_search_that_cannot_be_is_refused(app) {
-        let own = app.operator("Own").await;
-        app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
-        app.created(&own, "2", json!({ "email": "ada@example.org" })).await;
-        let query = "query ($filter: CustomerFilter, $orderBy: CustomerOrder, $after: String) { customers(filter: $filter, orderBy: $orderBy, after: $after) { edges { cursor } } }";
-        let order = json!({ "field": "CONNECTED_AT", "direction": "ASC" });
-        let cursor = page(app, &own, json!({ "search": "ada" })).await["pageInfo"]["startCursor"].clone();
-        for (caller, arguments, path) in [
-            (&own, json!({ "filter": { "search": "ada" }, "orderBy": order }), "orderBy"),
-            (&own, json!({ "filter": { "search": "x".repeat(256) } }), "filter.search"),
-            (&own, json!({ "filter": { "search": "a b c d e f g h i" } }), "filter.search"),
-            (&own, json!({ "filter": { "search": "adam" }, "after": cursor }), "after"),
-            (&own, json!({ "after": cursor }), "after"),
-            (&app.platform(), json!({ "filter": { "search": "ada" } }), "filter.search"),
-        ] {
-            let answer = app.graphql(caller, query, arguments.clone()).await;
-            assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", path)]), "{arguments}");
-        }
-        // Folded alike, a search is the same.
-        assert_eq!(names(&page(app, &own, json!({ "search": "ÁDA", "after": cursor })).await), ["ada"]);
+both!(a_search_that_cannot_be_is_refused, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+    app.created(&own, "2", json!({ "email": "ada@example.org" })).await;
+    let query = "query ($filter: CustomerFilter, $orderBy: CustomerOrder, $after: String) { customers(filter: $filter, orderBy: $orderBy, after: $after) { edges { cursor } } }";
+    let order = json!({ "field": "CONNECTED_AT", "direction": "ASC" });
+    let cursor = page(app, &own, json!({ "search": "ada" })).await["pageInfo"]["startCursor"].clone();
+    for (caller, arguments, path) in [
+        (&own, json!({ "filter": { "search": "ada" }, "orderBy": order }), "orderBy"),
+        (&own, json!({ "filter": { "search": "x".repeat(256) } }), "filter.search"),
+        (&own, json!({ "filter": { "search": "a b c d e f g h i" } }), "filter.search"),
+        (&own, json!({ "filter": { "search": "adam" }, "after": cursor }), "after"),
+        (&own, json!({ "after": cursor }), "after"),
+        (&app.platform(), json!({ "filter": { "search": "ada" } }), "filter.search"),
+    ] {
+        let answer = app.graphql(caller, query, arguments.clone()).await;
+        assert_eq!(answer.refusals("customers"), faults([("INVALID_ARGUMENT", path)]), "{arguments}");
     }
+    // Folded alike, a search is the same.
+    assert_eq!(names(&page(app, &own, json!({ "search": "ÁDA", "after": cursor })).await), ["ada"]);
+});
 
-    async fn customers_from_before_there_was_a_search_are_found_after_migrate(app) {
-        let own = app.operator("Own").await;
-        app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
-        app.created(&own, "2", json!({ "email": "grace@example.com" })).await;
-        postgres::execute(app.database_url(), "DELETE FROM customer_word").await.unwrap();
-        assert_eq!(found(app, &own, "ada").await.len(), 0);
-        let folder = tempfile::TempDir::new().unwrap();
-        for _ in 0..2 {
-            let migrated = vivamo(folder.path(), &["migrate"]).env("DATABASE_URL", app.database_url()).output().unwrap();
-            assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
-            assert_eq!(found(app, &own, "ada").await, ["ada"]);
-            assert_eq!(found(app, &own, "2").await, ["grace"]);
-        }
+both!(customers_from_before_there_was_a_search_are_found_after_migrate, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+    app.created(&own, "2", json!({ "email": "grace@example.com" })).await;
+    postgres::execute(app.database_url(), "DELETE FROM customer_word").await.unwrap();
+    assert_eq!(found(app, &own, "ada").await.len(), 0);
+    let folder = tempfile::TempDir::new().unwrap();
+    for _ in 0..2 {
+        let migrated = vivamo(folder.path(), &["migrate"]).env("DATABASE_URL", app.database_url()).output().unwrap();
+        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        assert_eq!(found(app, &own, "ada").await, ["ada"]);
+        assert_eq!(found(app, &own, "2").await, ["grace"]);
     }
-}
+});

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{Caller, TestApp, looks_up_a_key, on_both_databases};
-use crate::proxy::Proxy;
+use support::proxy::Proxy;
+use support::{Caller, TestApp, both, looks_up_a_key};
 
 /// What an operation sends to the database, but for the look-up of its key, whose time may be over.
 async fn statements(app: &TestApp, proxy: Option<&Proxy>, caller: &Caller, query: &str, variables: Value) -> usize {
@@ -19,60 +19,65 @@ async fn statements(app: &TestApp, proxy: Option<&Proxy>, caller: &Caller, query
     }
 }
 
-on_both_databases! {
-    Sandbox:
-
-    async fn each_operation_takes_few(app) {
-        let proxied = if app.is_postgres() { Some(Proxy::before(app.database_url()).await) } else { None };
-        let replica = match &proxied {
-            Some((_, url)) => Some(app.replica(url.to_string()).await),
-            None => None,
-        };
-        let (asked, proxy) = (replica.as_ref().unwrap_or(app), proxied.as_ref().map(|(proxy, _)| proxy));
-        let own = app.operator("Own").await;
-        let mut ids = Vec::new();
-        for number in 0..60 {
-            let created = app.created(&own, &format!("id-{number}"), json!({ "email": format!("{number}@example.com"), "phone": format!("+1415555{number:04}") })).await;
-            ids.push(created["customer"]["id"].clone());
-        }
-        let by = "query ($by: CustomerRef!) { customer(by: $by) { id email phone firstName version createdAt } }";
-        let page = "query ($id: ID, $after: String) { operator(id: $id) { customers(first: 50, after: $after) { pageInfo { hasNextPage endCursor } \
-                    edges { node { email operators { edges { externalCustomerId node { id name } } } } } } } }";
-        let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome customer { id } } }";
-        let update = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { version } } }";
-        let new = |name: &str, key: Option<&str>| json!({ "input": { "externalCustomerId": name, "idempotencyKey": key, "data": {
-            "email": format!("{name}@example.com"), "phone": if key.is_none() { "+14155559998" } else { "+14155559999" }, "firstName": "Ada", "lastName": "Lovelace",
-            "address": { "line1": "1 Main St", "city": "Springfield", "country": "US" } } } });
-        let change = |name: &str, key: Option<&str>| json!({ "input": { "customer": { "id": ids[0] }, "idempotencyKey": key, "data": { "firstName": name } } });
-        for (what, caller, query, variables, most) in [
-            ("a customer by id", &own, by, json!({ "by": { "id": ids[0] } }), 1),
-            ("by external id", &own, by, json!({ "by": { "externalCustomerId": "id-1" } }), 1),
-            ("a page", &own, page, json!({}), 3),
-            ("a page for the platform", &app.platform(), page, json!({ "id": own.operator }), 3),
-            ("create", &own, create, new("new", None), 8),
-            ("create with a key", &own, create, new("newer", Some("one")), 9),
-            ("update", &own, update, change("Ada", None), 6),
-            ("update with a key", &own, update, change("Grace", Some("two")), 7),
-        ] {
-            let sent = statements(asked, proxy, caller, query, variables).await;
-            assert!(sent > 0 && sent <= most, "{what}: {sent}");
-        }
-        if let Some(replica) = replica {
-            replica.end().await;
-        }
+both!(each_operation_takes_few, Sandbox, async |app| {
+    let proxied = if app.is_postgres() { Some(Proxy::before(app.database_url()).await) } else { None };
+    let replica = match &proxied {
+        Some((_, url)) => Some(app.replica(url.to_string()).await),
+        None => None,
+    };
+    let (asked, proxy) = (replica.as_ref().unwrap_or(app), proxied.as_ref().map(|(proxy, _)| proxy));
+    let own = app.operator("Own").await;
+    let mut ids = Vec::new();
+    for number in 0..60 {
+        let created = app
+            .created(
+                &own,
+                &format!("id-{number}"),
+                json!({ "email": format!("{number}@example.com"), "phone": format!("+1415555{number:04}") }),
+            )
+            .await;
+        ids.push(created["customer"]["id"].clone());
     }
-
-    async fn customers_that_are_asked_for_at_once_are_found_at_once(app) {
-        let own = app.operator("Own").await;
-        for number in 0..3 {
-            app.created(&own, &format!("id-{number}"), json!({ "email": format!("{number}@example.com") })).await;
-        }
-        let query = r#"{ a: customer(by: {externalCustomerId: "id-0"}) { email } b: customer(by: {externalCustomerId: "id-1"}) { email }
-                         c: customer(by: {externalCustomerId: "id-2"}) { email } d: customer(by: {externalCustomerId: "none"}) { email }
-                         e: customer(by: {externalCustomerId: "id-0"}) { email } }"#;
-        let (data, sent) = app.statements_of(app.query(&own, query)).await;
-        let email = |number: u8| json!({ "email": format!("{number}@example.com") });
-        assert_eq!(data, json!({ "a": email(0), "b": email(1), "c": email(2), "d": null, "e": email(0) }));
-        assert_eq!(sent.len(), if app.is_postgres() { 1 } else { 5 });
+    let by = "query ($by: CustomerRef!) { customer(by: $by) { id email phone firstName version createdAt } }";
+    let page = "query ($id: ID, $after: String) { operator(id: $id) { customers(first: 50, after: $after) { pageInfo { hasNextPage endCursor } \
+                edges { node { email operators { edges { externalCustomerId node { id name } } } } } } } }";
+    let create =
+        "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome customer { id } } }";
+    let update = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { version } } }";
+    let new = |name: &str, key: Option<&str>| {
+        json!({ "input": { "externalCustomerId": name, "idempotencyKey": key, "data": {
+        "email": format!("{name}@example.com"), "phone": if key.is_none() { "+14155559998" } else { "+14155559999" }, "firstName": "Ada", "lastName": "Lovelace",
+        "address": { "line1": "1 Main St", "city": "Springfield", "country": "US" } } } })
+    };
+    let change = |name: &str, key: Option<&str>| json!({ "input": { "customer": { "id": ids[0] }, "idempotencyKey": key, "data": { "firstName": name } } });
+    for (what, caller, query, variables, most) in [
+        ("a customer by id", &own, by, json!({ "by": { "id": ids[0] } }), 1),
+        ("by external id", &own, by, json!({ "by": { "externalCustomerId": "id-1" } }), 1),
+        ("a page", &own, page, json!({}), 3),
+        ("a page for the platform", &app.platform(), page, json!({ "id": own.operator }), 3),
+        ("create", &own, create, new("new", None), 8),
+        ("create with a key", &own, create, new("newer", Some("one")), 9),
+        ("update", &own, update, change("Ada", None), 6),
+        ("update with a key", &own, update, change("Grace", Some("two")), 7),
+    ] {
+        let sent = statements(asked, proxy, caller, query, variables).await;
+        assert!(sent > 0 && sent <= most, "{what}: {sent}");
     }
-}
+    if let Some(replica) = replica {
+        replica.end().await;
+    }
+});
+
+both!(customers_that_are_asked_for_at_once_are_found_at_once, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    for number in 0..3 {
+        app.created(&own, &format!("id-{number}"), json!({ "email": format!("{number}@example.com") })).await;
+    }
+    let query = r#"{ a: customer(by: {externalCustomerId: "id-0"}) { email } b: customer(by: {externalCustomerId: "id-1"}) { email }
+                     c: customer(by: {externalCustomerId: "id-2"}) { email } d: customer(by: {externalCustomerId: "none"}) { email }
+                     e: customer(by: {externalCustomerId: "id-0"}) { email } }"#;
+    let (data, sent) = app.statements_of(app.query(&own, query)).await;
+    let email = |number: u8| json!({ "email": format!("{number}@example.com") });
+    assert_eq!(data, json!({ "a": email(0), "b": email(1), "c": email(2), "d": null, "e": email(0) }));
+    assert_eq!(sent.len(), if app.is_postgres() { 1 } else { 5 });
+});

@@ -2,188 +2,184 @@
 
 use serde_json::json;
 
-use crate::app::{faults, on_both_databases};
+use support::{both, faults};
 
-on_both_databases! {
-    Sandbox:
+both!(what_is_left_out_stays_and_null_removes, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let address = json!({ "line1": "1 Main St", "line2": "Apt 4", "city": "Springfield", "country": "US" });
+    let data = json!({
+        "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada", "lastName": "Lovelace", "address": address,
+    });
+    let created = app.created(&operator, "user-1", data).await["customer"].clone();
+    let by_id = json!({ "id": created["id"] });
 
-    async fn what_is_left_out_stays_and_null_removes(app) {
-        let operator = app.operator("A").await;
-        let address = json!({ "line1": "1 Main St", "line2": "Apt 4", "city": "Springfield", "country": "US" });
-        let data = json!({
-            "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada", "lastName": "Lovelace", "address": address,
-        });
-        let created = app.created(&operator, "user-1", data).await["customer"].clone();
-        let by_id = json!({ "id": created["id"] });
+    let updated = app.updated(&operator, by_id.clone(), json!({ "lastName": "King" })).await["customer"].clone();
+    let mut expected = created.clone();
+    expected["lastName"] = json!("King");
+    expected["version"] = json!(2);
+    expected["updatedAt"] = updated["updatedAt"].clone();
+    assert_eq!(updated, expected);
 
-        let updated = app.updated(&operator, by_id.clone(), json!({ "lastName": "King" })).await["customer"].clone();
-        let mut expected = created.clone();
-        expected["lastName"] = json!("King");
-        expected["version"] = json!(2);
-        expected["updatedAt"] = updated["updatedAt"].clone();
-        assert_eq!(updated, expected);
-
-        let nulls = json!({ "phone": null, "firstName": null, "lastName": null, "address": null });
-        let cleared = app.updated(&operator, by_id.clone(), nulls).await["customer"].clone();
-        for field in ["phone", "firstName", "lastName", "address"] {
-            assert_eq!(cleared[field], json!(null), "{field}");
-        }
-        assert_eq!(cleared["email"], "ada@example.com");
-        assert_eq!(cleared["version"], 3);
-        assert_eq!(cleared["missingFields"], json!(["FIRST_NAME", "LAST_NAME", "PHONE", "ADDRESS"]));
-
-        let refused = app.update(&operator, by_id, json!({ "email": null })).await;
-        assert_eq!(refused.refusals("updateCustomer"), faults([("INVALID_EMAIL", "input.data.email")]));
+    let nulls = json!({ "phone": null, "firstName": null, "lastName": null, "address": null });
+    let cleared = app.updated(&operator, by_id.clone(), nulls).await["customer"].clone();
+    for field in ["phone", "firstName", "lastName", "address"] {
+        assert_eq!(cleared[field], json!(null), "{field}");
     }
+    assert_eq!(cleared["email"], "ada@example.com");
+    assert_eq!(cleared["version"], 3);
+    assert_eq!(cleared["missingFields"], json!(["FIRST_NAME", "LAST_NAME", "PHONE", "ADDRESS"]));
 
-    // As most clients write a form: every variable is declared, and those that did not change are not sent.
-    async fn a_variable_that_is_not_sent_is_left_out_and_one_that_is_null_removes(app) {
-        let operator = app.operator("A").await;
-        let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
-        let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "lastName": "Lovelace", "address": address });
-        let created = app.created(&operator, "user-1", data).await["customer"].clone();
-        let update = "mutation ($id: String!, $email: String, $phone: String, $first: String, $last: String, $address: AddressInput, \
-                      $version: Int, $key: String) { updateCustomer(input: { customer: { externalCustomerId: $id }, \
-                      data: { email: $email, phone: $phone, firstName: $first, lastName: $last, address: $address }, \
-                      expectedVersion: $version, idempotencyKey: $key }) { customer { email phone firstName lastName version \
-                      address { line1 line2 } } } }";
-        let updated = app.graphql(&operator, update, json!({ "id": "user-1", "first": "Ada" })).await;
-        let updated = updated.payload("updateCustomer")["customer"].clone();
-        assert_eq!(updated["firstName"], "Ada");
-        for kept in ["email", "phone", "lastName"] {
-            assert_eq!(updated[kept], created[kept], "{kept}");
-        }
-        assert_eq!(updated["address"]["line1"], "1 Main St");
-        let removed = app.graphql(&operator, update, json!({ "id": "user-1", "phone": null, "address": null })).await;
-        let removed = removed.payload("updateCustomer")["customer"].clone();
-        assert_eq!((&removed["phone"], &removed["address"], &removed["firstName"]), (&json!(null), &json!(null), &json!("Ada")));
-        // Inside an object of the document, in a fragment, and with a default.
-        let nested = "mutation ($line2: String, $last: String = \"King\") { ...f } fragment f on Mutation { updateCustomer(input: { \
-                      customer: { externalCustomerId: \"user-1\" }, data: { lastName: $last, address: { line1: \"2 Side St\", \
-                      line2: $line2, city: \"Springfield\", country: \"US\" } } }) { customer { lastName address { line1 line2 } } } }";
-        let nested = app.graphql(&operator, nested, json!({})).await.payload("updateCustomer")["customer"].clone();
-        assert_eq!(nested, json!({ "lastName": "King", "address": { "line1": "2 Side St", "line2": null } }));
+    let refused = app.update(&operator, by_id, json!({ "email": null })).await;
+    assert_eq!(refused.refusals("updateCustomer"), faults([("INVALID_EMAIL", "input.data.email")]));
+});
+
+// As most clients write a form: every variable is declared, and those that did not change are not sent.
+both!(a_variable_that_is_not_sent_is_left_out_and_one_that_is_null_removes, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
+    let data =
+        json!({ "email": "ada@example.com", "phone": "+14155552671", "lastName": "Lovelace", "address": address });
+    let created = app.created(&operator, "user-1", data).await["customer"].clone();
+    let update = "mutation ($id: String!, $email: String, $phone: String, $first: String, $last: String, $address: AddressInput, \
+                  $version: Int, $key: String) { updateCustomer(input: { customer: { externalCustomerId: $id }, \
+                  data: { email: $email, phone: $phone, firstName: $first, lastName: $last, address: $address }, \
+                  expectedVersion: $version, idempotencyKey: $key }) { customer { email phone firstName lastName version \
+                  address { line1 line2 } } } }";
+    let updated = app.graphql(&operator, update, json!({ "id": "user-1", "first": "Ada" })).await;
+    let updated = updated.payload("updateCustomer")["customer"].clone();
+    assert_eq!(updated["firstName"], "Ada");
+    for kept in ["email", "phone", "lastName"] {
+        assert_eq!(updated[kept], created[kept], "{kept}");
     }
+    assert_eq!(updated["address"]["line1"], "1 Main St");
+    let removed = app.graphql(&operator, update, json!({ "id": "user-1", "phone": null, "address": null })).await;
+    let removed = removed.payload("updateCustomer")["customer"].clone();
+    assert_eq!(
+        (&removed["phone"], &removed["address"], &removed["firstName"]),
+        (&json!(null), &json!(null), &json!("Ada"))
+    );
+    // Inside an object of the document, in a fragment, and with a default.
+    let nested = "mutation ($line2: String, $last: String = \"King\") { ...f } fragment f on Mutation { updateCustomer(input: { \
+                  customer: { externalCustomerId: \"user-1\" }, data: { lastName: $last, address: { line1: \"2 Side St\", \
+                  line2: $line2, city: \"Springfield\", country: \"US\" } } }) { customer { lastName address { line1 line2 } } } }";
+    let nested = app.graphql(&operator, nested, json!({})).await.payload("updateCustomer")["customer"].clone();
+    assert_eq!(nested, json!({ "lastName": "King", "address": { "line1": "2 Side St", "line2": null } }));
+});
 
-    async fn a_required_variable_that_is_missing_is_found_before_anything_is_done(app) {
-        let operator = app.operator("A").await;
-        let create = "mutation ($second: CreateCustomerInput!) { \
-                      a: createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } \
-                      b: createCustomer(input: $second) { outcome } }";
-        for variables in [json!({}), json!({ "second": null })] {
-            let answer = app.graphql(&operator, create, variables).await;
-            assert_eq!((answer.codes(), answer.body.get("data")), (vec!["BAD_REQUEST".to_owned()], None));
-        }
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
+both!(a_required_variable_that_is_missing_is_found_before_anything_is_done, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let create = "mutation ($second: CreateCustomerInput!) { \
+                  a: createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } \
+                  b: createCustomer(input: $second) { outcome } }";
+    for variables in [json!({}), json!({ "second": null })] {
+        let answer = app.graphql(&operator, create, variables).await;
+        assert_eq!((answer.codes(), answer.body.get("data")), (vec!["BAD_REQUEST".to_owned()], None));
     }
+    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
+});
 
-    async fn an_address_is_replaced_as_a_whole(app) {
-        let operator = app.operator("A").await;
-        let address = json!({ "line1": "1 Main St", "line2": "Apt 4", "city": "Springfield", "country": "US" });
-        app.created(&operator, "user-1", json!({ "email": "ada@example.com", "address": address })).await;
-        let address = json!({ "line1": "2 Side St", "city": "Shelbyville", "country": "US" });
+both!(an_address_is_replaced_as_a_whole, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let address = json!({ "line1": "1 Main St", "line2": "Apt 4", "city": "Springfield", "country": "US" });
+    app.created(&operator, "user-1", json!({ "email": "ada@example.com", "address": address })).await;
+    let address = json!({ "line1": "2 Side St", "city": "Shelbyville", "country": "US" });
+    let customer = json!({ "externalCustomerId": "user-1" });
+    let updated = app.updated(&operator, customer, json!({ "address": address })).await;
+    assert_eq!(updated["customer"]["address"]["line1"], "2 Side St");
+    assert_eq!(updated["customer"]["address"]["line2"], json!(null));
+});
+
+both!(an_update_that_changes_nothing_leaves_no_trace, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
+    let created = app.created(&operator, "user-1", data).await["customer"].clone();
+    for same in [
+        json!({}),
+        json!({ "email": " ADA@example.com ", "phone": "(415) 555-2671", "firstName": " Ada ", "lastName": null }),
+    ] {
+        let updated = app.updated(&operator, json!({ "id": created["id"] }), same).await;
+        assert_eq!(updated["customer"], created);
+    }
+});
+
+both!(a_stale_version_is_a_conflict, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+    let query = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { version } } }";
+    let update = async |version: i32, name: &str| {
         let customer = json!({ "externalCustomerId": "user-1" });
-        let updated = app.updated(&operator, customer, json!({ "address": address })).await;
-        assert_eq!(updated["customer"]["address"]["line1"], "2 Side St");
-        assert_eq!(updated["customer"]["address"]["line2"], json!(null));
+        let input = json!({ "customer": customer, "data": { "firstName": name }, "expectedVersion": version });
+        app.graphql(&operator, query, json!({ "input": input })).await
+    };
+    assert_eq!(update(1, "Ada").await.payload("updateCustomer")["customer"]["version"], 2);
+    for stale in [1, 0, 3, -1] {
+        let refused = update(stale, "Augusta").await;
+        assert_eq!(refused.refusals("updateCustomer"), faults([("VERSION_CONFLICT", "input.expectedVersion")]));
     }
+    let customer = app.customer(&operator, json!({ "externalCustomerId": "user-1" })).await;
+    assert_eq!(customer["firstName"], "Ada");
+});
 
-    async fn an_update_that_changes_nothing_leaves_no_trace(app) {
-        let operator = app.operator("A").await;
-        let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
-        let created = app.created(&operator, "user-1", data).await["customer"].clone();
-        for same in [
-            json!({}),
-            json!({ "email": " ADA@example.com ", "phone": "(415) 555-2671", "firstName": " Ada ", "lastName": null }),
-        ] {
-            let updated = app.updated(&operator, json!({ "id": created["id"] }), same).await;
-            assert_eq!(updated["customer"], created);
-        }
-    }
+both!(values_of_other_customers_are_taken_whosever_they_are, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
+    app.created(&own, "sibling", json!({ "email": "sibling@example.com", "phone": "+14155552671" })).await;
+    app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552672" })).await;
+    let customer = json!({ "externalCustomerId": "mine" });
+    let of_own = json!({ "email": "sibling@example.com", "phone": "+14155552671", "firstName": "Ada" });
+    let of_other = json!({ "email": "theirs@example.com", "phone": "+14155552672", "firstName": "Ada" });
+    let refused_own = app.update(&own, customer.clone(), of_own).await;
+    let refused_other = app.update(&own, customer.clone(), of_other).await;
+    let expected = faults([("EMAIL_TAKEN", "input.data.email"), ("PHONE_TAKEN", "input.data.phone")]);
+    assert_eq!(refused_own.refusals("updateCustomer"), expected);
+    assert_eq!(refused_other.refusals("updateCustomer"), expected);
+    assert_eq!(refused_own.message(), refused_other.message());
+    let unchanged = app.customer(&own, customer).await;
+    assert_eq!(unchanged["firstName"], json!(null));
+    assert_eq!(unchanged["version"], 1);
+});
 
-    async fn a_stale_version_is_a_conflict(app) {
-        let operator = app.operator("A").await;
-        app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-        let query = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { version } } }";
-        let update = async |version: i32, name: &str| {
-            let customer = json!({ "externalCustomerId": "user-1" });
-            let input = json!({ "customer": customer, "data": { "firstName": name }, "expectedVersion": version });
-            app.graphql(&operator, query, json!({ "input": input })).await
-        };
-        assert_eq!(update(1, "Ada").await.payload("updateCustomer")["customer"]["version"], 2);
-        for stale in [1, 0, 3, -1] {
-            let refused = update(stale, "Augusta").await;
-            assert_eq!(refused.refusals("updateCustomer"), faults([("VERSION_CONFLICT", "input.expectedVersion")]));
-        }
-        let customer = app.customer(&operator, json!({ "externalCustomerId": "user-1" })).await;
-        assert_eq!(customer["firstName"], "Ada");
-    }
+both!(a_value_that_was_given_up_is_free, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "one", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
+    app.created(&operator, "two", json!({ "email": "two@example.com" })).await;
+    app.updated(&operator, json!({ "externalCustomerId": "one" }), json!({ "phone": null })).await;
+    let updated =
+        app.updated(&operator, json!({ "externalCustomerId": "two" }), json!({ "phone": "+14155552671" })).await;
+    assert_eq!(updated["customer"]["phone"], "+14155552671");
+});
 
-    async fn values_of_other_customers_are_taken_whosever_they_are(app) {
-        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
-        app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
-        app.created(&own, "sibling", json!({ "email": "sibling@example.com", "phone": "+14155552671" })).await;
-        app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552672" })).await;
-        let customer = json!({ "externalCustomerId": "mine" });
-        let of_own = json!({ "email": "sibling@example.com", "phone": "+14155552671", "firstName": "Ada" });
-        let of_other = json!({ "email": "theirs@example.com", "phone": "+14155552672", "firstName": "Ada" });
-        let refused_own = app.update(&own, customer.clone(), of_own).await;
-        let refused_other = app.update(&own, customer.clone(), of_other).await;
-        let expected = faults([("EMAIL_TAKEN", "input.data.email"), ("PHONE_TAKEN", "input.data.phone")]);
-        assert_eq!(refused_own.refusals("updateCustomer"), expected);
-        assert_eq!(refused_other.refusals("updateCustomer"), expected);
-        assert_eq!(refused_own.message(), refused_other.message());
-        let unchanged = app.customer(&own, customer).await;
-        assert_eq!(unchanged["firstName"], json!(null));
-        assert_eq!(unchanged["version"], 1);
-    }
+both!(faults_come_before_who_is_meant, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let refused = app.update(&operator, json!({ "externalCustomerId": "nobody" }), json!({ "firstName": "" })).await;
+    assert_eq!(refused.refusals("updateCustomer"), faults([("INVALID_NAME", "input.data.firstName")]));
+    let refused = app.update(&operator, json!({ "externalCustomerId": "nobody" }), json!({ "firstName": "Ada" })).await;
+    assert_eq!(refused.refusals("updateCustomer"), faults([("CUSTOMER_NOT_FOUND", "input.customer")]));
+    let refused = app.update(&operator, json!({ "externalCustomerId": " " }), json!({})).await;
+    let expected = faults([("INVALID_EXTERNAL_CUSTOMER_ID", "input.customer.externalCustomerId")]);
+    assert_eq!(refused.refusals("updateCustomer"), expected);
+    app.write_words_anew().await;
+});
 
-    async fn a_value_that_was_given_up_is_free(app) {
-        let operator = app.operator("A").await;
-        app.created(&operator, "one", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
-        app.created(&operator, "two", json!({ "email": "two@example.com" })).await;
-        app.updated(&operator, json!({ "externalCustomerId": "one" }), json!({ "phone": null })).await;
-        let updated =
-            app.updated(&operator, json!({ "externalCustomerId": "two" }), json!({ "phone": "+14155552671" })).await;
-        assert_eq!(updated["customer"]["phone"], "+14155552671");
-    }
+both!(restrictions_apply_to_what_an_update_changes, Production, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+    // Values from before the restrictions, or from a list that has grown since.
+    let insert = "UPDATE customer SET email = 'ada+1@mailinator.com', phone = '+442079460018'";
+    support::postgres::execute(app.database_url(), insert).await.unwrap();
+    let customer = json!({ "externalCustomerId": "user-1" });
+    let same = json!({ "email": "Ada+1@Mailinator.com", "phone": "+44 20 7946 0018", "firstName": "Ada" });
+    let updated = app.updated(&operator, customer.clone(), same).await;
+    assert_eq!(updated["customer"]["firstName"], "Ada");
+    assert_eq!(updated["warnings"], json!([]));
 
-    async fn faults_come_before_who_is_meant(app) {
-        let operator = app.operator("A").await;
-        let refused = app.update(&operator, json!({ "externalCustomerId": "nobody" }), json!({ "firstName": "" })).await;
-        assert_eq!(refused.refusals("updateCustomer"), faults([("INVALID_NAME", "input.data.firstName")]));
-        let refused = app.update(&operator, json!({ "externalCustomerId": "nobody" }), json!({ "firstName": "Ada" })).await;
-        assert_eq!(refused.refusals("updateCustomer"), faults([("CUSTOMER_NOT_FOUND", "input.customer")]));
-        let refused = app.update(&operator, json!({ "externalCustomerId": " " }), json!({})).await;
-        let expected = faults([("INVALID_EXTERNAL_CUSTOMER_ID", "input.customer.externalCustomerId")]);
-        assert_eq!(refused.refusals("updateCustomer"), expected);
-        app.write_words_anew().await;
-    }
-}
-
-on_both_databases! {
-    Production:
-
-    async fn restrictions_apply_to_what_an_update_changes(app) {
-        let operator = app.operator("A").await;
-        app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-        // Values from before the restrictions, or from a list that has grown since.
-        let insert = "UPDATE customer SET email = 'ada+1@mailinator.com', phone = '+442079460018'";
-        crate::postgres::execute(app.database_url(), insert).await.unwrap();
-        let customer = json!({ "externalCustomerId": "user-1" });
-        let same = json!({ "email": "Ada+1@Mailinator.com", "phone": "+44 20 7946 0018", "firstName": "Ada" });
-        let updated = app.updated(&operator, customer.clone(), same).await;
-        assert_eq!(updated["customer"]["firstName"], "Ada");
-        assert_eq!(updated["warnings"], json!([]));
-
-        let changed = json!({ "email": "ada+2@example.com", "phone": "+442079460019", "lastName": "" });
-        let refused = app.update(&operator, customer, changed).await;
-        let expected = faults([
-            ("PLUS_SUFFIX_EMAIL", "input.data.email"),
-            ("PHONE_NOT_MOBILE", "input.data.phone"),
-            ("INVALID_NAME", "input.data.lastName"),
-        ]);
-        assert_eq!(refused.refusals("updateCustomer"), expected);
-        app.write_words_anew().await;
-    }
-}
+    let changed = json!({ "email": "ada+2@example.com", "phone": "+442079460019", "lastName": "" });
+    let refused = app.update(&operator, customer, changed).await;
+    let expected = faults([
+        ("PLUS_SUFFIX_EMAIL", "input.data.email"),
+        ("PHONE_NOT_MOBILE", "input.data.phone"),
+        ("INVALID_NAME", "input.data.lastName"),
+    ]);
+    assert_eq!(refused.refusals("updateCustomer"), expected);
+    app.write_words_anew().await;
+});

@@ -13,7 +13,7 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
 use vivamo::service::{Actor, ApiKeys};
 
-use crate::app::{Caller, KEY_SECRET, TestApp, on_both_databases};
+use support::{Caller, KEY_SECRET, TestApp, both};
 
 /// The types of the schema by their names, as introspection tells them.
 struct Types(HashMap<String, Value>);
@@ -139,53 +139,55 @@ async fn dead_keys(app: &TestApp, own: &Caller) -> Vec<String> {
     vec![String::new(), secret(&revoked), expired.key, secret(&foreign), own.key.to_uppercase()]
 }
 
-on_both_databases! {
-    Sandbox:
+both!(every_field_with_every_kind_of_key, Sandbox, async |app| {
+    let types = Types::read().await;
+    let (own, stranger) = (app.operator("Own").await, app.operator("Stranger").await);
+    let data = json!({
+        "email": "secret-person@example.com", "phone": "+14155552671", "firstName": "Secretfirst", "lastName": "Secretlast",
+        "address": { "line1": "1 Secretstreet", "city": "Secretcity", "country": "US" },
+    });
+    let customer = app.created(&own, "secret-id", data).await["customer"]["id"].clone();
+    let ids = json!({ "customer": customer, "operator": own.operator });
+    let (queries, mutations) = (types.requests("Query", &ids), types.requests("Mutation", &ids));
+    assert!(queries.len() >= 7 && mutations.len() >= 5);
 
-    async fn every_field_with_every_kind_of_key(app) {
-        let types = Types::read().await;
-        let (own, stranger) = (app.operator("Own").await, app.operator("Stranger").await);
-        let data = json!({
-            "email": "secret-person@example.com", "phone": "+14155552671", "firstName": "Secretfirst", "lastName": "Secretlast",
-            "address": { "line1": "1 Secretstreet", "city": "Secretcity", "country": "US" },
-        });
-        let customer = app.created(&own, "secret-id", data).await["customer"]["id"].clone();
-        let ids = json!({ "customer": customer, "operator": own.operator });
-        let (queries, mutations) = (types.requests("Query", &ids), types.requests("Mutation", &ids));
-        assert!(queries.len() >= 7 && mutations.len() >= 5);
-
-        for key in dead_keys(app, &own).await {
-            let caller = Caller { key, ..own.clone() };
-            for (field, request) in queries.iter().chain(&mutations) {
-                let answer = app.graphql(&caller, request, json!({})).await;
-                assert_eq!((answer.status, answer.codes()), (401, vec!["UNAUTHENTICATED".to_owned()]), "{field}");
-                assert_eq!(answer.body.get("data"), None, "{field}");
-            }
-        }
-
-        let read_only = app.key(&own, Access::ReadOnly).await;
-        for (field, request) in &mutations {
-            let (answer, statements) = app.statements_of(app.graphql(&read_only, request, json!({}))).await;
-            assert_eq!(answer.codes(), ["FORBIDDEN"], "{field}: {}", answer.body);
-            assert_eq!(statements, Vec::<String>::new(), "{field}");
-        }
-        for caller in [&own, &read_only] {
-            for (field, request) in &queries {
-                let answer = app.graphql(caller, request, json!({})).await;
-                assert_eq!(answer.codes(), Vec::<String>::new(), "{field}: {request}");
-            }
-        }
-        let tell = |body: &Value| body.to_string().to_lowercase();
+    for key in dead_keys(app, &own).await {
+        let caller = Caller { key, ..own.clone() };
         for (field, request) in queries.iter().chain(&mutations) {
-            let answer = app.graphql(&stranger, request, json!({})).await;
-            assert!(!tell(&answer.body).contains("secret-") && !tell(&answer.body).contains("secretfirst"), "{field}");
-            assert!(!answer.codes().iter().any(|code| ["INTERNAL", "BAD_REQUEST"].contains(&code.as_str())), "{field}: {request}");
-        }
-        for (field, request) in queries.iter().chain(&mutations) {
-            let answer = app.graphql(&app.platform(), request, json!({})).await;
-            let is_for_operators = ["createCustomer", "updateCustomer"].contains(&field.as_str());
-            assert_eq!(answer.codes().contains(&"FORBIDDEN".to_owned()), is_for_operators, "{field}: {}", answer.body);
-            assert!(!answer.codes().iter().any(|code| ["INTERNAL", "BAD_REQUEST"].contains(&code.as_str())), "{field}: {request}");
+            let answer = app.graphql(&caller, request, json!({})).await;
+            assert_eq!((answer.status, answer.codes()), (401, vec!["UNAUTHENTICATED".to_owned()]), "{field}");
+            assert_eq!(answer.body.get("data"), None, "{field}");
         }
     }
-}
+
+    let read_only = app.key(&own, Access::ReadOnly).await;
+    for (field, request) in &mutations {
+        let (answer, statements) = app.statements_of(app.graphql(&read_only, request, json!({}))).await;
+        assert_eq!(answer.codes(), ["FORBIDDEN"], "{field}: {}", answer.body);
+        assert_eq!(statements, Vec::<String>::new(), "{field}");
+    }
+    for caller in [&own, &read_only] {
+        for (field, request) in &queries {
+            let answer = app.graphql(caller, request, json!({})).await;
+            assert_eq!(answer.codes(), Vec::<String>::new(), "{field}: {request}");
+        }
+    }
+    let tell = |body: &Value| body.to_string().to_lowercase();
+    for (field, request) in queries.iter().chain(&mutations) {
+        let answer = app.graphql(&stranger, request, json!({})).await;
+        assert!(!tell(&answer.body).contains("secret-") && !tell(&answer.body).contains("secretfirst"), "{field}");
+        assert!(
+            !answer.codes().iter().any(|code| ["INTERNAL", "BAD_REQUEST"].contains(&code.as_str())),
+            "{field}: {request}"
+        );
+    }
+    for (field, request) in queries.iter().chain(&mutations) {
+        let answer = app.graphql(&app.platform(), request, json!({})).await;
+        let is_for_operators = ["createCustomer", "updateCustomer"].contains(&field.as_str());
+        assert_eq!(answer.codes().contains(&"FORBIDDEN".to_owned()), is_for_operators, "{field}: {}", answer.body);
+        assert!(
+            !answer.codes().iter().any(|code| ["INTERNAL", "BAD_REQUEST"].contains(&code.as_str())),
+            "{field}: {request}"
+        );
+    }
+});

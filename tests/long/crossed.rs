@@ -6,8 +6,8 @@ use futures::future::join_all;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
 
-use crate::app::Backend;
 use crate::servers::{Servers, codes};
+use support::Backend;
 
 const ROUNDS: usize = 200;
 

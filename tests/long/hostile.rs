@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::app::Backend;
-use crate::attacks::attacks;
 use crate::servers::{Servers, codes};
+use support::Backend;
+use support::attacks::attacks;
 
 const ROUNDS: usize = 100;
 

@@ -15,8 +15,8 @@ use rand::{RngExt, SeedableRng};
 use sea_orm::EntityTrait;
 use serde_json::{Map, Value, json};
 
-use crate::app::{Backend, Caller, TestDatabase};
 use crate::servers::{Servers, codes};
+use support::{Backend, Caller, TestDatabase};
 
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
@@ -212,7 +212,7 @@ async fn two_processes_on_postgres_do_what_the_model_does() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_serializing_postgres_does_what_the_model_does() {
-    let Some(server) = crate::postgres::server().await else { return };
+    let Some(server) = support::postgres::server().await else { return };
     let home = TestDatabase::create_at(server, Some("serializable")).await;
     let url = home.url.clone();
     let servers = Servers::start_on(home, url, 2).await;

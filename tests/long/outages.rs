@@ -15,11 +15,11 @@ use tempfile::TempDir;
 use tokio::task::{block_in_place, yield_now};
 use vivamo::database::Database;
 
-use crate::app::{Backend, Caller, TestDatabase};
-use crate::postgres::{self, Cluster};
-use crate::process::vivamo;
-use crate::proxy::Proxy;
 use crate::servers::{Servers, codes};
+use support::postgres::{self, Cluster};
+use support::process::vivamo;
+use support::proxy::Proxy;
+use support::{Backend, Caller, TestDatabase};
 
 const WRITERS: usize = 8;
 

@@ -5,9 +5,9 @@ use std::process::{Child, Stdio};
 
 use tempfile::TempDir;
 
-use crate::app::TestDatabase;
-use crate::postgres::{self, as_postgres};
 use crate::servers::Servers;
+use support::TestDatabase;
+use support::postgres::{self, as_postgres};
 
 /// A pgbouncer, until it is dropped.
 struct Pgbouncer {

@@ -16,9 +16,9 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::customers::{CustomerChanges, NewCustomer, OwnCustomerRef};
 use vivamo::service::{Actor, ServiceSettings, Services};
 
-use crate::app::PLATFORM_KEY;
-use crate::postgres::{self, Cluster, skip};
-use crate::process::{Running, vivamo};
+use support::PLATFORM_KEY;
+use support::postgres::{self, Cluster, skip};
+use support::process::{Running, vivamo};
 
 const CUSTOMERS: usize = 1_000_000;
 /// In a page.
@@ -151,7 +151,7 @@ impl Asked<'_> {
     /// An answer, and how many blocks its statements touched.
     async fn ask(&self, key: &str, query: &str, variables: &Value) -> (Value, u64) {
         let logged = std::fs::metadata(self.log).unwrap().len() as usize;
-        let request = crate::app::http_client().post(format!("{}/graphql", self.url)).bearer_auth(key);
+        let request = support::http_client().post(format!("{}/graphql", self.url)).bearer_auth(key);
         let answer = request.json(&json!({ "query": query, "variables": variables })).send().await.unwrap();
         let answer: Value = answer.json().await.unwrap();
         assert_eq!(answer.get("errors"), None, "{variables}");

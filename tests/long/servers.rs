@@ -11,8 +11,8 @@ use vivamo::database::{self, Database};
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::{ServiceSettings, Services, deployment};
 
-use crate::app::{Backend, Caller, KEY_SECRET, TestDatabase, http_client};
-use crate::process::{Running, vivamo};
+use support::process::{Running, vivamo};
+use support::{Backend, Caller, KEY_SECRET, TestDatabase, http_client};
 
 pub struct Servers {
     home: TestDatabase,

@@ -2,15 +2,29 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, Once};
 
 use entity::deployment::Environment;
 use vivamo::telemetry;
 
 static LOG: LazyLock<Mutex<Log>> = LazyLock::new(|| {
-    let file = format!("{}/{}.log", env!("CARGO_TARGET_TMPDIR"), env!("CARGO_CRATE_NAME"));
-    Mutex::new(Log { file: File::create(file).unwrap(), leaks: Vec::new() })
+    let path = path();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    Mutex::new(Log { file: File::create(path).unwrap(), leaks: Vec::new() })
 });
+
+/// The path of the log: `target/tmp/it.log` for the test binary `target/debug/deps/it-0123456789abcdef`.
+fn path() -> PathBuf {
+    let binary = std::env::current_exe().unwrap();
+    let name = binary.file_stem().unwrap().to_str().unwrap().split('-').next().unwrap();
+    binary.ancestors().nth(3).unwrap().join("tmp").join(name).with_extension("log")
+}
+
+/// Reads everything that was logged so far, by all tests of this run.
+pub fn read() -> String {
+    std::fs::read_to_string(path()).unwrap()
+}
 
 struct Log {
     file: File,

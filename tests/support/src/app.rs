@@ -122,13 +122,19 @@ pub fn http_client() -> reqwest::Client {
     reqwest::Client::builder().pool_idle_timeout(Duration::from_millis(500)).build().unwrap()
 }
 
-/// Runs a test on an app of its own, and then sees whether the rows that it left make sense.
+/// Runs a test in an async runtime of its own: [`both`](crate::both) calls this.
+pub fn run_blocking(backend: Backend, environment: Environment, test: impl AsyncFnOnce(&TestApp)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(run(backend, environment, test));
+}
+
+/// Runs a test on its own server and database, and then checks the invariants of the rows that it left.
 pub async fn run(backend: Backend, environment: Environment, test: impl AsyncFnOnce(&TestApp)) {
     let Some(app) = TestApp::start(backend, environment).await else { return };
     run_on(app, test).await;
 }
 
-/// The same on an app that was started already.
+/// Runs a test on a server that is already started, and then checks the invariants.
 pub async fn run_on(app: TestApp, test: impl AsyncFnOnce(&TestApp)) {
     let outcome = AssertUnwindSafe(test(&app)).catch_unwind().await;
     let invariants = AssertUnwindSafe(app.assert_invariants(outcome.is_ok())).catch_unwind().await;
@@ -137,33 +143,6 @@ pub async fn run_on(app: TestApp, test: impl AsyncFnOnce(&TestApp)) {
         outcome.unwrap_or_else(|panic| resume_unwind(panic));
     }
 }
-
-/// Each function is two tests: on SQLite and on PostgreSQL.
-macro_rules! on_both_databases {
-    ($environment:ident: $($(#[$attribute:meta])* async fn $name:ident($app:ident) $body:block)*) => { $(
-        mod $name {
-            #[allow(unused_imports)]
-            use super::*;
-
-            async fn test($app: &$crate::app::TestApp) $body
-
-            $(#[$attribute])*
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                let environment = entity::deployment::Environment::$environment;
-                $crate::app::run($crate::app::Backend::Sqlite, environment, async |app| test(app).await).await;
-            }
-
-            $(#[$attribute])*
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn postgres() {
-                let environment = entity::deployment::Environment::$environment;
-                $crate::app::run($crate::app::Backend::Postgres, environment, async |app| test(app).await).await;
-            }
-        }
-    )* };
-}
-pub(crate) use on_both_databases;
 
 fn setup(environment: Environment) -> ServiceSettings {
     let platform_key = Some(SecretString::from(PLATFORM_KEY));

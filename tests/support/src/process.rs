@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// The binary with these arguments and no settings but the defaults.
+/// The `vivamo` binary with these arguments and the default settings. `cargo test` names its path in the environment.
+#[track_caller]
 pub fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vivamo"));
+    let mut command = Command::new(std::env::var_os("CARGO_BIN_EXE_vivamo").unwrap());
     command.current_dir(folder).args(arguments);
     for (setting, _) in std::env::vars_os() {
         if setting == "DATABASE_URL" || setting.to_string_lossy().starts_with("VIVAMO_") {
