@@ -1,6 +1,10 @@
-//! Connections that are kept open. The pool of the driver asks each one that comes back whether it is alive, which costs as
-//! much as a small statement; here it is asked only where there is reason to doubt.
+//! Connections and the pool that keeps them open.
+//!
+//! sqlx's own pool is not used, because it spawns a task and pings the server each time a connection is returned, which costs
+//! as much as a small statement and cannot be turned off. This pool pings a connection only before reuse, and only if the
+//! last statement failed or the connection was idle for 30 seconds.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,19 +24,26 @@ use sea_orm::{ConnAcquireErr, DbBackend, DbErr, ExecResult, QueryResult, Runtime
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 
-use super::{CONNECTION_TIMEOUT, StatementObserver, batch, retry_read};
+use super::retry::retry_read;
+use super::{CONNECTION_TIMEOUT, StatementObserver, batch};
 
 tokio::task_local! {
-    /// How many statements the task's request has sent.
+    /// The number of statements that the current request has sent.
     pub(super) static STATEMENTS: Arc<AtomicUsize>;
 }
 
-/// Counts a statement as one of the task's request.
+/// Adds one to the statements of the current request. Does nothing outside a request.
 pub(super) fn count_statement() {
     let _ = STATEMENTS.try_with(|statements| statements.fetch_add(1, Ordering::Relaxed));
 }
 
-/// How to open a connection.
+/// The file of a SQLite URL, or `None` for another URL.
+pub fn sqlite_file(url: &str) -> Option<&Path> {
+    let path = url.strip_prefix("sqlite:")?.trim_start_matches("//");
+    Some(Path::new(path.split('?').next()?))
+}
+
+/// The address of a database and the settings of a connection.
 #[derive(Clone)]
 pub(super) enum Options {
     Postgres(PgConnectOptions),
@@ -40,13 +51,13 @@ pub(super) enum Options {
 }
 
 impl Options {
-    /// `postgres://…` or `sqlite://…`; a SQLite file is created where there is none.
-    pub(super) fn of(url: &str) -> Result<Self, DbErr> {
-        // The statements of a request would be logged with what failed in them.
+    /// Parses `postgres://…` or `sqlite://…`. A SQLite file is created if it does not exist.
+    pub(super) fn parse(url: &str) -> Result<Self, DbErr> {
+        // sqlx would log slow and failed statements with their values.
         Ok(if url.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             let options = options.create_if_missing(true).foreign_keys(true).journal_mode(SqliteJournalMode::Wal);
-            // What was acknowledged outlives a loss of power.
+            // Full: a commit that was acknowledged survives a loss of power.
             Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(CONNECTION_TIMEOUT))
         } else {
             let options = PgConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
@@ -54,7 +65,7 @@ impl Options {
         })
     }
 
-    /// The same for statements that write nothing.
+    /// Forbids writes to a SQLite file, and does not create it. PostgreSQL is left as it is.
     pub(super) fn read_only(self) -> Self {
         match self {
             Self::Postgres(options) => Self::Postgres(options),
@@ -70,9 +81,13 @@ impl Options {
     }
 
     async fn connect(&self) -> Result<Driver, DbErr> {
-        /// A statement that takes longer is given up; so is the transaction of a client that died in the middle, whose
-        /// locks would outlive it. A statement is planned once, as if its values were not known: each is made to be found
-        /// by one index, whatever they are. Not as options of the connection, which a pooler in between may refuse.
+        /// - `statement_timeout`: a slow statement fails instead of holding its connection.
+        /// - `idle_in_transaction_session_timeout`: if the client dies inside a transaction, its locks are released.
+        /// - `plan_cache_mode`: statements are planned once per connection. Each is written so that one index serves it for
+        ///   any values, so a generic plan is as good as a custom one.
+        /// - `enable_memoize`: the joins of a page look up each key once, so a cache of lookups only costs time.
+        ///
+        /// Sent as statements and not as connection options, because poolers such as pgbouncer may reject those.
         const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
                                SET plan_cache_mode = 'force_generic_plan'; SET enable_memoize = off";
         Ok(match self {
@@ -95,6 +110,7 @@ enum Driver {
     Sqlite(SqliteConnection),
 }
 
+/// A connection of either database, with its health.
 pub(super) struct Connection {
     driver: Driver,
     state: State,
@@ -104,64 +120,73 @@ pub(super) struct Connection {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Ready,
-    /// Its last statement failed, perhaps because it is broken.
+    /// The last statement failed, perhaps because the connection is broken. It is pinged before reuse.
     Doubtful,
-    /// In the middle of a statement. If nobody waits for its end any more, it is of no use.
+    /// A statement has been sent and has not ended. If its future was dropped, the connection cannot be used any more.
     Busy,
 }
 
 impl Connection {
     pub(super) async fn query_all(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.count(&statement.sql);
+        self.record(&statement.sql);
         self.state = State::Busy;
         let rows = match &mut self.driver {
-            Driver::Postgres(connection) => rows::<Postgres>(connection, statement).await,
-            Driver::Sqlite(connection) => rows::<Sqlite>(connection, statement).await,
+            Driver::Postgres(connection) => fetch_all::<Postgres>(connection, statement).await,
+            Driver::Sqlite(connection) => fetch_all::<Sqlite>(connection, statement).await,
         };
-        self.done(rows).map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))
+        self.finish(rows).map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))
     }
 
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.count(&statement.sql);
+        self.record(&statement.sql);
         self.state = State::Busy;
         let result = match &mut self.driver {
-            Driver::Postgres(connection) => written::<Postgres>(connection, statement).await,
-            Driver::Sqlite(connection) => written::<Sqlite>(connection, statement).await,
+            Driver::Postgres(connection) => execute::<Postgres>(connection, statement).await,
+            Driver::Sqlite(connection) => execute::<Sqlite>(connection, statement).await,
         };
-        self.executed(result)
+        self.finish_execute(result)
     }
 
     pub(super) async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.count(sql);
-        self.command(sql).await
+        self.record(sql);
+        self.execute_uncounted(sql).await
     }
 
-    /// Sends what begins or ends a transaction, which does not count.
-    pub(super) async fn command(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
+    /// Sends `BEGIN`, `COMMIT` or `ROLLBACK`, which do not count as statements of the request.
+    pub(super) async fn execute_uncounted(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
         self.state = State::Busy;
         let result = match &mut self.driver {
             Driver::Postgres(connection) => connection.execute(AssertSqlSafe(sql)).await.map(Into::into),
             Driver::Sqlite(connection) => connection.execute(AssertSqlSafe(sql)).await.map(Into::into),
         };
-        self.executed(result)
+        self.finish_execute(result)
     }
 
-    fn executed(&mut self, result: Result<ExecResult, sqlx::Error>) -> Result<ExecResult, DbErr> {
-        self.done(result).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
+    fn finish_execute(&mut self, result: Result<ExecResult, sqlx::Error>) -> Result<ExecResult, DbErr> {
+        self.finish(result).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
     }
 
-    fn done<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    fn finish<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         self.state = if result.is_ok() { State::Ready } else { State::Doubtful };
         result
     }
 
-    fn count(&self, sql: &str) {
+    /// Counts a statement and tells the observer about it.
+    fn record(&self, sql: &str) {
         count_statement();
         if let Some(observer) = &self.observer {
             observer(sql);
         }
     }
 
+    pub(super) fn backend(&self) -> DbBackend {
+        match &self.driver {
+            Driver::Postgres(_) => DbBackend::Postgres,
+            Driver::Sqlite(_) => DbBackend::Sqlite,
+        }
+    }
+
+    /// Returns true if a statement was sent and its future was dropped before the end.
     pub(super) fn is_busy(&self) -> bool {
         self.state == State::Busy
     }
@@ -185,35 +210,38 @@ impl Connection {
     }
 }
 
-/// A database to which values can be sent.
-trait Receives: Database {
-    type Values: IntoArguments<Self>;
+/// Encodes the values of a statement for a database.
+trait EncodeValues: Database {
+    type Encoded: IntoArguments<Self>;
 
-    fn values(values: Values) -> Result<Self::Values, BoxDynError>;
+    fn encode(values: Values) -> Result<Self::Encoded, BoxDynError>;
 }
 
-impl Receives for Postgres {
-    type Values = PgArguments;
+impl EncodeValues for Postgres {
+    type Encoded = PgArguments;
 
-    fn values(values: Values) -> Result<PgArguments, BoxDynError> {
-        batch::arguments(values)
+    fn encode(values: Values) -> Result<PgArguments, BoxDynError> {
+        batch::encode_for_postgres(values)
     }
 }
 
-impl Receives for Sqlite {
-    type Values = SqlxValues;
+impl EncodeValues for Sqlite {
+    type Encoded = SqlxValues;
 
-    fn values(values: Values) -> Result<SqlxValues, BoxDynError> {
+    fn encode(values: Values) -> Result<SqlxValues, BoxDynError> {
         Ok(SqlxValues(values))
     }
 }
 
-fn query<D: Receives>(sql: &str, values: Option<Values>) -> Result<sqlx::query::Query<'_, D, D::Values>, sqlx::Error> {
-    let values = D::values(values.unwrap_or(Values(Vec::new()))).map_err(sqlx::Error::Encode)?;
+fn query<D: EncodeValues>(
+    sql: &str,
+    values: Option<Values>,
+) -> Result<sqlx::query::Query<'_, D, D::Encoded>, sqlx::Error> {
+    let values = D::encode(values.unwrap_or(Values(Vec::new()))).map_err(sqlx::Error::Encode)?;
     Ok(sqlx::query_with(AssertSqlSafe(sql), values))
 }
 
-async fn written<'c, D: Receives>(
+async fn execute<'c, D: EncodeValues>(
     connection: &'c mut D::Connection,
     statement: Statement,
 ) -> Result<ExecResult, sqlx::Error>
@@ -224,7 +252,7 @@ where
     query::<D>(&statement.sql, statement.values)?.execute(connection).await.map(Into::into)
 }
 
-async fn rows<'c, D: Receives>(
+async fn fetch_all<'c, D: EncodeValues>(
     connection: &'c mut D::Connection,
     statement: &Statement,
 ) -> Result<Vec<QueryResult>, sqlx::Error>
@@ -240,6 +268,7 @@ where
         .collect())
 }
 
+/// Opens connections for the pool and decides which of them can be used again.
 pub(super) struct Manager {
     options: Options,
     observer: Option<StatementObserver>,
@@ -250,30 +279,38 @@ impl managed::Manager for Manager {
     type Error = DbErr;
 
     async fn create(&self) -> Result<Connection, DbErr> {
-        // SQLite's file may be locked for a moment while another process opens or closes it.
+        // The SQLite file may be locked for a moment while another process opens or closes it.
         let driver = retry_read(|| self.options.connect()).await?;
         Ok(Connection { driver, state: State::Ready, observer: self.observer.clone() })
     }
 
     async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<DbErr> {
-        const OLD: Duration = Duration::from_secs(30 * 60);
-        const IDLE: Duration = Duration::from_secs(30);
-        let is_alive = match connection.state {
+        const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+        const MAX_IDLE_WITHOUT_PING: Duration = Duration::from_secs(30);
+        let is_usable = match connection.state {
             State::Busy => false,
-            _ if metrics.age() > OLD => false,
-            State::Ready if metrics.last_used() < IDLE => true,
+            _ if metrics.age() > MAX_AGE => false,
+            State::Ready if metrics.last_used() < MAX_IDLE_WITHOUT_PING => true,
             State::Ready | State::Doubtful => connection.is_alive().await,
         };
-        if is_alive { Ok(()) } else { Err(RecycleError::message("the connection is of no use")) }
+        if is_usable { Ok(()) } else { Err(RecycleError::message("the connection cannot be used again")) }
     }
 }
 
-/// So many connections at most.
+/// A pool of at most a fixed number of connections. Clones share it.
+///
+/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`CONNECTION_TIMEOUT`] for
+///   one to be returned. Waiters are served in order.
+/// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its next
+///   use: see [`Manager`].
+/// - **Error:** after a failed statement the connection is pinged before it is used again.
+/// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed instead of reused,
+///   because the rest of the answer is still on its way.
 #[derive(Clone)]
 pub(super) struct Pool(managed::Pool<Manager>);
 
 impl Pool {
-    /// Opens the first connection, to see that it can be done.
+    /// Creates a pool and opens its first connection, so that a wrong address fails here.
     pub(super) async fn open(
         options: Options,
         connections: usize,
@@ -284,7 +321,7 @@ impl Pool {
             .max_size(connections)
             .timeouts(Timeouts { wait: Some(CONNECTION_TIMEOUT), create: Some(CONNECTION_TIMEOUT), recycle: None })
             .runtime(Runtime::Tokio1)
-            // The one that was used last knows the statements.
+            // The connection that was used last is the most likely to have the statement prepared.
             .queue_mode(QueueMode::Lifo);
         let pool = Self(pool.build().map_err(|error| DbErr::Custom(error.to_string()))?);
         drop(pool.get().await?);
@@ -295,6 +332,7 @@ impl Pool {
         self.0.manager().options.backend()
     }
 
+    /// Takes a connection out of the pool.
     pub(super) async fn get(&self) -> Result<Object<Manager>, DbErr> {
         match self.0.get().await {
             Ok(connection) => Ok(connection),
@@ -304,13 +342,13 @@ impl Pool {
         }
     }
 
-    /// How many connections there are, and how many of them nobody uses.
+    /// Returns the number of open connections, and how many of them are idle.
     pub(super) fn size(&self) -> (usize, usize) {
         let status = self.0.status();
         (status.size, status.available)
     }
 
-    /// Ends the connections that nobody uses, and leaves the others to those who do.
+    /// Closes the idle connections. Those in use are closed when they are returned.
     pub(super) async fn close(&self) -> Result<(), DbErr> {
         let idle = self.0.retain(|_, _| false).removed;
         self.0.close();

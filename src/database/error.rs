@@ -1,4 +1,10 @@
-//! Classification of database errors: conflicts, rejections, outages, and their description for the log.
+//! Classifies database errors (conflict, rejection, outage) and describes them for the log.
+//!
+//! | class | written | what follows |
+//! | --- | --- | --- |
+//! | conflict | nothing | the attempt runs again |
+//! | rejection (includes conflicts) | nothing | members of a batch run alone; otherwise the error is returned |
+//! | outage | perhaps | `UNAVAILABLE`: the client may repeat the request |
 
 use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::postgres::PgDatabaseError;
@@ -13,7 +19,7 @@ impl From<DbErr> for Error {
     }
 }
 
-/// The error of the database driver under an error of SeaORM.
+/// Returns the error of the database driver inside an error of SeaORM.
 fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     if let DbErr::Conn(RuntimeErr::SqlxError(error))
     | DbErr::Exec(RuntimeErr::SqlxError(error))
@@ -25,55 +31,58 @@ fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     }
 }
 
-/// What the database said, with the code it gave: a SQLSTATE, or SQLite's primary result code.
-enum Verdict<'e> {
-    Postgres { state: &'e str, error: &'e PgDatabaseError },
-    Sqlite { primary: u32, error: &'e dyn DatabaseError },
+/// An error that the database itself reported.
+enum Reported<'e> {
+    Postgres { sqlstate: &'e str, error: &'e PgDatabaseError },
+    Sqlite { result_code: u32, error: &'e dyn DatabaseError },
 }
 
-fn verdict(error: &DbErr) -> Option<Verdict<'_>> {
+/// Returns the error that the database reported, or `None` if the error arose elsewhere, for example on the connection.
+fn reported(error: &DbErr) -> Option<Reported<'_>> {
     let sqlx::Error::Database(error) = sqlx_error(error)? else {
         return None;
     };
     if let Some(error) = error.try_downcast_ref::<PgDatabaseError>() {
-        return Some(Verdict::Postgres { state: error.code(), error });
+        return Some(Reported::Postgres { sqlstate: error.code(), error });
     }
     // SQLite's extended result codes keep the primary one in their lowest byte.
-    let primary = error.code()?.parse::<u32>().ok()? & 0xff;
-    Some(Verdict::Sqlite { primary, error: error.as_ref() })
+    let result_code = error.code()?.parse::<u32>().ok()? & 0xff;
+    Some(Reported::Sqlite { result_code, error: error.as_ref() })
 }
 
-/// Whether the transaction surely left nothing behind, and may succeed if it starts anew: a lost race for a row or a unique
-/// value, a serialization failure, a deadlock, a lock that others held for too long, a busy database.
-pub fn is_conflict(error: &DbErr) -> bool {
+/// Returns true if the transaction was certainly rolled back and may succeed when it runs again.
+pub(super) fn is_conflict(error: &DbErr) -> bool {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
     if matches!(error, DbErr::RecordNotUpdated) {
         return true;
     }
-    match verdict(error) {
-        Some(Verdict::Postgres { state, .. }) => matches!(state, "23505" | "40001" | "40P01" | "55P03"),
-        Some(Verdict::Sqlite { primary, error }) => matches!(primary, BUSY | LOCKED) || error.is_unique_violation(),
+    match reported(error) {
+        // Unique violation, serialization failure, deadlock, lock timeout.
+        Some(Reported::Postgres { sqlstate, .. }) => matches!(sqlstate, "23505" | "40001" | "40P01" | "55P03"),
+        Some(Reported::Sqlite { result_code, error }) => {
+            matches!(result_code, BUSY | LOCKED) || error.is_unique_violation()
+        }
         None => false,
     }
 }
 
-/// Whether the database refused a statement for what it says, and did nothing of it.
-pub fn is_refusal(error: &DbErr) -> bool {
-    is_conflict(error) || verdict(error).is_some() && !is_outage(error)
+/// Returns true if the database rejected the statement itself and certainly applied nothing of it.
+pub(super) fn is_rejection(error: &DbErr) -> bool {
+    is_conflict(error) || reported(error).is_some() && !is_outage(error)
 }
 
-/// Whether the database, rather than the statement, is at fault, so that the same request may succeed later.
+/// Returns true if the same request may succeed later, because the database is at fault and not the statement.
 fn is_outage(error: &DbErr) -> bool {
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
-    match verdict(error) {
-        // Connection lost, resources exhausted, shutting down or starting up, statement timeout; a serialization
-        // failure, deadlock or lock that outlasted the retries; and a standby, which takes no writes.
-        Some(Verdict::Postgres { state, .. }) => {
-            ["08", "3D", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class))
-                || matches!(state, "25006" | "55P03")
+    match reported(error) {
+        // Connection lost, out of resources, shutting down or starting up, statement timeout; a serialization failure,
+        // deadlock or lock timeout after the last retry; a read-only standby.
+        Some(Reported::Postgres { sqlstate, .. }) => {
+            ["08", "3D", "40", "53", "57", "58"].iter().any(|class| sqlstate.starts_with(class))
+                || matches!(sqlstate, "25006" | "55P03")
         }
-        Some(Verdict::Sqlite { primary, .. }) => BUSY_LOCKED_IOERR_FULL_CANTOPEN.contains(&primary),
+        Some(Reported::Sqlite { result_code, .. }) => BUSY_LOCKED_IOERR_FULL_CANTOPEN.contains(&result_code),
         None => {
             matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_))
                 || matches!(
@@ -91,22 +100,22 @@ fn is_outage(error: &DbErr) -> bool {
     }
 }
 
-/// The words of a database without the names and values in them, which it quotes, or puts after a colon.
-fn without_names(message: &str) -> String {
+/// Removes names and values from a message of the database, which puts them in double quotes or after a colon.
+fn redact(message: &str) -> String {
     let message = message.split(": ").next().unwrap_or_default();
     message.split('"').step_by(2).map(str::trim).collect::<Vec<_>>().join(" … ").trim().to_owned()
 }
 
-/// The error in words for the log, without any value of a row and without the name of a table.
+/// Describes the error for the log, without values of rows and names of tables.
 pub fn describe(error: &DbErr) -> String {
-    match verdict(error) {
-        Some(Verdict::Postgres { state, error }) => {
-            // Class 22 (data exceptions) is about the value at fault.
-            let message = if state.starts_with("22") { String::new() } else { without_names(error.message()) };
-            format!("PostgreSQL {state} {message}")
+    match reported(error) {
+        Some(Reported::Postgres { sqlstate, error }) => {
+            // The messages of class 22 (data exceptions) quote the value.
+            let message = if sqlstate.starts_with("22") { String::new() } else { redact(error.message()) };
+            format!("PostgreSQL {sqlstate} {message}")
         }
-        Some(Verdict::Sqlite { error, .. }) => {
-            format!("SQLite {} {}", error.code().unwrap_or_default(), without_names(error.message()))
+        Some(Reported::Sqlite { error, .. }) => {
+            format!("SQLite {} {}", error.code().unwrap_or_default(), redact(error.message()))
         }
         None => match (error, sqlx_error(error)) {
             (DbErr::ConnectionAcquire(error), _) => error.to_string(),
@@ -118,7 +127,7 @@ pub fn describe(error: &DbErr) -> String {
             (_, Some(sqlx::Error::PoolTimedOut)) => "no database connection became free in time".to_owned(),
             (_, Some(_)) => "database driver".to_owned(),
             (DbErr::Migration(message) | DbErr::Custom(message), _) => message.clone(),
-            // Other errors may quote what they could not read: name their kind alone.
+            // Other errors may quote what they could not read. Log the name of the variant only.
             _ => format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
         },
     }

@@ -1,54 +1,69 @@
-//! Looking at rows, and writing what follows from them.
+//! Optimistic writes: read without locks, write with a revision check, retry under row locks.
+//!
+//! Most requests meet no conflict, so the first attempt takes no locks and no transaction: it reads, and then writes
+//! everything in one step that must find the rows as they were read (`customer.revision`, unique constraints). After a
+//! conflict the next attempt runs in a transaction and locks the rows that it reads, so that it makes progress even if many
+//! requests write the same rows.
 
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 
-use super::{Database, Transaction, TransactionError, WriteBatch, retrying};
+use super::retry::retry;
+use super::{Database, Transaction, TransactionError, WriteBatch};
 use crate::error::Error;
 
-/// Looks at rows, and then writes what follows from them.
+/// One attempt to read rows and to write what follows from them. It is also the connection for its reads.
 ///
-/// At first it looks without a transaction, and what it writes says which rows must still be as they were. Where it loses
-/// that race it begins anew in a transaction, and locks what it looks at: so it comes to its end in a crowd too.
+/// - **Commit:** [`write`](Self::write) ends the attempt. Everything is written, or nothing.
+/// - **Error:** a conflict starts the next attempt, which reads again. Any other error ends [`run`](Self::run).
+/// - **Drop:** an attempt that is dropped before `write` has written nothing and releases its locks.
+/// - **Cancellation:** during `write` the rows may or may not be written. [`super::RunToCompletion`] keeps that from
+///   happening when a client disconnects.
 pub struct OptimisticWrite {
     database: Database,
+    /// `None` in the first attempt.
     transaction: Option<Transaction>,
 }
 
 impl OptimisticWrite {
-    /// Makes an attempt, and others where it lost a race, which is judged anew each time.
-    pub async fn run<T, F>(database: &Database, what: &'static str, attempt: impl Fn(Self) -> F) -> Result<T, Error>
+    /// Runs `attempt` until it ends without a conflict, as [`super::with_retry`] does. `operation` names the work in the log
+    /// and in the metric, for example `customer.create`.
+    pub async fn run<T, F>(
+        database: &Database,
+        operation: &'static str,
+        attempt: impl Fn(Self) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, TransactionError>>,
     {
         let attempt = &attempt;
-        retrying(what, |lost| async move {
-            let transaction = if lost == 0 { None } else { Some(database.begin_write().await?) };
-            // It is large, and would be moved several times.
+        retry(operation, |is_retry| async move {
+            let transaction = if is_retry { Some(database.begin_write().await?) } else { None };
+            // Boxed: the future is large and would be copied several times.
             Box::pin(attempt(Self { database: database.clone(), transaction })).await
         })
         .await
     }
 
-    /// Whether it locks what it looks at.
+    /// Returns true if this attempt must lock the rows that it reads.
     pub fn is_locking(&self) -> bool {
         self.transaction.is_some()
     }
 
-    /// WriteBatch all of it, or none.
-    pub async fn write(self, writes: WriteBatch) -> Result<(), DbErr> {
-        let transaction = match self.transaction {
-            _ if writes.is_empty() => return Ok(()),
-            None if self.database.writes_in_one_statement() => return self.database.write(writes).await,
-            None => self.database.begin_write().await?,
-            Some(transaction) => transaction,
-        };
-        transaction.write(writes).await?;
-        transaction.commit().await
+    /// Writes all rows of `batch`, or none, and ends the attempt. Does nothing if `batch` is empty.
+    pub async fn write(self, batch: WriteBatch) -> Result<(), DbErr> {
+        match self.transaction {
+            _ if batch.is_empty() => Ok(()),
+            None => self.database.batch_writer.write(batch).await,
+            Some(transaction) => {
+                transaction.write(batch).await?;
+                transaction.commit().await
+            }
+        }
     }
 }
 
-/// For looks alone.
+/// Only queries: writes go to [`OptimisticWrite::write`].
 #[async_trait]
 impl ConnectionTrait for OptimisticWrite {
     fn get_database_backend(&self) -> DbBackend {
@@ -56,11 +71,11 @@ impl ConnectionTrait for OptimisticWrite {
     }
 
     async fn execute_raw(&self, _: Statement) -> Result<ExecResult, DbErr> {
-        Err(DbErr::Custom("a unit of work writes once, at its end".to_owned()))
+        Err(DbErr::Custom("an optimistic write writes only at its end, with `write`".to_owned()))
     }
 
     async fn execute_unprepared(&self, _: &str) -> Result<ExecResult, DbErr> {
-        Err(DbErr::Custom("a unit of work writes once, at its end".to_owned()))
+        Err(DbErr::Custom("an optimistic write writes only at its end, with `write`".to_owned()))
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {

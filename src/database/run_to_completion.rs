@@ -1,4 +1,4 @@
-//! Work that is done to its end.
+//! Runs database work to completion even if the client disconnects.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -17,16 +17,25 @@ use super::connection::STATEMENTS;
 
 type Outcome<T> = Result<T, Box<dyn Any + Send>>;
 
-/// Work on the database that comes to its end even if nobody waits for it any more: a connection that is let go in the
-/// middle of a statement is of no use to others. An error is what it panicked with.
+/// A future that completes even if it is dropped.
+///
+/// The HTTP server drops the future of a request when the client disconnects or the request times out. A connection that is
+/// dropped in the middle of a statement must be closed, and a batch whose leader is dropped fails for all its members.
+///
+/// - **Output:** the output of the work. If the work panics, `Err` with the panic's payload.
+/// - **Drop:** the rest of the work moves to a spawned task, in the span in which this future was created. The task is
+///   cancelled after 20 s, when the database has surely stopped answering.
+///
+/// `tokio::spawn` and its `JoinHandle` would do the same with less code, but cost every request a task and a wake-up of
+/// another thread, while few clients disconnect.
 pub struct RunToCompletion<T: Send + 'static> {
-    /// `None` after the end.
+    /// `None` after completion.
     work: Option<BoxFuture<'static, Outcome<T>>>,
     span: Span,
 }
 
 impl<T: Send + 'static> RunToCompletion<T> {
-    /// `statements` counts what it sends, but for the beginnings and ends of transactions.
+    /// Wraps `work`. Adds to `statements` the SQL statements that the work sends, without `BEGIN`, `COMMIT` and `ROLLBACK`.
     pub fn new(statements: Arc<AtomicUsize>, work: impl Future<Output = T> + Send + 'static) -> Self {
         let work = AssertUnwindSafe(STATEMENTS.scope(statements, work)).catch_unwind();
         Self { work: Some(work.boxed()), span: Span::current() }
@@ -48,10 +57,9 @@ impl<T: Send + 'static> Future for RunToCompletion<T> {
 
 impl<T: Send + 'static> Drop for RunToCompletion<T> {
     fn drop(&mut self) {
-        /// After this long the database has gone silent.
-        const SILENCE: Duration = Duration::from_secs(20);
+        const TIMEOUT: Duration = Duration::from_secs(20);
         if let Some(work) = self.work.take() {
-            tokio::spawn(timeout(SILENCE, work).instrument(self.span.clone()));
+            tokio::spawn(timeout(TIMEOUT, work).instrument(self.span.clone()));
         }
     }
 }

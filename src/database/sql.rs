@@ -1,4 +1,4 @@
-//! Statements that are more than what the query builder builds.
+//! SQL that the query builder cannot express: handwritten text around built statements.
 
 use std::fmt::{Arguments, Write};
 
@@ -7,10 +7,10 @@ use sea_orm::sea_query::{
 };
 use sea_orm::{DbBackend, Statement};
 
-/// Text by hand around statements that are built, with all their values.
+/// Builds a [`Statement`] from text and built statements. It numbers the placeholders and collects the values.
 pub struct Sql {
     backend: DbBackend,
-    written: SqlWriterValues,
+    writer: SqlWriterValues,
 }
 
 impl Sql {
@@ -20,25 +20,27 @@ impl Sql {
         } else {
             SqliteQueryBuilder.placeholder()
         };
-        Self { backend, written: SqlWriterValues::new(placeholder, numbered) }
+        Self { backend, writer: SqlWriterValues::new(placeholder, numbered) }
     }
 
+    /// Appends text as it is. Never pass text that a caller has sent.
     pub fn text(&mut self, text: Arguments<'_>) {
-        let _ = self.written.write_fmt(text);
+        let _ = self.writer.write_fmt(text);
     }
 
+    /// Appends a built statement with placeholders for its values.
     pub fn statement(&mut self, statement: &impl QueryStatementBuilder) {
         if self.backend == DbBackend::Postgres {
-            statement.build_collect_any_into(&PostgresQueryBuilder, &mut self.written);
+            statement.build_collect_any_into(&PostgresQueryBuilder, &mut self.writer);
         } else {
-            statement.build_collect_any_into(&SqliteQueryBuilder, &mut self.written);
+            statement.build_collect_any_into(&SqliteQueryBuilder, &mut self.writer);
         }
     }
 }
 
 impl From<Sql> for Statement {
-    fn from(Sql { backend, written }: Sql) -> Self {
-        let (sql, values) = written.into_parts();
+    fn from(Sql { backend, writer }: Sql) -> Self {
+        let (sql, values) = writer.into_parts();
         Self { sql, values: Some(values), db_backend: backend }
     }
 }

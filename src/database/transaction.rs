@@ -7,26 +7,35 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::CONNECTION_TIMEOUT;
-use super::batch::{Prepared, WriteBatch};
+use super::batch::WriteBatch;
 use super::connection::{Connection, Manager, Pool};
 
-/// A transaction that may write. Dropped without a commit, it rolls back.
+/// A transaction that may write, on a connection of its own.
+///
+/// - **Commit:** [`commit`](Self::commit) makes everything durable. If it fails because the connection was lost, the
+///   transaction may have been committed or not. Its error is never a conflict then, so it is not retried.
+/// - **Error:** after a failed statement PostgreSQL rejects every further one. Return the error and drop the transaction.
+/// - **Drop:** a transaction that is dropped without a commit rolls back in a spawned task, and its connection returns to
+///   the pool afterwards.
+/// - **Cancellation:** if a future of this transaction is dropped in the middle of a statement, the connection is closed
+///   instead. The database rolls back when it notices.
 pub struct Transaction {
     backend: DbBackend,
-    /// `None` after the end.
+    /// `None` after the commit.
     connection: Mutex<Option<Object<Manager>>>,
 }
 
 impl Transaction {
+    /// Begins a transaction on a connection of `pool`.
     pub(super) async fn begin(pool: &Pool) -> Result<Self, DbErr> {
         let (backend, mut connection) = (pool.backend(), pool.get().await?);
         // A deferred transaction of SQLite fails at its first write if another has written since it began.
         let begin = if backend == DbBackend::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
-        connection.command(begin).await?;
+        connection.execute_uncounted(begin).await?;
         Ok(Self { backend, connection: Mutex::new(Some(connection)) })
     }
 
-    /// Makes all that was written last.
+    /// Commits the transaction.
     pub async fn commit(mut self) -> Result<(), DbErr> {
         match self.connection.get_mut().take() {
             Some(connection) => end(connection, "COMMIT").await,
@@ -34,26 +43,23 @@ impl Transaction {
         }
     }
 
-    /// WriteBatch all of it.
-    pub async fn write(&self, writes: WriteBatch) -> Result<(), DbErr> {
-        for Prepared { statement, decisive } in writes.build(self.backend) {
-            Prepared::check(decisive, self.execute_raw(statement).await)?;
-        }
-        Ok(())
+    /// Writes all rows of `batch`. Returns [`DbErr::RecordNotUpdated`] if a statement with `must_write_all` left out a row.
+    pub async fn write(&self, batch: WriteBatch) -> Result<(), DbErr> {
+        self.run(async |connection| batch.execute(connection).await).await
     }
 
     async fn run<T>(&self, work: impl AsyncFnOnce(&mut Connection) -> Result<T, DbErr>) -> Result<T, DbErr> {
         match self.connection.lock().await.as_mut() {
             Some(connection) => work(connection).await,
-            None => Err(DbErr::Custom("the transaction is over".to_owned())),
+            None => Err(DbErr::Custom("the transaction has ended".to_owned())),
         }
     }
 }
 
-/// Ends a transaction. Where that fails it may still be open, and what is written on its connection later would be
-/// acknowledged and never committed: SQLite rolls back by itself when the disk is full.
+/// Sends `COMMIT` or `ROLLBACK`. If that fails, closes the connection: the transaction may still be open, and later writes on
+/// the same connection would be acknowledged but never committed. SQLite fails like this when the disk is full.
 async fn end(mut connection: Object<Manager>, command: &str) -> Result<(), DbErr> {
-    let ended = connection.command(command).await;
+    let ended = connection.execute_uncounted(command).await;
     if ended.is_err() {
         drop(Object::take(connection));
     }
@@ -63,7 +69,6 @@ async fn end(mut connection: Object<Manager>, command: &str) -> Result<(), DbErr
 impl Drop for Transaction {
     fn drop(&mut self) {
         match self.connection.get_mut().take() {
-            // The database ends the transaction when it finds that nobody is there any more.
             Some(connection) if connection.is_busy() => drop(Object::take(connection)),
             Some(connection) => {
                 tokio::spawn(timeout(CONNECTION_TIMEOUT, end(connection, "ROLLBACK")));

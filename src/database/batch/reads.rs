@@ -1,4 +1,4 @@
-//! Looks of many requests, made as one.
+//! Batched reads: one prepared query, run for the values of several requests at once.
 
 use std::sync::OnceLock;
 
@@ -6,103 +6,125 @@ use sea_orm::sea_query::{Alias, Expr, SelectStatement, SimpleExpr, Value, Values
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::Batcher;
-use super::arrays::lists;
+use super::arrays::into_arrays;
 use crate::database::{Reader, Sql};
 
-/// Finds rows by some values, with a statement that is always the same.
+/// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
-/// Most of what a small statement costs is its way to the database and back. What requests look for at the same moment is
-/// therefore looked for together, where the database takes lists of values; each is told its own rows alone.
+/// Its SQL is built once and cached, so every call must pass the same `select`.
 pub struct BatchedQuery<const N: usize> {
-    /// Texts of statements, which take longer to build than to send.
-    alone: OnceLock<String>,
-    together: OnceLock<String>,
-    looks: Batcher<(), [Value; N], Found>,
+    sql_for_one: OnceLock<String>,
+    sql_for_batch: OnceLock<String>,
+    batcher: Batcher<(), [Value; N], Rows>,
 }
 
-type Found = Result<Vec<QueryResult>, DbErr>;
+type Rows = Result<Vec<QueryResult>, DbErr>;
 
 impl<const N: usize> BatchedQuery<N> {
-    /// The rows that the statement finds with these values.
+    /// Returns the rows that `select` finds for these values. `select` receives an expression for each value: a placeholder,
+    /// or in a batch a column of the request.
     pub async fn run(
         &self,
-        reads: &Reader,
+        reader: &Reader,
         values: [Value; N],
-        statement: impl Fn([SimpleExpr; N]) -> SelectStatement,
-    ) -> Found {
-        if reads.get_database_backend() != DbBackend::Postgres {
-            return self.run_one(reads, values, statement).await;
+        select: impl Fn([SimpleExpr; N]) -> SelectStatement,
+    ) -> Rows {
+        if reader.get_database_backend() != DbBackend::Postgres {
+            return self.run_one(reader, values, select).await;
         }
-        let all = async |looks: Vec<[Value; N]>| {
-            let number = looks.len();
-            match self.run_batch(reads, looks, &statement).await {
-                Ok(found) => found.into_iter().map(Ok).collect(),
-                Err(error) => (0..number).map(|_| Err(error.clone())).collect(),
+        let run_batch = async |requests: Vec<[Value; N]>| {
+            let count = requests.len();
+            match self.run_batch(reader, requests, &select).await {
+                Ok(rows) => rows.into_iter().map(Ok).collect(),
+                Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
             }
         };
-        match self.looks.submit((), values.clone(), all).await {
-            Some(found) => found,
-            None => self.run_one(reads, values, statement).await,
+        match self.batcher.submit((), values.clone(), run_batch).await {
+            Some(rows) => rows,
+            None => self.run_one(reader, values, select).await,
         }
     }
 
     async fn run_one(
         &self,
-        reads: &Reader,
+        reader: &Reader,
         values: [Value; N],
-        statement: impl Fn([SimpleExpr; N]) -> SelectStatement,
-    ) -> Found {
-        let backend = reads.get_database_backend();
+        select: impl Fn([SimpleExpr; N]) -> SelectStatement,
+    ) -> Rows {
+        let backend = reader.get_database_backend();
         let sign = if backend == DbBackend::Postgres { '$' } else { '?' };
-        let holders = || std::array::from_fn(|number| Expr::cust(format!("{sign}{}", number + 1)));
-        let sql = self.alone.get_or_init(|| backend.build(&statement(holders())).sql).clone();
-        reads.query_all_raw(Statement { sql, values: Some(Values(values.into())), db_backend: backend }).await
+        let placeholders = || std::array::from_fn(|index| Expr::cust(format!("{sign}{}", index + 1)));
+        let sql = self.sql_for_one.get_or_init(|| backend.build(&select(placeholders())).sql).clone();
+        reader.query_all_raw(Statement { sql, values: Some(Values(values.into())), db_backend: backend }).await
     }
 
-    /// The rows of each look.
+    /// Returns the rows of each request, in the order of the requests.
     async fn run_batch(
         &self,
-        reads: &Reader,
-        looks: Vec<[Value; N]>,
-        statement: impl Fn([SimpleExpr; N]) -> SelectStatement,
+        reader: &Reader,
+        requests: Vec<[Value; N]>,
+        select: impl Fn([SimpleExpr; N]) -> SelectStatement,
     ) -> Result<Vec<Vec<QueryResult>>, DbErr> {
-        let looks = match <[_; 1]>::try_from(looks) {
-            Ok([values]) => return Ok(vec![self.run_one(reads, values, statement).await?]),
-            Err(looks) => looks,
+        let requests = match <[_; 1]>::try_from(requests) {
+            Ok([values]) => return Ok(vec![self.run_one(reader, values, select).await?]),
+            Err(requests) => requests,
         };
-        let sql = self.together.get_or_init(|| together(statement)).clone();
-        let mut found: Vec<_> = looks.iter().map(|_| Vec::new()).collect();
-        let values = Some(Values(lists(looks)));
-        for row in reads.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {
+        let sql = self.sql_for_batch.get_or_init(|| batch_sql(select)).clone();
+        let mut rows_by_request: Vec<_> = requests.iter().map(|_| Vec::new()).collect();
+        let values = Some(Values(into_arrays(requests)));
+        for row in reader.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {
             let number: i64 = row.try_get("", NUMBER)?;
-            if let Some(found) = usize::try_from(number - 1).ok().and_then(|number| found.get_mut(number)) {
-                found.push(row);
+            if let Some(rows) = usize::try_from(number - 1).ok().and_then(|index| rows_by_request.get_mut(index)) {
+                rows.push(row);
             }
         }
-        Ok(found)
+        Ok(rows_by_request)
     }
 }
 
 impl<const N: usize> Default for BatchedQuery<N> {
     fn default() -> Self {
-        Self { alone: OnceLock::new(), together: OnceLock::new(), looks: Batcher::default() }
+        Self { sql_for_one: OnceLock::new(), sql_for_batch: OnceLock::new(), batcher: Batcher::default() }
     }
 }
 
-/// The column of a row with the place of its values among all.
+/// The column with the number of the request that a row belongs to, from 1 on.
 const NUMBER: &str = "number";
 
-/// The same statement for lists of values.
-fn together<const N: usize>(statement: impl Fn([SimpleExpr; N]) -> SelectStatement) -> String {
-    let columns: [_; N] = std::array::from_fn(|number| format!("value_{number}"));
-    let lists: Vec<_> = (1..=N).map(|number| format!("${number}")).collect();
+/// Builds the query whose parameters are arrays. The module docs of `batch` show an example.
+fn batch_sql<const N: usize>(select: impl Fn([SimpleExpr; N]) -> SelectStatement) -> String {
+    let columns: [_; N] = std::array::from_fn(|index| format!("value_{index}"));
+    let arrays: Vec<_> = (1..=N).map(|number| format!("${number}")).collect();
     let mut sql = Sql::new(DbBackend::Postgres);
     sql.text(format_args!(
-        "SELECT found.*, {NUMBER} FROM unnest({}) WITH ORDINALITY AS each ({}, {NUMBER}) CROSS JOIN LATERAL (",
-        lists.join(", "),
+        "SELECT found.*, {NUMBER} FROM unnest({}) WITH ORDINALITY AS request ({}, {NUMBER}) CROSS JOIN LATERAL (",
+        arrays.join(", "),
         columns.join(", "),
     ));
-    sql.statement(&statement(columns.map(|column| Expr::col((Alias::new("each"), Alias::new(column))))));
+    sql.statement(&select(columns.map(|column| Expr::col((Alias::new("request"), Alias::new(column))))));
     sql.text(format_args!(") AS found"));
     Statement::from(sql).sql
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SimpleExpr};
+
+    use super::batch_sql;
+
+    #[test]
+    fn a_batched_query_takes_arrays_and_numbers_its_rows() {
+        let column = |name: &'static str| Expr::col(Alias::new(name));
+        let select = |[operator, email]: [SimpleExpr; 2]| {
+            let mut select = Query::select();
+            select.column(Alias::new("id")).from(Alias::new("customer"));
+            select.and_where(column("operator_id").eq(operator)).and_where(column("email").eq(email)).take()
+        };
+        assert_eq!(
+            batch_sql(select),
+            "SELECT found.*, number FROM unnest($1, $2) WITH ORDINALITY AS request (value_0, value_1, number) \
+             CROSS JOIN LATERAL (SELECT \"id\" FROM \"customer\" WHERE \"operator_id\" = \"request\".\"value_0\" \
+             AND \"email\" = \"request\".\"value_1\") AS found"
+        );
+    }
 }

@@ -1,0 +1,330 @@
+//! Rows to be written, and the SQL that writes them: one statement on PostgreSQL, one per [`WriteStatement`] on SQLite.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use entity::value::OperatorId;
+use parking_lot::Mutex;
+use sea_orm::sea_query::{
+    Alias, Expr, InsertStatement, PostgresQueryBuilder, Query, SelectStatement, SqliteQueryBuilder, UpdateStatement,
+    Value, Values,
+};
+use sea_orm::{DbBackend, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait, RuntimeErr, Statement, sqlx};
+use uuid::Uuid;
+
+use super::arrays::into_arrays;
+use crate::database::connection::Connection;
+
+/// Everything that one request writes. It is written completely or not at all.
+///
+/// On PostgreSQL all of it is one statement, so no part sees the rows that another part writes.
+#[derive(Clone)]
+pub struct WriteBatch {
+    operator: OperatorId,
+    writes: Vec<Write>,
+    /// True for the writes of several requests.
+    is_merged: bool,
+}
+
+#[derive(Clone)]
+struct Write {
+    statement: WriteStatement,
+    rows: Vec<Vec<Value>>,
+}
+
+/// An `INSERT` or `UPDATE` that takes its rows from a common table expression.
+#[derive(Clone, Copy)]
+pub struct WriteStatement {
+    /// A name that no other write statement has. Requests are batched, and SQL is cached, by these names.
+    pub name: &'static str,
+    /// The columns of the common table expression, and of each row that is pushed.
+    pub columns: fn() -> Vec<&'static str>,
+    /// Builds the statement. The argument is the name of the common table expression.
+    pub statement: fn(&Alias) -> Dml,
+    /// Aborts the whole batch if this statement affects fewer rows than it was given.
+    pub must_write_all: bool,
+}
+
+/// A statement that changes rows.
+pub enum Dml {
+    Insert(InsertStatement),
+    Update(UpdateStatement),
+}
+
+/// Write batches with the same key can be merged: they belong to the same operator and have the same statements.
+pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
+
+/// Evaluates to 1 and sets `lock_timeout` to 100 ms for this transaction. It is the dividend of the final `SELECT`, so
+/// PostgreSQL evaluates it first, before any row is locked, and one blocked member cannot stall the whole batch. 100 ms is
+/// less than the 1 s after which PostgreSQL looks for a deadlock.
+const SET_LOCK_TIMEOUT: &str = "(SELECT 1 FROM set_config('lock_timeout', '100ms', true))";
+
+impl WriteStatement {
+    /// Inserts rows of an entity. Every row has all columns.
+    fn insert<E: EntityTrait>() -> Self {
+        fn columns<E: EntityTrait>() -> Vec<&'static str> {
+            E::Column::iter().map(|column| column.as_str()).collect()
+        }
+        fn statement<E: EntityTrait>(new: &Alias) -> Dml {
+            let rows = Query::select().exprs(E::Column::iter().map(Expr::col)).from(new.clone()).take();
+            Dml::Insert(insert_from_select::<E>(rows))
+        }
+        let name = E::default().table_name();
+        Self { name, columns: columns::<E>, statement: statement::<E>, must_write_all: false }
+    }
+}
+
+impl WriteBatch {
+    /// Creates an empty batch for a request of this operator.
+    pub fn new(operator: OperatorId) -> Self {
+        Self { operator, writes: Vec::new(), is_merged: false }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// Adds rows to be inserted.
+    pub fn insert<M: ModelTrait>(&mut self, rows: impl IntoIterator<Item = M>) {
+        self.push(WriteStatement::insert::<M::Entity>(), rows.into_iter().map(|row| row_values(&row)).collect());
+    }
+
+    /// Adds rows to be written by `statement`, with the values of its columns. Does nothing if there are no rows.
+    pub fn push(&mut self, statement: WriteStatement, rows: Vec<Vec<Value>>) {
+        if !rows.is_empty() {
+            self.writes.push(Write { statement, rows });
+        }
+    }
+
+    pub(super) fn key(&self) -> BatchKey {
+        (self.operator, self.writes.iter().map(|write| write.statement.name).collect())
+    }
+
+    /// Merges batches with the same key into one. Returns `None` if there are none.
+    pub(super) fn merge(batches: &[Self]) -> Option<Self> {
+        let mut batches: Vec<_> = batches.iter().collect();
+        // All servers lock rows in the order of their ids, so two batches cannot wait for each other.
+        batches.sort_by_key(|batch| batch.first_id());
+        let append = |mut merged: Self, batch: Self| {
+            for (write, more) in merged.writes.iter_mut().zip(batch.writes) {
+                write.rows.extend(more.rows);
+            }
+            Self { is_merged: true, ..merged }
+        };
+        batches.into_iter().cloned().reduce(append)
+    }
+
+    /// The first value of the first row, if it is an id.
+    fn first_id(&self) -> Option<Uuid> {
+        match self.writes.first()?.rows.first()?.first()? {
+            Value::Uuid(id) => *id,
+            _ => None,
+        }
+    }
+
+    /// Sends the statements. If the database is SQLite, the connection must be in a transaction, because there are several.
+    /// Returns [`DbErr::RecordNotUpdated`] if a statement with `must_write_all` left out a row.
+    pub(in crate::database) async fn execute(self, connection: &mut Connection) -> Result<(), DbErr> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let backend = connection.backend();
+        if backend == DbBackend::Postgres {
+            let sent = connection.execute(self.into_postgres_statement()).await;
+            return sent
+                .map(drop)
+                .map_err(|error| if is_division_by_zero(&error) { DbErr::RecordNotUpdated } else { error });
+        }
+        for Write { statement, rows } in self.writes {
+            let row_count = rows.len();
+            let sql = cached_sql(backend, false, vec![(statement.name, row_count)], || statement.sqlite_sql(row_count));
+            let values = Some(Values(rows.into_iter().flatten().collect()));
+            let sent = connection.execute(Statement { sql, values, db_backend: backend }).await?;
+            if statement.must_write_all && sent.rows_affected() < row_count as u64 {
+                return Err(DbErr::RecordNotUpdated);
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds one statement for everything. Its text only depends on whether there is one row or several, so that few texts
+    /// are prepared.
+    fn into_postgres_statement(self) -> Statement {
+        let shape = self.writes.iter().map(|write| (write.statement.name, write.rows.len().min(2))).collect();
+        let sql = cached_sql(DbBackend::Postgres, self.is_merged, shape, || self.postgres_sql());
+        let mut values = Vec::new();
+        for Write { mut rows, .. } in self.writes {
+            match rows.as_mut_slice() {
+                [row] => values.append(row),
+                _ => values.append(&mut into_arrays(rows)),
+            }
+        }
+        Statement { sql, values: Some(Values(values)), db_backend: DbBackend::Postgres }
+    }
+
+    /// The module docs of `batch` show an example.
+    ///
+    /// Ends in `SELECT 1 / all_rows_written::int`. A missing row divides by zero, which rolls back the statement.
+    fn postgres_sql(&self) -> String {
+        let mut sql = String::new();
+        let mut result = if self.is_merged { SET_LOCK_TIMEOUT } else { "1" }.to_owned();
+        let mut next_placeholder = 1;
+        for (index, Write { statement, rows }) in self.writes.iter().enumerate() {
+            let new = format!("new_{index}");
+            let columns = quoted((statement.columns)());
+            let first = next_placeholder;
+            next_placeholder += columns.len();
+            let placeholders: Vec<_> = (first..next_placeholder).map(|number| format!("${number}")).collect();
+            let (placeholders, columns) = (placeholders.join(", "), columns.join(", "));
+            let (source, row_count) = match rows.as_slice() {
+                [_] => (format!("VALUES ({placeholders})"), "1".to_owned()),
+                _ => (format!("SELECT * FROM unnest({placeholders})"), format!("cardinality(${first})")),
+            };
+            let dml = (statement.statement)(&Alias::new(&new)).to_sql(DbBackend::Postgres);
+            let with = if index == 0 { "WITH" } else { "," };
+            let returning = if statement.must_write_all { " RETURNING 1" } else { "" };
+            let _ = write!(sql, "{with} {new} ({columns}) AS ({source}), write_{index} AS ({dml}{returning})");
+            if statement.must_write_all {
+                let _ = write!(result, " / ((SELECT COUNT(*) FROM write_{index}) = {row_count})::int");
+            }
+        }
+        sql + " SELECT " + &result
+    }
+}
+
+/// Returns the values of a row, in the order of the entity's columns.
+pub fn row_values<M: ModelTrait>(row: &M) -> Vec<Value> {
+    <M::Entity as EntityTrait>::Column::iter().map(|column| row.get(column)).collect()
+}
+
+/// Builds `INSERT INTO … SELECT …` with all columns of the entity, in their order.
+///
+/// If an `ON CONFLICT` clause follows, `rows` needs a `WHERE` clause: SQLite would read the `ON` as part of a join.
+pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatement {
+    let mut insert = Query::insert();
+    insert.into_table(E::default().table_ref()).columns(E::Column::iter());
+    let result = insert.select_from(rows).map(|_| ());
+    debug_assert_eq!(result, Ok(()), "rows must have as many columns as the entity");
+    insert
+}
+
+impl WriteStatement {
+    fn sqlite_sql(&self, row_count: usize) -> String {
+        let columns = quoted((self.columns)());
+        let row = format!("({})", vec!["?"; columns.len()].join(", "));
+        let dml = (self.statement)(&Alias::new("new")).to_sql(DbBackend::Sqlite);
+        format!("WITH new ({}) AS (VALUES {}) {dml}", columns.join(", "), vec![row; row_count].join(", "))
+    }
+}
+
+impl Dml {
+    /// Returns the SQL with its values inlined: they are constants of the program, never input.
+    fn to_sql(&self, backend: DbBackend) -> String {
+        match (self, backend) {
+            (Self::Insert(statement), DbBackend::Postgres) => statement.to_string(PostgresQueryBuilder),
+            (Self::Update(statement), DbBackend::Postgres) => statement.to_string(PostgresQueryBuilder),
+            (Self::Insert(statement), _) => statement.to_string(SqliteQueryBuilder),
+            (Self::Update(statement), _) => statement.to_string(SqliteQueryBuilder),
+        }
+    }
+}
+
+/// Returns the SQL for statements with these names and numbers of rows. Caches it, because building takes longer than sending.
+fn cached_sql(
+    backend: DbBackend,
+    is_merged: bool,
+    shape: Vec<(&'static str, usize)>,
+    build: impl FnOnce() -> String,
+) -> String {
+    type Cache = HashMap<(bool, bool, Vec<(&'static str, usize)>), String>;
+    static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
+    let key = (backend == DbBackend::Postgres, is_merged, shape);
+    CACHE.lock().entry(key).or_insert_with(build).clone()
+}
+
+fn quoted(columns: Vec<&'static str>) -> Vec<String> {
+    columns.into_iter().map(|column| format!("\"{column}\"")).collect()
+}
+
+fn is_division_by_zero(error: &DbErr) -> bool {
+    matches!(error, DbErr::Exec(RuntimeErr::SqlxError(error))
+        if matches!(&**error, sqlx::Error::Database(error) if error.code().as_deref() == Some("22012")))
+}
+
+#[cfg(test)]
+mod tests {
+    use entity::deployment::{self, Environment};
+    use sea_orm::sea_query::ExprTrait;
+
+    use super::*;
+
+    const RENAME: WriteStatement = WriteStatement {
+        name: "rename",
+        columns: || vec!["id", "name", "revision"],
+        statement: |new| {
+            let column = |name: &'static str| Expr::col(Alias::new(name));
+            let of_new = |name: &'static str| Expr::col((new.clone(), Alias::new(name)));
+            let update = Query::update()
+                .table(Alias::new("customer"))
+                .values(["name", "revision"].map(|name| (Alias::new(name), of_new(name))))
+                .from(new.clone())
+                .and_where(column("id").eq(of_new("id")))
+                .and_where(column("revision").eq(of_new("revision").sub(1)))
+                .take();
+            Dml::Update(update)
+        },
+        must_write_all: true,
+    };
+
+    fn batch(id: u128) -> WriteBatch {
+        let mut batch = WriteBatch::new(Uuid::nil().into());
+        batch.push(RENAME, vec![vec![Uuid::from_u128(id).into(), "Ada".into(), 2.into()]]);
+        batch.insert([deployment::Model { id: id as i32, environment: Environment::Sandbox }]);
+        batch
+    }
+
+    #[test]
+    fn one_request_is_one_statement_of_postgres() {
+        let Statement { sql, values, .. } = batch(7).into_postgres_statement();
+        assert_eq!(
+            sql,
+            r#"WITH new_0 ("id", "name", "revision") AS (VALUES ($1, $2, $3)), "#.to_owned()
+                + r#"write_0 AS (UPDATE "customer" SET "name" = "new_0"."name", "revision" = "new_0"."revision" FROM "new_0" "#
+                + r#"WHERE "id" = "new_0"."id" AND "revision" = "new_0"."revision" - 1 RETURNING 1), "#
+                + r#"new_1 ("id", "environment") AS (VALUES ($4, $5)), "#
+                + r#"write_1 AS (INSERT INTO "deployment" ("id", "environment") SELECT "id", "environment" FROM "new_1") "#
+                + "SELECT 1 / ((SELECT COUNT(*) FROM write_0) = 1)::int"
+        );
+        assert_eq!(values.unwrap().0.len(), 5);
+    }
+
+    #[test]
+    fn merged_requests_are_one_statement_in_the_order_of_their_ids() {
+        let merged = WriteBatch::merge(&[batch(9), batch(7), batch(8)]).unwrap();
+        let Statement { sql, values, .. } = merged.into_postgres_statement();
+        // The module docs of `batch` show this statement.
+        assert_eq!(
+            sql,
+            r#"WITH new_0 ("id", "name", "revision") AS (SELECT * FROM unnest($1, $2, $3)), "#.to_owned()
+                + r#"write_0 AS (UPDATE "customer" SET "name" = "new_0"."name", "revision" = "new_0"."revision" FROM "new_0" "#
+                + r#"WHERE "id" = "new_0"."id" AND "revision" = "new_0"."revision" - 1 RETURNING 1), "#
+                + r#"new_1 ("id", "environment") AS (SELECT * FROM unnest($4, $5)), "#
+                + r#"write_1 AS (INSERT INTO "deployment" ("id", "environment") SELECT "id", "environment" FROM "new_1") "#
+                + "SELECT (SELECT 1 FROM set_config('lock_timeout', '100ms', true)) "
+                + "/ ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int"
+        );
+        let ids = [7, 8, 9].map(|id| Uuid::from_u128(id).into()).to_vec();
+        assert_eq!(values.unwrap().0[0], Value::Array(sea_orm::sea_query::ArrayType::Uuid, Some(Box::new(ids))));
+    }
+
+    #[test]
+    fn rows_of_a_statement_are_one_statement_of_sqlite() {
+        assert_eq!(
+            RENAME.sqlite_sql(2),
+            r#"WITH new ("id", "name", "revision") AS (VALUES (?, ?, ?), (?, ?, ?)) "#.to_owned()
+                + r#"UPDATE "customer" SET "name" = "new"."name", "revision" = "new"."revision" FROM "new" "#
+                + r#"WHERE "id" = "new"."id" AND "revision" = "new"."revision" - 1"#
+        );
+    }
+}
