@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use support::process::{Running, vivamo};
 use support::{Backend, TestDatabase, http_client};
 
+use crate::build_script;
+
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const PLATFORM_KEY: &str = "fedcba9876543210fedcba9876543210";
 
@@ -350,14 +352,13 @@ fn the_version_names_the_commit_where_there_is_one() {
     assert_eq!(printed(&vivamo(folder.path(), &["--version"]).output().unwrap()), expected);
 
     // The build script by itself, with neither a repository nor git.
-    let script = folder.path().join("script");
-    let rustc =
-        Command::new("rustc").args(["--edition=2024", "-o"]).arg(&script).arg(format!("{root}/build.rs")).output();
-    printed(&rustc.unwrap());
-    let said = |folder: &std::path::Path, path: &str| {
+    let script = build_script::compile(folder.path());
+    std::fs::create_dir(folder.path().join("web")).unwrap();
+    std::fs::write(folder.path().join("web/not-built.html"), "").unwrap();
+    let said = |source: &std::path::Path, path: &str| {
         let mut command = Command::new(&script);
-        let output = command.current_dir(folder).env("CARGO_PKG_VERSION", "1.2.3").env("PATH", path).output();
-        printed(&output.unwrap())
+        command.current_dir(source).env("OUT_DIR", folder.path()).env("VIVAMO_BUILD_WEB", "0");
+        printed(&command.env("CARGO_PKG_VERSION", "1.2.3").env("PATH", path).output().unwrap())
     };
     let path = std::env::var("PATH").unwrap();
     let bare = "cargo::rustc-env=VIVAMO_VERSION=1.2.3\n";

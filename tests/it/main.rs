@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod batching;
+mod build_script;
 mod carrier;
 mod cli;
 mod create;
