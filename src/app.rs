@@ -210,7 +210,7 @@ async fn run_jobs(database: Database, services: Arc<Services>) {
 }
 
 async fn write_key_uses(services: &Services) {
-    if let Err(error) = services.api_keys.write_uses().await {
+    if let Err(error) = services.api_keys.save_last_used().await {
         tracing::warn!(cause = error_message(error), "cannot store when keys were last used");
     }
 }

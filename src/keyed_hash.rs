@@ -1,10 +1,14 @@
-//! Hashes that nobody can make, or try values against, without the secret of this deployment.
+//! Keyed hashes: HMAC-SHA256 under the deployment's secret (`VIVAMO_KEY_SECRET`).
+//!
+//! Used for what is compared but must not be readable in the database: API keys, idempotency keys, looked-up phone numbers;
+//! and to sign cursors. Without the secret nobody can compute a hash, or test guesses against a stolen one. The purpose is part
+//! of the input, so that hashes of different purposes never match.
 
 use std::sync::Arc;
 
 use ring::hmac;
 
-/// HMAC-SHA256 under the deployment's secret, separated by purpose.
+/// The secret, ready for hashing.
 #[derive(Clone)]
 pub struct KeyedHash(Arc<hmac::Key>);
 
@@ -13,18 +17,14 @@ impl KeyedHash {
         Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())))
     }
 
-    /// The hash of these parts, in this order; no other parts have it.
-    pub fn of(&self, purpose: &str, parts: &[&[u8]]) -> Vec<u8> {
-        self.context(purpose, parts).sign().as_ref().to_vec()
-    }
-
-    fn context(&self, purpose: &str, parts: &[&[u8]]) -> hmac::Context {
+    /// Returns the 32-byte hash of the parts, in this order.
+    pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Vec<u8> {
         let mut context = hmac::Context::with_key(&self.0);
         for part in [purpose.as_bytes()].iter().chain(parts) {
-            // The length keeps "ab", "c" apart from "a", "bc".
+            // The length separates the parts: "ab", "c" and "a", "bc" must have different hashes.
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }
-        context
+        context.sign().as_ref().to_vec()
     }
 }

@@ -1,4 +1,7 @@
-//! An operator's key. The key itself is not here: only what recognises it.
+//! Table `api_key`: the API keys of operators.
+//!
+//! Only a keyed hash of the key is stored, so a key cannot be read back. Rows are written by `service::api_keys` and never
+//! deleted; a revoked or expired key stays as a row.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
@@ -13,27 +16,27 @@ pub struct Model {
     pub id: ApiKeyId,
     pub operator_id: OperatorId,
     pub name: DisplayName,
-    /// How the key begins, for people to tell keys apart.
+    /// The first characters of the key, by which people recognise it, for example `vivamo_sandbox_Ab3x`.
     pub prefix: String,
-    /// The keyed hash of the whole key.
+    /// The keyed hash of the whole key: HMAC-SHA256, 32 bytes.
     #[sea_orm(unique)]
     pub hash: Vec<u8>,
     pub access: Access,
     pub created_at: DateTime<Utc>,
-    /// From when on it opens nothing; `None`: it does not expire.
+    /// The time from which the key is rejected. `None` if it does not expire.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was last seen, to the minute.
+    /// The time of the last use. Written about once a minute. `None` if the key has not been used.
     pub last_used_at: Option<DateTime<Utc>>,
     pub revoked_at: Option<DateTime<Utc>>,
-    #[sea_orm(belongs_to, from = "operator_id", to = "id")]
-    pub operator: HasOne<super::operator::Entity>,
 }
 
-/// What a key may do.
+/// The permissions of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum Access {
+    /// Queries only.
     ReadOnly,
+    /// Queries and mutations.
     ReadWrite,
 }
 

@@ -1,4 +1,6 @@
-//! One person, one row, on the whole platform.
+//! Table `customer`: one row for each person on the platform, shared by all operators of that person.
+//!
+//! Email and phone are unique on the platform. Rows are written by `service::customers`.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
@@ -18,14 +20,13 @@ pub struct Model {
     pub first_name: Option<PersonName>,
     pub last_name: Option<PersonName>,
     pub address: Option<Address>,
-    /// 1 for a new customer, one more with each change of a value.
+    /// Starts at 1 and increases by 1 with each change of a value. Shown to clients.
     pub version: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
-    /// One more with each change of a value or of the operators.
+    /// Starts at 1 and increases by 1 with each change of a value or of the links to operators. Internal: writes compare it to
+    /// detect concurrent changes.
     pub revision: i32,
-    #[sea_orm(has_many)]
-    pub operators: HasMany<super::customer_operator::Entity>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

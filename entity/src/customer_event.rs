@@ -1,4 +1,6 @@
-//! What happened to customers: written once, never changed.
+//! Table `customer_event`: the history of customers, one row for each change.
+//!
+//! Rows are inserted by `service::history` in the transaction of the change, and never updated.
 
 use chrono::{DateTime, Utc};
 use sea_orm::FromJsonQueryResult;
@@ -14,27 +16,32 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: CustomerEventId,
     pub customer_id: CustomerId,
-    /// Who caused it, with which key, by which request.
+    /// The operator, the key and the request that made the change.
     pub operator_id: OperatorId,
     pub api_key_id: ApiKeyId,
     pub request_id: RequestId,
     pub r#type: EventType,
-    /// The version of the customer after it.
+    /// The version of the customer after the change.
     pub version: i32,
     pub before: Values,
     pub after: Values,
     pub occurred_at: DateTime<Utc>,
 }
 
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum EventType {
+    /// The customer was created, and connected to its first operator.
     Created,
+    /// The existing customer was connected to one more operator. Empty fields may have been filled.
     Connected,
+    /// Values of the customer were changed.
     Updated,
 }
 
-/// The values of a customer that an event changed, by their names in the schema; null where there was or is none.
+/// The changed values of a customer, by their names in the GraphQL schema, for example `{"firstName": "Ada"}`. A value that is
+/// absent before or after the change is null.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
 pub struct Values(pub serde_json::Map<String, serde_json::Value>);
 

@@ -1,4 +1,7 @@
-//! The link table: this customer is a customer of this operator, under the operator's own id for it.
+//! Table `customer_operator`: the link table between customers and operators.
+//!
+//! A row connects a customer to an operator, under the operator's own id for that customer. The external id is unique for
+//! each operator. Rows are written by `service::customers`.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
@@ -15,8 +18,6 @@ pub struct Model {
     pub customer_id: CustomerId,
     pub external_customer_id: ExternalCustomerId,
     pub connected_at: DateTime<Utc>,
-    #[sea_orm(belongs_to, from = "operator_id", to = "id")]
-    pub operator: HasOne<super::operator::Entity>,
     #[sea_orm(belongs_to, from = "customer_id", to = "id")]
     pub customer: HasOne<super::customer::Entity>,
 }

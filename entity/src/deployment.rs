@@ -1,4 +1,7 @@
-//! What the database remembers of the deployment that it belongs to: a single row.
+//! Table `deployment`: a single row with the environment that the database belongs to.
+//!
+//! Written once by `service::deployment` at the first start, and compared at each later start, so that sandbox settings
+//! never run against a production database.
 
 use sea_orm::entity::prelude::*;
 
@@ -6,19 +9,21 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "deployment")]
 pub struct Model {
+    /// Always [`ONLY_ROW_ID`].
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i32,
     pub environment: Environment,
 }
 
-/// The id of the only row.
-pub const ONLY: i32 = 1;
+pub const ONLY_ROW_ID: i32 = 1;
 
-/// Where a deployment stands: in `Production` the restrictions on emails and phones refuse, in `Sandbox` they warn.
+/// The environment of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum Environment {
+    /// Emails and phones that production would reject are accepted, with a warning.
     Sandbox,
+    /// Restricted emails and phones are rejected.
     Production,
 }
 

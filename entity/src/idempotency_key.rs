@@ -1,4 +1,7 @@
-//! What became of requests that may be sent again. Neither the key nor the input is here, only their keyed hashes.
+//! Table `idempotency_key`: the outcomes of requests that carried an idempotency key.
+//!
+//! Neither the key nor the input is stored, only their keyed hashes. A row is inserted by `service::idempotency` in the
+//! transaction of the request, and deleted after it has expired.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
@@ -14,7 +17,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub key_hash: Vec<u8>,
     pub input_hash: Vec<u8>,
-    /// The stored outcome. The column allows null, but no row has one.
+    /// The outcome. Always set: the column is nullable for compatibility with earlier versions only.
     pub result: Option<Json>,
     pub expires_at: DateTime<Utc>,
 }

@@ -1,7 +1,8 @@
-//! The vocabulary of the service: values that cannot be wrong, and the tables that hold them.
+//! The values and tables of the service.
 //!
-//! A value is parsed once, at the edge (`parse`), and trusted from then on: what comes back from the database is not
-//! judged again, so a rule that gets stricter does not turn old rows into failures.
+//! [`value`] has one type for each kind of value; `parse` is the only way to make one from text. The other modules are the
+//! tables, one file each, and their columns have those types. Values read from the database are not validated again, so a
+//! stricter rule does not make old rows unreadable.
 
 pub mod value;
 

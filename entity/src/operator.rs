@@ -1,4 +1,6 @@
-//! A business on the platform.
+//! Table `operator`: the businesses on the platform.
+//!
+//! Rows are inserted by `service::operators`, and never changed or deleted (`service::operators` caches them without expiry).
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
@@ -13,10 +15,6 @@ pub struct Model {
     pub id: OperatorId,
     pub name: DisplayName,
     pub created_at: DateTime<Utc>,
-    #[sea_orm(has_many)]
-    pub customers: HasMany<super::customer_operator::Entity>,
-    #[sea_orm(has_many)]
-    pub api_keys: HasMany<super::api_key::Entity>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

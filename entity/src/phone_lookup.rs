@@ -1,4 +1,7 @@
-//! What carriers said of phone numbers. The numbers themselves are not here.
+//! Table `phone_lookup`: the cached answers of the carrier lookup, shared by all replicas.
+//!
+//! The number is not stored, only its keyed hash. Rows are written, and deleted after they have expired, by
+//! `service::phone_lookup`.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
@@ -7,21 +10,21 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "phone_lookup")]
 pub struct Model {
-    /// The keyed hash of the number.
+    /// The keyed hash of the number in E.164 form: HMAC-SHA256, 32 bytes.
     #[sea_orm(primary_key, auto_increment = false)]
     pub hash: Vec<u8>,
     pub line: CarrierLineType,
     pub expires_at: DateTime<Utc>,
 }
 
-/// The line that a number belongs to, by its carrier.
+/// The kind of line that the carrier reports for a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum CarrierLineType {
     Mobile,
-    /// Any other, or none at all.
+    /// Any other kind of line, or no line.
     Other,
-    /// The carrier cannot say.
+    /// The carrier has no data about the number.
     Unknown,
 }
 

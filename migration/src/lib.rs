@@ -1,4 +1,7 @@
-//! The history of the tables. It knows no entity: history does not change when an entity does.
+//! The schema history of the database: one file for each migration, named by date and number.
+//!
+//! A migration that has been released must never change, because existing databases have already run it. Migrations use
+//! literal table and column names instead of the entities, so that they do not change when an entity does.
 
 pub use sea_orm_migration::prelude::*;
 
@@ -23,4 +26,23 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000006_revisions::Migration),
         ]
     }
+}
+
+/// An index named `name` on columns of a table.
+fn index(name: &str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+    let mut index = Index::create().name(name).table(table).take();
+    for column in columns {
+        index.col(*column);
+    }
+    index
+}
+
+/// A foreign key named `name` from a column to the `id` of another table.
+fn foreign_key(
+    name: &str,
+    table: &'static str,
+    column: &'static str,
+    referenced_table: &'static str,
+) -> ForeignKeyCreateStatement {
+    ForeignKey::create().name(name).from(table, column).to(referenced_table, "id").take()
 }

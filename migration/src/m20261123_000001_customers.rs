@@ -1,6 +1,10 @@
+//! Creates the tables of the deployment, operators, API keys, customers, and the links between customers and operators.
+
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
 use sea_orm_migration::sea_orm::DatabaseBackend;
+
+use crate::{foreign_key, index};
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
@@ -39,12 +43,7 @@ impl MigrationTrait for Migration {
                     .col(text("access"))
                     .col(timestamp_with_time_zone("created_at"))
                     .col(timestamp_with_time_zone_null("revoked_at"))
-                    .foreign_key(
-                        ForeignKey::create()
-                            .name("api_key_operator_id_fkey")
-                            .from("api_key", "operator_id")
-                            .to("operator", "id"),
-                    )
+                    .foreign_key(&mut foreign_key("api_key_operator_id_fkey", "api_key", "operator_id", "operator"))
                     .to_owned(),
             )
             .await?;
@@ -65,7 +64,7 @@ impl MigrationTrait for Migration {
             )
             .await?;
 
-        // Compared byte by byte, so that both databases sort alike and an index serves a prefix.
+        // Compared byte by byte, as SQLite does: both databases then sort alike, and the index supports prefix searches.
         let mut external_customer_id = text("external_customer_id");
         if manager.get_database_backend() == DatabaseBackend::Postgres {
             external_customer_id.extra(r#"COLLATE "C""#);
@@ -81,23 +80,24 @@ impl MigrationTrait for Migration {
                     .primary_key(
                         Index::create().name("customer_operator_pkey").col("operator_id").col("customer_id").primary(),
                     )
-                    .foreign_key(
-                        ForeignKey::create()
-                            .name("customer_operator_operator_id_fkey")
-                            .from("customer_operator", "operator_id")
-                            .to("operator", "id"),
-                    )
-                    .foreign_key(
-                        ForeignKey::create()
-                            .name("customer_operator_customer_id_fkey")
-                            .from("customer_operator", "customer_id")
-                            .to("customer", "id"),
-                    )
+                    .foreign_key(&mut foreign_key(
+                        "customer_operator_operator_id_fkey",
+                        "customer_operator",
+                        "operator_id",
+                        "operator",
+                    ))
+                    .foreign_key(&mut foreign_key(
+                        "customer_operator_customer_id_fkey",
+                        "customer_operator",
+                        "customer_id",
+                        "customer",
+                    ))
                     .to_owned(),
             )
             .await?;
 
-        // A write that violates one of these is retried. The service does not read their names.
+        // The names follow PostgreSQL's convention. The service does not depend on them: after any unique violation it
+        // reads the rows again to find the cause.
         for (name, table, columns) in [
             ("customer_email_key", "customer", &["email"][..]),
             ("customer_phone_key", "customer", &["phone"]),
@@ -111,7 +111,7 @@ impl MigrationTrait for Migration {
             manager.create_index(index(name, table, columns).unique().to_owned()).await?;
         }
         for (name, table, columns) in [
-            // The pages of an operator's customers, and of a customer's operators.
+            // For pages of an operator's customers, and for pages of a customer's operators.
             (
                 "customer_operator_connected_at_idx",
                 "customer_operator",
@@ -131,12 +131,4 @@ impl MigrationTrait for Migration {
         }
         Ok(())
     }
-}
-
-fn index(name: &'static str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
-    let mut index = Index::create().name(name).table(table).to_owned();
-    for column in columns {
-        index.col(*column);
-    }
-    index
 }

@@ -1,5 +1,9 @@
+//! Creates the cache of carrier lookups, so that replicas share the answers and a restart does not lose them.
+
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
+
+use crate::index;
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
@@ -17,9 +21,7 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        let by_expiry =
-            Index::create().name("phone_lookup_expires_at_idx").table("phone_lookup").col("expires_at").take();
-        manager.create_index(by_expiry).await
+        manager.create_index(index("phone_lookup_expires_at_idx", "phone_lookup", &["expires_at"])).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

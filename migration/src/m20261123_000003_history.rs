@@ -1,5 +1,10 @@
+//! Creates the history of customers, and the outcomes of requests with an idempotency key. Both are written in the transaction
+//! of the change.
+
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
+
+use crate::{foreign_key, index};
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
@@ -7,9 +12,7 @@ pub(super) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let references = |name: &str, column: &'static str, table: &'static str| {
-            ForeignKey::create().name(name).from("customer_event", column).to(table, "id").take()
-        };
+        let references = |name, column, table| foreign_key(name, "customer_event", column, table);
         manager
             .create_table(
                 Table::create()
@@ -45,17 +48,13 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        // The history of a customer: all of it for the platform, what it caused for an operator.
+        // For the history of a customer: the platform reads all of it, an operator the entries it caused.
         for (name, table, columns) in [
             ("customer_event_customer_id_idx", "customer_event", &["customer_id", "id"][..]),
             ("customer_event_operator_id_idx", "customer_event", &["customer_id", "operator_id", "id"]),
             ("idempotency_key_expires_at_idx", "idempotency_key", &["expires_at"]),
         ] {
-            let mut index = Index::create().name(name).table(table).to_owned();
-            for column in columns {
-                index.col(*column);
-            }
-            manager.create_index(index).await?;
+            manager.create_index(index(name, table, columns)).await?;
         }
         Ok(())
     }

@@ -1,10 +1,12 @@
+//! Adds the expiry and the time of last use to API keys.
+
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
 
-/// Each is a statement of its own, since SQLite alters one column at a time.
+/// The new columns. Each takes a statement of its own, because SQLite alters one column at a time.
 fn columns() -> [ColumnDef; 2] {
     [timestamp_with_time_zone_null("expires_at").take(), timestamp_with_time_zone_null("last_used_at").take()]
 }

@@ -1,6 +1,10 @@
+//! Creates the search index. `vivamo migrate` then fills it for the existing customers.
+
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
 use sea_orm_migration::sea_orm::DatabaseBackend;
+
+use crate::index;
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
@@ -9,12 +13,13 @@ pub(super) struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let is_postgres = manager.get_database_backend() == DatabaseBackend::Postgres;
-        // Compared byte by byte, so that a beginning is a range of an index on both databases.
+        // Compared byte by byte, so that a prefix is a range of the index on both databases.
         let mut word = text_null("word");
         if is_postgres {
             word.extra(r#"COLLATE "C""#);
         }
-        // No foreign keys: each of a dozen rows would look for its link, which is written in the same transaction.
+        // No foreign keys: they would cost a check for each of a dozen rows per customer, and the link that the rows belong
+        // to is written in the same transaction.
         let mut words = Table::create()
             .table("customer_word")
             .col(uuid("operator_id"))
@@ -29,13 +34,7 @@ impl MigrationTrait for Migration {
             words.extra("WITHOUT ROWID");
         }
         manager.create_table(words).await?;
-        let by_word = Index::create()
-            .name("customer_word_word_idx")
-            .table("customer_word")
-            .col("operator_id")
-            .col("word")
-            .col("customer_id")
-            .to_owned();
+        let by_word = index("customer_word_word_idx", "customer_word", &["operator_id", "word", "customer_id"]);
         manager.create_index(by_word).await
     }
 

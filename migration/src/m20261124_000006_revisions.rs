@@ -1,10 +1,16 @@
+//! Adds the revision of a customer, by which writes detect concurrent changes, and on PostgreSQL drops the foreign keys of the
+//! history, which made writers of one operator wait for each other.
+
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
 use sea_orm_migration::sea_orm::DatabaseBackend;
 
+use crate::foreign_key;
+
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
 
+/// The foreign keys of `customer_event`: name, column and referenced table.
 const REFERENCES: [(&str, &str, &str); 3] = [
     ("customer_event_customer_id_fkey", "customer_id", "customer"),
     ("customer_event_operator_id_fkey", "operator_id", "operator"),
@@ -17,8 +23,8 @@ impl MigrationTrait for Migration {
         let revision = &mut integer("revision").default(1).take();
         manager.alter_table(Table::alter().table("customer").add_column(revision).to_owned()).await?;
         if manager.get_database_backend() == DatabaseBackend::Postgres {
-            // Each entry would look for three rows and lock them, two of which all writers of an operator share. Nothing
-            // deletes them; an entry is written with its customer, by an operator and a key that were just seen.
+            // Each foreign key locks the referenced row at every insert, and all writers of an operator share the rows of the
+            // operator and the key. Nothing deletes the referenced rows, and a request has read them before it inserts.
             for (name, ..) in REFERENCES {
                 manager.drop_foreign_key(ForeignKey::drop().table("customer_event").name(name).to_owned()).await?;
             }
@@ -29,8 +35,7 @@ impl MigrationTrait for Migration {
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         if manager.get_database_backend() == DatabaseBackend::Postgres {
             for (name, column, table) in REFERENCES {
-                let references = ForeignKey::create().name(name).from("customer_event", column).to(table, "id").take();
-                manager.create_foreign_key(references).await?;
+                manager.create_foreign_key(foreign_key(name, "customer_event", column, table)).await?;
             }
         }
         manager.alter_table(Table::alter().table("customer").drop_column("revision").to_owned()).await

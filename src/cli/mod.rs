@@ -264,7 +264,7 @@ fn serve_settings(settings: &Settings, serve: &ServeSettings) -> Result<ServiceS
     let list = |file: &Option<PathBuf>| -> Result<Vec<String>, String> {
         let Some(file) = file else { return Ok(Vec::new()) };
         let read = std::fs::read_to_string(file).map_err(|error| error.to_string());
-        let read = read.and_then(|text| disposable_domains::read_list(&text));
+        let read = read.and_then(|text| disposable_domains::parse_list(&text));
         read.map_err(|error| format!("Cannot read the domains of {}: {error}", file.display()))
     };
     let carrier: Option<(Arc<dyn LineTypeLookup>, UnknownLinePolicy)> = match serve.phone_lookup {

@@ -131,7 +131,7 @@ impl Cursors {
     fn sign(&self, position: &[u8]) -> Vec<u8> {
         let list = [self.list.parts(), vec![format!("{:?}", self.viewer)]].concat();
         let parts: Vec<&[u8]> = list.iter().map(|part| part.as_bytes()).chain([position]).collect();
-        let mut signature = self.hash.of(PURPOSE, &parts);
+        let mut signature = self.hash.digest(PURPOSE, &parts);
         signature.truncate(SIGNATURE_BYTES);
         signature
     }

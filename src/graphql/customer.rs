@@ -302,7 +302,7 @@ impl CustomerOperatorConnection {
         let page_info = PageInfo::of(&page, cursors);
         let ids = || page.rows.iter().map(|link| link.operator_id);
         // Most often all are known, and there is nothing to wait for.
-        let operators = match services(context).operators.known(actor(context), ids()) {
+        let operators = match services(context).operators.cached(actor(context), ids()) {
             Some(operators) => operators,
             None => {
                 let loaded = loader(context).load_many(ids()).await?;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
 use entity::value::{
     Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName,
-    PhoneNumber, Reason, SearchText,
+    PhoneNumber, Reason, SearchQuery,
 };
 use sea_orm::ActiveValue::{self, NotSet, Set};
 
@@ -333,7 +333,7 @@ impl CustomerFilterInput {
         let mut faults = Faults::default();
         let filter = CustomerFilter {
             search: self.search.and_then(|text| {
-                faults.value(ErrorCode::InvalidArgument, InputField::FilterSearch, SearchText::parse(&text))
+                faults.value(ErrorCode::InvalidArgument, InputField::FilterSearch, SearchQuery::parse(&text))
             }),
             email: self.email.and_then(|text| faults.email(InputField::FilterEmail, &text)),
             phone: self.phone.and_then(|text| faults.phone(InputField::FilterPhone, &text)),

@@ -258,7 +258,7 @@ async fn finished<T: Send + 'static>(
 }
 
 async fn authenticate(state: &State, parts: &Parts, request_id: RequestId, about: &About) -> Result<Actor, Refusal> {
-    let unauthenticated = || match state.services.limits.auth_failure(client_address(state, parts)) {
+    let unauthenticated = || match state.services.limits.record_auth_failure(client_address(state, parts)) {
         Ok(()) => Refusal {
             header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vivamo\""))),
             ..Refusal::of(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated)
@@ -273,7 +273,7 @@ async fn authenticate(state: &State, parts: &Parts, request_id: RequestId, about
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim())
         .ok_or_else(unauthenticated)?;
-    if let Some(actor) = state.services.api_keys.recognise(key) {
+    if let Some(actor) = state.services.api_keys.cached_actor(key) {
         return Ok(actor);
     }
     let (services, key) = (state.services.clone(), key.to_owned());

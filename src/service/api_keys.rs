@@ -1,7 +1,12 @@
-//! API keys: made, listed, revoked, and recognised by their idempotent hash.
+//! API keys: authenticates requests, and creates, lists and revokes keys.
+//!
+//! A key is `vivamo_<environment>_`, 30 random characters, and a checksum of 6 characters, for example
+//! `vivamo_sandbox_Ab3x…`. The database has only its keyed hash. A request looks the key up in a cache of 800 ms
+//! ([`ApiKeys::cached_actor`]), then in the database ([`ApiKeys::authenticate`]). The times of last use are collected in memory
+//! and written about once a minute.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -10,6 +15,7 @@ use entity::deployment::Environment;
 use entity::operator;
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use rand::distr::{Alphanumeric, SampleString};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryTrait, Set, Unchanged,
@@ -26,27 +32,24 @@ pub struct ApiKeys {
     database: Database,
     environment: Environment,
     hash: KeyedHash,
-    platform: Option<PlatformKey>,
-    /// By their hashes, the keys that were seen lately. A key that is revoked elsewhere is forgotten as soon.
-    seen: Cache<Vec<u8>, Model>,
-    /// When keys were used last, as far as the database does not know it yet.
-    uses: Arc<Mutex<HashMap<ApiKeyId, DateTime<Utc>>>>,
+    /// The hash of the platform key. `None` if platform access is disabled.
+    platform_hash: Option<Vec<u8>>,
+    /// Rows of recently used keys, by hash.
+    cache: Cache<Vec<u8>, Model>,
+    /// Times of last use that are not written to the database yet.
+    last_used: Arc<Mutex<HashMap<ApiKeyId, DateTime<Utc>>>>,
 }
 
-/// The hash of the platform's own key.
-#[derive(Clone)]
-struct PlatformKey(Vec<u8>);
-
-/// A key to make.
+/// The properties of a key to create.
 #[derive(Clone, Debug)]
 pub struct KeyRequest {
     pub name: DisplayName,
     pub access: Access,
-    /// `None`: it does not expire.
+    /// `None` if the key does not expire.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// A key that was just made, with the secret that is shown this once.
+/// A key that was just created. The secret is not stored, so this is the only time it can be shown.
 #[derive(Clone)]
 pub struct NewApiKey {
     pub row: Model,
@@ -60,64 +63,64 @@ impl ApiKeys {
         hash: KeyedHash,
         platform_key: Option<&SecretString>,
     ) -> Self {
-        let platform = platform_key.map(|key| PlatformKey(hash.of(PURPOSE, &[key.expose_secret().as_bytes()])));
-        let seen = Cache::builder().max_capacity(SEEN_KEYS).time_to_live(REVOCATION_TAKES).build();
-        Self { database, environment, hash, platform, seen, uses: Arc::default() }
+        let platform_hash = platform_key.map(|key| hash.digest(PURPOSE, &[key.expose_secret().as_bytes()]));
+        let cache = Cache::builder().max_capacity(MAX_CACHED_KEYS).time_to_live(KEY_CACHE_TTL).build();
+        Self { database, environment, hash, platform_hash, cache, last_used: Arc::default() }
     }
 
-    /// Who holds this key, if it was seen just now. Keys are compared by their hashes, so how long it takes tells nothing of
-    /// a key.
-    pub fn recognise(&self, key: &str) -> Option<Actor> {
-        let hash = self.hash.of(PURPOSE, &[key.as_bytes()]);
-        if self.platform.as_ref().is_some_and(|platform| platform.0 == hash) {
+    /// Returns the caller for a key that is cached and valid, or for the platform key. `None` means that the caller has to
+    /// [`authenticate`](Self::authenticate). Compares keyed hashes, so the time it takes reveals nothing about a key.
+    pub fn cached_actor(&self, key: &str) -> Option<Actor> {
+        let hash = self.hash.digest(PURPOSE, &[key.as_bytes()]);
+        if self.platform_hash.as_ref() == Some(&hash) {
             return Some(Actor::Platform);
         }
-        self.holder(&self.seen.get(&hash)?)
+        self.actor_of_valid_key(&self.cache.get(&hash)?)
     }
 
-    /// Looks up who holds a key that is not [recognised](Self::recognise).
+    /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked or expired.
     pub async fn authenticate(&self, key: &str) -> Result<Actor, Error> {
-        // Most of what is not a key, or is one of the other environment, is known without a look.
+        // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
             return Err(ErrorCode::Unauthenticated.into());
         }
-        let hash = self.hash.of(PURPOSE, &[key.as_bytes()]);
+        let hash = self.hash.digest(PURPOSE, &[key.as_bytes()]);
         let row = Entity::find().filter(Column::Hash.eq(hash.clone())).one(self.database.reader()).await?;
         let row = row.ok_or(ErrorCode::Unauthenticated)?;
-        self.seen.insert(hash, row.clone());
-        self.holder(&row).ok_or_else(|| ErrorCode::Unauthenticated.into())
+        self.cache.insert(hash, row.clone());
+        self.actor_of_valid_key(&row).ok_or_else(|| ErrorCode::Unauthenticated.into())
     }
 
-    /// Who holds a key that is valid now.
-    fn holder(&self, key: &Model) -> Option<Actor> {
+    /// Returns the operator of a key and records its use. `None` if the key is revoked or expired.
+    fn actor_of_valid_key(&self, key: &Model) -> Option<Actor> {
         let now = now();
-        if key.revoked_at.is_some() || key.expires_at.is_some_and(|end| end <= now) {
+        if key.revoked_at.is_some() || key.expires_at.is_some_and(|expires_at| expires_at <= now) {
             return None;
         }
-        self.uses.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id, now);
+        self.last_used.lock().insert(key.id, now);
         Some(Actor::Operator { id: key.operator_id, key: key.id, access: key.access })
     }
 
-    /// WriteBatch down when keys were used last. This is for now and then, not for each request to wait for.
-    pub async fn write_uses(&self) -> Result<(), Error> {
-        let uses = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut uses: Vec<_> = uses.into_iter().collect();
-        // In one order, so that replicas do not wait for each other in a circle.
-        uses.sort_unstable();
-        with_retry("key.write_uses", || self.try_write_uses(&uses)).await
+    /// Writes the collected times of last use to the database. Called by a background task and at shutdown.
+    pub async fn save_last_used(&self) -> Result<(), Error> {
+        let mut last_used: Vec<_> = std::mem::take(&mut *self.last_used.lock()).into_iter().collect();
+        // All replicas lock rows in the same order, which avoids deadlocks.
+        last_used.sort_unstable();
+        with_retry("key.save_last_used", || self.try_save_last_used(&last_used)).await
     }
 
-    async fn try_write_uses(&self, uses: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), TransactionError> {
-        if uses.is_empty() {
+    async fn try_save_last_used(&self, last_used: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), TransactionError> {
+        if last_used.is_empty() {
             return Ok(());
         }
         let transaction = self.database.begin_write().await?;
-        for (id, used_at) in uses {
-            let is_news = Condition::any().add(Column::LastUsedAt.is_null()).add(Column::LastUsedAt.lt(*used_at));
+        for (id, used_at) in last_used {
+            // Another replica may have written a later use.
+            let is_later = Condition::any().add(Column::LastUsedAt.is_null()).add(Column::LastUsedAt.lt(*used_at));
             Entity::update_many()
                 .col_expr(Column::LastUsedAt, (*used_at).into())
                 .filter(Column::Id.eq(*id))
-                .filter(is_news)
+                .filter(is_later)
                 .exec(&transaction)
                 .await?;
         }
@@ -125,7 +128,7 @@ impl ApiKeys {
         Ok(())
     }
 
-    /// The keys with these ids that the caller may see: an operator its own.
+    /// Returns the keys with these ids that the caller may see, by id. An operator sees only its own keys.
     pub async fn find(&self, actor: &Actor, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, Model>, Error> {
         let keys = Entity::find()
             .filter(Column::Id.is_in(ids.iter().copied()))
@@ -134,10 +137,12 @@ impl ApiKeys {
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
 
+    /// Creates a key. Platform only. Fails with `OPERATOR_NOT_FOUND` for an unknown operator, and with `INVALID_ARGUMENT` if
+    /// the key has expired already.
     pub async fn create(&self, actor: &Actor, operator: OperatorId, request: KeyRequest) -> Result<NewApiKey, Error> {
         actor.require_platform()?;
-        if request.expires_at.is_some_and(|end| end <= now()) {
-            let note = "It must lie in the future.";
+        if request.expires_at.is_some_and(|expires_at| expires_at <= now()) {
+            let note = "expiresAt must be in the future, for example 2100-01-31T00:00:00Z.";
             return Err(Violation::of(ErrorCode::InvalidArgument, InputField::ExpiresAt).with_note(note).into());
         }
         with_retry("key.create", || self.try_create(operator, &request)).await
@@ -153,28 +158,29 @@ impl ApiKeys {
         Ok(key)
     }
 
-    /// All keys, oldest first, those that are revoked or expired included.
+    /// Returns all keys, oldest first, including revoked and expired ones. Platform only.
     pub async fn list(&self, actor: &Actor) -> Result<Vec<Model>, Error> {
         actor.require_platform()?;
         Ok(Entity::find().order_by_asc(Column::Id).all(self.database.reader()).await?)
     }
 
-    /// The keys of each of these operators that the caller may see, oldest first.
+    /// Returns the keys of these operators, oldest first. Operators that the caller may not see are left out.
     pub async fn by_operator(
         &self,
         actor: &Actor,
         operators: &[OperatorId],
     ) -> Result<HashMap<OperatorId, Vec<Model>>, Error> {
-        let seen: Vec<_> = operators.iter().copied().filter(|id| actor.sees(*id)).collect();
-        let mut of_operators: HashMap<_, _> = seen.iter().map(|id| (*id, Vec::new())).collect();
-        let keys = Entity::find().filter(Column::OperatorId.is_in(seen)).order_by_asc(Column::Id);
+        let visible: Vec<_> = operators.iter().copied().filter(|id| actor.sees(*id)).collect();
+        let mut keys_by_operator: HashMap<_, _> = visible.iter().map(|id| (*id, Vec::new())).collect();
+        let keys = Entity::find().filter(Column::OperatorId.is_in(visible)).order_by_asc(Column::Id);
         for key in keys.all(self.database.reader()).await? {
-            of_operators.entry(key.operator_id).or_default().push(key);
+            keys_by_operator.entry(key.operator_id).or_default().push(key);
         }
-        Ok(of_operators)
+        Ok(keys_by_operator)
     }
 
-    /// Ends a key, at once and for good. A key that was revoked before stays as it is.
+    /// Revokes a key permanently and returns its row. Platform only. Revoking it again changes nothing. Other processes accept
+    /// the key for at most [`KEY_CACHE_TTL`] more.
     pub async fn revoke(&self, actor: &Actor, id: ApiKeyId) -> Result<Model, Error> {
         actor.require_platform()?;
         with_retry("key.revoke", || self.try_revoke(id)).await
@@ -190,10 +196,11 @@ impl ApiKeys {
         let revoked = ActiveModel { id: Unchanged(id), revoked_at: Set(Some(now())), ..Default::default() };
         let key = revoked.update(&transaction).await?;
         transaction.commit().await?;
-        self.seen.invalidate(&key.hash);
+        self.cache.invalidate(&key.hash);
         Ok(key)
     }
 
+    /// Inserts a new key within a transaction.
     pub(super) async fn insert(
         &self,
         transaction: &Transaction,
@@ -206,8 +213,8 @@ impl ApiKeys {
             id: Set(ApiKeyId::new()),
             operator_id: Set(operator),
             name: Set(name),
-            prefix: Set(secret[..beginning(self.environment).len() + SHOWN_CHARACTERS].to_owned()),
-            hash: Set(self.hash.of(PURPOSE, &[secret.as_bytes()])),
+            prefix: Set(secret[..key_prefix(self.environment).len() + SHOWN_CHARACTERS].to_owned()),
+            hash: Set(self.hash.digest(PURPOSE, &[secret.as_bytes()])),
             access: Set(access),
             created_at: Set(now()),
             expires_at: Set(expires_at),
@@ -218,21 +225,22 @@ impl ApiKeys {
     }
 }
 
+/// The purpose of the keyed hash. Part of the stored hashes: a change makes all keys invalid.
 const PURPOSE: &str = "api key";
 
-/// How long a key may open what it did after another process has revoked it. It is less than a second, so that the
-/// request that is under way has time to end.
-const REVOCATION_TAKES: Duration = Duration::from_millis(800);
-const SEEN_KEYS: u64 = 10_000;
+/// The time for which a process trusts its copy of a key. A key that another process revoked works for this long. The API
+/// promises one second; the rest is for a request that is already being processed.
+const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
+const MAX_CACHED_KEYS: u64 = 10_000;
 
-/// 30 characters of 62 are 178 bits.
+/// 30 characters out of 62 have 178 bits of entropy.
 const RANDOM_CHARACTERS: usize = 30;
 const CHECKSUM_CHARACTERS: usize = 6;
-/// Of the random part, for people to tell keys apart.
+/// The number of random characters in the stored prefix.
 const SHOWN_CHARACTERS: usize = 4;
 
-/// How the keys of an environment begin, for people and for scanners of leaked secrets.
-fn beginning(environment: Environment) -> &'static str {
+/// The first characters of all keys of an environment, for people and for secret scanners.
+fn key_prefix(environment: Environment) -> &'static str {
     match environment {
         Environment::Sandbox => "vivamo_sandbox_",
         Environment::Production => "vivamo_production_",
@@ -241,12 +249,12 @@ fn beginning(environment: Environment) -> &'static str {
 
 fn generate(environment: Environment) -> String {
     let random = Alphanumeric.sample_string(&mut rand::rng(), RANDOM_CHARACTERS);
-    let key = beginning(environment).to_owned() + &random;
+    let key = key_prefix(environment).to_owned() + &random;
     let checksum = checksum(&key);
     key + &checksum
 }
 
-/// Projection a mistyped key from a real one without a look at the database.
+/// The CRC-32 of the text in base 62, padded with zeros. Detects mistyped keys without a query.
 fn checksum(key: &str) -> String {
     let digits = base62::encode(crc32fast::hash(key.as_bytes()));
     format!("{digits:0>CHECKSUM_CHARACTERS$}")
@@ -254,8 +262,8 @@ fn checksum(key: &str) -> String {
 
 fn is_well_formed(key: &str, environment: Environment) -> bool {
     key.is_ascii()
-        && key.len() == beginning(environment).len() + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS
-        && key.starts_with(beginning(environment))
+        && key.len() == key_prefix(environment).len() + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS
+        && key.starts_with(key_prefix(environment))
         && checksum(&key[..key.len() - CHECKSUM_CHARACTERS]) == key[key.len() - CHECKSUM_CHARACTERS..]
 }
 
@@ -264,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_well_formed_in_its_own_environment_alone() {
+    fn a_key_is_well_formed_only_in_its_own_environment() {
         for (own, other) in
             [(Environment::Sandbox, Environment::Production), (Environment::Production, Environment::Sandbox)]
         {

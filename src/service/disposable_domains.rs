@@ -1,12 +1,16 @@
-//! Which domains give out email addresses to be thrown away.
+//! The list of disposable email domains: providers of throw-away addresses.
+//!
+//! The list is that of the `mailchecker` crate, without known privacy relays, and with the additions and exceptions of the
+//! settings. A subdomain is treated like its closest listed parent: if `mailinator.com` is disposable and
+//! `good.mailinator.com` is an exception, then `x.mailinator.com` is disposable and `x.good.mailinator.com` is not.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use entity::value::EmailAddress;
 
-/// Domains at which people keep a permanent alias in front of a mailbox of theirs. Lists of disposable domains name
-/// them, but mail to them arrives for as long as their owner wants it to.
+/// Privacy relays: domains of permanent aliases that forward to a person's own mailbox. Lists of disposable domains include
+/// them, but mail to them keeps arriving.
 const PRIVACY_RELAYS: [&str; 20] = [
     "8alias.com",
     "addy.io",
@@ -30,35 +34,30 @@ const PRIVACY_RELAYS: [&str; 20] = [
     "slmail.me",
 ];
 
-/// Domains, and whether they are disposable; a subdomain is what its nearest known parent is.
+/// The listed domains in ASCII, each with whether it is disposable.
 #[derive(Clone, Debug)]
 pub struct DisposableDomains(HashMap<Cow<'static, str>, bool>);
 
 impl DisposableDomains {
-    /// mailchecker's list without the privacy relays, with `disposable` added and `allowed` taken away.
+    /// Builds the list. `disposable` adds domains and `allowed` adds exceptions; an exception takes precedence.
     pub fn new(disposable: Vec<String>, allowed: Vec<String>) -> Self {
-        let known = mailchecker::blacklist().into_iter().map(|domain| (Cow::Borrowed(domain), true));
+        let listed = mailchecker::blacklist().into_iter().map(|domain| (Cow::Borrowed(domain), true));
         let relays = PRIVACY_RELAYS.into_iter().map(|domain| (Cow::Borrowed(domain), false));
         let disposable = disposable.into_iter().map(|domain| (Cow::Owned(domain), true));
         let allowed = allowed.into_iter().map(|domain| (Cow::Owned(domain), false));
-        // Of two words on one domain the later one counts.
-        Self(known.chain(relays).chain(disposable).chain(allowed).collect())
+        // For a domain that occurs twice, the later entry wins.
+        Self(listed.chain(relays).chain(disposable).chain(allowed).collect())
     }
 
-    pub fn include(&self, email: &EmailAddress) -> bool {
-        let mut domain = Some(email.domain());
-        while let Some(known) = domain {
-            if let Some(is_disposable) = self.0.get(known) {
-                return *is_disposable;
-            }
-            domain = known.split_once('.').map(|(_, parent)| parent);
-        }
-        false
+    pub fn is_disposable(&self, email: &EmailAddress) -> bool {
+        let mut domain_and_parents =
+            std::iter::successors(Some(email.domain()), |domain| Some(domain.split_once('.')?.1));
+        domain_and_parents.find_map(|domain| self.0.get(domain).copied()).unwrap_or(false)
     }
 }
 
-/// The domains of a file: one a line, in any spelling; `#` begins a comment. An error names the line.
-pub fn read_list(text: &str) -> Result<Vec<String>, String> {
+/// Parses a file of domains: one per line, in Unicode or ASCII, with `#` comments. The error names the line.
+pub fn parse_list(text: &str) -> Result<Vec<String>, String> {
     let mut domains = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let domain = line.split('#').next().unwrap_or_default().trim();
@@ -75,15 +74,15 @@ pub fn read_list(text: &str) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
-    fn domains() -> DisposableDomains {
+    fn default_domains() -> DisposableDomains {
         DisposableDomains::new(Vec::new(), Vec::new())
     }
 
     fn includes(domains: &DisposableDomains, domain: &str) -> bool {
-        domains.include(&EmailAddress::parse(&format!("user@{domain}")).unwrap())
+        domains.is_disposable(&EmailAddress::parse(&format!("user@{domain}")).unwrap())
     }
 
-    const NAMED_SERVICES: [&str; 31] = [
+    const DISPOSABLE_SERVICES: [&str; 31] = [
         "mailinator.com",
         "mailinator.net",
         "binkmail.com",
@@ -117,7 +116,7 @@ mod tests {
         "discard.email",
     ];
 
-    /// Of many countries, with those that people have had for decades.
+    /// Of many countries, including those that are decades old.
     const MAJOR_PROVIDERS: [&str; 72] = [
         "gmail.com",
         "googlemail.com",
@@ -194,35 +193,35 @@ mod tests {
     ];
 
     #[test]
-    fn the_named_services_and_their_subdomains_are_disposable() {
-        for domain in NAMED_SERVICES {
+    fn disposable_services_and_their_subdomains_are_disposable() {
+        for domain in DISPOSABLE_SERVICES {
             for domain in [domain.to_owned(), format!("sub.{domain}"), format!("a.b.{domain}"), domain.to_uppercase()] {
-                assert!(includes(&domains(), &domain), "{domain}");
+                assert!(includes(&default_domains(), &domain), "{domain}");
             }
         }
     }
 
     #[test]
-    fn no_major_provider_of_any_country_is_disposable() {
-        let refused: Vec<_> = MAJOR_PROVIDERS.iter().filter(|domain| includes(&domains(), domain)).collect();
-        assert!(refused.is_empty(), "{refused:?}");
+    fn major_providers_are_not_disposable() {
+        let disposable: Vec<_> = MAJOR_PROVIDERS.iter().filter(|domain| includes(&default_domains(), domain)).collect();
+        assert!(disposable.is_empty(), "{disposable:?}");
     }
 
     #[test]
     fn privacy_relays_and_lookalikes_are_not_disposable() {
         for domain in PRIVACY_RELAYS {
-            assert!(!includes(&domains(), domain), "{domain}");
-            assert!(!includes(&domains(), &format!("alias.{domain}")), "a subdomain of {domain}");
+            assert!(!includes(&default_domains(), domain), "{domain}");
+            assert!(!includes(&default_domains(), &format!("alias.{domain}")), "a subdomain of {domain}");
         }
         for domain in ["my-own-mailinator.com", "mailinator.com.example.org", "example.com"] {
-            assert!(!includes(&domains(), domain), "{domain}");
+            assert!(!includes(&default_domains(), domain), "{domain}");
         }
     }
 
     #[test]
-    fn lists_add_and_take_away() {
-        let disposable = read_list("# ours\nwegwerf.example\n  BÜCHER.example  # in any spelling\n\n").unwrap();
-        let allowed = read_list("good.mailinator.com\n").unwrap();
+    fn parsed_lists_add_domains_and_exceptions() {
+        let disposable = parse_list("# ours\nwegwerf.example\n  BÜCHER.example  # in any spelling\n\n").unwrap();
+        let allowed = parse_list("good.mailinator.com\n").unwrap();
         let domains = DisposableDomains::new(disposable, allowed);
         for domain in
             ["wegwerf.example", "x.wegwerf.example", "xn--bcher-kva.example", "mailinator.com", "bad.mailinator.com"]
@@ -232,7 +231,7 @@ mod tests {
         for domain in ["good.mailinator.com", "very.good.mailinator.com", "example.com"] {
             assert!(!includes(&domains, domain), "{domain}");
         }
-        assert_eq!(read_list("example.com\nno domain\n"), Err("line 2: \"no domain\" is not a domain".to_owned()));
-        assert!(read_list("com").is_err());
+        assert_eq!(parse_list("example.com\nno domain\n"), Err("line 2: \"no domain\" is not a domain".to_owned()));
+        assert!(parse_list("com").is_err());
     }
 }

@@ -52,8 +52,8 @@ impl IdempotentRequest {
     pub fn new(hash: &KeyedHash, operator: OperatorId, key: &IdempotencyKey, input: &str) -> Self {
         Self {
             operator,
-            key_hash: hash.of("idempotency key", &[key.as_str().as_bytes()]),
-            input_hash: hash.of("idempotency input", &[input.as_bytes()]),
+            key_hash: hash.digest("idempotency key", &[key.as_str().as_bytes()]),
+            input_hash: hash.digest("idempotency input", &[input.as_bytes()]),
         }
     }
 

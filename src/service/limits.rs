@@ -1,24 +1,35 @@
-//! How much a caller may ask for in a time. Each process counts for itself, and forgets whom it has not seen for long.
+//! Rate limits: token buckets for the cost of requests, for authentication failures, and for disclosures.
+//!
+//! A bucket starts full, refills continuously at its rate up to its capacity, and a request takes tokens from it. If there are
+//! too few, the request is refused with the time until there are enough. For example, at 100 disclosures per hour the bucket of
+//! an operator holds 100 tokens and gains one every 36 seconds. Each process counts on its own; with several replicas the
+//! effective limit is that many times higher.
+//!
+//! The buckets are implemented here, because those of the `governor` crate cannot take tokens back: disclosures are reserved
+//! before it is known whether they are needed.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use entity::value::{ApiKeyId, OperatorId};
 use moka::sync::Cache;
+use parking_lot::Mutex;
 
 use super::{Actor, Origin};
 use crate::error::{ErrorCode, Violation};
 
-/// The limits as they are set; 0 switches one off.
+/// The configured limits. 0 disables a limit.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitSettings {
-    /// What a key may spend in a second; it can save up for ten. A query costs 1 for each field at its root, a mutation 10.
+    /// The cost that a key may use per second; the capacity is ten seconds. Each root field of a query costs 1, of a mutation
+    /// 10.
     pub cost_per_second: u32,
-    /// How many requests a minute an address may send with keys that are not valid; it can save up for one minute.
+    /// The requests without a valid key that a client address may send per minute; the capacity is one minute.
     pub auth_failures_per_minute: u32,
-    /// How often an hour an operator may be told about people outside it; it can save up for one hour.
+    /// The times per hour that an operator may learn that an email or phone belongs to a customer of another operator; the
+    /// capacity is one hour.
     pub disclosures_per_hour: u32,
 }
 
@@ -28,10 +39,11 @@ impl LimitSettings {
 
 #[derive(Clone)]
 pub struct Limits {
-    /// `None`: the platform's key.
-    keys: Buckets<Option<ApiKeyId>>,
-    addresses: Buckets<IpAddr>,
-    strangers: Buckets<OperatorId>,
+    /// By key. `None` is the platform key.
+    costs: TokenBuckets<Option<ApiKeyId>>,
+    /// By client address or network.
+    auth_failures: TokenBuckets<IpAddr>,
+    disclosures: TokenBuckets<OperatorId>,
 }
 
 impl Limits {
@@ -39,114 +51,115 @@ impl Limits {
         let LimitSettings { cost_per_second, auth_failures_per_minute, disclosures_per_hour } = settings;
         const SECOND: Duration = Duration::from_secs(1);
         Self {
-            keys: Buckets::new(cost_per_second, SECOND, 10),
-            addresses: Buckets::new(auth_failures_per_minute, 60 * SECOND, 1),
-            strangers: Buckets::new(disclosures_per_hour, 3600 * SECOND, 1),
+            costs: TokenBuckets::new(cost_per_second, SECOND, 10),
+            auth_failures: TokenBuckets::new(auth_failures_per_minute, 60 * SECOND, 1),
+            disclosures: TokenBuckets::new(disclosures_per_hour, 3600 * SECOND, 1),
         }
     }
 
-    /// Takes what a request costs from its key.
+    /// Charges the cost of a request to the caller's key.
     pub fn spend(&self, actor: &Actor, cost: u32) -> Result<(), Violation> {
         let key = match *actor {
             Actor::Operator { key, .. } => Some(key),
             Actor::Platform => None,
         };
-        self.keys.take(key, cost).map_err(|wait| limited("key", wait))
+        self.costs.take(key, cost).map_err(|wait| rate_limited("key", wait))
     }
 
-    /// Counts a request with a key that is not valid.
-    pub fn auth_failure(&self, address: IpAddr) -> Result<(), Violation> {
-        self.addresses.take(network(address), 1).map_err(|wait| limited("address", wait))
+    /// Charges a request without a valid key to the client's address.
+    pub fn record_auth_failure(&self, address: IpAddr) -> Result<(), Violation> {
+        self.auth_failures.take(client_network(address), 1).map_err(|wait| rate_limited("address", wait))
     }
 
-    /// Leave to tell an operator something about so many emails and phones of people outside it, taken before anyone looks,
-    /// so that the refusal says nothing of what would have been found.
+    /// Reserves budget to reveal that up to `values` emails or phones belong to customers of other operators. Reserved before
+    /// the lookup, so that a refusal reveals nothing.
     pub fn reserve_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Violation> {
-        self.strangers.take(origin.operator, values).map_err(|wait| {
+        self.disclosures.take(origin.operator, values).map_err(|wait| {
             let Origin { operator, key, request } = origin;
-            tracing::warn!(%operator, %key, request_id = %request, "asks too often about people outside the operator");
-            limited("strangers", wait)
+            tracing::warn!(%operator, %key, request_id = %request, "disclosure limit reached");
+            rate_limited("disclosures", wait)
         })?;
-        Ok(DisclosureReservation { origin: *origin, strangers: self.strangers.clone(), left: values })
+        Ok(DisclosureReservation { origin: *origin, disclosures: self.disclosures.clone(), unused: values })
     }
 }
 
-/// Leave to tell of strangers. What is left of it when it is dropped is given back.
+/// Reserved disclosures. Gives the unused ones back when it is dropped.
 pub struct DisclosureReservation {
     origin: Origin,
-    strangers: Buckets<OperatorId>,
-    left: u32,
+    disclosures: TokenBuckets<OperatorId>,
+    unused: u32,
 }
 
 impl DisclosureReservation {
-    /// So many values are told of.
+    /// Uses up `values` disclosures, and logs and counts them. `what` is the kind of the response, for log and metrics.
     pub fn disclosed(&mut self, what: &'static str, values: u32) {
         if values == 0 {
             return;
         }
-        self.left = self.left.saturating_sub(values);
+        self.unused = self.unused.saturating_sub(values);
         let Origin { operator, key, request } = self.origin;
-        tracing::info!(%operator, %key, request_id = %request, what, values, "told of a person outside the operator");
+        tracing::info!(%operator, %key, request_id = %request, what, values, "disclosed a match outside the operator");
         metrics::counter!("vivamo_disclosures_total", "what" => what).increment(values.into());
     }
 }
 
 impl Drop for DisclosureReservation {
     fn drop(&mut self) {
-        if self.left > 0 {
-            self.strangers.give_back(self.origin.operator, self.left);
+        if self.unused > 0 {
+            self.disclosures.give_back(self.origin.operator, self.unused);
         }
     }
 }
 
-fn limited(limit: &'static str, wait: Duration) -> Violation {
+/// The error of a refused request. `limit` is the label of the metric.
+fn rate_limited(limit: &'static str, wait: Duration) -> Violation {
     metrics::counter!("vivamo_rate_limited_total", "limit" => limit).increment(1);
     Violation::new(ErrorCode::RateLimited).with_retry_after(Some(wait))
 }
 
-/// What one client has of addresses: of IPv6 it has a whole network.
-fn network(address: IpAddr) -> IpAddr {
+/// The addresses that belong to one client: one IPv4 address, or an IPv6 /64 network.
+fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
-/// Token buckets of many clients, whose tokens can be given back: what is taken before a look is not always used.
+/// Token buckets of equal capacity and rate, one for each client.
 #[derive(Clone)]
-struct Buckets<K> {
-    size: f64,
-    per_second: f64,
-    /// Whoever is not here has a full bucket.
+struct TokenBuckets<K> {
+    /// In tokens. 0 disables the limit.
+    capacity: f64,
+    refill_per_second: f64,
+    /// Buckets that may not be full. A full bucket can be forgotten, so they expire after the time that refills them.
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
 }
 
 struct Bucket {
     tokens: f64,
-    filled: Instant,
+    refilled_at: Instant,
 }
 
-impl<K: Hash + Eq + Send + Sync + 'static> Buckets<K> {
-    /// At most so many clients are remembered, those seen last.
-    const MOST: u64 = 100_000;
+impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
+    const MAX_CLIENTS: u64 = 100_000;
 
-    /// `tokens` come in each `period`; a bucket holds those of so many `periods`.
+    /// `tokens` are refilled per `period`; a bucket holds the tokens of `periods` periods.
     fn new(tokens: u32, period: Duration, periods: u32) -> Self {
-        let buckets = Cache::builder().max_capacity(Self::MOST).time_to_idle(period * periods).build();
+        let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).time_to_idle(period * periods).build();
         let tokens = f64::from(tokens);
-        Self { size: tokens * f64::from(periods), per_second: tokens / period.as_secs_f64(), buckets }
+        Self { capacity: tokens * f64::from(periods), refill_per_second: tokens / period.as_secs_f64(), buckets }
     }
 
-    /// Takes so many tokens, or says when they will be there. What costs more than a bucket holds costs all of it.
+    /// Takes tokens, or returns the time until there are enough. More tokens than the capacity count as the capacity.
     fn take(&self, client: K, tokens: u32) -> Result<(), Duration> {
-        if self.size == 0.0 || tokens == 0 {
+        if self.capacity == 0.0 || tokens == 0 {
             return Ok(());
         }
-        let tokens = f64::from(tokens).min(self.size);
-        self.with(client, |bucket| {
-            let lacking = tokens - bucket.tokens;
-            if lacking > 0.0 {
-                return Err(Duration::from_secs_f64(lacking / self.per_second));
+        let tokens = f64::from(tokens).min(self.capacity);
+        self.with_bucket(client, |bucket| {
+            let missing = tokens - bucket.tokens;
+            if missing > 0.0 {
+                return Err(Duration::from_secs_f64(missing / self.refill_per_second));
             }
             bucket.tokens -= tokens;
             Ok(())
@@ -154,20 +167,21 @@ impl<K: Hash + Eq + Send + Sync + 'static> Buckets<K> {
     }
 
     fn give_back(&self, client: K, tokens: u32) {
-        if self.size > 0.0 {
-            let tokens = f64::from(tokens).min(self.size);
-            self.with(client, |bucket| bucket.tokens = (bucket.tokens + tokens).min(self.size));
+        if self.capacity > 0.0 {
+            let tokens = f64::from(tokens).min(self.capacity);
+            self.with_bucket(client, |bucket| bucket.tokens = (bucket.tokens + tokens).min(self.capacity));
         }
     }
 
-    fn with<T>(&self, client: K, action: impl FnOnce(&mut Bucket) -> T) -> T {
-        let full = || Arc::new(Mutex::new(Bucket { tokens: self.size, filled: Instant::now() }));
+    /// Refills the bucket of a client, and runs the action with it under its lock.
+    fn with_bucket<T>(&self, client: K, action: impl FnOnce(&mut Bucket) -> T) -> T {
+        let full = || Arc::new(Mutex::new(Bucket { tokens: self.capacity, refilled_at: Instant::now() }));
         let bucket = self.buckets.get_with(client, full);
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = bucket.lock();
         let now = Instant::now();
-        let come_in = now.duration_since(bucket.filled).as_secs_f64() * self.per_second;
-        bucket.tokens = (bucket.tokens + come_in).min(self.size);
-        bucket.filled = now;
+        let refilled = now.duration_since(bucket.refilled_at).as_secs_f64() * self.refill_per_second;
+        bucket.tokens = (bucket.tokens + refilled).min(self.capacity);
+        bucket.refilled_at = now;
         action(&mut bucket)
     }
 }
@@ -177,8 +191,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_gives_what_it_holds_and_says_when_there_is_more() {
-        let buckets = Buckets::new(2, Duration::from_secs(3600), 3);
+    fn take_refuses_an_empty_bucket_and_returns_the_time_to_wait() {
+        let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 3);
         for _ in 0..6 {
             assert_eq!(buckets.take("a", 1), Ok(()));
         }
@@ -191,8 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_counted_where_a_limit_is_off() {
-        let buckets = Buckets::new(0, Duration::from_secs(1), 10);
+    fn a_disabled_limit_keeps_no_buckets() {
+        let buckets = TokenBuckets::new(0, Duration::from_secs(1), 10);
         for _ in 0..1000 {
             assert_eq!(buckets.take("a", 1000), Ok(()));
         }
@@ -200,8 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_is_one_client() {
-        let address = |text: &str| network(text.parse().unwrap());
+    fn an_ipv6_network_counts_as_one_client() {
+        let address = |text: &str| client_network(text.parse().unwrap());
         assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:1"));
         assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
         assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));

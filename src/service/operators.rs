@@ -1,11 +1,12 @@
-//! Operators: who they are, and the list of them.
+//! Operators: looks up, lists and creates them. Created operators never change, so they are cached.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use entity::api_key::Access;
 use entity::operator::{ActiveModel, Column, Entity, Model};
 use entity::value::{DisplayName, OperatorId};
+use parking_lot::RwLock;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryResult,
     QueryTrait, Select, Set,
@@ -20,40 +21,42 @@ use crate::error::{Error, ErrorCode};
 #[derive(Clone)]
 pub struct Operators {
     database: Database,
-    /// Those that were looked up lately; all are forgotten where they become too many. An operator never changes.
-    known: Arc<RwLock<HashMap<OperatorId, Arc<Model>>>>,
+    /// Operators by id; emptied when it is full. A page of customers looks up each operator of each customer. Not a moka cache:
+    /// at 20 operators for each customer its lookups took 4.5 % of the time of such a page. Here a customer's operators take
+    /// one read lock and a plain lookup each.
+    cache: Arc<RwLock<HashMap<OperatorId, Arc<Model>>>>,
 }
 
 impl Operators {
-    const MAX_KNOWN: usize = 10_000;
+    const MAX_CACHED: usize = 10_000;
 
     pub fn new(database: Database) -> Self {
-        Self { database, known: Arc::default() }
+        Self { database, cache: Arc::default() }
     }
 
-    /// The operators with these ids that the caller may see.
+    /// Returns the operators with these ids that the caller may see, by id.
     pub async fn find(&self, actor: &Actor, ids: &[OperatorId]) -> Result<HashMap<OperatorId, Arc<Model>>, Error> {
         let visible = || ids.iter().copied().filter(|id| actor.sees(*id));
-        if let Some(known) = self.known(actor, visible()) {
-            return Ok(visible().zip(known).collect());
+        if let Some(cached) = self.cached(actor, visible()) {
+            return Ok(visible().zip(cached).collect());
         }
         let rows = Entity::find().filter(Column::Id.is_in(visible())).all(self.database.reader()).await?;
         let found: HashMap<_, _> = rows.into_iter().map(|operator| (operator.id, Arc::new(operator))).collect();
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() + found.len() > Self::MAX_KNOWN {
-            known.clear();
+        let mut cache = self.cache.write();
+        if cache.len() + found.len() > Self::MAX_CACHED {
+            cache.clear();
         }
-        known.extend(found.iter().map(|(id, operator)| (*id, operator.clone())));
+        cache.extend(found.iter().map(|(id, operator)| (*id, operator.clone())));
         Ok(found)
     }
 
-    /// The operators with these ids, if the caller may see all of them, and if all of them were looked up lately.
-    pub fn known(&self, actor: &Actor, ids: impl IntoIterator<Item = OperatorId>) -> Option<Vec<Arc<Model>>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        ids.into_iter().map(|id| known.get(&id).filter(|_| actor.sees(id)).cloned()).collect()
+    /// Returns the operators with these ids, in this order, if all of them are cached and visible to the caller.
+    pub fn cached(&self, actor: &Actor, ids: impl IntoIterator<Item = OperatorId>) -> Option<Vec<Arc<Model>>> {
+        let cache = self.cache.read();
+        ids.into_iter().map(|id| cache.get(&id).filter(|_| actor.sees(id)).cloned()).collect()
     }
 
-    /// The operators that the caller may see, oldest first.
+    /// Returns a page of the operators that the caller may see, oldest first.
     pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
         let columns = vec![Column::Id.into_expr()];
         let list = List { rows: visible(actor).into_query(), columns, descending: false, beside: None };
@@ -63,18 +66,18 @@ impl Operators {
         pages.into_iter().next().ok_or_else(|| ErrorCode::Internal.into())
     }
 
-    /// How many operators the caller may see.
+    /// Counts the operators that the caller may see.
     pub async fn count(&self, actor: &Actor) -> Result<u64, Error> {
         Ok(visible(actor).count(self.database.reader()).await?)
     }
 
-    /// A new operator with its first key, whose secret is nowhere but in the answer.
+    /// Creates an operator and its first key, which has full access and does not expire. Platform only.
     pub async fn create(&self, actor: &Actor, keys: &ApiKeys, name: DisplayName) -> Result<(Model, NewApiKey), Error> {
         actor.require_platform()?;
         with_retry("operator.create", || self.try_create(keys, &name)).await
     }
 
-    /// As [`create`](Self::create), but only where there is no operator at all.
+    /// Creates an operator as [`create`](Self::create) does, but only in a database without operators. Returns `None` otherwise.
     pub async fn create_first(
         &self,
         actor: &Actor,

@@ -56,9 +56,9 @@ impl Restrictions {
     }
 
     fn of_email(&self, email: &EmailAddress) -> Option<Violation> {
-        if self.disposable_domains.include(email) {
+        if self.disposable_domains.is_disposable(email) {
             Some(self.violation(ErrorCode::DisposableEmail))
-        } else if email.local().contains('+') {
+        } else if email.local_part().contains('+') {
             Some(self.violation(ErrorCode::PlusSuffixEmail))
         } else {
             None
@@ -101,7 +101,7 @@ mod tests {
                 let refused = production.check(email.as_ref(), phone.as_ref());
                 prop_assert_eq!(codes(&warned.warnings), codes(&refused.refusals));
                 prop_assert!(warned.refusals.is_empty() && refused.warnings.is_empty());
-                let is_restricted = email.is_some_and(|email| email.local().contains('+'));
+                let is_restricted = email.is_some_and(|email| email.local_part().contains('+'));
                 prop_assert!(!is_restricted || !refused.refusals.is_empty());
             }
         }

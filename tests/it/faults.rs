@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use vivamo::database::BatchedQuery;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::ServiceSettings;
-use vivamo::service::phone_lookup::{Fault, LineTypeLookup, UnknownLinePolicy};
+use vivamo::service::phone_lookup::{LineTypeLookup, LookupError, UnknownLinePolicy};
 
 use support::proxy::{Cut, Proxy};
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, run, run_on};
@@ -106,7 +106,7 @@ impl LineTypeLookup for Panics {
     fn look_up<'a>(
         &'a self,
         phone: &'a PhoneNumber,
-    ) -> Pin<Box<dyn Future<Output = Result<CarrierLineType, Fault>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<CarrierLineType, LookupError>> + Send + 'a>> {
         Box::pin(async { panic!("no idea what {} is, says Ada Lovelace", phone.as_str()) })
     }
 }

@@ -100,7 +100,7 @@ both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
     assert_eq!(app.query(&second, ROLE).await["viewer"]["role"], "OPERATOR_READ_ONLY");
 
     // An operator sees its keys, and when they were used last; their secrets nobody sees again.
-    app.services.api_keys.write_uses().await.unwrap();
+    app.services.api_keys.save_last_used().await.unwrap();
     let seen = app.query(&first, "{ operator { apiKeys { id lastUsedAt revokedAt } } }").await;
     let seen = seen["operator"]["apiKeys"].as_array().unwrap().clone();
     assert_eq!(

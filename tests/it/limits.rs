@@ -69,8 +69,8 @@ async fn pry(
             codes => assert_eq!(codes, Vec::<String>::new()),
         }
     }
-    assert_eq!(logged(&own.operator, "told of a person outside the operator"), told);
-    assert_eq!(logged(&own.operator, "asks too often about people outside the operator"), refused);
+    assert_eq!(logged(&own.operator, "disclosed a match outside the operator"), told);
+    assert_eq!(logged(&own.operator, "disclosure limit reached"), refused);
     assert!(curious.query(own, ROLE).await["viewer"]["role"] == "OPERATOR");
     (told, refused)
 }

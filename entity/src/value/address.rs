@@ -1,14 +1,22 @@
+//! A postal address: street lines, city, region, postal code and country.
+//!
+//! Accepted: `line1`, `city` and `country` are required; each part is at most 200 characters, the postal code at most 20.
+//! Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent. Rejected: control
+//! characters, and countries that are not in ISO 3166-1 alpha-2.
+//! `{ line1: " 1 Main St ", city: "Zürich", country: "ch" }` becomes `{ line1: "1 Main St", city: "Zürich", country: "CH" }`;
+//! `country: "UK"` is rejected.
+
 use isocountry::CountryCode;
 use sea_orm::FromJsonQueryResult;
 use serde::{Deserialize, Serialize};
 
-use super::{Reason, line_of_text, masked_debug};
+use super::{Reason, masked_debug, single_line_text};
 
-/// A postal address, stored and replaced as a whole. Each part is trimmed, NFC and free of control characters.
+/// A valid postal address. Stored as JSON and always replaced as a whole.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
 pub struct Address(AddressParts);
 
-/// The parts of an address; `country` is an ISO 3166-1 alpha-2 code.
+/// The parts of an address. In an [`Address`] they are valid; on their own they are unchecked input.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressParts {
     pub line1: String,
@@ -16,10 +24,11 @@ pub struct AddressParts {
     pub city: String,
     pub region: Option<String>,
     pub postal_code: Option<String>,
+    /// ISO 3166-1 alpha-2, for example `US`.
     pub country: String,
 }
 
-/// A part of an address, to name the one at fault.
+/// Identifies the part of an address that an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressPart {
     Line1,
@@ -31,7 +40,7 @@ pub enum AddressPart {
 }
 
 impl AddressPart {
-    /// The name of the part in the GraphQL schema.
+    /// The name of the part in the GraphQL schema, for example `postalCode`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Line1 => "line1",
@@ -48,26 +57,26 @@ impl Address {
     pub const MAX_CHARACTERS: usize = 200;
     pub const MAX_POSTAL_CODE_CHARACTERS: usize = 20;
 
-    /// Parses the parts. The error lists each invalid part with its reason.
+    /// Validates the parts. The error lists each invalid part with its reason.
     pub fn parse(parts: AddressParts) -> Result<Self, Vec<(AddressPart, Reason)>> {
-        let mut faults = Vec::new();
-        let mut parse = |part, text: &str, most| {
-            line_of_text(text, most).map_err(|reason| faults.push((part, reason))).unwrap_or_default()
+        let mut errors = Vec::new();
+        let mut parse = |part, text: &str, max_characters| {
+            single_line_text(text, max_characters).map_err(|reason| errors.push((part, reason))).unwrap_or_default()
         };
         let line1 = parse(AddressPart::Line1, &parts.line1, Self::MAX_CHARACTERS);
-        let line2 = stated(parts.line2).map(|text| parse(AddressPart::Line2, &text, Self::MAX_CHARACTERS));
+        let line2 = non_blank(parts.line2).map(|text| parse(AddressPart::Line2, &text, Self::MAX_CHARACTERS));
         let city = parse(AddressPart::City, &parts.city, Self::MAX_CHARACTERS);
-        let region = stated(parts.region).map(|text| parse(AddressPart::Region, &text, Self::MAX_CHARACTERS));
-        let postal_code = stated(parts.postal_code)
+        let region = non_blank(parts.region).map(|text| parse(AddressPart::Region, &text, Self::MAX_CHARACTERS));
+        let postal_code = non_blank(parts.postal_code)
             .map(|text| parse(AddressPart::PostalCode, &text, Self::MAX_POSTAL_CODE_CHARACTERS));
         let country = parts.country.trim().to_ascii_uppercase();
         if CountryCode::for_alpha2(&country).is_err() {
-            faults.push((AddressPart::Country, Reason::UnknownCountry));
+            errors.push((AddressPart::Country, Reason::UnknownCountry));
         }
-        if faults.is_empty() {
+        if errors.is_empty() {
             Ok(Self(AddressParts { line1, line2, city, region, postal_code, country }))
         } else {
-            Err(faults)
+            Err(errors)
         }
     }
 
@@ -76,8 +85,8 @@ impl Address {
     }
 }
 
-/// An optional part that is blank, as forms send it, is one that is left out.
-fn stated(part: Option<String>) -> Option<String> {
+/// Treats a blank optional part, as web forms send it, as absent.
+fn non_blank(part: Option<String>) -> Option<String> {
     part.filter(|text| !text.trim().is_empty())
 }
 
@@ -100,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn is_trimmed_and_its_country_upper_cased() {
+    fn parse_trims_the_parts_and_upper_cases_the_country() {
         let address = Address::parse(AddressParts {
             line1: " 1 Main St ".into(),
             region: Some("Orego\u{301}n".into()),
@@ -116,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_part_is_named() {
+    fn parse_lists_every_invalid_part() {
         let address = AddressParts {
             line1: " ".into(),
             line2: Some("a\0b".into()),

@@ -1,15 +1,21 @@
+//! Email addresses.
+//!
+//! Accepted: `local@domain` with an ASCII local part without quotes (at most 64 bytes) and a domain of at least two labels; at
+//! most 254 bytes in canonical form. Canonical form: trimmed and in lower case, the domain in ASCII (IDNA). Rejected: display
+//! names, quoted local parts, IP addresses and everything else that is no mailbox at a domain name.
+//! `" Ada@BÜCHER.example "` becomes `ada@xn--bcher-kva.example`; `ada@localhost` is rejected.
+
 use email_address::Options;
 use sea_orm::DeriveValueType;
 
 use super::{Reason, masked_debug};
 
-/// An email address in canonical form: lower case, the domain in IDNA ASCII form, at most 254 bytes of which at most 64
-/// before the `@`. Two spellings of one mailbox that differ only in case or in the domain's script are the same value.
+/// An email address in canonical form, for example `ada@example.com`.
 #[derive(Clone, PartialEq, Eq, Hash, DeriveValueType)]
 pub struct EmailAddress(String);
 
 impl EmailAddress {
-    /// RFC 5321, 4.5.3.1.3: a path has 256 octets, of which two are its angle brackets.
+    /// RFC 5321, 4.5.3.1.3 allows 256 octets for a path, two of which are the angle brackets.
     pub const MAX_BYTES: usize = 254;
 
     pub fn parse(text: &str) -> Result<Self, Reason> {
@@ -17,7 +23,7 @@ impl EmailAddress {
         if text.is_empty() {
             return Err(Reason::Empty);
         }
-        // Before any work that grows with the length.
+        // The limit applies to the canonical form; this only bounds the work before it is known.
         if text.len() > 4 * Self::MAX_BYTES {
             return Err(Reason::AddressTooLong);
         }
@@ -26,7 +32,7 @@ impl EmailAddress {
             return Err(Reason::UnsupportedLocalPart);
         }
         let domain = idna::domain_to_ascii_strict(domain).map_err(|_| Reason::NotADomain)?;
-        // A top-level domain of digits alone is the end of an IP address.
+        // A last label of only digits makes this an IP address, not a domain.
         if domain.rsplit('.').next().is_none_or(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
             return Err(Reason::NotADomain);
         }
@@ -43,12 +49,12 @@ impl EmailAddress {
         &self.0
     }
 
-    /// What stands before the `@`.
-    pub fn local(&self) -> &str {
+    /// The part before the `@`.
+    pub fn local_part(&self) -> &str {
         self.0.rsplit_once('@').map_or(self.as_str(), |(local, _)| local)
     }
 
-    /// What stands after the `@`, in ASCII.
+    /// The part after the `@`, in ASCII (IDNA).
     pub fn domain(&self) -> &str {
         self.0.rsplit_once('@').map_or("", |(_, domain)| domain)
     }
@@ -67,12 +73,12 @@ mod tests {
     }
 
     #[test]
-    fn has_one_canonical_form() {
+    fn parse_returns_the_canonical_form() {
         let longest_local = "a".repeat(64);
         let label = "b".repeat(63);
         let longest = format!("{longest_local}@{label}.{label}.{}.com", "c".repeat(57));
         assert_eq!(longest.len(), 254);
-        for (given, kept) in [
+        for (input, expected) in [
             ("user@example.com", "user@example.com"),
             ("  User.Name@Example.COM ", "user.name@example.com"),
             ("a+b@example.com", "a+b@example.com"),
@@ -86,12 +92,12 @@ mod tests {
             ("user@3m.com", "user@3m.com"),
             (longest.as_str(), longest.as_str()),
         ] {
-            assert_eq!(canonical(given).as_deref(), Some(kept), "{given:?}");
+            assert_eq!(canonical(input).as_deref(), Some(expected), "{input:?}");
         }
     }
 
     #[test]
-    fn refuses_what_is_not_a_mailbox_of_a_domain() {
+    fn parse_rejects_everything_but_a_mailbox_at_a_domain() {
         let too_long_local = format!("{}@example.com", "a".repeat(65));
         let label = "b".repeat(63);
         let too_long = format!("{}@{label}.{label}.{}.com", "a".repeat(64), "c".repeat(58));
@@ -149,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_never_printed() {
+    fn debug_output_hides_the_address() {
         let email = EmailAddress::parse("user@example.com").unwrap();
         assert_eq!(format!("{:?}", Some(email)), "Some(EmailAddress(***))");
     }
 
     proptest! {
         #[test]
-        fn its_canonical_form_is_a_fixed_point(text in "\\PC{0,12}@\\PC{0,12}\\.\\PC{1,4}|[a-zA-Z0-9.+_'-]{1,70}@([A-Za-z0-9ü-]{1,10}\\.){1,3}[a-zA-Zé]{2,4}") {
+        fn parsing_the_canonical_form_returns_it_unchanged(text in "\\PC{0,12}@\\PC{0,12}\\.\\PC{1,4}|[a-zA-Z0-9.+_'-]{1,70}@([A-Za-z0-9ü-]{1,10}\\.){1,3}[a-zA-Zé]{2,4}") {
             if let Some(once) = canonical(&text) {
                 prop_assert_eq!(canonical(&once), Some(once.clone()));
                 prop_assert!(once.is_ascii() && once.len() <= EmailAddress::MAX_BYTES);

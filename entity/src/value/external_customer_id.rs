@@ -1,8 +1,13 @@
+//! The id that an operator uses for a customer in its own systems.
+//!
+//! Accepted: 1 to 255 characters, stored exactly as given and compared case-sensitively. Rejected: control characters, and
+//! white space at either end. `User-42` is accepted and differs from `user-42`; `" user-42"` is rejected.
+
 use sea_orm::DeriveValueType;
 
 use super::{Reason, masked_debug};
 
-/// The operator's own id for a customer: kept as given, case-sensitive.
+/// An operator's own id for a customer.
 #[derive(Clone, PartialEq, Eq, Hash, DeriveValueType)]
 pub struct ExternalCustomerId(String);
 
@@ -15,7 +20,7 @@ impl ExternalCustomerId {
         } else if text.chars().any(char::is_control) {
             Err(Reason::ControlCharacter)
         } else if text.trim() != text {
-            Err(Reason::BlankAtAnEnd)
+            Err(Reason::SurroundingWhitespace)
         } else if text.chars().count() > Self::MAX_CHARACTERS {
             Err(Reason::TooLong(Self::MAX_CHARACTERS))
         } else {
@@ -34,7 +39,7 @@ impl From<ExternalCustomerId> for String {
     }
 }
 
-// Integrators use email addresses and account names as ids.
+// Masked, because some operators use email addresses or account names as ids.
 masked_debug!(ExternalCustomerId);
 
 #[cfg(test)]
@@ -42,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_kept_as_given_or_refused() {
+    fn parse_keeps_the_text_or_rejects_it() {
         let longest = "é".repeat(255);
         for good in ["1", "user-42", "User-42", "a b", "名前", "\"'%_\\", longest.as_str()] {
             assert_eq!(ExternalCustomerId::parse(good).unwrap().as_str(), good);
@@ -50,9 +55,9 @@ mod tests {
         let too_long = "é".repeat(256);
         for (bad, reason) in [
             ("", Reason::Empty),
-            (" ", Reason::BlankAtAnEnd),
-            (" a", Reason::BlankAtAnEnd),
-            ("a\u{a0}", Reason::BlankAtAnEnd),
+            (" ", Reason::SurroundingWhitespace),
+            (" a", Reason::SurroundingWhitespace),
+            ("a\u{a0}", Reason::SurroundingWhitespace),
             ("a\n", Reason::ControlCharacter),
             ("a\0b", Reason::ControlCharacter),
             ("a\u{85}b", Reason::ControlCharacter),

@@ -1,3 +1,9 @@
+//! Ids of rows and requests.
+//!
+//! In the database an id is a UUIDv7; outside it is a [TypeID](https://github.com/jetify-com/typeid): a prefix for the kind of
+//! object and 26 characters, for example `cus_01h455vb4pex5vsknk084sn02q`. Parsing accepts only that exact form: upper case,
+//! or an id with another prefix, is `None`.
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -5,8 +11,7 @@ use sea_orm::{DbErr, DeriveValueType, TryFromU64};
 use type_safe_id::{StaticType, TypeSafeId};
 use uuid::Uuid;
 
-/// An id: a UUIDv7 in the database, a [TypeID](https://github.com/jetify-com/typeid) such as
-/// `cus_01h455vb4pex5vsknk084sn02q` outside.
+/// Defines an id type: its name, the marker type of its prefix, and the prefix.
 macro_rules! id {
     ($(#[$doc:meta])* $id:ident, $prefix:ident, $text:literal) => {
         $(#[$doc])*
@@ -21,13 +26,13 @@ macro_rules! id {
         }
 
         impl $id {
-            /// A new id, greater than those that this process made before.
+            /// Returns a new id, greater than all ids that this process made before.
             #[expect(clippy::new_without_default, reason = "two new ids differ")]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
 
-            /// The id that this text spells; `None` for any other text, an id of another kind included.
+            /// Parses the TypeID form. Returns `None` for any other text, including an id with another prefix.
             pub fn parse(text: &str) -> Option<Self> {
                 TypeSafeId::<$prefix>::from_str(text).ok().map(|id| Self(id.uuid()))
             }
@@ -37,7 +42,7 @@ macro_rules! id {
             }
         }
 
-        // SeaORM asks this of every primary key, for databases that number the rows.
+        // SeaORM requires this of every primary key type, for auto-increment keys.
         impl TryFromU64 for $id {
             fn try_from_u64(_: u64) -> Result<Self, DbErr> {
                 Err(DbErr::ConvertFromU64(stringify!($id)))
@@ -65,32 +70,31 @@ macro_rules! id {
 }
 
 id!(
-    /// `cus_…`
+    /// The id of a customer: `cus_…`.
     CustomerId,
     Cus,
     "cus"
 );
 id!(
-    /// `op_…`
+    /// The id of an operator: `op_…`.
     OperatorId,
     Op,
     "op"
 );
 id!(
-    /// `key_…`
+    /// The id of an API key: `key_…`.
     ApiKeyId,
     Key,
     "key"
 );
-
 id!(
-    /// `evt_…`
+    /// The id of a history entry: `evt_…`.
     CustomerEventId,
     Evt,
     "evt"
 );
 id!(
-    /// `req_…`
+    /// The id of a request: `req_…`.
     RequestId,
     Req,
     "req"
@@ -101,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_reads_back_and_no_other_text_does() {
+    fn parse_accepts_only_the_displayed_form() {
         let id = CustomerId::new();
         let text = id.to_string();
         assert_eq!(text.len(), "cus_".len() + 26);
@@ -113,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_made_in_ascending_order() {
+    fn new_ids_are_in_ascending_order() {
         let ids: Vec<_> = (0..1000).map(|_| CustomerId::new()).collect();
         assert!(ids.is_sorted());
     }

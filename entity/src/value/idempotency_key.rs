@@ -1,6 +1,10 @@
+//! The key that a client sends to make retries safe: two requests with the same key are one request.
+//!
+//! Accepted: 1 to 255 characters of any kind, exactly as given. `2f1e-17` is accepted; an empty text is rejected.
+
 use super::{Reason, masked_debug};
 
-/// The key by which a caller tells that two requests are one: 1 to 255 characters, as given.
+/// An idempotency key. Only its keyed hash is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
@@ -22,5 +26,5 @@ impl IdempotencyKey {
     }
 }
 
-// Whatever callers make it of.
+// Masked, because a client may build it from personal data.
 masked_debug!(IdempotencyKey);

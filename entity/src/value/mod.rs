@@ -1,3 +1,12 @@
+//! The values of the service, one type for each.
+//!
+//! A type is made by its `parse`, which accepts what people type, returns the canonical form, and rejects everything else
+//! with a [`Reason`]. A value of the type is therefore always valid, and two spellings of one value are equal:
+//! `EmailAddress::parse(" Ada@Example.COM ")` is `ada@example.com`, and `EmailAddress::parse("ada@localhost")` is
+//! `Err(Reason::NotADomain)`.
+//!
+//! Types that may hold personal data print as `EmailAddress(***)` in `Debug`, so they cannot leak into logs.
+
 mod address;
 mod email;
 mod external_customer_id;
@@ -5,7 +14,7 @@ mod id;
 mod idempotency_key;
 mod name;
 mod phone;
-mod word;
+mod search;
 
 pub use address::{Address, AddressPart, AddressParts};
 pub use email::EmailAddress;
@@ -14,11 +23,11 @@ pub use id::{ApiKeyId, CustomerEventId, CustomerId, OperatorId, RequestId};
 pub use idempotency_key::IdempotencyKey;
 pub use name::{DisplayName, PersonName};
 pub use phone::{LineType, PhoneNumber};
-pub use word::{SearchText, Word};
+pub use search::{SearchQuery, SearchWord};
 
 use unicode_normalization::UnicodeNormalization;
 
-/// The reason why a text is not a valid value. Displays as a predicate, to follow a subject such as "it" or "line1".
+/// The reason why a text was rejected. Displays as a predicate, to follow a subject: "it", or the name of an address part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     #[error("is empty")]
@@ -27,64 +36,62 @@ pub enum Reason {
     TooLong(usize),
     #[error("has more than {0} words")]
     TooManyWords(usize),
-    #[error("starts or ends with a blank")]
-    BlankAtAnEnd,
-    #[error("contains a control character")]
+    #[error("starts or ends with white space")]
+    SurroundingWhitespace,
+    #[error("contains a line break or another control character")]
     ControlCharacter,
-    #[error("cannot be removed")]
+    #[error("is required and cannot be set to null")]
     NotRemovable,
 
-    #[error("does not have the form local@domain.tld")]
+    #[error("does not have the form name@example.com; check it for spaces, commas and misplaced dots")]
     NotAnAddress,
     #[error("is longer than 254 bytes")]
     AddressTooLong,
-    #[error("has a quote or a non-ASCII character before the @")]
+    #[error("contains a quotation mark or a non-ASCII character before the @")]
     UnsupportedLocalPart,
-    #[error("has no valid domain name after the @, for example example.com")]
+    #[error("needs a valid domain name after the @, for example example.com")]
     NotADomain,
 
-    #[error("contains characters other than digits, spaces and - . ( ) / after an optional leading +")]
+    #[error("may contain only digits, spaces, a leading + and the characters - . ( ) /")]
     NotDigits,
     #[error("needs a leading + and a country code, or at least 10 digits to be read as a US number")]
     NoCountryCode,
-    #[error(
-        "has no leading +, so it is read as a US number, but is not a valid one; write + and the country code (00 is not a +)"
-    )]
+    #[error("has no leading + and is not a valid US number; other numbers need a + and the country code (not 00)")]
     NotAUsNumber,
-    #[error("has an unknown country code")]
+    #[error("starts with an unknown country code")]
     UnknownCountryCode,
     #[error("has too few or too many digits for its country")]
     ImpossibleLength,
 
-    #[error("is not an ISO 3166-1 alpha-2 country code, for example US")]
+    #[error("must be an ISO 3166-1 alpha-2 country code, for example US")]
     UnknownCountry,
 }
 
-/// Trims, composes (NFC), and refuses what is blank, too long or holds control characters.
-fn line_of_text(text: &str, most: usize) -> Result<String, Reason> {
+/// Returns the text trimmed and in NFC. Rejects blank and too long texts, control characters, line separators and
+/// bidirectional controls.
+fn single_line_text(text: &str, max_characters: usize) -> Result<String, Reason> {
     let text: String = text.trim().nfc().collect();
     if text.chars().all(|char| char.is_whitespace() || is_invisible(char)) {
         Err(Reason::Empty)
-    } else if text.chars().any(|char| char.is_control() || breaks_or_turns(char)) {
+    } else if text.chars().any(|char| char.is_control() || is_line_separator_or_bidi_control(char)) {
         Err(Reason::ControlCharacter)
-    } else if text.chars().count() > most {
-        Err(Reason::TooLong(most))
+    } else if text.chars().count() > max_characters {
+        Err(Reason::TooLong(max_characters))
     } else {
         Ok(text)
     }
 }
 
-/// Characters without width: a text of them alone is blank to everyone who looks at it.
+/// Zero-width characters. A text of only these looks blank.
 fn is_invisible(char: char) -> bool {
     matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
-/// Separators of lines and paragraphs, and the marks that turn the direction of the text after them.
-fn breaks_or_turns(char: char) -> bool {
+fn is_line_separator_or_bidi_control(char: char) -> bool {
     matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A `Debug` that names the type and hides the person, for logs and panics.
+/// Implements a `Debug` that prints the name of the type and hides the value.
 macro_rules! masked_debug {
     ($type:ident) => {
         impl std::fmt::Debug for $type {

@@ -1,8 +1,14 @@
+//! Names of people, operators and API keys.
+//!
+//! Accepted: 1 to 100 characters on one line. Canonical form: trimmed and in NFC; case and script are kept. Rejected: blank
+//! texts, control characters, line separators and bidirectional controls.
+//! `" Jose\u{301} "` becomes `José`; `"a\nb"` is rejected.
+
 use sea_orm::DeriveValueType;
 
-use super::{Reason, line_of_text, masked_debug};
+use super::{Reason, masked_debug, single_line_text};
 
-/// A first or last name: trimmed, NFC, 1 to 100 characters, no control characters.
+/// The first or last name of a customer.
 #[derive(Clone, PartialEq, Eq, DeriveValueType)]
 pub struct PersonName(String);
 
@@ -10,7 +16,7 @@ impl PersonName {
     pub const MAX_CHARACTERS: usize = 100;
 
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        line_of_text(text, Self::MAX_CHARACTERS).map(Self)
+        single_line_text(text, Self::MAX_CHARACTERS).map(Self)
     }
 
     pub fn as_str(&self) -> &str {
@@ -20,13 +26,13 @@ impl PersonName {
 
 masked_debug!(PersonName);
 
-/// The name of an operator or of a key: trimmed, NFC, 1 to 100 characters, no control characters.
+/// The name of an operator or of an API key. Not personal data, so `Debug` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveValueType)]
 pub struct DisplayName(String);
 
 impl DisplayName {
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        line_of_text(text, PersonName::MAX_CHARACTERS).map(Self)
+        single_line_text(text, PersonName::MAX_CHARACTERS).map(Self)
     }
 
     pub fn as_str(&self) -> &str {
@@ -39,12 +45,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_trimmed_and_composed() {
+    fn parse_trims_and_composes() {
         let longest = "ß".repeat(100);
-        for (given, kept) in
+        for (input, canonical) in
             [(" Ada ", "Ada"), ("Jose\u{301}", "José"), ("O'Brien", "O'Brien"), (longest.as_str(), longest.as_str())]
         {
-            assert_eq!(PersonName::parse(given).unwrap().as_str(), kept);
+            assert_eq!(PersonName::parse(input).unwrap().as_str(), canonical);
         }
         let too_long = "x".repeat(101);
         for (bad, reason) in [
@@ -62,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_never_printed() {
+    fn debug_output_hides_the_name() {
         assert_eq!(format!("{:?}", PersonName::parse("Ada").unwrap()), "PersonName(***)");
     }
 }

@@ -1,19 +1,29 @@
+//! Phone numbers.
+//!
+//! Accepted: decimal digits of any script, separators (space, `-`, `.`, `(`, `)`, `/`), and a leading `+` before the country
+//! code. Without a `+`, ten or more digits are read as a US number. Canonical form: E.164. Rejected: letters and extensions,
+//! unknown country codes, and numbers with too few or too many digits for their country.
+//! `(415) 555-2671` and `+1 415 555 2671` become `+14155552671`; `555-1234` is rejected.
+//!
+//! Two libraries are used: `rlibphonenumber` (a port of Google's libphonenumber) parses, formats and classifies numbers, and
+//! `phonenumber` has the table of country codes.
+
 use phonenumber::metadata::DATABASE;
 use rlibphonenumber::{NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumberFormat, PhoneNumberType};
 use sea_orm::DeriveValueType;
 
 use super::{Reason, masked_debug};
 
-/// A phone number in E.164 form, such as `+15551234567`: a number that the numbering plan of its country has room for.
+/// A phone number in E.164 form, for example `+14155552671`. The number is possible, but not necessarily assigned.
 #[derive(Clone, PartialEq, Eq, Hash, DeriveValueType)]
 pub struct PhoneNumber(String);
 
-/// What kind of line a number belongs to, as far as the number itself tells.
+/// The kind of line that the numbering plan assigns to a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineType {
-    /// A mobile line, or one that cannot be told from a mobile line, as in North America.
+    /// A mobile line, or a number that may be mobile or fixed, as in North America.
     Mobile,
-    /// Any other line, or no line at all.
+    /// Any other kind of line, or an unassigned number.
     Other,
 }
 
@@ -21,37 +31,35 @@ impl PhoneNumber {
     /// ITU-T E.164, 6.2.1.
     pub const MAX_DIGITS: usize = 15;
 
-    /// Reads a number as people write it: digits of any script and separators, with a leading `+` and a country code.
-    /// Without the `+`, ten digits or more are a US number.
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        let dialled = Dialled::read(text)?;
-        let is_international = dialled.plus;
-        let international = match dialled {
-            Dialled { plus: true, digits } => digits,
-            Dialled { plus: false, digits } if digits.len() < 10 => return Err(Reason::NoCountryCode),
-            // A US number typed with its own country code does not get a second one.
-            Dialled { plus: false, digits } if digits.len() == 11 && digits.starts_with('1') => digits,
-            Dialled { plus: false, digits } => format!("1{digits}"),
-        };
-        Self::from_international_digits(&international)
-            .map_err(|reason| if is_international { reason } else { Reason::NotAUsNumber })
+        let TypedNumber { has_plus, digits } = TypedNumber::parse(text)?;
+        if has_plus {
+            return Self::from_international_digits(&digits);
+        }
+        if digits.len() < 10 {
+            return Err(Reason::NoCountryCode);
+        }
+        let has_us_code = digits.len() == 11 && digits.starts_with('1');
+        let international = if has_us_code { digits } else { format!("1{digits}") };
+        Self::from_international_digits(&international).map_err(|_| Reason::NotAUsNumber)
     }
 
     fn from_international_digits(digits: &str) -> Result<Self, Reason> {
-        let code = calling_code(digits).ok_or(Reason::UnknownCountryCode)?;
-        // Two more than E.164 allows leave room for a trunk prefix, which is not kept.
+        let country_code = country_code(digits).ok_or(Reason::UnknownCountryCode)?;
+        // Bounds the work. Two more than E.164 allows, because a trunk prefix is removed below.
         if digits.len() > Self::MAX_DIGITS + 2 {
             return Err(Reason::ImpossibleLength);
         }
-        let e164 = e164(&format!("+{digits}")).ok_or(Reason::ImpossibleLength)?;
-        // A numbering plan may rewrite what was dialled. Only a prefix may go (a trunk 0, say), and once: with any other
-        // change the number could be somebody else's.
-        let written = &digits[code.len()..];
-        let kept = e164.strip_prefix('+').and_then(|kept| kept.strip_prefix(code)).ok_or(Reason::ImpossibleLength)?;
-        let is_as_written = kept == written;
-        let lost_a_prefix = || written.ends_with(kept) && self::e164(&e164).as_deref() == Some(e164.as_str());
-        let is_too_long = code.len() + kept.len() > Self::MAX_DIGITS;
-        if is_too_long || !(is_as_written || lost_a_prefix()) {
+        let e164 = format_e164(&format!("+{digits}")).ok_or(Reason::ImpossibleLength)?;
+        let typed = &digits[country_code.len()..];
+        let national =
+            e164.strip_prefix('+').and_then(|e164| e164.strip_prefix(country_code)).ok_or(Reason::ImpossibleLength)?;
+        // libphonenumber may rewrite a number. Only the removal of a prefix (such as a trunk 0) is accepted, and only if the
+        // result is stable: after any other change the number could belong to another person.
+        let is_unchanged = national == typed;
+        let lost_only_a_prefix = || typed.ends_with(national) && format_e164(&e164).as_deref() == Some(e164.as_str());
+        let is_too_long = country_code.len() + national.len() > Self::MAX_DIGITS;
+        if is_too_long || !(is_unchanged || lost_only_a_prefix()) {
             return Err(Reason::ImpossibleLength);
         }
         Ok(Self(e164))
@@ -61,18 +69,17 @@ impl PhoneNumber {
         &self.0
     }
 
-    /// Its digits with the country code, and without.
-    pub fn digits(&self) -> [&str; 2] {
+    /// The digits with and without the country code: `+14155552671` has `14155552671` and `4155552671`.
+    pub fn international_and_national_digits(&self) -> [&str; 2] {
         let digits = self.0.trim_start_matches('+');
-        [digits, &digits[calling_code(digits).map_or(0, str::len)..]]
+        [digits, &digits[country_code(digits).map_or(0, str::len)..]]
     }
 
-    /// The line that the number belongs to by the numbering plan of its country.
+    /// Classifies the number by the numbering plan of its country, without a network request.
     pub fn line_type(&self) -> LineType {
         let Ok(number) = PHONE_NUMBER_UTIL.parse(&self.0, None) else {
             return LineType::Other;
         };
-        // The type is `Unknown` where the number is not a valid one.
         match number.get_type() {
             PhoneNumberType::Mobile | PhoneNumberType::FixedLineOrMobile => LineType::Mobile,
             PhoneNumberType::FixedLine
@@ -91,43 +98,44 @@ impl PhoneNumber {
 
 masked_debug!(PhoneNumber);
 
-/// The E.164 form of a number with a leading `+`, by the numbering plan of its country, which has room for it.
-fn e164(international: &str) -> Option<String> {
+/// Formats a number with a leading `+` as E.164. Returns `None` if its country has no numbers of this length.
+fn format_e164(international: &str) -> Option<String> {
     let number = PHONE_NUMBER_UTIL.parse(international, None).ok()?;
     let is_possible = number.is_possible_with_reason() == Ok(NumberLengthType::IsPossible);
     is_possible.then(|| number.format_as(PhoneNumberFormat::E164).into_owned())
 }
 
-/// The ITU calling code that the digits begin with; codes are prefix-free and have one to three digits.
-fn calling_code(digits: &str) -> Option<&str> {
+/// Returns the ITU country code at the start of the digits. Codes have one to three digits, and none is a prefix of another.
+fn country_code(digits: &str) -> Option<&str> {
     (1..=3).filter_map(|length| digits.get(..length)).find(|code| {
         code.parse::<u16>().is_ok_and(|number| !code.starts_with('0') && DATABASE.by_code(&number).is_some())
     })
 }
 
-/// What a caller wrote, without its separators.
-struct Dialled {
-    plus: bool,
+/// A number as typed, without its separators.
+struct TypedNumber {
+    has_plus: bool,
+    /// ASCII digits; at least one.
     digits: String,
 }
 
-impl Dialled {
-    fn read(text: &str) -> Result<Self, Reason> {
-        let mut dialled = Dialled { plus: false, digits: String::new() };
+impl TypedNumber {
+    fn parse(text: &str) -> Result<Self, Reason> {
+        let mut number = TypedNumber { has_plus: false, digits: String::new() };
         for char in text.chars() {
             if let Some(digit) = ascii_digit(char) {
-                dialled.digits.push(digit);
-            } else if matches!(char, '+' | '＋') && !dialled.plus && dialled.digits.is_empty() {
-                dialled.plus = true;
+                number.digits.push(digit);
+            } else if matches!(char, '+' | '＋') && !number.has_plus && number.digits.is_empty() {
+                number.has_plus = true;
             } else if !is_separator(char) {
                 return Err(Reason::NotDigits);
             }
         }
-        if dialled.digits.is_empty() { Err(Reason::Empty) } else { Ok(dialled) }
+        if number.digits.is_empty() { Err(Reason::Empty) } else { Ok(number) }
     }
 }
 
-/// The ASCII digit that stands for a decimal digit of any script.
+/// Maps a decimal digit of any script to its ASCII digit.
 pub(super) fn ascii_digit(char: char) -> Option<char> {
     if char.is_ascii() {
         char.is_ascii_digit().then_some(char)
@@ -136,7 +144,7 @@ pub(super) fn ascii_digit(char: char) -> Option<char> {
     }
 }
 
-/// Space, hyphen, full stop, brackets and slash, in the forms that Unicode has of them.
+/// Space, hyphen, full stop, brackets and slash, in all their Unicode forms.
 fn is_separator(char: char) -> bool {
     matches!(
         char,
@@ -159,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_digits_of_the_caller() {
-        for (given, kept) in [
+    fn parse_returns_e164_with_the_digits_of_the_input() {
+        for (input, expected) in [
             ("+15551234567", "+15551234567"),
             ("+1 (555) 123-4567", "+15551234567"),
             (" +1.555.123.4567 ", "+15551234567"),
@@ -169,28 +177,28 @@ mod tests {
             ("+١٥٥٥١٢٣٤٥٦٧", "+15551234567"),
             ("+१ ५५५ १२३ ४५६७", "+15551234567"),
             ("+1\u{2011}555\u{a0}123\u{2212}4567", "+15551234567"),
-            // Without a plus: ten digits or more are a US number, which is not given a second country code.
+            // Without a plus, ten or more digits are a US number. An existing country code is not repeated.
             ("5551234567", "+15551234567"),
             ("(415) 555-2671", "+14155552671"),
             ("15551234567", "+15551234567"),
             ("1-415-555-2671", "+14155552671"),
-            // A trunk prefix is not part of a number; a leading zero may be.
+            // A trunk prefix is removed; a leading zero that belongs to the number is kept.
             ("+44 (0)20 7946 0018", "+442079460018"),
             ("+4402079460018", "+442079460018"),
             ("+390612345678", "+390612345678"),
             ("+2250123456789", "+2250123456789"),
-            // Numbers that begin like a trunk prefix.
+            // Numbers that start with the digit of a trunk prefix.
             ("+78001234567", "+78001234567"),
             ("+37080012345", "+37080012345"),
             ("+442079460018", "+442079460018"),
             ("+4915123456789", "+4915123456789"),
         ] {
-            assert_eq!(canonical(given).as_deref(), Ok(kept), "{given:?}");
+            assert_eq!(canonical(input).as_deref(), Ok(expected), "{input:?}");
         }
     }
 
     #[test]
-    fn refuses_what_cannot_be_dialled() {
+    fn parse_rejects_letters_unknown_countries_and_impossible_lengths() {
         for (bad, reason) in [
             ("", Reason::Empty),
             (" ", Reason::Empty),
@@ -219,9 +227,10 @@ mod tests {
             ("+155512345678", Reason::ImpossibleLength),
             ("07700900123", Reason::NotAUsNumber),
             ("+4912345678901234", Reason::ImpossibleLength),
-            // Rewritten, or rewritten more than once: it could become somebody else's.
+            // libphonenumber would rewrite these into numbers that may belong to another person.
             ("+54 11 15 2345 6789", Reason::ImpossibleLength),
             ("+860007548059104", Reason::ImpossibleLength),
+            // Far too long.
             ("+1234567890123456789012345678901234567890", Reason::ImpossibleLength),
         ] {
             assert_eq!(canonical(bad), Err(reason), "{bad:?}");
@@ -229,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_a_mobile_line_from_another() {
+    fn line_type_separates_mobile_lines_from_others() {
         for (number, line_type) in [
             ("+14155552671", LineType::Mobile),
             ("+447400123456", LineType::Mobile),
@@ -247,19 +256,19 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_never_printed() {
+    fn debug_output_hides_the_number() {
         assert_eq!(format!("{:?}", PhoneNumber::parse("+15551234567").unwrap()), "PhoneNumber(***)");
     }
 
     proptest! {
         #[test]
-        fn its_canonical_form_is_a_fixed_point_and_ends_as_the_caller_wrote(text in "\\+?[0-9 ().-]{0,24}|\\PC{0,20}|\\+[1-9][0-9]{6,17}") {
+        fn parsing_the_canonical_form_returns_it_and_it_ends_in_the_typed_digits(text in "\\+?[0-9 ().-]{0,24}|\\PC{0,20}|\\+[1-9][0-9]{6,17}") {
             if let Ok(once) = canonical(&text) {
                 prop_assert_eq!(canonical(&once), Ok(once.clone()));
                 prop_assert!(once.len() <= 1 + PhoneNumber::MAX_DIGITS);
-                let digits = Dialled::read(&text).unwrap().digits;
-                let kept = once.trim_start_matches('+').trim_start_matches(calling_code(&once[1..]).unwrap());
-                prop_assert!(digits.ends_with(kept));
+                let digits = TypedNumber::parse(&text).unwrap().digits;
+                let national = once.trim_start_matches('+').trim_start_matches(country_code(&once[1..]).unwrap());
+                prop_assert!(digits.ends_with(national));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_graphql::Enum;
 use chrono::{DateTime, Utc};
-use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber, SearchText};
+use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber, SearchQuery};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
 use sea_orm::{
@@ -23,7 +23,7 @@ use crate::service::Actor;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerFilter {
     /// Of an operator's list alone, which is in the order of the customers' ids then.
-    pub search: Option<SearchText>,
+    pub search: Option<SearchQuery>,
     pub email: Option<EmailAddress>,
     pub phone: Option<PhoneNumber>,
     pub external_customer_id: Option<ExternalCustomerId>,

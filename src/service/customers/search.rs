@@ -2,7 +2,7 @@
 //! its own customers cost.
 
 use entity::customer_word::Column;
-use entity::value::{CustomerId, OperatorId, PhoneNumber, SearchText, Word};
+use entity::value::{CustomerId, OperatorId, PhoneNumber, SearchQuery, SearchWord};
 use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::service::Actor;
 
 /// A word and its place among those of a link; `None`: there is no word there any more.
-type Placed = (i16, Option<Word>);
+type Placed = (i16, Option<SearchWord>);
 
 /// WriteBatch the words of customers for all their operators.
 const REPLACE: WriteStatement = WriteStatement {
@@ -50,7 +50,7 @@ const PLACES: i16 = 1000;
 /// The values of a customer that are found by their words.
 fn values(customer: &customer::Model) -> [Option<Value<'_>>; 5] {
     [
-        Some(Value::Text(customer.email.local())),
+        Some(Value::Text(customer.email.local_part())),
         Some(Value::Domain(customer.email.domain())),
         customer.first_name.as_ref().map(|name| Value::Text(name.as_str())),
         customer.last_name.as_ref().map(|name| Value::Text(name.as_str())),
@@ -66,15 +66,15 @@ enum Value<'c> {
 }
 
 impl Value<'_> {
-    fn words(&self) -> Vec<Word> {
+    fn words(&self) -> Vec<SearchWord> {
         match self {
-            Self::Text(text) => Word::all_of(text),
+            Self::Text(text) => SearchWord::tokenize(text),
             Self::Domain(domain) => {
                 let in_unicode = idna::domain_to_unicode(domain).0;
-                let in_unicode = if in_unicode == *domain { Vec::new() } else { Word::all_of(&in_unicode) };
-                [Word::all_of(domain), in_unicode].concat()
+                let in_unicode = if in_unicode == *domain { Vec::new() } else { SearchWord::tokenize(&in_unicode) };
+                [SearchWord::tokenize(domain), in_unicode].concat()
             }
-            Self::Phone(phone) => phone.digits().map(Word::all_of).concat(),
+            Self::Phone(phone) => phone.international_and_national_digits().map(SearchWord::tokenize).concat(),
         }
     }
 }
@@ -87,7 +87,7 @@ fn words_of(number: i16, value: &Option<Value<'_>>) -> Vec<Placed> {
 
 /// The words of a link alone. Their places come before those of the customer's values.
 fn words_of_link(link: &Link) -> Vec<Placed> {
-    let id = Word::all_of(link.external_customer_id.as_str());
+    let id = SearchWord::tokenize(link.external_customer_id.as_str());
     (-PLACES..).zip(id.into_iter().map(Some)).collect()
 }
 
@@ -177,21 +177,21 @@ pub(super) enum Plan {
 
 /// How many customers with a word count as few. Sorting them is the price of a lead; with a single word, walking past the
 /// others soon costs less.
-fn few(search: &SearchText) -> usize {
+fn few(search: &SearchQuery) -> usize {
     if search.words().len() == 1 { 10_000 } else { 100_000 }
 }
 
 /// Decides on a plan for each search.
 pub(super) async fn plans(
     connection: &impl ConnectionTrait,
-    searches: &[(OperatorId, &SearchText)],
+    searches: &[(OperatorId, &SearchQuery)],
 ) -> Result<Vec<Plan>, DbErr> {
     let some = |operator, word, search| (having(operator, word), Some(few(search) + 1));
     let words = searches
         .iter()
         .flat_map(|(operator, search)| search.words().iter().map(move |word| some(*operator, word, search)));
     let mut counts = pages::counts(connection, words.collect()).await?.into_iter();
-    let plan = |(_, search): &(OperatorId, &SearchText)| {
+    let plan = |(_, search): &(OperatorId, &SearchQuery)| {
         let counts = counts.by_ref().take(search.words().len());
         let rarest = counts.enumerate().min_by_key(|(_, count)| *count);
         rarest.filter(|(_, count)| *count <= few(search) as u64).map_or(Plan::Walk, |(number, _)| Plan::Lead(number))
@@ -203,7 +203,7 @@ pub(super) async fn plans(
 pub(super) fn find(
     mut customers: SelectTwo<customer_operator::Entity, customer::Entity>,
     operator: OperatorId,
-    search: &SearchText,
+    search: &SearchQuery,
     plan: Plan,
 ) -> SelectStatement {
     let query = QuerySelect::query(&mut customers);
@@ -237,7 +237,7 @@ pub(super) fn find(
 }
 
 /// The same as a condition, for counting.
-pub(super) fn is_found(operator: OperatorId, search: &SearchText) -> Condition {
+pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition {
     let words = search.words().iter();
     let has = words.map(|word| customer_operator::Column::CustomerId.in_subquery(having(operator, word)));
     let nobody = search.words().is_empty().then(|| Expr::val(1).eq(0));
@@ -245,7 +245,7 @@ pub(super) fn is_found(operator: OperatorId, search: &SearchText) -> Condition {
 }
 
 /// A word of one customer that begins so.
-fn word_of(operator: OperatorId, customer: SimpleExpr, word: &Word) -> SelectStatement {
+fn word_of(operator: OperatorId, customer: SimpleExpr, word: &SearchWord) -> SelectStatement {
     // As the outcome of an operator it is looked for among the customer's words, and not among all that begin so.
     let text = customer_word::Column::Word.into_expr().binary(BinOper::Custom("||"), "");
     customer_word::Entity::find()
@@ -259,7 +259,7 @@ fn word_of(operator: OperatorId, customer: SimpleExpr, word: &Word) -> SelectSta
 }
 
 /// The customers of an operator with a word that begins so.
-fn having(operator: OperatorId, word: &Word) -> SelectStatement {
+fn having(operator: OperatorId, word: &SearchWord) -> SelectStatement {
     customer_word::Entity::find()
         .select_only()
         .column(customer_word::Column::CustomerId)
@@ -268,8 +268,8 @@ fn having(operator: OperatorId, word: &Word) -> SelectStatement {
         .into_query()
 }
 
-fn begins(text: SimpleExpr, word: &Word) -> Condition {
-    let meanings = word.meanings().into_iter();
-    let ranges = meanings.map(|word| text.clone().gte(word.clone()).and(text.clone().lt(word.end())));
-    ranges.fold(Condition::any(), Condition::add)
+fn begins(text: SimpleExpr, word: &SearchWord) -> Condition {
+    let ranges = word.prefix_ranges().into_iter();
+    let in_range = ranges.map(|range| text.clone().gte(range.start).and(text.clone().lt(range.end)));
+    in_range.fold(Condition::any(), Condition::add)
 }

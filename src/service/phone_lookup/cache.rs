@@ -1,4 +1,4 @@
-//! What carriers said, kept in the database for all replicas, under the number's idempotent hash.
+//! The cache of carrier answers in the database, shared by all replicas. Numbers are stored as keyed hashes.
 
 use chrono::TimeDelta;
 use entity::phone_lookup::{ActiveModel, CarrierLineType, Column, Entity};
@@ -9,28 +9,30 @@ use super::super::now;
 use crate::database::{Database, TransactionError, with_retry};
 use crate::error::Error;
 
-/// A line stays mobile for long; one that is not may become mobile, and its owner wants to be believed.
-const MOBILE: TimeDelta = TimeDelta::days(30);
-const OTHER: TimeDelta = TimeDelta::hours(24);
+const MOBILE_TTL: TimeDelta = TimeDelta::days(30);
+/// Shorter: a number that is not mobile, or unknown, may become mobile, and its owner then wants to use it.
+const OTHER_TTL: TimeDelta = TimeDelta::hours(24);
 
+/// Returns the cached answer for a number, unless it has expired.
 pub(super) async fn find(database: &Database, hash: &[u8]) -> Result<Option<CarrierLineType>, Error> {
-    let kept = Entity::find_by_id(hash.to_vec()).filter(Column::ExpiresAt.gt(now())).one(database.reader()).await?;
-    Ok(kept.map(|row| row.line))
+    let row = Entity::find_by_id(hash.to_vec()).filter(Column::ExpiresAt.gt(now())).one(database.reader()).await?;
+    Ok(row.map(|row| row.line))
 }
 
+/// Stores an answer, replacing an earlier one.
 pub(super) async fn store(database: &Database, hash: &[u8], line: CarrierLineType) -> Result<(), Error> {
-    with_retry("phone_lookup.keep", || try_store(database, hash, line)).await
+    with_retry("phone_lookup.store", || try_store(database, hash, line)).await
 }
 
 async fn try_store(database: &Database, hash: &[u8], line: CarrierLineType) -> Result<(), TransactionError> {
     let now = now();
-    let expires_at = now + if line == CarrierLineType::Mobile { MOBILE } else { OTHER };
+    let expires_at = now + if line == CarrierLineType::Mobile { MOBILE_TTL } else { OTHER_TTL };
     let row = ActiveModel { hash: Set(hash.to_vec()), line: Set(line), expires_at: Set(expires_at) };
     let transaction = database.begin_write().await?;
-    // Existing-ups are rare and slow: each may sweep what has expired.
+    // Carrier lookups are rare and slow, so each of them can afford to delete the expired rows.
     Entity::delete_many().filter(Column::ExpiresAt.lte(now)).exec(&transaction).await?;
-    let newest = OnConflict::column(Column::Hash).update_columns([Column::Line, Column::ExpiresAt]).to_owned();
-    Entity::insert(row).on_conflict(newest).exec_without_returning(&transaction).await?;
+    let replace = OnConflict::column(Column::Hash).update_columns([Column::Line, Column::ExpiresAt]).to_owned();
+    Entity::insert(row).on_conflict(replace).exec_without_returning(&transaction).await?;
     transaction.commit().await?;
     Ok(())
 }

@@ -1,36 +1,37 @@
-//! Whether a phone number is a mobile line: asked of the numbering plan, or of the carrier.
+//! Checks that a phone number is a mobile line.
+//!
+//! There are two sources: the numbering plan of the number's country, which is part of the binary ([`NumberingPlan`]), and a
+//! carrier lookup over the network ([`Twilio`]), if production is configured with one. Only carrier answers are cached: in
+//! memory for a minute, and in the database for a day or a month.
 
 mod cache;
 mod twilio;
 
 pub use twilio::{Twilio, TwilioSettings};
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use entity::phone_lookup::CarrierLineType;
 use entity::value::{LineType, PhoneNumber};
+use futures_util::future::BoxFuture;
 use moka::future::Cache;
 
 use crate::database::Database;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
-/// Someone who knows what line a number belongs to.
+/// A source of line types.
 pub trait LineTypeLookup: Send + Sync {
-    /// What is known without asking anyone; `None`: it has to be asked.
+    /// Returns the line type if it is known without a network request. `None` means that it has to be looked up.
     fn known(&self, phone: &PhoneNumber) -> Option<CarrierLineType>;
 
-    /// Asks, which may take seconds.
-    fn look_up<'a>(
-        &'a self,
-        phone: &'a PhoneNumber,
-    ) -> Pin<Box<dyn Future<Output = Result<CarrierLineType, Fault>> + Send + 'a>>;
+    /// Looks up the line type, if necessary over the network. May take seconds.
+    fn look_up<'a>(&'a self, phone: &'a PhoneNumber) -> BoxFuture<'a, Result<CarrierLineType, LookupError>>;
 }
 
-/// The numbering plans, which are part of the binary.
+/// The numbering plans of all countries, built into the binary. In North America they do not separate mobile from fixed lines;
+/// both count as mobile.
 pub struct NumberingPlan;
 
 impl LineTypeLookup for NumberingPlan {
@@ -41,85 +42,85 @@ impl LineTypeLookup for NumberingPlan {
         })
     }
 
-    fn look_up<'a>(
-        &'a self,
-        phone: &'a PhoneNumber,
-    ) -> Pin<Box<dyn Future<Output = Result<CarrierLineType, Fault>> + Send + 'a>> {
+    fn look_up<'a>(&'a self, phone: &'a PhoneNumber) -> BoxFuture<'a, Result<CarrierLineType, LookupError>> {
         Box::pin(async move { Ok(self.known(phone).unwrap_or(CarrierLineType::Unknown)) })
     }
 }
 
-/// Why a carrier gave no answer.
+/// The reason why a carrier lookup failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It could not be reached, or had no time for us.
+pub enum LookupError {
+    /// The carrier was unreachable, overloaded, or too slow. A retry may succeed.
     Unavailable { retry_after: Option<Duration> },
-    /// It does not take our question: our credentials, our account or our address of it are wrong.
-    Misconfigured { what: String },
+    /// The carrier rejects all our requests: the URL, the credentials or the account are wrong. `cause` is for the log.
+    Misconfigured { cause: String },
 }
 
-/// What to think of a number of which the carrier cannot say what line it belongs to.
+/// The decision for a number of which the carrier does not know the line type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownLinePolicy {
-    /// It is not proven to be mobile.
     #[default]
     Refuse,
     Accept,
 }
 
-/// Asks a carrier, and remembers what it said.
+/// A carrier lookup with its caches.
 #[derive(Clone)]
 pub struct PhoneLookup {
-    lines: Arc<dyn LineTypeLookup>,
+    carrier: Arc<dyn LineTypeLookup>,
     unknown_lines: UnknownLinePolicy,
     database: Database,
     hash: KeyedHash,
-    /// One question for all who ask it at once; what was answered a moment ago, besides.
-    asked: Cache<Vec<u8>, CarrierLineType>,
+    /// Answers of the last minute, by hash. Concurrent lookups of one number share one request.
+    recent: Cache<Vec<u8>, CarrierLineType>,
 }
 
 impl PhoneLookup {
-    const MAX_ASKED: u64 = 10_000;
-    const MOMENT: Duration = Duration::from_secs(60);
+    const MAX_RECENT: u64 = 10_000;
+    const RECENT_TTL: Duration = Duration::from_secs(60);
 
     pub fn new(
-        lines: Arc<dyn LineTypeLookup>,
+        carrier: Arc<dyn LineTypeLookup>,
         unknown_lines: UnknownLinePolicy,
         database: Database,
         hash: KeyedHash,
     ) -> Self {
-        let asked = Cache::builder().max_capacity(Self::MAX_ASKED).time_to_live(Self::MOMENT).build();
-        Self { lines, unknown_lines, database, hash, asked }
+        let recent = Cache::builder().max_capacity(Self::MAX_RECENT).time_to_live(Self::RECENT_TTL).build();
+        Self { carrier, unknown_lines, database, hash, recent }
     }
 
-    /// Refuses a number that is not a mobile line. Not to be called within a transaction: it may take seconds.
+    /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, and with `PHONE_LOOKUP_UNAVAILABLE` if the carrier does
+    /// not answer. May take seconds, so it must not be called within a transaction.
     pub async fn check(&self, phone: &PhoneNumber) -> Result<(), Error> {
-        let hash = self.hash.of("phone lookup", &[phone.as_str().as_bytes()]);
-        let line = self.asked.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;
+        let hash = self.hash.digest("phone lookup", &[phone.as_str().as_bytes()]);
+        let line = self.recent.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;
         let line = line.map_err(Arc::unwrap_or_clone)?;
-        let is_mobile = match line {
+        let is_accepted = match line {
             CarrierLineType::Mobile => true,
             CarrierLineType::Other => false,
             CarrierLineType::Unknown => self.unknown_lines == UnknownLinePolicy::Accept,
         };
-        if is_mobile { Ok(()) } else { Err(Violation::of(ErrorCode::PhoneNotMobile, InputField::Phone).into()) }
+        if is_accepted { Ok(()) } else { Err(Violation::of(ErrorCode::PhoneNotMobile, InputField::Phone).into()) }
     }
 
     async fn look_up(&self, hash: &[u8], phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
         if let Some(line) = cache::find(&self.database, hash).await? {
             return Ok(line);
         }
-        let asked = self.lines.look_up(phone).await;
-        let outcome = if asked.is_ok() { "answered" } else { "failed" };
+        let result = self.carrier.look_up(phone).await;
+        let outcome = if result.is_ok() { "answered" } else { "failed" };
         metrics::counter!("vivamo_phone_lookups_total", "outcome" => outcome).increment(1);
-        let line = asked.map_err(|fault| match fault {
-            Fault::Unavailable { retry_after } => {
-                tracing::warn!("the carrier look-up gave no answer");
+        let line = result.map_err(|error| match error {
+            LookupError::Unavailable { retry_after } => {
+                tracing::warn!("carrier lookup failed: the carrier did not answer in time");
                 Error::from(Violation::new(ErrorCode::PhoneLookupUnavailable).with_retry_after(retry_after))
             }
-            Fault::Misconfigured { what } => {
-                // Nobody's phone is at fault: somebody has to mend our settings.
-                tracing::error!(what, "ALARM: the carrier look-up is misconfigured, and no new phone can be stored");
+            LookupError::Misconfigured { cause } => {
+                tracing::error!(
+                    cause,
+                    "carrier lookup is misconfigured, so new phone numbers are rejected: check VIVAMO_TWILIO_URL, \
+                     VIVAMO_TWILIO_USER, VIVAMO_TWILIO_PASSWORD and the Twilio account"
+                );
                 ErrorCode::PhoneLookupUnavailable.into()
             }
         })?;

@@ -1,11 +1,13 @@
-//! Twilio Lookup v2, line type intelligence.
+//! The client of Twilio Lookup v2 with Line Type Intelligence.
+//!
+//! One lookup is `GET /v2/PhoneNumbers/%2B14155552671?Fields=line_type_intelligence`. It makes up to three attempts in 2.5 seconds;
+//! at most 20 requests are open at a time. A `Retry-After` that does not fit is passed on to the client.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use entity::phone_lookup::CarrierLineType;
 use entity::value::PhoneNumber;
+use futures_util::future::BoxFuture;
 use rand::RngExt;
 use reqwest::header::RETRY_AFTER;
 use reqwest::redirect::Policy;
@@ -15,11 +17,11 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{Fault, LineTypeLookup};
+use super::{LineTypeLookup, LookupError};
 
 #[derive(Clone, Debug)]
 pub struct TwilioSettings {
-    /// Such as `https://lookups.twilio.com`.
+    /// The base URL, for example `https://lookups.twilio.com`.
     pub url: Url,
     /// The SID of an API key (`SK…`) or of the account (`AC…`).
     pub user: String,
@@ -29,13 +31,13 @@ pub struct TwilioSettings {
 pub struct Twilio {
     client: Client,
     settings: TwilioSettings,
-    /// The account's limit is on questions at a time.
-    places: Semaphore,
+    /// Twilio limits the number of concurrent requests of an account.
+    permits: Semaphore,
 }
 
-/// What an answer holds of use. Everything in it may be missing.
+/// The part of Twilio's response that is used. Any field may be missing.
 #[derive(Deserialize)]
-struct Answer {
+struct LookupResponse {
     valid: Option<bool>,
     line_type_intelligence: Option<LineTypeIntelligence>,
 }
@@ -47,72 +49,73 @@ struct LineTypeIntelligence {
     error_code: Option<i64>,
 }
 
-/// How one attempt ended without an answer.
-enum Failure {
-    /// The next one may succeed.
-    Passing {
+/// The reason why one attempt failed.
+enum AttemptError {
+    /// The next attempt may succeed.
+    Transient {
         retry_after: Option<Duration>,
     },
-    Lasting(Fault),
+    Permanent(LookupError),
 }
 
 impl Twilio {
-    const CONNECT: Duration = Duration::from_secs(1);
-    const REQUEST: Duration = Duration::from_secs(2);
-    /// For all attempts together; a client waits that long.
-    const TOTAL: Duration = Duration::from_millis(2500);
-    const ATTEMPTS: u32 = 3;
-    const PLACES: usize = 20;
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+    /// For all attempts together.
+    const TOTAL_TIMEOUT: Duration = Duration::from_millis(2500);
+    const MAX_ATTEMPTS: u32 = 3;
+    const MAX_CONCURRENT_REQUESTS: usize = 20;
 
     pub fn new(settings: TwilioSettings) -> Result<Self, reqwest::Error> {
-        // The process needs one, and no more than one; whether it is there already is all the same.
+        // reqwest needs a default provider for the process. An error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
-            .connect_timeout(Self::CONNECT)
-            .timeout(Self::REQUEST)
-            // Our credentials are for this host alone.
+            .connect_timeout(Self::CONNECT_TIMEOUT)
+            .timeout(Self::REQUEST_TIMEOUT)
+            // A redirect must not send the credentials to another host.
             .redirect(Policy::none())
             .build()?;
-        Ok(Self { client, settings, places: Semaphore::new(Self::PLACES) })
+        Ok(Self { client, settings, permits: Semaphore::new(Self::MAX_CONCURRENT_REQUESTS) })
     }
 
-    async fn try_all(&self, phone: &PhoneNumber) -> Result<CarrierLineType, Fault> {
+    async fn look_up_with_retries(&self, phone: &PhoneNumber) -> Result<CarrierLineType, LookupError> {
         let started = Instant::now();
         let mut retry_after = None;
-        for attempt in 1..=Self::ATTEMPTS {
+        for attempt in 1..=Self::MAX_ATTEMPTS {
             match self.attempt(phone).await {
                 Ok(line) => return Ok(line),
-                Err(Failure::Lasting(fault)) => return Err(fault),
-                Err(Failure::Passing { retry_after: wanted }) => {
-                    retry_after = wanted;
-                    let pause = wanted.unwrap_or_else(|| Duration::from_millis(rand::rng().random_range(100..400)));
-                    if attempt == Self::ATTEMPTS || started.elapsed() + pause > Self::TOTAL {
+                Err(AttemptError::Permanent(error)) => return Err(error),
+                Err(AttemptError::Transient { retry_after: requested }) => {
+                    retry_after = requested;
+                    let backoff = || Duration::from_millis(rand::rng().random_range(100..400));
+                    let pause = requested.unwrap_or_else(backoff);
+                    if attempt == Self::MAX_ATTEMPTS || started.elapsed() + pause > Self::TOTAL_TIMEOUT {
                         break;
                     }
                     tokio::time::sleep(pause).await;
                 }
             }
         }
-        Err(Fault::Unavailable { retry_after })
+        Err(LookupError::Unavailable { retry_after })
     }
 
-    async fn attempt(&self, phone: &PhoneNumber) -> Result<CarrierLineType, Failure> {
-        const PASSING: Failure = Failure::Passing { retry_after: None };
-        let _place = self.places.acquire().await.map_err(|_| PASSING)?;
+    async fn attempt(&self, phone: &PhoneNumber) -> Result<CarrierLineType, AttemptError> {
+        const TRANSIENT: AttemptError = AttemptError::Transient { retry_after: None };
+        let _permit = self.permits.acquire().await.map_err(|_| TRANSIENT)?;
         let base = self.settings.url.as_str().trim_end_matches('/');
         let digits = phone.as_str().trim_start_matches('+');
         let url = format!("{base}/v2/PhoneNumbers/%2B{digits}?Fields=line_type_intelligence");
         let request =
             self.client.get(url).basic_auth(&self.settings.user, Some(self.settings.password.expose_secret()));
-        let response = request.send().await.map_err(|_| PASSING)?;
+        let response = request.send().await.map_err(|_| TRANSIENT)?;
         let status = response.status();
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
-            return Err(Failure::Passing { retry_after: retry_after(&response) });
+            return Err(AttemptError::Transient { retry_after: retry_after(&response) });
         }
         if status != StatusCode::OK {
-            return Err(misconfigured(&format!("it answers {}", status.as_u16())));
+            return Err(misconfigured(format!("Twilio responded with HTTP status {}", status.as_u16())));
         }
-        line(response.json().await.map_err(|_| PASSING)?)
+        line_type(response.json().await.map_err(|_| TRANSIENT)?)
     }
 }
 
@@ -121,20 +124,17 @@ impl LineTypeLookup for Twilio {
         None
     }
 
-    fn look_up<'a>(
-        &'a self,
-        phone: &'a PhoneNumber,
-    ) -> Pin<Box<dyn Future<Output = Result<CarrierLineType, Fault>> + Send + 'a>> {
+    fn look_up<'a>(&'a self, phone: &'a PhoneNumber) -> BoxFuture<'a, Result<CarrierLineType, LookupError>> {
         Box::pin(async move {
-            let asked = timeout(Self::TOTAL, self.try_all(phone)).await;
-            asked.unwrap_or(Err(Fault::Unavailable { retry_after: None }))
+            let result = timeout(Self::TOTAL_TIMEOUT, self.look_up_with_retries(phone)).await;
+            result.unwrap_or(Err(LookupError::Unavailable { retry_after: None }))
         })
     }
 }
 
-/// What an answer says of the line. Twilio's error codes are at <https://www.twilio.com/docs/api/errors>.
-fn line(answer: Answer) -> Result<CarrierLineType, Failure> {
-    let Answer { valid, line_type_intelligence } = answer;
+/// Maps a response to a line type. Twilio's error codes: <https://www.twilio.com/docs/api/errors>.
+fn line_type(response: LookupResponse) -> Result<CarrierLineType, AttemptError> {
+    let LookupResponse { valid, line_type_intelligence } = response;
     if valid == Some(false) {
         return Ok(CarrierLineType::Other);
     }
@@ -148,20 +148,20 @@ fn line(answer: Answer) -> Result<CarrierLineType, Failure> {
                 "landline" | "fixedVoip" | "nonFixedVoip" | "tollFree" | "premium" | "sharedCost" | "uan" | "voicemail"
                 | "pager" | "personal",
             ) => CarrierLineType::Other,
-            // `unknown`, nothing, and types that are yet to come.
+            // `unknown`, null, and types added later.
             Some(_) | None => CarrierLineType::Unknown,
         }),
-        // A Canadian number that needs an approval, a country without data, a number outside coverage.
+        // A Canadian number without approval, a country without data, a number outside coverage.
         Some(60601 | 60607 | 60610) => Ok(CarrierLineType::Unknown),
-        // The package is not enabled, or the account is of another region.
-        Some(code @ (60606 | 60614 | 60619)) => Err(misconfigured(&format!("its error is {code}"))),
-        // A provider behind it failed, too many questions about one number, and errors that are yet to come.
-        Some(_) => Err(Failure::Passing { retry_after: None }),
+        // The package is not enabled, or the account is in another region.
+        Some(code @ (60606 | 60614 | 60619)) => Err(misconfigured(format!("Twilio responded with error code {code}"))),
+        // A failure of Twilio's provider, too many requests for one number, and codes added later.
+        Some(_) => Err(AttemptError::Transient { retry_after: None }),
     }
 }
 
-fn misconfigured(what: &str) -> Failure {
-    Failure::Lasting(Fault::Misconfigured { what: what.to_owned() })
+fn misconfigured(cause: String) -> AttemptError {
+    AttemptError::Permanent(LookupError::Misconfigured { cause })
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {

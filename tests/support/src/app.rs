@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use entity::api_key::Access;
 use entity::deployment::Environment;
-use entity::value::{DisplayName, EmailAddress, OperatorId, PhoneNumber, Word};
+use entity::value::{DisplayName, EmailAddress, OperatorId, PhoneNumber, SearchWord};
 use entity::{customer, customer_event, customer_operator, customer_word};
 use futures::FutureExt;
 use reqwest::header::HeaderMap;
@@ -256,7 +256,7 @@ impl TestApp {
         let mut expected = BTreeSet::new();
         for (link, customer) in links {
             let customer = customer.unwrap();
-            let phone = customer.phone.as_ref().map_or(["", ""], |phone| phone.digits());
+            let phone = customer.phone.as_ref().map_or(["", ""], |phone| phone.international_and_national_digits());
             let names =
                 [&customer.first_name, &customer.last_name].map(|name| name.as_ref().map_or("", |name| name.as_str()));
             let (local, domain) = customer.email.as_str().rsplit_once('@').unwrap();
@@ -265,7 +265,7 @@ impl TestApp {
             for value in
                 [link.external_customer_id.as_str(), names[0], names[1], phone[0], phone[1]].into_iter().chain(of_email)
             {
-                for word in Word::all_of(value) {
+                for word in SearchWord::tokenize(value) {
                     expected.insert((link.operator_id.to_string(), link.customer_id.to_string(), word));
                 }
             }
