@@ -43,7 +43,7 @@ pub enum Reason {
     #[error("is required and cannot be set to null")]
     NotRemovable,
 
-    #[error("does not have the form name@example.com; check it for spaces, commas and misplaced dots")]
+    #[error("does not have the form local@domain.tld; check it for spaces, commas and misplaced dots")]
     NotAnAddress,
     #[error("is longer than 254 bytes")]
     AddressTooLong,
