@@ -1,5 +1,7 @@
-//! What several requests of an operator write at the same moment is one statement of PostgreSQL, and yet each has its own
-//! outcome. All of them are sent in one turn here, which clients cannot arrange.
+//! Batching: concurrent requests share statements on PostgreSQL, and each gets its own outcome. On SQLite the same requests
+//! run one by one and have the same outcomes.
+//!
+//! The tests call the service directly, because requests over HTTP are not sure to be ready at the same time.
 
 use entity::deployment::Environment;
 use entity::value::{
@@ -61,12 +63,13 @@ async fn update(app: &TestApp, actor: &Actor, changes: CustomerChanges) -> Strin
     }
 }
 
-/// How many statements are sent for so many requests that look once and write once each.
-fn together(app: &TestApp, alone: usize) -> usize {
-    if app.is_postgres() { 2 } else { alone }
+/// The number of statements of concurrent requests that all read and then write: one batched read and one batched write. On
+/// SQLite nothing is batched.
+fn read_and_write(app: &TestApp, on_sqlite: usize) -> usize {
+    if app.is_postgres() { 2 } else { on_sqlite }
 }
 
-async fn found(app: &TestApp, caller: &Caller, search: &str) -> Vec<Value> {
+async fn search_emails(app: &TestApp, caller: &Caller, search: &str) -> Vec<Value> {
     let query =
         "query ($search: String!) { customers(first: 10, filter: { search: $search }) { edges { node { email } } } }";
     let answer = app.graphql(caller, query, json!({ "search": search })).await;
@@ -74,7 +77,7 @@ async fn found(app: &TestApp, caller: &Caller, search: &str) -> Vec<Value> {
     edges.iter().map(|edge| edge["node"]["email"].clone()).collect()
 }
 
-both!(creates_of_one_operator_are_written_at_once, Sandbox, async |app| {
+both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(&other, "1", json!({ "email": "known@example.com" })).await;
     app.created(&other, "2", json!({ "email": "known2@example.com", "firstName": "Known", "phone": "+14155550009" }))
@@ -103,8 +106,8 @@ both!(creates_of_one_operator_are_written_at_once, Sandbox, async |app| {
     ];
     let (outcomes, sent) = app.statements_of(join_all(creates.map(|new| create(app, &actor, new)))).await;
     assert_eq!(outcomes, ["CREATED"; 3]);
-    assert_eq!(sent.len(), together(app, 15), "{sent:#?}");
-    // Those who connect a customer write otherwise than those who create one.
+    assert_eq!(sent.len(), read_and_write(app, 15), "{sent:#?}");
+    // A create that connects a customer has other statements, hence another batch.
     let connects =
         [NewCustomer { first_name: name("Knew"), ..new("d", "known@example.com") }, new("e", "known2@example.com")];
     let outcomes = join_all(connects.map(|new| create(app, &actor, new))).await;
@@ -137,14 +140,14 @@ both!(creates_of_one_operator_are_written_at_once, Sandbox, async |app| {
         ("known", &["known@example.com", "known2@example.com"]),
         ("knew", &["known@example.com"]),
     ] {
-        assert_eq!(found(app, &own, search).await, emails, "{search}");
+        assert_eq!(search_emails(app, &own, search).await, emails, "{search}");
     }
-    assert_eq!(found(app, &other, "knew").await, ["known@example.com"]);
+    assert_eq!(search_emails(app, &other, "knew").await, ["known@example.com"]);
     assert_eq!(app.number("SELECT COUNT(DISTINCT request_id) AS n FROM customer_event").await, 7);
     assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_event WHERE version = 1 AND type = 'created'").await, 5);
 });
 
-both!(updates_of_one_operator_are_written_at_once, Sandbox, async |app| {
+both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app| {
     let own = app.operator("Own").await;
     for (number, (id, first_name)) in [("a", "Ada Augusta"), ("b", "Grace"), ("c", "Hedy")].into_iter().enumerate() {
         let (email, phone) = (format!("{id}@example.com"), format!("+1415555000{number}"));
@@ -152,14 +155,14 @@ both!(updates_of_one_operator_are_written_at_once, Sandbox, async |app| {
             .await;
     }
     let actor = actor(app, &own).await;
-    let asked = [
+    let updates = [
         CustomerChanges { first_name: Set(name("Byron")), ..changes("a") },
         CustomerChanges { first_name: Set(None), phone: Set(None), ..changes("b") },
         CustomerChanges { first_name: Set(name("Hedy Eva Maria")), ..changes("c") },
     ];
-    let (outcomes, sent) = app.statements_of(join_all(asked.map(|changes| update(app, &actor, changes)))).await;
+    let (outcomes, sent) = app.statements_of(join_all(updates.map(|changes| update(app, &actor, changes)))).await;
     assert_eq!(outcomes, ["VERSION 2"; 3]);
-    assert_eq!(sent.len(), together(app, 12), "{sent:#?}");
+    assert_eq!(sent.len(), read_and_write(app, 12), "{sent:#?}");
     let customer = async |id: &str| {
         let customer = app.customer(&own, json!({ "externalCustomerId": id })).await;
         [&customer["firstName"], &customer["phone"], &customer["lastName"]].map(Clone::clone)
@@ -170,11 +173,11 @@ both!(updates_of_one_operator_are_written_at_once, Sandbox, async |app| {
     for (search, emails) in
         [("byron", &["a@example.com"][..]), ("augusta", &[]), ("grace", &[]), ("hedy maria", &["c@example.com"])]
     {
-        assert_eq!(found(app, &own, search).await, emails, "{search}");
+        assert_eq!(search_emails(app, &own, search).await, emails, "{search}");
     }
 });
 
-both!(those_who_stand_in_the_way_fail_alone, Sandbox, async |app| {
+both!(a_conflicting_write_fails_alone, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.created(&own, "a", json!({ "email": "a@example.com" })).await;
     let actor = actor(app, &own).await;
@@ -191,39 +194,39 @@ both!(those_who_stand_in_the_way_fail_alone, Sandbox, async |app| {
     assert_eq!(outcomes, ["CREATED", "CREATED", "EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
     assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 4);
     assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_event").await, 4);
-    // Two change the same customer.
-    let asked = [
+    // Two updates change the same customer.
+    let updates = [
         CustomerChanges { first_name: Set(name("Ada")), ..changes("1") },
         CustomerChanges { first_name: Set(name("Ada")), ..changes("a") },
         CustomerChanges { last_name: Set(name("King")), ..changes("a") },
     ];
-    let mut outcomes = join_all(asked.map(|changes| update(app, &actor, changes))).await;
+    let mut outcomes = join_all(updates.map(|changes| update(app, &actor, changes))).await;
     outcomes.sort();
     assert_eq!(outcomes, ["VERSION 2", "VERSION 2", "VERSION 3"]);
     let customer = app.customer(&own, json!({ "externalCustomerId": "a" })).await;
     assert_eq!((&customer["firstName"], &customer["lastName"]), (&json!("Ada"), &json!("King")));
-    // One of them expected another version.
-    let asked = [
+    // Two updates expect the same version.
+    let updates = [
         CustomerChanges { expected_version: Some(3), first_name: Set(name("Eva")), ..changes("a") },
         CustomerChanges { expected_version: Some(3), first_name: Set(name("Eve")), ..changes("a") },
     ];
-    let mut outcomes = join_all(asked.map(|changes| update(app, &actor, changes))).await;
+    let mut outcomes = join_all(updates.map(|changes| update(app, &actor, changes))).await;
     outcomes.sort();
     assert_eq!(outcomes, ["VERSION 4", "VERSION_CONFLICT"]);
 });
 
-both!(operators_write_apart, Sandbox, async |app| {
+both!(operators_do_not_share_a_write_batch, Sandbox, async |app| {
     let (a, b) = (app.operator("A").await, app.operator("B").await);
     let (a, b) = (actor(app, &a).await, actor(app, &b).await);
     let creates = [(&a, "1"), (&b, "2"), (&a, "3"), (&b, "4")];
     let creates = creates.map(|(actor, id)| create(app, actor, new(id, &format!("{id}@example.com"))));
     let (outcomes, sent) = app.statements_of(join_all(creates)).await;
     assert_eq!(outcomes, ["CREATED"; 4]);
-    // One look on PostgreSQL, and a write for each of them.
+    // On PostgreSQL one read for all, and one write per operator.
     assert_eq!(sent.len(), if app.is_postgres() { 3 } else { 20 }, "{sent:#?}");
 });
 
-both!(each_keeps_its_key, Sandbox, async |app| {
+both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let actor = actor(app, &own).await;
     let keyed = |id: &str, key: &str| NewCustomer {
@@ -233,14 +236,14 @@ both!(each_keeps_its_key, Sandbox, async |app| {
     let creates = || [keyed("1", "one"), keyed("2", "two"), keyed("3", "three")].map(|new| create(app, &actor, new));
     let (outcomes, sent) = app.statements_of(join_all(creates())).await;
     assert_eq!(outcomes, ["CREATED"; 3]);
-    assert_eq!(sent.len(), together(app, 18), "{sent:#?}");
+    assert_eq!(sent.len(), read_and_write(app, 18), "{sent:#?}");
     assert_eq!(join_all(creates()).await, ["REPLAYED"; 3]);
     // The same request several times at once.
-    let again = ["four", "four", "five", "four"].map(|key| create(app, &actor, keyed(key, key)));
-    let mut outcomes = join_all(again).await;
+    let repeated = ["four", "four", "five", "four"].map(|key| create(app, &actor, keyed(key, key)));
+    let mut outcomes = join_all(repeated).await;
     outcomes.sort();
     assert_eq!(outcomes, ["CREATED", "CREATED", "REPLAYED", "REPLAYED"]);
-    // Keys whose time is over.
+    // The keys have expired.
     let expire = app.database.begin_write().await.unwrap();
     let long_ago = if app.is_postgres() { "now() - interval '1 second'" } else { "'2000-01-01 00:00:00+00:00'" };
     expire.execute_unprepared(&format!("UPDATE idempotency_key SET expires_at = {long_ago}")).await.unwrap();
@@ -251,14 +254,14 @@ both!(each_keeps_its_key, Sandbox, async |app| {
 });
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_the_database_refuses_fails_alone() {
+async fn a_write_that_the_database_rejects_fails_alone() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
         let actor = actor(app, &own).await;
-        let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+        let reject_bad = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                       IF NEW.email LIKE 'bad%' THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$; \
                       CREATE TRIGGER refuse BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION refuse()";
-        support::postgres::execute(app.database_url(), refuse).await.unwrap();
+        support::postgres::execute(app.database_url(), reject_bad).await.unwrap();
         let creates = ["a", "bad", "c"].map(|id| create(app, &actor, new(id, &format!("{id}@example.com"))));
         assert_eq!(join_all(creates).await, ["CREATED", "INTERNAL", "CREATED"]);
     })
@@ -266,7 +269,7 @@ async fn whoever_the_database_refuses_fails_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_has_to_wait_waits_alone() {
+async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
         for id in ["a", "b", "c"] {
@@ -278,54 +281,56 @@ async fn whoever_has_to_wait_waits_alone() {
             ..new(id, &format!("{id}@example.com"))
         };
         assert_eq!(create(app, &actor, keyed("e")).await, "CREATED");
-        let over = "UPDATE idempotency_key SET expires_at = now() - interval '1 second'";
-        support::postgres::execute(app.database_url(), over).await.unwrap();
+        let expire = "UPDATE idempotency_key SET expires_at = now() - interval '1 second'";
+        support::postgres::execute(app.database_url(), expire).await.unwrap();
 
+        // One update waits for the row lock of its customer, one create for that of its expired idempotency key. The lock is
+        // released only after the other members of both batches are done.
         let holder = app.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM customer WHERE email = 'b@example.com' FOR UPDATE").await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM idempotency_key FOR UPDATE").await.unwrap();
         let rename = |id: &str| update(app, &actor, CustomerChanges { first_name: Set(name("Ada")), ..changes(id) });
-        let again = NewCustomer { idempotency_key: keyed("e").idempotency_key, ..new("f", "f@example.com") };
+        let reuse_key = NewCustomer { idempotency_key: keyed("e").idempotency_key, ..new("f", "f@example.com") };
         let others = async {
             let updates = join_all(["a", "c"].map(rename));
             let outcomes = join(updates, join_all(["d", "g"].map(|id| create(app, &actor, keyed(id))))).await;
             holder.commit().await.unwrap();
             outcomes
         };
-        let held = join(Box::pin(rename("b")), Box::pin(create(app, &actor, again)));
-        let (held, (updates, creates)) = join(held, others).await;
-        assert_eq!((held.0.as_str(), held.1.as_str()), ("VERSION 2", "CREATED"));
+        let blocked = join(Box::pin(rename("b")), Box::pin(create(app, &actor, reuse_key)));
+        let (blocked, (updates, creates)) = join(blocked, others).await;
+        assert_eq!((blocked.0.as_str(), blocked.1.as_str()), ("VERSION 2", "CREATED"));
         assert_eq!((updates, creates), (vec!["VERSION 2".to_owned(); 2], vec!["CREATED".to_owned(); 2]));
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_gives_up_in_the_middle_leaves_the_others_in_no_doubt() {
+async fn a_cancelled_leader_makes_the_other_writes_unavailable() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
         let actor = actor(app, &own).await;
-        // Several that are written together would not wait for a row for as long as this takes.
+        // Removes the lock_timeout of batches, so that the batch waits until the leader is cancelled.
         let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                     PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$; \
                     CREATE TRIGGER wait BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION wait()";
         support::postgres::execute(app.database_url(), wait).await.unwrap();
         let holder = app.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
-        let (mut first, mut second) =
+        let (mut leader, mut follower) =
             ["1", "2"].map(|id| Box::pin(create(app, &actor, new(id, &format!("{id}@example.com"))))).into();
-        // The first writes for both.
-        let both = join(&mut first, &mut second);
+        let both = join(&mut leader, &mut follower);
         futures::future::select(both, Box::pin(app.until_so_many_wait_for_a_lock(1))).await;
-        drop(first);
+        drop(leader);
         holder.commit().await.unwrap();
-        assert_eq!(second.await, "UNAVAILABLE");
+        assert_eq!(follower.await, "UNAVAILABLE");
     })
     .await;
 }
 
-/// The service loses its database in the moment in which it commits what several requests have written.
-async fn commit_of_several_that_is_cut(cut: Cut) {
+/// Cuts the connection at the commit of a batch of three creates. The clients then repeat their requests with the same
+/// idempotency keys.
+async fn cut_at_commit_of_batch(cut: Cut) {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
         let (proxy, url) = Proxy::before(app.database_url()).await;
@@ -339,10 +344,10 @@ async fn commit_of_several_that_is_cut(cut: Cut) {
         proxy.set_trap(cut);
         let outcomes = join_all(creates()).await;
         assert!(!proxy.is_set(cut), "nobody committed");
-        let (at_first, again) =
+        let (first, repeated) =
             if cut == Cut::AfterCommit { ("REPLAYED", "REPLAYED") } else { ("UNAVAILABLE", "CREATED") };
-        assert_eq!(outcomes, [at_first; 3]);
-        assert_eq!(join_all(creates()).await, [again; 3]);
+        assert_eq!(outcomes, [first; 3]);
+        assert_eq!(join_all(creates()).await, [repeated; 3]);
         assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 3);
         replica.end().await;
     })
@@ -350,11 +355,11 @@ async fn commit_of_several_that_is_cut(cut: Cut) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_that_are_cut_before_the_commit_leave_nothing_behind() {
-    commit_of_several_that_is_cut(Cut::BeforeCommit).await;
+async fn a_connection_lost_before_the_commit_of_a_batch_leaves_nothing_behind() {
+    cut_at_commit_of_batch(Cut::BeforeCommit).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_that_are_cut_after_the_commit_are_made_good_by_their_keys() {
-    commit_of_several_that_is_cut(Cut::AfterCommit).await;
+async fn a_connection_lost_after_the_commit_of_a_batch_is_resolved_by_idempotency_keys() {
+    cut_at_commit_of_batch(Cut::AfterCommit).await;
 }

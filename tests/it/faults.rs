@@ -1,4 +1,5 @@
-//! The database fails in the middle: the client is told what it can do, and nothing is there by halves.
+//! Database failures in the middle of a request: the client gets an error that says whether to retry, and nothing is written
+//! by halves.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ async fn create_with_key(app: &TestApp, caller: &Caller) -> Answer {
     app.graphql(caller, create, json!({ "input": input })).await
 }
 
-/// The service loses its database in the moment of the commit; the client sends its request again.
-async fn commit_that_is_cut(cut: Cut) {
+/// Cuts the connection at the commit. The client then repeats its request with the same idempotency key.
+async fn cut_at_commit(cut: Cut) {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let operator = app.operator("A").await;
         let (proxy, url) = Proxy::before(app.database_url()).await;
@@ -37,7 +38,7 @@ async fn commit_that_is_cut(cut: Cut) {
         let answer = create_with_key(&replica, &operator).await;
         assert!(!proxy.is_set(cut), "nobody committed: {}", answer.body);
         if cut == Cut::AfterCommit {
-            // The service asks by the key what became of it.
+            // The service looks up the outcome by the idempotency key.
             assert_eq!(answer.payload("createCustomer"), json!({ "outcome": "CREATED", "replayed": true }));
         } else {
             assert_eq!(answer.codes(), ["UNAVAILABLE"]);
@@ -54,17 +55,17 @@ async fn commit_that_is_cut(cut: Cut) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_cut_before_the_commit_leaves_nothing_behind() {
-    commit_that_is_cut(Cut::BeforeCommit).await;
+async fn a_connection_lost_before_the_commit_leaves_nothing_behind() {
+    cut_at_commit(Cut::BeforeCommit).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_cut_after_the_commit_is_made_good_by_the_key() {
-    commit_that_is_cut(Cut::AfterCommit).await;
+async fn a_connection_lost_after_the_commit_is_resolved_by_the_idempotency_key() {
+    cut_at_commit(Cut::AfterCommit).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_refuses_writes_and_nothing_else() {
+async fn a_full_disk_fails_writes_only() {
     run(Backend::Sqlite, Environment::Sandbox, async |app| {
         let operator = app.operator("A").await;
         app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
@@ -73,32 +74,32 @@ async fn a_full_disk_refuses_writes_and_nothing_else() {
             writer.execute_unprepared(&format!("PRAGMA max_page_count = {pages}")).await.unwrap();
             writer.commit().await.unwrap();
         };
-        let mut refused = 0;
+        let mut failed = 0;
         for number in 0..200 {
-            // A connection that has met the limit is replaced by one that knows of none.
+            // Set again for each create: a connection that reaches the limit is replaced by one without it.
             limit(1).await;
-            // As long as pages have room, the database does.
+            // A create succeeds as long as the existing pages have room.
             let data = json!({ "email": format!("{number}@example.com"), "firstName": "x".repeat(100) });
             let answer = app.create(&operator, &format!("{number}"), data).await;
             if answer.codes() == ["UNAVAILABLE"] {
-                refused += 1;
+                failed += 1;
             } else {
                 answer.payload("createCustomer");
             }
         }
-        assert!(refused > 100, "{refused}");
+        assert!(failed > 100, "{failed}");
         assert_eq!(app.customer(&operator, json!({ "email": "ada@example.com" })).await["version"], 1);
         limit(1_000_000).await;
         app.created(&operator, "user-2", json!({ "email": "grace@example.com" })).await;
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 202 - refused);
+        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 202 - failed);
     })
     .await;
 }
 
-/// A carrier whose client has a bug.
-struct Panics;
+/// A carrier lookup that panics.
+struct PanickingLookup;
 
-impl LineTypeLookup for Panics {
+impl LineTypeLookup for PanickingLookup {
     fn known(&self, _: &PhoneNumber) -> Option<CarrierLineType> {
         None
     }
@@ -112,10 +113,10 @@ impl LineTypeLookup for Panics {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_is_an_internal_fault_and_the_process_goes_on() {
+async fn a_panic_is_an_internal_error_and_the_process_continues() {
     let setup = ServiceSettings {
         platform_key: Some(SecretString::from(support::PLATFORM_KEY)),
-        carrier: Some((Arc::new(Panics), UnknownLinePolicy::Refuse)),
+        carrier: Some((Arc::new(PanickingLookup), UnknownLinePolicy::Refuse)),
         ..ServiceSettings::new(Environment::Production, KeyedHash::new(KEY_SECRET))
     };
     let app = TestApp::start_with(Backend::Sqlite, setup).await.unwrap();
@@ -130,17 +131,17 @@ async fn a_panic_is_an_internal_fault_and_the_process_goes_on() {
     .await;
 }
 
-/// Has a query find its own name, beside what else it is asked for.
-async fn look(app: &TestApp, query: &BatchedQuery<2>, name: &str) -> String {
-    let statement = |[first, second]: [Expr; 2]| Query::select().expr_as(first, "name").expr_as(second, "other").take();
-    let rows = query.run(app.database.reader(), [name.into(), "other".into()], statement).await.unwrap();
+/// Runs a query that returns its own name.
+async fn run_query(app: &TestApp, query: &BatchedQuery<2>, name: &str) -> String {
+    let select = |[first, second]: [Expr; 2]| Query::select().expr_as(first, "name").expr_as(second, "other").take();
+    let rows = query.run(app.database.reader(), [name.into(), "other".into()], select).await.unwrap();
     rows[0].try_get("", "name").unwrap()
 }
 
-both!(when_all_connections_wait_the_others_are_told_so, Sandbox, async |app| {
+both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let watcher = app.replica(app.database_url().to_owned()).await;
-    // Somebody who is not bound by our time limits holds what all wait for.
+    // A connection of its own holds the lock, because those of the service have timeouts.
     let connection = sea_orm::Database::connect(app.database_url()).await.unwrap();
     let immediate = Some(sea_orm::SqliteTransactionMode::Immediate);
     let options = TransactionOptions { sqlite_transaction_mode: immediate, ..Default::default() };
@@ -148,7 +149,7 @@ both!(when_all_connections_wait_the_others_are_told_so, Sandbox, async |app| {
     if app.is_postgres() {
         holder.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
     }
-    // PostgreSQL would be asked once for several creates.
+    // On PostgreSQL creates would be batched and use one connection.
     let page = "{ customers(first: 1) { edges { node { id } } } }";
     let requests = join_all((0..40).map(|number| {
         let data = json!({ "email": format!("{number}@example.com") });
@@ -169,8 +170,8 @@ both!(when_all_connections_wait_the_others_are_told_so, Sandbox, async |app| {
     assert_eq!(health, 200);
     watcher.end().await;
     for answer in answers {
-        let faults: Vec<Value> = answer.body["errors"].as_array().unwrap().clone();
-        assert_eq!(answer.codes(), ["UNAVAILABLE"], "{faults:?}");
+        let errors: Vec<Value> = answer.body["errors"].as_array().unwrap().clone();
+        assert_eq!(answer.codes(), ["UNAVAILABLE"], "{errors:?}");
     }
     holder.rollback().await.unwrap();
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
@@ -178,15 +179,15 @@ both!(when_all_connections_wait_the_others_are_told_so, Sandbox, async |app| {
 });
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_looks_for_others_too_and_gives_up_leaves_nobody_waiting() {
+async fn a_cancelled_leader_of_a_read_batch_leaves_nobody_waiting() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let query = BatchedQuery::<2>::default();
-        let look = |name| Box::pin(look(app, &query, name));
-        let (mut first, mut second) = (look("first"), look("second"));
+        let send = |name| Box::pin(run_query(app, &query, name));
+        let (mut first, mut second) = (send("first"), send("second"));
         assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
         drop(first);
         assert_eq!(
-            tokio::join!(second, look("third"), look("fourth")),
+            tokio::join!(second, send("third"), send("fourth")),
             ("second".into(), "third".into(), "fourth".into())
         );
     })
@@ -194,23 +195,23 @@ async fn whoever_looks_for_others_too_and_gives_up_leaves_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_has_looked_leaves_those_alone_who_came_later() {
+async fn a_read_that_comes_later_starts_a_new_batch() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let query = BatchedQuery::<2>::default();
-        let look = |name| Box::pin(look(app, &query, name));
-        let (found, sent) = app
+        let send = |name| Box::pin(run_query(app, &query, name));
+        let (names, sent) = app
             .statements_of(async {
-                let mut first = look("first");
-                // It waits for others, and then for the database, which may have answered already.
+                let mut first = send("first");
+                // The first poll waits for other requests, the second for the database, which may answer at once.
                 assert!(futures::poll!(&mut first).is_pending());
                 let polled = futures::poll!(&mut first);
-                let (mut second, mut third) = (look("second"), look("third"));
+                let (mut second, mut third) = (send("second"), send("third"));
                 let _ = (futures::poll!(&mut second), futures::poll!(&mut third));
-                let first = if let Poll::Ready(found) = polled { found } else { first.await };
+                let first = if let Poll::Ready(name) = polled { name } else { first.await };
                 (first, second.await, third.await)
             })
             .await;
-        assert_eq!(found, ("first".into(), "second".into(), "third".into()));
+        assert_eq!(names, ("first".into(), "second".into(), "third".into()));
         assert_eq!(sent.len(), 2);
     })
     .await;

@@ -1,31 +1,39 @@
-//! How many SQL statements an operation takes, on a key that is known: what a request costs is mostly that.
+//! The number of SQL statements per operation, which is most of the cost of a request. The lookup of the API key is cached and
+//! not counted.
 
 use serde_json::{Value, json};
 
 use support::proxy::Proxy;
 use support::{Caller, TestApp, both, looks_up_a_key};
 
-/// What an operation sends to the database, but for the look-up of its key, whose time may be over.
-async fn statements(app: &TestApp, proxy: Option<&Proxy>, caller: &Caller, query: &str, variables: Value) -> usize {
+/// Runs an operation and returns the number of statements that it sends, with `BEGIN` and `COMMIT` and without the lookup of
+/// the API key, which is repeated when its cache entry expires.
+async fn count_statements(
+    app: &TestApp,
+    proxy: Option<&Proxy>,
+    caller: &Caller,
+    query: &str,
+    variables: Value,
+) -> usize {
     let sent = || proxy.map_or(0, Proxy::statements);
     let before = sent();
     let (answer, counted) = app.all_statements_of(app.graphql(caller, query, variables)).await;
     assert_eq!(answer.body.get("errors"), None);
-    let looks = counted.iter().filter(|sql| looks_up_a_key(sql)).count();
+    let key_lookups = counted.iter().filter(|sql| looks_up_a_key(sql)).count();
     match proxy {
-        Some(_) => sent() - before - looks,
-        // What begins and ends a transaction is sent past those who count.
-        None => counted.len() - looks + if query.starts_with("mutation") { 2 } else { 0 },
+        Some(_) => sent() - before - key_lookups,
+        // The observer does not see BEGIN and COMMIT.
+        None => counted.len() - key_lookups + if query.starts_with("mutation") { 2 } else { 0 },
     }
 }
 
-both!(each_operation_takes_few, Sandbox, async |app| {
+both!(each_operation_sends_few_statements, Sandbox, async |app| {
     let proxied = if app.is_postgres() { Some(Proxy::before(app.database_url()).await) } else { None };
     let replica = match &proxied {
         Some((_, url)) => Some(app.replica(url.to_string()).await),
         None => None,
     };
-    let (asked, proxy) = (replica.as_ref().unwrap_or(app), proxied.as_ref().map(|(proxy, _)| proxy));
+    let (server, proxy) = (replica.as_ref().unwrap_or(app), proxied.as_ref().map(|(proxy, _)| proxy));
     let own = app.operator("Own").await;
     let mut ids = Vec::new();
     for number in 0..60 {
@@ -50,7 +58,7 @@ both!(each_operation_takes_few, Sandbox, async |app| {
         "address": { "line1": "1 Main St", "city": "Springfield", "country": "US" } } } })
     };
     let change = |name: &str, key: Option<&str>| json!({ "input": { "customer": { "id": ids[0] }, "idempotencyKey": key, "data": { "firstName": name } } });
-    for (what, caller, query, variables, most) in [
+    for (operation, caller, query, variables, max) in [
         ("a customer by id", &own, by, json!({ "by": { "id": ids[0] } }), 1),
         ("by external id", &own, by, json!({ "by": { "externalCustomerId": "id-1" } }), 1),
         ("a page", &own, page, json!({}), 3),
@@ -60,15 +68,15 @@ both!(each_operation_takes_few, Sandbox, async |app| {
         ("update", &own, update, change("Ada", None), 6),
         ("update with a key", &own, update, change("Grace", Some("two")), 7),
     ] {
-        let sent = statements(asked, proxy, caller, query, variables).await;
-        assert!(sent > 0 && sent <= most, "{what}: {sent}");
+        let sent = count_statements(server, proxy, caller, query, variables).await;
+        assert!(sent > 0 && sent <= max, "{operation}: {sent}");
     }
     if let Some(replica) = replica {
         replica.end().await;
     }
 });
 
-both!(customers_that_are_asked_for_at_once_are_found_at_once, Sandbox, async |app| {
+both!(customers_of_one_request_are_looked_up_in_one_statement, Sandbox, async |app| {
     let own = app.operator("Own").await;
     for number in 0..3 {
         app.created(&own, &format!("id-{number}"), json!({ "email": format!("{number}@example.com") })).await;

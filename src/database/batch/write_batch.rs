@@ -117,10 +117,8 @@ impl WriteBatch {
 
     /// The first value of the first row, if it is an id.
     fn first_id(&self) -> Option<Uuid> {
-        match self.writes.first()?.rows.first()?.first()? {
-            Value::Uuid(id) => *id,
-            _ => None,
-        }
+        let Value::Uuid(id) = self.writes.first()?.rows.first()?.first()? else { return None };
+        *id
     }
 
     /// Sends the statements. If the database is SQLite, the connection must be in a transaction, because there are several.
