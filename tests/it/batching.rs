@@ -143,8 +143,11 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
         assert_eq!(search_emails(app, &own, search).await, emails, "{search}");
     }
     assert_eq!(search_emails(app, &other, "knew").await, ["known@example.com"]);
-    assert_eq!(app.number("SELECT COUNT(DISTINCT request_id) AS n FROM customer_event").await, 7);
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_event WHERE version = 1 AND type = 'created'").await, 5);
+    assert_eq!(app.select_number("SELECT COUNT(DISTINCT request_id) AS n FROM customer_event").await, 7);
+    assert_eq!(
+        app.select_number("SELECT COUNT(*) AS n FROM customer_event WHERE version = 1 AND type = 'created'").await,
+        5
+    );
 });
 
 both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app| {
@@ -192,8 +195,8 @@ both!(a_conflicting_write_fails_alone, Sandbox, async |app| {
     assert_eq!(outcomes.remove(0), "CREATED");
     outcomes.sort();
     assert_eq!(outcomes, ["CREATED", "CREATED", "EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 4);
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_event").await, 4);
+    assert_eq!(app.count_rows("customer").await, 4);
+    assert_eq!(app.count_rows("customer_event").await, 4);
     // Two updates change the same customer.
     let updates = [
         CustomerChanges { first_name: Set(name("Ada")), ..changes("1") },
@@ -250,7 +253,7 @@ both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
     expire.commit().await.unwrap();
     let others = ["one", "two"].map(|key| create(app, &actor, keyed(&format!("other-{key}"), key)));
     assert_eq!(join_all(others).await, ["CREATED"; 2]);
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM idempotency_key").await, 5);
+    assert_eq!(app.count_rows("idempotency_key").await, 5);
 });
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -320,7 +323,7 @@ async fn a_cancelled_leader_makes_the_other_writes_unavailable() {
         let (mut leader, mut follower) =
             ["1", "2"].map(|id| Box::pin(create(app, &actor, new(id, &format!("{id}@example.com"))))).into();
         let both = join(&mut leader, &mut follower);
-        futures::future::select(both, Box::pin(app.until_so_many_wait_for_a_lock(1))).await;
+        futures::future::select(both, Box::pin(app.wait_until_blocked(1))).await;
         drop(leader);
         holder.commit().await.unwrap();
         assert_eq!(follower.await, "UNAVAILABLE");
@@ -348,8 +351,8 @@ async fn cut_at_commit_of_batch(cut: Cut) {
             if cut == Cut::AfterCommit { ("REPLAYED", "REPLAYED") } else { ("UNAVAILABLE", "CREATED") };
         assert_eq!(outcomes, [first; 3]);
         assert_eq!(join_all(creates()).await, [repeated; 3]);
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 3);
-        replica.end().await;
+        assert_eq!(app.count_rows("customer").await, 3);
+        replica.stop().await;
     })
     .await;
 }

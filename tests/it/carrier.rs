@@ -15,7 +15,7 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::ServiceSettings;
 use vivamo::service::phone_lookup::{Twilio, TwilioSettings, UnknownLinePolicy};
 
-use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, faults, run_on};
+use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, run_on};
 
 /// A carrier whose answer depends on the last four digits of the number.
 struct FakeCarrier {
@@ -222,7 +222,7 @@ async fn each_answer_has_its_verdict() {
             assert_eq!(codes, if code.is_empty() { vec![] } else { vec![code.to_owned()] }, "{last_four}");
             assert_eq!(carrier.questions(), questions, "{last_four}");
             if code == REFUSED {
-                assert_eq!(answer.refusals("createCustomer"), faults([(REFUSED, "input.data.phone")]), "{last_four}");
+                answer.assert_rejected("createCustomer", &[(REFUSED, "input.data.phone")]);
                 assert_eq!(
                     answer.message(),
                     "Sorry, this phone number cannot be used. Please use a valid mobile number."
@@ -232,7 +232,7 @@ async fn each_answer_has_its_verdict() {
                 assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], true, "{last_four}");
             }
         }
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+        assert_eq!(app.count_rows("customer").await, 1);
         // How long to wait is passed on.
         let busy = create(app, &operator, "+14155550028").await;
         assert_eq!(busy.body["errors"][0]["extensions"]["retryAfterMs"], 30_000);
@@ -436,14 +436,14 @@ async fn a_lost_race_stores_no_unjudged_number() {
         let data = json!({ "email": "new@example.com", "phone": "+14155550002" });
         let create = app.create(&own, "1", data);
         let let_go = async {
-            app.until_so_many_wait_for_a_lock(1).await;
+            app.wait_until_blocked(1).await;
             holder.commit().await.unwrap();
         };
         let (answer, ()) = tokio::join!(create, let_go);
-        assert_eq!(answer.refusals("createCustomer"), faults([("PHONE_NOT_MOBILE", "input.data.phone")]));
+        answer.assert_rejected("createCustomer", &[("PHONE_NOT_MOBILE", "input.data.phone")]);
         assert_eq!(carrier.questions(), 1);
-        app.write_words_anew().await;
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+        app.rebuild_search_words().await;
+        assert_eq!(app.count_rows("customer").await, 1);
     })
     .await;
 }

@@ -2,19 +2,19 @@
 
 use serde_json::json;
 
-use support::{both, faults};
+use support::both;
 
 both!(an_external_id_and_values_that_are_taken_are_reported_together, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     app.created(&operator, "user-1", data.clone()).await;
     let again = app.create(&operator, "user-1", data).await;
-    let expected = faults([
+    let expected = [
         ("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId"),
         ("EMAIL_TAKEN", "input.data.email"),
         ("PHONE_TAKEN", "input.data.phone"),
-    ]);
-    assert_eq!(again.refusals("createCustomer"), expected);
+    ];
+    again.assert_rejected("createCustomer", &expected);
 });
 
 both!(only_what_ones_own_customers_hold_is_reported_as_taken, Sandbox, async |app| {
@@ -24,15 +24,15 @@ both!(only_what_ones_own_customers_hold_is_reported_as_taken, Sandbox, async |ap
     // The email is held by a customer of one's own, the phone by a stranger, of whom nothing is said.
     let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
     let refused = app.create(&own, "user-1", data).await;
-    assert_eq!(refused.refusals("createCustomer"), faults([("EMAIL_TAKEN", "input.data.email")]));
+    refused.assert_rejected("createCustomer", &[("EMAIL_TAKEN", "input.data.email")]);
     // The other way around.
     let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
     let refused = app.create(&other, "user-1", data).await;
-    assert_eq!(refused.refusals("createCustomer"), faults([("PHONE_TAKEN", "input.data.phone")]));
+    refused.assert_rejected("createCustomer", &[("PHONE_TAKEN", "input.data.phone")]);
     // A taken external id hides that the email would have matched a stranger.
     let refused = app.create(&own, "mine", json!({ "email": "theirs@example.com" })).await;
-    let expected = faults([("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId")]);
-    assert_eq!(refused.refusals("createCustomer"), expected);
+    let expected = [("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId")];
+    refused.assert_rejected("createCustomer", &expected);
 });
 
 both!(an_email_and_a_phone_of_two_strangers_are_a_conflict, Sandbox, async |app| {
@@ -40,8 +40,8 @@ both!(an_email_and_a_phone_of_two_strangers_are_a_conflict, Sandbox, async |app|
     app.created(&other, "1", json!({ "email": "one@example.com" })).await;
     app.created(&other, "2", json!({ "email": "two@example.com", "phone": "+14155552671" })).await;
     let refused = app.create(&own, "x", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
-    let expected = faults([("IDENTITY_CONFLICT", "input.data.email"), ("IDENTITY_CONFLICT", "input.data.phone")]);
-    assert_eq!(refused.refusals("createCustomer"), expected);
+    let expected = [("IDENTITY_CONFLICT", "input.data.email"), ("IDENTITY_CONFLICT", "input.data.phone")];
+    refused.assert_rejected("createCustomer", &expected);
     let text = refused.body.to_string();
     for secret in ["cus_", "two@", "Other"] {
         assert!(!text.contains(secret), "{text}");
@@ -103,7 +103,7 @@ both!(faults_of_several_fields_come_together_one_for_each, Sandbox, async |app| 
         "address": { "line1": "", "city": "Springfield", "country": "ZZ" },
     });
     let refused = app.create(&operator, " padded ", data).await;
-    let expected = faults([
+    let expected = [
         ("INVALID_EXTERNAL_CUSTOMER_ID", "input.externalCustomerId"),
         ("INVALID_EMAIL", "input.data.email"),
         ("INVALID_PHONE", "input.data.phone"),
@@ -111,16 +111,16 @@ both!(faults_of_several_fields_come_together_one_for_each, Sandbox, async |app| 
         ("INVALID_NAME", "input.data.lastName"),
         ("INVALID_ADDRESS", "input.data.address.line1"),
         ("INVALID_ADDRESS", "input.data.address.country"),
-    ]);
-    assert_eq!(refused.refusals("createCustomer"), expected);
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
+    ];
+    refused.assert_rejected("createCustomer", &expected);
+    assert_eq!(app.count_rows("customer").await, 0);
 });
 
 both!(faults_of_format_come_before_those_of_the_table, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     let refused = app.create(&operator, "user-1", json!({ "email": "ada@example.com", "firstName": "" })).await;
-    assert_eq!(refused.refusals("createCustomer"), faults([("INVALID_NAME", "input.data.firstName")]));
+    refused.assert_rejected("createCustomer", &[("INVALID_NAME", "input.data.firstName")]);
 });
 
 both!(the_platform_and_read_only_keys_create_nobody, Sandbox, async |app| {
@@ -129,9 +129,9 @@ both!(the_platform_and_read_only_keys_create_nobody, Sandbox, async |app| {
     for caller in [app.platform(), read_only] {
         // Before the input is looked at: these values are faulty.
         let refused = app.create(&caller, " ", json!({ "email": "x" })).await;
-        assert_eq!(refused.refusals("createCustomer"), faults([("FORBIDDEN", "")]));
+        refused.assert_rejected("createCustomer", &[("FORBIDDEN", "")]);
         let refused = app.update(&caller, json!({ "id": "x" }), json!({ "email": "x" })).await;
-        assert_eq!(refused.refusals("updateCustomer"), faults([("FORBIDDEN", "")]));
+        refused.assert_rejected("updateCustomer", &[("FORBIDDEN", "")]);
     }
 });
 
@@ -139,10 +139,10 @@ both!(faults_of_format_and_restrictions_come_together, Production, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "a+b@mailinator.com", "phone": "+442079460018", "lastName": "\u{7}" });
     let refused = app.create(&operator, "user-1", data).await;
-    let expected = faults([
+    let expected = [
         ("DISPOSABLE_EMAIL", "input.data.email"),
         ("PHONE_NOT_MOBILE", "input.data.phone"),
         ("INVALID_NAME", "input.data.lastName"),
-    ]);
-    assert_eq!(refused.refusals("createCustomer"), expected);
+    ];
+    refused.assert_rejected("createCustomer", &expected);
 });

@@ -108,7 +108,7 @@ async fn codes_of_the_second_stranger(app: &TestApp, other: &Caller) -> Vec<Stri
     }
     curious.created(&own, "1", json!({ "email": "known-0@example.com" })).await;
     let codes = curious.create(&own, "2", json!({ "email": "known-1@example.com" })).await.codes();
-    curious.end().await;
+    curious.stop().await;
     codes
 }
 

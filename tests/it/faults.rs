@@ -43,13 +43,13 @@ async fn cut_at_commit(cut: Cut) {
         } else {
             assert_eq!(answer.codes(), ["UNAVAILABLE"]);
             assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], true);
-            assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 0);
+            assert_eq!(app.count_rows("customer").await, 0);
         }
         let again = create_with_key(&replica, &operator).await.payload("createCustomer");
         assert_eq!(again, json!({ "outcome": "CREATED", "replayed": cut == Cut::AfterCommit }));
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_operator").await, 1);
-        replica.end().await;
+        assert_eq!(app.count_rows("customer").await, 1);
+        assert_eq!(app.count_rows("customer_operator").await, 1);
+        replica.stop().await;
     })
     .await;
 }
@@ -91,7 +91,7 @@ async fn a_full_disk_fails_writes_only() {
         assert_eq!(app.customer(&operator, json!({ "email": "ada@example.com" })).await["version"], 1);
         limit(1_000_000).await;
         app.created(&operator, "user-2", json!({ "email": "grace@example.com" })).await;
-        assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 202 - failed);
+        assert_eq!(app.count_rows("customer").await, 202 - failed);
     })
     .await;
 }
@@ -163,19 +163,19 @@ both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, asyn
         }
     }));
     let health = async {
-        watcher.until_so_many_wait_for_a_lock(9).await;
+        watcher.wait_until_blocked(9).await;
         app.http.get(format!("{}/healthz", app.url)).send().await.unwrap().status().as_u16()
     };
     let (answers, health) = tokio::join!(requests, health);
     assert_eq!(health, 200);
-    watcher.end().await;
+    watcher.stop().await;
     for answer in answers {
         let errors: Vec<Value> = answer.body["errors"].as_array().unwrap().clone();
         assert_eq!(answer.codes(), ["UNAVAILABLE"], "{errors:?}");
     }
     holder.rollback().await.unwrap();
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+    assert_eq!(app.count_rows("customer").await, 1);
 });
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,12 +39,12 @@ async fn race(app: &TestApp, requests: &[Do<'_>]) -> Vec<String> {
         holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
     }
     let release = async {
-        app.until_so_many_wait_for_a_lock(requests.len()).await;
+        app.wait_until_blocked(requests.len()).await;
         holder.commit().await.unwrap();
     };
     let sent = requests.iter().enumerate().map(|(number, request)| send(replicas.get(number).unwrap_or(app), request));
     let (answers, ()) = tokio::join!(join_all(sent), release);
-    join_all(replicas.into_iter().map(TestApp::end)).await;
+    join_all(replicas.into_iter().map(TestApp::stop)).await;
     answers
         .iter()
         .map(|answer| {
@@ -76,7 +76,7 @@ both!(two_operators_create_the_same_phone, Sandbox, async |app| {
     let outcomes =
         race(app, &[Do::Create(&a, "1", data("a@example.com")), Do::Create(&b, "1", data("b@example.com"))]).await;
     assert_one_of(&outcomes, &[&["CREATED", "CONNECTED"], &["CONNECTED", "CREATED"]]);
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+    assert_eq!(app.count_rows("customer").await, 1);
 });
 
 both!(one_operator_creates_the_same_email_twice, Sandbox, async |app| {
@@ -94,7 +94,7 @@ both!(one_operator_uses_an_external_id_twice, Sandbox, async |app| {
     let taken = "EXTERNAL_CUSTOMER_ID_TAKEN";
     assert_one_of(&outcomes, &[&["CREATED", taken], &[taken, "CREATED"]]);
     // Nothing is left of the one that lost.
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+    assert_eq!(app.count_rows("customer").await, 1);
 });
 
 both!(crossed_emails_and_phones, Sandbox, async |app| {

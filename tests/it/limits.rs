@@ -83,7 +83,7 @@ both!(a_key_spends_no_more_than_it_may, Sandbox, async |app| {
     assert_eq!(created.codes(), Vec::<String>::new());
     let refused = limited.create(&own, "2", json!({ "email": "grace@example.com" })).await;
     assert_refused_as_a_whole(&refused);
-    assert_eq!(limited.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+    assert_eq!(limited.count_rows("customer").await, 1);
     // Each field at the root of a query is one; the other operator has its own.
     let three = "{ a: viewer { role } b: viewer { role } c: viewer { role } }";
     for _ in 0..3 {
@@ -97,7 +97,7 @@ both!(a_key_spends_no_more_than_it_may, Sandbox, async |app| {
         statuses.push(limited.graphql(&third, "{", json!({})).await.status);
     }
     assert_eq!((statuses[0], statuses[11]), (200, 429), "{statuses:?}");
-    limited.end().await;
+    limited.stop().await;
 });
 
 both!(an_address_comes_with_wrong_keys_no_more_than_it_may, Sandbox, async |app| {
@@ -130,7 +130,7 @@ both!(an_address_comes_with_wrong_keys_no_more_than_it_may, Sandbox, async |app|
         limited.http.post(format!("{}/graphql", limited.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
     let request = request.header("x-forwarded-for", "203.0.113.99").header("x-forwarded-for", unreadable);
     assert_refused_as_a_whole(&Answer::read(request.send().await.unwrap()).await);
-    limited.end().await;
+    limited.stop().await;
 });
 
 both!(a_thousand_emails_tried_through_creates_are_stopped, Sandbox, async |app| {
@@ -143,11 +143,11 @@ both!(a_thousand_emails_tried_through_creates_are_stopped, Sandbox, async |app| 
     let (told, refused) = pry(&curious, &own, "createCustomer", attempt).await;
     assert_eq!((told, refused), (TOLD, TRIED - TOLD));
     // Those whom nobody knows are refused alike, and nothing of them is written.
-    assert_eq!(curious.number("SELECT COUNT(*) AS n FROM customer").await, KNOWN as i64);
+    assert_eq!(curious.count_rows("customer").await, KNOWN as i64);
     // A change that asks about nobody is made.
     let customer = json!({ "externalCustomerId": "guess 0" });
     curious.updated(&own, customer, json!({ "firstName": "Ada" })).await;
-    curious.end().await;
+    curious.stop().await;
 });
 
 both!(a_thousand_emails_tried_through_updates_are_stopped, Sandbox, async |app| {
@@ -166,7 +166,7 @@ both!(a_thousand_emails_tried_through_updates_are_stopped, Sandbox, async |app| 
         async |_: usize, email: String| curious.update(&own, customer.clone(), json!({ "email": email })).await;
     let (told, refused) = pry(&curious, &own, "updateCustomer", attempt).await;
     assert_eq!((told, refused), (TOLD, TRIED - TOLD));
-    curious.end().await;
+    curious.stop().await;
 });
 
 both!(each_value_that_is_told_of_counts, Sandbox, async |app| {
@@ -187,7 +187,7 @@ both!(each_value_that_is_told_of_counts, Sandbox, async |app| {
         ["RATE_LIMITED"]
     );
     assert_eq!(curious.create(&own, "new", json!({ "email": "nobody@example.com" })).await.codes(), ["RATE_LIMITED"]);
-    curious.end().await;
+    curious.stop().await;
 });
 
 both!(what_tells_of_nobody_costs_nothing, Sandbox, async |app| {
@@ -200,5 +200,5 @@ both!(what_tells_of_nobody_costs_nothing, Sandbox, async |app| {
         let customer = json!({ "externalCustomerId": id });
         careful.updated(&own, customer, json!({ "email": format!("new-{id}@example.com") })).await;
     }
-    careful.end().await;
+    careful.stop().await;
 });

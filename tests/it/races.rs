@@ -42,7 +42,7 @@ both!(fifty_creates_of_one_external_id_are_one_success, Sandbox, async |app| {
     });
     let outcomes: Vec<_> = join_all(creates).await.iter().map(outcome).collect();
     assert_eq!((count(&outcomes, "CREATED"), count(&outcomes, "EXTERNAL_CUSTOMER_ID_TAKEN")), (1, 49), "{outcomes:?}");
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
+    assert_eq!(app.count_rows("customer").await, 1);
 });
 
 both!(fifty_operators_and_one_email_are_one_customer_with_fifty_links, Sandbox, async |app| {
@@ -52,9 +52,9 @@ both!(fifty_operators_and_one_email_are_one_customer_with_fifty_links, Sandbox, 
         .map(|operator| app.create(operator, "user-1", json!({ "email": "ada@example.com", "phone": "+14155552671" })));
     let outcomes: Vec<_> = join_all(creates).await.iter().map(outcome).collect();
     assert_eq!((count(&outcomes, "CREATED"), count(&outcomes, "CONNECTED")), (1, 49), "{outcomes:?}");
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 1);
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer_operator").await, 50);
-    assert_eq!(app.number("SELECT CAST(version AS BIGINT) AS n FROM customer").await, 1);
+    assert_eq!(app.count_rows("customer").await, 1);
+    assert_eq!(app.count_rows("customer_operator").await, 50);
+    assert_eq!(app.select_number("SELECT CAST(version AS BIGINT) AS n FROM customer").await, 1);
 });
 
 both!(two_connects_that_fill_the_same_blank_leave_one_value, Sandbox, async |app| {
@@ -157,5 +157,5 @@ both!(thirty_two_writers_and_readers_meet_no_busy_database, Sandbox, async |app|
         }
     });
     join_all(work).await;
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 320);
+    assert_eq!(app.count_rows("customer").await, 320);
 });

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use entity::deployment::Environment;
-use support::{Answer, Backend, TestApp, both, faults, run};
+use support::{Answer, Backend, TestApp, both, errors, run};
 
 /// Emails and phones of every kind.
 fn fixtures() -> Vec<Value> {
@@ -99,13 +99,13 @@ async fn the_warnings_of_sandbox_are_the_refusals_of_production() {
             let operator = app.operator("A").await;
             let valid = validate(app, &operator, "1", &data).await.body["data"]["validateCustomer"].clone();
             assert_eq!(valid["warnings"], json!([]), "{data}");
-            in_production = app.create(&operator, "1", data.clone()).await.faults();
+            in_production = app.create(&operator, "1", data.clone()).await.errors();
             assert_eq!(valid["faults"].as_array().unwrap().len(), in_production.len(), "{data}");
             // The same on update, where the values are new.
             if !in_production.is_empty() {
                 app.created(&operator, "2", json!({ "email": "known@example.com" })).await;
                 let updated = app.update(&operator, json!({ "externalCustomerId": "2" }), data.clone()).await;
-                assert_eq!(updated.faults(), in_production, "{data}");
+                assert_eq!(updated.errors(), in_production, "{data}");
             }
         })
         .await;
@@ -122,7 +122,7 @@ both!(a_dry_run_tells_of_ones_own_customers_alone, Sandbox, async |app| {
         let payload = answer.payload("validateCustomer");
         warnings(&json!({ "warnings": payload["faults"] }))
     };
-    let all = faults([
+    let all = errors(&[
         ("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId"),
         ("EMAIL_TAKEN", "input.data.email"),
         ("PHONE_TAKEN", "input.data.phone"),
@@ -135,15 +135,15 @@ both!(a_dry_run_tells_of_ones_own_customers_alone, Sandbox, async |app| {
     let (of_theirs, sql_of_theirs) = app.statements_of(faults_of(&own, "new", theirs)).await;
     let (of_nobody, sql_of_nobody) = app.statements_of(faults_of(&own, "new", nobodys)).await;
     assert_eq!((&of_theirs, &sql_of_theirs), (&of_nobody, &sql_of_nobody));
-    assert_eq!(of_theirs, faults([]));
+    assert_eq!(of_theirs, errors(&[]));
     // For the platform nothing is its own.
     let platform = app.platform();
-    assert_eq!(faults_of(&platform, "mine", mine.clone()).await, faults([]));
+    assert_eq!(faults_of(&platform, "mine", mine.clone()).await, errors(&[]));
     // A key that only reads may ask, and what is faulty comes first.
     let read_only = app.key(&own, entity::api_key::Access::ReadOnly).await;
     assert_eq!(faults_of(&read_only, "mine", mine).await, all);
     let faulty = json!({ "email": "mine@example.com", "firstName": "" });
-    assert_eq!(faults_of(&own, "mine", faulty).await, faults([("INVALID_NAME", "input.data.firstName")]));
+    assert_eq!(faults_of(&own, "mine", faulty).await, errors(&[("INVALID_NAME", "input.data.firstName")]));
     // Nothing was written.
-    assert_eq!(app.number("SELECT COUNT(*) AS n FROM customer").await, 2);
+    assert_eq!(app.count_rows("customer").await, 2);
 });

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use support::proxy::Proxy;
-use support::{Caller, TestApp, both, looks_up_a_key};
+use support::{Caller, TestApp, both, is_key_lookup};
 
 /// Runs an operation and returns the number of statements that it sends, with `BEGIN` and `COMMIT` and without the lookup of
 /// the API key, which is repeated when its cache entry expires.
@@ -19,7 +19,7 @@ async fn count_statements(
     let before = sent();
     let (answer, counted) = app.all_statements_of(app.graphql(caller, query, variables)).await;
     assert_eq!(answer.body.get("errors"), None);
-    let key_lookups = counted.iter().filter(|sql| looks_up_a_key(sql)).count();
+    let key_lookups = counted.iter().filter(|sql| is_key_lookup(sql)).count();
     match proxy {
         Some(_) => sent() - before - key_lookups,
         // The observer does not see BEGIN and COMMIT.
@@ -72,7 +72,7 @@ both!(each_operation_sends_few_statements, Sandbox, async |app| {
         assert!(sent > 0 && sent <= max, "{operation}: {sent}");
     }
     if let Some(replica) = replica {
-        replica.end().await;
+        replica.stop().await;
     }
 });
 

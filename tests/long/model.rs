@@ -213,7 +213,7 @@ async fn two_processes_on_postgres_do_what_the_model_does() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_serializing_postgres_does_what_the_model_does() {
     let Some(server) = support::postgres::server().await else { return };
-    let home = TestDatabase::create_at(server, Some("serializable")).await;
+    let home = TestDatabase::create_on(server, Some("serializable")).await;
     let url = home.url.clone();
     let servers = Servers::start_on(home, url, 2).await;
     run("two processes on a PostgreSQL that serializes", servers, REQUESTS / 4).await;

@@ -111,7 +111,7 @@ async fn postgres_stops_and_starts_under_load() {
     let cluster = &own.cluster;
     cluster.initialise().unwrap();
     cluster.start("").unwrap();
-    let home = TestDatabase::create_at(&cluster.url(), None).await;
+    let home = TestDatabase::create_on(&cluster.url(), None).await;
     let url = home.url.clone();
     let servers = Servers::start_on(home, url.clone(), 2).await;
     let operator = servers.operator("A").await;
@@ -150,7 +150,7 @@ async fn a_standby_takes_over() {
     for sql in [synchronous, "SELECT pg_reload_conf()"] {
         postgres::execute(&format!("{}/postgres", old.url()), sql).await.unwrap();
     }
-    let home = TestDatabase::create_at(&old.url(), None).await;
+    let home = TestDatabase::create_on(&old.url(), None).await;
     let (proxy, mut url) = Proxy::before(&home.url).await;
     let servers = Servers::start_on(home, url.clone().into(), 2).await;
     let operator = servers.operator("A").await;
@@ -184,7 +184,7 @@ async fn a_standby_takes_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_fall_silent_are_replaced() {
     let Some(server) = postgres::server().await else { return };
-    let home = TestDatabase::create_at(server, None).await;
+    let home = TestDatabase::create_on(server, None).await;
     let (proxy, url) = Proxy::before(&home.url).await;
     let servers = Servers::start_on(home, url.into(), 1).await;
     let operator = servers.operator("A").await;

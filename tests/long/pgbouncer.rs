@@ -46,7 +46,7 @@ impl Pgbouncer {
 async fn two_processes_behind_pgbouncer_do_what_the_model_does() {
     let Some(server) = postgres::server().await else { return };
     let Some(program) = postgres::find("pgbouncer") else { return postgres::skip("the test behind pgbouncer") };
-    let home = TestDatabase::create_at(server, None).await;
+    let home = TestDatabase::create_on(server, None).await;
     let mut url = reqwest::Url::parse(&home.url).unwrap();
     let bouncer = Pgbouncer::start(&program, url.port().unwrap_or(5432)).await;
     url.set_port(Some(bouncer.port)).unwrap();

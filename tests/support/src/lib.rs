@@ -3,17 +3,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod answer;
 mod app;
 pub mod attacks;
+mod database;
+mod invariants;
 pub mod logs;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
 
-pub use app::{
-    Answer, Backend, Caller, KEY_SECRET, PLATFORM_KEY, TestApp, TestDatabase, faults, http_client, looks_up_a_key, run,
-    run_blocking, run_on,
-};
+pub use answer::{Answer, errors};
+pub use app::{Caller, KEY_SECRET, PLATFORM_KEY, TestApp, http_client, is_key_lookup};
+pub use database::{Backend, TestDatabase};
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use entity::deployment::Environment;
+use futures::FutureExt;
 
 /// Defines a test that runs on both databases, as `$name::sqlite` and `$name::postgres`, in this environment.
 ///
@@ -46,4 +53,28 @@ macro_rules! both {
             }
         }
     };
+}
+
+/// Runs a test like [`run`], in its own async runtime. [`both`] expands to it.
+pub fn run_blocking(backend: Backend, environment: Environment, test: impl AsyncFnOnce(&TestApp)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(run(backend, environment, test));
+}
+
+/// Runs a test on a new service with a new database, and then checks the invariants. Skips the test if PostgreSQL is
+/// needed and not installed.
+pub async fn run(backend: Backend, environment: Environment, test: impl AsyncFnOnce(&TestApp)) {
+    let Some(app) = TestApp::start(backend, environment).await else { return };
+    run_on(app, test).await;
+}
+
+/// Runs a test on a service that is already started, checks the invariants, and stops the service.
+pub async fn run_on(app: TestApp, test: impl AsyncFnOnce(&TestApp)) {
+    let outcome = AssertUnwindSafe(async {
+        test(&app).await;
+        invariants::check(&app).await;
+    });
+    let outcome = outcome.catch_unwind().await;
+    app.stop().await;
+    outcome.unwrap_or_else(|panic| resume_unwind(panic));
 }

@@ -1,0 +1,71 @@
+//! Databases for tests: a new SQLite file, or a new database on the PostgreSQL of [`postgres`].
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use crate::postgres;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+pub struct TestDatabase {
+    /// `sqlite://FILE` or `postgres://…`
+    pub url: String,
+    storage: Storage,
+}
+
+enum Storage {
+    File(#[expect(dead_code, reason = "removes the folder when it is dropped")] TempDir),
+    Postgres {
+        server: String,
+        name: String,
+    },
+    /// Another [`TestDatabase`] owns the database and removes it.
+    Borrowed,
+}
+
+impl TestDatabase {
+    /// Creates an empty database. Returns `None` if it needs PostgreSQL and PostgreSQL is not installed.
+    pub async fn create(backend: Backend) -> Option<Self> {
+        match backend {
+            Backend::Sqlite => {
+                let folder = TempDir::with_prefix("vivamo-test-").unwrap();
+                let url = format!("sqlite://{}", folder.path().join("vivamo.db").display());
+                Some(Self { url, storage: Storage::File(folder) })
+            }
+            Backend::Postgres => {
+                let isolation = std::env::var("VIVAMO_TEST_ISOLATION").ok();
+                Some(Self::create_on(postgres::server().await?, isolation.as_deref()).await)
+            }
+        }
+    }
+
+    /// Creates a database on this PostgreSQL. `isolation` is the default isolation level of its transactions.
+    pub async fn create_on(server: &str, isolation: Option<&str>) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("vivamo_test_{}_{number}", std::process::id());
+        let execute = async |sql: &str| postgres::execute(&format!("{server}/postgres"), sql).await.unwrap();
+        execute(&format!("CREATE DATABASE {name}")).await;
+        if let Some(isolation) = isolation {
+            execute(&format!("ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'")).await;
+        }
+        Self { url: format!("{server}/{name}"), storage: Storage::Postgres { server: server.to_owned(), name } }
+    }
+
+    /// Uses a database that another [`TestDatabase`] created.
+    pub fn existing(url: String) -> Self {
+        Self { url, storage: Storage::Borrowed }
+    }
+
+    pub async fn remove(self) {
+        if let Storage::Postgres { server, name } = self.storage {
+            let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            postgres::execute(&format!("{server}/postgres"), &drop).await.unwrap();
+        }
+    }
+}
