@@ -3,6 +3,7 @@ import { cpSync } from 'node:fs';
 
 const files = {
   'graphiql/index.html': 'graphiql/index.html',
+  'graphiql/examples.js': 'graphiql/examples.js',
   'graphiql/page.css': 'graphiql/page.css',
   'graphiql/page.js': 'graphiql/page.js',
   'graphiql/react.js': 'node_modules/react/umd/react.production.min.js',

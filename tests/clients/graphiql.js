@@ -1,93 +1,308 @@
-// GraphiQL in a real browser: typed into, run, and seen to talk to nobody but this server.
-import { mkdirSync } from 'node:fs';
-import puppeteer from 'puppeteer-core';
+// GraphiQL in Chromium: the key, the tabs, what is kept in the browser, and a narrow window.
+// Usage: node graphiql.js URL KEY FOLDER_FOR_SCREENSHOTS, where KEY is of an operator without customers.
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { runInNewContext } from 'node:vm';
+import { buildSchema, parse, validate } from 'graphql';
+import { chromium } from 'playwright-core';
 
-const [url, key, pictures] = process.argv.slice(2);
-mkdirSync(pictures, { recursive: true });
-const browser = await puppeteer.launch({
+const [url, key, screenshots] = process.argv.slice(2);
+const PLACEHOLDER = 'Bearer YOUR_KEY';
+const WIDE = { width: 1400, height: 900 };
+const NARROW = { width: 420, height: 800 };
+
+const file = (path) => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
+const examples = runInNewContext(`${file('web/graphiql/examples.js')}; examples`);
+
+const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-background-networking'],
+  args: [
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+  ],
 });
 
-const expect = (holds, what) => {
-  if (!holds) throw new Error(what);
+/** GraphiQL in a browser context of its own, that is without anything stored. */
+class Page {
+  static async open(viewport = WIDE, colorScheme = 'light') {
+    const context = await browser.newContext({ viewport, colorScheme });
+    const self = new Page();
+    self.page = await context.newPage();
+    self.foreign = [];
+    self.errors = [];
+    self.page.on('request', (request) => {
+      const { protocol, origin } = new URL(request.url());
+      if (!['data:', 'blob:'].includes(protocol) && origin !== new URL(url).origin) self.foreign.push(request.url());
+    });
+    self.page.on('pageerror', (error) => self.errors.push(error.message));
+    await self.page.goto(`${url}/graphiql`);
+    await self.tabs().first().waitFor();
+    await self.settle();
+    return self;
+  }
+
+  async close() {
+    assert.deepEqual(this.foreign, [], 'requests to other servers');
+    assert.deepEqual(this.errors, [], 'errors in the page');
+    await this.page.context().close();
+  }
+
+  /** GraphiQL reads an editor 100 ms after it changed. */
+  settle = () => this.page.waitForTimeout(300);
+
+  async reload() {
+    await this.settle();
+    await this.page.reload();
+    await this.tabs().first().waitFor();
+    await this.settle();
+  }
+
+  tabs = () => this.page.locator('.graphiql-tab-button');
+  keyField = () => this.page.getByLabel('API key');
+  runButton = () => this.page.locator('.graphiql-execute-button');
+  queryEditor = () => this.page.locator('.graphiql-query-editor .CodeMirror');
+  variableEditor = () => this.page.locator('.graphiql-editor-tool .graphiql-editor .CodeMirror').nth(0);
+  headerEditor = () => this.page.locator('.graphiql-editor-tool .graphiql-editor .CodeMirror').nth(1);
+
+  text = (editor) => editor.evaluate((node) => node.CodeMirror.getValue());
+
+  async selectTab(name) {
+    await this.tabs().getByText(name, { exact: true }).click();
+    await this.settle();
+  }
+
+  /** Replaces the text of an editor as a person would, by the keyboard. */
+  async type(editor, text) {
+    await editor.click();
+    await this.page.keyboard.press('Control+A');
+    await this.page.keyboard.insertText(text);
+    await this.settle();
+  }
+
+  async typeKey(key) {
+    await this.keyField().fill(key);
+    await this.settle();
+  }
+
+  shownAuthorization = async () => JSON.parse(await this.text(this.headerEditor())).Authorization;
+
+  /** Runs the tab, and returns the header that was sent and the body of the response. */
+  async run() {
+    const isGraphql = (response) => response.url() === `${url}/graphql`;
+    const [response] = await Promise.all([this.page.waitForResponse(isGraphql), this.runButton().click()]);
+    const sent = (await response.request().allHeaders()).authorization;
+    return { sent, body: await response.json() };
+  }
+
+  /** Runs the tab, and checks that the header in the editor is the one that is sent. */
+  async runAsShown(expected) {
+    assert.equal(await this.shownAuthorization(), expected);
+    assert.ok(await this.headerEditor().isVisible(), 'the header is visible');
+    const { sent, body } = await this.run();
+    assert.equal(sent, expected);
+    return body;
+  }
+
+  screenshot = (name) => this.page.screenshot({ path: `${screenshots}/graphiql-${name}.png` });
+
+  tabNames = () => this.tabs().allTextContents();
+
+  /** All that the page leaves in the browser. */
+  stored = () =>
+    this.page.evaluate(async () =>
+      JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, await indexedDB.databases()]),
+    );
+}
+
+const isInViewport = async (locator, { width, height }) => {
+  const box = await locator.boundingBox();
+  return box.x >= 0 && box.y >= 0 && box.x + box.width <= width && box.y + box.height <= height;
 };
 
-const page = await browser.newPage();
-try {
-  await page.setViewport({ width: 1400, height: 900 });
-  const foreign = [];
-  const complaints = [];
-  page.on('request', (request) => {
-    const { protocol, origin } = new URL(request.url());
-    if (!['data:', 'blob:'].includes(protocol) && origin !== new URL(url).origin) foreign.push(request.url());
-  });
-  page.on('pageerror', (error) => complaints.push(error.message));
-  await page.goto(`${url}/graphiql`, { waitUntil: 'networkidle0' });
+const tests = {
+  async 'the examples are valid against the schema'() {
+    const schema = buildSchema(file('schema.graphql'));
+    for (const { query } of examples) assert.deepEqual(validate(schema, parse(query)), [], query);
+  },
 
-  const shown = (text) =>
-    page.waitForFunction((text) => document.querySelector('.result-window')?.textContent.includes(text), { timeout: 10000 }, text);
-  const tab = async (name) => {
-    const tabs = await page.$$('.graphiql-tab-button');
-    for (const button of tabs) {
-      if ((await button.evaluate((node) => node.textContent)) !== name) continue;
-      await button.click();
-      // The page reads the document some hundred milliseconds after it shows it.
-      return new Promise((done) => setTimeout(done, 1000));
+  async 'the documentation is there before a key is typed'() {
+    const page = await Page.open();
+    await page.page.getByLabel('Show Documentation Explorer').click();
+    await page.page.locator('.graphiql-doc-explorer', { hasText: 'Mutation' }).waitFor();
+    await page.close();
+  },
+
+  async 'a tab without a key shows and sends the placeholder'() {
+    const page = await Page.open();
+    const body = await page.runAsShown(PLACEHOLDER);
+    assert.equal(body.errors[0].extensions.code, 'UNAUTHENTICATED');
+    await page.close();
+  },
+
+  async 'a key that is typed once is shown and sent by every tab'() {
+    const page = await Page.open();
+    await page.typeKey(key);
+    const expected = {
+      Viewer: (data) => assert.equal(data.viewer.role, 'OPERATOR'),
+      CreateCustomer: (data) => assert.equal(data.createCustomer.outcome, 'CREATED'),
+      UpdateCustomer: (data) => assert.equal(data.updateCustomer.customer.lastName, 'Hopper'),
+      Customer: (data) => assert.equal(data.customer.email, 'grace@example.com'),
+      Search: (data) => assert.equal(JSON.stringify(data).match(/grace@example\.com/g).length, 1),
+      Customers: (data) => assert.equal(data.customers.totalCount, 1),
+      ValidateCustomer: (data) => assert.equal(data.validateCustomer.phone, '+14155552671'),
+      History: (data) => assert.ok(data.customer.history),
+      Operator: (data) => assert.equal(data.operator.name, 'Demo'),
+    };
+    for (const [name, check] of Object.entries(expected)) {
+      await page.selectTab(name);
+      const { data, errors } = await page.runAsShown(`Bearer ${key}`);
+      assert.equal(errors, undefined, name);
+      check(data);
     }
-    throw new Error(`no tab ${name}`);
-  };
-  const run = () => page.click('.graphiql-execute-button');
-  const write = async (editor, text) => {
-    await page.click(`${editor} .CodeMirror`);
-    await page.keyboard.down('Control');
-    await page.keyboard.press('KeyA');
-    await page.keyboard.up('Control');
-    await page.evaluate(
-      ([editor, text]) => document.querySelector(`${editor} .CodeMirror`).CodeMirror.setValue(text),
-      [editor, text],
-    );
-  };
-  const headers = '.graphiql-editor-tool .graphiql-editor:not(.hidden)';
+    // The last tab has several operations: the button asks which one to run.
+    await page.selectTab('CreateOperator');
+    assert.equal(await page.shownAuthorization(), `Bearer ${key}`);
+    await page.close();
+  },
 
-  // The documentation is there before a key is.
-  await page.click('[aria-label="Show Documentation Explorer"]');
-  await page.waitForFunction(() => document.querySelector('.graphiql-doc-explorer')?.textContent.includes('Mutation'), { timeout: 10000 });
+  async 'a key that is typed into the headers of one tab is shown and sent by the others'() {
+    const page = await Page.open();
+    await page.type(page.headerEditor(), JSON.stringify({ Authorization: `Bearer ${key}` }));
+    await page.selectTab('Operator');
+    assert.equal(await page.keyField().inputValue(), key);
+    const { data } = await page.runAsShown(`Bearer ${key}`);
+    assert.equal(data.operator.name, 'Demo');
+    await page.close();
+  },
 
-  // Without a key the answer says what is missing.
-  await run();
-  await shown('UNAUTHENTICATED');
+  async 'a tab can have headers of its own'() {
+    const page = await Page.open();
+    await page.typeKey(key);
+    await page.selectTab('Operator');
+    await page.type(page.headerEditor(), JSON.stringify({ 'X-Test': 'one', Authorization: 'Bearer another' }));
+    await page.typeKey('third');
+    await page.runAsShown('Bearer another');
+    await page.selectTab('Viewer');
+    await page.runAsShown('Bearer third');
+    await page.typeKey(key);
+    await page.runAsShown(`Bearer ${key}`);
+    await page.selectTab('Operator');
+    await page.runAsShown('Bearer another');
+    await page.close();
+  },
 
-  await write(headers, JSON.stringify({ Authorization: `Bearer ${key}` }));
-  await run();
-  await shown('"role": "OPERATOR"');
+  async 'a tab with variables shows them'() {
+    for (const viewport of [WIDE, NARROW]) {
+      const page = await Page.open(viewport);
+      const names = await page.tabNames();
+      for (const [index, { variables }] of examples.entries()) {
+        await page.selectTab(names[index]);
+        const text = await page.text(page.variableEditor());
+        assert.deepEqual(text && JSON.parse(text), variables ? JSON.parse(JSON.stringify(variables)) : '');
+        if (variables) assert.ok(await page.variableEditor().isVisible(), `the variables of ${names[index]}`);
+      }
+      await page.close();
+    }
+  },
 
-  // The key is typed once.
-  await tab('CreateCustomer');
-  await run();
-  await shown('"outcome": "CREATED"');
-  await page.screenshot({ path: `${pictures}/graphiql-light.png` });
-  await run();
-  await shown('EXTERNAL_CUSTOMER_ID_TAKEN');
-  await tab('Customers');
-  await run();
-  await shown('"totalCount": 1');
-  await tab('Search');
-  await run();
-  await shown('"email": "grace@example.com"');
+  async 'tabs and edits survive a reload, keys do not'() {
+    const page = await Page.open();
+    await page.typeKey(key);
+    await page.run();
+    await page.selectTab('Search');
+    await page.type(page.headerEditor(), JSON.stringify({ 'X-Secret': 'hidden', Authorization: `Bearer ${key}` }));
+    await page.type(page.queryEditor(), 'query Renamed { viewer { role } }');
+    await page.type(page.variableEditor(), '{"edited": true}');
+    await page.run();
+    await page.page.locator('.graphiql-tab', { hasText: 'History' }).hover();
+    await page.page.locator('.graphiql-tab', { hasText: 'History' }).getByLabel('Close Tab').click();
+    await page.page.getByLabel('New tab').click();
+    await page.settle();
+    await page.type(page.queryEditor(), 'query Added { viewer { environment } }');
+    await page.selectTab('Renamed');
+    const names = await page.tabNames();
+    assert.equal(names.length, examples.length);
 
-  await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'dark' }]);
-  await page.reload({ waitUntil: 'networkidle0' });
-  await tab('CreateCustomer');
-  await page.screenshot({ path: `${pictures}/graphiql-dark.png` });
-  const text = await page.evaluate(() => document.body.textContent + JSON.stringify({ ...localStorage }));
-  expect(!text.includes(key), 'the key outlived the page');
-  expect(foreign.length === 0, `requests to others: ${foreign}`);
-  expect(complaints.length === 0, `errors of the page: ${complaints}`);
-  console.log('GraphiQL answers in Chromium, and talks to nobody else');
-} catch (error) {
-  await page.screenshot({ path: `${pictures}/graphiql-failed.png` });
-  throw error;
+    await page.reload();
+    assert.deepEqual(await page.tabNames(), names);
+    assert.equal(await page.text(page.queryEditor()), 'query Renamed { viewer { role } }');
+    assert.equal(await page.text(page.variableEditor()), '{"edited": true}');
+    await page.selectTab('Added');
+    assert.equal(await page.text(page.queryEditor()), 'query Added { viewer { environment } }');
+
+    const stored = await page.stored();
+    assert.ok(stored.includes('Renamed'), stored);
+    for (const secret of [key, key.slice(0, 20), 'Bearer', 'Authorization', 'X-Secret', 'hidden']) {
+      assert.ok(!stored.includes(secret), `${secret} is stored: ${stored}`);
+    }
+    assert.equal(await page.keyField().inputValue(), '');
+    for (const name of names) {
+      await page.selectTab(name);
+      assert.equal(await page.shownAuthorization(), PLACEHOLDER, name);
+    }
+    await page.runAsShown(PLACEHOLDER);
+    await page.close();
+  },
+
+  async 'unchanged examples are not stored'() {
+    const page = await Page.open();
+    await page.typeKey(key);
+    for (const name of await page.tabNames()) await page.selectTab(name);
+    assert.equal(await page.page.evaluate(() => localStorage.length), 0);
+    await page.reload();
+    assert.equal((await page.tabNames()).length, examples.length);
+    await page.close();
+  },
+
+  async 'ten tabs leave room for the editor and its button'() {
+    assert.equal(examples.length, 10);
+    for (const viewport of [WIDE, { width: 900, height: 700 }, NARROW]) {
+      for (const colorScheme of ['light', 'dark']) {
+        const page = await Page.open(viewport, colorScheme);
+        await page.typeKey(key);
+        for (const name of colorScheme === 'light' ? await page.tabNames() : []) {
+          await page.selectTab(name);
+          const tab = page.page.locator('.graphiql-tab-active');
+          assert.equal(await tab.locator('.graphiql-tab-button').textContent(), name);
+          for (const control of [tab, page.runButton(), page.queryEditor(), page.page.getByLabel('New tab'), page.keyField()]) {
+            assert.ok(await isInViewport(control, viewport), `${control} of ${name} at ${viewport.width}`);
+          }
+        }
+        const { width, height } = await page.queryEditor().boundingBox();
+        assert.ok(width >= 200 && height >= 120, `an editor of ${width} × ${height}`);
+        const scrollWidth = await page.page.evaluate(() => document.documentElement.scrollWidth);
+        assert.equal(scrollWidth, viewport.width, 'the page does not scroll sideways');
+
+        await page.selectTab('Customers');
+        await page.run();
+        const response = page.page.locator('.result-window', { hasText: 'totalCount' });
+        await response.waitFor();
+        await page.screenshot(`${viewport.width}-${colorScheme}`);
+        await response.scrollIntoViewIfNeeded();
+        assert.ok((await response.boundingBox()).width >= 200);
+        await page.close();
+      }
+    }
+  },
+};
+
+try {
+  for (const [name, test] of Object.entries(tests)) {
+    try {
+      await test();
+    } catch (error) {
+      const pages = browser.contexts().flatMap((context) => context.pages());
+      await pages[0]?.screenshot({ path: `${screenshots}/graphiql-failed.png` });
+      throw error;
+    }
+    console.log(`GraphiQL: ${name}`);
+  }
 } finally {
   await browser.close();
 }

@@ -1,188 +1,150 @@
 'use strict';
 
-// Nothing that is typed here outlives the page: neither a key nor a customer.
-const kept = new Map();
+// GraphiQL with one addition: a field for the API key above the tabs. GraphiQL sends the headers that its Headers editor
+// shows, and the field writes the key into that editor. The tabs are kept in localStorage, without their headers.
+
+const { createElement, useEffect, useRef, useState } = React;
+const { useEditorContext, useExecutionContext } = GraphiQL.React;
+
+const PLACEHOLDER = 'YOUR_KEY';
+const TABS = 'vivamo-graphiql-tabs';
+
+/** The text of the Headers editor with this key. */
+const headersWith = (key, headers = {}) => JSON.stringify({ ...headers, Authorization: `Bearer ${key}` }, null, 2);
+
+const parseHeaders = (text) => {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};
+  }
+};
+
+/** The key in the text of a Headers editor. Undefined without one. */
+const keyIn = (text) => /^Bearer (\S+)$/.exec(parseHeaders(text).Authorization)?.[1];
+
+const contentOf = ({ query, variables }) => ({ query: query ?? '', variables: variables ?? '' });
+
+const exampleTabs = examples.map(({ query, variables }) =>
+  contentOf({ query, variables: variables && JSON.stringify(variables, null, 2) }),
+);
+
+/** The tabs of the last visit, or the examples. */
+const loadTabs = () => {
+  try {
+    const { tabs, active } = JSON.parse(localStorage.getItem(TABS));
+    if (tabs.length > 0) return { tabs: tabs.map(contentOf), active: tabs[active] ? active : 0 };
+  } catch {
+    // Nothing was saved, or not by this version of the page.
+  }
+  return { tabs: exampleTabs, active: 0 };
+};
+
+const saveTabs = ({ tabs, activeTabIndex }) => {
+  const contents = tabs.map(contentOf);
+  // Unchanged examples are not saved, so that a new version of the page shows its own.
+  if (JSON.stringify(contents) === JSON.stringify(exampleTabs)) {
+    localStorage.removeItem(TABS);
+  } else {
+    localStorage.setItem(TABS, JSON.stringify({ tabs: contents, active: activeTabIndex }));
+  }
+};
+
+const loaded = loadTabs();
+
+// What GraphiQL itself would store, its history of requests with their headers among it, lives as long as the page.
+const memory = new Map([['graphiql:secondaryEditorFlex', '1.2']]);
 const storage = {
   get length() {
-    return kept.size;
+    return memory.size;
   },
-  getItem: (name) => kept.get(name) ?? null,
-  setItem: (name, value) => void kept.set(name, value),
-  removeItem: (name) => void kept.delete(name),
-  clear: () => kept.clear(),
+  getItem: (name) => memory.get(name) ?? null,
+  setItem: (name, value) => void memory.set(name, value),
+  removeItem: (name) => void memory.delete(name),
+  clear: () => {
+    memory.clear();
+    localStorage.removeItem(TABS);
+  },
 };
 
-const placeholder = 'Bearer YOUR_KEY';
-const headers = JSON.stringify({ Authorization: placeholder }, null, 2);
+function KeyField() {
+  const { activeTabIndex, changeTab, headerEditor, queryEditor, tabs, variableEditor } = useEditorContext({ nonNull: true });
+  const { isFetching } = useExecutionContext({ nonNull: true });
+  const [key, setKey] = useState('');
+  const [isRestored, setIsRestored] = useState(false);
+  const written = useRef(new Set([PLACEHOLDER]));
+  const tab = tabs[activeTabIndex];
 
-const customer = '{ id externalCustomerId email phone firstName lastName missingFields version }';
-
-const examples = [
-  {
-    query: `# Welcome. Put your key into the Headers editor
-# below, then run this. The other tabs take the
-# same key; their values are under Variables.
-query Viewer {
-  viewer { environment role operator { id name } }
-}
-`,
-  },
-  {
-    query: `mutation CreateCustomer($input: CreateCustomerInput!) {
-  createCustomer(input: $input) {
-    outcome
-    matchedBy
-    unappliedFields
-    warnings { code message inputPath }
-    customer ${customer}
-  }
-}
-`,
-    variables: {
-      input: {
-        externalCustomerId: 'user-2',
-        data: { email: 'grace@example.com', phone: '+14155552671', firstName: 'Grace', lastName: 'Brewster' },
-      },
-    },
-  },
-  {
-    query: `mutation UpdateCustomer($input: UpdateCustomerInput!) {
-  updateCustomer(input: $input) {
-    warnings { code message inputPath }
-    customer ${customer}
-  }
-}
-`,
-    variables: { input: { customer: { externalCustomerId: 'user-2' }, data: { lastName: 'Hopper' } } },
-  },
-  {
-    query: `query Customer($by: CustomerRef!) {
-  customer(by: $by) ${customer}
-}
-`,
-    variables: { by: { externalCustomerId: 'user-2' } },
-  },
-  {
-    query: `query Search($words: String!) {
-  customers(first: 20, filter: { search: $words }) {
-    edges { node ${customer} }
-  }
-}
-`,
-    variables: { words: 'grace exam' },
-  },
-  {
-    query: `query Customers($after: String, $filter: CustomerFilter, $orderBy: CustomerOrder) {
-  customers(first: 20, after: $after, filter: $filter, orderBy: $orderBy) {
-    totalCount
-    pageInfo { hasNextPage endCursor }
-    edges { connectedAt node ${customer} }
-  }
-}
-`,
-    variables: {
-      after: null,
-      filter: { missing: ['ADDRESS'] },
-      orderBy: { field: 'CONNECTED_AT', direction: 'DESC' },
-    },
-  },
-  {
-    query: `query ValidateCustomer($input: CreateCustomerInput!) {
-  validateCustomer(input: $input) {
-    email
-    phone
-    faults { code message inputPath }
-    warnings { code message inputPath }
-  }
-}
-`,
-    variables: {
-      input: { externalCustomerId: 'user-3', data: { email: 'ada+1@example.com', phone: '(415) 555-2671' } },
-    },
-  },
-  {
-    query: `query History($by: CustomerRef!) {
-  customer(by: $by) {
-    history {
-      edges {
-        node {
-          type
-          occurredAt
-          version
-          changedFields
-          before { email phone firstName lastName }
-          after { email phone firstName lastName }
-        }
-      }
+  useEffect(() => {
+    if (!isRestored && queryEditor && variableEditor && headerEditor) {
+      // A key is longer than the editor is wide.
+      headerEditor.setOption('lineWrapping', true);
+      changeTab(loaded.active);
+      setIsRestored(true);
     }
-  }
-}
-`,
-    variables: { by: { externalCustomerId: 'user-2' } },
-  },
-  {
-    query: `query Operator {
-  operator { id name createdAt apiKeys { id name prefix access expiresAt lastUsedAt revokedAt } }
+  }, [isRestored, queryEditor, variableEditor, headerEditor]);
+
+  // A key that was typed into a Headers editor is taken over when the tab is left or run, if there is none yet.
+  useEffect(() => {
+    const typed = tabs.map(({ headers }) => keyIn(headers)).find((key) => key && !written.current.has(key));
+    if (!key && typed) setKey(typed);
+  }, [activeTabIndex, isFetching]);
+
+  // A tab whose key somebody changed by hand keeps it.
+  useEffect(() => {
+    if (!headerEditor) return;
+    const next = key || PLACEHOLDER;
+    written.current.add(next);
+    const headers = headerEditor.getValue();
+    const shown = keyIn(headers);
+    if (shown !== next && written.current.has(shown)) headerEditor.setValue(headersWith(next, parseHeaders(headers)));
+  }, [key, tab.id, headerEditor, isRestored]);
+
+  useEffect(() => {
+    document.querySelector('.graphiql-tab-active')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
+    // On a narrow page only one of the two editors is visible.
+    const tool = (name) => document.querySelector(`.graphiql-editor-tools [data-name="${name}"]`);
+    const areToolsOpen = ['variables', 'headers'].some((name) => tool(name).classList.contains('active'));
+    if (areToolsOpen) tool(tab.variables ? 'variables' : 'headers').click();
+  }, [tab.id]);
+
+  return createElement(
+    'label',
+    { className: 'key-field' },
+    'API key',
+    createElement('input', {
+      value: key,
+      onChange: (event) => setKey(event.target.value.trim()),
+      placeholder: 'vivamo_sandbox_…',
+      autoComplete: 'off',
+      spellCheck: false,
+    }),
+    createElement('span', { className: 'key-hint' }, 'Every tab sends it. Forgotten when you leave the page.'),
+  );
 }
 
-query Operators {
-  operators { totalCount edges { node { id name } } }
-}
-
-query Node($id: ID!) {
-  node(id: $id) { __typename id }
-}
-`,
-    variables: { id: 'cus_…' },
-  },
-  {
-    query: `# These three are for the platform's own key.
-mutation CreateOperator {
-  createOperator(input: { name: "Acme" }) { operator { id } apiKey { id } secret }
-}
-
-mutation CreateApiKey($operator: ID!) {
-  createApiKey(input: { operatorId: $operator, name: "Dashboard", access: READ_ONLY }) { apiKey { id } secret }
-}
-
-mutation RevokeApiKey($key: ID!) {
-  revokeApiKey(input: { id: $key }) { apiKey { id revokedAt } }
-}
-`,
-    variables: { operator: 'op_…', key: 'key_…' },
-  },
-];
-
-const tabs = examples.map(({ query, variables }) => ({
-  query,
-  variables: variables && JSON.stringify(variables, null, 2),
-  headers,
-}));
-
-// The documentation is there before a key is typed: the schema is no secret, what it holds is.
+// The documentation is there before a key is typed: the schema is no secret, the customers are.
 const send = GraphiQL.createFetcher({ url: '/graphql' });
-const introspection = fetch('/graphiql/introspection.json').then((answer) => answer.json());
-
-// A key is typed once: a tab that still has the placeholder takes the one that was used last.
-let key = placeholder;
-const withKey = (options) => {
-  const name = Object.keys(options?.headers ?? {}).find((name) => name.toLowerCase() === 'authorization');
-  const given = name && options.headers[name];
-  if (given !== placeholder) key = given ?? key;
-  return given === placeholder ? { ...options, headers: { ...options.headers, [name]: key } } : options;
-};
-
+const introspection = fetch('/graphiql/introspection.json').then((response) => response.json());
 const fetcher = (request, options) =>
-  request.operationName === 'IntrospectionQuery' ? introspection : send(request, withKey(options));
+  request.operationName === 'IntrospectionQuery' ? introspection : send(request, options);
+
+const headers = headersWith(PLACEHOLDER);
 
 ReactDOM.createRoot(document.getElementById('graphiql')).render(
-  React.createElement(GraphiQL, {
-    fetcher,
-    defaultTabs: tabs,
-    defaultHeaders: headers,
-    defaultEditorToolsVisibility: 'headers',
-    shouldPersistHeaders: false,
-    inputValueDeprecation: true,
-    storage,
-  }),
+  createElement(
+    GraphiQL,
+    {
+      fetcher,
+      storage,
+      defaultTabs: loaded.tabs.map((tab) => ({ ...tab, headers })),
+      defaultHeaders: headers,
+      defaultQuery: '',
+      defaultEditorToolsVisibility: 'headers',
+      shouldPersistHeaders: false,
+      inputValueDeprecation: true,
+      onTabChange: saveTabs,
+    },
+    createElement(GraphiQL.Logo, null, createElement(KeyField)),
+  ),
 );
