@@ -1,20 +1,22 @@
-//! The values against the world's data: tables that other people's libraries wrote (see the scripts beside them).
+//! Tests the values against tables made by other libraries: Google's libphonenumber and email-validator. The scripts that
+//! make the tables are next to them.
 
 use entity::value::{EmailAddress, LineType, PhoneNumber};
 
-/// Phones of every region and type, in several spellings, agree with Google's libphonenumber.
+/// Each row of the table is parsed to the same E.164 form and line type, unless it is marked as an intended difference, which
+/// must be rejected.
 #[test]
 fn phones_agree_with_libphonenumber() {
-    let (mut wrong, mut rows, mut mobiles, mut on_purpose) = (Vec::new(), 0, 0, 0);
+    let (mut wrong, mut rows, mut mobiles, mut intended_differences) = (Vec::new(), 0, 0, 0);
     for row in include_str!("data/phones.tsv").lines().filter(|line| !line.starts_with('#')) {
-        let [spelling, e164, line, why] = row.split('\t').collect::<Vec<_>>()[..] else { panic!("{row}") };
+        let [spelling, e164, line_type, difference] = row.split('\t').collect::<Vec<_>>()[..] else { panic!("{row}") };
         let phone = PhoneNumber::parse(spelling).ok();
         let is_right = match &phone {
-            None => e164 == "-" || !why.is_empty(),
+            None => e164 == "-" || !difference.is_empty(),
             Some(phone) => {
-                why.is_empty()
+                difference.is_empty()
                     && phone.as_str() == e164
-                    && (phone.line_type() == LineType::Mobile) == (line == "mobile")
+                    && (phone.line_type() == LineType::Mobile) == (line_type == "mobile")
             }
         };
         if !is_right {
@@ -22,22 +24,22 @@ fn phones_agree_with_libphonenumber() {
         }
         rows += 1;
         mobiles += usize::from(phone.is_some_and(|phone| phone.line_type() == LineType::Mobile));
-        on_purpose += usize::from(!why.is_empty());
+        intended_differences += usize::from(!difference.is_empty());
     }
     assert!(wrong.is_empty(), "{} of {rows} rows differ: {wrong:#?}", wrong.len());
-    // The table is not empty of what it is for, and the differences on purpose are few.
+    // Guards against a truncated table, and against marking too many rows as intended differences.
     assert!(
-        rows > 9000 && mobiles > 1000 && on_purpose < 30,
-        "{rows} rows, {mobiles} mobiles, {on_purpose} on purpose"
+        rows > 9000 && mobiles > 1000 && intended_differences < 30,
+        "{rows} rows, {mobiles} mobiles, {intended_differences} intended differences"
     );
 }
 
-/// Whatever is typed, nothing panics, and what is accepted is a number that its spelling ends with.
+/// Parsing never panics, and an accepted number ends in the digits of its input.
 #[test]
-fn a_million_random_texts_are_read_without_a_wrong_accept() {
+fn a_million_random_texts_are_rejected_or_keep_their_digits() {
     let mut state = 20_261_123_u64;
     let mut random = move |below: usize| {
-        // SplitMix64: the same texts in every run.
+        // SplitMix64 with a fixed seed, so that each run tests the same texts.
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -60,10 +62,10 @@ fn a_million_random_texts_are_read_without_a_wrong_accept() {
         let digits = phone.as_str().strip_prefix('+').unwrap();
         assert!((5..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()), "{text:?}");
         assert_eq!(PhoneNumber::parse(phone.as_str()).as_ref(), Ok(&phone), "{text:?}");
-        // What follows the country code ends as the caller's digits do, whatever prefix was dropped.
-        let values: String =
+        // Only a prefix may be removed: after the country code (at most 3 digits), the digits are those of the input.
+        let typed: String =
             text.chars().filter_map(|char| char.to_digit(10).or(wide_digit(char))).map(|d| d.to_string()).collect();
-        assert!(values.ends_with(&digits[3..]), "{text:?} became {}", phone.as_str());
+        assert!(typed.ends_with(&digits[3..]), "{text:?} became {}", phone.as_str());
     }
     assert!(accepted > 40_000, "{accepted}");
 }
@@ -72,11 +74,12 @@ fn wide_digit(char: char) -> Option<u32> {
     ['０', '٠'].iter().map(|zero| u32::from(char).wrapping_sub(u32::from(*zero))).find(|digit| *digit < 10)
 }
 
+/// Each row of the table is parsed to its canonical form, or rejected if that is `-`.
 #[test]
 fn emails_agree_with_email_validator() {
     let (mut wrong, mut rows) = (Vec::new(), 0);
     for row in include_str!("data/emails.tsv").lines().filter(|line| !line.starts_with('#')) {
-        let [address, canonical, _why] = row.split('\t').collect::<Vec<_>>()[..] else { panic!("{row}") };
+        let [address, canonical, _difference] = row.split('\t').collect::<Vec<_>>()[..] else { panic!("{row}") };
         let address: String = serde_json::from_str(address).unwrap();
         let email = EmailAddress::parse(&address).ok();
         if email.as_ref().map_or("-", |email| email.as_str()) != canonical {

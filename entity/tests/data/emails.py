@@ -1,16 +1,17 @@
-"""Writes emails.tsv: what a strict reader of email addresses says of good ones and of bad ones.
+"""Writes emails.tsv: email addresses, valid and invalid, with the result of the email-validator library.
 
     pip install email-validator==2.4.0
     python emails.py > emails.tsv
 
-Each row is an address (escaped as in JSON), its canonical form as the service has it ("-" where it is refused), and why
-the service differs from email-validator on purpose ("" almost everywhere):
+Columns, separated by tabs:
 
-    trimmed       the service drops blanks around an address
-    special use   email-validator refuses domains such as .test and .local, which no mail reaches; the service leaves
-                  that to the mail
-    as browsers   the service reads domains by UTS 46, as browsers do: characters without width are dropped, and
-                  symbols are names that can be registered
+    address     as a JSON string
+    canonical   the canonical form that the service must return, "-" if it must reject the address
+    difference  empty, or the reason why the expected result differs from that of email-validator:
+                trimmed      the service removes white space around an address
+                special use  email-validator rejects reserved domains such as .test and .local; the service accepts them
+                as browsers  the service maps domains by UTS 46, as browsers do: zero-width characters are removed, and
+                             symbols that can be registered are accepted
 """
 import itertools
 import json
@@ -36,6 +37,7 @@ AS_BROWSERS = {"User@ex\u200bample.com": "user@example.com", "User@\u2603.com": 
 
 
 def canonical(address):
+    """Returns the canonical form by email-validator, None if it rejects the address."""
     try:
         result = validate_email(address, check_deliverability=False, allow_smtputf8=False, strict=True)
     except EmailNotValidError:
@@ -43,30 +45,30 @@ def canonical(address):
     return f"{result.local_part.lower()}@{result.ascii_domain}"
 
 
-def verdict(address):
-    """The canonical form, and why the service differs from email-validator."""
+def expected(address):
+    """Returns the expected canonical form and the intended difference."""
     if address in AS_BROWSERS:
         return AS_BROWSERS[address], "as browsers"
-    as_it_is = canonical(address)
-    if as_it_is is not None:
-        return as_it_is, ""
+    untrimmed = canonical(address)
+    if untrimmed is not None:
+        return untrimmed, ""
     trimmed = canonical(address.strip())
     if trimmed is not None:
         return trimmed, "trimmed"
     special_use = email_validator.SPECIAL_USE_DOMAIN_NAMES
     email_validator.SPECIAL_USE_DOMAIN_NAMES = []
-    reserved = canonical(address)
+    with_reserved_domains = canonical(address)
     email_validator.SPECIAL_USE_DOMAIN_NAMES = special_use
-    return (reserved, "special use") if reserved else ("-", "")
+    return (with_reserved_domains, "special use") if with_reserved_domains else ("-", "")
 
 
 def rows():
     for address in itertools.chain((f"{local}@example.com" for local in LOCALS), (f"User@{domain}" for domain in DOMAINS),
                                    (f"{local}@{domain}" for local in LOCALS[:4] for domain in DOMAINS[:8]), WHOLE):
-        yield address, verdict(address)
+        yield address, expected(address)
 
 
 if __name__ == "__main__":
-    print(f"# email-validator {version('email-validator')}: address, canonical form, why the service differs")
-    for address, (form, why) in dict(rows()).items():
-        print(json.dumps(address), form, why, sep="\t")
+    print(f"# email-validator {version('email-validator')}: address, canonical, difference")
+    for address, (form, difference) in dict(rows()).items():
+        print(json.dumps(address), form, difference, sep="\t")

@@ -1,15 +1,17 @@
-"""Writes phones.tsv: what Google's libphonenumber says of numbers of every country.
+"""Writes phones.tsv: phone numbers of every country and type, with the result of Google's libphonenumber.
 
     pip install phonenumbers==9.0.42
     python phones.py > phones.tsv
 
-Each row is a spelling, the E.164 form ("-" where the number is not possible), "mobile" or "other", and the reason where
-the service differs on purpose ("" almost everywhere):
+Columns, separated by tabs:
 
-    altered   libphonenumber changes digits beyond dropping a prefix; the service refuses, so that nobody is stored
-              under somebody else's number
-    unstable  libphonenumber reads its own E.164 form as another number; the service refuses
-    too long  more than the 15 digits of E.164
+    spelling    the number as typed
+    e164        the E.164 form, "-" if the number is not possible
+    line type   "mobile" or "other"
+    difference  empty, or the reason why the service rejects the number although libphonenumber accepts it:
+                altered   libphonenumber changes more than a prefix, so the number could be another person's
+                unstable  libphonenumber reads its own E.164 form as another number
+                too long  more than the 15 digits of E.164
 """
 import random
 import re
@@ -46,7 +48,7 @@ def spellings(number):
     country, national = str(number.country_code), phonenumbers.national_significant_number(number)
     yield phonenumbers.format_number(number, Format.E164)
     yield phonenumbers.format_number(number, Format.INTERNATIONAL)
-    # As people write it who put the country code before what they dial at home.
+    # The country code before the national format, with its trunk prefix.
     yield f"+{country} {phonenumbers.format_number(number, Format.NATIONAL)}"
     digits = RANDOM.choice(DIGITS)
     spelt = "".join(digits[int(digit)] + RANDOM.choice(SEPARATORS) for digit in country + national)
@@ -63,7 +65,8 @@ def examples():
         yield phonenumbers.example_number_for_non_geo_entity(code)
 
 
-def verdict(text):
+def expected(text):
+    """Returns the E.164 form, the line type and the intended difference."""
     digits = "".join(phonenumbers.normalize_digits_only(text))
     try:
         number = phonenumbers.parse(text, None)
@@ -75,8 +78,8 @@ def verdict(text):
     kind = phonenumbers.number_type(number)
     mobile = "mobile" if kind in (Type.MOBILE, Type.FIXED_LINE_OR_MOBILE) else "other"
     code = str(number.country_code)
-    kept = e164[1 + len(code):]
-    if not (digits.startswith(code) and digits[len(code):].endswith(kept)):
+    national = e164[1 + len(code):]
+    if not (digits.startswith(code) and digits[len(code):].endswith(national)):
         return e164, mobile, "altered"
     if phonenumbers.format_number(phonenumbers.parse(e164, None), Format.E164) != e164:
         return e164, mobile, "unstable"
@@ -90,7 +93,7 @@ def rows():
     numbers = list(examples())
     texts = [text for number in numbers for text in spellings(number)]
     texts += [text for line in HAND_MADE for text in re.findall(r"\+[^+]+", line)]
-    # One digit of a real number changed: the borders of the ranges.
+    # Real numbers with one digit changed, to test the borders of the number ranges.
     for number in RANDOM.choices(numbers, k=3000):
         text = phonenumbers.format_number(number, Format.E164)
         place = RANDOM.randrange(1, len(text))
@@ -98,14 +101,14 @@ def rows():
     texts += ["+" + str(RANDOM.randrange(10 ** RANDOM.randrange(5, 17))) for _ in range(3000)]
     for text in texts:
         text = text.strip()
-        # Extensions and letters are refused before the number is read.
+        # The service rejects letters and extensions, which libphonenumber accepts.
         if text in seen or any(char.isalpha() or char in "*#;~," for char in text):
             continue
         seen.add(text)
-        yield (text, *verdict(text))
+        yield (text, *expected(text))
 
 
 if __name__ == "__main__":
-    print(f"# libphonenumber {phonenumbers.__version__}: spelling, E.164, line, why the service differs")
+    print(f"# libphonenumber {phonenumbers.__version__}: spelling, e164, line type, difference")
     for row in rows():
         sys.stdout.write("\t".join(row) + "\n")
