@@ -1,4 +1,4 @@
-//! The carrier look-up, against a server that answers, errs, hangs and drops as Twilio's may.
+//! The carrier lookup, against a fake Twilio that answers, fails, hangs and drops connections.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,76 +17,77 @@ use vivamo::service::phone_lookup::{Twilio, TwilioSettings, UnknownLinePolicy};
 
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, run_on};
 
-/// A carrier whose answer depends on the last four digits of the number.
+/// A Twilio server whose response depends on the last four digits of the number (see [`behaviour`]).
 struct FakeCarrier {
     url: String,
-    asked: Arc<Mutex<Vec<String>>>,
+    /// The numbers of the requests since the last `take_request_count`.
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
-/// What the fake does with a connection.
+/// The reaction of the fake to a request.
 enum Behaviour {
-    Answer { status: u16, headers: &'static str, body: String },
+    Respond { status: u16, headers: &'static str, body: String },
     Hang,
     Drop,
 }
 
-fn line(line_type: Value, error_code: Value) -> Behaviour {
+fn line_type_response(line_type: Value, error_code: Value) -> Behaviour {
     let body = json!({ "valid": true, "validation_errors": null, "line_type_intelligence": { "type": line_type, "error_code": error_code, "carrier_name": "Any" }, "unknown": 1 });
-    Behaviour::Answer { status: 200, headers: "", body: body.to_string() }
+    Behaviour::Respond { status: 200, headers: "", body: body.to_string() }
 }
 
-fn error(status: u16, headers: &'static str) -> Behaviour {
+fn error_response(status: u16, headers: &'static str) -> Behaviour {
     let body = json!({ "code": 20000, "message": "no", "status": status }).to_string();
-    Behaviour::Answer { status, headers, body }
+    Behaviour::Respond { status, headers, body }
 }
 
 fn behaviour(last_four: &str) -> Behaviour {
-    let of_type = |line_type: &str| line(json!(line_type), json!(null));
-    let of_error = |code: i64| line(json!(null), json!(code));
+    let with_type = |line_type: &str| line_type_response(json!(line_type), json!(null));
+    let with_error_code = |code: i64| line_type_response(json!(null), json!(code));
     match last_four {
-        "0002" => of_type("landline"),
-        "0003" => of_type("fixedVoip"),
-        "0004" => of_type("nonFixedVoip"),
-        "0005" => of_type("tollFree"),
-        "0006" => of_type("unknown"),
-        "0007" => Behaviour::Answer {
+        "0002" => with_type("landline"),
+        "0003" => with_type("fixedVoip"),
+        "0004" => with_type("nonFixedVoip"),
+        "0005" => with_type("tollFree"),
+        "0006" => with_type("unknown"),
+        "0007" => Behaviour::Respond {
             status: 200,
             headers: "",
             body: json!({ "valid": true, "line_type_intelligence": null }).to_string(),
         },
-        "0008" => Behaviour::Answer {
+        "0008" => Behaviour::Respond {
             status: 200,
             headers: "",
             body: json!({ "valid": false, "validation_errors": ["TOO_LONG"], "line_type_intelligence": null })
                 .to_string(),
         },
-        "0009" => line(json!(null), json!(null)),
-        "0010" => of_type("premium"),
-        "0011" => of_error(60601),
-        "0012" => of_error(60608),
-        "0013" => of_error(60606),
-        "0014" => of_error(60614),
-        "0015" => of_error(60607),
-        "0016" => of_error(60610),
-        "0017" => of_error(60619),
-        "0018" => of_error(60626),
-        "0020" => error(403, ""),
-        "0021" => error(401, ""),
-        "0022" => error(429, "Retry-After: 1\r\n"),
-        "0023" => error(500, ""),
+        "0009" => line_type_response(json!(null), json!(null)),
+        "0010" => with_type("premium"),
+        "0011" => with_error_code(60601),
+        "0012" => with_error_code(60608),
+        "0013" => with_error_code(60606),
+        "0014" => with_error_code(60614),
+        "0015" => with_error_code(60607),
+        "0016" => with_error_code(60610),
+        "0017" => with_error_code(60619),
+        "0018" => with_error_code(60626),
+        "0020" => error_response(403, ""),
+        "0021" => error_response(401, ""),
+        "0022" => error_response(429, "Retry-After: 1\r\n"),
+        "0023" => error_response(500, ""),
         "0024" => Behaviour::Hang,
-        "0025" => Behaviour::Answer { status: 200, headers: "", body: "{\"valid\": tr".into() },
+        "0025" => Behaviour::Respond { status: 200, headers: "", body: "{\"valid\": tr".into() },
         "0026" => Behaviour::Drop,
-        "0027" => of_type("quantumLine"),
-        "0028" => error(503, "Retry-After: 30\r\n"),
-        "0029" => error(404, ""),
-        "0030" => error(302, "Location: http://127.0.0.1:1/\r\n"),
-        "0031" => of_type("sharedCost"),
-        "0032" => of_type("uan"),
-        "0033" => of_type("voicemail"),
-        "0034" => of_type("pager"),
-        "0035" => of_type("personal"),
-        _ => of_type("mobile"),
+        "0027" => with_type("quantumLine"),
+        "0028" => error_response(503, "Retry-After: 30\r\n"),
+        "0029" => error_response(404, ""),
+        "0030" => error_response(302, "Location: http://127.0.0.1:1/\r\n"),
+        "0031" => with_type("sharedCost"),
+        "0032" => with_type("uan"),
+        "0033" => with_type("voicemail"),
+        "0034" => with_type("pager"),
+        "0035" => with_type("personal"),
+        _ => with_type("mobile"),
     }
 }
 
@@ -94,17 +95,17 @@ impl FakeCarrier {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let seen = asked.clone();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let recorded = requests.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(Self::answer(stream, seen.clone()));
+                tokio::spawn(Self::respond(stream, recorded.clone()));
             }
         });
-        Self { url, asked }
+        Self { url, requests }
     }
 
-    async fn answer(stream: TcpStream, asked: Arc<Mutex<Vec<String>>>) {
+    async fn respond(stream: TcpStream, requests: Arc<Mutex<Vec<String>>>) {
         let mut stream = BufReader::new(stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -115,32 +116,32 @@ impl FakeCarrier {
         let path = head.split(' ').nth(1).unwrap();
         let digits = path.strip_prefix("/v2/PhoneNumbers/%2B").unwrap();
         let digits = digits.strip_suffix("?Fields=line_type_intelligence").unwrap();
-        asked.lock().unwrap().push(digits.to_owned());
+        requests.lock().unwrap().push(digits.to_owned());
         let credentials = format!("Basic {}", BASE64_STANDARD.encode("SKuser:secret"));
         assert!(head.lines().any(|line| line.eq_ignore_ascii_case(&format!("authorization: {credentials}"))), "{head}");
         match behaviour(&digits[digits.len() - 4..]) {
-            Behaviour::Answer { status, headers, body } => {
-                let answer = format!(
+            Behaviour::Respond { status, headers, body } => {
+                let response = format!(
                     "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
                     body.len()
                 );
-                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.write_all(response.as_bytes()).await;
             }
             Behaviour::Hang => tokio::time::sleep(Duration::from_secs(30)).await,
             Behaviour::Drop => {}
         }
     }
 
-    /// How often it was asked since the last time.
-    fn questions(&self) -> usize {
-        std::mem::take(&mut *self.asked.lock().unwrap()).len()
+    /// Returns the number of requests since the last call.
+    fn take_request_count(&self) -> usize {
+        std::mem::take(&mut *self.requests.lock().unwrap()).len()
     }
 }
 
-fn setup(url: &str, environment: Environment, unknown_lines: UnknownLinePolicy) -> ServiceSettings {
-    let settings =
+fn settings(url: &str, environment: Environment, unknown_lines: UnknownLinePolicy) -> ServiceSettings {
+    let twilio =
         TwilioSettings { url: url.parse().unwrap(), user: "SKuser".into(), password: "secret".to_owned().into() };
-    let twilio = Twilio::new(settings).unwrap();
+    let twilio = Twilio::new(twilio).unwrap();
     ServiceSettings {
         carrier: Some((Arc::new(twilio), unknown_lines)),
         ..ServiceSettings::new(environment, KeyedHash::new(KEY_SECRET))
@@ -151,8 +152,8 @@ fn setup(url: &str, environment: Environment, unknown_lines: UnknownLinePolicy) 
 async fn with_carrier(test: impl AsyncFn(&TestApp, &FakeCarrier)) {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let carrier = FakeCarrier::start().await;
-        let setup = setup(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse);
-        let Some(app) = TestApp::start_with(backend, setup).await else { continue };
+        let settings = settings(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse);
+        let Some(app) = TestApp::start_with(backend, settings).await else { continue };
         run_on(app, async |app| test(app, &carrier).await).await;
     }
 }
@@ -161,11 +162,11 @@ async fn create(app: &TestApp, caller: &Caller, phone: &str) -> Answer {
     app.create(caller, phone, json!({ "email": format!("{}@example.com", &phone[1..]), "phone": phone })).await
 }
 
-/// For the table of error codes: a carrier that is not there.
-pub async fn codes_without_an_answer(app: &TestApp) -> Vec<String> {
+/// Returns the error codes of a create while the carrier is unreachable. For the table of error codes in `errors.rs`.
+pub async fn codes_of_an_unreachable_carrier(app: &TestApp) -> Vec<String> {
     let backend = if app.is_postgres() { Backend::Postgres } else { Backend::Sqlite };
-    let setup = setup("http://127.0.0.1:1/", Environment::Production, UnknownLinePolicy::Refuse);
-    let app = TestApp::start_with(backend, setup).await.unwrap();
+    let settings = settings("http://127.0.0.1:1/", Environment::Production, UnknownLinePolicy::Refuse);
+    let app = TestApp::start_with(backend, settings).await.unwrap();
     let codes = Mutex::new(Vec::new());
     run_on(app, async |app| {
         let answer = create(app, &app.operator("A").await, "+14155552671").await;
@@ -177,7 +178,7 @@ pub async fn codes_without_an_answer(app: &TestApp) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_answer_has_its_verdict() {
+async fn each_carrier_response_is_accepted_refused_or_unavailable() {
     const REFUSED: &str = "PHONE_NOT_MOBILE";
     const UNAVAILABLE: &str = "PHONE_LOOKUP_UNAVAILABLE";
     with_carrier(async |app, carrier| {
@@ -216,11 +217,11 @@ async fn each_answer_has_its_verdict() {
             ("0034", REFUSED, 1),
             ("0035", REFUSED, 1),
         ];
-        for (last_four, code, questions) in cases {
+        for (last_four, code, requests) in cases {
             let answer = create(app, &operator, &format!("+1415555{last_four}")).await;
             let codes = answer.codes();
             assert_eq!(codes, if code.is_empty() { vec![] } else { vec![code.to_owned()] }, "{last_four}");
-            assert_eq!(carrier.questions(), questions, "{last_four}");
+            assert_eq!(carrier.take_request_count(), requests, "{last_four}");
             if code == REFUSED {
                 answer.assert_rejected("createCustomer", &[(REFUSED, "input.data.phone")]);
                 assert_eq!(
@@ -233,22 +234,22 @@ async fn each_answer_has_its_verdict() {
             }
         }
         assert_eq!(app.count_rows("customer").await, 1);
-        // How long to wait is passed on.
+        // A long Retry-After is passed on to the client.
         let busy = create(app, &operator, "+14155550028").await;
         assert_eq!(busy.body["errors"][0]["extensions"]["retryAfterMs"], 30_000);
-        // Too many questions: it waits as long as it is told, and not longer than a client would.
-        carrier.questions();
+        // A short Retry-After is waited for, within the total timeout.
+        carrier.take_request_count();
         assert_eq!(create(app, &operator, "+14155550022").await.codes(), [UNAVAILABLE]);
-        assert!((1..=3).contains(&carrier.questions()));
+        assert!((1..=3).contains(&carrier.take_request_count()));
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_that_nobody_knows_are_accepted_where_that_is_set() {
+async fn unknown_line_types_are_accepted_with_the_accept_policy() {
     let carrier = FakeCarrier::start().await;
-    let setup = setup(&carrier.url, Environment::Production, UnknownLinePolicy::Accept);
-    let app = TestApp::start_with(Backend::Sqlite, setup).await.unwrap();
+    let settings = settings(&carrier.url, Environment::Production, UnknownLinePolicy::Accept);
+    let app = TestApp::start_with(Backend::Sqlite, settings).await.unwrap();
     run_on(app, async |app| {
         let operator = app.operator("A").await;
         for last_four in ["0006", "0007", "0009", "0011", "0027"] {
@@ -260,11 +261,11 @@ async fn lines_that_nobody_knows_are_accepted_where_that_is_set() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_carrier_that_hangs_holds_neither_the_client_nor_a_connection() {
+async fn a_hanging_carrier_blocks_neither_clients_nor_database_connections() {
     with_carrier(async |app, _| {
         let operator = app.operator("A").await;
         let started = Instant::now();
-        // More of them than there are connections.
+        // More requests than there are database connections.
         let hanging = (0..15).map(|number| {
             let data =
                 json!({ "email": format!("{number}@example.com"), "phone": format!("+1415{:03}0024", 200 + number) });
@@ -272,7 +273,7 @@ async fn a_carrier_that_hangs_holds_neither_the_client_nor_a_connection() {
             async move { app.create(&operator, &format!("hang-{number}"), data).await }
         });
         let others = async {
-            // These have nothing to ask, and do not wait for those who do.
+            // These need no lookup, and must not wait for the requests that do.
             for number in 0..10 {
                 let id = format!("other-{number}");
                 app.created(&operator, &id, json!({ "email": format!("{id}@example.com") })).await;
@@ -280,19 +281,19 @@ async fn a_carrier_that_hangs_holds_neither_the_client_nor_a_connection() {
             started.elapsed()
         };
         let (hanging, others) = tokio::join!(join_all(hanging), others);
-        let waited = started.elapsed();
+        let elapsed = started.elapsed();
         for answer in hanging {
             assert_eq!(answer.codes(), ["PHONE_LOOKUP_UNAVAILABLE"]);
         }
-        assert!(others < waited, "they waited for the carrier: {others:?}");
-        // A bound on what a client sees, far from what a hung carrier would make of it.
-        assert!(waited < Duration::from_secs(10), "{waited:?}");
+        assert!(others < elapsed, "requests without a phone waited for the carrier: {others:?}");
+        // The fake hangs for 30 seconds.
+        assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_who_ask_at_once_are_one_question() {
+async fn concurrent_lookups_of_one_number_share_one_request() {
     with_carrier(async |app, carrier| {
         let mut operators = Vec::new();
         for number in 0..20 {
@@ -303,23 +304,23 @@ async fn many_who_ask_at_once_are_one_question() {
         let created =
             answers.iter().filter(|answer| answer.body["data"]["createCustomer"]["outcome"] == "CREATED").count();
         assert!(answers.iter().all(|answer| answer.codes().is_empty()));
-        assert_eq!((created, carrier.questions()), (1, 1));
+        assert_eq!((created, carrier.take_request_count()), (1, 1));
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
+async fn carrier_answers_are_cached_and_failures_are_not() {
     with_carrier(async |app, carrier| {
         let operator = app.operator("A").await;
         app.created(&operator, "1", json!({ "email": "ada@example.com", "phone": "+14155550001" })).await;
         assert_eq!(create(app, &operator, "+14155550002").await.codes(), ["PHONE_NOT_MOBILE"]);
         assert_eq!(create(app, &operator, "+14155550020").await.codes(), ["PHONE_LOOKUP_UNAVAILABLE"]);
-        assert_eq!(carrier.questions(), 3);
-        // Another replica, with nothing in its memory.
+        assert_eq!(carrier.take_request_count(), 3);
+        // Another replica, whose memory cache is empty.
         let replica = vivamo::service::Services::new(
             &app.database,
-            setup(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
+            settings(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
         );
         let update = async |phone: &str| {
             let changes = vivamo::service::customers::CustomerChanges {
@@ -335,13 +336,13 @@ async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
         app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
         assert!(!update("+14155550002").await);
         assert!(update("+14155550001").await);
-        assert_eq!(carrier.questions(), 0);
+        assert_eq!(carrier.take_request_count(), 0);
         assert!(!update("+14155550020").await);
-        assert_eq!(carrier.questions(), 1);
-        // Mobile lines are kept for 30 days, others for 24 hours, under a hash.
-        let kept = entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap();
-        assert_eq!(kept.len(), 2);
-        for row in kept {
+        assert_eq!(carrier.take_request_count(), 1);
+        // Mobile lines are cached for 30 days, others for 24 hours, under a keyed hash.
+        let rows = entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap();
+        assert_eq!(rows.len(), 2);
+        for row in rows {
             let hours = (row.expires_at - chrono::Utc::now()).num_minutes() as f64 / 60.0;
             let expected = if row.line == entity::phone_lookup::CarrierLineType::Mobile { 30.0 * 24.0 } else { 24.0 };
             assert!((hours - expected).abs() < 0.1, "{hours}");
@@ -352,10 +353,10 @@ async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
             row.update(&transaction).await.unwrap();
             transaction.commit().await.unwrap();
         }
-        // What has expired is asked anew.
+        // Expired answers are looked up again.
         let later = vivamo::service::Services::new(
             &app.database,
-            setup(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
+            settings(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
         );
         let actor = app.services.api_keys.authenticate(&operator.key).await.unwrap();
         app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
@@ -367,26 +368,26 @@ async fn what_a_carrier_said_is_remembered_and_what_it_failed_to_say_is_not() {
             ..Default::default()
         };
         assert!(later.customers.update(&actor, entity::value::RequestId::new(), changes).await.is_ok());
-        assert_eq!(carrier.questions(), 1);
+        assert_eq!(carrier.take_request_count(), 1);
         assert_eq!(entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap().len(), 1);
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_carrier_is_asked_only_for_a_number_that_would_be_stored() {
+async fn only_numbers_that_would_be_stored_are_looked_up() {
     with_carrier(async |app, carrier| {
         let (own, other) = (app.operator("Own").await, app.operator("Other").await);
         app.created(&own, "1", json!({ "email": "ada@example.com", "phone": "+14155550001" })).await;
         app.created(&own, "2", json!({ "email": "grace@example.com" })).await;
-        assert_eq!(carrier.questions(), 1);
+        assert_eq!(carrier.take_request_count(), 1);
         let validate =
             "query ($input: CreateCustomerInput!) { validateCustomer(input: $input) { phone faults { code } } }";
         let fresh =
             json!({ "externalCustomerId": "9", "data": { "email": "new@example.com", "phone": "+14155550002" } });
         let valid = app.graphql(&own, validate, json!({ "input": fresh })).await;
         assert_eq!(valid.body["data"]["validateCustomer"], json!({ "phone": "+14155550002", "faults": [] }));
-        // A number that the platform holds; one beside a fault; one of a customer that has another; no number at all.
+        // A number that the platform has already; requests that are refused for another reason; an invalid number.
         app.created(&other, "1", json!({ "email": "other@example.com", "phone": "+14155550001" })).await;
         for data in [
             json!({ "email": "no address", "phone": "+14155550002" }),
@@ -408,40 +409,40 @@ async fn a_carrier_is_asked_only_for_a_number_that_would_be_stored() {
         app.updated(&own, json!({ "externalCustomerId": "1" }), json!({ "lastName": "Lovelace" })).await;
         let taken = app.update(&own, json!({ "externalCustomerId": "2" }), json!({ "phone": "+14155550001" })).await;
         assert_eq!(taken.codes(), ["PHONE_TAKEN"]);
-        assert_eq!(carrier.questions(), 0);
-        // A connect that fills the blank stores it; so does an update.
+        assert_eq!(carrier.take_request_count(), 0);
+        // A connect that fills an empty phone stores the number, and so does an update.
         app.created(&third, "2", json!({ "email": "grace@example.com", "phone": "+14155550040" })).await;
-        assert_eq!(carrier.questions(), 1);
+        assert_eq!(carrier.take_request_count(), 1);
         app.updated(&own, json!({ "externalCustomerId": "2" }), json!({ "phone": "+14155550041" })).await;
-        assert_eq!(carrier.questions(), 1);
+        assert_eq!(carrier.take_request_count(), 1);
     })
     .await;
 }
 
-/// The holder of a number lets go of it between the look and the write: what was to be a match is then a number to be
-/// stored, which nobody has judged.
+/// The customer with the number loses it between the read and the write of a create. The create then has to store the number,
+/// which has not been looked up yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_race_stores_no_unjudged_number() {
+async fn a_retried_create_looks_up_its_number_before_storing_it() {
     with_carrier(async |app, carrier| {
         let (own, other) = (app.operator("Own").await, app.operator("Other").await);
         app.created(&other, "1", json!({ "email": "holder@example.com", "phone": "+14155550001" })).await;
-        // By now the carrier has another opinion of the number, and what it said has expired.
-        let forget = "UPDATE customer SET phone = '+14155550002'; DELETE FROM phone_lookup";
-        support::postgres::execute(app.database_url(), forget).await.unwrap();
-        carrier.questions();
+        // Changes the number to one that the carrier refuses, and empties the cache.
+        let sql = "UPDATE customer SET phone = '+14155550002'; DELETE FROM phone_lookup";
+        support::postgres::execute(app.database_url(), sql).await.unwrap();
+        carrier.take_request_count();
 
         let holder = app.database.begin_write().await.unwrap();
-        let let_go = "UPDATE customer SET phone = NULL, revision = revision + 1";
-        sea_orm::ConnectionTrait::execute_unprepared(&holder, let_go).await.unwrap();
+        let remove_phone = "UPDATE customer SET phone = NULL, revision = revision + 1";
+        sea_orm::ConnectionTrait::execute_unprepared(&holder, remove_phone).await.unwrap();
         let data = json!({ "email": "new@example.com", "phone": "+14155550002" });
         let create = app.create(&own, "1", data);
-        let let_go = async {
+        let commit = async {
             app.wait_until_blocked(1).await;
             holder.commit().await.unwrap();
         };
-        let (answer, ()) = tokio::join!(create, let_go);
+        let (answer, ()) = tokio::join!(create, commit);
         answer.assert_rejected("createCustomer", &[("PHONE_NOT_MOBILE", "input.data.phone")]);
-        assert_eq!(carrier.questions(), 1);
+        assert_eq!(carrier.take_request_count(), 1);
         app.rebuild_search_words().await;
         assert_eq!(app.count_rows("customer").await, 1);
     })
@@ -449,17 +450,17 @@ async fn a_lost_race_stores_no_unjudged_number() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_sandbox_no_carrier_is_asked() {
+async fn sandbox_does_not_use_the_carrier() {
     let carrier = FakeCarrier::start().await;
     let app =
-        TestApp::start_with(Backend::Sqlite, setup(&carrier.url, Environment::Sandbox, UnknownLinePolicy::Refuse))
+        TestApp::start_with(Backend::Sqlite, settings(&carrier.url, Environment::Sandbox, UnknownLinePolicy::Refuse))
             .await;
     run_on(app.unwrap(), async |app| {
         let operator = app.operator("A").await;
         let created =
             app.created(&operator, "1", json!({ "email": "ada@example.com", "phone": "+442079460018" })).await;
         assert_eq!(created["warnings"][0]["code"], "PHONE_NOT_MOBILE");
-        assert_eq!(carrier.questions(), 0);
+        assert_eq!(carrier.take_request_count(), 0);
     })
     .await;
 }

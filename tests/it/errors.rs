@@ -29,7 +29,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
         ErrorCode::DisposableEmail => create("1", json!({ "email": "a@mailinator.com" })).await,
         ErrorCode::PlusSuffixEmail => create("1", json!({ "email": "a+b@example.com" })).await,
         ErrorCode::PhoneNotMobile => create("1", json!({ "email": "a@example.com", "phone": "+442079460018" })).await,
-        ErrorCode::PhoneLookupUnavailable => crate::carrier::codes_without_an_answer(app).await,
+        ErrorCode::PhoneLookupUnavailable => crate::carrier::codes_of_an_unreachable_carrier(app).await,
         ErrorCode::ExternalCustomerIdTaken => {
             app.created(&own, "taken", json!({ "email": "own-1@example.com" })).await;
             create("taken", json!({ "email": "own-2@example.com" })).await

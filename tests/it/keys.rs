@@ -1,4 +1,4 @@
-//! Keys: what they open, and when they no longer do.
+//! API keys: authentication, expiry and revocation, and their management by the platform.
 
 use std::time::{Duration, Instant};
 
@@ -14,20 +14,20 @@ use support::{Caller, KEY_SECRET, both};
 
 const ROLE: &str = "{ viewer { role operator { name } } }";
 
-both!(a_key_is_of_its_operator_and_of_this_environment, Sandbox, async |app| {
+both!(a_key_authenticates_its_operator_with_its_access, Sandbox, async |app| {
     let own = app.operator("Own").await;
     assert!(own.key.starts_with("vivamo_sandbox_"), "{}", own.key);
-    let seen = app.query(&own, ROLE).await;
-    assert_eq!(seen["viewer"], json!({ "role": "OPERATOR", "operator": { "name": "Own" } }));
+    let answer = app.query(&own, ROLE).await;
+    assert_eq!(answer["viewer"], json!({ "role": "OPERATOR", "operator": { "name": "Own" } }));
     let read_only = app.key(&own, Access::ReadOnly).await;
-    let seen = app.query(&read_only, ROLE).await;
-    assert_eq!(seen["viewer"], json!({ "role": "OPERATOR_READ_ONLY", "operator": { "name": "Own" } }));
-    // Both keys live side by side.
+    let answer = app.query(&read_only, ROLE).await;
+    assert_eq!(answer["viewer"], json!({ "role": "OPERATOR_READ_ONLY", "operator": { "name": "Own" } }));
+    // Both keys work at the same time.
     app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
     assert_eq!(app.customer(&read_only, json!({ "externalCustomerId": "1" })).await["email"], "ada@example.com");
 });
 
-both!(a_revoked_key_opens_nothing, Sandbox, async |app| {
+both!(a_revoked_key_is_rejected, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let second = app.key(&own, Access::ReadWrite).await;
     let keys = &app.services.api_keys;
@@ -36,20 +36,20 @@ both!(a_revoked_key_opens_nothing, Sandbox, async |app| {
     assert!(revoked.revoked_at.is_some());
     assert_eq!(app.graphql(&second, ROLE, json!({})).await.status, 401);
     assert_eq!(app.graphql(&own, ROLE, json!({})).await.status, 200);
-    // Once more changes nothing.
+    // Revoking it again changes nothing.
     assert_eq!(keys.revoke(&Actor::Platform, row.id).await.unwrap(), revoked);
 });
 
-both!(a_wrong_key_is_refused_without_a_look, Sandbox, async |app| {
+both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let mistyped = own.key.replace(&own.key[20..21], if &own.key[20..21] == "x" { "y" } else { "x" });
-    let elsewhere = ApiKeys::new(app.database.clone(), Environment::Production, KeyedHash::new(KEY_SECRET), None);
+    let production = ApiKeys::new(app.database.clone(), Environment::Production, KeyedHash::new(KEY_SECRET), None);
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
-    let name = entity::value::DisplayName::parse("of production").unwrap();
+    let name = entity::value::DisplayName::parse("production").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
-    let of_production = elsewhere.create(&Actor::Platform, operator, request).await.unwrap();
-    let of_production = secrecy::ExposeSecret::expose_secret(&of_production.secret).to_owned();
-    for key in [mistyped, of_production, own.key.to_lowercase(), format!("{}x", own.key)] {
+    let production_key = production.create(&Actor::Platform, operator, request).await.unwrap();
+    let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
+    for key in [mistyped, production_key, own.key.to_lowercase(), format!("{}x", own.key)] {
         let caller = Caller { key, ..own.clone() };
         let (answer, statements) = app.all_statements_of(app.graphql(&caller, ROLE, json!({}))).await;
         assert_eq!(answer.status, 401);
@@ -57,14 +57,14 @@ both!(a_wrong_key_is_refused_without_a_look, Sandbox, async |app| {
     }
 });
 
-both!(under_another_secret_no_key_opens_anything, Sandbox, async |app| {
+both!(keys_are_rejected_under_another_secret, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let other = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
     assert!(other.authenticate(&own.key).await.is_err());
     assert!(app.services.api_keys.authenticate(&own.key).await.is_ok());
 });
 
-both!(the_database_holds_no_key, Sandbox, async |app| {
+both!(the_database_does_not_contain_the_key, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let row = app.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
     assert!(own.key.starts_with(&row.prefix) && row.prefix.len() < own.key.len() - 30, "{}", row.prefix);
@@ -99,15 +99,15 @@ both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
     let second = Caller { key: key["secret"].as_str().unwrap().to_owned(), ..first.clone() };
     assert_eq!(app.query(&second, ROLE).await["viewer"]["role"], "OPERATOR_READ_ONLY");
 
-    // An operator sees its keys, and when they were used last; their secrets nobody sees again.
+    // An operator sees its keys and their times of last use.
     app.services.api_keys.save_last_used().await.unwrap();
-    let seen = app.query(&first, "{ operator { apiKeys { id lastUsedAt revokedAt } } }").await;
-    let seen = seen["operator"]["apiKeys"].as_array().unwrap().clone();
+    let answer = app.query(&first, "{ operator { apiKeys { id lastUsedAt revokedAt } } }").await;
+    let keys = answer["operator"]["apiKeys"].as_array().unwrap().clone();
     assert_eq!(
-        (seen[0]["id"].clone(), seen[1]["id"].clone()),
+        (keys[0]["id"].clone(), keys[1]["id"].clone()),
         (created["apiKey"]["id"].clone(), key["apiKey"]["id"].clone())
     );
-    assert!(seen.iter().all(|key| key["lastUsedAt"].is_string() && key["revokedAt"].is_null()), "{seen:?}");
+    assert!(keys.iter().all(|key| key["lastUsedAt"].is_string() && key["revokedAt"].is_null()), "{keys:?}");
 
     let revoke = "mutation ($id: ID!) { revokeApiKey(input: { id: $id }) { apiKey { revokedAt } } }";
     let id = json!({ "id": key["apiKey"]["id"] });
@@ -135,7 +135,7 @@ both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
     answer.assert_rejected("revokeApiKey", &[("API_KEY_NOT_FOUND", "input.id")]);
 });
 
-both!(many_operators_and_their_keys_are_two_statements, Sandbox, async |app| {
+both!(operators_and_their_keys_are_read_in_two_statements, Sandbox, async |app| {
     for number in 0..5 {
         let operator = app.operator(&number.to_string()).await;
         app.key(&operator, Access::ReadOnly).await;
@@ -147,7 +147,7 @@ both!(many_operators_and_their_keys_are_two_statements, Sandbox, async |app| {
     assert!(edges.iter().all(|edge| edge["node"]["apiKeys"].as_array().unwrap().len() == 2));
 });
 
-both!(a_key_revoked_on_one_replica_opens_nothing_on_another_within_a_second, Sandbox, async |app| {
+both!(a_key_revoked_on_one_replica_is_rejected_on_another_within_a_second, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let replica = app.replica(app.database_url().to_owned()).await;
     let key = app.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
@@ -156,18 +156,18 @@ both!(a_key_revoked_on_one_replica_opens_nothing_on_another_within_a_second, San
         assert_eq!(replica.graphql(caller, ROLE, json!({})).await.status, 200);
     }
     app.services.api_keys.revoke(&Actor::Platform, key.id).await.unwrap();
-    let since = Instant::now();
+    let revoked_at = Instant::now();
     while replica.graphql(&own, ROLE, json!({})).await.status != 401 {
-        // Whoever has changed to the new key in time loses no request.
+        // The new key works all the time, so a client that has changed to it loses no request.
         assert_eq!(replica.graphql(&second, ROLE, json!({})).await.status, 200);
-        assert!(since.elapsed() < Duration::from_secs(1));
+        assert!(revoked_at.elapsed() < Duration::from_secs(1));
     }
     assert_eq!(app.graphql(&own, ROLE, json!({})).await.status, 401);
     assert_eq!(replica.graphql(&second, ROLE, json!({})).await.status, 200);
     replica.stop().await;
 });
 
-both!(a_key_that_was_seen_just_now_is_not_looked_up_again, Sandbox, async |app| {
+both!(a_recently_used_key_is_authenticated_from_the_cache, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.query(&own, "{ viewer { role } }").await;
     let (_, statements) = app.all_statements_of(app.query(&own, "{ viewer { role } }")).await;

@@ -1,11 +1,11 @@
-//! Sandbox predicts production: what the one warns of, the other refuses.
+//! Restrictions on emails and phones: what sandbox warns about is what production refuses.
 
 use serde_json::{Value, json};
 
 use entity::deployment::Environment;
 use support::{Answer, Backend, TestApp, both, errors, run};
 
-/// Emails and phones of every kind.
+/// Inputs with accepted and restricted emails and phones of every kind.
 fn fixtures() -> Vec<Value> {
     let emails = [
         "ada@example.com",
@@ -55,7 +55,7 @@ fn fixtures() -> Vec<Value> {
     with_email.chain(with_phone).chain(with_both).collect()
 }
 
-/// Code, path and message of the warnings of a payload.
+/// The code and the path of each warning of a payload, sorted.
 fn warnings(payload: &Value) -> Vec<(String, String)> {
     let mut warnings: Vec<_> = payload["warnings"]
         .as_array()
@@ -79,17 +79,17 @@ async fn validate(app: &TestApp, caller: &support::Caller, id: &str, data: &Valu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_warnings_of_sandbox_are_the_refusals_of_production() {
+async fn sandbox_warns_about_exactly_what_production_refuses() {
     for data in fixtures() {
         let (mut in_sandbox, mut in_production) = (Vec::new(), Vec::new());
         run(Backend::Sqlite, Environment::Sandbox, async |app| {
             let operator = app.operator("A").await;
-            let valid = validate(app, &operator, "1", &data).await.body["data"]["validateCustomer"].clone();
-            assert_eq!(valid["faults"], json!([]), "{data}");
+            let validation = validate(app, &operator, "1", &data).await.body["data"]["validateCustomer"].clone();
+            assert_eq!(validation["faults"], json!([]), "{data}");
             let created = app.created(&operator, "1", data.clone()).await;
-            assert_eq!(valid["warnings"], created["warnings"], "{data}");
+            assert_eq!(validation["warnings"], created["warnings"], "{data}");
             assert_eq!(
-                (&valid["email"], &valid["phone"]),
+                (&validation["email"], &validation["phone"]),
                 (&created["customer"]["email"], &created["customer"]["phone"])
             );
             in_sandbox = warnings(&created);
@@ -97,11 +97,11 @@ async fn the_warnings_of_sandbox_are_the_refusals_of_production() {
         .await;
         run(Backend::Sqlite, Environment::Production, async |app| {
             let operator = app.operator("A").await;
-            let valid = validate(app, &operator, "1", &data).await.body["data"]["validateCustomer"].clone();
-            assert_eq!(valid["warnings"], json!([]), "{data}");
+            let validation = validate(app, &operator, "1", &data).await.body["data"]["validateCustomer"].clone();
+            assert_eq!(validation["warnings"], json!([]), "{data}");
             in_production = app.create(&operator, "1", data.clone()).await.errors();
-            assert_eq!(valid["faults"].as_array().unwrap().len(), in_production.len(), "{data}");
-            // The same on update, where the values are new.
+            assert_eq!(validation["faults"].as_array().unwrap().len(), in_production.len(), "{data}");
+            // An update to the same values is refused in the same way.
             if !in_production.is_empty() {
                 app.created(&operator, "2", json!({ "email": "known@example.com" })).await;
                 let updated = app.update(&operator, json!({ "externalCustomerId": "2" }), data.clone()).await;
@@ -113,11 +113,11 @@ async fn the_warnings_of_sandbox_are_the_refusals_of_production() {
     }
 }
 
-both!(a_dry_run_tells_of_ones_own_customers_alone, Sandbox, async |app| {
+both!(validate_reports_conflicts_with_own_customers_only, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(&own, "mine", json!({ "email": "mine@example.com", "phone": "+14155552671" })).await;
     app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552672" })).await;
-    let faults_of = async |caller, id: &str, data: Value| {
+    let reported_faults = async |caller, id: &str, data: Value| {
         let answer = validate(app, caller, id, &data).await;
         let payload = answer.payload("validateCustomer");
         warnings(&json!({ "warnings": payload["faults"] }))
@@ -128,22 +128,22 @@ both!(a_dry_run_tells_of_ones_own_customers_alone, Sandbox, async |app| {
         ("PHONE_TAKEN", "input.data.phone"),
     ]);
     let mine = json!({ "email": "MINE@example.com", "phone": "(415) 555-2671" });
-    assert_eq!(faults_of(&own, "mine", mine.clone()).await, all);
-    // What a stranger's customers hold looks like what nobody holds, and runs the same SQL.
+    assert_eq!(reported_faults(&own, "mine", mine.clone()).await, all);
+    // Values of another operator's customers look like unused values, and run the same SQL.
     let theirs = json!({ "email": "theirs@example.com", "phone": "+14155552672" });
-    let nobodys = json!({ "email": "nobody@example.com", "phone": "+14155552673" });
-    let (of_theirs, sql_of_theirs) = app.statements_of(faults_of(&own, "new", theirs)).await;
-    let (of_nobody, sql_of_nobody) = app.statements_of(faults_of(&own, "new", nobodys)).await;
-    assert_eq!((&of_theirs, &sql_of_theirs), (&of_nobody, &sql_of_nobody));
-    assert_eq!(of_theirs, errors(&[]));
-    // For the platform nothing is its own.
+    let unused = json!({ "email": "nobody@example.com", "phone": "+14155552673" });
+    let (reported_for_theirs, sql_for_theirs) = app.statements_of(reported_faults(&own, "new", theirs)).await;
+    let (reported_for_unused, sql_for_unused) = app.statements_of(reported_faults(&own, "new", unused)).await;
+    assert_eq!((&reported_for_theirs, &sql_for_theirs), (&reported_for_unused, &sql_for_unused));
+    assert_eq!(reported_for_theirs, errors(&[]));
+    // The platform has no customers of its own.
     let platform = app.platform();
-    assert_eq!(faults_of(&platform, "mine", mine.clone()).await, errors(&[]));
-    // A key that only reads may ask, and what is faulty comes first.
+    assert_eq!(reported_faults(&platform, "mine", mine.clone()).await, errors(&[]));
+    // A read-only key may validate. Invalid values are reported before conflicts.
     let read_only = app.key(&own, entity::api_key::Access::ReadOnly).await;
-    assert_eq!(faults_of(&read_only, "mine", mine).await, all);
+    assert_eq!(reported_faults(&read_only, "mine", mine).await, all);
     let faulty = json!({ "email": "mine@example.com", "firstName": "" });
-    assert_eq!(faults_of(&own, "mine", faulty).await, errors(&[("INVALID_NAME", "input.data.firstName")]));
+    assert_eq!(reported_faults(&own, "mine", faulty).await, errors(&[("INVALID_NAME", "input.data.firstName")]));
     // Nothing was written.
     assert_eq!(app.count_rows("customer").await, 2);
 });
