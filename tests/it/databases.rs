@@ -1,51 +1,80 @@
 //! The tables and their history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use entity::deployment::Environment;
 use migration::{Migrator, MigratorTrait};
-use sea_orm::{ConnectionTrait, Database, DbBackend, EntityTrait, IdenStatic, Iterable, Statement};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, Database, DbBackend, EntityName, EntityTrait, IdenStatic, Iterable, Statement,
+};
 use serde_json::json;
 use vivamo::service::deployment;
 
-use support::{TestApp, both};
+use support::both;
 
-/// The columns of a table, and which of them may be null.
-async fn columns(connection: &impl ConnectionTrait, table: &str) -> BTreeSet<(String, bool)> {
+/// Column names, each with whether the column may be null.
+type Columns = BTreeSet<(String, bool)>;
+
+/// All tables of the database with their columns, without the table of applied migrations.
+async fn stored_tables(connection: &impl ConnectionTrait) -> BTreeMap<String, Columns> {
     let backend = connection.get_database_backend();
     let sql = if backend == DbBackend::Postgres {
-        format!(
-            "SELECT column_name AS name, CASE is_nullable WHEN 'YES' THEN 1 ELSE 0 END AS nullable \
-             FROM information_schema.columns WHERE table_name = '{table}'"
-        )
+        "SELECT table_name AS \"table\", column_name AS name, CASE is_nullable WHEN 'YES' THEN 1 ELSE 0 END AS nullable \
+         FROM information_schema.columns WHERE table_schema = 'public'"
     } else {
-        format!(
-            "SELECT name, CASE WHEN \"notnull\" = 1 OR pk > 0 THEN 0 ELSE 1 END AS nullable \
-             FROM pragma_table_info('{table}')"
-        )
+        "SELECT t.name AS \"table\", c.name, CASE WHEN c.\"notnull\" = 1 OR c.pk > 0 THEN 0 ELSE 1 END AS nullable \
+         FROM pragma_table_list AS t, pragma_table_info(t.name) AS c \
+         WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
     };
-    let rows = connection.query_all_raw(Statement::from_string(backend, sql)).await.unwrap();
-    rows.iter()
-        .map(|row| (row.try_get("", "name").unwrap(), row.try_get::<i32>("", "nullable").unwrap() == 1))
-        .collect()
+    let mut tables: BTreeMap<String, Columns> = BTreeMap::new();
+    for row in connection.query_all_raw(Statement::from_string(backend, sql)).await.unwrap() {
+        let is_nullable = row.try_get::<i32>("", "nullable").unwrap() == 1;
+        let columns = tables.entry(row.try_get("", "table").unwrap()).or_default();
+        columns.insert((row.try_get("", "name").unwrap(), is_nullable));
+    }
+    tables.remove("seaql_migrations");
+    tables
 }
 
-async fn assert_columns<E: EntityTrait>(app: &TestApp, entity: E) {
-    let expected: BTreeSet<_> = E::Column::iter()
-        .map(|column| (column.as_str().to_owned(), sea_orm::ColumnTrait::def(&column).is_null()))
+fn entity_columns<E: EntityTrait>() -> Columns {
+    E::Column::iter().map(|column| (column.as_str().to_owned(), column.def().is_null())).collect()
+}
+
+/// The table and the columns of each of these modules of `entity`, by the name of the module.
+macro_rules! entities {
+    ($($module:ident),* $(,)?) => {
+        BTreeMap::from([$((
+            stringify!($module),
+            (entity::$module::Entity.table_name().to_owned(), entity_columns::<entity::$module::Entity>()),
+        )),*])
+    };
+}
+
+both!(tables_have_the_columns_of_their_entities, Sandbox, async |app| {
+    let entities = entities![
+        api_key,
+        customer,
+        customer_event,
+        customer_operator,
+        customer_word,
+        deployment,
+        idempotency_key,
+        operator,
+        phone_lookup,
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("entity/src");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let modules: BTreeSet<_> = files
+        .filter(|path| path.is_file())
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|module| module != "lib")
         .collect();
-    assert_eq!(columns(app.database.reader(), entity.table_name()).await, expected, "{}", entity.table_name());
-}
+    let listed: BTreeSet<_> = entities.keys().map(|module| (*module).to_owned()).collect();
+    assert_eq!(listed, modules, "the list above lacks a module of entity/src");
 
-both!(the_tables_are_what_the_entities_say, Sandbox, async |app| {
-    assert_columns(app, entity::customer::Entity).await;
-    assert_columns(app, entity::customer_operator::Entity).await;
-    assert_columns(app, entity::operator::Entity).await;
-    assert_columns(app, entity::api_key::Entity).await;
-    assert_columns(app, entity::deployment::Entity).await;
-    assert_columns(app, entity::phone_lookup::Entity).await;
-    assert_columns(app, entity::customer_event::Entity).await;
-    assert_columns(app, entity::idempotency_key::Entity).await;
+    let expected: BTreeMap<_, _> = entities.into_values().collect();
+    assert_eq!(stored_tables(app.database.reader()).await, expected);
 });
 
 both!(every_uniqueness_is_a_constraint, Sandbox, async |app| {

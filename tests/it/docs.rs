@@ -127,7 +127,7 @@ fn every_command_is_documented() {
 #[test]
 fn every_metric_is_documented() {
     let mut metrics = BTreeSet::new();
-    let source: String = crate::floors::files(&root().join("src")).iter().map(read).collect();
+    let source: String = crate::layers::rust_files(&root().join("src")).iter().map(read).collect();
     for kind in ["counter!(", "gauge!(", "histogram!("] {
         let names =
             source.split(kind).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());

@@ -11,7 +11,7 @@ mod databases;
 mod docs;
 mod errors;
 mod faults;
-mod floors;
+
 mod guide;
 mod history;
 mod hostile;
@@ -19,6 +19,7 @@ mod http;
 mod idempotency;
 mod interleavings;
 mod keys;
+mod layers;
 mod limits;
 mod pages;
 mod races;
