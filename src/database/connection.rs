@@ -13,19 +13,16 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
 use sea_orm::sea_query::Values;
-use sea_orm::sqlx::error::BoxDynError;
-use sea_orm::sqlx::postgres::{PgArguments, PgConnectOptions};
+use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sea_orm::sqlx::{
-    self, AssertSqlSafe, ConnectOptions, Connection as _, Database, Executor, IntoArguments, PgConnection, Postgres,
-    Sqlite, SqliteConnection,
-};
+use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions, Connection as _, Executor, PgConnection, SqliteConnection};
 use sea_orm::{ConnAcquireErr, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 
+use super::batch::encode_for_postgres;
 use super::retry::retry_read;
-use super::{CONNECTION_TIMEOUT, StatementObserver, batch};
+use super::{CONNECTION_TIMEOUT, StatementObserver};
 
 tokio::task_local! {
     /// The number of statements that the current request has sent.
@@ -130,9 +127,16 @@ impl Connection {
     pub(super) async fn query_all(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.record(&statement.sql);
         self.state = State::Busy;
+        let sql = AssertSqlSafe(statement.sql.as_str());
+        let values = statement.values.clone().unwrap_or(Values(Vec::new()));
         let rows = match &mut self.driver {
-            Driver::Postgres(connection) => fetch_all::<Postgres>(connection, statement).await,
-            Driver::Sqlite(connection) => fetch_all::<Sqlite>(connection, statement).await,
+            Driver::Postgres(connection) => match encode_for_postgres(values) {
+                Ok(values) => sqlx::query_with(sql, values).fetch_all(connection).await.map(into_query_results),
+                Err(error) => Err(error),
+            },
+            Driver::Sqlite(connection) => {
+                sqlx::query_with(sql, SqlxValues(values)).fetch_all(connection).await.map(into_query_results)
+            }
         };
         self.finish(rows).map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))
     }
@@ -140,9 +144,16 @@ impl Connection {
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.record(&statement.sql);
         self.state = State::Busy;
+        let sql = AssertSqlSafe(statement.sql);
+        let values = statement.values.unwrap_or(Values(Vec::new()));
         let result = match &mut self.driver {
-            Driver::Postgres(connection) => execute::<Postgres>(connection, statement).await,
-            Driver::Sqlite(connection) => execute::<Sqlite>(connection, statement).await,
+            Driver::Postgres(connection) => match encode_for_postgres(values) {
+                Ok(values) => sqlx::query_with(sql, values).execute(connection).await.map(Into::into),
+                Err(error) => Err(error),
+            },
+            Driver::Sqlite(connection) => {
+                sqlx::query_with(sql, SqlxValues(values)).execute(connection).await.map(Into::into)
+            }
         };
         self.finish_execute(result)
     }
@@ -210,62 +221,8 @@ impl Connection {
     }
 }
 
-/// Encodes the values of a statement for a database.
-trait EncodeValues: Database {
-    type Encoded: IntoArguments<Self>;
-
-    fn encode(values: Values) -> Result<Self::Encoded, BoxDynError>;
-}
-
-impl EncodeValues for Postgres {
-    type Encoded = PgArguments;
-
-    fn encode(values: Values) -> Result<PgArguments, BoxDynError> {
-        batch::encode_for_postgres(values)
-    }
-}
-
-impl EncodeValues for Sqlite {
-    type Encoded = SqlxValues;
-
-    fn encode(values: Values) -> Result<SqlxValues, BoxDynError> {
-        Ok(SqlxValues(values))
-    }
-}
-
-fn query<D: EncodeValues>(
-    sql: &str,
-    values: Option<Values>,
-) -> Result<sqlx::query::Query<'_, D, D::Encoded>, sqlx::Error> {
-    let values = D::encode(values.unwrap_or(Values(Vec::new()))).map_err(sqlx::Error::Encode)?;
-    Ok(sqlx::query_with(AssertSqlSafe(sql), values))
-}
-
-async fn execute<'c, D: EncodeValues>(
-    connection: &'c mut D::Connection,
-    statement: Statement,
-) -> Result<ExecResult, sqlx::Error>
-where
-    &'c mut D::Connection: Executor<'c, Database = D>,
-    D::QueryResult: Into<ExecResult>,
-{
-    query::<D>(&statement.sql, statement.values)?.execute(connection).await.map(Into::into)
-}
-
-async fn fetch_all<'c, D: EncodeValues>(
-    connection: &'c mut D::Connection,
-    statement: &Statement,
-) -> Result<Vec<QueryResult>, sqlx::Error>
-where
-    &'c mut D::Connection: Executor<'c, Database = D>,
-    D::Row: Into<QueryResult>,
-{
-    Ok(query::<D>(&statement.sql, statement.values.clone())?
-        .fetch_all(connection)
-        .await?
-        .into_iter()
-        .map(Into::into)
-        .collect())
+fn into_query_results<R: Into<QueryResult>>(rows: Vec<R>) -> Vec<QueryResult> {
+    rows.into_iter().map(Into::into).collect()
 }
 
 /// Opens connections for the pool and decides which of them can be used again.

@@ -105,7 +105,7 @@ impl Database {
         }
     }
 
-    /// Closes all connections. Stops waiting for the database after [`CONNECTION_TIMEOUT`].
+    /// Closes all connections. Stops waiting for the database after `CONNECTION_TIMEOUT`.
     pub async fn close(self) -> Result<(), DbErr> {
         let close_pools = async {
             self.reader.0.close().await?;

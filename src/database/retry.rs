@@ -33,7 +33,7 @@ impl From<Error> for TransactionError {
 }
 
 /// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than
-/// [`CONNECTION_TIMEOUT`].
+/// `CONNECTION_TIMEOUT`.
 ///
 /// `operation` names the work in the log and in the metric, for example `key.create`.
 pub async fn with_retry<T, F>(operation: &'static str, attempt: impl Fn() -> F) -> Result<T, Error>
@@ -63,7 +63,7 @@ where
 }
 
 /// Runs a single statement that writes nothing until it ends without a conflict. Returns the conflict itself if conflicts
-/// last longer than [`CONNECTION_TIMEOUT`].
+/// last longer than `CONNECTION_TIMEOUT`.
 pub(super) async fn retry_read<T, F>(attempt: impl Fn() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,

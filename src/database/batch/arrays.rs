@@ -6,7 +6,7 @@ use chrono::{DateTime, FixedOffset, Local, NaiveDate, NaiveDateTime, NaiveTime, 
 use sea_orm::sea_query::{ArrayType, Nullable, Value, ValueType, Values};
 use sea_orm::sqlx::error::BoxDynError;
 use sea_orm::sqlx::postgres::{PgArguments, PgHasArrayType};
-use sea_orm::sqlx::{Arguments, Encode, IntoArguments, Postgres, Type};
+use sea_orm::sqlx::{self, Arguments, Encode, IntoArguments, Postgres, Type};
 use sea_query_sqlx::SqlxValues;
 use uuid::Uuid;
 
@@ -29,14 +29,14 @@ pub(super) fn into_arrays<R: IntoIterator<Item = Value>>(rows: Vec<R>) -> Vec<Va
 }
 
 /// Encodes the values of a statement. SeaQuery's encoding is used if there is no array among them.
-pub(in crate::database) fn encode_for_postgres(values: Values) -> Result<PgArguments, BoxDynError> {
+pub(in crate::database) fn encode_for_postgres(values: Values) -> Result<PgArguments, sqlx::Error> {
     if !values.0.iter().any(|value| matches!(value, Value::Array(..))) {
         return Ok(IntoArguments::<Postgres>::into_arguments(SqlxValues(values)));
     }
     let mut arguments = PgArguments::default();
     for value in values.0 {
-        let add = add_for(value.array_type())?;
-        add(&mut arguments, value)?;
+        let add = add_for(value.array_type()).map_err(sqlx::Error::Encode)?;
+        add(&mut arguments, value).map_err(sqlx::Error::Encode)?;
     }
     Ok(arguments)
 }

@@ -47,8 +47,9 @@
 //! WITH new_0 ("id", "name", "revision") AS (SELECT * FROM unnest($1, $2, $3)),
 //!      write_0 AS (UPDATE "customer" SET "name" = "new_0"."name", "revision" = "new_0"."revision" FROM "new_0"
 //!                  WHERE "id" = "new_0"."id" AND "revision" = "new_0"."revision" - 1 RETURNING 1),
-//!      new_1 ("id", "environment") AS (SELECT * FROM unnest($4, $5)),
-//!      write_1 AS (INSERT INTO "deployment" ("id", "environment") SELECT "id", "environment" FROM "new_1")
+//!      new_1 ("operator_id", "customer_id", "place", "word") AS (SELECT * FROM unnest($4, $5, $6, $7)),
+//!      write_1 AS (INSERT INTO "customer_word" ("operator_id", "customer_id", "place", "word")
+//!                  SELECT "operator_id", "customer_id", "place", "word" FROM "new_1")
 //! SELECT (SELECT 1 FROM set_config('lock_timeout', '100ms', true))
 //!      / ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int
 //! ```

@@ -252,7 +252,7 @@ fn is_division_by_zero(error: &DbErr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use entity::deployment::{self, Environment};
+    use entity::customer_word;
     use sea_orm::sea_query::ExprTrait;
 
     use super::*;
@@ -276,9 +276,10 @@ mod tests {
     };
 
     fn batch(id: u128) -> WriteBatch {
-        let mut batch = WriteBatch::new(Uuid::nil().into());
-        batch.push(RENAME, vec![vec![Uuid::from_u128(id).into(), "Ada".into(), 2.into()]]);
-        batch.insert([deployment::Model { id: id as i32, environment: Environment::Sandbox }]);
+        let (operator_id, customer_id) = (Uuid::nil().into(), Uuid::from_u128(id));
+        let mut batch = WriteBatch::new(operator_id);
+        batch.push(RENAME, vec![vec![customer_id.into(), "Ada".into(), 2.into()]]);
+        batch.insert([customer_word::Model { operator_id, customer_id: customer_id.into(), place: 0, word: None }]);
         batch
     }
 
@@ -290,11 +291,12 @@ mod tests {
             r#"WITH new_0 ("id", "name", "revision") AS (VALUES ($1, $2, $3)), "#.to_owned()
                 + r#"write_0 AS (UPDATE "customer" SET "name" = "new_0"."name", "revision" = "new_0"."revision" FROM "new_0" "#
                 + r#"WHERE "id" = "new_0"."id" AND "revision" = "new_0"."revision" - 1 RETURNING 1), "#
-                + r#"new_1 ("id", "environment") AS (VALUES ($4, $5)), "#
-                + r#"write_1 AS (INSERT INTO "deployment" ("id", "environment") SELECT "id", "environment" FROM "new_1") "#
+                + r#"new_1 ("operator_id", "customer_id", "place", "word") AS (VALUES ($4, $5, $6, $7)), "#
+                + r#"write_1 AS (INSERT INTO "customer_word" ("operator_id", "customer_id", "place", "word") "#
+                + r#"SELECT "operator_id", "customer_id", "place", "word" FROM "new_1") "#
                 + "SELECT 1 / ((SELECT COUNT(*) FROM write_0) = 1)::int"
         );
-        assert_eq!(values.unwrap().0.len(), 5);
+        assert_eq!(values.unwrap().0.len(), 7);
     }
 
     #[test]
@@ -307,8 +309,9 @@ mod tests {
             r#"WITH new_0 ("id", "name", "revision") AS (SELECT * FROM unnest($1, $2, $3)), "#.to_owned()
                 + r#"write_0 AS (UPDATE "customer" SET "name" = "new_0"."name", "revision" = "new_0"."revision" FROM "new_0" "#
                 + r#"WHERE "id" = "new_0"."id" AND "revision" = "new_0"."revision" - 1 RETURNING 1), "#
-                + r#"new_1 ("id", "environment") AS (SELECT * FROM unnest($4, $5)), "#
-                + r#"write_1 AS (INSERT INTO "deployment" ("id", "environment") SELECT "id", "environment" FROM "new_1") "#
+                + r#"new_1 ("operator_id", "customer_id", "place", "word") AS (SELECT * FROM unnest($4, $5, $6, $7)), "#
+                + r#"write_1 AS (INSERT INTO "customer_word" ("operator_id", "customer_id", "place", "word") "#
+                + r#"SELECT "operator_id", "customer_id", "place", "word" FROM "new_1") "#
                 + "SELECT (SELECT 1 FROM set_config('lock_timeout', '100ms', true)) "
                 + "/ ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int"
         );
