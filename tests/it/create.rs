@@ -1,10 +1,10 @@
-//! `createCustomer`, row by row.
+//! `createCustomer`: create, connect, and the errors of both.
 
 use serde_json::json;
 
 use support::both;
 
-both!(an_external_id_and_values_that_are_taken_are_reported_together, Sandbox, async |app| {
+both!(all_taken_values_are_reported_together, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     app.created(&operator, "user-1", data.clone()).await;
@@ -17,25 +17,25 @@ both!(an_external_id_and_values_that_are_taken_are_reported_together, Sandbox, a
     again.assert_rejected("createCustomer", &expected);
 });
 
-both!(only_what_ones_own_customers_hold_is_reported_as_taken, Sandbox, async |app| {
+both!(only_values_of_the_callers_customers_are_reported_as_taken, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
     app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552671" })).await;
-    // The email is held by a customer of one's own, the phone by a stranger, of whom nothing is said.
+    // The email belongs to a customer of `own`, the phone to a customer of `other`, which is not reported to `own`.
     let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
     let refused = app.create(&own, "user-1", data).await;
     refused.assert_rejected("createCustomer", &[("EMAIL_TAKEN", "input.data.email")]);
-    // The other way around.
+    // The same for `other`.
     let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
     let refused = app.create(&other, "user-1", data).await;
     refused.assert_rejected("createCustomer", &[("PHONE_TAKEN", "input.data.phone")]);
-    // A taken external id hides that the email would have matched a stranger.
+    // A taken external id is reported alone: the match with a customer of `other` is not revealed.
     let refused = app.create(&own, "mine", json!({ "email": "theirs@example.com" })).await;
     let expected = [("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId")];
     refused.assert_rejected("createCustomer", &expected);
 });
 
-both!(an_email_and_a_phone_of_two_strangers_are_a_conflict, Sandbox, async |app| {
+both!(an_email_and_a_phone_of_two_other_customers_are_an_identity_conflict, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(&other, "1", json!({ "email": "one@example.com" })).await;
     app.created(&other, "2", json!({ "email": "two@example.com", "phone": "+14155552671" })).await;
@@ -48,7 +48,7 @@ both!(an_email_and_a_phone_of_two_strangers_are_a_conflict, Sandbox, async |app|
     }
 });
 
-both!(a_connect_fills_blanks_and_names_what_it_does_not_apply, Sandbox, async |app| {
+both!(connecting_fills_empty_fields_and_lists_unapplied_ones, Sandbox, async |app| {
     let (first, second) = (app.operator("First").await, app.operator("Second").await);
     let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
@@ -71,7 +71,7 @@ both!(a_connect_fills_blanks_and_names_what_it_does_not_apply, Sandbox, async |a
     assert_eq!(customer["createdAt"], before["createdAt"]);
 });
 
-both!(a_connect_that_fills_nothing_changes_nothing, Sandbox, async |app| {
+both!(connecting_without_new_values_does_not_change_the_customer, Sandbox, async |app| {
     let (first, second) = (app.operator("First").await, app.operator("Second").await);
     let data = json!({ "email": "ada@example.com", "firstName": "Ada" });
     let before = app.created(&first, "f", data.clone()).await["customer"].clone();
@@ -83,7 +83,7 @@ both!(a_connect_that_fills_nothing_changes_nothing, Sandbox, async |app| {
     }
 });
 
-both!(a_match_by_email_may_fill_the_phone_but_not_replace_it, Sandbox, async |app| {
+both!(connecting_by_email_fills_an_empty_phone_and_keeps_a_stored_one, Sandbox, async |app| {
     let operators = [app.operator("A").await, app.operator("B").await, app.operator("C").await];
     app.created(&operators[0], "1", json!({ "email": "ada@example.com" })).await;
     let filled = app.created(&operators[1], "1", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;
@@ -96,7 +96,7 @@ both!(a_match_by_email_may_fill_the_phone_but_not_replace_it, Sandbox, async |ap
     assert_eq!(kept["matchedBy"], json!(["EMAIL"]));
 });
 
-both!(faults_of_several_fields_come_together_one_for_each, Sandbox, async |app| {
+both!(all_invalid_fields_are_reported_together, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({
         "email": "no address", "phone": "1-800-FLOWERS", "firstName": " ", "lastName": "x".repeat(101),
@@ -116,18 +116,18 @@ both!(faults_of_several_fields_come_together_one_for_each, Sandbox, async |app| 
     assert_eq!(app.count_rows("customer").await, 0);
 });
 
-both!(faults_of_format_come_before_those_of_the_table, Sandbox, async |app| {
+both!(invalid_values_are_reported_before_taken_ones, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     let refused = app.create(&operator, "user-1", json!({ "email": "ada@example.com", "firstName": "" })).await;
     refused.assert_rejected("createCustomer", &[("INVALID_NAME", "input.data.firstName")]);
 });
 
-both!(the_platform_and_read_only_keys_create_nobody, Sandbox, async |app| {
+both!(the_platform_key_and_read_only_keys_cannot_write_customers, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let read_only = app.key(&operator, entity::api_key::Access::ReadOnly).await;
     for caller in [app.platform(), read_only] {
-        // Before the input is looked at: these values are faulty.
+        // These values are invalid, but the permission is checked first.
         let refused = app.create(&caller, " ", json!({ "email": "x" })).await;
         refused.assert_rejected("createCustomer", &[("FORBIDDEN", "")]);
         let refused = app.update(&caller, json!({ "id": "x" }), json!({ "email": "x" })).await;
@@ -135,7 +135,7 @@ both!(the_platform_and_read_only_keys_create_nobody, Sandbox, async |app| {
     }
 });
 
-both!(faults_of_format_and_restrictions_come_together, Production, async |app| {
+both!(invalid_and_restricted_values_are_reported_together, Production, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "a+b@mailinator.com", "phone": "+442079460018", "lastName": "\u{7}" });
     let refused = app.create(&operator, "user-1", data).await;

@@ -1,4 +1,4 @@
-//! The tables and their history.
+//! The tables: entities, constraints and migrations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -77,7 +77,7 @@ both!(tables_have_the_columns_of_their_entities, Sandbox, async |app| {
     assert_eq!(stored_tables(app.database.reader()).await, expected);
 });
 
-both!(every_uniqueness_is_a_constraint, Sandbox, async |app| {
+both!(constraints_enforce_uniqueness_and_references, Sandbox, async |app| {
     let (a, b) = (app.operator("A").await, app.operator("B").await);
     app.created(&a, "1", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
     app.created(&a, "2", json!({ "email": "two@example.com", "phone": "+14155552672" })).await;
@@ -97,7 +97,7 @@ both!(every_uniqueness_is_a_constraint, Sandbox, async |app| {
     }
 });
 
-both!(migrations_go_up_down_and_up_with_rows_in_the_tables, Sandbox, async |app| {
+both!(migrations_can_be_reverted_and_reapplied_with_rows_in_the_tables, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "1", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;
     let connection = Database::connect(app.database_url()).await.unwrap();
@@ -110,13 +110,13 @@ both!(migrations_go_up_down_and_up_with_rows_in_the_tables, Sandbox, async |app|
     app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
 });
 
-both!(a_database_remembers_its_environment, Sandbox, async |app| {
+both!(a_database_keeps_the_environment_that_claimed_it_first, Sandbox, async |app| {
     for claimed in [Environment::Production, Environment::Sandbox] {
         assert_eq!(deployment::claim(&app.database, claimed).await.unwrap(), Environment::Sandbox);
     }
 });
 
-both!(replicas_that_start_at_once_migrate_once, Sandbox, async |app| {
+both!(concurrent_migrations_are_applied_once, Sandbox, async |app| {
     let connection = Database::connect(app.database_url()).await.unwrap();
     Migrator::down(&connection, None).await.unwrap();
     connection.close().await.unwrap();
@@ -130,10 +130,11 @@ both!(replicas_that_start_at_once_migrate_once, Sandbox, async |app| {
     assert_eq!(app.database.pending_migrations().await.unwrap(), 0);
 });
 
-both!(what_is_written_is_what_is_read, Sandbox, async |app| {
+both!(values_are_read_as_they_were_written, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({
-        "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada \u{1F389}", "lastName": "O'Brien \"; DROP TABLE customer; --",
+        "email": "ada@example.com", "phone": "+14155552671",
+        "firstName": "Ada \u{1F389}", "lastName": "O'Brien \"; DROP TABLE customer; --",
         "address": { "line1": "1 Main St", "city": "Zürich", "country": "CH" },
     });
     let created = app.created(&operator, "id %_\\ 名前", data).await["customer"].clone();

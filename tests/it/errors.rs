@@ -1,4 +1,4 @@
-//! Every error code has a scenario that brings it about: a new code without one does not compile.
+//! A scenario for each error code. The match is exhaustive, so a new code without a scenario does not compile.
 
 use async_graphql::resolver_utils::EnumType;
 use sea_orm::ConnectionTrait;
@@ -8,7 +8,7 @@ use vivamo::service::LimitSettings;
 
 use support::{Answer, Caller, TestApp, both};
 
-/// The codes that come of a request made to bring about this one.
+/// Sends a request that fails with this code, and returns the codes of the answer.
 async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     let create =
@@ -68,10 +68,10 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
             let revoke = "mutation { revokeApiKey(input: { id: \"key_x\" }) { apiKey { id } } }";
             app.graphql(&app.platform(), revoke, json!({})).await.codes()
         }
-        ErrorCode::RateLimited => codes_of_the_second_stranger(app, &other).await,
+        ErrorCode::RateLimited => codes_of_second_disclosure(app, &other).await,
         ErrorCode::Unauthenticated => {
-            let nobody = support::Caller { key: "x".into(), ..own };
-            app.graphql(&nobody, "{ viewer { role } }", json!({})).await.codes()
+            let unknown_key = Caller { key: "x".into(), ..own };
+            app.graphql(&unknown_key, "{ viewer { role } }", json!({})).await.codes()
         }
         ErrorCode::Forbidden => app.create(&app.platform(), "1", json!({ "email": "a@example.com" })).await.codes(),
         ErrorCode::BadRequest => app.graphql(&own, "{ nothing }", json!({})).await.codes(),
@@ -98,17 +98,17 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
     }
 }
 
-/// An operator that is told of one stranger an hour.
-async fn codes_of_the_second_stranger(app: &TestApp, other: &Caller) -> Vec<String> {
+/// Connects two customers of `other` while the limit is one disclosure per hour.
+async fn codes_of_second_disclosure(app: &TestApp, other: &Caller) -> Vec<String> {
     let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
-    let curious = app.replica_with(app.database_url().to_owned(), limits).await;
-    let own = curious.operator("Curious").await;
+    let limited = app.replica_with(app.database_url().to_owned(), limits).await;
+    let own = limited.operator("Limited").await;
     for number in 0..2 {
         app.created(other, &format!("known {number}"), json!({ "email": format!("known-{number}@example.com") })).await;
     }
-    curious.created(&own, "1", json!({ "email": "known-0@example.com" })).await;
-    let codes = curious.create(&own, "2", json!({ "email": "known-1@example.com" })).await.codes();
-    curious.stop().await;
+    limited.created(&own, "1", json!({ "email": "known-0@example.com" })).await;
+    let codes = limited.create(&own, "2", json!({ "email": "known-1@example.com" })).await.codes();
+    limited.stop().await;
     codes
 }
 
@@ -116,7 +116,8 @@ async fn execute(app: &TestApp, sql: &str) {
     support::postgres::execute(app.database_url(), sql).await.unwrap();
 }
 
-fn is_of(code: &ErrorCode, production: bool) -> bool {
+/// Whether the code occurs in production only, or else in the sandbox too.
+fn occurs_in(code: &ErrorCode, production: bool) -> bool {
     let only_in_production = matches!(
         code,
         ErrorCode::DisposableEmail
@@ -127,18 +128,18 @@ fn is_of(code: &ErrorCode, production: bool) -> bool {
     only_in_production == production
 }
 
-async fn assert_each(app: &TestApp, production: bool) {
-    for code in ErrorCode::items().iter().map(|item| item.value).filter(|code| is_of(code, production)) {
+async fn assert_scenarios(app: &TestApp, production: bool) {
+    for code in ErrorCode::items().iter().map(|item| item.value).filter(|code| occurs_in(code, production)) {
         let codes = codes_of(app, code).await;
         assert!(!codes.is_empty() && codes.iter().all(|name| name == code.name()), "{}: {codes:?}", code.name());
     }
 }
 
-both!(each_code_has_its_scenario, Sandbox, async |app| {
-    assert_each(app, false).await;
+both!(each_error_code_has_a_scenario, Sandbox, async |app| {
+    assert_scenarios(app, false).await;
 });
 
-both!(one_fault_does_not_take_the_whole_answer_with_it, Sandbox, async |app| {
+both!(a_failing_field_nulls_only_itself, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     let query = "{ viewer { role } bad: customers(first: 0) { totalCount } \
@@ -158,7 +159,7 @@ both!(one_fault_does_not_take_the_whole_answer_with_it, Sandbox, async |app| {
     assert!(paths.contains(&json!(["good", "edges", 0, "node", "operators"])), "{paths:?}");
 });
 
-both!(errors_of_the_framework_have_the_same_shape, Sandbox, async |app| {
+both!(invalid_documents_and_variables_are_bad_requests, Sandbox, async |app| {
     let operator = app.operator("A").await;
     for (query, variables) in [
         ("{", json!({})),
@@ -183,14 +184,16 @@ both!(errors_of_the_framework_have_the_same_shape, Sandbox, async |app| {
     }
 });
 
-both!(a_document_that_was_found_valid_does_not_make_any_values_valid, Sandbox, async |app| {
+both!(variables_are_validated_although_the_document_is_cached, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
-    let nested = "query ($id: ID, $first: Int = 3) { customer(by: { externalCustomerId: $id }) { email } customers(first: $first) { totalCount } }";
-    let update = "mutation ($id: String!, $name: String, $version: Int) { updateCustomer(input: { customer: { externalCustomerId: $id }, \
-                  data: { firstName: $name }, expectedVersion: $version }) { customer { version firstName } } }";
-    let order = "query ($field: CustomerOrderField!, $missing: [CustomerField!]) { customers(orderBy: { field: $field, direction: ASC }, \
-                 filter: { missing: $missing }) { totalCount } }";
+    let nested = "query ($id: ID, $first: Int = 3) { customer(by: { externalCustomerId: $id }) { email } \
+                  customers(first: $first) { totalCount } }";
+    let update = "mutation ($id: String!, $name: String, $version: Int) { \
+                  updateCustomer(input: { customer: { externalCustomerId: $id }, data: { firstName: $name }, \
+                  expectedVersion: $version }) { customer { version firstName } } }";
+    let order = "query ($field: CustomerOrderField!, $missing: [CustomerField!]) { \
+                 customers(orderBy: { field: $field, direction: ASC }, filter: { missing: $missing }) { totalCount } }";
     for (query, good, bad) in [
         (
             nested,
@@ -224,7 +227,7 @@ both!(a_document_that_was_found_valid_does_not_make_any_values_valid, Sandbox, a
             ],
         ),
     ] {
-        // First as nobody has sent it yet, then as it is known.
+        // In the second round the document is cached.
         for round in 0..2 {
             for variables in &bad {
                 let answer = app.graphql(&operator, query, variables.clone()).await;
@@ -237,13 +240,13 @@ both!(a_document_that_was_found_valid_does_not_make_any_values_valid, Sandbox, a
             }
             let variables = if round == 0 { good.clone() } else { json!({ "id": "1", "field": "CONNECTED_AT" }) };
             let answer = app.graphql(&operator, query, variables).await;
-            assert_eq!(answer.body.get("errors"), None);
+            answer.data();
         }
     }
     let customer = app.customer(&operator, json!({ "externalCustomerId": "1" })).await;
     assert_eq!((&customer["version"], &customer["firstName"]), (&json!(2), &json!("Ada")));
 });
 
-both!(each_code_of_production_has_its_scenario, Production, async |app| {
-    assert_each(app, true).await;
+both!(each_error_code_of_production_has_a_scenario, Production, async |app| {
+    assert_scenarios(app, true).await;
 });

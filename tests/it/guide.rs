@@ -1,4 +1,4 @@
-//! The guide that customers of the platform read, sentence by sentence.
+//! The promises of the platform's public guide. Each test quotes the sentences that it checks.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use support::both;
 const NOT_MOBILE: &str = "Sorry, this phone number cannot be used. Please use a valid mobile number.";
 
 // "The minimum required fields are externalCustomerId and data.email."
-both!(the_minimum_is_an_external_id_and_an_email, Sandbox, async |app| {
+both!(only_external_customer_id_and_email_are_required, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let created = app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     assert_eq!(created["outcome"], "CREATED");
@@ -17,36 +17,39 @@ both!(the_minimum_is_an_external_id_and_an_email, Sandbox, async |app| {
     assert_eq!(created["customer"]["externalCustomerId"], "user-1");
     assert_eq!(created["customer"]["email"], "ada@example.com");
     assert_eq!(created["customer"]["version"], 1);
-    for (what, input) in [
+    for (missing, input) in [
         ("externalCustomerId", json!({ "data": { "email": "b@example.com" } })),
         ("email", json!({ "externalCustomerId": "user-2", "data": {} })),
     ] {
         let query = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome } }";
         let answer = app.graphql(&operator, query, json!({ "input": input })).await;
-        assert_eq!(answer.codes(), ["BAD_REQUEST"], "without {what}");
+        assert_eq!(answer.codes(), ["BAD_REQUEST"], "without {missing}");
     }
 });
 
 // "Providing complete customer data (name, phone, address) upfront reduces the number of prompts shown."
-both!(complete_data_leaves_nothing_to_ask_for, Sandbox, async |app| {
+both!(a_complete_customer_has_no_missing_fields, Sandbox, async |app| {
     let operator = app.operator("A").await;
-    let least = app.created(&operator, "user-1", json!({ "email": "a@example.com" })).await;
-    assert_eq!(least["customer"]["missingFields"], json!(["FIRST_NAME", "LAST_NAME", "PHONE", "ADDRESS"]));
+    let minimal = app.created(&operator, "user-1", json!({ "email": "a@example.com" })).await;
+    assert_eq!(minimal["customer"]["missingFields"], json!(["FIRST_NAME", "LAST_NAME", "PHONE", "ADDRESS"]));
     let data = json!({
         "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada", "lastName": "Lovelace",
-        "address": { "line1": "1 Main St", "city": "Springfield", "region": "OR", "postalCode": "97403", "country": "us" },
+        "address": {
+            "line1": "1 Main St", "city": "Springfield", "region": "OR", "postalCode": "97403", "country": "us",
+        },
     });
     let complete = app.created(&operator, "user-2", data).await;
     assert_eq!(complete["customer"]["missingFields"], json!([]));
-    assert_eq!(
-        complete["customer"]["address"],
-        json!({ "line1": "1 Main St", "line2": null, "city": "Springfield", "region": "OR", "postalCode": "97403", "country": "US" })
-    );
+    let address = json!({
+        "line1": "1 Main St", "line2": null, "city": "Springfield", "region": "OR", "postalCode": "97403",
+        "country": "US",
+    });
+    assert_eq!(complete["customer"]["address"], address);
 });
 
 // "If a match is found, the existing customer is automatically connected to your operator rather than creating a
 // duplicate record." "A record with the same email address or phone number."
-both!(a_known_person_is_connected_by_email_by_phone_or_by_both, Sandbox, async |app| {
+both!(create_connects_a_known_person_by_email_or_phone, Sandbox, async |app| {
     let first = app.operator("First").await;
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     let known = app.created(&first, "user-1", data).await["customer"]["id"].clone();
@@ -90,13 +93,13 @@ both!(an_external_id_is_unique_within_an_operator, Sandbox, async |app| {
     let again = app.create(&first, "user-1", json!({ "email": "grace@example.com" })).await;
     let expected = [("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId")];
     again.assert_rejected("createCustomer", &expected);
-    // Another operator may use the same id, for whomever it likes.
+    // Another operator may use the same id.
     app.created(&second, "user-1", json!({ "email": "grace@example.com" })).await;
 });
 
 // "No two customers can use the same email address. You will receive an error if you attempt to create a customer
-// with an existing email address." What is existing to an operator is its own customer.
-both!(an_existing_email_of_ones_own_is_refused, Sandbox, async |app| {
+// with an existing email address." For an operator, the existing customers are its own.
+both!(an_email_of_the_callers_customers_is_rejected, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     let again = app.create(&operator, "user-2", json!({ "email": "ADA@example.com" })).await;
@@ -110,7 +113,7 @@ both!(an_existing_email_of_ones_own_is_refused, Sandbox, async |app| {
 
 // "Restrictions are only applied in the production environment. However, certain gateways will not accept +suffix
 // emails in any environment."
-both!(sandbox_accepts_what_production_refuses_and_says_so, Sandbox, async |app| {
+both!(sandbox_accepts_restricted_values_with_a_warning, Sandbox, async |app| {
     let operator = app.operator("A").await;
     for (number, (data, code, path)) in [
         (json!({ "email": "a@mailinator.com" }), "DISPOSABLE_EMAIL", "email"),
@@ -137,13 +140,13 @@ both!(sandbox_accepts_what_production_refuses_and_says_so, Sandbox, async |app| 
 // "Phone numbers should be provided in international format with a leading + and country code (e.g. +15551234567).
 // If a number is provided without a + prefix and contains at least 10 digits, it is assumed to be a US number and
 // +1 is prepended automatically."
-both!(a_number_without_a_plus_is_a_us_number, Sandbox, async |app| {
+both!(a_phone_without_a_plus_is_a_us_number, Sandbox, async |app| {
     let operator = app.operator("A").await;
-    for (number, (given, kept)) in [
+    for (number, (given, stored)) in [
         ("+15551234567", "+15551234567"),
         ("4155552671", "+14155552671"),
         ("(415) 555-2672", "+14155552672"),
-        // The US number that has its country code already does not get a second one.
+        // The number already has the country code of the US.
         ("1 415 555 2673", "+14155552673"),
     ]
     .into_iter()
@@ -151,7 +154,7 @@ both!(a_number_without_a_plus_is_a_us_number, Sandbox, async |app| {
     {
         let data = json!({ "email": format!("{number}@example.com"), "phone": given });
         let created = app.created(&operator, &format!("user-{number}"), data).await;
-        assert_eq!(created["customer"]["phone"], kept, "{given}");
+        assert_eq!(created["customer"]["phone"], stored, "{given}");
     }
     for short in ["555123456", "911", "+1 555 1234"] {
         let data = json!({ "email": "short@example.com", "phone": short });
@@ -162,7 +165,7 @@ both!(a_number_without_a_plus_is_a_us_number, Sandbox, async |app| {
 
 // "The phone field is optional during customer creation." "If the customer record does not include a phone number,
 // the SDK prompts the customer to enter one."
-both!(a_phone_is_optional_and_then_missing, Sandbox, async |app| {
+both!(an_omitted_phone_is_a_missing_field, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let created = app.created(&operator, "user-1", json!({ "email": "a@example.com", "phone": null })).await;
     assert_eq!(created["customer"]["phone"], json!(null));
@@ -184,7 +187,7 @@ both!(customer_data_can_be_updated, Sandbox, async |app| {
 // "Email addresses from known disposable or temporary email providers are not accepted. This includes services such
 // as Mailinator, Guerrilla Mail, 10 Minute Mail, YOPmail, and similar providers. Attempts to use a disposable email
 // domain will be rejected with a relevant message."
-both!(disposable_emails_are_refused_in_production, Production, async |app| {
+both!(disposable_emails_are_rejected_in_production, Production, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "known", json!({ "email": "known@example.com" })).await;
     for domain in [
@@ -208,7 +211,7 @@ both!(disposable_emails_are_refused_in_production, Production, async |app| {
 
 // "Email addresses containing + characters in the local part (before the @) are not supported. For example,
 // user+test@example.com will be rejected, while user@example.com is valid."
-both!(plus_suffix_emails_are_refused_in_production, Production, async |app| {
+both!(plus_suffix_emails_are_rejected_in_production, Production, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "user+test@example.com" });
     let expected = [("PLUS_SUFFIX_EMAIL", "input.data.email")];
@@ -224,7 +227,7 @@ both!(plus_suffix_emails_are_refused_in_production, Production, async |app| {
 // "Phone numbers are validated to confirm they belong to a valid mobile device. Landlines, VOIP numbers, and other
 // non-mobile numbers are rejected with the error …" "Phone number validation (mobile-only) also applies when updating
 // a customer's phone number."
-both!(phones_that_are_not_mobile_are_refused_in_production, Production, async |app| {
+both!(phones_that_are_not_mobile_are_rejected_in_production, Production, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "known", json!({ "email": "known@example.com" })).await;
     let (landline, voip, toll_free) = ("+442079460018", "+445612345678", "+18002345678");

@@ -1,12 +1,12 @@
-//! Requests that were written to do harm: refused before they cost anything, and the process goes on.
+//! Malicious requests: rejected before they run any statement, and the service keeps running.
 
 use serde_json::json;
 
 use support::attacks::attacks;
 use support::both;
 
-// Each list of a page is a part of one statement, and a statement has so many parts at most.
-both!(the_largest_pages_of_pages_are_answered, Sandbox, async |app| {
+// Each inner list is one part of a UNION, and a statement can have only so many parts.
+both!(the_largest_nested_pages_are_answered, Sandbox, async |app| {
     let operator = app.operator("A").await;
     for number in 0..100 {
         app.created(&operator, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await;
@@ -23,25 +23,25 @@ both!(the_largest_pages_of_pages_are_answered, Sandbox, async |app| {
     assert_eq!(answer.body.get("errors"), None);
 });
 
-both!(each_attack_is_refused_and_the_process_goes_on, Sandbox, async |app| {
+both!(attacks_are_rejected_and_the_service_keeps_running, Sandbox, async |app| {
     let caller = app.operator("A").await;
-    for (what, query) in attacks() {
+    for (attack, query) in attacks() {
         let (answer, statements) = app.statements_of(app.graphql(&caller, &query, json!({}))).await;
-        assert!([200, 413].contains(&answer.status), "{what}: {}", answer.status);
+        assert!([200, 413].contains(&answer.status), "{attack}: {}", answer.status);
         let codes = answer.codes();
-        assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{what}: {codes:?}");
-        assert!(codes.len() <= 50, "{what}");
-        assert!(answer.body.get("data").is_none() && answer.body.to_string().len() < 20_000, "{what}");
-        assert_eq!(statements, Vec::<String>::new(), "{what}");
+        assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{attack}: {codes:?}");
+        assert!(codes.len() <= 50, "{attack}");
+        assert!(answer.body.get("data").is_none() && answer.body.to_string().len() < 20_000, "{attack}");
+        assert_eq!(statements, Vec::<String>::new(), "{attack}");
     }
-    for (what, body) in
+    for (attack, body) in
         [("5 MB", "x".repeat(5_000_000)), ("a line of 550 KB", format!("{{\"query\":\"{}\"}}", "x".repeat(550_000)))]
     {
         let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key);
         let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
-        assert_eq!(answer.status(), 413, "{what}");
+        assert_eq!(answer.status(), 413, "{attack}");
     }
-    // Overlong UTF-8 is no text, and so no JSON.
+    // Overlong UTF-8 is not valid JSON.
     let overlong = [b"{\"query\":\"{ viewer { role ".as_slice(), &[0xc0, 0xaf], b" } }\"}"].concat();
     let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key);
     let answer = request.header("content-type", "application/json").body(overlong).send().await.unwrap();

@@ -1,4 +1,4 @@
-//! GraphQL over HTTP: who calls comes first, and each outcome has its status.
+//! GraphQL over HTTP: authentication, status codes, headers, slow clients, CORS and the log.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn send(request: RequestBuilder) -> Answer {
     Answer::read(request.send().await.unwrap()).await
 }
 
-both!(without_a_key_nothing_is_looked_at, Sandbox, async |app| {
+both!(requests_without_a_valid_key_are_rejected_before_anything_else, Sandbox, async |app| {
     let url = format!("{}/graphql", app.url);
     for body in [QUERY, "no JSON", "", r#"{"query":"{ __schema { types { name } } }"}"#, r#"{"query":"{{{{"}"#] {
         for authorization in
@@ -42,14 +42,14 @@ both!(without_a_key_nothing_is_looked_at, Sandbox, async |app| {
     }
 });
 
-both!(each_outcome_has_its_status, Sandbox, async |app| {
+both!(each_outcome_has_its_http_status, Sandbox, async |app| {
     let caller = app.operator("A").await;
     let json_type = "application/json";
     let post = || request(app, &caller, Method::POST).header("content-type", json_type);
     let modern = "application/graphql-response+json";
     let broken = r#"{"query":"{"}"#;
     let unknown = r#"{"query":"{ nothing }"}"#;
-    for (what, request, status) in [
+    for (case, request, status) in [
         ("a query", post().body(QUERY), 200),
         ("unknown keys are ignored", post().body(r#"{"query":"{ viewer { role } }","extra":1}"#), 200),
         (
@@ -63,20 +63,20 @@ both!(each_outcome_has_its_status, Sandbox, async |app| {
             200,
         ),
         ("accepts anything", post().header("accept", "text/html, */*;q=0.1").body(QUERY), 200),
-        ("syntax, older media type", post().body(broken), 200),
-        ("syntax", post().header("accept", modern).body(broken), 400),
-        ("validation", post().header("accept", modern).body(unknown), 400),
+        ("syntax error, older media type", post().body(broken), 200),
+        ("syntax error", post().header("accept", modern).body(broken), 400),
+        ("validation error", post().header("accept", modern).body(unknown), 400),
         (
             "a field error",
             post().header("accept", modern).body(r#"{"query":"{ customers(first: 0) { totalCount } }"}"#),
             200,
         ),
-        ("no JSON", post().body("{"), 400),
-        ("no object", post().body("[]"), 400),
+        ("not JSON", post().body("{"), 400),
+        ("not an object", post().body("[]"), 400),
         ("a batch", post().body(format!("[{QUERY},{QUERY}]")), 400),
         ("no query", post().body("{}"), 400),
-        ("a query that is no text", post().body(r#"{"query":1}"#), 400),
-        ("variables that are no object", post().body(r#"{"query":"{ viewer { role } }","variables":[]}"#), 400),
+        ("a query that is not a string", post().body(r#"{"query":1}"#), 400),
+        ("variables that are not an object", post().body(r#"{"query":"{ viewer { role } }","variables":[]}"#), 400),
         ("a long body", post().body("x".repeat(64 * 1024 + 1)), 413),
         ("no media type", request(app, &caller, Method::POST).body(QUERY), 415),
         ("plain text", request(app, &caller, Method::POST).header("content-type", "text/plain").body(QUERY), 415),
@@ -100,7 +100,7 @@ both!(each_outcome_has_its_status, Sandbox, async |app| {
             200,
         ),
         (
-            "GET with variables that are no object",
+            "GET with variables that are not an object",
             request(app, &caller, Method::GET).query(&[("query", "{ viewer { role } }"), ("variables", "[")]),
             400,
         ),
@@ -109,65 +109,66 @@ both!(each_outcome_has_its_status, Sandbox, async |app| {
         ("PUT", request(app, &caller, Method::PUT).header("content-type", json_type).body(QUERY), 405),
     ] {
         let answer = send(request).await;
-        assert_eq!(answer.status, status, "{what}: {}", answer.body);
-        assert_eq!(answer.headers["cache-control"], "no-store", "{what}");
-        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{what}");
+        assert_eq!(answer.status, status, "{case}: {}", answer.body);
+        assert_eq!(answer.headers["cache-control"], "no-store", "{case}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{case}");
         let content_type = answer.headers["content-type"].to_str().unwrap();
-        assert!(content_type.ends_with("json; charset=utf-8"), "{what}: {content_type}");
-        assert!(answer.headers["x-request-id"].to_str().unwrap().starts_with("req_"), "{what}");
-        // Data where the request was executed, errors alone where it was not.
+        assert!(content_type.ends_with("json; charset=utf-8"), "{case}: {content_type}");
+        assert!(answer.headers["x-request-id"].to_str().unwrap().starts_with("req_"), "{case}");
+        // Either data or errors, except that a field error has both.
         let was_executed = answer.body.get("data").is_some();
         assert!(
-            was_executed != answer.body.get("errors").is_some() || what == "a field error",
-            "{what}: {}",
+            was_executed != answer.body.get("errors").is_some() || case == "a field error",
+            "{case}: {}",
             answer.body
         );
         if status == 405 {
-            assert_eq!(answer.headers["allow"], "GET, POST", "{what}");
+            assert_eq!(answer.headers["allow"], "GET, POST", "{case}");
         }
     }
     let modern = send(post().header("accept", modern).body(QUERY)).await;
     assert_eq!(modern.headers["content-type"], "application/graphql-response+json; charset=utf-8");
 });
 
-both!(a_mutation_by_get_does_nothing, Sandbox, async |app| {
+both!(mutations_by_get_are_rejected, Sandbox, async |app| {
     let caller = app.operator("A").await;
-    let mutation = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } }";
+    let mutation = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) \
+                    { outcome } }";
     let answer = send(request(app, &caller, Method::GET).query(&[("query", mutation)])).await;
     assert_eq!((answer.status, answer.headers["allow"].to_str().unwrap()), (405, "POST"));
     assert_eq!(app.count_rows("customer").await, 0);
 });
 
-both!(health_tells_the_process_from_its_database, Sandbox, async |app| {
+both!(healthz_checks_the_process_and_readyz_the_database, Sandbox, async |app| {
     let status = async |path: &str| app.http.get(format!("{}{path}", app.url)).send().await.unwrap().status().as_u16();
     assert_eq!((status("/healthz").await, status("/readyz").await), (200, 200));
-    // As if this version came with migrations that are not applied yet.
+    // Makes the migrations look as if they were not applied.
     let pending = "DELETE FROM seaql_migrations";
     support::postgres::execute(app.database_url(), pending).await.unwrap();
     assert_eq!((status("/healthz").await, status("/readyz").await), (200, 503));
     assert_eq!(status("/elsewhere").await, 404);
 });
 
-both!(each_request_has_an_id_of_its_own, Sandbox, async |app| {
+both!(each_request_has_its_own_id, Sandbox, async |app| {
     let caller = app.operator("A").await;
     let first = app.graphql(&caller, "{ nothing }", json!({})).await;
     let second = app.graphql(&caller, "{ nothing }", json!({})).await;
     assert_ne!(first.headers["x-request-id"], second.headers["x-request-id"]);
 });
 
-both!(slow_clients_cost_nobody_anything_and_are_sent_away, Sandbox, async |app| {
+both!(slow_clients_are_disconnected_and_do_not_block_others, Sandbox, async |app| {
     let caller = app.operator("A").await;
     let address = app.url.trim_start_matches("http://");
     let mut slow = Vec::new();
     for number in 0..300 {
         let mut connection = TcpStream::connect(address).await.unwrap();
-        let beginnings: [&[u8]; 3] = [b"", b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PO"];
-        connection.write_all(beginnings[number % 3]).await.unwrap();
+        let first_bytes: [&[u8]; 3] = [b"", b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PO"];
+        connection.write_all(first_bytes[number % 3]).await.unwrap();
         slow.push(connection);
     }
     assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
     for mut connection in slow {
-        // One byte now and then does not help.
+        // Sending another byte does not prolong the timeout.
         let _ = connection.write_all(b"x").await;
         let mut rest = Vec::new();
         let _ = timeout(Duration::from_secs(10), connection.read_to_end(&mut rest)).await.unwrap();
@@ -175,16 +176,16 @@ both!(slow_clients_cost_nobody_anything_and_are_sent_away, Sandbox, async |app| 
     assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
 });
 
-both!(clients_that_do_not_read_are_sent_away, Sandbox, async |app| {
+both!(clients_that_do_not_read_are_disconnected, Sandbox, async |app| {
     let address = app.url.trim_start_matches("http://");
     let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
-    let mut deaf = TcpStream::connect(address).await.unwrap();
-    // The answers to these fill every buffer on the way; then the service waits, and then it does not.
-    let written = timeout(Duration::from_secs(60), deaf.write_all(requests.as_bytes())).await.unwrap();
-    assert!(written.is_err(), "all was taken");
+    let mut client = TcpStream::connect(address).await.unwrap();
+    // The answers fill every buffer on the way. The service then waits for the client until the idle timeout.
+    let written = timeout(Duration::from_secs(60), client.write_all(requests.as_bytes())).await.unwrap();
+    assert!(written.is_err(), "the service read all requests");
 });
 
-both!(a_value_of_the_wrong_type_is_not_repeated, Sandbox, async |app| {
+both!(error_messages_do_not_repeat_values_of_the_wrong_type, Sandbox, async |app| {
     let caller = app.operator("A").await;
     for query in [
         "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome } }",
@@ -203,9 +204,9 @@ both!(a_value_of_the_wrong_type_is_not_repeated, Sandbox, async |app| {
     }
 });
 
-both!(browsers_let_named_pages_call_and_no_others, Sandbox, async |app| {
+both!(only_configured_cors_origins_are_allowed, Sandbox, async |app| {
     let caller = app.operator("A").await;
-    for (origin, is_named) in
+    for (origin, is_configured) in
         [("https://dashboard.example", true), ("https://elsewhere.example", false), ("null", false)]
     {
         let preflight = app
@@ -218,13 +219,13 @@ both!(browsers_let_named_pages_call_and_no_others, Sandbox, async |app| {
             request(app, &caller, Method::POST).header("origin", origin).header("content-type", "application/json");
         for sent in [preflight.send().await.unwrap(), request.body(QUERY).send().await.unwrap()] {
             let allowed = sent.headers().get("access-control-allow-origin").map(|origin| origin.to_str().unwrap());
-            assert_eq!(allowed, is_named.then_some(origin));
+            assert_eq!(allowed, is_configured.then_some(origin));
             assert_eq!(sent.headers().get("access-control-allow-credentials"), None);
         }
     }
 });
 
-both!(each_request_leaves_one_line_in_the_log, Sandbox, async |app| {
+both!(each_request_logs_one_line, Sandbox, async |app| {
     let caller = app.operator("A").await;
     app.query(&caller, "{ viewer { role } }").await;
     let query = "query Dashboard($email: String) { customers(filter: { email: $email }) { edges { cursor } } }";

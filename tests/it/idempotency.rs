@@ -1,4 +1,4 @@
-//! Exactly once: a request that is sent again with its key gets the first answer again.
+//! Idempotency keys: a repeated request returns the result of the first one and changes nothing.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use support::{Answer, Caller, TestApp, both};
 
-const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed outcome matchedBy \
-    unappliedFields warnings { code message inputPath } customer { id email phone firstName version } } }";
+const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { \
+    replayed outcome matchedBy unappliedFields warnings { code message inputPath } \
+    customer { id email phone firstName version } } }";
 const UPDATE: &str = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed \
     warnings { code message inputPath } customer { id email phone firstName version } } }";
 
@@ -23,8 +24,9 @@ async fn update(app: &TestApp, caller: &Caller, key: &str, id: &str, data: Value
     app.graphql(caller, UPDATE, json!({ "input": input })).await
 }
 
-/// The payload of a replay, as it was when it was no replay.
-fn as_first(mut payload: Value) -> Value {
+/// Asserts that a payload is replayed, and returns the payload as it was the first time.
+#[track_caller]
+fn first_payload(mut payload: Value) -> Value {
     assert_eq!(payload["replayed"], true);
     payload["replayed"] = json!(false);
     payload
@@ -32,25 +34,25 @@ fn as_first(mut payload: Value) -> Value {
 
 const REUSED: [(&str, &str); 1] = [("IDEMPOTENCY_KEY_REUSED", "input.idempotencyKey")];
 
-both!(a_create_sent_again_is_answered_again, Sandbox, async |app| {
+both!(a_repeated_create_is_replayed, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "ada+1@mailinator.com", "phone": "+15551234567" });
     let first = create(app, &operator, "key-1", "user-1", data.clone()).await.payload("createCustomer");
     assert_eq!((&first["replayed"], &first["outcome"]), (&json!(false), &json!("CREATED")));
     assert_eq!(first["warnings"].as_array().unwrap().len(), 2);
-    // In another spelling of the same values.
-    let spelt = json!({ "phone": "(555) 123-4567", "email": " ADA+1@Mailinator.com" });
-    for data in [data, spelt] {
+    // Another spelling of the same values is the same request.
+    let respelled = json!({ "phone": "(555) 123-4567", "email": " ADA+1@Mailinator.com" });
+    for data in [data, respelled] {
         let again = create(app, &operator, "key-1", "user-1", data).await.payload("createCustomer");
-        assert_eq!(as_first(again), first);
+        assert_eq!(first_payload(again), first);
     }
     assert_eq!(app.count_rows("customer_event").await, 1);
-    // Without the key it is another request.
+    // Without a key it is a new request.
     let data = json!({ "email": "ada+1@mailinator.com" });
     assert_eq!(app.create(&operator, "user-1", data).await.codes(), ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
 });
 
-both!(a_connect_sent_again_is_answered_again_after_the_customer_has_changed, Sandbox, async |app| {
+both!(a_repeated_connect_is_replayed_with_the_current_customer, Sandbox, async |app| {
     let (first, second) = (app.operator("First").await, app.operator("Second").await);
     app.created(&first, "1", json!({ "email": "ada@example.com", "firstName": "Ada" })).await;
     let data = json!({ "email": "ada@example.com", "firstName": "Augusta", "phone": "+14155552671" });
@@ -62,27 +64,27 @@ both!(a_connect_sent_again_is_answered_again_after_the_customer_has_changed, San
     for same in ["outcome", "matchedBy", "unappliedFields", "warnings"] {
         assert_eq!(again[same], connected[same], "{same}");
     }
-    // The customer is as it is now.
+    // The customer is the current one.
     assert_eq!(again["customer"]["email"], "new@example.com");
     assert_eq!(again["customer"]["version"], 3);
 });
 
-both!(an_update_sent_again_does_nothing_again, Sandbox, async |app| {
+both!(a_repeated_update_is_replayed, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
     let data = json!({ "firstName": "Ada", "phone": "+15551234567" });
     let first = update(app, &operator, "k", "1", data.clone()).await.payload("updateCustomer");
     assert_eq!(first["warnings"][0]["code"], "PHONE_NOT_MOBILE");
-    assert_eq!(as_first(update(app, &operator, "k", "1", data.clone()).await.payload("updateCustomer")), first);
+    assert_eq!(first_payload(update(app, &operator, "k", "1", data.clone()).await.payload("updateCustomer")), first);
     app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Grace" })).await;
     let later = update(app, &operator, "k", "1", data).await.payload("updateCustomer");
     assert_eq!((&later["customer"]["firstName"], &later["customer"]["version"]), (&json!("Grace"), &json!(3)));
-    // One that changes nothing is kept like any other.
+    // An update that changes nothing is stored too.
     let nothing = update(app, &operator, "k-2", "1", json!({})).await.payload("updateCustomer");
-    assert_eq!(as_first(update(app, &operator, "k-2", "1", json!({})).await.payload("updateCustomer")), nothing);
+    assert_eq!(first_payload(update(app, &operator, "k-2", "1", json!({})).await.payload("updateCustomer")), nothing);
 });
 
-both!(a_key_is_for_one_request, Sandbox, async |app| {
+both!(a_key_of_a_different_request_is_rejected, Sandbox, async |app| {
     let (operator, other) = (app.operator("A").await, app.operator("B").await);
     let data = json!({ "email": "ada@example.com" });
     create(app, &operator, "k", "1", data.clone()).await.payload("createCustomer");
@@ -94,15 +96,15 @@ both!(a_key_is_for_one_request, Sandbox, async |app| {
         create(app, &operator, "k", id, data).await.assert_rejected("createCustomer", &REUSED);
     }
     update(app, &operator, "k", "1", json!({})).await.assert_rejected("updateCustomer", &REUSED);
-    // What is left out is not what is removed.
+    // An omitted field is not a null field.
     update(app, &operator, "u", "1", json!({ "firstName": "Ada" })).await.payload("updateCustomer");
     let removing = json!({ "firstName": "Ada", "lastName": null });
     update(app, &operator, "u", "1", removing).await.assert_rejected("updateCustomer", &REUSED);
-    // Keys are an operator's own.
+    // Another operator may use the same key.
     create(app, &other, "k", "1", data).await.payload("createCustomer");
 });
 
-both!(a_refused_request_keeps_no_key, Sandbox, async |app| {
+both!(a_rejected_request_does_not_use_up_its_key, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
     for data in [json!({ "email": "no address" }), json!({ "email": "ada@example.com" })] {
@@ -113,7 +115,7 @@ both!(a_refused_request_keeps_no_key, Sandbox, async |app| {
     assert_eq!(app.count_rows("idempotency_key").await, 1);
 });
 
-both!(a_key_has_a_length, Sandbox, async |app| {
+both!(a_key_has_1_to_255_characters, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let longest = "é".repeat(255);
     create(app, &operator, &longest, "1", json!({ "email": "a@example.com" })).await.payload("createCustomer");
@@ -123,7 +125,7 @@ both!(a_key_has_a_length, Sandbox, async |app| {
     }
 });
 
-both!(of_many_at_once_one_does_the_work_and_the_others_replay, Sandbox, async |app| {
+both!(concurrent_repeats_are_applied_once, Sandbox, async |app| {
     let operator = app.operator("A").await;
     for round in 0..5 {
         let (id, data) = (format!("user-{round}"), json!({ "email": format!("{round}@example.com") }));
@@ -141,7 +143,7 @@ both!(of_many_at_once_one_does_the_work_and_the_others_replay, Sandbox, async |a
     }
 });
 
-both!(a_key_expires_even_before_it_is_swept, Sandbox, async |app| {
+both!(an_expired_key_is_unused_even_before_it_is_deleted, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "ada@example.com" });
     create(app, &operator, "k", "1", data.clone()).await.payload("createCustomer");
@@ -150,7 +152,7 @@ both!(a_key_expires_even_before_it_is_swept, Sandbox, async |app| {
     support::postgres::execute(app.database_url(), &format!("UPDATE idempotency_key SET expires_at = {past}"))
         .await
         .unwrap();
-    // It counts as absent: this is a new request, and refused as one.
+    // The create is a new request, which is rejected because the customer exists.
     assert_eq!(create(app, &operator, "k", "1", data).await.codes(), ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
     let update_done = update(app, &operator, "k", "1", json!({ "firstName": "Ada" })).await.payload("updateCustomer");
     assert_eq!(update_done["replayed"], false);
@@ -161,17 +163,17 @@ both!(a_key_expires_even_before_it_is_swept, Sandbox, async |app| {
     assert_eq!(app.count_rows("idempotency_key").await, 0);
 });
 
-both!(what_is_kept_says_nothing_of_a_person, Sandbox, async |app| {
+both!(stored_keys_contain_no_personal_data, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
     create(app, &operator, "ada@example.com", "user-1", data).await.payload("createCustomer");
-    let kept = entity::idempotency_key::Entity::find().all(app.database.reader()).await.unwrap();
-    let text = format!("{kept:?}");
-    assert_eq!(kept.len(), 1);
-    for person in ["ada", "Ada", "4155552671", "user-1"] {
-        assert!(!text.contains(person), "{text}");
+    let rows = entity::idempotency_key::Entity::find().all(app.database.reader()).await.unwrap();
+    let text = format!("{rows:?}");
+    assert_eq!(rows.len(), 1);
+    for personal in ["ada", "Ada", "4155552671", "user-1"] {
+        assert!(!text.contains(personal), "{text}");
     }
-    assert_eq!((kept[0].key_hash.len(), kept[0].input_hash.len()), (32, 32));
-    let hours = (kept[0].expires_at - chrono::Utc::now()).to_std().unwrap();
+    assert_eq!((rows[0].key_hash.len(), rows[0].input_hash.len()), (32, 32));
+    let hours = (rows[0].expires_at - chrono::Utc::now()).to_std().unwrap();
     assert!(hours > Duration::from_secs(23 * 3600) && hours < Duration::from_secs(25 * 3600));
 });

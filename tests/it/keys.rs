@@ -71,7 +71,7 @@ both!(the_database_does_not_contain_the_key, Sandbox, async |app| {
     assert!(!row.hash.windows(8).any(|window| own.key.as_bytes().windows(8).any(|part| part == window)));
 });
 
-both!(only_the_platform_manages_keys_and_operators, Sandbox, async |app| {
+both!(operators_cannot_manage_keys_or_operators, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let actor = app.services.api_keys.authenticate(&own.key).await.unwrap();
     let keys = &app.services.api_keys;
@@ -86,14 +86,17 @@ both!(only_the_platform_manages_keys_and_operators, Sandbox, async |app| {
 
 both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
     let platform = app.platform();
-    let create = "mutation { createOperator(input: { name: \"Acme\" }) { secret operator { id name } apiKey { id access prefix } } }";
+    let create = "mutation { createOperator(input: { name: \"Acme\" }) { \
+                  secret operator { id name } apiKey { id access prefix } } }";
     let created = app.graphql(&platform, create, json!({})).await.payload("createOperator");
     let operator = created["operator"]["id"].as_str().unwrap().to_owned();
     let first = Caller { operator: operator.clone(), key: created["secret"].as_str().unwrap().to_owned() };
     assert_eq!(app.query(&first, ROLE).await["viewer"]["operator"]["name"], "Acme");
 
-    let create = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret apiKey { id name access expiresAt lastUsedAt revokedAt } } }";
-    let input = json!({ "operatorId": operator, "name": "Dashboard", "access": "READ_ONLY", "expiresAt": "2100-01-01T00:00:00Z" });
+    let create = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { \
+                  secret apiKey { id name access expiresAt lastUsedAt revokedAt } } }";
+    let expires_at = "2100-01-01T00:00:00Z";
+    let input = json!({ "operatorId": operator, "name": "Dashboard", "access": "READ_ONLY", "expiresAt": expires_at });
     let key = app.graphql(&platform, create, json!({ "input": input })).await.payload("createApiKey");
     assert_eq!(key["apiKey"]["expiresAt"], "2100-01-01T00:00:00+00:00");
     let second = Caller { key: key["secret"].as_str().unwrap().to_owned(), ..first.clone() };
@@ -116,7 +119,7 @@ both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
     assert_eq!(app.graphql(&second, ROLE, json!({})).await.status, 401);
     assert_eq!(app.graphql(&first, revoke, id).await.codes(), ["FORBIDDEN"]);
 
-    for (input, fault) in [
+    for (input, error) in [
         (json!({ "operatorId": "op_x", "name": "x" }), ("OPERATOR_NOT_FOUND", "input.operatorId")),
         (
             json!({ "operatorId": "op_01h455vb4pex5vsknk084sn02q", "name": "x" }),
@@ -129,7 +132,7 @@ both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
         ),
     ] {
         let answer = app.graphql(&platform, create, json!({ "input": input })).await;
-        answer.assert_rejected("createApiKey", &[fault]);
+        answer.assert_rejected("createApiKey", &[error]);
     }
     let answer = app.graphql(&platform, revoke, json!({ "id": "key_01h455vb4pex5vsknk084sn02q" })).await;
     answer.assert_rejected("revokeApiKey", &[("API_KEY_NOT_FOUND", "input.id")]);

@@ -1,4 +1,4 @@
-//! The promises of the service, each through real HTTP and on both databases.
+//! The integration tests: they send HTTP requests to the service, on SQLite and on PostgreSQL.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -11,7 +11,6 @@ mod databases;
 mod docs;
 mod errors;
 mod faults;
-
 mod guide;
 mod history;
 mod hostile;
