@@ -1,5 +1,7 @@
-//! Cursors: a position in a list, signed, so that one that was made up, damaged, or taken from another list or caller
-//! is told from a real one.
+//! Cursors: signed positions in a list.
+//!
+//! A cursor is the base64 of a row's id and sort key and of a signature over both, the list and the caller. A cursor that is
+//! damaged, or that belongs to another list or another caller, is therefore rejected instead of returning a wrong page.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,33 +15,33 @@ use chrono::DateTime;
 use entity::value::{CustomerId, OperatorId};
 use uuid::Uuid;
 
-use super::actor;
+use super::context::actor;
 use crate::database::pages::{Key, Position};
 use crate::keyed_hash::KeyedHash;
 use crate::service::customers::{CustomerFilter, CustomerList};
 
 const PURPOSE: &str = "cursor";
-/// Enough to tell a mistake; a forged cursor would show its maker no more than the caller's own list.
+/// Enough to detect mistakes. A forged cursor reveals nothing: the list holds only what the caller may see.
 const SIGNATURE_BYTES: usize = 8;
 const ID_BYTES: usize = 16;
 
-/// The cursors of one list, as one caller sees it.
+/// Encodes and decodes the cursors of one list for one caller.
 pub struct Cursors {
     hash: KeyedHash,
-    /// The operator that looks at the list; `None`: the platform does.
-    viewer: Option<OperatorId>,
-    list: ListName,
+    /// The calling operator. `None` for the platform.
+    caller: Option<OperatorId>,
+    list: ListId,
 }
 
-/// What tells a list from all others.
-pub enum ListName {
+/// Identifies a list.
+pub enum ListId {
     Operators,
     Customers(Arc<CustomerList>),
-    OperatorsOf(CustomerId),
-    HistoryOf(CustomerId),
+    OperatorsOfCustomer(CustomerId),
+    HistoryOfCustomer(CustomerId),
 }
 
-/// The cursor of a position, made when somebody asks for it: most clients ask for few.
+/// A cursor that is encoded when its field is resolved: most requests select few of the cursors of a page.
 pub struct Cursor {
     cursors: Arc<Cursors>,
     position: Position,
@@ -59,25 +61,27 @@ impl OutputType for Cursor {
     }
 }
 
-impl ListName {
-    fn parts(&self) -> Vec<String> {
+impl ListId {
+    /// Returns the texts that enter the signature. They must differ for any two lists; changing them invalidates all
+    /// cursors that clients hold.
+    fn signed_parts(&self) -> Vec<String> {
         let (name, parts) = match self {
             Self::Operators => ("operators", Vec::new()),
-            Self::OperatorsOf(customer) => ("operators of", vec![customer.to_string()]),
-            Self::HistoryOf(customer) => ("history", vec![customer.to_string()]),
+            Self::OperatorsOfCustomer(customer) => ("operators of", vec![customer.to_string()]),
+            Self::HistoryOfCustomer(customer) => ("history", vec![customer.to_string()]),
             Self::Customers(list) => {
                 let CustomerList { operator, filter, order } = &**list;
                 let CustomerFilter { search, email, phone, external_customer_id, missing, created_at, connected_at } =
                     filter;
                 let words = search.iter().flat_map(|search| search.words()).map(|word| word.as_str());
-                let of_persons = (
+                let values = (
                     search.is_some().then(|| words.collect::<Vec<_>>()),
                     email.as_ref().map(|email| email.as_str()),
                     phone.as_ref().map(|phone| phone.as_str()),
                     external_customer_id.as_ref().map(|id| id.as_str()),
                 );
-                let others = (operator, missing, created_at, connected_at, order);
-                ("customers", vec![format!("{of_persons:?}"), format!("{others:?}")])
+                let conditions = (operator, missing, created_at, connected_at, order);
+                ("customers", vec![format!("{values:?}"), format!("{conditions:?}")])
             }
         };
         [vec![name.to_owned()], parts].concat()
@@ -85,11 +89,12 @@ impl ListName {
 }
 
 impl Cursors {
-    pub fn new(context: &Context<'_>, list: ListName) -> Arc<Self> {
+    pub fn new(context: &Context<'_>, list: ListId) -> Arc<Self> {
         let hash = context.data_unchecked::<KeyedHash>().clone();
-        Arc::new(Self { hash, viewer: actor(context).operator(), list })
+        Arc::new(Self { hash, caller: actor(context).operator(), list })
     }
 
+    /// Returns the cursor of a position.
     pub fn at(self: &Arc<Self>, position: Position) -> Cursor {
         Cursor { cursors: self.clone(), position }
     }
@@ -112,6 +117,7 @@ impl Cursors {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    /// Returns the position of a cursor, or `None` if the cursor is not one of this list and this caller.
     pub fn decode(&self, cursor: &str) -> Option<Position> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (position, signature) = bytes.split_at_checked(bytes.len().checked_sub(SIGNATURE_BYTES)?)?;
@@ -129,7 +135,7 @@ impl Cursors {
     }
 
     fn sign(&self, position: &[u8]) -> Vec<u8> {
-        let list = [self.list.parts(), vec![format!("{:?}", self.viewer)]].concat();
+        let list = [self.list.signed_parts(), vec![format!("{:?}", self.caller)]].concat();
         let parts: Vec<&[u8]> = list.iter().map(|part| part.as_bytes()).chain([position]).collect();
         let mut signature = self.hash.digest(PURPOSE, &parts);
         signature.truncate(SIGNATURE_BYTES);
@@ -144,26 +150,26 @@ mod tests {
 
     use super::*;
 
-    fn cursors(hash: &KeyedHash, list: ListName) -> Cursors {
-        Cursors { hash: hash.clone(), viewer: None, list }
+    fn cursors(hash: &KeyedHash, list: ListId) -> Cursors {
+        Cursors { hash: hash.clone(), caller: None, list }
     }
 
     #[test]
-    fn a_cursor_reads_back_in_its_own_list_alone() {
+    fn a_cursor_is_valid_only_in_its_own_list() {
         let hash = KeyedHash::new("one");
         for key in [Key::None, Key::Time(Utc::now().trunc_subsecs(6)), Key::Text("名前".to_owned())] {
             let position = Position { key, id: Uuid::now_v7() };
-            let cursor = cursors(&hash, ListName::Operators).encode(&position);
-            assert!(cursors(&hash, ListName::Operators).decode(&cursor) == Some(position));
-            assert!(cursors(&hash, ListName::OperatorsOf(CustomerId::new())).decode(&cursor).is_none());
-            assert!(cursors(&KeyedHash::new("two"), ListName::Operators).decode(&cursor).is_none());
+            let cursor = cursors(&hash, ListId::Operators).encode(&position);
+            assert!(cursors(&hash, ListId::Operators).decode(&cursor) == Some(position));
+            assert!(cursors(&hash, ListId::OperatorsOfCustomer(CustomerId::new())).decode(&cursor).is_none());
+            assert!(cursors(&KeyedHash::new("two"), ListId::Operators).decode(&cursor).is_none());
         }
     }
 
     #[test]
-    fn a_damaged_cursor_is_none() {
+    fn a_damaged_cursor_is_rejected() {
         let hash = KeyedHash::new("one");
-        let list = cursors(&hash, ListName::Operators);
+        let list = cursors(&hash, ListId::Operators);
         let cursor = list.encode(&Position { key: Key::Time(Utc::now()), id: Uuid::now_v7() });
         for position in 0..cursor.len() {
             let mut damaged = cursor.clone().into_bytes();
@@ -175,9 +181,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "\\PC{0,80}|[A-Za-z0-9_-]{0,80}") {
+        fn any_text_is_rejected_without_a_panic(text in "\\PC{0,80}|[A-Za-z0-9_-]{0,80}") {
             let hash = KeyedHash::new("one");
-            prop_assert!(cursors(&hash, ListName::Operators).decode(&text).is_none());
+            prop_assert!(cursors(&hash, ListId::Operators).decode(&text).is_none());
         }
     }
 }

@@ -17,82 +17,82 @@ use crate::service::customers::{
     NewCustomer, OwnCustomerRef, TimeRange,
 };
 
-/// How a customer is named: in exactly one of these ways.
+/// Identifies a customer. Exactly one of the fields must be given.
 #[derive(OneofObject)]
 #[graphql(name = "CustomerRef")]
 pub enum CustomerRefInput {
-    /// The customer's id, such as `cus_01h455vb4pex5vsknk084sn02q`.
+    /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.
     Id(ID),
-    /// Your own id for the customer. Not for the platform, which has none.
+    /// Your own id for the customer. Not available with the platform key.
     ExternalCustomerId(String),
-    /// The customer's email address.
+    /// Email address of the customer.
     Email(String),
-    /// The customer's phone number, such as `+14155552671`.
+    /// Phone number of the customer, for example `+14155552671`.
     Phone(String),
 }
 
-/// How a customer of yours is named: in exactly one of these ways.
+/// Identifies one of your customers. Exactly one of the fields must be given.
 #[derive(OneofObject)]
 #[graphql(name = "UpdateCustomerRef")]
 pub enum UpdateCustomerRefInput {
-    /// The customer's id, such as `cus_01h455vb4pex5vsknk084sn02q`.
+    /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.
     Id(ID),
     /// Your own id for the customer.
     ExternalCustomerId(String),
 }
 
-/// Which customers to list: those of whom all of this holds.
+/// Conditions for a list of customers. A customer must match all of them.
 #[derive(Default, InputObject)]
 #[graphql(name = "CustomerFilter")]
 pub struct CustomerFilterInput {
-    /// What somebody types to find a customer, such as `ada love` or `415 555`: beginnings of words of the names, the
-    /// email and the external id, in any order, or of a phone's digits, with the country code or without. Case and
-    /// accents make no difference, `%` and `*` mean nothing, digits next to each other are one number, and all of it must
-    /// be found. Text without letters and digits finds nobody: leave `search` out where nothing was typed. At most 255
-    /// characters and 8 words. Who is found is listed in the order of the customers' ids: `orderBy` cannot be given beside
-    /// it. Not for the platform's list of all customers.
+    /// Free text, for example `ada love` or `415 555`. Finds customers whose names, email, external id or phone contain a
+    /// word starting with each of the words given. Phone numbers are found with or without the country code; adjacent
+    /// groups of digits are read as one number. Ignores case and accents; there are no wildcards. At most 255 characters
+    /// and 8 words. A text without letters and digits finds nothing: omit `search` if the user has typed nothing. Results
+    /// are ordered by customer id; cannot be combined with `orderBy`. Not available in the platform's list of all
+    /// customers.
     search: Option<String>,
-    /// The email address, in any spelling.
+    /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,
-    /// The phone number, in any spelling.
+    /// Phone number, in any spelling that `createCustomer` accepts. Matches the whole number.
     phone: Option<String>,
-    /// The id that the operator whose list this is has for the customer.
+    /// The operator's own id for the customer. Matches the whole id. Not available in the platform's list of all customers.
     external_customer_id: Option<String>,
-    /// Values that the customer lacks, all of them. The list is walked in its order and those who have one are left out, so
-    /// where few lack anything a page takes longer.
+    /// Fields that must all be empty. Reads through the list, so a page takes longer if few customers match.
     missing: Option<Vec<CustomerField>>,
-    /// When the record was created, by whichever operator. The list is walked in its order and the others are left out.
+    /// When the customer record was created, by any operator. Reads through the list, so a page takes longer if few
+    /// customers match.
     created_at: Option<DateTimeRange>,
-    /// When the customer was connected to the operator whose list this is; by the index of that time. Not for the
-    /// platform's list of all customers.
+    /// When the customer was connected to the operator. Uses an index. Not available in the platform's list of all
+    /// customers.
     connected_at: Option<DateTimeRange>,
 }
 
-/// A time from one point until another. Left out, an end is open.
+/// A range of time. Both ends are optional.
 #[derive(InputObject)]
 struct DateTimeRange {
-    /// From this time on, that included, such as `2026-11-23T00:00:00Z`.
+    /// Start of the range, inclusive, for example `2026-11-23T00:00:00Z`.
     from: Option<Time>,
-    /// Until this time, that not included.
+    /// End of the range, exclusive.
     before: Option<Time>,
 }
 
-/// In which order to list customers.
+/// Sort order of a list of customers.
 #[derive(InputObject)]
 #[graphql(name = "CustomerOrder")]
 pub struct CustomerOrderInput {
-    /// What to sort by.
+    /// Field to sort by.
     field: CustomerOrderField,
-    /// Which end comes first.
+    /// Sort direction.
     direction: OrderDirection,
 }
 
-/// Which end of a list comes first.
+/// Sort direction.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 enum OrderDirection {
-    /// The least first: the oldest, the first of the alphabet.
+    /// Ascending: oldest or smallest first.
     Asc,
-    /// The greatest first.
+    /// Descending: newest or largest first.
     Desc,
 }
 
@@ -111,79 +111,79 @@ impl From<Option<DateTimeRange>> for TimeRange {
     }
 }
 
-/// A customer to create or to connect.
+/// Input of `createCustomer` and `validateCustomer`.
 #[derive(InputObject)]
 pub struct CreateCustomerInput {
     /// Your own id for the customer: 1 to 255 characters, case-sensitive, unique among your customers.
     external_customer_id: String,
-    /// Who the customer is. The email is enough; what you add here, the customer need not be asked for later.
+    /// Personal data of the customer. Only the email is required; the SDK asks the customer for the fields that are missing.
     data: CustomerDataInput,
-    /// A text of your choice, 1 to 255 characters, that tells this request from all others. Sent again with the same
-    /// one within 24 hours, the request gets the first answer again and nothing is done twice: safe after a lost answer.
+    /// A unique string of 1 to 255 characters. Repeating the request with the same key within 24 hours returns the first
+    /// result and changes nothing, so it is safe to retry after a timeout.
     idempotency_key: Option<String>,
 }
 
-/// The values of a new customer.
+/// Personal data of a new customer.
 #[derive(InputObject)]
 struct CustomerDataInput {
-    /// The email address, such as `ada@example.com`: no two customers have the same one. In production, addresses of
-    /// disposable providers and addresses with a `+` before the `@` are refused.
+    /// Email address, for example `ada@example.com`. Unique on the platform. Production rejects addresses of disposable
+    /// providers and addresses with a `+` before the `@`.
     email: String,
-    /// The phone number with a leading `+` and country code, such as `+14155552671`. Without a `+`, ten digits or more
-    /// are read as a US number. In production it must be a mobile line.
+    /// Phone number with a leading `+` and country code, for example `+14155552671`. Without `+`, a number of at least 10
+    /// digits is read as a US number. Unique on the platform. Production accepts mobile numbers only.
     phone: Option<String>,
-    /// The first name, 1 to 100 characters.
+    /// First name, 1 to 100 characters.
     first_name: Option<String>,
-    /// The last name, 1 to 100 characters.
+    /// Last name, 1 to 100 characters.
     last_name: Option<String>,
-    /// The postal address.
+    /// Postal address.
     address: Option<AddressInput>,
 }
 
-/// A postal address. Each part has at most 200 characters, the postal code 20.
+/// A postal address. Each field has at most 200 characters, `postalCode` at most 20.
 #[derive(InputObject)]
 struct AddressInput {
-    /// Street and house number, such as `1 Main St`.
+    /// Street and house number, for example `1 Main St`.
     line1: String,
-    /// What follows the first line, such as `Apartment 4`.
+    /// Second address line, for example `Apartment 4`.
     line2: Option<String>,
-    /// The city.
+    /// City.
     city: String,
-    /// The state, province or county.
+    /// State, province or county.
     region: Option<String>,
-    /// The postal code.
+    /// Postal code.
     postal_code: Option<String>,
-    /// The country, as an ISO 3166-1 alpha-2 code such as `US`.
+    /// Country as an ISO 3166-1 alpha-2 code, for example `US`.
     country: String,
 }
 
-/// A change to a customer of yours.
+/// Input of `updateCustomer`.
 #[derive(InputObject)]
 pub struct UpdateCustomerInput {
-    /// Which customer.
+    /// The customer to update.
     customer: UpdateCustomerRefInput,
-    /// What to change.
+    /// The fields to change.
     data: CustomerDataPatch,
-    /// The `version` that you have seen. If the customer has changed since, nothing is done, and the answer is
-    /// `VERSION_CONFLICT`. Left out, the change is made to whatever version there is.
+    /// The `version` that your change is based on. If the customer has changed since, nothing is changed and the error is
+    /// `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
-    /// A text of your choice, 1 to 255 characters, that tells this request from all others. Sent again with the same
-    /// one within 24 hours, the request gets the first answer again and nothing is done twice: safe after a lost answer.
+    /// A unique string of 1 to 255 characters. Repeating the request with the same key within 24 hours returns the first
+    /// result and changes nothing, so it is safe to retry after a timeout.
     idempotency_key: Option<String>,
 }
 
-/// Values to change. Left out, a value stays as it is; null removes it.
+/// Changes to a customer's personal data. Omitted fields stay as they are; null clears a field.
 #[derive(InputObject)]
 struct CustomerDataPatch {
-    /// The email address. It cannot be removed. A new one is subject to the same rules as on create.
+    /// Email address. Cannot be null. A new one must meet the same rules as for `createCustomer`.
     email: MaybeUndefined<String>,
-    /// The phone number. A new one is subject to the same rules as on create.
+    /// Phone number. A new one must meet the same rules as for `createCustomer`.
     phone: MaybeUndefined<String>,
-    /// The first name.
+    /// First name, 1 to 100 characters.
     first_name: MaybeUndefined<String>,
-    /// The last name.
+    /// Last name, 1 to 100 characters.
     last_name: MaybeUndefined<String>,
-    /// The postal address, replaced as a whole.
+    /// Postal address. Replaces the stored address as a whole.
     address: MaybeUndefined<AddressInput>,
 }
 

@@ -1,70 +1,92 @@
-//! The documents that clients have sent lately, so that one that comes again is neither measured, parsed nor validated
-//! again: clients send a few texts with ever new variables.
+//! Cache of parsed documents.
+//!
+//! Clients send a few documents with ever new variables. A cached document is neither checked against the limits nor parsed
+//! again, and not validated again once it has passed.
+//!
+//! A document is cached per set of missing variables, because it is executed without the arguments that use them (see
+//! `variables`). For example, this mutation clears the first name for `{"name": null}`, which executes the document as it
+//! is, and keeps the first name for `{}`, which executes it without `firstName`:
+//!
+//! ```graphql
+//! mutation ($name: String) { updateCustomer(input: { customer: { id: "…" }, data: { firstName: $name } }) { replayed } }
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_graphql::parser::types::ExecutableDocument;
+use async_graphql::registry::Registry;
 use async_graphql::{Name, Variables};
 use moka::sync::Cache;
 
-use super::document_limits::{self, Refusal};
+use super::document_limits::{self, DocumentError};
 use super::variables;
 
-/// Bytes of text that are kept. Parsed, a text takes some fifty times as much.
+/// Total length of the cached texts, in bytes. A parsed document takes about fifty times the memory of its text.
 const MAX_BYTES: u64 = 256 * 1024;
 
-/// A document as it is executed: what was missing among a request's variables is taken out.
+/// A document without the variables that its request does not give.
 pub struct Document {
     pub parsed: ExecutableDocument,
     is_valid: AtomicBool,
 }
 
-#[derive(Clone)]
-pub struct DocumentCache(Cache<(Arc<str>, Vec<Name>), Arc<Document>>);
+/// Text of a document, and the variables that are missing.
+type CacheKey = (Arc<str>, Vec<Name>);
+
+pub struct DocumentCache {
+    documents: Cache<CacheKey, Arc<Document>>,
+    types: Registry,
+}
 
 impl DocumentCache {
-    pub fn new() -> Self {
-        let weigh =
-            |(text, _): &(Arc<str>, Vec<Name>), _: &Arc<Document>| u32::try_from(text.len()).unwrap_or(u32::MAX);
-        Self(Cache::builder().weigher(weigh).max_capacity(MAX_BYTES).build())
+    /// `types` must contain the input types of the schema.
+    pub fn new(types: Registry) -> Self {
+        let weigher = |(text, _): &CacheKey, _: &Arc<Document>| u32::try_from(text.len()).unwrap_or(u32::MAX);
+        Self { documents: Cache::builder().weigher(weigher).max_capacity(MAX_BYTES).build(), types }
     }
 
-    /// The document of a request, if it is one that may be executed with these variables.
-    pub fn read(&self, text: &str, operation_name: Option<&str>, given: &Variables) -> Result<Arc<Document>, Refusal> {
-        let whole = self.keep(text, Vec::new(), || document_limits::parse(text))?;
-        let missing = variables::check(&whole.parsed, operation_name, given)?;
+    /// Returns the parsed document of a request, after checking the document against the limits and the variables against
+    /// their types.
+    pub fn get_or_parse(
+        &self,
+        text: &str,
+        operation_name: Option<&str>,
+        variables: &Variables,
+    ) -> Result<Arc<Document>, DocumentError> {
+        let complete = self.get_or_insert(text, Vec::new(), || document_limits::parse(text))?;
+        let missing = variables::check(&complete.parsed, operation_name, variables, &self.types)?;
         if missing.is_empty() {
-            return Ok(whole);
+            return Ok(complete);
         }
-        self.keep(text, missing.clone(), || Ok(variables::without(whole.parsed.clone(), &missing)))
+        self.get_or_insert(text, missing.clone(), || Ok(variables::remove(complete.parsed.clone(), &missing)))
     }
 
-    fn keep(
+    fn get_or_insert(
         &self,
         text: &str,
         missing: Vec<Name>,
-        read: impl FnOnce() -> Result<ExecutableDocument, Refusal>,
-    ) -> Result<Arc<Document>, Refusal> {
+        parse: impl FnOnce() -> Result<ExecutableDocument, DocumentError>,
+    ) -> Result<Arc<Document>, DocumentError> {
         let key = (Arc::from(text), missing);
-        if let Some(known) = self.0.get(&key) {
-            return Ok(known);
+        if let Some(cached) = self.documents.get(&key) {
+            return Ok(cached);
         }
-        let parsed = read()?;
-        let new = Arc::new(Document { parsed, is_valid: AtomicBool::new(false) });
-        self.0.insert(key, new.clone());
-        Ok(new)
+        let document = Arc::new(Document { parsed: parse()?, is_valid: AtomicBool::new(false) });
+        self.documents.insert(key, document.clone());
+        Ok(document)
     }
 }
 
 impl Document {
+    /// Returns whether the document has passed validation before.
     pub fn is_valid(&self) -> bool {
         self.is_valid.load(Ordering::Relaxed)
     }
 
-    /// The document has passed validation. With other values of its variables it might not: what is wrong with those by
-    /// their own types is found before, and anything else when an argument is read.
-    pub fn found_valid(&self) {
+    /// Marks the document as valid, also for requests with other values of its variables: those are checked against their
+    /// types for every request, and everything else about them when an argument is parsed.
+    pub fn mark_valid(&self) {
         self.is_valid.store(true, Ordering::Relaxed);
     }
 }

@@ -1,33 +1,40 @@
-//! The one way out for errors: whatever failed, the client reads entries of one shape.
+//! Renders errors for clients: every entry of `errors` gets the same `extensions`, and internal causes go to the log.
+
+use std::sync::Arc;
 
 use async_graphql::{ErrorExtensionValues, Response, ServerError, SimpleObject, Value};
+use entity::value::RequestId;
 use serde::Serialize;
 
-use entity::value::RequestId;
-
 use crate::error::{Error, ErrorCode, Violation};
+
+/// A response can have as many errors as fields; the rest is cut off.
+const MAX_ERRORS: usize = 50;
+
+/// Messages of async-graphql are cut to this number of characters.
+const MAX_MESSAGE_LENGTH: usize = 300;
 
 /// The `extensions` of every entry in `errors`.
 #[derive(Clone, Debug, Serialize, SimpleObject)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorExtensions {
-    /// What went wrong.
-    #[serde(serialize_with = "name")]
+    /// Error code.
+    #[serde(serialize_with = "serialize_code")]
     pub code: ErrorCode,
-    /// Where in the field's arguments the fault lies, such as `["input", "data", "email"]`. Left out where no one
+    /// Path of the invalid value in the field's arguments, for example `["input", "data", "email"]`. Absent if no single
     /// argument is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_path: Option<Vec<String>>,
-    /// Whether the same request may succeed when it is sent again.
+    /// Whether the same request may succeed if it is sent again.
     pub retryable: bool,
-    /// How long to wait before that, in milliseconds. Left out where it is not known.
+    /// Time to wait before sending the request again, in milliseconds. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<i32>,
-    /// The id of the request, such as `req_01h455vb4pex5vsknk084sn02q`. Name it when you report a problem.
+    /// Id of the request, for example `req_01h455vb4pex5vsknk084sn02q`. Include it when you report a problem.
     pub request_id: String,
 }
 
-fn name<S: serde::Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_code<S: serde::Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(code.name())
 }
 
@@ -44,25 +51,20 @@ impl ErrorExtensions {
     }
 }
 
-/// Keeps our error beside the framework's, for [`render`] to find.
+/// Wraps an error as the source of async-graphql's error, where [`render`] finds it.
 impl From<Error> for async_graphql::Error {
     fn from(error: Error) -> Self {
-        let mut carrier = Self::new("");
-        carrier.source = Some(std::sync::Arc::new(error));
-        carrier
+        Self { source: Some(Arc::new(error)), ..Self::new("") }
     }
 }
 
-/// A document can have as many faults as fields: nobody reads more than the first.
-const MAX_ERRORS: usize = 50;
-
-/// An answer whose errors are fit to be read, and their codes for the log.
+/// A response whose errors are ready for the client, and their codes for the log.
 pub struct Rendered {
     pub response: Response,
     pub codes: Vec<ErrorCode>,
 }
 
-/// Puts the errors of an answer into words for the client, and what the client must not see into the log.
+/// Renders the errors of a response: one entry per violation. Causes of internal errors are logged and not shown.
 pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
     let mut codes = Vec::new();
     let errors = std::mem::take(&mut response.errors);
@@ -70,7 +72,7 @@ pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
         for violation in violations(&error, request_id) {
             codes.push(violation.code);
             let message = match &error.source {
-                None => shortened(&error.message),
+                None => shorten(&error.message),
                 Some(_) => violation.message(),
             };
             let mut entry = ServerError::new(message, None);
@@ -85,7 +87,7 @@ pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
 
 fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
     let Some(source) = &error.source else {
-        // The framework's own: syntax, validation, limits, values of the wrong type.
+        // Errors of the document: syntax, limits, validation, values of the wrong type.
         return vec![Violation::new(ErrorCode::BadRequest)];
     };
     match source.downcast_ref::<Error>() {
@@ -95,17 +97,16 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
             vec![Violation::new(*code)]
         }
         None => {
-            tracing::error!(%request_id, "request failed with an error of a foreign kind");
+            tracing::error!(%request_id, "request failed with an unexpected type of error");
             vec![Violation::new(ErrorCode::Internal)]
         }
     }
 }
 
-/// The framework quotes the document in some messages, and in some the value that it found.
-fn shortened(message: &str) -> String {
-    const MOST: usize = 300;
+/// Cuts a message of async-graphql, which may quote the document, and removes the value that it may quote.
+fn shorten(message: &str) -> String {
     let message = message.split(", found ").next().unwrap_or_default();
-    match message.char_indices().nth(MOST) {
+    match message.char_indices().nth(MAX_MESSAGE_LENGTH) {
         Some((end, _)) => format!("{}…", &message[..end]),
         None => message.to_owned(),
     }

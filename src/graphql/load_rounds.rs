@@ -1,41 +1,40 @@
-//! When what a loader collected is fetched: once every resolver that can go on has gone on.
+//! Decides when a loader fetches the keys that it has collected: when no resolver can continue without them.
 //!
-//! A loader that runs beside the resolvers fetches whenever its timer says so, and splits a page's rows into as many
-//! statements as the load of the machine happens to make of it. Here it runs in their midst, after them, so that the
-//! number of statements depends on the query alone.
+//! async-graphql's `DataLoader` fetches when a timer expires. Rows of one page whose resolvers run later than the timer, on
+//! a busy machine, are fetched by another statement. Here the fetches run inside the future of the request, after its
+//! resolvers. For example, a page of 50 customers with their operators takes two rounds, one for the customers and one for
+//! the operators, so the number of statements depends on the query and not on the load of the machine.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 
 use async_graphql::futures_util::StreamExt;
 use async_graphql::futures_util::future::BoxFuture;
 use async_graphql::futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 
-/// The fetches of one request that have not begun.
+/// The fetches of one request that have not started.
 #[derive(Clone, Default)]
 pub struct LoadRounds(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
 
 impl LoadRounds {
+    /// Schedules a fetch for the next round.
     pub fn add(&self, fetch: BoxFuture<'static, ()>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(fetch);
+        self.0.lock().push(fetch);
     }
 
-    fn take(&self) -> Vec<BoxFuture<'static, ()>> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Runs the resolvers, and each time they all wait, the fetches that they have added.
-    pub async fn during<T>(&self, resolvers: impl Future<Output = T>) -> T {
+    /// Runs the resolvers of a request. Whenever all of them wait, starts the fetches that they have scheduled.
+    pub async fn run<T>(&self, resolvers: impl Future<Output = T>) -> T {
         let mut resolvers = pin!(resolvers);
         let mut running = FuturesUnordered::new();
         poll_fn(|context| {
             loop {
-                if let Poll::Ready(done) = resolvers.as_mut().poll(context) {
-                    return Poll::Ready(done);
+                if let Poll::Ready(output) = resolvers.as_mut().poll(context) {
+                    return Poll::Ready(output);
                 }
-                running.extend(self.take());
+                running.extend(std::mem::take(&mut *self.0.lock()));
                 match running.poll_next_unpin(context) {
                     Poll::Ready(Some(())) => {}
                     Poll::Ready(None) | Poll::Pending => return Poll::Pending,

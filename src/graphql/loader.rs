@@ -1,4 +1,6 @@
-//! What resolvers of many rows ask for, fetched together. A loader belongs to one request.
+//! The batch loader of one request: each implementation answers all keys of one kind with one service call.
+//!
+//! A loader belongs to one request and one caller, so a row that one caller loads never reaches another.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,8 +10,6 @@ use async_graphql::dataloader;
 use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_event, customer_operator, operator};
 
-use super::api_key::KeysOf;
-use super::history::HistoryOf;
 use crate::database::pages::{Page, PageRequest};
 use crate::error::Error;
 use crate::service::customers::{CustomerList, CustomerPage, CustomerView};
@@ -20,11 +20,23 @@ pub struct Loader {
     pub services: Arc<Services>,
 }
 
+/// Key of a page of the operators that a customer is connected to.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct OperatorsOfCustomer(pub CustomerId, pub PageRequest);
+
+/// Key of a page of a customer's history.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct HistoryOfCustomer(pub CustomerId, pub PageRequest);
+
+/// Key of all API keys of an operator.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ApiKeysOfOperator(pub OperatorId);
+
 impl dataloader::Loader<OperatorId> for Loader {
     type Value = Arc<operator::Model>;
     type Error = Error;
 
-    async fn load(&self, keys: &[OperatorId]) -> Result<HashMap<OperatorId, Arc<operator::Model>>, Error> {
+    async fn load(&self, keys: &[OperatorId]) -> Result<HashMap<OperatorId, Self::Value>, Error> {
         self.services.operators.find(&self.actor, keys).await
     }
 }
@@ -33,12 +45,12 @@ impl dataloader::Loader<CustomerPage> for Loader {
     type Value = Page<CustomerView>;
     type Error = Error;
 
-    async fn load(&self, keys: &[CustomerPage]) -> Result<HashMap<CustomerPage, Page<CustomerView>>, Error> {
+    async fn load(&self, keys: &[CustomerPage]) -> Result<HashMap<CustomerPage, Self::Value>, Error> {
         Ok(by_key(keys, self.services.customers.pages(&self.actor, keys).await?))
     }
 }
 
-/// The lengths of lists.
+/// Loads the lengths of lists.
 impl dataloader::Loader<Arc<CustomerList>> for Loader {
     type Value = u64;
     type Error = Error;
@@ -48,25 +60,22 @@ impl dataloader::Loader<Arc<CustomerList>> for Loader {
     }
 }
 
-/// The links of customers.
-impl dataloader::Loader<(CustomerId, PageRequest)> for Loader {
+impl dataloader::Loader<OperatorsOfCustomer> for Loader {
     type Value = Page<customer_operator::Model>;
     type Error = Error;
 
-    async fn load(
-        &self,
-        keys: &[(CustomerId, PageRequest)],
-    ) -> Result<HashMap<(CustomerId, PageRequest), Page<customer_operator::Model>>, Error> {
-        Ok(by_key(keys, self.services.customers.operators(&self.actor, keys).await?))
+    async fn load(&self, keys: &[OperatorsOfCustomer]) -> Result<HashMap<OperatorsOfCustomer, Self::Value>, Error> {
+        let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
+        Ok(by_key(keys, self.services.customers.operators(&self.actor, &lists).await?))
     }
 }
 
-impl dataloader::Loader<HistoryOf> for Loader {
+impl dataloader::Loader<HistoryOfCustomer> for Loader {
     type Value = Page<customer_event::Model>;
     type Error = Error;
 
-    async fn load(&self, keys: &[HistoryOf]) -> Result<HashMap<HistoryOf, Page<customer_event::Model>>, Error> {
-        let lists: Vec<_> = keys.iter().map(|HistoryOf(customer, request)| (*customer, request.clone())).collect();
+    async fn load(&self, keys: &[HistoryOfCustomer]) -> Result<HashMap<HistoryOfCustomer, Self::Value>, Error> {
+        let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
         Ok(by_key(keys, self.services.history.pages(&self.actor, &lists).await?))
     }
 }
@@ -80,17 +89,18 @@ impl dataloader::Loader<ApiKeyId> for Loader {
     }
 }
 
-impl dataloader::Loader<KeysOf> for Loader {
+impl dataloader::Loader<ApiKeysOfOperator> for Loader {
     type Value = Vec<api_key::Model>;
     type Error = Error;
 
-    async fn load(&self, keys: &[KeysOf]) -> Result<HashMap<KeysOf, Vec<api_key::Model>>, Error> {
-        let operators: Vec<_> = keys.iter().map(|KeysOf(operator)| *operator).collect();
-        let found = self.services.api_keys.by_operator(&self.actor, &operators).await?;
-        Ok(found.into_iter().map(|(operator, keys)| (KeysOf(operator), keys)).collect())
+    async fn load(&self, keys: &[ApiKeysOfOperator]) -> Result<HashMap<ApiKeysOfOperator, Self::Value>, Error> {
+        let operators: Vec<_> = keys.iter().map(|key| key.0).collect();
+        let keys_by_operator = self.services.api_keys.by_operator(&self.actor, &operators).await?;
+        Ok(keys_by_operator.into_iter().map(|(operator, keys)| (ApiKeysOfOperator(operator), keys)).collect())
     }
 }
 
+/// Pairs each key with its value; both are in the same order.
 fn by_key<K: Clone + Eq + Hash, V>(keys: &[K], values: Vec<V>) -> HashMap<K, V> {
     keys.iter().cloned().zip(values).collect()
 }

@@ -1,20 +1,23 @@
+//! The scalar `DateTime`.
+
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 use chrono::{DateTime, Utc};
 
-/// The scalar [`Time`] of the schema, which is called `DateTime` there.
 #[derive(Clone, Copy)]
 pub struct Time(pub DateTime<Utc>);
 
-/// A point in time, as RFC 3339 writes it, such as `2026-11-23T09:30:00.123456+00:00`: answers are in UTC and exact to the
-/// microsecond; questions may have any offset.
+/// A point in time in RFC 3339 format, for example `2026-11-23T09:30:00.123456+00:00`. Output is in UTC, with microseconds;
+/// input may have any offset.
 #[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
 impl ScalarType for Time {
     fn parse(value: Value) -> InputValueResult<Self> {
-        read(&value).map(Self).ok_or_else(|| InputValueError::custom("A time is written such as 2026-11-23T09:30:00Z."))
+        parse(&value).map(Self).ok_or_else(|| {
+            InputValueError::custom("A DateTime must be in RFC 3339 format, for example 2026-11-23T09:30:00Z.")
+        })
     }
 
     fn is_valid(value: &Value) -> bool {
-        read(value).is_some()
+        parse(value).is_some()
     }
 
     fn to_value(&self) -> Value {
@@ -22,7 +25,7 @@ impl ScalarType for Time {
     }
 }
 
-fn read(value: &Value) -> Option<DateTime<Utc>> {
+fn parse(value: &Value) -> Option<DateTime<Utc>> {
     let Value::String(text) = value else { return None };
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }

@@ -1,56 +1,150 @@
-//! Variables as the specification has them, where async-graphql differs: one that is required and missing is an error of
-//! the request, before anything of it is done; one that may be missing, and is, leaves out what it stands for, and is not
-//! null. In a patch the difference is a value that is kept, and a value that is removed.
+//! Checks the variables of a request as the GraphQL specification asks; async-graphql differs in two points.
+//!
+//! - A required variable that is missing, or a value of the wrong type, is an error of the request: nothing is executed.
+//!   The message names the field and holds no value, for example
+//!   "$input.data.emial: unknown field of CustomerDataInput. Did you mean `email`?"
+//! - An optional variable that is missing removes the arguments and input fields that use it. async-graphql would pass
+//!   null instead, and null clears a field of a customer where an omitted field stays as it is.
 
-use std::sync::LazyLock;
+use std::fmt::Display;
 
 use async_graphql::parser::types::{
     Directive, DocumentOperations, ExecutableDocument, Selection, SelectionSet, VariableDefinition,
 };
-use async_graphql::registry::{MetaType, MetaTypeName, Registry};
-use async_graphql::{Name, OutputType, Positioned, Variables};
+use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
+use async_graphql::{Name, Positioned, Variables};
+use async_graphql_value::indexmap::IndexMap;
 use async_graphql_value::{ConstValue, Value};
 
-use super::document_limits::Refusal;
-use super::{Mutation, Query};
+use super::document_limits::DocumentError;
 
-type Arguments = Vec<(Positioned<Name>, Positioned<Value>)>;
+/// Names from a request are quoted in messages up to this length.
+const MAX_QUOTED_NAME: usize = 64;
 
-/// Judges the variables of a request, and answers which of them are missing, though they may be.
+/// Checks the variables of a request against their types. Returns the optional variables that are missing.
 pub fn check(
     document: &ExecutableDocument,
     operation_name: Option<&str>,
-    given: &Variables,
-) -> Result<Vec<Name>, Refusal> {
+    variables: &Variables,
+    types: &Registry,
+) -> Result<Vec<Name>, DocumentError> {
     let mut operations = document.operations.iter();
     let selected = match operation_name {
-        Some(wanted) => operations.find(|(name, _)| name.is_some_and(|name| name == wanted)),
-        // More than one, and none named, is for the execution to refuse.
+        Some(selected) => operations.find(|(name, _)| name.is_some_and(|name| name == selected)),
+        // Execution rejects a request that names none of several operations.
         None => operations.next(),
     };
     let Some((_, operation)) = selected else { return Ok(Vec::new()) };
     let mut missing = Vec::new();
     for definition in &operation.node.variable_definitions {
         let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
-        let refuse = |message| Err(Refusal { message, at: Some(definition.pos) });
-        match given.get(&name.node) {
-            None | Some(ConstValue::Null) if !var_type.node.nullable && default_value.is_none() => {
-                return refuse(format!("The variable ${} is required.", name.node));
+        let checked = match variables.get(&name.node) {
+            Some(value) => check_value(value, &var_type.node.to_string(), types),
+            None if default_value.is_some() => Ok(()),
+            None if var_type.node.nullable => {
+                missing.push(name.node.clone());
+                Ok(())
             }
-            None if default_value.is_none() => missing.push(name.node.clone()),
-            None => {}
-            Some(value) => {
-                if let Some(fault) = fault(&var_type.node.to_string(), value) {
-                    return refuse(format!("The variable ${}{fault}.", name.node));
-                }
-            }
-        }
+            None => Err(Problem::new("required variable is missing.")),
+        };
+        checked.map_err(|Problem { path, message }| DocumentError {
+            message: format!("${}{path}: {message}", name.node),
+            position: Some(definition.pos),
+        })?;
     }
     Ok(missing)
 }
 
-/// The document without the variables that are missing.
-pub fn without(mut document: ExecutableDocument, missing: &[Name]) -> ExecutableDocument {
+/// What is wrong with the value of a variable.
+struct Problem {
+    /// Path from the variable to the value at fault, for example `.data.email` or `[0]`.
+    path: String,
+    message: String,
+}
+
+impl Problem {
+    fn new(message: impl Into<String>) -> Self {
+        Self { path: String::new(), message: message.into() }
+    }
+
+    fn inside(self, outer: impl Display) -> Self {
+        Self { path: format!("{outer}{}", self.path), ..self }
+    }
+}
+
+/// Checks a value against a type such as `[CustomerField!]`. Accepts any value of a type that is not an input type:
+/// validation rejects such a variable.
+fn check_value(value: &ConstValue, type_name: &str, types: &Registry) -> Result<(), Problem> {
+    match (MetaTypeName::create(type_name), value) {
+        (MetaTypeName::NonNull(_), ConstValue::Null) => Err(Problem::new("must not be null.")),
+        (MetaTypeName::List(_) | MetaTypeName::Named(_), ConstValue::Null) => Ok(()),
+        (MetaTypeName::List(item_type), ConstValue::List(items)) => {
+            items.iter().enumerate().try_for_each(|(index, item)| {
+                check_value(item, item_type, types).map_err(|problem| problem.inside(format_args!("[{index}]")))
+            })
+        }
+        // A single value stands for a list of one.
+        (MetaTypeName::NonNull(inner) | MetaTypeName::List(inner), _) => check_value(value, inner, types),
+        (MetaTypeName::Named(name), _) => match types.types.get(name) {
+            Some(MetaType::Scalar { is_valid: Some(is_valid), .. }) if !is_valid(value) => {
+                Err(Problem::new(format!("must be of type {name}.")))
+            }
+            Some(MetaType::Enum { enum_values, .. }) => {
+                let is_value = matches!(value, ConstValue::String(value) if enum_values.contains_key(value))
+                    || matches!(value, ConstValue::Enum(value) if enum_values.contains_key(value.as_str()));
+                if is_value { Ok(()) } else { Err(Problem::new(format!("must be one of {}.", names(enum_values)))) }
+            }
+            Some(MetaType::InputObject { input_fields, oneof, .. }) => {
+                let ConstValue::Object(values) = value else {
+                    return Err(Problem::new(format!("must be of type {name}.")));
+                };
+                check_input_object(values, name, input_fields, *oneof, types)
+            }
+            _ => Ok(()),
+        },
+    }
+}
+
+fn check_input_object(
+    values: &IndexMap<Name, ConstValue>,
+    type_name: &str,
+    fields: &IndexMap<String, MetaInputValue>,
+    is_one_of: bool,
+    types: &Registry,
+) -> Result<(), Problem> {
+    if let Some(unknown) = values.keys().find(|name| !fields.contains_key(name.as_str())) {
+        let unknown: String = unknown.chars().take(MAX_QUOTED_NAME).collect();
+        let similar = fields.keys().find(|field| is_similar(field, &unknown));
+        let suggestion = similar.map(|field| format!(" Did you mean `{field}`?")).unwrap_or_default();
+        let problem = Problem::new(format!("unknown field of {type_name}.{suggestion}"));
+        return Err(problem.inside(format_args!(".{unknown}")));
+    }
+    if is_one_of && (values.len() != 1 || values.values().any(|value| *value == ConstValue::Null)) {
+        return Err(Problem::new(format!("must have exactly one of the fields {}.", names(fields))));
+    }
+    fields.iter().try_for_each(|(name, field)| {
+        let checked = match values.get(name.as_str()) {
+            Some(value) => check_value(value, &field.ty, types),
+            None if field.ty.ends_with('!') && field.default_value.is_none() => {
+                Err(Problem::new("required field is missing."))
+            }
+            None => Ok(()),
+        };
+        checked.map_err(|problem| problem.inside(format_args!(".{name}")))
+    })
+}
+
+/// Returns whether a name differs from a field's name by typing errors: one edit in three characters at most.
+fn is_similar(field: &str, name: &str) -> bool {
+    strsim::osa_distance(field, name) * 3 <= field.len()
+}
+
+fn names<V>(values: &IndexMap<String, V>) -> String {
+    values.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Removes these variables, and the arguments and input fields that use them, from a document.
+pub fn remove(mut document: ExecutableDocument, missing: &[Name]) -> ExecutableDocument {
     let operations = match &mut document.operations {
         DocumentOperations::Single(operation) => vec![&mut operation.node],
         DocumentOperations::Multiple(operations) => {
@@ -59,129 +153,77 @@ pub fn without(mut document: ExecutableDocument, missing: &[Name]) -> Executable
     };
     for operation in operations {
         operation.variable_definitions.retain(|definition| !missing.contains(&definition.node.name.node));
-        in_directives(&mut operation.directives, missing);
-        in_selections(&mut operation.selection_set.node, missing);
+        remove_from_directives(&mut operation.directives, missing);
+        remove_from_selections(&mut operation.selection_set.node, missing);
     }
     for fragment in document.fragments.values_mut() {
-        in_directives(&mut fragment.node.directives, missing);
-        in_selections(&mut fragment.node.selection_set.node, missing);
+        remove_from_directives(&mut fragment.node.directives, missing);
+        remove_from_selections(&mut fragment.node.selection_set.node, missing);
     }
     document
 }
 
-/// The types that variables can have.
-static TYPES: LazyLock<Registry> = LazyLock::new(|| {
-    let mut registry = Registry::default();
-    Query::create_type_info(&mut registry);
-    Mutation::create_type_info(&mut registry);
-    registry
-});
-
-/// What keeps a value from being one of a type, as the end of a sentence: where, and why. A type that no variable can have
-/// is for the validation to refuse.
-fn fault(type_name: &str, value: &ConstValue) -> Option<String> {
-    let fault_at = |place: String, type_name: &str, value| Some(place + &fault(type_name, value)?);
-    let none_of = |type_name: &str| Some(format!(" is not of the type {type_name}"));
-    match (MetaTypeName::create(type_name), value) {
-        (MetaTypeName::NonNull(_), ConstValue::Null) => Some(" must not be null".to_owned()),
-        (MetaTypeName::NonNull(inner), _) => fault(inner, value),
-        (MetaTypeName::List(_) | MetaTypeName::Named(_), ConstValue::Null) => None,
-        (MetaTypeName::List(inner), ConstValue::List(items)) => {
-            (0..).zip(items).find_map(|(number, item): (usize, _)| fault_at(format!("[{number}]"), inner, item))
-        }
-        (MetaTypeName::List(inner), _) => fault(inner, value),
-        (MetaTypeName::Named(name), _) => match TYPES.types.get(name)? {
-            MetaType::Scalar { is_valid: Some(is_valid), .. } if !is_valid(value) => none_of(name),
-            MetaType::Enum { enum_values, .. } => match value {
-                ConstValue::String(value) if enum_values.contains_key(value) => None,
-                ConstValue::Enum(value) if enum_values.contains_key(value.as_str()) => None,
-                ConstValue::String(_) | ConstValue::Enum(_) => Some(format!(" is not a value of {name}")),
-                ConstValue::Null
-                | ConstValue::Number(_)
-                | ConstValue::Boolean(_)
-                | ConstValue::Binary(_)
-                | ConstValue::List(_)
-                | ConstValue::Object(_) => none_of(name),
-            },
-            MetaType::InputObject { input_fields, oneof, .. } => {
-                let ConstValue::Object(values) = value else { return none_of(name) };
-                if *oneof && (values.len() != 1 || values.values().any(|value| *value == ConstValue::Null)) {
-                    return Some(format!(" must have exactly one of the fields of {name}"));
-                }
-                if values.keys().any(|key| !input_fields.contains_key(key.as_str())) {
-                    return Some(format!(" has a field that {name} does not have"));
-                }
-                input_fields.iter().find_map(|(name, field)| match values.get(name.as_str()) {
-                    Some(value) => fault_at(format!(".{name}"), &field.ty, value),
-                    None if field.ty.ends_with('!') && field.default_value.is_none() => {
-                        Some(format!(".{name} is required"))
-                    }
-                    None => None,
-                })
-            }
-            MetaType::Scalar { .. } | MetaType::Object { .. } | MetaType::Interface { .. } | MetaType::Union { .. } => {
-                None
-            }
-        },
-    }
-}
-
-fn in_selections(set: &mut SelectionSet, missing: &[Name]) {
+fn remove_from_selections(set: &mut SelectionSet, missing: &[Name]) {
     for selection in &mut set.items {
         match &mut selection.node {
             Selection::Field(field) => {
-                in_arguments(&mut field.node.arguments, missing);
-                in_directives(&mut field.node.directives, missing);
-                in_selections(&mut field.node.selection_set.node, missing);
+                remove_from_arguments(&mut field.node.arguments, missing);
+                remove_from_directives(&mut field.node.directives, missing);
+                remove_from_selections(&mut field.node.selection_set.node, missing);
             }
             Selection::InlineFragment(fragment) => {
-                in_directives(&mut fragment.node.directives, missing);
-                in_selections(&mut fragment.node.selection_set.node, missing);
+                remove_from_directives(&mut fragment.node.directives, missing);
+                remove_from_selections(&mut fragment.node.selection_set.node, missing);
             }
-            Selection::FragmentSpread(spread) => in_directives(&mut spread.node.directives, missing),
+            Selection::FragmentSpread(spread) => remove_from_directives(&mut spread.node.directives, missing),
         }
     }
 }
 
-fn in_directives(directives: &mut [Positioned<Directive>], missing: &[Name]) {
+fn remove_from_directives(directives: &mut [Positioned<Directive>], missing: &[Name]) {
     for directive in directives {
-        in_arguments(&mut directive.node.arguments, missing);
+        remove_from_arguments(&mut directive.node.arguments, missing);
     }
 }
 
-fn in_arguments(arguments: &mut Arguments, missing: &[Name]) {
+fn remove_from_arguments(arguments: &mut Vec<(Positioned<Name>, Positioned<Value>)>, missing: &[Name]) {
     arguments.retain(|(_, value)| !is_missing(&value.node, missing));
     for (_, value) in arguments {
-        in_value(&mut value.node, missing);
+        remove_from_value(&mut value.node, missing);
     }
 }
 
-fn in_value(value: &mut Value, missing: &[Name]) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, value| !is_missing(value, missing));
-            fields.values_mut().for_each(|value| in_value(value, missing));
-        }
-        Value::List(items) => {
-            for item in items {
-                // A list keeps its length.
-                if is_missing(item, missing) {
-                    *item = Value::Null;
-                } else {
-                    in_value(item, missing);
-                }
+fn remove_from_value(value: &mut Value, missing: &[Name]) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, value| !is_missing(value, missing));
+        fields.values_mut().for_each(|value| remove_from_value(value, missing));
+    } else if let Value::List(items) = value {
+        for item in items {
+            // The specification asks for null in a list.
+            if is_missing(item, missing) {
+                *item = Value::Null;
+            } else {
+                remove_from_value(item, missing);
             }
         }
-        Value::Variable(_)
-        | Value::Null
-        | Value::Number(_)
-        | Value::String(_)
-        | Value::Boolean(_)
-        | Value::Binary(_)
-        | Value::Enum(_) => {}
     }
 }
 
 fn is_missing(value: &Value, missing: &[Name]) -> bool {
     matches!(value, Value::Variable(name) if missing.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_similar;
+
+    #[test]
+    fn a_typing_error_is_similar_and_another_word_is_not() {
+        for (field, name) in [("email", "emial"), ("firstName", "firstname"), ("firstName", "first_name")] {
+            assert!(is_similar(field, name), "{name}");
+        }
+        for (field, name) in [("id", "x"), ("email", "phone"), ("phone", "phoneNumber"), ("email", "")] {
+            assert!(!is_similar(field, name), "{name}");
+        }
+    }
 }

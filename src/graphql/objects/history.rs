@@ -1,94 +1,82 @@
-use std::sync::Arc;
+//! `CustomerEvent` and the history of a customer.
 
-use async_graphql::{Context, Enum, ID, Object, SimpleObject};
+use async_graphql::{ComplexObject, Context, Enum, ID, Object, SimpleObject};
 use entity::customer_event::{self, Values};
 use entity::value::{AddressParts, CustomerEventId, CustomerId};
-use entity::{api_key, operator};
 use serde_json::Value;
 
+use super::address::Address;
 use super::api_key::ApiKey;
-use super::cursor::{Cursor, Cursors, ListName};
-use super::customer::Address;
 use super::operator::Operator;
-use super::pagination::{PageArguments, PageInfo};
-use super::time::Time;
-use super::{actor, loader, services};
-use crate::database::pages::{PageRequest, Positioned};
-use crate::error::{Error, ErrorCode};
+use crate::database::pages::Positioned;
+use crate::error::Error;
+use crate::graphql::context::{actor, services};
+use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::fetch;
+use crate::graphql::pagination::{PageArguments, PageInfo};
+use crate::graphql::time::Time;
 use crate::service::customers::CustomerField;
-
-/// The history of a customer, as a key of the loader.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct HistoryOf(pub CustomerId, pub PageRequest);
 
 pub struct CustomerEvent(customer_event::Model);
 
-/// What happened to a customer.
+/// Type of a history entry.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::customer_event::EventType")]
 enum CustomerEventType {
-    /// The customer was new on the platform.
+    /// The customer was created.
     Created,
-    /// The customer was known, and was connected to one more operator.
+    /// The customer was connected to one more operator.
     Connected,
-    /// Values of the customer were changed.
+    /// The customer was updated.
     Updated,
 }
 
 impl CustomerEvent {
-    /// The entry with this id, if the caller may see it.
+    /// Returns the entry, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: CustomerEventId) -> Result<Option<Self>, Error> {
         Ok(services(context).history.find(actor(context), id).await?.map(Self))
     }
-
-    async fn load_operator(&self, context: &Context<'_>) -> Result<Arc<operator::Model>, Error> {
-        loader(context).load_one(self.0.operator_id).await?.ok_or_else(|| ErrorCode::Internal.into())
-    }
-
-    async fn load_api_key(&self, context: &Context<'_>) -> Result<Option<api_key::Model>, Error> {
-        loader(context).load_one(self.0.api_key_id).await
-    }
 }
 
-/// An entry of a customer's history: what happened, when, and who caused it. Entries are never changed.
+/// An entry in a customer's history. Entries never change.
 #[Object]
 impl CustomerEvent {
-    /// The entry's id, such as `evt_01h455vb4pex5vsknk084sn02q`.
+    /// Global id, for example `evt_01h455vb4pex5vsknk084sn02q`.
     pub async fn id(&self) -> ID {
         self.0.id.to_string().into()
     }
 
-    /// What happened.
+    /// Type of the entry.
     async fn r#type(&self) -> CustomerEventType {
         self.0.r#type.into()
     }
 
-    /// When it happened.
+    /// When the change was made.
     async fn occurred_at(&self) -> Time {
         self.0.occurred_at.into()
     }
 
-    /// The version of the customer after it.
+    /// Version of the customer after the change.
     async fn version(&self) -> i32 {
         self.0.version
     }
 
-    /// The operator that caused it.
+    /// Operator that made the change.
     async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
-        self.load_operator(context).await.map(Into::into)
+        fetch::operator(context, self.0.operator_id).await.map(Into::into)
     }
 
-    /// The key with which it was caused.
+    /// API key that the change was made with.
     async fn api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
-        self.load_api_key(context).await.map(|key| key.map(Into::into)).transpose()
+        fetch::api_key(context, self.0.api_key_id).await.map(|key| key.map(Into::into)).transpose()
     }
 
-    /// The id of the request that caused it, as in the header `x-request-id` of its answer.
+    /// Id of the request that made the change, as in the `x-request-id` header of its response.
     async fn request_id(&self) -> String {
         self.0.request_id.to_string()
     }
 
-    /// The values that changed.
+    /// Fields that changed.
     async fn changed_fields(&self) -> Vec<CustomerField> {
         let names = [
             ("email", CustomerField::Email),
@@ -100,29 +88,30 @@ impl CustomerEvent {
         names.into_iter().filter(|(name, _)| self.0.after.0.contains_key(*name)).map(|(_, field)| field).collect()
     }
 
-    /// The changed values as they were. Null for a new customer.
+    /// Values of the changed fields before the change. Null if the customer was created.
     async fn before(&self) -> Option<CustomerValues> {
         (self.0.r#type != customer_event::EventType::Created).then(|| (&self.0.before).into())
     }
 
-    /// The changed values as they are since.
+    /// Values of the changed fields after the change.
     async fn after(&self) -> CustomerValues {
         (&self.0.after).into()
     }
 }
 
-/// Values of a customer. A value that is not among the `changedFields` is null, as is one that was or is not known.
+/// Values of a customer's fields before or after a change. Null for a field that is empty or not among the
+/// `changedFields`.
 #[derive(SimpleObject)]
 struct CustomerValues {
-    /// The email address.
+    /// Email address.
     email: Option<String>,
-    /// The phone number.
+    /// Phone number in E.164 format.
     phone: Option<String>,
-    /// The first name.
+    /// First name.
     first_name: Option<String>,
-    /// The last name.
+    /// Last name.
     last_name: Option<String>,
-    /// The postal address.
+    /// Postal address.
     address: Option<Address>,
 }
 
@@ -143,33 +132,41 @@ impl From<&Values> for CustomerValues {
 
 /// A page of a customer's history.
 #[derive(SimpleObject)]
+#[graphql(complex)]
 pub struct CustomerEventConnection {
-    /// The entries of this page.
+    /// Entries of this page, each with its cursor.
     edges: Vec<CustomerEventEdge>,
-    /// How to get to the pages before and after this one.
+    /// Information about the current page.
     page_info: PageInfo,
 }
 
-/// An entry in a page.
+/// A history entry in a list.
 #[derive(SimpleObject)]
 struct CustomerEventEdge {
-    /// The entry's place in the list, for `after` and `before`.
+    /// Cursor of this entry, for `after` and `before`.
     cursor: Cursor,
-    /// The entry.
+    /// The history entry.
     node: CustomerEvent,
 }
 
 impl CustomerEventConnection {
-    /// A page of the history of a customer.
+    /// Reads a page of a customer's history.
     pub async fn load(context: &Context<'_>, customer: CustomerId, arguments: PageArguments) -> Result<Self, Error> {
-        let cursors = Cursors::new(context, ListName::HistoryOf(customer));
-        let request = arguments.parse(&cursors)?;
-        let page = loader(context).load_one(HistoryOf(customer, request)).await?.ok_or(ErrorCode::Internal)?;
-        let page_info = PageInfo::of(&page, &cursors);
+        let cursors = Cursors::new(context, ListId::HistoryOfCustomer(customer));
+        let page = fetch::history_of_customer(context, customer, arguments.parse(&cursors)?).await?;
+        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
         let edge = |event: customer_event::Model| CustomerEventEdge {
             cursor: cursors.at(event.position()),
             node: CustomerEvent(event),
         };
         Ok(Self { edges: page.rows.into_iter().map(edge).collect(), page_info })
+    }
+}
+
+#[ComplexObject]
+impl CustomerEventConnection {
+    /// Entries of this page, without cursors.
+    async fn nodes(&self) -> Vec<&CustomerEvent> {
+        self.edges.iter().map(|edge| &edge.node).collect()
     }
 }

@@ -1,19 +1,19 @@
+//! The query `node`, by which Relay refetches objects.
+
 use async_graphql::{Context, ID, Interface, Object};
 use entity::value::{CustomerEventId, CustomerId, OperatorId};
 
-use super::customer::Customer;
-use super::history::CustomerEvent;
-use super::operator::Operator;
 use crate::error::Error;
+use crate::graphql::objects::{Customer, CustomerEvent, Operator};
 use crate::service::customers::CustomerRef;
 
-/// Anything that has an id of its own.
+/// An object with a global id.
 #[derive(Interface)]
-#[expect(clippy::large_enum_variant, reason = "it lives for one field, and is not kept")]
+#[expect(clippy::large_enum_variant, reason = "a node lives as long as one field is resolved")]
 #[graphql(field(
     name = "id",
     ty = "ID",
-    desc = "The id, unique among all kinds of things. Its prefix tells the kind: `cus_…`, `op_…`, `evt_…`."
+    desc = "Global id. Its prefix tells the type: `cus_` for a customer, `op_` for an operator, `evt_` for a history entry."
 ))]
 enum Node {
     Customer(Customer),
@@ -26,11 +26,11 @@ pub struct NodeQuery;
 
 #[Object]
 impl NodeQuery {
-    /// The customer, operator or entry of a history with this id. Null if there is none, or if it is not yours to see.
+    /// Looks up any object by its global id. Returns null if it does not exist or the caller may not see it.
     async fn node(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "The id, such as `cus_01h455vb4pex5vsknk084sn02q`.")] id: ID,
+        #[graphql(desc = "Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.")] id: ID,
     ) -> Option<Result<Node, Error>> {
         if let Some(id) = CustomerId::parse(&id) {
             let customer = Customer::find(context, &CustomerRef::Id(id)).await.transpose()?;

@@ -1,0 +1,52 @@
+//! `ApiKey`.
+
+use async_graphql::{Enum, ID, SimpleObject};
+use entity::api_key;
+
+use crate::graphql::time::Time;
+
+/// An API key of an operator. The secret is shown once, when the key is created.
+#[derive(SimpleObject)]
+pub struct ApiKey {
+    /// Id of the key, for example `key_01h455vb4pex5vsknk084sn02q`.
+    id: ID,
+    /// Name of the key, as given when it was created.
+    name: String,
+    /// First characters of the key, to recognise it by, for example `vivamo_sandbox_Ab3d`.
+    prefix: String,
+    /// Access level of the key.
+    access: ApiKeyAccess,
+    /// When the key was created.
+    created_at: Time,
+    /// When the key expires. Null if it does not expire.
+    expires_at: Option<Time>,
+    /// When the key was last used, to the minute. Null if it has not been used.
+    last_used_at: Option<Time>,
+    /// When the key was revoked. Null if it has not been revoked.
+    revoked_at: Option<Time>,
+}
+
+/// Access level of an API key.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::api_key::Access")]
+pub enum ApiKeyAccess {
+    /// The key reads its operator's customers. Mutations fail with `FORBIDDEN`.
+    ReadOnly,
+    /// The key reads and writes its operator's customers.
+    ReadWrite,
+}
+
+impl From<api_key::Model> for ApiKey {
+    fn from(row: api_key::Model) -> Self {
+        Self {
+            id: row.id.to_string().into(),
+            name: row.name.as_str().to_owned(),
+            prefix: row.prefix,
+            access: row.access.into(),
+            created_at: row.created_at.into(),
+            expires_at: row.expires_at.map(Time),
+            last_used_at: row.last_used_at.map(Time),
+            revoked_at: row.revoked_at.map(Time),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! `Customer`, lists of customers, and the list of a customer's operators.
+
+use std::sync::Arc;
+
+use async_graphql::{ComplexObject, Context, ID, Object, SimpleObject};
+use entity::customer_operator;
+
+use super::address::Address;
+use super::history::CustomerEventConnection;
+use super::operator::Operator;
+use crate::database::pages::Positioned;
+use crate::error::Error;
+use crate::graphql::context::{actor, services};
+use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::fetch;
+use crate::graphql::pagination::{PageArguments, PageInfo, list_complexity, total_count};
+use crate::graphql::time::Time;
+use crate::service::customers::{CustomerField, CustomerList, CustomerRef, CustomerView};
+
+pub struct Customer(CustomerView);
+
+impl Customer {
+    /// Returns the customer, or `None` if it does not exist or the caller may not see it.
+    pub async fn find(context: &Context<'_>, reference: &CustomerRef) -> Result<Option<Self>, Error> {
+        Ok(services(context).customers.find(actor(context), reference).await?.map(Self))
+    }
+}
+
+impl From<CustomerView> for Customer {
+    fn from(view: CustomerView) -> Self {
+        Self(view)
+    }
+}
+
+/// A person. There is one record per person on the platform, shared by all operators that the person is connected to.
+#[Object]
+impl Customer {
+    /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`. The same for every operator.
+    pub async fn id(&self) -> ID {
+        self.0.customer.id.to_string().into()
+    }
+
+    /// Your own id for this customer, exactly as you sent it. Null for the platform key.
+    async fn external_customer_id(&self, context: &Context<'_>) -> Option<&str> {
+        actor(context).operator()?;
+        self.0.link.as_ref().map(|link| link.external_customer_id.as_str())
+    }
+
+    /// Email address in lower case, with the domain in ASCII (IDNA) form, for example `ada@example.com`.
+    async fn email(&self) -> &str {
+        self.0.customer.email.as_str()
+    }
+
+    /// Phone number in E.164 format, for example `+14155552671`. Null if unknown; payment and disbursement flows then ask
+    /// for it, because they verify the customer by SMS.
+    async fn phone(&self) -> Option<&str> {
+        self.0.customer.phone.as_ref().map(|phone| phone.as_str())
+    }
+
+    /// First name. Null if unknown.
+    async fn first_name(&self) -> Option<&str> {
+        self.0.customer.first_name.as_ref().map(|name| name.as_str())
+    }
+
+    /// Last name. Null if unknown.
+    async fn last_name(&self) -> Option<&str> {
+        self.0.customer.last_name.as_ref().map(|name| name.as_str())
+    }
+
+    /// Postal address. Null if unknown.
+    async fn address(&self) -> Option<Address> {
+        self.0.customer.address.as_ref().map(|address| address.parts().clone().into())
+    }
+
+    /// Fields that are still empty, in the order in which the SDK asks for them: `FIRST_NAME`, `LAST_NAME`, `PHONE`,
+    /// `ADDRESS`.
+    async fn missing_fields(&self) -> Vec<CustomerField> {
+        self.0.missing_fields()
+    }
+
+    /// Version of the record. Starts at 1 and increases by 1 with every change. Pass it as `expectedVersion` to avoid
+    /// overwriting somebody else's change.
+    async fn version(&self) -> i32 {
+        self.0.customer.version
+    }
+
+    /// When the record was created.
+    async fn created_at(&self) -> Time {
+        self.0.customer.created_at.into()
+    }
+
+    /// When a field of the record last changed.
+    async fn updated_at(&self) -> Time {
+        self.0.customer.updated_at.into()
+    }
+
+    /// Operators that the customer is connected to, oldest connection first. An operator sees only itself.
+    #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
+    async fn operators(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
+        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
+    ) -> Option<Result<CustomerOperatorConnection, Error>> {
+        let arguments = PageArguments { first, after, last, before };
+        // Boxed: otherwise the future of every Customer field would be this large.
+        Some(Box::pin(CustomerOperatorConnection::load(context, &self.0, arguments)).await)
+    }
+
+    /// Changes to this customer, oldest first. An operator sees only the changes that it made itself.
+    #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
+    async fn history(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
+        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
+    ) -> Option<Result<CustomerEventConnection, Error>> {
+        let arguments = PageArguments { first, after, last, before };
+        // Boxed: otherwise the future of every Customer field would be this large.
+        Some(Box::pin(CustomerEventConnection::load(context, self.0.customer.id, arguments)).await)
+    }
+}
+
+/// A page of customers.
+#[derive(SimpleObject)]
+#[graphql(complex)]
+pub struct CustomerConnection {
+    /// Customers of this page, each with its cursor and its link to the operator.
+    edges: Vec<CustomerEdge>,
+    /// Information about the current page.
+    page_info: PageInfo,
+    #[graphql(skip)]
+    list: Arc<CustomerList>,
+}
+
+/// A customer in a list.
+#[derive(SimpleObject)]
+#[graphql(complex)]
+struct CustomerEdge {
+    /// Cursor of this customer, for `after` and `before`.
+    cursor: Cursor,
+    /// The customer.
+    node: Customer,
+}
+
+#[ComplexObject]
+impl CustomerEdge {
+    /// The operator's own id for the customer. Null in the platform's list of all customers.
+    async fn external_customer_id(&self) -> Option<&str> {
+        self.node.0.link.as_ref().map(|link| link.external_customer_id.as_str())
+    }
+
+    /// When the customer was connected to the operator. Null in the platform's list of all customers.
+    async fn connected_at(&self) -> Option<Time> {
+        self.node.0.link.as_ref().map(|link| link.connected_at.into())
+    }
+}
+
+impl CustomerConnection {
+    /// Reads a page of a list of customers.
+    pub async fn load(context: &Context<'_>, list: CustomerList, arguments: PageArguments) -> Result<Self, Error> {
+        let list = Arc::new(list);
+        let cursors = Cursors::new(context, ListId::Customers(list.clone()));
+        let page = fetch::customers(context, list.clone(), arguments.parse(&cursors)?).await?;
+        let page_info = PageInfo::new(&page, &cursors, |view| list.position(view));
+        let edge = |view: CustomerView| CustomerEdge { cursor: cursors.at(list.position(&view)), node: Customer(view) };
+        Ok(Self { edges: page.rows.into_iter().map(edge).collect(), page_info, list })
+    }
+}
+
+#[ComplexObject]
+impl CustomerConnection {
+    /// Customers of this page, without cursors.
+    async fn nodes(&self) -> Vec<&Customer> {
+        self.edges.iter().map(|edge| &edge.node).collect()
+    }
+
+    /// Number of customers in the list. Computed only if requested.
+    async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
+        total_count(fetch::customer_count(context, self.list.clone()).await)
+    }
+}
+
+/// A page of the operators that a customer is connected to.
+#[derive(SimpleObject)]
+#[graphql(complex)]
+struct CustomerOperatorConnection {
+    /// Operators of this page, each with its cursor and its link to the customer.
+    edges: Vec<CustomerOperatorEdge>,
+    /// Information about the current page.
+    page_info: PageInfo,
+}
+
+/// An operator that a customer is connected to.
+#[derive(SimpleObject)]
+struct CustomerOperatorEdge {
+    /// Cursor of this operator, for `after` and `before`.
+    cursor: Cursor,
+    /// The operator.
+    node: Operator,
+    /// The operator's own id for the customer.
+    external_customer_id: String,
+    /// When the customer was connected to the operator.
+    connected_at: Time,
+}
+
+impl CustomerOperatorConnection {
+    /// Reads a page of a customer's operators.
+    async fn load(context: &Context<'_>, view: &CustomerView, arguments: PageArguments) -> Result<Self, Error> {
+        let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));
+        let page = fetch::operators_of_customer(context, view, arguments.parse(&cursors)?).await?;
+        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
+        let operators = fetch::operators(context, page.rows.iter().map(|link| link.operator_id)).await?;
+        let edge = |(link, operator): (customer_operator::Model, _)| CustomerOperatorEdge {
+            cursor: cursors.at(link.position()),
+            node: Operator::from(operator),
+            external_customer_id: link.external_customer_id.into(),
+            connected_at: link.connected_at.into(),
+        };
+        Ok(Self { edges: page.rows.into_iter().zip(operators).map(edge).collect(), page_info })
+    }
+}
+
+#[ComplexObject]
+impl CustomerOperatorConnection {
+    /// Operators of this page, without cursors.
+    async fn nodes(&self) -> Vec<&Operator> {
+        self.edges.iter().map(|edge| &edge.node).collect()
+    }
+}

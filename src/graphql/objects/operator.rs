@@ -1,0 +1,124 @@
+//! `Operator` and lists of operators.
+
+use std::sync::Arc;
+
+use async_graphql::{ComplexObject, Context, ID, Object, SimpleObject};
+use entity::operator;
+use entity::value::OperatorId;
+
+use super::api_key::ApiKey;
+use super::customer::CustomerConnection;
+use crate::database::pages::Positioned;
+use crate::error::Error;
+use crate::graphql::context::{actor, services};
+use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
+use crate::graphql::fetch;
+use crate::graphql::pagination::{PageArguments, PageInfo, list_complexity, total_count};
+use crate::graphql::time::Time;
+
+pub struct Operator(Arc<operator::Model>);
+
+impl Operator {
+    /// Returns the operator, or `None` if it does not exist or the caller may not see it.
+    pub async fn find(context: &Context<'_>, id: OperatorId) -> Result<Option<Self>, Error> {
+        Ok(services(context).operators.find(actor(context), &[id]).await?.remove(&id).map(Self))
+    }
+}
+
+impl From<Arc<operator::Model>> for Operator {
+    fn from(row: Arc<operator::Model>) -> Self {
+        Self(row)
+    }
+}
+
+/// A business on the platform.
+#[Object]
+impl Operator {
+    /// Global id, for example `op_01h455vb4pex5vsknk084sn02q`.
+    pub async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// Name of the operator.
+    async fn name(&self) -> &str {
+        self.0.name.as_str()
+    }
+
+    /// When the operator was created.
+    async fn created_at(&self) -> Time {
+        self.0.created_at.into()
+    }
+
+    /// API keys of the operator, oldest first, including revoked and expired ones.
+    async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Vec<ApiKey>, Error>> {
+        // Boxed: otherwise the future of every Operator field would be this large.
+        let keys = Box::pin(fetch::api_keys_of_operator(context, self.0.id)).await;
+        Some(keys.map(|keys| keys.into_iter().map(Into::into).collect()))
+    }
+
+    /// Customers connected to the operator, oldest connection first.
+    #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
+    async fn customers(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
+        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
+        #[graphql(desc = "Conditions that the customers must match.")] filter: Option<CustomerFilterInput>,
+        #[graphql(desc = "Sort order. Default: oldest connection first. Cannot be combined with `search`.")]
+        order_by: Option<CustomerOrderInput>,
+    ) -> Option<Result<CustomerConnection, Error>> {
+        let list = match filter.unwrap_or_default().list(Some(self.0.id), order_by) {
+            Ok(list) => list,
+            Err(error) => return Some(Err(error)),
+        };
+        // Boxed: otherwise the future of every Operator field would be this large.
+        Some(Box::pin(CustomerConnection::load(context, list, PageArguments { first, after, last, before })).await)
+    }
+}
+
+/// A page of operators.
+#[derive(SimpleObject)]
+#[graphql(complex)]
+pub struct OperatorConnection {
+    /// Operators of this page, each with its cursor.
+    edges: Vec<OperatorEdge>,
+    /// Information about the current page.
+    page_info: PageInfo,
+}
+
+/// An operator in a list.
+#[derive(SimpleObject)]
+struct OperatorEdge {
+    /// Cursor of this operator, for `after` and `before`.
+    cursor: Cursor,
+    /// The operator.
+    node: Operator,
+}
+
+impl OperatorConnection {
+    /// Reads a page of the operators that the caller may see.
+    pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
+        let cursors = Cursors::new(context, ListId::Operators);
+        let page = services(context).operators.page(actor(context), arguments.parse(&cursors)?).await?;
+        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
+        let edge =
+            |row: operator::Model| OperatorEdge { cursor: cursors.at(row.position()), node: Operator(Arc::new(row)) };
+        Ok(Self { edges: page.rows.into_iter().map(edge).collect(), page_info })
+    }
+}
+
+#[ComplexObject]
+impl OperatorConnection {
+    /// Operators of this page, without cursors.
+    async fn nodes(&self) -> Vec<&Operator> {
+        self.edges.iter().map(|edge| &edge.node).collect()
+    }
+
+    /// Number of operators in the list. Computed only if requested.
+    async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
+        total_count(services(context).operators.count(actor(context)).await)
+    }
+}

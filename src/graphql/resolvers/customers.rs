@@ -1,0 +1,192 @@
+//! Queries and mutations of customers.
+
+use async_graphql::{Context, Object, SimpleObject};
+
+use crate::error::{Error, ErrorCode, Violation};
+use crate::graphql::context::{actor, request_id, services};
+use crate::graphql::customer_input::{
+    CreateCustomerInput, CustomerFilterInput, CustomerOrderInput, CustomerRefInput, UpdateCustomerInput,
+};
+use crate::graphql::objects::{Customer, CustomerConnection};
+use crate::graphql::pagination::{PageArguments, list_complexity};
+use crate::service::customers::{Created, CustomerField, MatchKey, Outcome, Updated, Validation};
+
+#[derive(Default)]
+pub struct CustomerQuery;
+
+#[Object]
+impl CustomerQuery {
+    /// Looks up one customer. Returns null if there is no such customer or the caller is not connected to it.
+    async fn customer(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The customer to look up.")] by: CustomerRefInput,
+    ) -> Option<Result<Customer, Error>> {
+        match by.parse(actor(context)) {
+            Ok(reference) => Customer::find(context, &reference?).await.transpose(),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Customers connected to the calling operator, oldest connection first. With the platform key: all customers, oldest
+    /// first.
+    #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
+    async fn customers(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
+        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
+        #[graphql(desc = "Conditions that the customers must match.")] filter: Option<CustomerFilterInput>,
+        #[graphql(
+            desc = "Sort order. Default: oldest connection first. Cannot be combined with `search`. Not available with the platform key."
+        )]
+        order_by: Option<CustomerOrderInput>,
+    ) -> Option<Result<CustomerConnection, Error>> {
+        let list = match filter.unwrap_or_default().list(actor(context).operator(), order_by) {
+            Ok(list) => list,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(CustomerConnection::load(context, list, PageArguments { first, after, last, before }).await)
+    }
+
+    /// Checks the input of `createCustomer` without writing anything. Does not call the carrier lookup and does not reveal
+    /// whether a person is known to other operators. With the platform key, only the values themselves are checked.
+    async fn validate_customer(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The input to check.")] input: CreateCustomerInput,
+    ) -> Option<Result<CustomerValidation, Error>> {
+        Some(services(context).customers.validate(actor(context), input.parse()).await.map(Into::into))
+    }
+}
+
+#[derive(Default)]
+pub struct CustomerMutation;
+
+#[Object]
+impl CustomerMutation {
+    /// Creates a customer, or connects an existing one to your operator if the platform already knows the email or phone.
+    /// When connecting, empty fields are filled from your input; fields with a different value keep it and are listed in
+    /// `unappliedFields`.
+    async fn create_customer(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The customer to create.")] input: CreateCustomerInput,
+    ) -> Option<Result<CreateCustomerPayload, Error>> {
+        let customers = &services(context).customers;
+        Some(customers.create(actor(context), request_id(context), input.parse()).await.map(Into::into))
+    }
+
+    /// Updates a customer. Changes are visible to every operator the customer is connected to. Omitted fields stay as they
+    /// are; null clears a field.
+    async fn update_customer(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The customer and the changes to it.")] input: UpdateCustomerInput,
+    ) -> Option<Result<UpdateCustomerPayload, Error>> {
+        let customers = &services(context).customers;
+        Some(customers.update(actor(context), request_id(context), input.parse()).await.map(Into::into))
+    }
+}
+
+/// The result of `createCustomer`.
+#[derive(SimpleObject)]
+struct CreateCustomerPayload {
+    /// The created or connected customer.
+    customer: Customer,
+    /// `CREATED` for a new customer, `CONNECTED` for one that the platform already knew.
+    outcome: Outcome,
+    /// Which of your values matched the existing customer. Empty for a new customer. After a match by phone alone, the
+    /// record has a different email than the one you sent: check that it is the right person.
+    matched_by: Vec<MatchKey>,
+    /// Fields whose stored value differs from the one you sent. They were not changed. Use `updateCustomer` if your value
+    /// is correct.
+    unapplied_fields: Vec<CustomerField>,
+    /// Restrictions that production would enforce. Always empty in production.
+    warnings: Vec<CustomerWarning>,
+    /// True if this is the stored result of an earlier request with the same idempotency key. `customer` shows the current
+    /// record.
+    replayed: bool,
+}
+
+/// The result of `updateCustomer`.
+#[derive(SimpleObject)]
+struct UpdateCustomerPayload {
+    /// The updated customer.
+    customer: Customer,
+    /// Restrictions that production would enforce. Always empty in production.
+    warnings: Vec<CustomerWarning>,
+    /// True if this is the stored result of an earlier request with the same idempotency key. `customer` shows the current
+    /// record.
+    replayed: bool,
+}
+
+/// The result of `validateCustomer`.
+#[derive(SimpleObject)]
+struct CustomerValidation {
+    /// Email address as it would be stored. Null if it is invalid.
+    email: Option<String>,
+    /// Phone number as it would be stored. Null if it is invalid or was not given.
+    phone: Option<String>,
+    /// Reasons for which `createCustomer` would fail. Conflicts with customers that are not yours are not included.
+    faults: Vec<CustomerWarning>,
+    /// Restrictions that production would enforce. Always empty in production.
+    warnings: Vec<CustomerWarning>,
+}
+
+/// A problem with a value in the input, reported without failing the request.
+#[derive(SimpleObject)]
+struct CustomerWarning {
+    /// Code of the corresponding error.
+    code: ErrorCode,
+    /// Message of the corresponding error, for people to read.
+    message: String,
+    /// Path of the value in the field's arguments, for example `["input", "data", "email"]`.
+    input_path: Vec<String>,
+}
+
+impl From<Created> for CreateCustomerPayload {
+    fn from(created: Created) -> Self {
+        Self {
+            customer: created.view.into(),
+            outcome: created.outcome,
+            matched_by: created.matched_by,
+            unapplied_fields: created.unapplied_fields,
+            warnings: created.warnings.into_iter().map(Into::into).collect(),
+            replayed: created.replayed,
+        }
+    }
+}
+
+impl From<Updated> for UpdateCustomerPayload {
+    fn from(updated: Updated) -> Self {
+        Self {
+            customer: updated.view.into(),
+            warnings: updated.warnings.into_iter().map(Into::into).collect(),
+            replayed: updated.replayed,
+        }
+    }
+}
+
+impl From<Validation> for CustomerValidation {
+    fn from(validation: Validation) -> Self {
+        Self {
+            email: validation.email.map(|email| email.as_str().to_owned()),
+            phone: validation.phone.map(|phone| phone.as_str().to_owned()),
+            faults: validation.faults.into_iter().map(Into::into).collect(),
+            warnings: validation.warnings.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<Violation> for CustomerWarning {
+    fn from(violation: Violation) -> Self {
+        Self {
+            code: violation.code,
+            message: violation.message(),
+            input_path: violation.input_path().iter().map(ToString::to_string).collect(),
+        }
+    }
+}

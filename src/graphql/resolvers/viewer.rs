@@ -1,0 +1,66 @@
+//! The query `viewer`.
+
+use async_graphql::{Context, Enum, Object};
+use entity::api_key::Access;
+
+use crate::error::Error;
+use crate::graphql::context::{actor, services};
+use crate::graphql::objects::Operator;
+use crate::service::Actor;
+
+#[derive(Default)]
+pub struct ViewerQuery;
+
+#[Object]
+impl ViewerQuery {
+    /// The caller and its environment. A good first query to check a key.
+    async fn viewer(&self) -> Viewer {
+        Viewer
+    }
+}
+
+struct Viewer;
+
+/// The caller and its environment.
+#[Object]
+impl Viewer {
+    /// Environment of this deployment.
+    async fn environment(&self, context: &Context<'_>) -> Environment {
+        services(context).environment.into()
+    }
+
+    /// Role of the API key of this request.
+    async fn role(&self, context: &Context<'_>) -> Role {
+        match actor(context) {
+            Actor::Operator { access: Access::ReadWrite, .. } => Role::Operator,
+            Actor::Operator { access: Access::ReadOnly, .. } => Role::OperatorReadOnly,
+            Actor::Platform => Role::Platform,
+        }
+    }
+
+    /// Operator that the API key of this request belongs to. Null for the platform key.
+    async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
+        Operator::find(context, actor(context).operator()?).await.transpose()
+    }
+}
+
+/// Environment of a deployment.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::deployment::Environment")]
+enum Environment {
+    /// Test environment. Emails and phones that production would reject are accepted, with a warning.
+    Sandbox,
+    /// Live environment. Disposable emails, emails with a plus suffix and phones that are not mobile are rejected.
+    Production,
+}
+
+/// Role of an API key.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+enum Role {
+    /// Reads and writes the customers of its operator.
+    Operator,
+    /// Reads the customers of its operator.
+    OperatorReadOnly,
+    /// Reads everything, and manages operators and API keys.
+    Platform,
+}

@@ -1,0 +1,124 @@
+//! The schema and the execution of requests.
+//!
+//! A request is checked first ([`Schema::check`]): limits, syntax, variables. Then it is executed for its caller
+//! ([`Schema::execute`]), with validation only if no request with the same document has passed it before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_graphql::dataloader::DataLoader;
+use async_graphql::registry::Registry;
+use async_graphql::{
+    EmptySubscription, MergedObject, OutputType, Request, Response, SDLExportOptions, SchemaBuilder, ServerError,
+    ValidationMode,
+};
+use entity::value::RequestId;
+
+use super::document_cache::{Document, DocumentCache};
+use super::document_limits::{self, Operation};
+use super::errors::ErrorExtensions;
+use super::load_rounds::LoadRounds;
+use super::loader::Loader;
+use super::resolvers::{api_keys, customers, node, operators, viewer};
+use crate::keyed_hash::KeyedHash;
+use crate::service::{Actor, Services};
+
+/// Read operations.
+#[derive(MergedObject, Default)]
+struct Query(viewer::ViewerQuery, customers::CustomerQuery, operators::OperatorQuery, node::NodeQuery);
+
+/// Write operations. Each one is applied completely or not at all.
+#[derive(MergedObject, Default)]
+struct Mutation(customers::CustomerMutation, operators::OperatorMutation, api_keys::ApiKeyMutation);
+
+/// Fields in a response if all its pages are full. A page of 100 customers with 20 operators each has about 12,000.
+const MAX_COMPLEXITY: usize = 50_000;
+
+const MAX_DEPTH: usize = 15;
+
+type Executor = async_graphql::Schema<Query, Mutation, EmptySubscription>;
+
+pub struct Schema {
+    validating: Executor,
+    /// Executes documents that `validating` has accepted before.
+    not_validating: Executor,
+    documents: DocumentCache,
+    services: Arc<Services>,
+}
+
+/// A request whose document and variables have been checked.
+pub struct CheckedRequest {
+    pub operation: Operation,
+    document: Arc<Document>,
+    request: Request,
+}
+
+impl Schema {
+    /// Builds the schema. Cursors are signed with `hash`.
+    pub fn new(services: Arc<Services>, hash: KeyedHash) -> Self {
+        let executor = |mode| {
+            let limited = builder().limit_depth(MAX_DEPTH).limit_complexity(MAX_COMPLEXITY).validation_mode(mode);
+            limited.data(services.clone()).data(hash.clone()).finish()
+        };
+        let mut types = Registry::default();
+        Query::create_type_info(&mut types);
+        Mutation::create_type_info(&mut types);
+        Self {
+            validating: executor(ValidationMode::Strict),
+            not_validating: executor(ValidationMode::Fast),
+            documents: DocumentCache::new(types),
+            services,
+        }
+    }
+
+    /// Checks the document and the variables of a request. The error is a response that says what is wrong.
+    pub fn check(&self, request: Request) -> Result<CheckedRequest, Box<Response>> {
+        let name = request.operation_name.as_deref();
+        match self.documents.get_or_parse(&request.query, name, &request.variables) {
+            Ok(document) => {
+                let operation = document_limits::operation(&document.parsed, name);
+                Ok(CheckedRequest { operation, document, request })
+            }
+            Err(error) => Err(Box::new(Response::from_errors(vec![ServerError::new(error.message, error.position)]))),
+        }
+    }
+
+    /// Executes a request for a caller. Its loader is its own, so no row reaches another caller through it.
+    pub async fn execute(&self, checked: CheckedRequest, request_id: RequestId, actor: Actor) -> Response {
+        let CheckedRequest { document, mut request, .. } = checked;
+        request.set_parsed_query(document.parsed.clone());
+        let rounds = LoadRounds::default();
+        let pending = rounds.clone();
+        let loader = Loader { actor, services: self.services.clone() };
+        let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
+        let request = request.data(actor).data(request_id).data(loader);
+        if document.is_valid() {
+            return rounds.run(self.not_validating.execute(request)).await;
+        }
+        let response = rounds.run(self.validating.execute(request)).await;
+        let is_document_valid = response.errors.iter().all(|error| !error.path.is_empty());
+        if is_document_valid {
+            document.mark_valid();
+        }
+        response
+    }
+}
+
+/// Returns the schema in the schema definition language: the contents of `schema.graphql`.
+pub fn sdl() -> String {
+    let options = SDLExportOptions::new().include_specified_by().use_space_ident();
+    let sdl = builder().finish().sdl_with_options(options);
+    let lines: Vec<_> = sdl.trim().lines().map(str::trim_end).collect();
+    lines.join("\n") + "\n"
+}
+
+/// Returns the response to the introspection query, as JSON.
+pub async fn introspection() -> String {
+    let response = builder().finish().execute(include_str!("introspection.graphql")).await;
+    serde_json::json!({ "data": response.data }).to_string()
+}
+
+fn builder() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+    async_graphql::Schema::build(Query::default(), Mutation::default(), EmptySubscription)
+        .register_output_type::<ErrorExtensions>()
+}
