@@ -40,8 +40,8 @@ pub enum EventType {
     Updated,
 }
 
-/// The changed values of a customer, by their names in the GraphQL schema, for example `{"firstName": "Ada"}`. A value that is
-/// absent before or after the change is null.
+/// The changed values of a customer, by their names in the GraphQL schema, for example `{"firstName": "Ada"}`. A value
+/// that is absent before or after the change is null.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
 pub struct Values(pub serde_json::Map<String, serde_json::Value>);
 

@@ -1,9 +1,9 @@
 //! Table `customer_word`: the search index.
 //!
-//! A row is one word by which one operator finds one customer (see [`SearchWord`]). Each operator has its own rows for a shared
-//! customer, because they include the words of its own external id, and so that a search reads only one operator's rows. All
-//! rows are derived from `customer` and `customer_operator` and can be rebuilt: delete them and run `vivamo migrate`.
-//! Written by `service::customers::search`.
+//! A row is one word by which one operator finds one customer (see [`SearchWord`]). Each operator has its own rows for
+//! a shared customer, because they include the words of its own external id, and so that a search reads only one
+//! operator's rows. All rows are derived from `customer` and `customer_operator` and can be rebuilt: delete them and
+//! run `vivamo migrate`. Written by `service::customers::search`.
 
 use sea_orm::entity::prelude::*;
 

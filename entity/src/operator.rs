@@ -1,6 +1,7 @@
 //! Table `operator`: the businesses on the platform.
 //!
-//! Rows are inserted by `service::operators`, and never changed or deleted (`service::operators` caches them without expiry).
+//! Rows are inserted by `service::operators`, and never changed or deleted (`service::operators` caches them without
+//! expiry).
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;

@@ -1,10 +1,10 @@
-//! Tests the values against tables made by other libraries: Google's libphonenumber and email-validator. The scripts that
-//! make the tables are next to them.
+//! Tests the values against tables made by other libraries: Google's libphonenumber and email-validator. The scripts
+//! that make the tables are next to them.
 
 use entity::value::{EmailAddress, LineType, PhoneNumber};
 
-/// Each row of the table is parsed to the same E.164 form and line type, unless it is marked as an intended difference, which
-/// must be rejected.
+/// Each row of the table is parsed to the same E.164 form and line type, unless it is marked as an intended difference,
+/// which must be rejected.
 #[test]
 fn phones_agree_with_libphonenumber() {
     let (mut wrong, mut rows, mut mobiles, mut intended_differences) = (Vec::new(), 0, 0, 0);

@@ -64,7 +64,8 @@ impl MigrationTrait for Migration {
             )
             .await?;
 
-        // Compared byte by byte, as SQLite does: both databases then sort alike, and the index supports prefix searches.
+        // Compared byte by byte, as SQLite does: both databases then sort alike, and the index supports prefix
+        // searches.
         let mut external_customer_id = text("external_customer_id");
         if manager.get_database_backend() == DatabaseBackend::Postgres {
             external_customer_id.extra(r#"COLLATE "C""#);

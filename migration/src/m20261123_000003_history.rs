@@ -1,5 +1,5 @@
-//! Creates the history of customers, and the outcomes of requests with an idempotency key. Both are written in the transaction
-//! of the change.
+//! Creates the history of customers, and the outcomes of requests with an idempotency key. Both are written in the
+//! transaction of the change.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

@@ -2,8 +2,8 @@
 //!
 //! A key is `vivamo_<environment>_`, 30 random characters, and a checksum of 6 characters, for example
 //! `vivamo_sandbox_Ab3x…`. The database has only its keyed hash. A request looks the key up in a cache of 800 ms
-//! ([`ApiKeys::cached_actor`]), then in the database ([`ApiKeys::authenticate`]). The times of last use are collected in memory
-//! and written about once a minute.
+//! ([`ApiKeys::cached_actor`]), then in the database ([`ApiKeys::authenticate`]). The times of last use are collected
+//! in memory and written about once a minute.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -68,8 +68,9 @@ impl ApiKeys {
         Self { database, environment, hash, platform_hash, cache, last_used: Arc::default() }
     }
 
-    /// Returns the caller for a key that is cached and valid, or for the platform key. `None` means that the caller has to
-    /// [`authenticate`](Self::authenticate). Compares keyed hashes, so the time it takes reveals nothing about a key.
+    /// Returns the caller for a key that is cached and valid, or for the platform key. `None` means that the caller has
+    /// to [`authenticate`](Self::authenticate). Compares keyed hashes, so the time it takes reveals nothing about a
+    /// key.
     pub fn cached_actor(&self, key: &str) -> Option<Actor> {
         let hash = self.hash.digest(PURPOSE, &[key.as_bytes()]);
         if self.platform_hash.as_ref() == Some(&hash) {
@@ -78,7 +79,8 @@ impl ApiKeys {
         self.actor_of_valid_key(&self.cache.get(&hash)?)
     }
 
-    /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked or expired.
+    /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked or
+    /// expired.
     pub async fn authenticate(&self, key: &str) -> Result<Actor, Error> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
@@ -137,8 +139,8 @@ impl ApiKeys {
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
 
-    /// Creates a key. Platform only. Fails with `OPERATOR_NOT_FOUND` for an unknown operator, and with `INVALID_ARGUMENT` if
-    /// the key has expired already.
+    /// Creates a key. Platform only. Fails with `OPERATOR_NOT_FOUND` for an unknown operator, and with
+    /// `INVALID_ARGUMENT` if the key has expired already.
     pub async fn create(&self, actor: &Actor, operator: OperatorId, request: KeyRequest) -> Result<NewApiKey, Error> {
         actor.require_platform()?;
         if request.expires_at.is_some_and(|expires_at| expires_at <= now()) {
@@ -179,8 +181,8 @@ impl ApiKeys {
         Ok(keys_by_operator)
     }
 
-    /// Revokes a key permanently and returns its row. Platform only. Revoking it again changes nothing. Other processes accept
-    /// the key for at most [`KEY_CACHE_TTL`] more.
+    /// Revokes a key permanently and returns its row. Platform only. Other processes reject the key within a second.
+    /// Revoking it again changes nothing.
     pub async fn revoke(&self, actor: &Actor, id: ApiKeyId) -> Result<Model, Error> {
         actor.require_platform()?;
         with_retry("key.revoke", || self.try_revoke(id)).await
@@ -228,8 +230,8 @@ impl ApiKeys {
 /// The purpose of the keyed hash. Part of the stored hashes: a change makes all keys invalid.
 const PURPOSE: &str = "api key";
 
-/// The time for which a process trusts its copy of a key. A key that another process revoked works for this long. The API
-/// promises one second; the rest is for a request that is already being processed.
+/// The time for which a process trusts its copy of a key. A key that another process revoked works for this long. The
+/// API promises one second; the rest is for a request that is already being processed.
 const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
 const MAX_CACHED_KEYS: u64 = 10_000;
 

@@ -1,7 +1,7 @@
 //! The list of disposable email domains: providers of throw-away addresses.
 //!
-//! The list is that of the `mailchecker` crate, without known privacy relays, and with the additions and exceptions of the
-//! settings. A subdomain is treated like its closest listed parent: if `mailinator.com` is disposable and
+//! The list is that of the `mailchecker` crate, without known privacy relays, and with the additions and exceptions of
+//! the settings. A subdomain is treated like its closest listed parent: if `mailinator.com` is disposable and
 //! `good.mailinator.com` is an exception, then `x.mailinator.com` is disposable and `x.good.mailinator.com` is not.
 
 use std::borrow::Cow;
@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use entity::value::EmailAddress;
 
-/// Privacy relays: domains of permanent aliases that forward to a person's own mailbox. Lists of disposable domains include
-/// them, but mail to them keeps arriving.
+/// Privacy relays: domains of permanent aliases that forward to a person's own mailbox. Lists of disposable domains
+/// include them, but mail to them keeps arriving.
 const PRIVACY_RELAYS: [&str; 20] = [
     "8alias.com",
     "addy.io",
@@ -116,7 +116,7 @@ mod tests {
         "discard.email",
     ];
 
-    /// Of many countries, including those that are decades old.
+    /// Providers of many countries, including some that are decades old.
     const MAJOR_PROVIDERS: [&str; 72] = [
         "gmail.com",
         "googlemail.com",

@@ -1,12 +1,12 @@
 //! Rate limits: token buckets for the cost of requests, for authentication failures, and for disclosures.
 //!
-//! A bucket starts full, refills continuously at its rate up to its capacity, and a request takes tokens from it. If there are
-//! too few, the request is refused with the time until there are enough. For example, at 100 disclosures per hour the bucket of
-//! an operator holds 100 tokens and gains one every 36 seconds. Each process counts on its own; with several replicas the
-//! effective limit is that many times higher.
+//! A bucket starts full, refills continuously at its rate up to its capacity, and a request takes tokens from it. If
+//! there are too few, the request is refused with the time until there are enough. For example, at 100 disclosures per
+//! hour the bucket of an operator holds 100 tokens and gains one every 36 seconds. Each process counts on its own; with
+//! several replicas the effective limit is that many times higher.
 //!
-//! The buckets are implemented here, because those of the `governor` crate cannot take tokens back: disclosures are reserved
-//! before it is known whether they are needed.
+//! The buckets are implemented here, because those of the `governor` crate cannot take tokens back: disclosures are
+//! reserved before it is known whether they are needed.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -23,13 +23,13 @@ use crate::error::{ErrorCode, Violation};
 /// The configured limits. 0 disables a limit.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitSettings {
-    /// The cost that a key may use per second; the capacity is ten seconds. Each root field of a query costs 1, of a mutation
-    /// 10.
+    /// The cost that a key may use per second; the capacity is ten seconds. Each root field of a query costs 1, of a
+    /// mutation 10.
     pub cost_per_second: u32,
     /// The requests without a valid key that a client address may send per minute; the capacity is one minute.
     pub auth_failures_per_minute: u32,
-    /// The times per hour that an operator may learn that an email or phone belongs to a customer of another operator; the
-    /// capacity is one hour.
+    /// The times per hour that an operator may learn that an email or phone belongs to a customer of another operator;
+    /// the capacity is one hour.
     pub disclosures_per_hour: u32,
 }
 
@@ -71,8 +71,8 @@ impl Limits {
         self.auth_failures.take(client_network(address), 1).map_err(|wait| rate_limited("address", wait))
     }
 
-    /// Reserves budget to reveal that up to `values` emails or phones belong to customers of other operators. Reserved before
-    /// the lookup, so that a refusal reveals nothing.
+    /// Reserves budget to reveal that up to `values` emails or phones belong to customers of other operators. Reserved
+    /// before the lookup, so that a refusal reveals nothing.
     pub fn reserve_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Violation> {
         self.disclosures.take(origin.operator, values).map_err(|wait| {
             let Origin { operator, key, request } = origin;

@@ -21,9 +21,9 @@ use crate::error::{Error, ErrorCode};
 #[derive(Clone)]
 pub struct Operators {
     database: Database,
-    /// Operators by id; emptied when it is full. A page of customers looks up each operator of each customer. Not a moka cache:
-    /// at 20 operators for each customer its lookups took 4.5 % of the time of such a page. Here a customer's operators take
-    /// one read lock and a plain lookup each.
+    /// Operators by id; emptied when it is full. A page of customers looks up each operator of each customer. Not a
+    /// moka cache: at 20 operators for each customer its lookups took 4.5 % of the time of such a page. Here a
+    /// customer's operators take one read lock and a plain lookup each.
     cache: Arc<RwLock<HashMap<OperatorId, Arc<Model>>>>,
 }
 
@@ -77,7 +77,8 @@ impl Operators {
         with_retry("operator.create", || self.try_create(keys, &name)).await
     }
 
-    /// Creates an operator as [`create`](Self::create) does, but only in a database without operators. Returns `None` otherwise.
+    /// Creates an operator as [`create`](Self::create) does, but only in a database without operators. Returns `None`
+    /// otherwise.
     pub async fn create_first(
         &self,
         actor: &Actor,

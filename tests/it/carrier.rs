@@ -419,8 +419,8 @@ async fn only_numbers_that_would_be_stored_are_looked_up() {
     .await;
 }
 
-/// The customer with the number loses it between the read and the write of a create. The create then has to store the number,
-/// which has not been looked up yet.
+/// The customer with the number loses it between the read and the write of a create. The create then has to store the
+/// number, which has not been looked up yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retried_create_looks_up_its_number_before_storing_it() {
     with_carrier(async |app, carrier| {

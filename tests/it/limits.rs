@@ -48,8 +48,8 @@ async fn create_known_customers(app: &TestApp) {
     }
 }
 
-/// Makes one attempt for each of 1000 emails, the first 40 of which belong to customers of another operator. Returns how many
-/// attempts disclosed a match, and how many were refused.
+/// Makes one attempt for each of 1000 emails, the first 40 of which belong to customers of another operator. Returns
+/// how many attempts disclosed a match, and how many were refused.
 async fn enumerate_emails(
     replica: &TestApp,
     own: &Caller,

@@ -1,10 +1,10 @@
 //! A postal address: street lines, city, region, postal code and country.
 //!
-//! Accepted: `line1`, `city` and `country` are required; each part is at most 200 characters, the postal code at most 20.
-//! Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent. Rejected: control
-//! characters, and countries that are not in ISO 3166-1 alpha-2.
-//! `{ line1: " 1 Main St ", city: "Zürich", country: "ch" }` becomes `{ line1: "1 Main St", city: "Zürich", country: "CH" }`;
-//! `country: "UK"` is rejected.
+//! - Accepted: `line1`, `city` and `country` are required; each part is at most 200 characters, the postal code at most
+//!   20.
+//! - Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent.
+//! - Rejected: control characters, and countries that are not in ISO 3166-1 alpha-2.
+//! - Examples: the country `" ch"` becomes `CH`; the country `UK` is rejected.
 
 use isocountry::CountryCode;
 use sea_orm::FromJsonQueryResult;

@@ -1,9 +1,10 @@
 //! Email addresses.
 //!
-//! Accepted: `local@domain` with an ASCII local part without quotes (at most 64 bytes) and a domain of at least two labels; at
-//! most 254 bytes in canonical form. Canonical form: trimmed and in lower case, the domain in ASCII (IDNA). Rejected: display
-//! names, quoted local parts, IP addresses and everything else that is no mailbox at a domain name.
-//! `" Ada@BÜCHER.example "` becomes `ada@xn--bcher-kva.example`; `ada@localhost` is rejected.
+//! - Accepted: `local@domain` with an ASCII local part without quotes (at most 64 bytes) and a domain of at least two
+//!   labels; at most 254 bytes in canonical form.
+//! - Canonical form: trimmed and in lower case, the domain in ASCII (IDNA).
+//! - Rejected: display names, quoted local parts, IP addresses and everything else that is no mailbox at a domain name.
+//! - Examples: `" Ada@BÜCHER.example "` becomes `ada@xn--bcher-kva.example`; `ada@localhost` is rejected.
 
 use email_address::Options;
 use sea_orm::DeriveValueType;

@@ -1,7 +1,9 @@
 //! The id that an operator uses for a customer in its own systems.
 //!
-//! Accepted: 1 to 255 characters, stored exactly as given and compared case-sensitively. Rejected: control characters, and
-//! white space at either end. `User-42` is accepted and differs from `user-42`; `" user-42"` is rejected.
+//! - Accepted: 1 to 255 characters.
+//! - Canonical form: exactly as given; ids are case-sensitive.
+//! - Rejected: control characters, and white space at either end.
+//! - Examples: `User-42` is accepted and differs from `user-42`; `" user-42"` is rejected.
 
 use sea_orm::DeriveValueType;
 

@@ -1,8 +1,8 @@
 //! Ids of rows and requests.
 //!
-//! In the database an id is a UUIDv7; outside it is a [TypeID](https://github.com/jetify-com/typeid): a prefix for the kind of
-//! object and 26 characters, for example `cus_01h455vb4pex5vsknk084sn02q`. Parsing accepts only that exact form: upper case,
-//! or an id with another prefix, is `None`.
+//! In the database an id is a UUIDv7; outside it is a [TypeID](https://github.com/jetify-com/typeid): a prefix for the
+//! kind of object and 26 characters, for example `cus_01h455vb4pex5vsknk084sn02q`. Parsing accepts only that exact
+//! form: upper case, or an id with another prefix, is `None`.
 
 use std::fmt;
 use std::str::FromStr;

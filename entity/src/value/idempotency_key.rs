@@ -1,6 +1,8 @@
 //! The key that a client sends to make retries safe: two requests with the same key are one request.
 //!
-//! Accepted: 1 to 255 characters of any kind, exactly as given. `2f1e-17` is accepted; an empty text is rejected.
+//! - Accepted: 1 to 255 characters of any kind.
+//! - Canonical form: exactly as given.
+//! - Examples: `2f1e-17` is accepted; an empty text is rejected.
 
 use super::{Reason, masked_debug};
 

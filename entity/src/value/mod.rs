@@ -1,7 +1,7 @@
 //! The values of the service, one type for each.
 //!
-//! A type is made by its `parse`, which accepts what people type, returns the canonical form, and rejects everything else
-//! with a [`Reason`]. A value of the type is therefore always valid, and two spellings of one value are equal:
+//! A type is made by its `parse`, which accepts what people type, returns the canonical form, and rejects everything
+//! else with a [`Reason`]. A value of the type is therefore always valid, and two spellings of one value are equal:
 //! `EmailAddress::parse(" Ada@Example.COM ")` is `ada@example.com`, and `EmailAddress::parse("ada@localhost")` is
 //! `Err(Reason::NotADomain)`.
 //!
@@ -27,7 +27,8 @@ pub use search::{SearchQuery, SearchWord};
 
 use unicode_normalization::UnicodeNormalization;
 
-/// The reason why a text was rejected. Displays as a predicate, to follow a subject: "it", or the name of an address part.
+/// The reason why a text was rejected. Displays as a predicate, to follow a subject: "it", or the name of an address
+/// part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     #[error("is empty")]

@@ -1,8 +1,9 @@
 //! Names of people, operators and API keys.
 //!
-//! Accepted: 1 to 100 characters on one line. Canonical form: trimmed and in NFC; case and script are kept. Rejected: blank
-//! texts, control characters, line separators and bidirectional controls.
-//! `" Jose\u{301} "` becomes `José`; `"a\nb"` is rejected.
+//! - Accepted: 1 to 100 characters on one line.
+//! - Canonical form: trimmed and in NFC; case and script are kept.
+//! - Rejected: blank texts, control characters, line separators and bidirectional controls.
+//! - Examples: `" Jose\u{301} "` becomes `José`; `"a\nb"` is rejected.
 
 use sea_orm::DeriveValueType;
 

@@ -1,12 +1,14 @@
 //! Phone numbers.
 //!
-//! Accepted: decimal digits of any script, separators (space, `-`, `.`, `(`, `)`, `/`), and a leading `+` before the country
-//! code. Without a `+`, ten or more digits are read as a US number. Canonical form: E.164. Rejected: letters and extensions,
-//! unknown country codes, and numbers with too few or too many digits for their country.
-//! `(415) 555-2671` and `+1 415 555 2671` become `+14155552671`; `555-1234` is rejected.
+//! - Accepted: decimal digits of any script, separators (space, `-`, `.`, `(`, `)`, `/`), and a leading `+` before the
+//!   country code. Without a `+`, ten or more digits are read as a US number.
+//! - Canonical form: E.164.
+//! - Rejected: letters and extensions, unknown country codes, and numbers with too few or too many digits for their
+//!   country.
+//! - Examples: `(415) 555-2671` and `+1 415 555 2671` become `+14155552671`; `555-1234` is rejected.
 //!
-//! Two libraries are used: `rlibphonenumber` (a port of Google's libphonenumber) parses, formats and classifies numbers, and
-//! `phonenumber` has the table of country codes.
+//! Two libraries are used: `rlibphonenumber` (a port of Google's libphonenumber) parses, formats and classifies
+//! numbers, and `phonenumber` has the table of country codes.
 
 use phonenumber::metadata::DATABASE;
 use rlibphonenumber::{NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumberFormat, PhoneNumberType};
@@ -54,8 +56,8 @@ impl PhoneNumber {
         let typed = &digits[country_code.len()..];
         let national =
             e164.strip_prefix('+').and_then(|e164| e164.strip_prefix(country_code)).ok_or(Reason::ImpossibleLength)?;
-        // libphonenumber may rewrite a number. Only the removal of a prefix (such as a trunk 0) is accepted, and only if the
-        // result is stable: after any other change the number could belong to another person.
+        // libphonenumber may rewrite a number. Only the removal of a prefix (such as a trunk 0) is accepted, and only
+        // if the result is stable: after any other change the number could belong to another person.
         let is_unchanged = national == typed;
         let lost_only_a_prefix = || typed.ends_with(national) && format_e164(&e164).as_deref() == Some(e164.as_str());
         let is_too_long = country_code.len() + national.len() > Self::MAX_DIGITS;
@@ -105,7 +107,8 @@ fn format_e164(international: &str) -> Option<String> {
     is_possible.then(|| number.format_as(PhoneNumberFormat::E164).into_owned())
 }
 
-/// Returns the ITU country code at the start of the digits. Codes have one to three digits, and none is a prefix of another.
+/// Returns the ITU country code at the start of the digits. Codes have one to three digits, and none is a prefix of
+/// another.
 fn country_code(digits: &str) -> Option<&str> {
     (1..=3).filter_map(|length| digits.get(..length)).find(|code| {
         code.parse::<u16>().is_ok_and(|number| !code.starts_with('0') && DATABASE.by_code(&number).is_some())

@@ -1,8 +1,8 @@
 //! Checks that a phone number is a mobile line.
 //!
-//! There are two sources: the numbering plan of the number's country, which is part of the binary ([`NumberingPlan`]), and a
-//! carrier lookup over the network ([`Twilio`]), if production is configured with one. Only carrier answers are cached: in
-//! memory for a minute, and in the database for a day or a month.
+//! There are two sources: the numbering plan of the number's country, which is part of the binary ([`NumberingPlan`]),
+//! and a carrier lookup over the network ([`Twilio`]), if production is configured with one. Only carrier answers are
+//! cached: in memory for a minute, and in the database for a day or a month.
 
 mod cache;
 mod twilio;
@@ -30,8 +30,8 @@ pub trait LineTypeLookup: Send + Sync {
     fn look_up<'a>(&'a self, phone: &'a PhoneNumber) -> BoxFuture<'a, Result<CarrierLineType, LookupError>>;
 }
 
-/// The numbering plans of all countries, built into the binary. In North America they do not separate mobile from fixed lines;
-/// both count as mobile.
+/// The numbering plans of all countries, built into the binary. In North America they do not separate mobile from fixed
+/// lines; both count as mobile.
 pub struct NumberingPlan;
 
 impl LineTypeLookup for NumberingPlan {
@@ -89,8 +89,8 @@ impl PhoneLookup {
         Self { carrier, unknown_lines, database, hash, recent }
     }
 
-    /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, and with `PHONE_LOOKUP_UNAVAILABLE` if the carrier does
-    /// not answer. May take seconds, so it must not be called within a transaction.
+    /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, and with `PHONE_LOOKUP_UNAVAILABLE` if the
+    /// carrier does not answer. May take seconds, so it must not be called within a transaction.
     pub async fn check(&self, phone: &PhoneNumber) -> Result<(), Error> {
         let hash = self.hash.digest("phone lookup", &[phone.as_str().as_bytes()]);
         let line = self.recent.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;
