@@ -13,7 +13,7 @@ use entity::deployment::Environment;
 use entity::value::PhoneNumber;
 use sea_orm::DbErr;
 
-use crate::database::{self, Database, StatementObserver, describe};
+use crate::database::{self, Database, StatementObserver, explain_connect_error};
 use crate::error::Error;
 use crate::graphql::{self, Schema};
 use crate::http::{HttpSettings, Metrics, Server};
@@ -45,20 +45,20 @@ pub struct DatabaseSettings {
 /// A reason why the service cannot start. The message says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("There is no database {}. Make one with `vivamo migrate`.", .0.display())]
+    #[error("The database file {} does not exist. Create it with `vivamo migrate`.", .0.display())]
     NoDatabase(PathBuf),
     #[error("{0}")]
     CannotOpen(String),
     #[error("The database lacks {0} migration(s). Run `vivamo migrate` with the same settings.")]
     PendingMigrations(usize),
     #[error(
-        "This database belongs to {}, and the settings say {}. Set VIVAMO_ENVIRONMENT to the database's environment, or \
-         DATABASE_URL to another database.", name(*.owner), name(*.configured)
+        "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change it, or use another database: \
+         change DATABASE_URL (--database-url).", name(*.owner), name(*.configured)
     )]
     OtherEnvironment { owner: Environment, configured: Environment },
-    #[error("Cannot listen on {address}: {cause}. Choose another address with VIVAMO_LISTEN.")]
+    #[error("Cannot listen on {address}: {cause}. Choose another address with VIVAMO_LISTEN (--listen).")]
     Listen { address: SocketAddr, cause: std::io::Error },
-    #[error("Cannot serve metrics on {address}: {cause}. Choose another address with VIVAMO_METRICS.")]
+    #[error("Cannot serve metrics on {address}: {cause}. Choose another address with VIVAMO_METRICS (--metrics).")]
     Metrics { address: SocketAddr, cause: std::io::Error },
     #[error("The database failed: {0}")]
     DatabaseFailed(String),
@@ -159,7 +159,7 @@ pub async fn open(
     {
         return Err(StartError::NoDatabase(file.to_owned()));
     }
-    let cannot_open = |error| StartError::CannotOpen(cannot_open(&url, &error));
+    let cannot_open = |error| StartError::CannotOpen(explain_connect_error(&url, &error));
     let database = Database::connect(&url, observer).await.map_err(cannot_open)?;
     let pending = database.pending_migrations().await.map_err(cannot_open)?;
     // Checked before the migrations: they must not change a database of the other environment.
@@ -180,16 +180,6 @@ pub async fn open(
 
 fn check_owner(owner: Environment, configured: Environment) -> Result<(), StartError> {
     if owner == configured { Ok(()) } else { Err(StartError::OtherEnvironment { owner, configured }) }
-}
-
-fn cannot_open(url: &str, error: &DbErr) -> String {
-    let hint = match database::sqlite_file(url) {
-        Some(file) => format!("the file {}: can it be written, and does its folder exist?", file.display()),
-        None => {
-            "PostgreSQL: does it run where DATABASE_URL says, and does it know the user and the database?".to_owned()
-        }
-    };
-    format!("Cannot open the database ({}). Look at {hint}", describe(error))
 }
 
 /// Every minute, writes when keys were last used; every tenth minute, deletes expired idempotency keys.

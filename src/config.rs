@@ -1,4 +1,8 @@
-//! The settings of the service: each a flag and an environment variable.
+//! The settings of the service. Each is a flag and an environment variable; the flag wins.
+//!
+//! The doc comments of the fields are the help texts of `vivamo --help`. To add a setting, add a field here, use it in
+//! `cli/serve.rs`, and list it in the README. Checks that need more than one setting, and the checks of secrets, are in
+//! the two `check` functions: the messages of clap would print the value.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,120 +15,157 @@ use secrecy::{ExposeSecret, SecretString};
 
 use entity::deployment::Environment;
 
-const SHARED: &str = "Options of all commands";
-
-/// Shared by all commands. The doc comments are what `--help` prints.
+/// Settings that all commands share.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of all commands")]
 pub struct Settings {
-    /// The database: `sqlite://FILE`, made where there is none, or `postgres://USER:PASSWORD@HOST/DATABASE`
-    #[arg(long, env = "DATABASE_URL", default_value = "sqlite://vivamo.db", hide_env_values = true, global = true, help_heading = SHARED)]
+    /// Database: sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        value_name = "URL",
+        default_value = "sqlite://vivamo.db",
+        hide_env_values = true,
+        global = true
+    )]
     pub database_url: String,
 
-    /// `sandbox` for trying out, `production` for real customers: what production refuses in emails and phones, sandbox
-    /// warns of
-    #[arg(long, env = "VIVAMO_ENVIRONMENT", default_value = "sandbox", global = true, help_heading = SHARED)]
+    /// Use `production` for real customers. `sandbox` is for tests: it accepts emails and phones that production rejects,
+    /// with a warning
+    #[arg(long, env = "VIVAMO_ENVIRONMENT", default_value = "sandbox", global = true)]
     pub environment: EnvironmentName,
 
-    /// The secret under which keys are hashed and cursors signed: at least 32 bytes, required in production, fixed in
-    /// sandbox. Another secret invalidates all keys and cursors
-    #[arg(long, env = "VIVAMO_KEY_SECRET", hide_env_values = true, global = true, help_heading = SHARED)]
+    /// Secret that hashes API keys and signs cursors (at least 32 bytes; required in production, public in sandbox).
+    /// Changing it invalidates all keys and cursors
+    #[arg(long, env = "VIVAMO_KEY_SECRET", value_name = "SECRET", hide_env_values = true, global = true)]
     pub key_secret: Option<SecretString>,
 }
 
-/// What `serve` needs besides.
+/// Settings of `vivamo serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeSettings {
-    /// The IP address and port to listen on, such as 127.0.0.1:8000; port 0 takes any free one
-    #[arg(long, env = "VIVAMO_LISTEN", default_value = "127.0.0.1:8000")]
+    /// IP address and port of the API. Port 0 takes any free port
+    #[arg(long, env = "VIVAMO_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
 
-    /// The platform's own key, which reads everything: at least 32 characters in production. Unset, no key does
-    #[arg(long, env = "VIVAMO_PLATFORM_KEY", hide_env_values = true)]
+    /// Key for platform-wide access: reads all customers, manages operators and keys (at least 32 characters in
+    /// production). If unset, platform access is disabled
+    #[arg(long, env = "VIVAMO_PLATFORM_KEY", value_name = "KEY", hide_env_values = true)]
     pub platform_key: Option<SecretString>,
 
-    /// The IP address and port of /metrics, for Prometheus; unset, there is none. Do not show it to clients
-    #[arg(long, env = "VIVAMO_METRICS", value_name = "LISTEN")]
+    /// IP address and port of the Prometheus metrics, at /metrics. If unset, metrics are disabled. Clients must not reach
+    /// this port
+    #[arg(long, env = "VIVAMO_METRICS", value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
 
-    /// Whether to serve GraphiQL at /graphiql; by default in sandbox alone
-    #[arg(long, env = "VIVAMO_GRAPHIQL")]
+    /// Serve GraphiQL, which explores the API in a browser, at /graphiql [default: true in sandbox, false in production]
+    #[arg(long, env = "VIVAMO_GRAPHIQL", value_name = "BOOL", hide_possible_values = true)]
     pub graphiql: Option<bool>,
 
-    /// What a key may spend in a second, with ten seconds saved up: a query costs 1 for each field at its root, a mutation
-    /// 10. 0: no limit
-    #[arg(long, env = "VIVAMO_COST_PER_SECOND", default_value_t = 200)]
-    pub cost_per_second: u32,
-
-    /// How often a minute an address may come with a wrong key. 0: no limit
-    #[arg(long, env = "VIVAMO_AUTH_FAILURES_PER_MINUTE", default_value_t = 30)]
-    pub auth_failures_per_minute: u32,
-
-    /// How often an hour an operator may be told of people who are not its customers, such as by CONNECTED. 0: no limit,
-    /// for an operator that brings in many known people at once
-    #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", default_value_t = 100)]
-    pub disclosures_per_hour: u32,
-
-    /// The proxies in front, whose X-Forwarded-For says where a request comes from: addresses or networks such as
-    /// 10.0.0.0/8, with commas between them
+    /// Comma-separated addresses or networks (for example 10.0.0.0/8) of reverse proxies whose X-Forwarded-For header is
+    /// trusted. If unset, the header is ignored
     #[arg(long, env = "VIVAMO_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
 
-    /// The web pages that may call from a browser, such as https://dashboard.example.com, with commas between them
+    /// Comma-separated origins of web pages that may call the API from a browser, for example
+    /// https://dashboard.example.com. If unset, no page may
     #[arg(long, env = "VIVAMO_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 
-    /// A file of domains, one a line, that count as disposable beside the list that is built in
-    #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE")]
+    /// Cost that an API key may spend per second; it can save up 10 seconds (0 = unlimited). A query costs 1 per root
+    /// field, a mutation 10 per root field
+    #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200, help_heading = LIMITS)]
+    pub cost_per_second: u32,
+
+    /// How many requests with an invalid key an IP address may send per minute (0 = unlimited)
+    #[arg(
+        long,
+        env = "VIVAMO_AUTH_FAILURES_PER_MINUTE",
+        value_name = "COUNT",
+        default_value_t = 30,
+        help_heading = LIMITS
+    )]
+    pub auth_failures_per_minute: u32,
+
+    /// How many times per hour an operator may learn that an email or phone belongs to a customer of another operator
+    /// (0 = unlimited)
+    #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", value_name = "COUNT", default_value_t = 100, help_heading = LIMITS)]
+    pub disclosures_per_hour: u32,
+
+    /// File of email domains to treat as disposable, in addition to the built-in list: one per line, # starts a comment
+    #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE", help_heading = CHECKS)]
     pub disposable_domains: Option<PathBuf>,
 
-    /// A file of domains, one a line, that do not count as disposable whatever the lists say
-    #[arg(long, env = "VIVAMO_ALLOWED_DOMAINS", value_name = "FILE")]
+    /// File of email domains that are never disposable, in the same format. Wins over both other lists
+    #[arg(long, env = "VIVAMO_ALLOWED_DOMAINS", value_name = "FILE", help_heading = CHECKS)]
     pub allowed_domains: Option<PathBuf>,
 
-    /// Who says in production which phones are mobile lines: the numbering plan (`metadata`), or the carriers, by way of
-    /// Twilio Lookup
-    #[arg(long, env = "VIVAMO_PHONE_LOOKUP", default_value = "metadata")]
+    /// How production checks that a phone is a mobile line: `metadata` uses the built-in numbering plans, `twilio` asks
+    /// the carrier through Twilio Lookup
+    #[arg(
+        long,
+        env = "VIVAMO_PHONE_LOOKUP",
+        value_name = "SOURCE",
+        default_value = "metadata",
+        hide_possible_values = true,
+        help_heading = CHECKS
+    )]
     pub phone_lookup: PhoneLookupName,
 
-    /// Where Twilio Lookup is
-    #[arg(long, env = "VIVAMO_TWILIO_URL", value_name = "URL", default_value = "https://lookups.twilio.com", value_parser = url)]
+    /// Base URL of Twilio Lookup
+    #[arg(
+        long,
+        env = "VIVAMO_TWILIO_URL",
+        value_name = "URL",
+        default_value = "https://lookups.twilio.com",
+        value_parser = url,
+        help_heading = CHECKS
+    )]
     pub twilio_url: Url,
 
-    /// The SID of Twilio's API key (SK…) or account (AC…)
-    #[arg(long, env = "VIVAMO_TWILIO_USER")]
+    /// SID of a Twilio API key (SK…) or account (AC…). Required with `--phone-lookup twilio`
+    #[arg(long, env = "VIVAMO_TWILIO_USER", value_name = "SID", hide_env_values = true, help_heading = CHECKS)]
     pub twilio_user: Option<String>,
 
-    /// The secret of that key, or the account's token
-    #[arg(long, env = "VIVAMO_TWILIO_PASSWORD", hide_env_values = true)]
+    /// Secret of the Twilio API key, or auth token of the account. Required with `--phone-lookup twilio`
+    #[arg(long, env = "VIVAMO_TWILIO_PASSWORD", value_name = "SECRET", hide_env_values = true, help_heading = CHECKS)]
     pub twilio_password: Option<SecretString>,
 
-    /// What to do with a phone of which its carrier cannot say what line it is [default: refuse]
-    #[arg(long, env = "VIVAMO_UNKNOWN_LINE_TYPE")]
+    /// What to do with a phone if the carrier does not know its line type: `refuse` or `accept` [default: refuse]
+    #[arg(
+        long,
+        env = "VIVAMO_UNKNOWN_LINE_TYPE",
+        value_name = "POLICY",
+        hide_possible_values = true,
+        help_heading = CHECKS
+    )]
     pub unknown_line_type: Option<UnknownLineType>,
 }
 
-/// An address counts as a network of one.
+const LIMITS: &str = "Limits";
+const CHECKS: &str = "Checks of emails and phones";
+
+/// Parses an address as the network of that one address.
 fn network(text: &str) -> Result<IpNet, String> {
-    let of_one = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse()
-        .or_else(|_| of_one())
-        .map_err(|_| "an address or a network, such as 10.0.0.0/8, is expected".to_owned())
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "expected an address or a network, for example 10.0.0.0/8".to_owned())
 }
 
 fn url(text: &str) -> Result<Url, String> {
     Url::parse(text)
         .ok()
         .filter(|url| ["http", "https"].contains(&url.scheme()))
-        .ok_or_else(|| "a URL is expected, such as https://lookups.twilio.com".to_owned())
+        .ok_or_else(|| "expected a URL, for example https://lookups.twilio.com".to_owned())
 }
 
-/// Scheme, host and port, as a browser sends them.
+/// Accepts scheme, host and port alone, as browsers send them in the Origin header.
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let is_origin = Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text);
     HeaderValue::from_str(text)
         .ok()
         .filter(|_| is_origin)
-        .ok_or_else(|| "an origin is expected, such as https://dashboard.example.com".to_owned())
+        .ok_or_else(|| "expected an origin without a path, for example https://dashboard.example.com".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -154,20 +195,29 @@ impl From<EnvironmentName> for Environment {
     }
 }
 
-/// Known to everyone who reads this, and good for sandbox alone.
+/// Public, and therefore for sandbox alone.
 const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
 const MIN_SECRET_BYTES: usize = 32;
-const MAKE_ONE: &str = "Make one with: openssl rand -hex 32";
+const GENERATE_ONE: &str = "Generate one: openssl rand -hex 32";
+
+// The names of settings in messages.
+const DATABASE_URL: &str = "DATABASE_URL (--database-url)";
+const KEY_SECRET: &str = "VIVAMO_KEY_SECRET (--key-secret)";
+const PLATFORM_KEY: &str = "VIVAMO_PLATFORM_KEY (--platform-key)";
+const TWILIO_USER: &str = "VIVAMO_TWILIO_USER (--twilio-user)";
+const TWILIO_PASSWORD: &str = "VIVAMO_TWILIO_PASSWORD (--twilio-password)";
+const UNKNOWN_LINE_TYPE: &str = "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type)";
 
 fn is_short(secret: &SecretString) -> bool {
     secret.expose_secret().len() < MIN_SECRET_BYTES
 }
 
-/// As it comes out of a template whose variable was not filled.
+/// A credential that is set but empty is an error and does not count as unset: a template whose variable was not filled
+/// must not switch protection off.
 fn check_not_blank(name: &str, value: Option<&str>) -> Result<(), String> {
     match value {
         Some(value) if value.trim().is_empty() => {
-            Err(format!("{name} is set but empty. Give it a value, or leave it out."))
+            Err(format!("{name} is set but empty. Give it a value, or unset it."))
         }
         _ => Ok(()),
     }
@@ -178,28 +228,28 @@ impl Settings {
         self.environment.into()
     }
 
-    /// That the settings go together, and what to do if they do not.
+    /// Checks the database URL and the key secret. The error says what to change.
     pub fn check(&self) -> Result<(), String> {
         let url = self.database_url.as_str();
         if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err("DATABASE_URL must begin with sqlite:// or postgres://".into());
+            return Err(format!("{DATABASE_URL} must start with sqlite:// or postgres://"));
         }
         let is_in_memory =
             |file: &str| ["", "//"].contains(&file) || file.contains(":memory:") || file.contains("mode=memory");
         if url.strip_prefix("sqlite:").is_some_and(is_in_memory) {
-            return Err("DATABASE_URL names no file to keep the customers in. Name one: sqlite://FILE".into());
+            return Err(format!("{DATABASE_URL} names no file, so nothing would be kept. Use sqlite://FILE"));
         }
-        check_not_blank("VIVAMO_KEY_SECRET", self.key_secret.as_ref().map(ExposeSecret::expose_secret))?;
+        check_not_blank(KEY_SECRET, self.key_secret.as_ref().map(ExposeSecret::expose_secret))?;
         if self.environment() == Environment::Sandbox {
             return Ok(());
         }
         match &self.key_secret {
-            None => Err(format!("In production VIVAMO_KEY_SECRET is required. {MAKE_ONE}")),
+            None => Err(format!("{KEY_SECRET} is required in production. {GENERATE_ONE}")),
             Some(secret) if is_short(secret) => {
-                Err(format!("VIVAMO_KEY_SECRET must have at least 32 bytes. {MAKE_ONE}"))
+                Err(format!("{KEY_SECRET} must have at least {MIN_SECRET_BYTES} bytes. {GENERATE_ONE}"))
             }
             Some(secret) if secret.expose_secret() == SANDBOX_KEY_SECRET => {
-                Err(format!("VIVAMO_KEY_SECRET is the one of sandbox, which everyone knows. {MAKE_ONE}"))
+                Err(format!("{KEY_SECRET} is the secret of sandbox, which is public. {GENERATE_ONE}"))
             }
             Some(_) => Ok(()),
         }
@@ -209,48 +259,54 @@ impl Settings {
         self.database_url.starts_with("sqlite:")
     }
 
+    /// The configured secret, or in sandbox the public one.
     pub fn key_secret(&self) -> &str {
         self.key_secret.as_ref().map_or(SANDBOX_KEY_SECRET, |secret| secret.expose_secret())
     }
 }
 
 impl ServeSettings {
-    /// The same of these and the shared ones.
+    /// Checks these settings together with the shared ones. The error says what to change.
     pub fn check(&self, shared: &Settings) -> Result<(), String> {
-        for (name, value) in [
-            ("VIVAMO_PLATFORM_KEY", self.platform_key.as_ref().map(ExposeSecret::expose_secret)),
-            ("VIVAMO_TWILIO_USER", self.twilio_user.as_deref()),
-            ("VIVAMO_TWILIO_PASSWORD", self.twilio_password.as_ref().map(ExposeSecret::expose_secret)),
-        ] {
-            check_not_blank(name, value)?;
-        }
+        check_not_blank(PLATFORM_KEY, self.platform_key.as_ref().map(ExposeSecret::expose_secret))?;
+        check_not_blank(TWILIO_USER, self.twilio_user.as_deref())?;
+        check_not_blank(TWILIO_PASSWORD, self.twilio_password.as_ref().map(ExposeSecret::expose_secret))?;
         if let Some(key) = &self.platform_key {
             if shared.environment() == Environment::Production && is_short(key) {
-                return Err(format!("In production VIVAMO_PLATFORM_KEY must have at least 32 characters. {MAKE_ONE}"));
+                return Err(format!(
+                    "{PLATFORM_KEY} must have at least {MIN_SECRET_BYTES} characters in production. {GENERATE_ONE}"
+                ));
             }
             if key.expose_secret() == shared.key_secret() {
                 return Err(format!(
-                    "VIVAMO_PLATFORM_KEY and VIVAMO_KEY_SECRET are the same, and who calls with the one must not know the \
-                     other. {MAKE_ONE}"
+                    "{PLATFORM_KEY} and {KEY_SECRET} are the same: a caller with the key would know the secret. \
+                     {GENERATE_ONE}"
                 ));
             }
         }
         if self.metrics == Some(self.listen) && self.listen.port() != 0 {
             return Err(format!(
-                "VIVAMO_METRICS and VIVAMO_LISTEN are both {}. Give the metrics a port of their own.",
+                "VIVAMO_METRICS (--metrics) and VIVAMO_LISTEN (--listen) are both {}. Use another port for the metrics.",
                 self.listen
             ));
         }
-        let of_twilio = [
-            ("VIVAMO_TWILIO_USER", self.twilio_user.is_some()),
-            ("VIVAMO_TWILIO_PASSWORD", self.twilio_password.is_some()),
-            ("VIVAMO_UNKNOWN_LINE_TYPE", self.unknown_line_type.is_some()),
+        let twilio_settings = [
+            (TWILIO_USER, self.twilio_user.is_some()),
+            (TWILIO_PASSWORD, self.twilio_password.is_some()),
+            (UNKNOWN_LINE_TYPE, self.unknown_line_type.is_some()),
         ];
-        match of_twilio.iter().find(|(_, is_set)| *is_set) {
-            Some((name, _)) if self.phone_lookup == PhoneLookupName::Metadata => {
-                Err(format!("{name} is set, but no carrier is asked. Set VIVAMO_PHONE_LOOKUP=twilio, or leave it out."))
-            }
-            _ => Ok(()),
+        let has_credentials = self.twilio_user.is_some() && self.twilio_password.is_some();
+        match self.phone_lookup {
+            PhoneLookupName::Twilio if !has_credentials => Err(format!(
+                "VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup) requires {TWILIO_USER} and {TWILIO_PASSWORD}."
+            )),
+            PhoneLookupName::Metadata => match twilio_settings.iter().find(|(_, is_set)| *is_set) {
+                Some((name, _)) => Err(format!(
+                    "{name} has no effect without Twilio. Set VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup), or unset it."
+                )),
+                None => Ok(()),
+            },
+            PhoneLookupName::Twilio => Ok(()),
         }
     }
 }

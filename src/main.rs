@@ -3,17 +3,17 @@ use std::process::ExitCode;
 use mimalloc::MiMalloc;
 use vivamo::cli::Cli;
 
-/// Requests are many small allocations.
+// Requests make many small allocations, which mimalloc serves faster than the system's allocator.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Cli::read().run().await {
+    match Cli::parse_or_exit().run().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(words) => {
-            eprintln!("vivamo: {words}");
-            ExitCode::FAILURE
+        Err(error) => {
+            eprintln!("error: {}", error.message);
+            error.exit_code
         }
     }
 }

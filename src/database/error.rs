@@ -20,7 +20,7 @@ impl From<DbErr> for Error {
 }
 
 /// Returns the error of the database driver inside an error of SeaORM.
-fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
+pub(super) fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     if let DbErr::Conn(RuntimeErr::SqlxError(error))
     | DbErr::Exec(RuntimeErr::SqlxError(error))
     | DbErr::Query(RuntimeErr::SqlxError(error)) = error

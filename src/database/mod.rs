@@ -5,6 +5,7 @@
 //! everything at its end. On PostgreSQL, reads and writes of concurrent requests share statements: see `batch/mod.rs`.
 
 mod batch;
+mod connect_error;
 mod connection;
 mod error;
 mod migrate;
@@ -16,6 +17,7 @@ mod sql;
 mod transaction;
 
 pub use batch::{BatchedQuery, Dml, WriteBatch, WriteStatement, insert_from_select, row_values};
+pub use connect_error::explain_connect_error;
 pub use connection::sqlite_file;
 pub use error::describe;
 pub use migrate::{migrate, migration_count};

@@ -1,4 +1,5 @@
-//! The environment that a database belongs to.
+//! The environment that a database belongs to. The first process that opens a database claims it for its environment, and
+//! from then on no process of the other environment opens it: sandbox must not touch the customers of production.
 
 use entity::deployment::{ActiveModel, Entity, Environment, ONLY_ROW_ID};
 use sea_orm::{ActiveModelTrait, EntityTrait, Set};
@@ -6,12 +7,12 @@ use sea_orm::{ActiveModelTrait, EntityTrait, Set};
 use crate::database::{Database, TransactionError, with_retry};
 use crate::error::Error;
 
-/// The environment that a database belongs to, if any claimed it.
+/// The environment that has claimed the database. `None` if it is new.
 pub async fn owner(database: &Database) -> Result<Option<Environment>, Error> {
     Ok(Entity::find_by_id(ONLY_ROW_ID).one(database.reader()).await?.map(|row| row.environment))
 }
 
-/// Gives a database that belongs to no environment yet to this one, and answers which one it belongs to.
+/// Claims the database for this environment unless it is claimed, and returns the environment that it belongs to.
 pub async fn claim(database: &Database, environment: Environment) -> Result<Environment, Error> {
     if let Some(owner) = owner(database).await? {
         return Ok(owner);

@@ -1,4 +1,7 @@
-//! The rules of the service, over the entities. Every method's first parameter is who calls.
+//! The rules: permissions, validation, and every read and write of the database. They know neither GraphQL nor HTTP.
+//!
+//! The first parameter of each method is the [`Actor`], so no method can forget to check what the caller may see or do.
+//! [`Services`] holds one value per area; GraphQL and the command line share it.
 
 pub mod api_keys;
 pub mod customers;
@@ -33,7 +36,7 @@ use disposable_domains::DisposableDomains;
 use phone_lookup::{LineTypeLookup, NumberingPlan, PhoneLookup, UnknownLinePolicy};
 use restrictions::Restrictions;
 
-/// Everything that a caller can ask for.
+/// All services of one process, on one database.
 pub struct Services {
     pub environment: Environment,
     pub customers: Customers,
@@ -43,19 +46,21 @@ pub struct Services {
     pub limits: Limits,
 }
 
-/// What the services are made with.
+/// The settings of [`Services`].
 pub struct ServiceSettings {
     pub environment: Environment,
-    /// Under which keys are recognised.
+    /// Hashes API keys and phone numbers, and signs cursors.
     pub hash: KeyedHash,
+    /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,
     pub disposable_domains: DisposableDomains,
-    /// Who says in production which phones are mobile; without a carrier the numbering plan does.
+    /// Looks up line types in production, with the policy for unknown ones. `None` uses the numbering plans.
     pub carrier: Option<(Arc<dyn LineTypeLookup>, UnknownLinePolicy)>,
     pub limits: LimitSettings,
 }
 
 impl ServiceSettings {
+    /// Settings without a platform key, a carrier and limits.
     pub fn new(environment: Environment, hash: KeyedHash) -> Self {
         let disposable_domains = DisposableDomains::new(Vec::new(), Vec::new());
         Self { environment, hash, platform_key: None, disposable_domains, carrier: None, limits: LimitSettings::OFF }
@@ -63,19 +68,20 @@ impl ServiceSettings {
 }
 
 impl Services {
-    pub fn new(database: &Database, setup: ServiceSettings) -> Arc<Self> {
-        let ServiceSettings { environment, hash, platform_key, disposable_domains, carrier, limits } = setup;
+    pub fn new(database: &Database, settings: ServiceSettings) -> Arc<Self> {
+        let ServiceSettings { environment, hash, platform_key, disposable_domains, carrier, limits } = settings;
         let limits = Limits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
         let restrictions = Restrictions {
             environment,
             disposable_domains: Arc::new(disposable_domains),
-            lines: carrier
-                .as_ref()
-                .map_or_else(|| Arc::new(NumberingPlan) as Arc<dyn LineTypeLookup>, |(lines, _)| lines.clone()),
+            lines: match &carrier {
+                Some((carrier, _)) => carrier.clone(),
+                None => Arc::new(NumberingPlan),
+            },
         };
-        let phone_lookup = carrier
-            .map(|(carrier, unknown_lines)| PhoneLookup::new(carrier, unknown_lines, database.clone(), hash.clone()));
+        let phone_lookup =
+            carrier.map(|(carrier, policy)| PhoneLookup::new(carrier, policy, database.clone(), hash.clone()));
         Arc::new(Self {
             environment,
             customers: Customers::new(database.clone(), restrictions, phone_lookup, hash.clone(), limits.clone()),
@@ -87,15 +93,17 @@ impl Services {
     }
 }
 
-/// Who calls.
+/// The authenticated caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
+    /// A caller with an API key of an operator.
     Operator { id: OperatorId, key: ApiKeyId, access: Access },
+    /// A caller with the platform key, or the command line.
     Platform,
 }
 
 impl Actor {
-    /// The operator whose customers the caller sees; `None` for the platform, which sees all.
+    /// The operator whose customers the caller sees. `None` for the platform, which sees all customers.
     pub fn operator(&self) -> Option<OperatorId> {
         match *self {
             Self::Operator { id, .. } => Some(id),
@@ -103,7 +111,8 @@ impl Actor {
         }
     }
 
-    /// In whose name a request of this caller may write to customers.
+    /// Returns the origin to record with changes to customers. `FORBIDDEN` if the caller may not change customers: the
+    /// platform, and operators with a read-only key.
     pub fn origin(&self, request: RequestId) -> Result<Origin, Error> {
         match *self {
             Self::Operator { id: operator, key, access: Access::ReadWrite } => Ok(Origin { operator, key, request }),
@@ -111,7 +120,7 @@ impl Actor {
         }
     }
 
-    /// That the caller is the platform.
+    /// Returns `FORBIDDEN` unless the caller is the platform.
     pub fn require_platform(&self) -> Result<(), Error> {
         match self {
             Self::Platform => Ok(()),
@@ -119,13 +128,13 @@ impl Actor {
         }
     }
 
-    /// Whether the caller may see this operator: an operator sees itself alone.
+    /// True if the caller may see this operator. An operator sees only itself.
     pub fn sees(&self, operator: OperatorId) -> bool {
         self.operator().is_none_or(|own| own == operator)
     }
 }
 
-/// Where a change to a customer comes from.
+/// The origin of a change to a customer, as the history records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub operator: OperatorId,
@@ -133,7 +142,8 @@ pub struct Origin {
     pub request: RequestId,
 }
 
-/// The present, as exact as both databases keep it.
-fn now() -> DateTime<Utc> {
+/// The current time in microseconds, the precision that both databases store. A value that is written equals the value
+/// that is read back.
+pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }

@@ -1,4 +1,4 @@
-//! The binary, as people start it.
+//! The command line: commands, settings, messages and exit codes.
 
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -14,19 +14,37 @@ use crate::build_script;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const PLATFORM_KEY: &str = "fedcba9876543210fedcba9876543210";
 
-fn printed(output: &Output) -> String {
+/// Standard output of a command that succeeded.
+#[track_caller]
+fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn refused(command: &mut Command) -> String {
+/// Runs a command that must exit with this code, and returns its standard error.
+#[track_caller]
+fn stderr(command: &mut Command, exit_code: i32) -> String {
     let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr).unwrap()
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(exit_code), "{}{stderr}", String::from_utf8_lossy(&output.stdout));
+    stderr
 }
 
-fn json_of(command: &mut Command) -> Value {
-    serde_json::from_str(&printed(&command.output().unwrap())).unwrap()
+/// Runs a command whose database or network is at fault.
+#[track_caller]
+fn failure(command: &mut Command) -> String {
+    stderr(command, 1)
+}
+
+/// Runs a command whose arguments or settings are at fault.
+#[track_caller]
+fn usage_error(command: &mut Command) -> String {
+    stderr(command, 2)
+}
+
+#[track_caller]
+fn json_output(command: &mut Command) -> Value {
+    serde_json::from_str(&stdout(&command.output().unwrap())).unwrap()
 }
 
 async fn role(url: &str, key: &str) -> Value {
@@ -38,21 +56,20 @@ async fn role(url: &str, key: &str) -> Value {
 #[test]
 fn schema_needs_no_database() {
     let folder = TempDir::new().unwrap();
-    let printed = printed(&vivamo(folder.path(), &["schema"]).env("DATABASE_URL", "nonsense").output().unwrap());
-    assert_eq!(printed, vivamo::graphql::sdl());
+    let schema = stdout(&vivamo(folder.path(), &["schema"]).env("DATABASE_URL", "nonsense").output().unwrap());
+    assert_eq!(schema, vivamo::graphql::sdl());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]
-async fn a_first_start_shows_a_key_and_a_line_that_works() {
+async fn first_start_prints_a_key_and_a_request_that_works() {
     let folder = TempDir::new().unwrap();
     let (server, _) = Running::start(&mut vivamo(folder.path(), &[]));
-    // The line is printed before the server says that it listens; it is read when the server has stopped, so the
-    // same database is served once more for it.
-    let printed = server.stop();
+    // Standard output is read after the server has stopped, so the request goes to a second start.
+    let output = server.stop();
     assert!(folder.path().join("vivamo.db").exists());
-    let line = printed.lines().map(str::trim).find(|line| line.starts_with("curl ")).unwrap();
-    let quoted: Vec<&str> = line.split('\'').collect();
+    let curl = output.lines().map(str::trim).find(|line| line.starts_with("curl ")).unwrap();
+    let quoted: Vec<&str> = curl.split('\'').collect();
     let (authorization, body) = (quoted[1].trim_start_matches("Authorization: "), quoted[5]);
 
     let (server, url) = Running::start(&mut vivamo(folder.path(), &["serve"]));
@@ -66,12 +83,12 @@ async fn a_first_start_shows_a_key_and_a_line_that_works() {
     }
     assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED");
     assert_eq!(answer["data"]["createCustomer"]["customer"]["email"], "ada@example.com");
-    // The key is shown once.
+    // The second start prints no key.
     assert_eq!(server.stop(), "");
 }
 
 #[test]
-fn processes_that_start_at_once_on_a_new_file_take_turns() {
+fn concurrent_first_starts_on_one_file_take_turns() {
     for round in 0..5 {
         let folder = TempDir::new().unwrap();
         let migrate = || vivamo(folder.path(), &["migrate"]).stderr(Stdio::piped()).spawn().unwrap();
@@ -79,7 +96,7 @@ fn processes_that_start_at_once_on_a_new_file_take_turns() {
             let output = process.wait_with_output().unwrap();
             assert!(output.status.success(), "round {round}: {}", String::from_utf8_lossy(&output.stderr));
         }
-        // One of two that serve greets the newcomer.
+        // Only one of two servers creates the demo operator.
         let start = || {
             std::thread::spawn({
                 let folder = folder.path().to_owned();
@@ -87,13 +104,13 @@ fn processes_that_start_at_once_on_a_new_file_take_turns() {
             })
         };
         let (one, two) = (start(), start());
-        let printed = one.join().unwrap() + &two.join().unwrap();
-        assert_eq!(printed.matches("curl ").count(), 1, "{printed}");
+        let output = one.join().unwrap() + &two.join().unwrap();
+        assert_eq!(output.matches("curl ").count(), 1, "{output}");
     }
 }
 
 #[tokio::test]
-async fn operators_and_keys_are_made_and_ended_on_the_command_line() {
+async fn commands_create_list_and_revoke_operators_and_keys() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let folder = TempDir::new().unwrap();
@@ -102,44 +119,59 @@ async fn operators_and_keys_are_made_and_ended_on_the_command_line() {
             command.env("DATABASE_URL", &database.url);
             command
         };
-        let operator = json_of(&mut run(&["operator", "create", "Acme", "--json"]));
+        let operator = json_output(&mut run(&["operator", "create", "Acme", "--json"]));
         assert_eq!(operator["name"], "Acme");
         let operator_id = operator["id"].as_str().unwrap();
-        let reader = json_of(&mut run(&["key", "create", operator_id, "--name", "Dashboard", "--read-only", "--json"]));
+        let reader =
+            json_output(&mut run(&["key", "create", operator_id, "--name", "Dashboard", "--read-only", "--json"]));
         assert_eq!(reader["name"], "Dashboard");
         let (server, url) = Running::start(&mut run(&[]));
         assert_eq!(role(&url, operator["key"].as_str().unwrap()).await["data"]["viewer"]["role"], "OPERATOR");
-        let of_reader = role(&url, reader["key"].as_str().unwrap()).await;
-        assert_eq!(of_reader["data"]["viewer"]["role"], "OPERATOR_READ_ONLY");
+        let read_only = role(&url, reader["key"].as_str().unwrap()).await;
+        assert_eq!(read_only["data"]["viewer"]["role"], "OPERATOR_READ_ONLY");
 
         // While the server runs.
-        let revoked = json_of(&mut run(&["key", "revoke", reader["id"].as_str().unwrap(), "--json"]));
+        let revoked = json_output(&mut run(&["key", "revoke", reader["id"].as_str().unwrap(), "--json"]));
         assert_eq!(revoked[0]["id"], reader["id"]);
         let since = Instant::now();
         while role(&url, reader["key"].as_str().unwrap()).await["errors"][0]["extensions"]["code"] != "UNAUTHENTICATED"
         {
             assert!(since.elapsed() < Duration::from_secs(1));
         }
-        let keys = json_of(&mut run(&["key", "list", operator_id, "--json"]));
+        let keys = json_output(&mut run(&["key", "list", operator_id, "--json"]));
         assert_eq!(keys.as_array().unwrap().len(), 2);
         assert_eq!(keys[0]["revokedAt"], json!(null));
         assert_eq!(keys[1]["access"], "READ_ONLY");
         assert!(keys[1]["revokedAt"].is_string());
-        let operators = json_of(&mut run(&["operator", "list", "--json"]));
+        let operators = json_output(&mut run(&["operator", "list", "--json"]));
         assert_eq!(operators[0]["id"], operator["id"]);
-        let table = printed(&run(&["key", "list"]).output().unwrap());
-        assert!(table.contains("Dashboard") && !table.contains(reader["key"].as_str().unwrap()), "{table}");
+        let table = stdout(&run(&["key", "list"]).output().unwrap());
+        assert!(
+            table.starts_with("ID ") && table.contains("Dashboard") && !table.contains(reader["key"].as_str().unwrap()),
+            "{table}"
+        );
 
-        for (arguments, words) in [
+        for (arguments, message) in [
             (&["key", "create", "op_01h455vb4pex5vsknk084sn02q", "--name", "x"][..], "no such operator"),
-            (&["key", "create", "nonsense", "--name", "x"], "not the id of an operator"),
             (&["key", "list", "op_01h455vb4pex5vsknk084sn02q"], "no such operator"),
             (&["key", "revoke", "key_01h455vb4pex5vsknk084sn02q"], "no such API key"),
-            (&["key", "revoke", "nonsense"], "not the id of a key"),
-            (&["operator", "create", " "], "The name is not valid"),
         ] {
-            let words_printed = refused(&mut run(arguments));
-            assert!(words_printed.contains(words), "{words_printed}");
+            let stderr = failure(&mut run(arguments));
+            assert!(stderr.contains(message), "{stderr}");
+        }
+        let past = ["key", "create", operator_id, "--name", "x", "--expires-at", "2026-01-01T00:00:00Z"];
+        for (arguments, message) in [
+            (&["key", "create", "nonsense", "--name", "x"][..], "not the id of an operator"),
+            (&["key", "create", operator_id, "--name", ""], "the name is empty"),
+            (&["key", "create", operator_id], "--name <NAME>"),
+            (&past, "for '--expires-at <TIME>': must be in the future"),
+            (&["key", "create", operator_id, "--name", "x", "--expires-at", "soon"], "expected a time"),
+            (&["key", "list", "nonsense"], "not the id of an operator"),
+            (&["key", "revoke", "nonsense"], "not the id of a key"),
+            (&["operator", "create", " "], "the name is empty"),
+        ] {
+            let stderr = usage_error(&mut run(arguments));
+            assert!(stderr.contains(message), "{stderr}");
         }
         server.stop();
         database.remove().await;
@@ -147,7 +179,7 @@ async fn operators_and_keys_are_made_and_ended_on_the_command_line() {
 }
 
 #[tokio::test]
-async fn production_asks_for_more() {
+async fn production_requires_secrets_and_migrations() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let folder = TempDir::new().unwrap();
@@ -159,25 +191,25 @@ async fn production_asks_for_more() {
                 .env("VIVAMO_KEY_SECRET", SECRET);
             command
         };
-        for (secret, words) in [
-            (None, "VIVAMO_KEY_SECRET is required"),
+        for (secret, message) in [
+            (None, "VIVAMO_KEY_SECRET (--key-secret) is required in production"),
             (Some("short"), "at least 32 bytes"),
-            (Some("vivamo-sandbox-key-secret-known-to-everyone"), "which everyone knows"),
+            (Some("vivamo-sandbox-key-secret-known-to-everyone"), "which is public"),
         ] {
             let mut command = run(&["migrate"]);
             match secret {
                 Some(secret) => command.env("VIVAMO_KEY_SECRET", secret),
                 None => command.env_remove("VIVAMO_KEY_SECRET"),
             };
-            assert!(refused(&mut command).contains(words));
+            assert!(usage_error(&mut command).contains(message));
         }
-        assert!(refused(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", "short")).contains("at least 32 characters"));
-        let words = refused(&mut run(&["serve"]));
-        assert!(words.contains("`vivamo migrate`"), "{words}");
-        printed(&run(&["migrate"]).output().unwrap());
-        printed(&run(&["migrate"]).output().unwrap());
+        assert!(usage_error(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", "short")).contains("at least 32 characters"));
+        let stderr = failure(&mut run(&["serve"]));
+        assert!(stderr.contains("`vivamo migrate`"), "{stderr}");
+        stdout(&run(&["migrate"]).output().unwrap());
+        stdout(&run(&["migrate"]).output().unwrap());
 
-        let operator = json_of(&mut run(&["operator", "create", "Acme", "--json"]));
+        let operator = json_output(&mut run(&["operator", "create", "Acme", "--json"]));
         let key = operator["key"].as_str().unwrap();
         assert!(key.starts_with("vivamo_production_"), "{key}");
         let (server, url) = Running::start(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", PLATFORM_KEY));
@@ -187,108 +219,219 @@ async fn production_asks_for_more() {
         assert_eq!(graphiql.status(), 404);
         // No demo operator, no key on standard output.
         assert_eq!(server.stop(), "");
-        // The database remembers, and one that refuses is not changed.
-        let forget = "DELETE FROM seaql_migrations WHERE version LIKE '%history'; DROP TABLE idempotency_key; DROP TABLE customer_event";
-        support::postgres::execute(&database.url, forget).await.unwrap();
+        // A database of the other environment is refused before anything is migrated.
+        let remove_a_migration = "DELETE FROM seaql_migrations WHERE version LIKE '%history'; DROP TABLE idempotency_key; DROP TABLE customer_event";
+        support::postgres::execute(&database.url, remove_a_migration).await.unwrap();
         for command in [&["serve"][..], &["migrate"], &["operator", "list"]] {
-            let words = refused(run(command).env("VIVAMO_ENVIRONMENT", "sandbox"));
-            assert!(words.contains("belongs to production"), "{words}");
+            let stderr = failure(run(command).env("VIVAMO_ENVIRONMENT", "sandbox"));
+            assert!(stderr.contains("belongs to production"), "{stderr}");
         }
-        assert!(refused(&mut run(&["serve"])).contains("lacks 1 migration"));
+        assert!(failure(&mut run(&["serve"])).contains("lacks 1 migration"));
         database.remove().await;
     }
 }
 
 #[tokio::test]
-async fn lists_of_domains_add_to_the_one_that_is_built_in() {
+async fn domain_files_extend_the_built_in_list() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("bad.txt"), "wegwerf.example # ours\n").unwrap();
     std::fs::write(folder.path().join("good.txt"), "yopmail.com\n").unwrap();
-    let key = json_of(&mut vivamo(folder.path(), &["operator", "create", "Acme", "--json"]))["key"].clone();
+    let key = json_output(&mut vivamo(folder.path(), &["operator", "create", "Acme", "--json"]))["key"].clone();
     let mut command = vivamo(folder.path(), &[]);
     command.env("VIVAMO_DISPOSABLE_DOMAINS", "bad.txt").env("VIVAMO_ALLOWED_DOMAINS", "good.txt");
     let (server, url) = Running::start(&mut command);
-    for (domain, codes) in [("x.wegwerf.example", 1), ("yopmail.com", 0), ("mailinator.com", 1)] {
+    for (domain, warnings) in [("x.wegwerf.example", 1), ("yopmail.com", 0), ("mailinator.com", 1)] {
         let query = format!(
             "{{ validateCustomer(input: {{ externalCustomerId: \"1\", data: {{ email: \"a@{domain}\" }} }}) {{ warnings {{ code }} }} }}"
         );
         let request = http_client().post(format!("{url}/graphql")).bearer_auth(key.as_str().unwrap());
         let answer: Value = request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap();
-        assert_eq!(answer["data"]["validateCustomer"]["warnings"].as_array().unwrap().len(), codes, "{domain}");
+        assert_eq!(answer["data"]["validateCustomer"]["warnings"].as_array().unwrap().len(), warnings, "{domain}");
     }
     server.stop();
 }
 
-#[test]
-fn what_cannot_be_done_is_said_in_words() {
+#[tokio::test]
+async fn each_cause_of_a_connection_failure_has_its_own_message() {
     let folder = TempDir::new().unwrap();
-    for (url, words) in [
-        ("mysql://localhost/x", "must begin with sqlite:// or postgres://"),
-        ("sqlite://missing/folder/x.db", "does its folder exist?"),
-        ("postgres://nobody@127.0.0.1:1/x", "does it run where DATABASE_URL says"),
+    let listing = |url: &str| {
+        let mut command = vivamo(folder.path(), &["operator", "list"]);
+        command.env("DATABASE_URL", url);
+        command
+    };
+    std::fs::write(folder.path().join("text.db"), "not a database, but a long enough text".repeat(100)).unwrap();
+    let wrong_password = server_that_rejects("28P01", "password authentication failed for user \"ada\"");
+    for (url, message) in [
+        (
+            "sqlite://missing/folder/x.db",
+            "Cannot open the database file missing/folder/x.db. Check that its folder exists",
+        ),
+        ("sqlite://text.db", "text.db is not a SQLite database"),
+        (
+            "postgres://ada@127.0.0.1:1/x",
+            "Cannot connect to PostgreSQL at 127.0.0.1:1: connection refused. Is it running?",
+        ),
+        ("postgres://ada@missing.invalid/x", "Cannot find the host `missing.invalid` of PostgreSQL"),
+        (
+            &format!("postgres://ada:hunter2@{wrong_password}/x?sslmode=disable"),
+            "rejected user `ada` (password authentication failed",
+        ),
     ] {
-        let words_printed = refused(vivamo(folder.path(), &["operator", "list"]).env("DATABASE_URL", url));
-        assert!(words_printed.contains(words), "{words_printed}");
+        let stderr = failure(&mut listing(url));
+        assert!(stderr.contains(message) && stderr.contains("DATABASE_URL (--database-url)"), "{stderr}");
+        assert!(!stderr.contains("hunter2"), "{stderr}");
     }
+
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let execute = async |sql: &str| support::postgres::execute(&database.url, sql).await.unwrap();
+        if backend == Backend::Postgres {
+            let missing = format!("{}_missing", database.url);
+            let stderr = failure(&mut listing(&missing));
+            assert!(stderr.contains("has no database `vivamo_test_"), "{stderr}");
+        } else {
+            std::fs::write(database.url.trim_start_matches("sqlite://"), "").unwrap();
+        }
+        execute("CREATE TABLE customer (id INTEGER)").await;
+        let stderr = failure(&mut listing(&database.url));
+        assert!(stderr.contains("has tables of another application"), "{stderr}");
+        execute("DROP TABLE customer").await;
+        stdout(&listing(&database.url).output().unwrap());
+        execute("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m20990101_000001_new', 1)").await;
+        let stderr = failure(&mut listing(&database.url));
+        assert!(stderr.contains("migrated by a newer version") && stderr.contains("m20990101_000001_new"), "{stderr}");
+        database.remove().await;
+    }
+}
+
+/// The address of a server that answers each PostgreSQL client with this error, for as long as the test runs.
+fn server_that_rejects(code: &'static str, message: &'static str) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut length = [0; 4];
+            client.read_exact(&mut length).unwrap();
+            let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
+            client.read_exact(&mut startup).unwrap();
+            let fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
+            let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+            client.write_all(&[b"E", &length[..], fields.as_bytes()].concat()).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn wrong_settings_are_usage_errors_that_say_what_to_change() {
+    let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("bad.txt"), "example.com\nnot a domain\n").unwrap();
-    for (settings, words) in [
-        (&["VIVAMO_PHONE_LOOKUP=twilio"][..], "needs VIVAMO_TWILIO_USER and VIVAMO_TWILIO_PASSWORD"),
+    for (settings, message) in [
+        (&["VIVAMO_PHONE_LOOKUP=twilio"][..], "requires VIVAMO_TWILIO_USER (--twilio-user) and VIVAMO_TWILIO_PASSWORD"),
         (
             &["VIVAMO_TWILIO_USER=SK1"],
-            "VIVAMO_TWILIO_USER is set, but no carrier is asked. Set VIVAMO_PHONE_LOOKUP=twilio",
+            "VIVAMO_TWILIO_USER (--twilio-user) has no effect without Twilio. Set VIVAMO_PHONE_LOOKUP=twilio",
         ),
-        (&["VIVAMO_TWILIO_PASSWORD=x"], "VIVAMO_TWILIO_PASSWORD is set, but no carrier is asked"),
-        (&["VIVAMO_UNKNOWN_LINE_TYPE=accept"], "VIVAMO_UNKNOWN_LINE_TYPE is set, but no carrier is asked"),
-        (&["VIVAMO_PHONE_LOOKUP=twilio", "VIVAMO_TWILIO_USER="], "VIVAMO_TWILIO_USER is set but empty"),
-        (&["VIVAMO_DISPOSABLE_DOMAINS=missing.txt"], "Cannot read the domains of missing.txt"),
+        (&["VIVAMO_TWILIO_PASSWORD=x"], "VIVAMO_TWILIO_PASSWORD (--twilio-password) has no effect without Twilio"),
+        (&["VIVAMO_UNKNOWN_LINE_TYPE=accept"], "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type) has no effect"),
+        (&["VIVAMO_PHONE_LOOKUP=twilio", "VIVAMO_TWILIO_USER="], "VIVAMO_TWILIO_USER (--twilio-user) is set but empty"),
+        (&["VIVAMO_TWILIO_PASSWORD="], "VIVAMO_TWILIO_PASSWORD (--twilio-password) is set but empty"),
+        (&["VIVAMO_DISPOSABLE_DOMAINS=missing.txt"], "Cannot read the domains in missing.txt"),
         (&["VIVAMO_ALLOWED_DOMAINS=bad.txt"], "line 2"),
-        (&["VIVAMO_PLATFORM_KEY= "], "VIVAMO_PLATFORM_KEY is set but empty"),
-        (&["VIVAMO_KEY_SECRET="], "VIVAMO_KEY_SECRET is set but empty"),
-        (&["VIVAMO_KEY_SECRET=x", "VIVAMO_PLATFORM_KEY=x"], "VIVAMO_PLATFORM_KEY and VIVAMO_KEY_SECRET are the same"),
-        (&["VIVAMO_LISTEN=127.0.0.1:9", "VIVAMO_METRICS=127.0.0.1:9"], "Give the metrics a port of their own"),
-        (&["DATABASE_URL=sqlite://"], "Name one: sqlite://FILE"),
-        (&["DATABASE_URL=sqlite::memory:"], "Name one: sqlite://FILE"),
-        (&["DATABASE_URL=sqlite://x.db?mode=memory"], "Name one: sqlite://FILE"),
+        (&["VIVAMO_PLATFORM_KEY= "], "VIVAMO_PLATFORM_KEY (--platform-key) is set but empty"),
+        (&["VIVAMO_KEY_SECRET="], "VIVAMO_KEY_SECRET (--key-secret) is set but empty"),
+        (
+            &["VIVAMO_KEY_SECRET=x", "VIVAMO_PLATFORM_KEY=x"],
+            "VIVAMO_PLATFORM_KEY (--platform-key) and VIVAMO_KEY_SECRET (--key-secret) are the same",
+        ),
+        (&["VIVAMO_LISTEN=127.0.0.1:9", "VIVAMO_METRICS=127.0.0.1:9"], "Use another port for the metrics"),
+        (&["DATABASE_URL="], "DATABASE_URL (--database-url) must start with sqlite:// or postgres://"),
+        (&["DATABASE_URL=mysql://localhost/x"], "must start with sqlite:// or postgres://"),
+        (&["DATABASE_URL=sqlite://"], "Use sqlite://FILE"),
+        (&["DATABASE_URL=sqlite::memory:"], "Use sqlite://FILE"),
+        (&["DATABASE_URL=sqlite://x.db?mode=memory"], "Use sqlite://FILE"),
     ] {
         let settings = settings.iter().map(|setting| setting.split_once('=').unwrap());
-        let words_printed = refused(vivamo(folder.path(), &["serve"]).envs(settings));
-        assert!(words_printed.contains(words), "{words_printed}");
+        let stderr = usage_error(vivamo(folder.path(), &["serve"]).envs(settings));
+        assert!(stderr.contains(message), "{stderr}");
     }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no database was created");
     let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = occupied.local_addr().unwrap().to_string();
-    let words_printed = refused(vivamo(folder.path(), &[]).env("VIVAMO_LISTEN", address));
-    assert!(words_printed.contains("Choose another address"), "{words_printed}");
-}
-
-fn misused(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr).unwrap()
+    for (listen, metrics) in [(address.as_str(), ""), ("127.0.0.1:0", &address)] {
+        let mut command = vivamo(folder.path(), &[]);
+        let stderr = failure(command.env("VIVAMO_LISTEN", listen).env("VIVAMO_METRICS", metrics));
+        assert!(stderr.contains("Choose another address with VIVAMO_"), "{stderr}");
+    }
 }
 
 #[test]
-fn wrong_usage_is_told_from_failure() {
+fn empty_variables_count_as_unset() {
     let folder = TempDir::new().unwrap();
-    for (arguments, words) in [
+    let help = stdout(&vivamo(folder.path(), &["serve", "-h"]).output().unwrap());
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let names = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap());
+    let credentials =
+        ["DATABASE_URL", "VIVAMO_KEY_SECRET", "VIVAMO_PLATFORM_KEY", "VIVAMO_TWILIO_USER", "VIVAMO_TWILIO_PASSWORD"];
+    let (credentials, others): (Vec<_>, Vec<_>) = names.partition(|name| credentials.contains(name));
+    assert_eq!((credentials.len(), others.len()), (5, 14));
+    let with_empty_variables = |arguments: &[&str]| {
+        let mut command = vivamo(folder.path(), arguments);
+        command.envs(others.iter().map(|name| (name, "")));
+        command
+    };
+    stdout(&with_empty_variables(&["operator", "list"]).output().unwrap());
+    for arguments in [&[][..], &["serve"]] {
+        Running::start(&mut with_empty_variables(arguments)).0.stop();
+    }
+}
+
+#[test]
+fn unknown_variables_are_refused() {
+    let folder = TempDir::new().unwrap();
+    for command in [&["serve"][..], &[], &["migrate"], &["operator", "list"], &["key", "list"]] {
+        let stderr = usage_error(
+            vivamo(folder.path(), command).env("VIVAMO_LISTEN_ADDRESS", "127.0.0.1:0").env("VIVAMO_RATE_LIMIT", "0"),
+        );
+        assert!(stderr.contains("VIVAMO_LISTEN_ADDRESS is not a setting. Did you mean VIVAMO_LISTEN?"), "{stderr}");
+        assert!(stderr.contains("VIVAMO_RATE_LIMIT is not a setting"), "{stderr}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    // Commands without settings, empty variables, and variables of the tests and of the build.
+    stdout(&vivamo(folder.path(), &["schema"]).env("VIVAMO_RATE_LIMIT", "0").output().unwrap());
+    for (name, value) in
+        [("VIVAMO_RATE_LIMIT", ""), ("VIVAMO_TEST_ISOLATION", "serializable"), ("VIVAMO_BUILD_WEB", "1")]
+    {
+        stdout(&vivamo(folder.path(), &["operator", "list"]).env(name, value).output().unwrap());
+    }
+}
+
+#[test]
+fn wrong_arguments_are_usage_errors() {
+    let folder = TempDir::new().unwrap();
+    for (arguments, message) in [
         (&["nonsense"][..], "unrecognized subcommand"),
         (&["operator"], "Usage: vivamo operator"),
         (&["operator", "list", "--listen", "127.0.0.1:0"], "unexpected argument '--listen'"),
         (&["--listen", "127.0.0.1:0", "operator", "list"], "--listen is an option of `vivamo serve`"),
         (&["--cost-per-second", "1", "serve"], "--cost-per-second is an option of `vivamo serve`"),
         (&["completions", "nonsense"], "possible values: bash"),
-        (&["serve", "--twilio-url", "lookups.twilio.com"], "a URL is expected"),
-        (&["serve", "--trusted-proxies", ""], "an address or a network"),
+        (&["serve", "--twilio-url", "lookups.twilio.com"], "expected a URL"),
+        (&["serve", "--trusted-proxies", ""], "expected an address or a network"),
+        (&["serve", "--cors-origins", "https://example.com/page"], "expected an origin without a path"),
     ] {
-        let words_printed = misused(&mut vivamo(folder.path(), arguments));
-        assert!(words_printed.contains(words), "{words_printed}");
+        let stderr = usage_error(&mut vivamo(folder.path(), arguments));
+        assert!(stderr.contains(message), "{stderr}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn shared_options_stand_before_a_command_or_after_it() {
+fn shared_options_work_before_and_after_a_command() {
     let folder = TempDir::new().unwrap();
-    let run = |arguments: &[&str]| json_of(&mut vivamo(folder.path(), arguments));
+    let run = |arguments: &[&str]| json_output(&mut vivamo(folder.path(), arguments));
     let url = "sqlite://named.db";
     let operator = run(&["--database-url", url, "operator", "create", "Acme", "--json"]);
     let listed = run(&["operator", "list", "--json", "--database-url", url]);
@@ -301,17 +444,18 @@ fn shared_options_stand_before_a_command_or_after_it() {
 }
 
 #[test]
-fn help_shows_what_a_command_uses() {
+fn help_lists_only_the_options_of_a_command() {
     let folder = TempDir::new().unwrap();
     let shared = ["--database-url", "--environment", "--key-secret", "--help"];
     for (command, own) in [
-        (&["schema"][..], &[][..]),
+        (&[][..], &["--database-url", "--environment", "--key-secret", "--help", "--version"][..]),
+        (&["schema"], &[]),
         (&["completions"], &[]),
         (&["migrate"], &shared),
         (&["operator", "list"], &["--json", "--database-url", "--environment", "--key-secret", "--help"]),
         (&["key", "list"], &["--json", "--database-url", "--environment", "--key-secret", "--help"]),
     ] {
-        let help = printed(&vivamo(folder.path(), command).arg("-h").output().unwrap());
+        let help = stdout(&vivamo(folder.path(), command).arg("-h").output().unwrap());
         let options = help.lines().map(str::trim).filter(|line| line.starts_with('-'));
         let mut options: Vec<_> =
             options.filter_map(|line| line.split(' ').find(|word| word.starts_with("--"))).collect();
@@ -320,54 +464,54 @@ fn help_shows_what_a_command_uses() {
         own.sort_unstable();
         assert_eq!(options, own, "{help}");
     }
-    let serve = printed(&vivamo(folder.path(), &["serve", "-h"]).output().unwrap());
+    let serve = stdout(&vivamo(folder.path(), &["serve", "-h"]).output().unwrap());
     assert!(serve.contains("--listen") && serve.contains("--database-url"), "{serve}");
 }
 
 #[test]
-fn a_shell_completes_commands() {
+fn completions_work_in_bash() {
     let folder = TempDir::new().unwrap();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = printed(&vivamo(folder.path(), &["completions", shell]).output().unwrap());
+        let script = stdout(&vivamo(folder.path(), &["completions", shell]).output().unwrap());
         assert!(script.contains("expires-at"), "{shell}");
         std::fs::write(folder.path().join(shell), script).unwrap();
     }
     let complete = "source ./bash; COMP_WORDS=(vivamo operator cr); COMP_CWORD=2; _vivamo vivamo cr operator; echo ${COMPREPLY[@]}";
     let bash = Command::new("bash").current_dir(folder.path()).args(["-c", complete]).output().unwrap();
-    assert_eq!(printed(&bash), "create\n");
+    assert_eq!(stdout(&bash), "create\n");
 }
 
 #[test]
-fn the_version_names_the_commit_where_there_is_one() {
+fn version_names_the_commit_if_there_is_one() {
     let root = env!("CARGO_MANIFEST_DIR");
     let folder = TempDir::new().unwrap();
     let number = env!("CARGO_PKG_VERSION");
     let git = |arguments: &[&str]| Command::new("git").current_dir(root).args(arguments).output();
     let expected = match git(&["rev-parse", "--short=12", "HEAD"]) {
         Ok(commit) if commit.status.success() && std::fs::exists(format!("{root}/.git")).unwrap() => {
-            format!("vivamo {number} ({})\n", printed(&commit).trim())
+            format!("vivamo {number} ({})\n", stdout(&commit).trim())
         }
         _ => format!("vivamo {number}\n"),
     };
-    assert_eq!(printed(&vivamo(folder.path(), &["--version"]).output().unwrap()), expected);
+    assert_eq!(stdout(&vivamo(folder.path(), &["--version"]).output().unwrap()), expected);
 
-    // The build script by itself, with neither a repository nor git.
+    // The build script alone, once without a repository and once without git.
     let script = build_script::compile(folder.path());
     std::fs::create_dir(folder.path().join("web")).unwrap();
     std::fs::write(folder.path().join("web/not-built.html"), "").unwrap();
-    let said = |source: &std::path::Path, path: &str| {
+    let run_script = |source: &std::path::Path, path: &str| {
         let mut command = Command::new(&script);
         command.current_dir(source).env("OUT_DIR", folder.path()).env("VIVAMO_BUILD_WEB", "0");
-        printed(&command.env("CARGO_PKG_VERSION", "1.2.3").env("PATH", path).output().unwrap())
+        stdout(&command.env("CARGO_PKG_VERSION", "1.2.3").env("PATH", path).output().unwrap())
     };
     let path = std::env::var("PATH").unwrap();
-    let bare = "cargo::rustc-env=VIVAMO_VERSION=1.2.3\n";
-    assert!(said(folder.path(), &path).contains(bare));
-    assert!(said(root.as_ref(), "").contains(bare));
+    let without_commit = "cargo::rustc-env=VIVAMO_VERSION=1.2.3\n";
+    assert!(run_script(folder.path(), &path).contains(without_commit));
+    assert!(run_script(root.as_ref(), "").contains(without_commit));
 }
 
 #[tokio::test]
-async fn figures_are_shown_at_an_address_of_their_own() {
+async fn metrics_are_served_at_their_own_address() {
     let folder = TempDir::new().unwrap();
     let (server, url, log) = Running::start_and_read(
         vivamo(folder.path(), &[]).env("VIVAMO_METRICS", "127.0.0.1:0").env("VIVAMO_AUTH_FAILURES_PER_MINUTE", "1"),
@@ -377,16 +521,16 @@ async fn figures_are_shown_at_an_address_of_their_own() {
         assert_eq!(role(&url, "wrong").await["errors"][0]["extensions"]["code"], code);
     }
     let shown = http_client().get(metrics).send().await.unwrap().text().await.unwrap();
-    for figure in [
+    for metric in [
         "vivamo_requests_total{kind=\"none\",code=\"UNAUTHENTICATED\"} 1",
         "vivamo_requests_total{kind=\"none\",code=\"RATE_LIMITED\"} 1",
         "vivamo_rate_limited_total{limit=\"address\"} 1",
         "vivamo_request_duration_seconds_count{kind=\"none\"} 2",
         "vivamo_database_connections{state=\"busy\"} 0",
     ] {
-        assert!(shown.contains(figure), "{figure}: {shown}");
+        assert!(shown.contains(metric), "{metric}: {shown}");
     }
-    // Not where clients are.
+    // The API does not serve them.
     assert_eq!(http_client().get(format!("{url}/metrics")).send().await.unwrap().status(), 404);
     server.stop();
 }

@@ -1,0 +1,52 @@
+//! `vivamo operator`: creates and lists operators.
+
+use clap::Subcommand;
+use entity::value::DisplayName;
+
+use super::print::{self, Format};
+use super::{CliError, display_name};
+use crate::database::pages::{Direction, PageRequest, Positioned};
+use crate::service::{Actor, Services};
+
+#[derive(Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// Create an operator and its first API key. The key is shown only once
+    Create {
+        /// Name of the operator, 1 to 100 characters
+        #[arg(value_parser = display_name)]
+        name: DisplayName,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// List all operators
+    List {
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), CliError> {
+    match command {
+        OperatorCommand::Create { name, format } => {
+            let (operator, key) = services.operators.create(&Actor::Platform, &services.api_keys, name).await?;
+            print::new_key(format, &operator.id.to_string(), operator.name.as_str(), &key);
+        }
+        OperatorCommand::List { format } => {
+            let mut request = PageRequest { direction: Direction::Forward, size: 100, after: None, before: None };
+            let mut operators = Vec::new();
+            loop {
+                let page = services.operators.page(&Actor::Platform, request.clone()).await?;
+                request.after = page.rows.last().map(Positioned::position);
+                operators.extend(page.rows);
+                if !page.has_next {
+                    break;
+                }
+            }
+            let row = |operator: entity::operator::Model| {
+                [operator.id.to_string(), operator.name.as_str().to_owned(), operator.created_at.to_rfc3339()].map(Some)
+            };
+            print::rows(format, ["id", "name", "createdAt"], operators.into_iter().map(row));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! `vivamo serve`: starts the service with the configured settings, and serves until SIGINT or SIGTERM.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use entity::deployment::Environment;
+use entity::value::DisplayName;
+use secrecy::ExposeSecret;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{CliError, database_settings, print, service_settings};
+use crate::app::{App, AppSettings};
+use crate::config::{PhoneLookupName, ServeSettings, Settings, UnknownLineType};
+use crate::database::describe;
+use crate::http::HttpSettings;
+use crate::service::disposable_domains::{self, DisposableDomains};
+use crate::service::phone_lookup::{LineTypeLookup, Twilio, TwilioSettings, UnknownLinePolicy};
+use crate::service::{Actor, LimitSettings, ServiceSettings, Services};
+use crate::telemetry;
+
+pub async fn run(settings: &Settings, serve: &ServeSettings) -> Result<(), CliError> {
+    serve.check(settings).map_err(CliError::usage)?;
+    let app_settings = app_settings(settings, serve)?;
+    telemetry::start(settings.environment());
+    let app = App::start(app_settings).await?;
+    let address = app.address;
+    if settings.environment() == Environment::Sandbox && settings.is_sqlite() {
+        create_demo_operator(&app.services, &format!("http://{address}")).await?;
+    }
+    let stop = stop_signal().map_err(|error| CliError::failure(format!("Cannot wait for signals: {error}")))?;
+    if let Some(address) = app.metrics_address {
+        tracing::info!("metrics on http://{address}/metrics");
+    }
+    tracing::info!(environment = ?settings.environment(), "listening on http://{address}");
+    let stopped = app.run_until(stop).await;
+    tracing::info!("stopped");
+    stopped.map_err(|error| CliError::failure(format!("Cannot close the database: {}", describe(&error))))
+}
+
+fn app_settings(settings: &Settings, serve: &ServeSettings) -> Result<AppSettings, CliError> {
+    let is_sandbox = settings.environment() == Environment::Sandbox;
+    let services = ServiceSettings {
+        platform_key: serve.platform_key.clone(),
+        disposable_domains: DisposableDomains::new(
+            read_domains(serve.disposable_domains.as_ref())?,
+            read_domains(serve.allowed_domains.as_ref())?,
+        ),
+        carrier: carrier(serve)?,
+        limits: LimitSettings {
+            cost_per_second: serve.cost_per_second,
+            auth_failures_per_minute: serve.auth_failures_per_minute,
+            disclosures_per_hour: serve.disclosures_per_hour,
+        },
+        ..service_settings(settings)
+    };
+    Ok(AppSettings {
+        database: database_settings(settings, is_sandbox),
+        services,
+        http: HttpSettings {
+            idle: HttpSettings::IDLE,
+            trusted_proxies: serve.trusted_proxies.clone(),
+            origins: serve.cors_origins.clone(),
+        },
+        listen: serve.listen,
+        metrics: serve.metrics,
+        graphiql: serve.graphiql.unwrap_or(is_sandbox),
+        jobs: true,
+    })
+}
+
+fn read_domains(file: Option<&PathBuf>) -> Result<Vec<String>, CliError> {
+    let Some(file) = file else { return Ok(Vec::new()) };
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    text.and_then(|text| disposable_domains::parse_list(&text))
+        .map_err(|error| CliError::usage(format!("Cannot read the domains in {}: {error}", file.display())))
+}
+
+/// The carrier lookup, if one is configured.
+fn carrier(serve: &ServeSettings) -> Result<Option<(Arc<dyn LineTypeLookup>, UnknownLinePolicy)>, CliError> {
+    let (PhoneLookupName::Twilio, Some(user), Some(password)) =
+        (serve.phone_lookup, &serve.twilio_user, &serve.twilio_password)
+    else {
+        return Ok(None);
+    };
+    let twilio =
+        Twilio::new(TwilioSettings { url: serve.twilio_url.clone(), user: user.clone(), password: password.clone() })
+            .map_err(|error| CliError::failure(format!("Cannot set up Twilio Lookup: {error}")))?;
+    let policy = match serve.unknown_line_type {
+        None | Some(UnknownLineType::Refuse) => UnknownLinePolicy::Refuse,
+        Some(UnknownLineType::Accept) => UnknownLinePolicy::Accept,
+    };
+    Ok(Some((Arc::new(twilio), policy)))
+}
+
+/// Creates an operator in a new database and prints its key, with a request that works.
+async fn create_demo_operator(services: &Services, url: &str) -> Result<(), CliError> {
+    let name = DisplayName::parse("Demo").map_err(|reason| CliError::failure(reason.to_string()))?;
+    let Some((_, key)) = services.operators.create_first(&Actor::Platform, &services.api_keys, name).await? else {
+        return Ok(());
+    };
+    let key = key.secret.expose_secret();
+    let query = r#"mutation { createCustomer(input: {externalCustomerId: \"user-1\", data: {email: \"ada@example.com\"}}) { outcome customer { id email missingFields } } }"#;
+    print::text(&format!(
+        "This database is new. An operator named Demo was created for you. Its API key is shown only once:\n\n    \
+         {key}\n\nCreate a first customer:\n\n    \
+         curl {url}/graphql -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
+         -d '{{\"query\":\"{query}\"}}'\n\n"
+    ));
+    if cfg!(graphiql) {
+        print::text(&format!("Explore the API in a browser: {url}/graphiql\n\n"));
+    }
+    Ok(())
+}
+
+/// Registers the signal handlers. The future completes at the first SIGINT or SIGTERM.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

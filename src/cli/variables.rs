@@ -1,0 +1,117 @@
+//! Environment variables. An empty one counts as unset, and one that looks like a setting and is none is refused: the
+//! old name of a limit, or a typo, must not silently leave the default in force.
+
+use clap::builder::Resettable;
+use clap::{Arg, Command};
+
+const PREFIX: &str = "VIVAMO_";
+
+/// Read by the build and by the tests, not by the service.
+const OTHERS: [&str; 3] = ["VIVAMO_BUILD_", "VIVAMO_TEST_", "VIVAMO_VERSION"];
+
+/// Makes clap ignore variables that are set but empty, as an unfilled template leaves them.
+///
+/// Credentials, whose values are hidden, are not ignored: `config` refuses empty ones.
+pub fn ignore_empty(command: Command) -> Command {
+    let is_empty = |arg: &Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty()) && !arg.is_hide_env_values_set()
+    };
+    command.mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg }).mut_subcommands(ignore_empty)
+}
+
+/// The variables that the arguments of a command and its subcommands read.
+pub fn names(command: &Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()));
+    own.chain(command.get_subcommands().flat_map(names)).collect()
+}
+
+/// Returns an error that names each non-empty variable that starts with `VIVAMO_` and is not in `known`.
+pub fn refuse_unknown(known: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Result<(), String> {
+    let is_unknown = |name: &str, value: &str| {
+        name.starts_with(PREFIX)
+            && !value.is_empty()
+            && !known.iter().any(|known| known == name)
+            && !OTHERS.iter().any(|other| name.starts_with(other))
+            && !is_service_link(name, value)
+    };
+    let mut messages: Vec<String> = variables
+        .into_iter()
+        .filter(|(name, value)| is_unknown(name, value))
+        .map(|(name, _)| match nearest(&name, known) {
+            Some(nearest) => format!("{name} is not a setting. Did you mean {nearest}?"),
+            None => format!("{name} is not a setting."),
+        })
+        .collect();
+    if messages.is_empty() {
+        return Ok(());
+    }
+    messages.sort();
+    messages.push("Rename or unset it. `vivamo serve --help` lists all settings.".to_owned());
+    Err(messages.join("\n"))
+}
+
+/// Kubernetes and Docker describe other services in variables. For one named `vivamo` they are VIVAMO_SERVICE_HOST,
+/// VIVAMO_SERVICE_PORT, VIVAMO_PORT=tcp://10.0.0.1:80, VIVAMO_PORT_80_TCP_ADDR, and so on.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let marks = ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"];
+    marks.iter().any(|mark| name.contains(mark)) || (name.ends_with("_PORT") && value.contains("://"))
+}
+
+fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k String> {
+    const MIN_SIMILARITY: f64 = 0.75;
+    let similarity = |known: &str| {
+        let known = known.strip_prefix(PREFIX)?;
+        Some(strsim::jaro_winkler(name.strip_prefix(PREFIX)?, known))
+    };
+    let similar = known.iter().filter_map(|known| Some((similarity(known)?, known)));
+    let (similarity, nearest) = similar.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (similarity >= MIN_SIMILARITY).then_some(nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(variables: &[(&str, &str)]) -> Option<String> {
+        let known =
+            ["DATABASE_URL", "VIVAMO_LISTEN", "VIVAMO_METRICS", "VIVAMO_COST_PER_SECOND", "VIVAMO_CORS_ORIGINS"]
+                .map(str::to_owned);
+        let variables = variables.iter().map(|(name, value)| (str::to_string(name), str::to_string(value)));
+        refuse_unknown(&known, variables).err()
+    }
+
+    #[test]
+    fn the_nearest_setting_is_suggested() {
+        for (name, nearest) in [
+            ("VIVAMO_LISTEN_ADDRESS", "VIVAMO_LISTEN"),
+            ("VIVAMO_METRIC", "VIVAMO_METRICS"),
+            ("VIVAMO_COST_PER_SEC", "VIVAMO_COST_PER_SECOND"),
+            ("VIVAMO_ORIGINS", "VIVAMO_CORS_ORIGINS"),
+        ] {
+            let message = refused(&[(name, "1")]).unwrap();
+            assert!(message.starts_with(&format!("{name} is not a setting. Did you mean {nearest}?\n")), "{message}");
+        }
+        let message = refused(&[("VIVAMO_X", "1"), ("VIVAMO_Q", "1")]).unwrap();
+        assert!(message.starts_with("VIVAMO_Q is not a setting.\nVIVAMO_X is not a setting.\n"), "{message}");
+    }
+
+    #[test]
+    fn variables_of_others_are_ignored() {
+        for variable in [
+            ("PATH", "/bin"),
+            ("VIVAMO_LISTEN", "127.0.0.1:0"),
+            ("VIVAMO_RATE_LIMIT", ""),
+            ("VIVAMO_TEST_POSTGRES", "postgres://127.0.0.1"),
+            ("VIVAMO_BUILD_WEB", "1"),
+            ("VIVAMO_SERVICE_HOST", "10.0.0.1"),
+            ("VIVAMO_SERVICE_PORT_HTTP", "80"),
+            ("VIVAMO_PORT", "tcp://10.0.0.1:80"),
+            ("VIVAMO_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("VIVAMO_POSTGRES_PORT_5432_TCP_ADDR", "10.0.0.2"),
+        ] {
+            assert_eq!(refused(&[variable]), None);
+        }
+        assert!(refused(&[("VIVAMO_PORT", "8000")]).is_some());
+    }
+}
