@@ -100,6 +100,7 @@ impl Backoff {
         metrics::counter!("vivamo_retries_total", "operation" => self.operation).increment(1);
         // Full jitter: attempts that wait equally long would collide again.
         let pause = rand::rng().random_range(0..1 << self.conflicts.min(7));
+        #[expect(clippy::disallowed_methods, reason = "the backoff")]
         tokio::time::sleep(Duration::from_millis(pause)).await;
         true
     }

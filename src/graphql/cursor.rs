@@ -145,10 +145,10 @@ impl Cursors {
 
 #[cfg(test)]
 mod tests {
-    use chrono::{SubsecRound, Utc};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::service::now;
 
     fn cursors(hash: &KeyedHash, list: ListId) -> Cursors {
         Cursors { hash: hash.clone(), caller: None, list }
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_cursor_is_valid_only_in_its_own_list() {
         let hash = KeyedHash::new("one");
-        for key in [Key::None, Key::Time(Utc::now().trunc_subsecs(6)), Key::Text("名前".to_owned())] {
+        for key in [Key::None, Key::Time(now()), Key::Text("名前".to_owned())] {
             let position = Position { key, id: Uuid::now_v7() };
             let cursor = cursors(&hash, ListId::Operators).encode(&position);
             assert!(cursors(&hash, ListId::Operators).decode(&cursor) == Some(position));
@@ -170,7 +170,7 @@ mod tests {
     fn a_damaged_cursor_is_rejected() {
         let hash = KeyedHash::new("one");
         let list = cursors(&hash, ListId::Operators);
-        let cursor = list.encode(&Position { key: Key::Time(Utc::now()), id: Uuid::now_v7() });
+        let cursor = list.encode(&Position { key: Key::Time(now()), id: Uuid::now_v7() });
         for position in 0..cursor.len() {
             let mut damaged = cursor.clone().into_bytes();
             damaged[position] = if damaged[position] == b'A' { b'B' } else { b'A' };

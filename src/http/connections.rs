@@ -51,6 +51,7 @@ pub async fn serve(listener: TcpListener, router: Router, idle: Duration, stop: 
         };
         let Ok((stream, peer)) = accepted else {
             // Out of descriptors, most likely: others have to end first.
+            #[expect(clippy::disallowed_methods, reason = "nothing tells when a descriptor is free")]
             sleep(Duration::from_millis(100)).await;
             continue;
         };

@@ -144,6 +144,7 @@ pub struct Origin {
 
 /// The current time in microseconds, the precision that both databases store. A value that is written equals the value
 /// that is read back.
+#[expect(clippy::disallowed_methods, reason = "truncates it")]
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }

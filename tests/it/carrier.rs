@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::ServiceSettings;
 use vivamo::service::phone_lookup::{Twilio, TwilioSettings, UnknownLinePolicy};
+use vivamo::service::{ServiceSettings, now};
 
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, run_on};
 
@@ -127,7 +127,7 @@ impl FakeCarrier {
                 );
                 let _ = stream.write_all(response.as_bytes()).await;
             }
-            Behaviour::Hang => tokio::time::sleep(Duration::from_secs(30)).await,
+            Behaviour::Hang => std::future::pending().await,
             Behaviour::Drop => {}
         }
     }
@@ -343,12 +343,12 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
         let rows = entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap();
         assert_eq!(rows.len(), 2);
         for row in rows {
-            let hours = (row.expires_at - chrono::Utc::now()).num_minutes() as f64 / 60.0;
+            let hours = (row.expires_at - now()).num_minutes() as f64 / 60.0;
             let expected = if row.line == entity::phone_lookup::CarrierLineType::Mobile { 30.0 * 24.0 } else { 24.0 };
             assert!((hours - expected).abs() < 0.1, "{hours}");
             assert_eq!(row.hash.len(), 32);
             let mut row: entity::phone_lookup::ActiveModel = row.into();
-            row.expires_at = Set(chrono::Utc::now() - chrono::TimeDelta::seconds(1));
+            row.expires_at = Set(now() - chrono::TimeDelta::seconds(1));
             let transaction = app.database.begin_write().await.unwrap();
             row.update(&transaction).await.unwrap();
             transaction.commit().await.unwrap();

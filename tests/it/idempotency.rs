@@ -174,6 +174,6 @@ both!(stored_keys_contain_no_personal_data, Sandbox, async |app| {
         assert!(!text.contains(personal), "{text}");
     }
     assert_eq!((rows[0].key_hash.len(), rows[0].input_hash.len()), (32, 32));
-    let hours = (rows[0].expires_at - chrono::Utc::now()).to_std().unwrap();
+    let hours = (rows[0].expires_at - vivamo::service::now()).to_std().unwrap();
     assert!(hours > Duration::from_secs(23 * 3600) && hours < Duration::from_secs(25 * 3600));
 });

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use entity::api_key::Access;
 use entity::deployment::Environment;
 use entity::value::{DisplayName, OperatorId};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use vivamo::graphql;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
-use vivamo::service::{Actor, ApiKeys};
+use vivamo::service::{Actor, ApiKeys, now};
 
 use support::{Caller, KEY_SECRET, TestApp, both};
 
@@ -124,7 +124,7 @@ async fn dead_keys(app: &TestApp, own: &Caller) -> Vec<String> {
     let keys = &app.services.api_keys;
     let request = |life: TimeDelta| {
         let name = DisplayName::parse("dead").unwrap();
-        KeyRequest { name, access: Access::ReadWrite, expires_at: Some(Utc::now() + life) }
+        KeyRequest { name, access: Access::ReadWrite, expires_at: Some(now() + life) }
     };
     let revoked = keys.create(&Actor::Platform, operator, request(TimeDelta::hours(1))).await.unwrap();
     keys.revoke(&Actor::Platform, revoked.row.id).await.unwrap();
@@ -133,7 +133,7 @@ async fn dead_keys(app: &TestApp, own: &Caller) -> Vec<String> {
     let expiring = keys.create(&Actor::Platform, operator, request(TimeDelta::milliseconds(50))).await.unwrap();
     let expired = Caller { key: expiring.secret.expose_secret().to_owned(), ..own.clone() };
     while app.graphql(&expired, "{ viewer { role } }", json!({})).await.status != 401 {
-        assert!(Utc::now() < expiring.row.expires_at.unwrap() + TimeDelta::seconds(1));
+        assert!(now() < expiring.row.expires_at.unwrap() + TimeDelta::seconds(1));
     }
     let secret = |key: &vivamo::service::api_keys::NewApiKey| key.secret.expose_secret().to_owned();
     vec![String::new(), secret(&revoked), expired.key, secret(&foreign), own.key.to_uppercase()]

@@ -92,6 +92,7 @@ impl Twilio {
                     if attempt == Self::MAX_ATTEMPTS || started.elapsed() + pause > Self::TOTAL_TIMEOUT {
                         break;
                     }
+                    #[expect(clippy::disallowed_methods, reason = "the backoff")]
                     tokio::time::sleep(pause).await;
                 }
             }
