@@ -1,8 +1,7 @@
 //! The settings of the service. Each is a flag and an environment variable; the flag wins.
 //!
-//! The doc comments of the fields are the help texts of `vivamo --help`. To add a setting, add a field here, use it in
-//! `cli/serve.rs`, and list it in the README. Checks that need more than one setting, and the checks of secrets, are in
-//! the two `check` functions: the messages of clap would print the value.
+//! The doc comments of the fields are the help texts of `vivamo --help`; CONTRIBUTING.md says how to add a setting. Checks
+//! of secrets and of several settings together are in the two `check` functions, because clap's messages print the value.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

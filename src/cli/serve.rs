@@ -39,13 +39,17 @@ pub async fn run(settings: &Settings, serve: &ServeSettings) -> Result<(), CliEr
 
 fn app_settings(settings: &Settings, serve: &ServeSettings) -> Result<AppSettings, CliError> {
     let is_sandbox = settings.environment() == Environment::Sandbox;
+    let unknown_line_policy = match serve.unknown_line_type {
+        None | Some(UnknownLineType::Refuse) => UnknownLinePolicy::Refuse,
+        Some(UnknownLineType::Accept) => UnknownLinePolicy::Accept,
+    };
     let services = ServiceSettings {
         platform_key: serve.platform_key.clone(),
         disposable_domains: DisposableDomains::new(
             read_domains(serve.disposable_domains.as_ref())?,
             read_domains(serve.allowed_domains.as_ref())?,
         ),
-        carrier: carrier(serve)?,
+        carrier: twilio(serve)?.map(|twilio| (Arc::new(twilio) as Arc<dyn LineTypeLookup>, unknown_line_policy)),
         limits: LimitSettings {
             cost_per_second: serve.cost_per_second,
             auth_failures_per_minute: serve.auth_failures_per_minute,
@@ -75,21 +79,16 @@ fn read_domains(file: Option<&PathBuf>) -> Result<Vec<String>, CliError> {
         .map_err(|error| CliError::usage(format!("Cannot read the domains in {}: {error}", file.display())))
 }
 
-/// The carrier lookup, if one is configured.
-fn carrier(serve: &ServeSettings) -> Result<Option<(Arc<dyn LineTypeLookup>, UnknownLinePolicy)>, CliError> {
+/// The client of Twilio Lookup, if it is configured.
+fn twilio(serve: &ServeSettings) -> Result<Option<Twilio>, CliError> {
     let (PhoneLookupName::Twilio, Some(user), Some(password)) =
         (serve.phone_lookup, &serve.twilio_user, &serve.twilio_password)
     else {
         return Ok(None);
     };
-    let twilio =
-        Twilio::new(TwilioSettings { url: serve.twilio_url.clone(), user: user.clone(), password: password.clone() })
-            .map_err(|error| CliError::failure(format!("Cannot set up Twilio Lookup: {error}")))?;
-    let policy = match serve.unknown_line_type {
-        None | Some(UnknownLineType::Refuse) => UnknownLinePolicy::Refuse,
-        Some(UnknownLineType::Accept) => UnknownLinePolicy::Accept,
-    };
-    Ok(Some((Arc::new(twilio), policy)))
+    let settings = TwilioSettings { url: serve.twilio_url.clone(), user: user.clone(), password: password.clone() };
+    let twilio = Twilio::new(settings);
+    twilio.map(Some).map_err(|error| CliError::failure(format!("Cannot set up Twilio Lookup: {error}")))
 }
 
 /// Creates an operator in a new database and prints its key, with a request that works.
