@@ -1,4 +1,7 @@
-//! Logs, on standard error: lines for people in sandbox, JSON in production. Nothing in them says who a customer is.
+//! Logs on standard error: text in sandbox, JSON in production. They hold no personal data and no SQL values.
+//!
+//! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. With the feature `otlp`, spans go to
+//! the OpenTelemetry collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
@@ -11,18 +14,18 @@ use tracing_subscriber::layer::Identity;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts the logs; `RUST_LOG` sets what they tell, by default `info`.
+/// Starts logging at the level of `RUST_LOG`, by default `info`. Logs panics by their place alone.
 pub fn start(environment: Environment) {
-    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
-    let wanted: Option<Targets> = wanted.and_then(|wanted| wanted.parse().ok());
-    // PostgreSQL's notices that a table is there already.
-    let filter =
-        wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)).with_target("sqlx", LevelFilter::WARN);
+    let setting = std::env::var("RUST_LOG").ok().filter(|setting| !setting.is_empty());
+    let filter: Option<Targets> = setting.and_then(|setting| setting.parse().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    // At `info` sqlx logs PostgreSQL's notices, such as "relation already exists, skipping" for each migration.
+    let filter = filter.with_target("sqlx", LevelFilter::WARN);
     log_to(std::io::stderr, std::io::stderr().is_terminal(), filter, environment);
     std::panic::set_hook(Box::new(log_panic));
 }
 
-/// Starts the logs of this process.
+/// Starts logging to `writer`, once in a process.
 pub fn log_to<W>(writer: W, is_terminal: bool, filter: Targets, environment: Environment)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -40,7 +43,7 @@ fn traces() -> Identity {
     Identity::new()
 }
 
-/// Sends traces where OpenTelemetry's own variable says, if it does.
+/// Sends spans to the OpenTelemetry collector. `None` if `OTEL_EXPORTER_OTLP_ENDPOINT` is not set.
 #[cfg(feature = "otlp")]
 fn traces<S>() -> Option<impl Layer<S>>
 where
@@ -56,7 +59,7 @@ where
     Some(tracing_opentelemetry::layer().with_tracer(tracer))
 }
 
-/// Projection where a panic was, not what it said: its message may quote what it could not handle.
+/// Logs the place of a panic. Its message is left out: it may quote personal data.
 pub fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(place, "panic");

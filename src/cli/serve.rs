@@ -61,9 +61,9 @@ fn app_settings(settings: &Settings, serve: &ServeSettings) -> Result<AppSetting
         database: database_settings(settings, is_sandbox),
         services,
         http: HttpSettings {
-            idle: HttpSettings::IDLE,
+            idle_timeout: HttpSettings::IDLE_TIMEOUT,
             trusted_proxies: serve.trusted_proxies.clone(),
-            origins: serve.cors_origins.clone(),
+            cors_origins: serve.cors_origins.clone(),
         },
         listen: serve.listen,
         metrics: serve.metrics,

@@ -1,4 +1,4 @@
-//! Connections: how many there may be, how long they may keep us waiting, and how they end.
+//! The connections of a server: accepts them, limits their number, and closes those that are slow.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -19,62 +19,61 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tower::Service;
 
-/// Each costs a descriptor and some memory, whoever opens it.
+/// Each connection costs a file descriptor and some memory, even one that sends nothing.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// Of the URL and headers of a request, as well as of what is read ahead of its body.
+/// The URL and the headers of a request. Also the size of the read buffer.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// How long a server that stops waits for the requests that it has taken; a client that stalls is not waited for.
-const DRAIN: Duration = Duration::from_secs(15);
+/// The time that a stopping server gives the requests under way.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Who is at the other end of the connection.
+/// The address at the other end of the connection, an extension of each request.
 #[derive(Clone, Copy)]
-pub struct Peer(pub IpAddr);
+pub struct PeerAddress(pub IpAddr);
 
-/// Serves until `stop` is done, then answers what was taken and ends. A connection that sends no whole head of a request, or
-/// takes nothing of an answer, for as long as `idle` is closed.
-pub async fn serve(listener: TcpListener, router: Router, idle: Duration, stop: impl Future<Output = ()>) {
+/// Serves connections until `stop` completes, then finishes the requests under way. Closes a connection that takes longer
+/// than `idle_timeout` to send the head of a request, or to take some of a response.
+pub async fn serve(listener: TcpListener, router: Router, idle_timeout: Duration, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(MAX_HEAD_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(idle_timeout).max_buf_size(MAX_HEAD_BYTES);
     let connections = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut stop = pin!(stop);
     loop {
-        let accepted = async {
-            let permit = room.clone().acquire_owned().await.ok();
+        let accept = async {
+            let permit = permits.clone().acquire_owned().await.ok();
             (listener.accept().await, permit)
         };
         let (accepted, permit) = tokio::select! {
             () = &mut stop => break,
-            accepted = accepted => accepted,
+            accepted = accept => accepted,
         };
         let Ok((stream, peer)) = accepted else {
-            // Out of descriptors, most likely: others have to end first.
-            #[expect(clippy::disallowed_methods, reason = "nothing tells when a descriptor is free")]
+            // Most likely the process is out of file descriptors: another connection has to end first.
+            #[expect(clippy::disallowed_methods, reason = "there is no event for a free file descriptor")]
             sleep(Duration::from_millis(100)).await;
             continue;
         };
-        // Answers are written whole; there is nothing to wait for.
+        // A response is written at once, so Nagle's algorithm would only delay its last packet.
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
-        // A client that does not read its answer would keep its place for ever.
-        stream.set_write_timeout(Some(idle));
+        stream.set_write_timeout(Some(idle_timeout));
         let router = router.clone();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Peer(peer.ip()));
+            request.extensions_mut().insert(PeerAddress(peer.ip()));
             router.clone().call(request)
         });
         let connection = connections.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
         tokio::spawn(async move {
-            // A connection that breaks is its client's affair.
+            // A connection that breaks is no error of the service.
             let _ = connection.await;
             drop(permit);
         });
     }
     drop(listener);
-    if timeout(DRAIN, connections.shutdown()).await.is_err() {
-        tracing::warn!("stopped without some clients, who did not finish their requests");
+    if timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
+        tracing::warn!(seconds = DRAIN_TIMEOUT.as_secs(), "stopped before all requests were finished");
     }
 }

@@ -1,4 +1,4 @@
-//! For load balancers and orchestrators: is the process alive, and can it do its work.
+//! Health checks for load balancers and orchestrators.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use tokio::time::timeout;
 use super::State;
 use crate::database::describe;
 
-/// The process answers.
+/// `GET /healthz`: the process is running.
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The database answers too, and has all migrations.
+/// `GET /readyz`: the database answers and has all migrations.
 pub async fn readyz(extract::State(state): extract::State<State>) -> (StatusCode, &'static str) {
-    const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-    let pending = timeout(REQUEST_TIMEOUT, state.database.pending_migrations()).await;
-    match pending.map_or_else(|_| Err("no answer".to_owned()), |pending| pending.map_err(|error| describe(&error))) {
+    const TIMEOUT: Duration = Duration::from_secs(10);
+    let pending = timeout(TIMEOUT, state.database.pending_migrations()).await;
+    match pending.map_or_else(|_| Err("timeout".to_owned()), |pending| pending.map_err(|error| describe(&error))) {
         Ok(0) => (StatusCode::OK, "ready\n"),
         Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database lacks migrations: run `vivamo migrate`\n"),
         Err(cause) => {
-            tracing::warn!(cause, "not ready");
+            tracing::warn!(cause, "not ready: the database does not answer");
             (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n")
         }
     }

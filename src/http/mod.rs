@@ -1,4 +1,13 @@
-//! The server: which paths there are, and how it starts and stops.
+//! The HTTP server.
+//!
+//! | path | module |
+//! | --- | --- |
+//! | `/graphql` | [`graphql`] |
+//! | `/graphiql` | [`graphiql`], if it is switched on |
+//! | `/healthz`, `/readyz` | [`health`] |
+//! | `/metrics`, at an address of its own | [`metrics`] |
+//!
+//! [`connections`] accepts the connections of both addresses.
 
 mod connections;
 mod graphiql;
@@ -29,25 +38,26 @@ use crate::service::Services;
 pub struct Server {
     listener: TcpListener,
     router: Router,
-    idle: Duration,
+    idle_timeout: Duration,
 }
 
-/// What the server must know of the network that it is in.
+/// Settings of the server that depend on the network around it.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// How long a connection may take to send the head of a request, the first as well as the next.
-    pub idle: Duration,
-    /// Whose word counts on where a request comes from.
+    /// The time a connection may take to send the head of its next request, or to take some of a response.
+    pub idle_timeout: Duration,
+    /// Proxies whose `X-Forwarded-For` header is believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// The web pages that may call from a browser.
-    pub origins: Vec<HeaderValue>,
+    /// Origins of web pages that may call the API from a browser, for example `https://dashboard.example.com`.
+    pub cors_origins: Vec<HeaderValue>,
 }
 
 impl HttpSettings {
-    pub const IDLE: Duration = Duration::from_secs(30);
+    /// The idle timeout in production. Tests use a shorter one.
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 }
 
-/// What handlers share.
+/// The state that all handlers share.
 type State = Arc<Shared>;
 
 struct Shared {
@@ -58,20 +68,20 @@ struct Shared {
 }
 
 impl Server {
-    /// GraphiQL is served if there is an introspection result for it.
+    /// Binds the address. Serves GraphiQL if `graphiql_introspection` is the result of its introspection query.
     pub async fn bind(
         listen: SocketAddr,
-        surroundings: HttpSettings,
+        settings: HttpSettings,
         database: Database,
         services: Arc<Services>,
         schema: Schema,
         graphiql_introspection: Option<String>,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
-        let HttpSettings { idle, trusted_proxies, origins } = surroundings;
+        let HttpSettings { idle_timeout, trusted_proxies, cors_origins } = settings;
         let state = Arc::new(Shared { database, services, schema, trusted_proxies });
         let graphql = any(graphql::handle);
-        let graphql = if origins.is_empty() { graphql } else { graphql.layer(cors(origins)) };
+        let graphql = if cors_origins.is_empty() { graphql } else { graphql.layer(cors(cors_origins)) };
         let mut router = Router::new()
             .route("/graphql", graphql)
             .route("/healthz", get(health::healthz))
@@ -83,21 +93,21 @@ impl Server {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ));
-        Ok(Self { listener, router, idle })
+        Ok(Self { listener, router, idle_timeout })
     }
 
-    /// The address it is bound to.
+    /// The bound address, with the port that was taken for port 0.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` is done, then answers what it has taken and ends.
+    /// Serves until `stop` completes, then finishes the requests under way.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        connections::serve(self.listener, self.router, self.idle, stop).await;
+        connections::serve(self.listener, self.router, self.idle_timeout, stop).await;
     }
 }
 
-/// Browsers let pages of these origins call, and no others.
+/// Lets pages of these origins, and no others, call from a browser.
 fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)

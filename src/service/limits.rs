@@ -91,15 +91,15 @@ pub struct DisclosureReservation {
 }
 
 impl DisclosureReservation {
-    /// Uses up `values` disclosures, and logs and counts them. `what` is the kind of the response, for log and metrics.
-    pub fn disclosed(&mut self, what: &'static str, values: u32) {
+    /// Uses up `values` disclosures, and logs and counts them. `kind` is the label of the metric.
+    pub fn disclosed(&mut self, kind: &'static str, values: u32) {
         if values == 0 {
             return;
         }
         self.unused = self.unused.saturating_sub(values);
         let Origin { operator, key, request } = self.origin;
-        tracing::info!(%operator, %key, request_id = %request, what, values, "disclosed a match outside the operator");
-        metrics::counter!("vivamo_disclosures_total", "what" => what).increment(values.into());
+        tracing::info!(%operator, %key, request_id = %request, kind, values, "disclosed a match outside the operator");
+        metrics::counter!("vivamo_disclosures_total", "kind" => kind).increment(values.into());
     }
 }
 

@@ -130,6 +130,23 @@ both!(each_outcome_has_its_http_status, Sandbox, async |app| {
     assert_eq!(modern.headers["content-type"], "application/graphql-response+json; charset=utf-8");
 });
 
+both!(the_accept_header_chooses_the_media_type_by_quality, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let (json, modern) = ("application/json", "application/graphql-response+json");
+    for (accept, status, media_type) in [
+        ("application/json;q=0.5, application/graphql-response+json", 200, modern),
+        ("application/json, application/graphql-response+json;q=0.5", 200, json),
+        ("application/json;q=0, */*", 200, modern),
+        ("application/json;q=0", 406, json),
+        ("application/graphql-response+json;q=0, application/json;q=0.0", 406, json),
+    ] {
+        let request = request(app, &caller, Method::POST).header("content-type", json).header("accept", accept);
+        let answer = send(request.body(QUERY)).await;
+        assert_eq!(answer.status, status, "{accept}");
+        assert_eq!(answer.headers["content-type"], format!("{media_type}; charset=utf-8"), "{accept}");
+    }
+});
+
 both!(mutations_by_get_are_rejected, Sandbox, async |app| {
     let caller = app.operator("A").await;
     let mutation = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) \

@@ -93,9 +93,9 @@ impl TestApp {
             database: DatabaseSettings { url: test_database.url.clone(), migrate: true, observer: Some(observer) },
             services: settings,
             http: HttpSettings {
-                idle: Duration::from_secs(2),
+                idle_timeout: Duration::from_secs(2),
                 trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
-                origins: vec![HeaderValue::from_static("https://dashboard.example")],
+                cors_origins: vec![HeaderValue::from_static("https://dashboard.example")],
             },
             listen: "127.0.0.1:0".parse().unwrap(),
             metrics: None,

@@ -1,0 +1,77 @@
+//! The caller of a request, by its API key, and the address that failed attempts count for.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use entity::value::RequestId;
+use ipnet::IpNet;
+
+use super::{HttpError, RequestLog, State, run_to_completion};
+use crate::error::{Error, ErrorCode};
+use crate::http::connections::PeerAddress;
+use crate::service::Actor;
+
+/// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`, or
+/// `RATE_LIMITED` after too many failures from the same address.
+pub async fn authenticate(
+    state: &State,
+    parts: &Parts,
+    request_id: RequestId,
+    log: &RequestLog,
+) -> Result<Actor, HttpError> {
+    let unauthenticated =
+        || match state.services.limits.record_auth_failure(client_address(&state.trusted_proxies, parts)) {
+            Ok(()) => HttpError {
+                header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vivamo\""))),
+                ..HttpError::from_code(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated)
+            },
+            Err(violation) => HttpError::too_many_requests(violation),
+        };
+    let key = bearer_token(parts).ok_or_else(unauthenticated)?;
+    if let Some(actor) = state.services.api_keys.cached_actor(key) {
+        return Ok(actor);
+    }
+    let (services, key) = (state.services.clone(), key.to_owned());
+    let authentication = async move { services.api_keys.authenticate(&key).await };
+    run_to_completion(request_id, log, authentication).await?.map_err(|error| match error {
+        Error::Rejected(_) => unauthenticated(),
+        Error::Failed { code, cause } => {
+            tracing::error!(%request_id, code = code.name(), cause, "authentication failed");
+            let is_unavailable = code == ErrorCode::Unavailable;
+            let status =
+                if is_unavailable { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
+            HttpError::from_code(status, code)
+        }
+    })
+}
+
+fn bearer_token(parts: &Parts) -> Option<&str> {
+    let authorization = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Returns the address of the client: the last one in `X-Forwarded-For` that is not a trusted proxy, if the connection comes
+/// from a trusted proxy. Otherwise the address of the connection, since anybody can send the header.
+fn client_address(trusted_proxies: &[IpNet], parts: &Parts) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
+    let Some(PeerAddress(peer)) = parts.extensions.get() else { return Ipv4Addr::UNSPECIFIED.into() };
+    if !is_trusted(peer) {
+        return *peer;
+    }
+    // The walk ends at an entry that is not an address: nothing before it is trustworthy.
+    let lines: Vec<_> = parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().ok()).collect();
+    let lines = lines.into_iter().rev().map_while(|line| line);
+    let mut hops = lines.flat_map(|line| line.rsplit(',')).map_while(parse_address);
+    hops.find(|hop| !is_trusted(hop)).unwrap_or(*peer)
+}
+
+/// Parses an address as proxies write it: `192.0.2.1`, `192.0.2.1:8000`, `2001:db8::1`, `[2001:db8::1]` or
+/// `[2001:db8::1]:8000`.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    text.parse().ok().or_else(with_port).or_else(in_brackets)
+}

@@ -1,0 +1,123 @@
+//! Content negotiation: the media type of a response, by the `Accept` header.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use headers_accept::Accept;
+use mediatype::names::{APPLICATION, JSON, Q};
+use mediatype::{MediaType as Type, MediaTypeBuf, Name, ReadParams, WriteParams};
+
+/// The media type of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaType {
+    /// `application/graphql-response+json`. The status says whether the request was executed.
+    GraphqlResponse,
+    /// `application/json`, for older clients. They take any status but 200 for a failure of the network.
+    Json,
+}
+
+const GRAPHQL_RESPONSE: Name = Name::new_unchecked("graphql-response");
+
+/// JSON comes first: `*/*` means JSON.
+static AVAILABLE: [Type; 2] =
+    [Type::new(APPLICATION, JSON), Type::from_parts(APPLICATION, GRAPHQL_RESPONSE, Some(JSON), &[])];
+
+impl MediaType {
+    /// Returns the media type that the client prefers: by `q`, then by the order in the header. `None` if it accepts
+    /// neither. JSON if there is no `Accept` header, or if it cannot be parsed.
+    pub fn accepted_by(headers: &HeaderMap) -> Option<Self> {
+        let mut values = headers.get_all(header::ACCEPT).iter().map(HeaderValue::to_str).peekable();
+        if values.peek().is_none() {
+            return Some(Self::Json);
+        }
+        let values: Result<Vec<_>, _> = values.collect();
+        let Ok(Ok(accept)) = values.map(|values| values.join(",").parse::<Accept>()) else {
+            return Some(Self::Json);
+        };
+        let accept: Accept = accept.media_types().map(without_parameters).collect();
+        let accepted = accept.negotiate(&AVAILABLE)?;
+        Some(if accepted.subty == JSON { Self::Json } else { Self::GraphqlResponse })
+    }
+
+    pub fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::GraphqlResponse => "application/graphql-response+json; charset=utf-8",
+            Self::Json => "application/json; charset=utf-8",
+        })
+    }
+}
+
+/// Removes all parameters but `q`, so that `application/json; charset=utf-8` accepts JSON.
+fn without_parameters(range: &MediaTypeBuf) -> Type<'_> {
+    let mut bare = range.to_ref();
+    bare.clear_params();
+    if let Some(quality) = range.get_param(Q) {
+        bare.set_param(Q, quality);
+    }
+    bare
+}
+
+/// Tells whether the body of a request is `application/json`, with any parameters.
+pub fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|value| value.split(';').next());
+    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepted(lines: &[&str]) -> Option<MediaType> {
+        let lines = lines.iter().map(|line| (header::ACCEPT, HeaderValue::from_str(line).expect("visible ASCII")));
+        MediaType::accepted_by(&lines.collect())
+    }
+
+    #[test]
+    fn the_preferred_media_type_is_chosen() {
+        use MediaType::{GraphqlResponse, Json};
+        for (accept, expected) in [
+            // Quality first, then the order.
+            ("application/json;q=0.5, application/graphql-response+json", Some(GraphqlResponse)),
+            ("application/graphql-response+json;q=0.5, application/json", Some(Json)),
+            ("application/graphql-response+json;q=0.8, application/json;q=0.9", Some(Json)),
+            ("application/graphql-response+json, application/json;q=0.9", Some(GraphqlResponse)),
+            ("application/graphql-response+json, application/json", Some(GraphqlResponse)),
+            ("application/json, application/graphql-response+json", Some(Json)),
+            // A quality of 0 excludes a media type.
+            ("application/json;q=0", None),
+            ("application/json;q=0, application/graphql-response+json;q=0.001", Some(GraphqlResponse)),
+            ("*/*, application/json;q=0", Some(GraphqlResponse)),
+            ("*/*;q=0", None),
+            // Ranges.
+            ("*/*", Some(Json)),
+            ("application/*", Some(Json)),
+            ("text/html, */*;q=0.1", Some(Json)),
+            ("application/graphql-response+json, */*", Some(GraphqlResponse)),
+            ("application/json;q=0.5, */*;q=0.1", Some(Json)),
+            // Case and parameters.
+            ("Application/GraphQL-Response+JSON", Some(GraphqlResponse)),
+            ("application/json; charset=utf-8", Some(Json)),
+            ("application/json; charset=UTF-8; q=0.5, application/graphql-response+json", Some(GraphqlResponse)),
+            ("application/json; charset=utf-8; q=0, */*", Some(GraphqlResponse)),
+            ("application/json; odata=verbose", Some(Json)),
+            (
+                "application/graphql-response+json; charset=utf-8, application/json; charset=utf-8",
+                Some(GraphqlResponse),
+            ),
+            // Neither.
+            ("text/html", None),
+            ("application/xml, text/*", None),
+            // What cannot be parsed counts as no header. Old Java runtimes send the second.
+            ("json", Some(Json)),
+            ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", Some(Json)),
+        ] {
+            assert_eq!(accepted(&[accept]), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn several_lines_are_one_list() {
+        let lines = ["application/json;q=0.5", "application/graphql-response+json"];
+        assert_eq!(accepted(&lines), Some(MediaType::GraphqlResponse));
+        assert_eq!(accepted(&[]), Some(MediaType::Json));
+    }
+}

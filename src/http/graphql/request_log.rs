@@ -1,0 +1,51 @@
+//! The log line and the metrics of a request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use entity::value::RequestId;
+
+use crate::error::ErrorCode;
+use crate::graphql::Operation;
+use crate::service::Actor;
+
+/// The facts about a request that are logged, filled in while it is processed. Values from the request are not among them.
+#[derive(Default)]
+pub struct RequestLog {
+    /// `None` until the request is authenticated.
+    pub caller: Option<Actor>,
+    /// `None` until the document is checked.
+    pub operation: Option<Operation>,
+    /// The number of SQL statements so far.
+    pub statements: Arc<AtomicUsize>,
+}
+
+impl RequestLog {
+    /// Writes the log line, and counts the request in the metrics.
+    pub fn write(&self, request_id: RequestId, status: StatusCode, codes: &[ErrorCode], duration: Duration) {
+        let (operator, key) = match self.caller {
+            Some(Actor::Operator { id, key, .. }) => (Some(id.to_string()), Some(key.to_string())),
+            Some(Actor::Platform) => (Some("platform".to_owned()), None),
+            None => (None, None),
+        };
+        let operation = self.operation.as_ref();
+        let kind = operation.map_or("none", |operation| operation.kind);
+        tracing::info!(
+            %request_id,
+            operator,
+            key,
+            kind,
+            operation = operation.and_then(|operation| operation.name.as_deref()),
+            status = status.as_u16(),
+            codes = codes.iter().map(|code| code.name()).collect::<Vec<_>>().join(","),
+            milliseconds = duration.as_millis() as u64,
+            statements = self.statements.load(Ordering::Relaxed),
+            "request"
+        );
+        let code = codes.first().map_or("OK", |code| code.name());
+        metrics::counter!("vivamo_requests_total", "kind" => kind, "code" => code).increment(1);
+        metrics::histogram!("vivamo_request_duration_seconds", "kind" => kind).record(duration);
+    }
+}
