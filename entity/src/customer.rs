@@ -5,21 +5,21 @@
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
 
-use crate::value::{Address, CustomerId, EmailAddress, PersonName, PhoneNumber};
+use crate::value;
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "customer")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: CustomerId,
+    pub id: value::CustomerId,
     #[sea_orm(unique)]
-    pub email: EmailAddress,
+    pub email: value::EmailAddress,
     #[sea_orm(unique)]
-    pub phone: Option<PhoneNumber>,
-    pub first_name: Option<PersonName>,
-    pub last_name: Option<PersonName>,
-    pub address: Option<Address>,
+    pub phone: Option<value::PhoneNumber>,
+    pub first_name: Option<value::PersonName>,
+    pub last_name: Option<value::PersonName>,
+    pub address: Option<value::Address>,
     /// Starts at 1 and increases by 1 with each change of a value. Shown to clients.
     pub version: i32,
     pub created_at: DateTime<Utc>,

@@ -1,5 +1,14 @@
-//! Pages of a list by keyset: a position is the sort key of a row, so a page starts where the last one ended, however
-//! many rows came or went before it.
+//! Keyset pagination: pages of lists, read in few statements.
+//!
+//! A [`Position`] is the sort key of a row, so a page starts where the previous one ended, however many rows were inserted
+//! or deleted before it. Several lists are read by one `UNION ALL`, each with its own limit:
+//!
+//! ```sql
+//! SELECT 0 AS "arm", * FROM (SELECT … WHERE (connected_at, customer_id) > ($1, $2) ORDER BY … LIMIT 21) AS "arm_rows"
+//! UNION ALL SELECT 1 AS "arm", * FROM (…) AS "arm_rows"
+//! ```
+//!
+//! Each arm reads one row more than the page has, which tells whether the list goes on.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,37 +17,40 @@ use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{
     Alias, Asterisk, Expr, ExprTrait, Order, OverStatement, Query, SelectStatement, SimpleExpr, WindowStatement,
 };
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, IdenStatic, Iterable, QueryResult,
+    Statement, Value,
+};
 use uuid::Uuid;
 
-use crate::database::Sql;
+use super::Sql;
 
-/// A row's place in a list: by a key and then by id.
+/// A row's position in a list: its sort key, then its id.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     pub key: Key,
     pub id: Uuid,
 }
 
-/// What a list is sorted by, before the id.
+/// The part of the sort key before the id.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// The id alone, where ids are given in the order of the list.
+    /// The list is ordered by id alone.
     None,
     Time(DateTime<Utc>),
-    /// A text that no two rows of the list share.
+    /// A text that is unique in the list.
     Text(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// The first rows, after a position if one is given.
+    /// The first rows of the list.
     Forward,
-    /// The last rows, before a position if one is given.
+    /// The last rows of the list.
     Backward,
 }
 
-/// Which rows of a list, in the list's order.
+/// A page to read: up to `size` rows between two positions, both exclusive.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PageRequest {
     pub direction: Direction,
@@ -47,23 +59,25 @@ pub struct PageRequest {
     pub before: Option<Position>,
 }
 
-/// A list as the database has it: its rows, and the columns of their [`Position`].
+/// A list to read pages of.
 pub struct List {
     pub rows: SelectStatement,
+    /// The columns of a row's [`Position`]: key and id, or one of them if it is unique.
     pub columns: Vec<SimpleExpr>,
     pub descending: bool,
-    /// What is read beside each row, once it is known which rows are of the page.
-    pub beside: Option<JoinedTable>,
+    /// A table to join to the rows of the page, after its limit.
+    pub joined: Option<JoinedTable>,
 }
 
-/// All columns of the row of a table whose id stands in a column of a list.
+/// A table to join by its `id`, with all its columns.
 pub struct JoinedTable {
-    pub table: &'static str,
-    pub columns: Vec<&'static str>,
-    pub id: &'static str,
+    table: &'static str,
+    columns: Vec<&'static str>,
+    /// The column of the list that has the id.
+    id: &'static str,
 }
 
-/// A row that knows its place in the list that it is read from.
+/// A row with a position in the list that it is read from.
 pub trait Positioned {
     fn position(&self) -> Position;
 }
@@ -76,18 +90,39 @@ pub struct Page<T> {
     pub has_next: bool,
 }
 
+impl Position {
+    /// A position in a list that is ordered by id.
+    pub fn by_id(id: Uuid) -> Self {
+        Self { key: Key::None, id }
+    }
+}
+
+impl List {
+    /// A list in ascending order of the columns.
+    pub fn new(rows: SelectStatement, columns: Vec<SimpleExpr>) -> Self {
+        Self { rows, columns, descending: false, joined: None }
+    }
+}
+
+impl JoinedTable {
+    /// Joins the table of `E` by the id in the given column of the list.
+    pub fn new<E: EntityTrait>(id: impl IdenStatic) -> Self {
+        let columns = E::Column::iter().map(|column| column.as_str()).collect();
+        Self { table: E::default().table_name(), columns, id: id.as_str() }
+    }
+}
+
 impl PageRequest {
-    /// The rows of a list that this page begins with, and one row more that tells whether the list goes on.
-    fn of(&self, list: List) -> Arm {
-        let List { rows: mut query, columns, descending, beside } = list;
+    fn arm(&self, list: List) -> Arm {
+        let List { rows: mut query, columns, descending, joined } = list;
         for (position, is_after) in [(&self.after, true), (&self.before, false)] {
             let Some(Position { key, id }) = position else { continue };
-            // One column is compared as it is: a tuple of one is not SQL.
+            // A tuple of one column is not valid SQL.
             let (row, bound) = match (columns.as_slice(), key) {
-                ([at, row_id], Key::Time(time)) => {
-                    (Expr::tuple([at.clone(), row_id.clone()]), Expr::tuple([Expr::val(*time), Expr::val(*id)]))
+                ([row_time, row_id], Key::Time(time)) => {
+                    (Expr::tuple([row_time.clone(), row_id.clone()]), Expr::tuple([Expr::val(*time), Expr::val(*id)]))
                 }
-                ([text], Key::Text(bound)) => (text.clone(), Expr::val(bound.as_str())),
+                ([row_text], Key::Text(text)) => (row_text.clone(), Expr::val(text.as_str())),
                 ([.., row_id], _) => (row_id.clone(), Expr::val(*id)),
                 ([], _) => continue,
             };
@@ -96,10 +131,9 @@ impl PageRequest {
         for column in columns {
             query.order_by_expr(column, self.order(descending));
         }
-        Arm { query, most: Some(self.size + 1), tells: beside.map_or(Projection::Rows, Projection::RowsBeside) }
+        Arm { query, limit: Some(self.size + 1), projection: joined.map_or(Projection::Rows, Projection::JoinedRows) }
     }
 
-    /// In which order a list is read for this page.
     fn order(&self, descending: bool) -> Order {
         match (self.direction, descending) {
             (Direction::Forward, false) | (Direction::Backward, true) => Order::Asc,
@@ -107,12 +141,12 @@ impl PageRequest {
         }
     }
 
-    /// Whether the page is at an end of the list.
-    pub fn is_at_an_end(&self) -> bool {
+    /// The page starts or ends the list, as no position is given.
+    fn is_unbounded(&self) -> bool {
         self.after.is_none() && self.before.is_none()
     }
 
-    /// The page of a list that has this row alone.
+    /// The page of a list that consists of this row.
     pub fn of_one<T: Positioned>(&self, row: T) -> Page<T> {
         let position = row.position();
         let is_within = self.after.as_ref().is_none_or(|after| position > *after)
@@ -120,8 +154,8 @@ impl PageRequest {
         self.page(if is_within { vec![row] } else { Vec::new() })
     }
 
-    /// The page that rows in the list's order make, one more than asked for if the list goes on.
-    pub fn page<T>(&self, mut rows: Vec<T>) -> Page<T> {
+    /// Makes a page of rows in the list's order. One row more than `size` means that the list goes on.
+    fn page<T>(&self, mut rows: Vec<T>) -> Page<T> {
         let goes_on = rows.len() > self.size;
         match self.direction {
             Direction::Forward => {
@@ -136,11 +170,12 @@ impl PageRequest {
     }
 }
 
-/// The first column of a list's own rows in what [`pages`] reads.
+/// Position of the first column of a list's rows in the results of [`pages`].
 pub const ROW: usize = 1;
 
-/// LoadRounds the pages of several lists in one statement, or as few as the database takes: each list is walked by its own
-/// index, to its own limit.
+/// Loads a page of each list, in as few statements as the database allows.
+///
+/// `position` gets the index of the list and a row of it.
 pub async fn pages<T>(
     connection: &impl ConnectionTrait,
     lists: Vec<(List, PageRequest)>,
@@ -148,7 +183,7 @@ pub async fn pages<T>(
     position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
     let requests: Vec<_> = lists.iter().map(|(list, request)| (list.descending, request.clone())).collect();
-    let arms = lists.into_iter().map(|(list, request)| request.of(list));
+    let arms = lists.into_iter().map(|(list, request)| request.arm(list));
     let mut rows: Vec<Vec<T>> = requests.iter().map(|_| Vec::new()).collect();
     for statement in unions(connection.get_database_backend(), arms) {
         for row in connection.query_all_raw(statement).await? {
@@ -160,7 +195,7 @@ pub async fn pages<T>(
         .zip(&requests)
         .enumerate()
         .map(|(number, (mut rows, (descending, request)))| {
-            // A union promises no order.
+            // UNION ALL does not keep the order of its arms' rows.
             rows.sort_by_cached_key(|row| position(number, row));
             if *descending {
                 rows.reverse();
@@ -170,9 +205,34 @@ pub async fn pages<T>(
         .collect())
 }
 
-/// LoadRounds the first pages, or the last, of so many lists that differ in their owner alone, out of the rows of them all.
-/// Unlike a union the statement is one that the database has planned before.
-pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
+/// Loads a page of the list of each owner. `list` selects the rows for a condition on their owner, and `read` returns a
+/// row's owner and the row.
+///
+/// A union has a text of its own for each number of owners, and PostgreSQL plans it each time. The usual request, for the
+/// first or last page of all owners alike, is therefore a statement whose text hardly varies.
+pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
+    connection: &impl ConnectionTrait,
+    requests: &[(K, PageRequest)],
+    owner: impl ColumnTrait,
+    list: impl Fn(Condition) -> List,
+    read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
+) -> Result<Vec<Page<T>>, DbErr> {
+    if let [(_, request), ..] = requests
+        && request.is_unbounded()
+        && requests.iter().all(|(_, other)| other == request)
+    {
+        let owners = padded(requests.iter().map(|(owner, _)| *owner).collect());
+        let rows = list(owner.is_in(owners.iter().copied()).into());
+        let mut pages = same_page_of_owners(connection, owners.len(), rows, owner.into_expr(), request, read).await?;
+        let page = |(owner, _): &(K, _)| pages.remove(owner).unwrap_or_else(|| request.page(Vec::new()));
+        return Ok(requests.iter().map(page).collect());
+    }
+    let lists = requests.iter().map(|(key, request)| (list(owner.eq(*key).into()), request.clone()));
+    pages(connection, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await
+}
+
+/// Loads the same page of the list of each owner, out of the rows of all.
+async fn same_page_of_owners<K: Copy + Eq + Hash, T: Positioned>(
     connection: &impl ConnectionTrait,
     owners: usize,
     List { rows: all, columns, descending, .. }: List,
@@ -181,15 +241,15 @@ pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
     read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
 ) -> Result<HashMap<K, Page<T>>, DbErr> {
     let backend = connection.get_database_backend();
-    /// Rows that are read in vain at most.
-    const FEW: usize = 1000;
-    // To number the rows costs as much as to read them, and only long lists need it.
-    let most = FEW.max(owners * (request.size + 1));
-    let arm = Arm { query: all.clone(), most: Some(most), tells: Projection::Rows };
+    /// Rows to read even if fewer are needed.
+    const MIN_ROWS: usize = 1000;
+    // Numbering the rows costs as much as reading them, and only long lists need it.
+    let limit = MIN_ROWS.max(owners * (request.size + 1));
+    let arm = Arm { query: all.clone(), limit: Some(limit), projection: Projection::Rows };
     let mut rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
-    if rows.len() == most {
-        let arm =
-            Arm { query: numbered(all, columns, descending, owner, request), most: None, tells: Projection::Rows };
+    if rows.len() == limit {
+        let query = numbered(all, columns, descending, owner, request);
+        let arm = Arm { query, limit: None, projection: Projection::Rows };
         rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
     }
     let mut lists: HashMap<K, Vec<T>> = HashMap::new();
@@ -204,7 +264,7 @@ pub async fn pages_of_owners<K: Copy + Eq + Hash, T: Positioned>(
     Ok(lists.into_iter().map(page).collect())
 }
 
-/// The rows with which each owner's list begins, in the order of the request.
+/// Selects the rows of the page of each owner.
 fn numbered(
     mut all: SelectStatement,
     columns: Vec<SimpleExpr>,
@@ -222,22 +282,21 @@ fn numbered(
     Query::select().column(Asterisk).from_subquery(all, "numbered").and_where(is_of_page).take()
 }
 
-/// The values, and the last of them again and again until there is a power of two: so that statements are few, and the
-/// database has planned them.
-pub fn padded<T: Copy>(mut values: Vec<T>) -> Vec<T> {
+/// Repeats the last value until their number is a power of two, so that there are few different statements to prepare.
+fn padded<T: Copy>(mut values: Vec<T>) -> Vec<T> {
     if let Some(last) = values.last().copied() {
         values.resize(values.len().next_power_of_two(), last);
     }
     values
 }
 
-/// LoadRounds the lengths of several lists in one statement, each up to a bound if it has one.
+/// Counts the rows of each list, up to its bound if it has one.
 pub async fn counts(
     connection: &impl ConnectionTrait,
     lists: Vec<(SelectStatement, Option<usize>)>,
 ) -> Result<Vec<u64>, DbErr> {
     let mut counts = Vec::new();
-    let arms = lists.into_iter().map(|(query, most)| Arm { query, most, tells: Projection::Number });
+    let arms = lists.into_iter().map(|(query, limit)| Arm { query, limit, projection: Projection::Count });
     for statement in unions(connection.get_database_backend(), arms) {
         for row in connection.query_all_raw(statement).await? {
             counts.push((arm(&row)?, row.try_get_by_index::<i64>(ROW)?.unsigned_abs()));
@@ -247,40 +306,36 @@ pub async fn counts(
     Ok(counts.into_iter().map(|(_, count)| count).collect())
 }
 
-/// A part of a union.
+/// A part of a `UNION ALL`.
 struct Arm {
     query: SelectStatement,
-    /// So many rows of it at most.
-    most: Option<usize>,
-    tells: Projection,
+    limit: Option<usize>,
+    projection: Projection,
 }
 
 enum Projection {
     Rows,
-    RowsBeside(JoinedTable),
-    /// How many rows there are.
-    Number,
+    JoinedRows(JoinedTable),
+    Count,
 }
 
-/// One statement out of several, each of whose rows says which it came from; more than one only where there are so many
-/// that a database would not take them. SQLite takes 500.
+/// One statement for all arms; several if there are more arms than a database takes (SQLite takes 500).
 fn unions(backend: DbBackend, arms: impl Iterator<Item = Arm>) -> Vec<Statement> {
     const MAX_ARMS: usize = 400;
     let arms: Vec<_> = arms.collect();
     (0..).step_by(MAX_ARMS).zip(arms.chunks(MAX_ARMS)).map(|(first, arms)| union(backend, first, arms)).collect()
 }
 
-/// The rows of all arms, each after the number of its arm. The limits stand in the text: PostgreSQL plans anew each time
-/// what it is to limit to a number that it is yet to be told.
+/// Selects the rows of all arms, each with the number of its arm before it.
 fn union(backend: DbBackend, first: usize, arms: &[Arm]) -> Statement {
     let mut sql = Sql::new(backend);
-    for (number, Arm { query, most, tells }) in (first..).zip(arms) {
+    for (number, Arm { query, limit, projection }) in (first..).zip(arms) {
         let all = if number == first { "" } else { " UNION ALL " };
         sql.text(format_args!("{all}SELECT {number} AS \"arm\", "));
-        match tells {
+        match projection {
             Projection::Rows => sql.text(format_args!("*")),
-            Projection::Number => sql.text(format_args!("COUNT(*)")),
-            Projection::RowsBeside(JoinedTable { table, columns, .. }) => {
+            Projection::Count => sql.text(format_args!("COUNT(*)")),
+            Projection::JoinedRows(JoinedTable { table, columns, .. }) => {
                 sql.text(format_args!("\"arm_rows\".*"));
                 for column in columns {
                     sql.text(format_args!(", \"{table}\".\"{column}\""));
@@ -289,11 +344,12 @@ fn union(backend: DbBackend, first: usize, arms: &[Arm]) -> Statement {
         }
         sql.text(format_args!(" FROM ("));
         sql.statement(query);
-        if let Some(most) = most {
-            sql.text(format_args!(" LIMIT {most}"));
+        if let Some(limit) = limit {
+            // In the text, as PostgreSQL makes no reusable plan for a limit that is a parameter.
+            sql.text(format_args!(" LIMIT {limit}"));
         }
         sql.text(format_args!(") AS \"arm_rows\""));
-        if let Projection::RowsBeside(JoinedTable { table, id, .. }) = tells {
+        if let Projection::JoinedRows(JoinedTable { table, id, .. }) = projection {
             sql.text(format_args!(" INNER JOIN \"{table}\" ON \"{table}\".\"id\" = \"arm_rows\".\"{id}\""));
         }
     }

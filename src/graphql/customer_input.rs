@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
+use entity::customer;
 use entity::value::{
-    Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName,
-    PhoneNumber, Reason, SearchQuery,
+    Address, AddressPart, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId,
+    PersonName, PhoneNumber, Reason, SearchQuery,
 };
 use sea_orm::ActiveValue::{self, NotSet, Set};
 
@@ -13,8 +14,8 @@ use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::Actor;
 use crate::service::customers::{
-    CustomerChanges, CustomerField, CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerRef,
-    NewCustomer, OwnCustomerRef, TimeRange,
+    ChangesDraft, CustomerChanges, CustomerDraft, CustomerField, CustomerFilter, CustomerList, CustomerOrder,
+    CustomerOrderField, CustomerRef, OwnCustomerRef, TimeRange,
 };
 
 /// Identifies a customer. Exactly one of the fields must be given.
@@ -129,15 +130,22 @@ struct CustomerDataInput {
     /// Email address, for example `ada@example.com`. Unique on the platform. Production rejects addresses of disposable
     /// providers and addresses with a `+` before the `@`.
     email: String,
+    #[graphql(flatten)]
+    optional: OptionalDataInput,
+}
+
+/// The fields that `CustomerDataInput` and `CustomerDataPatch` have in common. In the schema, each has them as its own.
+#[derive(InputObject)]
+struct OptionalDataInput {
     /// Phone number with a leading `+` and country code, for example `+14155552671`. Without `+`, a number of at least 10
     /// digits is read as a US number. Unique on the platform. Production accepts mobile numbers only.
-    phone: Option<String>,
+    phone: MaybeUndefined<String>,
     /// First name, 1 to 100 characters.
-    first_name: Option<String>,
+    first_name: MaybeUndefined<String>,
     /// Last name, 1 to 100 characters.
-    last_name: Option<String>,
-    /// Postal address.
-    address: Option<AddressInput>,
+    last_name: MaybeUndefined<String>,
+    /// Postal address. `updateCustomer` replaces the stored one as a whole.
+    address: MaybeUndefined<AddressInput>,
 }
 
 /// A postal address. Each field has at most 200 characters, `postalCode` at most 20.
@@ -177,22 +185,15 @@ pub struct UpdateCustomerInput {
 struct CustomerDataPatch {
     /// Email address. Cannot be null. A new one must meet the same rules as for `createCustomer`.
     email: MaybeUndefined<String>,
-    /// Phone number. A new one must meet the same rules as for `createCustomer`.
-    phone: MaybeUndefined<String>,
-    /// First name, 1 to 100 characters.
-    first_name: MaybeUndefined<String>,
-    /// Last name, 1 to 100 characters.
-    last_name: MaybeUndefined<String>,
-    /// Postal address. Replaces the stored address as a whole.
-    address: MaybeUndefined<AddressInput>,
+    #[graphql(flatten)]
+    optional: OptionalDataInput,
 }
 
-/// The faults found so far.
+/// Faults found while an input is parsed. Each parser returns `None` for an invalid value, and adds the fault.
 #[derive(Default)]
 struct Faults(Vec<Violation>);
 
 impl Faults {
-    /// The value, if it is one; the fault is kept with its place.
     fn value<T>(&mut self, code: ErrorCode, field: InputField, parsed: Result<T, Reason>) -> Option<T> {
         parsed.map_err(|reason| self.0.push(Violation::of(code, field).with_reason(reason))).ok()
     }
@@ -220,48 +221,55 @@ impl Faults {
     fn address(&mut self, input: AddressInput) -> Option<Address> {
         let AddressInput { line1, line2, city, region, postal_code, country } = input;
         let parsed = Address::parse(AddressParts { line1, line2, city, region, postal_code, country });
-        parsed
-            .map_err(|parts| {
-                for (part, reason) in parts {
-                    let field = InputField::Address(part);
-                    self.0.push(Violation::of(ErrorCode::InvalidAddress, field).with_reason(reason));
-                }
-            })
-            .ok()
+        let faults = |parts: Vec<(AddressPart, Reason)>| {
+            self.0.extend(parts.into_iter().map(|(part, reason)| {
+                Violation::of(ErrorCode::InvalidAddress, InputField::Address(part)).with_reason(reason)
+            }));
+        };
+        parsed.map_err(faults).ok()
     }
 
-    /// What a patch says of a value that may be removed.
-    fn patch<I, T>(
+    /// Parses an optional field: left out it is `NotSet`, null is `Set(None)`. An invalid value is `NotSet` as well.
+    fn optional<I, T>(
         &mut self,
-        patch: MaybeUndefined<I>,
+        input: MaybeUndefined<I>,
         parse: impl FnOnce(&mut Self, I) -> Option<T>,
     ) -> ActiveValue<Option<T>>
     where
         Option<T>: Into<sea_orm::Value>,
     {
-        match patch {
+        match input {
             MaybeUndefined::Undefined => NotSet,
             MaybeUndefined::Null => Set(None),
             MaybeUndefined::Value(input) => parse(self, input).map_or(NotSet, |value| Set(Some(value))),
         }
     }
 
-    fn none(self) -> Result<(), Error> {
+    fn into_result(self) -> Result<(), Error> {
         if self.0.is_empty() { Ok(()) } else { Err(Error::Rejected(self.0)) }
     }
 }
 
+impl OptionalDataInput {
+    fn parse(self, faults: &mut Faults) -> customer::ActiveModel {
+        customer::ActiveModel {
+            phone: faults.optional(self.phone, |faults, text| faults.phone(InputField::Phone, &text)),
+            first_name: faults.optional(self.first_name, |faults, text| faults.name(InputField::FirstName, &text)),
+            last_name: faults.optional(self.last_name, |faults, text| faults.name(InputField::LastName, &text)),
+            address: faults.optional(self.address, Faults::address),
+            ..Default::default()
+        }
+    }
+}
+
 impl CreateCustomerInput {
-    pub fn parse(self) -> NewCustomer {
-        let Self { external_customer_id, data, idempotency_key } = self;
+    pub fn parse(self) -> CustomerDraft {
+        let Self { external_customer_id, data: CustomerDataInput { email, optional }, idempotency_key } = self;
         let mut faults = Faults::default();
-        NewCustomer {
+        CustomerDraft {
             external_customer_id: faults.external_customer_id(InputField::ExternalCustomerId, &external_customer_id),
-            email: faults.email(InputField::Email, &data.email),
-            phone: data.phone.and_then(|text| faults.phone(InputField::Phone, &text)),
-            first_name: data.first_name.and_then(|text| faults.name(InputField::FirstName, &text)),
-            last_name: data.last_name.and_then(|text| faults.name(InputField::LastName, &text)),
-            address: data.address.and_then(|input| faults.address(input)),
+            email: faults.email(InputField::Email, &email),
+            optional: optional.parse(&mut faults),
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
             faults: faults.0,
         }
@@ -269,10 +277,10 @@ impl CreateCustomerInput {
 }
 
 impl UpdateCustomerInput {
-    pub fn parse(self) -> CustomerChanges {
-        let Self { customer, data, expected_version, idempotency_key } = self;
+    pub fn parse(self) -> ChangesDraft {
+        let Self { customer, data: CustomerDataPatch { email, optional }, expected_version, idempotency_key } = self;
         let mut faults = Faults::default();
-        CustomerChanges {
+        let changes = CustomerChanges {
             customer: match customer {
                 UpdateCustomerRefInput::Id(id) => CustomerId::parse(&id).map(OwnCustomerRef::Id),
                 UpdateCustomerRefInput::ExternalCustomerId(text) => faults
@@ -280,34 +288,32 @@ impl UpdateCustomerInput {
                     .map(OwnCustomerRef::ExternalCustomerId),
             },
             expected_version,
-            email: match data.email {
-                MaybeUndefined::Undefined => NotSet,
-                MaybeUndefined::Null => {
-                    faults.0.push(
-                        Violation::of(ErrorCode::InvalidEmail, InputField::Email).with_reason(Reason::NotRemovable),
-                    );
-                    NotSet
-                }
-                MaybeUndefined::Value(text) => faults.email(InputField::Email, &text).map_or(NotSet, Set),
+            values: customer::ActiveModel {
+                email: match email {
+                    MaybeUndefined::Undefined => NotSet,
+                    MaybeUndefined::Null => {
+                        let fault = Violation::of(ErrorCode::InvalidEmail, InputField::Email);
+                        faults.0.push(fault.with_reason(Reason::NotRemovable));
+                        NotSet
+                    }
+                    MaybeUndefined::Value(text) => faults.email(InputField::Email, &text).map_or(NotSet, Set),
+                },
+                ..optional.parse(&mut faults)
             },
-            phone: faults.patch(data.phone, |faults, text| faults.phone(InputField::Phone, &text)),
-            first_name: faults.patch(data.first_name, |faults, text| faults.name(InputField::FirstName, &text)),
-            last_name: faults.patch(data.last_name, |faults, text| faults.name(InputField::LastName, &text)),
-            address: faults.patch(data.address, |faults, input| faults.address(input)),
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
-            faults: faults.0,
-        }
+        };
+        ChangesDraft { changes, faults: faults.0 }
     }
 }
 
 impl CustomerRefInput {
-    /// What the reference names; `None` for an id that no customer can have.
+    /// Returns `None` for a malformed id: no customer has it.
     pub fn parse(self, actor: &Actor) -> Result<Option<CustomerRef>, Error> {
         let mut faults = Faults::default();
         let reference = match self {
             Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
             Self::ExternalCustomerId(text) => {
-                has_external_customer_ids(actor, InputField::ByExternalCustomerId)?;
+                require_external_customer_ids(actor, InputField::ByExternalCustomerId)?;
                 faults
                     .external_customer_id(InputField::ByExternalCustomerId, &text)
                     .map(CustomerRef::ExternalCustomerId)
@@ -315,21 +321,21 @@ impl CustomerRefInput {
             Self::Email(text) => faults.email(InputField::ByEmail, &text).map(CustomerRef::Email),
             Self::Phone(text) => faults.phone(InputField::ByPhone, &text).map(CustomerRef::Phone),
         };
-        faults.none()?;
+        faults.into_result()?;
         Ok(reference)
     }
 }
 
-/// A text of repeats would be a statement of repeats.
+/// Keeps the statement short if a field is repeated many times.
 fn without_repeats(fields: Vec<CustomerField>) -> Vec<CustomerField> {
     let mut seen = HashSet::new();
     fields.into_iter().filter(|field| seen.insert(*field)).collect()
 }
 
 impl CustomerFilterInput {
-    /// The list of an operator's customers, or of all, that is filtered and sorted so.
+    /// Returns the list of an operator's customers with this filter and order; without an operator, of all customers.
     pub fn list(self, operator: Option<OperatorId>, order: Option<CustomerOrderInput>) -> Result<CustomerList, Error> {
-        self.suits(operator, order.as_ref())?;
+        self.check_list(operator, order.as_ref())?;
         let mut faults = Faults::default();
         let filter = CustomerFilter {
             search: self.search.and_then(|text| {
@@ -344,47 +350,39 @@ impl CustomerFilterInput {
             created_at: self.created_at.into(),
             connected_at: self.connected_at.into(),
         };
-        faults.none()?;
+        faults.into_result()?;
         Ok(CustomerList { operator, filter, order: order.map(Into::into).unwrap_or_default() })
     }
 
-    /// That such a list can be filtered and sorted so.
-    fn suits(&self, operator: Option<OperatorId>, order: Option<&CustomerOrderInput>) -> Result<(), Error> {
-        let is_of_all = operator.is_none();
+    /// Rejects what only an operator's list supports, and an order beside a search.
+    fn check_list(&self, operator: Option<OperatorId>, order: Option<&CustomerOrderInput>) -> Result<(), Error> {
+        let is_all = operator.is_none();
         let faults = [
-            (
-                is_of_all && self.search.is_some(),
-                InputField::FilterSearch,
-                "Search among the customers of an operator.",
-            ),
-            (
-                is_of_all && self.connected_at.is_some(),
-                InputField::FilterConnectedAt,
-                "In the list of all customers nobody is connected to anyone.",
-            ),
-            (is_of_all && self.external_customer_id.is_some(), InputField::FilterExternalCustomerId, NO_EXTERNAL_IDS),
-            (
-                is_of_all && order.is_some(),
-                InputField::OrderBy,
-                "The list of all customers has one order. Ask for the customers of an operator.",
-            ),
-            (
-                order.is_some() && self.search.is_some(),
-                InputField::OrderBy,
-                "Leave it out beside `search`: who is found is listed in the order of the ids.",
-            ),
+            (is_all && self.search.is_some(), InputField::FilterSearch, OPERATOR_LIST_ONLY_SEARCH),
+            (is_all && self.connected_at.is_some(), InputField::FilterConnectedAt, OPERATOR_LIST_ONLY_CONNECTED_AT),
+            (is_all && self.external_customer_id.is_some(), InputField::FilterExternalCustomerId, NO_EXTERNAL_IDS),
+            (is_all && order.is_some(), InputField::OrderBy, OPERATOR_LIST_ONLY_ORDER),
+            (order.is_some() && self.search.is_some(), InputField::OrderBy, NO_ORDER_WITH_SEARCH),
         ];
-        match faults.into_iter().find(|(is_so, ..)| *is_so) {
+        match faults.into_iter().find(|(is_fault, ..)| *is_fault) {
             Some((_, field, note)) => Err(Violation::of(ErrorCode::InvalidArgument, field).with_note(note).into()),
             None => Ok(()),
         }
     }
 }
 
-const NO_EXTERNAL_IDS: &str = "An external customer id belongs to an operator, and the platform is none.";
+const OPERATOR_LIST_ONLY_SEARCH: &str =
+    "`search` can only be used on one operator's list: operator(id: …) { customers(filter: …) }";
+const OPERATOR_LIST_ONLY_CONNECTED_AT: &str =
+    "`connectedAt` can only be used on one operator's list: operator(id: …) { customers(filter: …) }";
+const OPERATOR_LIST_ONLY_ORDER: &str =
+    "`orderBy` can only be used on one operator's list: operator(id: …) { customers(orderBy: …) }";
+const NO_ORDER_WITH_SEARCH: &str =
+    "`orderBy` cannot be combined with `search`, whose results are ordered by customer id.";
+const NO_EXTERNAL_IDS: &str = "`externalCustomerId` belongs to an operator. The platform key has none.";
 
-/// External ids are an operator's own: the platform has none.
-fn has_external_customer_ids(actor: &Actor, field: InputField) -> Result<(), Error> {
+/// Rejects the platform key, which has no external customer ids.
+fn require_external_customer_ids(actor: &Actor, field: InputField) -> Result<(), Error> {
     match actor.operator() {
         Some(_) => Ok(()),
         None => Err(Violation::of(ErrorCode::InvalidArgument, field).with_note(NO_EXTERNAL_IDS).into()),

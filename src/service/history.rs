@@ -1,15 +1,14 @@
 //! What happened to customers, kept in the transaction in which it happened.
 
-use std::collections::HashMap;
-
 use entity::customer;
 use entity::customer_event::{Column, Entity, EventType, Model, Values};
 use entity::value::{CustomerEventId, CustomerId};
 use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait};
-use serde_json::{Value, json};
+use serde_json::Value as Json;
 
+use super::customers::CustomerField;
 use super::{Actor, Origin, now};
-use crate::database::pages::{self, Key, List, Page, PageRequest, Position, Positioned};
+use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{Database, WriteBatch};
 use crate::error::Error;
 
@@ -30,8 +29,7 @@ impl History {
             let events = Entity::find()
                 .filter(Column::CustomerId.eq(*customer))
                 .apply_if(actor.operator(), |events, own| events.filter(Column::OperatorId.eq(own)));
-            let columns = vec![Column::Id.into_expr()];
-            (List { rows: events.into_query(), columns, descending: false, beside: None }, request.clone())
+            (List::new(events.into_query(), vec![Column::Id.into_expr()]), request.clone())
         });
         let read = |row: &QueryResult| Model::from_query_result(row, "");
         let pages = pages::pages(self.database.reader(), queries.collect(), read, |_, row| row.position());
@@ -48,7 +46,7 @@ impl History {
 
 impl Positioned for Model {
     fn position(&self) -> Position {
-        Position { key: Key::None, id: *self.id.as_uuid() }
+        Position::by_id(*self.id.as_uuid())
     }
 }
 
@@ -60,13 +58,13 @@ pub(super) fn record(
     before: Option<&customer::Model>,
     after: &customer::Model,
 ) {
-    let old: HashMap<_, _> = before.map(values).into_iter().flatten().collect();
-    let (mut was, mut is) = (Values::default(), Values::default());
-    for (name, value) in values(after) {
-        let previous = old.get(name).cloned().unwrap_or_default();
-        if value != previous {
-            was.0.insert(name.to_owned(), previous);
-            is.0.insert(name.to_owned(), value);
+    let (mut values_before, mut values_after) = (Values::default(), Values::default());
+    for field in CustomerField::all() {
+        let old = before.map_or(Json::Null, |customer| field.json_of(customer));
+        let new = field.json_of(after);
+        if new != old {
+            values_before.0.insert(field.name().to_owned(), old);
+            values_after.0.insert(field.name().to_owned(), new);
         }
     }
     writes.insert([Model {
@@ -77,19 +75,8 @@ pub(super) fn record(
         request_id: origin.request,
         r#type,
         version: after.version,
-        before: was,
-        after: is,
+        before: values_before,
+        after: values_after,
         occurred_at: now(),
     }]);
-}
-
-/// The values of a customer under their names in the schema.
-fn values(customer: &customer::Model) -> [(&'static str, Value); 5] {
-    [
-        ("email", json!(customer.email.as_str())),
-        ("firstName", json!(customer.first_name.as_ref().map(|name| name.as_str()))),
-        ("lastName", json!(customer.last_name.as_ref().map(|name| name.as_str()))),
-        ("phone", json!(customer.phone.as_ref().map(|phone| phone.as_str()))),
-        ("address", json!(customer.address)),
-    ]
 }

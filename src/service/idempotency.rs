@@ -9,6 +9,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, Q
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::customers::Attempt;
 use super::now;
 use crate::database::{
     Database, Dml, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, insert_from_select, row_values,
@@ -90,22 +91,28 @@ impl IdempotentRequest {
     }
 }
 
-/// Makes an attempt of a request that may carry a key. Only where something stands in its way, be it a refusal, is it asked
-/// whether the request was done before: so a key costs one statement, and a request that is sent again is done in vain.
-pub async fn or_replay<T, R: DeserializeOwned>(
+/// Awaits an attempt, and if it is not done, replays the stored outcome of the request, if there is one.
+///
+/// The key is not looked up first: most requests are new, and for them a key then costs no statement of its own. A request
+/// that is sent again runs into its own rows (a taken email, a lost race for the key), and only then is the key looked up.
+/// A refusal or a phone that needs a check is not the answer to a request that was already done.
+pub async fn or_replay<T, R: DeserializeOwned, P>(
     idempotent: Option<&IdempotentRequest>,
     connection: &impl ConnectionTrait,
-    attempt: impl Future<Output = Result<Option<T>, TransactionError>>,
-    replay: impl AsyncFnOnce(R) -> Result<T, TransactionError>,
-) -> Result<Option<T>, TransactionError> {
-    let outcome = attempt.await;
+    attempt: impl Future<Output = Result<Attempt<T>, TransactionError>>,
+    replay: impl FnOnce(R) -> P,
+) -> Result<Attempt<T>, TransactionError>
+where
+    P: Future<Output = Result<T, TransactionError>>,
+{
+    let attempted = attempt.await;
     if let Some(idempotent) = idempotent
-        && !matches!(outcome, Ok(Some(_)))
-        && let Some(kept) = idempotent.find(connection).await?
+        && !matches!(attempted, Ok(Attempt::Done(_)))
+        && let Some(stored) = idempotent.find(connection).await?
     {
-        return replay(kept).await.map(Some);
+        return replay(stored).await.map(Attempt::Done);
     }
-    outcome
+    attempted
 }
 
 /// WriteBatch the work of a request and keeps what became of it, all or none.

@@ -14,7 +14,7 @@ use sea_orm::{
 
 use super::api_keys::{KeyRequest, NewApiKey};
 use super::{Actor, ApiKeys, now};
-use crate::database::pages::{self, Key, List, Page, PageRequest, Position, Positioned};
+use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode};
 
@@ -58,8 +58,7 @@ impl Operators {
 
     /// Returns a page of the operators that the caller may see, oldest first.
     pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
-        let columns = vec![Column::Id.into_expr()];
-        let list = List { rows: visible(actor).into_query(), columns, descending: false, beside: None };
+        let list = List::new(visible(actor).into_query(), vec![Column::Id.into_expr()]);
         let read = |row: &QueryResult| Model::from_query_result(row, "");
         let position = |_, row: &Model| row.position();
         let pages = pages::pages(self.database.reader(), vec![(list, request)], read, position).await?;
@@ -126,6 +125,6 @@ fn visible(actor: &Actor) -> Select<Entity> {
 
 impl Positioned for Model {
     fn position(&self) -> Position {
-        Position { key: Key::None, id: *self.id.as_uuid() }
+        Position::by_id(*self.id.as_uuid())
     }
 }

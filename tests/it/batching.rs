@@ -3,6 +3,7 @@
 //!
 //! The tests call the service directly, because requests over HTTP are not sure to be ready at the same time.
 
+use entity::customer::ActiveModel as Values;
 use entity::deployment::Environment;
 use entity::value::{
     Address, AddressParts, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber, RequestId,
@@ -13,7 +14,7 @@ use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::error::Error;
 use vivamo::service::Actor;
-use vivamo::service::customers::{CustomerChanges, NewCustomer, Outcome, OwnCustomerRef};
+use vivamo::service::customers::{ChangesDraft, CustomerChanges, CustomerDraft, Outcome, OwnCustomerRef};
 
 use support::proxy::{Cut, Proxy};
 use support::{Backend, Caller, TestApp, both, run};
@@ -22,8 +23,8 @@ async fn actor(app: &TestApp, caller: &Caller) -> Actor {
     app.services.api_keys.authenticate(&caller.key).await.unwrap()
 }
 
-fn new(id: &str, email: &str) -> NewCustomer {
-    NewCustomer {
+fn new(id: &str, email: &str) -> CustomerDraft {
+    CustomerDraft {
         external_customer_id: Some(ExternalCustomerId::parse(id).unwrap()),
         email: Some(EmailAddress::parse(email).unwrap()),
         ..Default::default()
@@ -48,7 +49,7 @@ fn code(error: &Error) -> String {
     }
 }
 
-async fn create(app: &TestApp, actor: &Actor, new: NewCustomer) -> String {
+async fn create(app: &TestApp, actor: &Actor, new: CustomerDraft) -> String {
     match app.services.customers.create(actor, RequestId::new(), new).await {
         Ok(created) if created.replayed => "REPLAYED".to_owned(),
         Ok(created) => if created.outcome == Outcome::Created { "CREATED" } else { "CONNECTED" }.to_owned(),
@@ -57,7 +58,8 @@ async fn create(app: &TestApp, actor: &Actor, new: NewCustomer) -> String {
 }
 
 async fn update(app: &TestApp, actor: &Actor, changes: CustomerChanges) -> String {
-    match app.services.customers.update(actor, RequestId::new(), changes).await {
+    let draft = ChangesDraft { changes, faults: Vec::new() };
+    match app.services.customers.update(actor, RequestId::new(), draft).await {
         Ok(updated) => format!("VERSION {}", updated.view.customer.version),
         Err(error) => code(&error),
     }
@@ -92,24 +94,35 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
         country: "US".into(),
     };
     let address = Address::parse(parts).unwrap();
-    let full = NewCustomer {
-        phone: Some(PhoneNumber::parse("+14155550001").unwrap()),
-        first_name: name("Ada"),
-        last_name: name("King Noel"),
-        address: Some(address),
+    let full = CustomerDraft {
+        optional: Values {
+            phone: Set(Some(PhoneNumber::parse("+14155550001").unwrap())),
+            first_name: Set(name("Ada")),
+            last_name: Set(name("King Noel")),
+            address: Set(Some(address)),
+            ..Default::default()
+        },
         ..new("a", "ada@example.com")
     };
     let creates = [
         full,
         new("b", "grace@example.com"),
-        NewCustomer { last_name: name("Lamarr"), ..new("c", "hedy@example.com") },
+        CustomerDraft {
+            optional: Values { last_name: Set(name("Lamarr")), ..Default::default() },
+            ..new("c", "hedy@example.com")
+        },
     ];
     let (outcomes, sent) = app.statements_of(join_all(creates.map(|new| create(app, &actor, new)))).await;
     assert_eq!(outcomes, ["CREATED"; 3]);
     assert_eq!(sent.len(), read_and_write(app, 15), "{sent:#?}");
     // A create that connects a customer has other statements, hence another batch.
-    let connects =
-        [NewCustomer { first_name: name("Knew"), ..new("d", "known@example.com") }, new("e", "known2@example.com")];
+    let connects = [
+        CustomerDraft {
+            optional: Values { first_name: Set(name("Knew")), ..Default::default() },
+            ..new("d", "known@example.com")
+        },
+        new("e", "known2@example.com"),
+    ];
     let outcomes = join_all(connects.map(|new| create(app, &actor, new))).await;
     assert_eq!(outcomes, ["CONNECTED"; 2]);
 
@@ -159,9 +172,15 @@ both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app|
     }
     let actor = actor(app, &own).await;
     let updates = [
-        CustomerChanges { first_name: Set(name("Byron")), ..changes("a") },
-        CustomerChanges { first_name: Set(None), phone: Set(None), ..changes("b") },
-        CustomerChanges { first_name: Set(name("Hedy Eva Maria")), ..changes("c") },
+        CustomerChanges { values: Values { first_name: Set(name("Byron")), ..Default::default() }, ..changes("a") },
+        CustomerChanges {
+            values: Values { first_name: Set(None), phone: Set(None), ..Default::default() },
+            ..changes("b")
+        },
+        CustomerChanges {
+            values: Values { first_name: Set(name("Hedy Eva Maria")), ..Default::default() },
+            ..changes("c")
+        },
     ];
     let (outcomes, sent) = app.statements_of(join_all(updates.map(|changes| update(app, &actor, changes)))).await;
     assert_eq!(outcomes, ["VERSION 2"; 3]);
@@ -199,9 +218,9 @@ both!(a_conflicting_write_fails_alone, Sandbox, async |app| {
     assert_eq!(app.count_rows("customer_event").await, 4);
     // Two updates change the same customer.
     let updates = [
-        CustomerChanges { first_name: Set(name("Ada")), ..changes("1") },
-        CustomerChanges { first_name: Set(name("Ada")), ..changes("a") },
-        CustomerChanges { last_name: Set(name("King")), ..changes("a") },
+        CustomerChanges { values: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("1") },
+        CustomerChanges { values: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("a") },
+        CustomerChanges { values: Values { last_name: Set(name("King")), ..Default::default() }, ..changes("a") },
     ];
     let mut outcomes = join_all(updates.map(|changes| update(app, &actor, changes))).await;
     outcomes.sort();
@@ -210,8 +229,16 @@ both!(a_conflicting_write_fails_alone, Sandbox, async |app| {
     assert_eq!((&customer["firstName"], &customer["lastName"]), (&json!("Ada"), &json!("King")));
     // Two updates expect the same version.
     let updates = [
-        CustomerChanges { expected_version: Some(3), first_name: Set(name("Eva")), ..changes("a") },
-        CustomerChanges { expected_version: Some(3), first_name: Set(name("Eve")), ..changes("a") },
+        CustomerChanges {
+            expected_version: Some(3),
+            values: Values { first_name: Set(name("Eva")), ..Default::default() },
+            ..changes("a")
+        },
+        CustomerChanges {
+            expected_version: Some(3),
+            values: Values { first_name: Set(name("Eve")), ..Default::default() },
+            ..changes("a")
+        },
     ];
     let mut outcomes = join_all(updates.map(|changes| update(app, &actor, changes))).await;
     outcomes.sort();
@@ -232,7 +259,7 @@ both!(operators_do_not_share_a_write_batch, Sandbox, async |app| {
 both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let actor = actor(app, &own).await;
-    let keyed = |id: &str, key: &str| NewCustomer {
+    let keyed = |id: &str, key: &str| CustomerDraft {
         idempotency_key: Some(IdempotencyKey::parse(key).unwrap()),
         ..new(id, &format!("{id}@example.com"))
     };
@@ -279,7 +306,7 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
             app.created(&own, id, json!({ "email": format!("{id}@example.com") })).await;
         }
         let actor = actor(app, &own).await;
-        let keyed = |id: &str| NewCustomer {
+        let keyed = |id: &str| CustomerDraft {
             idempotency_key: Some(IdempotencyKey::parse(id).unwrap()),
             ..new(id, &format!("{id}@example.com"))
         };
@@ -292,8 +319,17 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
         let holder = app.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM customer WHERE email = 'b@example.com' FOR UPDATE").await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM idempotency_key FOR UPDATE").await.unwrap();
-        let rename = |id: &str| update(app, &actor, CustomerChanges { first_name: Set(name("Ada")), ..changes(id) });
-        let reuse_key = NewCustomer { idempotency_key: keyed("e").idempotency_key, ..new("f", "f@example.com") };
+        let rename = |id: &str| {
+            update(
+                app,
+                &actor,
+                CustomerChanges {
+                    values: Values { first_name: Set(name("Ada")), ..Default::default() },
+                    ..changes(id)
+                },
+            )
+        };
+        let reuse_key = CustomerDraft { idempotency_key: keyed("e").idempotency_key, ..new("f", "f@example.com") };
         let others = async {
             let updates = join_all(["a", "c"].map(rename));
             let outcomes = join(updates, join_all(["d", "g"].map(|id| create(app, &actor, keyed(id))))).await;
@@ -339,7 +375,7 @@ async fn cut_at_commit_of_batch(cut: Cut) {
         let (proxy, url) = Proxy::before(app.database_url()).await;
         let replica = app.replica(url.into()).await;
         let actor = actor(&replica, &own).await;
-        let keyed = |id: &str| NewCustomer {
+        let keyed = |id: &str| CustomerDraft {
             idempotency_key: Some(IdempotencyKey::parse(id).unwrap()),
             ..new(id, &format!("{id}@example.com"))
         };

@@ -327,9 +327,13 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
                 customer: Some(vivamo::service::customers::OwnCustomerRef::ExternalCustomerId(
                     entity::value::ExternalCustomerId::parse("1").unwrap(),
                 )),
-                phone: Set(Some(entity::value::PhoneNumber::parse(phone).unwrap())),
+                values: entity::customer::ActiveModel {
+                    phone: Set(Some(entity::value::PhoneNumber::parse(phone).unwrap())),
+                    ..Default::default()
+                },
                 ..Default::default()
             };
+            let changes = vivamo::service::customers::ChangesDraft { changes, faults: Vec::new() };
             let actor = app.services.api_keys.authenticate(&operator.key).await.unwrap();
             replica.customers.update(&actor, entity::value::RequestId::new(), changes).await.is_ok()
         };
@@ -364,9 +368,13 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
             customer: Some(vivamo::service::customers::OwnCustomerRef::ExternalCustomerId(
                 entity::value::ExternalCustomerId::parse("1").unwrap(),
             )),
-            phone: Set(Some(entity::value::PhoneNumber::parse("+14155550001").unwrap())),
+            values: entity::customer::ActiveModel {
+                phone: Set(Some(entity::value::PhoneNumber::parse("+14155550001").unwrap())),
+                ..Default::default()
+            },
             ..Default::default()
         };
+        let changes = vivamo::service::customers::ChangesDraft { changes, faults: Vec::new() };
         assert!(later.customers.update(&actor, entity::value::RequestId::new(), changes).await.is_ok());
         assert_eq!(carrier.take_request_count(), 1);
         assert_eq!(entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap().len(), 1);

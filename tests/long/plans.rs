@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use entity::api_key::Access;
+use entity::customer;
 use entity::deployment::Environment;
 use entity::value::{DisplayName, EmailAddress, ExternalCustomerId, OperatorId, PersonName, PhoneNumber, RequestId};
 use futures::future::join_all;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vivamo::database::Database;
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::customers::{CustomerChanges, NewCustomer, OwnCustomerRef};
+use vivamo::service::customers::{ChangesDraft, CustomerChanges, CustomerDraft, OwnCustomerRef};
 use vivamo::service::{Actor, ServiceSettings, Services};
 
 use support::PLATFORM_KEY;
@@ -117,18 +118,27 @@ async fn write_several_at_once(database: &str, log: &Path) {
             if email.is_empty() {
                 let updates = numbers.map(|number| CustomerChanges {
                     customer: id(number).map(OwnCustomerRef::ExternalCustomerId),
-                    first_name: Set(Some(PersonName::parse("Another Name").unwrap())),
+                    values: customer::ActiveModel {
+                        first_name: Set(Some(PersonName::parse("Another Name").unwrap())),
+                        ..Default::default()
+                    },
                     ..Default::default()
                 });
-                let updates = updates.map(|changes| services.customers.update(&actor, RequestId::new(), changes));
+                let updates = updates.map(|changes| {
+                    let draft = ChangesDraft { changes, faults: Vec::new() };
+                    services.customers.update(&actor, RequestId::new(), draft)
+                });
                 assert!(join_all(updates).await.iter().all(Result::is_ok));
             } else {
-                let creates = numbers.map(|number| NewCustomer {
+                let creates = numbers.map(|number| CustomerDraft {
                     external_customer_id: id(number),
                     email: Some(EmailAddress::parse(&email.replace('#', &number.to_string())).unwrap()),
-                    phone: (what == "create")
-                        .then(|| PhoneNumber::parse(&format!("+1415{:07}", 5_550_000 + number % 9999)).unwrap()),
-                    first_name: Some(PersonName::parse("Any Name").unwrap()),
+                    optional: customer::ActiveModel {
+                        phone: Set((what == "create")
+                            .then(|| PhoneNumber::parse(&format!("+1415{:07}", 5_550_000 + number % 9999)).unwrap())),
+                        first_name: Set(Some(PersonName::parse("Any Name").unwrap())),
+                        ..Default::default()
+                    },
                     ..Default::default()
                 });
                 let creates = creates.map(|new| services.customers.create(&actor, RequestId::new(), new));

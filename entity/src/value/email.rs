@@ -8,11 +8,12 @@
 
 use email_address::Options;
 use sea_orm::DeriveValueType;
+use serde::Serialize;
 
 use super::{Reason, masked_debug};
 
 /// An email address in canonical form, for example `ada@example.com`.
-#[derive(Clone, PartialEq, Eq, Hash, DeriveValueType)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, DeriveValueType)]
 pub struct EmailAddress(String);
 
 impl EmailAddress {

@@ -8,21 +8,20 @@
 //! Types that may hold personal data print as `EmailAddress(***)` in `Debug`, so they cannot leak into logs.
 
 mod address;
-mod email;
-mod external_customer_id;
-mod id;
-mod idempotency_key;
-mod name;
-mod phone;
-mod search;
-
 pub use address::{Address, AddressPart, AddressParts};
+mod email;
 pub use email::EmailAddress;
+mod external_customer_id;
 pub use external_customer_id::ExternalCustomerId;
+mod id;
 pub use id::{ApiKeyId, CustomerEventId, CustomerId, OperatorId, RequestId};
+mod idempotency_key;
 pub use idempotency_key::IdempotencyKey;
+mod name;
 pub use name::{DisplayName, PersonName};
+mod phone;
 pub use phone::{LineType, PhoneNumber};
+mod search;
 pub use search::{SearchQuery, SearchWord};
 
 use unicode_normalization::UnicodeNormalization;

@@ -6,11 +6,12 @@
 //! - Examples: `" Jose\u{301} "` becomes `José`; `"a\nb"` is rejected.
 
 use sea_orm::DeriveValueType;
+use serde::Serialize;
 
 use super::{Reason, masked_debug, single_line_text};
 
 /// The first or last name of a customer.
-#[derive(Clone, PartialEq, Eq, DeriveValueType)]
+#[derive(Clone, PartialEq, Eq, Serialize, DeriveValueType)]
 pub struct PersonName(String);
 
 impl PersonName {

@@ -13,11 +13,12 @@
 use phonenumber::metadata::DATABASE;
 use rlibphonenumber::{NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumberFormat, PhoneNumberType};
 use sea_orm::DeriveValueType;
+use serde::Serialize;
 
 use super::{Reason, masked_debug};
 
 /// A phone number in E.164 form, for example `+14155552671`. The number is possible, but not necessarily assigned.
-#[derive(Clone, PartialEq, Eq, Hash, DeriveValueType)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, DeriveValueType)]
 pub struct PhoneNumber(String);
 
 /// The kind of line that the numbering plan assigns to a number.

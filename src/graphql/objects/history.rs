@@ -3,6 +3,7 @@
 use async_graphql::{ComplexObject, Context, Enum, ID, Object, SimpleObject};
 use entity::customer_event::{self, Values};
 use entity::value::{AddressParts, CustomerEventId, CustomerId};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::address::Address;
@@ -78,55 +79,56 @@ impl CustomerEvent {
 
     /// Fields that changed.
     async fn changed_fields(&self) -> Vec<CustomerField> {
-        let names = [
-            ("email", CustomerField::Email),
-            ("firstName", CustomerField::FirstName),
-            ("lastName", CustomerField::LastName),
-            ("phone", CustomerField::Phone),
-            ("address", CustomerField::Address),
-        ];
-        names.into_iter().filter(|(name, _)| self.0.after.0.contains_key(*name)).map(|(_, field)| field).collect()
+        CustomerField::all().filter(|field| self.0.after.0.contains_key(field.name())).collect()
     }
 
     /// Values of the changed fields before the change. Null if the customer was created.
-    async fn before(&self) -> Option<CustomerValues> {
-        (self.0.r#type != customer_event::EventType::Created).then(|| (&self.0.before).into())
+    async fn before(&self) -> Option<CustomerValues<'_>> {
+        (self.0.r#type != customer_event::EventType::Created).then_some(CustomerValues(&self.0.before))
     }
 
     /// Values of the changed fields after the change.
-    async fn after(&self) -> CustomerValues {
-        (&self.0.after).into()
+    async fn after(&self) -> CustomerValues<'_> {
+        CustomerValues(&self.0.after)
+    }
+}
+
+struct CustomerValues<'e>(&'e Values);
+
+impl CustomerValues<'_> {
+    fn text(&self, field: CustomerField) -> Option<&str> {
+        self.0.0.get(field.name()).and_then(Value::as_str)
     }
 }
 
 /// Values of a customer's fields before or after a change. Null for a field that is empty or not among the
 /// `changedFields`.
-#[derive(SimpleObject)]
-struct CustomerValues {
+#[Object]
+impl CustomerValues<'_> {
     /// Email address.
-    email: Option<String>,
-    /// Phone number in E.164 format.
-    phone: Option<String>,
-    /// First name.
-    first_name: Option<String>,
-    /// Last name.
-    last_name: Option<String>,
-    /// Postal address.
-    address: Option<Address>,
-}
+    async fn email(&self) -> Option<&str> {
+        self.text(CustomerField::Email)
+    }
 
-impl From<&Values> for CustomerValues {
-    fn from(Values(values): &Values) -> Self {
-        let text = |name: &str| values.get(name).and_then(Value::as_str).map(str::to_owned);
-        let address = values.get("address").cloned();
-        let address: Option<AddressParts> = address.and_then(|value| serde_json::from_value(value).ok());
-        Self {
-            email: text("email"),
-            phone: text("phone"),
-            first_name: text("firstName"),
-            last_name: text("lastName"),
-            address: address.map(Into::into),
-        }
+    /// Phone number in E.164 format.
+    async fn phone(&self) -> Option<&str> {
+        self.text(CustomerField::Phone)
+    }
+
+    /// First name.
+    async fn first_name(&self) -> Option<&str> {
+        self.text(CustomerField::FirstName)
+    }
+
+    /// Last name.
+    async fn last_name(&self) -> Option<&str> {
+        self.text(CustomerField::LastName)
+    }
+
+    /// Postal address.
+    async fn address(&self) -> Option<Address> {
+        let parts = AddressParts::deserialize(self.0.0.get(CustomerField::Address.name())?);
+        parts.ok().map(Into::into)
     }
 }
 

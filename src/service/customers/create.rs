@@ -1,73 +1,73 @@
-//! A new customer, or a known one for another operator.
+//! Creates a customer, or connects an existing one to the caller's operator.
 
 use async_graphql::Enum;
+use entity::customer;
 use entity::customer_event::EventType;
-use entity::value::{
-    Address, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName, PhoneNumber,
-    RequestId,
-};
-use entity::{customer, customer_operator};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
-use sea_orm::{
-    ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, IntoActiveModel,
-    Iterable, JoinType, QueryFilter, QueryOrder, QueryTrait,
-};
+use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, RequestId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::field::fields_where;
-use super::rows::{Link, write};
-use super::{CustomerField, CustomerView, Customers, search};
+use super::rows::{self, Link};
+use super::{Attempt, CustomerField, CustomerView, Customers, given_phone, search};
 use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::{self, IdempotentRequest};
-use crate::service::restrictions::Findings;
+use crate::service::restrictions::{Findings, Restrictions};
 use crate::service::{Actor, Origin, history, now};
 
-/// What a request says of a new customer. A value that could not be read is `None`, and its fault in `faults`.
+/// A request to create a customer, as far as its values are valid. `faults` lists the others.
 #[derive(Clone, Debug, Default)]
-pub struct NewCustomer {
+pub struct CustomerDraft {
     pub external_customer_id: Option<ExternalCustomerId>,
     pub email: Option<EmailAddress>,
-    pub phone: Option<PhoneNumber>,
-    pub first_name: Option<PersonName>,
-    pub last_name: Option<PersonName>,
-    pub address: Option<Address>,
+    /// The other fields of the customer. Only the columns of [`CustomerField`] count.
+    pub optional: customer::ActiveModel,
     pub idempotency_key: Option<IdempotencyKey>,
     pub faults: Vec<Violation>,
 }
 
-/// What became of a `createCustomer`.
+/// A request to create a customer, with all required values and without faults.
+struct NewCustomer {
+    external_customer_id: ExternalCustomerId,
+    email: EmailAddress,
+    optional: customer::ActiveModel,
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// The outcome of `createCustomer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize, Deserialize)]
 #[graphql(name = "CreateCustomerOutcome")]
 pub enum Outcome {
-    /// Nobody on the platform had this email or phone: the customer is new.
+    /// The customer is new on the platform.
     Created,
-    /// The person was known on the platform already: their customer record is now connected to your operator.
+    /// The platform already knew the person. The existing customer is now connected to your operator.
     Connected,
 }
 
-/// What a customer was recognised by.
+/// A value by which `createCustomer` recognises an existing customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize, Deserialize)]
 pub enum MatchKey {
-    /// The email address.
+    /// Email address.
     Email,
-    /// The phone number.
+    /// Phone number.
     Phone,
 }
 
+/// The result of [`Customers::create`].
 #[derive(Clone)]
 pub struct Created {
     pub view: CustomerView,
     pub outcome: Outcome,
     pub matched_by: Vec<MatchKey>,
+    /// Fields whose stored value differs from the given one. They were not changed.
     pub unapplied_fields: Vec<CustomerField>,
+    /// Restrictions that production would enforce.
     pub warnings: Vec<Violation>,
-    /// Whether this was done before, by a request with the same idempotency key.
+    /// True if this is the stored outcome of an earlier request with the same idempotency key.
     pub replayed: bool,
 }
 
-/// What is kept of a `createCustomer` under its idempotency key.
+/// The part of [`Created`] that is stored under an idempotency key. It holds no data of a person.
 #[derive(Serialize, Deserialize)]
 struct StoredOutcome {
     customer: uuid::Uuid,
@@ -79,26 +79,16 @@ struct StoredOutcome {
 
 impl Customers {
     /// Creates a customer, or connects the one that has the email or the phone to the caller's operator.
-    pub async fn create(&self, actor: &Actor, request: RequestId, new: NewCustomer) -> Result<Created, Error> {
+    pub async fn create(&self, actor: &Actor, request: RequestId, draft: CustomerDraft) -> Result<Created, Error> {
         let origin = actor.origin(request)?;
-        let (Some(external_customer_id), Some(email), []) =
-            (&new.external_customer_id, &new.email, new.faults.as_slice())
-        else {
-            let refusals = self.restrictions.check(new.email.as_ref(), new.phone.as_ref()).refusals;
-            return Err(Error::Rejected([new.faults, refusals].concat()));
-        };
-        let mut disclosures = self.limits.reserve_disclosures(&origin, 1 + u32::from(new.phone.is_some()))?;
-        let idempotent = self.idempotent(&origin, new.idempotency_key.as_ref(), || new.canonical_form());
-        let attempt = Attempt { origin, idempotent: idempotent.as_ref(), external_customer_id, email, new: &new };
-        let created = self.with_checked_phone(new.phone.as_ref(), |is_checked| {
-            let attempt = &attempt;
-            OptimisticWrite::run(&self.database, "customer.create", move |write_tx| {
-                let work = self.try_create(write_tx, attempt, is_checked);
-                let replay = async |kept| self.replay(&attempt.origin, kept).await;
-                idempotency::or_replay(attempt.idempotent, self.database.reader(), work, replay)
-            })
-        });
-        let created = created.await;
+        let new = draft.complete(&self.restrictions).map_err(Error::Rejected)?;
+        let phone = given_phone(&new.optional);
+        let mut disclosures = self.limits.reserve_disclosures(&origin, 1 + u32::from(phone.is_some()))?;
+        let idempotent = self.idempotent(&origin, new.idempotency_key.as_ref(), || new.canonical_json());
+        let (origin, idempotent, new) = (&origin, idempotent.as_ref(), &new);
+        let attempt = |write_tx, is_phone_checked| self.try_create(write_tx, origin, idempotent, new, is_phone_checked);
+        let replay = |stored| self.replay_create(origin, stored);
+        let created = self.run_write("customer.create", phone, idempotent, attempt, replay).await;
         match &created {
             Ok(Created { outcome: Outcome::Connected, replayed: false, matched_by, .. }) => {
                 disclosures.disclosed("connected", matched_by.len() as u32);
@@ -109,47 +99,55 @@ impl Customers {
         created
     }
 
-    /// `None`: it would store a phone that is not judged.
     async fn try_create(
         &self,
         write_tx: OptimisticWrite,
-        attempt: &Attempt<'_>,
+        origin: &Origin,
+        idempotent: Option<&IdempotentRequest>,
+        new: &NewCustomer,
         is_phone_checked: bool,
-    ) -> Result<Option<Created>, TransactionError> {
-        let Attempt { origin, idempotent, external_customer_id, email, new } = *attempt;
-        let Findings { refusals, warnings } = self.restrictions.check(Some(email), new.phone.as_ref());
+    ) -> Result<Attempt<Created>, TransactionError> {
+        let NewCustomer { external_customer_id, email, optional, idempotency_key: _ } = new;
+        let phone = given_phone(optional);
+        let Findings { refusals, warnings } = self.restrictions.check(Some(email), phone);
         if !refusals.is_empty() {
             return Err(Error::Rejected(refusals).into());
         }
 
-        let Existing { holders, is_id_taken } =
-            self.find_existing(&write_tx, origin.operator, external_customer_id, email, new.phone.as_ref()).await?;
-        let own = holders.iter().filter(|(_, is_own)| *is_own).map(|(customer, _)| customer);
-        let taken = taken(is_id_taken, own, email, new.phone.as_ref());
+        let existing = self.find_existing(&write_tx, origin.operator, external_customer_id, email, phone).await?;
+        let taken = existing.taken(email, phone);
         if !taken.is_empty() {
             return Err(Error::Rejected(taken).into());
         }
 
-        let matches = || holders.iter().map(|(customer, _)| customer);
-        let by_email = matches().find(|customer| customer.email == *email);
-        let by_phone = matches().find(|customer| new.phone.is_some() && customer.phone == new.phone);
-        let stores_phone = new.phone.is_some() && by_email.or(by_phone).is_none_or(|current| current.phone.is_none());
-        let mut writes = WriteBatch::new(attempt.origin.operator);
-        let (customer, outcome, unapplied_fields) = match (by_email, by_phone) {
-            (Some(one), Some(other)) if one.id != other.id => {
-                let conflict = |field| Violation::of(ErrorCode::IdentityConflict, field);
-                return Err(Error::Rejected(vec![conflict(InputField::Email), conflict(InputField::Phone)]).into());
+        let holders = || existing.holders.iter().map(|holder| &holder.customer);
+        let by_email = holders().find(|customer| customer.email == *email);
+        let by_phone = holders().find(|customer| phone.is_some() && customer.phone.as_ref() == phone);
+        if let (Some(one), Some(other)) = (by_email, by_phone)
+            && one.id != other.id
+        {
+            let conflict = |field| Violation::of(ErrorCode::IdentityConflict, field);
+            return Err(Error::Rejected(vec![conflict(InputField::Email), conflict(InputField::Phone)]).into());
+        }
+        let current = by_email.or(by_phone);
+        let stores_phone = phone.is_some() && current.is_none_or(|current| current.phone.is_none());
+        if stores_phone && !is_phone_checked {
+            return Ok(Attempt::NeedsPhoneCheck);
+        }
+
+        let mut writes = WriteBatch::new(origin.operator);
+        let given = new.row();
+        let (customer, outcome, unapplied_fields) = match current {
+            Some(current) => {
+                let customer = rows::replace(&mut writes, current, filled(current, optional));
+                history::record(&mut writes, origin, EventType::Connected, Some(current), &customer);
+                let unapplied_fields = unapplied_fields(&given, &customer);
+                (customer, Outcome::Connected, unapplied_fields)
             }
-            _ if stores_phone && !is_phone_checked => return Ok(None),
-            (Some(current), _) | (None, Some(current)) => {
-                let customer = fill(&mut writes, current, new)?;
-                history::record(&mut writes, &origin, EventType::Connected, Some(current), &customer);
-                (customer, Outcome::Connected, unapplied_fields(current, email, new))
-            }
-            (None, None) => {
-                let customer = insert(&mut writes, email, new);
-                history::record(&mut writes, &origin, EventType::Created, None, &customer);
-                (customer, Outcome::Created, Vec::new())
+            None => {
+                writes.insert([given.clone()]);
+                history::record(&mut writes, origin, EventType::Created, None, &given);
+                (given, Outcome::Created, Vec::new())
             }
         };
         let link = Link {
@@ -169,49 +167,100 @@ impl Customers {
             warnings,
             replayed: false,
         };
-        idempotency::write(write_tx, writes, idempotent, || StoredOutcome::of(&created)).await?;
-        Ok(Some(created))
+        idempotency::write(write_tx, writes, idempotent, || StoredOutcome::from(&created)).await?;
+        Ok(Attempt::Done(created))
     }
 
-    async fn replay(&self, origin: &Origin, kept: StoredOutcome) -> Result<Created, TransactionError> {
+    async fn replay_create(&self, origin: &Origin, stored: StoredOutcome) -> Result<Created, TransactionError> {
+        let StoredOutcome { customer, outcome, matched_by, unapplied_fields, warnings } = stored;
         Ok(Created {
-            view: self.reload(origin, kept.customer.into()).await?,
-            outcome: kept.outcome,
-            matched_by: kept.matched_by,
-            unapplied_fields: kept.unapplied_fields,
-            warnings: self.restrictions.warnings_from_codes(&kept.warnings),
+            view: self.reload(origin, customer.into()).await?,
+            outcome,
+            matched_by,
+            unapplied_fields,
+            warnings: self.restrictions.warnings_from_codes(&warnings),
             replayed: true,
         })
     }
 }
 
-/// A create whose values are all there.
-#[derive(Clone, Copy)]
-struct Attempt<'a> {
-    origin: Origin,
-    idempotent: Option<&'a IdempotentRequest>,
-    external_customer_id: &'a ExternalCustomerId,
-    email: &'a EmailAddress,
-    new: &'a NewCustomer,
-}
-
-impl NewCustomer {
-    /// The same for two requests exactly if they ask for the same.
-    fn canonical_form(&self) -> String {
-        json!({ "createCustomer": {
-            "externalCustomerId": self.external_customer_id.as_ref().map(|id| id.as_str()),
-            "email": self.email.as_ref().map(|email| email.as_str()),
-            "phone": self.phone.as_ref().map(|phone| phone.as_str()),
-            "firstName": self.first_name.as_ref().map(|name| name.as_str()),
-            "lastName": self.last_name.as_ref().map(|name| name.as_str()),
-            "address": self.address,
-        }})
-        .to_string()
+impl CustomerDraft {
+    /// Returns the complete request, or its faults: first the invalid values, then the restrictions on the valid ones.
+    fn complete(self, restrictions: &Restrictions) -> Result<NewCustomer, Vec<Violation>> {
+        match self {
+            Self {
+                external_customer_id: Some(external_customer_id),
+                email: Some(email),
+                optional,
+                idempotency_key,
+                faults,
+            } if faults.is_empty() => Ok(NewCustomer { external_customer_id, email, optional, idempotency_key }),
+            Self { external_customer_id: _, email, optional, idempotency_key: _, faults } => {
+                let refusals = restrictions.check(email.as_ref(), given_phone(&optional)).refusals;
+                Err([faults, refusals].concat())
+            }
+        }
     }
 }
 
-impl StoredOutcome {
-    fn of(created: &Created) -> Self {
+impl NewCustomer {
+    /// JSON of the request: equal for two requests exactly if they ask for the same.
+    fn canonical_json(&self) -> String {
+        let Self { external_customer_id, email, optional, idempotency_key: _ } = self;
+        let mut data = json!({
+            "externalCustomerId": external_customer_id.as_str(),
+            "email": email,
+            // These are null if they are not given. Fields that came later are left out, or else a key from before an
+            // upgrade would not match after it.
+            "phone": null, "firstName": null, "lastName": null, "address": null,
+        });
+        for field in CustomerField::all() {
+            if let Some(value) = field.given_json(optional).filter(|value| !value.is_null()) {
+                data[field.name()] = value;
+            }
+        }
+        json!({ "createCustomer": data }).to_string()
+    }
+
+    /// The row to insert if the platform does not know the person, with a new id.
+    fn row(&self) -> customer::Model {
+        let now = now();
+        let mut customer = customer::Model {
+            id: CustomerId::new(),
+            email: self.email.clone(),
+            phone: None,
+            first_name: None,
+            last_name: None,
+            address: None,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+        };
+        for field in CustomerField::all() {
+            field.apply(&self.optional, &mut customer);
+        }
+        customer
+    }
+}
+
+/// Returns the customer with the given values in its empty fields.
+fn filled(current: &customer::Model, given: &customer::ActiveModel) -> customer::Model {
+    let mut customer = current.clone();
+    for field in CustomerField::all().filter(|field| field.is_missing(current)) {
+        field.apply(given, &mut customer);
+    }
+    customer
+}
+
+/// Returns the given fields that have another value in the connected customer.
+fn unapplied_fields(given: &customer::Model, connected: &customer::Model) -> Vec<CustomerField> {
+    let differs = |field: &CustomerField| field.json_of(given) != field.json_of(connected);
+    CustomerField::all().filter(|field| !field.is_missing(given)).filter(differs).collect()
+}
+
+impl From<&Created> for StoredOutcome {
+    fn from(created: &Created) -> Self {
         Self {
             customer: *created.view.customer.id.as_uuid(),
             outcome: created.outcome,
@@ -222,137 +271,43 @@ impl StoredOutcome {
     }
 }
 
-/// What an operator's own customers hold of a new one.
-pub(super) fn taken<'c>(
-    is_id_taken: bool,
-    own: impl Iterator<Item = &'c customer::Model> + Clone,
-    email: &EmailAddress,
-    phone: Option<&PhoneNumber>,
-) -> Vec<Violation> {
-    let is_email_taken = own.clone().any(|customer| customer.email == *email);
-    let is_phone_taken = own.clone().any(|customer| phone.is_some() && customer.phone.as_ref() == phone);
-    [
-        is_id_taken.then(|| Violation::of(ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)),
-        is_email_taken.then(|| Violation::of(ErrorCode::EmailTaken, InputField::Email)),
-        is_phone_taken.then(|| Violation::of(ErrorCode::PhoneTaken, InputField::Phone)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
+#[cfg(test)]
+mod tests {
+    use entity::value::{Address, AddressParts, PersonName, PhoneNumber};
+    use sea_orm::ActiveValue::Set;
 
-/// What there is of a new customer already.
-struct Existing {
-    /// The customers that hold the email or the phone, and whether each is the operator's own.
-    holders: Vec<(customer::Model, bool)>,
-    is_id_taken: bool,
-}
+    use super::*;
 
-impl Customers {
-    /// Looks for all of it in one statement.
-    async fn find_existing(
-        &self,
-        write_tx: &OptimisticWrite,
-        operator: OperatorId,
-        external_customer_id: &ExternalCustomerId,
-        email: &EmailAddress,
-        phone: Option<&PhoneNumber>,
-    ) -> Result<Existing, DbErr> {
-        let values =
-            [operator.into(), external_customer_id.clone().into(), email.clone().into(), phone.cloned().into()];
-        let rows = if write_tx.is_locking() {
-            write_tx.query_all(&existing_sql(values.map(SimpleExpr::from), true)).await?
-        } else {
-            self.existing_query.run(self.database.reader(), values, |values| existing_sql(values, false)).await?
+    #[test]
+    fn the_fingerprint_of_a_create_does_not_change() {
+        let mut new = NewCustomer {
+            external_customer_id: ExternalCustomerId::parse("user-1").expect("an id"),
+            email: EmailAddress::parse("ada@example.com").expect("an email"),
+            optional: customer::ActiveModel::default(),
+            idempotency_key: None,
         };
-        let mut look = Existing { holders: Vec::new(), is_id_taken: false };
-        for row in rows {
-            look.is_id_taken = row.try_get("", "is_id_taken")?;
-            if let Some(current) = customer::Model::from_query_result_optional(&row, "held_")? {
-                look.holders.push((current, row.try_get("", "is_own")?));
-            }
+        let required = r#"{"createCustomer":{"address":null,"email":"ada@example.com","externalCustomerId":"user-1","firstName":null,"lastName":null,"phone":null}}"#;
+        assert_eq!(new.canonical_json(), required);
+        for column in [&mut new.optional.first_name, &mut new.optional.last_name] {
+            *column = Set(None);
         }
-        Ok(look)
+        assert_eq!(new.canonical_json(), required);
+        let parts = AddressParts {
+            line1: "1 Main St".into(),
+            line2: None,
+            city: "Springfield".into(),
+            region: Some("OR".into()),
+            postal_code: Some("97477".into()),
+            country: "US".into(),
+        };
+        new.optional = customer::ActiveModel {
+            phone: Set(PhoneNumber::parse("+14155552671").ok()),
+            first_name: Set(PersonName::parse("Ada").ok()),
+            last_name: Set(PersonName::parse("Lovelace").ok()),
+            address: Set(Address::parse(parts).ok()),
+            ..Default::default()
+        };
+        let all = r#"{"createCustomer":{"address":{"city":"Springfield","country":"US","line1":"1 Main St","line2":null,"postal_code":"97477","region":"OR"},"email":"ada@example.com","externalCustomerId":"user-1","firstName":"Ada","lastName":"Lovelace","phone":"+14155552671"}}"#;
+        assert_eq!(new.canonical_json(), all);
     }
-}
-
-/// Looks for who holds an operator's external id, an email or a phone. The holders are locked in the order of their ids, so
-/// that two who lock the same ones do not wait for each other. A link that comes while this waits is not seen, and found by
-/// the constraint.
-fn existing_sql([operator, external_customer_id, email, phone]: [SimpleExpr; 4], locks: bool) -> SelectStatement {
-    use customer_operator::Column;
-    let [current, own, same_id] = ["current", "own", "same_id"].map(Alias::new);
-    let mut holders = customer::Entity::find()
-        .filter(customer::Column::Email.into_expr().eq(email).or(customer::Column::Phone.into_expr().eq(phone)))
-        .order_by_asc(customer::Column::Id)
-        .into_query();
-    if locks {
-        holders.lock_exclusive();
-    }
-    let of_operator = |link: &Alias| Expr::col((link.clone(), Column::OperatorId)).eq(operator.clone());
-    let is_own = Expr::col((own.clone(), Column::CustomerId)).equals((current.clone(), customer::Column::Id));
-    let is_same = Expr::col((same_id.clone(), Column::ExternalCustomerId)).eq(external_customer_id);
-    let mut query = Query::select();
-    for column in customer::Column::iter() {
-        query.expr_as(Expr::col((current.clone(), column)), format!("held_{}", column.as_str()));
-    }
-    query
-        .expr_as(Expr::col((own.clone(), Column::CustomerId)).is_not_null(), "is_own")
-        .expr_as(Expr::col((same_id.clone(), Column::CustomerId)).is_not_null(), "is_id_taken")
-        // There is a row, whatever is found.
-        .from_subquery(Query::select().expr_as(Expr::cust("1"), "one").take(), "always")
-        .join_subquery(JoinType::LeftJoin, holders, current, Expr::cust("TRUE"))
-        .join_as(JoinType::LeftJoin, customer_operator::Entity, own.clone(), is_own.and(of_operator(&own)))
-        .join_as(JoinType::LeftJoin, customer_operator::Entity, same_id.clone(), is_same.and(of_operator(&same_id)));
-    query
-}
-
-fn insert(writes: &mut WriteBatch, email: &EmailAddress, new: &NewCustomer) -> customer::Model {
-    let now = now();
-    let customer = customer::Model {
-        id: CustomerId::new(),
-        email: email.clone(),
-        phone: new.phone.clone(),
-        first_name: new.first_name.clone(),
-        last_name: new.last_name.clone(),
-        address: new.address.clone(),
-        version: 1,
-        created_at: now,
-        updated_at: now,
-        revision: 1,
-    };
-    writes.insert([customer.clone()]);
-    customer
-}
-
-/// Gives the customer what it lacks and the request has; what the customer has already stays.
-fn fill(writes: &mut WriteBatch, current: &customer::Model, new: &NewCustomer) -> Result<customer::Model, DbErr> {
-    fn fill<T: Clone + PartialEq>(column: &mut ActiveValue<Option<T>>, given: &Option<T>)
-    where
-        Option<T>: Into<sea_orm::Value>,
-    {
-        if column.as_ref().is_none() {
-            column.set_ne(given.clone());
-        }
-    }
-    let mut row = current.clone().into_active_model();
-    fill(&mut row.phone, &new.phone);
-    fill(&mut row.first_name, &new.first_name);
-    fill(&mut row.last_name, &new.last_name);
-    fill(&mut row.address, &new.address);
-    write(writes, current, row)
-}
-
-/// What the request has otherwise than the customer that it was connected to.
-fn unapplied_fields(current: &customer::Model, email: &EmailAddress, new: &NewCustomer) -> Vec<CustomerField> {
-    fn differs<T: PartialEq>(given: &Option<T>, current: &Option<T>) -> bool {
-        given.is_some() && current.is_some() && given != current
-    }
-    fields_where([
-        (CustomerField::Email, *email != current.email),
-        (CustomerField::FirstName, differs(&new.first_name, &current.first_name)),
-        (CustomerField::LastName, differs(&new.last_name, &current.last_name)),
-        (CustomerField::Phone, differs(&new.phone, &current.phone)),
-        (CustomerField::Address, differs(&new.address, &current.address)),
-    ])
 }

@@ -1,23 +1,122 @@
-//! The table of customer fields.
+//! The table of customer fields: every rule that treats the fields of a customer alike goes through it.
+//!
+//! A new field is one variant of [`CustomerField`] and one row of the table. Missing and unapplied fields, the `missing`
+//! filter, history, idempotency fingerprints, connects and updates then include it. The order of the variants is the
+//! order of fields in answers.
 
 use async_graphql::Enum;
+use entity::customer;
+use entity::value::EmailAddress;
+use sea_orm::ActiveValue::Set;
+use sea_orm::{ColumnTrait, EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 
-/// A value of a customer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+/// A field of a customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, EnumIter, Serialize, Deserialize)]
 pub enum CustomerField {
-    /// The email address.
+    /// Email address.
     Email,
-    /// The first name.
+    /// First name.
     FirstName,
-    /// The last name.
+    /// Last name.
     LastName,
-    /// The phone number. Payment and disbursement flows need it for SMS verification.
+    /// Phone number. Payment and disbursement flows need it for SMS verification.
     Phone,
-    /// The postal address, as a whole.
+    /// Postal address, as a whole.
     Address,
 }
 
-pub(super) fn fields_where<const N: usize>(fields: [(CustomerField, bool); N]) -> Vec<CustomerField> {
-    fields.into_iter().filter(|(_, holds)| *holds).map(|(field, _)| field).collect()
+/// One row of the table.
+struct Row {
+    name: &'static str,
+    column: customer::Column,
+    is_missing: fn(&customer::Model) -> bool,
+    json: fn(&customer::Model) -> Json,
+    given_json: fn(&customer::ActiveModel) -> Option<Json>,
+    apply: fn(&customer::ActiveModel, &mut customer::Model),
+}
+
+/// A row for a column of `customer`. Its value needs [`Serialize`].
+macro_rules! row {
+    ($name:literal, $column:ident, $field:ident) => {
+        Row {
+            name: $name,
+            column: customer::Column::$column,
+            is_missing: |customer| customer.$field.is_missing(),
+            json: |customer| json!(customer.$field),
+            given_json: |given| if let Set(value) = &given.$field { Some(json!(value)) } else { None },
+            apply: |given, customer| {
+                if let Set(value) = &given.$field {
+                    customer.$field.clone_from(value);
+                }
+            },
+        }
+    };
+}
+
+impl CustomerField {
+    fn row(self) -> Row {
+        match self {
+            Self::Email => row!("email", Email, email),
+            Self::FirstName => row!("firstName", FirstName, first_name),
+            Self::LastName => row!("lastName", LastName, last_name),
+            Self::Phone => row!("phone", Phone, phone),
+            Self::Address => row!("address", Address, address),
+        }
+    }
+
+    /// All fields, in the order of answers.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::iter()
+    }
+
+    /// Name in the schema, in stored history and in idempotency fingerprints.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    pub(super) fn column(self) -> customer::Column {
+        self.row().column
+    }
+
+    /// True if a customer may have no value for this field.
+    pub(super) fn is_optional(self) -> bool {
+        self.column().def().is_null()
+    }
+
+    pub(super) fn is_missing(self, customer: &customer::Model) -> bool {
+        (self.row().is_missing)(customer)
+    }
+
+    /// Value as it is stored in history: a string, an object or null.
+    pub fn json_of(self, customer: &customer::Model) -> Json {
+        (self.row().json)(customer)
+    }
+
+    /// Value that a request gives for this field. Null clears the field; `None` leaves it as it is.
+    pub(super) fn given_json(self, given: &customer::ActiveModel) -> Option<Json> {
+        (self.row().given_json)(given)
+    }
+
+    /// Sets the field of `customer` to the given value, if there is one.
+    pub(super) fn apply(self, given: &customer::ActiveModel, customer: &mut customer::Model) {
+        (self.row().apply)(given, customer);
+    }
+}
+
+trait MaybeMissing {
+    fn is_missing(&self) -> bool;
+}
+
+impl<T> MaybeMissing for Option<T> {
+    fn is_missing(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl MaybeMissing for EmailAddress {
+    fn is_missing(&self) -> bool {
+        false
+    }
 }

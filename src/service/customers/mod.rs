@@ -1,6 +1,10 @@
-//! One person, one record: create or connect, update, and who sees what.
+//! Customers: one record per person, shared by all operators that the person is connected to.
+//!
+//! [`Customers`] is the facade. Its methods live beside their types: `create`, `update`, `validate`, `lists`, `search`.
+//! An operator reaches a customer only through its own link ([`rows::of_operator`]), the platform reaches all.
 
 mod create;
+mod existing;
 mod field;
 mod lists;
 mod rows;
@@ -8,10 +12,10 @@ mod search;
 mod update;
 mod validate;
 
-pub use create::{Created, MatchKey, NewCustomer, Outcome};
+pub use create::{Created, CustomerDraft, MatchKey, Outcome};
 pub use field::CustomerField;
 pub use lists::{CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, TimeRange};
-pub use update::{CustomerChanges, OwnCustomerRef, Updated};
+pub use update::{ChangesDraft, CustomerChanges, OwnCustomerRef, Updated};
 pub use validate::Validation;
 
 use std::sync::Arc;
@@ -19,9 +23,10 @@ use std::sync::Arc;
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{ExprTrait, LockType, SimpleExpr};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
+use serde::de::DeserializeOwned;
 
-use super::idempotency::IdempotentRequest;
+use super::idempotency::{self, IdempotentRequest};
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin};
@@ -29,19 +34,19 @@ use crate::database::pages::{Page, PageRequest};
 use crate::database::{BatchedQuery, Database, OptimisticWrite, TransactionError};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
-use field::fields_where;
 use rows::{Link, of_operator, own_at};
 
 #[derive(Clone)]
 pub struct Customers {
     database: Database,
     restrictions: Restrictions,
+    /// `None` if the numbering plan decides which phones are mobile.
     phone_lookup: Option<PhoneLookup>,
     hash: KeyedHash,
     limits: Limits,
-    /// Of an operator's customers, by the kinds of their names.
+    /// Queries for one of an operator's customers, one for each kind of [`CustomerRef`].
     own_queries: Arc<[BatchedQuery<2>; 4]>,
-    /// Of what a new customer has that others have already.
+    /// Query for the rows that share a unique value with a new customer.
     existing_query: Arc<BatchedQuery<4>>,
 }
 
@@ -49,19 +54,26 @@ pub struct Customers {
 #[derive(Clone)]
 pub struct CustomerView {
     pub customer: customer::Model,
-    /// The link of the operator through which the customer is seen; `None` where the platform looks at all customers.
-    pub link: Option<customer_operator::Model>,
-    /// A page of the operators that the customer is connected to, where it was fetched with the customer.
-    pub operators: Option<(PageRequest, Page<customer_operator::Model>)>,
+    /// The link of the operator through which the customer is seen. `None` in the platform's list of all customers.
+    pub link: Option<Link>,
+    /// A page of the customer's operators, if it was fetched together with the customer.
+    pub operators: Option<(PageRequest, Page<Link>)>,
 }
 
-/// How a caller names a customer.
+/// A reference to a customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CustomerRef {
     Id(CustomerId),
     ExternalCustomerId(ExternalCustomerId),
     Email(EmailAddress),
     Phone(PhoneNumber),
+}
+
+/// The result of one attempt at a write.
+pub enum Attempt<T> {
+    Done(T),
+    /// The write would store a phone that the carrier lookup has not checked yet. Nothing was written.
+    NeedsPhoneCheck,
 }
 
 impl Customers {
@@ -83,67 +95,86 @@ impl Customers {
         }
     }
 
-    /// Makes an attempt that stops, and leaves nothing behind, when it is about to store a phone that nobody has judged
-    /// yet; then has the phone judged, which no transaction can wait for, and makes the attempt anew.
-    async fn with_checked_phone<T, F>(
+    /// Runs a write to its end: retries lost races, replays the stored outcome of `idempotent`, and checks `phone`.
+    ///
+    /// The carrier lookup takes up to seconds, so it never runs inside a transaction. An attempt that would store an
+    /// unchecked phone stops without a trace; the phone is checked, and the write starts again.
+    async fn run_write<T, R: DeserializeOwned, A, P>(
         &self,
+        name: &'static str,
         phone: Option<&PhoneNumber>,
-        attempt: impl Fn(bool) -> F,
+        idempotent: Option<&IdempotentRequest>,
+        attempt: impl Fn(OptimisticWrite, bool) -> A,
+        replay: impl Fn(R) -> P,
     ) -> Result<T, Error>
     where
-        F: Future<Output = Result<Option<T>, Error>>,
+        A: Future<Output = Result<Attempt<T>, TransactionError>>,
+        P: Future<Output = Result<T, TransactionError>>,
     {
-        if let Some(done) = attempt(self.phone_lookup.is_none()).await? {
-            return Ok(done);
+        let reader = self.database.reader();
+        let run = |is_phone_checked| {
+            let (attempt, replay) = (&attempt, &replay);
+            OptimisticWrite::run(&self.database, name, move |write_tx| {
+                idempotency::or_replay(idempotent, reader, attempt(write_tx, is_phone_checked), replay)
+            })
+        };
+        let mut is_phone_checked = self.phone_lookup.is_none();
+        loop {
+            match run(is_phone_checked).await? {
+                Attempt::Done(done) => return Ok(done),
+                Attempt::NeedsPhoneCheck if is_phone_checked => return Err(ErrorCode::Internal.into()),
+                Attempt::NeedsPhoneCheck => {}
+            }
+            if let (Some(lookup), Some(phone)) = (&self.phone_lookup, phone) {
+                // Boxed: this rare lookup would double the size of every write's future.
+                Box::pin(lookup.check(phone)).await?;
+            }
+            is_phone_checked = true;
         }
-        if let (Some(lookup), Some(phone)) = (&self.phone_lookup, phone) {
-            lookup.check(phone).await?;
-        }
-        attempt(true).await?.ok_or_else(|| ErrorCode::Internal.into())
     }
 
-    /// A request that carries an idempotency key.
     fn idempotent(
         &self,
         origin: &Origin,
         key: Option<&IdempotencyKey>,
-        canonical_form: impl FnOnce() -> String,
+        canonical_json: impl FnOnce() -> String,
     ) -> Option<IdempotentRequest> {
-        key.map(|key| IdempotentRequest::new(&self.hash, origin.operator, key, &canonical_form()))
+        key.map(|key| IdempotentRequest::new(&self.hash, origin.operator, key, &canonical_json()))
     }
 
-    /// The customer of a request that was done before, as it is now.
+    /// Reads the customer of a replayed request as it is now.
     async fn reload(&self, origin: &Origin, id: CustomerId) -> Result<CustomerView, TransactionError> {
         let own = self.find_own(origin.operator, &CustomerRef::Id(id)).await?;
         let (link, customer) = own.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
         Ok(CustomerView::new(customer, Some(link)))
     }
 
-    /// The customer so named, if the caller may see it.
+    /// Finds a customer. Returns `None` if the caller may not see it.
     pub async fn find(&self, actor: &Actor, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
         let Some(operator) = actor.operator() else {
-            let (_, column, name) = reference.column();
-            let found = customer::Entity::find().filter(column.eq(name)).one(self.database.reader()).await?;
-            return Ok(found.map(|customer| CustomerView::new(customer, None)));
+            let (_, column, value) = reference.column();
+            let query = customer::Entity::find().filter(column.eq(value)).limit(1).into_query();
+            let found = rows::customers(self.database.reader(), &query).await?;
+            return Ok(found.into_iter().next().map(|customer| CustomerView::new(customer, None)));
         };
         let found = self.find_own(operator, reference).await?;
         Ok(found.map(|(link, customer)| CustomerView::new(customer, Some(link))))
     }
 
-    /// The customer of an operator's own that is so named.
+    /// Finds one of an operator's customers.
     async fn find_own(
         &self,
         operator: OperatorId,
         reference: &CustomerRef,
     ) -> Result<Option<(Link, customer::Model)>, DbErr> {
-        let (kind, column, name) = reference.column();
-        let own =
-            |[operator, name]: [SimpleExpr; 2]| of_operator(operator).filter(column.clone().eq(name)).into_query();
-        let rows = self.own_queries[kind].run(self.database.reader(), [operator.into(), name], own).await?;
-        rows.first().map(own_at).transpose()
+        let (kind, column, value) = reference.column();
+        let own_query =
+            |[operator, value]: [SimpleExpr; 2]| of_operator(operator).filter(column.clone().eq(value)).into_query();
+        let rows = self.own_queries[kind].run(self.database.reader(), [operator.into(), value], own_query).await?;
+        rows.first().map(|row| own_at(row, 0)).transpose()
     }
 
-    /// The same before it is written to.
+    /// Finds one of an operator's customers, and locks it if the write takes locks.
     async fn find_own_for_update(
         &self,
         write_tx: &OptimisticWrite,
@@ -153,16 +184,15 @@ impl Customers {
         if !write_tx.is_locking() {
             return self.find_own(operator, reference).await;
         }
-        let (_, column, name) = reference.column();
-        let mut own = of_operator(operator).filter(column.eq(name));
-        QuerySelect::query(&mut own).lock_with_tables(LockType::Update, [customer::Entity]);
-        let row = write_tx.query_one_raw(write_tx.get_database_backend().build(&own.into_query())).await?;
-        row.as_ref().map(own_at).transpose()
+        let (_, column, value) = reference.column();
+        let mut query = of_operator(operator).filter(column.eq(value));
+        QuerySelect::query(&mut query).lock_with_tables(LockType::Update, [customer::Entity]);
+        Ok(rows::own_customers(write_tx, &query.into_query()).await?.into_iter().next())
     }
 }
 
 impl CustomerRef {
-    /// The number of this kind of name, the column that holds it, and the name.
+    /// The index of the kind of reference in `own_queries`, the column that it compares, and the value.
     fn column(&self) -> (usize, SimpleExpr, sea_orm::Value) {
         match self {
             Self::Id(id) => (0, customer::Column::Id.into_expr(), (*id).into()),
@@ -180,15 +210,13 @@ impl CustomerView {
         Self { customer, link, operators: None }
     }
 
-    /// What the SDK would still ask the customer for.
+    /// Fields that are still empty.
     pub fn missing_fields(&self) -> Vec<CustomerField> {
-        let customer = &self.customer;
-        let missing = [
-            (CustomerField::FirstName, customer.first_name.is_none()),
-            (CustomerField::LastName, customer.last_name.is_none()),
-            (CustomerField::Phone, customer.phone.is_none()),
-            (CustomerField::Address, customer.address.is_none()),
-        ];
-        fields_where(missing)
+        CustomerField::all().filter(|field| field.is_missing(&self.customer)).collect()
     }
+}
+
+/// The phone that a request gives.
+fn given_phone(given: &customer::ActiveModel) -> Option<&PhoneNumber> {
+    given.phone.try_as_ref().and_then(Option::as_ref)
 }

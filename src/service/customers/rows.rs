@@ -1,59 +1,81 @@
-//! Reads and writes the rows of customers and links.
+//! Reads and writes rows of `customer` and `customer_operator`.
+//!
+//! Columns are read by their position in the entity: reading them by name takes several times as long, and a page has
+//! hundreds of rows.
 
-use entity::value::{EmailAddress, PhoneNumber};
+use entity::value::{CustomerId, EmailAddress, PhoneNumber};
 use entity::{customer, customer_operator};
-use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::{Expr, ExprTrait, Query, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryResult,
-    SelectTwo, TryIntoModel,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryResult,
+    SelectTwo,
 };
 
 use super::search;
 use crate::database::{Dml, WriteBatch, WriteStatement, row_values};
 use crate::service::now;
 
-/// That a customer is one of an operator.
+/// A row of `customer_operator`: the customer is connected to the operator.
 pub(super) type Link = customer_operator::Model;
 
-/// Reads the columns of a link from this one on, in the order of the entity. By name takes several times as long, and a
-/// page has hundreds of them.
+/// Reads a link whose first column is at `first`.
 pub(super) fn link_at(row: &QueryResult, first: usize) -> Result<Link, DbErr> {
-    let [operator_id, customer_id, external_customer_id, connected_at] = [0, 1, 2, 3].map(|column| first + column);
+    use customer_operator::Column;
+    let at = |column: Column| first + column as usize;
     Ok(Link {
-        operator_id: row.try_get_by_index(operator_id)?,
-        customer_id: row.try_get_by_index(customer_id)?,
-        external_customer_id: row.try_get_by_index(external_customer_id)?,
-        connected_at: row.try_get_by_index(connected_at)?,
+        operator_id: row.try_get_by_index(at(Column::OperatorId))?,
+        customer_id: row.try_get_by_index(at(Column::CustomerId))?,
+        external_customer_id: row.try_get_by_index(at(Column::ExternalCustomerId))?,
+        connected_at: row.try_get_by_index(at(Column::ConnectedAt))?,
     })
 }
 
-pub(super) const LINK_COLUMNS: usize = 4;
-
-/// The same of a customer.
+/// Reads a customer whose first column is at `first`.
 pub(super) fn customer_at(row: &QueryResult, first: usize) -> Result<customer::Model, DbErr> {
-    let [id, email, phone, first_name, last_name, address, version, created_at, updated_at, revision] =
-        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|column| first + column);
+    use customer::Column;
+    let at = |column: Column| first + column as usize;
     Ok(customer::Model {
-        id: row.try_get_by_index(id)?,
-        email: row.try_get_by_index(email)?,
-        phone: row.try_get_by_index(phone)?,
-        first_name: row.try_get_by_index(first_name)?,
-        last_name: row.try_get_by_index(last_name)?,
-        address: row.try_get_by_index(address)?,
-        version: row.try_get_by_index(version)?,
-        created_at: row.try_get_by_index(created_at)?,
-        updated_at: row.try_get_by_index(updated_at)?,
-        revision: row.try_get_by_index(revision)?,
+        id: row.try_get_by_index(at(Column::Id))?,
+        email: row.try_get_by_index(at(Column::Email))?,
+        phone: row.try_get_by_index(at(Column::Phone))?,
+        first_name: row.try_get_by_index(at(Column::FirstName))?,
+        last_name: row.try_get_by_index(at(Column::LastName))?,
+        address: row.try_get_by_index(at(Column::Address))?,
+        version: row.try_get_by_index(at(Column::Version))?,
+        created_at: row.try_get_by_index(at(Column::CreatedAt))?,
+        updated_at: row.try_get_by_index(at(Column::UpdatedAt))?,
+        revision: row.try_get_by_index(at(Column::Revision))?,
     })
 }
 
-/// An operator's own customer.
-pub(super) fn own_at(row: &QueryResult) -> Result<(Link, customer::Model), DbErr> {
-    Ok((link_at(row, 0)?, customer_at(row, LINK_COLUMNS)?))
+/// Reads a customer whose first column is at `first`. `None` if an outer join found no customer.
+pub(super) fn joined_customer_at(row: &QueryResult, first: usize) -> Result<Option<customer::Model>, DbErr> {
+    let id: Option<CustomerId> = row.try_get_by_index(first + customer::Column::Id as usize)?;
+    id.map(|_| customer_at(row, first)).transpose()
 }
 
-/// The links of an operator, with their customers: the only way to an operator's customers.
+/// Reads a link whose first column is at `first`, and the customer after it.
+pub(super) fn own_at(row: &QueryResult, first: usize) -> Result<(Link, customer::Model), DbErr> {
+    Ok((link_at(row, first)?, customer_at(row, first + customer_operator::Column::iter().len())?))
+}
+
+/// Runs a query for all columns of `customer`.
+pub(super) async fn customers(
+    connection: &impl ConnectionTrait,
+    query: &SelectStatement,
+) -> Result<Vec<customer::Model>, DbErr> {
+    connection.query_all(query).await?.iter().map(|row| customer_at(row, 0)).collect()
+}
+
+/// Runs a query for links and their customers, such as [`of_operator`].
+pub(super) async fn own_customers(
+    connection: &impl ConnectionTrait,
+    query: &SelectStatement,
+) -> Result<Vec<(Link, customer::Model)>, DbErr> {
+    connection.query_all(query).await?.iter().map(|row| own_at(row, 0)).collect()
+}
+
+/// Selects the links of an operator, with their customers. Nothing else leads to an operator's customers.
 pub(super) fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer_operator::Entity, customer::Entity> {
     customer_operator::Entity::find()
         .filter(customer_operator::Column::OperatorId.into_expr().eq(operator))
@@ -61,49 +83,51 @@ pub(super) fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer
         .select_also(customer::Entity)
 }
 
-pub(super) fn holds_any(email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Condition {
+/// Matches the customers that have this email or this phone.
+pub(super) fn has_email_or_phone(email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Condition {
     Condition::any()
         .add_option(email.map(|email| customer::Column::Email.eq(email.clone())))
         .add_option(phone.map(|phone| customer::Column::Phone.eq(phone.clone())))
 }
 
-/// WriteBatch customers over those with the revisions before.
+/// Replaces customers whose revision is the one before that of the new row.
 const REPLACE: WriteStatement = WriteStatement {
     name: "replace customers",
     columns: || customer::Column::iter().map(|column| column.as_str()).collect(),
     statement: |new| {
         use customer::Column::{Id, Revision};
-        let of = |column| Expr::col((new.clone(), column));
-        let others = customer::Column::iter().filter(|column| !matches!(column, Id));
+        let new_value = |column| Expr::col((new.clone(), column));
+        let columns = customer::Column::iter().filter(|column| !matches!(column, Id));
         let update = Query::update()
             .table(customer::Entity)
-            .values(others.map(|column| (column, of(column))))
+            .values(columns.map(|column| (column, new_value(column))))
             .from(new.clone())
-            .and_where(Id.into_expr().eq(of(Id)))
-            .and_where(Revision.into_expr().eq(of(Revision).sub(1)))
+            .and_where(Id.into_expr().eq(new_value(Id)))
+            .and_where(Revision.into_expr().eq(new_value(Revision).sub(1)))
             .take();
         Dml::Update(update)
     },
     must_write_all: true,
 };
 
-/// WriteBatch the columns that are set, as a new version, and the words that change with them; none set, only that something
-/// happened to the customer. If that is no longer the one that is current, the race is lost.
-pub(super) fn write(
+/// Replaces `current` by `changed` and returns the row as it is written.
+///
+/// If a value differs, the row gets a new version and its search words are updated. If none differs, only the revision is
+/// raised, so that concurrent writers notice. The write fails if `current` is outdated.
+pub(super) fn replace(
     writes: &mut WriteBatch,
     current: &customer::Model,
-    mut row: customer::ActiveModel,
-) -> Result<customer::Model, DbErr> {
-    let is_changed = row.is_changed();
+    mut changed: customer::Model,
+) -> customer::Model {
+    let is_changed = changed != *current;
     if is_changed {
-        row.version = Set(current.version + 1);
-        row.updated_at = Set(now());
+        changed.version = current.version + 1;
+        changed.updated_at = now();
     }
-    row.revision = Set(current.revision + 1);
-    let customer = row.try_into_model()?;
-    writes.push(REPLACE, vec![row_values(&customer)]);
+    changed.revision = current.revision + 1;
+    writes.push(REPLACE, vec![row_values(&changed)]);
     if is_changed {
-        search::change(writes, current, &customer);
+        search::change(writes, current, &changed);
     }
-    Ok(customer)
+    changed
 }

@@ -1,40 +1,39 @@
-//! Changes to a customer.
+//! Updates a customer.
 
 use entity::customer;
 use entity::customer_event::EventType;
-use entity::value::{
-    Address, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber, RequestId,
-};
-use sea_orm::ActiveValue::{self, Set};
-use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter};
+use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PhoneNumber, RequestId};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryTrait};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
-use super::rows::{holds_any, of_operator, write};
-use super::{CustomerRef, CustomerView, Customers};
+use super::rows::{self, has_email_or_phone, of_operator};
+use super::{Attempt, CustomerField, CustomerRef, CustomerView, Customers, given_phone};
 use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::{self, IdempotentRequest};
 use crate::service::restrictions::Findings;
 use crate::service::{Actor, Origin, history};
 
-/// What a request says of an existing customer: each value is left as it is (`NotSet`), cleared (`Set(None)`) or set.
-/// A value that could not be read is left as it is, and its fault in `faults`.
+/// A request to update a customer, as far as its values are valid. `faults` lists the others.
 #[derive(Clone, Debug, Default)]
-pub struct CustomerChanges {
-    /// `None`: an id that no customer can have.
-    pub customer: Option<OwnCustomerRef>,
-    pub expected_version: Option<i32>,
-    pub email: ActiveValue<EmailAddress>,
-    pub phone: ActiveValue<Option<PhoneNumber>>,
-    pub first_name: ActiveValue<Option<PersonName>>,
-    pub last_name: ActiveValue<Option<PersonName>>,
-    pub address: ActiveValue<Option<Address>>,
-    pub idempotency_key: Option<IdempotencyKey>,
+pub struct ChangesDraft {
+    pub changes: CustomerChanges,
     pub faults: Vec<Violation>,
 }
 
-/// How an operator names a customer of its own that it writes to.
+/// A request to update a customer.
+#[derive(Clone, Debug, Default)]
+pub struct CustomerChanges {
+    /// `None` for a malformed id: no customer has it.
+    pub customer: Option<OwnCustomerRef>,
+    pub expected_version: Option<i32>,
+    /// The new values. Only the columns of [`CustomerField`] count: `NotSet` leaves one as it is, `Set(None)` clears it.
+    pub values: customer::ActiveModel,
+    pub idempotency_key: Option<IdempotencyKey>,
+}
+
+/// A reference to one of the operator's own customers, to write to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnCustomerRef {
     Id(CustomerId),
@@ -50,15 +49,17 @@ impl From<&OwnCustomerRef> for CustomerRef {
     }
 }
 
+/// The result of [`Customers::update`].
 #[derive(Clone)]
 pub struct Updated {
     pub view: CustomerView,
+    /// Restrictions that production would enforce.
     pub warnings: Vec<Violation>,
-    /// Whether this was done before, by a request with the same idempotency key.
+    /// True if this is the stored outcome of an earlier request with the same idempotency key.
     pub replayed: bool,
 }
 
-/// What is kept of an `updateCustomer` under its idempotency key.
+/// The part of [`Updated`] that is stored under an idempotency key. It holds no data of a person.
 #[derive(Serialize, Deserialize)]
 struct StoredOutcome {
     customer: uuid::Uuid,
@@ -66,40 +67,42 @@ struct StoredOutcome {
 }
 
 impl Customers {
-    /// Changes values of a customer of the caller's operator.
-    pub async fn update(&self, actor: &Actor, request: RequestId, changes: CustomerChanges) -> Result<Updated, Error> {
+    /// Updates a customer of the caller's operator.
+    pub async fn update(&self, actor: &Actor, request: RequestId, draft: ChangesDraft) -> Result<Updated, Error> {
         let origin = actor.origin(request)?;
-        let phone = changes.phone.try_as_ref().and_then(Option::as_ref);
-        // A request with faults is refused, and a refused request keeps no key.
-        let key = changes.idempotency_key.as_ref().filter(|_| changes.faults.is_empty());
-        let email = changes.email.try_as_ref();
+        let ChangesDraft { changes, faults } = draft;
+        if !faults.is_empty() {
+            let refusals = self.refusals_of_update(&origin, &changes).await?;
+            return Err(Error::Rejected([faults, refusals].concat()));
+        }
+        let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
         let values = u32::from(email.is_some()) + u32::from(phone.is_some());
         let mut disclosures = self.limits.reserve_disclosures(&origin, values)?;
-        let idempotent = self.idempotent(&origin, key, || changes.canonical_form());
-        let updated = self.with_checked_phone(phone, |is_checked| {
-            let (origin, idempotent, changes) = (&origin, idempotent.as_ref(), &changes);
-            OptimisticWrite::run(&self.database, "customer.update", move |write_tx| {
-                let attempt = self.try_update(write_tx, origin, idempotent, changes, is_checked);
-                idempotency::or_replay(
-                    idempotent,
-                    self.database.reader(),
-                    attempt,
-                    async |StoredOutcome { customer, warnings }| {
-                        let view = self.reload(origin, customer.into()).await?;
-                        Ok(Updated { view, warnings: self.restrictions.warnings_from_codes(&warnings), replayed: true })
-                    },
-                )
-            })
-        });
-        let updated = updated.await;
+        let idempotent = self.idempotent(&origin, changes.idempotency_key.as_ref(), || changes.canonical_json());
+        let (origin, idempotent, changes) = (&origin, idempotent.as_ref(), &changes);
+        let attempt =
+            |write_tx, is_phone_checked| self.try_update(write_tx, origin, idempotent, changes, is_phone_checked);
+        let replay = |stored| self.replay_update(origin, stored);
+        let updated = self.run_write("customer.update", phone, idempotent, attempt, replay).await;
         if let Err(error) = &updated {
-            disclosures.disclosed("taken on update", self.taken_by_strangers(&origin, error, email, phone).await?);
+            let disclosed = self.taken_by_others_customers(origin, error, email, phone).await?;
+            disclosures.disclosed("taken on update", disclosed);
         }
         updated
     }
 
-    /// How many values are taken by customers who are not the operator's own.
-    async fn taken_by_strangers(
+    /// Restrictions that the valid values of a faulty request violate. Empty if there is no such customer.
+    async fn refusals_of_update(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
+        let Some(customer) = &changes.customer else { return Ok(Vec::new()) };
+        let found = self.find_own(origin.operator, &customer.into()).await?;
+        Ok(found.map_or_else(Vec::new, |(_, current)| {
+            let changed = changes.applied_to(&current);
+            self.restrictions.check(changed_email(&current, &changed), changed_phone(&current, &changed)).refusals
+        }))
+    }
+
+    /// Counts the values that are taken, according to `error`, by customers of other operators alone.
+    async fn taken_by_others_customers(
         &self,
         origin: &Origin,
         error: &Error,
@@ -111,14 +114,13 @@ impl Customers {
         if email.is_none() && phone.is_none() {
             return Ok(0);
         }
-        let own = of_operator(origin.operator).filter(holds_any(email, phone)).all(self.database.reader()).await?;
-        let own = || own.iter().filter_map(|(_, customer)| customer.as_ref());
-        let is_own_email = own().any(|customer| Some(&customer.email) == email);
-        let is_own_phone = own().any(|customer| customer.phone.as_ref() == phone);
+        let query = of_operator(origin.operator).filter(has_email_or_phone(email, phone)).into_query();
+        let own = rows::own_customers(self.database.reader(), &query).await?;
+        let is_own_email = own.iter().any(|(_, customer)| Some(&customer.email) == email);
+        let is_own_phone = own.iter().any(|(_, customer)| customer.phone.as_ref() == phone);
         Ok(u32::from(email.is_some() && !is_own_email) + u32::from(phone.is_some() && !is_own_phone))
     }
 
-    /// `None`: it would store a phone that is not judged.
     async fn try_update(
         &self,
         write_tx: OptimisticWrite,
@@ -126,32 +128,20 @@ impl Customers {
         idempotent: Option<&IdempotentRequest>,
         changes: &CustomerChanges,
         is_phone_checked: bool,
-    ) -> Result<Option<Updated>, TransactionError> {
-        let current = match &changes.customer {
+    ) -> Result<Attempt<Updated>, TransactionError> {
+        let found = match &changes.customer {
             Some(customer) => self.find_own_for_update(&write_tx, origin.operator, &customer.into()).await?,
             None => None,
         };
-        let Some((link, current)) = current else {
-            let faults = match changes.faults.as_slice() {
-                [] => vec![Violation::of(ErrorCode::CustomerNotFound, InputField::Customer)],
-                faults => faults.to_vec(),
-            };
-            return Err(Error::Rejected(faults).into());
+        let Some((link, current)) = found else {
+            return Err(Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer)).into());
         };
 
-        let mut row = current.clone().into_active_model();
-        change(&mut row.email, &changes.email);
-        change(&mut row.phone, &changes.phone);
-        change(&mut row.first_name, &changes.first_name);
-        change(&mut row.last_name, &changes.last_name);
-        change(&mut row.address, &changes.address);
-        let email = row.email.is_set().then(|| row.email.as_ref());
-        let phone = row.phone.is_set().then(|| row.phone.as_ref().as_ref()).flatten();
-
+        let changed = changes.applied_to(&current);
+        let (email, phone) = (changed_email(&current, &changed), changed_phone(&current, &changed));
         let Findings { refusals, warnings } = self.restrictions.check(email, phone);
-        let faults = [changes.faults.as_slice(), &refusals].concat();
-        if !faults.is_empty() {
-            return Err(Error::Rejected(faults).into());
+        if !refusals.is_empty() {
+            return Err(Error::Rejected(refusals).into());
         }
 
         let mut faults = Vec::new();
@@ -160,10 +150,9 @@ impl Customers {
         }
         if email.is_some() || phone.is_some() {
             let others = customer::Entity::find()
-                .filter(holds_any(email, phone))
-                .filter(customer::Column::Id.ne(current.id))
-                .all(&write_tx)
-                .await?;
+                .filter(has_email_or_phone(email, phone))
+                .filter(customer::Column::Id.ne(current.id));
+            let others = rows::customers(&write_tx, &others.into_query()).await?;
             if others.iter().any(|other| Some(&other.email) == email) {
                 faults.push(Violation::of(ErrorCode::EmailTaken, InputField::Email));
             }
@@ -175,56 +164,102 @@ impl Customers {
             return Err(Error::Rejected(faults).into());
         }
         if phone.is_some() && !is_phone_checked {
-            return Ok(None);
+            return Ok(Attempt::NeedsPhoneCheck);
         }
 
         let mut writes = WriteBatch::new(origin.operator);
-        let customer = if row.is_changed() {
-            let customer = write(&mut writes, &current, row)?;
+        let customer = if changed == current {
+            current
+        } else {
+            let customer = rows::replace(&mut writes, &current, changed);
             history::record(&mut writes, origin, EventType::Updated, Some(&current), &customer);
             customer
-        } else {
-            current
         };
-        let kept = || StoredOutcome {
+        let stored = || StoredOutcome {
             customer: *customer.id.as_uuid(),
             warnings: warnings.iter().map(|warning| warning.code).collect(),
         };
-        idempotency::write(write_tx, writes, idempotent, kept).await?;
-        Ok(Some(Updated { view: CustomerView::new(customer, Some(link)), warnings, replayed: false }))
+        idempotency::write(write_tx, writes, idempotent, stored).await?;
+        Ok(Attempt::Done(Updated { view: CustomerView::new(customer, Some(link)), warnings, replayed: false }))
+    }
+
+    async fn replay_update(&self, origin: &Origin, stored: StoredOutcome) -> Result<Updated, TransactionError> {
+        let StoredOutcome { customer, warnings } = stored;
+        let view = self.reload(origin, customer.into()).await?;
+        Ok(Updated { view, warnings: self.restrictions.warnings_from_codes(&warnings), replayed: true })
     }
 }
 
 impl CustomerChanges {
-    /// The same for two requests exactly if they ask for the same: what is left out is not what is removed.
-    fn canonical_form(&self) -> String {
-        fn state<T>(data: &mut Map<String, Value>, name: &str, value: &ActiveValue<T>, json: impl Fn(&T) -> Value)
-        where
-            T: Into<sea_orm::Value>,
-        {
-            if let Set(value) = value {
-                data.insert(name.to_owned(), json(value));
-            }
+    fn applied_to(&self, current: &customer::Model) -> customer::Model {
+        let mut changed = current.clone();
+        for field in CustomerField::all() {
+            field.apply(&self.values, &mut changed);
         }
-        let mut data = Map::new();
-        state(&mut data, "email", &self.email, |email| json!(email.as_str()));
-        state(&mut data, "phone", &self.phone, |phone| json!(phone.as_ref().map(PhoneNumber::as_str)));
-        state(&mut data, "firstName", &self.first_name, |name| json!(name.as_ref().map(PersonName::as_str)));
-        state(&mut data, "lastName", &self.last_name, |name| json!(name.as_ref().map(PersonName::as_str)));
-        state(&mut data, "address", &self.address, |address| json!(address));
-        let customer = self.customer.as_ref().map(|customer| match customer {
+        changed
+    }
+
+    /// JSON of the request: equal for two requests exactly if they ask for the same. A field that is cleared is null in
+    /// `data`, one that stays as it is is not there.
+    fn canonical_json(&self) -> String {
+        let Self { customer, expected_version, values, idempotency_key: _ } = self;
+        let customer = customer.as_ref().map(|customer| match customer {
             OwnCustomerRef::Id(id) => json!({ "id": id.to_string() }),
             OwnCustomerRef::ExternalCustomerId(id) => json!({ "externalCustomerId": id.as_str() }),
         });
-        let expected_version = self.expected_version;
+        let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(values)?)));
+        let data: Map<_, _> = given.collect();
         json!({ "updateCustomer": { "customer": customer, "expectedVersion": expected_version, "data": data } })
             .to_string()
     }
 }
 
-/// Sets a column to the value that the request has for it, if that is another one.
-fn change<T: Clone + PartialEq + Into<sea_orm::Value>>(column: &mut ActiveValue<T>, given: &ActiveValue<T>) {
-    if let Set(value) = given {
-        column.set_ne(value.clone());
+fn changed_email<'c>(current: &customer::Model, changed: &'c customer::Model) -> Option<&'c EmailAddress> {
+    (changed.email != current.email).then_some(&changed.email)
+}
+
+fn changed_phone<'c>(current: &customer::Model, changed: &'c customer::Model) -> Option<&'c PhoneNumber> {
+    changed.phone.as_ref().filter(|phone| current.phone.as_ref() != Some(phone))
+}
+
+#[cfg(test)]
+mod tests {
+    use entity::value::{Address, AddressParts, PersonName};
+    use sea_orm::ActiveValue::Set;
+
+    use super::*;
+
+    #[test]
+    fn the_fingerprint_of_an_update_does_not_change() {
+        let mut changes = CustomerChanges::default();
+        let nobody = r#"{"updateCustomer":{"customer":null,"data":{},"expectedVersion":null}}"#;
+        assert_eq!(changes.canonical_json(), nobody);
+        changes.customer = ExternalCustomerId::parse("user-1").ok().map(OwnCustomerRef::ExternalCustomerId);
+        let nothing =
+            r#"{"updateCustomer":{"customer":{"externalCustomerId":"user-1"},"data":{},"expectedVersion":null}}"#;
+        assert_eq!(changes.canonical_json(), nothing);
+        let parts = AddressParts {
+            line1: "1 Main St".into(),
+            line2: None,
+            city: "Springfield".into(),
+            region: Some("OR".into()),
+            postal_code: Some("97477".into()),
+            country: "US".into(),
+        };
+        changes = CustomerChanges {
+            customer: CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q").map(OwnCustomerRef::Id),
+            expected_version: Some(3),
+            values: customer::ActiveModel {
+                email: Set(EmailAddress::parse("ada@example.com").expect("an email")),
+                phone: Set(PhoneNumber::parse("+14155552671").ok()),
+                first_name: Set(PersonName::parse("Ada").ok()),
+                last_name: Set(None),
+                address: Set(Address::parse(parts).ok()),
+                ..Default::default()
+            },
+            idempotency_key: None,
+        };
+        let all = r#"{"updateCustomer":{"customer":{"id":"cus_01h455vb4pex5vsknk084sn02q"},"data":{"address":{"city":"Springfield","country":"US","line1":"1 Main St","line2":null,"postal_code":"97477","region":"OR"},"email":"ada@example.com","firstName":"Ada","lastName":null,"phone":"+14155552671"},"expectedVersion":3}}"#;
+        assert_eq!(changes.canonical_json(), all);
     }
 }

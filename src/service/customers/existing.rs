@@ -1,0 +1,133 @@
+//! Finds the customers and links that share a unique value with a new customer.
+
+use entity::value::{EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
+use entity::{customer, customer_operator};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QueryTrait,
+};
+
+use super::Customers;
+use super::rows::{has_email_or_phone, joined_customer_at, of_operator, own_customers};
+use crate::database::OptimisticWrite;
+use crate::error::{ErrorCode, InputField, Violation};
+
+/// The rows that share a unique value with a new customer.
+pub(super) struct Existing {
+    /// Customers that have the email or the phone.
+    pub(super) holders: Vec<Holder>,
+    /// The operator already uses the external customer id.
+    is_id_taken: bool,
+}
+
+/// A customer that has the email or the phone of a new one.
+pub(super) struct Holder {
+    pub(super) customer: customer::Model,
+    /// The customer is connected to the operator.
+    is_own: bool,
+}
+
+impl Existing {
+    /// Faults for the values that the operator already uses for its own customers.
+    pub(super) fn taken(&self, email: &EmailAddress, phone: Option<&PhoneNumber>) -> Vec<Violation> {
+        let own = || self.holders.iter().filter(|holder| holder.is_own).map(|holder| &holder.customer);
+        let is_email_taken = own().any(|customer| customer.email == *email);
+        let is_phone_taken = own().any(|customer| phone.is_some() && customer.phone.as_ref() == phone);
+        [
+            (self.is_id_taken, ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId),
+            (is_email_taken, ErrorCode::EmailTaken, InputField::Email),
+            (is_phone_taken, ErrorCode::PhoneTaken, InputField::Phone),
+        ]
+        .into_iter()
+        .filter(|(is_taken, ..)| *is_taken)
+        .map(|(_, code, field)| Violation::of(code, field))
+        .collect()
+    }
+}
+
+impl Customers {
+    /// Finds all of them in one statement.
+    pub(super) async fn find_existing(
+        &self,
+        write_tx: &OptimisticWrite,
+        operator: OperatorId,
+        external_customer_id: &ExternalCustomerId,
+        email: &EmailAddress,
+        phone: Option<&PhoneNumber>,
+    ) -> Result<Existing, DbErr> {
+        let values =
+            [operator.into(), external_customer_id.clone().into(), email.clone().into(), phone.cloned().into()];
+        let rows = if write_tx.is_locking() {
+            write_tx.query_all(&existing_query(values.map(SimpleExpr::from), true)).await?
+        } else {
+            self.existing_query.run(self.database.reader(), values, |values| existing_query(values, false)).await?
+        };
+        let mut existing = Existing { holders: Vec::new(), is_id_taken: false };
+        for row in rows {
+            existing.is_id_taken = row.try_get_by_index(IS_ID_TAKEN)?;
+            if let Some(customer) = joined_customer_at(&row, HOLDER)? {
+                existing.holders.push(Holder { customer, is_own: row.try_get_by_index(IS_OWN)? });
+            }
+        }
+        Ok(existing)
+    }
+
+    /// Finds those of the operator alone.
+    pub(super) async fn find_existing_own(
+        &self,
+        operator: OperatorId,
+        external_customer_id: &ExternalCustomerId,
+        email: &EmailAddress,
+        phone: Option<&PhoneNumber>,
+    ) -> Result<Existing, DbErr> {
+        let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
+        let query = of_operator(operator).filter(has_email_or_phone(Some(email), phone).add(has_id));
+        let own = own_customers(self.database.reader(), &query.into_query()).await?;
+        let is_id_taken = own.iter().any(|(link, _)| link.external_customer_id == *external_customer_id);
+        let holders = own.into_iter().map(|(_, customer)| Holder { customer, is_own: true }).collect();
+        Ok(Existing { holders, is_id_taken })
+    }
+}
+
+// Positions of the columns of `existing_query`.
+const IS_OWN: usize = 0;
+const IS_ID_TAKEN: usize = 1;
+const HOLDER: usize = 2;
+
+/// Selects the customers that have the email or the phone, and whether the operator uses the external customer id. Returns
+/// at least one row; without a customer, its columns are null.
+///
+/// Holders are locked in the order of their ids, so that two requests with the same holders do not deadlock. A link that
+/// another request inserts while this one waits for a lock is not seen here; the unique constraint reports it.
+fn existing_query(
+    [operator, external_customer_id, email, phone]: [SimpleExpr; 4],
+    is_locking: bool,
+) -> SelectStatement {
+    use customer_operator::Column;
+    let [holder, own, same_id] = ["holder", "own", "same_id"].map(Alias::new);
+    let mut holders = customer::Entity::find()
+        .filter(customer::Column::Email.into_expr().eq(email).or(customer::Column::Phone.into_expr().eq(phone)))
+        .order_by_asc(customer::Column::Id)
+        .into_query();
+    if is_locking {
+        holders.lock_exclusive();
+    }
+    let is_of_operator = |link: &Alias| Expr::col((link.clone(), Column::OperatorId)).eq(operator.clone());
+    let is_own = Expr::col((own.clone(), Column::CustomerId)).equals((holder.clone(), customer::Column::Id));
+    let has_same_id = Expr::col((same_id.clone(), Column::ExternalCustomerId)).eq(external_customer_id);
+    Query::select()
+        .expr_as(Expr::col((own.clone(), Column::CustomerId)).is_not_null(), "is_own")
+        .expr_as(Expr::col((same_id.clone(), Column::CustomerId)).is_not_null(), "is_id_taken")
+        .exprs(customer::Column::iter().map(|column| Expr::col((holder.clone(), column))))
+        // The outer joins need a row even if nothing is found.
+        .from_subquery(Query::select().expr_as(Expr::cust("1"), "one").take(), "always")
+        .join_subquery(JoinType::LeftJoin, holders, holder.clone(), Expr::cust("TRUE"))
+        .join_as(JoinType::LeftJoin, customer_operator::Entity, own.clone(), is_own.and(is_of_operator(&own)))
+        .join_as(
+            JoinType::LeftJoin,
+            customer_operator::Entity,
+            same_id.clone(),
+            has_same_id.and(is_of_operator(&same_id)),
+        )
+        .take()
+}
