@@ -1,5 +1,5 @@
-//! The service as one value: [`App::start`] opens the database, builds the services, the schema, the HTTP server and the
-//! metrics; [`App::run_until`] serves requests and runs the background jobs until it is told to stop.
+//! The service as one value: [`App::start`] opens the database and builds the services, the schema, the HTTP server and
+//! the metrics. [`App::run_until`] serves requests and runs the background jobs until it is told to stop.
 //!
 //! `vivamo serve` and the tests start the service this way, so the tests run what is deployed. The other commands need
 //! the database and the services alone: [`open`].
@@ -19,6 +19,7 @@ use crate::graphql::{self, Schema};
 use crate::http::{HttpSettings, Metrics, Server};
 use crate::service::{Actor, ServiceSettings, Services, deployment, idempotency};
 
+/// The settings of [`App`]. The command line fills them from its arguments, the tests choose their own.
 pub struct AppSettings {
     pub database: DatabaseSettings,
     pub services: ServiceSettings,
@@ -33,6 +34,7 @@ pub struct AppSettings {
     pub jobs: bool,
 }
 
+/// The settings of [`open`].
 pub struct DatabaseSettings {
     /// `sqlite://FILE` or `postgres://…`
     pub url: String,
@@ -47,21 +49,20 @@ pub struct DatabaseSettings {
 pub enum StartError {
     #[error("The database file {} does not exist. Create it with `vivamo migrate`.", .0.display())]
     NoDatabase(PathBuf),
+    /// The database cannot be opened, or failed.
     #[error("{0}")]
-    CannotOpen(String),
+    Database(String),
     #[error("The database lacks {0} migration(s). Run `vivamo migrate` with the same settings.")]
     PendingMigrations(usize),
     #[error(
-        "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change it, or use another database: \
-         change DATABASE_URL (--database-url).", name(*.owner), name(*.configured)
+        "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change it, or use another \
+         database: change DATABASE_URL (--database-url).", name(*.owner), name(*.configured)
     )]
     OtherEnvironment { owner: Environment, configured: Environment },
     #[error("Cannot listen on {address}: {cause}. Choose another address with VIVAMO_LISTEN (--listen).")]
     Listen { address: SocketAddr, cause: std::io::Error },
     #[error("Cannot serve metrics on {address}: {cause}. Choose another address with VIVAMO_METRICS (--metrics).")]
     Metrics { address: SocketAddr, cause: std::io::Error },
-    #[error("The database failed: {0}")]
-    DatabaseFailed(String),
 }
 
 fn name(environment: Environment) -> &'static str {
@@ -73,21 +74,21 @@ fn name(environment: Environment) -> &'static str {
 
 impl From<Error> for StartError {
     fn from(error: Error) -> Self {
-        Self::DatabaseFailed(error_message(error))
+        Self::Database(error_message(error))
     }
 }
 
-/// The messages of an error, one a line, for the people who run the service.
+/// Returns the messages of an error, one per line, for the people who run the service.
 pub fn error_message(error: Error) -> String {
     match error {
         Error::Rejected(violations) => {
             violations.iter().map(|violation| violation.message()).collect::<Vec<_>>().join("\n")
         }
-        Error::Failed { cause, .. } => cause,
+        Error::Failed { cause, .. } => format!("The database failed: {cause}"),
     }
 }
 
-/// The running service.
+/// The service, ready to serve.
 pub struct App {
     /// The address the API listens on, with the port that was taken for port 0.
     pub address: SocketAddr,
@@ -159,7 +160,7 @@ pub async fn open(
     {
         return Err(StartError::NoDatabase(file.to_owned()));
     }
-    let cannot_open = |error| StartError::CannotOpen(explain_connect_error(&url, &error));
+    let cannot_open = |error| StartError::Database(explain_connect_error(&url, &error));
     let database = Database::connect(&url, observer).await.map_err(cannot_open)?;
     let pending = database.pending_migrations().await.map_err(cannot_open)?;
     // Checked before the migrations: they must not change a database of the other environment.

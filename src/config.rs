@@ -1,7 +1,8 @@
 //! The settings of the service. Each is a flag and an environment variable; the flag wins.
 //!
-//! The doc comments of the fields are the help texts of `vivamo --help`; CONTRIBUTING.md says how to add a setting. Checks
-//! of secrets and of several settings together are in the two `check` functions, because clap's messages print the value.
+//! The doc comments of the fields are the help texts of `vivamo --help`; CONTRIBUTING.md says how to add a setting.
+//! Secrets, and settings that depend on each other, are checked in the two `check` functions: a message of clap would
+//! print the secret.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -29,8 +30,8 @@ pub struct Settings {
     )]
     pub database_url: String,
 
-    /// Use `production` for real customers. `sandbox` is for tests: it accepts emails and phones that production rejects,
-    /// with a warning
+    /// Use `production` for real customers. `sandbox` is for tests: it accepts emails and phones that production
+    /// rejects, with a warning
     #[arg(long, env = "VIVAMO_ENVIRONMENT", default_value = "sandbox", global = true)]
     pub environment: EnvironmentName,
 
@@ -52,17 +53,18 @@ pub struct ServeSettings {
     #[arg(long, env = "VIVAMO_PLATFORM_KEY", value_name = "KEY", hide_env_values = true)]
     pub platform_key: Option<SecretString>,
 
-    /// IP address and port of the Prometheus metrics, at /metrics. If unset, metrics are disabled. Clients must not reach
-    /// this port
+    /// IP address and port of the Prometheus metrics, at /metrics. If unset, metrics are disabled. Clients must not
+    /// reach this port
     #[arg(long, env = "VIVAMO_METRICS", value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
 
-    /// Serve GraphiQL, which explores the API in a browser, at /graphiql [default: true in sandbox, false in production]
+    /// Serve GraphiQL, which explores the API in a browser, at /graphiql [default: true in sandbox, false in
+    /// production]
     #[arg(long, env = "VIVAMO_GRAPHIQL", value_name = "BOOL", hide_possible_values = true)]
     pub graphiql: Option<bool>,
 
-    /// Comma-separated addresses or networks (for example 10.0.0.0/8) of reverse proxies whose X-Forwarded-For header is
-    /// trusted. If unset, the header is ignored
+    /// Comma-separated addresses or networks (for example 10.0.0.0/8) of reverse proxies whose X-Forwarded-For header
+    /// is trusted. If unset, the header is ignored
     #[arg(long, env = "VIVAMO_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
 
@@ -91,7 +93,8 @@ pub struct ServeSettings {
     #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", value_name = "COUNT", default_value_t = 100, help_heading = LIMITS)]
     pub disclosures_per_hour: u32,
 
-    /// File of email domains to treat as disposable, in addition to the built-in list: one per line, # starts a comment
+    /// File of email domains to treat as disposable, in addition to the built-in list: one per line, # starts a
+    /// comment
     #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE", help_heading = CHECKS)]
     pub disposable_domains: Option<PathBuf>,
 

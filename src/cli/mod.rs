@@ -1,6 +1,7 @@
 //! The command line. Each command has a file; this one parses the arguments, dispatches, and maps errors to exit codes.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings. Results go to standard output, errors to standard error.
+//! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings. Results go to standard output, errors to standard
+//! error.
 
 mod keys;
 mod migrate;
@@ -101,7 +102,7 @@ impl From<ErrorCode> for CliError {
 }
 
 impl Cli {
-    /// Parses the arguments and the environment. Wrong usage, `--help` and `--version` print a text and exit, as clap does.
+    /// Parses the arguments and the environment. On wrong usage, `--help` and `--version` prints a text and exits.
     pub fn parse_or_exit() -> Self {
         let mut command = variables::ignore_empty(Self::command().mut_args(|arg| {
             let is_of_serve = is_serve_option(arg.get_id().as_str());
@@ -163,8 +164,8 @@ fn refuse_misplaced_options(matches: &ArgMatches) -> Result<(), clap::Error> {
     }
 }
 
-/// Opens the database and builds the services, for commands that manage the data. Applies pending migrations if `migrate` is set, and
-/// always in sandbox.
+/// Opens the database and builds the services, for commands that manage data. Applies pending migrations in sandbox,
+/// and in production if `migrate` is set.
 async fn open_services(settings: &Settings, migrate: bool) -> Result<Arc<Services>, CliError> {
     let migrate = migrate || settings.environment() == Environment::Sandbox;
     let (_, services) = app::open(database_settings(settings, migrate), service_settings(settings)).await?;

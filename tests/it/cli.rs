@@ -261,6 +261,7 @@ async fn each_cause_of_a_connection_failure_has_its_own_message() {
     };
     std::fs::write(folder.path().join("text.db"), "not a database, but a long enough text".repeat(100)).unwrap();
     let wrong_password = server_that_rejects("28P01", "password authentication failed for user \"ada\"");
+    let wrong_user = server_that_rejects("28000", "role \"ada\" does not exist");
     for (url, message) in [
         (
             "sqlite://missing/folder/x.db",
@@ -276,6 +277,7 @@ async fn each_cause_of_a_connection_failure_has_its_own_message() {
             &format!("postgres://ada:hunter2@{wrong_password}/x?sslmode=disable"),
             "rejected user `ada` (password authentication failed",
         ),
+        (&format!("postgres://ada@{wrong_user}/x?sslmode=disable"), "rejected user `ada` (role \"ada\" does not exist"),
     ] {
         let stderr = failure(&mut listing(url));
         assert!(stderr.contains(message) && stderr.contains("DATABASE_URL (--database-url)"), "{stderr}");
