@@ -32,7 +32,8 @@ enum Behaviour {
 }
 
 fn line_type_response(line_type: Value, error_code: Value) -> Behaviour {
-    let body = json!({ "valid": true, "validation_errors": null, "line_type_intelligence": { "type": line_type, "error_code": error_code, "carrier_name": "Any" }, "unknown": 1 });
+    let line = json!({ "type": line_type, "error_code": error_code, "carrier_name": "Any" });
+    let body = json!({ "valid": true, "validation_errors": null, "line_type_intelligence": line, "unknown": 1 });
     Behaviour::Respond { status: 200, headers: "", body: body.to_string() }
 }
 
@@ -122,7 +123,8 @@ impl FakeCarrier {
         match behaviour(&digits[digits.len() - 4..]) {
             Behaviour::Respond { status, headers, body } => {
                 let response = format!(
-                    "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\
+                     Connection: close\r\n\r\n{body}",
                     body.len()
                 );
                 let _ = stream.write_all(response.as_bytes()).await;

@@ -149,8 +149,8 @@ both!(the_accept_header_chooses_the_media_type_by_quality, Sandbox, async |app| 
 
 both!(mutations_by_get_are_rejected, Sandbox, async |app| {
     let caller = app.operator("A").await;
-    let mutation = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) \
-                    { outcome } }";
+    let mutation = "mutation { createCustomer(\
+                    input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } }";
     let answer = send(request(app, &caller, Method::GET).query(&[("query", mutation)])).await;
     assert_eq!((answer.status, answer.headers["allow"].to_str().unwrap()), (405, "POST"));
     assert_eq!(app.count_rows("customer").await, 0);

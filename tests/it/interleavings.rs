@@ -103,7 +103,10 @@ both!(one_operator_creates_the_same_external_id_twice, Sandbox, async |app| {
 both!(creates_with_crossed_emails_and_phones, Sandbox, async |app| {
     let operators = [app.operator("A").await, app.operator("B").await, app.operator("C").await];
     for round in 0..10 {
-        let data = |email: usize, phone: usize| json!({ "email": format!("{round}-{email}@example.com"), "phone": format!("+1415555{round:03}{phone}") });
+        let data = |email: usize, phone: usize| {
+            let email = format!("{round}-{email}@example.com");
+            json!({ "email": email, "phone": format!("+1415555{round:03}{phone}") })
+        };
         let id = format!("id-{round}");
         let outcomes = race(
             app,

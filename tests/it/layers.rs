@@ -1,6 +1,7 @@
 //! The dependencies between the modules of the source: layers, imports and manifests.
 //!
-//! The tests read the files: which modules a file names in `use` declarations and in paths such as `crate::error::Error`.
+//! The tests read the files, and find the modules that a file names in `use` declarations and in paths such as
+//! `crate::error::Error`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

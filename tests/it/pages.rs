@@ -1,4 +1,4 @@
-//! Lists in pages: complete, in order, in both directions, and in a constant number of statements.
+//! Lists: pages in both directions, cursors, filters, order, and a constant number of statements.
 
 use std::collections::BTreeSet;
 
@@ -6,24 +6,24 @@ use serde_json::{Value, json};
 
 use support::{Caller, TestApp, both};
 
-const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before: String, $filter: CustomerFilter, $orderBy: CustomerOrder) { \
+const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before: String, \
+    $filter: CustomerFilter, $orderBy: CustomerOrder) { \
     customers(first: $first, after: $after, last: $last, before: $before, filter: $filter, orderBy: $orderBy) { \
     edges { cursor externalCustomerId connectedAt node { email } } \
     pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }";
 
 async fn page(app: &TestApp, caller: &Caller, arguments: Value) -> Value {
     let answer = app.graphql(caller, CUSTOMERS, arguments).await;
-    assert_eq!(answer.body.get("errors"), None);
-    answer.body["data"]["customers"].clone()
+    answer.data()["customers"].clone()
 }
 
 fn emails(page: &Value) -> Vec<String> {
     page["edges"].as_array().unwrap().iter().map(|edge| edge["node"]["email"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The whole of a list, by pages of a size: from its start with `first` and `after`, or from its end with `last` and `before`.
-async fn by_pages(app: &TestApp, caller: &Caller, size: usize, from_start: bool, arguments: Value) -> Value {
-    let [count, bound, turn, goes_on, comes_from] = if from_start {
+/// Reads a whole list in pages of this size: forwards with `first` and `after`, or backwards with `last` and `before`.
+async fn read_pages(app: &TestApp, caller: &Caller, size: usize, from_start: bool, arguments: Value) -> Value {
+    let [count, bound, next_cursor, has_more, has_previous] = if from_start {
         ["first", "after", "endCursor", "hasNextPage", "hasPreviousPage"]
     } else {
         ["last", "before", "startCursor", "hasPreviousPage", "hasNextPage"]
@@ -34,9 +34,9 @@ async fn by_pages(app: &TestApp, caller: &Caller, size: usize, from_start: bool,
         arguments[count] = json!(size);
         arguments[bound] = cursor.clone();
         let page = page(app, caller, arguments).await;
-        assert_eq!(page["pageInfo"][comes_from], json!(!cursor.is_null()));
-        cursor = page["pageInfo"][turn].clone();
-        let is_last = page["pageInfo"][goes_on] == json!(false);
+        assert_eq!(page["pageInfo"][has_previous], json!(!cursor.is_null()));
+        cursor = page["pageInfo"][next_cursor].clone();
+        let is_last = page["pageInfo"][has_more] == json!(false);
         pages.push(page["edges"].as_array().unwrap().clone());
         if is_last {
             break;
@@ -48,7 +48,7 @@ async fn by_pages(app: &TestApp, caller: &Caller, size: usize, from_start: bool,
     json!({ "edges": pages.concat() })
 }
 
-/// Makes this many customers, and answers their emails in the order of their creation.
+/// Creates customers, and returns their emails in the order of their creation.
 async fn populate(app: &TestApp, caller: &Caller, count: usize) -> Vec<String> {
     let mut all = Vec::new();
     for number in 0..count {
@@ -59,11 +59,11 @@ async fn populate(app: &TestApp, caller: &Caller, count: usize) -> Vec<String> {
     all
 }
 
-both!(pages_in_both_directions_are_complete_and_in_order, Sandbox, async |app| {
+both!(pages_in_both_directions_are_complete_and_ordered, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let all = populate(app, &own, 7).await;
     populate(app, &app.operator("Other").await, 2).await;
-    // For the platform the list is that of all customers.
+    // For the platform key the list is that of all customers.
     for (caller, all) in [
         (own.clone(), all.clone()),
         (app.platform(), emails(&page(app, &app.platform(), json!({ "first": 100 })).await)),
@@ -71,7 +71,7 @@ both!(pages_in_both_directions_are_complete_and_in_order, Sandbox, async |app| {
         assert!(all.len() == 7 || all.len() == 9);
         for size in [1, 2, 3, all.len(), 100] {
             for from_start in [true, false] {
-                let listed = by_pages(app, &caller, size, from_start, json!({})).await;
+                let listed = read_pages(app, &caller, size, from_start, json!({})).await;
                 assert_eq!(emails(&listed), all, "{size} {from_start}");
             }
         }
@@ -85,7 +85,7 @@ both!(pages_in_both_directions_are_complete_and_in_order, Sandbox, async |app| {
     assert_eq!(emails(&between), all[3..5]);
 });
 
-both!(a_page_stays_where_it_is_while_rows_come, Sandbox, async |app| {
+both!(new_rows_do_not_shift_later_pages, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let all = populate(app, &own, 4).await;
     let first = page(app, &own, json!({ "first": 2 })).await;
@@ -113,27 +113,27 @@ both!(a_page_has_20_entries_by_default_and_at_most_100, Sandbox, async |app| {
     }
 });
 
-both!(a_damaged_or_foreign_cursor_is_refused, Sandbox, async |app| {
+both!(damaged_cursors_and_cursors_of_other_lists_are_rejected, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     populate(app, &own, 2).await;
     let cursor = page(app, &own, json!({ "first": 1 })).await["pageInfo"]["endCursor"].as_str().unwrap().to_owned();
-    let refused = async |caller: &Caller, arguments: Value, path: &str| {
+    let assert_rejected = async |caller: &Caller, arguments: Value, path: &str| {
         let answer = app.graphql(caller, CUSTOMERS, arguments).await;
         answer.assert_rejected("customers", &[("INVALID_ARGUMENT", path)]);
     };
     for damaged in ["", "x", "null", &cursor[1..], &format!("{cursor}A"), &cursor.to_uppercase()] {
-        refused(&own, json!({ "after": damaged }), "after").await;
-        refused(&own, json!({ "before": damaged }), "before").await;
+        assert_rejected(&own, json!({ "after": damaged }), "after").await;
+        assert_rejected(&own, json!({ "before": damaged }), "before").await;
     }
-    refused(&other, json!({ "after": cursor }), "after").await;
-    refused(&app.platform(), json!({ "after": cursor }), "after").await;
-    refused(&own, json!({ "after": cursor, "filter": { "email": "a@example.com" } }), "after").await;
+    assert_rejected(&other, json!({ "after": cursor }), "after").await;
+    assert_rejected(&app.platform(), json!({ "after": cursor }), "after").await;
+    assert_rejected(&own, json!({ "after": cursor, "filter": { "email": "a@example.com" } }), "after").await;
     let operators = "query ($after: String) { operators(after: $after) { totalCount } }";
     let answer = app.graphql(&own, operators, json!({ "after": cursor })).await;
     answer.assert_rejected("operators", &[("INVALID_ARGUMENT", "after")]);
 });
 
-both!(filters_find_exactly, Sandbox, async |app| {
+both!(filters_match_exact_values, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     app.created(&own, "ada", data).await;
@@ -152,21 +152,22 @@ both!(filters_find_exactly, Sandbox, async |app| {
         (json!({}), vec!["ada@example.com", "grace@example.com"]),
     ] {
         assert_eq!(emails(&page(app, &own, json!({ "filter": filter })).await), found, "{filter}");
-        let query = "query ($filter: CustomerFilter) { customers(filter: $filter) { totalCount } operator { customers(filter: $filter) { totalCount } } }";
+        let query = "query ($filter: CustomerFilter) { customers(filter: $filter) { totalCount } \
+                     operator { customers(filter: $filter) { totalCount } } }";
         let counts = app.graphql(&own, query, json!({ "filter": filter })).await;
         assert_eq!(counts.body["data"]["customers"]["totalCount"], found.len(), "{filter}");
         assert_eq!(counts.body["data"]["operator"]["customers"]["totalCount"], found.len(), "{filter}");
     }
 });
 
-both!(lists_are_sorted_as_asked_in_both_directions, Sandbox, async |app| {
+both!(order_by_sorts_in_both_directions, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let ids = ["b", "B", "a", "é", "10", "9", "名前", "a b", "A"];
     for (number, id) in ids.iter().enumerate() {
         app.created(&own, id, json!({ "email": format!("{number}@example.com") })).await;
     }
     let mut by_id = ids.to_vec();
-    // Byte by byte.
+    // External ids are ordered byte by byte.
     by_id.sort_unstable();
     for (field, ascending) in [("CONNECTED_AT", ids.to_vec()), ("EXTERNAL_CUSTOMER_ID", by_id)] {
         for direction in ["ASC", "DESC"] {
@@ -176,42 +177,48 @@ both!(lists_are_sorted_as_asked_in_both_directions, Sandbox, async |app| {
             }
             let order = json!({ "field": field, "direction": direction });
             for from_start in [true, false] {
-                let listed = by_pages(app, &own, 2, from_start, json!({ "orderBy": order })).await;
+                let listed = read_pages(app, &own, 2, from_start, json!({ "orderBy": order })).await;
                 let ids =
                     listed["edges"].as_array().unwrap().iter().map(|edge| edge["externalCustomerId"].as_str().unwrap());
                 assert_eq!(ids.collect::<Vec<_>>(), expected, "{order} {from_start}");
             }
         }
     }
-    // A cursor is of one order.
+    // A cursor is valid in its own order only.
     let order = json!({ "field": "EXTERNAL_CUSTOMER_ID", "direction": "ASC" });
     let cursor = page(app, &own, json!({ "first": 1, "orderBy": order })).await["pageInfo"]["endCursor"].clone();
     for other in [json!(null), json!({ "field": "EXTERNAL_CUSTOMER_ID", "direction": "DESC" })] {
         let answer = app.graphql(&own, CUSTOMERS, json!({ "after": cursor, "orderBy": other })).await;
         answer.assert_rejected("customers", &[("INVALID_ARGUMENT", "after")]);
     }
-    // While rows come before and after it, a page stays where it is.
+    // Rows that are added before and after a page do not shift it.
     let all = page(app, &own, json!({ "orderBy": order })).await;
     app.created(&own, "0", json!({ "email": "first@example.com" })).await;
     app.created(&own, "\u{10ffff}", json!({ "email": "last@example.com" })).await;
     let next = page(app, &own, json!({ "first": 3, "after": cursor, "orderBy": order })).await;
     assert_eq!(emails(&next), emails(&all)[1..4]);
-    // The platform's list of all customers has one order; that of an operator has all of them for it.
+    // The list of all customers has a fixed order. The platform key can order the list of one operator.
     let answer = app.graphql(&app.platform(), CUSTOMERS, json!({ "orderBy": order })).await;
     answer.assert_rejected("customers", &[("INVALID_ARGUMENT", "orderBy")]);
-    let of_operator = "query ($id: ID!) { operator(id: $id) { customers(first: 1, orderBy: { field: EXTERNAL_CUSTOMER_ID, direction: DESC }) { edges { externalCustomerId } } } }";
+    let of_operator = "query ($id: ID!) { operator(id: $id) { \
+                       customers(first: 1, orderBy: { field: EXTERNAL_CUSTOMER_ID, direction: DESC }) { \
+                       edges { externalCustomerId } } } }";
     let answer = app.graphql(&app.platform(), of_operator, json!({ "id": own.operator })).await;
     assert_eq!(answer.body["data"]["operator"]["customers"]["edges"], json!([{ "externalCustomerId": "\u{10ffff}" }]));
 });
 
-both!(filters_by_what_is_missing_and_by_time, Sandbox, async |app| {
+both!(filters_match_missing_fields_and_times, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
     app.created(&other, "known", json!({ "email": "known@example.com", "phone": "+14155552673" })).await;
     app.created(&own, "bare", json!({ "email": "bare@example.com" })).await;
     app.created(&own, "named", json!({ "email": "named@example.com", "firstName": "Ada", "lastName": "Lovelace" }))
         .await;
-    app.created(&own, "whole", json!({ "email": "whole@example.com", "firstName": "Ada", "lastName": "Lovelace", "phone": "+14155552671", "address": address })).await;
+    let data = json!({
+        "email": "whole@example.com", "firstName": "Ada", "lastName": "Lovelace", "phone": "+14155552671",
+        "address": address,
+    });
+    app.created(&own, "whole", data).await;
     app.created(&own, "known", json!({ "email": "known@example.com" })).await;
     let times = app.query(&own, "{ customers { edges { connectedAt node { createdAt } } } }").await;
     let time = |number: usize, path: &str| times["customers"]["edges"][number].pointer(path).unwrap().clone();
@@ -242,16 +249,16 @@ both!(filters_by_what_is_missing_and_by_time, Sandbox, async |app| {
         let counted = app.graphql(&own, query, json!({ "filter": filter })).await;
         assert_eq!(counted.body["data"]["customers"]["totalCount"], found.len(), "{filter}");
     }
-    let of_all = json!({ "filter": { "missing": ["FIRST_NAME"] } });
-    assert_eq!(emails(&page(app, &app.platform(), of_all).await), [known, bare]);
+    let missing_name = json!({ "filter": { "missing": ["FIRST_NAME"] } });
+    assert_eq!(emails(&page(app, &app.platform(), missing_name).await), [known, bare]);
     let answer = app.graphql(&app.platform(), CUSTOMERS, json!({ "filter": { "connectedAt": {} } })).await;
     answer.assert_rejected("customers", &[("INVALID_ARGUMENT", "filter.connectedAt")]);
 });
 
-both!(a_page_takes_a_constant_number_of_statements, Sandbox, async |app| {
+both!(pages_of_any_size_take_the_same_number_of_statements, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let all = populate(app, &own, 50).await;
-    // For the platform each customer has several operators, and there are many of them.
+    // For the platform key each customer has several operators.
     for number in 0..5 {
         let another = app.operator(&format!("Another {number}")).await;
         for email in all.iter().step_by(number + 1) {
@@ -260,34 +267,37 @@ both!(a_page_takes_a_constant_number_of_statements, Sandbox, async |app| {
     }
     let query = "query ($first: Int) { customers(first: $first) { totalCount edges { externalCustomerId node { email \
                  operators { edges { externalCustomerId node { name } } } } } } }";
-    let nested = "query ($first: Int) { operators(first: $first) { edges { node { name customers(first: $first) { totalCount \
+    let nested = "query ($first: Int) { operators(first: $first) { edges { node { name \
+                  customers(first: $first) { totalCount \
                   edges { node { email operators(first: 2) { edges { node { name } } } } } } } } } }";
-    // Operators that were seen are known from then on.
+    // Caches the operators.
     app.graphql(&app.platform(), query, json!({ "first": 50 })).await;
-    for (caller, query, most) in [(&own, query, 3), (&app.platform(), query, 4), (&app.platform(), nested, 5)] {
+    for (caller, query, max) in [(&own, query, 3), (&app.platform(), query, 4), (&app.platform(), nested, 5)] {
         let mut counts = BTreeSet::new();
         for first in [1, 3, 50] {
             let (answer, statements) = app.statements_of(app.graphql(caller, query, json!({ "first": first }))).await;
-            assert_eq!(answer.body.get("errors"), None);
+            answer.data();
             counts.insert(statements.len());
         }
         assert_eq!(counts.len(), 1, "{counts:?} statements for pages of different sizes");
-        assert!(counts.first() <= Some(&most), "{counts:?}");
+        assert!(counts.first() <= Some(&max), "{counts:?}");
     }
-    // What is not asked for is not counted.
+    // The total is counted only if it is requested.
     let (_, statements) = app.statements_of(app.query(&own, "{ customers { edges { cursor } } }")).await;
     assert!(statements.iter().all(|sql| !sql.contains("COUNT")), "{statements:?}");
 });
 
-both!(the_operators_of_a_customer_come_in_pages, Sandbox, async |app| {
+both!(operators_of_a_customer_have_pages, Sandbox, async |app| {
     let mut names = Vec::new();
     for number in 0..5 {
         let operator = app.operator(&format!("Operator {number}")).await;
         app.created(&operator, &format!("id-{number}"), json!({ "email": "ada@example.com" })).await;
         names.push(format!("Operator {number}"));
     }
-    let query = "query ($first: Int, $after: String, $last: Int, $before: String) { customer(by: { email: \"ada@example.com\" }) \
-                 { operators(first: $first, after: $after, last: $last, before: $before) { edges { cursor externalCustomerId connectedAt node { name } } \
+    let query = "query ($first: Int, $after: String, $last: Int, $before: String) { \
+                 customer(by: { email: \"ada@example.com\" }) { \
+                 operators(first: $first, after: $after, last: $last, before: $before) { \
+                 edges { cursor externalCustomerId connectedAt node { name } } \
                  pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } } }";
     let page = async |arguments: Value| {
         let answer = app.graphql(&app.platform(), query, arguments).await;
@@ -306,8 +316,9 @@ both!(the_operators_of_a_customer_come_in_pages, Sandbox, async |app| {
     assert_eq!(names_of(&last), names[3..]);
     let before = page(json!({ "last": 10, "before": last["pageInfo"]["startCursor"] })).await;
     assert_eq!(names_of(&before), names[..3]);
-    // All operators, in pages.
-    let operators = "query ($after: String) { operators(first: 3, after: $after) { totalCount edges { node { name } } pageInfo { endCursor hasNextPage } } }";
+    // The list of all operators has pages too.
+    let operators = "query ($after: String) { operators(first: 3, after: $after) { \
+                     totalCount edges { node { name } } pageInfo { endCursor hasNextPage } } }";
     let one = app.graphql(&app.platform(), operators, json!({})).await.body["data"]["operators"].clone();
     assert_eq!(one["totalCount"], 5);
     assert_eq!(names_of(&one), names[..3]);

@@ -1,11 +1,11 @@
-//! Many at once: one person stays one record, and whoever loses is judged by the same rules.
+//! Concurrent requests: one person stays one record, and a request that loses a race gets the usual outcome or error.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
 
 use support::{Caller, TestApp, both};
 
-async fn operators(app: &TestApp, count: usize) -> Vec<Caller> {
+async fn create_operators(app: &TestApp, count: usize) -> Vec<Caller> {
     let mut operators = Vec::new();
     for number in 0..count {
         operators.push(app.operator(&format!("Operator {number}")).await);
@@ -24,7 +24,7 @@ fn count(outcomes: &[String], wanted: &str) -> usize {
     outcomes.iter().filter(|outcome| *outcome == wanted).count()
 }
 
-both!(fifty_creates_of_one_email_by_one_operator_are_one_success, Sandbox, async |app| {
+both!(concurrent_creates_with_one_email_succeed_once, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let creates = (0..50).map(|number| {
         let operator = operator.clone();
@@ -34,7 +34,7 @@ both!(fifty_creates_of_one_email_by_one_operator_are_one_success, Sandbox, async
     assert_eq!((count(&outcomes, "CREATED"), count(&outcomes, "EMAIL_TAKEN")), (1, 49), "{outcomes:?}");
 });
 
-both!(fifty_creates_of_one_external_id_are_one_success, Sandbox, async |app| {
+both!(concurrent_creates_with_one_external_id_succeed_once, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let creates = (0..50).map(|number| {
         let data = json!({ "email": format!("{number}@example.com") });
@@ -45,8 +45,8 @@ both!(fifty_creates_of_one_external_id_are_one_success, Sandbox, async |app| {
     assert_eq!(app.count_rows("customer").await, 1);
 });
 
-both!(fifty_operators_and_one_email_are_one_customer_with_fifty_links, Sandbox, async |app| {
-    let operators = operators(app, 50).await;
+both!(concurrent_creates_by_many_operators_make_one_customer, Sandbox, async |app| {
+    let operators = create_operators(app, 50).await;
     let creates = operators
         .iter()
         .map(|operator| app.create(operator, "user-1", json!({ "email": "ada@example.com", "phone": "+14155552671" })));
@@ -57,13 +57,14 @@ both!(fifty_operators_and_one_email_are_one_customer_with_fifty_links, Sandbox, 
     assert_eq!(app.select_number("SELECT CAST(version AS BIGINT) AS n FROM customer").await, 1);
 });
 
-both!(two_connects_that_fill_the_same_blank_leave_one_value, Sandbox, async |app| {
-    let operators = operators(app, 3).await;
+both!(concurrent_connects_fill_an_empty_field_once, Sandbox, async |app| {
+    let operators = create_operators(app, 3).await;
     for round in 0..10 {
         let email = format!("{round}@example.com");
         app.created(&operators[0], &email, json!({ "email": email })).await;
         let connect = |operator: usize| {
-            let data = json!({ "email": email, "firstName": format!("By {operator}"), "phone": format!("+1415555{round}00{operator}") });
+            let (name, phone) = (format!("By {operator}"), format!("+1415555{round}00{operator}"));
+            let data = json!({ "email": email, "firstName": name, "phone": phone });
             app.create(&operators[operator], &email, data)
         };
         let (one, two) = tokio::join!(connect(1), connect(2));
@@ -79,19 +80,19 @@ both!(two_connects_that_fill_the_same_blank_leave_one_value, Sandbox, async |app
     }
 });
 
-both!(crossed_creates_end_as_one_customer_or_a_conflict, Sandbox, async |app| {
-    let operators = operators(app, 2).await;
+both!(concurrent_creates_with_crossed_values_connect_or_conflict, Sandbox, async |app| {
+    let operators = create_operators(app, 2).await;
     for round in 0..20 {
         let (e1, e2) = (format!("one-{round}@example.com"), format!("two-{round}@example.com"));
         let (p1, p2) = (format!("+1415555{:04}", 2 * round), format!("+1415555{:04}", 2 * round + 1));
-        // They agree on nothing but that each holds what the other wants, once both are there.
+        // The email is the same and the phones differ.
         let (one, two) = tokio::join!(
             app.create(&operators[0], &e1, json!({ "email": e1, "phone": p2 })),
             app.create(&operators[1], &e1, json!({ "email": e1, "phone": p1 })),
         );
         let outcomes = [outcome(&one), outcome(&two)];
         assert!(outcomes.contains(&"CREATED".to_owned()) && outcomes.contains(&"CONNECTED".to_owned()), "{outcomes:?}");
-        // Whoever has the second phone now, a new email with it matches that customer, or conflicts with no one.
+        // A new email with the phone of the second create.
         let create = async |operator: &Caller| app.create(operator, &e2, json!({ "email": e2, "phone": p1 })).await;
         let (three, four) = tokio::join!(create(&operators[0]), create(&operators[1]));
         for outcome in [outcome(&three), outcome(&four)] {
@@ -103,7 +104,7 @@ both!(crossed_creates_end_as_one_customer_or_a_conflict, Sandbox, async |app| {
     }
 });
 
-both!(parallel_updates_lose_nothing, Sandbox, async |app| {
+both!(concurrent_updates_each_get_their_own_version, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     let customer = json!({ "externalCustomerId": "user-1" });
@@ -115,7 +116,7 @@ both!(parallel_updates_lose_nothing, Sandbox, async |app| {
     assert_eq!(versions, (2..=31).collect::<Vec<_>>());
 });
 
-both!(of_many_who_expect_one_version_one_succeeds, Sandbox, async |app| {
+both!(concurrent_updates_with_one_expected_version_succeed_once, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     let update = "mutation ($name: String) { updateCustomer(input: { customer: { externalCustomerId: \"user-1\" }, \
@@ -127,7 +128,7 @@ both!(of_many_who_expect_one_version_one_succeeds, Sandbox, async |app| {
     assert_eq!((done, stale), (1, 19));
 });
 
-both!(a_swap_of_two_emails_never_leaves_two_of_one, Sandbox, async |app| {
+both!(concurrent_swaps_of_two_emails_are_rejected, Sandbox, async |app| {
     let operator = app.operator("A").await;
     for round in 0..10 {
         let (a, b) = (format!("a{round}@example.com"), format!("b{round}@example.com"));
@@ -140,8 +141,8 @@ both!(a_swap_of_two_emails_never_leaves_two_of_one, Sandbox, async |app| {
     }
 });
 
-both!(thirty_two_writers_and_readers_meet_no_busy_database, Sandbox, async |app| {
-    let operators = operators(app, 8).await;
+both!(concurrent_readers_and_writers_do_not_fail, Sandbox, async |app| {
+    let operators = create_operators(app, 8).await;
     let work = (0..32).map(|worker| {
         let operator = &operators[worker % 8];
         async move {

@@ -1,4 +1,4 @@
-//! Finding customers by what somebody types.
+//! `CustomerFilter.search`: prefixes of words, the plans of a search, and the search words that `vivamo migrate` adds.
 
 use serde_json::{Value, json};
 
@@ -12,42 +12,48 @@ const SEARCH: &str = "query ($search: String!, $first: Int, $after: String, $las
 
 async fn page(app: &TestApp, caller: &Caller, arguments: Value) -> Value {
     let answer = app.graphql(caller, SEARCH, arguments).await;
-    assert_eq!(answer.body.get("errors"), None);
-    answer.body["data"]["customers"].clone()
+    answer.data()["customers"].clone()
 }
 
-/// The part before the `@` of whoever is found.
-async fn found(app: &TestApp, caller: &Caller, search: &str) -> Vec<String> {
+/// Searches, and returns the local parts of the emails that were found.
+async fn search_names(app: &TestApp, caller: &Caller, search: &str) -> Vec<String> {
     let page = page(app, caller, json!({ "search": search })).await;
-    let found = names(&page);
-    assert_eq!(page["totalCount"], found.len(), "{search}");
-    found
+    let names = names(&page);
+    assert_eq!(page["totalCount"], names.len(), "{search}");
+    names
 }
 
+/// The local parts of the emails of a page.
 fn names(page: &Value) -> Vec<String> {
     let edges = page["edges"].as_array().unwrap().iter();
     edges.map(|edge| edge["node"]["email"].as_str().unwrap().split('@').next().unwrap().to_owned()).collect()
 }
 
-/// So many rows of a word that nobody has, so that it counts as common.
-async fn make_common(app: &TestApp, operator_of: &str, word: &str, rows: u32) {
-    let operator = format!("(SELECT operator_id FROM customer_operator WHERE external_customer_id = '{operator_of}')");
+/// Adds rows of a search word that belong to no customer, so that the word is common. The operator is the one that has a
+/// customer with this external id.
+async fn make_common(app: &TestApp, external_id: &str, word: &str, rows: u32) {
+    let operator = format!("(SELECT operator_id FROM customer_operator WHERE external_customer_id = '{external_id}')");
     let sql = if app.is_postgres() {
         format!(
-            "INSERT INTO customer_word SELECT {operator}, gen_random_uuid(), 0, '{word}' FROM generate_series(1, {rows})"
+            "INSERT INTO customer_word \
+             SELECT {operator}, gen_random_uuid(), 0, '{word}' FROM generate_series(1, {rows})"
         )
     } else {
         format!(
-            "INSERT INTO customer_word WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows}) \
+            "INSERT INTO customer_word \
+             WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows}) \
              SELECT {operator}, randomblob(16), 0, '{word}' FROM numbers"
         )
     };
     postgres::execute(app.database_url(), &sql).await.unwrap();
 }
 
-both!(finds_by_the_beginnings_of_words, Sandbox, async |app| {
+both!(search_matches_prefixes_of_words, Sandbox, async |app| {
     let own = app.operator("Own").await;
-    app.created(&own, "Shop-17", json!({ "email": "ada.lovelace@example.com", "firstName": "Ada", "lastName": "Lovelace", "phone": "+14155552671" })).await;
+    let ada = json!({
+        "email": "ada.lovelace@example.com", "firstName": "Ada", "lastName": "Lovelace", "phone": "+14155552671",
+    });
+    app.created(&own, "Shop-17", ada).await;
     app.created(
         &own,
         "2026-0042",
@@ -95,7 +101,7 @@ both!(finds_by_the_beginnings_of_words, Sandbox, async |app| {
         ("020 7183", &["x"]),
         ("004420", &["x"]),
         ("z y x", &["o_brien"]),
-        // Wildcards are separators like any other.
+        // Wildcards are separators.
         ("%", &[]),
         ("_", &[]),
         ("a%e", &["ada.lovelace"]),
@@ -103,17 +109,18 @@ both!(finds_by_the_beginnings_of_words, Sandbox, async |app| {
         ("", &[]),
         ("' OR 1=1 --", &[]),
     ] {
-        assert_eq!(found(app, &own, search).await, expected, "{search}");
+        assert_eq!(search_names(app, &own, search).await, expected, "{search}");
     }
-    let of_operator = "query ($id: ID!) { operator(id: $id) { customers(filter: { search: \"maria\" }) { totalCount edges { externalCustomerId } } } }";
-    let answer = app.graphql(&app.platform(), of_operator, json!({ "id": own.operator })).await;
+    let query = "query ($id: ID!) { operator(id: $id) { \
+                 customers(filter: { search: \"maria\" }) { totalCount edges { externalCustomerId } } } }";
+    let answer = app.graphql(&app.platform(), query, json!({ "id": own.operator })).await;
     assert_eq!(
         answer.body["data"]["operator"]["customers"],
         json!({ "totalCount": 1, "edges": [{ "externalCustomerId": "2026-0042" }] })
     );
 });
 
-both!(what_is_found_follows_the_values_for_every_operator, Sandbox, async |app| {
+both!(search_follows_changes_by_every_operator, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(
         &own,
@@ -123,11 +130,11 @@ both!(what_is_found_follows_the_values_for_every_operator, Sandbox, async |app| 
     .await;
     app.created(&other, "second", json!({ "email": "ada@example.com", "lastName": "Byron" })).await;
     for caller in [&own, &other] {
-        assert_eq!(found(app, caller, "augusta byron 1415").await, ["ada"]);
+        assert_eq!(search_names(app, caller, "augusta byron 1415").await, ["ada"]);
     }
-    // An operator's own id finds a customer for that operator alone.
-    assert_eq!(found(app, &own, "first").await, ["ada"]);
-    assert_eq!(found(app, &other, "first").await.len(), 0);
+    // An external id is found by its own operator only.
+    assert_eq!(search_names(app, &own, "first").await, ["ada"]);
+    assert_eq!(search_names(app, &other, "first").await.len(), 0);
     app.updated(
         &own,
         json!({ "externalCustomerId": "first" }),
@@ -135,19 +142,19 @@ both!(what_is_found_follows_the_values_for_every_operator, Sandbox, async |app| 
     )
     .await;
     for caller in [&own, &other] {
-        for gone in ["ada", "augusta", "1415", "415", "example.com"] {
-            assert_eq!(found(app, caller, gone).await.len(), 0, "{gone}");
+        for old in ["ada", "augusta", "1415", "415", "example.com"] {
+            assert_eq!(search_names(app, caller, old).await.len(), 0, "{old}");
         }
-        assert_eq!(found(app, caller, "countess byron lady").await, ["lady"]);
+        assert_eq!(search_names(app, caller, "countess byron lady").await, ["lady"]);
     }
     app.updated(&other, json!({ "externalCustomerId": "second" }), json!({ "firstName": "Augusta Ada King" })).await;
-    assert_eq!(found(app, &own, "king ada").await, ["lady"]);
-    // A stranger is not found by anything.
+    assert_eq!(search_names(app, &own, "king ada").await, ["lady"]);
+    // A customer of another operator is not found.
     app.created(&other, "stranger", json!({ "email": "stranger@example.com" })).await;
-    assert_eq!(found(app, &own, "stranger").await.len(), 0);
+    assert_eq!(search_names(app, &own, "stranger").await.len(), 0);
 });
 
-both!(the_way_of_the_search_changes_nothing, Sandbox, async |app| {
+both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
     let own = app.operator("Own").await;
     for number in 0..12 {
         let (even, third) =
@@ -159,55 +166,56 @@ both!(the_way_of_the_search_changes_nothing, Sandbox, async |app| {
         )
         .await;
     }
-    let mut seen = Vec::new();
+    let mut results = Vec::new();
     for step in 0..3 {
-        // First both words are rare, then one of them is, then none.
+        // First both words are rare, then one of them, then none.
         if step > 0 {
             make_common(app, "customer-0", ["", "even", "third"][step], 100_001).await;
         }
         let mut pages = Vec::new();
         for search in ["even", "third even", "customer"] {
             let whole = page(app, &own, json!({ "search": search })).await;
-            for (count, bound, turn, more) in
+            for (count, bound, next_cursor, has_more) in
                 [("first", "after", "endCursor", "hasNextPage"), ("last", "before", "startCursor", "hasPreviousPage")]
             {
-                let (mut walked, mut cursor) = (Vec::new(), json!(null));
+                let (mut read, mut cursor) = (Vec::new(), json!(null));
                 loop {
                     let next = page(app, &own, json!({ "search": search, count: 2, bound: cursor })).await;
-                    cursor = next["pageInfo"][turn].clone();
-                    walked.push(names(&next));
-                    if next["pageInfo"][more] == json!(false) {
+                    cursor = next["pageInfo"][next_cursor].clone();
+                    read.push(names(&next));
+                    if next["pageInfo"][has_more] == json!(false) {
                         break;
                     }
                 }
                 if count == "last" {
-                    walked.reverse();
+                    read.reverse();
                 }
-                assert_eq!(walked.concat(), names(&whole), "{search} {count}");
+                assert_eq!(read.concat(), names(&whole), "{search} {count}");
             }
             pages.push(names(&whole));
         }
-        seen.push(pages);
+        results.push(pages);
     }
     assert_eq!(
-        seen[0],
+        results[0],
         [
             vec!["0", "2", "4", "6", "8", "10"],
             vec!["0", "6"],
             (0..12).map(|number| number.to_string().leak() as &str).collect()
         ]
     );
-    assert!(seen[1] == seen[0] && seen[2] == seen[0], "{seen:?}");
+    assert!(results[1] == results[0] && results[2] == results[0], "{results:?}");
     let (_, statements) = app.statements_of(page(app, &own, json!({ "search": "even third", "first": 2 }))).await;
     assert!(statements.len() <= 3, "{statements:?}");
     app.rebuild_search_words().await;
 });
 
-both!(a_search_that_cannot_be_is_refused, Sandbox, async |app| {
+both!(invalid_searches_are_rejected, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
     app.created(&own, "2", json!({ "email": "ada@example.org" })).await;
-    let query = "query ($filter: CustomerFilter, $orderBy: CustomerOrder, $after: String) { customers(filter: $filter, orderBy: $orderBy, after: $after) { edges { cursor } } }";
+    let query = "query ($filter: CustomerFilter, $orderBy: CustomerOrder, $after: String) { \
+                 customers(filter: $filter, orderBy: $orderBy, after: $after) { edges { cursor } } }";
     let order = json!({ "field": "CONNECTED_AT", "direction": "ASC" });
     let cursor = page(app, &own, json!({ "search": "ada" })).await["pageInfo"]["startCursor"].clone();
     for (caller, arguments, path) in [
@@ -221,21 +229,21 @@ both!(a_search_that_cannot_be_is_refused, Sandbox, async |app| {
         let answer = app.graphql(caller, query, arguments.clone()).await;
         answer.assert_rejected("customers", &[("INVALID_ARGUMENT", path)]);
     }
-    // Folded alike, a search is the same.
+    // The cursor is valid in another spelling of the same search.
     assert_eq!(names(&page(app, &own, json!({ "search": "ÁDA", "after": cursor })).await), ["ada"]);
 });
 
-both!(customers_from_before_there_was_a_search_are_found_after_migrate, Sandbox, async |app| {
+both!(migrate_adds_missing_search_words, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
     app.created(&own, "2", json!({ "email": "grace@example.com" })).await;
     postgres::execute(app.database_url(), "DELETE FROM customer_word").await.unwrap();
-    assert_eq!(found(app, &own, "ada").await.len(), 0);
+    assert_eq!(search_names(app, &own, "ada").await.len(), 0);
     let folder = tempfile::TempDir::new().unwrap();
     for _ in 0..2 {
         let migrated = vivamo(folder.path(), &["migrate"]).env("DATABASE_URL", app.database_url()).output().unwrap();
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
-        assert_eq!(found(app, &own, "ada").await, ["ada"]);
-        assert_eq!(found(app, &own, "2").await, ["grace"]);
+        assert_eq!(search_names(app, &own, "ada").await, ["ada"]);
+        assert_eq!(search_names(app, &own, "2").await, ["grace"]);
     }
 });

@@ -1,14 +1,15 @@
-//! `updateCustomer`, clause by clause.
+//! `updateCustomer`: omitted and null fields, expected versions, and errors.
 
 use serde_json::json;
 
 use support::both;
 
-both!(what_is_left_out_stays_and_null_removes, Sandbox, async |app| {
+both!(omitted_fields_stay_and_null_clears, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let address = json!({ "line1": "1 Main St", "line2": "Apt 4", "city": "Springfield", "country": "US" });
     let data = json!({
-        "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada", "lastName": "Lovelace", "address": address,
+        "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada", "lastName": "Lovelace",
+        "address": address,
     });
     let created = app.created(&operator, "user-1", data).await["customer"].clone();
     let by_id = json!({ "id": created["id"] });
@@ -33,17 +34,19 @@ both!(what_is_left_out_stays_and_null_removes, Sandbox, async |app| {
     refused.assert_rejected("updateCustomer", &[("INVALID_EMAIL", "input.data.email")]);
 });
 
-// As most clients write a form: every variable is declared, and those that did not change are not sent.
-both!(a_variable_that_is_not_sent_is_left_out_and_one_that_is_null_removes, Sandbox, async |app| {
+// A typical form declares a variable for every field, and sends only the ones that changed.
+both!(omitted_variables_keep_fields_and_null_variables_clear_them, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
     let data =
         json!({ "email": "ada@example.com", "phone": "+14155552671", "lastName": "Lovelace", "address": address });
     let created = app.created(&operator, "user-1", data).await["customer"].clone();
-    let update = "mutation ($id: String!, $email: String, $phone: String, $first: String, $last: String, $address: AddressInput, \
-                  $version: Int, $key: String) { updateCustomer(input: { customer: { externalCustomerId: $id }, \
+    let update = "mutation ($id: String!, $email: String, $phone: String, $first: String, $last: String, \
+                  $address: AddressInput, $version: Int, $key: String) { \
+                  updateCustomer(input: { customer: { externalCustomerId: $id }, \
                   data: { email: $email, phone: $phone, firstName: $first, lastName: $last, address: $address }, \
-                  expectedVersion: $version, idempotencyKey: $key }) { customer { email phone firstName lastName version \
+                  expectedVersion: $version, idempotencyKey: $key }) { \
+                  customer { email phone firstName lastName version \
                   address { line1 line2 } } } }";
     let updated = app.graphql(&operator, update, json!({ "id": "user-1", "first": "Ada" })).await;
     let updated = updated.payload("updateCustomer")["customer"].clone();
@@ -58,18 +61,20 @@ both!(a_variable_that_is_not_sent_is_left_out_and_one_that_is_null_removes, Sand
         (&removed["phone"], &removed["address"], &removed["firstName"]),
         (&json!(null), &json!(null), &json!("Ada"))
     );
-    // Inside an object of the document, in a fragment, and with a default.
-    let nested = "mutation ($line2: String, $last: String = \"King\") { ...f } fragment f on Mutation { updateCustomer(input: { \
-                  customer: { externalCustomerId: \"user-1\" }, data: { lastName: $last, address: { line1: \"2 Side St\", \
-                  line2: $line2, city: \"Springfield\", country: \"US\" } } }) { customer { lastName address { line1 line2 } } } }";
+    // Variables within an object, in a fragment, and with a default.
+    let nested = "mutation ($line2: String, $last: String = \"King\") { ...f } fragment f on Mutation { \
+                  updateCustomer(input: { customer: { externalCustomerId: \"user-1\" }, \
+                  data: { lastName: $last, address: { line1: \"2 Side St\", line2: $line2, \
+                  city: \"Springfield\", country: \"US\" } } }) { customer { lastName address { line1 line2 } } } }";
     let nested = app.graphql(&operator, nested, json!({})).await.payload("updateCustomer")["customer"].clone();
     assert_eq!(nested, json!({ "lastName": "King", "address": { "line1": "2 Side St", "line2": null } }));
 });
 
-both!(a_required_variable_that_is_missing_is_found_before_anything_is_done, Sandbox, async |app| {
+both!(missing_required_variables_are_rejected_before_execution, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let create = "mutation ($second: CreateCustomerInput!) { \
-                  a: createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } \
+                  a: createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) \
+                  { outcome } \
                   b: createCustomer(input: $second) { outcome } }";
     for variables in [json!({}), json!({ "second": null })] {
         let answer = app.graphql(&operator, create, variables).await;
@@ -89,7 +94,7 @@ both!(an_address_is_replaced_as_a_whole, Sandbox, async |app| {
     assert_eq!(updated["customer"]["address"]["line2"], json!(null));
 });
 
-both!(an_update_that_changes_nothing_leaves_no_trace, Sandbox, async |app| {
+both!(an_update_without_changes_writes_nothing, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
     let created = app.created(&operator, "user-1", data).await["customer"].clone();
@@ -102,7 +107,7 @@ both!(an_update_that_changes_nothing_leaves_no_trace, Sandbox, async |app| {
     }
 });
 
-both!(a_stale_version_is_a_conflict, Sandbox, async |app| {
+both!(a_wrong_expected_version_is_a_conflict, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     let query = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { version } } }";
@@ -120,16 +125,16 @@ both!(a_stale_version_is_a_conflict, Sandbox, async |app| {
     assert_eq!(customer["firstName"], "Ada");
 });
 
-both!(values_of_other_customers_are_taken_whosever_they_are, Sandbox, async |app| {
+both!(values_of_any_other_customer_are_taken, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
     app.created(&own, "sibling", json!({ "email": "sibling@example.com", "phone": "+14155552671" })).await;
     app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552672" })).await;
     let customer = json!({ "externalCustomerId": "mine" });
-    let of_own = json!({ "email": "sibling@example.com", "phone": "+14155552671", "firstName": "Ada" });
-    let of_other = json!({ "email": "theirs@example.com", "phone": "+14155552672", "firstName": "Ada" });
-    let refused_own = app.update(&own, customer.clone(), of_own).await;
-    let refused_other = app.update(&own, customer.clone(), of_other).await;
+    let taken_by_own = json!({ "email": "sibling@example.com", "phone": "+14155552671", "firstName": "Ada" });
+    let taken_by_other = json!({ "email": "theirs@example.com", "phone": "+14155552672", "firstName": "Ada" });
+    let refused_own = app.update(&own, customer.clone(), taken_by_own).await;
+    let refused_other = app.update(&own, customer.clone(), taken_by_other).await;
     let expected = [("EMAIL_TAKEN", "input.data.email"), ("PHONE_TAKEN", "input.data.phone")];
     refused_own.assert_rejected("updateCustomer", &expected);
     refused_other.assert_rejected("updateCustomer", &expected);
@@ -139,7 +144,7 @@ both!(values_of_other_customers_are_taken_whosever_they_are, Sandbox, async |app
     assert_eq!(unchanged["version"], 1);
 });
 
-both!(a_value_that_was_given_up_is_free, Sandbox, async |app| {
+both!(a_cleared_value_can_be_used_again, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "one", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
     app.created(&operator, "two", json!({ "email": "two@example.com" })).await;
@@ -149,7 +154,7 @@ both!(a_value_that_was_given_up_is_free, Sandbox, async |app| {
     assert_eq!(updated["customer"]["phone"], "+14155552671");
 });
 
-both!(faults_come_before_who_is_meant, Sandbox, async |app| {
+both!(invalid_values_are_reported_before_an_unknown_customer, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let refused = app.update(&operator, json!({ "externalCustomerId": "nobody" }), json!({ "firstName": "" })).await;
     refused.assert_rejected("updateCustomer", &[("INVALID_NAME", "input.data.firstName")]);
@@ -161,12 +166,12 @@ both!(faults_come_before_who_is_meant, Sandbox, async |app| {
     app.rebuild_search_words().await;
 });
 
-both!(restrictions_apply_to_what_an_update_changes, Production, async |app| {
+both!(restrictions_apply_only_to_changed_values, Production, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-    // Values from before the restrictions, or from a list that has grown since.
-    let insert = "UPDATE customer SET email = 'ada+1@mailinator.com', phone = '+442079460018'";
-    support::postgres::execute(app.database_url(), insert).await.unwrap();
+    // The stored values violate restrictions that were added later.
+    let change = "UPDATE customer SET email = 'ada+1@mailinator.com', phone = '+442079460018'";
+    support::postgres::execute(app.database_url(), change).await.unwrap();
     let customer = json!({ "externalCustomerId": "user-1" });
     let same = json!({ "email": "Ada+1@Mailinator.com", "phone": "+44 20 7946 0018", "firstName": "Ada" });
     let updated = app.updated(&operator, customer.clone(), same).await;
