@@ -1,5 +1,5 @@
-//! Batching: concurrent requests share statements on PostgreSQL, and each gets its own outcome. On SQLite the same requests
-//! run one by one and have the same outcomes.
+//! Batching: concurrent requests share statements on PostgreSQL, and each gets its own outcome. On SQLite the same
+//! requests run one by one and have the same outcomes.
 //!
 //! The tests call the service directly, because requests over HTTP are not sure to be ready at the same time.
 
@@ -65,8 +65,8 @@ async fn update(app: &TestApp, actor: &Actor, changes: CustomerChanges) -> Strin
     }
 }
 
-/// The number of statements of concurrent requests that all read and then write: one batched read and one batched write. On
-/// SQLite nothing is batched.
+/// The number of statements of concurrent requests that all read and then write: one batched read and one batched
+/// write. On SQLite nothing is batched.
 fn read_and_write(app: &TestApp, on_sqlite: usize) -> usize {
     if app.is_postgres() { 2 } else { on_sqlite }
 }
@@ -314,8 +314,8 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
         let expire = "UPDATE idempotency_key SET expires_at = now() - interval '1 second'";
         support::postgres::execute(app.database_url(), expire).await.unwrap();
 
-        // One update waits for the row lock of its customer, one create for that of its expired idempotency key. The lock is
-        // released only after the other members of both batches are done.
+        // One update waits for the row lock of its customer, one create for that of its expired idempotency key. The
+        // lock is released only after the other members of both batches are done.
         let holder = app.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM customer WHERE email = 'b@example.com' FOR UPDATE").await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM idempotency_key FOR UPDATE").await.unwrap();

@@ -515,7 +515,7 @@ fn version_names_the_commit_if_there_is_one() {
 #[tokio::test]
 async fn metrics_are_served_at_their_own_address() {
     let folder = TempDir::new().unwrap();
-    let (server, url, log) = Running::start_and_read(
+    let (server, url, log) = Running::start_with_log(
         vivamo(folder.path(), &[]).env("VIVAMO_METRICS", "127.0.0.1:0").env("VIVAMO_AUTH_FAILURES_PER_MINUTE", "1"),
     );
     let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();

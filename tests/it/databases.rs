@@ -21,7 +21,8 @@ async fn stored_tables(connection: &impl ConnectionTrait) -> BTreeMap<String, Co
     let backend = connection.get_database_backend();
     let sql = if backend == DbBackend::Postgres {
         "SELECT table_name AS \"table\", column_name AS name, \
-         CASE is_nullable WHEN 'YES' THEN 1 ELSE 0 END AS nullable FROM information_schema.columns WHERE table_schema = 'public'"
+         CASE is_nullable WHEN 'YES' THEN 1 ELSE 0 END AS nullable \
+         FROM information_schema.columns WHERE table_schema = 'public'"
     } else {
         "SELECT t.name AS \"table\", c.name, CASE WHEN c.\"notnull\" = 1 OR c.pk > 0 THEN 0 ELSE 1 END AS nullable \
          FROM pragma_table_list AS t, pragma_table_info(t.name) AS c \

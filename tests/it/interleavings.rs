@@ -1,7 +1,8 @@
 //! Each race between two or three requests, forced: all requests read before any of them writes.
 //!
-//! On PostgreSQL a table lock allows reads and blocks writes until all requests wait for the lock. SQLite runs one write
-//! transaction at a time and reads within it, so the race cannot happen; there the requests are only sent concurrently.
+//! On PostgreSQL a table lock allows reads and blocks writes until all requests wait for the lock. SQLite runs one
+//! write transaction at a time and reads within it, so the race cannot happen; there the requests are only sent
+//! concurrently.
 
 use futures::future::join_all;
 use sea_orm::ConnectionTrait;

@@ -13,8 +13,8 @@ const LAYERS: [&[&str]; 7] =
 /// Modules that only `cli` uses, and that use no other module.
 const CLI_ONLY: [&str; 2] = ["config", "telemetry"];
 
-/// Circles that exist, as `folder: modules`. The objects of the schema refer to each other, so theirs stays. Remove another
-/// entry when its circle is gone; add none.
+/// Circles that exist, as `folder: modules`. The objects of the schema refer to each other, so theirs stays. Remove
+/// another entry when its circle is gone; add none.
 const KNOWN_CIRCLES: [&str; 3] = [
     "src/database: batch, connection, transaction",
     "src/graphql/objects: customer, history, operator",

@@ -183,7 +183,10 @@ both!(each_disclosed_value_counts, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 4, ..LimitSettings::OFF }).await;
     let own = replica.operator("Curious").await;
     replica.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
-    let both = |email: usize, phone: usize| json!({ "email": format!("{email}@example.com"), "phone": format!("+1415555267{phone}") });
+    let both = |email: usize, phone: usize| {
+        let (email, phone) = (format!("{email}@example.com"), format!("+1415555267{phone}"));
+        json!({ "email": email, "phone": phone })
+    };
     let customer = json!({ "externalCustomerId": "mine" });
     assert_eq!(replica.update(&own, customer.clone(), both(0, 1)).await.codes(), ["EMAIL_TAKEN", "PHONE_TAKEN"]);
     assert_eq!(replica.create(&own, "new", both(0, 1)).await.codes(), ["IDENTITY_CONFLICT", "IDENTITY_CONFLICT"]);

@@ -29,8 +29,8 @@ fn names(page: &Value) -> Vec<String> {
     edges.map(|edge| edge["node"]["email"].as_str().unwrap().split('@').next().unwrap().to_owned()).collect()
 }
 
-/// Adds rows of a search word that belong to no customer, so that the word is common. The operator is the one that has a
-/// customer with this external id.
+/// Adds rows of a search word that belong to no customer, so that the word is common. The operator is the one that has
+/// a customer with this external id.
 async fn make_common(app: &TestApp, external_id: &str, word: &str, rows: u32) {
     let operator = format!("(SELECT operator_id FROM customer_operator WHERE external_customer_id = '{external_id}')");
     let sql = if app.is_postgres() {

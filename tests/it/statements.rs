@@ -1,13 +1,13 @@
-//! The number of SQL statements per operation, which is most of the cost of a request. The lookup of the API key is cached and
-//! not counted.
+//! The number of SQL statements per operation, which is most of the cost of a request. The lookup of the API key is
+//! cached and not counted.
 
 use serde_json::{Value, json};
 
 use support::proxy::Proxy;
 use support::{Caller, TestApp, both, is_key_lookup};
 
-/// Runs an operation and returns the number of statements that it sends, with `BEGIN` and `COMMIT` and without the lookup of
-/// the API key, which is repeated when its cache entry expires.
+/// Runs an operation and returns the number of statements that it sends, with `BEGIN` and `COMMIT` and without the
+/// lookup of the API key, which is repeated when its cache entry expires.
 async fn count_statements(
     app: &TestApp,
     proxy: Option<&Proxy>,
@@ -15,7 +15,7 @@ async fn count_statements(
     query: &str,
     variables: Value,
 ) -> usize {
-    let sent = || proxy.map_or(0, Proxy::statements);
+    let sent = || proxy.map_or(0, Proxy::statement_count);
     let before = sent();
     let (answer, counted) = app.all_statements_of(app.graphql(caller, query, variables)).await;
     assert_eq!(answer.body.get("errors"), None);
@@ -47,17 +47,24 @@ both!(each_operation_sends_few_statements, Sandbox, async |app| {
         ids.push(created["customer"]["id"].clone());
     }
     let by = "query ($by: CustomerRef!) { customer(by: $by) { id email phone firstName version createdAt } }";
-    let page = "query ($id: ID, $after: String) { operator(id: $id) { customers(first: 50, after: $after) { pageInfo { hasNextPage endCursor } \
+    let page = "query ($id: ID, $after: String) { operator(id: $id) { customers(first: 50, after: $after) { \
+                pageInfo { hasNextPage endCursor } \
                 edges { node { email operators { edges { externalCustomerId node { id name } } } } } } } }";
     let create =
         "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome customer { id } } }";
     let update = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { version } } }";
     let new = |name: &str, key: Option<&str>| {
-        json!({ "input": { "externalCustomerId": name, "idempotencyKey": key, "data": {
-        "email": format!("{name}@example.com"), "phone": if key.is_none() { "+14155559998" } else { "+14155559999" }, "firstName": "Ada", "lastName": "Lovelace",
-        "address": { "line1": "1 Main St", "city": "Springfield", "country": "US" } } } })
+        let data = json!({
+            "email": format!("{name}@example.com"), "firstName": "Ada", "lastName": "Lovelace",
+            "phone": if key.is_none() { "+14155559998" } else { "+14155559999" },
+            "address": { "line1": "1 Main St", "city": "Springfield", "country": "US" },
+        });
+        json!({ "input": { "externalCustomerId": name, "idempotencyKey": key, "data": data } })
     };
-    let change = |name: &str, key: Option<&str>| json!({ "input": { "customer": { "id": ids[0] }, "idempotencyKey": key, "data": { "firstName": name } } });
+    let change = |name: &str, key: Option<&str>| {
+        let (customer, data) = (json!({ "id": ids[0] }), json!({ "firstName": name }));
+        json!({ "input": { "customer": customer, "idempotencyKey": key, "data": data } })
+    };
     for (operation, caller, query, variables, max) in [
         ("a customer by id", &own, by, json!({ "by": { "id": ids[0] } }), 1),
         ("by external id", &own, by, json!({ "by": { "externalCustomerId": "id-1" } }), 1),
@@ -81,9 +88,13 @@ both!(customers_of_one_request_are_looked_up_in_one_statement, Sandbox, async |a
     for number in 0..3 {
         app.created(&own, &format!("id-{number}"), json!({ "email": format!("{number}@example.com") })).await;
     }
-    let query = r#"{ a: customer(by: {externalCustomerId: "id-0"}) { email } b: customer(by: {externalCustomerId: "id-1"}) { email }
-                     c: customer(by: {externalCustomerId: "id-2"}) { email } d: customer(by: {externalCustomerId: "none"}) { email }
-                     e: customer(by: {externalCustomerId: "id-0"}) { email } }"#;
+    let query = r#"{
+        a: customer(by: {externalCustomerId: "id-0"}) { email }
+        b: customer(by: {externalCustomerId: "id-1"}) { email }
+        c: customer(by: {externalCustomerId: "id-2"}) { email }
+        d: customer(by: {externalCustomerId: "none"}) { email }
+        e: customer(by: {externalCustomerId: "id-0"}) { email }
+    }"#;
     let (data, sent) = app.statements_of(app.query(&own, query)).await;
     let email = |number: u8| json!({ "email": format!("{number}@example.com") });
     assert_eq!(data, json!({ "a": email(0), "b": email(1), "c": email(2), "d": null, "e": email(0) }));

@@ -7,8 +7,8 @@ use support::{Caller, TestApp, both};
 
 const UNKNOWN_ID: &str = "cus_01h455vb4pex5vsknk084sn02q";
 
-/// Asserts that a request about another operator's customer and one about an unknown customer return the same answer and
-/// run the same SQL.
+/// Asserts that a request about another operator's customer and one about an unknown customer return the same answer
+/// and run the same SQL.
 async fn assert_indistinguishable(app: &TestApp, caller: &Caller, query: &str, foreign: Value, unknown: Value) {
     let variables = foreign.to_string();
     let (foreign, sql_of_foreign) = app.statements_of(app.graphql(caller, query, foreign)).await;

@@ -1,4 +1,5 @@
-//! Requests that hold what the others want: nobody hears of a deadlock.
+//! Creates whose emails and phones cross each other, so that each waits for a row of another: no client receives a
+//! deadlock error.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ const CREATE: &str =
     "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome customer { id email phone } } }";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn crossed_creates_are_one_customer_a_pair_or_a_conflict() {
+async fn crossed_creates_connect_or_conflict() {
     let Some(servers) = Servers::start(Backend::Postgres, 2).await else { return };
     let mut operators = Vec::new();
     for number in 0..4 {
@@ -25,10 +26,10 @@ async fn crossed_creates_are_one_customer_a_pair_or_a_conflict() {
     for round in 0..ROUNDS {
         let email = |number: usize| format!("{number}-{round}@example.com");
         let phone = |number: usize| format!("+1415555{:04}", 2 * round + number);
-        // Each email comes with each phone, so that each of the four crosses two others.
+        // Each email comes with each phone.
         let pairs = [(0, 0), (1, 1), (0, 1), (1, 0)];
-        let creates = pairs.iter().zip(&operators).map(|(&(one, other), operator)| {
-            let data = json!({ "email": email(one), "phone": phone(other) });
+        let creates = pairs.iter().zip(&operators).map(|(&(email_number, phone_number), operator)| {
+            let data = json!({ "email": email(email_number), "phone": phone(phone_number) });
             let input = json!({ "externalCustomerId": format!("{round}"), "data": data });
             let servers = &servers;
             async move { servers.send(operator, CREATE, &json!({ "input": input })).await.unwrap() }
@@ -47,11 +48,11 @@ async fn crossed_creates_are_one_customer_a_pair_or_a_conflict() {
             created += usize::from(outcome == "CREATED");
             *outcomes.entry(outcome).or_default() += 1;
         }
-        // Whoever comes first takes a pair; the opposite pair may follow, and nobody else is new.
+        // The first create makes a customer. The create with the other email and the other phone may make a second one.
         assert!(created == 1 || created == 2, "{answers:?}");
     }
     println!("{ROUNDS} rounds: {outcomes:?}");
     let customers = entity::customer::Entity::find().count(servers.database.reader()).await.unwrap();
     assert_eq!(customers, outcomes["CREATED"] as u64);
-    servers.end().await;
+    servers.stop().await;
 }

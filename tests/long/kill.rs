@@ -1,4 +1,5 @@
-//! The process dies under load, again and again: what was acknowledged is there, and nothing is there by halves.
+//! The process is killed under load, several times: every acknowledged write is stored, and every write is stored
+//! completely or not at all.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,18 +14,18 @@ use support::Backend;
 
 const ROUNDS: usize = 5;
 const WRITERS: usize = 8;
-const ACKNOWLEDGED_A_ROUND: usize = 150;
+const ACKNOWLEDGED_PER_ROUND: usize = 150;
 
 const CREATE: &str =
     "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed customer { id } } }";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_loses_nothing() {
+async fn sqlite_keeps_acknowledged_writes() {
     run(Backend::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_loses_nothing() {
+async fn postgres_keeps_acknowledged_writes() {
     run(Backend::Postgres).await;
 }
 
@@ -32,10 +33,10 @@ async fn run(backend: Backend) {
     let Some(mut servers) = Servers::start(backend, 1).await else { return };
     let operator = servers.operator("A").await;
     let mut acknowledged: Vec<String> = Vec::new();
-    let mut in_doubt: Vec<String> = Vec::new();
+    let mut unanswered: Vec<String> = Vec::new();
     for round in 0..ROUNDS {
-        let (done, lost) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-        let is_dead = AtomicBool::new(false);
+        let (answered, lost) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        let is_killed = AtomicBool::new(false);
         let writer = async |writer: usize| {
             for number in 0.. {
                 let id = format!("{round}-{writer}-{number}");
@@ -44,37 +45,41 @@ async fn run(backend: Backend) {
                 match servers.send(&operator, CREATE, &json!({ "input": input })).await {
                     Ok((_, answer)) => {
                         assert_eq!(codes(&answer), Vec::<String>::new());
-                        done.lock().unwrap().push(id);
+                        answered.lock().unwrap().push(id);
                     }
                     Err(_) => {
-                        // Its answer was lost; whether its work was, its key will tell.
+                        // Its answer is lost. The idempotency key will tell whether it was applied.
                         lost.lock().unwrap().push(id);
                         return;
                     }
                 }
-                if is_dead.load(Ordering::Relaxed) {
+                if is_killed.load(Ordering::Relaxed) {
                     return;
                 }
             }
         };
         let killer = async {
-            while done.lock().unwrap().len() < ACKNOWLEDGED_A_ROUND {
+            while answered.lock().unwrap().len() < ACKNOWLEDGED_PER_ROUND {
                 tokio::task::yield_now().await;
             }
-            is_dead.store(true, Ordering::Relaxed);
-            servers.processes[0].0.kill_now();
+            is_killed.store(true, Ordering::Relaxed);
+            servers.processes[0].0.kill();
         };
         tokio::join!(join_all((0..WRITERS).map(writer)), killer);
-        acknowledged.extend(done.into_inner().unwrap());
-        in_doubt.extend(lost.into_inner().unwrap());
+        acknowledged.extend(answered.into_inner().unwrap());
+        unanswered.extend(lost.into_inner().unwrap());
         servers.processes.clear();
-        servers.add();
+        servers.add_process();
     }
-    println!("{backend:?}: {} acknowledged, {} in doubt when the process died", acknowledged.len(), in_doubt.len());
-    assert!(acknowledged.len() >= ROUNDS * ACKNOWLEDGED_A_ROUND);
+    println!(
+        "{backend:?}: {} acknowledged, {} unanswered when the process was killed",
+        acknowledged.len(),
+        unanswered.len()
+    );
+    assert!(acknowledged.len() >= ROUNDS * ACKNOWLEDGED_PER_ROUND);
 
-    // Sent again, each is answered as it was, or done now for the first time.
-    for (ids, may_be_new) in [(&acknowledged, false), (&in_doubt, true)] {
+    // An acknowledged request is replayed. An unanswered request is replayed or applied now.
+    for (ids, may_be_new) in [(&acknowledged, false), (&unanswered, true)] {
         for id in ids {
             let data = json!({ "email": format!("{id}@example.com"), "firstName": "Ada" });
             let input = json!({ "externalCustomerId": id, "data": data, "idempotencyKey": id });
@@ -84,9 +89,9 @@ async fn run(backend: Backend) {
         }
     }
     let reads = servers.database.reader();
-    let expected = (acknowledged.len() + in_doubt.len()) as u64;
+    let expected = (acknowledged.len() + unanswered.len()) as u64;
     assert_eq!(customer::Entity::find().count(reads).await.unwrap(), expected);
     assert_eq!(customer_operator::Entity::find().count(reads).await.unwrap(), expected);
     assert_eq!(customer_event::Entity::find().count(reads).await.unwrap(), expected);
-    servers.end().await;
+    servers.stop().await;
 }

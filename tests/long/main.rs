@@ -1,8 +1,8 @@
-//! The tests that take minutes: `cargo test --locked --test long`.
+//! Tests that take minutes: `cargo test --locked --test long`. A plain `cargo test` leaves them out.
 
 #![expect(clippy::disallowed_types, reason = "a poisoned lock fails a test that a panic has failed already")]
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
-#![allow(clippy::print_stdout, reason = "what was done is told, and how to do it again")]
+#![expect(clippy::print_stdout, reason = "the tests print their results and the seed to repeat them with")]
 
 mod crossed;
 mod hostile;

@@ -1,5 +1,6 @@
-//! The database goes away under load and comes back, or the service is asked to stop: whoever waited is told what to do,
-//! what was acknowledged is there, and nobody has to help.
+//! Outages under load: PostgreSQL stops, fails over, or stops answering, the disk is full, or the service is told to
+//! stop. Clients receive errors that say whether to retry, every acknowledged write is stored, and the service recovers
+//! by itself.
 
 use std::path::Path;
 use std::process::Command;
@@ -30,27 +31,29 @@ fn input(id: &str) -> Value {
     json!({ "input": { "externalCustomerId": id, "data": data, "idempotencyKey": id } })
 }
 
-/// Clients that write as long as the test wants.
+/// Clients that send creates until `is_over`.
 #[derive(Default)]
 struct Load {
+    /// External ids of the acknowledged creates.
     acknowledged: Mutex<Vec<String>>,
+    /// The number of `UNAVAILABLE` answers.
     unavailable: AtomicUsize,
     is_over: AtomicBool,
 }
 
 impl Load {
-    fn acknowledged(&self) -> usize {
+    fn acknowledged_count(&self) -> usize {
         self.acknowledged.lock().unwrap().len()
     }
 
-    async fn until(&self, acknowledged: usize) {
-        while self.acknowledged() < acknowledged {
+    async fn wait_until_acknowledged(&self, count: usize) {
+        while self.acknowledged_count() < count {
             yield_now().await;
         }
     }
 
-    /// Sends each request again, as it was, until it is acknowledged.
-    async fn persist(&self, servers: &Servers, operator: &Caller, writer: usize) {
+    /// Sends creates, each until it is acknowledged.
+    async fn write_with_retries(&self, servers: &Servers, operator: &Caller, writer: usize) {
         for number in 0.. {
             let id = format!("{writer}-{number}");
             loop {
@@ -68,13 +71,13 @@ impl Load {
         }
     }
 
-    /// That every acknowledged write is there, and no other.
-    async fn assert_kept(&self, url: &str) {
+    /// Asserts that the database contains the acknowledged customers and no others.
+    async fn assert_stored(&self, url: &str) {
         let database = Database::connect(url, None).await.unwrap();
         let emails = customer::Entity::find().select_only().column(customer::Column::Email);
         let mut emails: Vec<String> = emails.into_tuple().all(database.reader()).await.unwrap();
-        let acknowledged = self.acknowledged.lock().unwrap();
-        let mut expected: Vec<_> = acknowledged.iter().map(|id| format!("{id}@example.com")).collect();
+        let mut expected: Vec<_> =
+            self.acknowledged.lock().unwrap().iter().map(|id| format!("{id}@example.com")).collect();
         emails.sort_unstable();
         expected.sort_unstable();
         assert_eq!(emails, expected);
@@ -82,7 +85,7 @@ impl Load {
     }
 }
 
-/// A cluster that runs in a folder of its own, and ends with the test.
+/// A PostgreSQL cluster in its own folder. Dropping it stops it.
 struct OwnCluster {
     cluster: Cluster,
     _folder: TempDir,
@@ -100,112 +103,112 @@ fn own_cluster() -> Option<OwnCluster> {
     let folder = postgres::folder();
     let cluster = Cluster::at(folder.path().join("postgres"), postgres::free_port());
     if cluster.is_none() {
-        postgres::skip("a test on a PostgreSQL of its own");
+        postgres::skip("a test that starts its own PostgreSQL");
     }
     Some(OwnCluster { cluster: cluster?, _folder: folder })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_stops_and_starts_under_load() {
+async fn the_service_survives_a_restart_of_postgres() {
     let Some(own) = own_cluster() else { return };
     let cluster = &own.cluster;
     cluster.initialise().unwrap();
     cluster.start("").unwrap();
-    let home = TestDatabase::create_on(&cluster.url(), None).await;
-    let url = home.url.clone();
-    let servers = Servers::start_on(home, url.clone(), 2).await;
+    let test_database = TestDatabase::create_on(&cluster.url(), None).await;
+    let url = test_database.url.clone();
+    let servers = Servers::start_on(test_database, url.clone(), 2).await;
     let operator = servers.operator("A").await;
     let load = Load::default();
     let outage = async {
         for mode in ["fast", "immediate"] {
-            load.until(load.acknowledged() + 200).await;
-            let told = load.unavailable.load(Ordering::Relaxed);
+            load.wait_until_acknowledged(load.acknowledged_count() + 200).await;
+            let unavailable = load.unavailable.load(Ordering::Relaxed);
             block_in_place(|| cluster.stop(mode)).unwrap();
-            while load.unavailable.load(Ordering::Relaxed) < told + WRITERS {
+            while load.unavailable.load(Ordering::Relaxed) < unavailable + WRITERS {
                 yield_now().await;
             }
             assert_eq!((servers.status("/healthz").await, servers.status("/readyz").await), (Some(200), Some(503)));
             block_in_place(|| cluster.start("")).unwrap();
-            load.until(load.acknowledged() + 200).await;
+            load.wait_until_acknowledged(load.acknowledged_count() + 200).await;
             assert_eq!((servers.status("/healthz").await, servers.status("/readyz").await), (Some(200), Some(200)));
         }
         load.is_over.store(true, Ordering::Relaxed);
     };
-    let writers = join_all((0..WRITERS).map(|writer| load.persist(&servers, &operator, writer)));
+    let writers = join_all((0..WRITERS).map(|writer| load.write_with_retries(&servers, &operator, writer)));
     tokio::join!(writers, outage);
-    println!("{} acknowledged, {} told to come back", load.acknowledged(), load.unavailable.load(Ordering::Relaxed));
-    load.assert_kept(&url).await;
+    println!("{} acknowledged, {} unavailable", load.acknowledged_count(), load.unavailable.load(Ordering::Relaxed));
+    load.assert_stored(&url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_takes_over() {
-    let (Some(old), Some(new)) = (own_cluster(), own_cluster()) else { return };
-    let (old, new) = (&old.cluster, &new.cluster);
-    old.initialise().unwrap();
-    old.start("").unwrap();
-    new.follow(old).unwrap();
-    new.start("").unwrap();
-    // What is acknowledged is on both.
+async fn the_service_survives_a_failover() {
+    let (Some(primary), Some(standby)) = (own_cluster(), own_cluster()) else { return };
+    let (primary, standby) = (&primary.cluster, &standby.cluster);
+    primary.initialise().unwrap();
+    primary.start("").unwrap();
+    standby.follow(primary).unwrap();
+    standby.start("").unwrap();
+    // With synchronous replication, an acknowledged write is on both servers.
     let synchronous = "ALTER SYSTEM SET synchronous_standby_names = '*'";
     for sql in [synchronous, "SELECT pg_reload_conf()"] {
-        postgres::execute(&format!("{}/postgres", old.url()), sql).await.unwrap();
+        postgres::execute(&format!("{}/postgres", primary.url()), sql).await.unwrap();
     }
-    let home = TestDatabase::create_on(&old.url(), None).await;
-    let (proxy, mut url) = Proxy::before(&home.url).await;
-    let servers = Servers::start_on(home, url.clone().into(), 2).await;
+    let test_database = TestDatabase::create_on(&primary.url(), None).await;
+    let (proxy, mut url) = Proxy::before(&test_database.url).await;
+    let servers = Servers::start_on(test_database, url.clone().into(), 2).await;
     let operator = servers.operator("A").await;
     let load = Load::default();
     let failover = async {
-        load.until(300).await;
-        block_in_place(|| old.stop("immediate")).unwrap();
-        block_in_place(|| new.promote()).unwrap();
-        proxy.lead_to(new.port);
+        load.wait_until_acknowledged(300).await;
+        block_in_place(|| primary.stop("immediate")).unwrap();
+        block_in_place(|| standby.promote()).unwrap();
+        proxy.redirect_to(standby.port);
         let promoted = Instant::now();
-        load.until(load.acknowledged() + 1).await;
+        load.wait_until_acknowledged(load.acknowledged_count() + 1).await;
         let resumed = promoted.elapsed();
-        load.until(load.acknowledged() + 300).await;
+        load.wait_until_acknowledged(load.acknowledged_count() + 300).await;
         load.is_over.store(true, Ordering::Relaxed);
         resumed
     };
-    let writers = join_all((0..WRITERS).map(|writer| load.persist(&servers, &operator, writer)));
+    let writers = join_all((0..WRITERS).map(|writer| load.write_with_retries(&servers, &operator, writer)));
     let (_, resumed) = tokio::join!(writers, failover);
     println!(
-        "{} acknowledged, {} told to come back; writes resumed {} ms after the promotion",
-        load.acknowledged(),
+        "{} acknowledged, {} unavailable; writes resumed {} ms after the promotion",
+        load.acknowledged_count(),
         load.unavailable.load(Ordering::Relaxed),
         resumed.as_millis()
     );
     assert!(resumed < Duration::from_secs(10), "{resumed:?}");
-    url.set_port(Some(new.port)).unwrap();
-    load.assert_kept(url.as_str()).await;
+    url.set_port(Some(standby.port)).unwrap();
+    load.assert_stored(url.as_str()).await;
 }
 
-/// The hosts of all connections are gone, and nobody says so; new connections work.
+/// All connections stop carrying data without being closed, as after the loss of a host. New connections work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_fall_silent_are_replaced() {
+async fn frozen_connections_are_replaced() {
     let Some(server) = postgres::server().await else { return };
-    let home = TestDatabase::create_on(server, None).await;
-    let (proxy, url) = Proxy::before(&home.url).await;
-    let servers = Servers::start_on(home, url.into(), 1).await;
+    let test_database = TestDatabase::create_on(server, None).await;
+    let (proxy, url) = Proxy::before(&test_database.url).await;
+    let servers = Servers::start_on(test_database, url.into(), 1).await;
     let operator = servers.operator("A").await;
     let load = Load::default();
-    let silence = async {
-        load.until(300).await;
-        proxy.fall_silent();
-        load.until(load.acknowledged() + 300).await;
+    let freeze = async {
+        load.wait_until_acknowledged(300).await;
+        proxy.freeze();
+        load.wait_until_acknowledged(load.acknowledged_count() + 300).await;
         load.is_over.store(true, Ordering::Relaxed);
     };
-    // More clients than there are connections, so that all of these are lost.
-    let writers = join_all((0..3 * WRITERS).map(|writer| load.persist(&servers, &operator, writer)));
-    tokio::join!(writers, silence);
-    println!("{} acknowledged, {} told to come back", load.acknowledged(), load.unavailable.load(Ordering::Relaxed));
-    load.assert_kept(servers.url()).await;
-    servers.end().await;
+    // More clients than database connections, so that every connection is affected.
+    let writers = join_all((0..3 * WRITERS).map(|writer| load.write_with_retries(&servers, &operator, writer)));
+    tokio::join!(writers, freeze);
+    println!("{} acknowledged, {} unavailable", load.acknowledged_count(), load.unavailable.load(Ordering::Relaxed));
+    load.assert_stored(servers.url()).await;
+    servers.stop().await;
 }
 
-/// Clients that go away in the middle of their requests cost nobody a connection.
+/// Clients that disconnect during their requests do not use up database connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_hang_up_leave_nothing_behind() {
+async fn disconnected_clients_do_not_use_up_connections() {
     let Some(servers) = Servers::start(Backend::Postgres, 1).await else { return };
     let operator = servers.operator("A").await;
     for round in 0..10 {
@@ -221,13 +224,13 @@ async fn clients_that_hang_up_leave_nothing_behind() {
     }
     let (_, answer) = servers.send(&operator, CREATE, &input("last")).await.unwrap();
     assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED", "{answer}");
-    servers.end().await;
+    servers.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_taken_before_the_end_is_answered() {
+async fn requests_accepted_before_the_stop_are_answered() {
     let Some(mut servers) = Servers::start(Backend::Postgres, 1).await else { return };
-    // Each request waits for itself: what operators write does not go together.
+    // One operator per request, so that no two writes share a batch.
     let mut operators = Vec::new();
     for number in 0..5 {
         operators.push(servers.operator(&number.to_string()).await);
@@ -239,13 +242,13 @@ async fn what_was_taken_before_the_end_is_answered() {
     };
     let requests = join_all(operators.iter().enumerate().map(create));
     let stop = async {
-        let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let reads = servers.database.reader();
-        let waiting = || sea_orm::Statement::from_string(reads.get_database_backend(), waiting);
-        while reads.query_all_raw(waiting()).await.unwrap().len() < operators.len() {
+        let blocked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let reader = servers.database.reader();
+        let blocked = || sea_orm::Statement::from_string(reader.get_database_backend(), blocked);
+        while reader.query_all_raw(blocked()).await.unwrap().len() < operators.len() {
             yield_now().await;
         }
-        servers.processes[0].0.ask_to_stop();
+        servers.processes[0].0.terminate();
         while servers.status("/healthz").await.is_some() {
             yield_now().await;
         }
@@ -256,7 +259,7 @@ async fn what_was_taken_before_the_end_is_answered() {
         assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED", "{answer}");
     }
     servers.processes.pop().unwrap().0.stop();
-    servers.end().await;
+    servers.stop().await;
 }
 
 async fn stop_under_load(backend: Backend) {
@@ -268,62 +271,62 @@ async fn stop_under_load(backend: Backend) {
             let id = format!("{writer}-{number}");
             match servers.send(&operator, CREATE, &input(&id)).await {
                 Ok((_, answer)) => assert_eq!(codes(&answer), Vec::<String>::new()),
-                // It was not taken any more.
+                // The server no longer accepts connections.
                 Err(_) => return,
             }
             load.acknowledged.lock().unwrap().push(id);
         }
     };
     let stop = async {
-        load.until(200).await;
-        servers.processes[0].0.ask_to_stop();
+        load.wait_until_acknowledged(200).await;
+        servers.processes[0].0.terminate();
     };
     tokio::join!(join_all((0..WRITERS).map(writer)), stop);
     servers.processes.pop().unwrap().0.stop();
-    load.assert_kept(servers.url()).await;
-    servers.end().await;
+    load.assert_stored(servers.url()).await;
+    servers.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_stops_under_load() {
+async fn a_service_on_sqlite_stops_without_losing_writes() {
     stop_under_load(Backend::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_service_stops_under_load() {
+async fn a_service_on_postgres_stops_without_losing_writes() {
     stop_under_load(Backend::Postgres).await;
 }
 
-/// The file may not grow any more, as on a full disk, and later it may again.
+/// A limit on the size of the file simulates a full disk. Later the limit is removed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_cannot_grow_refuses_writes_until_it_can() {
+async fn a_full_disk_makes_writes_unavailable_until_there_is_space() {
     let mut servers = Servers::start(Backend::Sqlite, 0).await.unwrap();
     let server = vivamo(Path::new("/"), &["serve"]);
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' XFSZ; ulimit -S -f 2000; exec \"$0\" serve"]).arg(server.get_program());
-    servers.add_as(shell);
+    servers.add_process_with(shell);
     let operator = servers.operator("A").await;
-    let (mut acknowledged, mut refused) = (Vec::new(), Vec::new());
+    let (mut acknowledged, mut unavailable) = (Vec::new(), Vec::new());
     for number in 0.. {
         let id = format!("a-{number}");
         let (_, answer) = servers.send(&operator, CREATE, &input(&id)).await.unwrap();
         match codes(&answer).as_slice() {
             [] => acknowledged.push(id),
-            [code] if code == "UNAVAILABLE" => refused.push(id),
+            [code] if code == "UNAVAILABLE" => unavailable.push(id),
             _ => panic!("{answer}"),
         }
-        if refused.len() == 20 {
+        if unavailable.len() == 20 {
             break;
         }
     }
-    println!("{} acknowledged before the file could not grow", acknowledged.len());
+    println!("{} acknowledged before the disk was full", acknowledged.len());
     let id = servers.processes[0].0.id();
     assert!(Command::new("prlimit").args(["--pid", &id, "--fsize=unlimited"]).status().unwrap().success());
-    for id in &refused {
+    for id in &unavailable {
         let (_, answer) = servers.send(&operator, CREATE, &input(id)).await.unwrap();
         assert_eq!(answer["data"]["createCustomer"]["outcome"], "CREATED", "{answer}");
     }
-    let expected = (acknowledged.len() + refused.len()) as u64;
+    let expected = (acknowledged.len() + unavailable.len()) as u64;
     assert_eq!(customer::Entity::find().count(servers.database.reader()).await.unwrap(), expected);
-    servers.end().await;
+    servers.stop().await;
 }

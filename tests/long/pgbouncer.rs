@@ -1,4 +1,4 @@
-//! Replicas that reach PostgreSQL by way of pgbouncer, in session mode.
+//! Two processes that reach PostgreSQL through PgBouncer in session mode.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -9,7 +9,7 @@ use crate::servers::Servers;
 use support::TestDatabase;
 use support::postgres::{self, as_postgres};
 
-/// A pgbouncer, until it is dropped.
+/// A running PgBouncer. Dropping it stops it.
 struct Pgbouncer {
     process: Child,
     port: u16,
@@ -34,22 +34,22 @@ impl Pgbouncer {
         );
         std::fs::write(&settings, text).unwrap();
         let process = as_postgres(program).arg(&settings).stderr(Stdio::null()).spawn().unwrap();
-        let bouncer = Self { process, port, _folder: folder };
+        let pgbouncer = Self { process, port, _folder: folder };
         while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             tokio::task::yield_now().await;
         }
-        bouncer
+        pgbouncer
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_processes_behind_pgbouncer_do_what_the_model_does() {
+async fn two_processes_behind_pgbouncer_behave_like_the_model() {
     let Some(server) = postgres::server().await else { return };
-    let Some(program) = postgres::find("pgbouncer") else { return postgres::skip("the test behind pgbouncer") };
-    let home = TestDatabase::create_on(server, None).await;
-    let mut url = reqwest::Url::parse(&home.url).unwrap();
-    let bouncer = Pgbouncer::start(&program, url.port().unwrap_or(5432)).await;
-    url.set_port(Some(bouncer.port)).unwrap();
-    let servers = Servers::start_on(home, url.into(), 2).await;
-    crate::model::run("two processes behind pgbouncer", servers, 5000).await;
+    let Some(program) = postgres::find("pgbouncer") else { return postgres::skip("the test with PgBouncer") };
+    let test_database = TestDatabase::create_on(server, None).await;
+    let mut url = reqwest::Url::parse(&test_database.url).unwrap();
+    let pgbouncer = Pgbouncer::start(&program, url.port().unwrap_or(5432)).await;
+    url.set_port(Some(pgbouncer.port)).unwrap();
+    let servers = Servers::start_on(test_database, url.into(), 2).await;
+    crate::model::run("two processes behind PgBouncer", servers, 5000).await;
 }

@@ -1,4 +1,4 @@
-//! Processes of the service on one database.
+//! Processes of the service that share one database.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -15,35 +15,39 @@ use support::process::{Running, vivamo};
 use support::{Backend, Caller, KEY_SECRET, TestDatabase, http_client};
 
 pub struct Servers {
-    home: TestDatabase,
-    /// How the processes reach it.
+    test_database: TestDatabase,
+    /// The URL through which the processes reach the database, for example that of a proxy.
     url: String,
     pub database: Database,
     pub services: Arc<Services>,
+    /// The processes, each with its URL.
     pub processes: Vec<(Running, String)>,
     folder: TempDir,
     http: reqwest::Client,
-    turn: AtomicUsize,
+    /// The number of requests so far, which selects the process of the next one.
+    requests: AtomicUsize,
 }
 
 impl Servers {
+    /// Starts this many processes on a new database. Returns `None` if PostgreSQL is needed and not installed.
     pub async fn start(backend: Backend, count: usize) -> Option<Self> {
-        let home = TestDatabase::create(backend).await?;
-        let url = home.url.clone();
-        Some(Self::start_on(home, url, count).await)
+        let test_database = TestDatabase::create(backend).await?;
+        let url = test_database.url.clone();
+        Some(Self::start_on(test_database, url, count).await)
     }
 
-    /// Processes that reach the database by a URL of their own.
-    pub async fn start_on(home: TestDatabase, url: String, count: usize) -> Self {
-        database::migrate(&home.url).await.unwrap();
-        let database = Database::connect(&home.url, None).await.unwrap();
+    /// Starts processes that reach the database through `url`.
+    pub async fn start_on(test_database: TestDatabase, url: String, count: usize) -> Self {
+        database::migrate(&test_database.url).await.unwrap();
+        let database = Database::connect(&test_database.url, None).await.unwrap();
         deployment::claim(&database, Environment::Sandbox).await.unwrap();
         let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new(KEY_SECRET)));
         let folder = TempDir::new().unwrap();
-        let (http, turn) = (http_client(), AtomicUsize::new(0));
-        let mut servers = Self { home, url, database, services, processes: Vec::new(), folder, http, turn };
+        let (http, requests) = (http_client(), AtomicUsize::new(0));
+        let mut servers =
+            Self { test_database, url, database, services, processes: Vec::new(), folder, http, requests };
         for _ in 0..count {
-            servers.add();
+            servers.add_process();
         }
         servers
     }
@@ -52,14 +56,14 @@ impl Servers {
         &self.url
     }
 
-    /// Starts one more process.
-    pub fn add(&mut self) {
+    /// Starts another process.
+    pub fn add_process(&mut self) {
         let command = vivamo(self.folder.path(), &["serve"]);
-        self.add_as(command);
+        self.add_process_with(command);
     }
 
-    /// Starts one more process, by this command.
-    pub fn add_as(&mut self, mut command: Command) {
+    /// Starts another process with this command.
+    pub fn add_process_with(&mut self, mut command: Command) {
         command.env("DATABASE_URL", &self.url).env("VIVAMO_KEY_SECRET", KEY_SECRET);
         for limit in ["VIVAMO_COST_PER_SECOND", "VIVAMO_AUTH_FAILURES_PER_MINUTE", "VIVAMO_DISCLOSURES_PER_HOUR"] {
             command.env(limit, "0");
@@ -67,14 +71,15 @@ impl Servers {
         self.processes.push(Running::start(&mut command));
     }
 
-    /// The HTTP status of a path of the first process; `None` if it does not answer.
+    /// Requests a path of the first process. Returns the HTTP status, or `None` if the process does not answer.
     pub async fn status(&self, path: &str) -> Option<u16> {
         let url = format!("{}{path}", self.processes[0].1);
-        // A connection of its own, which tells whether new ones are taken.
+        // A new client, because the test is whether new connections are accepted.
         let answer = http_client().get(url).send().await;
         answer.ok().map(|answer| answer.status().as_u16())
     }
 
+    /// Creates an operator with a key that reads and writes.
     pub async fn operator(&self, name: &str) -> Caller {
         let name = entity::value::DisplayName::parse(name).unwrap();
         let (operator, key) = self
@@ -87,31 +92,33 @@ impl Servers {
         Caller { operator: operator.id.to_string(), key }
     }
 
-    /// Sends a request to the next process in turn: the request's id and the answer. An error is that of the connection.
+    /// Sends a request to the next process, round robin. Returns the request id and the answer, or the error of the
+    /// connection.
     pub async fn send(
         &self,
         caller: &Caller,
         query: &str,
         variables: &Value,
     ) -> Result<(String, Value), reqwest::Error> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (_, url) = &self.processes[turn % self.processes.len()];
+        let request = self.requests.fetch_add(1, Ordering::Relaxed);
+        let (_, url) = &self.processes[request % self.processes.len()];
         let request = self.http.post(format!("{url}/graphql")).bearer_auth(&caller.key);
         let answer = request.json(&json!({ "query": query, "variables": variables })).send().await?;
         let request_id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
         Ok((request_id, answer.json().await?))
     }
 
-    pub async fn end(self) {
+    /// Stops the processes and removes the database.
+    pub async fn stop(self) {
         for (process, _) in self.processes {
             process.stop();
         }
         self.database.close().await.unwrap();
-        self.home.remove().await;
+        self.test_database.remove().await;
     }
 }
 
-/// The codes of an answer.
+/// The error codes of an answer.
 pub fn codes(answer: &Value) -> Vec<String> {
     let errors = answer["errors"].as_array().cloned().unwrap_or_default();
     errors.iter().map(|error| error["extensions"]["code"].as_str().unwrap().to_owned()).collect()

@@ -147,8 +147,8 @@ impl TestApp {
         self.database.reader().get_database_backend() == DbBackend::Postgres
     }
 
-    /// Waits until this many transactions wait for a lock. Returns at once on SQLite, where a transaction that waits for
-    /// its turn has not read anything yet.
+    /// Waits until this many transactions wait for a lock. Returns at once on SQLite, where a transaction that waits
+    /// for its turn has not read anything yet.
     pub async fn wait_until_blocked(&self, transactions: usize) {
         let blocked = "SELECT COUNT(*) AS n FROM pg_stat_activity \
                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -250,7 +250,8 @@ impl TestApp {
         async { answer.await.payload("updateCustomer") }
     }
 
-    /// Queries one customer, as the caller sees it. `by` is a `CustomerRef`, for example `{"email": "ada@example.com"}`.
+    /// Queries one customer, as the caller sees it. `by` is a `CustomerRef`, for example `{"email":
+    /// "ada@example.com"}`.
     #[track_caller]
     pub fn customer(&self, caller: &Caller, by: Value) -> impl Future<Output = Value> {
         let answer = self.graphql(caller, &CUSTOMER, json!({ "by": by }));

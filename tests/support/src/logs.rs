@@ -1,4 +1,4 @@
-//! What the service logs while it is tested: kept in `target/tmp`, and searched for what no log may hold.
+//! The log of the service under test: written to a file, and searched for personal data, keys and SQL.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -32,7 +32,7 @@ struct Log {
 }
 
 impl Log {
-    fn take(&mut self, line: &str) {
+    fn add(&mut self, line: &str) {
         self.file.write_all(line.as_bytes()).unwrap();
         if is_leak(line) {
             self.leaks.push(line.to_owned());
@@ -40,9 +40,9 @@ impl Log {
     }
 }
 
-/// Whether a line holds a person, a key, SQL or the name of a table.
+/// Whether a line contains a value of a test customer, a key, SQL or the name of a table.
 pub fn is_leak(line: &str) -> bool {
-    const NEVER: [&str; 15] = [
+    const FORBIDDEN: [&str; 15] = [
         "@",
         "vivamo_sandbox_",
         "vivamo_production_",
@@ -60,16 +60,16 @@ pub fn is_leak(line: &str) -> bool {
         "idempotency_key",
     ];
     let is_phone = |digits: &str| digits.chars().take_while(char::is_ascii_digit).count() >= 7;
-    NEVER.iter().any(|never| line.contains(never)) || line.split('+').skip(1).any(is_phone)
+    FORBIDDEN.iter().any(|text| line.contains(text)) || line.split('+').skip(1).any(is_phone)
 }
 
-/// Each event is one write.
+/// Adds what it is given to [`LOG`]. tracing-subscriber writes each event in one call.
 #[derive(Clone, Copy)]
 struct Writer;
 
 impl Write for Writer {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        LOG.lock().unwrap().take(&String::from_utf8_lossy(line));
+        LOG.lock().unwrap().add(&String::from_utf8_lossy(line));
         Ok(line.len())
     }
 
@@ -78,31 +78,32 @@ impl Write for Writer {
     }
 }
 
-/// Starts the log of this process, as the service would in production, with more in it than anyone would ask for.
+/// Starts logging in this process, in the format of production and at level debug.
 pub fn start() {
     static START: Once = Once::new();
     START.call_once(|| {
         let filter = "debug,hyper_util=info,reqwest=info,sqlx=warn".parse().unwrap();
         telemetry::log_to(|| Writer, false, filter, Environment::Production);
-        let tell = std::panic::take_hook();
+        let default_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             telemetry::log_panic(panic);
-            tell(panic);
+            default_hook(panic);
         }));
     });
 }
 
-/// Takes the rest of what another process logs.
-pub fn follow(logs: BufReader<impl Read + Send + 'static>) {
-    std::thread::spawn(move || logs.lines().map_while(Result::ok).for_each(|line| take(&(line + "\n"))));
+/// Adds the remaining log of another process, in a thread of its own.
+pub fn add_in_background(logs: BufReader<impl Read + Send + 'static>) {
+    std::thread::spawn(move || logs.lines().map_while(Result::ok).for_each(|line| add(&(line + "\n"))));
 }
 
-pub fn take(lines: &str) {
-    LOG.lock().unwrap().take(lines);
+/// Adds lines of the log of another process.
+pub fn add(lines: &str) {
+    LOG.lock().unwrap().add(lines);
 }
 
-/// That nothing was logged, so far, that must not be.
+/// Asserts that nothing forbidden was logged since the last call.
 pub fn assert_clean() {
     let leaks = std::mem::take(&mut LOG.lock().unwrap().leaks);
-    assert!(leaks.is_empty(), "the log holds what it must not: {leaks:?}");
+    assert!(leaks.is_empty(), "the log contains forbidden text: {leaks:?}");
 }

@@ -1,4 +1,5 @@
-//! A PostgreSQL to test on: the one that is named or runs already, else one that is started here.
+//! The PostgreSQL for the tests: the server in `VIVAMO_TEST_POSTGRES`, else a running one on port 5432, else one that
+//! is started from the installed binaries. Tests can also start clusters of their own.
 
 use std::fs::Permissions;
 use std::net::TcpListener;
@@ -11,13 +12,13 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-/// `postgres://…` without a database; `None` where there is no PostgreSQL at all.
+/// The URL of the server, without a database. Returns `None` if PostgreSQL is not installed.
 pub async fn server() -> Option<&'static str> {
     static SERVER: OnceCell<Option<String>> = OnceCell::const_new();
     let server = SERVER.get_or_init(async || {
-        if let Ok(named) = std::env::var("VIVAMO_TEST_POSTGRES") {
-            assert!(answers(&named).await, "VIVAMO_TEST_POSTGRES does not answer");
-            return Some(named);
+        if let Ok(configured) = std::env::var("VIVAMO_TEST_POSTGRES") {
+            assert!(answers(&configured).await, "VIVAMO_TEST_POSTGRES does not answer");
+            return Some(configured);
         }
         let local = "postgres://postgres@127.0.0.1:5432".to_owned();
         if answers(&local).await {
@@ -32,9 +33,10 @@ pub async fn server() -> Option<&'static str> {
     server.await.as_deref()
 }
 
+/// Runs statements on a new connection, without the service.
 pub async fn execute(database_url: &str, sql: &str) -> Result<(), sea_orm::DbErr> {
     let mut options = ConnectOptions::new(database_url);
-    // Where nobody listens there is nothing to wait for.
+    // A connection is either possible at once or not at all.
     options.max_connections(1).acquire_timeout(Duration::from_secs(3)).sqlx_logging(false);
     let connection = Database::connect(options).await?;
     connection.execute_unprepared(sql).await?;
@@ -45,8 +47,7 @@ async fn answers(server: &str) -> bool {
     execute(&format!("{server}/postgres"), "SELECT 1").await.is_ok()
 }
 
-/// Starts a server out of the installed binaries, in a folder of its own. It ends with the next reboot at the latest;
-/// a later run of the tests finds it by its port and uses it again.
+/// Starts a server from the installed binaries. It keeps running, and later test runs use it again.
 async fn start() -> Option<String> {
     const PORT: u16 = 55432;
     let server = format!("postgres://postgres@127.0.0.1:{PORT}");
@@ -61,7 +62,7 @@ async fn start() -> Option<String> {
     answers(&server).await.then_some(server)
 }
 
-/// A PostgreSQL whose life is in our hands.
+/// A PostgreSQL cluster that a test starts and stops.
 pub struct Cluster {
     binaries: PathBuf,
     folder: PathBuf,
@@ -69,7 +70,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// In this folder, on this port; `None` where PostgreSQL is not installed.
+    /// A cluster in this folder, on this port. Returns `None` if PostgreSQL is not installed.
     pub fn at(folder: PathBuf, port: u16) -> Option<Self> {
         let binaries = binaries()?;
         std::fs::create_dir_all(&folder).ok()?;
@@ -87,6 +88,7 @@ impl Cluster {
         as_postgres(&self.binaries.join(name))
     }
 
+    /// Creates the data directory with initdb.
     pub fn initialise(&self) -> Option<()> {
         run(self
             .program("initdb")
@@ -94,7 +96,7 @@ impl Cluster {
             .arg(self.data()))
     }
 
-    /// Makes this a copy of another cluster, which follows it.
+    /// Makes this cluster a standby of another one.
     pub fn follow(&self, primary: &Self) -> Option<()> {
         let connection = format!("host=127.0.0.1 port={} user=postgres", primary.port);
         run(self
@@ -103,6 +105,7 @@ impl Cluster {
             .arg(self.data()))
     }
 
+    /// Starts the server. `settings` are further options, for example `-c fsync=off`.
     pub fn start(&self, settings: &str) -> Option<()> {
         let settings = format!(
             "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 {settings}",
@@ -118,17 +121,17 @@ impl Cluster {
             .args(["-o", &settings]))
     }
 
-    /// Whether it was started and not stopped.
+    /// Whether the server was started and not stopped.
     pub fn is_running(&self) -> bool {
         self.data().join("postmaster.pid").exists()
     }
 
-    /// Ends it, at once or after it has told its clients.
+    /// Stops the server. `mode` is `fast` or `immediate`.
     pub fn stop(&self, mode: &str) -> Option<()> {
         run(self.program("pg_ctl").args(["stop", "-w", "-m", mode, "-D"]).arg(self.data()))
     }
 
-    /// Makes a copy that follows another cluster one that takes writes.
+    /// Makes a standby the primary.
     pub fn promote(&self) -> Option<()> {
         run(self.program("pg_ctl").args(["promote", "-w", "-D"]).arg(self.data()))
     }
@@ -138,15 +141,15 @@ impl Cluster {
     }
 }
 
-/// The newest PostgreSQL that is installed.
+/// The folder of the binaries of the newest PostgreSQL that is installed.
 fn binaries() -> Option<PathBuf> {
-    let of_debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut of_debian: Vec<_> = of_debian.map(|version| version.path().join("bin")).collect();
-    of_debian.sort();
-    of_debian.into_iter().rev().chain(path()).find(|folder| folder.join("initdb").exists())
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
+    folders.sort();
+    folders.into_iter().rev().chain(path()).find(|folder| folder.join("initdb").exists())
 }
 
-/// Where a program of Debian's is installed, some of which are for administrators alone.
+/// The path of an installed program. Debian installs some of them in /usr/sbin, which is not in every PATH.
 pub fn find(program: &str) -> Option<PathBuf> {
     path().chain([PathBuf::from("/usr/sbin")]).map(|folder| folder.join(program)).find(|file| file.exists())
 }
@@ -155,17 +158,18 @@ fn path() -> impl Iterator<Item = PathBuf> {
     std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
 }
 
-/// A folder for a program that does not run as root, which ends with the test.
+/// A temporary folder that other users can enter, for programs that do not run as root.
 pub fn folder() -> TempDir {
     tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap()
 }
 
-/// A port that nobody listens on.
+/// A port that is not in use.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// PostgreSQL and pgbouncer do not run as root.
+/// A command that runs as the user postgres if the tests run as root, because PostgreSQL and PgBouncer refuse to run as
+/// root.
 pub fn as_postgres(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
@@ -185,8 +189,8 @@ fn run(command: &mut Command) -> Option<()> {
     status.success().then_some(())
 }
 
-/// Projection what was not tested for want of a program. CI must not skip anything.
-pub fn skip(what: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{what}: a program is missing, and CI must not skip it");
-    eprintln!("SKIPPED: {what}, because a program that it needs is not installed");
+/// Reports that a test was skipped because a program is not installed. Panics in CI, which must not skip anything.
+pub fn skip(test: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{test}: a program is not installed, and CI must not skip tests");
+    eprintln!("SKIPPED: {test}, because a program that it needs is not installed");
 }

@@ -1,4 +1,4 @@
-//! The binary as a process of its own.
+//! The `vivamo` binary as a process.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -17,7 +17,7 @@ pub fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A server that runs, until it is dropped.
+/// A running server. Dropping it kills it.
 pub struct Running(Child);
 
 impl Drop for Running {
@@ -28,14 +28,16 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Starts a server on a free port, and reads what it logs until it listens.
+    /// Starts a server on a free port and waits until it listens. Returns it with its URL.
+    #[track_caller]
     pub fn start(command: &mut Command) -> (Self, String) {
-        let (running, url, _) = Self::start_and_read(command);
+        let (running, url, _) = Self::start_with_log(command);
         (running, url)
     }
 
-    /// The same with what it has logged so far.
-    pub fn start_and_read(command: &mut Command) -> (Self, String, String) {
+    /// Like [`start`](Self::start), and also returns the log so far.
+    #[track_caller]
+    pub fn start_with_log(command: &mut Command) -> (Self, String, String) {
         let child = command.env("VIVAMO_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut running = Self(child.unwrap());
         let mut logs = BufReader::new(running.0.stderr.take().unwrap());
@@ -46,29 +48,31 @@ impl Running {
         let address = log.split("listening on http://").nth(1).unwrap();
         let address: String =
             address.chars().take_while(|char| char.is_ascii_digit() || ".:".contains(*char)).collect();
-        crate::logs::take(&log);
-        // The rest goes on being read, so that the server does not block on a full pipe.
-        crate::logs::follow(logs);
+        crate::logs::add(&log);
+        // Must be read, so that the server does not block on a full pipe.
+        crate::logs::add_in_background(logs);
         (running, format!("http://{address}"), log)
     }
 
+    /// The process id.
     pub fn id(&self) -> String {
         self.0.id().to_string()
     }
 
-    /// Asks the server to stop.
-    pub fn ask_to_stop(&self) {
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
         assert!(Command::new("kill").args(["-TERM", &self.id()]).status().unwrap().success());
     }
 
-    /// Ends the server as a loss of power would.
-    pub fn kill_now(&self) {
+    /// Sends SIGKILL.
+    pub fn kill(&self) {
         assert!(Command::new("kill").args(["-KILL", &self.id()]).status().unwrap().success());
     }
 
-    /// Asks the server to stop, and waits for it; what it printed.
+    /// Stops the server, asserts that it succeeds, and returns its standard output.
+    #[track_caller]
     pub fn stop(mut self) -> String {
-        self.ask_to_stop();
+        self.terminate();
         assert!(self.0.wait().unwrap().success());
         std::io::read_to_string(self.0.stdout.take().unwrap()).unwrap()
     }

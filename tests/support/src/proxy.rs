@@ -1,4 +1,7 @@
-//! What stands between the service and its database when the network fails.
+//! A proxy between the service and PostgreSQL that breaks connections: at a commit, all at once, or by carrying
+//! nothing.
+//!
+//! It parses the messages of the client to recognize a commit. See [`Proxy::set_trap`].
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -10,16 +13,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// When a connection is cut.
+/// The moment at which a connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The database is not told to commit.
+    /// Before the commit reaches the database.
     BeforeCommit,
-    /// The database commits; nobody hears of it.
+    /// After the database has committed, before the client receives the answer.
     AfterCommit,
 }
 
-/// A proxy that hands on what it is sent, until it is told otherwise.
 pub struct Proxy {
     address: SocketAddr,
     state: Arc<State>,
@@ -28,20 +30,22 @@ pub struct Proxy {
 struct State {
     /// The port of the database.
     target: AtomicU16,
-    /// How many statements were sent through it.
+    /// The number of statements that were sent.
     statements: AtomicUsize,
-    trap: [AtomicBool; 2],
-    /// Changes when all connections are to be cut.
+    /// Whether the next commit is cut, for each [`Cut`].
+    traps: [AtomicBool; 2],
+    /// Changes when all connections must be cut.
     cuts: watch::Sender<()>,
-    /// Changes when all connections are to fall silent.
-    silence: watch::Sender<()>,
+    /// Changes when all connections must stop carrying data.
+    freezes: watch::Sender<()>,
 }
 
 impl State {
     fn trap(&self, cut: Cut) -> &AtomicBool {
-        &self.trap[usize::from(cut == Cut::AfterCommit)]
+        &self.traps[usize::from(cut == Cut::AfterCommit)]
     }
 
+    /// Whether the trap was set. Unsets it.
     fn springs(&self, cut: Cut) -> bool {
         self.trap(cut).swap(false, Ordering::SeqCst)
     }
@@ -54,44 +58,44 @@ impl Proxy {
         let state = Arc::new(State {
             target: target.into(),
             statements: AtomicUsize::new(0),
-            trap: Default::default(),
+            traps: Default::default(),
             cuts: watch::channel(()).0,
-            silence: watch::channel(()).0,
+            freezes: watch::channel(()).0,
         });
         let shared = state.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, shared.clone()));
+                tokio::spawn(forward(client, shared.clone()));
             }
         });
         Self { address, state }
     }
 
-    /// One before a database, and the URL that leads through it.
+    /// Starts a proxy for a database. Returns it with the URL that leads through it.
     pub async fn before(database_url: &str) -> (Self, Url) {
         let mut url = Url::parse(database_url).unwrap();
         let proxy = Self::start(url.port().unwrap_or(5432)).await;
         url.set_ip_host(proxy.address.ip()).unwrap();
         url.set_port(Some(proxy.address.port())).unwrap();
-        // What is encrypted cannot be watched for a commit.
+        // The proxy cannot parse encrypted messages.
         url.set_query(Some("sslmode=disable"));
         (proxy, url)
     }
 
-    /// How many statements were sent so far, beginnings and ends of transactions among them.
-    pub fn statements(&self) -> usize {
+    /// The number of statements that were sent so far, including `BEGIN` and `COMMIT`.
+    pub fn statement_count(&self) -> usize {
         self.state.statements.load(Ordering::SeqCst)
     }
 
-    /// Cuts all connections; new ones go to another database.
-    pub fn lead_to(&self, target: u16) {
+    /// Cuts all connections, and sends new ones to another port.
+    pub fn redirect_to(&self, target: u16) {
         self.state.target.store(target, Ordering::SeqCst);
         self.state.cuts.send_replace(());
     }
 
-    /// Carries nothing more on the connections that there are, and does not close them: their host is gone.
-    pub fn fall_silent(&self) {
-        self.state.silence.send_replace(());
+    /// Stops carrying data on all existing connections without closing them, as if the host of the database were gone.
+    pub fn freeze(&self) {
+        self.state.freezes.send_replace(());
     }
 
     /// Cuts the next connection that commits.
@@ -99,38 +103,38 @@ impl Proxy {
         self.state.trap(cut).store(true, Ordering::SeqCst);
     }
 
-    /// Whether a trap is still waiting.
+    /// Whether the trap is still set: no commit has passed since.
     pub fn is_set(&self, cut: Cut) -> bool {
         self.state.trap(cut).load(Ordering::SeqCst)
     }
 }
 
-/// Hands on what both sides of a connection send, until one of them ends or the connection is cut.
-async fn carry(mut client: TcpStream, state: Arc<State>) -> Option<()> {
-    let (mut cuts, mut silence) = (state.cuts.subscribe(), state.silence.subscribe());
+/// Forwards both directions of a connection until one side closes it or it is cut.
+async fn forward(mut client: TcpStream, state: Arc<State>) -> Option<()> {
+    let (mut cuts, mut freezes) = (state.cuts.subscribe(), state.freezes.subscribe());
     let mut server = TcpStream::connect(("127.0.0.1", state.target.load(Ordering::SeqCst))).await.ok()?;
-    let (mut asked, mut answered) = (vec![0; 65536], vec![0; 65536]);
+    let (mut from_client, mut from_server) = (vec![0; 65536], vec![0; 65536]);
     let mut messages = Messages::default();
     loop {
         tokio::select! {
-            read = client.read(&mut asked) => {
-                let asked = &asked[..read.ok().filter(|read| *read > 0)?];
-                let Sent { statements, commits } = messages.sent_by(asked);
+            read = client.read(&mut from_client) => {
+                let sent = &from_client[..read.ok().filter(|read| *read > 0)?];
+                let Completed { statements, commits } = messages.read(sent);
                 state.statements.fetch_add(statements, Ordering::SeqCst);
                 if commits && state.springs(Cut::BeforeCommit) {
                     return None;
                 }
-                server.write_all(asked).await.ok()?;
+                server.write_all(sent).await.ok()?;
                 if commits && state.springs(Cut::AfterCommit) {
                     server.readable().await.ok()?;
                     return None;
                 }
             }
-            read = server.read(&mut answered) => {
-                client.write_all(&answered[..read.ok().filter(|read| *read > 0)?]).await.ok()?;
+            read = server.read(&mut from_server) => {
+                client.write_all(&from_server[..read.ok().filter(|read| *read > 0)?]).await.ok()?;
             }
             _ = cuts.changed() => return None,
-            _ = silence.changed() => {
+            _ = freezes.changed() => {
                 cuts.changed().await.ok()?;
                 return None;
             }
@@ -138,35 +142,36 @@ async fn carry(mut client: TcpStream, state: Arc<State>) -> Option<()> {
     }
 }
 
-/// What a client of PostgreSQL sends, message by message: the first is its length and content, all others begin with their
-/// type.
+/// The messages that a client sends to PostgreSQL. The first one is a length and content. All others start with a byte
+/// for their type.
 #[derive(Default)]
 struct Messages {
+    /// Bytes of an incomplete message.
     received: Vec<u8>,
     has_started: bool,
     /// The names of prepared statements that write.
-    writing: HashSet<Vec<u8>>,
+    writing_statements: HashSet<Vec<u8>>,
 }
 
-/// What some bytes complete.
+/// The messages that were completed by some bytes.
 #[derive(Default)]
-struct Sent {
-    /// Texts to run, and executions of what was prepared.
+struct Completed {
+    /// The number of simple queries and of executions of prepared statements.
     statements: usize,
-    /// Whether one of them makes last what was written.
+    /// Whether one of them commits.
     commits: bool,
 }
 
 impl Messages {
-    fn sent_by(&mut self, bytes: &[u8]) -> Sent {
+    fn read(&mut self, bytes: &[u8]) -> Completed {
         self.received.extend_from_slice(bytes);
-        let mut sent = Sent::default();
+        let mut completed = Completed::default();
         loop {
             let type_bytes = usize::from(self.has_started);
-            let Some(length) = self.received.get(type_bytes..type_bytes + 4) else { return sent };
+            let Some(length) = self.received.get(type_bytes..type_bytes + 4) else { return completed };
             let end = type_bytes + u32::from_be_bytes(length.try_into().unwrap()) as usize;
             if self.received.len() < end {
-                return sent;
+                return completed;
             }
             let message: Vec<_> = self.received.drain(..end).collect();
             if !std::mem::replace(&mut self.has_started, true) {
@@ -175,23 +180,23 @@ impl Messages {
             let (r#type, mut texts) = (message[0], message[5..].split(|byte| *byte == 0));
             let mut text = || texts.next().unwrap_or_default();
             match r#type {
-                // A connection is set up once.
+                // Part of setting up the connection.
                 b'Q' if message[5..].starts_with(b"SET ") => {}
                 b'Q' => {
-                    sent.statements += 1;
-                    sent.commits |= text() == b"COMMIT";
+                    completed.statements += 1;
+                    completed.commits |= text() == b"COMMIT";
                 }
-                b'E' => sent.statements += 1,
-                // To prepare: the name and the text.
+                b'E' => completed.statements += 1,
+                // Parse: the name and the text of a prepared statement.
                 b'P' => {
                     let (name, sql) = (text(), text());
                     if sql.starts_with(b"WITH new_") {
-                        self.writing.insert(name.to_vec());
+                        self.writing_statements.insert(name.to_vec());
                     }
                 }
-                // To bind: a name for what comes of it, and that of the statement, which commits as it ends.
+                // Bind: the names of the portal and of the statement. A writing statement commits by itself.
                 b'B' => {
-                    sent.commits |= self.writing.contains({
+                    completed.commits |= self.writing_statements.contains({
                         text();
                         text()
                     })
