@@ -173,6 +173,7 @@ pub async fn open(
     }
     if pending > 0 {
         database::migrate(&url).await.map_err(cannot_open)?;
+        tracing::info!(migrations = pending, "migrated the database");
         services.customers.add_missing_words(&Actor::Platform).await?;
     }
     check_owner(deployment::claim(&database, environment).await?, environment)?;

@@ -45,7 +45,13 @@ pub struct Settings {
 #[derive(Args, Clone, Debug)]
 pub struct ServeSettings {
     /// IP address and port of the API. Port 0 takes any free port
-    #[arg(long, env = "VIVAMO_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    #[arg(
+        long,
+        env = "VIVAMO_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:8000",
+        value_parser = address
+    )]
     pub listen: SocketAddr,
 
     /// Key for platform-wide access: reads all customers, manages operators and keys (at least 32 characters in
@@ -55,7 +61,7 @@ pub struct ServeSettings {
 
     /// IP address and port of the Prometheus metrics, at /metrics. If unset, metrics are disabled. Clients must not
     /// reach this port
-    #[arg(long, env = "VIVAMO_METRICS", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "VIVAMO_METRICS", value_name = "ADDRESS:PORT", value_parser = address)]
     pub metrics: Option<SocketAddr>,
 
     /// Serve GraphiQL, which explores the API in a browser, at /graphiql [default: true in sandbox, false in
@@ -146,6 +152,10 @@ pub struct ServeSettings {
 
 const LIMITS: &str = "Limits";
 const CHECKS: &str = "Checks of emails and phones";
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an IP address and a port, for example 127.0.0.1:8000".to_owned())
+}
 
 /// Parses an address as the network of that one address.
 fn network(text: &str) -> Result<IpNet, String> {

@@ -19,8 +19,9 @@ pub fn start(environment: Environment) {
     let setting = std::env::var("RUST_LOG").ok().filter(|setting| !setting.is_empty());
     let filter: Option<Targets> = setting.and_then(|setting| setting.parse().ok());
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    // At `info` sqlx logs PostgreSQL's notices, such as "relation already exists, skipping" for each migration.
-    let filter = filter.with_target("sqlx", LevelFilter::WARN);
+    // At `info` sqlx logs PostgreSQL's notices, such as "relation already exists, skipping" for each migration, and
+    // sea_orm_migration two lines for each.
+    let filter = filter.with_target("sqlx", LevelFilter::WARN).with_target("sea_orm_migration", LevelFilter::WARN);
     log_to(std::io::stderr, std::io::stderr().is_terminal(), filter, environment);
     std::panic::set_hook(Box::new(log_panic));
 }

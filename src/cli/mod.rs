@@ -108,11 +108,15 @@ impl Cli {
             let is_of_serve = is_serve_option(arg.get_id().as_str());
             if is_of_serve { arg.hide(true) } else { arg }
         }));
-        let matches = command.get_matches_mut();
-        match refuse_misplaced_options(&matches).and_then(|()| Self::from_arg_matches(&matches)) {
-            Ok(cli) => cli,
-            Err(error) => error.format(&mut command).exit(),
-        }
+        let parse = |command: &mut clap::Command| {
+            let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+            refuse_misplaced_options(&matches)?;
+            Self::from_arg_matches(&matches)
+        };
+        parse(&mut command).unwrap_or_else(|mut error| {
+            variables::name_source(&command, &mut error);
+            error.format(&mut command).exit()
+        })
     }
 
     pub async fn run(self) -> Result<(), CliError> {

@@ -2,6 +2,7 @@
 //! old name of a limit, or a typo, must not silently leave the default in force.
 
 use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command};
 
 const PREFIX: &str = "VIVAMO_";
@@ -24,6 +25,25 @@ pub fn ignore_empty(command: Command) -> Command {
 pub fn names(command: &Command) -> Vec<String> {
     let own = command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()));
     own.chain(command.get_subcommands().flat_map(names)).collect()
+}
+
+/// Adds the variable that an invalid value comes from to clap's message, which names the flag alone.
+pub fn name_source(command: &Command, error: &mut clap::Error) {
+    let (Some(ContextValue::String(flag)), Some(ContextValue::String(value))) =
+        (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
+    else {
+        return;
+    };
+    let is_source = |arg: &&Arg| {
+        let variable = arg.get_env().and_then(std::env::var_os).unwrap_or_default();
+        arg.get_long().is_some_and(|long| flag.starts_with(&format!("--{long} ")))
+            && variable.to_string_lossy().contains(value)
+    };
+    let mut arguments = std::iter::once(command).chain(command.get_subcommands()).flat_map(Command::get_arguments);
+    if let Some(variable) = arguments.find(is_source).and_then(Arg::get_env) {
+        let tip = format!("the value comes from {}", variable.display());
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
 }
 
 /// Returns an error that names each non-empty variable that starts with `VIVAMO_` and is not in `known`.

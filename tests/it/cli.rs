@@ -411,6 +411,21 @@ fn unknown_variables_are_refused() {
 }
 
 #[test]
+fn messages_name_the_variable_of_an_invalid_value() {
+    let folder = TempDir::new().unwrap();
+    for (variable, value) in
+        [("VIVAMO_ENVIRONMENT", "prod"), ("VIVAMO_LISTEN", "8000"), ("VIVAMO_TRUSTED_PROXIES", "10.0.0.0/8,proxy")]
+    {
+        for command in [&["serve"][..], &["operator", "list"]] {
+            let stderr = usage_error(vivamo(folder.path(), command).env(variable, value));
+            assert!(stderr.contains(&format!("the value comes from {variable}")), "{stderr}");
+        }
+    }
+    let stderr = usage_error(vivamo(folder.path(), &["serve", "--listen", "x"]).env("VIVAMO_LISTEN", "127.0.0.1:0"));
+    assert!(!stderr.contains("comes from"), "{stderr}");
+}
+
+#[test]
 fn wrong_arguments_are_usage_errors() {
     let folder = TempDir::new().unwrap();
     for (arguments, message) in [
@@ -423,6 +438,7 @@ fn wrong_arguments_are_usage_errors() {
         (&["serve", "--twilio-url", "lookups.twilio.com"], "expected a URL"),
         (&["serve", "--trusted-proxies", ""], "expected an address or a network"),
         (&["serve", "--cors-origins", "https://example.com/page"], "expected an origin without a path"),
+        (&["serve", "--listen", "8000"], "expected an IP address and a port, for example 127.0.0.1:8000"),
     ] {
         let stderr = usage_error(&mut vivamo(folder.path(), arguments));
         assert!(stderr.contains(message), "{stderr}");
