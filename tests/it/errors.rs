@@ -250,3 +250,55 @@ both!(variables_are_validated_although_the_document_is_cached, Sandbox, async |a
 both!(each_error_code_of_production_has_a_scenario, Production, async |app| {
     assert_scenarios(app, true).await;
 });
+
+both!(a_message_about_a_variable_names_the_field, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome } }";
+    let list = "query ($order: CustomerOrder, $missing: [CustomerField!], $by: CustomerRef!) \
+                { customers(orderBy: $order, filter: { missing: $missing }) { totalCount } customer(by: $by) { id } }";
+    let by = json!({ "id": "x" });
+    for (query, variables, message) in [
+        (create, json!({}), "$input: required variable is missing."),
+        (create, json!({ "input": null }), "$input: must not be null."),
+        (create, json!({ "input": "x" }), "$input: must be of type CreateCustomerInput."),
+        (
+            create,
+            json!({ "input": { "externalCustomerId": "1", "data": { "emial": "a@example.com" } } }),
+            "$input.data.emial: unknown field of CustomerDataInput. Did you mean `email`?",
+        ),
+        (
+            create,
+            json!({ "input": { "externalCustomerId": "1", "data": { "email": "a@example.com", "age": 36 } } }),
+            "$input.data.age: unknown field of CustomerDataInput.",
+        ),
+        (
+            create,
+            json!({ "input": { "externalCustomerId": "1", "data": {} } }),
+            "$input.data.email: required field is missing.",
+        ),
+        (
+            create,
+            json!({ "input": { "externalCustomerId": 1, "data": { "email": "a@example.com" } } }),
+            "$input.externalCustomerId: must be of type String.",
+        ),
+        (
+            list,
+            json!({ "by": by, "order": { "field": "EMAIL", "direction": "ASC" } }),
+            "$order.field: must be one of CONNECTED_AT, EXTERNAL_CUSTOMER_ID.",
+        ),
+        (
+            list,
+            json!({ "by": by, "missing": ["PHONE", "NAME"] }),
+            "$missing[1]: must be one of EMAIL, FIRST_NAME, LAST_NAME, PHONE, ADDRESS.",
+        ),
+        (
+            list,
+            json!({ "by": { "id": "x", "email": "a@example.com" } }),
+            "$by: must have exactly one of the fields id, externalCustomerId, email, phone.",
+        ),
+    ] {
+        let answer = app.graphql(&operator, query, variables).await;
+        assert_eq!(answer.codes(), ["BAD_REQUEST"], "{}", answer.body);
+        assert_eq!(answer.message(), message);
+    }
+});

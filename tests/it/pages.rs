@@ -9,12 +9,27 @@ use support::{Caller, TestApp, both};
 const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before: String, \
     $filter: CustomerFilter, $orderBy: CustomerOrder) { \
     customers(first: $first, after: $after, last: $last, before: $before, filter: $filter, orderBy: $orderBy) { \
-    edges { cursor externalCustomerId connectedAt node { email } } \
+    edges { cursor externalCustomerId connectedAt node { email } } nodes { email } \
     pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }";
 
 async fn page(app: &TestApp, caller: &Caller, arguments: Value) -> Value {
     let answer = app.graphql(caller, CUSTOMERS, arguments).await;
-    answer.data()["customers"].clone()
+    let page = answer.data()["customers"].clone();
+    assert_nodes_are_those_of_the_edges(&page);
+    page
+}
+
+/// Checks each list in a response that has both `edges` and `nodes`. Returns the number of these lists.
+fn assert_nodes_are_those_of_the_edges(value: &Value) -> usize {
+    let inner = match value {
+        Value::Object(fields) => fields.values().map(assert_nodes_are_those_of_the_edges).sum(),
+        Value::Array(items) => items.iter().map(assert_nodes_are_those_of_the_edges).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    };
+    let (Some(edges), Some(nodes)) = (value["edges"].as_array(), value["nodes"].as_array()) else { return inner };
+    let of_edges: Vec<_> = edges.iter().map(|edge| &edge["node"]).collect();
+    assert_eq!(of_edges, nodes.iter().collect::<Vec<_>>());
+    inner + 1
 }
 
 fn emails(page: &Value) -> Vec<String> {
@@ -324,4 +339,46 @@ both!(operators_of_a_customer_have_pages, Sandbox, async |app| {
     assert_eq!(names_of(&one), names[..3]);
     let two = app.graphql(&app.platform(), operators, json!({ "after": one["pageInfo"]["endCursor"] })).await;
     assert_eq!(names_of(&two.body["data"]["operators"]), names[3..]);
+});
+
+both!(nodes_are_the_nodes_of_the_edges, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    for email in populate(app, &own, 3).await {
+        app.created(&other, &email, json!({ "email": email, "firstName": "Ada" })).await;
+    }
+    let customer = "{ email operators { edges { node { name } } nodes { name } } \
+                    history { edges { node { type } } nodes { type } } }";
+    let query = format!(
+        "{{ operators(last: 2) {{ edges {{ node {{ name }} }} nodes {{ name }} }} \
+         customers(first: 2) {{ edges {{ node {customer} }} nodes {customer} }} }}"
+    );
+    // The list of operators, that of customers, and two lists of each of two customers, by edges and by nodes.
+    for caller in [&own, &app.platform()] {
+        assert_eq!(assert_nodes_are_those_of_the_edges(&app.query(caller, &query).await), 10);
+    }
+});
+
+both!(nodes_take_the_same_statements_as_edges, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    for email in populate(app, &own, 3).await {
+        app.created(&other, &email, json!({ "email": email })).await;
+    }
+    let lists = |items: fn(&str) -> String| {
+        let operators = format!("operators(first: 3) {{ {} }}", items("name"));
+        let history = format!("history {{ {} }}", items("operator { name } apiKey { name }"));
+        let customers = format!("customers(last: 5) {{ {} }}", items(&format!("{operators} {history}")));
+        [format!("{{ customers {{ {} }} }}", items(&operators)), format!("{{ operators {{ {} }} }}", items(&customers))]
+    };
+    let by_edges = lists(|fields| format!("edges {{ node {{ {fields} }} }}"));
+    let by_nodes = lists(|fields| format!("nodes {{ {fields} }}"));
+    for caller in [&own, &app.platform()] {
+        for (by_edges, by_nodes) in by_edges.iter().zip(&by_nodes) {
+            // The first request reads the operators into memory.
+            app.query(caller, by_edges).await;
+            let (_, statements_by_edges) = app.statements_of(app.query(caller, by_edges)).await;
+            let (_, statements_by_nodes) = app.statements_of(app.query(caller, by_nodes)).await;
+            assert!(!statements_by_edges.is_empty());
+            assert_eq!(statements_by_nodes, statements_by_edges, "{by_nodes}");
+        }
+    }
 });

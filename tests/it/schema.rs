@@ -1,4 +1,6 @@
-//! The schema, as those read it who build against it.
+//! The schema: `schema.graphql`, descriptions and introspection.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_graphql::{EmptyMutation, EmptySubscription, Object, Schema};
 use serde_json::{Value, json};
@@ -9,26 +11,25 @@ use support::both;
 #[test]
 fn schema_graphql_is_what_the_service_serves() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/schema.graphql");
-    let kept = std::fs::read_to_string(file).unwrap();
-    assert!(kept == graphql::sdl(), "schema.graphql has drifted. Renew it with: cargo run -- schema > schema.graphql");
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text == graphql::sdl(), "schema.graphql is out of date. Run: cargo run -- schema > schema.graphql");
 }
 
-/// The exporter prints these as they are, and no parser accepts what comes out.
+/// async-graphql does not escape `"""` in a description.
 #[test]
-fn no_description_breaks_the_schema_text() {
+fn no_description_contains_triple_quotes() {
     for line in graphql::sdl().lines().map(str::trim) {
         assert!(!line.contains("\"\"\"") || line == "\"\"\"", "{line}");
     }
 }
 
-#[tokio::test]
-async fn everything_is_described() {
+/// The descriptions of the schema's own types, fields, arguments and values by their paths, such as
+/// `Customer.history(first)`. Empty where there is none.
+async fn descriptions() -> BTreeMap<String, String> {
     let schema: Value = serde_json::from_str(&graphql::introspection().await).unwrap();
-    let mut bare = Vec::new();
-    let mut see = |path: String, thing: &Value| {
-        if thing["description"].as_str().is_none_or(|text| text.trim().is_empty()) {
-            bare.push(path);
-        }
+    let mut descriptions = BTreeMap::new();
+    let mut add = |path: String, element: &Value| {
+        descriptions.insert(path, element["description"].as_str().unwrap_or_default().trim().to_owned());
     };
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     for kind in list(&schema["data"]["__schema"]["types"]) {
@@ -36,22 +37,40 @@ async fn everything_is_described() {
         if name.starts_with("__") || ["ID", "String", "Int", "Float", "Boolean"].contains(&name) {
             continue;
         }
-        see(name.to_owned(), &kind);
+        add(name.to_owned(), &kind);
         for part in ["fields", "inputFields", "enumValues"] {
             for field in list(&kind[part]) {
                 let path = format!("{name}.{}", field["name"].as_str().unwrap());
-                see(path.clone(), &field);
+                add(path.clone(), &field);
                 for argument in list(&field["args"]) {
-                    see(format!("{path}({})", argument["name"].as_str().unwrap()), &argument);
+                    add(format!("{path}({})", argument["name"].as_str().unwrap()), &argument);
                 }
             }
         }
     }
-    assert_eq!(bare, Vec::<String>::new());
+    descriptions
 }
 
-// What GraphiQL and code generators ask is not refused by a limit.
-both!(introspection_is_answered, Sandbox, async |app| {
+#[tokio::test]
+async fn everything_is_described() {
+    let descriptions = descriptions().await;
+    let missing: Vec<_> = descriptions.iter().filter(|(_, text)| text.is_empty()).map(|(path, _)| path).collect();
+    assert!(descriptions.len() > 200 && missing.is_empty(), "{missing:?}");
+}
+
+#[tokio::test]
+async fn the_arguments_of_lists_are_described_alike() {
+    let descriptions = descriptions().await;
+    for argument in ["first", "after", "last", "before"] {
+        let suffix = format!("({argument})");
+        let lists: Vec<_> = descriptions.iter().filter(|(path, _)| path.ends_with(&suffix)).collect();
+        let texts: BTreeSet<_> = lists.iter().map(|(_, text)| text).collect();
+        assert!(lists.len() >= 5 && texts.len() == 1, "{lists:?}");
+    }
+}
+
+// The limits on documents allow the introspection query of GraphiQL and code generators.
+both!(introspection_is_within_the_limits, Sandbox, async |app| {
     let caller = app.operator("A").await;
     let query = include_str!("../../src/graphql/introspection.graphql");
     let answer = app.graphql(&caller, query, json!({})).await;
@@ -59,8 +78,7 @@ both!(introspection_is_answered, Sandbox, async |app| {
     assert_eq!(answer.body, expected);
 });
 
-/// What the pinned version of async-graphql gets right and the next ones do not: an error takes the nearest nullable
-/// parent with it, not less.
+/// Guards the pinned version of async-graphql: 7.1.0 to 7.2.1 do not null the nearest nullable parent.
 #[tokio::test]
 async fn a_failing_non_null_field_nulls_its_parent() {
     struct Query;

@@ -50,6 +50,11 @@ pub fn attacks() -> Vec<(&'static str, String)> {
              edges { cursor } } } } } } } } }"
                 .into(),
         ),
+        (
+            "lists of lists by nodes",
+            "{ operators(first: 100) { nodes { customers(first: 100) { nodes { operators(first: 100) { nodes { id } } } } } } }"
+                .into(),
+        ),
         ("a field 20 levels deep", format!("{{ operator {} id {} }}", repeat(open, 4), repeat(close, 4))),
     ];
     for levels in [430, 3000, 20_000] {
