@@ -183,7 +183,7 @@ pub struct UpdateCustomerInput {
 /// Changes to a customer's personal data. Omitted fields stay as they are; null clears a field.
 #[derive(InputObject)]
 struct CustomerDataPatch {
-    /// Email address. Cannot be null. A new one must meet the same rules as for `createCustomer`.
+    /// Email address. Cannot be null. The same rules apply as for `createCustomer`.
     email: MaybeUndefined<String>,
     #[graphql(flatten)]
     optional: OptionalDataInput,

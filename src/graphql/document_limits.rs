@@ -7,10 +7,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use async_graphql::parser::parse_query;
 use async_graphql::parser::types::{
     DocumentOperations, ExecutableDocument, FragmentDefinition, OperationType, Selection, SelectionSet,
 };
+use async_graphql::parser::{self, parse_query};
 use async_graphql::{Name, Pos, Positioned};
 
 /// Operations of GraphiQL, code generators and dashboards reach at most a tenth of each limit, except for the standard
@@ -49,14 +49,17 @@ fn reject<T>(message: impl Into<String>) -> Result<T, DocumentError> {
 /// Parses a document and checks it against the limits.
 pub fn parse(text: &str) -> Result<ExecutableDocument, DocumentError> {
     check_size(text)?;
-    let document = parse_query(text).map_err(|error| {
-        let message = error.to_string();
-        // The message of a syntax error quotes the whole line of the document; only its end says what was expected.
-        let reason = message.rsplit("= ").next().unwrap_or_default();
-        DocumentError { message: format!("Syntax error: {reason}."), position: error.positions().next() }
-    })?;
+    let document = parse_query(text).map_err(syntax_error)?;
     check_operations(&document)?;
     Ok(document)
+}
+
+fn syntax_error(error: parser::Error) -> DocumentError {
+    let (message, position) = (error.to_string(), error.positions().next());
+    // The parser quotes the whole line. The end of its message says what it expected, as names of grammar rules.
+    let reason = message.rsplit("= ").next().unwrap_or_default().replace('_', " ");
+    let place = position.map(|Pos { line, column }| format!(" at line {line}, column {column}")).unwrap_or_default();
+    DocumentError { message: format!("Syntax error{place}: {}.", reason.trim_end_matches(['.', ' '])), position }
 }
 
 /// Checks length, tokens and nesting. Follows GraphQL's lexical rules: brackets in strings and comments do not count.
@@ -302,6 +305,21 @@ mod tests {
         assert!(
             parse("query ($a: Int = 1) @x { a: b(c: [1, {d: $a}]) { ...f } } fragment f on T { __typename }").is_ok()
         );
+    }
+
+    #[test]
+    fn a_syntax_error_says_what_was_expected_and_where() {
+        for (text, message) in [
+            ("{ viewer {\n  role(x: ) } }", "Syntax error at line 2, column 11: expected value."),
+            (
+                "{ a ... }",
+                "Syntax error at line 1, column 9: expected selection set, type condition, directive, or name.",
+            ),
+            ("{ a } query B { b }", "Syntax error at line 1, column 1: document contains multiple operations."),
+            ("fragment a on B { c }", "Syntax error: document does not contain an operation."),
+        ] {
+            assert_eq!(rejection(text), message);
+        }
     }
 
     proptest! {

@@ -125,15 +125,9 @@ impl Customer {
     }
 }
 
-/// A page of customers.
-#[derive(SimpleObject)]
-#[graphql(complex)]
 pub struct CustomerConnection {
-    /// Customers of this page, each with its cursor and its link to the operator.
     edges: Vec<CustomerEdge>,
-    /// Information about the current page.
     page_info: PageInfo,
-    #[graphql(skip)]
     list: Arc<CustomerList>,
 }
 
@@ -172,11 +166,22 @@ impl CustomerConnection {
     }
 }
 
-#[ComplexObject]
+/// A page of customers.
+#[Object]
 impl CustomerConnection {
+    /// Customers of this page with their cursors, external ids and connection times.
+    async fn edges(&self) -> &[CustomerEdge] {
+        &self.edges
+    }
+
     /// Customers of this page, without cursors.
     async fn nodes(&self) -> Vec<&Customer> {
         self.edges.iter().map(|edge| &edge.node).collect()
+    }
+
+    /// Information about the current page.
+    async fn page_info(&self) -> &PageInfo {
+        &self.page_info
     }
 
     /// Number of customers in the list. Computed only if requested.
@@ -185,13 +190,8 @@ impl CustomerConnection {
     }
 }
 
-/// A page of the operators that a customer is connected to.
-#[derive(SimpleObject)]
-#[graphql(complex)]
 struct CustomerOperatorConnection {
-    /// Operators of this page, each with its cursor and its link to the customer.
     edges: Vec<CustomerOperatorEdge>,
-    /// Information about the current page.
     page_info: PageInfo,
 }
 
@@ -225,10 +225,21 @@ impl CustomerOperatorConnection {
     }
 }
 
-#[ComplexObject]
+/// A page of the operators that a customer is connected to.
+#[Object]
 impl CustomerOperatorConnection {
+    /// Operators of this page with their cursors, external ids and connection times.
+    async fn edges(&self) -> &[CustomerOperatorEdge] {
+        &self.edges
+    }
+
     /// Operators of this page, without cursors.
     async fn nodes(&self) -> Vec<&Operator> {
         self.edges.iter().map(|edge| &edge.node).collect()
+    }
+
+    /// Information about the current page.
+    async fn page_info(&self) -> &PageInfo {
+        &self.page_info
     }
 }

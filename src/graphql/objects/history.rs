@@ -1,6 +1,6 @@
 //! `CustomerEvent` and the history of a customer.
 
-use async_graphql::{ComplexObject, Context, Enum, ID, Object, SimpleObject};
+use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use entity::customer_event::{self, Values};
 use entity::value::{AddressParts, CustomerEventId, CustomerId};
 use serde::Deserialize;
@@ -132,13 +132,8 @@ impl CustomerValues<'_> {
     }
 }
 
-/// A page of a customer's history.
-#[derive(SimpleObject)]
-#[graphql(complex)]
 pub struct CustomerEventConnection {
-    /// Entries of this page, each with its cursor.
     edges: Vec<CustomerEventEdge>,
-    /// Information about the current page.
     page_info: PageInfo,
 }
 
@@ -165,10 +160,21 @@ impl CustomerEventConnection {
     }
 }
 
-#[ComplexObject]
+/// A page of a customer's history.
+#[Object]
 impl CustomerEventConnection {
+    /// Entries of this page with their cursors.
+    async fn edges(&self) -> &[CustomerEventEdge] {
+        &self.edges
+    }
+
     /// Entries of this page, without cursors.
     async fn nodes(&self) -> Vec<&CustomerEvent> {
         self.edges.iter().map(|edge| &edge.node).collect()
+    }
+
+    /// Information about the current page.
+    async fn page_info(&self) -> &PageInfo {
+        &self.page_info
     }
 }

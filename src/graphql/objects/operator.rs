@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{ComplexObject, Context, ID, Object, SimpleObject};
+use async_graphql::{Context, ID, Object, SimpleObject};
 use entity::operator;
 use entity::value::OperatorId;
 
@@ -79,13 +79,8 @@ impl Operator {
     }
 }
 
-/// A page of operators.
-#[derive(SimpleObject)]
-#[graphql(complex)]
 pub struct OperatorConnection {
-    /// Operators of this page, each with its cursor.
     edges: Vec<OperatorEdge>,
-    /// Information about the current page.
     page_info: PageInfo,
 }
 
@@ -110,11 +105,22 @@ impl OperatorConnection {
     }
 }
 
-#[ComplexObject]
+/// A page of operators.
+#[Object]
 impl OperatorConnection {
+    /// Operators of this page with their cursors.
+    async fn edges(&self) -> &[OperatorEdge] {
+        &self.edges
+    }
+
     /// Operators of this page, without cursors.
     async fn nodes(&self) -> Vec<&Operator> {
         self.edges.iter().map(|edge| &edge.node).collect()
+    }
+
+    /// Information about the current page.
+    async fn page_info(&self) -> &PageInfo {
+        &self.page_info
     }
 
     /// Number of operators in the list. Computed only if requested.

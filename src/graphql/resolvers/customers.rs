@@ -130,7 +130,7 @@ struct CustomerValidation {
     email: Option<String>,
     /// Phone number as it would be stored. Null if it is invalid or was not given.
     phone: Option<String>,
-    /// Reasons for which `createCustomer` would fail. Conflicts with customers that are not yours are not included.
+    /// Errors that `createCustomer` would report. Conflicts with customers of other operators are not included.
     faults: Vec<CustomerWarning>,
     /// Restrictions that production would enforce. Always empty in production.
     warnings: Vec<CustomerWarning>,
