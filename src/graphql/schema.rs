@@ -95,12 +95,23 @@ impl Schema {
         if document.is_valid() {
             return rounds.run(self.not_validating.execute(request)).await;
         }
-        let response = rounds.run(self.validating.execute(request)).await;
+        let mut response = rounds.run(self.validating.execute(request)).await;
+        // Errors of fields have a path, errors of the document have none.
         let is_document_valid = response.errors.iter().all(|error| !error.path.is_empty());
         if is_document_valid {
             document.mark_valid();
         }
+        response.errors.iter_mut().for_each(name_exceeded_limit);
         response
+    }
+}
+
+/// Adds the limit to the messages by which async-graphql reports that one was exceeded.
+fn name_exceeded_limit(error: &mut ServerError) {
+    if error.message == "Query is too complex." {
+        error.message = format!("The query may return more than {MAX_COMPLEXITY} fields. Use smaller pages (`first`).");
+    } else if error.message == "Query is nested too deep." {
+        error.message = format!("The query nests more than {MAX_DEPTH} levels of fields.");
     }
 }
 

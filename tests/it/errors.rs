@@ -302,3 +302,24 @@ both!(a_message_about_a_variable_names_the_field, Sandbox, async |app| {
         assert_eq!(answer.message(), message);
     }
 });
+
+both!(a_message_about_a_limit_names_the_limit, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let large =
+        "{ customers(first: 100) { nodes { operators(first: 100) { nodes { id name createdAt apiKeys { id } } } } } }";
+    let mut deep = "{ operator { id } }".to_owned();
+    for _ in 0..4 {
+        deep = deep.replace("{ id }", "{ customers(first: 1) { nodes { operators(first: 1) { nodes { id } } } } }");
+    }
+    for (query, message) in [
+        (large.to_owned(), "more than 50000 fields"),
+        (deep, "more than 15 levels of fields"),
+        ("{ a ".repeat(41), "more than 40 levels of brackets"),
+        (format!("{{ {} }}", "x".repeat(20_000)), "longer than 16 KiB"),
+        (format!("{{ {} }}", "__typename ".repeat(501)), "more than 500 fields"),
+    ] {
+        let answer = app.graphql(&operator, &query, json!({})).await;
+        assert_eq!(answer.codes(), ["BAD_REQUEST"], "{}", answer.body);
+        assert!(answer.message().contains(message), "{}", answer.message());
+    }
+});
