@@ -12,6 +12,7 @@ mod databases;
 mod docs;
 mod errors;
 mod faults;
+mod fields;
 mod guide;
 mod history;
 mod hostile;
