@@ -1,5 +1,8 @@
-//! Finding customers by the beginnings of words. Every link has its own words, so that an operator's search costs what
-//! its own customers cost.
+//! Search by word prefixes: writes the words of each link, and finds the customers of an operator by them.
+//!
+//! A customer is found if each word of the query is a prefix of one of its words: `ada lov` finds Ada Lovelace. Each link
+//! has rows of its own in `customer_word`, so a search reads the words of one operator alone. A query with a rare word
+//! starts from the customers with that word; other queries check the operator's customers one by one (see [`Plan`]).
 
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PhoneNumber, SearchQuery, SearchWord};
@@ -11,155 +14,157 @@ use sea_orm::{
 };
 
 use super::Customers;
-use super::rows::Link;
-use crate::database::pages;
-use crate::database::{Dml, TransactionError, WriteBatch, WriteStatement, insert_from_select, with_retry};
+use super::rows::{Link, own_customers};
+use crate::database::{Dml, TransactionError, WriteBatch, WriteStatement, insert_from_select, pages, with_retry};
 use crate::error::Error;
 use crate::service::Actor;
 
-/// A word and its place among those of a link; `None`: there is no word there any more.
-type Placed = (i16, Option<SearchWord>);
+/// A word and its place among the words of a link. `None` if there is no word at this place any more.
+type PlacedWord = (i16, Option<SearchWord>);
 
-/// WriteBatch the words of customers for all their operators.
+/// Writes words of customers for all their operators.
 const REPLACE: WriteStatement = WriteStatement {
     name: "replace words",
     columns: || [Column::CustomerId, Column::Place, Column::Word].map(|column| column.as_str()).to_vec(),
     statement: |new| {
-        let of = |column| Expr::col((new.clone(), column));
+        let new_value = |column| Expr::col((new.clone(), column));
         let links = Query::select()
             .expr(customer_operator::Column::OperatorId.into_expr())
-            .exprs([Column::CustomerId, Column::Place, Column::Word].map(of))
+            .exprs([Column::CustomerId, Column::Place, Column::Word].map(new_value))
             .from(new.clone())
             .inner_join(
                 customer_operator::Entity,
-                customer_operator::Column::CustomerId.into_expr().eq(of(Column::CustomerId)),
+                customer_operator::Column::CustomerId.into_expr().eq(new_value(Column::CustomerId)),
             )
             .and_where(Expr::cust("TRUE"))
             .take();
-        let unless_placed = OnConflict::columns([Column::OperatorId, Column::CustomerId, Column::Place])
+        let replace_word = OnConflict::columns([Column::OperatorId, Column::CustomerId, Column::Place])
             .update_column(Column::Word)
             .to_owned();
-        Dml::Insert(insert_from_select::<customer_word::Entity>(links).on_conflict(unless_placed).take())
+        Dml::Insert(insert_from_select::<customer_word::Entity>(links).on_conflict(replace_word).take())
     },
     must_write_all: false,
 };
 
-/// How many words a value may have: none is long enough for more.
-const PLACES: i16 = 1000;
+/// The number of places for the words of one value. No value is long enough for more.
+const PLACES_PER_VALUE: i16 = 1000;
 
-/// The values of a customer that are found by their words.
-fn values(customer: &customer::Model) -> [Option<Value<'_>>; 5] {
-    [
-        Some(Value::Text(customer.email.local_part())),
-        Some(Value::Domain(customer.email.domain())),
-        customer.first_name.as_ref().map(|name| Value::Text(name.as_str())),
-        customer.last_name.as_ref().map(|name| Value::Text(name.as_str())),
-        customer.phone.as_ref().map(Value::Phone),
-    ]
-}
-
+/// A value whose words find the customer.
 #[derive(PartialEq, Eq)]
-enum Value<'c> {
+enum Searchable<'c> {
     Text(&'c str),
     Domain(&'c str),
     Phone(&'c PhoneNumber),
 }
 
-impl Value<'_> {
+/// The searchable values of a customer. Each has the places from its index times [`PLACES_PER_VALUE`], so the order must not
+/// change.
+fn searchable(customer: &customer::Model) -> [Option<Searchable<'_>>; 5] {
+    [
+        Some(Searchable::Text(customer.email.local_part())),
+        Some(Searchable::Domain(customer.email.domain())),
+        customer.first_name.as_ref().map(|name| Searchable::Text(name.as_str())),
+        customer.last_name.as_ref().map(|name| Searchable::Text(name.as_str())),
+        customer.phone.as_ref().map(Searchable::Phone),
+    ]
+}
+
+impl Searchable<'_> {
     fn words(&self) -> Vec<SearchWord> {
         match self {
             Self::Text(text) => SearchWord::tokenize(text),
             Self::Domain(domain) => {
-                let in_unicode = idna::domain_to_unicode(domain).0;
-                let in_unicode = if in_unicode == *domain { Vec::new() } else { SearchWord::tokenize(&in_unicode) };
-                [SearchWord::tokenize(domain), in_unicode].concat()
+                let unicode = idna::domain_to_unicode(domain).0;
+                let unicode_words = if unicode == *domain { Vec::new() } else { SearchWord::tokenize(&unicode) };
+                [SearchWord::tokenize(domain), unicode_words].concat()
             }
             Self::Phone(phone) => phone.international_and_national_digits().map(SearchWord::tokenize).concat(),
         }
     }
 }
 
-/// The words of a customer's value, which is the one with this number, alike for all operators.
-fn words_of(number: i16, value: &Option<Value<'_>>) -> Vec<Placed> {
-    let words = value.iter().flat_map(Value::words);
-    (number * PLACES..).zip(words.map(Some)).collect()
+/// The words of the searchable value with this index. They are the same for all operators.
+fn words_of_value(index: i16, value: &Option<Searchable<'_>>) -> Vec<PlacedWord> {
+    let words = value.iter().flat_map(Searchable::words);
+    (index * PLACES_PER_VALUE..).zip(words.map(Some)).collect()
 }
 
-/// The words of a link alone. Their places come before those of the customer's values.
-fn words_of_link(link: &Link) -> Vec<Placed> {
-    let id = SearchWord::tokenize(link.external_customer_id.as_str());
-    (-PLACES..).zip(id.into_iter().map(Some)).collect()
+/// The words of the operator's id for the customer. Their places are below those of the customer's values.
+fn words_of_link(link: &Link) -> Vec<PlacedWord> {
+    let words = SearchWord::tokenize(link.external_customer_id.as_str());
+    (-PLACES_PER_VALUE..).zip(words.into_iter().map(Some)).collect()
 }
 
-/// WriteBatch the words of a new link.
+/// Adds the words of a new link to the writes.
 pub(super) fn add(writes: &mut WriteBatch, link: &Link, customer: &customer::Model) {
-    let of_customer = (0..).zip(values(customer)).flat_map(|(number, value)| words_of(number, &value));
+    let values = (0..).zip(searchable(customer));
+    let words_of_customer = values.flat_map(|(index, value)| words_of_value(index, &value));
     let (operator_id, customer_id) = (link.operator_id, link.customer_id);
     let row = |(place, word)| customer_word::Model { operator_id, customer_id, place, word };
-    writes.insert(words_of_link(link).into_iter().chain(of_customer).map(row));
+    writes.insert(words_of_link(link).into_iter().chain(words_of_customer).map(row));
 }
 
-/// WriteBatch the words that a customer has otherwise than before, for all operators.
+/// Adds the words that differ between two states of a customer to the writes, for all operators.
 pub(super) fn change(writes: &mut WriteBatch, before: &customer::Model, after: &customer::Model) {
-    let both = (0..).zip(values(before).into_iter().zip(values(after)));
-    let changed = both.filter(|(_, (before, after))| before != after);
-    let words = changed.flat_map(|(number, (before, after))| {
-        let (old, new) = (words_of(number, &before), words_of(number, &after));
-        let gone = old.get(new.len()..).unwrap_or_default().iter().map(|(place, _)| (*place, None));
-        let come = new.iter().filter(|word| !old.contains(word)).cloned();
-        gone.chain(come).collect::<Vec<_>>()
+    let values = (0..).zip(searchable(before).into_iter().zip(searchable(after)));
+    let changed = values.filter(|(_, (before, after))| before != after);
+    let words = changed.flat_map(|(index, (before, after))| {
+        let (old, new) = (words_of_value(index, &before), words_of_value(index, &after));
+        let removed = old.get(new.len()..).unwrap_or_default().iter().map(|(place, _)| (*place, None));
+        let added = new.iter().filter(|word| !old.contains(word)).cloned();
+        removed.chain(added).collect::<Vec<_>>()
     });
     writes.push(REPLACE, words.map(|(place, word)| vec![after.id.into(), place.into(), word.into()]).collect());
 }
 
 impl Customers {
-    /// Gives words to the links that have none, as after an upgrade from a version that kept none; answers how many.
+    /// Adds words to the links that have none, for example after an upgrade from a version without search. Returns their
+    /// number.
     pub async fn add_missing_words(&self, actor: &Actor) -> Result<u64, Error> {
         const BATCH: u64 = 500;
         actor.require_platform()?;
-        let (mut added, mut last) = (0, None);
+        let (mut total, mut last) = (0, None);
         loop {
-            let (rows, end) = with_retry("customer.words", || self.try_add_missing_words(last, BATCH)).await?;
-            added += rows;
-            if rows < BATCH {
-                return Ok(added);
+            let (added, end) = with_retry("customer.words", || self.try_add_missing_words(last, BATCH)).await?;
+            total += added;
+            if added < BATCH {
+                return Ok(total);
             }
             last = end;
         }
     }
 
+    /// Adds words to up to `limit` links after the given one. Returns their number and the last link.
     async fn try_add_missing_words(
         &self,
         after: Option<(OperatorId, CustomerId)>,
-        most: u64,
+        limit: u64,
     ) -> Result<(u64, Option<(OperatorId, CustomerId)>), TransactionError> {
         use customer_operator::Column::{CustomerId, OperatorId};
         let transaction = self.database.begin_write().await?;
-        let of_this = customer_word::Entity::find()
+        let words = customer_word::Entity::find()
             .select_only()
-            .column(customer_word::Column::Place)
-            .filter(customer_word::Column::OperatorId.into_expr().eq(OperatorId.into_expr()))
-            .filter(customer_word::Column::CustomerId.into_expr().eq(CustomerId.into_expr()));
-        let at = Expr::tuple([OperatorId.into_expr(), CustomerId.into_expr()]);
-        let mut without = customer_operator::Entity::find()
+            .column(Column::Place)
+            .filter(Column::OperatorId.into_expr().eq(OperatorId.into_expr()))
+            .filter(Column::CustomerId.into_expr().eq(CustomerId.into_expr()));
+        let position = Expr::tuple([OperatorId.into_expr(), CustomerId.into_expr()]);
+        let mut without_words = customer_operator::Entity::find()
             .inner_join(customer::Entity)
             .select_also(customer::Entity)
-            .filter(Expr::exists(of_this.into_query()).not())
+            .filter(Expr::exists(words.into_query()).not())
             .apply_if(after, |links, (operator, customer)| {
-                links.filter(at.gt(Expr::tuple([Expr::val(operator), Expr::val(customer)])))
+                links.filter(position.gt(Expr::tuple([Expr::val(operator), Expr::val(customer)])))
             })
             .order_by_asc(OperatorId)
             .order_by_asc(CustomerId)
-            .limit(most);
-        // Whoever changes one of them meanwhile waits, and changes the words too.
-        QuerySelect::query(&mut without).lock_with_tables(LockType::Update, [customer::Entity]);
-        let links = without.all(&transaction).await?;
+            .limit(limit);
+        // A concurrent update waits for the lock, and then updates the words as well.
+        QuerySelect::query(&mut without_words).lock_with_tables(LockType::Update, [customer::Entity]);
+        let links = own_customers(&transaction, &without_words.into_query()).await?;
         for (link, customer) in &links {
-            if let Some(customer) = customer {
-                let mut writes = WriteBatch::new(link.operator_id);
-                add(&mut writes, link, customer);
-                transaction.write(writes).await?;
-            }
+            let mut writes = WriteBatch::new(link.operator_id);
+            add(&mut writes, link, customer);
+            transaction.write(writes).await?;
         }
         transaction.commit().await?;
         let last = links.last().map(|(link, _)| (link.operator_id, link.customer_id));
@@ -167,39 +172,41 @@ impl Customers {
     }
 }
 
-/// How a search goes about it.
+/// The way to run a search.
 pub(super) enum Plan {
-    /// The word with this number is rare: whoever has it is sorted, and then asked for the others.
+    /// The query word with this index is rare: sort the customers that have it, then check the other words.
     Lead(usize),
-    /// No word is rare: the operator's customers are asked one after the other, until there are enough.
+    /// No word is rare: check the operator's customers one by one until the page is full.
     Walk,
 }
 
-/// How many customers with a word count as few. Sorting them is the price of a lead; with a single word, walking past the
-/// others soon costs less.
-fn few(search: &SearchQuery) -> usize {
+/// The number of customers up to which a word is rare. They have to be sorted; for a single word, checking customers one by
+/// one is soon cheaper.
+fn rare_limit(search: &SearchQuery) -> usize {
     if search.words().len() == 1 { 10_000 } else { 100_000 }
 }
 
-/// Decides on a plan for each search.
+/// Chooses a plan for each search.
 pub(super) async fn plans(
     connection: &impl ConnectionTrait,
     searches: &[(OperatorId, &SearchQuery)],
 ) -> Result<Vec<Plan>, DbErr> {
-    let some = |operator, word, search| (having(operator, word), Some(few(search) + 1));
-    let words = searches
-        .iter()
-        .flat_map(|(operator, search)| search.words().iter().map(move |word| some(*operator, word, search)));
-    let mut counts = pages::counts(connection, words.collect()).await?.into_iter();
+    let mut queries = Vec::new();
+    for (operator, search) in searches {
+        let bound = Some(rare_limit(search) + 1);
+        queries.extend(search.words().iter().map(|word| (customers_with(*operator, word), bound)));
+    }
+    let mut counts = pages::counts(connection, queries).await?.into_iter();
     let plan = |(_, search): &(OperatorId, &SearchQuery)| {
         let counts = counts.by_ref().take(search.words().len());
         let rarest = counts.enumerate().min_by_key(|(_, count)| *count);
-        rarest.filter(|(_, count)| *count <= few(search) as u64).map_or(Plan::Walk, |(number, _)| Plan::Lead(number))
+        let is_rare = |(_, count): &(usize, u64)| *count <= rare_limit(search) as u64;
+        rarest.filter(is_rare).map_or(Plan::Walk, |(index, _)| Plan::Lead(index))
     };
     Ok(searches.iter().map(plan).collect())
 }
 
-/// Limits the customers of an operator to those who are found, in the order of their ids.
+/// Limits an operator's customers to those that match the search. The rows can be read in the order of customer ids.
 pub(super) fn find(
     mut customers: SelectTwo<customer_operator::Entity, customer::Entity>,
     operator: OperatorId,
@@ -207,27 +214,23 @@ pub(super) fn find(
     plan: Plan,
 ) -> SelectStatement {
     let query = QuerySelect::query(&mut customers);
-    let lead = match plan {
-        Plan::Lead(number) => Some(number),
-        Plan::Walk => None,
-    };
-    for (number, word) in search.words().iter().enumerate() {
-        if lead == Some(number) {
+    for (index, word) in search.words().iter().enumerate() {
+        if matches!(plan, Plan::Lead(lead) if lead == index) {
             let found = Alias::new("found");
-            // The limit keeps the databases from taking another index for the sake of the order.
+            // Without the limit, the databases would read another index, for the sake of the order.
             let rows = Query::select()
                 .distinct()
-                .column(customer_word::Column::CustomerId)
-                .from_subquery(having(operator, word).limit(u64::from(u32::MAX)).take(), "all")
-                .order_by(customer_word::Column::CustomerId, Order::Asc)
+                .column(Column::CustomerId)
+                .from_subquery(customers_with(operator, word).limit(u64::from(u32::MAX)).take(), "all")
+                .order_by(Column::CustomerId, Order::Asc)
                 .take();
-            let is_found = Expr::col((found.clone(), customer_word::Column::CustomerId))
+            let is_found = Expr::col((found.clone(), Column::CustomerId))
                 .equals((customer_operator::Entity, customer_operator::Column::CustomerId));
             query.join_subquery(JoinType::InnerJoin, rows, found, is_found);
         } else {
-            let has = word_of(operator, customer_operator::Column::CustomerId.into_expr(), word);
-            // An EXISTS would be planned together with the rest, by what the database thinks of how common words are.
-            query.and_where(Expr::expr(SimpleExpr::SubQuery(None, Box::new(has.into()))).is_not_null());
+            let has_word = words_of_customer(operator, customer_operator::Column::CustomerId.into_expr(), word);
+            // A scalar subquery: PostgreSQL would turn EXISTS into a join, and misjudge how common the word is.
+            query.and_where(Expr::expr(SimpleExpr::SubQuery(None, Box::new(has_word.into()))).is_not_null());
         }
     }
     if search.words().is_empty() {
@@ -236,39 +239,38 @@ pub(super) fn find(
     query.take()
 }
 
-/// The same as a condition, for counting.
+/// Matches the links of an operator that the search finds. For counting.
 pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition {
-    let words = search.words().iter();
-    let has = words.map(|word| customer_operator::Column::CustomerId.in_subquery(having(operator, word)));
-    let nobody = search.words().is_empty().then(|| Expr::val(1).eq(0));
-    has.fold(Condition::all().add_option(nobody), Condition::add)
+    let nothing = search.words().is_empty().then(|| Expr::val(1).eq(0));
+    let has_word = |word| customer_operator::Column::CustomerId.in_subquery(customers_with(operator, word));
+    search.words().iter().map(has_word).fold(Condition::all().add_option(nothing), Condition::add)
 }
 
-/// A word of one customer that begins so.
-fn word_of(operator: OperatorId, customer: SimpleExpr, word: &SearchWord) -> SelectStatement {
-    // As the outcome of an operator it is looked for among the customer's words, and not among all that begin so.
-    let text = customer_word::Column::Word.into_expr().binary(BinOper::Custom("||"), "");
+/// Selects a word of one customer that starts with the given word.
+fn words_of_customer(operator: OperatorId, customer: SimpleExpr, word: &SearchWord) -> SelectStatement {
+    // The concatenation keeps PostgreSQL from the index by word: it is to read the few words of the customer.
+    let text = Column::Word.into_expr().binary(BinOper::Custom("||"), "");
     customer_word::Entity::find()
         .select_only()
-        .column(customer_word::Column::Place)
-        .filter(customer_word::Column::OperatorId.eq(operator))
-        .filter(customer_word::Column::CustomerId.into_expr().eq(customer))
-        .filter(begins(text, word))
+        .column(Column::Place)
+        .filter(Column::OperatorId.eq(operator))
+        .filter(Column::CustomerId.into_expr().eq(customer))
+        .filter(starts_with(text, word))
         .limit(1)
         .into_query()
 }
 
-/// The customers of an operator with a word that begins so.
-fn having(operator: OperatorId, word: &SearchWord) -> SelectStatement {
+/// Selects the customers of an operator that have a word starting with the given word.
+fn customers_with(operator: OperatorId, word: &SearchWord) -> SelectStatement {
     customer_word::Entity::find()
         .select_only()
-        .column(customer_word::Column::CustomerId)
-        .filter(customer_word::Column::OperatorId.eq(operator))
-        .filter(begins(customer_word::Column::Word.into_expr(), word))
+        .column(Column::CustomerId)
+        .filter(Column::OperatorId.eq(operator))
+        .filter(starts_with(Column::Word.into_expr(), word))
         .into_query()
 }
 
-fn begins(text: SimpleExpr, word: &SearchWord) -> Condition {
+fn starts_with(text: SimpleExpr, word: &SearchWord) -> Condition {
     let ranges = word.prefix_ranges().into_iter();
     let in_range = ranges.map(|range| text.clone().gte(range.start).and(text.clone().lt(range.end)));
     in_range.fold(Condition::any(), Condition::add)
