@@ -1,4 +1,9 @@
-//! Every way in which a request can fail, and the words for it.
+//! Errors of requests: their codes, their messages and the arguments at fault.
+//!
+//! A request fails with [`Error::Rejected`], which lists every fault of the caller's input, or with [`Error::Failed`], whose
+//! cause goes to the log alone. One enum, [`ErrorCode`], is code, message and documentation. For example,
+//! `Violation::of(ErrorCode::InvalidEmail, InputField::Email).with_reason(Reason::Empty)` has the message
+//! "The email address is not valid: it is empty." and the input path `["input", "data", "email"]`.
 
 use std::time::Duration;
 
@@ -7,107 +12,109 @@ use async_graphql::resolver_utils::EnumType;
 use entity::value::{AddressPart, Reason};
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, for a program to act on. Values may be added: keep a default branch.
+/// Machine-readable error code. New codes may be added, so keep a default case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize, thiserror::Error)]
 pub enum ErrorCode {
-    /// The external customer id is empty, longer than 255 characters, has a blank at either end or a control character.
+    /// The external customer id is empty, longer than 255 characters, starts or ends with white space, or contains a control
+    /// character.
     #[error("The external customer id is not valid")]
     InvalidExternalCustomerId,
     /// The email address does not have the form `local@domain.tld`, or is longer than 254 bytes.
     #[error("The email address is not valid")]
     InvalidEmail,
-    /// The phone number cannot be read, or no such number is possible.
+    /// The phone number cannot be parsed, or no such number is possible.
     #[error("The phone number is not valid")]
     InvalidPhone,
-    /// The name is blank, longer than 100 characters or has a control character.
+    /// The name is blank, longer than 100 characters, or contains a control character.
     #[error("The name is not valid")]
     InvalidName,
-    /// A part of the address is missing, too long or has a control character, or the country is unknown.
+    /// A field of the address is missing, too long or contains a control character, or the country is unknown.
     #[error("The address is not valid")]
     InvalidAddress,
-    /// An argument that is not a customer's value: a page size, a cursor, or a reference that this caller cannot use.
-    #[error("The argument is not valid.")]
+    /// An argument other than the data of a customer is invalid, for example a page size, a cursor or a filter.
+    #[error("The argument is not valid")]
     InvalidArgument,
 
-    /// Production only, a warning in sandbox: the email address is at a provider of disposable addresses.
+    /// The email address belongs to a provider of disposable addresses. Production only; in sandbox it is a warning.
     #[error("Disposable email addresses are not accepted. Please use a permanent email address.")]
     DisposableEmail,
-    /// Production only, a warning in sandbox: the email address has a `+` before the `@`.
+    /// The email address has a `+` before the `@`. Production only; in sandbox it is a warning.
     #[error("Email addresses with a plus suffix are not supported. Please use an address without a +.")]
     PlusSuffixEmail,
-    /// Production only, a warning in sandbox: the phone number is not a valid number of a mobile line.
+    /// The phone number is not a valid number of a mobile line. Production only; in sandbox it is a warning.
     #[error("Sorry, this phone number cannot be used. Please use a valid mobile number.")]
     PhoneNotMobile,
-    /// Production only: the carrier that knows whether the phone number is a mobile line did not answer. Nothing was
-    /// written; send the request again.
-    #[error("The phone number cannot be verified at the moment. Please send the request again.")]
+    /// The carrier lookup, which tells mobile lines from others, did not respond. Nothing was changed; retry. Production only.
+    #[error("The phone number could not be checked, and nothing was changed. Please retry.")]
     PhoneLookupUnavailable,
 
     /// You already use this external customer id for a customer.
     #[error("You already have a customer with this external customer id.")]
     ExternalCustomerIdTaken,
-    /// A customer with this email address exists: on create one of your own, on update any other.
+    /// The email address belongs to another customer. On create: one of your own customers. On update: any customer.
     #[error("A customer with this email address already exists.")]
     EmailTaken,
-    /// A customer with this phone number exists: on create one of your own, on update any other.
+    /// The phone number belongs to another customer. On create: one of your own customers. On update: any customer.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
-    /// The email address and the phone number belong to two different customers, so neither can be connected.
-    #[error("The email address and the phone number belong to different customers.")]
+    /// The email and the phone belong to two different customers, so nothing was connected. Leave out the phone, or ask the
+    /// platform.
+    #[error(
+        "The email and the phone belong to two different customers, so nothing was connected. Leave out the phone, or ask the platform."
+    )]
     IdentityConflict,
-    /// The customer has changed since the version that you expected. Read it again, then decide.
-    #[error("The customer has changed since the version that you expected. Read it again before you update it.")]
+    /// The customer has changed since `expectedVersion`. Read it again, then retry with its version.
+    #[error("The customer has changed since `expectedVersion`. Read it again, then retry with its version.")]
     VersionConflict,
-    /// You used this idempotency key for another request within the last 24 hours.
-    #[error("This idempotency key was used for another request. Use a new key for each thing that you want done.")]
+    /// You used this idempotency key for a different request within the last 24 hours.
+    #[error("This idempotency key was used for a different request. Use a new key for each new request.")]
     IdempotencyKeyReused,
 
-    /// You have no such customer.
-    #[error("You have no such customer.")]
+    /// The customer does not exist, or is not connected to your operator.
+    #[error("There is no such customer, or it is not connected to your operator.")]
     CustomerNotFound,
-    /// There is no such operator.
+    /// The operator does not exist.
     #[error("There is no such operator.")]
     OperatorNotFound,
-    /// There is no such API key.
+    /// The API key does not exist.
     #[error("There is no such API key.")]
     ApiKeyNotFound,
-    /// The request has no API key, or one that is not valid (any more). HTTP status 401.
+    /// The request has no API key, or the key is invalid, expired or revoked. HTTP status 401.
     #[error("This request needs a valid API key, in the header: Authorization: Bearer <key>")]
     Unauthenticated,
-    /// The API key is valid, but may not do this.
-    #[error("This API key may not do this.")]
+    /// The API key is not allowed to do this.
+    #[error("This API key is not allowed to do this.")]
     Forbidden,
-    /// You ask too much in too short a time: wait for `retryAfterMs`, then send the request again. HTTP status 429 if it
-    /// is the whole request that is refused.
-    #[error("Too many requests. Please wait before you send this one again.")]
+    /// Too many requests. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was refused.
+    #[error("Too many requests. Wait before you retry.")]
     RateLimited,
-    /// The request is not one that this schema can answer: its syntax, its shape or its size is wrong.
+    /// The request is not one that the schema allows: its syntax, shape or size is wrong.
     #[error("The request is not valid.")]
     BadRequest,
-    /// The service cannot answer at the moment. The request can be sent again.
-    #[error("The service is not available at the moment. Please send the request again.")]
+    /// The service is temporarily unavailable. Retry.
+    #[error("The service is temporarily unavailable. Please retry.")]
     Unavailable,
-    /// A fault of the service. Report it with the request id.
-    #[error("Something went wrong on our side. Please report it with the request id.")]
+    /// An unexpected error on our side. Report it with `requestId`.
+    #[error("An unexpected error occurred on our side. Please report it with the request id.")]
     Internal,
 }
 
 impl ErrorCode {
-    /// The code as it is written in the schema and in answers, such as `INVALID_EMAIL`.
+    /// The name in the schema, for example `INVALID_EMAIL`.
     pub fn name(self) -> &'static str {
         Self::items().iter().find(|item| item.value == self).map_or("INTERNAL", |item| item.name)
     }
 
-    /// Whether the same request may succeed when it is sent again.
+    /// True if the same request may succeed if it is sent again.
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::Unavailable | Self::PhoneLookupUnavailable | Self::RateLimited)
     }
 }
 
-/// An argument that a fault can be reported for. Its path is `inputPath` in the answer.
+/// An argument that can be at fault. Its path is the `inputPath` of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InputField {
-    // Of `createCustomer`, `updateCustomer` and `validateCustomer`.
+    // Arguments of `createCustomer`, `updateCustomer` and `validateCustomer`.
     ExternalCustomerId,
     Customer,
     CustomerExternalCustomerId,
@@ -119,13 +126,13 @@ pub enum InputField {
     LastName,
     Address(AddressPart),
 
-    // Of the mutations that manage operators and keys.
+    // Arguments of the mutations for operators and API keys.
     Id,
     Name,
     OperatorId,
     ExpiresAt,
 
-    // Of queries.
+    // Arguments of queries.
     ByExternalCustomerId,
     ByEmail,
     ByPhone,
@@ -194,10 +201,13 @@ pub struct Violation {
     pub retry_after: Option<Duration>,
 }
 
-/// An addition to the message of an error code.
+/// A detail for the message of a [`Violation`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detail {
+    /// Why the value could not be parsed.
     Reason(Reason),
+    /// A sentence that follows the message of the code. For [`ErrorCode::InvalidArgument`], whose message says nothing, it
+    /// is the whole message.
     Note(&'static str),
 }
 
@@ -224,39 +234,40 @@ impl Violation {
         Self { retry_after, ..self }
     }
 
-    /// The names of [`InputField::path`]; empty if no single argument is at fault.
+    /// The [`InputField::path`] of the argument at fault. Empty if no single argument is at fault.
     pub fn input_path(&self) -> &'static [&'static str] {
         self.field.map_or(&[], InputField::path)
     }
 
-    /// The message of the code, with the detail. Holds no value of a person.
+    /// The message for the caller. It contains no personal data.
     pub fn message(&self) -> String {
-        match &self.detail {
-            None => self.code.to_string(),
-            Some(Detail::Reason(reason)) => {
+        let code = self.code.to_string();
+        match (&self.detail, self.code) {
+            (None, _) => code,
+            (Some(Detail::Reason(reason)), _) => {
                 let subject = match self.field {
                     Some(InputField::Address(part)) => part.name(),
                     _ => "it",
                 };
-                let code = self.code.to_string();
-                format!("{}: {subject} {reason}.", code.trim_end_matches('.'))
+                format!("{code}: {subject} {reason}.")
             }
-            Some(Detail::Note(note)) => format!("{} {note}", self.code),
+            (Some(Detail::Note(note)), ErrorCode::InvalidArgument) => (*note).to_owned(),
+            (Some(Detail::Note(note)), _) => format!("{code} {note}"),
         }
     }
 }
 
-/// Why a request failed. It has no `Display`, so that no `?` can hand a database's words to a client.
+/// The failure of a request. It has no `Display`, so that `?` cannot pass the message of a database error to a client.
 #[derive(Clone, Debug)]
 pub enum Error {
-    /// The caller's fault: one entry for each.
+    /// The request is at fault: one violation for each fault.
     Rejected(Vec<Violation>),
-    /// Ours: the cause is for the log alone, and says nothing of a person.
+    /// The service is at fault. `cause` is for the log and contains no personal data.
     Failed { code: ErrorCode, cause: String },
 }
 
 impl Error {
-    /// Whether this is among the caller's faults.
+    /// True if the request was rejected for this code.
     pub fn has(&self, code: ErrorCode) -> bool {
         match self {
             Self::Rejected(violations) => violations.iter().any(|violation| violation.code == code),

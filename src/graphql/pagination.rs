@@ -38,7 +38,7 @@ impl PageArguments {
             |field, note| violations.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));
         for (field, size) in [(InputField::First, self.first), (InputField::Last, self.last)] {
             if size.is_some_and(|size| !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&size)) {
-                reject(field, "It must be 1 to 100.");
+                reject(field, "A page size must be 1 to 100.");
             }
         }
         if self.first.is_some() && self.last.is_some() {

@@ -1,9 +1,13 @@
-//! What happened to customers, kept in the transaction in which it happened.
+//! The history of customers: one entry for each change, written in the same transaction as the change.
+//!
+//! An entry holds the changed fields with their values before and after. For example, an update of the first name has
+//! `before: {"firstName": null}` and `after: {"firstName": "Ada"}`. An operator reads the entries that it caused, the
+//! platform reads all.
 
 use entity::customer;
 use entity::customer_event::{Column, Entity, EventType, Model, Values};
 use entity::value::{CustomerEventId, CustomerId};
-use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait};
+use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Select};
 use serde_json::Value as Json;
 
 use super::customers::CustomerField;
@@ -22,26 +26,30 @@ impl History {
         Self { database }
     }
 
-    /// Pages of the histories of customers, oldest first, each as far as the caller may see it: an operator sees what it
-    /// caused.
-    pub async fn pages(&self, actor: &Actor, lists: &[(CustomerId, PageRequest)]) -> Result<Vec<Page<Model>>, Error> {
-        let queries = lists.iter().map(|(customer, request)| {
-            let events = Entity::find()
-                .filter(Column::CustomerId.eq(*customer))
-                .apply_if(actor.operator(), |events, own| events.filter(Column::OperatorId.eq(own)));
+    /// Loads pages of the histories of customers, oldest entry first.
+    pub async fn pages(
+        &self,
+        actor: &Actor,
+        requests: &[(CustomerId, PageRequest)],
+    ) -> Result<Vec<Page<Model>>, Error> {
+        let lists = requests.iter().map(|(customer, request)| {
+            let events = visible_to(actor, Entity::find()).filter(Column::CustomerId.eq(*customer));
             (List::new(events.into_query(), vec![Column::Id.into_expr()]), request.clone())
         });
         let read = |row: &QueryResult| Model::from_query_result(row, "");
-        let pages = pages::pages(self.database.reader(), queries.collect(), read, |_, row| row.position());
+        let pages = pages::pages(self.database.reader(), lists.collect(), read, |_, event| event.position());
         Ok(pages.await?)
     }
 
-    /// The entry with this id, if the caller may see it.
+    /// Finds an entry. Returns `None` if the caller may not see it.
     pub async fn find(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<Model>, Error> {
-        let event =
-            Entity::find_by_id(id).apply_if(actor.operator(), |events, own| events.filter(Column::OperatorId.eq(own)));
-        Ok(event.one(self.database.reader()).await?)
+        Ok(visible_to(actor, Entity::find_by_id(id)).one(self.database.reader()).await?)
     }
+}
+
+/// Limits entries to those that the caller may see.
+fn visible_to(actor: &Actor, events: Select<Entity>) -> Select<Entity> {
+    events.apply_if(actor.operator(), |events, operator| events.filter(Column::OperatorId.eq(operator)))
 }
 
 impl Positioned for Model {
@@ -50,7 +58,7 @@ impl Positioned for Model {
     }
 }
 
-/// Notes that a customer became what it is now; `before` is `None` for a new one.
+/// Adds an entry to the writes. `before` is `None` for a new customer.
 pub(super) fn record(
     writes: &mut WriteBatch,
     origin: &Origin,

@@ -1,5 +1,15 @@
-//! Exactly once: what became of a request is kept with its work, in one transaction, under the key that the caller gave
-//! it; sent again, the request gets the same answer and does nothing.
+//! Idempotency keys: a request that is sent again with its key returns the first outcome and changes nothing.
+//!
+//! The outcome is written in the same transaction as the work, under the operator and the keyed hash of the key, beside a
+//! keyed hash of the input. It holds ids and codes, and no personal data. The protocol is optimistic:
+//!
+//! 1. Do the work, and insert the outcome with it. Most requests are new, and need no statement for a lookup of the key.
+//! 2. If the key is in use, the insert finds a row and the transaction rolls back; of two requests at the same time, the
+//!    second waits here for the first. A repeated create does not even get so far: its email is taken, by itself.
+//! 3. Only then, if the attempt was refused or lost a race, look up the key. With an outcome under it, return that outcome
+//!    if the input is the same, else `IDEMPOTENCY_KEY_REUSED`.
+//!
+//! A refused request stores nothing, so its key can be used again.
 
 use chrono::TimeDelta;
 use entity::idempotency_key::{Column, Entity, Model};
@@ -17,30 +27,30 @@ use crate::database::{
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
-/// How long a key is kept.
-const LIFE: TimeDelta = TimeDelta::hours(24);
+/// How long an outcome is stored.
+const LIFETIME: TimeDelta = TimeDelta::hours(24);
 
-/// The column of a row that is to be kept that tells when: a key whose time is over by then may be taken again.
+/// A column beside those of the table: the time of the request, at which an expired key can be used again.
 const NOW: &str = "now";
 
-/// Keeps a key, unless it is taken.
-const KEEP: WriteStatement = WriteStatement {
-    name: "keep",
+/// Inserts outcomes, or replaces expired ones. A key that is in use aborts the writes of its request.
+const STORE: WriteStatement = WriteStatement {
+    name: "store outcomes",
     columns: || Column::iter().map(|column| column.as_str()).chain([NOW]).collect(),
     statement: |new| {
         let rows =
             Query::select().exprs(Column::iter().map(Expr::col)).from(new.clone()).and_where(Expr::cust("TRUE")).take();
         let earliest = Query::select().expr(Expr::col(Alias::new(NOW)).min()).from(new.clone()).take();
-        let unless_taken = OnConflict::columns([Column::OperatorId, Column::KeyHash])
+        let replace_expired = OnConflict::columns([Column::OperatorId, Column::KeyHash])
             .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])
             .action_and_where(Column::ExpiresAt.into_expr().lte(earliest))
             .to_owned();
-        Dml::Insert(insert_from_select::<Entity>(rows).on_conflict(unless_taken).take())
+        Dml::Insert(insert_from_select::<Entity>(rows).on_conflict(replace_expired).take())
     },
     must_write_all: true,
 };
 
-/// A request that carries a key.
+/// A request with an idempotency key.
 #[derive(Clone, Debug)]
 pub struct IdempotentRequest {
     operator: OperatorId,
@@ -49,7 +59,7 @@ pub struct IdempotentRequest {
 }
 
 impl IdempotentRequest {
-    /// `input` is what the request asks for, in canonical form: the same for two requests exactly if they ask for the same.
+    /// `input` is the canonical form of the request: equal for two requests exactly if they ask for the same.
     pub fn new(hash: &KeyedHash, operator: OperatorId, key: &IdempotencyKey, input: &str) -> Self {
         Self {
             operator,
@@ -58,44 +68,39 @@ impl IdempotentRequest {
         }
     }
 
-    /// What became of this request before, if it was done.
-    pub async fn find<R: DeserializeOwned>(
+    /// Finds the stored outcome of this request. Fails if the key was used for another input.
+    async fn find<R: DeserializeOwned>(
         &self,
         connection: &impl ConnectionTrait,
     ) -> Result<Option<R>, TransactionError> {
         let id = (self.operator, self.key_hash.clone());
-        let kept = Entity::find_by_id(id).filter(Column::ExpiresAt.gt(now())).one(connection).await?;
-        kept.map(|kept| self.result_of(kept)).transpose().map_err(TransactionError::Error)
+        let stored = Entity::find_by_id(id).filter(Column::ExpiresAt.gt(now())).one(connection).await?;
+        stored.map(|stored| self.outcome_of(stored)).transpose().map_err(TransactionError::Error)
     }
 
-    /// Keeps what became of the request. If its key is taken, the race for it is lost, and with it the work; of two at once,
-    /// the second waits here for the first.
-    fn store(&self, writes: &mut WriteBatch, result: &impl Serialize) {
+    /// Adds the outcome to the writes of the request.
+    fn store(&self, writes: &mut WriteBatch, outcome: &impl Serialize) {
         let now = now();
         let row = Model {
             operator_id: self.operator,
             key_hash: self.key_hash.clone(),
             input_hash: self.input_hash.clone(),
-            result: Some(serde_json::json!(result)),
-            expires_at: now + LIFE,
+            result: Some(serde_json::json!(outcome)),
+            expires_at: now + LIFETIME,
         };
-        writes.push(KEEP, vec![[row_values(&row), vec![now.into()]].concat()]);
+        writes.push(STORE, vec![[row_values(&row), vec![now.into()]].concat()]);
     }
 
-    fn result_of<R: DeserializeOwned>(&self, kept: Model) -> Result<R, Error> {
-        if kept.input_hash != self.input_hash {
+    fn outcome_of<R: DeserializeOwned>(&self, stored: Model) -> Result<R, Error> {
+        if stored.input_hash != self.input_hash {
             return Err(Violation::of(ErrorCode::IdempotencyKeyReused, InputField::IdempotencyKey).into());
         }
-        let unreadable = || Error::Failed { code: ErrorCode::Internal, cause: "a kept result cannot be read".into() };
-        serde_json::from_value(kept.result.ok_or_else(unreadable)?).map_err(|_| unreadable())
+        let unreadable = || Error::Failed { code: ErrorCode::Internal, cause: "cannot read a stored outcome".into() };
+        serde_json::from_value(stored.result.ok_or_else(unreadable)?).map_err(|_| unreadable())
     }
 }
 
-/// Awaits an attempt, and if it is not done, replays the stored outcome of the request, if there is one.
-///
-/// The key is not looked up first: most requests are new, and for them a key then costs no statement of its own. A request
-/// that is sent again runs into its own rows (a taken email, a lost race for the key), and only then is the key looked up.
-/// A refusal or a phone that needs a check is not the answer to a request that was already done.
+/// Awaits an attempt. If it is not done, for whatever reason, replays the stored outcome of the request, if there is one.
 pub async fn or_replay<T, R: DeserializeOwned, P>(
     idempotent: Option<&IdempotentRequest>,
     connection: &impl ConnectionTrait,
@@ -115,20 +120,20 @@ where
     attempted
 }
 
-/// WriteBatch the work of a request and keeps what became of it, all or none.
+/// Writes the work of a request together with its outcome.
 pub async fn write<R: Serialize>(
     write_tx: OptimisticWrite,
     mut writes: WriteBatch,
     idempotent: Option<&IdempotentRequest>,
-    result: impl FnOnce() -> R,
+    outcome: impl FnOnce() -> R,
 ) -> Result<(), TransactionError> {
     if let Some(idempotent) = idempotent {
-        idempotent.store(&mut writes, &result());
+        idempotent.store(&mut writes, &outcome());
     }
     Ok(write_tx.write(writes).await?)
 }
 
-/// Forgets the keys whose time is over, so that the table does not grow for ever.
+/// Deletes expired outcomes and returns their number.
 pub async fn sweep(database: &Database) -> Result<u64, Error> {
     let transaction = database.begin_write().await?;
     let swept = Entity::delete_many().filter(Column::ExpiresAt.lte(now())).exec(&transaction).await?;

@@ -1,4 +1,7 @@
-//! Which emails and phones production refuses, and sandbox warns of.
+//! Restrictions on emails and phones: production refuses what they find, sandbox warns about it.
+//!
+//! Disposable email domains, a plus suffix (`ada+1@example.com`), and phones that are not mobile. Here, a phone is checked
+//! by what is known without a network call; the carrier lookup follows when the phone is about to be stored.
 
 use std::sync::Arc;
 
@@ -10,36 +13,36 @@ use super::disposable_domains::DisposableDomains;
 use super::phone_lookup::LineTypeLookup;
 use crate::error::{ErrorCode, InputField, Violation};
 
-/// What to do about a restricted value.
+/// The checks, and the environment that decides what a finding leads to.
 #[derive(Clone)]
 pub struct Restrictions {
     pub environment: Environment,
     pub disposable_domains: Arc<DisposableDomains>,
-    /// Who says which phones are mobile. What has to be asked is judged later, when it is about to be stored.
     pub lines: Arc<dyn LineTypeLookup>,
 }
 
-/// What the restrictions find in an email and a phone.
+/// The violated restrictions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Why the values are refused: always empty in sandbox.
+    /// Reasons to refuse the request. Always empty in sandbox.
     pub refusals: Vec<Violation>,
-    /// What production would refuse: always empty in production.
+    /// Reasons for which production would refuse the request. Always empty in production.
     pub warnings: Vec<Violation>,
 }
 
 impl Restrictions {
-    /// Judges the values that a request would store, at most one finding for each.
+    /// Checks the values that a request would store. Reports at most one finding for each.
     pub fn check(&self, email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Findings {
-        let findings = email.and_then(|email| self.of_email(email)).into_iter();
-        let findings = findings.chain(phone.and_then(|phone| self.of_phone(phone))).collect();
+        let on_email = email.and_then(|email| self.check_email(email));
+        let on_phone = phone.and_then(|phone| self.check_phone(phone));
+        let findings = on_email.into_iter().chain(on_phone).collect();
         match self.environment {
             Environment::Production => Findings { refusals: findings, warnings: Vec::new() },
             Environment::Sandbox => Findings { refusals: Vec::new(), warnings: findings },
         }
     }
 
-    /// The warnings with these codes, in the words of today.
+    /// Makes warnings again of their stored codes.
     pub fn warnings_from_codes(&self, codes: &[ErrorCode]) -> Vec<Violation> {
         codes.iter().map(|code| self.violation(*code)).collect()
     }
@@ -49,13 +52,13 @@ impl Restrictions {
         let violation = Violation::of(code, field);
         match (code, self.environment) {
             (ErrorCode::PlusSuffixEmail, Environment::Sandbox) => {
-                violation.with_note("Some payment gateways refuse such addresses in every environment.")
+                violation.with_note("Some payment gateways reject such addresses in every environment.")
             }
             _ => violation,
         }
     }
 
-    fn of_email(&self, email: &EmailAddress) -> Option<Violation> {
+    fn check_email(&self, email: &EmailAddress) -> Option<Violation> {
         if self.disposable_domains.is_disposable(email) {
             Some(self.violation(ErrorCode::DisposableEmail))
         } else if email.local_part().contains('+') {
@@ -65,9 +68,9 @@ impl Restrictions {
         }
     }
 
-    fn of_phone(&self, phone: &PhoneNumber) -> Option<Violation> {
-        let is_other = self.lines.known(phone).is_some_and(|line| line != CarrierLineType::Mobile);
-        is_other.then(|| self.violation(ErrorCode::PhoneNotMobile))
+    fn check_phone(&self, phone: &PhoneNumber) -> Option<Violation> {
+        let is_not_mobile = self.lines.known(phone).is_some_and(|line| line != CarrierLineType::Mobile);
+        is_not_mobile.then(|| self.violation(ErrorCode::PhoneNotMobile))
     }
 }
 
@@ -87,7 +90,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn sandbox_warns_of_what_production_refuses(
+        fn sandbox_warns_about_what_production_refuses(
             emails in proptest::collection::vec("[a-z+]{1,8}@([a-z]{1,6}\\.)?(mailinator|yopmail|example|duck|gmail)\\.com", 1..20),
             phones in proptest::collection::vec("\\+(1[2-9][0-9]{9}|44[0-9]{10}|49[0-9]{10}|225[0-9]{10})", 1..20),
         ) {
