@@ -1,7 +1,7 @@
-//! What it costs to refuse a document that was written to do harm: `cargo bench --bench attacks`.
+//! The cost of rejecting malicious documents: `cargo bench --bench attacks`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by a panic")]
-#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::{Actor, ServiceSettings, Services};
 
 const ROUNDS: usize = 20;
-const MOST: Duration = Duration::from_millis(20);
+const MAX: Duration = Duration::from_millis(20);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -22,14 +22,14 @@ async fn main() {
     let url = format!("sqlite://{}", folder.path().join("vivamo.db").display());
     database::migrate(&url).await.unwrap();
     let database = Database::connect(&url, None).await.unwrap();
-    let hash = KeyedHash::new("a secret of the benchmark alone");
+    let hash = KeyedHash::new("the secret of the benchmark");
     let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hash.clone()));
     let mut slowest = Duration::ZERO;
-    println!("{:>9}  the longest of {ROUNDS}, to refuse", "ms");
-    for (what, query) in support::attacks::attacks() {
+    println!("{:>9}  longest of {ROUNDS} rejections of", "ms");
+    for (attack, query) in support::attacks::attacks() {
         let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
-            // A new one knows no document yet.
+            // A new schema has an empty document cache.
             let schema = graphql::Schema::new(services.clone(), hash.clone());
             let request = Request::new(&query);
             let started = Instant::now();
@@ -38,10 +38,10 @@ async fn main() {
                 Err(answer) => *answer,
             };
             longest = longest.max(started.elapsed());
-            assert!(!answer.errors.is_empty(), "{what}");
+            assert!(!answer.errors.is_empty(), "{attack}");
         }
-        println!("{:>9.3}  {what}, {} bytes", longest.as_secs_f64() * 1000.0, query.len());
+        println!("{:>9.3}  {attack}, {} bytes", longest.as_secs_f64() * 1000.0, query.len());
         slowest = slowest.max(longest);
     }
-    println!("{}", if slowest < MOST { "None took 20 ms." } else { "Some took longer than 20 ms." });
+    println!("{}", if slowest < MAX { "All took less than 20 ms." } else { "Some took longer than 20 ms." });
 }

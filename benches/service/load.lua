@@ -1,6 +1,7 @@
--- Sends one request over and over with another value and another number each time, and looks at every answer.
--- REQUEST: a file with the request in its first line and a value in each further one; there `~` stands for the value
--- and `#` for the number. FIRST: the first number; KEY; EXPECTED: what each answer must contain.
+-- A wrk script: sends one request repeatedly, each time with another value and another number, and checks every answer.
+-- Environment: REQUEST is a file with the request in its first line and one value in each further line. `~` in the request
+-- is replaced by the value, and `#` by the number. FIRST is the first number. KEY is the API key. EXPECTED is a text that
+-- each answer must contain.
 local threads = {}
 
 function setup(thread)

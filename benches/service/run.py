@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures requests per second and processor time per request of the service and of its peers: see docs/benchmarks.md."""
+"""Measures the requests per second and the processor time per request of the service and of comparable servers. See docs/benchmarks.md."""
 
 import argparse, contextlib, glob, json, os, pathlib, resource, shutil, socket, sqlite3, statistics, subprocess, sys, tempfile, time, uuid
 import urllib.request
@@ -9,27 +9,26 @@ ROOT = HERE.parents[1]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 VIVAMO = TARGET / "dist/vivamo"
 PLATFORM_KEY = "the-key-of-the-platform-in-the-benchmark"
-UNREACHED = "1000000"  # of limits that are on
+UNREACHABLE_LIMIT = "1000000"  # limits are switched on, but are not reached
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 arguments.add_argument("--customers", default="200000",
-                       help="how many the database holds; several numbers measure the service alone, at each of them")
-arguments.add_argument("--targets", default="vivamo,vivamo-sqlite,bare,mercurius", help="what to measure; NAME=PROGRAM is another build of the "
-                       "service, such as vivamo-before=/path/to/vivamo")
-arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2", help="which requests")
-arguments.add_argument("--rounds", type=int, default=5, help="how often all is measured; told is the median")
-arguments.add_argument("--seconds", type=int, default=4, help="how long each is measured in a round")
-arguments.add_argument("--connections", type=int, default=32, help="how many clients send at once")
-arguments.add_argument("--json", help="where to keep the figures")
-arguments.add_argument("--compare", help="figures that were kept, to compare with")
+                       help="number of customers in the database; several numbers measure the service alone, once per number")
+arguments.add_argument("--targets", default="vivamo,vivamo-sqlite,bare,mercurius", help="servers to measure; NAME=PROGRAM is another build of the service, for example vivamo-before=/path/to/vivamo")
+arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2", help="operations to measure")
+arguments.add_argument("--rounds", type=int, default=5, help="number of rounds; the report shows medians")
+arguments.add_argument("--seconds", type=int, default=4, help="seconds per measurement")
+arguments.add_argument("--connections", type=int, default=32, help="number of clients that send at the same time")
+arguments.add_argument("--json", help="file to write the results to")
+arguments.add_argument("--compare", help="file with earlier results to compare with")
 
 CUSTOMER = ("id email phone firstName lastName address { line1 line2 city region postalCode country } version createdAt "
             "updatedAt")
 PAGE = ("query ($operator: ID!, $first: Int!, $after: String) { operator(id: $operator) { customers(first: $first, after: "
         "$after) { edges { node { id email phone firstName lastName createdAt operators { edges { externalCustomerId node "
         "{ id name } } } } } pageInfo { hasNextPage endCursor } } } }")
-# Document, variables, and what every answer contains. `~` stands for one of several values, `#` for a number that never
-# comes again.
+# Document, variables, and a text that every answer must contain. `~` is replaced by one of several values, `#` by a number
+# that is used only once.
 OPERATIONS = {
     "r1": (f"query ($id: ID!) {{ customer(by: {{id: $id}}) {{ {CUSTOMER} }} }}", {"id": "~"}, '"email":"person'),
     "r2": (f"query ($id: String!) {{ customer(by: {{externalCustomerId: $id}}) {{ {CUSTOMER} }} }}", {"id": "~"},
@@ -58,30 +57,30 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def uuid_of(n):
-    """The id of the customer or operator with this number: see seed.sql."""
+def uuid_for(n):
+    """The id of the customer or operator with this number, as in seed.sql."""
     return uuid.UUID(f"018{n:09}70008000000000000000")
 
 
 def type_id(prefix, n):
     digits = "0123456789abcdefghjkmnpqrstvwxyz"
-    return prefix + "".join(digits[uuid_of(n).int >> 5 * place & 31] for place in reversed(range(26)))
+    return prefix + "".join(digits[uuid_for(n).int >> 5 * place & 31] for place in reversed(range(26)))
 
 
 class Postgres:
-    """A cluster of its own: all of it in memory, nothing but the load writes, and what is acknowledged is on the disk."""
+    """A new cluster, with the whole database in memory, no background writes, and durable commits."""
 
     SETTINGS = ("shared_buffers=1GB max_wal_size=16GB checkpoint_timeout=1h autovacuum=off listen_addresses=127.0.0.1 "
                 "wal_level=minimal max_wal_senders=0")
-    # What SQLite has and PostgreSQL has not.
+    # SQLite functions that seed.sql uses.
     FUNCTIONS = """
         CREATE FUNCTION unhex(text) RETURNS uuid IMMUTABLE LANGUAGE sql AS 'SELECT $1::uuid';
         CREATE FUNCTION strftime(text, bigint, text) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS 'SELECT to_timestamp($2)';
         SET session_replication_role = replica; SET maintenance_work_mem = '512MB'; SET work_mem = '256MB';"""
-    NO_FUNCTIONS = "DROP FUNCTION unhex; DROP FUNCTION strftime;"
-    # Tables that are emptied in a transaction are filled without a log in it.
-    EMPTY = "TRUNCATE operator, api_key, customer, customer_operator, customer_event, customer_word;"
-    WORDS = "ALTER TABLE customer_word {} CONSTRAINT customer_word_pkey {};"
+    DROP_FUNCTIONS = "DROP FUNCTION unhex; DROP FUNCTION strftime;"
+    # In the transaction that truncates a table, inserts into it are not written to the WAL.
+    TRUNCATE = "TRUNCATE operator, api_key, customer, customer_operator, customer_event, customer_word;"
+    WORDS_KEY = "ALTER TABLE customer_word {} CONSTRAINT customer_word_pkey {};"
 
     def __init__(self, folder):
         installed = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb")) or [shutil.which("initdb")]
@@ -96,7 +95,7 @@ class Postgres:
                      f"-p {self.port} -c unix_socket_directories='' {settings}")
 
     def program(self, name, *options):
-        """PostgreSQL does not run as root."""
+        """Runs a program of PostgreSQL, as the user postgres if this script runs as root."""
         as_postgres = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
         subprocess.run([self.binaries / name, *options], check=True, stdout=subprocess.DEVNULL, cwd="/", **as_postgres)
 
@@ -107,7 +106,7 @@ class Postgres:
         return f"postgres://postgres@127.0.0.1:{self.port}/{name}"
 
     def sql(self, name, sql):
-        """The rows, as lists of texts."""
+        """Runs statements and returns the rows as lists of strings."""
         printed = run(self.binaries / "psql", "-qAtX", "-F", "\t", "-v", "ON_ERROR_STOP=1", self.url(name), input=sql)
         return [line.split("\t") for line in printed.splitlines()]
 
@@ -118,24 +117,24 @@ class Postgres:
         self.sql("postgres", f'CREATE DATABASE "{name}" TEMPLATE "{seed}" STRATEGY file_copy')
 
     def indexes(self, name):
-        """What drops them, and what makes them again."""
+        """The SQL that drops the indexes, and the SQL that creates them again."""
         rows = self.sql(name, "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexname NOT LIKE '%_pkey'")
-        return ("".join(f'DROP INDEX "{index}";' for index, _ in rows) + self.WORDS.format("DROP", ""),
-                "".join(f"{sql};" for _, sql in rows) + self.WORDS.format("ADD", "PRIMARY KEY (operator_id, customer_id, place)"))
+        return ("".join(f'DROP INDEX "{index}";' for index, _ in rows) + self.WORDS_KEY.format("DROP", ""),
+                "".join(f"{sql};" for _, sql in rows) + self.WORDS_KEY.format("ADD", "PRIMARY KEY (operator_id, customer_id, place)"))
 
-    def settle(self, name):
+    def optimize(self, name):
         self.sql(name, "VACUUM (ANALYZE)")
         self.sql(name, "CHECKPOINT")
 
-    def used(self):
-        """Processor seconds of all its processes."""
+    def processor_seconds(self):
+        """Processor seconds of all processes of the cluster."""
         first = (self.data / "postmaster.pid").read_text().split()[0]
         children = pathlib.Path(f"/proc/{first}/task/{first}/children").read_text().split()
-        return sum(used_by(first)) + sum(used_by(child)[0] for child in children)
+        return sum(processor_seconds(first)) + sum(processor_seconds(child)[0] for child in children)
 
 
 class Sqlite:
-    FUNCTIONS = NO_FUNCTIONS = EMPTY = ""
+    FUNCTIONS = DROP_FUNCTIONS = TRUNCATE = ""
 
     def __init__(self, folder):
         self.folder = folder
@@ -163,39 +162,41 @@ class Sqlite:
         rows = self.sql(name, "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
         return "".join(f'DROP INDEX "{index}";' for index, _ in rows), "".join(f"{sql};" for _, sql in rows)
 
-    def settle(self, name):
+    def optimize(self, name):
         self.sql(name, "PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def used(self):
-        return 0  # it is a part of the server
+    def processor_seconds(self):
+        return 0  # SQLite runs in the process of the server
 
 
 def fill(database, name, customers):
-    """Makes the tables and fills them; indexes are made when all rows are there, which takes far less time. Returns a key
-    of the first operator."""
+    """Creates and fills the tables, and returns an API key of the first operator. The indexes are created last, which is
+    much faster."""
     database.create(name)
     environment = {"DATABASE_URL": database.url(name)}
     run(VIVAMO, "migrate", env=environment)
     dropped, created = database.indexes(name)
     seed = (HERE / "seed.sql").read_text().replace("{customers}", str(customers))
-    database.sql(name, f"{database.FUNCTIONS} BEGIN; {database.EMPTY} {dropped} {seed} {created} COMMIT; {database.NO_FUNCTIONS}")
-    made = run(VIVAMO, "key", "create", type_id("op_", 1), "--name", "bench", "--json", env=environment)
-    database.settle(name)
-    return json.loads(made)["key"]
+    database.sql(name, f"{database.FUNCTIONS} BEGIN; {database.TRUNCATE} {dropped} {seed} {created} COMMIT; {database.DROP_FUNCTIONS}")
+    key = run(VIVAMO, "key", "create", type_id("op_", 1), "--name", "bench", "--json", env=environment)
+    database.optimize(name)
+    return json.loads(key)["key"]
 
 
 class Server:
-    def __init__(self, name, program, database, held, customers, key, folder):
-        """One that serves the database so named."""
-        self.name, self.database, self.held, self.folder, self.keys = name, database, held, folder, (key, PLATFORM_KEY)
+    def __init__(self, name, program, database, database_name, customers, key, folder):
+        """Starts a server and waits for its first answer."""
+        self.name, self.database, self.database_name, self.folder = name, database, database_name, folder
+        self.keys = (key, PLATFORM_KEY)
         self.customers = customers
         self.is_vivamo, port = name.startswith("vivamo"), free_port()
         self.url, self.log = f"http://127.0.0.1:{port}/graphql", folder / f"{name}.log"
-        self.operator = type_id("op_", 1) if self.is_vivamo else str(uuid_of(1))
+        self.operator = type_id("op_", 1) if self.is_vivamo else str(uuid_for(1))
         environment = {
-            "DATABASE_URL": database.url(held), "VIVAMO_LISTEN": f"127.0.0.1:{port}", "VIVAMO_PLATFORM_KEY": PLATFORM_KEY,
-            "VIVAMO_COST_PER_SECOND": UNREACHED, "VIVAMO_DISCLOSURES_PER_HOUR": UNREACHED, "NODE_ENV": "production", "PORT": str(port),
-            "KEYS": ",".join(self.keys), "OPERATOR": str(uuid_of(1)), "PATH": os.environ["PATH"]}
+            "DATABASE_URL": database.url(database_name), "VIVAMO_LISTEN": f"127.0.0.1:{port}", "VIVAMO_PLATFORM_KEY": PLATFORM_KEY,
+            "VIVAMO_COST_PER_SECOND": UNREACHABLE_LIMIT, "VIVAMO_DISCLOSURES_PER_HOUR": UNREACHABLE_LIMIT,
+            "NODE_ENV": "production", "PORT": str(port),
+            "KEYS": ",".join(self.keys), "OPERATOR": str(uuid_for(1)), "PATH": os.environ["PATH"]}
         started = time.monotonic()
         self.process = subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL, stderr=self.log.open("w"))
         while True:
@@ -213,10 +214,10 @@ class Server:
         self.process.wait()
 
     def customer(self, n):
-        return type_id("cus_", n) if self.is_vivamo else str(uuid_of(n))
+        return type_id("cus_", n) if self.is_vivamo else str(uuid_for(n))
 
     def key(self, operation):
-        """The platform's key sees all links of a page."""
+        """The platform key for r3 and r3d, because it sees all links of a page, and the operator's key otherwise."""
         return self.keys[operation.startswith("r3")]
 
     def request(self, operation):
@@ -224,7 +225,7 @@ class Server:
         return json.dumps({"query": document, "variables": variables}).replace("OPERATOR", self.operator)
 
     def ask(self, operation, value="", number="", **variables):
-        """The data of an answer."""
+        """Sends a request and returns the data of the answer."""
         request = json.loads(self.request(operation).replace("~", value).replace("#", number))
         request["variables"].update(variables)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key(operation)}"}
@@ -233,45 +234,45 @@ class Server:
         assert "errors" not in answer, (self.name, answer)
         return answer["data"]
 
-    def walk(self, end):
-        """The cursor after each hundredth customer of the first operator, and after the last."""
-        cursors, walked = [], 0
-        while walked < end:
-            first = min(100, end - walked)
+    def cursors(self, end):
+        """The cursors after every hundredth customer of the first operator, up to customer number `end`."""
+        cursors, read = [], 0
+        while read < end:
+            first = min(100, end - read)
             page = self.ask("r3", first=first, after=cursors[-1] if cursors else None)["operator"]["customers"]
             cursors.append(page["pageInfo"]["endCursor"])
-            walked += first
+            read += first
         return cursors
 
     def statements(self):
-        """Of the last request, by the service's own log."""
+        """The number of statements of the last request, from the log of the service."""
         return int(self.log.read_text().rsplit("statements=")[-1].split()[0]) if self.is_vivamo else None
 
     def prepare(self, operation):
-        """Writes the file of which load.lua makes requests: the first line is one, each other one is a value for it."""
+        """Writes the file that load.lua reads: the request in the first line, and a value for it in each further line."""
         half, end = self.customers // 2, min(self.customers // 4, 50_000)
-        # Every other customer is the first operator's; the prime scatters them.
+        # Customers with odd numbers belong to the first operator. The prime scatters them.
         scattered = [i * 1_000_003 % half * 2 + 1 for i in range(min(half, 200_000))]
         values = {"r1": lambda: map(self.customer, scattered), "w2": lambda: map(self.customer, scattered),
-                  "r2": lambda: (f"ext-1-{n}" for n in scattered), "r3d": lambda: self.walk(end)[end // 200:],
+                  "r2": lambda: (f"ext-1-{n}" for n in scattered), "r3d": lambda: self.cursors(end)[end // 200:],
                   "s1": lambda: (f"last{n}" for n in range(200, 1999))}.get(operation, lambda: [""])()
         (self.folder / f"{self.name}.{operation}").write_text("\n".join([self.request(operation), *values]))
 
     def check(self, operation):
-        """That an answer says what the database holds."""
+        """Checks that an answer agrees with the database."""
         n, number, deep = 43, "999999999", min(self.customers // 8, 25_000)
-        # So that no statement is counted that looks for a key or for operators, which stay known.
+        # Fills the caches of keys and operators, whose statements must not be counted.
         self.ask("r3" if operation == "r3" else "r1", self.customer(n))
-        value = {"r2": f"ext-1-{n}", "r3d": self.walk(deep)[-1] if operation == "r3d" else "", "s1": "last343"}
+        value = {"r2": f"ext-1-{n}", "r3d": self.cursors(deep)[-1] if operation == "r3d" else "", "s1": "last343"}
         data = self.ask(operation, value.get(operation, self.customer(n)), number)
-        sql = lambda text: self.database.sql(self.held, text)
-        of_first = "operator_id = (SELECT id FROM operator WHERE name = 'Operator 1')"
+        sql = lambda text: self.database.sql(self.database_name, text)
+        is_first_operator = "operator_id = (SELECT id FROM operator WHERE name = 'Operator 1')"
         if operation in ("r3", "r3d"):
             page = data["operator"]["customers"]
             got = [[edge["node"]["email"], link["externalCustomerId"], link["node"]["name"]]
                    for edge in page["edges"] for link in edge["node"]["operators"]["edges"]]
-            held = sql(f"""SELECT email, link.external_customer_id, operator.name
-                FROM (SELECT customer_id, connected_at FROM customer_operator WHERE {of_first}
+            expected = sql(f"""SELECT email, link.external_customer_id, operator.name
+                FROM (SELECT customer_id, connected_at FROM customer_operator WHERE {is_first_operator}
                       ORDER BY connected_at, customer_id LIMIT 50 OFFSET {deep if operation == "r3d" else 0}) AS page
                 JOIN customer ON customer.id = page.customer_id
                 JOIN customer_operator AS link ON link.customer_id = customer.id
@@ -280,16 +281,16 @@ class Server:
             assert page["pageInfo"]["hasNextPage"]
         elif operation == "s1":
             got = [[edge["node"]["email"]] for edge in data["customers"]["edges"]]
-            held = sql(f"""SELECT email FROM customer JOIN customer_operator ON customer_id = customer.id
-                WHERE last_name = 'Last343' AND {of_first} ORDER BY customer.id LIMIT 20""")
+            expected = sql(f"""SELECT email FROM customer JOIN customer_operator ON customer_id = customer.id
+                WHERE last_name = 'Last343' AND {is_first_operator} ORDER BY customer.id LIMIT 20""")
         else:
             customer = data["customer"] if operation in ("r1", "r2") else next(iter(data.values()))["customer"]
             got = [[str(customer[field]) for field in ("email", "phone", "firstName", "lastName", "version")]]
             email = f"new{number}@example.com" if operation == "w1" else f"person{n}@example.com"
-            held = sql(f"SELECT email, phone, first_name, last_name, version FROM customer WHERE email = '{email}'")
+            expected = sql(f"SELECT email, phone, first_name, last_name, version FROM customer WHERE email = '{email}'")
             changed = {"w1": ("New", "1"), "w2": (f"New {number}", "2")}.get(operation, (got[0][2], got[0][4]))
             assert (got[0][2], got[0][4]) == changed
-        assert got == held and got, (self.name, operation, got, held)
+        assert got == expected and got, (self.name, operation, got, expected)
 
 
 def program(name, path):
@@ -306,48 +307,49 @@ def program(name, path):
     return [VIVAMO]
 
 
-def used_by(process):
+def processor_seconds(process):
     """Processor seconds of a process with its threads, and of its children that have ended."""
     try:
         times = pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[11:15]
-    except FileNotFoundError:  # counted with its parent
+    except FileNotFoundError:  # it has ended and is counted with its parent
         return 0, 0
-    user, system, *of_children = (int(time) / os.sysconf("SC_CLK_TCK") for time in times)
-    return user + system, sum(of_children)
+    user, system, *ended = (int(time) / os.sysconf("SC_CLK_TCK") for time in times)
+    return user + system, sum(ended)
 
 
-def used_by_all():
-    """Processor seconds of the machine: all but idle and waiting."""
+def machine_processor_seconds():
+    """Processor seconds of the whole machine: all but idle and waiting for I/O."""
     times = pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
     return sum(int(time) for place, time in enumerate(times) if place not in (3, 4)) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(server, operation, seconds, connections, number):
-    def used():
+    def sample():
         load = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used_by(server.process.pid)[0], server.database.used(), load.ru_utime + load.ru_stime, used_by_all(), time.monotonic()
+        return (processor_seconds(server.process.pid)[0], server.database.processor_seconds(), load.ru_utime + load.ru_stime,
+                machine_processor_seconds(), time.monotonic())
 
-    before = used()
+    before = sample()
     printed = run("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "load.lua", server.url, env={
         "REQUEST": str(server.folder / f"{server.name}.{operation}"), "FIRST": str(number * 1_000_000),
         "KEY": server.key(operation), "EXPECTED": OPERATIONS[operation][2], "PATH": os.environ["PATH"]})
-    of_server, of_postgres, of_load, of_all, elapsed = (now - then for now, then in zip(used(), before))
+    of_server, of_postgres, of_load, of_machine, elapsed = (now - then for now, then in zip(sample(), before))
     figures, example = printed.split("FIGURES ")[1].split("\nEXAMPLE ")
     figures = json.loads(figures)
     if figures["errors"]:
-        print(f"{server.name}, {operation}: {figures['errors']} wrong answers, such as {example}")
+        print(f"{server.name}, {operation}: {figures['errors']} wrong answers, for example {example}")
     status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
     requests = figures["requests"]
     return {
         "req/s": requests / figures["microseconds"] * 1e6, "p50 ms": figures["p50"] / 1e3, "p99 ms": figures["p99"] / 1e3,
         "server µs": of_server / requests * 1e6, "PostgreSQL µs": of_postgres / requests * 1e6,
         "RSS MiB": int(status.split("VmRSS:")[1].split()[0]) / 1024,
-        "others %": 100 * max(0, of_all - of_server - of_postgres - of_load) / elapsed / os.cpu_count(),
+        "other load %": 100 * max(0, of_machine - of_server - of_postgres - of_load) / elapsed / os.cpu_count(),
         "errors": figures["errors"]}
 
 
 def report(results, earlier):
-    """The medians, beside those of the service itself and of an earlier time."""
+    """Prints the medians, their ratios to the first target, and their ratios to earlier results."""
     def medians(results, target, operation):
         rows = [row for row in results["rows"] if (row["target"], row["operation"]) == (target, operation)]
         return {name: statistics.median(row[name] for row in rows) for name, value in rows[0].items()
@@ -358,8 +360,8 @@ def report(results, earlier):
         return [f"{one['req/s'] / other['req/s']:.2f}", f"{cost(one) / cost(other):.2f}"] if one and other else ["", ""]
 
     first = next(iter(results["targets"]))
-    titles = ["", "target", "req/s", "p50 ms", "p99 ms", "server µs", "PostgreSQL µs", "SQL", "RSS MiB", "others %", "errors",
-              f"{first} ÷ it: req/s", "µs"] + ["now ÷ earlier: req/s", "µs"] * bool(earlier)
+    titles = ["", "target", "req/s", "p50 ms", "p99 ms", "server µs", "PostgreSQL µs", "SQL", "RSS MiB", "other load %", "errors",
+              f"{first} ÷ target: req/s", "µs"] + ["now ÷ earlier: req/s", "µs"] * bool(earlier)
     print(f"\n{results['settings']}\n\n| {' | '.join(titles)} |\n|---|---|" + "--:|" * (len(titles) - 2))
     for operation in OPERATIONS:
         for target, about in results["targets"].items():
@@ -369,7 +371,7 @@ def report(results, earlier):
                 cells += ratios(medians(results, first, operation), now)
                 cells += ratios(now, medians(earlier, target, operation)) if earlier else []
                 print("|", " | ".join([operation, target, *cells]), "|")
-    print("\n| target | start to first answer, ms | RSS MiB after the first round | after the last |\n|---|--:|--:|--:|")
+    print("\n| target | start to first answer, ms | RSS MiB after the first round | RSS MiB after the last round |\n|---|--:|--:|--:|")
     for target, about in results["targets"].items():
         memory = [row["RSS MiB"] for row in results["rows"] if row["target"] == target]
         print(f"| {target} | {about['startup ms']:.0f} | {max(memory[:len(about['SQL'])]):.0f} | {memory[-1]:.0f} |")
@@ -386,17 +388,17 @@ def main(options, folder, running):
     keys = {}
     for kind, database in databases.items():
         for size in sizes:
-            print(f"Seeding {size} customers …", flush=True)
+            print(f"Creating {size} customers …", flush=True)
             keys[kind, size] = fill(database, f"seed-{size}", size)
     results, servers = {"settings": vars(options), "targets": {}, "rows": []}, []
     for number, (target, _, path) in enumerate(target.partition("=") for target in targets):
         kind = "sqlite" if target.endswith("sqlite") else "postgres"
         size = sizes[number] if len(sizes) > 1 else sizes[0]
-        held = f"seed-{size}"
+        database_name = f"seed-{size}"
         if len(sizes) == 1:
-            databases[kind].copy(held, target)
-            held = target
-        server = Server(target, program(target, path), databases[kind], held, size, keys[kind, size], folder)
+            databases[kind].copy(database_name, target)
+            database_name = target
+        server = Server(target, program(target, path), databases[kind], database_name, size, keys[kind, size], folder)
         running.append(server)
         servers.append(server)
         statements = {}
@@ -406,10 +408,10 @@ def main(options, folder, running):
                 statements[operation] = server.statements()
                 server.prepare(operation)
         results["targets"][target] = {"startup ms": server.startup_ms, "SQL": statements}
-        print(f"{target} answers, and as the database says", flush=True)
+        print(f"The answers of {target} agree with the database.", flush=True)
     databases["postgres"].sql("postgres", "CHECKPOINT")
     number = 0
-    for round in range(options.rounds + 1):  # the first warms up, and is not told
+    for round in range(options.rounds + 1):  # round 0 warms up and is not reported
         for operation in operations:
             for server in servers:
                 if operation in results["targets"][server.name]["SQL"]:
@@ -427,10 +429,10 @@ def main(options, folder, running):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)  # PostgreSQL's user goes through it
+        os.chmod(name, 0o755)  # the user postgres must reach its data in it
         running = []
         try:
             main(arguments.parse_args(), pathlib.Path(name), running)
         finally:
-            for one in reversed(running):
-                one.stop()
+            for process in reversed(running):
+                process.stop()

@@ -1,6 +1,6 @@
--- {customers} customers, each found again by its number n: its ids, its email and its external ids tell it. 20 operators;
--- the first has every other customer, and 1 to 3 operators have each. Both databases read this: where SQLite has a function
--- that PostgreSQL has not, PostgreSQL is given one.
+-- Creates {customers} customers and 20 operators. The ids, the email and the external ids of a customer contain its number
+-- n. Customers with odd numbers belong to the first operator. Each customer has 1 to 3 operators. Both databases run this
+-- file: PostgreSQL first gets the SQLite functions that it lacks.
 CREATE TEMPORARY TABLE number AS
 WITH RECURSIVE counted (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {customers})
 SELECT n, unhex('018' || substr(cast(1000000000 + n AS text), 2) || '70008000000000000000') AS id FROM counted;
@@ -29,7 +29,7 @@ SELECT operator_id, customer_id, 'ext-' || operator || '-' || n,
        strftime('%Y-%m-%dT%H:%M:%S+00:00', 1700000000 + n + nth * 86400, 'unixepoch')
 FROM link;
 
--- The words that the service would write, in the places that it would give them.
+-- The search words, as the service writes them.
 INSERT INTO customer_word (operator_id, customer_id, place, word)
 SELECT operator_id, customer_id, place, CASE place
          WHEN -1000 THEN 'ext' WHEN -999 THEN operator WHEN -998 THEN cast(n AS text) WHEN -997 THEN operator || n

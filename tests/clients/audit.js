@@ -1,4 +1,4 @@
-// The published audit of GraphQL over HTTP: every recommendation counts.
+// Runs the audits of the GraphQL over HTTP specification against a server. Recommendations must pass too.
 import { auditServer } from 'graphql-http';
 
 const [url, key] = process.argv.slice(2);
@@ -10,5 +10,5 @@ const fetchFn = (input, init) => {
 const results = await auditServer({ url, fetchFn });
 const failed = results.filter((result) => result.status !== 'ok');
 for (const { id, name, status, reason } of failed) console.error(`${status} ${id} ${name}: ${reason}`);
-console.log(`${results.length - failed.length} of ${results.length} audits of GraphQL over HTTP`);
+console.log(`${results.length - failed.length} of ${results.length} audits of GraphQL over HTTP passed`);
 process.exit(failed.length === 0 ? 0 : 1);

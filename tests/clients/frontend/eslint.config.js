@@ -1,6 +1,6 @@
 import graphql from '@graphql-eslint/eslint-plugin';
 
-// No field returns it, since it is what stands in `errors`; this one only the linter sees.
+// No field returns ErrorExtensions, because it describes `errors`. This field exists only for the linter.
 const errors = 'extend type Query { errors: [ErrorExtensions!]! }';
 
 export default [
@@ -18,16 +18,16 @@ export default [
         'error',
         {
           exceptions: {
-            // Places in a list and answers to a request: what they lead to has the id.
+            // Connections, edges and payloads have no id. The objects in them have one.
             suffixes: ['Connection', 'Edge', 'Payload'],
             types: [
-              // The Relay specification says what its fields are.
+              // The Relay specification defines its fields.
               'PageInfo',
-              // Values: two that are equal are the same.
+              // Value objects.
               'Address',
               'CustomerValues',
               'CustomerWarning',
-              // Answers that are kept nowhere, and so are never asked for again.
+              // Results that are not stored.
               'CustomerValidation',
               'ErrorExtensions',
               'Viewer',
@@ -35,7 +35,7 @@ export default [
           },
         },
       ],
-      // Warnings, names of fields and an operator's keys are few, and always given in full.
+      // Short lists that are always complete are no connections: warnings, field names, the keys of an operator.
       '@graphql-eslint/relay-edge-types': ['error', { listTypeCanWrapOnlyEdgeType: false }],
     },
   },

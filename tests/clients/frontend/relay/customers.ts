@@ -1,5 +1,5 @@
-// What Relay asks of a schema: lists that continue at a cursor, things that are found again by their id, and mutations
-// whose answer goes into a list.
+// Uses everything that Relay requires of a schema: connections, refetching by node id, and a mutation whose result is
+// appended to a connection.
 import { graphql } from 'relay-runtime';
 
 export const list = graphql`

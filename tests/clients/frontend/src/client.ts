@@ -1,4 +1,5 @@
-// A frontend against a server that runs: a list of many pages, a form with faults, and a limit.
+// A frontend with Apollo Client against a running server: a list of several pages, a form with invalid fields, and a rate
+// limit. Arguments: the URL of a server, the URL of a server with a low limit, and an API key.
 import assert from 'node:assert/strict';
 import { ApolloClient, ApolloLink, CombinedGraphQLErrors, HttpLink, InMemoryCache } from '@apollo/client';
 import { ErrorLink } from '@apollo/client/link/error';
@@ -40,9 +41,9 @@ const CreateCustomer = graphql(`
   }
 `);
 
-// Waits as long as it is told to, and asks again.
+// Retries a rate-limited request after `retryAfterMs`.
 const waits: number[] = [];
-const patience = new ErrorLink(({ error, operation, forward }) => {
+const retryLink = new ErrorLink(({ error, operation, forward }) => {
   if (!CombinedGraphQLErrors.is(error)) return;
   const { code, retryAfterMs } = extensions(error.errors[0]);
   if (code !== 'RATE_LIMITED' || retryAfterMs == null) return;
@@ -51,15 +52,15 @@ const patience = new ErrorLink(({ error, operation, forward }) => {
   return timer(retryAfterMs).pipe(mergeMap(() => forward(operation)));
 });
 
-const clientOf = (url: string) =>
+const createClient = (url: string) =>
   new ApolloClient({
-    link: ApolloLink.from([patience, new HttpLink({ uri: `${url}/graphql`, headers: { authorization: `Bearer ${key}` } })]),
+    link: ApolloLink.from([retryLink, new HttpLink({ uri: `${url}/graphql`, headers: { authorization: `Bearer ${key}` } })]),
     cache: new InMemoryCache({ typePolicies: { Query: { fields: { customers: relayStylePagination() } } } }),
   });
 
-const client = clientOf(url);
+const client = createClient(url);
 
-// A list that grows by a page at a time, in the order in which the customers came.
+// A list that is read page by page, in the order in which the customers were connected.
 const names = Array.from({ length: 7 }, (_, number) => `paged-${number}`);
 for (const name of names) {
   const { data } = await client.mutate({
@@ -69,16 +70,16 @@ for (const name of names) {
   assert.equal(data?.createCustomer?.outcome, 'CREATED');
 }
 const list = client.watchQuery({ query: Customers });
-const shown = async () => {
+const readShown = async () => {
   const { data } = await client.query({ query: Customers });
   assert(data?.customers);
   return data.customers;
 };
-let page = await shown();
+let page = await readShown();
 const lengths = [page.edges.length];
 while (page.pageInfo.hasNextPage) {
   await list.fetchMore({ variables: { after: page.pageInfo.endCursor } });
-  page = await shown();
+  page = await readShown();
   lengths.push(page.edges.length);
 }
 assert.deepEqual(lengths, [3, 6, 7]);
@@ -86,32 +87,32 @@ assert.equal(page.totalCount, 7);
 assert.deepEqual(page.edges.map((edge) => edge.externalCustomerId), names);
 assert(page.edges.every(({ node }) => !Number.isNaN(Date.parse(node.createdAt))));
 
-// A form: each fault beside its own field.
-const refused = await client
+// A form: each error names its field.
+const rejection = await client
   .mutate({
     mutation: CreateCustomer,
     variables: { input: { externalCustomerId: 'form', data: { email: 'ada@', phone: '12' } } },
   })
-  .then(() => assert.fail('the form was accepted'), (error) => error);
-assert(CombinedGraphQLErrors.is(refused));
-const faults = refused.errors.map((error) => ({ ...extensions(error), message: error.message }));
+  .then(() => assert.fail('the invalid form was accepted'), (error) => error);
+assert(CombinedGraphQLErrors.is(rejection));
+const fieldErrors = rejection.errors.map((error) => ({ ...extensions(error), message: error.message }));
 assert.deepEqual(
-  faults.map(({ code, inputPath }) => [inputPath?.join('.'), code]),
+  fieldErrors.map(({ code, inputPath }) => [inputPath?.join('.'), code]),
   [
     ['input.data.email', 'INVALID_EMAIL'],
     ['input.data.phone', 'INVALID_PHONE'],
   ],
 );
-assert(faults.every(({ code, message }) => remedy(code) === 'correct the field' && message.length > 0));
+assert(fieldErrors.every(({ code, message }) => remedy(code) === 'correct the field' && message.length > 0));
 
-// A server of which this client asks too much: it waits as it is told, and every query is answered.
+// A rate limit: the client waits and retries, so every query succeeds.
 assert.deepEqual(waits, []);
-const limited = clientOf(limitedUrl);
-for (let asked = 0; waits.length === 0; asked += 1) {
-  assert(asked < 1000, 'there is no limit');
+const limited = createClient(limitedUrl);
+for (let sent = 0; waits.length === 0; sent += 1) {
+  assert(sent < 1000, 'there is no limit');
   const { data } = await limited.query({ query: Customers, fetchPolicy: 'no-cache' });
   assert.equal(data?.customers?.totalCount, 7);
 }
 assert(waits.every((wait) => wait > 0 && wait <= 1000), `${waits}`);
 
-console.log(`Apollo Client read ${lengths.length} pages, showed ${faults.length} faults of a form and waited ${waits} ms`);
+console.log(`Apollo Client read ${lengths.length} pages, showed ${fieldErrors.length} errors of a form, and waited ${waits} ms for the rate limit`);

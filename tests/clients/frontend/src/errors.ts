@@ -1,12 +1,12 @@
 import type { GraphQLFormattedError } from 'graphql';
 import type { ErrorCode, ErrorExtensions } from './gql/schema';
 
-/** Every error of the API has them, in this one shape. */
+/** The extensions of an error. Every error of the API has them. */
 export const extensions = (error: GraphQLFormattedError) => error.extensions as ErrorExtensions;
 
 export type Remedy = 'correct the field' | 'read again' | 'send again' | 'ask for access' | 'report';
 
-/** What a person can do. Every code has its place here, and one that a newer server adds is reported. */
+/** What the user can do about an error. The compiler requires every known code here. Unknown codes are reported. */
 export function remedy(code: ErrorCode): Remedy {
   switch (code) {
     case 'INVALID_EXTERNAL_CUSTOMER_ID':

@@ -1,5 +1,5 @@
-//! About the least that a server with axum and async-graphql can do for these operations: SQL by hand, statements
-//! prepared once and sent several at a time, documents parsed and validated once. No history, idempotency, limits, log.
+//! A minimal server with axum and async-graphql for the operations of the benchmark: handwritten SQL, prepared and
+//! pipelined statements, cached documents. It has no history, idempotency, limits or log.
 
 use std::collections::HashMap;
 use std::env::var;
@@ -57,7 +57,7 @@ struct Customer {
     version: i32,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    /// Of customers in a page alone: the statement of the page brings them along.
+    /// Filled only for the customers of a page, by the statement of the page.
     operators: CustomerOperatorConnection,
 }
 
@@ -166,7 +166,7 @@ struct UpdateCustomerPayload {
 #[derive(Clone)]
 struct Database {
     pool: Pool,
-    /// Whose key it is.
+    /// The operator of the API key.
     operator: Uuid,
 }
 
@@ -208,10 +208,10 @@ impl Operator {
         after: Option<String>,
     ) -> Result<CustomerConnection> {
         let (time, last) = match after {
-            Some(cursor) => read(&cursor).ok_or("a damaged cursor")?,
+            Some(cursor) => read(&cursor).ok_or("invalid cursor")?,
             None => (DateTime::UNIX_EPOCH, Uuid::nil()),
         };
-        // Of a limit that is a parameter PostgreSQL would expect many rows.
+        // PostgreSQL would expect many rows if the limit were a parameter.
         let sql = format!(
             "WITH page AS (SELECT customer_id, connected_at FROM customer_operator \
                  WHERE operator_id = $1 AND (connected_at, customer_id) > ($2, $3) \
@@ -286,7 +286,7 @@ impl Mutation {
     }
 }
 
-/// Two journeys to the database: begin and look, then insert and commit.
+/// Creates or connects a customer in two round trips: begin and read, then insert and commit.
 async fn create(client: &Client, operator: Uuid, input: &CreateCustomerInput) -> Result<CreateCustomerPayload> {
     let CreateCustomerInput { external_customer_id, data } = input;
     let taken = "SELECT FROM customer_operator WHERE operator_id = $1 AND external_customer_id = $2";
@@ -332,8 +332,9 @@ async fn create(client: &Client, operator: Uuid, input: &CreateCustomerInput) ->
 type Api = Schema<Query, Mutation, EmptySubscription>;
 
 struct Server {
-    /// What judges documents that were not seen before, and what runs those that were.
+    /// Validates and executes new documents.
     strict: Api,
+    /// Executes cached documents.
     fast: Api,
     documents: RwLock<HashMap<String, ExecutableDocument>>,
     keys: Vec<String>,
@@ -341,7 +342,7 @@ struct Server {
 
 impl Server {
     async fn execute(&self, mut request: Request) -> Response {
-        if let Some(document) = self.known(&request.query) {
+        if let Some(document) = self.cached(&request.query) {
             request.set_parsed_query(document);
             return self.fast.execute(request).await;
         }
@@ -354,7 +355,7 @@ impl Server {
         response
     }
 
-    fn known(&self, query: &str) -> Option<ExecutableDocument> {
+    fn cached(&self, query: &str) -> Option<ExecutableDocument> {
         self.documents.read().unwrap().get(query).cloned()
     }
 }
