@@ -1,4 +1,5 @@
-//! What callers write about customers, and how it is read: whole, each fault with its place.
+//! The inputs about customers, and their conversion to the commands of the service. All invalid fields are reported
+//! together, each with its path.
 
 use std::collections::HashSet;
 

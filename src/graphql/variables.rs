@@ -55,7 +55,7 @@ pub fn check(
     Ok(missing)
 }
 
-/// What is wrong with the value of a variable.
+/// A type error in the value of a variable.
 struct Problem {
     /// Path from the variable to the value at fault, for example `.data.email` or `[0]`.
     path: String,

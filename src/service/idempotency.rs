@@ -27,7 +27,7 @@ use crate::database::{
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
-/// How long an outcome is stored.
+/// The time for which an outcome is stored.
 const LIFETIME: TimeDelta = TimeDelta::hours(24);
 
 /// A column beside those of the table: the time of the request, at which an expired key can be used again.

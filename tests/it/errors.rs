@@ -1,6 +1,7 @@
 //! A scenario for each error code. The match is exhaustive, so a new code without a scenario does not compile.
 
 use async_graphql::resolver_utils::EnumType;
+use entity::deployment::Environment;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::error::ErrorCode;
@@ -116,27 +117,28 @@ async fn execute(app: &TestApp, sql: &str) {
     support::postgres::execute(app.database_url(), sql).await.unwrap();
 }
 
-/// Whether the code occurs in production only, or else in the sandbox too.
-fn occurs_in(code: &ErrorCode, production: bool) -> bool {
-    let only_in_production = matches!(
+/// The environment in which the scenario of a code runs.
+fn environment_of(code: ErrorCode) -> Environment {
+    let occurs_only_in_production = matches!(
         code,
         ErrorCode::DisposableEmail
             | ErrorCode::PlusSuffixEmail
             | ErrorCode::PhoneNotMobile
             | ErrorCode::PhoneLookupUnavailable
     );
-    only_in_production == production
+    if occurs_only_in_production { Environment::Production } else { Environment::Sandbox }
 }
 
-async fn assert_scenarios(app: &TestApp, production: bool) {
-    for code in ErrorCode::items().iter().map(|item| item.value).filter(|code| occurs_in(code, production)) {
+async fn assert_scenarios(app: &TestApp) {
+    let codes = ErrorCode::items().iter().map(|item| item.value);
+    for code in codes.filter(|code| environment_of(*code) == app.services.environment) {
         let codes = codes_of(app, code).await;
         assert!(!codes.is_empty() && codes.iter().all(|name| name == code.name()), "{}: {codes:?}", code.name());
     }
 }
 
 both!(each_error_code_has_a_scenario, Sandbox, async |app| {
-    assert_scenarios(app, false).await;
+    assert_scenarios(app).await;
 });
 
 both!(a_failing_field_nulls_only_itself, Sandbox, async |app| {
@@ -248,7 +250,7 @@ both!(variables_are_validated_although_the_document_is_cached, Sandbox, async |a
 });
 
 both!(each_error_code_of_production_has_a_scenario, Production, async |app| {
-    assert_scenarios(app, true).await;
+    assert_scenarios(app).await;
 });
 
 both!(a_message_about_a_variable_names_the_field, Sandbox, async |app| {

@@ -21,7 +21,7 @@ const KNOWN_CIRCLES: [&str; 3] = [
     "src/service/customers: rows, search",
 ];
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

@@ -7,6 +7,7 @@ mod batching;
 mod build_script;
 mod carrier;
 mod cli;
+mod comments;
 mod create;
 mod databases;
 mod docs;

@@ -1,4 +1,4 @@
-//! What the integration tests share: a server under test with its own database, processes of the binary, a PostgreSQL
+//! Helpers of the integration tests: a server under test with its own database, processes of the binary, a PostgreSQL
 //! to test on, a proxy that breaks connections, and the log with its checks.
 
 #![expect(clippy::disallowed_types, reason = "a poisoned lock fails a test that a panic has failed already")]

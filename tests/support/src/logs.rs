@@ -40,7 +40,7 @@ impl Log {
     }
 }
 
-/// Whether a line contains a value of a test customer, a key, SQL or the name of a table.
+/// True if a line contains a value of a test customer, a key, SQL or the name of a table.
 pub fn is_leak(line: &str) -> bool {
     const FORBIDDEN: [&str; 15] = [
         "@",

@@ -121,7 +121,7 @@ impl Cluster {
             .args(["-o", &settings]))
     }
 
-    /// Whether the server was started and not stopped.
+    /// True if the server was started and not stopped.
     pub fn is_running(&self) -> bool {
         self.data().join("postmaster.pid").exists()
     }

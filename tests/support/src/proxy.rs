@@ -32,7 +32,7 @@ struct State {
     target: AtomicU16,
     /// The number of statements that were sent.
     statements: AtomicUsize,
-    /// Whether the next commit is cut, for each [`Cut`].
+    /// True if the next commit is cut, for each [`Cut`].
     traps: [AtomicBool; 2],
     /// Changes when all connections must be cut.
     cuts: watch::Sender<()>,
@@ -45,7 +45,7 @@ impl State {
         &self.traps[usize::from(cut == Cut::AfterCommit)]
     }
 
-    /// Whether the trap was set. Unsets it.
+    /// Unsets the trap, and returns true if it was set.
     fn springs(&self, cut: Cut) -> bool {
         self.trap(cut).swap(false, Ordering::SeqCst)
     }
@@ -103,7 +103,7 @@ impl Proxy {
         self.state.trap(cut).store(true, Ordering::SeqCst);
     }
 
-    /// Whether the trap is still set: no commit has passed since.
+    /// True if the trap is still set: no commit has passed since.
     pub fn is_set(&self, cut: Cut) -> bool {
         self.state.trap(cut).load(Ordering::SeqCst)
     }
@@ -158,7 +158,7 @@ struct Messages {
 struct Completed {
     /// The number of simple queries and of executions of prepared statements.
     statements: usize,
-    /// Whether one of them commits.
+    /// True if one of them commits.
     commits: bool,
 }
 

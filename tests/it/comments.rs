@@ -1,0 +1,47 @@
+//! The wording of comments: a doc comment says what its item does, so no line of it starts with a question word.
+
+use clap::{Command, CommandFactory};
+use vivamo::cli::Cli;
+use vivamo::graphql;
+
+use crate::layers::{root, rust_files};
+
+const FORBIDDEN_STARTS: [&str; 12] =
+    ["What", "How", "Whether", "Who", "Whoever", "Which", "Where", "When", "Of", "Those", "So many", "That"];
+
+/// The help of a command and of all its subcommands.
+fn help(command: &mut Command) -> String {
+    let mut help = command.render_long_help().to_string();
+    for subcommand in command.get_subcommands_mut() {
+        help += &self::help(subcommand);
+    }
+    help
+}
+
+fn join_words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn doc_comments_do_not_start_with_a_question_word() {
+    // Doc comments that are descriptions in the schema or help texts follow other rules.
+    let published = join_words(&(graphql::sdl() + &help(&mut Cli::command())));
+    let folders = ["src", "entity", "migration", "tests", "benches"].map(|folder| rust_files(&root().join(folder)));
+    let files = folders.concat();
+    assert!(files.len() > 100, "the test found too few files: {}", files.len());
+    let mut found = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            let Some(comment) = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! ")) else { continue };
+            let starts_with = |start: &&str| {
+                comment.strip_prefix(*start).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
+            };
+            if FORBIDDEN_STARTS.iter().any(starts_with) && !published.contains(&join_words(comment)) {
+                found.push(format!("{}:{}: {comment}", file.strip_prefix(root()).unwrap().display(), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "say what the item does, starting with a verb or a noun: {found:#?}");
+}
