@@ -1,12 +1,12 @@
 //! Reads rows for the fields of objects, and decides how: from memory, with a direct service call, or with the loader.
 //!
-//! - From memory, if an earlier read brought the rows along: no statement, no wait.
-//! - With a direct call, if the field occurs once in the request: nothing can share the statement, and the loader would
-//!   only postpone it by a round (see `load_rounds`).
+//! - From memory, if the rows were read before: no statement, no wait.
+//! - With a direct call, for a page of customers that is not inside another list: no other page can share the statement,
+//!   and the loader would only postpone it by a round (see `load_rounds`).
 //! - With the loader otherwise. All rows of a list share one statement, so the number of statements depends on the query
 //!   and not on the number of rows.
 //!
-//! Fields of `Query` and `Mutation` that return a single object occur once and call the service themselves.
+//! Fields of `Query` and `Mutation` that return a single object call the service themselves.
 
 use std::iter;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::database::pages::{Page, PageRequest};
 use crate::error::{Error, ErrorCode};
 use crate::service::customers::{CustomerList, CustomerPage, CustomerView};
 
-/// Returns a page of a list of customers. For the platform, the page of operators that the request selects for each
-/// customer is read along, so that the customers need no further round.
+/// Returns a page of a list of customers. For the platform, the service also reads the page of operators that the request
+/// selects for each customer, so that the customers need no further round.
 pub async fn customers(
     context: &Context<'_>,
     list: Arc<CustomerList>,
