@@ -1,4 +1,4 @@
-//! Checks the variables of a request as the GraphQL specification asks; async-graphql differs in two points.
+//! Checks the variables of a request as the GraphQL specification requires; async-graphql differs in two points.
 //!
 //! - A required variable that is missing, or a value of the wrong type, is an error of the request: nothing is executed.
 //!   The message names the field and holds no value, for example
@@ -199,7 +199,7 @@ fn remove_from_value(value: &mut Value, missing: &[Name]) {
         fields.values_mut().for_each(|value| remove_from_value(value, missing));
     } else if let Value::List(items) = value {
         for item in items {
-            // The specification asks for null in a list.
+            // The specification requires null in a list.
             if is_missing(item, missing) {
                 *item = Value::Null;
             } else {
