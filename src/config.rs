@@ -84,7 +84,7 @@ pub struct ServeSettings {
     #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200, help_heading = LIMITS)]
     pub cost_per_second: u32,
 
-    /// How many requests with an invalid key an IP address may send per minute (0 = unlimited)
+    /// Number of requests with an invalid key that an IP address may send per minute (0 = unlimited)
     #[arg(
         long,
         env = "VIVAMO_AUTH_FAILURES_PER_MINUTE",
@@ -94,8 +94,8 @@ pub struct ServeSettings {
     )]
     pub auth_failures_per_minute: u32,
 
-    /// How many times per hour an operator may learn that an email or phone belongs to a customer of another operator
-    /// (0 = unlimited)
+    /// Number of times per hour that an operator may learn that an email or phone belongs to a customer of another
+    /// operator (0 = unlimited)
     #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", value_name = "COUNT", default_value_t = 100, help_heading = LIMITS)]
     pub disclosures_per_hour: u32,
 
@@ -108,8 +108,8 @@ pub struct ServeSettings {
     #[arg(long, env = "VIVAMO_ALLOWED_DOMAINS", value_name = "FILE", help_heading = CHECKS)]
     pub allowed_domains: Option<PathBuf>,
 
-    /// How production checks that a phone is a mobile line: `metadata` uses the built-in numbering plans, `twilio` asks
-    /// the carrier through Twilio Lookup
+    /// Source that tells production if a phone is a mobile line: `metadata` uses the built-in numbering plans, `twilio`
+    /// asks the carrier through Twilio Lookup
     #[arg(
         long,
         env = "VIVAMO_PHONE_LOOKUP",
@@ -139,7 +139,7 @@ pub struct ServeSettings {
     #[arg(long, env = "VIVAMO_TWILIO_PASSWORD", value_name = "SECRET", hide_env_values = true, help_heading = CHECKS)]
     pub twilio_password: Option<SecretString>,
 
-    /// What to do with a phone if the carrier does not know its line type: `refuse` or `accept` [default: refuse]
+    /// Policy for a phone whose line type the carrier does not know: `refuse` or `accept` [default: refuse]
     #[arg(
         long,
         env = "VIVAMO_UNKNOWN_LINE_TYPE",

@@ -24,7 +24,7 @@ pub enum KeyCommand {
         /// Allow queries only, no mutations
         #[arg(long)]
         read_only: bool,
-        /// When the key expires, for example 2027-01-31T00:00:00Z. If omitted, it does not expire
+        /// Time at which the key expires, for example 2027-01-31T00:00:00Z. If omitted, it does not expire
         #[arg(long, value_name = "TIME", value_parser = future_time)]
         expires_at: Option<DateTime<Utc>>,
         #[command(flatten)]

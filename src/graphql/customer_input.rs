@@ -62,11 +62,11 @@ pub struct CustomerFilterInput {
     external_customer_id: Option<String>,
     /// Fields that must all be empty. Reads through the list, so a page takes longer if few customers match.
     missing: Option<Vec<CustomerField>>,
-    /// When the customer record was created, by any operator. Reads through the list, so a page takes longer if few
-    /// customers match.
+    /// Range of the time at which the record was created, by any operator. Reads through the list, so a page takes longer
+    /// if few customers match.
     created_at: Option<DateTimeRange>,
-    /// When the customer was connected to the operator. Uses an index. Not available in the platform's list of all
-    /// customers.
+    /// Range of the time at which the customer was connected to the operator. Uses an index. Not available in the
+    /// platform's list of all customers.
     connected_at: Option<DateTimeRange>,
 }
 

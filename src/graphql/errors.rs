@@ -25,7 +25,7 @@ pub struct ErrorExtensions {
     /// argument is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_path: Option<Vec<String>>,
-    /// Whether the same request may succeed if it is sent again.
+    /// True if the same request may succeed when it is sent again.
     pub retryable: bool,
     /// Time to wait before sending the request again, in milliseconds. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]

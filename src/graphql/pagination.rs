@@ -68,9 +68,9 @@ impl PageArguments {
 /// Information about the current page.
 #[derive(SimpleObject)]
 pub struct PageInfo {
-    /// Whether there are more items before this page. When paging forwards: whether `after` was given.
+    /// True if there are more items before this page. When paging forwards: true if `after` was given.
     has_previous_page: bool,
-    /// Whether there are more items after this page. When paging backwards: whether `before` was given.
+    /// True if there are more items after this page. When paging backwards: true if `before` was given.
     has_next_page: bool,
     /// Cursor of the first item, for `before`. Null if the page is empty.
     start_cursor: Option<Cursor>,

@@ -16,13 +16,13 @@ pub struct ApiKey {
     prefix: String,
     /// Access level of the key.
     access: ApiKeyAccess,
-    /// When the key was created.
+    /// Time at which the key was created.
     created_at: Time,
-    /// When the key expires. Null if it does not expire.
+    /// Time at which the key expires. Null if it does not expire.
     expires_at: Option<Time>,
-    /// When the key was last used, to the minute. Null if it has not been used.
+    /// Time at which the key was last used, to the minute. Null if it has not been used.
     last_used_at: Option<Time>,
-    /// When the key was revoked. Null if it has not been revoked.
+    /// Time at which the key was revoked. Null if it has not been revoked.
     revoked_at: Option<Time>,
 }
 

@@ -84,12 +84,12 @@ impl Customer {
         self.0.customer.version
     }
 
-    /// When the record was created.
+    /// Time at which the record was created.
     async fn created_at(&self) -> Time {
         self.0.customer.created_at.into()
     }
 
-    /// When a field of the record last changed.
+    /// Time at which a field of the record last changed.
     async fn updated_at(&self) -> Time {
         self.0.customer.updated_at.into()
     }
@@ -148,7 +148,7 @@ impl CustomerEdge {
         self.node.0.link.as_ref().map(|link| link.external_customer_id.as_str())
     }
 
-    /// When the customer was connected to the operator. Null in the platform's list of all customers.
+    /// Time at which the customer was connected to the operator. Null in the platform's list of all customers.
     async fn connected_at(&self) -> Option<Time> {
         self.node.0.link.as_ref().map(|link| link.connected_at.into())
     }
@@ -204,7 +204,7 @@ struct CustomerOperatorEdge {
     node: Operator,
     /// The operator's own id for the customer.
     external_customer_id: String,
-    /// When the customer was connected to the operator.
+    /// Time at which the customer was connected to the operator.
     connected_at: Time,
 }
 

@@ -52,7 +52,7 @@ impl CustomerEvent {
         self.0.r#type.into()
     }
 
-    /// When the change was made.
+    /// Time of the change.
     async fn occurred_at(&self) -> Time {
         self.0.occurred_at.into()
     }

@@ -45,7 +45,7 @@ impl Operator {
         self.0.name.as_str()
     }
 
-    /// When the operator was created.
+    /// Time at which the operator was created.
     async fn created_at(&self) -> Time {
         self.0.created_at.into()
     }

@@ -71,7 +71,7 @@ struct CreateApiKeyInput {
     name: String,
     /// Access level of the key. Default: `READ_WRITE`.
     access: Option<ApiKeyAccess>,
-    /// When the key expires. Must be in the future. Default: never.
+    /// Time at which the key expires. Must be in the future. Default: never.
     expires_at: Option<Time>,
 }
 

@@ -68,7 +68,7 @@ pub struct CustomerMutation;
 #[Object]
 impl CustomerMutation {
     /// Creates a customer, or connects an existing one to your operator if the platform already knows the email or phone.
-    /// When connecting, empty fields are filled from your input; fields with a different value keep it and are listed in
+    /// A connect fills empty fields from your input; fields with a different value keep it and are listed in
     /// `unappliedFields`.
     async fn create_customer(
         &self,
@@ -98,8 +98,8 @@ struct CreateCustomerPayload {
     customer: Customer,
     /// `CREATED` for a new customer, `CONNECTED` for one that the platform already knew.
     outcome: Outcome,
-    /// Which of your values matched the existing customer. Empty for a new customer. After a match by phone alone, the
-    /// record has a different email than the one you sent: check that it is the right person.
+    /// Your values that matched the existing customer. Empty for a new customer. After a match by phone alone, the record
+    /// has a different email than the one you sent: check that it is the right person.
     matched_by: Vec<MatchKey>,
     /// Fields whose stored value differs from the one you sent. They were not changed. Use `updateCustomer` if your value
     /// is correct.

@@ -50,7 +50,7 @@ pub struct CustomerOrder {
 /// A field to order customers by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Enum)]
 pub enum CustomerOrderField {
-    /// When the customer was connected to the operator.
+    /// Time at which the customer was connected to the operator.
     #[default]
     ConnectedAt,
     /// The operator's id for the customer, compared byte by byte.
