@@ -181,27 +181,27 @@ pub async fn codes_of_an_unreachable_carrier(app: &TestApp) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_carrier_response_is_accepted_refused_or_unavailable() {
-    const REFUSED: &str = "PHONE_NOT_MOBILE";
+    const NOT_MOBILE: &str = "PHONE_NOT_MOBILE";
     const UNAVAILABLE: &str = "PHONE_LOOKUP_UNAVAILABLE";
     with_carrier(async |app, carrier| {
         let operator = app.operator("A").await;
         let cases = [
             ("0001", "", 1),
-            ("0002", REFUSED, 1),
-            ("0003", REFUSED, 1),
-            ("0004", REFUSED, 1),
-            ("0005", REFUSED, 1),
-            ("0006", REFUSED, 1),
-            ("0007", REFUSED, 1),
-            ("0008", REFUSED, 1),
-            ("0009", REFUSED, 1),
-            ("0010", REFUSED, 1),
-            ("0011", REFUSED, 1),
+            ("0002", NOT_MOBILE, 1),
+            ("0003", NOT_MOBILE, 1),
+            ("0004", NOT_MOBILE, 1),
+            ("0005", NOT_MOBILE, 1),
+            ("0006", NOT_MOBILE, 1),
+            ("0007", NOT_MOBILE, 1),
+            ("0008", NOT_MOBILE, 1),
+            ("0009", NOT_MOBILE, 1),
+            ("0010", NOT_MOBILE, 1),
+            ("0011", NOT_MOBILE, 1),
             ("0012", UNAVAILABLE, 3),
             ("0013", UNAVAILABLE, 1),
             ("0014", UNAVAILABLE, 1),
-            ("0015", REFUSED, 1),
-            ("0016", REFUSED, 1),
+            ("0015", NOT_MOBILE, 1),
+            ("0016", NOT_MOBILE, 1),
             ("0017", UNAVAILABLE, 1),
             ("0018", UNAVAILABLE, 3),
             ("0020", UNAVAILABLE, 1),
@@ -209,23 +209,23 @@ async fn each_carrier_response_is_accepted_refused_or_unavailable() {
             ("0023", UNAVAILABLE, 3),
             ("0025", UNAVAILABLE, 3),
             ("0026", UNAVAILABLE, 3),
-            ("0027", REFUSED, 1),
+            ("0027", NOT_MOBILE, 1),
             ("0028", UNAVAILABLE, 1),
             ("0029", UNAVAILABLE, 1),
             ("0030", UNAVAILABLE, 1),
-            ("0031", REFUSED, 1),
-            ("0032", REFUSED, 1),
-            ("0033", REFUSED, 1),
-            ("0034", REFUSED, 1),
-            ("0035", REFUSED, 1),
+            ("0031", NOT_MOBILE, 1),
+            ("0032", NOT_MOBILE, 1),
+            ("0033", NOT_MOBILE, 1),
+            ("0034", NOT_MOBILE, 1),
+            ("0035", NOT_MOBILE, 1),
         ];
         for (last_four, code, requests) in cases {
             let answer = create(app, &operator, &format!("+1415555{last_four}")).await;
             let codes = answer.codes();
             assert_eq!(codes, if code.is_empty() { vec![] } else { vec![code.to_owned()] }, "{last_four}");
             assert_eq!(carrier.take_request_count(), requests, "{last_four}");
-            if code == REFUSED {
-                answer.assert_rejected("createCustomer", &[(REFUSED, "input.data.phone")]);
+            if code == NOT_MOBILE {
+                answer.assert_rejected("createCustomer", &[(NOT_MOBILE, "input.data.phone")]);
                 assert_eq!(
                     answer.message(),
                     "Sorry, this phone number cannot be used. Please use a valid mobile number."

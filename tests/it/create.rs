@@ -8,13 +8,13 @@ both!(all_taken_values_are_reported_together, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     app.created(&operator, "user-1", data.clone()).await;
-    let again = app.create(&operator, "user-1", data).await;
+    let answer = app.create(&operator, "user-1", data).await;
     let expected = [
         ("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId"),
         ("EMAIL_TAKEN", "input.data.email"),
         ("PHONE_TAKEN", "input.data.phone"),
     ];
-    again.assert_rejected("createCustomer", &expected);
+    answer.assert_rejected("createCustomer", &expected);
 });
 
 both!(only_values_of_the_callers_customers_are_reported_as_taken, Sandbox, async |app| {
@@ -23,26 +23,26 @@ both!(only_values_of_the_callers_customers_are_reported_as_taken, Sandbox, async
     app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552671" })).await;
     // The email belongs to a customer of `own`, the phone to a customer of `other`, which is not reported to `own`.
     let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
-    let refused = app.create(&own, "user-1", data).await;
-    refused.assert_rejected("createCustomer", &[("EMAIL_TAKEN", "input.data.email")]);
+    let answer = app.create(&own, "user-1", data).await;
+    answer.assert_rejected("createCustomer", &[("EMAIL_TAKEN", "input.data.email")]);
     // The same for `other`.
     let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
-    let refused = app.create(&other, "user-1", data).await;
-    refused.assert_rejected("createCustomer", &[("PHONE_TAKEN", "input.data.phone")]);
+    let answer = app.create(&other, "user-1", data).await;
+    answer.assert_rejected("createCustomer", &[("PHONE_TAKEN", "input.data.phone")]);
     // A taken external id is reported alone: the match with a customer of `other` is not revealed.
-    let refused = app.create(&own, "mine", json!({ "email": "theirs@example.com" })).await;
+    let answer = app.create(&own, "mine", json!({ "email": "theirs@example.com" })).await;
     let expected = [("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId")];
-    refused.assert_rejected("createCustomer", &expected);
+    answer.assert_rejected("createCustomer", &expected);
 });
 
 both!(an_email_and_a_phone_of_two_other_customers_are_an_identity_conflict, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(&other, "1", json!({ "email": "one@example.com" })).await;
     app.created(&other, "2", json!({ "email": "two@example.com", "phone": "+14155552671" })).await;
-    let refused = app.create(&own, "x", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
+    let answer = app.create(&own, "x", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
     let expected = [("IDENTITY_CONFLICT", "input.data.email"), ("IDENTITY_CONFLICT", "input.data.phone")];
-    refused.assert_rejected("createCustomer", &expected);
-    let text = refused.body.to_string();
+    answer.assert_rejected("createCustomer", &expected);
+    let text = answer.body.to_string();
     for secret in ["cus_", "two@", "Other"] {
         assert!(!text.contains(secret), "{text}");
     }
@@ -90,10 +90,10 @@ both!(connecting_by_email_fills_an_empty_phone_and_keeps_a_stored_one, Sandbox, 
     assert_eq!(filled["customer"]["phone"], "+14155552671");
     assert_eq!(filled["customer"]["version"], 2);
     let data = json!({ "email": "ada@example.com", "phone": "+14155552672" });
-    let kept = app.created(&operators[2], "1", data).await;
-    assert_eq!(kept["customer"]["phone"], "+14155552671");
-    assert_eq!(kept["unappliedFields"], json!(["PHONE"]));
-    assert_eq!(kept["matchedBy"], json!(["EMAIL"]));
+    let connected = app.created(&operators[2], "1", data).await;
+    assert_eq!(connected["customer"]["phone"], "+14155552671");
+    assert_eq!(connected["unappliedFields"], json!(["PHONE"]));
+    assert_eq!(connected["matchedBy"], json!(["EMAIL"]));
 });
 
 both!(all_invalid_fields_are_reported_together, Sandbox, async |app| {
@@ -102,7 +102,7 @@ both!(all_invalid_fields_are_reported_together, Sandbox, async |app| {
         "email": "no address", "phone": "1-800-FLOWERS", "firstName": " ", "lastName": "x".repeat(101),
         "address": { "line1": "", "city": "Springfield", "country": "ZZ" },
     });
-    let refused = app.create(&operator, " padded ", data).await;
+    let answer = app.create(&operator, " padded ", data).await;
     let expected = [
         ("INVALID_EXTERNAL_CUSTOMER_ID", "input.externalCustomerId"),
         ("INVALID_EMAIL", "input.data.email"),
@@ -112,15 +112,15 @@ both!(all_invalid_fields_are_reported_together, Sandbox, async |app| {
         ("INVALID_ADDRESS", "input.data.address.line1"),
         ("INVALID_ADDRESS", "input.data.address.country"),
     ];
-    refused.assert_rejected("createCustomer", &expected);
+    answer.assert_rejected("createCustomer", &expected);
     assert_eq!(app.count_rows("customer").await, 0);
 });
 
 both!(invalid_values_are_reported_before_taken_ones, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-    let refused = app.create(&operator, "user-1", json!({ "email": "ada@example.com", "firstName": "" })).await;
-    refused.assert_rejected("createCustomer", &[("INVALID_NAME", "input.data.firstName")]);
+    let answer = app.create(&operator, "user-1", json!({ "email": "ada@example.com", "firstName": "" })).await;
+    answer.assert_rejected("createCustomer", &[("INVALID_NAME", "input.data.firstName")]);
 });
 
 both!(the_platform_key_and_read_only_keys_cannot_write_customers, Sandbox, async |app| {
@@ -128,21 +128,21 @@ both!(the_platform_key_and_read_only_keys_cannot_write_customers, Sandbox, async
     let read_only = app.key(&operator, entity::api_key::Access::ReadOnly).await;
     for caller in [app.platform(), read_only] {
         // These values are invalid, but the permission is checked first.
-        let refused = app.create(&caller, " ", json!({ "email": "x" })).await;
-        refused.assert_rejected("createCustomer", &[("FORBIDDEN", "")]);
-        let refused = app.update(&caller, json!({ "id": "x" }), json!({ "email": "x" })).await;
-        refused.assert_rejected("updateCustomer", &[("FORBIDDEN", "")]);
+        let answer = app.create(&caller, " ", json!({ "email": "x" })).await;
+        answer.assert_rejected("createCustomer", &[("FORBIDDEN", "")]);
+        let answer = app.update(&caller, json!({ "id": "x" }), json!({ "email": "x" })).await;
+        answer.assert_rejected("updateCustomer", &[("FORBIDDEN", "")]);
     }
 });
 
 both!(invalid_and_restricted_values_are_reported_together, Production, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "a+b@mailinator.com", "phone": "+442079460018", "lastName": "\u{7}" });
-    let refused = app.create(&operator, "user-1", data).await;
+    let answer = app.create(&operator, "user-1", data).await;
     let expected = [
         ("DISPOSABLE_EMAIL", "input.data.email"),
         ("PHONE_NOT_MOBILE", "input.data.phone"),
         ("INVALID_NAME", "input.data.lastName"),
     ];
-    refused.assert_rejected("createCustomer", &expected);
+    answer.assert_rejected("createCustomer", &expected);
 });

@@ -45,8 +45,8 @@ async fn cut_at_commit(cut: Cut) {
             assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], true);
             assert_eq!(app.count_rows("customer").await, 0);
         }
-        let again = create_with_key(&replica, &operator).await.payload("createCustomer");
-        assert_eq!(again, json!({ "outcome": "CREATED", "replayed": cut == Cut::AfterCommit }));
+        let repeated = create_with_key(&replica, &operator).await.payload("createCustomer");
+        assert_eq!(repeated, json!({ "outcome": "CREATED", "replayed": cut == Cut::AfterCommit }));
         assert_eq!(app.count_rows("customer").await, 1);
         assert_eq!(app.count_rows("customer_operator").await, 1);
         replica.stop().await;

@@ -90,9 +90,9 @@ both!(operators_share_one_profile, Sandbox, async |app| {
 both!(an_external_id_is_unique_within_an_operator, Sandbox, async |app| {
     let (first, second) = (app.operator("First").await, app.operator("Second").await);
     app.created(&first, "user-1", json!({ "email": "ada@example.com" })).await;
-    let again = app.create(&first, "user-1", json!({ "email": "grace@example.com" })).await;
+    let answer = app.create(&first, "user-1", json!({ "email": "grace@example.com" })).await;
     let expected = [("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId")];
-    again.assert_rejected("createCustomer", &expected);
+    answer.assert_rejected("createCustomer", &expected);
     // Another operator may use the same id.
     app.created(&second, "user-1", json!({ "email": "grace@example.com" })).await;
 });
@@ -102,8 +102,8 @@ both!(an_external_id_is_unique_within_an_operator, Sandbox, async |app| {
 both!(an_email_of_the_callers_customers_is_rejected, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
-    let again = app.create(&operator, "user-2", json!({ "email": "ADA@example.com" })).await;
-    again.assert_rejected("createCustomer", &[("EMAIL_TAKEN", "input.data.email")]);
+    let answer = app.create(&operator, "user-2", json!({ "email": "ADA@example.com" })).await;
+    answer.assert_rejected("createCustomer", &[("EMAIL_TAKEN", "input.data.email")]);
 
     app.created(&operator, "user-2", json!({ "email": "grace@example.com" })).await;
     let customer = json!({ "externalCustomerId": "user-2" });
@@ -158,8 +158,8 @@ both!(a_phone_without_a_plus_is_a_us_number, Sandbox, async |app| {
     }
     for short in ["555123456", "911", "+1 555 1234"] {
         let data = json!({ "email": "short@example.com", "phone": short });
-        let refused = app.create(&operator, "short", data).await;
-        refused.assert_rejected("createCustomer", &[("INVALID_PHONE", "input.data.phone")]);
+        let answer = app.create(&operator, "short", data).await;
+        answer.assert_rejected("createCustomer", &[("INVALID_PHONE", "input.data.phone")]);
     }
 });
 

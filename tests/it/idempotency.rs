@@ -43,8 +43,8 @@ both!(a_repeated_create_is_replayed, Sandbox, async |app| {
     // Another spelling of the same values is the same request.
     let respelled = json!({ "phone": "(555) 123-4567", "email": " ADA+1@Mailinator.com" });
     for data in [data, respelled] {
-        let again = create(app, &operator, "key-1", "user-1", data).await.payload("createCustomer");
-        assert_eq!(first_payload(again), first);
+        let repeated = create(app, &operator, "key-1", "user-1", data).await.payload("createCustomer");
+        assert_eq!(first_payload(repeated), first);
     }
     assert_eq!(app.count_rows("customer_event").await, 1);
     // Without a key it is a new request.
@@ -60,13 +60,13 @@ both!(a_repeated_connect_is_replayed_with_the_current_customer, Sandbox, async |
     assert_eq!(connected["unappliedFields"], json!(["FIRST_NAME"]));
     app.updated(&first, json!({ "externalCustomerId": "1" }), json!({ "email": "new@example.com", "firstName": null }))
         .await;
-    let again = create(app, &second, "k", "2", data).await.payload("createCustomer");
+    let repeated = create(app, &second, "k", "2", data).await.payload("createCustomer");
     for same in ["outcome", "matchedBy", "unappliedFields", "warnings"] {
-        assert_eq!(again[same], connected[same], "{same}");
+        assert_eq!(repeated[same], connected[same], "{same}");
     }
     // The customer is the current one.
-    assert_eq!(again["customer"]["email"], "new@example.com");
-    assert_eq!(again["customer"]["version"], 3);
+    assert_eq!(repeated["customer"]["email"], "new@example.com");
+    assert_eq!(repeated["customer"]["version"], 3);
 });
 
 both!(a_repeated_update_is_replayed, Sandbox, async |app| {
@@ -120,8 +120,8 @@ both!(a_key_has_1_to_255_characters, Sandbox, async |app| {
     let longest = "é".repeat(255);
     create(app, &operator, &longest, "1", json!({ "email": "a@example.com" })).await.payload("createCustomer");
     for bad in ["", &"x".repeat(256)] {
-        let refused = create(app, &operator, bad, "2", json!({ "email": "b@example.com" })).await;
-        refused.assert_rejected("createCustomer", &[("INVALID_ARGUMENT", "input.idempotencyKey")]);
+        let answer = create(app, &operator, bad, "2", json!({ "email": "b@example.com" })).await;
+        answer.assert_rejected("createCustomer", &[("INVALID_ARGUMENT", "input.idempotencyKey")]);
     }
 });
 

@@ -49,21 +49,21 @@ async fn create_known_customers(app: &TestApp) {
 }
 
 /// Makes one attempt for each of 1000 emails, the first 40 of which belong to customers of another operator. Returns
-/// how many attempts disclosed a match, and how many were refused.
+/// how many attempts disclosed a match, and how many were rejected.
 async fn enumerate_emails(
     replica: &TestApp,
     own: &Caller,
     field: &str,
     attempt: impl AsyncFn(usize, String) -> Answer,
 ) -> (usize, usize) {
-    let (mut disclosed, mut refused) = (0, 0);
+    let (mut disclosed, mut rejected) = (0, 0);
     for number in 0..ATTEMPTS {
         let answer = attempt(number, format!("known-{number}@example.com")).await;
         assert_eq!(answer.status, 200);
         match answer.codes().as_slice() {
             [code] if code == "RATE_LIMITED" => {
                 assert_eq!(answer.body["data"], json!({ field: null }));
-                refused += 1;
+                rejected += 1;
             }
             [code] if code == "EMAIL_TAKEN" => disclosed += 1,
             [] if answer.body["data"][field]["outcome"] == "CONNECTED" => disclosed += 1,
@@ -71,9 +71,9 @@ async fn enumerate_emails(
         }
     }
     assert_eq!(count_log_lines(&own.operator, "disclosed a match outside the operator"), disclosed);
-    assert_eq!(count_log_lines(&own.operator, "disclosure limit reached"), refused);
+    assert_eq!(count_log_lines(&own.operator, "disclosure limit reached"), rejected);
     assert!(replica.query(own, ROLE).await["viewer"]["role"] == "OPERATOR");
-    (disclosed, refused)
+    (disclosed, rejected)
 }
 
 both!(a_key_is_limited_by_the_cost_of_its_requests, Sandbox, async |app| {
@@ -82,8 +82,8 @@ both!(a_key_is_limited_by_the_cost_of_its_requests, Sandbox, async |app| {
     // The capacity is ten seconds, which is the cost of one mutation.
     let created = replica.create(&own, "1", json!({ "email": "ada@example.com" })).await;
     assert_eq!(created.codes(), Vec::<String>::new());
-    let refused = replica.create(&own, "2", json!({ "email": "grace@example.com" })).await;
-    assert_rate_limited_with_429(&refused);
+    let rejected = replica.create(&own, "2", json!({ "email": "grace@example.com" })).await;
+    assert_rate_limited_with_429(&rejected);
     assert_eq!(replica.count_rows("customer").await, 1);
     // Each root field of a query costs 1. The other operator has its own bucket.
     let three = "{ a: viewer { role } b: viewer { role } c: viewer { role } }";
@@ -143,9 +143,9 @@ both!(enumerating_emails_with_creates_is_stopped, Sandbox, async |app| {
     let attempt = async |number: usize, email: String| {
         replica.create(&own, &format!("guess {number}"), json!({ "email": email })).await
     };
-    let (disclosed, refused) = enumerate_emails(&replica, &own, "createCustomer", attempt).await;
-    assert_eq!((disclosed, refused), (DISCLOSURES, ATTEMPTS - DISCLOSURES));
-    // Unknown emails are refused in the same way, and nothing is written.
+    let (disclosed, rejected) = enumerate_emails(&replica, &own, "createCustomer", attempt).await;
+    assert_eq!((disclosed, rejected), (DISCLOSURES, ATTEMPTS - DISCLOSURES));
+    // Unknown emails are rejected in the same way, and nothing is written.
     assert_eq!(replica.count_rows("customer").await, KNOWN_CUSTOMERS as i64);
     // An update that can disclose nothing still works.
     let customer = json!({ "externalCustomerId": "guess 0" });
@@ -169,8 +169,8 @@ both!(enumerating_emails_with_updates_is_stopped, Sandbox, async |app| {
     }
     let attempt =
         async |_: usize, email: String| replica.update(&own, customer.clone(), json!({ "email": email })).await;
-    let (disclosed, refused) = enumerate_emails(&replica, &own, "updateCustomer", attempt).await;
-    assert_eq!((disclosed, refused), (DISCLOSURES, ATTEMPTS - DISCLOSURES));
+    let (disclosed, rejected) = enumerate_emails(&replica, &own, "updateCustomer", attempt).await;
+    assert_eq!((disclosed, rejected), (DISCLOSURES, ATTEMPTS - DISCLOSURES));
     replica.stop().await;
 });
 

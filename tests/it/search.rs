@@ -150,8 +150,8 @@ both!(search_follows_changes_by_every_operator, Sandbox, async |app| {
     app.updated(&other, json!({ "externalCustomerId": "second" }), json!({ "firstName": "Augusta Ada King" })).await;
     assert_eq!(search_names(app, &own, "king ada").await, ["lady"]);
     // A customer of another operator is not found.
-    app.created(&other, "stranger", json!({ "email": "stranger@example.com" })).await;
-    assert_eq!(search_names(app, &own, "stranger").await.len(), 0);
+    app.created(&other, "foreign", json!({ "email": "foreign@example.com" })).await;
+    assert_eq!(search_names(app, &own, "foreign").await.len(), 0);
 });
 
 both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {

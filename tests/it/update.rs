@@ -30,8 +30,8 @@ both!(omitted_fields_stay_and_null_clears, Sandbox, async |app| {
     assert_eq!(cleared["version"], 3);
     assert_eq!(cleared["missingFields"], json!(["FIRST_NAME", "LAST_NAME", "PHONE", "ADDRESS"]));
 
-    let refused = app.update(&operator, by_id, json!({ "email": null })).await;
-    refused.assert_rejected("updateCustomer", &[("INVALID_EMAIL", "input.data.email")]);
+    let answer = app.update(&operator, by_id, json!({ "email": null })).await;
+    answer.assert_rejected("updateCustomer", &[("INVALID_EMAIL", "input.data.email")]);
 });
 
 // A typical form declares a variable for every field, and sends only the ones that changed.
@@ -51,8 +51,8 @@ both!(omitted_variables_keep_fields_and_null_variables_clear_them, Sandbox, asyn
     let updated = app.graphql(&operator, update, json!({ "id": "user-1", "first": "Ada" })).await;
     let updated = updated.payload("updateCustomer")["customer"].clone();
     assert_eq!(updated["firstName"], "Ada");
-    for kept in ["email", "phone", "lastName"] {
-        assert_eq!(updated[kept], created[kept], "{kept}");
+    for field in ["email", "phone", "lastName"] {
+        assert_eq!(updated[field], created[field], "{field}");
     }
     assert_eq!(updated["address"]["line1"], "1 Main St");
     let removed = app.graphql(&operator, update, json!({ "id": "user-1", "phone": null, "address": null })).await;
@@ -118,8 +118,8 @@ both!(a_wrong_expected_version_is_a_conflict, Sandbox, async |app| {
     };
     assert_eq!(update(1, "Ada").await.payload("updateCustomer")["customer"]["version"], 2);
     for stale in [1, 0, 3, -1] {
-        let refused = update(stale, "Augusta").await;
-        refused.assert_rejected("updateCustomer", &[("VERSION_CONFLICT", "input.expectedVersion")]);
+        let answer = update(stale, "Augusta").await;
+        answer.assert_rejected("updateCustomer", &[("VERSION_CONFLICT", "input.expectedVersion")]);
     }
     let customer = app.customer(&operator, json!({ "externalCustomerId": "user-1" })).await;
     assert_eq!(customer["firstName"], "Ada");
@@ -133,12 +133,12 @@ both!(values_of_any_other_customer_are_taken, Sandbox, async |app| {
     let customer = json!({ "externalCustomerId": "mine" });
     let taken_by_own = json!({ "email": "sibling@example.com", "phone": "+14155552671", "firstName": "Ada" });
     let taken_by_other = json!({ "email": "theirs@example.com", "phone": "+14155552672", "firstName": "Ada" });
-    let refused_own = app.update(&own, customer.clone(), taken_by_own).await;
-    let refused_other = app.update(&own, customer.clone(), taken_by_other).await;
+    let own_answer = app.update(&own, customer.clone(), taken_by_own).await;
+    let other_answer = app.update(&own, customer.clone(), taken_by_other).await;
     let expected = [("EMAIL_TAKEN", "input.data.email"), ("PHONE_TAKEN", "input.data.phone")];
-    refused_own.assert_rejected("updateCustomer", &expected);
-    refused_other.assert_rejected("updateCustomer", &expected);
-    assert_eq!(refused_own.message(), refused_other.message());
+    own_answer.assert_rejected("updateCustomer", &expected);
+    other_answer.assert_rejected("updateCustomer", &expected);
+    assert_eq!(own_answer.message(), other_answer.message());
     let unchanged = app.customer(&own, customer).await;
     assert_eq!(unchanged["firstName"], json!(null));
     assert_eq!(unchanged["version"], 1);
@@ -156,13 +156,13 @@ both!(a_cleared_value_can_be_used_again, Sandbox, async |app| {
 
 both!(invalid_values_are_reported_before_an_unknown_customer, Sandbox, async |app| {
     let operator = app.operator("A").await;
-    let refused = app.update(&operator, json!({ "externalCustomerId": "nobody" }), json!({ "firstName": "" })).await;
-    refused.assert_rejected("updateCustomer", &[("INVALID_NAME", "input.data.firstName")]);
-    let refused = app.update(&operator, json!({ "externalCustomerId": "nobody" }), json!({ "firstName": "Ada" })).await;
-    refused.assert_rejected("updateCustomer", &[("CUSTOMER_NOT_FOUND", "input.customer")]);
-    let refused = app.update(&operator, json!({ "externalCustomerId": " " }), json!({})).await;
+    let answer = app.update(&operator, json!({ "externalCustomerId": "nobody" }), json!({ "firstName": "" })).await;
+    answer.assert_rejected("updateCustomer", &[("INVALID_NAME", "input.data.firstName")]);
+    let answer = app.update(&operator, json!({ "externalCustomerId": "nobody" }), json!({ "firstName": "Ada" })).await;
+    answer.assert_rejected("updateCustomer", &[("CUSTOMER_NOT_FOUND", "input.customer")]);
+    let answer = app.update(&operator, json!({ "externalCustomerId": " " }), json!({})).await;
     let expected = [("INVALID_EXTERNAL_CUSTOMER_ID", "input.customer.externalCustomerId")];
-    refused.assert_rejected("updateCustomer", &expected);
+    answer.assert_rejected("updateCustomer", &expected);
     app.rebuild_search_words().await;
 });
 
@@ -179,12 +179,12 @@ both!(restrictions_apply_only_to_changed_values, Production, async |app| {
     assert_eq!(updated["warnings"], json!([]));
 
     let changed = json!({ "email": "ada+2@example.com", "phone": "+442079460019", "lastName": "" });
-    let refused = app.update(&operator, customer, changed).await;
+    let answer = app.update(&operator, customer, changed).await;
     let expected = [
         ("PLUS_SUFFIX_EMAIL", "input.data.email"),
         ("PHONE_NOT_MOBILE", "input.data.phone"),
         ("INVALID_NAME", "input.data.lastName"),
     ];
-    refused.assert_rejected("updateCustomer", &expected);
+    answer.assert_rejected("updateCustomer", &expected);
     app.rebuild_search_words().await;
 });

@@ -87,8 +87,8 @@ both!(malformed_ids_and_ids_of_other_types_are_unknown, Sandbox, async |app| {
     app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
     for id in ["", "x", "cus_", "cus_x", &own.operator, "1' OR '1'='1", "key_01h455vb4pex5vsknk084sn02q"] {
         assert_eq!(app.customer(&own, json!({ "id": id })).await, json!(null), "{id}");
-        let refused = app.update(&own, json!({ "id": id }), json!({ "firstName": "Eve" })).await;
-        refused.assert_rejected("updateCustomer", &[("CUSTOMER_NOT_FOUND", "input.customer")]);
+        let answer = app.update(&own, json!({ "id": id }), json!({ "firstName": "Eve" })).await;
+        answer.assert_rejected("updateCustomer", &[("CUSTOMER_NOT_FOUND", "input.customer")]);
     }
     for id in ["", "x", UNKNOWN_ID, "op_", "key_01h455vb4pex5vsknk084sn02q"] {
         let answer = app

@@ -112,7 +112,7 @@ async fn check_disclosures(app: &TestApp) {
     }
     let is_email_or_phone = |part: &&str| part.contains('@') || (part.starts_with('+') && part.len() > 7);
     for Exchange { operator, request, answer } in &exchanges {
-        // The schema's documentation and a message contain examples that belong to nobody.
+        // The schema's documentation and a message contain example emails and phones.
         if answer.contains("__schema") {
             continue;
         }

@@ -4,7 +4,7 @@ import type { ErrorCode, ErrorExtensions } from './gql/schema';
 /** The extensions of an error. Every error of the API has them. */
 export const extensions = (error: GraphQLFormattedError) => error.extensions as ErrorExtensions;
 
-export type Remedy = 'correct the field' | 'read again' | 'send again' | 'ask for access' | 'report';
+export type Remedy = 'correct the field' | 'reload' | 'retry' | 'request access' | 'report';
 
 /** What the user can do about an error. The compiler requires every known code here. Unknown codes are reported. */
 export function remedy(code: ErrorCode): Remedy {
@@ -26,14 +26,14 @@ export function remedy(code: ErrorCode): Remedy {
     case 'CUSTOMER_NOT_FOUND':
     case 'OPERATOR_NOT_FOUND':
     case 'API_KEY_NOT_FOUND':
-      return 'read again';
+      return 'reload';
     case 'PHONE_LOOKUP_UNAVAILABLE':
     case 'RATE_LIMITED':
     case 'UNAVAILABLE':
-      return 'send again';
+      return 'retry';
     case 'UNAUTHENTICATED':
     case 'FORBIDDEN':
-      return 'ask for access';
+      return 'request access';
     case 'INVALID_ARGUMENT':
     case 'IDEMPOTENCY_KEY_REUSED':
     case 'BAD_REQUEST':
