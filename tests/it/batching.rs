@@ -351,7 +351,8 @@ async fn a_cancelled_leader_makes_the_other_writes_unavailable() {
         let actor = actor(app, &own).await;
         // Removes the lock_timeout of batches, so that the batch waits until the leader is cancelled.
         let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-                    PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$; \
+                    PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock(1); \
+                    RETURN NEW; END $$; \
                     CREATE TRIGGER wait BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION wait()";
         support::postgres::execute(app.database_url(), wait).await.unwrap();
         let holder = app.database.begin_write().await.unwrap();

@@ -220,7 +220,8 @@ async fn production_requires_secrets_and_migrations() {
         // No demo operator, no key on standard output.
         assert_eq!(server.stop(), "");
         // A database of the other environment is refused before anything is migrated.
-        let remove_a_migration = "DELETE FROM seaql_migrations WHERE version LIKE '%history'; DROP TABLE idempotency_key; DROP TABLE customer_event";
+        let remove_a_migration = "DELETE FROM seaql_migrations WHERE version LIKE '%history'; \
+                                  DROP TABLE idempotency_key; DROP TABLE customer_event";
         support::postgres::execute(&database.url, remove_a_migration).await.unwrap();
         for command in [&["serve"][..], &["migrate"], &["operator", "list"]] {
             let stderr = failure(run(command).env("VIVAMO_ENVIRONMENT", "sandbox"));
@@ -242,7 +243,8 @@ async fn domain_files_extend_the_built_in_list() {
     let (server, url) = Running::start(&mut command);
     for (domain, warnings) in [("x.wegwerf.example", 1), ("yopmail.com", 0), ("mailinator.com", 1)] {
         let query = format!(
-            "{{ validateCustomer(input: {{ externalCustomerId: \"1\", data: {{ email: \"a@{domain}\" }} }}) {{ warnings {{ code }} }} }}"
+            "{{ validateCustomer(input: {{ externalCustomerId: \"1\", data: {{ email: \"a@{domain}\" }} }}) \
+             {{ warnings {{ code }} }} }}"
         );
         let request = http_client().post(format!("{url}/graphql")).bearer_auth(key.as_str().unwrap());
         let answer: Value = request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap();
@@ -494,7 +496,8 @@ fn completions_work_in_bash() {
         assert!(script.contains("expires-at"), "{shell}");
         std::fs::write(folder.path().join(shell), script).unwrap();
     }
-    let complete = "source ./bash; COMP_WORDS=(vivamo operator cr); COMP_CWORD=2; _vivamo vivamo cr operator; echo ${COMPREPLY[@]}";
+    let complete = "source ./bash; COMP_WORDS=(vivamo operator cr); COMP_CWORD=2; \
+                    _vivamo vivamo cr operator; echo ${COMPREPLY[@]}";
     let bash = Command::new("bash").current_dir(folder.path()).args(["-c", complete]).output().unwrap();
     assert_eq!(stdout(&bash), "create\n");
 }

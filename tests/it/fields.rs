@@ -1,4 +1,5 @@
-//! The table of customer fields: every field goes through every rule. A new field that is left out somewhere fails here.
+//! The table of customer fields: every field goes through every rule. A new field that is left out somewhere fails
+//! here.
 
 use async_graphql::resolver_utils::EnumType;
 use serde_json::{Value, json};
@@ -40,7 +41,8 @@ fn selection(field: CustomerField) -> String {
 async fn create(app: &TestApp, caller: &Caller, email: &str, key: &str, data: &[(CustomerField, &Value)]) -> Answer {
     let selection: Vec<_> = CustomerField::all().map(selection).collect();
     let query = format!(
-        "mutation ($input: CreateCustomerInput!) {{ createCustomer(input: $input) {{ unappliedFields customer {{ id missingFields {} }} }} }}",
+        "mutation ($input: CreateCustomerInput!) {{ createCustomer(input: $input) {{ \
+         unappliedFields customer {{ id missingFields {} }} }} }}",
         selection.join(" ")
     );
     let mut input = json!({ "externalCustomerId": email, "data": { "email": email }, "idempotencyKey": key });
@@ -52,7 +54,8 @@ async fn create(app: &TestApp, caller: &Caller, email: &str, key: &str, data: &[
 
 async fn update(app: &TestApp, caller: &Caller, email: &str, key: &str, field: CustomerField, value: &Value) -> Answer {
     let query = format!(
-        "mutation ($input: UpdateCustomerInput!) {{ updateCustomer(input: $input) {{ customer {{ missingFields {} }} }} }}",
+        "mutation ($input: UpdateCustomerInput!) {{ updateCustomer(input: $input) {{ \
+         customer {{ missingFields {} }} }} }}",
         selection(field)
     );
     let input =
@@ -63,7 +66,8 @@ async fn update(app: &TestApp, caller: &Caller, email: &str, key: &str, field: C
 /// The entries of the customer's history: the changed fields, and the values of the field before and after.
 async fn history(app: &TestApp, caller: &Caller, email: &str, field: CustomerField) -> Vec<Value> {
     let query = format!(
-        "query ($id: String!) {{ customer(by: {{ externalCustomerId: $id }}) {{ history {{ edges {{ node {{ changedFields before {{ {0} }} after {{ {0} }} }} }} }} }} }}",
+        "query ($id: String!) {{ customer(by: {{ externalCustomerId: $id }}) {{ history {{ edges {{ node {{ \
+         changedFields before {{ {0} }} after {{ {0} }} }} }} }} }} }}",
         selection(field)
     );
     let answer = app.graphql(caller, &query, json!({ "id": email })).await;

@@ -52,7 +52,8 @@ pub fn attacks() -> Vec<(&'static str, String)> {
         ),
         (
             "lists of lists by nodes",
-            "{ operators(first: 100) { nodes { customers(first: 100) { nodes { operators(first: 100) { nodes { id } } } } } } }"
+            "{ operators(first: 100) { nodes { customers(first: 100) { nodes { operators(first: 100) { \
+             nodes { id } } } } } } }"
                 .into(),
         ),
         ("a field 20 levels deep", format!("{{ operator {} id {} }}", repeat(open, 4), repeat(close, 4))),
