@@ -100,13 +100,11 @@ query Viewer {
   {
     query: `query Search($text: String!) {
   customers(first: 20, filter: { search: $text }) {
-    edges {
-      node {
-        id
-        email
-        firstName
-        lastName
-      }
+    nodes {
+      id
+      email
+      firstName
+      lastName
     }
   }
 }
@@ -179,24 +177,22 @@ query ValidateCustomer($input: CreateCustomerInput!) {
     query: `query History($by: CustomerRef!) {
   customer(by: $by) {
     history {
-      edges {
-        node {
-          type
-          occurredAt
-          version
-          changedFields
-          before {
-            email
-            phone
-            firstName
-            lastName
-          }
-          after {
-            email
-            phone
-            firstName
-            lastName
-          }
+      nodes {
+        type
+        occurredAt
+        version
+        changedFields
+        before {
+          email
+          phone
+          firstName
+          lastName
+        }
+        after {
+          email
+          phone
+          firstName
+          lastName
         }
       }
     }
@@ -267,11 +263,9 @@ mutation RevokeApiKey($key: ID!) {
 query Operators {
   operators {
     totalCount
-    edges {
-      node {
-        id
-        name
-      }
+    nodes {
+      id
+      name
     }
   }
 }
