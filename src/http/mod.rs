@@ -2,12 +2,12 @@
 //!
 //! | path | module |
 //! | --- | --- |
-//! | `/graphql` | [`graphql`] |
-//! | `/graphiql` | [`graphiql`], if it is switched on |
-//! | `/healthz`, `/readyz` | [`health`] |
-//! | `/metrics`, at an address of its own | [`metrics`] |
+//! | `/graphql` | `graphql` |
+//! | `/graphiql` | `graphiql`, if it is switched on |
+//! | `/healthz`, `/readyz` | `health` |
+//! | `/metrics`, at an address of its own | `metrics` |
 //!
-//! [`connections`] accepts the connections of both addresses.
+//! `connections` accepts the connections of both addresses.
 
 mod connections;
 mod graphiql;
