@@ -82,7 +82,7 @@ impl From<Error> for StartError {
 pub fn error_message(error: Error) -> String {
     match error {
         Error::Rejected(violations) => {
-            violations.iter().map(|violation| violation.message()).collect::<Vec<_>>().join("\n")
+            violations.into_iter().map(|violation| violation.message).collect::<Vec<_>>().join("\n")
         }
         Error::Failed { cause, .. } => format!("The database failed: {cause}"),
     }

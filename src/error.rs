@@ -111,110 +111,85 @@ impl ErrorCode {
     }
 }
 
-/// An argument that can be at fault. Its path is the `inputPath` of an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum InputField {
+/// Declares [`InputField`] from a table with the path of each argument.
+macro_rules! input_fields {
+    ($($field:ident: $path:expr,)+) => {
+        /// An argument that can be at fault. Its path is the `inputPath` of an error.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum InputField {
+            $($field,)+
+            Address(AddressPart),
+        }
+
+        impl InputField {
+            /// Names from the argument of the GraphQL field down to the value, for example `["input", "data", "email"]`.
+            pub fn path(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$field => &$path,)+
+                    Self::Address(part) => match part {
+                        AddressPart::Line1 => &["input", "data", "address", "line1"],
+                        AddressPart::Line2 => &["input", "data", "address", "line2"],
+                        AddressPart::City => &["input", "data", "address", "city"],
+                        AddressPart::Region => &["input", "data", "address", "region"],
+                        AddressPart::PostalCode => &["input", "data", "address", "postalCode"],
+                        AddressPart::Country => &["input", "data", "address", "country"],
+                    },
+                }
+            }
+        }
+    };
+}
+
+input_fields! {
     // Arguments of `createCustomer`, `updateCustomer` and `validateCustomer`.
-    ExternalCustomerId,
-    Customer,
-    CustomerExternalCustomerId,
-    ExpectedVersion,
-    IdempotencyKey,
-    Email,
-    Phone,
-    FirstName,
-    LastName,
-    Address(AddressPart),
+    ExternalCustomerId: ["input", "externalCustomerId"],
+    Customer: ["input", "customer"],
+    CustomerExternalCustomerId: ["input", "customer", "externalCustomerId"],
+    ExpectedVersion: ["input", "expectedVersion"],
+    IdempotencyKey: ["input", "idempotencyKey"],
+    Email: ["input", "data", "email"],
+    Phone: ["input", "data", "phone"],
+    FirstName: ["input", "data", "firstName"],
+    LastName: ["input", "data", "lastName"],
 
     // Arguments of the mutations for operators and API keys.
-    Id,
-    Name,
-    OperatorId,
-    ExpiresAt,
+    Id: ["input", "id"],
+    Name: ["input", "name"],
+    OperatorId: ["input", "operatorId"],
+    ExpiresAt: ["input", "expiresAt"],
 
     // Arguments of queries.
-    ByExternalCustomerId,
-    ByEmail,
-    ByPhone,
-    FilterSearch,
-    FilterEmail,
-    FilterPhone,
-    FilterExternalCustomerId,
-    FilterConnectedAt,
-    OrderBy,
-    First,
-    Last,
-    After,
-    Before,
+    ByExternalCustomerId: ["by", "externalCustomerId"],
+    ByEmail: ["by", "email"],
+    ByPhone: ["by", "phone"],
+    FilterSearch: ["filter", "search"],
+    FilterEmail: ["filter", "email"],
+    FilterPhone: ["filter", "phone"],
+    FilterExternalCustomerId: ["filter", "externalCustomerId"],
+    FilterConnectedAt: ["filter", "connectedAt"],
+    OrderBy: ["orderBy"],
+    First: ["first"],
+    Last: ["last"],
+    After: ["after"],
+    Before: ["before"],
 }
 
-impl InputField {
-    /// Names from the argument of the GraphQL field down to the value, for example `["input", "data", "email"]`.
-    pub fn path(self) -> &'static [&'static str] {
-        match self {
-            Self::ExternalCustomerId => &["input", "externalCustomerId"],
-            Self::Customer => &["input", "customer"],
-            Self::CustomerExternalCustomerId => &["input", "customer", "externalCustomerId"],
-            Self::ExpectedVersion => &["input", "expectedVersion"],
-            Self::IdempotencyKey => &["input", "idempotencyKey"],
-            Self::Email => &["input", "data", "email"],
-            Self::Phone => &["input", "data", "phone"],
-            Self::FirstName => &["input", "data", "firstName"],
-            Self::LastName => &["input", "data", "lastName"],
-            Self::Address(part) => match part {
-                AddressPart::Line1 => &["input", "data", "address", "line1"],
-                AddressPart::Line2 => &["input", "data", "address", "line2"],
-                AddressPart::City => &["input", "data", "address", "city"],
-                AddressPart::Region => &["input", "data", "address", "region"],
-                AddressPart::PostalCode => &["input", "data", "address", "postalCode"],
-                AddressPart::Country => &["input", "data", "address", "country"],
-            },
-            Self::Id => &["input", "id"],
-            Self::Name => &["input", "name"],
-            Self::OperatorId => &["input", "operatorId"],
-            Self::ExpiresAt => &["input", "expiresAt"],
-            Self::ByExternalCustomerId => &["by", "externalCustomerId"],
-            Self::ByEmail => &["by", "email"],
-            Self::ByPhone => &["by", "phone"],
-            Self::FilterSearch => &["filter", "search"],
-            Self::FilterEmail => &["filter", "email"],
-            Self::FilterPhone => &["filter", "phone"],
-            Self::FilterExternalCustomerId => &["filter", "externalCustomerId"],
-            Self::FilterConnectedAt => &["filter", "connectedAt"],
-            Self::OrderBy => &["orderBy"],
-            Self::First => &["first"],
-            Self::Last => &["last"],
-            Self::After => &["after"],
-            Self::Before => &["before"],
-        }
-    }
-}
-
-/// One fault of a request, with a message that the caller may read.
+/// One fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub code: ErrorCode,
+    /// The message for the caller. It contains no personal data.
+    pub message: String,
     /// The argument at fault. `None` if no single argument is at fault.
     pub field: Option<InputField>,
-    pub detail: Option<Detail>,
     /// Time to wait before the request is sent again. `None` if it is not known.
     pub retry_after: Option<Duration>,
-}
-
-/// A detail for the message of a [`Violation`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Detail {
-    /// Why the value could not be parsed.
-    Reason(Reason),
-    /// A sentence that follows the message of the code. For [`ErrorCode::InvalidArgument`], whose message says nothing, it
-    /// is the whole message.
-    Note(&'static str),
 }
 
 impl Violation {
     /// A fault that no single argument causes.
     pub fn new(code: ErrorCode) -> Self {
-        Self { code, field: None, detail: None, retry_after: None }
+        Self { code, message: code.to_string(), field: None, retry_after: None }
     }
 
     /// A fault of one argument.
@@ -222,12 +197,19 @@ impl Violation {
         Self { field: Some(field), ..Self::new(code) }
     }
 
+    /// Adds why the value could not be parsed, for example ": it is empty."
     pub fn with_reason(self, reason: Reason) -> Self {
-        Self { detail: Some(Detail::Reason(reason)), ..self }
+        let subject = match self.field {
+            Some(InputField::Address(part)) => part.name(),
+            _ => "it",
+        };
+        Self { message: format!("{}: {subject} {reason}.", self.message), ..self }
     }
 
+    /// Adds a sentence to the message. It replaces that of [`ErrorCode::InvalidArgument`], which says nothing.
     pub fn with_note(self, note: &'static str) -> Self {
-        Self { detail: Some(Detail::Note(note)), ..self }
+        let is_general = self.code == ErrorCode::InvalidArgument;
+        Self { message: if is_general { note.to_owned() } else { format!("{} {note}", self.message) }, ..self }
     }
 
     pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
@@ -237,23 +219,6 @@ impl Violation {
     /// The [`InputField::path`] of the argument at fault. Empty if no single argument is at fault.
     pub fn input_path(&self) -> &'static [&'static str] {
         self.field.map_or(&[], InputField::path)
-    }
-
-    /// The message for the caller. It contains no personal data.
-    pub fn message(&self) -> String {
-        let code = self.code.to_string();
-        match (&self.detail, self.code) {
-            (None, _) => code,
-            (Some(Detail::Reason(reason)), _) => {
-                let subject = match self.field {
-                    Some(InputField::Address(part)) => part.name(),
-                    _ => "it",
-                };
-                format!("{code}: {subject} {reason}.")
-            }
-            (Some(Detail::Note(note)), ErrorCode::InvalidArgument) => (*note).to_owned(),
-            (Some(Detail::Note(note)), _) => format!("{code} {note}"),
-        }
     }
 }
 
@@ -269,10 +234,7 @@ pub enum Error {
 impl Error {
     /// True if the request was rejected for this code.
     pub fn has(&self, code: ErrorCode) -> bool {
-        match self {
-            Self::Rejected(violations) => violations.iter().any(|violation| violation.code == code),
-            Self::Failed { .. } => false,
-        }
+        matches!(self, Self::Rejected(violations) if violations.iter().any(|violation| violation.code == code))
     }
 }
 

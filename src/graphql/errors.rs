@@ -73,7 +73,7 @@ pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
             codes.push(violation.code);
             let message = match &error.source {
                 None => shorten(&error.message),
-                Some(_) => violation.message(),
+                Some(_) => violation.message.clone(),
             };
             let mut entry = ServerError::new(message, None);
             entry.locations.clone_from(&error.locations);

@@ -185,8 +185,8 @@ impl From<Violation> for CustomerWarning {
     fn from(violation: Violation) -> Self {
         Self {
             code: violation.code,
-            message: violation.message(),
             input_path: violation.input_path().iter().map(ToString::to_string).collect(),
+            message: violation.message,
         }
     }
 }

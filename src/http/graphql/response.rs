@@ -43,7 +43,7 @@ impl HttpError {
     /// 429, with the seconds to wait.
     pub fn too_many_requests(violation: Violation) -> Self {
         let seconds = violation.retry_after.unwrap_or_default().as_secs() + 1;
-        let (status, message) = (StatusCode::TOO_MANY_REQUESTS, violation.message());
+        let (status, message) = (StatusCode::TOO_MANY_REQUESTS, violation.message.clone());
         Self { status, violation, message, header: Some((header::RETRY_AFTER, seconds.into())) }
     }
 
