@@ -7,67 +7,58 @@ use std::str::FromStr;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{DbErr, sqlx};
 
-use super::error::{describe, sqlx_error};
+use super::error::{Code, describe, reported, sqlx_error};
 use super::{CONNECTION_TIMEOUT, sqlite_file};
 
 const SETTING: &str = "DATABASE_URL (--database-url)";
 
 /// Explains why the database at `url` cannot be opened, and what to do about it.
 pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
+    // SeaORM reports an applied migration that the program does not have.
     if let DbErr::Custom(message) = error
-        && let Some(version) = unknown_migration(message)
+        && let Some(message) = message.strip_prefix("Migration file of version '")
+        && let Some((version, _)) = message.split_once('\'')
     {
         return format!(
             "This database was migrated by a newer version of vivamo, or belongs to another application: it has the \
              migration {version}, which this version does not know. Start the newer version, or change {SETTING}."
         );
     }
-    let (code, message) = match sqlx_error(error) {
-        Some(sqlx::Error::Database(error)) => (error.code().unwrap_or_default(), error.message()),
-        _ => Default::default(),
-    };
     // A migration creates a table that is there already.
-    if message.ends_with("already exists") {
+    if reported(error).is_some_and(|(_, error)| error.message().ends_with("already exists")) {
         return format!("This database has tables of another application. Use an empty one: change {SETTING}.");
     }
     let explained = match sqlite_file(url) {
-        Some(file) => sqlite_message(&file.display().to_string(), &code),
-        None => {
-            PgConnectOptions::from_str(url).ok().and_then(|options| postgres_message(&options, &code, message, error))
-        }
+        Some(file) => sqlite_message(&file.display().to_string(), error),
+        None => PgConnectOptions::from_str(url).ok().and_then(|options| postgres_message(&options, error)),
     };
     explained.unwrap_or_else(|| format!("Cannot open the database: {}. Check {SETTING}.", describe(error)))
 }
 
-/// The version in SeaORM's message about an applied migration that the binary does not have.
-fn unknown_migration(message: &str) -> Option<&str> {
-    message.strip_prefix("Migration file of version '")?.split('\'').next()
-}
-
-fn sqlite_message(file: &str, code: &str) -> Option<String> {
+fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
     const READONLY: u32 = 8;
     const CANTOPEN: u32 = 14;
     const NOTADB: u32 = 26;
-    // Extended result codes keep the primary one in their lowest byte.
-    match code.parse::<u32>().ok()? & 0xff {
-        READONLY | CANTOPEN => Some(format!(
+    match reported(error)?.0 {
+        Code::Sqlite(READONLY | CANTOPEN) => Some(format!(
             "Cannot open the database file {file}. Check that its folder exists and that both can be written, or change \
              {SETTING}."
         )),
-        NOTADB => Some(format!("{file} is not a SQLite database. Change {SETTING}.")),
-        _ => None,
+        Code::Sqlite(NOTADB) => Some(format!("{file} is not a SQLite database. Change {SETTING}.")),
+        Code::Sqlite(_) | Code::Sqlstate(_) => None,
     }
 }
 
-fn postgres_message(options: &PgConnectOptions, code: &str, message: &str, error: &DbErr) -> Option<String> {
+fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String> {
     let (host, user) = (options.get_host(), options.get_username());
     let server = format!("PostgreSQL at {host}:{}", options.get_port());
     let database = options.get_database().unwrap_or(user);
-    Some(match (code, error, sqlx_error(error)) {
-        ("28P01" | "28000", ..) => {
-            format!("{server} rejected user `{user}` ({message}). Check the user and password in {SETTING}.")
+    Some(match (reported(error), error, sqlx_error(error)) {
+        (Some((Code::Sqlstate("28P01" | "28000"), error)), ..) => {
+            let cause = error.message();
+            format!("{server} rejected user `{user}` ({cause}). Check the user and password in {SETTING}.")
         }
-        ("3D000", ..) => {
+        (Some((Code::Sqlstate("3D000"), _)), ..) => {
             format!("{server} has no database `{database}`. Create it with `createdb {database}`, or change {SETTING}.")
         }
         (_, _, Some(sqlx::Error::Io(cause))) if cause.to_string().starts_with("failed to lookup address") => {

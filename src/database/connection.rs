@@ -124,38 +124,37 @@ enum State {
 }
 
 impl Connection {
-    pub(super) async fn query_all(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
+    pub(super) async fn query_all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.record(&statement.sql);
-        self.state = State::Busy;
-        let sql = AssertSqlSafe(statement.sql.as_str());
-        let values = statement.values.clone().unwrap_or(Values(Vec::new()));
-        let rows = match &mut self.driver {
-            Driver::Postgres(connection) => match encode_for_postgres(values) {
-                Ok(values) => sqlx::query_with(sql, values).fetch_all(connection).await.map(into_query_results),
-                Err(error) => Err(error),
-            },
-            Driver::Sqlite(connection) => {
-                sqlx::query_with(sql, SqlxValues(values)).fetch_all(connection).await.map(into_query_results)
-            }
+        let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
+        let query = async |driver: &mut Driver| {
+            Ok(match driver {
+                Driver::Postgres(connection) => {
+                    let query = sqlx::query_with(sql, encode_for_postgres(values)?);
+                    into_query_results(query.fetch_all(connection).await?)
+                }
+                Driver::Sqlite(connection) => {
+                    into_query_results(sqlx::query_with(sql, SqlxValues(values)).fetch_all(connection).await?)
+                }
+            })
         };
-        self.finish(rows).map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))
+        self.run(query).await
     }
 
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.record(&statement.sql);
-        self.state = State::Busy;
-        let sql = AssertSqlSafe(statement.sql);
-        let values = statement.values.unwrap_or(Values(Vec::new()));
-        let result = match &mut self.driver {
-            Driver::Postgres(connection) => match encode_for_postgres(values) {
-                Ok(values) => sqlx::query_with(sql, values).execute(connection).await.map(Into::into),
-                Err(error) => Err(error),
-            },
-            Driver::Sqlite(connection) => {
-                sqlx::query_with(sql, SqlxValues(values)).execute(connection).await.map(Into::into)
-            }
+        let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
+        let execute = async |driver: &mut Driver| {
+            Ok(match driver {
+                Driver::Postgres(connection) => {
+                    sqlx::query_with(sql, encode_for_postgres(values)?).execute(connection).await?.into()
+                }
+                Driver::Sqlite(connection) => {
+                    sqlx::query_with(sql, SqlxValues(values)).execute(connection).await?.into()
+                }
+            })
         };
-        self.finish_execute(result)
+        self.run(execute).await
     }
 
     pub(super) async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
@@ -165,21 +164,19 @@ impl Connection {
 
     /// Sends `BEGIN`, `COMMIT` or `ROLLBACK`, which do not count as statements of the request.
     pub(super) async fn execute_uncounted(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.state = State::Busy;
-        let result = match &mut self.driver {
+        let execute = async |driver: &mut Driver| match driver {
             Driver::Postgres(connection) => connection.execute(AssertSqlSafe(sql)).await.map(Into::into),
             Driver::Sqlite(connection) => connection.execute(AssertSqlSafe(sql)).await.map(Into::into),
         };
-        self.finish_execute(result)
+        self.run(execute).await
     }
 
-    fn finish_execute(&mut self, result: Result<ExecResult, sqlx::Error>) -> Result<ExecResult, DbErr> {
-        self.finish(result).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
-    }
-
-    fn finish<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    /// Runs `send`, which sends a statement, and records the health of the connection.
+    async fn run<T>(&mut self, send: impl AsyncFnOnce(&mut Driver) -> Result<T, sqlx::Error>) -> Result<T, DbErr> {
+        self.state = State::Busy;
+        let result = send(&mut self.driver).await;
         self.state = if result.is_ok() { State::Ready } else { State::Doubtful };
-        result
+        result.map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
     }
 
     /// Counts a statement and tells the observer about it.
@@ -187,13 +184,6 @@ impl Connection {
         count_statement();
         if let Some(observer) = &self.observer {
             observer(sql);
-        }
-    }
-
-    pub(super) fn backend(&self) -> DbBackend {
-        match &self.driver {
-            Driver::Postgres(_) => DbBackend::Postgres,
-            Driver::Sqlite(_) => DbBackend::Sqlite,
         }
     }
 

@@ -31,39 +31,35 @@ pub(super) fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     }
 }
 
-/// An error that the database itself reported.
-enum Reported<'e> {
-    Postgres { sqlstate: &'e str, error: &'e PgDatabaseError },
-    Sqlite { result_code: u32, error: &'e dyn DatabaseError },
+/// The code of an error that the database itself reported.
+pub(super) enum Code<'e> {
+    /// The SQLSTATE of PostgreSQL.
+    Sqlstate(&'e str),
+    /// The primary result code of SQLite.
+    Sqlite(u32),
 }
 
 /// Returns the error that the database reported, or `None` if the error arose elsewhere, for example on the connection.
-fn reported(error: &DbErr) -> Option<Reported<'_>> {
-    let sqlx::Error::Database(error) = sqlx_error(error)? else {
-        return None;
+pub(super) fn reported(error: &DbErr) -> Option<(Code<'_>, &dyn DatabaseError)> {
+    let sqlx::Error::Database(error) = sqlx_error(error)? else { return None };
+    let code = match error.try_downcast_ref::<PgDatabaseError>() {
+        Some(error) => Code::Sqlstate(error.code()),
+        // Extended result codes keep the primary one in their lowest byte.
+        None => Code::Sqlite(error.code()?.parse::<u32>().ok()? & 0xff),
     };
-    if let Some(error) = error.try_downcast_ref::<PgDatabaseError>() {
-        return Some(Reported::Postgres { sqlstate: error.code(), error });
-    }
-    // SQLite's extended result codes keep the primary one in their lowest byte.
-    let result_code = error.code()?.parse::<u32>().ok()? & 0xff;
-    Some(Reported::Sqlite { result_code, error: error.as_ref() })
+    Some((code, error.as_ref()))
 }
 
 /// Returns true if the transaction was certainly rolled back and may succeed when it runs again.
 pub(super) fn is_conflict(error: &DbErr) -> bool {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
-    if matches!(error, DbErr::RecordNotUpdated) {
-        return true;
-    }
     match reported(error) {
-        // Unique violation, serialization failure, deadlock, lock timeout.
-        Some(Reported::Postgres { sqlstate, .. }) => matches!(sqlstate, "23505" | "40001" | "40P01" | "55P03"),
-        Some(Reported::Sqlite { result_code, error }) => {
-            matches!(result_code, BUSY | LOCKED) || error.is_unique_violation()
-        }
-        None => false,
+        Some((_, error)) if error.is_unique_violation() => true,
+        // Serialization failure, deadlock, lock timeout.
+        Some((Code::Sqlstate(code), _)) => matches!(code, "40001" | "40P01" | "55P03"),
+        Some((Code::Sqlite(code), _)) => matches!(code, BUSY | LOCKED),
+        None => matches!(error, DbErr::RecordNotUpdated),
     }
 }
 
@@ -74,28 +70,19 @@ pub(super) fn is_rejection(error: &DbErr) -> bool {
 
 /// Returns true if the same request may succeed later, because the database is at fault and not the statement.
 fn is_outage(error: &DbErr) -> bool {
+    use sqlx::Error::{Io, Protocol, Tls, WorkerCrashed};
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
     match reported(error) {
         // Connection lost, out of resources, shutting down or starting up, statement timeout; a serialization failure,
         // deadlock or lock timeout after the last retry; a read-only standby.
-        Some(Reported::Postgres { sqlstate, .. }) => {
-            ["08", "3D", "40", "53", "57", "58"].iter().any(|class| sqlstate.starts_with(class))
-                || matches!(sqlstate, "25006" | "55P03")
+        Some((Code::Sqlstate(code), _)) => {
+            ["08", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                || matches!(code, "25006" | "55P03")
         }
-        Some(Reported::Sqlite { result_code, .. }) => BUSY_LOCKED_IOERR_FULL_CANTOPEN.contains(&result_code),
+        Some((Code::Sqlite(code), _)) => BUSY_LOCKED_IOERR_FULL_CANTOPEN.contains(&code),
         None => {
             matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_))
-                || matches!(
-                    sqlx_error(error),
-                    Some(
-                        sqlx::Error::Io(_)
-                            | sqlx::Error::Tls(_)
-                            | sqlx::Error::Protocol(_)
-                            | sqlx::Error::PoolTimedOut
-                            | sqlx::Error::PoolClosed
-                            | sqlx::Error::WorkerCrashed
-                    )
-                )
+                || matches!(sqlx_error(error), Some(Io(_) | Tls(_) | Protocol(_) | WorkerCrashed))
         }
     }
 }
@@ -109,12 +96,10 @@ fn redact(message: &str) -> String {
 /// Describes the error for the log, without values of rows and names of tables.
 pub fn describe(error: &DbErr) -> String {
     match reported(error) {
-        Some(Reported::Postgres { sqlstate, error }) => {
-            // The messages of class 22 (data exceptions) quote the value.
-            let message = if sqlstate.starts_with("22") { String::new() } else { redact(error.message()) };
-            format!("PostgreSQL {sqlstate} {message}")
-        }
-        Some(Reported::Sqlite { error, .. }) => {
+        // The messages of class 22 (data exceptions) quote the value.
+        Some((Code::Sqlstate(code), _)) if code.starts_with("22") => format!("PostgreSQL {code}"),
+        Some((Code::Sqlstate(code), error)) => format!("PostgreSQL {code} {}", redact(error.message())),
+        Some((Code::Sqlite(_), error)) => {
             format!("SQLite {} {}", error.code().unwrap_or_default(), redact(error.message()))
         }
         None => match (error, sqlx_error(error)) {

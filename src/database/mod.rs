@@ -16,7 +16,7 @@ mod run_to_completion;
 mod sql;
 mod transaction;
 
-pub use batch::{BatchedQuery, Dml, WriteBatch, WriteStatement, insert_from_select, row_values};
+pub use batch::{BatchedQuery, WriteBatch, WriteStatement, insert_from_select, row_values};
 pub use connect_error::explain_connect_error;
 pub use connection::sqlite_file;
 pub use error::describe;
@@ -136,6 +136,6 @@ impl ConnectionTrait for Reader {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        retry_read(|| async { self.0.get().await?.query_all(&statement).await }).await
+        retry_read(|| async { self.0.get().await?.query_all(statement.clone()).await }).await
     }
 }

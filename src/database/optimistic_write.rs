@@ -5,11 +5,12 @@
 //! conflict the next attempt runs in a transaction and locks the rows that it reads, so that it makes progress even if many
 //! requests write the same rows.
 
+use std::mem;
+
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 
-use super::retry::retry;
-use super::{Database, Transaction, TransactionError, WriteBatch};
+use super::{Database, Transaction, TransactionError, WriteBatch, with_retry};
 use crate::error::Error;
 
 /// One attempt to read rows and to write what follows from them. It is also the connection for its reads.
@@ -26,7 +27,7 @@ pub struct OptimisticWrite {
 }
 
 impl OptimisticWrite {
-    /// Runs `attempt` until it ends without a conflict, as [`super::with_retry`] does. `operation` names the work in the log
+    /// Runs `attempt` until it ends without a conflict, as [`with_retry`] does. `operation` names the work in the log
     /// and in the metric, for example `customer.create`.
     pub async fn run<T, F>(
         database: &Database,
@@ -37,10 +38,14 @@ impl OptimisticWrite {
         F: Future<Output = Result<T, TransactionError>>,
     {
         let attempt = &attempt;
-        retry(operation, |is_retry| async move {
-            let transaction = if is_retry { Some(database.begin_write().await?) } else { None };
-            // Boxed: the future is large and would be copied several times.
-            Box::pin(attempt(Self { database: database.clone(), transaction })).await
+        let mut is_retry = false;
+        with_retry(operation, || {
+            let must_lock = mem::replace(&mut is_retry, true);
+            async move {
+                let transaction = if must_lock { Some(database.begin_write().await?) } else { None };
+                // Boxed: the future is large and would be copied several times.
+                Box::pin(attempt(Self { database: database.clone(), transaction })).await
+            }
         })
         .await
     }
@@ -52,14 +57,16 @@ impl OptimisticWrite {
 
     /// Writes all rows of `batch`, or none, and ends the attempt. Does nothing if `batch` is empty.
     pub async fn write(self, batch: WriteBatch) -> Result<(), DbErr> {
-        match self.transaction {
-            _ if batch.is_empty() => Ok(()),
-            None => self.database.batch_writer.write(batch).await,
-            Some(transaction) => {
-                transaction.write(batch).await?;
-                transaction.commit().await
+        let transaction = match self.transaction {
+            _ if batch.is_empty() => return Ok(()),
+            Some(transaction) => transaction,
+            None if self.get_database_backend() == DbBackend::Postgres => {
+                return self.database.batch_writer.write(batch).await;
             }
-        }
+            None => self.database.begin_write().await?,
+        };
+        transaction.write(batch).await?;
+        transaction.commit().await
     }
 }
 

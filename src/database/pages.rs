@@ -4,8 +4,8 @@
 //! or deleted before it. Several lists are read by one `UNION ALL`, each with its own limit:
 //!
 //! ```sql
-//! SELECT 0 AS "arm", * FROM (SELECT … WHERE (connected_at, customer_id) > ($1, $2) ORDER BY … LIMIT 21) AS "arm_rows"
-//! UNION ALL SELECT 1 AS "arm", * FROM (…) AS "arm_rows"
+//! SELECT 0 AS "arm", "arm_rows".* FROM (SELECT … WHERE (connected_at, customer_id) > ($1, $2) ORDER BY … LIMIT 21) AS "arm_rows"
+//! UNION ALL SELECT 1 AS "arm", "arm_rows".* FROM (…) AS "arm_rows"
 //! ```
 //!
 //! Each arm reads one row more than the page has, which tells whether the list goes on.
@@ -71,10 +71,9 @@ pub struct List {
 
 /// A table to join by its `id`, with all its columns.
 pub struct JoinedTable {
-    table: &'static str,
-    columns: Vec<&'static str>,
-    /// The column of the list that has the id.
-    id: &'static str,
+    /// The columns of the table, each after a comma.
+    columns: String,
+    join: String,
 }
 
 /// A row with a position in the list that it is read from.
@@ -107,8 +106,9 @@ impl List {
 impl JoinedTable {
     /// Joins the table of `E` by the id in the given column of the list.
     pub fn new<E: EntityTrait>(id: impl IdenStatic) -> Self {
-        let columns = E::Column::iter().map(|column| column.as_str()).collect();
-        Self { table: E::default().table_name(), columns, id: id.as_str() }
+        let (table, id) = (E::default().table_name(), id.as_str());
+        let columns = E::Column::iter().map(|column| format!(", \"{table}\".\"{}\"", column.as_str())).collect();
+        Self { columns, join: format!(" INNER JOIN \"{table}\" ON \"{table}\".\"id\" = \"arm_rows\".\"{id}\"") }
     }
 }
 
@@ -117,33 +117,22 @@ impl PageRequest {
         let List { rows: mut query, columns, descending, joined } = list;
         for (position, is_after) in [(&self.after, true), (&self.before, false)] {
             let Some(Position { key, id }) = position else { continue };
-            // A tuple of one column is not valid SQL.
-            let (row, bound) = match (columns.as_slice(), key) {
-                ([row_time, row_id], Key::Time(time)) => {
-                    (Expr::tuple([row_time.clone(), row_id.clone()]), Expr::tuple([Expr::val(*time), Expr::val(*id)]))
-                }
-                ([row_text], Key::Text(text)) => (row_text.clone(), Expr::val(text.as_str())),
-                ([.., row_id], _) => (row_id.clone(), Expr::val(*id)),
-                ([], _) => continue,
+            // A cursor is valid for one list only, so its key fits the columns. A tuple of one column is not valid SQL.
+            let (row, bound) = match key {
+                Key::None => (columns[0].clone(), Expr::val(*id)),
+                Key::Time(time) => (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)])),
+                Key::Text(text) => (columns[0].clone(), Expr::val(text.as_str())),
             };
             query.and_where(if is_after != descending { row.gt(bound) } else { row.lt(bound) });
         }
         for column in columns {
             query.order_by_expr(column, self.order(descending));
         }
-        Arm { query, limit: Some(self.size + 1), projection: joined.map_or(Projection::Rows, Projection::JoinedRows) }
+        Arm { select: ROWS, query, limit: Some(self.size + 1), joined }
     }
 
     fn order(&self, descending: bool) -> Order {
-        match (self.direction, descending) {
-            (Direction::Forward, false) | (Direction::Backward, true) => Order::Asc,
-            (Direction::Backward, false) | (Direction::Forward, true) => Order::Desc,
-        }
-    }
-
-    /// The page starts or ends the list, as no position is given.
-    fn is_unbounded(&self) -> bool {
-        self.after.is_none() && self.before.is_none()
+        if (self.direction == Direction::Forward) == descending { Order::Desc } else { Order::Asc }
     }
 
     /// The page of a list that consists of this row.
@@ -183,26 +172,19 @@ pub async fn pages<T>(
     position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
     let requests: Vec<_> = lists.iter().map(|(list, request)| (list.descending, request.clone())).collect();
-    let arms = lists.into_iter().map(|(list, request)| request.arm(list));
-    let mut rows: Vec<Vec<T>> = requests.iter().map(|_| Vec::new()).collect();
-    for statement in unions(connection.get_database_backend(), arms) {
-        for row in connection.query_all_raw(statement).await? {
-            rows[arm(&row)?].push(read(&row)?);
+    let arms: Vec<_> = lists.into_iter().map(|(list, request)| request.arm(list)).collect();
+    let rows_by_list = rows_by_arm(connection, &arms).await?;
+    let mut pages = Vec::new();
+    for (index, (rows, (descending, request))) in rows_by_list.iter().zip(&requests).enumerate() {
+        let mut rows = rows.iter().map(&read).collect::<Result<Vec<_>, _>>()?;
+        // UNION ALL does not keep the order of its arms' rows.
+        rows.sort_by_cached_key(|row| position(index, row));
+        if *descending {
+            rows.reverse();
         }
+        pages.push(request.page(rows));
     }
-    Ok(rows
-        .into_iter()
-        .zip(&requests)
-        .enumerate()
-        .map(|(number, (mut rows, (descending, request)))| {
-            // UNION ALL does not keep the order of its arms' rows.
-            rows.sort_by_cached_key(|row| position(number, row));
-            if *descending {
-                rows.reverse();
-            }
-            request.page(rows)
-        })
-        .collect())
+    Ok(pages)
 }
 
 /// Loads a page of the list of each owner. `list` selects the rows for a condition on their owner, and `read` returns a
@@ -217,61 +199,42 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     list: impl Fn(Condition) -> List,
     read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
 ) -> Result<Vec<Page<T>>, DbErr> {
-    if let [(_, request), ..] = requests
-        && request.is_unbounded()
-        && requests.iter().all(|(_, other)| other == request)
-    {
-        let owners = padded(requests.iter().map(|(owner, _)| *owner).collect());
-        let rows = list(owner.is_in(owners.iter().copied()).into());
-        let mut pages = same_page_of_owners(connection, owners.len(), rows, owner.into_expr(), request, read).await?;
-        let page = |(owner, _): &(K, _)| pages.remove(owner).unwrap_or_else(|| request.page(Vec::new()));
-        return Ok(requests.iter().map(page).collect());
-    }
-    let lists = requests.iter().map(|(key, request)| (list(owner.eq(*key).into()), request.clone()));
-    pages(connection, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await
-}
-
-/// Loads the same page of the list of each owner, out of the rows of all.
-async fn same_page_of_owners<K: Copy + Eq + Hash, T: Positioned>(
-    connection: &impl ConnectionTrait,
-    owners: usize,
-    List { rows: all, columns, descending, .. }: List,
-    owner: SimpleExpr,
-    request: &PageRequest,
-    read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
-) -> Result<HashMap<K, Page<T>>, DbErr> {
-    let backend = connection.get_database_backend();
     /// Rows to read even if fewer are needed.
     const MIN_ROWS: usize = 1000;
-    // Numbering the rows costs as much as reading them, and only long lists need it.
-    let limit = MIN_ROWS.max(owners * (request.size + 1));
-    let arm = Arm { query: all.clone(), limit: Some(limit), projection: Projection::Rows };
-    let mut rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
-    if rows.len() == limit {
-        let query = numbered(all, columns, descending, owner, request);
-        let arm = Arm { query, limit: None, projection: Projection::Rows };
-        rows = connection.query_all_raw(union(backend, 0, &[arm])).await?;
+    let [(first, request), ..] = requests else { return Ok(Vec::new()) };
+    let has_position = request.after.is_some() || request.before.is_some();
+    if has_position || requests.iter().any(|(_, other)| other != request) {
+        let lists = requests.iter().map(|(key, request)| (list(owner.eq(*key).into()), request.clone()));
+        return pages(connection, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
     }
-    let mut lists: HashMap<K, Vec<T>> = HashMap::new();
+    let mut owners: Vec<_> = requests.iter().map(|(owner, _)| *owner).collect();
+    // Repeats an owner until their number is a power of two, so that there are few different statements to prepare.
+    owners.resize(owners.len().next_power_of_two(), *first);
+    let limit = MIN_ROWS.max(owners.len() * (request.size + 1));
+    let list = list(owner.is_in(owners).into());
+    let arm = Arm { select: ROWS, query: list.rows.clone(), limit: Some(limit), joined: None };
+    let mut rows = rows_by_arm(connection, &[arm]).await?.remove(0);
+    // Numbering the rows costs as much as reading them, and only long lists need it.
+    if rows.len() == limit {
+        let query = numbered(list, owner.into_expr(), request);
+        rows = rows_by_arm(connection, &[Arm { select: ROWS, query, limit: None, joined: None }]).await?.remove(0);
+    }
+    let mut rows_by_owner: HashMap<K, Vec<T>> = HashMap::new();
     for row in &rows {
         let (owner, row) = read(row)?;
-        lists.entry(owner).or_default().push(row);
+        rows_by_owner.entry(owner).or_default().push(row);
     }
-    let page = |(owner, mut rows): (K, Vec<T>)| {
+    let page = |(owner, _): &(K, PageRequest)| {
+        let mut rows = rows_by_owner.remove(owner).unwrap_or_default();
         rows.sort_by_cached_key(Positioned::position);
-        (owner, request.page(rows))
+        request.page(rows)
     };
-    Ok(lists.into_iter().map(page).collect())
+    Ok(requests.iter().map(page).collect())
 }
 
 /// Selects the rows of the page of each owner.
-fn numbered(
-    mut all: SelectStatement,
-    columns: Vec<SimpleExpr>,
-    descending: bool,
-    owner: SimpleExpr,
-    request: &PageRequest,
-) -> SelectStatement {
+fn numbered(list: List, owner: SimpleExpr, request: &PageRequest) -> SelectStatement {
+    let List { rows: mut all, columns, descending, .. } = list;
     let mut window = WindowStatement::new();
     window.add_partition_by(owner);
     for column in columns {
@@ -282,80 +245,55 @@ fn numbered(
     Query::select().column(Asterisk).from_subquery(all, "numbered").and_where(is_of_page).take()
 }
 
-/// Repeats the last value until their number is a power of two, so that there are few different statements to prepare.
-fn padded<T: Copy>(mut values: Vec<T>) -> Vec<T> {
-    if let Some(last) = values.last().copied() {
-        values.resize(values.len().next_power_of_two(), last);
-    }
-    values
-}
-
 /// Counts the rows of each list, up to its bound if it has one.
 pub async fn counts(
     connection: &impl ConnectionTrait,
     lists: Vec<(SelectStatement, Option<usize>)>,
 ) -> Result<Vec<u64>, DbErr> {
-    let mut counts = Vec::new();
-    let arms = lists.into_iter().map(|(query, limit)| Arm { query, limit, projection: Projection::Count });
-    for statement in unions(connection.get_database_backend(), arms) {
-        for row in connection.query_all_raw(statement).await? {
-            counts.push((arm(&row)?, row.try_get_by_index::<i64>(ROW)?.unsigned_abs()));
-        }
-    }
-    counts.sort_unstable();
-    Ok(counts.into_iter().map(|(_, count)| count).collect())
+    let arm = |(query, limit)| Arm { select: "COUNT(*)", query, limit, joined: None };
+    let arms: Vec<_> = lists.into_iter().map(arm).collect();
+    let rows = rows_by_arm(connection, &arms).await?;
+    rows.iter().flatten().map(|row| Ok(row.try_get_by_index::<i64>(ROW)?.unsigned_abs())).collect()
 }
 
 /// A part of a `UNION ALL`.
 struct Arm {
+    select: &'static str,
     query: SelectStatement,
     limit: Option<usize>,
-    projection: Projection,
+    joined: Option<JoinedTable>,
 }
 
-enum Projection {
-    Rows,
-    JoinedRows(JoinedTable),
-    Count,
-}
+/// Selects all columns of an arm.
+const ROWS: &str = "\"arm_rows\".*";
 
-/// One statement for all arms; several if there are more arms than a database takes (SQLite takes 500).
-fn unions(backend: DbBackend, arms: impl Iterator<Item = Arm>) -> Vec<Statement> {
+/// Returns the rows of each arm. Runs one statement for all arms, or several if there are more than a database takes (SQLite
+/// takes 500).
+async fn rows_by_arm(connection: &impl ConnectionTrait, arms: &[Arm]) -> Result<Vec<Vec<QueryResult>>, DbErr> {
     const MAX_ARMS: usize = 400;
-    let arms: Vec<_> = arms.collect();
-    (0..).step_by(MAX_ARMS).zip(arms.chunks(MAX_ARMS)).map(|(first, arms)| union(backend, first, arms)).collect()
+    let mut rows_by_arm: Vec<_> = arms.iter().map(|_| Vec::new()).collect();
+    for (arms, rows_by_arm) in arms.chunks(MAX_ARMS).zip(rows_by_arm.chunks_mut(MAX_ARMS)) {
+        for row in connection.query_all_raw(union(connection.get_database_backend(), arms)).await? {
+            let number: i32 = row.try_get_by_index(0)?;
+            rows_by_arm[number.unsigned_abs() as usize].push(row);
+        }
+    }
+    Ok(rows_by_arm)
 }
 
 /// Selects the rows of all arms, each with the number of its arm before it.
-fn union(backend: DbBackend, first: usize, arms: &[Arm]) -> Statement {
+fn union(backend: DbBackend, arms: &[Arm]) -> Statement {
     let mut sql = Sql::new(backend);
-    for (number, Arm { query, limit, projection }) in (first..).zip(arms) {
-        let all = if number == first { "" } else { " UNION ALL " };
-        sql.text(format_args!("{all}SELECT {number} AS \"arm\", "));
-        match projection {
-            Projection::Rows => sql.text(format_args!("*")),
-            Projection::Count => sql.text(format_args!("COUNT(*)")),
-            Projection::JoinedRows(JoinedTable { table, columns, .. }) => {
-                sql.text(format_args!("\"arm_rows\".*"));
-                for column in columns {
-                    sql.text(format_args!(", \"{table}\".\"{column}\""));
-                }
-            }
-        }
-        sql.text(format_args!(" FROM ("));
+    for (number, Arm { select, query, limit, joined }) in arms.iter().enumerate() {
+        let union = if number == 0 { "" } else { " UNION ALL " };
+        let (columns, join) = joined.as_ref().map_or(("", ""), |joined| (&joined.columns, &joined.join));
+        sql.text(format_args!("{union}SELECT {number} AS \"arm\", {select}{columns} FROM ("));
         sql.statement(query);
         if let Some(limit) = limit {
             // In the text, as PostgreSQL makes no reusable plan for a limit that is a parameter.
             sql.text(format_args!(" LIMIT {limit}"));
         }
-        sql.text(format_args!(") AS \"arm_rows\""));
-        if let Projection::JoinedRows(JoinedTable { table, id, .. }) = projection {
-            sql.text(format_args!(" INNER JOIN \"{table}\" ON \"{table}\".\"id\" = \"arm_rows\".\"{id}\""));
-        }
+        sql.text(format_args!(") AS \"arm_rows\"{join}"));
     }
     sql.into()
-}
-
-fn arm(row: &QueryResult) -> Result<usize, DbErr> {
-    row.try_get_by_index::<i32>(0).map(|number| number.unsigned_abs() as usize)
 }

@@ -36,21 +36,13 @@ impl From<Error> for TransactionError {
 /// `CONNECTION_TIMEOUT`.
 ///
 /// `operation` names the work in the log and in the metric, for example `key.create`.
-pub async fn with_retry<T, F>(operation: &'static str, attempt: impl Fn() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, TransactionError>>,
-{
-    retry(operation, |_is_retry| attempt()).await
-}
-
-/// Does the same as [`with_retry`] and tells `attempt` whether it is a retry.
-pub(super) async fn retry<T, F>(operation: &'static str, attempt: impl Fn(bool) -> F) -> Result<T, Error>
+pub async fn with_retry<T, F>(operation: &'static str, mut attempt: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, TransactionError>>,
 {
     let mut backoff = Backoff::new(operation);
     loop {
-        match attempt(backoff.conflicts > 0).await {
+        match attempt().await {
             Ok(done) => return Ok(done),
             Err(TransactionError::Error(error)) => return Err(error),
             Err(TransactionError::Conflict(error)) if backoff.wait(&error).await => {}

@@ -1,6 +1,7 @@
 //! Runs database work to completion even if the client disconnects.
 
 use std::any::Any;
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Fuse, FusedFuture};
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
@@ -29,8 +30,7 @@ type Outcome<T> = Result<T, Box<dyn Any + Send>>;
 /// `tokio::spawn` and its `JoinHandle` would do the same with less code, but cost every request a task and a wake-up of
 /// another thread, while few clients disconnect.
 pub struct RunToCompletion<T: Send + 'static> {
-    /// `None` after completion.
-    work: Option<BoxFuture<'static, Outcome<T>>>,
+    work: Fuse<BoxFuture<'static, Outcome<T>>>,
     span: Span,
 }
 
@@ -38,7 +38,7 @@ impl<T: Send + 'static> RunToCompletion<T> {
     /// Wraps `work`. Adds to `statements` the SQL statements that the work sends, without `BEGIN`, `COMMIT` and `ROLLBACK`.
     pub fn new(statements: Arc<AtomicUsize>, work: impl Future<Output = T> + Send + 'static) -> Self {
         let work = AssertUnwindSafe(STATEMENTS.scope(statements, work)).catch_unwind();
-        Self { work: Some(work.boxed()), span: Span::current() }
+        Self { work: work.boxed().fuse(), span: Span::current() }
     }
 }
 
@@ -46,19 +46,15 @@ impl<T: Send + 'static> Future for RunToCompletion<T> {
     type Output = Outcome<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<T>> {
-        let Some(work) = &mut self.work else { return Poll::Pending };
-        let polled = work.as_mut().poll(context);
-        if polled.is_ready() {
-            self.work = None;
-        }
-        polled
+        self.work.poll_unpin(context)
     }
 }
 
 impl<T: Send + 'static> Drop for RunToCompletion<T> {
     fn drop(&mut self) {
         const TIMEOUT: Duration = Duration::from_secs(20);
-        if let Some(work) = self.work.take() {
+        if !self.work.is_terminated() {
+            let work = mem::replace(&mut self.work, Fuse::terminated());
             tokio::spawn(timeout(TIMEOUT, work).instrument(self.span.clone()));
         }
     }

@@ -2,9 +2,7 @@
 
 use std::fmt::{Arguments, Write};
 
-use sea_orm::sea_query::{
-    PostgresQueryBuilder, QueryBuilder, QueryStatementBuilder, SqlWriterValues, SqliteQueryBuilder,
-};
+use sea_orm::sea_query::{PostgresQueryBuilder, QueryStatementBuilder, SqlWriterValues, SqliteQueryBuilder};
 use sea_orm::{DbBackend, Statement};
 
 /// Builds a [`Statement`] from text and built statements. It numbers the placeholders and collects the values.
@@ -15,12 +13,8 @@ pub struct Sql {
 
 impl Sql {
     pub fn new(backend: DbBackend) -> Self {
-        let (placeholder, numbered) = if backend == DbBackend::Postgres {
-            PostgresQueryBuilder.placeholder()
-        } else {
-            SqliteQueryBuilder.placeholder()
-        };
-        Self { backend, writer: SqlWriterValues::new(placeholder, numbered) }
+        let (placeholder, is_numbered) = if backend == DbBackend::Postgres { ("$", true) } else { ("?", false) };
+        Self { backend, writer: SqlWriterValues::new(placeholder, is_numbered) }
     }
 
     /// Appends text as it is. Never pass text that a caller has sent.

@@ -45,7 +45,7 @@ impl Transaction {
 
     /// Writes all rows of `batch`. Returns [`DbErr::RecordNotUpdated`] if a statement with `must_write_all` left out a row.
     pub async fn write(&self, batch: WriteBatch) -> Result<(), DbErr> {
-        self.run(async |connection| batch.execute(connection).await).await
+        self.run(async |connection| batch.execute(self.backend, connection).await).await
     }
 
     async fn run<T>(&self, work: impl AsyncFnOnce(&mut Connection) -> Result<T, DbErr>) -> Result<T, DbErr> {
@@ -97,6 +97,6 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.run(async |connection| connection.query_all(&statement).await).await
+        self.run(async |connection| connection.query_all(statement).await).await
     }
 }

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use super::customers::Attempt;
 use super::now;
 use crate::database::{
-    Database, Dml, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, insert_from_select, row_values,
+    Database, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, insert_from_select, row_values,
 };
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -45,7 +45,7 @@ const STORE: WriteStatement = WriteStatement {
             .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])
             .action_and_where(Column::ExpiresAt.into_expr().lte(earliest))
             .to_owned();
-        Dml::Insert(insert_from_select::<Entity>(rows).on_conflict(replace_expired).take())
+        Box::new(insert_from_select::<Entity>(rows).on_conflict(replace_expired).take())
     },
     must_write_all: true,
 };

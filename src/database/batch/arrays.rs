@@ -2,6 +2,8 @@
 //!
 //! A batch sends one array per column. SeaQuery can represent an array with a null in it, but panics when it encodes one.
 
+use std::iter;
+
 use chrono::{DateTime, FixedOffset, Local, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use sea_orm::sea_query::{ArrayType, Nullable, Value, ValueType, Values};
 use sea_orm::sqlx::error::BoxDynError;
@@ -10,22 +12,14 @@ use sea_orm::sqlx::{self, Arguments, Encode, IntoArguments, Postgres, Type};
 use sea_query_sqlx::SqlxValues;
 use uuid::Uuid;
 
-/// Turns rows of values into one array per column.
-pub(super) fn into_arrays<R: IntoIterator<Item = Value>>(rows: Vec<R>) -> Vec<Value> {
-    let mut columns: Vec<Vec<Value>> = Vec::new();
-    for row in rows {
-        for (index, value) in row.into_iter().enumerate() {
-            match columns.get_mut(index) {
-                Some(column) => column.push(value),
-                None => columns.push(vec![value]),
-            }
-        }
-    }
-    let array = |values: Vec<Value>| {
-        let array_type = values.first().map_or(ArrayType::String, Value::array_type);
-        Value::Array(array_type, Some(Box::new(values)))
+/// Turns rows of values into one array per column. All rows have the same number of values.
+pub(super) fn into_arrays(rows: Vec<impl IntoIterator<Item = Value>>) -> Vec<Value> {
+    let mut rows: Vec<_> = rows.into_iter().map(IntoIterator::into_iter).collect();
+    let next_column = || {
+        let values = rows.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>()?;
+        Some(Value::Array(values.first()?.array_type(), Some(Box::new(values))))
     };
-    columns.into_iter().map(array).collect()
+    iter::from_fn(next_column).collect()
 }
 
 /// Encodes the values of a statement. SeaQuery's encoding is used if there is no array among them.
@@ -44,6 +38,7 @@ pub(in crate::database) fn encode_for_postgres(values: Values) -> Result<PgArgum
 type Add = fn(&mut PgArguments, Value) -> Result<(), BoxDynError>;
 
 /// Returns the function that encodes a value, or an array of values, of this type.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test ensures that no column has another type")]
 fn add_for(array_type: ArrayType) -> Result<Add, BoxDynError> {
     Ok(match array_type {
         ArrayType::Bool => add::<bool>,
@@ -63,19 +58,7 @@ fn add_for(array_type: ArrayType) -> Result<Add, BoxDynError> {
         ArrayType::ChronoDateTimeLocal => add::<DateTime<Local>>,
         ArrayType::ChronoDateTimeWithTimeZone => add::<DateTime<FixedOffset>>,
         ArrayType::Uuid => add::<Uuid>,
-        // PostgreSQL has no unsigned integers and no type of a single character, and its enum types need a cast. The other
-        // types belong to crates that the entities do not use. A test ensures that no column has such a type.
-        ArrayType::TinyUnsigned
-        | ArrayType::SmallUnsigned
-        | ArrayType::Unsigned
-        | ArrayType::BigUnsigned
-        | ArrayType::Char
-        | ArrayType::Decimal
-        | ArrayType::TimeDate
-        | ArrayType::TimeTime
-        | ArrayType::TimeDateTime
-        | ArrayType::TimeDateTimeWithTimeZone
-        | ArrayType::Enum(_) => return Err(format!("{array_type:?} cannot be sent in an array").into()),
+        _ => return Err(format!("{array_type:?} cannot be sent in an array").into()),
     })
 }
 

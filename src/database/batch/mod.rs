@@ -61,7 +61,7 @@ mod writes;
 
 pub(super) use arrays::encode_for_postgres;
 pub use reads::BatchedQuery;
-pub use write_batch::{Dml, WriteBatch, WriteStatement, insert_from_select, row_values};
+pub use write_batch::{WriteBatch, WriteStatement, insert_from_select, row_values};
 pub(super) use writes::BatchWriter;
 
 use std::collections::HashMap;

@@ -12,6 +12,7 @@ use crate::database::{Reader, Sql};
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
 /// Its SQL is built once and cached, so every call must pass the same `select`.
+#[derive(Default)]
 pub struct BatchedQuery<const N: usize> {
     sql_for_one: OnceLock<String>,
     sql_for_batch: OnceLock<String>,
@@ -79,12 +80,6 @@ impl<const N: usize> BatchedQuery<N> {
             }
         }
         Ok(rows_by_request)
-    }
-}
-
-impl<const N: usize> Default for BatchedQuery<N> {
-    fn default() -> Self {
-        Self { sql_for_one: OnceLock::new(), sql_for_batch: OnceLock::new(), batcher: Batcher::default() }
     }
 }
 

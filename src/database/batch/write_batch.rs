@@ -6,15 +6,13 @@ use std::sync::LazyLock;
 
 use entity::value::OperatorId;
 use parking_lot::Mutex;
-use sea_orm::sea_query::{
-    Alias, Expr, InsertStatement, PostgresQueryBuilder, Query, SelectStatement, SqliteQueryBuilder, UpdateStatement,
-    Value, Values,
-};
-use sea_orm::{DbBackend, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait, RuntimeErr, Statement, sqlx};
+use sea_orm::sea_query::{Alias, Expr, InsertStatement, Query, SelectStatement, Value, Values};
+use sea_orm::{DbBackend, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, StatementBuilder};
 use uuid::Uuid;
 
 use super::arrays::into_arrays;
 use crate::database::connection::Connection;
+use crate::database::error::{Code, reported};
 
 /// Everything that one request writes. It is written completely or not at all.
 ///
@@ -40,16 +38,11 @@ pub struct WriteStatement {
     pub name: &'static str,
     /// The columns of the common table expression, and of each row that is pushed.
     pub columns: fn() -> Vec<&'static str>,
-    /// Builds the statement. The argument is the name of the common table expression.
-    pub statement: fn(&Alias) -> Dml,
+    /// Builds the statement. The argument is the name of the common table expression. Values of the statement are written
+    /// into its text: they are constants of the program, never input.
+    pub statement: fn(&Alias) -> Box<dyn StatementBuilder>,
     /// Aborts the whole batch if this statement affects fewer rows than it was given.
     pub must_write_all: bool,
-}
-
-/// A statement that changes rows.
-pub enum Dml {
-    Insert(InsertStatement),
-    Update(UpdateStatement),
 }
 
 /// Write batches with the same key can be merged: they belong to the same operator and have the same statements.
@@ -60,18 +53,21 @@ pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
 /// less than the 1 s after which PostgreSQL looks for a deadlock.
 const SET_LOCK_TIMEOUT: &str = "(SELECT 1 FROM set_config('lock_timeout', '100ms', true))";
 
+/// The SQLSTATE of a statement with `must_write_all` that left out a row.
+const DIVISION_BY_ZERO: &str = "22012";
+
 impl WriteStatement {
     /// Inserts rows of an entity. Every row has all columns.
     fn insert<E: EntityTrait>() -> Self {
-        fn columns<E: EntityTrait>() -> Vec<&'static str> {
-            E::Column::iter().map(|column| column.as_str()).collect()
+        Self {
+            name: E::default().table_name(),
+            columns: || E::Column::iter().map(|column| column.as_str()).collect(),
+            statement: |new| {
+                let rows = Query::select().exprs(E::Column::iter().map(Expr::col)).from(new.clone()).take();
+                Box::new(insert_from_select::<E>(rows))
+            },
+            must_write_all: false,
         }
-        fn statement<E: EntityTrait>(new: &Alias) -> Dml {
-            let rows = Query::select().exprs(E::Column::iter().map(Expr::col)).from(new.clone()).take();
-            Dml::Insert(insert_from_select::<E>(rows))
-        }
-        let name = E::default().table_name();
-        Self { name, columns: columns::<E>, statement: statement::<E>, must_write_all: false }
     }
 }
 
@@ -123,16 +119,18 @@ impl WriteBatch {
 
     /// Sends the statements. If the database is SQLite, the connection must be in a transaction, because there are several.
     /// Returns [`DbErr::RecordNotUpdated`] if a statement with `must_write_all` left out a row.
-    pub(in crate::database) async fn execute(self, connection: &mut Connection) -> Result<(), DbErr> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        let backend = connection.backend();
+    pub(in crate::database) async fn execute(
+        self,
+        backend: DbBackend,
+        connection: &mut Connection,
+    ) -> Result<(), DbErr> {
         if backend == DbBackend::Postgres {
-            let sent = connection.execute(self.into_postgres_statement()).await;
-            return sent
-                .map(drop)
-                .map_err(|error| if is_division_by_zero(&error) { DbErr::RecordNotUpdated } else { error });
+            return match connection.execute(self.into_postgres_statement()).await {
+                Err(error) if matches!(reported(&error), Some((Code::Sqlstate(DIVISION_BY_ZERO), _))) => {
+                    Err(DbErr::RecordNotUpdated)
+                }
+                sent => sent.map(drop),
+            };
         }
         for Write { statement, rows } in self.writes {
             let row_count = rows.len();
@@ -179,7 +177,7 @@ impl WriteBatch {
                 [_] => (format!("VALUES ({placeholders})"), "1".to_owned()),
                 _ => (format!("SELECT * FROM unnest({placeholders})"), format!("cardinality(${first})")),
             };
-            let dml = (statement.statement)(&Alias::new(&new)).to_sql(DbBackend::Postgres);
+            let dml = (statement.statement)(&Alias::new(&new)).build(&DbBackend::Postgres);
             let with = if index == 0 { "WITH" } else { "," };
             let returning = if statement.must_write_all { " RETURNING 1" } else { "" };
             let _ = write!(sql, "{with} {new} ({columns}) AS ({source}), write_{index} AS ({dml}{returning})");
@@ -211,20 +209,8 @@ impl WriteStatement {
     fn sqlite_sql(&self, row_count: usize) -> String {
         let columns = quoted((self.columns)());
         let row = format!("({})", vec!["?"; columns.len()].join(", "));
-        let dml = (self.statement)(&Alias::new("new")).to_sql(DbBackend::Sqlite);
+        let dml = (self.statement)(&Alias::new("new")).build(&DbBackend::Sqlite);
         format!("WITH new ({}) AS (VALUES {}) {dml}", columns.join(", "), vec![row; row_count].join(", "))
-    }
-}
-
-impl Dml {
-    /// Returns the SQL with its values inlined: they are constants of the program, never input.
-    fn to_sql(&self, backend: DbBackend) -> String {
-        match (self, backend) {
-            (Self::Insert(statement), DbBackend::Postgres) => statement.to_string(PostgresQueryBuilder),
-            (Self::Update(statement), DbBackend::Postgres) => statement.to_string(PostgresQueryBuilder),
-            (Self::Insert(statement), _) => statement.to_string(SqliteQueryBuilder),
-            (Self::Update(statement), _) => statement.to_string(SqliteQueryBuilder),
-        }
     }
 }
 
@@ -243,11 +229,6 @@ fn cached_sql(
 
 fn quoted(columns: Vec<&'static str>) -> Vec<String> {
     columns.into_iter().map(|column| format!("\"{column}\"")).collect()
-}
-
-fn is_division_by_zero(error: &DbErr) -> bool {
-    matches!(error, DbErr::Exec(RuntimeErr::SqlxError(error))
-        if matches!(&**error, sqlx::Error::Database(error) if error.code().as_deref() == Some("22012")))
 }
 
 #[cfg(test)]
@@ -270,7 +251,7 @@ mod tests {
                 .and_where(column("id").eq(of_new("id")))
                 .and_where(column("revision").eq(of_new("revision").sub(1)))
                 .take();
-            Dml::Update(update)
+            Box::new(update)
         },
         must_write_all: true,
     };

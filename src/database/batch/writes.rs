@@ -4,12 +4,10 @@ use sea_orm::{ConnAcquireErr, DbBackend, DbErr};
 
 use super::Batcher;
 use super::write_batch::{BatchKey, WriteBatch};
-use crate::database::Transaction;
 use crate::database::connection::Pool;
 use crate::database::error::is_rejection;
 
-/// Writes each [`WriteBatch`] completely or not at all: on PostgreSQL together with those of concurrent requests, on SQLite
-/// in a transaction of its own.
+/// Writes each [`WriteBatch`] to PostgreSQL, completely or not at all, together with those of concurrent requests.
 pub(in crate::database) struct BatchWriter {
     pool: Pool,
     batcher: Batcher<BatchKey, WriteBatch, Outcome>,
@@ -31,11 +29,6 @@ impl BatchWriter {
     /// Writes all rows of `batch`, or none. A conflict with another transaction is an error that
     /// [`is_conflict`](crate::database::error::is_conflict) recognises.
     pub(in crate::database) async fn write(&self, batch: WriteBatch) -> Result<(), DbErr> {
-        if self.pool.backend() != DbBackend::Postgres {
-            let transaction = Transaction::begin(&self.pool).await?;
-            transaction.write(batch).await?;
-            return transaction.commit().await;
-        }
         match self.batcher.submit(batch.key(), batch, async |requests| self.run_batch(requests).await).await {
             Some(Outcome::Done(result)) => result,
             Some(Outcome::WriteAlone(batch)) => self.run_one(batch).await,
@@ -58,6 +51,6 @@ impl BatchWriter {
     }
 
     async fn run_one(&self, batch: WriteBatch) -> Result<(), DbErr> {
-        batch.execute(&mut *self.pool.get().await?).await
+        batch.execute(DbBackend::Postgres, &mut *self.pool.get().await?).await
     }
 }

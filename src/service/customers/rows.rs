@@ -12,7 +12,7 @@ use sea_orm::{
 };
 
 use super::search;
-use crate::database::{Dml, WriteBatch, WriteStatement, row_values};
+use crate::database::{WriteBatch, WriteStatement, row_values};
 use crate::service::now;
 
 /// A row of `customer_operator`: the customer is connected to the operator.
@@ -105,7 +105,7 @@ const REPLACE: WriteStatement = WriteStatement {
             .and_where(Id.into_expr().eq(new_value(Id)))
             .and_where(Revision.into_expr().eq(new_value(Revision).sub(1)))
             .take();
-        Dml::Update(update)
+        Box::new(update)
     },
     must_write_all: true,
 };

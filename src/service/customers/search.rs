@@ -15,7 +15,7 @@ use sea_orm::{
 
 use super::Customers;
 use super::rows::{Link, own_customers};
-use crate::database::{Dml, TransactionError, WriteBatch, WriteStatement, insert_from_select, pages, with_retry};
+use crate::database::{TransactionError, WriteBatch, WriteStatement, insert_from_select, pages, with_retry};
 use crate::error::Error;
 use crate::service::Actor;
 
@@ -41,7 +41,7 @@ const REPLACE: WriteStatement = WriteStatement {
         let replace_word = OnConflict::columns([Column::OperatorId, Column::CustomerId, Column::Place])
             .update_column(Column::Word)
             .to_owned();
-        Dml::Insert(insert_from_select::<customer_word::Entity>(links).on_conflict(replace_word).take())
+        Box::new(insert_from_select::<customer_word::Entity>(links).on_conflict(replace_word).take())
     },
     must_write_all: false,
 };
