@@ -70,13 +70,6 @@ impl Options {
         }
     }
 
-    pub(super) fn backend(&self) -> DbBackend {
-        match self {
-            Self::Postgres(_) => DbBackend::Postgres,
-            Self::Sqlite(_) => DbBackend::Sqlite,
-        }
-    }
-
     async fn connect(&self) -> Result<Driver, DbErr> {
         /// - `statement_timeout`: a slow statement fails instead of holding its connection.
         /// - `idle_in_transaction_session_timeout`: if the client dies inside a transaction, its locks are released.
@@ -193,12 +186,10 @@ impl Connection {
     }
 
     async fn is_alive(&mut self) -> bool {
-        let ping = async {
-            match &mut self.driver {
-                Driver::Postgres(connection) => connection.ping().await,
-                Driver::Sqlite(connection) => connection.ping().await,
-            }
-        };
+        let ping = self.run(async |driver| match driver {
+            Driver::Postgres(connection) => connection.ping().await,
+            Driver::Sqlite(connection) => connection.ping().await,
+        });
         matches!(timeout(Duration::from_secs(1), ping).await, Ok(Ok(())))
     }
 
@@ -260,12 +251,11 @@ impl Pool {
     /// Creates a pool and opens its first connection, so that a wrong address fails here.
     pub(super) async fn open(
         options: Options,
-        connections: usize,
-        observer: &Option<StatementObserver>,
+        size: usize,
+        observer: Option<StatementObserver>,
     ) -> Result<Self, DbErr> {
-        let manager = Manager { options, observer: observer.clone() };
-        let pool = managed::Pool::builder(manager)
-            .max_size(connections)
+        let pool = managed::Pool::builder(Manager { options, observer })
+            .max_size(size)
             .timeouts(Timeouts { wait: Some(CONNECTION_TIMEOUT), create: Some(CONNECTION_TIMEOUT), recycle: None })
             .runtime(Runtime::Tokio1)
             // The connection that was used last is the most likely to have the statement prepared.
@@ -276,7 +266,10 @@ impl Pool {
     }
 
     pub(super) fn backend(&self) -> DbBackend {
-        self.0.manager().options.backend()
+        match self.0.manager().options {
+            Options::Postgres(_) => DbBackend::Postgres,
+            Options::Sqlite(_) => DbBackend::Sqlite,
+        }
     }
 
     /// Takes a connection out of the pool.

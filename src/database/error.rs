@@ -1,4 +1,5 @@
-//! Classifies database errors (conflict, rejection, outage) and describes them for the log.
+//! Classifies database errors (conflict, rejection, outage), and describes them for the log and for people who start the
+//! service on a database that cannot be opened.
 //!
 //! | class | written | what follows |
 //! | --- | --- | --- |
@@ -6,10 +7,14 @@
 //! | rejection (includes conflicts) | nothing | members of a batch run alone; otherwise the error is returned |
 //! | outage | perhaps | `UNAVAILABLE`: the client may repeat the request |
 
+use std::io::ErrorKind;
+use std::str::FromStr;
+
 use sea_orm::sqlx::error::DatabaseError;
-use sea_orm::sqlx::postgres::PgDatabaseError;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
+use super::{CONNECTION_TIMEOUT, sqlite_file};
 use crate::error::{Error, ErrorCode};
 
 impl From<DbErr> for Error {
@@ -20,19 +25,14 @@ impl From<DbErr> for Error {
 }
 
 /// Returns the error of the database driver inside an error of SeaORM.
-pub(super) fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
-    if let DbErr::Conn(RuntimeErr::SqlxError(error))
-    | DbErr::Exec(RuntimeErr::SqlxError(error))
-    | DbErr::Query(RuntimeErr::SqlxError(error)) = error
-    {
-        Some(error)
-    } else {
-        None
-    }
+fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
+    let (DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error)) = error else { return None };
+    let RuntimeErr::SqlxError(error) = error else { return None };
+    Some(error)
 }
 
 /// The code of an error that the database itself reported.
-pub(super) enum Code<'e> {
+enum Code<'e> {
     /// The SQLSTATE of PostgreSQL.
     Sqlstate(&'e str),
     /// The primary result code of SQLite.
@@ -40,7 +40,7 @@ pub(super) enum Code<'e> {
 }
 
 /// Returns the error that the database reported, or `None` if the error arose elsewhere, for example on the connection.
-pub(super) fn reported(error: &DbErr) -> Option<(Code<'_>, &dyn DatabaseError)> {
+fn reported(error: &DbErr) -> Option<(Code<'_>, &dyn DatabaseError)> {
     let sqlx::Error::Database(error) = sqlx_error(error)? else { return None };
     let code = match error.try_downcast_ref::<PgDatabaseError>() {
         Some(error) => Code::Sqlstate(error.code()),
@@ -56,8 +56,8 @@ pub(super) fn is_conflict(error: &DbErr) -> bool {
     const LOCKED: u32 = 6;
     match reported(error) {
         Some((_, error)) if error.is_unique_violation() => true,
-        // Serialization failure, deadlock, lock timeout.
-        Some((Code::Sqlstate(code), _)) => matches!(code, "40001" | "40P01" | "55P03"),
+        // Division by zero (a batch left out a row), serialization failure, deadlock, lock timeout.
+        Some((Code::Sqlstate(code), _)) => matches!(code, "22012" | "40001" | "40P01" | "55P03"),
         Some((Code::Sqlite(code), _)) => matches!(code, BUSY | LOCKED),
         None => matches!(error, DbErr::RecordNotUpdated),
     }
@@ -116,4 +116,72 @@ pub fn describe(error: &DbErr) -> String {
             _ => format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
         },
     }
+}
+
+/// The setting to check if the database cannot be opened.
+const SETTING: &str = "DATABASE_URL (--database-url)";
+
+/// Explains why the database at `url` cannot be opened, and what to do about it. Names hosts, users and files, but no
+/// passwords.
+pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
+    // SeaORM reports an applied migration that the program does not have.
+    if let DbErr::Custom(message) = error
+        && let Some(message) = message.strip_prefix("Migration file of version '")
+        && let Some((version, _)) = message.split_once('\'')
+    {
+        return format!(
+            "This database was migrated by a newer version of vivamo, or belongs to another application: it has the \
+             migration {version}, which this version does not know. Start the newer version, or change {SETTING}."
+        );
+    }
+    // A migration creates a table that is there already.
+    if reported(error).is_some_and(|(_, error)| error.message().ends_with("already exists")) {
+        return format!("This database has tables of another application. Use an empty one: change {SETTING}.");
+    }
+    let explained = match sqlite_file(url) {
+        Some(file) => sqlite_message(&file.display().to_string(), error),
+        None => PgConnectOptions::from_str(url).ok().and_then(|options| postgres_message(&options, error)),
+    };
+    explained.unwrap_or_else(|| format!("Cannot open the database: {}. Check {SETTING}.", describe(error)))
+}
+
+fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
+    const READONLY: u32 = 8;
+    const CANTOPEN: u32 = 14;
+    const NOTADB: u32 = 26;
+    match reported(error)?.0 {
+        Code::Sqlite(READONLY | CANTOPEN) => Some(format!(
+            "Cannot open the database file {file}. Check that its folder exists and that both can be written, or change \
+             {SETTING}."
+        )),
+        Code::Sqlite(NOTADB) => Some(format!("{file} is not a SQLite database. Change {SETTING}.")),
+        Code::Sqlite(_) | Code::Sqlstate(_) => None,
+    }
+}
+
+fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String> {
+    let (host, user) = (options.get_host(), options.get_username());
+    let server = format!("PostgreSQL at {host}:{}", options.get_port());
+    let database = options.get_database().unwrap_or(user);
+    Some(match (reported(error), error, sqlx_error(error)) {
+        (Some((Code::Sqlstate("28P01" | "28000"), error)), ..) => {
+            let cause = error.message();
+            format!("{server} rejected user `{user}` ({cause}). Check the user and password in {SETTING}.")
+        }
+        (Some((Code::Sqlstate("3D000"), _)), ..) => {
+            format!("{server} has no database `{database}`. Create it with `createdb {database}`, or change {SETTING}.")
+        }
+        (_, _, Some(sqlx::Error::Io(cause))) if cause.to_string().starts_with("failed to lookup address") => {
+            format!("Cannot find the host `{host}` of PostgreSQL ({cause}). Check {SETTING}.")
+        }
+        (_, _, Some(sqlx::Error::Io(cause))) if cause.kind() == ErrorKind::ConnectionRefused => {
+            format!("Cannot connect to {server}: connection refused. Is it running? Check {SETTING}.")
+        }
+        (_, _, Some(sqlx::Error::Io(cause))) => format!("Cannot connect to {server}: {cause}. Check {SETTING}."),
+        (_, DbErr::ConnectionAcquire(_), _) | (_, _, Some(sqlx::Error::PoolTimedOut)) => {
+            let seconds = CONNECTION_TIMEOUT.as_secs();
+            format!("{server} did not answer within {seconds} seconds. Check {SETTING} and the network.")
+        }
+        _ => return None,
+    })
 }

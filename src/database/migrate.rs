@@ -1,6 +1,5 @@
 //! Applies and counts migrations, on a connection of their own: SeaORM's migrator needs one of its own kind.
 
-use futures_util::TryFutureExt;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm::sqlx::sqlite::SqlitePoolOptions;
@@ -50,7 +49,7 @@ impl Database {
 }
 
 async fn connect(options: Options) -> Result<DatabaseConnection, DbErr> {
-    let connected = || async {
+    retry_read(|| async {
         match &options {
             Options::Postgres(options) => {
                 let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECTION_TIMEOUT);
@@ -61,6 +60,7 @@ async fn connect(options: Options) -> Result<DatabaseConnection, DbErr> {
                 pool.connect_with(options.clone()).await.map(SqlxSqliteConnector::from_sqlx_sqlite_pool)
             }
         }
-    };
-    retry_read(|| connected().map_err(failed_to_connect)).await
+        .map_err(failed_to_connect)
+    })
+    .await
 }

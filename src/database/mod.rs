@@ -5,7 +5,6 @@
 //! everything at its end. On PostgreSQL, reads and writes of concurrent requests share statements: see `batch/mod.rs`.
 
 mod batch;
-mod connect_error;
 mod connection;
 mod error;
 mod migrate;
@@ -17,9 +16,8 @@ mod sql;
 mod transaction;
 
 pub use batch::{BatchedQuery, WriteBatch, WriteStatement, insert_from_select, row_values};
-pub use connect_error::explain_connect_error;
 pub use connection::sqlite_file;
-pub use error::describe;
+pub use error::{describe, explain_connect_error};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
 pub use retry::{TransactionError, with_retry};
@@ -72,13 +70,13 @@ impl Database {
         let options = Options::parse(url)?;
         let (read_pool, write_pool) = match options {
             Options::Postgres(_) => {
-                let shared = Pool::open(options.clone(), Self::POSTGRES_CONNECTIONS, &observer).await?;
+                let shared = Pool::open(options.clone(), Self::POSTGRES_CONNECTIONS, observer).await?;
                 (shared.clone(), shared)
             }
             Options::Sqlite(_) => {
                 // SQLite takes one writer at a time. A queue for one connection is fair and never fails with SQLITE_BUSY.
-                let write_pool = Pool::open(options.clone(), 1, &observer).await?;
-                (Pool::open(options.clone().read_only(), Self::SQLITE_READERS, &observer).await?, write_pool)
+                let write_pool = Pool::open(options.clone(), 1, observer.clone()).await?;
+                (Pool::open(options.clone().read_only(), Self::SQLITE_READERS, observer).await?, write_pool)
             }
         };
         let batch_writer = Arc::new(BatchWriter::new(write_pool.clone()));

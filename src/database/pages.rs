@@ -4,7 +4,8 @@
 //! or deleted before it. Several lists are read by one `UNION ALL`, each with its own limit:
 //!
 //! ```sql
-//! SELECT 0 AS "arm", "arm_rows".* FROM (SELECT … WHERE (connected_at, customer_id) > ($1, $2) ORDER BY … LIMIT 21) AS "arm_rows"
+//! SELECT 0 AS "arm", "arm_rows".*
+//! FROM (SELECT … WHERE (connected_at, customer_id) > ($1, $2) ORDER BY … LIMIT 21) AS "arm_rows"
 //! UNION ALL SELECT 1 AS "arm", "arm_rows".* FROM (…) AS "arm_rows"
 //! ```
 //!

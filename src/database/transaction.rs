@@ -43,9 +43,17 @@ impl Transaction {
         }
     }
 
-    /// Writes all rows of `batch`. Returns [`DbErr::RecordNotUpdated`] if a statement with `must_write_all` left out a row.
+    /// Writes all rows of `batch`. Returns a conflict if a statement with `must_write_all` left out a row.
     pub async fn write(&self, batch: WriteBatch) -> Result<(), DbErr> {
-        self.run(async |connection| batch.execute(self.backend, connection).await).await
+        if self.backend == DbBackend::Postgres {
+            return self.execute_raw(batch.into_postgres_statement()).await.map(drop);
+        }
+        for (statement, must_affect) in batch.into_sqlite_statements() {
+            if self.execute_raw(statement).await?.rows_affected() < must_affect as u64 {
+                return Err(DbErr::RecordNotUpdated);
+            }
+        }
+        Ok(())
     }
 
     async fn run<T>(&self, work: impl AsyncFnOnce(&mut Connection) -> Result<T, DbErr>) -> Result<T, DbErr> {

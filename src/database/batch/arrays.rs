@@ -4,7 +4,7 @@
 
 use std::iter;
 
-use chrono::{DateTime, FixedOffset, Local, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use sea_orm::sea_query::{ArrayType, Nullable, Value, ValueType, Values};
 use sea_orm::sqlx::error::BoxDynError;
 use sea_orm::sqlx::postgres::{PgArguments, PgHasArrayType};
@@ -29,8 +29,7 @@ pub(in crate::database) fn encode_for_postgres(values: Values) -> Result<PgArgum
     }
     let mut arguments = PgArguments::default();
     for value in values.0 {
-        let add = add_for(value.array_type()).map_err(sqlx::Error::Encode)?;
-        add(&mut arguments, value).map_err(sqlx::Error::Encode)?;
+        add_for(value.array_type()).and_then(|add| add(&mut arguments, value)).map_err(sqlx::Error::Encode)?;
     }
     Ok(arguments)
 }
@@ -42,21 +41,14 @@ type Add = fn(&mut PgArguments, Value) -> Result<(), BoxDynError>;
 fn add_for(array_type: ArrayType) -> Result<Add, BoxDynError> {
     Ok(match array_type {
         ArrayType::Bool => add::<bool>,
-        ArrayType::TinyInt => add::<i8>,
         ArrayType::SmallInt => add::<i16>,
         ArrayType::Int => add::<i32>,
         ArrayType::BigInt => add::<i64>,
-        ArrayType::Float => add::<f32>,
-        ArrayType::Double => add::<f64>,
         ArrayType::String => add::<String>,
         ArrayType::Bytes => add::<Vec<u8>>,
         ArrayType::Json => add::<serde_json::Value>,
         ArrayType::ChronoDate => add::<NaiveDate>,
-        ArrayType::ChronoTime => add::<NaiveTime>,
-        ArrayType::ChronoDateTime => add::<NaiveDateTime>,
         ArrayType::ChronoDateTimeUtc => add::<DateTime<Utc>>,
-        ArrayType::ChronoDateTimeLocal => add::<DateTime<Local>>,
-        ArrayType::ChronoDateTimeWithTimeZone => add::<DateTime<FixedOffset>>,
         ArrayType::Uuid => add::<Uuid>,
         _ => return Err(format!("{array_type:?} cannot be sent in an array").into()),
     })

@@ -87,7 +87,13 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
     /// order of the requests. Returns `None` if the leader was cancelled.
     async fn submit(&self, key: K, request: T, run: impl AsyncFnOnce(Vec<T>) -> Vec<R>) -> Option<R> {
         let (sender, result) = oneshot::channel();
-        if self.add(&key, (request, sender)) {
+        let is_leader = {
+            let mut open = self.open.lock();
+            let waiters = open.entry(key.clone()).or_default();
+            waiters.push((request, sender));
+            waiters.len() == 1
+        };
+        if is_leader {
             let mut batch = OpenBatch { batcher: self, key: Some(key) };
             task::yield_now().await;
             let (requests, senders): (Vec<_>, Vec<_>) = batch.close().into_iter().unzip();
@@ -99,14 +105,6 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
             count_statement();
         }
         result.await.ok()
-    }
-
-    /// Adds a waiter to the open batch of the key. Returns true if the waiter is the first, and thereby the leader.
-    fn add(&self, key: &K, waiter: Waiter<T, R>) -> bool {
-        let mut open = self.open.lock();
-        let waiters = open.entry(key.clone()).or_default();
-        waiters.push(waiter);
-        waiters.len() == 1
     }
 }
 

@@ -75,9 +75,7 @@ impl<const N: usize> BatchedQuery<N> {
         let values = Some(Values(into_arrays(requests)));
         for row in reader.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {
             let number: i64 = row.try_get("", NUMBER)?;
-            if let Some(rows) = usize::try_from(number - 1).ok().and_then(|index| rows_by_request.get_mut(index)) {
-                rows.push(row);
-            }
+            rows_by_request[(number - 1).unsigned_abs() as usize].push(row);
         }
         Ok(rows_by_request)
     }

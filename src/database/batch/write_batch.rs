@@ -7,12 +7,10 @@ use std::sync::LazyLock;
 use entity::value::OperatorId;
 use parking_lot::Mutex;
 use sea_orm::sea_query::{Alias, Expr, InsertStatement, Query, SelectStatement, Value, Values};
-use sea_orm::{DbBackend, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, StatementBuilder};
+use sea_orm::{DbBackend, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, StatementBuilder};
 use uuid::Uuid;
 
 use super::arrays::into_arrays;
-use crate::database::connection::Connection;
-use crate::database::error::{Code, reported};
 
 /// Everything that one request writes. It is written completely or not at all.
 ///
@@ -53,9 +51,6 @@ pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
 /// less than the 1 s after which PostgreSQL looks for a deadlock.
 const SET_LOCK_TIMEOUT: &str = "(SELECT 1 FROM set_config('lock_timeout', '100ms', true))";
 
-/// The SQLSTATE of a statement with `must_write_all` that left out a row.
-const DIVISION_BY_ZERO: &str = "22012";
-
 impl WriteStatement {
     /// Inserts rows of an entity. Every row has all columns.
     fn insert<E: EntityTrait>() -> Self {
@@ -68,6 +63,14 @@ impl WriteStatement {
             },
             must_write_all: false,
         }
+    }
+
+    /// The text for this number of rows.
+    fn sqlite_sql(&self, row_count: usize) -> String {
+        let columns = quoted((self.columns)());
+        let row = format!("({})", vec!["?"; columns.len()].join(", "));
+        let dml = (self.statement)(&Alias::new("new")).build(&DbBackend::Sqlite);
+        format!("WITH new ({}) AS (VALUES {}) {dml}", columns.join(", "), vec![row; row_count].join(", "))
     }
 }
 
@@ -117,38 +120,23 @@ impl WriteBatch {
         *id
     }
 
-    /// Sends the statements. If the database is SQLite, the connection must be in a transaction, because there are several.
-    /// Returns [`DbErr::RecordNotUpdated`] if a statement with `must_write_all` left out a row.
-    pub(in crate::database) async fn execute(
-        self,
-        backend: DbBackend,
-        connection: &mut Connection,
-    ) -> Result<(), DbErr> {
-        if backend == DbBackend::Postgres {
-            return match connection.execute(self.into_postgres_statement()).await {
-                Err(error) if matches!(reported(&error), Some((Code::Sqlstate(DIVISION_BY_ZERO), _))) => {
-                    Err(DbErr::RecordNotUpdated)
-                }
-                sent => sent.map(drop),
-            };
-        }
-        for Write { statement, rows } in self.writes {
+    /// Builds the statements for SQLite, each with the number of rows that it must affect.
+    pub(in crate::database) fn into_sqlite_statements(self) -> impl Iterator<Item = (Statement, usize)> {
+        self.writes.into_iter().map(|Write { statement, rows }| {
             let row_count = rows.len();
-            let sql = cached_sql(backend, false, vec![(statement.name, row_count)], || statement.sqlite_sql(row_count));
+            let shape = (false, false, vec![(statement.name, row_count)]);
+            let sql = cached_sql(shape, || statement.sqlite_sql(row_count));
             let values = Some(Values(rows.into_iter().flatten().collect()));
-            let sent = connection.execute(Statement { sql, values, db_backend: backend }).await?;
-            if statement.must_write_all && sent.rows_affected() < row_count as u64 {
-                return Err(DbErr::RecordNotUpdated);
-            }
-        }
-        Ok(())
+            let must_affect = if statement.must_write_all { row_count } else { 0 };
+            (Statement { sql, values, db_backend: DbBackend::Sqlite }, must_affect)
+        })
     }
 
-    /// Builds one statement for everything. Its text only depends on whether there is one row or several, so that few texts
+    /// Builds one statement for PostgreSQL. Its text only depends on whether there is one row or several, so that few texts
     /// are prepared.
-    fn into_postgres_statement(self) -> Statement {
-        let shape = self.writes.iter().map(|write| (write.statement.name, write.rows.len().min(2))).collect();
-        let sql = cached_sql(DbBackend::Postgres, self.is_merged, shape, || self.postgres_sql());
+    pub(in crate::database) fn into_postgres_statement(self) -> Statement {
+        let parts = self.writes.iter().map(|write| (write.statement.name, write.rows.len().min(2))).collect();
+        let sql = cached_sql((true, self.is_merged, parts), || self.postgres_sql());
         let mut values = Vec::new();
         for Write { mut rows, .. } in self.writes {
             match rows.as_mut_slice() {
@@ -205,26 +193,14 @@ pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatem
     insert
 }
 
-impl WriteStatement {
-    fn sqlite_sql(&self, row_count: usize) -> String {
-        let columns = quoted((self.columns)());
-        let row = format!("({})", vec!["?"; columns.len()].join(", "));
-        let dml = (self.statement)(&Alias::new("new")).build(&DbBackend::Sqlite);
-        format!("WITH new ({}) AS (VALUES {}) {dml}", columns.join(", "), vec![row; row_count].join(", "))
-    }
-}
+/// Everything that the text of a statement depends on: whether it is for PostgreSQL, whether it is merged, and the name and
+/// the number of rows of each part.
+type Shape = (bool, bool, Vec<(&'static str, usize)>);
 
-/// Returns the SQL for statements with these names and numbers of rows. Caches it, because building takes longer than sending.
-fn cached_sql(
-    backend: DbBackend,
-    is_merged: bool,
-    shape: Vec<(&'static str, usize)>,
-    build: impl FnOnce() -> String,
-) -> String {
-    type Cache = HashMap<(bool, bool, Vec<(&'static str, usize)>), String>;
-    static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
-    let key = (backend == DbBackend::Postgres, is_merged, shape);
-    CACHE.lock().entry(key).or_insert_with(build).clone()
+/// Returns the SQL of this shape. Caches it, because building takes longer than sending.
+fn cached_sql(shape: Shape, build: impl FnOnce() -> String) -> String {
+    static CACHE: LazyLock<Mutex<HashMap<Shape, String>>> = LazyLock::new(Mutex::default);
+    CACHE.lock().entry(shape).or_insert_with(build).clone()
 }
 
 fn quoted(columns: Vec<&'static str>) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! Batched writes: decides whether a request's rows are written in a batch or alone.
 
-use sea_orm::{ConnAcquireErr, DbBackend, DbErr};
+use sea_orm::{ConnAcquireErr, DbErr};
 
 use super::Batcher;
 use super::write_batch::{BatchKey, WriteBatch};
@@ -51,6 +51,6 @@ impl BatchWriter {
     }
 
     async fn run_one(&self, batch: WriteBatch) -> Result<(), DbErr> {
-        batch.execute(DbBackend::Postgres, &mut *self.pool.get().await?).await
+        self.pool.get().await?.execute(batch.into_postgres_statement()).await.map(drop)
     }
 }
