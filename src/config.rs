@@ -1,5 +1,8 @@
 //! The settings of the service. Each is a flag and an environment variable; the flag wins.
 //!
+//! The command line parses them. The structs of a group, such as [`LimitSettings`], are passed on to the code that they
+//! configure, so this module uses no other one.
+//!
 //! The doc comments of the fields are the help texts of `vivamo --help`; CONTRIBUTING.md says how to add a setting.
 //! Secrets, and settings that depend on each other, are checked in the two `check` functions: a message of clap would
 //! print the secret.
@@ -8,9 +11,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use axum::http::HeaderValue;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use reqwest::Url;
+use sea_orm::ActiveEnum;
 use secrecy::{ExposeSecret, SecretString};
 
 use entity::deployment::Environment;
@@ -32,8 +37,8 @@ pub struct Settings {
 
     /// Use `production` for real customers. `sandbox` is for tests: it accepts emails and phones that production
     /// rejects, with a warning
-    #[arg(long, env = "VIVAMO_ENVIRONMENT", default_value = "sandbox", global = true)]
-    pub environment: EnvironmentName,
+    #[arg(long, env = "VIVAMO_ENVIRONMENT", value_parser = environment(), default_value = "sandbox", global = true)]
+    pub environment: Environment,
 
     /// Secret that hashes API keys and signs cursors (at least 32 bytes; required in production, public in sandbox).
     /// Changing it invalidates all keys and cursors
@@ -79,33 +84,47 @@ pub struct ServeSettings {
     #[arg(long, env = "VIVAMO_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 
+    #[command(flatten)]
+    pub limits: LimitSettings,
+
+    #[command(flatten)]
+    pub checks: CheckSettings,
+}
+
+/// The rate limits. 0 disables a limit.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitSettings {
     /// Cost that an API key may spend per second; it can save up 10 seconds (0 = unlimited). A query costs 1 per root
     /// field, a mutation 10 per root field
-    #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200, help_heading = LIMITS)]
+    #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200)]
     pub cost_per_second: u32,
 
     /// Number of requests with an invalid key that an IP address may send per minute (0 = unlimited)
-    #[arg(
-        long,
-        env = "VIVAMO_AUTH_FAILURES_PER_MINUTE",
-        value_name = "COUNT",
-        default_value_t = 30,
-        help_heading = LIMITS
-    )]
+    #[arg(long, env = "VIVAMO_AUTH_FAILURES_PER_MINUTE", value_name = "COUNT", default_value_t = 30)]
     pub auth_failures_per_minute: u32,
 
     /// Number of times per hour that an operator may learn that an email or phone belongs to a customer of another
     /// operator (0 = unlimited)
-    #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", value_name = "COUNT", default_value_t = 100, help_heading = LIMITS)]
+    #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", value_name = "COUNT", default_value_t = 100)]
     pub disclosures_per_hour: u32,
+}
 
+impl LimitSettings {
+    pub const OFF: Self = Self { cost_per_second: 0, auth_failures_per_minute: 0, disclosures_per_hour: 0 };
+}
+
+/// The restrictions of emails and phones.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Checks of emails and phones")]
+pub struct CheckSettings {
     /// File of email domains to treat as disposable, in addition to the built-in list: one per line, # starts a
     /// comment
-    #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE", help_heading = CHECKS)]
+    #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE")]
     pub disposable_domains: Option<PathBuf>,
 
     /// File of email domains that are never disposable, in the same format. Wins over both other lists
-    #[arg(long, env = "VIVAMO_ALLOWED_DOMAINS", value_name = "FILE", help_heading = CHECKS)]
+    #[arg(long, env = "VIVAMO_ALLOWED_DOMAINS", value_name = "FILE")]
     pub allowed_domains: Option<PathBuf>,
 
     /// Source that tells production if a phone is a mobile line: `metadata` uses the built-in numbering plans, `twilio`
@@ -115,8 +134,7 @@ pub struct ServeSettings {
         env = "VIVAMO_PHONE_LOOKUP",
         value_name = "SOURCE",
         default_value = "metadata",
-        hide_possible_values = true,
-        help_heading = CHECKS
+        hide_possible_values = true
     )]
     pub phone_lookup: PhoneLookupName,
 
@@ -126,32 +144,41 @@ pub struct ServeSettings {
         env = "VIVAMO_TWILIO_URL",
         value_name = "URL",
         default_value = "https://lookups.twilio.com",
-        value_parser = url,
-        help_heading = CHECKS
+        value_parser = url
     )]
     pub twilio_url: Url,
 
     /// SID of a Twilio API key (SK…) or account (AC…). Required with `--phone-lookup twilio`
-    #[arg(long, env = "VIVAMO_TWILIO_USER", value_name = "SID", hide_env_values = true, help_heading = CHECKS)]
-    pub twilio_user: Option<String>,
+    #[arg(long, env = "VIVAMO_TWILIO_USER", value_name = "SID", hide_env_values = true)]
+    pub twilio_user: Option<SecretString>,
 
     /// Secret of the Twilio API key, or auth token of the account. Required with `--phone-lookup twilio`
-    #[arg(long, env = "VIVAMO_TWILIO_PASSWORD", value_name = "SECRET", hide_env_values = true, help_heading = CHECKS)]
+    #[arg(long, env = "VIVAMO_TWILIO_PASSWORD", value_name = "SECRET", hide_env_values = true)]
     pub twilio_password: Option<SecretString>,
 
     /// Policy for a phone whose line type the carrier does not know: `refuse` or `accept` [default: refuse]
-    #[arg(
-        long,
-        env = "VIVAMO_UNKNOWN_LINE_TYPE",
-        value_name = "POLICY",
-        hide_possible_values = true,
-        help_heading = CHECKS
-    )]
-    pub unknown_line_type: Option<UnknownLineType>,
+    #[arg(long, env = "VIVAMO_UNKNOWN_LINE_TYPE", value_name = "POLICY", hide_possible_values = true)]
+    pub unknown_line_type: Option<UnknownLinePolicy>,
 }
 
-const LIMITS: &str = "Limits";
-const CHECKS: &str = "Checks of emails and phones";
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PhoneLookupName {
+    Metadata,
+    Twilio,
+}
+
+/// The decision for a phone of which the carrier does not know the line type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum UnknownLinePolicy {
+    #[default]
+    Refuse,
+    Accept,
+}
+
+/// Accepts the names that the table `deployment` stores.
+fn environment() -> impl TypedValueParser<Value = Environment> {
+    PossibleValuesParser::new(["sandbox", "production"]).try_map(|name| Environment::try_from_value(&name))
+}
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected an IP address and a port, for example 127.0.0.1:8000".to_owned())
@@ -180,33 +207,6 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
         .ok_or_else(|| "expected an origin without a path, for example https://dashboard.example.com".to_owned())
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PhoneLookupName {
-    Metadata,
-    Twilio,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum UnknownLineType {
-    Refuse,
-    Accept,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum EnvironmentName {
-    Sandbox,
-    Production,
-}
-
-impl From<EnvironmentName> for Environment {
-    fn from(name: EnvironmentName) -> Self {
-        match name {
-            EnvironmentName::Sandbox => Self::Sandbox,
-            EnvironmentName::Production => Self::Production,
-        }
-    }
-}
-
 /// Public, and therefore for sandbox alone.
 const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
 const MIN_SECRET_BYTES: usize = 32;
@@ -220,15 +220,11 @@ const TWILIO_USER: &str = "VIVAMO_TWILIO_USER (--twilio-user)";
 const TWILIO_PASSWORD: &str = "VIVAMO_TWILIO_PASSWORD (--twilio-password)";
 const UNKNOWN_LINE_TYPE: &str = "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type)";
 
-fn is_short(secret: &SecretString) -> bool {
-    secret.expose_secret().len() < MIN_SECRET_BYTES
-}
-
 /// A credential that is set but empty is an error and does not count as unset: a template whose variable was not filled
 /// must not switch protection off.
-fn check_not_blank(name: &str, value: Option<&str>) -> Result<(), String> {
+fn check_not_blank(name: &str, value: &Option<SecretString>) -> Result<(), String> {
     match value {
-        Some(value) if value.trim().is_empty() => {
+        Some(value) if value.expose_secret().trim().is_empty() => {
             Err(format!("{name} is set but empty. Give it a value, or unset it."))
         }
         _ => Ok(()),
@@ -236,10 +232,6 @@ fn check_not_blank(name: &str, value: Option<&str>) -> Result<(), String> {
 }
 
 impl Settings {
-    pub fn environment(&self) -> Environment {
-        self.environment.into()
-    }
-
     /// Checks the database URL and the key secret. The error says what to change.
     pub fn check(&self) -> Result<(), String> {
         let url = self.database_url.as_str();
@@ -251,16 +243,14 @@ impl Settings {
         if url.strip_prefix("sqlite:").is_some_and(is_in_memory) {
             return Err(format!("{DATABASE_URL} names no file, so nothing would be kept. Use sqlite://FILE"));
         }
-        check_not_blank(KEY_SECRET, self.key_secret.as_ref().map(ExposeSecret::expose_secret))?;
-        if self.environment() == Environment::Sandbox {
-            return Ok(());
-        }
-        match &self.key_secret {
+        check_not_blank(KEY_SECRET, &self.key_secret)?;
+        match self.key_secret.as_ref().map(ExposeSecret::expose_secret) {
+            _ if self.environment == Environment::Sandbox => Ok(()),
             None => Err(format!("{KEY_SECRET} is required in production. {GENERATE_ONE}")),
-            Some(secret) if is_short(secret) => {
+            Some(secret) if secret.len() < MIN_SECRET_BYTES => {
                 Err(format!("{KEY_SECRET} must have at least {MIN_SECRET_BYTES} bytes. {GENERATE_ONE}"))
             }
-            Some(secret) if secret.expose_secret() == SANDBOX_KEY_SECRET => {
+            Some(SANDBOX_KEY_SECRET) => {
                 Err(format!("{KEY_SECRET} is the secret of sandbox, which is public. {GENERATE_ONE}"))
             }
             Some(_) => Ok(()),
@@ -280,21 +270,21 @@ impl Settings {
 impl ServeSettings {
     /// Checks these settings together with the shared ones. The error says what to change.
     pub fn check(&self, shared: &Settings) -> Result<(), String> {
-        check_not_blank(PLATFORM_KEY, self.platform_key.as_ref().map(ExposeSecret::expose_secret))?;
-        check_not_blank(TWILIO_USER, self.twilio_user.as_deref())?;
-        check_not_blank(TWILIO_PASSWORD, self.twilio_password.as_ref().map(ExposeSecret::expose_secret))?;
-        if let Some(key) = &self.platform_key {
-            if shared.environment() == Environment::Production && is_short(key) {
-                return Err(format!(
-                    "{PLATFORM_KEY} must have at least {MIN_SECRET_BYTES} characters in production. {GENERATE_ONE}"
-                ));
-            }
-            if key.expose_secret() == shared.key_secret() {
-                return Err(format!(
-                    "{PLATFORM_KEY} and {KEY_SECRET} are the same: a caller with the key would know the secret. \
-                     {GENERATE_ONE}"
-                ));
-            }
+        let CheckSettings { phone_lookup, twilio_user, twilio_password, unknown_line_type, .. } = &self.checks;
+        check_not_blank(PLATFORM_KEY, &self.platform_key)?;
+        check_not_blank(TWILIO_USER, twilio_user)?;
+        check_not_blank(TWILIO_PASSWORD, twilio_password)?;
+        let platform_key = self.platform_key.as_ref().map(ExposeSecret::expose_secret);
+        let is_short = platform_key.is_some_and(|key| key.len() < MIN_SECRET_BYTES);
+        if is_short && shared.environment == Environment::Production {
+            return Err(format!(
+                "{PLATFORM_KEY} must have at least {MIN_SECRET_BYTES} characters in production. {GENERATE_ONE}"
+            ));
+        }
+        if platform_key == Some(shared.key_secret()) {
+            return Err(format!(
+                "{PLATFORM_KEY} and {KEY_SECRET} are the same: a caller with the key would know the secret. {GENERATE_ONE}"
+            ));
         }
         if self.metrics == Some(self.listen) && self.listen.port() != 0 {
             return Err(format!(
@@ -303,22 +293,19 @@ impl ServeSettings {
             ));
         }
         let twilio_settings = [
-            (TWILIO_USER, self.twilio_user.is_some()),
-            (TWILIO_PASSWORD, self.twilio_password.is_some()),
-            (UNKNOWN_LINE_TYPE, self.unknown_line_type.is_some()),
+            (TWILIO_USER, twilio_user.is_some()),
+            (TWILIO_PASSWORD, twilio_password.is_some()),
+            (UNKNOWN_LINE_TYPE, unknown_line_type.is_some()),
         ];
-        let has_credentials = self.twilio_user.is_some() && self.twilio_password.is_some();
-        match self.phone_lookup {
-            PhoneLookupName::Twilio if !has_credentials => Err(format!(
+        let configured = twilio_settings.iter().find(|(_, is_set)| *is_set);
+        match (phone_lookup, configured) {
+            (PhoneLookupName::Twilio, _) if twilio_user.is_none() || twilio_password.is_none() => Err(format!(
                 "VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup) requires {TWILIO_USER} and {TWILIO_PASSWORD}."
             )),
-            PhoneLookupName::Metadata => match twilio_settings.iter().find(|(_, is_set)| *is_set) {
-                Some((name, _)) => Err(format!(
-                    "{name} has no effect without Twilio. Set VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup), or unset it."
-                )),
-                None => Ok(()),
-            },
-            PhoneLookupName::Twilio => Ok(()),
+            (PhoneLookupName::Metadata, Some((name, _))) => Err(format!(
+                "{name} has no effect without Twilio. Set VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup), or unset it."
+            )),
+            _ => Ok(()),
         }
     }
 }

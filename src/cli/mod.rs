@@ -171,7 +171,7 @@ fn refuse_misplaced_options(matches: &ArgMatches) -> Result<(), clap::Error> {
 /// Opens the database and builds the services, for commands that manage data. Applies pending migrations in sandbox,
 /// and in production if `migrate` is set.
 async fn open_services(settings: &Settings, migrate: bool) -> Result<Arc<Services>, CliError> {
-    let migrate = migrate || settings.environment() == Environment::Sandbox;
+    let migrate = migrate || settings.environment == Environment::Sandbox;
     let (_, services) = app::open(database_settings(settings, migrate), service_settings(settings)).await?;
     Ok(services)
 }
@@ -181,7 +181,7 @@ fn database_settings(settings: &Settings, migrate: bool) -> DatabaseSettings {
 }
 
 fn service_settings(settings: &Settings) -> ServiceSettings {
-    ServiceSettings::new(settings.environment(), KeyedHash::new(settings.key_secret()))
+    ServiceSettings::new(settings.environment, KeyedHash::new(settings.key_secret()))
 }
 
 fn display_name(text: &str) -> Result<DisplayName, String> {

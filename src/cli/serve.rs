@@ -10,51 +10,45 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CliError, database_settings, print, service_settings};
 use crate::app::{App, AppSettings};
-use crate::config::{PhoneLookupName, ServeSettings, Settings, UnknownLineType};
+use crate::config::{CheckSettings, PhoneLookupName, ServeSettings, Settings};
 use crate::database::describe;
 use crate::http::HttpSettings;
 use crate::service::disposable_domains::{self, DisposableDomains};
-use crate::service::phone_lookup::{LineTypeLookup, Twilio, TwilioSettings, UnknownLinePolicy};
-use crate::service::{Actor, LimitSettings, ServiceSettings, Services};
+use crate::service::phone_lookup::{LineTypeLookup, Twilio};
+use crate::service::{Actor, ServiceSettings, Services};
 use crate::telemetry;
 
 pub async fn run(settings: &Settings, serve: &ServeSettings) -> Result<(), CliError> {
     serve.check(settings).map_err(CliError::usage)?;
     let app_settings = app_settings(settings, serve)?;
-    telemetry::start(settings.environment());
+    telemetry::start(settings.environment);
     let app = App::start(app_settings).await?;
     let address = app.address;
-    if settings.environment() == Environment::Sandbox && settings.is_sqlite() {
+    if settings.environment == Environment::Sandbox && settings.is_sqlite() {
         create_demo_operator(&app.services, &format!("http://{address}")).await?;
     }
     let stop = stop_signal().map_err(|error| CliError::failure(format!("Cannot wait for signals: {error}")))?;
     if let Some(address) = app.metrics_address {
         tracing::info!("metrics on http://{address}/metrics");
     }
-    tracing::info!(environment = ?settings.environment(), "listening on http://{address}");
+    tracing::info!(environment = ?settings.environment, "listening on http://{address}");
     let stopped = app.run_until(stop).await;
     tracing::info!("stopped");
     stopped.map_err(|error| CliError::failure(format!("Cannot close the database: {}", describe(&error))))
 }
 
 fn app_settings(settings: &Settings, serve: &ServeSettings) -> Result<AppSettings, CliError> {
-    let is_sandbox = settings.environment() == Environment::Sandbox;
-    let unknown_line_policy = match serve.unknown_line_type {
-        None | Some(UnknownLineType::Refuse) => UnknownLinePolicy::Refuse,
-        Some(UnknownLineType::Accept) => UnknownLinePolicy::Accept,
-    };
+    let is_sandbox = settings.environment == Environment::Sandbox;
+    let checks = &serve.checks;
+    let unknown_lines = checks.unknown_line_type.unwrap_or_default();
     let services = ServiceSettings {
         platform_key: serve.platform_key.clone(),
         disposable_domains: DisposableDomains::new(
-            read_domains(serve.disposable_domains.as_ref())?,
-            read_domains(serve.allowed_domains.as_ref())?,
+            read_domains(checks.disposable_domains.as_ref())?,
+            read_domains(checks.allowed_domains.as_ref())?,
         ),
-        carrier: twilio(serve)?.map(|twilio| (Arc::new(twilio) as Arc<dyn LineTypeLookup>, unknown_line_policy)),
-        limits: LimitSettings {
-            cost_per_second: serve.cost_per_second,
-            auth_failures_per_minute: serve.auth_failures_per_minute,
-            disclosures_per_hour: serve.disclosures_per_hour,
-        },
+        carrier: twilio(checks)?.map(|twilio| (Arc::new(twilio) as Arc<dyn LineTypeLookup>, unknown_lines)),
+        limits: serve.limits,
         ..service_settings(settings)
     };
     Ok(AppSettings {
@@ -80,14 +74,13 @@ fn read_domains(file: Option<&PathBuf>) -> Result<Vec<String>, CliError> {
 }
 
 /// The client of Twilio Lookup, if it is configured.
-fn twilio(serve: &ServeSettings) -> Result<Option<Twilio>, CliError> {
+fn twilio(checks: &CheckSettings) -> Result<Option<Twilio>, CliError> {
     let (PhoneLookupName::Twilio, Some(user), Some(password)) =
-        (serve.phone_lookup, &serve.twilio_user, &serve.twilio_password)
+        (checks.phone_lookup, &checks.twilio_user, &checks.twilio_password)
     else {
         return Ok(None);
     };
-    let settings = TwilioSettings { url: serve.twilio_url.clone(), user: user.clone(), password: password.clone() };
-    let twilio = Twilio::new(settings);
+    let twilio = Twilio::new(checks.twilio_url.clone(), user.clone(), password.clone());
     twilio.map(Some).map_err(|error| CliError::failure(format!("Cannot set up Twilio Lookup: {error}")))
 }
 

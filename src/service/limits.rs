@@ -18,24 +18,8 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::{Actor, Origin};
+use crate::config::LimitSettings;
 use crate::error::{ErrorCode, Violation};
-
-/// The configured limits. 0 disables a limit.
-#[derive(Clone, Copy, Debug)]
-pub struct LimitSettings {
-    /// The cost that a key may use per second; the capacity is ten seconds. Each root field of a query costs 1, of a
-    /// mutation 10.
-    pub cost_per_second: u32,
-    /// The requests without a valid key that a client address may send per minute; the capacity is one minute.
-    pub auth_failures_per_minute: u32,
-    /// The times per hour that an operator may learn that an email or phone belongs to a customer of another operator;
-    /// the capacity is one hour.
-    pub disclosures_per_hour: u32,
-}
-
-impl LimitSettings {
-    pub const OFF: Self = Self { cost_per_second: 0, auth_failures_per_minute: 0, disclosures_per_hour: 0 };
-}
 
 #[derive(Clone)]
 pub struct Limits {

@@ -17,7 +17,7 @@ pub mod restrictions;
 pub use api_keys::ApiKeys;
 pub use customers::Customers;
 pub use history::History;
-pub use limits::{LimitSettings, Limits};
+pub use limits::Limits;
 pub use operators::Operators;
 
 use std::sync::Arc;
@@ -29,11 +29,12 @@ use entity::value::{ApiKeyId, OperatorId, RequestId};
 
 use secrecy::SecretString;
 
+use crate::config::{LimitSettings, UnknownLinePolicy};
 use crate::database::Database;
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use disposable_domains::DisposableDomains;
-use phone_lookup::{LineTypeLookup, NumberingPlan, PhoneLookup, UnknownLinePolicy};
+use phone_lookup::{LineTypeLookup, NumberingPlan, PhoneLookup};
 use restrictions::Restrictions;
 
 /// All services of one process, on one database.

@@ -11,8 +11,9 @@ use sea_orm::{ActiveModelTrait, EntityTrait, Set};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use vivamo::config::UnknownLinePolicy;
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::phone_lookup::{Twilio, TwilioSettings, UnknownLinePolicy};
+use vivamo::service::phone_lookup::Twilio;
 use vivamo::service::{ServiceSettings, now};
 
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, run_on};
@@ -141,9 +142,7 @@ impl FakeCarrier {
 }
 
 fn settings(url: &str, environment: Environment, unknown_lines: UnknownLinePolicy) -> ServiceSettings {
-    let twilio =
-        TwilioSettings { url: url.parse().unwrap(), user: "SKuser".into(), password: "secret".to_owned().into() };
-    let twilio = Twilio::new(twilio).unwrap();
+    let twilio = Twilio::new(url.parse().unwrap(), "SKuser".into(), "secret".into()).unwrap();
     ServiceSettings {
         carrier: Some((Arc::new(twilio), unknown_lines)),
         ..ServiceSettings::new(environment, KeyedHash::new(KEY_SECRET))

@@ -4,8 +4,8 @@ use async_graphql::resolver_utils::EnumType;
 use entity::deployment::Environment;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
+use vivamo::config::LimitSettings;
 use vivamo::error::ErrorCode;
-use vivamo::service::LimitSettings;
 
 use support::{Answer, Caller, TestApp, both};
 

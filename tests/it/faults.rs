@@ -13,10 +13,11 @@ use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ConnectionTrait, TransactionOptions, TransactionTrait};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use vivamo::config::UnknownLinePolicy;
 use vivamo::database::BatchedQuery;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::ServiceSettings;
-use vivamo::service::phone_lookup::{LineTypeLookup, LookupError, UnknownLinePolicy};
+use vivamo::service::phone_lookup::{LineTypeLookup, LookupError};
 
 use support::proxy::{Cut, Proxy};
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, run, run_on};

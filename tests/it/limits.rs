@@ -1,7 +1,7 @@
 //! Rate limits: the cost of requests by key, authentication failures by address, disclosures by operator.
 
 use serde_json::{Value, json};
-use vivamo::service::LimitSettings;
+use vivamo::config::LimitSettings;
 
 use support::{Answer, Caller, TestApp, both};
 

@@ -7,7 +7,7 @@
 mod cache;
 mod twilio;
 
-pub use twilio::{Twilio, TwilioSettings};
+pub use twilio::Twilio;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use entity::value::{LineType, PhoneNumber};
 use futures_util::future::BoxFuture;
 use moka::future::Cache;
 
+use crate::config::UnknownLinePolicy;
 use crate::database::Database;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -54,14 +55,6 @@ pub enum LookupError {
     Unavailable { retry_after: Option<Duration> },
     /// The carrier rejects all our requests: the URL, the credentials or the account are wrong. `cause` is for the log.
     Misconfigured { cause: String },
-}
-
-/// The decision for a number of which the carrier does not know the line type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UnknownLinePolicy {
-    #[default]
-    Refuse,
-    Accept,
 }
 
 /// A carrier lookup with its caches.

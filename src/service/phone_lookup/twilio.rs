@@ -19,18 +19,11 @@ use tokio::time::timeout;
 
 use super::{LineTypeLookup, LookupError};
 
-#[derive(Clone, Debug)]
-pub struct TwilioSettings {
-    /// The base URL, for example `https://lookups.twilio.com`.
-    pub url: Url,
-    /// The SID of an API key (`SK…`) or of the account (`AC…`).
-    pub user: String,
-    pub password: SecretString,
-}
-
 pub struct Twilio {
     client: Client,
-    settings: TwilioSettings,
+    url: Url,
+    user: SecretString,
+    password: SecretString,
     /// Twilio limits the number of concurrent requests of an account.
     permits: Semaphore,
 }
@@ -66,7 +59,9 @@ impl Twilio {
     const MAX_ATTEMPTS: u32 = 3;
     const MAX_CONCURRENT_REQUESTS: usize = 20;
 
-    pub fn new(settings: TwilioSettings) -> Result<Self, reqwest::Error> {
+    /// Sets up a client for the base URL, for example `https://lookups.twilio.com`. `user` is the SID of an API key
+    /// (`SK…`) or of the account (`AC…`).
+    pub fn new(url: Url, user: SecretString, password: SecretString) -> Result<Self, reqwest::Error> {
         // reqwest needs a default provider for the process. An error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
@@ -75,7 +70,7 @@ impl Twilio {
             // A redirect must not send the credentials to another host.
             .redirect(Policy::none())
             .build()?;
-        Ok(Self { client, settings, permits: Semaphore::new(Self::MAX_CONCURRENT_REQUESTS) })
+        Ok(Self { client, url, user, password, permits: Semaphore::new(Self::MAX_CONCURRENT_REQUESTS) })
     }
 
     async fn look_up_with_retries(&self, phone: &PhoneNumber) -> Result<CarrierLineType, LookupError> {
@@ -103,11 +98,10 @@ impl Twilio {
     async fn attempt(&self, phone: &PhoneNumber) -> Result<CarrierLineType, AttemptError> {
         const TRANSIENT: AttemptError = AttemptError::Transient { retry_after: None };
         let _permit = self.permits.acquire().await.map_err(|_| TRANSIENT)?;
-        let base = self.settings.url.as_str().trim_end_matches('/');
+        let base = self.url.as_str().trim_end_matches('/');
         let digits = phone.as_str().trim_start_matches('+');
         let url = format!("{base}/v2/PhoneNumbers/%2B{digits}?Fields=line_type_intelligence");
-        let request =
-            self.client.get(url).basic_auth(&self.settings.user, Some(self.settings.password.expose_secret()));
+        let request = self.client.get(url).basic_auth(self.user.expose_secret(), Some(self.password.expose_secret()));
         let response = request.send().await.map_err(|_| TRANSIENT)?;
         let status = response.status();
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {

@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vivamo::app::{App, AppSettings, DatabaseSettings};
+use vivamo::config::LimitSettings;
 use vivamo::database::Database;
 use vivamo::http::HttpSettings;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
-use vivamo::service::{Actor, LimitSettings, ServiceSettings, Services};
+use vivamo::service::{Actor, ServiceSettings, Services};
 
 use crate::invariants::Exchange;
 use crate::{Answer, Backend, TestDatabase, logs, postgres};
