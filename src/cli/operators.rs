@@ -5,7 +5,6 @@ use entity::value::DisplayName;
 
 use super::print::{self, Format};
 use super::{CliError, display_name};
-use crate::database::pages::{Direction, PageRequest, Positioned};
 use crate::service::{Actor, Services};
 
 #[derive(Debug, Subcommand)]
@@ -32,16 +31,7 @@ pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), Cl
             print::new_key(format, &operator.id.to_string(), operator.name.as_str(), &key);
         }
         OperatorCommand::List { format } => {
-            let mut request = PageRequest { direction: Direction::Forward, size: 100, after: None, before: None };
-            let mut operators = Vec::new();
-            loop {
-                let page = services.operators.page(&Actor::Platform, request.clone()).await?;
-                request.after = page.rows.last().map(Positioned::position);
-                operators.extend(page.rows);
-                if !page.has_next {
-                    break;
-                }
-            }
+            let operators = services.operators.list(&Actor::Platform).await?;
             let row = |operator: entity::operator::Model| {
                 [operator.id.to_string(), operator.name.as_str().to_owned(), operator.created_at.to_rfc3339()].map(Some)
             };

@@ -23,7 +23,7 @@ use sea_orm::{
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Actor, now};
-use crate::database::{Database, Transaction, TransactionError, with_retry};
+use crate::database::{Database, Transaction, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -108,26 +108,25 @@ impl ApiKeys {
         let mut last_used: Vec<_> = std::mem::take(&mut *self.last_used.lock()).into_iter().collect();
         // All replicas lock rows in the same order, which avoids deadlocks.
         last_used.sort_unstable();
-        with_retry("key.save_last_used", || self.try_save_last_used(&last_used)).await
-    }
-
-    async fn try_save_last_used(&self, last_used: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), TransactionError> {
         if last_used.is_empty() {
             return Ok(());
         }
-        let transaction = self.database.begin_write().await?;
-        for (id, used_at) in last_used {
-            // Another replica may have written a later use.
-            let is_later = Condition::any().add(Column::LastUsedAt.is_null()).add(Column::LastUsedAt.lt(*used_at));
-            Entity::update_many()
-                .col_expr(Column::LastUsedAt, (*used_at).into())
-                .filter(Column::Id.eq(*id))
-                .filter(is_later)
-                .exec(&transaction)
-                .await?;
-        }
-        transaction.commit().await?;
-        Ok(())
+        let save = || async {
+            let transaction = self.database.begin_write().await?;
+            for (id, used_at) in &last_used {
+                // Another replica may have written a later use.
+                let is_later = Condition::any().add(Column::LastUsedAt.is_null()).add(Column::LastUsedAt.lt(*used_at));
+                Entity::update_many()
+                    .col_expr(Column::LastUsedAt, (*used_at).into())
+                    .filter(Column::Id.eq(*id))
+                    .filter(is_later)
+                    .exec(&transaction)
+                    .await?;
+            }
+            transaction.commit().await?;
+            Ok(())
+        };
+        with_retry("key.save_last_used", save).await
     }
 
     /// Returns the keys with these ids that the caller may see, by id. An operator sees only its own keys.
@@ -147,17 +146,16 @@ impl ApiKeys {
             let note = "expiresAt must be in the future, for example 2100-01-31T00:00:00Z.";
             return Err(Violation::of(ErrorCode::InvalidArgument, InputField::ExpiresAt).with_note(note).into());
         }
-        with_retry("key.create", || self.try_create(operator, &request)).await
-    }
-
-    async fn try_create(&self, operator: OperatorId, request: &KeyRequest) -> Result<NewApiKey, TransactionError> {
-        let transaction = self.database.begin_write().await?;
-        if operator::Entity::find_by_id(operator).one(&transaction).await?.is_none() {
-            return Err(Error::from(Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId)).into());
-        }
-        let key = self.insert(&transaction, operator, request.clone()).await?;
-        transaction.commit().await?;
-        Ok(key)
+        let create = || async {
+            let transaction = self.database.begin_write().await?;
+            if operator::Entity::find_by_id(operator).one(&transaction).await?.is_none() {
+                return Err(Error::from(Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId)).into());
+            }
+            let key = self.insert(&transaction, operator, request.clone()).await?;
+            transaction.commit().await?;
+            Ok(key)
+        };
+        with_retry("key.create", create).await
     }
 
     /// Returns all keys, oldest first, including revoked and expired ones. Platform only.
@@ -185,21 +183,20 @@ impl ApiKeys {
     /// Revoking it again changes nothing.
     pub async fn revoke(&self, actor: &Actor, id: ApiKeyId) -> Result<Model, Error> {
         actor.require_platform()?;
-        with_retry("key.revoke", || self.try_revoke(id)).await
-    }
-
-    async fn try_revoke(&self, id: ApiKeyId) -> Result<Model, TransactionError> {
-        let transaction = self.database.begin_write().await?;
-        let key = Entity::find_by_id(id).one(&transaction).await?;
-        let key = key.ok_or_else(|| Error::from(Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id)))?;
-        if key.revoked_at.is_some() {
-            return Ok(key);
-        }
-        let revoked = ActiveModel { id: Unchanged(id), revoked_at: Set(Some(now())), ..Default::default() };
-        let key = revoked.update(&transaction).await?;
-        transaction.commit().await?;
-        self.cache.invalidate(&key.hash);
-        Ok(key)
+        let revoke = || async {
+            let transaction = self.database.begin_write().await?;
+            let key = Entity::find_by_id(id).one(&transaction).await?;
+            let key = key.ok_or_else(|| Error::from(Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id)))?;
+            if key.revoked_at.is_some() {
+                return Ok(key);
+            }
+            let revoked = ActiveModel { id: Unchanged(id), revoked_at: Set(Some(now())), ..Default::default() };
+            let key = revoked.update(&transaction).await?;
+            transaction.commit().await?;
+            self.cache.invalidate(&key.hash);
+            Ok(key)
+        };
+        with_retry("key.revoke", revoke).await
     }
 
     /// Inserts a new key within a transaction.

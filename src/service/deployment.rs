@@ -4,7 +4,7 @@
 use entity::deployment::{ActiveModel, Entity, Environment, ONLY_ROW_ID};
 use sea_orm::{ActiveModelTrait, EntityTrait, Set};
 
-use crate::database::{Database, TransactionError, with_retry};
+use crate::database::{Database, with_retry};
 use crate::error::Error;
 
 /// The environment that has claimed the database. `None` if it is new.
@@ -17,18 +17,16 @@ pub async fn claim(database: &Database, environment: Environment) -> Result<Envi
     if let Some(owner) = owner(database).await? {
         return Ok(owner);
     }
-    with_retry("deployment.claim", || try_claim(database, environment)).await
-}
-
-async fn try_claim(database: &Database, environment: Environment) -> Result<Environment, TransactionError> {
-    let transaction = database.begin_write().await?;
-    let owner = match Entity::find_by_id(ONLY_ROW_ID).one(&transaction).await? {
-        Some(row) => row.environment,
-        None => {
-            let row = ActiveModel { id: Set(ONLY_ROW_ID), environment: Set(environment) };
-            row.insert(&transaction).await?.environment
+    let claim = || async {
+        let transaction = database.begin_write().await?;
+        // Another process may have claimed it meanwhile.
+        if let Some(row) = Entity::find_by_id(ONLY_ROW_ID).one(&transaction).await? {
+            return Ok(row.environment);
         }
+        let row = ActiveModel { id: Set(ONLY_ROW_ID), environment: Set(environment) };
+        row.insert(&transaction).await?;
+        transaction.commit().await?;
+        Ok(environment)
     };
-    transaction.commit().await?;
-    Ok(owner)
+    with_retry("deployment.claim", claim).await
 }

@@ -8,14 +8,14 @@ use entity::operator::{ActiveModel, Column, Entity, Model};
 use entity::value::{DisplayName, OperatorId};
 use parking_lot::RwLock;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryResult,
-    QueryTrait, Select, Set,
+    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryOrder,
+    QueryResult, QueryTrait, Select, Set,
 };
 
 use super::api_keys::{KeyRequest, NewApiKey};
 use super::{Actor, ApiKeys, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{Database, Transaction, TransactionError, with_retry};
+use crate::database::{Database, Transaction, with_retry};
 use crate::error::{Error, ErrorCode};
 
 #[derive(Clone)]
@@ -70,10 +70,22 @@ impl Operators {
         Ok(visible(actor).count(self.database.reader()).await?)
     }
 
+    /// Returns all operators, oldest first. Platform only.
+    pub async fn list(&self, actor: &Actor) -> Result<Vec<Model>, Error> {
+        actor.require_platform()?;
+        Ok(Entity::find().order_by_asc(Column::Id).all(self.database.reader()).await?)
+    }
+
     /// Creates an operator and its first key, which has full access and does not expire. Platform only.
     pub async fn create(&self, actor: &Actor, keys: &ApiKeys, name: DisplayName) -> Result<(Model, NewApiKey), Error> {
         actor.require_platform()?;
-        with_retry("operator.create", || self.try_create(keys, &name)).await
+        let create = || async {
+            let transaction = self.database.begin_write().await?;
+            let created = insert(&transaction, keys, &name).await?;
+            transaction.commit().await?;
+            Ok(created)
+        };
+        with_retry("operator.create", create).await
     }
 
     /// Creates an operator as [`create`](Self::create) does, but only in a database without operators. Returns `None`
@@ -85,28 +97,16 @@ impl Operators {
         name: DisplayName,
     ) -> Result<Option<(Model, NewApiKey)>, Error> {
         actor.require_platform()?;
-        with_retry("operator.create_first", || self.try_create_first(keys, &name)).await
-    }
-
-    async fn try_create(&self, keys: &ApiKeys, name: &DisplayName) -> Result<(Model, NewApiKey), TransactionError> {
-        let transaction = self.database.begin_write().await?;
-        let created = insert(&transaction, keys, name).await?;
-        transaction.commit().await?;
-        Ok(created)
-    }
-
-    async fn try_create_first(
-        &self,
-        keys: &ApiKeys,
-        name: &DisplayName,
-    ) -> Result<Option<(Model, NewApiKey)>, TransactionError> {
-        let transaction = self.database.begin_write().await?;
-        if Entity::find().one(&transaction).await?.is_some() {
-            return Ok(None);
-        }
-        let created = insert(&transaction, keys, name).await?;
-        transaction.commit().await?;
-        Ok(Some(created))
+        let create_first = || async {
+            let transaction = self.database.begin_write().await?;
+            if Entity::find().one(&transaction).await?.is_some() {
+                return Ok(None);
+            }
+            let created = insert(&transaction, keys, &name).await?;
+            transaction.commit().await?;
+            Ok(Some(created))
+        };
+        with_retry("operator.create_first", create_first).await
     }
 }
 
