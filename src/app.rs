@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use entity::deployment::Environment;
 use entity::value::PhoneNumber;
-use sea_orm::DbErr;
+use sea_orm::{ActiveEnum, DbErr};
+use tokio::net::TcpListener;
 
 use crate::database::{self, Database, StatementObserver, explain_connect_error};
 use crate::error::Error;
@@ -21,7 +22,12 @@ use crate::service::{Actor, ServiceSettings, Services, deployment, idempotency};
 
 /// The settings of [`App`]. The command line fills them from its arguments, the tests choose their own.
 pub struct AppSettings {
-    pub database: DatabaseSettings,
+    /// `sqlite://FILE` or `postgres://…`
+    pub database_url: String,
+    /// Applies pending migrations. Otherwise a database with pending migrations is refused.
+    pub migrate: bool,
+    /// Receives the SQL of each statement, without values.
+    pub observer: Option<StatementObserver>,
     pub services: ServiceSettings,
     pub http: HttpSettings,
     /// Address and port of the API. Port 0 takes any free port.
@@ -32,16 +38,6 @@ pub struct AppSettings {
     pub graphiql: bool,
     /// Runs the background jobs: write when keys were last used, delete expired idempotency keys.
     pub jobs: bool,
-}
-
-/// The settings of [`open`].
-pub struct DatabaseSettings {
-    /// `sqlite://FILE` or `postgres://…`
-    pub url: String,
-    /// Applies pending migrations. Otherwise a database with pending migrations is refused.
-    pub migrate: bool,
-    /// Receives the SQL of each statement, without values.
-    pub observer: Option<StatementObserver>,
 }
 
 /// A reason why the service cannot start. The message says what to do about it.
@@ -56,20 +52,13 @@ pub enum StartError {
     PendingMigrations(usize),
     #[error(
         "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change it, or use another \
-         database: change DATABASE_URL (--database-url).", name(*.owner), name(*.configured)
+         database: change DATABASE_URL (--database-url).", .owner.to_value(), .configured.to_value()
     )]
     OtherEnvironment { owner: Environment, configured: Environment },
-    #[error("Cannot listen on {address}: {cause}. Choose another address with VIVAMO_LISTEN (--listen).")]
-    Listen { address: SocketAddr, cause: std::io::Error },
-    #[error("Cannot serve metrics on {address}: {cause}. Choose another address with VIVAMO_METRICS (--metrics).")]
-    Metrics { address: SocketAddr, cause: std::io::Error },
-}
-
-fn name(environment: Environment) -> &'static str {
-    match environment {
-        Environment::Sandbox => "sandbox",
-        Environment::Production => "production",
-    }
+    #[error("Cannot listen on {0}: {1}. Choose another address with VIVAMO_LISTEN (--listen).")]
+    Listen(SocketAddr, std::io::Error),
+    #[error("Cannot serve metrics on {0}: {1}. Choose another address with VIVAMO_METRICS (--metrics).")]
+    Metrics(SocketAddr, std::io::Error),
 }
 
 impl From<Error> for StartError {
@@ -92,7 +81,6 @@ pub fn error_message(error: Error) -> String {
 pub struct App {
     /// The address the API listens on, with the port that was taken for port 0.
     pub address: SocketAddr,
-    pub metrics_address: Option<SocketAddr>,
     pub database: Database,
     pub services: Arc<Services>,
     server: Server,
@@ -103,29 +91,25 @@ pub struct App {
 impl App {
     /// Opens the database and binds the addresses. Connections wait until [`run_until`](Self::run_until) serves them.
     pub async fn start(settings: AppSettings) -> Result<Self, StartError> {
-        let AppSettings { database, services, http, listen, metrics, graphiql, jobs } = settings;
+        let AppSettings { database_url, migrate, observer, services, http, listen, metrics, graphiql, jobs } = settings;
         let hash = services.hash.clone();
-        let (database, services) = open(database, services).await?;
+        let (database, services) = open(&database_url, migrate, observer, services).await?;
         let schema = Schema::new(services.clone(), hash);
         let introspection = if graphiql { Some(graphql::introspection().await) } else { None };
 
-        let cannot_listen = |cause| StartError::Listen { address: listen, cause };
-        let server = Server::bind(listen, http, database.clone(), services.clone(), schema, introspection)
-            .await
-            .map_err(cannot_listen)?;
-        let address = server.address().map_err(cannot_listen)?;
-        let (metrics, metrics_address) = match metrics {
+        let (listener, address) = bind(listen).await.map_err(|cause| StartError::Listen(listen, cause))?;
+        let server = Server::new(listener, http, database.clone(), services.clone(), schema, introspection);
+        let metrics = match metrics {
             Some(listen) => {
-                let cannot_listen = |cause| StartError::Metrics { address: listen, cause };
-                let metrics = Metrics::bind(listen).await.map_err(cannot_listen)?;
-                let address = metrics.address().map_err(cannot_listen)?;
-                (Some(metrics), Some(address))
+                let (listener, address) = bind(listen).await.map_err(|cause| StartError::Metrics(listen, cause))?;
+                tracing::info!("metrics on http://{address}/metrics");
+                Some(Metrics::new(listener))
             }
-            None => (None, None),
+            None => None,
         };
         // The numbering plans are parsed on first use, which takes as long as many requests.
         tokio::task::spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
-        Ok(Self { address, metrics_address, database, services, server, metrics, jobs })
+        Ok(Self { address, database, services, server, metrics, jobs })
     }
 
     /// Serves until `stop` completes, then finishes the requests under way and closes the database.
@@ -149,19 +133,20 @@ impl App {
 
 /// Opens a database of the configured environment with all migrations applied, and builds the services on it.
 pub async fn open(
-    database: DatabaseSettings,
+    url: &str,
+    migrate: bool,
+    observer: Option<StatementObserver>,
     services: ServiceSettings,
 ) -> Result<(Database, Arc<Services>), StartError> {
-    let DatabaseSettings { url, migrate, observer } = database;
     let environment = services.environment;
-    if let Some(file) = database::sqlite_file(&url)
+    if let Some(file) = database::sqlite_file(url)
         && !migrate
         && !file.exists()
     {
         return Err(StartError::NoDatabase(file.to_owned()));
     }
-    let cannot_open = |error| StartError::Database(explain_connect_error(&url, &error));
-    let database = Database::connect(&url, observer).await.map_err(cannot_open)?;
+    let cannot_open = |error| StartError::Database(explain_connect_error(url, &error));
+    let database = Database::connect(url, observer).await.map_err(cannot_open)?;
     let pending = database.pending_migrations().await.map_err(cannot_open)?;
     // Checked before the migrations: they must not change a database of the other environment.
     if pending < database::migration_count() {
@@ -172,12 +157,19 @@ pub async fn open(
         return Err(StartError::PendingMigrations(pending));
     }
     if pending > 0 {
-        database::migrate(&url).await.map_err(cannot_open)?;
+        database::migrate(url).await.map_err(cannot_open)?;
         tracing::info!(migrations = pending, "migrated the database");
         services.customers.add_missing_words(&Actor::Platform).await?;
     }
     check_owner(deployment::claim(&database, environment).await?, environment)?;
     Ok((database, services))
+}
+
+/// Binds an address. Returns it with the port that was taken for port 0.
+async fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 fn check_owner(owner: Environment, configured: Environment) -> Result<(), StartError> {

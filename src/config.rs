@@ -25,14 +25,8 @@ use entity::deployment::Environment;
 #[command(next_help_heading = "Options of all commands")]
 pub struct Settings {
     /// Database: sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE
-    #[arg(
-        long,
-        env = "DATABASE_URL",
-        value_name = "URL",
-        default_value = "sqlite://vivamo.db",
-        hide_env_values = true,
-        global = true
-    )]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", default_value = "sqlite://vivamo.db")]
+    #[arg(hide_env_values = true, global = true)]
     pub database_url: String,
 
     /// Use `production` for real customers. `sandbox` is for tests: it accepts emails and phones that production
@@ -129,23 +123,13 @@ pub struct CheckSettings {
 
     /// Source that tells production if a phone is a mobile line: `metadata` uses the built-in numbering plans, `twilio`
     /// asks the carrier through Twilio Lookup
-    #[arg(
-        long,
-        env = "VIVAMO_PHONE_LOOKUP",
-        value_name = "SOURCE",
-        default_value = "metadata",
-        hide_possible_values = true
-    )]
+    #[arg(long, env = "VIVAMO_PHONE_LOOKUP", value_name = "SOURCE", default_value = "metadata")]
+    #[arg(hide_possible_values = true)]
     pub phone_lookup: PhoneLookupName,
 
     /// Base URL of Twilio Lookup
-    #[arg(
-        long,
-        env = "VIVAMO_TWILIO_URL",
-        value_name = "URL",
-        default_value = "https://lookups.twilio.com",
-        value_parser = url
-    )]
+    #[arg(long, env = "VIVAMO_TWILIO_URL", value_name = "URL", value_parser = url)]
+    #[arg(default_value = "https://lookups.twilio.com")]
     pub twilio_url: Url,
 
     /// SID of a Twilio API key (SK…) or account (AC…). Required with `--phone-lookup twilio`
@@ -185,26 +169,21 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Parses an address as the network of that one address.
-fn network(text: &str) -> Result<IpNet, String> {
-    text.parse()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| "expected an address or a network, for example 10.0.0.0/8".to_owned())
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| "expected an address or a network, for example 10.0.0.0/8")
 }
 
-fn url(text: &str) -> Result<Url, String> {
-    Url::parse(text)
-        .ok()
-        .filter(|url| ["http", "https"].contains(&url.scheme()))
-        .ok_or_else(|| "expected a URL, for example https://lookups.twilio.com".to_owned())
+fn url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+    url.ok_or("expected a URL, for example https://lookups.twilio.com")
 }
 
 /// Accepts scheme, host and port alone, as browsers send them in the Origin header.
-fn origin(text: &str) -> Result<HeaderValue, String> {
+fn origin(text: &str) -> Result<HeaderValue, &'static str> {
     let is_origin = Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text);
-    HeaderValue::from_str(text)
-        .ok()
-        .filter(|_| is_origin)
-        .ok_or_else(|| "expected an origin without a path, for example https://dashboard.example.com".to_owned())
+    let origin = HeaderValue::from_str(text).ok().filter(|_| is_origin);
+    origin.ok_or("expected an origin without a path, for example https://dashboard.example.com")
 }
 
 /// Public, and therefore for sandbox alone.
@@ -255,10 +234,6 @@ impl Settings {
             }
             Some(_) => Ok(()),
         }
-    }
-
-    pub fn is_sqlite(&self) -> bool {
-        self.database_url.starts_with("sqlite:")
     }
 
     /// The configured secret, or in sandbox the public one.

@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use entity::api_key::{self, Access};
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
+use sea_orm::ActiveEnum;
 
 use super::print::{self, Format};
 use super::{CliError, display_name};
-use crate::error::ErrorCode;
+use crate::error::{Error, ErrorCode};
 use crate::service::api_keys::KeyRequest;
 use crate::service::{Actor, Services, now};
 
@@ -75,7 +76,7 @@ pub async fn run(command: KeyCommand, services: &Services) -> Result<(), CliErro
             let found = keys.by_operator(&Actor::Platform, &[operator]).await?.remove(&operator).unwrap_or_default();
             // An operator is created with its first key, so no keys means no operator.
             if found.is_empty() {
-                return Err(ErrorCode::OperatorNotFound.into());
+                return Err(Error::from(ErrorCode::OperatorNotFound).into());
             }
             print_keys(format, found);
         }
@@ -87,16 +88,12 @@ pub async fn run(command: KeyCommand, services: &Services) -> Result<(), CliErro
 fn print_keys(format: Format, keys: Vec<api_key::Model>) {
     let columns = ["id", "operatorId", "name", "prefix", "access", "createdAt", "expiresAt", "lastUsedAt", "revokedAt"];
     let row = |key: api_key::Model| {
-        let access = match key.access {
-            Access::ReadOnly => "READ_ONLY",
-            Access::ReadWrite => "READ_WRITE",
-        };
         [
             Some(key.id.to_string()),
             Some(key.operator_id.to_string()),
             Some(key.name.as_str().to_owned()),
             Some(key.prefix),
-            Some(access.to_owned()),
+            Some(key.access.to_value().to_uppercase()),
             Some(key.created_at.to_rfc3339()),
             key.expires_at.map(|time| time.to_rfc3339()),
             key.last_used_at.map(|time| time.to_rfc3339()),

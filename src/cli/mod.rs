@@ -4,7 +4,6 @@
 //! error.
 
 mod keys;
-mod migrate;
 mod operators;
 mod print;
 mod serve;
@@ -20,12 +19,12 @@ use clap_complete::Shell;
 use entity::deployment::Environment;
 use entity::value::DisplayName;
 
-use crate::app::{self, DatabaseSettings, StartError, error_message};
+use crate::app::{self, StartError, error_message};
 use crate::config::{ServeSettings, Settings};
-use crate::error::{Error, ErrorCode};
+use crate::error::Error;
 use crate::graphql;
 use crate::keyed_hash::KeyedHash;
-use crate::service::{ServiceSettings, Services};
+use crate::service::{Actor, ServiceSettings, Services};
 
 /// The customer records of the Vivamo payments platform
 #[derive(Debug, Parser)]
@@ -95,19 +94,14 @@ impl From<Error> for CliError {
     }
 }
 
-impl From<ErrorCode> for CliError {
-    fn from(code: ErrorCode) -> Self {
-        Error::from(code).into()
-    }
-}
-
 impl Cli {
     /// Parses the arguments and the environment. On wrong usage, `--help` and `--version` prints a text and exits.
     pub fn parse_or_exit() -> Self {
-        let mut command = variables::ignore_empty(Self::command().mut_args(|arg| {
+        let command = Self::command().mut_args(|arg| {
             let is_of_serve = is_serve_option(arg.get_id().as_str());
-            if is_of_serve { arg.hide(true) } else { arg }
-        }));
+            arg.hide(is_of_serve)
+        });
+        let mut command = variables::ignore_empty(command);
         let parse = |command: &mut clap::Command| {
             let matches = command.try_get_matches_from_mut(std::env::args_os())?;
             refuse_misplaced_options(&matches)?;
@@ -129,21 +123,18 @@ impl Cli {
             settings.check().map_err(CliError::usage)?;
         }
         match command {
-            Command::Serve(serve) => serve::run(&settings, &serve).await,
-            Command::Migrate => migrate::run(&settings).await,
-            Command::Operator(command) => operators::run(command, &*open_services(&settings, false).await?).await,
-            Command::Key(command) => keys::run(command, &*open_services(&settings, false).await?).await,
-            Command::Schema => {
-                print::text(&graphql::sdl());
-                Ok(())
-            }
+            Command::Serve(serve) => serve::run(&settings, &serve).await?,
+            Command::Migrate => migrate(&settings).await?,
+            Command::Operator(command) => operators::run(command, &*open_services(&settings, false).await?).await?,
+            Command::Key(command) => keys::run(command, &*open_services(&settings, false).await?).await?,
+            Command::Schema => print::text(&graphql::sdl()),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "vivamo", &mut script);
                 print::text(&String::from_utf8_lossy(&script));
-                Ok(())
             }
         }
+        Ok(())
     }
 }
 
@@ -154,17 +145,15 @@ fn is_serve_option(id: &str) -> bool {
 
 /// Refuses options of `serve` before a command: clap accepts them there, and nothing would read them.
 fn refuse_misplaced_options(matches: &ArgMatches) -> Result<(), clap::Error> {
-    let Some(command) = matches.subcommand_name() else { return Ok(()) };
-    let is_on_command_line = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    match matches.ids().map(clap::Id::as_str).filter(|id| is_serve_option(id)).find(is_on_command_line) {
-        Some(id) => Err(clap::Error::raw(
-            ErrorKind::ArgumentConflict,
-            format!(
-                "--{} is an option of `vivamo serve`. Write it after `serve`, not before `{command}`",
-                id.replace('_', "-")
-            ),
-        )),
-        None => Ok(()),
+    let is_misplaced = |id: &&str| is_serve_option(id) && matches.value_source(id) == Some(ValueSource::CommandLine);
+    match (matches.subcommand_name(), matches.ids().map(clap::Id::as_str).find(is_misplaced)) {
+        (Some(command), Some(id)) => {
+            let option = id.replace('_', "-");
+            let message =
+                format!("--{option} is an option of `vivamo serve`. Write it after `serve`, not before `{command}`");
+            Err(clap::Error::raw(ErrorKind::ArgumentConflict, message))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -172,12 +161,17 @@ fn refuse_misplaced_options(matches: &ArgMatches) -> Result<(), clap::Error> {
 /// and in production if `migrate` is set.
 async fn open_services(settings: &Settings, migrate: bool) -> Result<Arc<Services>, CliError> {
     let migrate = migrate || settings.environment == Environment::Sandbox;
-    let (_, services) = app::open(database_settings(settings, migrate), service_settings(settings)).await?;
+    let (_, services) = app::open(&settings.database_url, migrate, None, service_settings(settings)).await?;
     Ok(services)
 }
 
-fn database_settings(settings: &Settings, migrate: bool) -> DatabaseSettings {
-    DatabaseSettings { url: settings.database_url.clone(), migrate, observer: None }
+/// `vivamo migrate`: applies pending migrations.
+async fn migrate(settings: &Settings) -> Result<(), CliError> {
+    let services = open_services(settings, true).await?;
+    // Customers that an older version wrote during the upgrade have no search words yet.
+    services.customers.add_missing_words(&Actor::Platform).await?;
+    print::text("The database is up to date.\n");
+    Ok(())
 }
 
 fn service_settings(settings: &Settings) -> ServiceSettings {

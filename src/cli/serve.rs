@@ -8,10 +8,10 @@ use entity::value::DisplayName;
 use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CliError, database_settings, print, service_settings};
+use super::{CliError, print, service_settings};
 use crate::app::{App, AppSettings};
 use crate::config::{CheckSettings, PhoneLookupName, ServeSettings, Settings};
-use crate::database::describe;
+use crate::database::{describe, sqlite_file};
 use crate::http::HttpSettings;
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::{LineTypeLookup, Twilio};
@@ -24,13 +24,10 @@ pub async fn run(settings: &Settings, serve: &ServeSettings) -> Result<(), CliEr
     telemetry::start(settings.environment);
     let app = App::start(app_settings).await?;
     let address = app.address;
-    if settings.environment == Environment::Sandbox && settings.is_sqlite() {
+    if settings.environment == Environment::Sandbox && sqlite_file(&settings.database_url).is_some() {
         create_demo_operator(&app.services, &format!("http://{address}")).await?;
     }
     let stop = stop_signal().map_err(|error| CliError::failure(format!("Cannot wait for signals: {error}")))?;
-    if let Some(address) = app.metrics_address {
-        tracing::info!("metrics on http://{address}/metrics");
-    }
     tracing::info!(environment = ?settings.environment, "listening on http://{address}");
     let stopped = app.run_until(stop).await;
     tracing::info!("stopped");
@@ -52,7 +49,9 @@ fn app_settings(settings: &Settings, serve: &ServeSettings) -> Result<AppSetting
         ..service_settings(settings)
     };
     Ok(AppSettings {
-        database: database_settings(settings, is_sandbox),
+        database_url: settings.database_url.clone(),
+        migrate: is_sandbox,
+        observer: None,
         services,
         http: HttpSettings {
             idle_timeout: HttpSettings::IDLE_TIMEOUT,

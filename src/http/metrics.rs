@@ -1,7 +1,6 @@
 //! Metrics for Prometheus at `/metrics`. They have an address of their own: clients must not see how much is going on.
 
 use std::future::pending;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -23,13 +22,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Starts to record metrics and binds the address. A process can do this once.
-    pub async fn bind(listen: SocketAddr) -> std::io::Result<Self> {
+    /// Starts to record metrics. Panics the second time in a process.
+    pub fn new(listener: TcpListener) -> Self {
         let duration = Matcher::Full("vivamo_request_duration_seconds".to_owned());
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(duration, &DURATION_BUCKETS)
             .and_then(PrometheusBuilder::install_recorder)
-            .map_err(std::io::Error::other)?;
+            .expect("one recorder in a process");
         describe_counter!(
             "vivamo_requests_total",
             "GraphQL requests, by kind of operation and first error code. The code is OK without an error."
@@ -50,12 +49,7 @@ impl Metrics {
         );
         describe_counter!("vivamo_phone_lookups_total", "Requests to the carrier lookup, by outcome.");
         describe_gauge!("vivamo_database_connections", "Open connections to the database, by state.");
-        Ok(Self { listener: TcpListener::bind(listen).await?, recorder })
-    }
-
-    /// The bound address, with the port that was taken for port 0.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        Self { listener, recorder }
     }
 
     /// Serves `/metrics` until the process ends.

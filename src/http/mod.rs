@@ -18,7 +18,6 @@ mod metrics;
 pub use metrics::Metrics;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,16 +67,16 @@ struct Shared {
 }
 
 impl Server {
-    /// Binds the address. Serves GraphiQL if `graphiql_introspection` is the result of its introspection query.
-    pub async fn bind(
-        listen: SocketAddr,
+    /// Builds the server of a bound address. Serves GraphiQL if `graphiql_introspection` is the result of its
+    /// introspection query.
+    pub fn new(
+        listener: TcpListener,
         settings: HttpSettings,
         database: Database,
         services: Arc<Services>,
         schema: Schema,
         graphiql_introspection: Option<String>,
-    ) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+    ) -> Self {
         let HttpSettings { idle_timeout, trusted_proxies, cors_origins } = settings;
         let state = Arc::new(Shared { database, services, schema, trusted_proxies });
         let graphql = any(graphql::handle);
@@ -93,12 +92,7 @@ impl Server {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ));
-        Ok(Self { listener, router, idle_timeout })
-    }
-
-    /// The bound address, with the port that was taken for port 0.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        Self { listener, router, idle_timeout }
     }
 
     /// Serves until `stop` completes, then finishes the requests under way.

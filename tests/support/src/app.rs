@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use vivamo::app::{App, AppSettings, DatabaseSettings};
+use vivamo::app::{App, AppSettings};
 use vivamo::config::LimitSettings;
 use vivamo::database::Database;
 use vivamo::http::HttpSettings;
@@ -91,7 +91,9 @@ impl TestApp {
         let observed = statements.clone();
         let observer = Arc::new(move |sql: &str| observed.lock().unwrap().push(sql.to_owned()));
         let app = App::start(AppSettings {
-            database: DatabaseSettings { url: test_database.url.clone(), migrate: true, observer: Some(observer) },
+            database_url: test_database.url.clone(),
+            migrate: true,
+            observer: Some(observer),
             services: settings,
             http: HttpSettings {
                 idle_timeout: Duration::from_secs(2),
