@@ -105,7 +105,7 @@ impl ErrorCode {
         Self::items().iter().find(|item| item.value == self).map_or("INTERNAL", |item| item.name)
     }
 
-    /// True if the same request may succeed if it is sent again.
+    /// True if the same request may succeed later.
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::Unavailable | Self::PhoneLookupUnavailable | Self::RateLimited)
     }
@@ -182,7 +182,7 @@ pub struct Violation {
     pub message: String,
     /// The argument at fault. `None` if no single argument is at fault.
     pub field: Option<InputField>,
-    /// Time to wait before the request is sent again. `None` if it is not known.
+    /// Time to wait before a retry. `None` if it is not known.
     pub retry_after: Option<Duration>,
 }
 

@@ -4,10 +4,10 @@
 //! keyed hash of the input. It holds ids and codes, and no personal data. The protocol is optimistic:
 //!
 //! 1. Do the work, and insert the outcome with it. Most requests are new, and need no statement for a lookup of the key.
-//! 2. If the key is in use, the insert finds a row and the transaction rolls back; of two requests at the same time, the
-//!    second waits here for the first. A repeated create does not even get so far: its email is taken, by itself.
-//! 3. Only then, if the attempt was refused or lost a race, look up the key. With an outcome under it, return that outcome
-//!    if the input is the same, else `IDEMPOTENCY_KEY_REUSED`.
+//! 2. If the key is in use, the insert conflicts and the transaction rolls back. Of two requests at the same time, the
+//!    second waits here for the first. A repeated create usually fails earlier: its email is taken by its own customer.
+//! 3. If the attempt was refused or met a conflict, look up the key. If there is an outcome under it, return that outcome if
+//!    the input is the same, and `IDEMPOTENCY_KEY_REUSED` if it is not.
 //!
 //! A refused request stores nothing, so its key can be used again.
 

@@ -42,7 +42,7 @@ impl Restrictions {
         }
     }
 
-    /// Makes warnings again of their stored codes.
+    /// Restores warnings from their codes, as stored with the outcome of a request.
     pub fn warnings_from_codes(&self, codes: &[ErrorCode]) -> Vec<Violation> {
         codes.iter().map(|code| self.violation(*code)).collect()
     }

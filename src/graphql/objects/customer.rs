@@ -72,8 +72,7 @@ impl Customer {
         self.0.customer.address.as_ref().map(|address| address.parts().clone().into())
     }
 
-    /// Fields that are still empty, in the order in which the SDK asks for them: `FIRST_NAME`, `LAST_NAME`, `PHONE`,
-    /// `ADDRESS`.
+    /// Fields that are still empty, in the order in which the SDK asks for them: that of the values of `CustomerField`.
     async fn missing_fields(&self) -> Vec<CustomerField> {
         self.0.missing_fields()
     }

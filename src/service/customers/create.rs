@@ -84,7 +84,7 @@ impl Customers {
         let new = draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional);
         let mut disclosures = self.limits.reserve_disclosures(&origin, 1 + u32::from(phone.is_some()))?;
-        let idempotent = self.idempotent(&origin, new.idempotency_key.as_ref(), || new.canonical_json());
+        let idempotent = self.idempotent_request(&origin, new.idempotency_key.as_ref(), || new.canonical_json());
         let (origin, idempotent, new) = (&origin, idempotent.as_ref(), &new);
         let attempt = |write_tx, is_phone_checked| self.try_create(write_tx, origin, idempotent, new, is_phone_checked);
         let replay = |stored| self.replay_create(origin, stored);
@@ -210,8 +210,8 @@ impl NewCustomer {
         let mut data = json!({
             "externalCustomerId": external_customer_id.as_str(),
             "email": email,
-            // These are null if they are not given. Fields that came later are left out, or else a key from before an
-            // upgrade would not match after it.
+            // Null if they are not given. Fields of later versions are left out instead, because a key must still match
+            // after an upgrade.
             "phone": null, "firstName": null, "lastName": null, "address": null,
         });
         for field in CustomerField::all() {

@@ -95,10 +95,11 @@ impl Customers {
         }
     }
 
-    /// Runs a write to its end: retries lost races, replays the stored outcome of `idempotent`, and checks `phone`.
+    /// Runs a write to its end: retries it after conflicts, replays the stored outcome of `idempotent`, and checks `phone`.
     ///
     /// The carrier lookup takes up to seconds, so it never runs inside a transaction. An attempt that would store an
-    /// unchecked phone stops without a trace; the phone is checked, and the write starts again.
+    /// unchecked phone rolls back; then the phone is checked, and the write starts again. The second argument of `attempt`
+    /// is true if the phone may be stored.
     async fn run_write<T, R: DeserializeOwned, A, P>(
         &self,
         name: &'static str,
@@ -133,7 +134,7 @@ impl Customers {
         }
     }
 
-    fn idempotent(
+    fn idempotent_request(
         &self,
         origin: &Origin,
         key: Option<&IdempotencyKey>,

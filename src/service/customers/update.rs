@@ -78,14 +78,15 @@ impl Customers {
         let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
         let values = u32::from(email.is_some()) + u32::from(phone.is_some());
         let mut disclosures = self.limits.reserve_disclosures(&origin, values)?;
-        let idempotent = self.idempotent(&origin, changes.idempotency_key.as_ref(), || changes.canonical_json());
+        let idempotent =
+            self.idempotent_request(&origin, changes.idempotency_key.as_ref(), || changes.canonical_json());
         let (origin, idempotent, changes) = (&origin, idempotent.as_ref(), &changes);
         let attempt =
             |write_tx, is_phone_checked| self.try_update(write_tx, origin, idempotent, changes, is_phone_checked);
         let replay = |stored| self.replay_update(origin, stored);
         let updated = self.run_write("customer.update", phone, idempotent, attempt, replay).await;
         if let Err(error) = &updated {
-            let disclosed = self.taken_by_others_customers(origin, error, email, phone).await?;
+            let disclosed = self.taken_by_other_operators(origin, error, email, phone).await?;
             disclosures.disclosed("taken on update", disclosed);
         }
         updated
@@ -102,7 +103,7 @@ impl Customers {
     }
 
     /// Counts the values that are taken, according to `error`, by customers of other operators alone.
-    async fn taken_by_others_customers(
+    async fn taken_by_other_operators(
         &self,
         origin: &Origin,
         error: &Error,
