@@ -215,11 +215,6 @@ impl Violation {
     pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
         Self { retry_after, ..self }
     }
-
-    /// The [`InputField::path`] of the argument at fault. Empty if no single argument is at fault.
-    pub fn input_path(&self) -> &'static [&'static str] {
-        self.field.map_or(&[], InputField::path)
-    }
 }
 
 /// The failure of a request. It has no `Display`, so that `?` cannot pass the message of a database error to a client.

@@ -40,10 +40,9 @@ fn serialize_code<S: serde::Serializer>(code: &ErrorCode, serializer: S) -> Resu
 
 impl ErrorExtensions {
     pub fn new(violation: &Violation, request_id: RequestId) -> Self {
-        let path = violation.input_path();
         Self {
             code: violation.code,
-            input_path: (!path.is_empty()).then(|| path.iter().map(ToString::to_string).collect()),
+            input_path: violation.field.map(|field| field.path().iter().map(ToString::to_string).collect()),
             retryable: violation.code.is_retryable(),
             retry_after_ms: violation.retry_after.map(|wait| i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)),
             request_id: request_id.to_string(),

@@ -185,7 +185,7 @@ impl From<Violation> for CustomerWarning {
     fn from(violation: Violation) -> Self {
         Self {
             code: violation.code,
-            input_path: violation.input_path().iter().map(ToString::to_string).collect(),
+            input_path: violation.field.iter().flat_map(|field| field.path()).map(ToString::to_string).collect(),
             message: violation.message,
         }
     }
