@@ -9,15 +9,13 @@ use std::panic::PanicHookInfo;
 use entity::deployment::Environment;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::{self, MakeWriter};
-#[cfg(not(feature = "otlp"))]
-use tracing_subscriber::layer::Identity;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts logging at the level of `RUST_LOG`, by default `info`. Logs panics by their place alone.
 pub fn start(environment: Environment) {
     let setting = std::env::var("RUST_LOG").ok().filter(|setting| !setting.is_empty());
-    let filter: Option<Targets> = setting.and_then(|setting| setting.parse().ok());
+    let filter = setting.and_then(|setting| setting.parse::<Targets>().ok());
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     // At `info` sqlx logs PostgreSQL's notices, such as "relation already exists, skipping" for each migration, and
     // sea_orm_migration two lines for each.
@@ -40,8 +38,8 @@ where
 }
 
 #[cfg(not(feature = "otlp"))]
-fn traces() -> Identity {
-    Identity::new()
+fn traces() -> tracing_subscriber::layer::Identity {
+    tracing_subscriber::layer::Identity::new()
 }
 
 /// Sends spans to the OpenTelemetry collector. `None` if `OTEL_EXPORTER_OTLP_ENDPOINT` is not set.

@@ -34,7 +34,7 @@ use crate::database::Database;
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use disposable_domains::DisposableDomains;
-use phone_lookup::{LineTypeLookup, NumberingPlan, PhoneLookup};
+use phone_lookup::{LineTypeLookup, PhoneLookup};
 use restrictions::Restrictions;
 
 /// All services of one process, on one database.
@@ -76,10 +76,7 @@ impl Services {
         let restrictions = Restrictions {
             environment,
             disposable_domains: Arc::new(disposable_domains),
-            lines: match &carrier {
-                Some((carrier, _)) => carrier.clone(),
-                None => Arc::new(NumberingPlan),
-            },
+            has_carrier: carrier.is_some(),
         };
         let phone_lookup =
             carrier.map(|(carrier, policy)| PhoneLookup::new(carrier, policy, database.clone(), hash.clone()));

@@ -6,11 +6,9 @@
 use std::sync::Arc;
 
 use entity::deployment::Environment;
-use entity::phone_lookup::CarrierLineType;
-use entity::value::{EmailAddress, PhoneNumber};
+use entity::value::{EmailAddress, LineType, PhoneNumber};
 
 use super::disposable_domains::DisposableDomains;
-use super::phone_lookup::LineTypeLookup;
 use crate::error::{ErrorCode, InputField, Violation};
 
 /// The checks, and the environment that decides what a finding leads to.
@@ -18,7 +16,8 @@ use crate::error::{ErrorCode, InputField, Violation};
 pub struct Restrictions {
     pub environment: Environment,
     pub disposable_domains: Arc<DisposableDomains>,
-    pub lines: Arc<dyn LineTypeLookup>,
+    /// True if a carrier lookup decides which phones are mobile. Otherwise the numbering plans do.
+    pub has_carrier: bool,
 }
 
 /// The violated restrictions.
@@ -69,7 +68,7 @@ impl Restrictions {
     }
 
     fn check_phone(&self, phone: &PhoneNumber) -> Option<Violation> {
-        let is_not_mobile = self.lines.known(phone).is_some_and(|line| line != CarrierLineType::Mobile);
+        let is_not_mobile = !self.has_carrier && phone.line_type() != LineType::Mobile;
         is_not_mobile.then(|| self.violation(ErrorCode::PhoneNotMobile))
     }
 }
@@ -79,11 +78,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::service::phone_lookup::NumberingPlan;
 
     fn restrictions(environment: Environment) -> Restrictions {
         let disposable_domains = Arc::new(DisposableDomains::new(Vec::new(), Vec::new()));
-        Restrictions { environment, disposable_domains, lines: Arc::new(NumberingPlan) }
+        Restrictions { environment, disposable_domains, has_carrier: false }
     }
 
     proptest! {

@@ -101,10 +101,6 @@ async fn a_full_disk_fails_writes_only() {
 struct PanickingLookup;
 
 impl LineTypeLookup for PanickingLookup {
-    fn known(&self, _: &PhoneNumber) -> Option<CarrierLineType> {
-        None
-    }
-
     fn look_up<'a>(
         &'a self,
         phone: &'a PhoneNumber,

@@ -1,8 +1,8 @@
 //! Checks that a phone number is a mobile line.
 //!
-//! There are two sources: the numbering plan of the number's country, which is part of the binary ([`NumberingPlan`]),
-//! and a carrier lookup over the network ([`Twilio`]), if production is configured with one. Only carrier answers are
-//! cached: in memory for a minute, and in the database for a day or a month.
+//! Without a carrier, `service::restrictions` checks the numbering plan of the number's country, which is part of the
+//! binary. A carrier lookup over the network ([`Twilio`]) replaces it, if production is configured with one. Its answers
+//! are cached: in memory for a minute, and in the database for a day or a month.
 
 mod cache;
 mod twilio;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entity::phone_lookup::CarrierLineType;
-use entity::value::{LineType, PhoneNumber};
+use entity::value::PhoneNumber;
 use futures_util::future::BoxFuture;
 use moka::future::Cache;
 
@@ -22,30 +22,10 @@ use crate::database::Database;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
-/// A source of line types.
+/// A carrier that can be asked for the line type of a phone.
 pub trait LineTypeLookup: Send + Sync {
-    /// Returns the line type if it is known without a network request. `None` means that it has to be looked up.
-    fn known(&self, phone: &PhoneNumber) -> Option<CarrierLineType>;
-
-    /// Looks up the line type, if necessary over the network. May take seconds.
+    /// Looks up the line type over the network. May take seconds.
     fn look_up<'a>(&'a self, phone: &'a PhoneNumber) -> BoxFuture<'a, Result<CarrierLineType, LookupError>>;
-}
-
-/// The numbering plans of all countries, built into the binary. In North America they do not separate mobile from fixed
-/// lines; both count as mobile.
-pub struct NumberingPlan;
-
-impl LineTypeLookup for NumberingPlan {
-    fn known(&self, phone: &PhoneNumber) -> Option<CarrierLineType> {
-        Some(match phone.line_type() {
-            LineType::Mobile => CarrierLineType::Mobile,
-            LineType::Other => CarrierLineType::Other,
-        })
-    }
-
-    fn look_up<'a>(&'a self, phone: &'a PhoneNumber) -> BoxFuture<'a, Result<CarrierLineType, LookupError>> {
-        Box::pin(async move { Ok(self.known(phone).unwrap_or(CarrierLineType::Unknown)) })
-    }
 }
 
 /// The reason why a carrier lookup failed.

@@ -42,15 +42,6 @@ struct LineTypeIntelligence {
     error_code: Option<i64>,
 }
 
-/// The reason why one attempt failed.
-enum AttemptError {
-    /// The next attempt may succeed.
-    Transient {
-        retry_after: Option<Duration>,
-    },
-    Permanent(LookupError),
-}
-
 impl Twilio {
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -79,8 +70,8 @@ impl Twilio {
         for attempt in 1..=Self::MAX_ATTEMPTS {
             match self.attempt(phone).await {
                 Ok(line) => return Ok(line),
-                Err(AttemptError::Permanent(error)) => return Err(error),
-                Err(AttemptError::Transient { retry_after: requested }) => {
+                Err(error @ LookupError::Misconfigured { .. }) => return Err(error),
+                Err(LookupError::Unavailable { retry_after: requested }) => {
                     retry_after = requested;
                     let backoff = || Duration::from_millis(rand::rng().random_range(100..400));
                     let pause = requested.unwrap_or_else(backoff);
@@ -95,30 +86,28 @@ impl Twilio {
         Err(LookupError::Unavailable { retry_after })
     }
 
-    async fn attempt(&self, phone: &PhoneNumber) -> Result<CarrierLineType, AttemptError> {
-        const TRANSIENT: AttemptError = AttemptError::Transient { retry_after: None };
-        let _permit = self.permits.acquire().await.map_err(|_| TRANSIENT)?;
+    async fn attempt(&self, phone: &PhoneNumber) -> Result<CarrierLineType, LookupError> {
+        const UNAVAILABLE: LookupError = LookupError::Unavailable { retry_after: None };
+        let _permit = self.permits.acquire().await.map_err(|_| UNAVAILABLE)?;
         let base = self.url.as_str().trim_end_matches('/');
         let digits = phone.as_str().trim_start_matches('+');
         let url = format!("{base}/v2/PhoneNumbers/%2B{digits}?Fields=line_type_intelligence");
         let request = self.client.get(url).basic_auth(self.user.expose_secret(), Some(self.password.expose_secret()));
-        let response = request.send().await.map_err(|_| TRANSIENT)?;
+        let response = request.send().await.map_err(|_| UNAVAILABLE)?;
         let status = response.status();
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
-            return Err(AttemptError::Transient { retry_after: retry_after(&response) });
+            return Err(LookupError::Unavailable { retry_after: retry_after(&response) });
         }
         if status != StatusCode::OK {
-            return Err(misconfigured(format!("Twilio responded with HTTP status {}", status.as_u16())));
+            return Err(LookupError::Misconfigured {
+                cause: format!("Twilio responded with HTTP status {}", status.as_u16()),
+            });
         }
-        line_type(response.json().await.map_err(|_| TRANSIENT)?)
+        line_type(response.json().await.map_err(|_| UNAVAILABLE)?)
     }
 }
 
 impl LineTypeLookup for Twilio {
-    fn known(&self, _: &PhoneNumber) -> Option<CarrierLineType> {
-        None
-    }
-
     fn look_up<'a>(&'a self, phone: &'a PhoneNumber) -> BoxFuture<'a, Result<CarrierLineType, LookupError>> {
         Box::pin(async move {
             let result = timeout(Self::TOTAL_TIMEOUT, self.look_up_with_retries(phone)).await;
@@ -128,7 +117,7 @@ impl LineTypeLookup for Twilio {
 }
 
 /// Maps a response to a line type. Twilio's error codes: <https://www.twilio.com/docs/api/errors>.
-fn line_type(response: LookupResponse) -> Result<CarrierLineType, AttemptError> {
+fn line_type(response: LookupResponse) -> Result<CarrierLineType, LookupError> {
     let LookupResponse { valid, line_type_intelligence } = response;
     if valid == Some(false) {
         return Ok(CarrierLineType::Other);
@@ -149,14 +138,12 @@ fn line_type(response: LookupResponse) -> Result<CarrierLineType, AttemptError> 
         // A Canadian number without approval, a country without data, a number outside coverage.
         Some(60601 | 60607 | 60610) => Ok(CarrierLineType::Unknown),
         // The package is not enabled, or the account is in another region.
-        Some(code @ (60606 | 60614 | 60619)) => Err(misconfigured(format!("Twilio responded with error code {code}"))),
+        Some(code @ (60606 | 60614 | 60619)) => {
+            Err(LookupError::Misconfigured { cause: format!("Twilio responded with error code {code}") })
+        }
         // A failure of Twilio's provider, too many requests for one number, and codes added later.
-        Some(_) => Err(AttemptError::Transient { retry_after: None }),
+        Some(_) => Err(LookupError::Unavailable { retry_after: None }),
     }
-}
-
-fn misconfigured(cause: String) -> AttemptError {
-    AttemptError::Permanent(LookupError::Misconfigured { cause })
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {
