@@ -20,7 +20,7 @@ use sea_orm::{ConnAcquireErr, DbBackend, DbErr, ExecResult, QueryResult, Runtime
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 
-use super::batch::encode_for_postgres;
+use super::arrays::encode_for_postgres;
 use super::retry::retry_read;
 use super::{CONNECTION_TIMEOUT, StatementObserver};
 

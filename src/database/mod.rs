@@ -4,6 +4,7 @@
 //! explicit [`Transaction`] inside [`with_retry`], or an [`OptimisticWrite`], which reads without locks and writes
 //! everything at its end. On PostgreSQL, reads and writes of concurrent requests share statements: see `batch/mod.rs`.
 
+mod arrays;
 mod batch;
 mod connection;
 mod error;

@@ -19,7 +19,6 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, Q
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::customers::Attempt;
 use super::now;
 use crate::database::{
     Database, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, insert_from_select, row_values,
@@ -98,6 +97,13 @@ impl IdempotentRequest {
         let unreadable = || Error::Failed { code: ErrorCode::Internal, cause: "cannot read a stored outcome".into() };
         serde_json::from_value(stored.result.ok_or_else(unreadable)?).map_err(|_| unreadable())
     }
+}
+
+/// The result of one attempt at a write.
+pub enum Attempt<T> {
+    Done(T),
+    /// The write would store a phone that the carrier lookup has not checked yet. Nothing was written.
+    NeedsPhoneCheck,
 }
 
 /// Awaits an attempt. If it is not done, for whatever reason, replays the stored outcome of the request, if there is one.

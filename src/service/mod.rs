@@ -7,7 +7,6 @@ pub mod api_keys;
 pub mod customers;
 pub mod deployment;
 pub mod disposable_domains;
-pub mod history;
 pub mod idempotency;
 pub mod limits;
 pub mod operators;
@@ -15,8 +14,7 @@ pub mod phone_lookup;
 pub mod restrictions;
 
 pub use api_keys::ApiKeys;
-pub use customers::Customers;
-pub use history::History;
+pub use customers::{Customers, History};
 pub use limits::Limits;
 pub use operators::Operators;
 

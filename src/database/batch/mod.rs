@@ -54,12 +54,10 @@
 //!      / ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int
 //! ```
 
-mod arrays;
 mod reads;
 mod write_batch;
 mod writes;
 
-pub(super) use arrays::encode_for_postgres;
 pub use reads::BatchedQuery;
 pub use write_batch::{WriteBatch, WriteStatement, insert_from_select, row_values};
 pub(super) use writes::BatchWriter;

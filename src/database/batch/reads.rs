@@ -6,7 +6,7 @@ use sea_orm::sea_query::{Alias, Expr, SelectStatement, SimpleExpr, Value, Values
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::Batcher;
-use super::arrays::into_arrays;
+use crate::database::arrays::into_arrays;
 use crate::database::{Reader, Sql};
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.

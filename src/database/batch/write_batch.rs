@@ -10,7 +10,7 @@ use sea_orm::sea_query::{Alias, Expr, InsertStatement, Query, SelectStatement, V
 use sea_orm::{DbBackend, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, StatementBuilder};
 use uuid::Uuid;
 
-use super::arrays::into_arrays;
+use crate::database::arrays::into_arrays;
 
 /// Everything that one request writes. It is written completely or not at all.
 ///

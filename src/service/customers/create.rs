@@ -7,13 +7,13 @@ use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::rows::{self, Link};
-use super::{Attempt, CustomerField, CustomerView, Customers, given_phone, search};
+use super::rows::Link;
+use super::{CustomerField, CustomerView, Customers, changes, given_phone, history, search};
 use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::service::idempotency::{self, IdempotentRequest};
+use crate::service::idempotency::{self, Attempt, IdempotentRequest};
 use crate::service::restrictions::{Findings, Restrictions};
-use crate::service::{Actor, Origin, history, now};
+use crate::service::{Actor, Origin, now};
 
 /// A request to create a customer, as far as its values are valid. `faults` lists the others.
 #[derive(Clone, Debug, Default)]
@@ -139,7 +139,7 @@ impl Customers {
         let given = new.row();
         let (customer, outcome, unapplied_fields) = match current {
             Some(current) => {
-                let customer = rows::replace(&mut writes, current, filled(current, optional));
+                let customer = changes::replace(&mut writes, current, filled(current, optional));
                 history::record(&mut writes, origin, EventType::Connected, Some(current), &customer);
                 let unapplied_fields = unapplied_fields(&given, &customer);
                 (customer, Outcome::Connected, unapplied_fields)

@@ -3,9 +3,11 @@
 //! [`Customers`] is the facade. Its methods live beside their types: `create`, `update`, `validate`, `lists`, `search`.
 //! An operator reaches a customer only through its own link ([`rows::of_operator`]), the platform reaches all.
 
+mod changes;
 mod create;
 mod existing;
 mod field;
+mod history;
 mod lists;
 mod rows;
 mod search;
@@ -14,6 +16,7 @@ mod validate;
 
 pub use create::{Created, CustomerDraft, MatchKey, Outcome};
 pub use field::CustomerField;
+pub use history::History;
 pub use lists::{CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, TimeRange};
 pub use update::{ChangesDraft, CustomerChanges, OwnCustomerRef, Updated};
 pub use validate::Validation;
@@ -26,7 +29,7 @@ use sea_orm::sea_query::{ExprTrait, LockType, SimpleExpr};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 use serde::de::DeserializeOwned;
 
-use super::idempotency::{self, IdempotentRequest};
+use super::idempotency::{self, Attempt, IdempotentRequest};
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin};
@@ -67,13 +70,6 @@ pub enum CustomerRef {
     ExternalCustomerId(ExternalCustomerId),
     Email(EmailAddress),
     Phone(PhoneNumber),
-}
-
-/// The result of one attempt at a write.
-pub enum Attempt<T> {
-    Done(T),
-    /// The write would store a phone that the carrier lookup has not checked yet. Nothing was written.
-    NeedsPhoneCheck,
 }
 
 impl Customers {

@@ -1,19 +1,14 @@
-//! Reads and writes rows of `customer` and `customer_operator`.
+//! Reads rows of `customer` and `customer_operator`.
 //!
 //! Columns are read by their position in the entity: reading them by name takes several times as long, and a page has
 //! hundreds of rows.
 
 use entity::value::{CustomerId, EmailAddress, PhoneNumber};
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{ExprTrait, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryResult,
-    SelectTwo,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, Iterable, QueryFilter, QueryResult, SelectTwo,
 };
-
-use super::search;
-use crate::database::{WriteBatch, WriteStatement, row_values};
-use crate::service::now;
 
 /// A row of `customer_operator`: the customer is connected to the operator.
 pub(super) type Link = customer_operator::Model;
@@ -88,46 +83,4 @@ pub(super) fn has_email_or_phone(email: Option<&EmailAddress>, phone: Option<&Ph
     Condition::any()
         .add_option(email.map(|email| customer::Column::Email.eq(email.clone())))
         .add_option(phone.map(|phone| customer::Column::Phone.eq(phone.clone())))
-}
-
-/// Replaces customers whose revision is the one before that of the new row.
-const REPLACE: WriteStatement = WriteStatement {
-    name: "replace customers",
-    columns: || customer::Column::iter().map(|column| column.as_str()).collect(),
-    statement: |new| {
-        use customer::Column::{Id, Revision};
-        let new_value = |column| Expr::col((new.clone(), column));
-        let columns = customer::Column::iter().filter(|column| !matches!(column, Id));
-        let update = Query::update()
-            .table(customer::Entity)
-            .values(columns.map(|column| (column, new_value(column))))
-            .from(new.clone())
-            .and_where(Id.into_expr().eq(new_value(Id)))
-            .and_where(Revision.into_expr().eq(new_value(Revision).sub(1)))
-            .take();
-        Box::new(update)
-    },
-    must_write_all: true,
-};
-
-/// Replaces `current` by `changed` and returns the row as it is written.
-///
-/// If a value differs, the row gets a new version and its search words are updated. If none differs, only the revision is
-/// raised, so that concurrent writers notice. The write fails if `current` is outdated.
-pub(super) fn replace(
-    writes: &mut WriteBatch,
-    current: &customer::Model,
-    mut changed: customer::Model,
-) -> customer::Model {
-    let is_changed = changed != *current;
-    if is_changed {
-        changed.version = current.version + 1;
-        changed.updated_at = now();
-    }
-    changed.revision = current.revision + 1;
-    writes.push(REPLACE, vec![row_values(&changed)]);
-    if is_changed {
-        search::change(writes, current, &changed);
-    }
-    changed
 }

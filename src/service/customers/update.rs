@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
 use super::rows::{self, has_email_or_phone, of_operator};
-use super::{Attempt, CustomerField, CustomerRef, CustomerView, Customers, given_phone};
+use super::{CustomerField, CustomerRef, CustomerView, Customers, changes, given_phone, history};
 use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::service::idempotency::{self, IdempotentRequest};
+use crate::service::idempotency::{self, Attempt, IdempotentRequest};
 use crate::service::restrictions::Findings;
-use crate::service::{Actor, Origin, history};
+use crate::service::{Actor, Origin};
 
 /// A request to update a customer, as far as its values are valid. `faults` lists the others.
 #[derive(Clone, Debug, Default)]
@@ -172,7 +172,7 @@ impl Customers {
         let customer = if changed == current {
             current
         } else {
-            let customer = rows::replace(&mut writes, &current, changed);
+            let customer = changes::replace(&mut writes, &current, changed);
             history::record(&mut writes, origin, EventType::Updated, Some(&current), &customer);
             customer
         };

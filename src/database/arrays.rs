@@ -23,7 +23,7 @@ pub(super) fn into_arrays(rows: Vec<impl IntoIterator<Item = Value>>) -> Vec<Val
 }
 
 /// Encodes the values of a statement. SeaQuery's encoding is used if there is no array among them.
-pub(in crate::database) fn encode_for_postgres(values: Values) -> Result<PgArguments, sqlx::Error> {
+pub(super) fn encode_for_postgres(values: Values) -> Result<PgArguments, sqlx::Error> {
     if !values.0.iter().any(|value| matches!(value, Value::Array(..))) {
         return Ok(IntoArguments::<Postgres>::into_arguments(SqlxValues(values)));
     }

@@ -10,11 +10,11 @@ use entity::value::{CustomerEventId, CustomerId};
 use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Select};
 use serde_json::Value as Json;
 
-use super::customers::CustomerField;
-use super::{Actor, Origin, now};
+use super::CustomerField;
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{Database, WriteBatch};
 use crate::error::Error;
+use crate::service::{Actor, Origin, now};
 
 #[derive(Clone)]
 pub struct History {
