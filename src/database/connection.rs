@@ -4,7 +4,6 @@
 //! as much as a small statement and cannot be turned off. This pool pings a connection only before reuse, and only if the
 //! last statement failed or the connection was idle for 30 seconds.
 
-use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,12 +31,6 @@ tokio::task_local! {
 /// Adds one to the statements of the current request. Does nothing outside a request.
 pub(super) fn count_statement() {
     let _ = STATEMENTS.try_with(|statements| statements.fetch_add(1, Ordering::Relaxed));
-}
-
-/// The file of a SQLite URL, or `None` for another URL.
-pub fn sqlite_file(url: &str) -> Option<&Path> {
-    let path = url.strip_prefix("sqlite:")?.trim_start_matches("//");
-    Some(Path::new(path.split('?').next()?))
 }
 
 /// The address of a database and the settings of a connection.

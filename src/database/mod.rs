@@ -17,7 +17,6 @@ mod sql;
 mod transaction;
 
 pub use batch::{BatchedQuery, WriteBatch, WriteStatement, insert_from_select, row_values};
-pub use connection::sqlite_file;
 pub use error::{describe, explain_connect_error};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
@@ -26,6 +25,7 @@ pub use run_to_completion::RunToCompletion;
 pub use sql::Sql;
 pub use transaction::Transaction;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,4 +137,10 @@ impl ConnectionTrait for Reader {
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         retry_read(|| async { self.0.get().await?.query_all(statement.clone()).await }).await
     }
+}
+
+/// The file of a SQLite URL, or `None` for another URL.
+pub fn sqlite_file(url: &str) -> Option<&Path> {
+    let path = url.strip_prefix("sqlite:")?.trim_start_matches("//");
+    Some(Path::new(path.split('?').next()?))
 }
