@@ -222,6 +222,7 @@ const tests = {
     await page.run();
     await page.page.locator('.graphiql-tab', { hasText: 'History' }).hover();
     await page.page.locator('.graphiql-tab', { hasText: 'History' }).getByLabel('Close Tab').click();
+    await page.settle();
     await page.page.getByLabel('New tab').click();
     await page.settle();
     await page.type(page.queryEditor(), 'query Added { viewer { environment } }');
