@@ -53,8 +53,8 @@ class Page {
     await this.page.context().close();
   }
 
-  /** GraphiQL reads an editor 100 ms after it changed. */
-  settle = () => this.page.waitForTimeout(300);
+  /** GraphiQL reads an editor 100 ms after it changed. The rest is for slow machines. */
+  settle = () => this.page.waitForTimeout(800);
 
   async reload() {
     await this.settle();
