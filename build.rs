@@ -96,7 +96,7 @@ fn web_sources(web: &Path) -> io::Result<Vec<PathBuf>> {
     let mut sources = Vec::new();
     for entry in fs::read_dir(web)? {
         let path = entry?.path();
-        // What npm leaves there when a developer runs it by hand.
+        // npm leaves these there when a developer runs it by hand.
         if path.ends_with("node_modules") || path.ends_with("dist") {
             continue;
         }

@@ -106,7 +106,7 @@ mod tests {
             // Neither.
             ("text/html", None),
             ("application/xml, text/*", None),
-            // What cannot be parsed counts as no header. Old Java runtimes send the second.
+            // A header that cannot be parsed counts as absent. Old Java runtimes send the second.
             ("json", Some(Json)),
             ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", Some(Json)),
         ] {
