@@ -1,6 +1,6 @@
 //! build.rs: when it runs npm, and what a build without npm serves.
 //!
-//! The script runs on a copy of `web/` with a stand-in for npm, which notes its calls in a file.
+//! The script runs on a copy of `web/` with a stub for npm, which writes its calls to a file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ pub fn compile(folder: &Path) -> PathBuf {
     script
 }
 
-/// A source tree with `web/`, a folder for the output, and one for the stand-in for npm.
+/// A source tree with `web/`, a folder for the output, and one for the stub for npm.
 struct Sources {
     folder: TempDir,
     script: PathBuf,
@@ -52,7 +52,7 @@ impl Sources {
         fs::set_permissions(npm, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// An npm that builds a page.
+    /// A stub for npm that builds a page.
     fn install_working_npm(&self) {
         self.install_npm("/bin/mkdir -p dist/graphiql; echo page >dist/graphiql/index.html");
     }

@@ -287,7 +287,7 @@ async fn a_hanging_carrier_blocks_neither_clients_nor_database_connections() {
             assert_eq!(answer.codes(), ["PHONE_LOOKUP_UNAVAILABLE"]);
         }
         assert!(others < elapsed, "requests without a phone waited for the carrier: {others:?}");
-        // The fake hangs for 30 seconds.
+        // The fake carrier never responds.
         assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
     })
     .await;

@@ -1,4 +1,4 @@
-//! The wording of comments: a doc comment says what its item does, so no line of it starts with a question word.
+//! Checks the doc comments of the source: a doc comment says what its item does, so no line starts with a question word.
 
 use clap::{Command, CommandFactory};
 use vivamo::cli::Cli;

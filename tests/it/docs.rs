@@ -7,7 +7,7 @@ use clap::{Command, CommandFactory};
 use vivamo::cli::Cli;
 
 /// Folders whose files the documentation names in backticks.
-const FOLDERS: [&str; 9] = ["src", "entity", "migration", "tests", "benches", "docs", "web", "deploy", ".ci"];
+const FOLDERS: [&str; 8] = ["src", "entity", "migration", "tests", "benches", "docs", "web", ".ci"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

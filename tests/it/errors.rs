@@ -77,7 +77,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
         ErrorCode::Forbidden => app.create(&app.platform(), "1", json!({ "email": "a@example.com" })).await.codes(),
         ErrorCode::BadRequest => app.graphql(&own, "{ nothing }", json!({})).await.codes(),
         ErrorCode::Unavailable => {
-            // Another process holds the table for longer than a request waits.
+            // A transaction holds the table for longer than a request waits.
             let writer = app.database.begin_write().await.unwrap();
             if app.is_postgres() {
                 writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();

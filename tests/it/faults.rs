@@ -1,5 +1,5 @@
 //! Database failures in the middle of a request: the client gets an error that says whether to retry, and nothing is
-//! written by halves.
+//! written partially.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The promises of the platform's public guide. Each test quotes the sentences that it checks.
+//! The statements of the platform's public guide. Each test quotes the sentences that it checks.
 
 use serde_json::json;
 

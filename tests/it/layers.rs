@@ -13,9 +13,9 @@ const LAYERS: [&[&str]; 7] =
 /// Modules that only `cli` uses, and that use no other module.
 const CLI_ONLY: [&str; 1] = ["telemetry"];
 
-/// Circles that exist, as `folder: modules`. The objects of the schema refer to each other, so theirs stays. Remove
-/// another entry when its circle is gone; add none.
-const KNOWN_CIRCLES: [&str; 1] = ["src/graphql/objects: customer, history, operator"];
+/// Import cycles that exist, as `folder: modules`. The objects of the schema refer to each other, so this cycle stays. Do
+/// not add entries.
+const KNOWN_CYCLES: [&str; 1] = ["src/graphql/objects: customer, history, operator"];
 
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -84,7 +84,7 @@ fn used_paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
     let is_path = |char: char| char.is_ascii_alphanumeric() || "_:".contains(char);
     let in_code = ["crate::", "super::"].into_iter().flat_map(|start| {
         code.match_indices(start).filter_map(move |(at, _)| {
-            // Not the second `super` of `super::super::now`.
+            // Skips the second `super` of `super::super::now`.
             let is_start = !code[..at].ends_with(is_path);
             is_start.then(|| code[at..].chars().take_while(|char| is_path(*char)).collect::<String>())
         })
@@ -108,8 +108,8 @@ fn used_paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
     absolute.collect()
 }
 
-/// The edges between the modules of a folder. A folder within it counts as one module. `mod.rs` is not one of them: it
-/// declares the others. A name that `mod.rs` re-exports counts as a use of the module that defines it.
+/// The imports between the modules of a folder. A folder within it counts as one module. `mod.rs`, which declares the
+/// modules, is not counted. A name that `mod.rs` re-exports counts as a use of the module that defines it.
 fn imports_of_folder(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let own_path = module_path(&folder.join("mod.rs"));
     let depth = own_path.len();
@@ -179,12 +179,12 @@ fn a_module_uses_only_lower_layers() {
 }
 
 #[test]
-fn modules_of_a_folder_do_not_import_each_other_in_circles() {
+fn modules_of_a_folder_do_not_import_each_other_in_cycles() {
     let source = root().join("src");
     let mut folders: BTreeSet<_> = rust_files(&source).iter().map(|file| file.parent().unwrap().to_owned()).collect();
     folders.insert(source.clone());
-    let mut circles = BTreeSet::new();
-    let mut imports_in_circles = Vec::new();
+    let mut cycles = BTreeSet::new();
+    let mut imports_in_cycles = Vec::new();
     let mut checked = 0;
     for folder in folders {
         let imports = imports_of_folder(&folder);
@@ -192,19 +192,19 @@ fn modules_of_a_folder_do_not_import_each_other_in_circles() {
         let name = folder.strip_prefix(root()).unwrap().display();
         for module in imports.keys() {
             let reaches_module = |other: &&str| reachable(&imports, other).contains(module.as_str());
-            let circle: Vec<_> = reachable(&imports, module).into_iter().filter(reaches_module).collect();
-            if circle.is_empty() {
+            let cycle: Vec<_> = reachable(&imports, module).into_iter().filter(reaches_module).collect();
+            if cycle.is_empty() {
                 continue;
             }
-            for other in circle.iter().filter(|other| imports[module].contains(**other)) {
-                imports_in_circles.push(format!("{name}: {module} uses {other}"));
+            for other in cycle.iter().filter(|other| imports[module].contains(**other)) {
+                imports_in_cycles.push(format!("{name}: {module} uses {other}"));
             }
-            circles.insert(format!("{name}: {}", circle.join(", ")));
+            cycles.insert(format!("{name}: {}", cycle.join(", ")));
         }
     }
     assert!(checked > 60, "the test found too few imports: {checked}");
-    let known = KNOWN_CIRCLES.map(str::to_owned).into();
-    assert_eq!(circles, known, "the circles are not those in KNOWN_CIRCLES: {imports_in_circles:#?}");
+    let known = KNOWN_CYCLES.map(str::to_owned).into();
+    assert_eq!(cycles, known, "the cycles are not those in KNOWN_CYCLES: {imports_in_cycles:#?}");
 }
 
 #[test]

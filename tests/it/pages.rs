@@ -78,7 +78,7 @@ both!(pages_in_both_directions_are_complete_and_ordered, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let all = populate(app, &own, 7).await;
     populate(app, &app.operator("Other").await, 2).await;
-    // For the platform key the list is that of all customers.
+    // With the platform key, the list contains all customers.
     for (caller, all) in [
         (own.clone(), all.clone()),
         (app.platform(), emails(&page(app, &app.platform(), json!({ "first": 100 })).await)),

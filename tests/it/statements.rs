@@ -1,5 +1,5 @@
-//! The number of SQL statements per operation, which is most of the cost of a request. The lookup of the API key is
-//! cached and not counted.
+//! Checks the number of SQL statements per operation. Statements are most of the cost of a request. The lookup of the
+//! API key is cached and not counted.
 
 use serde_json::{Value, json};
 

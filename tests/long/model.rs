@@ -3,7 +3,7 @@
 //!
 //! The events of the history give the order in which the database applied the changes. The test applies the changes to
 //! the model in this order: each must have the result that its client received, and the model must end in the state of
-//! the database. Set `VIVAMO_TEST_SEED` to the printed seed to repeat the same requests.
+//! the database. Set `VIVAMO_TEST_SEED` to the printed seed to repeat nearly the same requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
@@ -23,7 +23,7 @@ use support::{Backend, Caller, TestDatabase};
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
 const OPERATORS: usize = 5;
-/// Few enough that requests often concern the same person.
+/// The number of people, small enough that requests often concern the same person.
 const PEOPLE: usize = 400;
 const FIELDS: [&str; 4] = ["email", "phone", "firstName", "lastName"];
 
@@ -299,8 +299,9 @@ struct Change<'a> {
     customer: CustomerId,
 }
 
-/// Applies the changes to a model, in an order that explains their payloads. This is nearly the order of the events: a
-/// request that read before another one wrote, but writes other rows, may have the later event and still come first.
+/// Applies the changes to a model in an order in which each request gets the payload that its client received. This is
+/// nearly the order of the events. If a request reads before another one writes, and writes other rows, its event may be
+/// the later one although its change comes first.
 fn replay(changes: &[Change<'_>]) -> Model {
     let (mut model, mut moved) = (Model::default(), 0);
     // The most recent changes, each with the model before it.

@@ -40,7 +40,7 @@ pub fn attacks() -> Vec<(&'static str, String)> {
         ("a null byte", "{ viewer \0 { role } }".into()),
         ("30 directives", format!("{{ viewer {} {{ role }} }}", repeat(skip, 30))),
         (
-            "an introspection in circles",
+            "an introspection in cycles",
             "{ __schema { types { fields { type { fields { type { fields { type { fields { name } } } } } } } } } }"
                 .into(),
         ),

@@ -49,7 +49,7 @@ impl Running {
         let address: String =
             address.chars().take_while(|char| char.is_ascii_digit() || ".:".contains(*char)).collect();
         crate::logs::add(&log);
-        // Must be read, so that the server does not block on a full pipe.
+        // The log must be read, otherwise the server blocks on a full pipe.
         crate::logs::add_in_background(logs);
         (running, format!("http://{address}"), log)
     }

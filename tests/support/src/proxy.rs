@@ -1,5 +1,5 @@
-//! A proxy between the service and PostgreSQL that breaks connections: at a commit, all at once, or by carrying
-//! nothing.
+//! A proxy between the service and PostgreSQL that breaks connections: at a commit, all at once, or by freezing the
+//! traffic.
 //!
 //! It parses the messages of the client to recognize a commit. See [`Proxy::set_trap`].
 
@@ -13,12 +13,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// The moment at which a connection is cut.
+/// A point in time at which a connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Before the commit reaches the database.
     BeforeCommit,
-    /// After the database has committed, before the client receives the answer.
+    /// After the database has committed, before the client receives the response.
     AfterCommit,
 }
 
