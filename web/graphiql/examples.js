@@ -1,6 +1,7 @@
 'use strict';
 
-// The tabs that GraphiQL opens with: one operation each, with its variables. A test checks them against the schema.
+// The tabs that GraphiQL opens with: one operation each, with its variables. `tests/clients/graphiql.js` checks them against
+// the schema.
 
 const examples = [
   {

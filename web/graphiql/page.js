@@ -20,7 +20,7 @@ const parseHeaders = (text) => {
   }
 };
 
-/** The key in the text of a Headers editor. Undefined without one. */
+/** The key in the text of a Headers editor, or undefined. */
 const keyIn = (text) => /^Bearer (\S+)$/.exec(parseHeaders(text).Authorization)?.[1];
 
 const contentOf = ({ query, variables }) => ({ query: query ?? '', variables: variables ?? '' });
@@ -52,7 +52,7 @@ const saveTabs = ({ tabs, activeTabIndex }) => {
 
 const loaded = loadTabs();
 
-// What GraphiQL itself would store, its history of requests with their headers among it, lives as long as the page.
+// Data that GraphiQL would store, including its request history with headers, is kept in memory only.
 const memory = new Map([['graphiql:secondaryEditorFlex', '1.2']]);
 const storage = {
   get length() {
@@ -84,13 +84,14 @@ function KeyField() {
     }
   }, [isRestored, queryEditor, variableEditor, headerEditor]);
 
-  // A key that was typed into a Headers editor is taken over when the tab is left or run, if there is none yet.
+  // A key that was typed into a Headers editor is copied to the key field when the user leaves or runs the tab, unless the
+  // key field has a key.
   useEffect(() => {
     const typed = tabs.map(({ headers }) => keyIn(headers)).find((key) => key && !written.current.has(key));
     if (!key && typed) setKey(typed);
   }, [activeTabIndex, isFetching]);
 
-  // A tab whose key somebody changed by hand keeps it.
+  // Writes the key of the key field into the Headers editor, except over a key that was typed there.
   useEffect(() => {
     if (!headerEditor) return;
     const next = key || PLACEHOLDER;
@@ -119,11 +120,11 @@ function KeyField() {
       autoComplete: 'off',
       spellCheck: false,
     }),
-    createElement('span', { className: 'key-hint' }, 'Every tab sends it. Forgotten when you leave the page.'),
+    createElement('span', { className: 'key-hint' }, 'Sent by every tab. The key is not stored.'),
   );
 }
 
-// The documentation is there before a key is typed: the schema is no secret, the customers are.
+// The documentation is available before a key is typed: the schema is public; customer data is not.
 const send = GraphiQL.createFetcher({ url: '/graphql' });
 const introspection = fetch('/graphiql/introspection.json').then((response) => response.json());
 const fetcher = (request, options) =>
