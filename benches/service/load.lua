@@ -1,7 +1,7 @@
--- A wrk script: sends one request repeatedly, each time with another value and another number, and checks every answer.
+-- A wrk script: sends one request repeatedly, each time with another value and another number, and checks every response.
 -- Environment: REQUEST is a file with the request in its first line and one value in each further line. `~` in the request
--- is replaced by the value, and `#` by the number. FIRST is the first number. KEY is the API key. EXPECTED is a text that
--- each answer must contain.
+-- is replaced by the value, and `#` by the number. FIRST is the first number. KEY is the API key. EXPECTED is a string that
+-- each response must contain.
 local threads = {}
 
 function setup(thread)

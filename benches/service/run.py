@@ -20,14 +20,14 @@ arguments.add_argument("--rounds", type=int, default=5, help="number of rounds; 
 arguments.add_argument("--seconds", type=int, default=4, help="seconds per measurement")
 arguments.add_argument("--connections", type=int, default=32, help="number of clients that send at the same time")
 arguments.add_argument("--json", help="file to write the results to")
-arguments.add_argument("--compare", help="file with earlier results to compare with")
+arguments.add_argument("--compare", help="file of an earlier --json to compare with")
 
 CUSTOMER = ("id email phone firstName lastName address { line1 line2 city region postalCode country } version createdAt "
             "updatedAt")
 PAGE = ("query ($operator: ID!, $first: Int!, $after: String) { operator(id: $operator) { customers(first: $first, after: "
         "$after) { edges { node { id email phone firstName lastName createdAt operators { edges { externalCustomerId node "
         "{ id name } } } } } pageInfo { hasNextPage endCursor } } } }")
-# Document, variables, and a text that every answer must contain. `~` is replaced by one of several values, `#` by a number
+# Document, variables, and a string that every response must contain. `~` is replaced by one of several values, `#` by a number
 # that is used only once.
 OPERATIONS = {
     "r1": (f"query ($id: ID!) {{ customer(by: {{id: $id}}) {{ {CUSTOMER} }} }}", {"id": "~"}, '"email":"person'),
@@ -68,7 +68,7 @@ def type_id(prefix, n):
 
 
 class Postgres:
-    """A new cluster, with the whole database in memory, no background writes, and durable commits."""
+    """A new cluster with durable commits, without autovacuum, and with rare checkpoints."""
 
     SETTINGS = ("shared_buffers=1GB max_wal_size=16GB checkpoint_timeout=1h autovacuum=off listen_addresses=127.0.0.1 "
                 "wal_level=minimal max_wal_senders=0")
@@ -185,7 +185,7 @@ def fill(database, name, customers):
 
 class Server:
     def __init__(self, name, program, database, database_name, customers, key, folder):
-        """Starts a server and waits for its first answer."""
+        """Starts a server and waits for its first response."""
         self.name, self.database, self.database_name, self.folder = name, database, database_name, folder
         self.keys = (key, PLATFORM_KEY)
         self.customers = customers
@@ -225,7 +225,7 @@ class Server:
         return json.dumps({"query": document, "variables": variables}).replace("OPERATOR", self.operator)
 
     def ask(self, operation, value="", number="", **variables):
-        """Sends a request and returns the data of the answer."""
+        """Sends a request and returns the data of the response."""
         request = json.loads(self.request(operation).replace("~", value).replace("#", number))
         request["variables"].update(variables)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key(operation)}"}
@@ -259,7 +259,7 @@ class Server:
         (self.folder / f"{self.name}.{operation}").write_text("\n".join([self.request(operation), *values]))
 
     def check(self, operation):
-        """Checks that an answer agrees with the database."""
+        """Checks that a response agrees with the database."""
         n, number, deep = 43, "999999999", min(self.customers // 8, 25_000)
         # Fills the caches of keys and operators, whose statements must not be counted.
         self.ask("r3" if operation == "r3" else "r1", self.customer(n))

@@ -44,7 +44,7 @@ const schema = `
 async function page({ id }, { first, after }) {
   const start = after ? Buffer.from(after, 'base64url').toString() : '-infinity/00000000-0000-0000-0000-000000000000';
   const [time, last] = start.split('/');
-  // Of a limit that is a parameter PostgreSQL would expect many rows.
+  // If the limit were a parameter, PostgreSQL would plan for many rows.
   const found = await rows(pool, `page-${first}`, `SELECT ${CUSTOMER}, connected_at::text AS place
     FROM customer_operator JOIN customer ON customer.id = customer_id
     WHERE operator_id = $1 AND (connected_at, customer_id) > ($2, $3)
