@@ -1,4 +1,5 @@
-//! Batches: concurrent requests share one statement of PostgreSQL, because the round trip is most of the cost of a small one.
+//! Batches: concurrent requests share one PostgreSQL statement, because most of the cost of a small statement is its round
+//! trip.
 //!
 //! 1. A caller submits a request under a key. Requests with the same key can be run by one statement.
 //! 2. The first caller per key becomes the leader. Later callers only wait for their results.
@@ -8,22 +9,54 @@
 //!    concurrent requests pays nothing for batching.
 //! 6. Each caller receives the result of its own request.
 //!
-//! [`Batcher`] is this protocol, [`BatchedQuery`] (`reads.rs`) and [`BatchWriter`] (`writes.rs`) use it. SQLite has no arrays
-//! and no round trip, so there every request runs alone.
+//! [`Batcher`] implements this protocol. [`BatchedQuery`] (`reads.rs`) and [`BatchWriter`] (`writes.rs`) use it. A batch
+//! has no maximum size: only the number of requests in flight limits it.
 //!
-//! # Failures
+//! SQLite has no arrays and no round trip. There a [`BatchedQuery`] runs each request by itself, and
+//! [`OptimisticWrite`](super::OptimisticWrite) does not use the [`BatchWriter`].
 //!
-//! - **The leader is cancelled.** The other callers get `None`. Reads then run alone. Writes return a lost connection
-//!   (`UNAVAILABLE`), because the statement may have been committed.
-//! - **The connection is lost.** All callers get that error.
-//! - **One write is rejected**, for example by a unique constraint or a stale revision. The whole statement rolls back, and
-//!   each write then runs alone, so only the one at fault fails.
-//! - **One write waits for a row lock.** A batch waits 100 ms (`lock_timeout`), less than PostgreSQL takes to look for a
-//!   deadlock. Then the statement rolls back, and each write runs alone.
-//! - **Two batches write the same rows.** Each batch writes in the order of its members' ids, so that two batches do not
-//!   wait for each other in a circle.
-//! - **Operators** never share a batch of writes: the key contains the operator. One operator's rejected or blocked writes
-//!   do not delay those of another.
+//! # Failures of reads
+//!
+//! - **The statement fails.** All members get the error. The [`Reader`](super::Reader) has retried serialization failures
+//!   before.
+//! - **The leader is cancelled.** Every other member runs its own read.
+//!
+//! # Failures of writes
+//!
+//! - **The database rejects the statement** (`error::is_rejection`), for example because one member violates a unique
+//!   constraint or has read an outdated revision. Nothing is written. Each caller then writes its own rows in a statement
+//!   of its own, at the same time as the other callers. Only the member at fault fails again.
+//!   [`OptimisticWrite`](super::OptimisticWrite) then starts that member's request again if the error is a conflict.
+//! - **Two members write the same row.** Two updates of one customer: the `UPDATE` changes the row once, so one row is
+//!   missing, and the statement divides by zero (see below). Two requests with the same idempotency key: the `INSERT`
+//!   fails, because `ON CONFLICT DO UPDATE` cannot change a row twice. The database rejects the statement in both cases.
+//!   Then one of the two members succeeds, and the other one gets a conflict.
+//! - **One member waits for a row lock.** A batch waits up to 100 ms (`lock_timeout`), less than PostgreSQL's
+//!   `deadlock_timeout` of 1 s. Then the database rejects the statement. The statement that a caller runs on its own waits
+//!   up to the `statement_timeout` of 5 s, so only the member that needs the lock waits longer.
+//! - **Two batches write the same rows.** A batch writes its members in the order of their first ids. A first id is the
+//!   first value of a member's first row. For updates, and for creates that connect a customer, it is the id of the
+//!   customer. Two batches therefore lock customers in the same order, which avoids most deadlocks. The order has no effect
+//!   on new customers, which have new ids and compete for emails and phones, or on idempotency keys. Two batches that wait
+//!   for each other end at the `lock_timeout`.
+//! - **Any other error**, for example a lost connection, no free connection or a statement timeout. All members get the
+//!   error, in these cases `UNAVAILABLE`. After a lost connection the rows may or may not be written.
+//! - **The leader is cancelled.** All other members get a lost connection (`UNAVAILABLE`), because the rows may or may not
+//!   be written.
+//!
+//! Operators never share a batch of writes, because the key contains the operator. A rejected or blocked write of one
+//! operator therefore cannot make the statement of another operator fail.
+//!
+//! # Cancelled leaders
+//!
+//! [`RunToCompletion`](super::RunToCompletion) finishes the work of a request whose client disconnects or that times out,
+//! so these events cancel no leader. A leader is cancelled if
+//!
+//! - its work is not done 20 seconds after such an event,
+//! - it panics,
+//! - the process ends, or
+//! - it reads for a GraphQL field, and another field of the same request fails: async-graphql drops the futures of the
+//!   fields beside a failed non-null field. Mutations run one after the other, so this affects no write.
 //!
 //! # A batched read
 //!
@@ -39,9 +72,7 @@
 //!
 //! # A batched write
 //!
-//! `new_0` holds the rows of the first statement of all members, `write_0` writes them, and so on. The final `SELECT` counts
-//! the rows of the statements that must write all of theirs. If a row is missing, it divides by zero, which rolls back the
-//! whole statement. The dividend is evaluated first and sets `lock_timeout`.
+//! `new_0` holds the rows that all members write with their first statement, `write_0` writes these rows, and so on.
 //!
 //! ```sql
 //! WITH new_0 ("id", "name", "revision") AS (SELECT * FROM unnest($1, $2, $3)),
@@ -53,6 +84,14 @@
 //! SELECT (SELECT 1 FROM set_config('lock_timeout', '100ms', true))
 //!      / ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int
 //! ```
+//!
+//! - **The divisor** compares the number of rows that a statement with `must_write_all` has written with the number that it
+//!   was given. If a row is missing, the divisor is 0, and the division error rolls back everything. No `BEGIN` and
+//!   `COMMIT` surround the statement, which saves two round trips, so only an error of the statement itself can undo it.
+//!   SQL has no expression that raises an error on purpose.
+//! - **The dividend** sets `lock_timeout`. PostgreSQL must evaluate it before the divisor, whose statements lock rows. The
+//!   PostgreSQL manual leaves the order of evaluation undefined, so this relies on the implementation. The test
+//!   `a_write_that_waits_for_a_lock_does_not_delay_its_batch` in `tests/it/batching.rs` fails if the order changes.
 
 mod reads;
 mod write_batch;
@@ -82,7 +121,7 @@ type Waiter<T, R> = (T, oneshot::Sender<R>);
 
 impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
     /// Submits a request and returns its result. The leader of the batch calls `run`, which must return the results in the
-    /// order of the requests. Returns `None` if the leader was cancelled.
+    /// order of the requests. Returns `None` if the leader was cancelled: that drops the senders of all results.
     async fn submit(&self, key: K, request: T, run: impl AsyncFnOnce(Vec<T>) -> Vec<R>) -> Option<R> {
         let (sender, result) = oneshot::channel();
         let is_leader = {
@@ -99,7 +138,7 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
                 let _ = sender.send(result);
             }
         } else {
-            // The leader's statement is also one of this request.
+            // The shared statement counts for each of its requests.
             count_statement();
         }
         result.await.ok()
@@ -112,8 +151,8 @@ impl<K, T, R> Default for Batcher<K, T, R> {
     }
 }
 
-/// The leader's hold on a batch that others may still join. If the leader is cancelled, it drops the waiters, whose callers
-/// then get `None`.
+/// A batch that callers may still join, owned by its leader. A cancelled leader drops the batch with its requests, and
+/// their callers get `None`.
 struct OpenBatch<'a, K: Eq + Hash, T, R> {
     batcher: &'a Batcher<K, T, R>,
     /// `None` once the batch is closed.

@@ -11,7 +11,7 @@ use crate::database::{Reader, Sql};
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
-/// Its SQL is built once and cached, so every call must pass the same `select`.
+/// The SQL of the query is built once and cached, so every call must pass the same `select`.
 #[derive(Default)]
 pub struct BatchedQuery<const N: usize> {
     sql_for_one: OnceLock<String>,
@@ -22,8 +22,8 @@ pub struct BatchedQuery<const N: usize> {
 type Rows = Result<Vec<QueryResult>, DbErr>;
 
 impl<const N: usize> BatchedQuery<N> {
-    /// Returns the rows that `select` finds for these values. `select` receives an expression for each value: a placeholder,
-    /// or in a batch a column of the request.
+    /// Returns the rows that `select` finds for these values. `select` receives an expression for each value: a placeholder
+    /// or, in a batch, a column of `request`.
     pub async fn run(
         &self,
         reader: &Reader,
@@ -81,7 +81,7 @@ impl<const N: usize> BatchedQuery<N> {
     }
 }
 
-/// The column with the number of the request that a row belongs to, from 1 on.
+/// The column with the number of the request that a row belongs to, starting at 1.
 const NUMBER: &str = "number";
 
 /// Builds the query whose parameters are arrays. The module docs of `batch` show an example.

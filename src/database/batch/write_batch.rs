@@ -12,14 +12,16 @@ use uuid::Uuid;
 
 use crate::database::arrays::into_arrays;
 
-/// Everything that one request writes. It is written completely or not at all.
+/// The rows that one request writes or, after a merge, the rows of several requests. All rows are written, or none.
 ///
-/// On PostgreSQL all of it is one statement, so no part sees the rows that another part writes.
+/// On PostgreSQL the rows are written by one statement, so no [`WriteStatement`] sees the rows of another one. On SQLite
+/// the statements run in the order in which they were pushed, and see the rows of earlier ones. Push them in an order that
+/// gives the same result in both cases.
 #[derive(Clone)]
 pub struct WriteBatch {
     operator: OperatorId,
     writes: Vec<Write>,
-    /// True for the writes of several requests.
+    /// True if these are the rows of several requests.
     is_merged: bool,
 }
 
@@ -36,19 +38,19 @@ pub struct WriteStatement {
     pub name: &'static str,
     /// The columns of the common table expression, and of each row that is pushed.
     pub columns: fn() -> Vec<&'static str>,
-    /// Builds the statement. The argument is the name of the common table expression. Values of the statement are written
-    /// into its text: they are constants of the program, never input.
+    /// Builds the statement. The argument is the name of the common table expression. Literals in the statement become part
+    /// of its text, so they must be constants of the program, never input.
     pub statement: fn(&Alias) -> Box<dyn StatementBuilder>,
-    /// Aborts the whole batch if this statement affects fewer rows than it was given.
+    /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given.
     pub must_write_all: bool,
 }
 
 /// Write batches with the same key can be merged: they belong to the same operator and have the same statements.
 pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
 
-/// Evaluates to 1 and sets `lock_timeout` to 100 ms for this transaction. It is the dividend of the final `SELECT`, so
-/// PostgreSQL evaluates it first, before any row is locked, and one blocked member cannot stall the whole batch. 100 ms is
-/// less than the 1 s after which PostgreSQL looks for a deadlock.
+/// Evaluates to 1 and sets `lock_timeout` to 100 ms for this transaction. It is the dividend of the final `SELECT`, which
+/// PostgreSQL evaluates first, before any row is locked (see the module docs of `batch`). A batch that has waited 100 ms
+/// for a lock therefore fails, before PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s).
 const SET_LOCK_TIMEOUT: &str = "(SELECT 1 FROM set_config('lock_timeout', '100ms', true))";
 
 impl WriteStatement {
@@ -65,7 +67,7 @@ impl WriteStatement {
         }
     }
 
-    /// The text for this number of rows.
+    /// Builds the SQL for this number of rows.
     fn sqlite_sql(&self, row_count: usize) -> String {
         let columns = quoted((self.columns)());
         let row = format!("({})", vec!["?"; columns.len()].join(", "));
@@ -103,7 +105,7 @@ impl WriteBatch {
     /// Merges batches with the same key into one. Returns `None` if there are none.
     pub(super) fn merge(batches: &[Self]) -> Option<Self> {
         let mut batches: Vec<_> = batches.iter().collect();
-        // All servers lock rows in the order of their ids, so two batches cannot wait for each other.
+        // All processes write customers in the order of their ids, which avoids most deadlocks between batches.
         batches.sort_by_key(|batch| batch.first_id());
         let append = |mut merged: Self, batch: Self| {
             for (write, more) in merged.writes.iter_mut().zip(batch.writes) {
@@ -114,7 +116,7 @@ impl WriteBatch {
         batches.into_iter().cloned().reduce(append)
     }
 
-    /// The first value of the first row, if it is an id.
+    /// The first value of the first row, if it is an id. For a change of a customer it is the customer's id.
     fn first_id(&self) -> Option<Uuid> {
         let Value::Uuid(id) = self.writes.first()?.rows.first()?.first()? else { return None };
         *id
@@ -194,10 +196,10 @@ pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatem
 }
 
 /// Everything that the text of a statement depends on: whether it is for PostgreSQL, whether it is merged, and the name and
-/// the number of rows of each part.
+/// the number of rows of each [`Write`].
 type Shape = (bool, bool, Vec<(&'static str, usize)>);
 
-/// Returns the SQL of this shape. Caches it, because building takes longer than sending.
+/// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it.
 fn cached_sql(shape: Shape, build: impl FnOnce() -> String) -> String {
     static CACHE: LazyLock<Mutex<HashMap<Shape, String>>> = LazyLock::new(Mutex::default);
     CACHE.lock().entry(shape).or_insert_with(build).clone()

@@ -1,4 +1,5 @@
-//! Batched writes: decides whether a request's rows are written in a batch or alone.
+//! Batched writes: writes the rows of concurrent requests in one statement. If the database rejects that statement, writes
+//! the rows of each request in a statement of its own.
 
 use sea_orm::{ConnAcquireErr, DbErr};
 
@@ -7,7 +8,7 @@ use super::write_batch::{BatchKey, WriteBatch};
 use crate::database::connection::Pool;
 use crate::database::error::is_rejection;
 
-/// Writes each [`WriteBatch`] to PostgreSQL, completely or not at all, together with those of concurrent requests.
+/// Writes each [`WriteBatch`] to PostgreSQL, completely or not at all, together with the rows of concurrent requests.
 pub(in crate::database) struct BatchWriter {
     pool: Pool,
     batcher: Batcher<BatchKey, WriteBatch, Outcome>,
@@ -16,9 +17,9 @@ pub(in crate::database) struct BatchWriter {
 /// The result of a batch for one of its members.
 enum Outcome {
     Done(Result<(), DbErr>),
-    /// The statement was rejected because of one of its members, and nothing was written. The request is returned, to be
-    /// written alone.
-    WriteAlone(WriteBatch),
+    /// The database rejected the statement because of one of its members. Nothing was written. Each caller gets its rows
+    /// back, and writes them in a statement of its own.
+    WriteSeparately(WriteBatch),
 }
 
 impl BatchWriter {
@@ -31,13 +32,14 @@ impl BatchWriter {
     pub(in crate::database) async fn write(&self, batch: WriteBatch) -> Result<(), DbErr> {
         match self.batcher.submit(batch.key(), batch, async |requests| self.run_batch(requests).await).await {
             Some(Outcome::Done(result)) => result,
-            Some(Outcome::WriteAlone(batch)) => self.run_one(batch).await,
-            // The leader was cancelled. Its statement may have been committed, so a retry could write twice.
+            Some(Outcome::WriteSeparately(batch)) => self.run_one(batch).await,
+            // The leader was cancelled. Its statement may have been committed, so a retry could report a conflict with the
+            // request's own rows.
             None => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
         }
     }
 
-    /// Runs the requests as one statement and returns an outcome for each.
+    /// Runs the requests as one statement and returns an outcome for each request.
     async fn run_batch(&self, requests: Vec<WriteBatch>) -> Vec<Outcome> {
         let requests = match <[_; 1]>::try_from(requests) {
             Ok([request]) => return vec![Outcome::Done(self.run_one(request).await)],
@@ -45,7 +47,7 @@ impl BatchWriter {
         };
         let Some(merged) = WriteBatch::merge(&requests) else { return Vec::new() };
         match self.run_one(merged).await {
-            Err(error) if is_rejection(&error) => requests.into_iter().map(Outcome::WriteAlone).collect(),
+            Err(error) if is_rejection(&error) => requests.into_iter().map(Outcome::WriteSeparately).collect(),
             result => requests.iter().map(|_| Outcome::Done(result.clone())).collect(),
         }
     }
