@@ -1,4 +1,4 @@
-//! Connections and the pool that keeps them open.
+//! Connections, and the pool that keeps the connections open.
 //!
 //! sqlx's own pool is not used, because it spawns a task and pings the server each time a connection is returned, which costs
 //! as much as a small statement and cannot be turned off. This pool pings a connection only before reuse, and only if the
@@ -55,7 +55,7 @@ impl Options {
         })
     }
 
-    /// Forbids writes to a SQLite file, and does not create it. PostgreSQL is left as it is.
+    /// Forbids writes to a SQLite file, and does not create the file. Has no effect for PostgreSQL.
     pub(super) fn read_only(self) -> Self {
         match self {
             Self::Postgres(options) => Self::Postgres(options),
@@ -66,11 +66,12 @@ impl Options {
     async fn connect(&self) -> Result<Driver, DbErr> {
         /// - `statement_timeout`: a slow statement fails instead of holding its connection.
         /// - `idle_in_transaction_session_timeout`: if the client dies inside a transaction, its locks are released.
-        /// - `plan_cache_mode`: statements are planned once per connection. Each is written so that one index serves it for
-        ///   any values, so a generic plan is as good as a custom one.
+        /// - `plan_cache_mode`: statements are planned once per connection. Each statement is written so that the same
+        ///   index suits all values, so a generic plan is as good as a custom one.
         /// - `enable_memoize`: the joins of a page look up each key once, so a cache of lookups only costs time.
         ///
-        /// Sent as statements and not as connection options, because poolers such as pgbouncer may reject those.
+        /// Sent as statements and not as startup parameters, because poolers such as pgbouncer may reject startup
+        /// parameters.
         const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
                                SET plan_cache_mode = 'force_generic_plan'; SET enable_memoize = off";
         Ok(match self {
@@ -93,7 +94,7 @@ enum Driver {
     Sqlite(SqliteConnection),
 }
 
-/// A connection of either database, with its health.
+/// A connection to either database, and its [`State`].
 pub(super) struct Connection {
     driver: Driver,
     state: State,
@@ -105,7 +106,8 @@ enum State {
     Ready,
     /// The last statement failed, perhaps because the connection is broken. It is pinged before reuse.
     Doubtful,
-    /// A statement has been sent and has not ended. If its future was dropped, the connection cannot be used any more.
+    /// A statement has been sent and has not ended. If the future of the statement was dropped, the connection cannot be
+    /// used any more.
     Busy,
 }
 
@@ -157,7 +159,7 @@ impl Connection {
         self.run(execute).await
     }
 
-    /// Runs `send`, which sends a statement, and records the health of the connection.
+    /// Runs `send`, which sends a statement, and records the state of the connection.
     async fn run<T>(&mut self, send: impl AsyncFnOnce(&mut Driver) -> Result<T, sqlx::Error>) -> Result<T, DbErr> {
         self.state = State::Busy;
         let result = send(&mut self.driver).await;
@@ -228,7 +230,7 @@ impl managed::Manager for Manager {
     }
 }
 
-/// A pool of at most a fixed number of connections. Clones share it.
+/// A pool with a maximum number of connections. Clones share the connections.
 ///
 /// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`CONNECTION_TIMEOUT`] for
 ///   one to be returned. Waiters are served in order.
@@ -236,7 +238,7 @@ impl managed::Manager for Manager {
 ///   use: see [`Manager`].
 /// - **Error:** after a failed statement the connection is pinged before it is used again.
 /// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed instead of reused,
-///   because the rest of the answer is still on its way.
+///   because the rest of the answer would be read as the answer to the next statement.
 #[derive(Clone)]
 pub(super) struct Pool(managed::Pool<Manager>);
 
@@ -281,7 +283,7 @@ impl Pool {
         (status.size, status.available)
     }
 
-    /// Closes the idle connections. Those in use are closed when they are returned.
+    /// Closes the idle connections. Connections in use are closed when they are returned.
     pub(super) async fn close(&self) -> Result<(), DbErr> {
         let idle = self.0.retain(|_, _| false).removed;
         self.0.close();

@@ -1,11 +1,17 @@
-//! Classifies database errors (conflict, rejection, outage), and describes them for the log and for people who start the
-//! service on a database that cannot be opened.
+//! Classifies database errors, and describes them for the log and for people who start the service on a database that
+//! cannot be opened.
 //!
-//! | class | written | what follows |
-//! | --- | --- | --- |
-//! | conflict | nothing | the attempt runs again |
-//! | rejection (includes conflicts) | nothing | members of a batch run alone; otherwise the error is returned |
-//! | outage | perhaps | `UNAVAILABLE`: the client may repeat the request |
+//! The classes overlap: a conflict is also a rejection, and some conflicts count as an outage once their retries are over.
+//!
+//! | class | was anything written? | in a batch of writes | otherwise |
+//! | --- | --- | --- | --- |
+//! | conflict ([`is_conflict`]) | no | like a rejection | the attempt runs again; `UNAVAILABLE` after 4 seconds of retries |
+//! | other rejection ([`is_rejection`]) | no | each member writes its own rows | `INTERNAL` |
+//! | outage ([`is_outage`]) | perhaps | all members get the error | `UNAVAILABLE`: the client may repeat the request |
+//! | any other error | perhaps | all members get the error | `INTERNAL` |
+//!
+//! A rejection is an error that the database reports about a statement. [`Error::Rejected`] is different: a request whose
+//! input breaks a rule.
 
 use std::io::ErrorKind;
 use std::str::FromStr;
@@ -44,19 +50,20 @@ fn reported(error: &DbErr) -> Option<(Code<'_>, &dyn DatabaseError)> {
     let sqlx::Error::Database(error) = sqlx_error(error)? else { return None };
     let code = match error.try_downcast_ref::<PgDatabaseError>() {
         Some(error) => Code::Sqlstate(error.code()),
-        // Extended result codes keep the primary one in their lowest byte.
+        // The lowest byte of an extended result code is the primary result code.
         None => Code::Sqlite(error.code()?.parse::<u32>().ok()? & 0xff),
     };
     Some((code, error.as_ref()))
 }
 
-/// Returns true if the transaction was certainly rolled back and may succeed when it runs again.
+/// Returns true if the transaction was certainly rolled back, and may succeed if it runs again.
 pub(super) fn is_conflict(error: &DbErr) -> bool {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
     match reported(error) {
         Some((_, error)) if error.is_unique_violation() => true,
-        // Division by zero (a batch left out a row), serialization failure, deadlock, lock timeout.
+        // Division by zero: a statement with `must_write_all` left out a row (see `batch/mod.rs`). Then: serialization
+        // failure, deadlock, lock timeout.
         Some((Code::Sqlstate(code), _)) => matches!(code, "22012" | "40001" | "40P01" | "55P03"),
         Some((Code::Sqlite(code), _)) => matches!(code, BUSY | LOCKED),
         None => matches!(error, DbErr::RecordNotUpdated),
@@ -87,7 +94,7 @@ fn is_outage(error: &DbErr) -> bool {
     }
 }
 
-/// Removes names and values from a message of the database, which puts them in double quotes or after a colon.
+/// Removes names and values from a message of the database. The database puts both in double quotes or after a colon.
 fn redact(message: &str) -> String {
     let message = message.split(": ").next().unwrap_or_default();
     message.split('"').step_by(2).map(str::trim).collect::<Vec<_>>().join(" … ").trim().to_owned()
@@ -112,7 +119,7 @@ pub fn describe(error: &DbErr) -> String {
             (_, Some(sqlx::Error::PoolTimedOut)) => "no database connection became free in time".to_owned(),
             (_, Some(_)) => "database driver".to_owned(),
             (DbErr::Migration(message) | DbErr::Custom(message), _) => message.clone(),
-            // Other errors may quote what they could not read. Log the name of the variant only.
+            // Other errors may quote a value that they could not read. Log only the name of the variant.
             _ => format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
         },
     }
@@ -121,8 +128,8 @@ pub fn describe(error: &DbErr) -> String {
 /// The setting to check if the database cannot be opened.
 const SETTING: &str = "DATABASE_URL (--database-url)";
 
-/// Explains why the database at `url` cannot be opened, and what to do about it. Names hosts, users and files, but no
-/// passwords.
+/// Returns a message that says why the database at `url` cannot be opened, and what to do about it. The message names
+/// hosts, users and files, but no passwords.
 pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
     // SeaORM reports an applied migration that the program does not have.
     if let DbErr::Custom(message) = error
@@ -134,7 +141,7 @@ pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
              migration {version}, which this version does not know. Start the newer version, or change {SETTING}."
         );
     }
-    // A migration creates a table that is there already.
+    // A migration creates a table that already exists.
     if reported(error).is_some_and(|(_, error)| error.message().ends_with("already exists")) {
         return format!("This database has tables of another application. Use an empty one: change {SETTING}.");
     }

@@ -1,8 +1,11 @@
-//! Access to the database, PostgreSQL or SQLite alike.
+//! Access to the database: PostgreSQL or SQLite.
 //!
-//! [`Database`] holds the connections. Statements that only read go to its [`Reader`]. Writes take one of two ways: an
-//! explicit [`Transaction`] inside [`with_retry`], or an [`OptimisticWrite`], which reads without locks and writes
-//! everything at its end. On PostgreSQL, reads and writes of concurrent requests share statements: see `batch/mod.rs`.
+//! [`Database`] holds the connections. Statements that only read go to its [`Reader`]. There are two ways to write:
+//!
+//! - An [`OptimisticWrite`] reads without locks and writes everything at its end. Changes of customers use it. On
+//!   PostgreSQL, concurrent requests share its statements: see `batch/mod.rs`.
+//! - A [`Transaction`], in most cases inside [`with_retry`], begins and commits explicitly. All other writes use it, for
+//!   example those of operators and API keys.
 
 mod arrays;
 mod batch;
@@ -40,8 +43,8 @@ use retry::retry_read;
 /// A function that is called with the text of each SQL statement, without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// The longest time that a request waits for a connection, for SQLite's write lock, or for an attempt without a conflict.
-/// After that it is `UNAVAILABLE`.
+/// The longest time that a request waits for a connection or for SQLite's write lock, or retries after conflicts. After
+/// that the request fails with `UNAVAILABLE`. Also limits the time for a rollback and for closing the connections.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The database of the service. Clones share its connections.
@@ -53,7 +56,7 @@ pub struct Database {
     batch_writer: Arc<BatchWriter>,
 }
 
-/// Runs statements that write nothing, each on any free connection and outside a transaction.
+/// Runs statements that write nothing, each on any free connection and without an explicit transaction.
 ///
 /// PostgreSQL may reject such a statement with a serialization failure if its default isolation level is `serializable`.
 /// The statement is then retried.
@@ -61,9 +64,9 @@ pub struct Database {
 pub struct Reader(Pool);
 
 impl Database {
-    /// Connections to PostgreSQL, for reads and writes. Each replica of the service opens at most this many.
+    /// The maximum number of connections of one process to PostgreSQL, for reads and writes.
     const POSTGRES_CONNECTIONS: usize = 10;
-    /// Connections to SQLite that read. One more writes.
+    /// The maximum number of connections to SQLite that read. One more connection writes.
     const SQLITE_READERS: usize = 4;
 
     /// Connects to `postgres://…` or `sqlite://…`. Creates the SQLite file if it does not exist.
@@ -84,7 +87,7 @@ impl Database {
         Ok(Self { options, reader: Reader(read_pool), write_pool, batch_writer })
     }
 
-    /// Returns the connection for statements that write nothing.
+    /// Returns the reader, which runs statements that write nothing.
     pub fn reader(&self) -> &Reader {
         &self.reader
     }

@@ -1,9 +1,9 @@
 //! Optimistic writes: read without locks, write with a revision check, retry under row locks.
 //!
-//! Most requests meet no conflict, so the first attempt takes no locks and no transaction: it reads, and then writes
-//! everything in one step that must find the rows as they were read (`customer.revision`, unique constraints). After a
-//! conflict the next attempt runs in a transaction and locks the rows that it reads, so that it makes progress even if many
-//! requests write the same rows.
+//! Most requests meet no conflict, so the first attempt reads without locks and without a transaction. It then writes
+//! everything in one step, which fails if the rows have changed since they were read (`customer.revision`, unique
+//! constraints): one statement on PostgreSQL, one transaction on SQLite. After a conflict, the next attempt runs in a
+//! transaction and locks the rows that it reads, so that it makes progress even if many requests write the same rows.
 
 use std::mem;
 
@@ -13,13 +13,14 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 use super::{Database, Transaction, TransactionError, WriteBatch, with_retry};
 use crate::error::Error;
 
-/// One attempt to read rows and to write what follows from them. It is also the connection for its reads.
+/// One attempt to read rows and to write what follows from them. Implements [`ConnectionTrait`] for the reads of the
+/// attempt.
 ///
-/// - **Commit:** [`write`](Self::write) ends the attempt. Everything is written, or nothing.
+/// - **Commit:** [`write`](Self::write) ends the attempt. It writes all rows, or none.
 /// - **Error:** a conflict starts the next attempt, which reads again. Any other error ends [`run`](Self::run).
 /// - **Drop:** an attempt that is dropped before `write` has written nothing and releases its locks.
-/// - **Cancellation:** during `write` the rows may or may not be written. [`super::RunToCompletion`] keeps that from
-///   happening when a client disconnects.
+/// - **Cancellation:** if the future of `write` is dropped, the rows may or may not be written. [`super::RunToCompletion`]
+///   prevents this when a client disconnects.
 pub struct OptimisticWrite {
     database: Database,
     /// `None` in the first attempt.
@@ -70,7 +71,7 @@ impl OptimisticWrite {
     }
 }
 
-/// Only queries: writes go to [`OptimisticWrite::write`].
+/// Runs queries only. To write, call [`OptimisticWrite::write`].
 #[async_trait]
 impl ConnectionTrait for OptimisticWrite {
     fn get_database_backend(&self) -> DbBackend {

@@ -1,7 +1,7 @@
 //! Keyset pagination: pages of lists, read in few statements.
 //!
-//! A [`Position`] is the sort key of a row, so a page starts where the previous one ended, however many rows were inserted
-//! or deleted before it. Several lists are read by one `UNION ALL`, each with its own limit:
+//! A [`Position`] is the sort key of a row, so a page starts where the previous page ended, even if rows were inserted or
+//! deleted before it. Several lists are read by one `UNION ALL`, each with its own limit:
 //!
 //! ```sql
 //! SELECT 0 AS "arm", "arm_rows".*
@@ -9,7 +9,7 @@
 //! UNION ALL SELECT 1 AS "arm", "arm_rows".* FROM (…) AS "arm_rows"
 //! ```
 //!
-//! Each arm reads one row more than the page has, which tells whether the list goes on.
+//! Each arm reads one row more than the size of the page, which tells whether there are more rows.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -36,7 +36,7 @@ pub struct Position {
 /// The part of the sort key before the id.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// The list is ordered by id alone.
+    /// No key: the list is ordered by id only.
     None,
     Time(DateTime<Utc>),
     /// A text that is unique in the list.
@@ -63,10 +63,10 @@ pub struct PageRequest {
 /// A list to read pages of.
 pub struct List {
     pub rows: SelectStatement,
-    /// The columns of a row's [`Position`]: key and id, or one of them if it is unique.
+    /// The columns of a row's [`Position`]: the key and the id, or only one of them if it is unique in the list.
     pub columns: Vec<SimpleExpr>,
     pub descending: bool,
-    /// A table to join to the rows of the page, after its limit.
+    /// A table to join to the rows of the page after the limit has been applied.
     pub joined: Option<JoinedTable>,
 }
 
@@ -136,7 +136,7 @@ impl PageRequest {
         if (self.direction == Direction::Forward) == descending { Order::Desc } else { Order::Asc }
     }
 
-    /// The page of a list that consists of this row.
+    /// Returns the page of a list whose only row is this one.
     pub fn of_one<T: Positioned>(&self, row: T) -> Page<T> {
         let position = row.position();
         let is_within = self.after.as_ref().is_none_or(|after| position > *after)
@@ -144,23 +144,23 @@ impl PageRequest {
         self.page(if is_within { vec![row] } else { Vec::new() })
     }
 
-    /// Makes a page of rows in the list's order. One row more than `size` means that the list goes on.
+    /// Makes a page of rows in the list's order. If there is one row more than `size`, the list has more rows.
     fn page<T>(&self, mut rows: Vec<T>) -> Page<T> {
-        let goes_on = rows.len() > self.size;
+        let has_more = rows.len() > self.size;
         match self.direction {
             Direction::Forward => {
                 rows.truncate(self.size);
-                Page { rows, has_previous: self.after.is_some(), has_next: goes_on }
+                Page { rows, has_previous: self.after.is_some(), has_next: has_more }
             }
             Direction::Backward => {
                 rows.drain(..rows.len().saturating_sub(self.size));
-                Page { rows, has_previous: goes_on, has_next: self.before.is_some() }
+                Page { rows, has_previous: has_more, has_next: self.before.is_some() }
             }
         }
     }
 }
 
-/// Position of the first column of a list's rows in the results of [`pages`].
+/// The index of the first column of a list's rows in the results of [`pages`].
 pub const ROW: usize = 1;
 
 /// Loads a page of each list, in as few statements as the database allows.
@@ -188,11 +188,14 @@ pub async fn pages<T>(
     Ok(pages)
 }
 
-/// Loads a page of the list of each owner. `list` selects the rows for a condition on their owner, and `read` returns a
-/// row's owner and the row.
+/// Loads a page of the list of each owner. `list` selects the rows that match a condition on the owner, and `read` returns
+/// a row's owner and the row.
 ///
-/// A union has a text of its own for each number of owners, and PostgreSQL plans it each time. The usual request, for the
-/// first or last page of all owners alike, is therefore a statement whose text hardly varies.
+/// - **Same first or last page for all owners**, which is usual: one statement reads the rows of all owners, without order,
+///   and this function forms the pages. Only if that statement reaches its limit, a second statement numbers the rows of
+///   each owner and reads those of the page.
+/// - **Otherwise** all pages are read by a `UNION ALL`. Its text depends on the number of owners, so PostgreSQL plans it
+///   anew for each number, while the text of the statement above hardly varies.
 pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     connection: &impl ConnectionTrait,
     requests: &[(K, PageRequest)],
@@ -200,7 +203,8 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     list: impl Fn(Condition) -> List,
     read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
 ) -> Result<Vec<Page<T>>, DbErr> {
-    /// Rows to read even if fewer are needed.
+    /// The smallest limit of the statement for all owners. Large, so that the text of the limit seldom varies and most
+    /// requests need no second statement.
     const MIN_ROWS: usize = 1000;
     let [(first, request), ..] = requests else { return Ok(Vec::new()) };
     let has_position = request.after.is_some() || request.before.is_some();
@@ -215,7 +219,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     let list = list(owner.is_in(owners).into());
     let arm = Arm { select: ROWS, query: list.rows.clone(), limit: Some(limit), joined: None };
     let mut rows = rows_by_arm(connection, &[arm]).await?.remove(0);
-    // Numbering the rows costs as much as reading them, and only long lists need it.
+    // Numbering the rows costs as much as reading them, and only long lists need the numbers.
     if rows.len() == limit {
         let query = numbered(list, owner.into_expr(), request);
         rows = rows_by_arm(connection, &[Arm { select: ROWS, query, limit: None, joined: None }]).await?.remove(0);
@@ -233,7 +237,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     Ok(requests.iter().map(page).collect())
 }
 
-/// Selects the rows of the page of each owner.
+/// Selects each owner's page of rows.
 fn numbered(list: List, owner: SimpleExpr, request: &PageRequest) -> SelectStatement {
     let List { rows: mut all, columns, descending, .. } = list;
     let mut window = WindowStatement::new();
@@ -268,8 +272,8 @@ struct Arm {
 /// Selects all columns of an arm.
 const ROWS: &str = "\"arm_rows\".*";
 
-/// Returns the rows of each arm. Runs one statement for all arms, or several if there are more than a database takes (SQLite
-/// takes 500).
+/// Returns the rows of each arm. Runs one statement for all arms, or several statements if there are more arms than a
+/// database accepts (500 in SQLite).
 async fn rows_by_arm(connection: &impl ConnectionTrait, arms: &[Arm]) -> Result<Vec<Vec<QueryResult>>, DbErr> {
     const MAX_ARMS: usize = 400;
     let mut rows_by_arm: Vec<_> = arms.iter().map(|_| Vec::new()).collect();
@@ -282,7 +286,7 @@ async fn rows_by_arm(connection: &impl ConnectionTrait, arms: &[Arm]) -> Result<
     Ok(rows_by_arm)
 }
 
-/// Selects the rows of all arms, each with the number of its arm before it.
+/// Selects the rows of all arms, with the number of the arm as the first column.
 fn union(backend: DbBackend, arms: &[Arm]) -> Statement {
     let mut sql = Sql::new(backend);
     for (number, Arm { select, query, limit, joined }) in arms.iter().enumerate() {
@@ -291,7 +295,7 @@ fn union(backend: DbBackend, arms: &[Arm]) -> Statement {
         sql.text(format_args!("{union}SELECT {number} AS \"arm\", {select}{columns} FROM ("));
         sql.statement(query);
         if let Some(limit) = limit {
-            // In the text, as PostgreSQL makes no reusable plan for a limit that is a parameter.
+            // In the text, because PostgreSQL makes no reusable plan for a limit that is a parameter.
             sql.text(format_args!(" LIMIT {limit}"));
         }
         sql.text(format_args!(") AS \"arm_rows\"{join}"));

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorCode};
 pub enum TransactionError {
     /// A conflict with another transaction. Nothing was written, and another attempt may succeed.
     Conflict(DbErr),
-    /// Any other error. It is returned to the caller as it is.
+    /// Any other error, which is returned to the caller unchanged.
     Error(Error),
 }
 
@@ -69,8 +69,8 @@ where
     }
 }
 
-/// Exponential backoff with full jitter, limited by time: under the isolation level `serializable` a busy row causes many
-/// conflicts in a row, and every attempt may be the one that succeeds.
+/// Exponential backoff with full jitter. The time is limited and not the number of attempts: under the isolation level
+/// `serializable` a busy row causes many consecutive conflicts, and every attempt may succeed.
 struct Backoff {
     operation: &'static str,
     started: Instant,
@@ -82,7 +82,7 @@ impl Backoff {
         Self { operation, started: Instant::now(), conflicts: 0 }
     }
 
-    /// Waits up to 128 ms before the next attempt. Returns false, without waiting, if the time for attempts is over.
+    /// Waits up to 128 ms before the next attempt. Returns false without waiting if the time for attempts is over.
     async fn wait(&mut self, conflict: &DbErr) -> bool {
         self.conflicts += 1;
         if self.started.elapsed() > CONNECTION_TIMEOUT {

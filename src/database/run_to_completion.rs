@@ -21,11 +21,12 @@ type Outcome<T> = Result<T, Box<dyn Any + Send>>;
 /// A future that completes even if it is dropped.
 ///
 /// The HTTP server drops the future of a request when the client disconnects or the request times out. A connection that is
-/// dropped in the middle of a statement must be closed, and a batch whose leader is dropped fails for all its members.
+/// dropped in the middle of a statement must be closed, and the writes of a batch fail for all members if the leader is
+/// dropped.
 ///
 /// - **Output:** the output of the work. If the work panics, `Err` with the panic's payload.
 /// - **Drop:** the rest of the work moves to a spawned task, in the span in which this future was created. The task is
-///   cancelled after 20 s, when the database has surely stopped answering.
+///   cancelled after 20 s: by then the database is assumed not to answer any more.
 ///
 /// `tokio::spawn` and its `JoinHandle` would do the same with less code, but cost every request a task and a wake-up of
 /// another thread, while few clients disconnect.

@@ -12,13 +12,15 @@ use super::connection::{Connection, Manager, Pool};
 
 /// A transaction that may write, on a connection of its own.
 ///
-/// - **Commit:** [`commit`](Self::commit) makes everything durable. If it fails because the connection was lost, the
-///   transaction may have been committed or not. Its error is never a conflict then, so it is not retried.
-/// - **Error:** after a failed statement PostgreSQL rejects every further one. Return the error and drop the transaction.
+/// - **Commit:** [`commit`](Self::commit) makes everything durable. If the commit fails because the connection was lost,
+///   the transaction may have been committed or not. In that case the error does not count as a conflict, so the
+///   transaction is not retried.
+/// - **Error:** after a failed statement PostgreSQL rejects all further statements. Return the error and drop the
+///   transaction.
 /// - **Drop:** a transaction that is dropped without a commit rolls back in a spawned task, and its connection returns to
 ///   the pool afterwards.
 /// - **Cancellation:** if a future of this transaction is dropped in the middle of a statement, the connection is closed
-///   instead. The database rolls back when it notices.
+///   instead. The database rolls back when it notices the closed connection.
 pub struct Transaction {
     backend: DbBackend,
     /// `None` after the commit.
@@ -29,7 +31,7 @@ impl Transaction {
     /// Begins a transaction on a connection of `pool`.
     pub(super) async fn begin(pool: &Pool) -> Result<Self, DbErr> {
         let (backend, mut connection) = (pool.backend(), pool.get().await?);
-        // A deferred transaction of SQLite fails at its first write if another has written since it began.
+        // A deferred transaction of SQLite fails at its first write if another connection has written since it began.
         let begin = if backend == DbBackend::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
         connection.execute_uncounted(begin).await?;
         Ok(Self { backend, connection: Mutex::new(Some(connection)) })
