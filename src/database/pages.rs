@@ -192,8 +192,8 @@ pub async fn pages<T>(
 /// a row's owner and the row.
 ///
 /// - **Same first or last page for all owners**, which is usual: one statement reads the rows of all owners, without order,
-///   and this function forms the pages. Only if that statement reaches its limit, a second statement numbers the rows of
-///   each owner and reads those of the page.
+///   and this function forms the pages. If that statement reaches its limit, a second statement numbers the rows of each
+///   owner and reads only the rows of the pages.
 /// - **Otherwise** all pages are read by a `UNION ALL`. Its text depends on the number of owners, so PostgreSQL plans it
 ///   anew for each number, while the text of the statement above hardly varies.
 pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
