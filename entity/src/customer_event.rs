@@ -1,6 +1,6 @@
 //! Table `customer_event`: the history of customers, one row for each change.
 //!
-//! Rows are inserted by `service::history` in the transaction of the change, and never updated.
+//! Rows are inserted by `service::customers::history` in the transaction of the change, and never updated.
 
 use chrono::{DateTime, Utc};
 use sea_orm::FromJsonQueryResult;

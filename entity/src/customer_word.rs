@@ -1,9 +1,9 @@
 //! Table `customer_word`: the search index.
 //!
-//! A row is one word by which one operator finds one customer (see [`SearchWord`]). Each operator has its own rows for
-//! a shared customer, because they include the words of its own external id, and so that a search reads only one
-//! operator's rows. All rows are derived from `customer` and `customer_operator` and can be rebuilt: delete them and
-//! run `vivamo migrate`. Written by `service::customers::search`.
+//! Each row is a word by which an operator can find a customer (see [`SearchWord`]). Each operator has its own rows for
+//! a shared customer, because the rows include the words of the operator's external id, and because a search then reads
+//! the rows of one operator only. All rows are derived from `customer` and `customer_operator` and can be rebuilt:
+//! delete all rows and run `vivamo migrate`. Written by `service::customers::search`.
 
 use sea_orm::entity::prelude::*;
 
@@ -17,10 +17,11 @@ pub struct Model {
     pub operator_id: OperatorId,
     #[sea_orm(primary_key, auto_increment = false)]
     pub customer_id: CustomerId,
-    /// The number of the value, times 1000, plus the number of the word in it. Negative for the external id.
+    /// 1000 × the index of the value (see `searchable` in `service::customers::search`) + the index of the word in the
+    /// value. The words of the external id start at -1000.
     #[sea_orm(primary_key, auto_increment = false)]
     pub place: i16,
-    /// `None` if the value now has fewer words than before: the row is overwritten instead of deleted.
+    /// `None` if the value now has fewer words than before: a row is overwritten instead of deleted.
     pub word: Option<SearchWord>,
 }
 

@@ -1,8 +1,8 @@
 //! The values and tables of the service.
 //!
-//! [`value`] has one type for each kind of value; `parse` is the only way to make one from text. The other modules are
-//! the tables, one file each, and their columns have those types. Values read from the database are not validated
-//! again, so a stricter rule does not make old rows unreadable.
+//! [`value`] has one type for each kind of value; `parse` is the only way to make a value from text. The other modules
+//! are the tables, one file each. Their columns have the types of [`value`]. Values read from the database are not
+//! validated again, so a stricter rule does not make old rows unreadable.
 
 pub mod value;
 

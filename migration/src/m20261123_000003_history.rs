@@ -48,7 +48,8 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        // For the history of a customer: the platform reads all of it, an operator the entries it caused.
+        // For the history of a customer: the platform reads all entries; an operator reads only the entries that it
+        // caused.
         for (name, table, columns) in [
             ("customer_event_customer_id_idx", "customer_event", &["customer_id", "id"][..]),
             ("customer_event_operator_id_idx", "customer_event", &["customer_id", "operator_id", "id"]),

@@ -18,8 +18,8 @@ impl MigrationTrait for Migration {
         if is_postgres {
             word.extra(r#"COLLATE "C""#);
         }
-        // No foreign keys: they would cost a check for each of a dozen rows per customer, and the link that the rows
-        // belong to is written in the same transaction.
+        // No foreign keys: they would cost a dozen checks per customer. They are not needed, because the link that the
+        // words belong to is written in the same transaction.
         let mut words = Table::create()
             .table("customer_word")
             .col(uuid("operator_id"))

@@ -1,5 +1,5 @@
-//! Adds the revision of a customer, by which writes detect concurrent changes, and on PostgreSQL drops the foreign keys
-//! of the history, which made writers of one operator wait for each other.
+//! Adds the revision of a customer, by which writes detect concurrent changes. On PostgreSQL it also drops the foreign
+//! keys of the history, because they made the writers of one operator wait for each other.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
@@ -24,8 +24,8 @@ impl MigrationTrait for Migration {
         manager.alter_table(Table::alter().table("customer").add_column(revision).to_owned()).await?;
         if manager.get_database_backend() == DatabaseBackend::Postgres {
             // Each foreign key locks the referenced row at every insert, and all writers of an operator share the rows
-            // of the operator and the key. Nothing deletes the referenced rows, and a request has read them before it
-            // inserts.
+            // of the operator and the key. Nothing deletes the referenced rows, and each request reads the referenced
+            // rows before it inserts.
             for (name, ..) in REFERENCES {
                 manager.drop_foreign_key(ForeignKey::drop().table("customer_event").name(name).to_owned()).await?;
             }

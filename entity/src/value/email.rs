@@ -3,7 +3,8 @@
 //! - Accepted: `local@domain` with an ASCII local part without quotes (at most 64 bytes) and a domain of at least two
 //!   labels; at most 254 bytes in canonical form.
 //! - Canonical form: trimmed and in lower case, the domain in ASCII (IDNA).
-//! - Rejected: display names, quoted local parts, IP addresses and everything else that is no mailbox at a domain name.
+//! - Rejected: display names, quoted local parts, IP addresses and everything else that is not a mailbox at a domain
+//!   name.
 //! - Examples: `" Ada@BÜCHER.example "` becomes `ada@xn--bcher-kva.example`; `ada@localhost` is rejected.
 
 use email_address::Options;
@@ -25,7 +26,7 @@ impl EmailAddress {
         if text.is_empty() {
             return Err(Reason::Empty);
         }
-        // The limit applies to the canonical form; this only bounds the work before it is known.
+        // The limit applies to the canonical form. This check bounds the work of computing that form.
         if text.len() > 4 * Self::MAX_BYTES {
             return Err(Reason::AddressTooLong);
         }

@@ -1,4 +1,4 @@
-//! The key that a client sends to make retries safe: two requests with the same key are one request.
+//! The key that a client sends to make retries safe: a repeated request with the same key is carried out only once.
 //!
 //! - Accepted: 1 to 255 characters of any kind.
 //! - Canonical form: exactly as given.
@@ -28,5 +28,5 @@ impl IdempotencyKey {
     }
 }
 
-// Masked, because a client may build it from personal data.
+// Masked, because a client may build the key from personal data.
 masked_debug!(IdempotencyKey);

@@ -1,11 +1,14 @@
-//! The values of the service, one type for each.
+//! The value types of the service, one for each kind of value.
 //!
-//! A type is made by its `parse`, which accepts what people type, returns the canonical form, and rejects everything
-//! else with a [`Reason`]. A value of the type is therefore always valid, and two spellings of one value are equal:
+//! `parse` of a type makes a value from text: it accepts the spellings that people use, returns the canonical form, and
+//! rejects all other texts. A value of the type is therefore always valid, and all spellings of a value are equal:
 //! `EmailAddress::parse(" Ada@Example.COM ")` is `ada@example.com`, and `EmailAddress::parse("ada@localhost")` is
-//! `Err(Reason::NotADomain)`.
+//! `Err(Reason::NotADomain)`. External ids and idempotency keys have one spelling only: their text is kept unchanged.
 //!
-//! Types that may hold personal data print as `EmailAddress(***)` in `Debug`, so they cannot leak into logs.
+//! The error of `parse` is a [`Reason`], with two exceptions: an id that cannot be parsed is `None`, and an [`Address`]
+//! has a list of invalid parts, each with its `Reason`.
+//!
+//! `Debug` hides values that may be personal data, for example as `EmailAddress(***)`, so they cannot leak into logs.
 
 mod address;
 pub use address::{Address, AddressPart, AddressParts};
@@ -82,7 +85,7 @@ fn single_line_text(text: &str, max_characters: usize) -> Result<String, Reason>
     }
 }
 
-/// Zero-width characters. A text of only these looks blank.
+/// Returns true for zero-width characters. A text that has no other characters looks blank.
 fn is_invisible(char: char) -> bool {
     matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }

@@ -49,7 +49,7 @@ impl PhoneNumber {
 
     fn from_international_digits(digits: &str) -> Result<Self, Reason> {
         let country_code = country_code(digits).ok_or(Reason::UnknownCountryCode)?;
-        // Bounds the work. Two more than E.164 allows, because a trunk prefix is removed below.
+        // Bounds the work. Allows two more digits than E.164, for a trunk prefix that is removed below.
         if digits.len() > Self::MAX_DIGITS + 2 {
             return Err(Reason::ImpossibleLength);
         }

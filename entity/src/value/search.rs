@@ -6,7 +6,7 @@
 //!
 //! Both sides are folded alike: case, accents, ligatures and character width are removed, and digits become ASCII
 //! (`Łukasz` becomes `lukasz`, `٣` becomes `3`). After a change of the folding or of the word rules, the stored words
-//! no longer match: all rows of `customer_word` must be deleted, and `vivamo migrate` writes them again.
+//! no longer match: delete all rows of `customer_word` and run `vivamo migrate`, which writes them again.
 //!
 //! The word column is compared byte by byte on both databases, so a prefix is a range of the index:
 //! `word >= 'ada' AND word < 'ada\u{10ffff}'`.
@@ -31,9 +31,9 @@ impl SearchWord {
 
     /// Splits a stored value into its words: runs of letters and digits. `O'Brien-Smith` has `o`, `brien` and `smith`.
     ///
-    /// A user may type a number without its separators, from any of its parts on. So each run of adjacent numbers is
-    /// also one word, from each of its parts to its end: `2026-0017` has `2026`, `0017` and `20260017`. A word that
-    /// starts with digits may end the run: `1-22-3b` also has `1223b` and `223b`.
+    /// Users may type a number without its separators, and may start at any part of the number. So for each part of a
+    /// run of adjacent numbers, that part joined with all later parts is also a word: `2026-0017` has `2026`, `0017`
+    /// and `20260017`. A word that starts with digits may end the run: `1-22-3b` also has `1223b` and `223b`.
     pub fn tokenize(text: &str) -> Vec<Self> {
         let folded = fold(text);
         let words: Vec<_> = split(&folded).collect();
@@ -47,7 +47,7 @@ impl SearchWord {
         words.iter().map(|word| Self::new(word)).chain(joined_numbers).collect()
     }
 
-    /// The half-open ranges of stored words that start with this word; the first is the range of the word as it is.
+    /// The half-open ranges of stored words that start with this word. The first range is for the unchanged word.
     ///
     /// A number with leading zeros has a second range without them, because phones are stored without a trunk prefix
     /// and without `00`: `020` matches `020…` and `20…`.
@@ -55,7 +55,7 @@ impl SearchWord {
         let without_zeros = self.0.trim_start_matches('0');
         let has_leading_zeros = is_number(&self.0) && without_zeros != self.0 && !without_zeros.is_empty();
         let prefixes = [self.as_str()].into_iter().chain(has_leading_zeros.then_some(without_zeros));
-        // `char::MAX` is no letter or digit, so no stored word reaches the end of the range.
+        // `char::MAX` is not a letter or digit, so no stored word reaches the end of the range.
         prefixes.map(|prefix| prefix.to_owned()..format!("{prefix}{}", char::MAX)).collect()
     }
 
