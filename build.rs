@@ -1,9 +1,9 @@
 //! Build script: sets the version that the binary reports, and builds the web pages of `web/` into the binary.
 //!
-//! npm builds the pages in a copy of `web/` under `OUT_DIR`, so the source tree stays untouched. Release profiles alone do
-//! this: `cargo check`, tests and editors never wait for npm. `VIVAMO_BUILD_WEB=1` builds the pages in every profile,
-//! `VIVAMO_BUILD_WEB=0` in none. The pages are kept until a file of `web/` changes. Without npm, or if npm fails, cargo
-//! prints a warning and the binary serves a page that says what to do.
+//! npm builds the pages in a copy of `web/` under `OUT_DIR`, so the source tree stays untouched. This happens only in
+//! release profiles: `cargo check`, tests and editors never wait for npm. `VIVAMO_BUILD_WEB=1` builds the pages in every
+//! profile, `VIVAMO_BUILD_WEB=0` in none. The pages are kept until a file of `web/` changes. Without npm, or if npm fails,
+//! cargo prints a warning and the binary serves a page that says what to do.
 //!
 //! The crate gets `$OUT_DIR/web.rs`, a list of `(path, content)`, and `cfg(graphiql)` if the pages were built.
 
@@ -28,14 +28,14 @@ fn main() -> Result<()> {
     embed_web_pages(Path::new("web"), Path::new(&out))
 }
 
-/// The commit that the sources are at. None in an archive of the sources, or without git.
+/// Returns the checked-out commit. `None` in an archive of the sources, or without git.
 fn commit() -> Option<String> {
-    // A repository further up holds another project.
+    // Git would also find a repository in a parent folder, which belongs to another project.
     if !Path::new(".git").exists() {
         return None;
     }
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    // HEAD changes with a checkout, the branch's file with a commit. A packed branch has no file, but a log.
+    // A checkout changes HEAD. A commit changes the file of the branch. A packed branch has no file, but a log.
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
     for name in ["HEAD", "logs/HEAD"].into_iter().chain(branch.as_deref()) {
         if let Some(file) = git(&["rev-parse", "--git-path", name]).filter(|file| Path::new(file).exists()) {
@@ -55,7 +55,7 @@ fn git(arguments: &[&str]) -> Option<String> {
 fn embed_web_pages(web: &Path, out: &Path) -> Result<()> {
     println!("cargo::rustc-check-cfg=cfg(graphiql)");
     println!("cargo::rerun-if-env-changed=VIVAMO_BUILD_WEB");
-    let sources = web_sources(web)?;
+    let sources = watch_web_sources(web)?;
     let setting = env::var("VIVAMO_BUILD_WEB").unwrap_or_default();
     let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     let pages = if setting == "1" || (is_release && setting != "0") {
@@ -91,12 +91,12 @@ fn embed_web_pages(web: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The files that the pages are built from, sorted. Tells cargo to run this script again if one of them changes.
-fn web_sources(web: &Path) -> io::Result<Vec<PathBuf>> {
+/// Returns the files that the pages are built from, sorted. Tells cargo to run this script again if one of them changes.
+fn watch_web_sources(web: &Path) -> io::Result<Vec<PathBuf>> {
     let mut sources = Vec::new();
     for entry in fs::read_dir(web)? {
         let path = entry?.path();
-        // npm leaves these there when a developer runs it by hand.
+        // npm creates these folders if a developer runs it in `web/`.
         if path.ends_with("node_modules") || path.ends_with("dist") {
             continue;
         }
@@ -154,7 +154,7 @@ fn build_with_npm(web: &Path, sources: &[PathBuf], out: &Path) -> Result<PathBuf
 
 fn npm(arguments: &[&str], folder: &Path) -> Result<()> {
     let Ok(output) = Command::new("npm").args(arguments).current_dir(folder).output() else {
-        // The script runs again when npm is installed: the PATH changes, or one of its folders does.
+        // Makes cargo run this script again once npm is installed: that changes the PATH or one of its folders.
         println!("cargo::rerun-if-env-changed=PATH");
         let path = env::var_os("PATH").unwrap_or_default();
         for folder in env::split_paths(&path).filter(|folder| folder.is_dir()) {
@@ -167,7 +167,7 @@ fn npm(arguments: &[&str], folder: &Path) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    // The next build tries again: a file that does not exist makes cargo run this script.
+    // Makes the next build try again: cargo runs this script whenever a watched file does not exist.
     println!("cargo::rerun-if-changed={}", folder.join("try-again").display());
     let log = folder.join("npm.log");
     fs::write(&log, [output.stdout, output.stderr].concat())?;
