@@ -13,7 +13,7 @@ UNREACHABLE_LIMIT = "1000000"  # limits are switched on, but are not reached
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 arguments.add_argument("--customers", default="200000",
-                       help="number of customers in the database; several numbers measure the service alone, once per number")
+                       help="number of customers in the database; several numbers measure only the service, once per number")
 arguments.add_argument("--targets", default="vivamo,vivamo-sqlite,bare,mercurius", help="servers to measure; NAME=PROGRAM is another build of the service, for example vivamo-before=/path/to/vivamo")
 arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2", help="operations to measure")
 arguments.add_argument("--rounds", type=int, default=5, help="number of rounds; the report shows medians")

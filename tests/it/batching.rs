@@ -199,7 +199,7 @@ both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app|
     }
 });
 
-both!(a_conflicting_write_fails_alone, Sandbox, async |app| {
+both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.created(&own, "a", json!({ "email": "a@example.com" })).await;
     let actor = actor(app, &own).await;
@@ -284,7 +284,7 @@ both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
 });
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_the_database_rejects_fails_alone() {
+async fn only_the_write_that_the_database_rejects_fails() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
         let actor = actor(app, &own).await;
@@ -314,8 +314,8 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
         let expire = "UPDATE idempotency_key SET expires_at = now() - interval '1 second'";
         support::postgres::execute(app.database_url(), expire).await.unwrap();
 
-        // One update waits for the row lock of its customer, one create for that of its expired idempotency key. The
-        // lock is released only after the other members of both batches are done.
+        // One update waits for the row lock of its customer, one create for the row lock of its expired idempotency
+        // key. The locks are released only after the other members of both batches are done.
         let holder = app.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM customer WHERE email = 'b@example.com' FOR UPDATE").await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM idempotency_key FOR UPDATE").await.unwrap();

@@ -396,7 +396,8 @@ async fn only_numbers_that_would_be_stored_are_looked_up() {
             json!({ "externalCustomerId": "9", "data": { "email": "new@example.com", "phone": "+14155550002" } });
         let valid = app.graphql(&own, validate, json!({ "input": fresh })).await;
         assert_eq!(valid.body["data"]["validateCustomer"], json!({ "phone": "+14155550002", "faults": [] }));
-        // A number that the platform has already; requests that are refused for another reason; an invalid number.
+        // No lookup for a number that the platform has already, for requests that are refused for another reason, and
+        // for an invalid number.
         app.created(&other, "1", json!({ "email": "other@example.com", "phone": "+14155550001" })).await;
         for data in [
             json!({ "email": "no address", "phone": "+14155550002" }),

@@ -130,7 +130,7 @@ async fn commands_create_list_and_revoke_operators_and_keys() {
         let read_only = role(&url, reader["key"].as_str().unwrap()).await;
         assert_eq!(read_only["data"]["viewer"]["role"], "OPERATOR_READ_ONLY");
 
-        // While the server runs.
+        // The key is revoked while the server runs.
         let revoked = json_output(&mut run(&["key", "revoke", reader["id"].as_str().unwrap(), "--json"]));
         assert_eq!(revoked[0]["id"], reader["id"]);
         let since = Instant::now();
@@ -403,7 +403,8 @@ fn unknown_variables_are_refused() {
         assert!(stderr.contains("VIVAMO_RATE_LIMIT is not a setting"), "{stderr}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    // Commands without settings, empty variables, and variables of the tests and of the build.
+    // Accepted: unknown variables of a command without settings, empty variables, and variables of the tests and of the
+    // build.
     stdout(&vivamo(folder.path(), &["schema"]).env("VIVAMO_RATE_LIMIT", "0").output().unwrap());
     for (name, value) in
         [("VIVAMO_RATE_LIMIT", ""), ("VIVAMO_TEST_ISOLATION", "serializable"), ("VIVAMO_BUILD_WEB", "1")]
@@ -516,7 +517,7 @@ fn version_names_the_commit_if_there_is_one() {
     };
     assert_eq!(stdout(&vivamo(folder.path(), &["--version"]).output().unwrap()), expected);
 
-    // The build script alone, once without a repository and once without git.
+    // Runs only the build script, once without a repository and once without git.
     let script = build_script::compile(folder.path());
     std::fs::create_dir(folder.path().join("web")).unwrap();
     std::fs::write(folder.path().join("web/not-built.html"), "").unwrap();

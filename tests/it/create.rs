@@ -25,11 +25,11 @@ both!(only_values_of_the_callers_customers_are_reported_as_taken, Sandbox, async
     let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
     let answer = app.create(&own, "user-1", data).await;
     answer.assert_rejected("createCustomer", &[("EMAIL_TAKEN", "input.data.email")]);
-    // The same for `other`.
+    // The phone belongs to a customer of `other`, and the email is not reported to `other`.
     let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
     let answer = app.create(&other, "user-1", data).await;
     answer.assert_rejected("createCustomer", &[("PHONE_TAKEN", "input.data.phone")]);
-    // A taken external id is reported alone: the match with a customer of `other` is not revealed.
+    // A taken external id is the only error: the match with a customer of `other` is not revealed.
     let answer = app.create(&own, "mine", json!({ "email": "theirs@example.com" })).await;
     let expected = [("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId")];
     answer.assert_rejected("createCustomer", &expected);

@@ -13,7 +13,7 @@ use vivamo::service::deployment;
 
 use support::both;
 
-/// Column names, each with whether the column may be null.
+/// The columns of a table: name, and true if the column may be null.
 type Columns = BTreeSet<(String, bool)>;
 
 /// All tables of the database with their columns, without the table of applied migrations.

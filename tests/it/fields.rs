@@ -1,5 +1,5 @@
-//! The table of customer fields: every field goes through every rule. A new field that is left out somewhere fails
-//! here.
+//! The table of customer fields: every field goes through every rule. If a new field is left out somewhere, a test here
+//! fails.
 
 use async_graphql::resolver_utils::EnumType;
 use serde_json::{Value, json};

@@ -85,7 +85,7 @@ both!(an_operator_reads_only_events_that_it_caused, Sandbox, async |app| {
     assert_eq!(of_second[0]["changedFields"], json!([]));
     assert_eq!(types(&history(app, &app.platform(), "ada@example.com").await), ["CREATED", "CONNECTED", "UPDATED"]);
     assert!(!json!(of_second).to_string().contains("Secret"));
-    // The same by node(id:).
+    // `node(id:)` hides the same events.
     let node = "query ($id: ID!) { node(id: $id) { id ... on CustomerEvent { type } } }";
     let id = json!({ "id": of_first[0]["id"] });
     let (hidden, sql_of_hidden) = app.statements_of(app.graphql(&second, node, id.clone())).await;

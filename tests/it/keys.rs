@@ -36,7 +36,7 @@ both!(a_revoked_key_is_rejected, Sandbox, async |app| {
     assert!(revoked.revoked_at.is_some());
     assert_eq!(app.graphql(&second, ROLE, json!({})).await.status, 401);
     assert_eq!(app.graphql(&own, ROLE, json!({})).await.status, 200);
-    // Revoking it again changes nothing.
+    // Revoking the key again changes nothing.
     assert_eq!(keys.revoke(&Actor::Platform, row.id).await.unwrap(), revoked);
 });
 

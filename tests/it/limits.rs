@@ -162,7 +162,7 @@ both!(enumerating_emails_with_updates_is_stopped, Sandbox, async |app| {
     replica.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
     replica.created(&own, "mine too", json!({ "email": "mine-too@example.com" })).await;
     let customer: Value = json!({ "externalCustomerId": "mine" });
-    // An email of the operator's own customer is no disclosure.
+    // An email of the operator's own customer is not a disclosure.
     for _ in 0..DISCLOSURES + 5 {
         let answer = replica.update(&own, customer.clone(), json!({ "email": "mine-too@example.com" })).await;
         assert_eq!(answer.codes(), ["EMAIL_TAKEN"]);

@@ -91,7 +91,7 @@ both!(pages_in_both_directions_are_complete_and_ordered, Sandbox, async |app| {
             }
         }
     }
-    // Between two cursors.
+    // A page between two cursors.
     let whole = page(app, &own, json!({})).await;
     let cursor = |number: usize| whole["edges"][number]["cursor"].clone();
     let between = page(app, &own, json!({ "after": cursor(1), "before": cursor(5) })).await;
@@ -199,7 +199,7 @@ both!(order_by_sorts_in_both_directions, Sandbox, async |app| {
             }
         }
     }
-    // A cursor is valid in its own order only.
+    // A cursor is valid only for its own order.
     let order = json!({ "field": "EXTERNAL_CUSTOMER_ID", "direction": "ASC" });
     let cursor = page(app, &own, json!({ "first": 1, "orderBy": order })).await["pageInfo"]["endCursor"].clone();
     for other in [json!(null), json!({ "field": "EXTERNAL_CUSTOMER_ID", "direction": "DESC" })] {
@@ -352,7 +352,7 @@ both!(nodes_are_the_nodes_of_the_edges, Sandbox, async |app| {
         "{{ operators(last: 2) {{ edges {{ node {{ name }} }} nodes {{ name }} }} \
          customers(first: 2) {{ edges {{ node {customer} }} nodes {customer} }} }}"
     );
-    // The list of operators, that of customers, and two lists of each of two customers, by edges and by nodes.
+    // The lists of operators and of customers, and two lists of each of two customers, by edges and by nodes.
     for caller in [&own, &app.platform()] {
         assert_eq!(assert_nodes_are_those_of_the_edges(&app.query(caller, &query).await), 10);
     }

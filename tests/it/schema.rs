@@ -24,7 +24,7 @@ fn no_description_contains_triple_quotes() {
 }
 
 /// The descriptions of the schema's own types, fields, arguments and values by their paths, such as
-/// `Customer.history(first)`. Empty where there is none.
+/// `Customer.history(first)`. Empty if there is none.
 async fn descriptions() -> BTreeMap<String, String> {
     let schema: Value = serde_json::from_str(&graphql::introspection().await).unwrap();
     let mut descriptions = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! Creates whose emails and phones cross each other, so that each waits for a row of another: no client receives a
-//! deadlock error.
+//! Concurrent creates with crossed emails and phones, each of which waits for a row of another one: no client receives
+//! a deadlock error.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ async fn crossed_creates_connect_or_conflict() {
     for round in 0..ROUNDS {
         let email = |number: usize| format!("{number}-{round}@example.com");
         let phone = |number: usize| format!("+1415555{:04}", 2 * round + number);
-        // Each email comes with each phone.
+        // Combines each email with each phone.
         let pairs = [(0, 0), (1, 1), (0, 1), (1, 0)];
         let creates = pairs.iter().zip(&operators).map(|(&(email_number, phone_number), operator)| {
             let data = json!({ "email": email(email_number), "phone": phone(phone_number) });

@@ -1,4 +1,4 @@
-//! The process is killed under load, several times: every acknowledged write is stored, and every write is stored
+//! Kills the process under load, several times: every acknowledged write is stored, and every write is stored
 //! completely or not at all.
 
 use std::sync::Mutex;
@@ -48,7 +48,7 @@ async fn run(backend: Backend) {
                         answered.lock().unwrap().push(id);
                     }
                     Err(_) => {
-                        // Its answer is lost. The idempotency key will tell whether it was applied.
+                        // The answer is lost. The idempotency key tells later whether the request was applied.
                         lost.lock().unwrap().push(id);
                         return;
                     }

@@ -260,7 +260,8 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
     servers.stop().await;
 }
 
-/// Sends a request, and repeats it while it is unavailable: on a busy machine a request may lose every race.
+/// Sends a request, and repeats it while the answer is `UNAVAILABLE`: on a busy machine, a request may meet conflicts
+/// until the time for its retries is over.
 async fn send(servers: &Servers, operators: &[Caller], request: &Request) -> Vec<(String, Value)> {
     const MAX_ATTEMPTS: usize = 20;
     let query = if request.is_create { CREATE } else { UPDATE };
@@ -381,7 +382,7 @@ async fn compare(servers: &Servers, answers: HashMap<String, (Request, Value)>) 
     }
     println!("{} requests: {outcomes:?}", answers.len());
 
-    // The final state of the model is that of the database.
+    // The final state of the model must equal the state of the database.
     let customers = customer::Entity::find().all(reader).await.unwrap();
     assert_eq!(customers.len(), model.customers.len());
     for customer in customers {

@@ -102,7 +102,7 @@ fn count_blocks(log: &Path, offset: usize) -> u64 {
     plans.iter().map(count_plan).sum()
 }
 
-/// Connects, creates and updates customers of one operator, each time a batch of them.
+/// Connects, creates and updates customers of one operator, each in a batch.
 async fn write_batches(database: &str, log: &Path) {
     const BATCH: usize = 8;
     let database = Database::connect(database, None).await.unwrap();
@@ -263,8 +263,8 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
             measured.send_repeatedly(key, query, &page(json!({ "first": PAGE_SIZE, "after": after }))).await;
         assert_eq!(last["edges"].as_array().unwrap().len(), PAGE_SIZE, "{name}");
         println!("{name:<28}{rows:>6}{blocks:>14}{last_blocks:>14}");
-        // Half as much again, because the statistics are a sample. A sequential scan would touch a hundred times as
-        // many.
+        // Allows half as many again, because the statistics are a sample. A sequential scan would touch a hundred times
+        // as many blocks.
         assert!(
             last_blocks < blocks + blocks / 2 + 50,
             "{name}: {blocks} blocks for the first page, {last_blocks} for the last page"

@@ -14,7 +14,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The parsed body, or null if it is not JSON.
     pub body: Value,
-    /// The line of the test that sent the request, and the variables that were sent. For assertion messages.
+    /// The line of the test that sent the request, and the variables that were sent, for assertion messages.
     context: String,
 }
 

@@ -127,7 +127,7 @@ impl TestApp {
         &self.test_database.url
     }
 
-    /// Rebuilds the search words. For tests that change customers by SQL.
+    /// Rebuilds the search words, for tests that change customers by SQL.
     pub async fn rebuild_search_words(&self) {
         postgres::execute(self.database_url(), "DELETE FROM customer_word").await.unwrap();
         self.services.customers.add_missing_words(&Actor::Platform).await.unwrap();

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::TestApp;
 
-/// Each selects how many rows break a rule.
+/// The rules, each with a statement that counts the rows that break it.
 const RULES: [(&str, &str); 8] = [
     (
         "customers without a link",

@@ -63,7 +63,7 @@ pub fn is_leak(line: &str) -> bool {
     FORBIDDEN.iter().any(|text| line.contains(text)) || line.split('+').skip(1).any(is_phone)
 }
 
-/// Adds what it is given to [`LOG`]. tracing-subscriber writes each event in one call.
+/// Adds the written bytes to [`LOG`]. tracing-subscriber writes each event in one call.
 #[derive(Clone, Copy)]
 struct Writer;
 

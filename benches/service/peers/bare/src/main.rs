@@ -57,7 +57,7 @@ struct Customer {
     version: i32,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    /// Filled only for the customers of a page, by the statement of the page.
+    /// Filled only in lists, by the statement that reads the page.
     operators: CustomerOperatorConnection,
 }
 
