@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::arrays::encode_for_postgres;
 use super::retry::retry_read;
-use super::{CONNECTION_TIMEOUT, StatementObserver};
+use super::{MAX_WAIT, StatementObserver};
 
 tokio::task_local! {
     /// The number of statements that the current request has sent.
@@ -48,7 +48,7 @@ impl Options {
             let options = SqliteConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             let options = options.create_if_missing(true).foreign_keys(true).journal_mode(SqliteJournalMode::Wal);
             // Full: a commit that was acknowledged survives a loss of power.
-            Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(CONNECTION_TIMEOUT))
+            Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(MAX_WAIT))
         } else {
             let options = PgConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             Self::Postgres(options.application_name("vivamo"))
@@ -232,7 +232,7 @@ impl managed::Manager for Manager {
 
 /// A pool with a maximum number of connections. Clones share the connections.
 ///
-/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`CONNECTION_TIMEOUT`] for
+/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`MAX_WAIT`] for
 ///   one to be returned. Waiters are served in order.
 /// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its next
 ///   use: see [`Manager`].
@@ -251,7 +251,7 @@ impl Pool {
     ) -> Result<Self, DbErr> {
         let pool = managed::Pool::builder(Manager { options, observer })
             .max_size(size)
-            .timeouts(Timeouts { wait: Some(CONNECTION_TIMEOUT), create: Some(CONNECTION_TIMEOUT), recycle: None })
+            .timeouts(Timeouts { wait: Some(MAX_WAIT), create: Some(MAX_WAIT), recycle: None })
             .runtime(Runtime::Tokio1)
             // The connection that was used last is the most likely to have the statement prepared.
             .queue_mode(QueueMode::Lifo);

@@ -20,7 +20,7 @@ use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-use super::{CONNECTION_TIMEOUT, sqlite_file};
+use super::{MAX_WAIT, sqlite_file};
 use crate::error::{Error, ErrorCode};
 
 impl From<DbErr> for Error {
@@ -186,7 +186,7 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
         }
         (_, _, Some(sqlx::Error::Io(cause))) => format!("Cannot connect to {server}: {cause}. Check {SETTING}."),
         (_, DbErr::ConnectionAcquire(_), _) | (_, _, Some(sqlx::Error::PoolTimedOut)) => {
-            let seconds = CONNECTION_TIMEOUT.as_secs();
+            let seconds = MAX_WAIT.as_secs();
             format!("{server} did not answer within {seconds} seconds. Check {SETTING} and the network.")
         }
         _ => return None,

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use super::connection::{Options, failed_to_connect};
 use super::retry::retry_read;
-use super::{CONNECTION_TIMEOUT, Database};
+use super::{Database, MAX_WAIT};
 
 /// Returns how many migrations the program knows.
 pub fn migration_count() -> usize {
@@ -53,11 +53,11 @@ async fn connect(options: Options) -> Result<DatabaseConnection, DbErr> {
     retry_read(|| async {
         match &options {
             Options::Postgres(options) => {
-                let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECTION_TIMEOUT);
+                let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(MAX_WAIT);
                 pool.connect_with(options.clone()).await.map(SqlxPostgresConnector::from_sqlx_postgres_pool)
             }
             Options::Sqlite(options) => {
-                let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(CONNECTION_TIMEOUT);
+                let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(MAX_WAIT);
                 pool.connect_with(options.clone()).await.map(SqlxSqliteConnector::from_sqlx_sqlite_pool)
             }
         }

@@ -19,7 +19,7 @@ mod run_to_completion;
 mod sql;
 mod transaction;
 
-pub use batch::{BatchedQuery, WriteBatch, WriteStatement, insert_from_select, row_values};
+pub use batch::{BatchedQuery, WriteSet, WriteStatement, insert_from_select, row_values};
 pub use error::{describe, explain_connect_error};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
@@ -45,7 +45,7 @@ pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The longest time that a request waits for a connection or for SQLite's write lock, or retries after conflicts. After
 /// that the request fails with `UNAVAILABLE`. Also limits the time for a rollback and for closing the connections.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(4);
+const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// The database of the service. Clones share its connections.
 #[derive(Clone)]
@@ -109,13 +109,13 @@ impl Database {
         }
     }
 
-    /// Closes all connections. Stops waiting for the database after `CONNECTION_TIMEOUT`.
+    /// Closes all connections. Stops waiting for the database after `MAX_WAIT`.
     pub async fn close(self) -> Result<(), DbErr> {
         let close_pools = async {
             self.reader.0.close().await?;
             self.write_pool.close().await
         };
-        timeout(CONNECTION_TIMEOUT, close_pools).await.unwrap_or(Ok(()))
+        timeout(MAX_WAIT, close_pools).await.unwrap_or(Ok(()))
     }
 }
 

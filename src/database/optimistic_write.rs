@@ -10,7 +10,7 @@ use std::mem;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 
-use super::{Database, Transaction, TransactionError, WriteBatch, with_retry};
+use super::{Database, Transaction, TransactionError, WriteSet, with_retry};
 use crate::error::Error;
 
 /// One attempt to read rows and to write what follows from them. Implements [`ConnectionTrait`] for the reads of the
@@ -56,17 +56,17 @@ impl OptimisticWrite {
         self.transaction.is_some()
     }
 
-    /// Writes all rows of `batch`, or none, and ends the attempt. Does nothing if `batch` is empty.
-    pub async fn write(self, batch: WriteBatch) -> Result<(), DbErr> {
+    /// Writes all rows of `set`, or none, and ends the attempt. Does nothing if `set` is empty.
+    pub async fn write(self, set: WriteSet) -> Result<(), DbErr> {
         let transaction = match self.transaction {
-            _ if batch.is_empty() => return Ok(()),
+            _ if set.is_empty() => return Ok(()),
             Some(transaction) => transaction,
             None if self.get_database_backend() == DbBackend::Postgres => {
-                return self.database.batch_writer.write(batch).await;
+                return self.database.batch_writer.write(set).await;
             }
             None => self.database.begin_write().await?,
         };
-        transaction.write(batch).await?;
+        transaction.write(set).await?;
         transaction.commit().await
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use sea_orm::DbErr;
 
-use super::CONNECTION_TIMEOUT;
+use super::MAX_WAIT;
 use super::error::{describe, is_conflict};
 use crate::error::{Error, ErrorCode};
 
@@ -33,7 +33,7 @@ impl From<Error> for TransactionError {
 }
 
 /// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than
-/// `CONNECTION_TIMEOUT`.
+/// `MAX_WAIT`.
 ///
 /// `operation` names the work in the log and in the metric, for example `key.create`.
 pub async fn with_retry<T, F>(operation: &'static str, mut attempt: impl FnMut() -> F) -> Result<T, Error>
@@ -55,7 +55,7 @@ where
 }
 
 /// Runs a single statement that writes nothing until it ends without a conflict. Returns the conflict itself if conflicts
-/// last longer than `CONNECTION_TIMEOUT`.
+/// last longer than `MAX_WAIT`.
 pub(super) async fn retry_read<T, F>(attempt: impl Fn() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,
@@ -85,7 +85,7 @@ impl Backoff {
     /// Waits up to 128 ms before the next attempt. Returns false without waiting if the time for attempts is over.
     async fn wait(&mut self, conflict: &DbErr) -> bool {
         self.conflicts += 1;
-        if self.started.elapsed() > CONNECTION_TIMEOUT {
+        if self.started.elapsed() > MAX_WAIT {
             return false;
         }
         tracing::debug!(self.operation, self.conflicts, cause = describe(conflict), "transaction conflict, retrying");

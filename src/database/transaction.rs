@@ -6,8 +6,8 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::CONNECTION_TIMEOUT;
-use super::batch::WriteBatch;
+use super::MAX_WAIT;
+use super::batch::WriteSet;
 use super::connection::{Connection, Manager, Pool};
 
 /// A transaction that may write, on a connection of its own.
@@ -45,12 +45,12 @@ impl Transaction {
         }
     }
 
-    /// Writes all rows of `batch`. Returns a conflict if a statement with `must_write_all` left out a row.
-    pub async fn write(&self, batch: WriteBatch) -> Result<(), DbErr> {
+    /// Writes all rows of `set`. Returns a conflict if a statement with `must_write_all` left out a row.
+    pub async fn write(&self, set: WriteSet) -> Result<(), DbErr> {
         if self.backend == DbBackend::Postgres {
-            return self.execute_raw(batch.into_postgres_statement()).await.map(drop);
+            return self.execute_raw(set.into_postgres_statement()).await.map(drop);
         }
-        for (statement, must_affect) in batch.into_sqlite_statements() {
+        for (statement, must_affect) in set.into_sqlite_statements() {
             if self.execute_raw(statement).await?.rows_affected() < must_affect as u64 {
                 return Err(DbErr::RecordNotUpdated);
             }
@@ -81,7 +81,7 @@ impl Drop for Transaction {
         match self.connection.get_mut().take() {
             Some(connection) if connection.is_busy() => drop(Object::take(connection)),
             Some(connection) => {
-                tokio::spawn(timeout(CONNECTION_TIMEOUT, end(connection, "ROLLBACK")));
+                tokio::spawn(timeout(MAX_WAIT, end(connection, "ROLLBACK")));
             }
             None => {}
         }

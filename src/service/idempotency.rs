@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use super::now;
 use crate::database::{
-    Database, OptimisticWrite, TransactionError, WriteBatch, WriteStatement, insert_from_select, row_values,
+    Database, OptimisticWrite, TransactionError, WriteSet, WriteStatement, insert_from_select, row_values,
 };
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -78,7 +78,7 @@ impl IdempotentRequest {
     }
 
     /// Adds the outcome to the writes of the request.
-    fn store(&self, writes: &mut WriteBatch, outcome: &impl Serialize) {
+    fn store(&self, writes: &mut WriteSet, outcome: &impl Serialize) {
         let now = now();
         let row = Model {
             operator_id: self.operator,
@@ -129,7 +129,7 @@ where
 /// Writes the work of a request together with its outcome.
 pub async fn write<R: Serialize>(
     write_tx: OptimisticWrite,
-    mut writes: WriteBatch,
+    mut writes: WriteSet,
     idempotent: Option<&IdempotentRequest>,
     outcome: impl FnOnce() -> R,
 ) -> Result<(), TransactionError> {

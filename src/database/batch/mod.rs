@@ -94,11 +94,11 @@
 //!   `a_write_that_waits_for_a_lock_does_not_delay_its_batch` in `tests/it/batching.rs` fails if the order changes.
 
 mod reads;
-mod write_batch;
+mod write_set;
 mod writes;
 
 pub use reads::BatchedQuery;
-pub use write_batch::{WriteBatch, WriteStatement, insert_from_select, row_values};
+pub use write_set::{WriteSet, WriteStatement, insert_from_select, row_values};
 pub(super) use writes::BatchWriter;
 
 use std::collections::HashMap;

@@ -4,14 +4,14 @@
 use sea_orm::{ConnAcquireErr, DbErr};
 
 use super::Batcher;
-use super::write_batch::{BatchKey, WriteBatch};
+use super::write_set::{BatchKey, WriteSet};
 use crate::database::connection::Pool;
 use crate::database::error::is_rejection;
 
-/// Writes each [`WriteBatch`] to PostgreSQL, completely or not at all, together with the rows of concurrent requests.
+/// Writes each [`WriteSet`] to PostgreSQL, completely or not at all, together with the rows of concurrent requests.
 pub(in crate::database) struct BatchWriter {
     pool: Pool,
-    batcher: Batcher<BatchKey, WriteBatch, Outcome>,
+    batcher: Batcher<BatchKey, WriteSet, Outcome>,
 }
 
 /// The result of a batch for one of its members.
@@ -19,7 +19,7 @@ enum Outcome {
     Done(Result<(), DbErr>),
     /// The database rejected the statement because of one of its members. Nothing was written. Each caller gets its rows
     /// back, and writes them in a statement of its own.
-    WriteSeparately(WriteBatch),
+    WriteSeparately(WriteSet),
 }
 
 impl BatchWriter {
@@ -27,12 +27,12 @@ impl BatchWriter {
         Self { pool, batcher: Batcher::default() }
     }
 
-    /// Writes all rows of `batch`, or none. A conflict with another transaction is an error that
+    /// Writes all rows of `set`, or none. A conflict with another transaction is an error that
     /// [`is_conflict`](crate::database::error::is_conflict) recognises.
-    pub(in crate::database) async fn write(&self, batch: WriteBatch) -> Result<(), DbErr> {
-        match self.batcher.submit(batch.key(), batch, async |requests| self.run_batch(requests).await).await {
+    pub(in crate::database) async fn write(&self, set: WriteSet) -> Result<(), DbErr> {
+        match self.batcher.submit(set.key(), set, async |requests| self.run_batch(requests).await).await {
             Some(Outcome::Done(result)) => result,
-            Some(Outcome::WriteSeparately(batch)) => self.run_one(batch).await,
+            Some(Outcome::WriteSeparately(set)) => self.run_one(set).await,
             // The leader was cancelled. Its statement may have been committed, so a retry could report a conflict with the
             // request's own rows.
             None => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
@@ -40,19 +40,19 @@ impl BatchWriter {
     }
 
     /// Runs the requests as one statement and returns an outcome for each request.
-    async fn run_batch(&self, requests: Vec<WriteBatch>) -> Vec<Outcome> {
+    async fn run_batch(&self, requests: Vec<WriteSet>) -> Vec<Outcome> {
         let requests = match <[_; 1]>::try_from(requests) {
             Ok([request]) => return vec![Outcome::Done(self.run_one(request).await)],
             Err(requests) => requests,
         };
-        let Some(merged) = WriteBatch::merge(&requests) else { return Vec::new() };
+        let Some(merged) = WriteSet::merge(&requests) else { return Vec::new() };
         match self.run_one(merged).await {
             Err(error) if is_rejection(&error) => requests.into_iter().map(Outcome::WriteSeparately).collect(),
             result => requests.iter().map(|_| Outcome::Done(result.clone())).collect(),
         }
     }
 
-    async fn run_one(&self, batch: WriteBatch) -> Result<(), DbErr> {
-        self.pool.get().await?.execute(batch.into_postgres_statement()).await.map(drop)
+    async fn run_one(&self, set: WriteSet) -> Result<(), DbErr> {
+        self.pool.get().await?.execute(set.into_postgres_statement()).await.map(drop)
     }
 }

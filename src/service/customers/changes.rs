@@ -5,7 +5,7 @@ use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 
 use super::search;
-use crate::database::{WriteBatch, WriteStatement, row_values};
+use crate::database::{WriteSet, WriteStatement, row_values};
 use crate::service::now;
 
 /// Replaces customers whose revision is the one before that of the new row.
@@ -33,7 +33,7 @@ const REPLACE: WriteStatement = WriteStatement {
 /// If a value differs, the row gets a new version and its search words are updated. If none differs, only the revision is
 /// raised, so that concurrent writers notice. The write fails if `current` is outdated.
 pub(super) fn replace(
-    writes: &mut WriteBatch,
+    writes: &mut WriteSet,
     current: &customer::Model,
     mut changed: customer::Model,
 ) -> customer::Model {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::rows::Link;
 use super::{CustomerField, CustomerView, Customers, changes, given_phone, history, search};
-use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
+use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::{self, Attempt, IdempotentRequest};
 use crate::service::restrictions::{Findings, Restrictions};
@@ -135,7 +135,7 @@ impl Customers {
             return Ok(Attempt::NeedsPhoneCheck);
         }
 
-        let mut writes = WriteBatch::new(origin.operator);
+        let mut writes = WriteSet::new(origin.operator);
         let given = new.row();
         let (customer, outcome, unapplied_fields) = match current {
             Some(current) => {

@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::CustomerField;
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{Database, WriteBatch};
+use crate::database::{Database, WriteSet};
 use crate::error::Error;
 use crate::service::{Actor, Origin, now};
 
@@ -60,7 +60,7 @@ impl Positioned for Model {
 
 /// Adds an entry to the writes. `before` is `None` for a new customer.
 pub(super) fn record(
-    writes: &mut WriteBatch,
+    writes: &mut WriteSet,
     origin: &Origin,
     r#type: EventType,
     before: Option<&customer::Model>,

@@ -15,7 +15,7 @@ use sea_orm::{
 
 use super::Customers;
 use super::rows::{Link, own_customers};
-use crate::database::{TransactionError, WriteBatch, WriteStatement, insert_from_select, pages, with_retry};
+use crate::database::{TransactionError, WriteSet, WriteStatement, insert_from_select, pages, with_retry};
 use crate::error::Error;
 use crate::service::Actor;
 
@@ -96,7 +96,7 @@ fn words_of_link(link: &Link) -> Vec<PlacedWord> {
 }
 
 /// Adds the words of a new link to the writes.
-pub(super) fn add(writes: &mut WriteBatch, link: &Link, customer: &customer::Model) {
+pub(super) fn add(writes: &mut WriteSet, link: &Link, customer: &customer::Model) {
     let values = (0..).zip(searchable(customer));
     let words_of_customer = values.flat_map(|(index, value)| words_of_value(index, &value));
     let (operator_id, customer_id) = (link.operator_id, link.customer_id);
@@ -105,7 +105,7 @@ pub(super) fn add(writes: &mut WriteBatch, link: &Link, customer: &customer::Mod
 }
 
 /// Adds the words that differ between two states of a customer to the writes, for all operators.
-pub(super) fn change(writes: &mut WriteBatch, before: &customer::Model, after: &customer::Model) {
+pub(super) fn change(writes: &mut WriteSet, before: &customer::Model, after: &customer::Model) {
     let values = (0..).zip(searchable(before).into_iter().zip(searchable(after)));
     let changed = values.filter(|(_, (before, after))| before != after);
     let words = changed.flat_map(|(index, (before, after))| {
@@ -162,7 +162,7 @@ impl Customers {
         QuerySelect::query(&mut without_words).lock_with_tables(LockType::Update, [customer::Entity]);
         let links = own_customers(&transaction, &without_words.into_query()).await?;
         for (link, customer) in &links {
-            let mut writes = WriteBatch::new(link.operator_id);
+            let mut writes = WriteSet::new(link.operator_id);
             add(&mut writes, link, customer);
             transaction.write(writes).await?;
         }

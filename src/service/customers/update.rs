@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 
 use super::rows::{self, has_email_or_phone, of_operator};
 use super::{CustomerField, CustomerRef, CustomerView, Customers, changes, given_phone, history};
-use crate::database::{OptimisticWrite, TransactionError, WriteBatch};
+use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::{self, Attempt, IdempotentRequest};
 use crate::service::restrictions::Findings;
@@ -168,7 +168,7 @@ impl Customers {
             return Ok(Attempt::NeedsPhoneCheck);
         }
 
-        let mut writes = WriteBatch::new(origin.operator);
+        let mut writes = WriteSet::new(origin.operator);
         let customer = if changed == current {
             current
         } else {

@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 use crate::database::arrays::into_arrays;
 
-/// The rows that one request writes or, after a merge, the rows of several requests. All rows are written, or none.
+/// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
 ///
 /// On PostgreSQL the rows are written by one statement, so no [`WriteStatement`] sees the rows of another one. On SQLite
 /// the statements run in the order in which they were pushed, and see the rows of earlier ones. Push them in an order that
 /// gives the same result in both cases.
 #[derive(Clone)]
-pub struct WriteBatch {
+pub struct WriteSet {
     operator: OperatorId,
     writes: Vec<Write>,
     /// True if these are the rows of several requests.
@@ -45,7 +45,7 @@ pub struct WriteStatement {
     pub must_write_all: bool,
 }
 
-/// Write batches with the same key can be merged: they belong to the same operator and have the same statements.
+/// Write sets with the same key can be merged: they belong to the same operator and have the same statements.
 pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
 
 /// Evaluates to 1 and sets `lock_timeout` to 100 ms for this transaction. It is the dividend of the final `SELECT`, which
@@ -76,8 +76,8 @@ impl WriteStatement {
     }
 }
 
-impl WriteBatch {
-    /// Creates an empty batch for a request of this operator.
+impl WriteSet {
+    /// Creates an empty set for a request of this operator.
     pub fn new(operator: OperatorId) -> Self {
         Self { operator, writes: Vec::new(), is_merged: false }
     }
@@ -102,18 +102,18 @@ impl WriteBatch {
         (self.operator, self.writes.iter().map(|write| write.statement.name).collect())
     }
 
-    /// Merges batches with the same key into one. Returns `None` if there are none.
-    pub(super) fn merge(batches: &[Self]) -> Option<Self> {
-        let mut batches: Vec<_> = batches.iter().collect();
+    /// Merges sets with the same key into one. Returns `None` if there are none.
+    pub(super) fn merge(sets: &[Self]) -> Option<Self> {
+        let mut sets: Vec<_> = sets.iter().collect();
         // All processes write customers in the order of their ids, which avoids most deadlocks between batches.
-        batches.sort_by_key(|batch| batch.first_id());
-        let append = |mut merged: Self, batch: Self| {
-            for (write, more) in merged.writes.iter_mut().zip(batch.writes) {
+        sets.sort_by_key(|set| set.first_id());
+        let append = |mut merged: Self, set: Self| {
+            for (write, more) in merged.writes.iter_mut().zip(set.writes) {
                 write.rows.extend(more.rows);
             }
             Self { is_merged: true, ..merged }
         };
-        batches.into_iter().cloned().reduce(append)
+        sets.into_iter().cloned().reduce(append)
     }
 
     /// The first value of the first row, if it is an id. For a change of a customer it is the customer's id.
@@ -234,17 +234,17 @@ mod tests {
         must_write_all: true,
     };
 
-    fn batch(id: u128) -> WriteBatch {
+    fn write_set(id: u128) -> WriteSet {
         let (operator_id, customer_id) = (Uuid::nil().into(), Uuid::from_u128(id));
-        let mut batch = WriteBatch::new(operator_id);
-        batch.push(RENAME, vec![vec![customer_id.into(), "Ada".into(), 2.into()]]);
-        batch.insert([customer_word::Model { operator_id, customer_id: customer_id.into(), place: 0, word: None }]);
-        batch
+        let mut set = WriteSet::new(operator_id);
+        set.push(RENAME, vec![vec![customer_id.into(), "Ada".into(), 2.into()]]);
+        set.insert([customer_word::Model { operator_id, customer_id: customer_id.into(), place: 0, word: None }]);
+        set
     }
 
     #[test]
     fn one_request_is_one_statement_of_postgres() {
-        let Statement { sql, values, .. } = batch(7).into_postgres_statement();
+        let Statement { sql, values, .. } = write_set(7).into_postgres_statement();
         assert_eq!(
             sql,
             r#"WITH new_0 ("id", "name", "revision") AS (VALUES ($1, $2, $3)), "#.to_owned()
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn merged_requests_are_one_statement_in_the_order_of_their_ids() {
-        let merged = WriteBatch::merge(&[batch(9), batch(7), batch(8)]).unwrap();
+        let merged = WriteSet::merge(&[write_set(9), write_set(7), write_set(8)]).unwrap();
         let Statement { sql, values, .. } = merged.into_postgres_statement();
         // The module docs of `batch` show this statement.
         assert_eq!(
