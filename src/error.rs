@@ -227,6 +227,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Rejects the request if there are violations.
+    pub fn reject_if_any(violations: Vec<Violation>) -> Result<(), Self> {
+        if violations.is_empty() { Ok(()) } else { Err(Self::Rejected(violations)) }
+    }
+
     /// True if the request was rejected for this code.
     pub fn has(&self, code: ErrorCode) -> bool {
         matches!(self, Self::Rejected(violations) if violations.iter().any(|violation| violation.code == code))

@@ -15,8 +15,8 @@ use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::Actor;
 use crate::service::customers::{
-    ChangesDraft, CustomerChanges, CustomerDraft, CustomerField, CustomerFilter, CustomerList, CustomerOrder,
-    CustomerOrderField, CustomerRef, OwnCustomerRef, TimeRange,
+    CustomerChanges, CustomerDraft, CustomerField, CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField,
+    CustomerRef, TimeRange,
 };
 
 /// Identifies a customer. Exactly one of the fields must be given.
@@ -247,7 +247,7 @@ impl Faults {
     }
 
     fn into_result(self) -> Result<(), Error> {
-        if self.0.is_empty() { Ok(()) } else { Err(Error::Rejected(self.0)) }
+        Error::reject_if_any(self.0)
     }
 }
 
@@ -278,15 +278,15 @@ impl CreateCustomerInput {
 }
 
 impl UpdateCustomerInput {
-    pub fn parse(self) -> ChangesDraft {
+    pub fn parse(self) -> CustomerChanges {
         let Self { customer, data: CustomerDataPatch { email, optional }, expected_version, idempotency_key } = self;
         let mut faults = Faults::default();
-        let changes = CustomerChanges {
+        CustomerChanges {
             customer: match customer {
-                UpdateCustomerRefInput::Id(id) => CustomerId::parse(&id).map(OwnCustomerRef::Id),
+                UpdateCustomerRefInput::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
                 UpdateCustomerRefInput::ExternalCustomerId(text) => faults
                     .external_customer_id(InputField::CustomerExternalCustomerId, &text)
-                    .map(OwnCustomerRef::ExternalCustomerId),
+                    .map(CustomerRef::ExternalCustomerId),
             },
             expected_version,
             values: customer::ActiveModel {
@@ -302,8 +302,8 @@ impl UpdateCustomerInput {
                 ..optional.parse(&mut faults)
             },
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
-        };
-        ChangesDraft { changes, faults: faults.0 }
+            faults: faults.0,
+        }
     }
 }
 

@@ -53,9 +53,7 @@ impl PageArguments {
         };
         let after = position(InputField::After, &self.after);
         let before = position(InputField::Before, &self.before);
-        if !violations.is_empty() {
-            return Err(Error::Rejected(violations));
-        }
+        Error::reject_if_any(violations)?;
         let (direction, size) = match (self.first, self.last) {
             (None, Some(last)) => (Direction::Backward, Some(last)),
             (first, _) => (Direction::Forward, first),

@@ -20,9 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::now;
-use crate::database::{
-    Database, OptimisticWrite, TransactionError, WriteSet, WriteStatement, insert_from_select, row_values,
-};
+use crate::database::{Database, TransactionError, WriteSet, WriteStatement, insert_from_select, row_values};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -68,17 +66,24 @@ impl IdempotentRequest {
     }
 
     /// Finds the stored outcome of this request. Fails if the key was used for another input.
-    async fn find<R: DeserializeOwned>(
+    pub async fn find<R: DeserializeOwned>(
         &self,
         connection: &impl ConnectionTrait,
     ) -> Result<Option<R>, TransactionError> {
         let id = (self.operator, self.key_hash.clone());
         let stored = Entity::find_by_id(id).filter(Column::ExpiresAt.gt(now())).one(connection).await?;
-        stored.map(|stored| self.outcome_of(stored)).transpose().map_err(TransactionError::Error)
+        let Some(stored) = stored else { return Ok(None) };
+        if stored.input_hash != self.input_hash {
+            let reused = Violation::of(ErrorCode::IdempotencyKeyReused, InputField::IdempotencyKey);
+            return Err(Error::from(reused).into());
+        }
+        let outcome = stored.result.and_then(|result| serde_json::from_value(result).ok());
+        let unreadable = || Error::Failed { code: ErrorCode::Internal, cause: "cannot read a stored outcome".into() };
+        Ok(Some(outcome.ok_or_else(unreadable)?))
     }
 
     /// Adds the outcome to the writes of the request.
-    fn store(&self, writes: &mut WriteSet, outcome: &impl Serialize) {
+    pub fn store(&self, writes: &mut WriteSet, outcome: &impl Serialize) {
         let now = now();
         let row = Model {
             operator_id: self.operator,
@@ -89,54 +94,6 @@ impl IdempotentRequest {
         };
         writes.push(STORE, vec![[row_values(&row), vec![now.into()]].concat()]);
     }
-
-    fn outcome_of<R: DeserializeOwned>(&self, stored: Model) -> Result<R, Error> {
-        if stored.input_hash != self.input_hash {
-            return Err(Violation::of(ErrorCode::IdempotencyKeyReused, InputField::IdempotencyKey).into());
-        }
-        let unreadable = || Error::Failed { code: ErrorCode::Internal, cause: "cannot read a stored outcome".into() };
-        serde_json::from_value(stored.result.ok_or_else(unreadable)?).map_err(|_| unreadable())
-    }
-}
-
-/// The result of one attempt at a write.
-pub enum Attempt<T> {
-    Done(T),
-    /// The write would store a phone that the carrier lookup has not checked yet. Nothing was written.
-    NeedsPhoneCheck,
-}
-
-/// Awaits an attempt. If it is not done, for whatever reason, replays the stored outcome of the request, if there is one.
-pub async fn or_replay<T, R: DeserializeOwned, P>(
-    idempotent: Option<&IdempotentRequest>,
-    connection: &impl ConnectionTrait,
-    attempt: impl Future<Output = Result<Attempt<T>, TransactionError>>,
-    replay: impl FnOnce(R) -> P,
-) -> Result<Attempt<T>, TransactionError>
-where
-    P: Future<Output = Result<T, TransactionError>>,
-{
-    let attempted = attempt.await;
-    if let Some(idempotent) = idempotent
-        && !matches!(attempted, Ok(Attempt::Done(_)))
-        && let Some(stored) = idempotent.find(connection).await?
-    {
-        return replay(stored).await.map(Attempt::Done);
-    }
-    attempted
-}
-
-/// Writes the work of a request together with its outcome.
-pub async fn write<R: Serialize>(
-    write_tx: OptimisticWrite,
-    mut writes: WriteSet,
-    idempotent: Option<&IdempotentRequest>,
-    outcome: impl FnOnce() -> R,
-) -> Result<(), TransactionError> {
-    if let Some(idempotent) = idempotent {
-        idempotent.store(&mut writes, &outcome());
-    }
-    Ok(write_tx.write(writes).await?)
 }
 
 /// Deletes expired outcomes and returns their number.

@@ -14,7 +14,7 @@ use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::error::Error;
 use vivamo::service::Actor;
-use vivamo::service::customers::{ChangesDraft, CustomerChanges, CustomerDraft, Outcome, OwnCustomerRef};
+use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerRef, Outcome};
 
 use support::proxy::{Cut, Proxy};
 use support::{Backend, Caller, TestApp, both, run};
@@ -33,7 +33,7 @@ fn new(id: &str, email: &str) -> CustomerDraft {
 
 fn changes(id: &str) -> CustomerChanges {
     let id = ExternalCustomerId::parse(id).unwrap();
-    CustomerChanges { customer: Some(OwnCustomerRef::ExternalCustomerId(id)), ..Default::default() }
+    CustomerChanges { customer: Some(CustomerRef::ExternalCustomerId(id)), ..Default::default() }
 }
 
 fn name(name: &str) -> Option<PersonName> {
@@ -52,14 +52,13 @@ fn code(error: &Error) -> String {
 async fn create(app: &TestApp, actor: &Actor, new: CustomerDraft) -> String {
     match app.services.customers.create(actor, RequestId::new(), new).await {
         Ok(created) if created.replayed => "REPLAYED".to_owned(),
-        Ok(created) => if created.outcome == Outcome::Created { "CREATED" } else { "CONNECTED" }.to_owned(),
+        Ok(created) => if created.details.outcome == Outcome::Created { "CREATED" } else { "CONNECTED" }.to_owned(),
         Err(error) => code(&error),
     }
 }
 
 async fn update(app: &TestApp, actor: &Actor, changes: CustomerChanges) -> String {
-    let draft = ChangesDraft { changes, faults: Vec::new() };
-    match app.services.customers.update(actor, RequestId::new(), draft).await {
+    match app.services.customers.update(actor, RequestId::new(), changes).await {
         Ok(updated) => format!("VERSION {}", updated.view.customer.version),
         Err(error) => code(&error),
     }

@@ -325,7 +325,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
         );
         let update = async |phone: &str| {
             let changes = vivamo::service::customers::CustomerChanges {
-                customer: Some(vivamo::service::customers::OwnCustomerRef::ExternalCustomerId(
+                customer: Some(vivamo::service::customers::CustomerRef::ExternalCustomerId(
                     entity::value::ExternalCustomerId::parse("1").unwrap(),
                 )),
                 values: entity::customer::ActiveModel {
@@ -334,7 +334,6 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
                 },
                 ..Default::default()
             };
-            let changes = vivamo::service::customers::ChangesDraft { changes, faults: Vec::new() };
             let actor = app.services.api_keys.authenticate(&operator.key).await.unwrap();
             replica.customers.update(&actor, entity::value::RequestId::new(), changes).await.is_ok()
         };
@@ -366,7 +365,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
         let actor = app.services.api_keys.authenticate(&operator.key).await.unwrap();
         app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
         let changes = vivamo::service::customers::CustomerChanges {
-            customer: Some(vivamo::service::customers::OwnCustomerRef::ExternalCustomerId(
+            customer: Some(vivamo::service::customers::CustomerRef::ExternalCustomerId(
                 entity::value::ExternalCustomerId::parse("1").unwrap(),
             )),
             values: entity::customer::ActiveModel {
@@ -375,7 +374,6 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
             },
             ..Default::default()
         };
-        let changes = vivamo::service::customers::ChangesDraft { changes, faults: Vec::new() };
         assert!(later.customers.update(&actor, entity::value::RequestId::new(), changes).await.is_ok());
         assert_eq!(carrier.take_request_count(), 1);
         assert_eq!(entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap().len(), 1);

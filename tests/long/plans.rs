@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vivamo::database::Database;
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::customers::{ChangesDraft, CustomerChanges, CustomerDraft, OwnCustomerRef};
+use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerRef};
 use vivamo::service::{Actor, ServiceSettings, Services};
 
 use support::PLATFORM_KEY;
@@ -120,17 +120,14 @@ async fn write_batches(database: &str, log: &Path) {
                 (0..BATCH).map(|number| (run * BATCH + number) * 1000 + 1 + usize::from(operation == "create"));
             if email.is_empty() {
                 let updates = numbers.map(|number| CustomerChanges {
-                    customer: id(number).map(OwnCustomerRef::ExternalCustomerId),
+                    customer: id(number).map(CustomerRef::ExternalCustomerId),
                     values: customer::ActiveModel {
                         first_name: Set(Some(PersonName::parse("Another Name").unwrap())),
                         ..Default::default()
                     },
                     ..Default::default()
                 });
-                let updates = updates.map(|changes| {
-                    let draft = ChangesDraft { changes, faults: Vec::new() };
-                    services.customers.update(&actor, RequestId::new(), draft)
-                });
+                let updates = updates.map(|changes| services.customers.update(&actor, RequestId::new(), changes));
                 assert!(join_all(updates).await.iter().all(Result::is_ok));
             } else {
                 let creates = numbers.map(|number| CustomerDraft {

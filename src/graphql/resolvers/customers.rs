@@ -151,9 +151,9 @@ impl From<Created> for CreateCustomerPayload {
     fn from(created: Created) -> Self {
         Self {
             customer: created.view.into(),
-            outcome: created.outcome,
-            matched_by: created.matched_by,
-            unapplied_fields: created.unapplied_fields,
+            outcome: created.details.outcome,
+            matched_by: created.details.matched_by,
+            unapplied_fields: created.details.unapplied_fields,
             warnings: created.warnings.into_iter().map(Into::into).collect(),
             replayed: created.replayed,
         }

@@ -8,11 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::rows::Link;
-use super::{CustomerField, CustomerView, Customers, changes, given_phone, history, search};
+use super::{CustomerField, CustomerView, Customers, Prepared, Written, changes, given_phone, history, search};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::service::idempotency::{self, Attempt, IdempotentRequest};
-use crate::service::restrictions::{Findings, Restrictions};
+use crate::service::restrictions::Findings;
 use crate::service::{Actor, Origin, now};
 
 /// A request to create a customer, as far as its values are valid. `faults` lists the others.
@@ -24,14 +23,6 @@ pub struct CustomerDraft {
     pub optional: customer::ActiveModel,
     pub idempotency_key: Option<IdempotencyKey>,
     pub faults: Vec<Violation>,
-}
-
-/// A request to create a customer, with all required values and without faults.
-struct NewCustomer {
-    external_customer_id: ExternalCustomerId,
-    email: EmailAddress,
-    optional: customer::ActiveModel,
-    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// The outcome of `createCustomer`.
@@ -54,44 +45,35 @@ pub enum MatchKey {
 }
 
 /// The result of [`Customers::create`].
-#[derive(Clone)]
-pub struct Created {
-    pub view: CustomerView,
+pub type Created = Written<CreateDetails>;
+
+/// The details of a created or connected customer, as they are stored under an idempotency key.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct CreateDetails {
     pub outcome: Outcome,
     pub matched_by: Vec<MatchKey>,
     /// Fields whose stored value differs from the given one. They were not changed.
     pub unapplied_fields: Vec<CustomerField>,
-    /// Restrictions that production would enforce.
-    pub warnings: Vec<Violation>,
-    /// True if this is the stored outcome of an earlier request with the same idempotency key.
-    pub replayed: bool,
-}
-
-/// The part of [`Created`] that is stored under an idempotency key. It holds no data of a person.
-#[derive(Serialize, Deserialize)]
-struct StoredOutcome {
-    customer: uuid::Uuid,
-    outcome: Outcome,
-    matched_by: Vec<MatchKey>,
-    unapplied_fields: Vec<CustomerField>,
-    warnings: Vec<ErrorCode>,
 }
 
 impl Customers {
     /// Creates a customer, or connects the one that has the email or the phone to the caller's operator.
     pub async fn create(&self, actor: &Actor, request: RequestId, draft: CustomerDraft) -> Result<Created, Error> {
-        let origin = actor.origin(request)?;
-        let new = draft.complete(&self.restrictions).map_err(Error::Rejected)?;
-        let phone = given_phone(&new.optional);
-        let mut disclosures = self.limits.reserve_disclosures(&origin, 1 + u32::from(phone.is_some()))?;
-        let idempotent = self.idempotent_request(&origin, new.idempotency_key.as_ref(), || new.canonical_json());
-        let (origin, idempotent, new) = (&origin, idempotent.as_ref(), &new);
-        let attempt = |write_tx, is_phone_checked| self.try_create(write_tx, origin, idempotent, new, is_phone_checked);
-        let replay = |stored| self.replay_create(origin, stored);
-        let created = self.run_write("customer.create", phone, idempotent, attempt, replay).await;
+        let origin = &actor.origin(request)?;
+        let phone = given_phone(&draft.optional);
+        let (Some(id), Some(email), []) = (&draft.external_customer_id, &draft.email, draft.faults.as_slice()) else {
+            let refusals = self.restrictions.check(draft.email.as_ref(), phone).refusals;
+            return Err(Error::Rejected([draft.faults, refusals].concat()));
+        };
+        let mut disclosures = self.limits.reserve_disclosures(origin, 1 + u32::from(phone.is_some()))?;
+        let idempotent = self.idempotent_request(origin, &draft.idempotency_key, || draft.canonical_json());
+        let optional = &draft.optional;
+        let prepare = |write_tx| self.prepare_create(write_tx, origin, id, email, optional);
+        let created = self.run_write("customer.create", origin, phone, idempotent.as_ref(), prepare).await;
         match &created {
-            Ok(Created { outcome: Outcome::Connected, replayed: false, matched_by, .. }) => {
-                disclosures.disclosed("connected", matched_by.len() as u32);
+            // A new customer has no matches.
+            Ok(created) if !created.replayed => {
+                disclosures.disclosed("connected", created.details.matched_by.len() as u32);
             }
             Err(error) if error.has(ErrorCode::IdentityConflict) => disclosures.disclosed("identity conflict", 2),
             Ok(_) | Err(_) => {}
@@ -99,44 +81,32 @@ impl Customers {
         created
     }
 
-    async fn try_create(
+    async fn prepare_create(
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
-        idempotent: Option<&IdempotentRequest>,
-        new: &NewCustomer,
-        is_phone_checked: bool,
-    ) -> Result<Attempt<Created>, TransactionError> {
-        let NewCustomer { external_customer_id, email, optional, idempotency_key: _ } = new;
+        external_customer_id: &ExternalCustomerId,
+        email: &EmailAddress,
+        optional: &customer::ActiveModel,
+    ) -> Result<Prepared<CreateDetails>, TransactionError> {
         let phone = given_phone(optional);
         let Findings { refusals, warnings } = self.restrictions.check(Some(email), phone);
-        if !refusals.is_empty() {
-            return Err(Error::Rejected(refusals).into());
-        }
-
+        Error::reject_if_any(refusals)?;
         let existing = self.find_existing(&write_tx, origin.operator, external_customer_id, email, phone).await?;
-        let taken = existing.taken(email, phone);
-        if !taken.is_empty() {
-            return Err(Error::Rejected(taken).into());
-        }
+        Error::reject_if_any(existing.taken(email, phone))?;
 
-        let holders = || existing.holders.iter().map(|holder| &holder.customer);
-        let by_email = holders().find(|customer| customer.email == *email);
-        let by_phone = holders().find(|customer| phone.is_some() && customer.phone.as_ref() == phone);
+        let by_email = existing.others.iter().find(|customer| customer.email == *email);
+        let by_phone = existing.others.iter().find(|customer| phone.is_some() && customer.phone.as_ref() == phone);
         if let (Some(one), Some(other)) = (by_email, by_phone)
             && one.id != other.id
         {
             let conflict = |field| Violation::of(ErrorCode::IdentityConflict, field);
             return Err(Error::Rejected(vec![conflict(InputField::Email), conflict(InputField::Phone)]).into());
         }
-        let current = by_email.or(by_phone);
-        let stores_phone = phone.is_some() && current.is_none_or(|current| current.phone.is_none());
-        if stores_phone && !is_phone_checked {
-            return Ok(Attempt::NeedsPhoneCheck);
-        }
 
+        let current = by_email.or(by_phone);
         let mut writes = WriteSet::new(origin.operator);
-        let given = new.row();
+        let given = new_row(email, optional);
         let (customer, outcome, unapplied_fields) = match current {
             Some(current) => {
                 let customer = changes::replace(&mut writes, current, filled(current, optional));
@@ -159,89 +129,52 @@ impl Customers {
         writes.insert([link.clone()]);
         search::add(&mut writes, &link, &customer);
         let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
-        let created = Created {
-            view: CustomerView::new(customer, Some(link)),
-            outcome,
-            matched_by: matched_by.into_iter().flatten().collect(),
-            unapplied_fields,
-            warnings,
-            replayed: false,
-        };
-        idempotency::write(write_tx, writes, idempotent, || StoredOutcome::from(&created)).await?;
-        Ok(Attempt::Done(created))
-    }
-
-    async fn replay_create(&self, origin: &Origin, stored: StoredOutcome) -> Result<Created, TransactionError> {
-        let StoredOutcome { customer, outcome, matched_by, unapplied_fields, warnings } = stored;
-        Ok(Created {
-            view: self.reload(origin, customer.into()).await?,
-            outcome,
-            matched_by,
-            unapplied_fields,
-            warnings: self.restrictions.warnings_from_codes(&warnings),
-            replayed: true,
-        })
+        let matched_by = matched_by.into_iter().flatten().collect();
+        let stores_phone = phone.is_some() && current.is_none_or(|current| current.phone.is_none());
+        let details = CreateDetails { outcome, matched_by, unapplied_fields };
+        let view = CustomerView::new(customer, Some(link));
+        Ok(Prepared { write_tx, writes, stores_phone, written: Written { view, warnings, replayed: false, details } })
     }
 }
 
 impl CustomerDraft {
-    /// Returns the complete request, or its faults: first the invalid values, then the restrictions on the valid ones.
-    fn complete(self, restrictions: &Restrictions) -> Result<NewCustomer, Vec<Violation>> {
-        match self {
-            Self {
-                external_customer_id: Some(external_customer_id),
-                email: Some(email),
-                optional,
-                idempotency_key,
-                faults,
-            } if faults.is_empty() => Ok(NewCustomer { external_customer_id, email, optional, idempotency_key }),
-            Self { external_customer_id: _, email, optional, idempotency_key: _, faults } => {
-                let refusals = restrictions.check(email.as_ref(), given_phone(&optional)).refusals;
-                Err([faults, refusals].concat())
-            }
-        }
-    }
-}
-
-impl NewCustomer {
     /// JSON of the request: equal for two requests exactly if they ask for the same.
     fn canonical_json(&self) -> String {
-        let Self { external_customer_id, email, optional, idempotency_key: _ } = self;
         let mut data = json!({
-            "externalCustomerId": external_customer_id.as_str(),
-            "email": email,
+            "externalCustomerId": self.external_customer_id.as_ref().map(ExternalCustomerId::as_str),
+            "email": self.email,
             // Null if they are not given. Fields of later versions are left out instead, because a key must still match
             // after an upgrade.
             "phone": null, "firstName": null, "lastName": null, "address": null,
         });
         for field in CustomerField::all() {
-            if let Some(value) = field.given_json(optional).filter(|value| !value.is_null()) {
+            if let Some(value) = field.given_json(&self.optional).filter(|value| !value.is_null()) {
                 data[field.name()] = value;
             }
         }
         json!({ "createCustomer": data }).to_string()
     }
+}
 
-    /// The row to insert if the platform does not know the person, with a new id.
-    fn row(&self) -> customer::Model {
-        let now = now();
-        let mut customer = customer::Model {
-            id: CustomerId::new(),
-            email: self.email.clone(),
-            phone: None,
-            first_name: None,
-            last_name: None,
-            address: None,
-            version: 1,
-            created_at: now,
-            updated_at: now,
-            revision: 1,
-        };
-        for field in CustomerField::all() {
-            field.apply(&self.optional, &mut customer);
-        }
-        customer
+/// The row to insert if the platform does not know the person, with a new id.
+fn new_row(email: &EmailAddress, optional: &customer::ActiveModel) -> customer::Model {
+    let now = now();
+    let mut customer = customer::Model {
+        id: CustomerId::new(),
+        email: email.clone(),
+        phone: None,
+        first_name: None,
+        last_name: None,
+        address: None,
+        version: 1,
+        created_at: now,
+        updated_at: now,
+        revision: 1,
+    };
+    for field in CustomerField::all() {
+        field.apply(optional, &mut customer);
     }
+    customer
 }
 
 /// Returns the customer with the given values in its empty fields.
@@ -259,18 +192,6 @@ fn unapplied_fields(given: &customer::Model, connected: &customer::Model) -> Vec
     CustomerField::all().filter(|field| !field.is_missing(given)).filter(differs).collect()
 }
 
-impl From<&Created> for StoredOutcome {
-    fn from(created: &Created) -> Self {
-        Self {
-            customer: *created.view.customer.id.as_uuid(),
-            outcome: created.outcome,
-            matched_by: created.matched_by.clone(),
-            unapplied_fields: created.unapplied_fields.clone(),
-            warnings: created.warnings.iter().map(|warning| warning.code).collect(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use entity::value::{Address, AddressParts, PersonName, PhoneNumber};
@@ -280,11 +201,10 @@ mod tests {
 
     #[test]
     fn the_fingerprint_of_a_create_does_not_change() {
-        let mut new = NewCustomer {
-            external_customer_id: ExternalCustomerId::parse("user-1").expect("an id"),
-            email: EmailAddress::parse("ada@example.com").expect("an email"),
-            optional: customer::ActiveModel::default(),
-            idempotency_key: None,
+        let mut new = CustomerDraft {
+            external_customer_id: ExternalCustomerId::parse("user-1").ok(),
+            email: EmailAddress::parse("ada@example.com").ok(),
+            ..Default::default()
         };
         let required = r#"{"createCustomer":{"address":null,"email":"ada@example.com","externalCustomerId":"user-1","firstName":null,"lastName":null,"phone":null}}"#;
         assert_eq!(new.canonical_json(), required);

@@ -13,36 +13,36 @@ use crate::database::OptimisticWrite;
 use crate::error::{ErrorCode, InputField, Violation};
 
 /// The rows that share a unique value with a new customer.
+#[derive(Default)]
 pub(super) struct Existing {
-    /// Customers that have the email or the phone.
-    pub(super) holders: Vec<Holder>,
+    /// Customers of other operators alone that have the email or the phone.
+    pub(super) others: Vec<customer::Model>,
+    /// Customers of the operator that have the email or the phone.
+    own: Vec<customer::Model>,
     /// The operator already uses the external customer id.
     is_id_taken: bool,
-}
-
-/// A customer that has the email or the phone of a new one.
-pub(super) struct Holder {
-    pub(super) customer: customer::Model,
-    /// The customer is connected to the operator.
-    is_own: bool,
 }
 
 impl Existing {
     /// Faults for the values that the operator already uses for its own customers.
     pub(super) fn taken(&self, email: &EmailAddress, phone: Option<&PhoneNumber>) -> Vec<Violation> {
-        let own = || self.holders.iter().filter(|holder| holder.is_own).map(|holder| &holder.customer);
-        let is_email_taken = own().any(|customer| customer.email == *email);
-        let is_phone_taken = own().any(|customer| phone.is_some() && customer.phone.as_ref() == phone);
-        [
-            (self.is_id_taken, ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId),
-            (is_email_taken, ErrorCode::EmailTaken, InputField::Email),
-            (is_phone_taken, ErrorCode::PhoneTaken, InputField::Phone),
-        ]
-        .into_iter()
-        .filter(|(is_taken, ..)| *is_taken)
-        .map(|(_, code, field)| Violation::of(code, field))
-        .collect()
+        let id = || Violation::of(ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId);
+        let taken = taken(self.own.iter(), Some(email), phone);
+        self.is_id_taken.then(id).into_iter().chain(taken).collect()
     }
+}
+
+/// Faults for the email and the phone, if one of the customers has them.
+pub(super) fn taken<'c>(
+    mut customers: impl Iterator<Item = &'c customer::Model> + Clone,
+    email: Option<&EmailAddress>,
+    phone: Option<&PhoneNumber>,
+) -> Vec<Violation> {
+    let is_email_taken = customers.clone().any(|customer| Some(&customer.email) == email);
+    let is_phone_taken = phone.is_some() && customers.any(|customer| customer.phone.as_ref() == phone);
+    let email = is_email_taken.then(|| Violation::of(ErrorCode::EmailTaken, InputField::Email));
+    let phone = is_phone_taken.then(|| Violation::of(ErrorCode::PhoneTaken, InputField::Phone));
+    email.into_iter().chain(phone).collect()
 }
 
 impl Customers {
@@ -62,11 +62,12 @@ impl Customers {
         } else {
             self.existing_query.run(self.database.reader(), values, |values| existing_query(values, false)).await?
         };
-        let mut existing = Existing { holders: Vec::new(), is_id_taken: false };
+        let mut existing = Existing::default();
         for row in rows {
             existing.is_id_taken = row.try_get_by_index(IS_ID_TAKEN)?;
             if let Some(customer) = joined_customer_at(&row, HOLDER)? {
-                existing.holders.push(Holder { customer, is_own: row.try_get_by_index(IS_OWN)? });
+                let is_own = row.try_get_by_index(IS_OWN)?;
+                if is_own { &mut existing.own } else { &mut existing.others }.push(customer);
             }
         }
         Ok(existing)
@@ -84,8 +85,8 @@ impl Customers {
         let query = of_operator(operator).filter(has_email_or_phone(Some(email), phone).add(has_id));
         let own = own_customers(self.database.reader(), &query.into_query()).await?;
         let is_id_taken = own.iter().any(|(link, _)| link.external_customer_id == *external_customer_id);
-        let holders = own.into_iter().map(|(_, customer)| Holder { customer, is_own: true }).collect();
-        Ok(Existing { holders, is_id_taken })
+        let own = own.into_iter().map(|(_, customer)| customer).collect();
+        Ok(Existing { others: Vec::new(), own, is_id_taken })
     }
 }
 

@@ -18,7 +18,7 @@ pub use create::{Created, CustomerDraft, MatchKey, Outcome};
 pub use field::CustomerField;
 pub use history::History;
 pub use lists::{CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, TimeRange};
-pub use update::{ChangesDraft, CustomerChanges, OwnCustomerRef, Updated};
+pub use update::{CustomerChanges, Updated};
 pub use validate::Validation;
 
 use std::sync::Arc;
@@ -28,14 +28,16 @@ use entity::{customer, customer_operator};
 use sea_orm::sea_query::{ExprTrait, LockType, SimpleExpr};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::idempotency::{self, Attempt, IdempotentRequest};
+use super::idempotency::IdempotentRequest;
 use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin};
 use crate::database::pages::{Page, PageRequest};
-use crate::database::{BatchedQuery, Database, OptimisticWrite, TransactionError};
-use crate::error::{Error, ErrorCode};
+use crate::database::{BatchedQuery, Database, OptimisticWrite, TransactionError, WriteSet};
+use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 use rows::{Link, of_operator, own_at};
 
@@ -61,6 +63,35 @@ pub struct CustomerView {
     pub link: Option<Link>,
     /// A page of the customer's operators, if it was fetched together with the customer.
     pub operators: Option<(PageRequest, Page<Link>)>,
+}
+
+/// The result of a write: [`Created`] or [`Updated`].
+#[derive(Clone)]
+pub struct Written<D> {
+    pub view: CustomerView,
+    /// Restrictions that production would enforce.
+    pub warnings: Vec<Violation>,
+    /// True if this is the stored outcome of an earlier request with the same idempotency key.
+    pub replayed: bool,
+    pub details: D,
+}
+
+/// The part of [`Written`] that is stored under an idempotency key. It holds no data of a person.
+#[derive(Serialize, Deserialize)]
+struct StoredOutcome<D> {
+    customer: Uuid,
+    warnings: Vec<ErrorCode>,
+    #[serde(flatten)]
+    details: D,
+}
+
+/// The rows of an attempt to write, and its result once they are written.
+struct Prepared<D> {
+    write_tx: OptimisticWrite,
+    writes: WriteSet,
+    /// The rows hold a new phone, which the carrier has to accept first.
+    stores_phone: bool,
+    written: Written<D>,
 }
 
 /// A reference to a customer.
@@ -94,56 +125,72 @@ impl Customers {
     /// Runs a write to its end: retries it after conflicts, replays the stored outcome of `idempotent`, and checks `phone`.
     ///
     /// The carrier lookup takes up to seconds, so it never runs inside a transaction. An attempt that would store an
-    /// unchecked phone rolls back; then the phone is checked, and the write starts again. The second argument of `attempt`
-    /// is true if the phone may be stored.
-    async fn run_write<T, R: DeserializeOwned, A, P>(
+    /// unchecked phone rolls back; then the phone is checked, and the write starts again.
+    async fn run_write<D: Serialize + DeserializeOwned, F>(
         &self,
         name: &'static str,
+        origin: &Origin,
         phone: Option<&PhoneNumber>,
         idempotent: Option<&IdempotentRequest>,
-        attempt: impl Fn(OptimisticWrite, bool) -> A,
-        replay: impl Fn(R) -> P,
-    ) -> Result<T, Error>
+        prepare: impl Fn(OptimisticWrite) -> F,
+    ) -> Result<Written<D>, Error>
     where
-        A: Future<Output = Result<Attempt<T>, TransactionError>>,
-        P: Future<Output = Result<T, TransactionError>>,
+        F: Future<Output = Result<Prepared<D>, TransactionError>>,
     {
-        let reader = self.database.reader();
-        let run = |is_phone_checked| {
-            let (attempt, replay) = (&attempt, &replay);
-            OptimisticWrite::run(&self.database, name, move |write_tx| {
-                idempotency::or_replay(idempotent, reader, attempt(write_tx, is_phone_checked), replay)
-            })
+        let try_write = async |write_tx: OptimisticWrite, is_phone_checked: bool| {
+            let Prepared { write_tx, mut writes, stores_phone, written } = prepare(write_tx).await?;
+            if stores_phone && !is_phone_checked {
+                return Ok(None);
+            }
+            if let Some(idempotent) = idempotent {
+                let Written { view, warnings, details, .. } = &written;
+                let warnings = warnings.iter().map(|warning| warning.code).collect();
+                idempotent
+                    .store(&mut writes, &StoredOutcome { customer: *view.customer.id.as_uuid(), warnings, details });
+            }
+            write_tx.write(writes).await?;
+            Ok(Some(written))
         };
-        let mut is_phone_checked = self.phone_lookup.is_none();
-        loop {
-            match run(is_phone_checked).await? {
-                Attempt::Done(done) => return Ok(done),
-                Attempt::NeedsPhoneCheck if is_phone_checked => return Err(ErrorCode::Internal.into()),
-                Attempt::NeedsPhoneCheck => {}
+        let attempt = async |write_tx, is_phone_checked| {
+            let attempted = try_write(write_tx, is_phone_checked).await;
+            if let Some(idempotent) = idempotent
+                && !matches!(attempted, Ok(Some(_)))
+                && let Some(stored) = idempotent.find(self.database.reader()).await?
+            {
+                return self.replay(origin, stored).await.map(Some);
             }
-            if let (Some(lookup), Some(phone)) = (&self.phone_lookup, phone) {
-                // Boxed: this rare lookup would double the size of every write's future.
-                Box::pin(lookup.check(phone)).await?;
-            }
-            is_phone_checked = true;
+            attempted
+        };
+        let run = |is_phone_checked| {
+            let attempt = &attempt;
+            OptimisticWrite::run(&self.database, name, move |write_tx| attempt(write_tx, is_phone_checked))
+        };
+        if let Some(written) = run(self.phone_lookup.is_none()).await? {
+            return Ok(written);
         }
+        if let (Some(lookup), Some(phone)) = (&self.phone_lookup, phone) {
+            // Boxed: this rare lookup would double the size of every write's future.
+            Box::pin(lookup.check(phone)).await?;
+        }
+        run(true).await?.ok_or_else(|| ErrorCode::Internal.into())
+    }
+
+    /// Restores the result of an earlier request, with the customer as it is now.
+    async fn replay<D>(&self, origin: &Origin, stored: StoredOutcome<D>) -> Result<Written<D>, TransactionError> {
+        let StoredOutcome { customer, warnings, details } = stored;
+        let own = self.find_own(origin.operator, &CustomerRef::Id(customer.into())).await?;
+        let (link, customer) = own.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
+        let warnings = self.restrictions.warnings_from_codes(&warnings);
+        Ok(Written { view: CustomerView::new(customer, Some(link)), warnings, replayed: true, details })
     }
 
     fn idempotent_request(
         &self,
         origin: &Origin,
-        key: Option<&IdempotencyKey>,
+        key: &Option<IdempotencyKey>,
         canonical_json: impl FnOnce() -> String,
     ) -> Option<IdempotentRequest> {
-        key.map(|key| IdempotentRequest::new(&self.hash, origin.operator, key, &canonical_json()))
-    }
-
-    /// Reads the customer of a replayed request as it is now.
-    async fn reload(&self, origin: &Origin, id: CustomerId) -> Result<CustomerView, TransactionError> {
-        let own = self.find_own(origin.operator, &CustomerRef::Id(id)).await?;
-        let (link, customer) = own.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
-        Ok(CustomerView::new(customer, Some(link)))
+        key.as_ref().map(|key| IdempotentRequest::new(&self.hash, origin.operator, key, &canonical_json()))
     }
 
     /// Finds a customer. Returns `None` if the caller may not see it.
