@@ -102,26 +102,24 @@ fn redact(message: &str) -> String {
 
 /// Describes the error for the log, without values of rows and names of tables.
 pub fn describe(error: &DbErr) -> String {
-    match reported(error) {
+    match (reported(error), error, sqlx_error(error)) {
         // The messages of class 22 (data exceptions) quote the value.
-        Some((Code::Sqlstate(code), _)) if code.starts_with("22") => format!("PostgreSQL {code}"),
-        Some((Code::Sqlstate(code), error)) => format!("PostgreSQL {code} {}", redact(error.message())),
-        Some((Code::Sqlite(_), error)) => {
+        (Some((Code::Sqlstate(code), _)), ..) if code.starts_with("22") => format!("PostgreSQL {code}"),
+        (Some((Code::Sqlstate(code), error)), ..) => format!("PostgreSQL {code} {}", redact(error.message())),
+        (Some((Code::Sqlite(_), error)), ..) => {
             format!("SQLite {} {}", error.code().unwrap_or_default(), redact(error.message()))
         }
-        None => match (error, sqlx_error(error)) {
-            (DbErr::ConnectionAcquire(error), _) => error.to_string(),
-            (_, Some(sqlx::Error::Io(error))) => format!("connection to the database: {error}"),
-            (_, Some(sqlx::Error::Configuration(error))) => format!("database settings: {error}"),
-            (_, Some(sqlx::Error::ColumnDecode { index, .. })) => {
-                format!("column {index} holds a value that cannot be read")
-            }
-            (_, Some(sqlx::Error::PoolTimedOut)) => "no database connection became free in time".to_owned(),
-            (_, Some(_)) => "database driver".to_owned(),
-            (DbErr::Migration(message) | DbErr::Custom(message), _) => message.clone(),
-            // Other errors may quote a value that they could not read. Log only the name of the variant.
-            _ => format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
-        },
+        (_, DbErr::ConnectionAcquire(error), _) => error.to_string(),
+        (_, _, Some(sqlx::Error::Io(error))) => format!("connection to the database: {error}"),
+        (_, _, Some(sqlx::Error::Configuration(error))) => format!("database settings: {error}"),
+        (_, _, Some(sqlx::Error::ColumnDecode { index, .. })) => {
+            format!("column {index} holds a value that cannot be read")
+        }
+        (_, _, Some(sqlx::Error::PoolTimedOut)) => "no database connection became free in time".to_owned(),
+        (_, _, Some(_)) => "database driver".to_owned(),
+        (_, DbErr::Migration(message) | DbErr::Custom(message), _) => message.clone(),
+        // Other errors may quote a value that they could not read. Log only the name of the variant.
+        _ => format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
     }
 }
 

@@ -36,64 +36,54 @@ impl From<Error> for TransactionError {
 /// `MAX_WAIT`.
 ///
 /// `operation` names the work in the log and in the metric, for example `key.create`.
-pub async fn with_retry<T, F>(operation: &'static str, mut attempt: impl FnMut() -> F) -> Result<T, Error>
+pub async fn with_retry<T, F>(operation: &'static str, attempt: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, TransactionError>>,
 {
-    let mut backoff = Backoff::new(operation);
-    loop {
-        match attempt().await {
-            Ok(done) => return Ok(done),
-            Err(TransactionError::Error(error)) => return Err(error),
-            Err(TransactionError::Conflict(error)) if backoff.wait(&error).await => {}
-            Err(TransactionError::Conflict(_)) => {
-                let cause = format!("{operation}: transaction conflicts for too long");
-                return Err(Error::Failed { code: ErrorCode::Unavailable, cause });
-            }
+    let retried = retry(operation, attempt, |error| match error {
+        TransactionError::Conflict(error) => Some(error),
+        TransactionError::Error(_) => None,
+    });
+    retried.await.map_err(|error| match error {
+        TransactionError::Error(error) => error,
+        TransactionError::Conflict(_) => {
+            let cause = format!("{operation}: transaction conflicts for too long");
+            Error::Failed { code: ErrorCode::Unavailable, cause }
         }
-    }
+    })
 }
 
 /// Runs a single statement that writes nothing until it ends without a conflict. Returns the conflict itself if conflicts
 /// last longer than `MAX_WAIT`.
-pub(super) async fn retry_read<T, F>(attempt: impl Fn() -> F) -> Result<T, DbErr>
+pub(super) async fn retry_read<T, F>(attempt: impl FnMut() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,
 {
-    let mut backoff = Backoff::new("read");
-    loop {
-        match attempt().await {
-            Err(error) if is_conflict(&error) && backoff.wait(&error).await => {}
-            outcome => return outcome,
-        }
-    }
+    retry("read", attempt, |error| is_conflict(error).then_some(error)).await
 }
 
-/// Exponential backoff with full jitter. The time is limited and not the number of attempts: under the isolation level
-/// `serializable` a busy row causes many consecutive conflicts, and every attempt may succeed.
-struct Backoff {
+/// Retries with exponential backoff and full jitter. The time is limited and not the number of attempts: under the isolation
+/// level `serializable` a busy row causes many consecutive conflicts, and every attempt may succeed.
+async fn retry<T, E, F>(
     operation: &'static str,
-    started: Instant,
-    conflicts: u32,
-}
-
-impl Backoff {
-    fn new(operation: &'static str) -> Self {
-        Self { operation, started: Instant::now(), conflicts: 0 }
-    }
-
-    /// Waits up to 128 ms before the next attempt. Returns false without waiting if the time for attempts is over.
-    async fn wait(&mut self, conflict: &DbErr) -> bool {
-        self.conflicts += 1;
-        if self.started.elapsed() > MAX_WAIT {
-            return false;
-        }
-        tracing::debug!(self.operation, self.conflicts, cause = describe(conflict), "transaction conflict, retrying");
-        metrics::counter!("vivamo_retries_total", "operation" => self.operation).increment(1);
-        // Full jitter: attempts that wait equally long would collide again.
-        let pause = rand::rng().random_range(0..1 << self.conflicts.min(7));
+    mut attempt: impl FnMut() -> F,
+    conflict_of: impl Fn(&E) -> Option<&DbErr>,
+) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let started = Instant::now();
+    let mut conflicts = 0;
+    loop {
+        let outcome = attempt().await;
+        let conflict = outcome.as_ref().err().and_then(&conflict_of);
+        let Some(conflict) = conflict.filter(|_| started.elapsed() <= MAX_WAIT) else { return outcome };
+        conflicts += 1;
+        tracing::debug!(operation, conflicts, cause = describe(conflict), "transaction conflict, retrying");
+        metrics::counter!("vivamo_retries_total", "operation" => operation).increment(1);
+        // Up to 128 ms. Full jitter: attempts that wait equally long would collide again.
+        let pause = rand::rng().random_range(0..1 << conflicts.min(7));
         #[expect(clippy::disallowed_methods, reason = "the backoff")]
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        true
     }
 }
