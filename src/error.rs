@@ -123,17 +123,10 @@ macro_rules! input_fields {
 
         impl InputField {
             /// Names from the argument of the GraphQL field down to the value, for example `["input", "data", "email"]`.
-            pub fn path(self) -> &'static [&'static str] {
+            pub fn path(self) -> Vec<&'static str> {
                 match self {
-                    $(Self::$field => &$path,)+
-                    Self::Address(part) => match part {
-                        AddressPart::Line1 => &["input", "data", "address", "line1"],
-                        AddressPart::Line2 => &["input", "data", "address", "line2"],
-                        AddressPart::City => &["input", "data", "address", "city"],
-                        AddressPart::Region => &["input", "data", "address", "region"],
-                        AddressPart::PostalCode => &["input", "data", "address", "postalCode"],
-                        AddressPart::Country => &["input", "data", "address", "country"],
-                    },
+                    $(Self::$field => $path.to_vec(),)+
+                    Self::Address(part) => vec!["input", "data", "address", part.name()],
                 }
             }
         }

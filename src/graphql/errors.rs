@@ -42,7 +42,7 @@ impl ErrorExtensions {
     pub fn new(violation: &Violation, request_id: RequestId) -> Self {
         Self {
             code: violation.code,
-            input_path: violation.field.map(|field| field.path().iter().map(ToString::to_string).collect()),
+            input_path: violation.field.map(|field| field.path().into_iter().map(ToOwned::to_owned).collect()),
             retryable: violation.code.is_retryable(),
             retry_after_ms: violation.retry_after.map(|wait| i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)),
             request_id: request_id.to_string(),
