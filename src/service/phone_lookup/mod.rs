@@ -2,9 +2,8 @@
 //!
 //! Without a carrier, `service::restrictions` checks the numbering plan of the number's country, which is part of the
 //! binary. A carrier lookup over the network ([`Twilio`]) replaces it, if production is configured with one. Its answers
-//! are cached: in memory for a minute, and in the database for a day or a month.
+//! are cached: in memory for a minute, and in the database, under keyed hashes, for a day or a month.
 
-mod cache;
 mod twilio;
 
 pub use twilio::Twilio;
@@ -12,13 +11,17 @@ pub use twilio::Twilio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use entity::phone_lookup::CarrierLineType;
+use chrono::TimeDelta;
+use entity::phone_lookup::{ActiveModel, CarrierLineType, Column, Entity};
 use entity::value::PhoneNumber;
 use futures_util::future::BoxFuture;
 use moka::future::Cache;
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Set};
 
+use super::now;
 use crate::config::UnknownLinePolicy;
-use crate::database::Database;
+use crate::database::{Database, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -51,6 +54,10 @@ pub struct PhoneLookup {
 impl PhoneLookup {
     const MAX_RECENT: u64 = 10_000;
     const RECENT_TTL: Duration = Duration::from_secs(60);
+    /// For answers in the database.
+    const MOBILE_TTL: TimeDelta = TimeDelta::days(30);
+    /// Shorter: a number that is not mobile, or unknown, may become mobile, and its owner then wants to use it.
+    const OTHER_TTL: TimeDelta = TimeDelta::hours(24);
 
     pub fn new(
         carrier: Arc<dyn LineTypeLookup>,
@@ -68,17 +75,15 @@ impl PhoneLookup {
         let hash = self.hash.digest("phone lookup", &[phone.as_str().as_bytes()]);
         let line = self.recent.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;
         let line = line.map_err(Arc::unwrap_or_clone)?;
-        let is_accepted = match line {
-            CarrierLineType::Mobile => true,
-            CarrierLineType::Other => false,
-            CarrierLineType::Unknown => self.unknown_lines == UnknownLinePolicy::Accept,
-        };
+        let accepts_unknown = self.unknown_lines == UnknownLinePolicy::Accept;
+        let is_accepted = line == CarrierLineType::Mobile || line == CarrierLineType::Unknown && accepts_unknown;
         if is_accepted { Ok(()) } else { Err(Violation::of(ErrorCode::PhoneNotMobile, InputField::Phone).into()) }
     }
 
     async fn look_up(&self, hash: &[u8], phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
-        if let Some(line) = cache::find(&self.database, hash).await? {
-            return Ok(line);
+        let stored = Entity::find_by_id(hash.to_vec()).filter(Column::ExpiresAt.gt(now()));
+        if let Some(row) = stored.one(self.database.reader()).await? {
+            return Ok(row.line);
         }
         let result = self.carrier.look_up(phone).await;
         let outcome = if result.is_ok() { "answered" } else { "failed" };
@@ -97,7 +102,24 @@ impl PhoneLookup {
                 ErrorCode::PhoneLookupUnavailable.into()
             }
         })?;
-        cache::store(&self.database, hash, line).await?;
+        self.store(hash, line).await?;
         Ok(line)
+    }
+
+    /// Stores an answer for all replicas, replacing an earlier one.
+    async fn store(&self, hash: &[u8], line: CarrierLineType) -> Result<(), Error> {
+        let store = || async {
+            let now = now();
+            let expires_at = now + if line == CarrierLineType::Mobile { Self::MOBILE_TTL } else { Self::OTHER_TTL };
+            let row = ActiveModel { hash: Set(hash.to_vec()), line: Set(line), expires_at: Set(expires_at) };
+            let transaction = self.database.begin_write().await?;
+            // Carrier lookups are rare and slow, so each of them can afford to delete the expired rows.
+            Entity::delete_many().filter(Column::ExpiresAt.lte(now)).exec(&transaction).await?;
+            let replace = OnConflict::column(Column::Hash).update_columns([Column::Line, Column::ExpiresAt]).to_owned();
+            Entity::insert(row).on_conflict(replace).exec_without_returning(&transaction).await?;
+            transaction.commit().await?;
+            Ok(())
+        };
+        with_retry("phone_lookup.store", store).await
     }
 }

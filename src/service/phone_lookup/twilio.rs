@@ -66,24 +66,18 @@ impl Twilio {
 
     async fn look_up_with_retries(&self, phone: &PhoneNumber) -> Result<CarrierLineType, LookupError> {
         let started = Instant::now();
-        let mut retry_after = None;
-        for attempt in 1..=Self::MAX_ATTEMPTS {
-            match self.attempt(phone).await {
-                Ok(line) => return Ok(line),
-                Err(error @ LookupError::Misconfigured { .. }) => return Err(error),
-                Err(LookupError::Unavailable { retry_after: requested }) => {
-                    retry_after = requested;
-                    let backoff = || Duration::from_millis(rand::rng().random_range(100..400));
-                    let pause = requested.unwrap_or_else(backoff);
-                    if attempt == Self::MAX_ATTEMPTS || started.elapsed() + pause > Self::TOTAL_TIMEOUT {
-                        break;
-                    }
-                    #[expect(clippy::disallowed_methods, reason = "the backoff")]
-                    tokio::time::sleep(pause).await;
-                }
+        let mut attempts = 1;
+        loop {
+            let result = self.attempt(phone).await;
+            let Err(LookupError::Unavailable { retry_after }) = result else { return result };
+            let pause = retry_after.unwrap_or_else(|| Duration::from_millis(rand::rng().random_range(100..400)));
+            if attempts == Self::MAX_ATTEMPTS || started.elapsed() + pause > Self::TOTAL_TIMEOUT {
+                return result;
             }
+            #[expect(clippy::disallowed_methods, reason = "the backoff")]
+            tokio::time::sleep(pause).await;
+            attempts += 1;
         }
-        Err(LookupError::Unavailable { retry_after })
     }
 
     async fn attempt(&self, phone: &PhoneNumber) -> Result<CarrierLineType, LookupError> {
