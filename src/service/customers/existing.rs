@@ -115,7 +115,8 @@ fn existing_query(
     }
     let is_of_operator = |link: &Alias| Expr::col((link.clone(), Column::OperatorId)).eq(operator.clone());
     let is_own = Expr::col((own.clone(), Column::CustomerId)).equals((holder.clone(), customer::Column::Id));
-    let has_same_id = Expr::col((same_id.clone(), Column::ExternalCustomerId)).eq(external_customer_id);
+    let has_id = Expr::col((same_id.clone(), Column::ExternalCustomerId)).eq(external_customer_id);
+    let (is_own, has_id) = (is_own.and(is_of_operator(&own)), has_id.and(is_of_operator(&same_id)));
     Query::select()
         .expr_as(Expr::col((own.clone(), Column::CustomerId)).is_not_null(), "is_own")
         .expr_as(Expr::col((same_id.clone(), Column::CustomerId)).is_not_null(), "is_id_taken")
@@ -123,12 +124,7 @@ fn existing_query(
         // The outer joins need a row even if nothing is found.
         .from_subquery(Query::select().expr_as(Expr::cust("1"), "one").take(), "always")
         .join_subquery(JoinType::LeftJoin, holders, holder.clone(), Expr::cust("TRUE"))
-        .join_as(JoinType::LeftJoin, customer_operator::Entity, own.clone(), is_own.and(is_of_operator(&own)))
-        .join_as(
-            JoinType::LeftJoin,
-            customer_operator::Entity,
-            same_id.clone(),
-            has_same_id.and(is_of_operator(&same_id)),
-        )
+        .join_as(JoinType::LeftJoin, customer_operator::Entity, own, is_own)
+        .join_as(JoinType::LeftJoin, customer_operator::Entity, same_id, has_id)
         .take()
 }

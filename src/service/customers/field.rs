@@ -106,7 +106,9 @@ impl CustomerField {
 }
 
 trait MaybeMissing {
-    fn is_missing(&self) -> bool;
+    fn is_missing(&self) -> bool {
+        false
+    }
 }
 
 impl<T> MaybeMissing for Option<T> {
@@ -115,8 +117,4 @@ impl<T> MaybeMissing for Option<T> {
     }
 }
 
-impl MaybeMissing for EmailAddress {
-    fn is_missing(&self) -> bool {
-        false
-    }
-}
+impl MaybeMissing for EmailAddress {}

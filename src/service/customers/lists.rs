@@ -7,9 +7,7 @@ use chrono::{DateTime, Utc};
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber, SearchQuery};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
-use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryResult, QuerySelect, QueryTrait, Select, SelectTwo,
-};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryResult, QuerySelect, QueryTrait, Select};
 
 use super::rows::{Link, customer_at, link_at, of_operator, own_at};
 use super::search::{self, Plan};
@@ -78,36 +76,34 @@ pub struct CustomerList {
 impl Customers {
     /// Loads pages of lists of customers. An operator sees only its own customers in each.
     pub async fn pages(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<CustomerView>>, Error> {
-        let (mut all, mut own) = (Vec::new(), Vec::new());
-        for page in pages {
-            match page.list.operator_for(actor) {
-                Some(operator) => own.push((operator, page)),
-                None => all.push(page),
-            }
-        }
-        let mut all = self.pages_of_all(&all).await?.into_iter();
-        let mut own = self.pages_of_operators(&own).await?.into_iter();
+        let mut all = self.pages_of_all(actor, pages).await?.into_iter();
+        let mut own = self.pages_of_operators(actor, pages).await?.into_iter();
         let next = |page: &CustomerPage| if page.list.operator_for(actor).is_some() { own.next() } else { all.next() };
         let mut found: Vec<_> = pages.iter().filter_map(next).collect();
         self.add_operators(actor, pages, &mut found).await?;
         Ok(found)
     }
 
-    async fn pages_of_all(&self, pages: &[&CustomerPage]) -> Result<Vec<Page<CustomerView>>, DbErr> {
-        let lists = pages.iter().map(|CustomerPage { list, request, .. }| {
-            let columns = vec![customer::Column::Id.into_expr()];
-            (List::new(all_customers(&list.filter).into_query(), columns), request.clone())
+    /// Loads those of the pages that list all customers.
+    async fn pages_of_all(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<CustomerView>>, DbErr> {
+        let pages = pages.iter().filter(|page| page.list.operator_for(actor).is_none());
+        let lists = pages.map(|CustomerPage { list, request, .. }| {
+            let customers = customer::Entity::find().filter(list.filter.on_customer());
+            (List::new(customers.into_query(), vec![customer::Column::Id.into_expr()]), request.clone())
         });
         let read = |row: &QueryResult| Ok(CustomerView::new(customer_at(row, pages::ROW)?, None));
         let position = |_, view: &CustomerView| Position::by_id(*view.customer.id.as_uuid());
         pages::pages(self.database.reader(), lists.collect(), read, position).await
     }
 
+    /// Loads those of the pages that list the customers of an operator.
     async fn pages_of_operators(
         &self,
-        pages: &[(OperatorId, &CustomerPage)],
+        actor: &Actor,
+        pages: &[CustomerPage],
     ) -> Result<Vec<Page<CustomerView>>, DbErr> {
         let reader = self.database.reader();
+        let pages: Vec<_> = pages.iter().filter_map(|page| Some((page.list.operator_for(actor)?, page))).collect();
         let searches = pages.iter().filter_map(|(operator, page)| Some((*operator, page.list.filter.search.as_ref()?)));
         let mut plans = search::plans(reader, &searches.collect::<Vec<_>>()).await?.into_iter();
         let lists = pages.iter().map(|(operator, CustomerPage { list, request, .. })| {
@@ -135,9 +131,6 @@ impl Customers {
                 requests.extend(found.rows.iter().map(|view| (view.customer.id, request.clone())));
             }
         }
-        if requests.is_empty() {
-            return Ok(());
-        }
         let mut operators = self.operators(actor, &requests).await?.into_iter();
         for (page, found) in pages.iter().zip(found) {
             let Some(request) = &page.operators else { continue };
@@ -151,7 +144,10 @@ impl Customers {
     /// Counts the customers of each list. An operator sees only its own customers.
     pub async fn counts(&self, actor: &Actor, lists: &[Arc<CustomerList>]) -> Result<Vec<u64>, Error> {
         let queries = lists.iter().map(|list| match list.operator_for(actor) {
-            None => all_customers(&list.filter).select_only().column(customer::Column::Id).into_query(),
+            None => {
+                let customers = customer::Entity::find().filter(list.filter.on_customer());
+                customers.select_only().column(customer::Column::Id).into_query()
+            }
             Some(operator) => {
                 links(operator, &list.filter).select_only().column(customer_operator::Column::CustomerId).into_query()
             }
@@ -211,14 +207,15 @@ impl CustomerList {
     /// The rows of an operator's list: links, then their customers.
     fn rows(&self, operator: OperatorId, plan: Plan) -> List {
         let filter = &self.filter;
+        let own_customers = || of_operator(operator).filter(filter.on_customer()).filter(filter.on_link());
         let (rows, joined) = if let Some(search) = &filter.search {
-            (search::find(own_customers(operator, filter), operator, search, plan), None)
+            (search::find(own_customers(), operator, search, plan), None)
         } else if filter.on_customer().is_empty() {
             // Joins the customers of the page alone.
             let customers = JoinedTable::new::<customer::Entity>(customer_operator::Column::CustomerId);
             (links(operator, filter).into_query(), Some(customers))
         } else {
-            (own_customers(operator, filter).into_query(), None)
+            (own_customers().into_query(), None)
         };
         List { descending: self.order.descending, joined, ..List::new(rows, self.position_columns()) }
     }
@@ -231,14 +228,6 @@ impl Positioned for Link {
     }
 }
 
-/// Selects an operator's links that match the filter, with their customers.
-fn own_customers(
-    operator: OperatorId,
-    filter: &CustomerFilter,
-) -> SelectTwo<customer_operator::Entity, customer::Entity> {
-    of_operator(operator).filter(filter.on_customer()).filter(filter.on_link())
-}
-
 /// Selects an operator's links that match the filter. Joins the customers only if a condition needs them.
 fn links(operator: OperatorId, filter: &CustomerFilter) -> Select<customer_operator::Entity> {
     let links = customer_operator::Entity::find()
@@ -247,11 +236,6 @@ fn links(operator: OperatorId, filter: &CustomerFilter) -> Select<customer_opera
         .apply_if(filter.search.as_ref(), |links, search| links.filter(search::is_found(operator, search)));
     let on_customer = filter.on_customer();
     if on_customer.is_empty() { links } else { links.inner_join(customer::Entity).filter(on_customer) }
-}
-
-/// Selects the customers of the platform that match the filter.
-fn all_customers(filter: &CustomerFilter) -> Select<customer::Entity> {
-    customer::Entity::find().filter(filter.on_customer())
 }
 
 impl CustomerFilter {

@@ -89,19 +89,16 @@ fn words_of_value(index: i16, value: &Option<Searchable<'_>>) -> Vec<PlacedWord>
     (index * PLACES_PER_VALUE..).zip(words.map(Some)).collect()
 }
 
-/// The words of the operator's id for the customer. Their places are below those of the customer's values.
-fn words_of_link(link: &Link) -> Vec<PlacedWord> {
-    let words = SearchWord::tokenize(link.external_customer_id.as_str());
-    (-PLACES_PER_VALUE..).zip(words.into_iter().map(Some)).collect()
-}
-
 /// Adds the words of a new link to the writes.
 pub(super) fn add(writes: &mut WriteSet, link: &Link, customer: &customer::Model) {
+    // The places of these words are below those of the customer's values.
+    let words_of_link = SearchWord::tokenize(link.external_customer_id.as_str()).into_iter().map(Some);
+    let words_of_link = (-PLACES_PER_VALUE..).zip(words_of_link);
     let values = (0..).zip(searchable(customer));
     let words_of_customer = values.flat_map(|(index, value)| words_of_value(index, &value));
     let (operator_id, customer_id) = (link.operator_id, link.customer_id);
     let row = |(place, word)| customer_word::Model { operator_id, customer_id, place, word };
-    writes.insert(words_of_link(link).into_iter().chain(words_of_customer).map(row));
+    writes.insert(words_of_link.chain(words_of_customer).map(row));
 }
 
 /// Adds the words that differ between two states of a customer to the writes, for all operators.
@@ -118,29 +115,25 @@ pub(super) fn change(writes: &mut WriteSet, before: &customer::Model, after: &cu
 }
 
 impl Customers {
-    /// Adds words to the links that have none, for example after an upgrade from a version without search. Returns their
-    /// number.
-    pub async fn add_missing_words(&self, actor: &Actor) -> Result<u64, Error> {
-        const BATCH: u64 = 500;
+    /// Adds words to the links that have none, for example after an upgrade from a version without search.
+    pub async fn add_missing_words(&self, actor: &Actor) -> Result<(), Error> {
         actor.require_platform()?;
-        let (mut total, mut last) = (0, None);
+        let mut last = None;
         loop {
-            let (added, end) = with_retry("customer.words", || self.try_add_missing_words(last, BATCH)).await?;
-            total += added;
-            if added < BATCH {
-                return Ok(total);
+            last = with_retry("customer.words", || self.try_add_missing_words(last)).await?;
+            if last.is_none() {
+                return Ok(());
             }
-            last = end;
         }
     }
 
-    /// Adds words to up to `limit` links after the given one. Returns their number and the last link.
+    /// Adds words to a batch of links after the given one. Returns the last of them, or `None` if there are no more links.
     async fn try_add_missing_words(
         &self,
         after: Option<(OperatorId, CustomerId)>,
-        limit: u64,
-    ) -> Result<(u64, Option<(OperatorId, CustomerId)>), TransactionError> {
+    ) -> Result<Option<(OperatorId, CustomerId)>, TransactionError> {
         use customer_operator::Column::{CustomerId, OperatorId};
+        const BATCH: usize = 500;
         let transaction = self.database.begin_write().await?;
         let words = customer_word::Entity::find()
             .select_only()
@@ -157,7 +150,7 @@ impl Customers {
             })
             .order_by_asc(OperatorId)
             .order_by_asc(CustomerId)
-            .limit(limit);
+            .limit(BATCH as u64);
         // A concurrent update waits for the lock, and then updates the words as well.
         QuerySelect::query(&mut without_words).lock_with_tables(LockType::Update, [customer::Entity]);
         let links = own_customers(&transaction, &without_words.into_query()).await?;
@@ -167,8 +160,7 @@ impl Customers {
             transaction.write(writes).await?;
         }
         transaction.commit().await?;
-        let last = links.last().map(|(link, _)| (link.operator_id, link.customer_id));
-        Ok((links.len() as u64, last))
+        Ok(links.get(BATCH - 1).map(|(link, _)| (link.operator_id, link.customer_id)))
     }
 }
 
