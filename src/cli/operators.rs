@@ -27,7 +27,7 @@ pub enum OperatorCommand {
 pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), CliError> {
     match command {
         OperatorCommand::Create { name, format } => {
-            let (operator, key) = services.operators.create(&Actor::Platform, &services.api_keys, name).await?;
+            let (operator, key) = services.operators.create(&Actor::Platform, name).await?;
             print::new_key(format, &operator.id.to_string(), operator.name.as_str(), &key);
         }
         OperatorCommand::List { format } => {

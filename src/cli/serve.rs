@@ -86,7 +86,7 @@ fn twilio(checks: &CheckSettings) -> Result<Option<Twilio>, CliError> {
 /// Creates an operator in a new database and prints its key, with a request that works.
 async fn create_demo_operator(services: &Services, url: &str) -> Result<(), CliError> {
     let name = DisplayName::parse("Demo").map_err(|reason| CliError::failure(reason.to_string()))?;
-    let Some((_, key)) = services.operators.create_first(&Actor::Platform, &services.api_keys, name).await? else {
+    let Some((_, key)) = services.operators.create_first(&Actor::Platform, name).await? else {
         return Ok(());
     };
     let key = key.secret.expose_secret();

@@ -76,7 +76,7 @@ impl dataloader::Loader<HistoryOfCustomer> for Loader {
 
     async fn load(&self, keys: &[HistoryOfCustomer]) -> Result<HashMap<HistoryOfCustomer, Self::Value>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        Ok(by_key(keys, self.services.history.pages(&self.actor, &lists).await?))
+        Ok(by_key(keys, self.services.customers.histories(&self.actor, &lists).await?))
     }
 }
 

@@ -56,13 +56,17 @@ pub struct IdempotentRequest {
 }
 
 impl IdempotentRequest {
-    /// `input` is the canonical form of the request: equal for two requests exactly if they ask for the same.
-    pub fn new(hash: &KeyedHash, operator: OperatorId, key: &IdempotencyKey, input: &str) -> Self {
-        Self {
-            operator,
-            key_hash: hash.digest("idempotency key", &[key.as_str().as_bytes()]),
-            input_hash: hash.digest("idempotency input", &[input.as_bytes()]),
-        }
+    /// `input` is the canonical form of the request: equal for two requests exactly if they ask for the same. Returns `None`
+    /// without a key.
+    pub fn new(
+        hash: &KeyedHash,
+        operator: OperatorId,
+        key: &Option<IdempotencyKey>,
+        input: impl FnOnce() -> String,
+    ) -> Option<Self> {
+        let key_hash = hash.digest("idempotency key", &[key.as_ref()?.as_str().as_bytes()]);
+        let input_hash = hash.digest("idempotency input", &[input().as_bytes()]);
+        Some(Self { operator, key_hash, input_hash })
     }
 
     /// Finds the stored outcome of this request. Fails if the key was used for another input.

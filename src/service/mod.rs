@@ -14,7 +14,7 @@ pub mod phone_lookup;
 pub mod restrictions;
 
 pub use api_keys::ApiKeys;
-pub use customers::{Customers, History};
+pub use customers::Customers;
 pub use limits::Limits;
 pub use operators::Operators;
 
@@ -40,7 +40,6 @@ pub struct Services {
     pub environment: Environment,
     pub customers: Customers,
     pub operators: Operators,
-    pub history: History,
     pub api_keys: ApiKeys,
     pub limits: Limits,
 }
@@ -71,19 +70,15 @@ impl Services {
         let ServiceSettings { environment, hash, platform_key, disposable_domains, carrier, limits } = settings;
         let limits = Limits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
-        let restrictions = Restrictions {
-            environment,
-            disposable_domains: Arc::new(disposable_domains),
-            has_carrier: carrier.is_some(),
-        };
         let phone_lookup =
             carrier.map(|(carrier, policy)| PhoneLookup::new(carrier, policy, database.clone(), hash.clone()));
+        let restrictions = Restrictions { environment, disposable_domains, phone_lookup };
+        let api_keys = ApiKeys::new(database.clone(), environment, hash.clone(), platform_key.as_ref());
         Arc::new(Self {
             environment,
-            customers: Customers::new(database.clone(), restrictions, phone_lookup, hash.clone(), limits.clone()),
-            operators: Operators::new(database.clone()),
-            history: History::new(database.clone()),
-            api_keys: ApiKeys::new(database.clone(), environment, hash, platform_key.as_ref()),
+            customers: Customers::new(database.clone(), restrictions, hash, limits.clone()),
+            operators: Operators::new(database.clone(), api_keys.clone()),
+            api_keys,
             limits,
         })
     }
@@ -118,10 +113,7 @@ impl Actor {
 
     /// Returns `FORBIDDEN` unless the caller is the platform.
     pub fn require_platform(&self) -> Result<(), Error> {
-        match self {
-            Self::Platform => Ok(()),
-            Self::Operator { .. } => Err(ErrorCode::Forbidden.into()),
-        }
+        if *self == Self::Platform { Ok(()) } else { Err(ErrorCode::Forbidden.into()) }
     }
 
     /// True if the caller may see this operator. An operator sees only itself.

@@ -8,30 +8,30 @@ use entity::operator::{ActiveModel, Column, Entity, Model};
 use entity::value::{DisplayName, OperatorId};
 use parking_lot::RwLock;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryOrder,
-    QueryResult, QueryTrait, Select, Set,
+    ActiveModelTrait, ColumnTrait, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryOrder, QueryResult,
+    QueryTrait, Select, Set,
 };
 
 use super::api_keys::{KeyRequest, NewApiKey};
 use super::{Actor, ApiKeys, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{Database, Transaction, with_retry};
+use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode};
 
-#[derive(Clone)]
 pub struct Operators {
     database: Database,
+    api_keys: ApiKeys,
     /// Operators by id; emptied when it is full. A page of customers looks up each operator of each customer. Not a
     /// moka cache: at 20 operators for each customer its lookups took 4.5 % of the time of such a page. Here a
     /// customer's operators take one read lock and a plain lookup each.
-    cache: Arc<RwLock<HashMap<OperatorId, Arc<Model>>>>,
+    cache: RwLock<HashMap<OperatorId, Arc<Model>>>,
 }
 
 impl Operators {
     const MAX_CACHED: usize = 10_000;
 
-    pub fn new(database: Database) -> Self {
-        Self { database, cache: Arc::default() }
+    pub fn new(database: Database, api_keys: ApiKeys) -> Self {
+        Self { database, api_keys, cache: RwLock::default() }
     }
 
     /// Returns the operators with these ids that the caller may see, by id.
@@ -77,46 +77,39 @@ impl Operators {
     }
 
     /// Creates an operator and its first key, which has full access and does not expire. Platform only.
-    pub async fn create(&self, actor: &Actor, keys: &ApiKeys, name: DisplayName) -> Result<(Model, NewApiKey), Error> {
+    pub async fn create(&self, actor: &Actor, name: DisplayName) -> Result<(Model, NewApiKey), Error> {
         actor.require_platform()?;
-        let create = || async {
-            let transaction = self.database.begin_write().await?;
-            let created = insert(&transaction, keys, &name).await?;
-            transaction.commit().await?;
-            Ok(created)
-        };
+        let create = || async { self.insert(self.database.begin_write().await?, &name).await };
         with_retry("operator.create", create).await
     }
 
     /// Creates an operator as [`create`](Self::create) does, but only in a database without operators. Returns `None`
     /// otherwise.
-    pub async fn create_first(
-        &self,
-        actor: &Actor,
-        keys: &ApiKeys,
-        name: DisplayName,
-    ) -> Result<Option<(Model, NewApiKey)>, Error> {
+    pub async fn create_first(&self, actor: &Actor, name: DisplayName) -> Result<Option<(Model, NewApiKey)>, Error> {
         actor.require_platform()?;
         let create_first = || async {
             let transaction = self.database.begin_write().await?;
             if Entity::find().one(&transaction).await?.is_some() {
                 return Ok(None);
             }
-            let created = insert(&transaction, keys, &name).await?;
-            transaction.commit().await?;
-            Ok(Some(created))
+            self.insert(transaction, &name).await.map(Some)
         };
         with_retry("operator.create_first", create_first).await
     }
-}
 
-async fn insert(transaction: &Transaction, keys: &ApiKeys, name: &DisplayName) -> Result<(Model, NewApiKey), DbErr> {
-    let operator = ActiveModel { id: Set(OperatorId::new()), name: Set(name.clone()), created_at: Set(now()) };
-    let operator = operator.insert(transaction).await?;
-    let name = DisplayName::parse("First key").expect("a name");
-    let first = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
-    let key = keys.insert(transaction, operator.id, first).await?;
-    Ok((operator, key))
+    async fn insert(
+        &self,
+        transaction: Transaction,
+        name: &DisplayName,
+    ) -> Result<(Model, NewApiKey), TransactionError> {
+        let operator = ActiveModel { id: Set(OperatorId::new()), name: Set(name.clone()), created_at: Set(now()) };
+        let operator = operator.insert(&transaction).await?;
+        let name = DisplayName::parse("First key").expect("a name");
+        let first = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+        let key = self.api_keys.insert(&transaction, operator.id, first).await?;
+        transaction.commit().await?;
+        Ok((operator, key))
+    }
 }
 
 fn visible(actor: &Actor) -> Select<Entity> {

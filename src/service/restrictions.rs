@@ -3,42 +3,34 @@
 //! Disposable email domains, a plus suffix (`ada+1@example.com`), and phones that are not mobile. Here, a phone is checked
 //! by what is known without a network call; the carrier lookup follows when the phone is about to be stored.
 
-use std::sync::Arc;
-
 use entity::deployment::Environment;
 use entity::value::{EmailAddress, LineType, PhoneNumber};
 
 use super::disposable_domains::DisposableDomains;
+use super::phone_lookup::PhoneLookup;
 use crate::error::{ErrorCode, InputField, Violation};
 
 /// The checks, and the environment that decides what a finding leads to.
-#[derive(Clone)]
 pub struct Restrictions {
     pub environment: Environment,
-    pub disposable_domains: Arc<DisposableDomains>,
-    /// True if a carrier lookup decides which phones are mobile. Otherwise the numbering plans do.
-    pub has_carrier: bool,
-}
-
-/// The violated restrictions.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Findings {
-    /// Reasons to refuse the request. Always empty in sandbox.
-    pub refusals: Vec<Violation>,
-    /// Reasons for which production would refuse the request. Always empty in production.
-    pub warnings: Vec<Violation>,
+    pub disposable_domains: DisposableDomains,
+    /// Decides which phones are mobile. `None` if the numbering plans do.
+    pub phone_lookup: Option<PhoneLookup>,
 }
 
 impl Restrictions {
-    /// Checks the values that a request would store. Reports at most one finding for each.
-    pub fn check(&self, email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Findings {
+    /// Checks the values that a request would store, and finds at most one violation for each. In production the violations
+    /// are the error; in sandbox they are returned as warnings.
+    pub fn check(
+        &self,
+        email: Option<&EmailAddress>,
+        phone: Option<&PhoneNumber>,
+    ) -> Result<Vec<Violation>, Vec<Violation>> {
         let on_email = email.and_then(|email| self.check_email(email));
         let on_phone = phone.and_then(|phone| self.check_phone(phone));
-        let findings = on_email.into_iter().chain(on_phone).collect();
-        match self.environment {
-            Environment::Production => Findings { refusals: findings, warnings: Vec::new() },
-            Environment::Sandbox => Findings { refusals: Vec::new(), warnings: findings },
-        }
+        let found: Vec<_> = on_email.into_iter().chain(on_phone).collect();
+        let is_refused = self.environment == Environment::Production && !found.is_empty();
+        if is_refused { Err(found) } else { Ok(found) }
     }
 
     /// Restores warnings from their codes, as stored with the outcome of a request.
@@ -68,7 +60,7 @@ impl Restrictions {
     }
 
     fn check_phone(&self, phone: &PhoneNumber) -> Option<Violation> {
-        let is_not_mobile = !self.has_carrier && phone.line_type() != LineType::Mobile;
+        let is_not_mobile = self.phone_lookup.is_none() && phone.line_type() != LineType::Mobile;
         is_not_mobile.then(|| self.violation(ErrorCode::PhoneNotMobile))
     }
 }
@@ -80,8 +72,8 @@ mod tests {
     use super::*;
 
     fn restrictions(environment: Environment) -> Restrictions {
-        let disposable_domains = Arc::new(DisposableDomains::new(Vec::new(), Vec::new()));
-        Restrictions { environment, disposable_domains, has_carrier: false }
+        let disposable_domains = DisposableDomains::new(Vec::new(), Vec::new());
+        Restrictions { environment, disposable_domains, phone_lookup: None }
     }
 
     proptest! {
@@ -100,10 +92,11 @@ mod tests {
                 let (email, phone) = (EmailAddress::parse(email).ok(), PhoneNumber::parse(phone).ok());
                 let warned = sandbox.check(email.as_ref(), phone.as_ref());
                 let refused = production.check(email.as_ref(), phone.as_ref());
-                prop_assert_eq!(codes(&warned.warnings), codes(&refused.refusals));
-                prop_assert!(warned.refusals.is_empty() && refused.warnings.is_empty());
+                prop_assert!(warned.is_ok() && refused.as_ref().ok().is_none_or(Vec::is_empty));
+                let refusals = refused.err().unwrap_or_default();
+                prop_assert_eq!(codes(&warned.unwrap()), codes(&refusals));
                 let is_restricted = email.is_some_and(|email| email.local_part().contains('+'));
-                prop_assert!(!is_restricted || !refused.refusals.is_empty());
+                prop_assert!(!is_restricted || !refusals.is_empty());
             }
         }
     }

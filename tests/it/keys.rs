@@ -81,7 +81,7 @@ both!(operators_cannot_manage_keys_or_operators, Sandbox, async |app| {
     assert!(keys.revoke(&actor, ApiKeyId::new()).await.is_err());
     let request = KeyRequest { name: name(), access: Access::ReadOnly, expires_at: None };
     assert!(keys.create(&actor, operator, request).await.is_err());
-    assert!(app.services.operators.create(&actor, keys, name()).await.is_err());
+    assert!(app.services.operators.create(&actor, name()).await.is_err());
 });
 
 both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {

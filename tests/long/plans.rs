@@ -108,7 +108,7 @@ async fn write_batches(database: &str, log: &Path) {
     let database = Database::connect(database, None).await.unwrap();
     let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new("any")));
     let name = DisplayName::parse("Batches").unwrap();
-    let (operator, key) = services.operators.create(&Actor::Platform, &services.api_keys, name).await.unwrap();
+    let (operator, key) = services.operators.create(&Actor::Platform, name).await.unwrap();
     let actor = Actor::Operator { id: operator.id, key: key.row.id, access: Access::ReadWrite };
     println!("{:<28}{:>16}", format!("batches of {BATCH}"), "blocks per write");
     let id = |number: usize| Some(ExternalCustomerId::parse(&number.to_string()).unwrap());

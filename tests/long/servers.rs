@@ -82,12 +82,7 @@ impl Servers {
     /// Creates an operator with a key that reads and writes.
     pub async fn operator(&self, name: &str) -> Caller {
         let name = entity::value::DisplayName::parse(name).unwrap();
-        let (operator, key) = self
-            .services
-            .operators
-            .create(&vivamo::service::Actor::Platform, &self.services.api_keys, name)
-            .await
-            .unwrap();
+        let (operator, key) = self.services.operators.create(&vivamo::service::Actor::Platform, name).await.unwrap();
         let key = secrecy::ExposeSecret::expose_secret(&key.secret).to_owned();
         Caller { operator: operator.id.to_string(), key }
     }

@@ -35,7 +35,7 @@ enum CustomerEventType {
 impl CustomerEvent {
     /// Returns the entry, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: CustomerEventId) -> Result<Option<Self>, Error> {
-        Ok(services(context).history.find(actor(context), id).await?.map(Self))
+        Ok(services(context).customers.find_event(actor(context), id).await?.map(Self))
     }
 }
 

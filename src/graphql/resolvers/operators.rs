@@ -66,7 +66,7 @@ impl OperatorMutation {
 async fn create_operator(context: &Context<'_>, input: &CreateOperatorInput) -> Result<CreateOperatorPayload, Error> {
     let (services, actor) = (services(context), actor(context));
     actor.require_platform()?;
-    let (operator, key) = services.operators.create(actor, &services.api_keys, parse_name(&input.name)?).await?;
+    let (operator, key) = services.operators.create(actor, parse_name(&input.name)?).await?;
     let secret = key.secret.expose_secret().to_owned();
     Ok(CreateOperatorPayload { operator: Arc::new(operator).into(), api_key: key.row.into(), secret })
 }

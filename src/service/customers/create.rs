@@ -11,7 +11,7 @@ use super::rows::Link;
 use super::{CustomerField, CustomerView, Customers, Prepared, Written, changes, given_phone, history, search};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::service::restrictions::Findings;
+use crate::service::idempotency::IdempotentRequest;
 use crate::service::{Actor, Origin, now};
 
 /// A request to create a customer, as far as its values are valid. `faults` lists the others.
@@ -62,11 +62,12 @@ impl Customers {
         let origin = &actor.origin(request)?;
         let phone = given_phone(&draft.optional);
         let (Some(id), Some(email), []) = (&draft.external_customer_id, &draft.email, draft.faults.as_slice()) else {
-            let refusals = self.restrictions.check(draft.email.as_ref(), phone).refusals;
+            let refusals = self.restrictions.check(draft.email.as_ref(), phone).err().unwrap_or_default();
             return Err(Error::Rejected([draft.faults, refusals].concat()));
         };
         let mut disclosures = self.limits.reserve_disclosures(origin, 1 + u32::from(phone.is_some()))?;
-        let idempotent = self.idempotent_request(origin, &draft.idempotency_key, || draft.canonical_json());
+        let (key, input) = (&draft.idempotency_key, || draft.canonical_json());
+        let idempotent = IdempotentRequest::new(&self.hash, origin.operator, key, input);
         let optional = &draft.optional;
         let prepare = |write_tx| self.prepare_create(write_tx, origin, id, email, optional);
         let created = self.run_write("customer.create", origin, phone, idempotent.as_ref(), prepare).await;
@@ -90,8 +91,7 @@ impl Customers {
         optional: &customer::ActiveModel,
     ) -> Result<Prepared<CreateDetails>, TransactionError> {
         let phone = given_phone(optional);
-        let Findings { refusals, warnings } = self.restrictions.check(Some(email), phone);
-        Error::reject_if_any(refusals)?;
+        let warnings = self.restrictions.check(Some(email), phone).map_err(Error::Rejected)?;
         let existing = self.find_existing(&write_tx, origin.operator, external_customer_id, email, phone).await?;
         Error::reject_if_any(existing.taken(email, phone))?;
 

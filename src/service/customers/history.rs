@@ -10,24 +10,15 @@ use entity::value::{CustomerEventId, CustomerId};
 use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Select};
 use serde_json::Value as Json;
 
-use super::CustomerField;
+use super::{CustomerField, Customers};
+use crate::database::WriteSet;
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{Database, WriteSet};
 use crate::error::Error;
 use crate::service::{Actor, Origin, now};
 
-#[derive(Clone)]
-pub struct History {
-    database: Database,
-}
-
-impl History {
-    pub fn new(database: Database) -> Self {
-        Self { database }
-    }
-
+impl Customers {
     /// Loads pages of the histories of customers, oldest entry first.
-    pub async fn pages(
+    pub async fn histories(
         &self,
         actor: &Actor,
         requests: &[(CustomerId, PageRequest)],
@@ -41,8 +32,8 @@ impl History {
         Ok(pages.await?)
     }
 
-    /// Finds an entry. Returns `None` if the caller may not see it.
-    pub async fn find(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<Model>, Error> {
+    /// Finds an entry of a history. Returns `None` if the caller may not see it.
+    pub async fn find_event(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<Model>, Error> {
         Ok(visible_to(actor, Entity::find_by_id(id)).one(self.database.reader()).await?)
     }
 }

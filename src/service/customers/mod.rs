@@ -1,7 +1,7 @@
 //! Customers: one record per person, shared by all operators that the person is connected to.
 //!
-//! [`Customers`] is the facade. Its methods live beside their types: `create`, `update`, `validate`, `lists`, `search`.
-//! An operator reaches a customer only through its own link ([`rows::of_operator`]), the platform reaches all.
+//! [`Customers`] is the facade. Its methods live beside their types: `create`, `update`, `validate`, `lists`, `search`,
+//! `history`. An operator reaches a customer only through its own link ([`rows::of_operator`]), the platform reaches all.
 
 mod changes;
 mod create;
@@ -16,14 +16,11 @@ mod validate;
 
 pub use create::{Created, CustomerDraft, MatchKey, Outcome};
 pub use field::CustomerField;
-pub use history::History;
 pub use lists::{CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, TimeRange};
 pub use update::{CustomerChanges, Updated};
 pub use validate::Validation;
 
-use std::sync::Arc;
-
-use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PhoneNumber};
+use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{ExprTrait, LockType, SimpleExpr};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
@@ -32,7 +29,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::idempotency::IdempotentRequest;
-use super::phone_lookup::PhoneLookup;
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin};
 use crate::database::pages::{Page, PageRequest};
@@ -41,18 +37,15 @@ use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 use rows::{Link, of_operator, own_at};
 
-#[derive(Clone)]
 pub struct Customers {
     database: Database,
     restrictions: Restrictions,
-    /// `None` if the numbering plan decides which phones are mobile.
-    phone_lookup: Option<PhoneLookup>,
     hash: KeyedHash,
     limits: Limits,
     /// Queries for one of an operator's customers, one for each kind of [`CustomerRef`].
-    own_queries: Arc<[BatchedQuery<2>; 4]>,
+    own_queries: [BatchedQuery<2>; 4],
     /// Query for the rows that share a unique value with a new customer.
-    existing_query: Arc<BatchedQuery<4>>,
+    existing_query: BatchedQuery<4>,
 }
 
 /// A customer as a caller sees it.
@@ -104,22 +97,9 @@ pub enum CustomerRef {
 }
 
 impl Customers {
-    pub fn new(
-        database: Database,
-        restrictions: Restrictions,
-        phone_lookup: Option<PhoneLookup>,
-        hash: KeyedHash,
-        limits: Limits,
-    ) -> Self {
-        Self {
-            database,
-            restrictions,
-            phone_lookup,
-            hash,
-            limits,
-            own_queries: Arc::default(),
-            existing_query: Arc::default(),
-        }
+    pub fn new(database: Database, restrictions: Restrictions, hash: KeyedHash, limits: Limits) -> Self {
+        let (own_queries, existing_query) = Default::default();
+        Self { database, restrictions, hash, limits, own_queries, existing_query }
     }
 
     /// Runs a write to its end: retries it after conflicts, replays the stored outcome of `idempotent`, and checks `phone`.
@@ -165,10 +145,11 @@ impl Customers {
             let attempt = &attempt;
             OptimisticWrite::run(&self.database, name, move |write_tx| attempt(write_tx, is_phone_checked))
         };
-        if let Some(written) = run(self.phone_lookup.is_none()).await? {
+        let lookup = &self.restrictions.phone_lookup;
+        if let Some(written) = run(lookup.is_none()).await? {
             return Ok(written);
         }
-        if let (Some(lookup), Some(phone)) = (&self.phone_lookup, phone) {
+        if let (Some(lookup), Some(phone)) = (lookup, phone) {
             // Boxed: this rare lookup would double the size of every write's future.
             Box::pin(lookup.check(phone)).await?;
         }
@@ -182,15 +163,6 @@ impl Customers {
         let (link, customer) = own.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
         let warnings = self.restrictions.warnings_from_codes(&warnings);
         Ok(Written { view: CustomerView::new(customer, Some(link)), warnings, replayed: true, details })
-    }
-
-    fn idempotent_request(
-        &self,
-        origin: &Origin,
-        key: &Option<IdempotencyKey>,
-        canonical_json: impl FnOnce() -> String,
-    ) -> Option<IdempotentRequest> {
-        key.as_ref().map(|key| IdempotentRequest::new(&self.hash, origin.operator, key, &canonical_json()))
     }
 
     /// Finds a customer. Returns `None` if the caller may not see it.

@@ -11,7 +11,7 @@ use super::rows::{self, has_email_or_phone, of_operator};
 use super::{CustomerField, CustomerRef, CustomerView, Customers, Prepared, Written, changes, given_phone, history};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::service::restrictions::Findings;
+use crate::service::idempotency::IdempotentRequest;
 use crate::service::{Actor, Origin};
 
 /// A request to update a customer, as far as its values are valid. `faults` lists the others.
@@ -39,7 +39,8 @@ impl Customers {
         }
         let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
         let mut disclosures = self.limits.reserve_disclosures(origin, count(email, phone))?;
-        let idempotent = self.idempotent_request(origin, &changes.idempotency_key, || changes.canonical_json());
+        let (key, input) = (&changes.idempotency_key, || changes.canonical_json());
+        let idempotent = IdempotentRequest::new(&self.hash, origin.operator, key, input);
         let prepare = |write_tx| self.prepare_update(write_tx, origin, &changes);
         let updated = self.run_write("customer.update", origin, phone, idempotent.as_ref(), prepare).await;
         if let Err(error) = &updated {
@@ -52,12 +53,10 @@ impl Customers {
     /// Restrictions that the valid values of a faulty request violate. Empty if there is no such customer.
     async fn refusals_of_update(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
         let Some(customer) = &changes.customer else { return Ok(Vec::new()) };
-        let found = self.find_own(origin.operator, customer).await?;
-        Ok(found.map_or_else(Vec::new, |(_, current)| {
-            let changed = changes.applied_to(&current);
-            let (email, phone) = changed_values(&current, &changed);
-            self.restrictions.check(email, phone).refusals
-        }))
+        let Some((_, current)) = self.find_own(origin.operator, customer).await? else { return Ok(Vec::new()) };
+        let changed = changes.applied_to(&current);
+        let (email, phone) = changed_values(&current, &changed);
+        Ok(self.restrictions.check(email, phone).err().unwrap_or_default())
     }
 
     /// Counts the values that are taken, according to `error`, by customers of other operators alone.
@@ -95,8 +94,7 @@ impl Customers {
         let changed = changes.applied_to(&current);
         let (email, phone) = changed_values(&current, &changed);
         let stores_phone = phone.is_some();
-        let Findings { refusals, warnings } = self.restrictions.check(email, phone);
-        Error::reject_if_any(refusals)?;
+        let warnings = self.restrictions.check(email, phone).map_err(Error::Rejected)?;
 
         let mut faults = Vec::new();
         if changes.expected_version.is_some_and(|version| version != current.version) {

@@ -5,7 +5,6 @@ use entity::value::{EmailAddress, PhoneNumber};
 use super::{CustomerDraft, Customers, given_phone};
 use crate::error::{Error, Violation};
 use crate::service::Actor;
-use crate::service::restrictions::Findings;
 
 /// The result of [`Customers::validate`].
 #[derive(Clone, Debug)]
@@ -23,10 +22,13 @@ impl Customers {
     /// Finds the faults that [`create`](Self::create) would report, as far as the caller's own customers reveal them.
     /// Writes nothing and does not call the carrier lookup.
     pub async fn validate(&self, actor: &Actor, draft: CustomerDraft) -> Result<Validation, Error> {
-        let CustomerDraft { external_customer_id, email, optional, idempotency_key: _, faults } = draft;
+        let CustomerDraft { external_customer_id, email, optional, idempotency_key: _, mut faults } = draft;
         let phone = given_phone(&optional);
-        let Findings { refusals, warnings } = self.restrictions.check(email.as_ref(), phone);
-        let mut faults = [faults, refusals].concat();
+        let checked = self.restrictions.check(email.as_ref(), phone);
+        let warnings = checked.unwrap_or_else(|refusals| {
+            faults.extend(refusals);
+            Vec::new()
+        });
         if let (Some(operator), Some(external_customer_id), Some(email), []) =
             (actor.operator(), &external_customer_id, &email, faults.as_slice())
         {

@@ -164,8 +164,7 @@ impl TestApp {
     /// Creates an operator with a key that reads and writes.
     pub async fn operator(&self, name: &str) -> Caller {
         let name = DisplayName::parse(name).unwrap();
-        let (operator, key) =
-            self.services.operators.create(&Actor::Platform, &self.services.api_keys, name).await.unwrap();
+        let (operator, key) = self.services.operators.create(&Actor::Platform, name).await.unwrap();
         Caller { operator: operator.id.to_string(), key: key.secret.expose_secret().to_owned() }
     }
 
