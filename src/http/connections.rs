@@ -1,13 +1,12 @@
 //! The connections of a server: accepts them, limits their number, and closes those that are slow.
 
-use std::future::Future;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::extract::ConnectInfo;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,11 +27,8 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The time that a stopping server gives the requests under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The address at the other end of the connection, an extension of each request.
-#[derive(Clone, Copy)]
-pub struct PeerAddress(pub IpAddr);
-
-/// Serves connections until `stop` completes, then finishes the requests under way. Closes a connection that takes longer
+/// Serves connections until `stop` completes, then finishes the requests under way. Each request has the extension
+/// `ConnectInfo<SocketAddr>`, the address at the other end of the connection. Closes a connection that takes longer
 /// than `idle_timeout` to send the head of a request, or to take some of a response.
 pub async fn serve(listener: TcpListener, router: Router, idle_timeout: Duration, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
@@ -41,11 +37,8 @@ pub async fn serve(listener: TcpListener, router: Router, idle_timeout: Duration
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut stop = pin!(stop);
     loop {
-        let accept = async {
-            let permit = permits.clone().acquire_owned().await.ok();
-            (listener.accept().await, permit)
-        };
-        let (accepted, permit) = tokio::select! {
+        let accept = async { (permits.clone().acquire_owned().await.ok(), listener.accept().await) };
+        let (permit, accepted) = tokio::select! {
             () = &mut stop => break,
             accepted = accept => accepted,
         };
@@ -60,9 +53,8 @@ pub async fn serve(listener: TcpListener, router: Router, idle_timeout: Duration
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(idle_timeout));
         let router = router.clone();
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(PeerAddress(peer.ip()));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
             router.clone().call(request)
         });
         let connection = connections.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));

@@ -2,48 +2,36 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use axum::extract::ConnectInfo;
+use axum::http::header;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
-use entity::value::RequestId;
 use ipnet::IpNet;
 
 use super::{HttpError, RequestLog, State, run_to_completion};
-use crate::error::{Error, ErrorCode};
-use crate::http::connections::PeerAddress;
+use crate::error::{Error, ErrorCode, Violation};
 use crate::service::Actor;
 
 /// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`, or
 /// `RATE_LIMITED` after too many failures from the same address.
-pub async fn authenticate(
-    state: &State,
-    parts: &Parts,
-    request_id: RequestId,
-    log: &RequestLog,
-) -> Result<Actor, HttpError> {
-    let unauthenticated =
-        || match state.services.limits.record_auth_failure(client_address(&state.trusted_proxies, parts)) {
-            Ok(()) => HttpError {
-                header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vivamo\""))),
-                ..HttpError::from_code(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated)
-            },
-            Err(violation) => HttpError::too_many_requests(violation),
-        };
+pub async fn authenticate(state: &State, parts: &Parts, log: &RequestLog) -> Result<Actor, HttpError> {
+    let unauthenticated = || {
+        let recorded = state.services.limits.record_auth_failure(client_address(&state.trusted_proxies, parts));
+        recorded.err().unwrap_or_else(|| Violation::new(ErrorCode::Unauthenticated))
+    };
     let key = bearer_token(parts).ok_or_else(unauthenticated)?;
     if let Some(actor) = state.services.api_keys.cached_actor(key) {
         return Ok(actor);
     }
     let (services, key) = (state.services.clone(), key.to_owned());
     let authentication = async move { services.api_keys.authenticate(&key).await };
-    run_to_completion(request_id, log, authentication).await?.map_err(|error| match error {
+    let authenticated = run_to_completion(log, authentication).await?.map_err(|error| match error {
         Error::Rejected(_) => unauthenticated(),
         Error::Failed { code, cause } => {
-            tracing::error!(%request_id, code = code.name(), cause, "authentication failed");
-            let is_unavailable = code == ErrorCode::Unavailable;
-            let status =
-                if is_unavailable { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
-            HttpError::from_code(status, code)
+            tracing::error!(request_id = %log.request_id, code = code.name(), cause, "authentication failed");
+            Violation::new(code)
         }
-    })
+    });
+    Ok(authenticated?)
 }
 
 fn bearer_token(parts: &Parts) -> Option<&str> {
@@ -56,15 +44,15 @@ fn bearer_token(parts: &Parts) -> Option<&str> {
 /// from a trusted proxy. Otherwise the address of the connection, since anybody can send the header.
 fn client_address(trusted_proxies: &[IpNet], parts: &Parts) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
-    let Some(PeerAddress(peer)) = parts.extensions.get() else { return Ipv4Addr::UNSPECIFIED.into() };
-    if !is_trusted(peer) {
-        return *peer;
+    let peer = parts.extensions.get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| peer.ip());
+    let peer = peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    if !is_trusted(&peer) {
+        return peer;
     }
     // The walk ends at an entry that is not an address: nothing before it is trustworthy.
-    let lines: Vec<_> = parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().ok()).collect();
-    let lines = lines.into_iter().rev().map_while(|line| line);
+    let lines = parts.headers.get_all("x-forwarded-for").iter().rev().map_while(|line| line.to_str().ok());
     let mut hops = lines.flat_map(|line| line.rsplit(',')).map_while(parse_address);
-    hops.find(|hop| !is_trusted(hop)).unwrap_or(*peer)
+    hops.find(|hop| !is_trusted(hop)).unwrap_or(peer)
 }
 
 /// Parses an address as proxies write it: `192.0.2.1`, `192.0.2.1:8000`, `2001:db8::1`, `[2001:db8::1]` or

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use headers_accept::Accept;
+use headers_core::Header;
 use mediatype::names::{APPLICATION, JSON, Q};
 use mediatype::{MediaType as Type, MediaTypeBuf, Name, ReadParams, WriteParams};
 
@@ -24,14 +25,7 @@ impl MediaType {
     /// Returns the media type that the client prefers: by `q`, then by the order in the header. `None` if it accepts
     /// neither. JSON if there is no `Accept` header, or if it cannot be parsed.
     pub fn accepted_by(headers: &HeaderMap) -> Option<Self> {
-        let mut values = headers.get_all(header::ACCEPT).iter().map(HeaderValue::to_str).peekable();
-        if values.peek().is_none() {
-            return Some(Self::Json);
-        }
-        let values: Result<Vec<_>, _> = values.collect();
-        let Ok(Ok(accept)) = values.map(|values| values.join(",").parse::<Accept>()) else {
-            return Some(Self::Json);
-        };
+        let Ok(accept) = Accept::decode(&mut headers.get_all(header::ACCEPT).iter()) else { return Some(Self::Json) };
         let accept: Accept = accept.media_types().map(without_parameters).collect();
         let accepted = accept.negotiate(&AVAILABLE)?;
         Some(if accepted.subty == JSON { Self::Json } else { Self::GraphqlResponse })

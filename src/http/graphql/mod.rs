@@ -18,7 +18,7 @@ mod parameters;
 mod request_log;
 mod response;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_graphql::Variables;
 use axum::body::Body;
@@ -31,7 +31,7 @@ use tracing::Instrument;
 
 use super::State;
 use crate::database::RunToCompletion;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, Rendered};
 use media_type::MediaType;
 use parameters::Parameters;
@@ -45,26 +45,21 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub async fn handle(extract::State(state): extract::State<State>, request: Request<Body>) -> Response {
-    let started = Instant::now();
     let request_id = RequestId::new();
+    let mut log = RequestLog::start(request_id);
     let accepted = MediaType::accepted_by(request.headers());
     let media_type = accepted.unwrap_or(MediaType::Json);
-    let mut log = RequestLog::default();
     let span = tracing::info_span!("request", %request_id);
-    let (mut response, codes) =
-        match process(&state, request, accepted.is_some(), request_id, &mut log).instrument(span).await {
-            Ok(Rendered { response, codes }) => (response::from_graphql(response, media_type), codes),
-            Err(error) => {
-                let codes = vec![error.violation.code];
-                (error.into_response(request_id), codes)
-            }
-        };
+    let (codes, mut response) = match process(&state, request, accepted.is_some(), &mut log).instrument(span).await {
+        Ok(Rendered { response, codes }) => (codes, response::from_graphql(response, media_type)),
+        Err(error) => (vec![error.violation.code], error.into_response(request_id)),
+    };
     response.headers_mut().insert(header::CONTENT_TYPE, media_type.content_type());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    log.write(request_id, response.status(), &codes, started.elapsed());
+    log.write(response.status(), &codes);
     response
 }
 
@@ -72,62 +67,52 @@ async fn process(
     state: &State,
     request: Request<Body>,
     is_response_acceptable: bool,
-    request_id: RequestId,
     log: &mut RequestLog,
 ) -> Result<Rendered, HttpError> {
     let (parts, body) = request.into_parts();
-    let actor = authentication::authenticate(state, &parts, request_id, log).await?;
+    let actor = authentication::authenticate(state, &parts, log).await?;
     log.caller = Some(actor);
-    state.services.limits.spend(&actor, 1).map_err(HttpError::too_many_requests)?;
+    state.services.limits.spend(&actor, 1)?;
     if ![Method::GET, Method::POST].contains(&parts.method) {
         return Err(HttpError::method_not_allowed("GET, POST", "Send the request with POST."));
     }
     if !is_response_acceptable {
-        return Err(HttpError::new(
-            StatusCode::NOT_ACCEPTABLE,
-            "The response is application/graphql-response+json or application/json. Accept one of them.",
-        ));
+        let message = "The response is application/graphql-response+json or application/json. Accept one of them.";
+        return Err((StatusCode::NOT_ACCEPTABLE, message).into());
     }
     let is_get = parts.method == Method::GET;
     let parameters =
         if is_get { Parameters::from_url(&parts.uri) } else { Parameters::from_body(&parts.headers, body).await }?;
 
-    let mut request = async_graphql::Request::new(parameters.query);
+    let variables = Variables::from_json(parameters.variables.into());
+    let mut request = async_graphql::Request::new(parameters.query).variables(variables);
     request.operation_name = parameters.operation_name;
-    if let Some(variables) = parameters.variables {
-        request = request.variables(Variables::from_json(variables.into()));
-    }
-    let checked = state.schema.check(request);
-    if is_get && checked.as_ref().is_ok_and(|checked| checked.operation.kind == "mutation") {
+    let checked = match state.schema.check(request) {
+        Ok(checked) => checked,
+        Err(response) => return Ok(graphql::render(*response, log.request_id)),
+    };
+    if is_get && checked.operation.kind == "mutation" {
         return Err(HttpError::method_not_allowed("POST", "Send mutations with POST."));
     }
-    let response = match checked {
-        Ok(checked) => {
-            let cost = checked.operation.cost;
-            log.operation = Some(checked.operation.clone());
-            state.services.limits.spend(&actor, cost.saturating_sub(1)).map_err(HttpError::too_many_requests)?;
-            let state = state.clone();
-            let execution = async move { state.schema.execute(checked, request_id, actor).await };
-            run_to_completion(request_id, log, execution).await?
-        }
-        Err(response) => *response,
-    };
-    Ok(graphql::render(response, request_id))
+    log.operation = Some(checked.operation.clone());
+    state.services.limits.spend(&actor, checked.operation.cost.saturating_sub(1))?;
+    let (state, request_id) = (state.clone(), log.request_id);
+    let execution = async move { state.schema.execute(checked, request_id, actor).await };
+    Ok(graphql::render(run_to_completion(log, execution).await?, request_id))
 }
 
 /// Runs database work, and counts its statements. If it takes longer than [`REQUEST_TIMEOUT`], the caller gets an error and the
 /// work goes on.
 async fn run_to_completion<T: Send + 'static>(
-    request_id: RequestId,
     log: &RequestLog,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
     match timeout(REQUEST_TIMEOUT, RunToCompletion::new(log.statements.clone(), work)).await {
         Ok(Ok(output)) => Ok(output),
-        Ok(Err(_panic)) => Err(HttpError::from_code(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal)),
+        Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),
         Err(_elapsed) => {
-            tracing::error!(%request_id, "request timed out");
-            Err(HttpError::from_code(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable))
+            tracing::error!(request_id = %log.request_id, "request timed out");
+            Err(Violation::new(ErrorCode::Unavailable).into())
         }
     }
 }

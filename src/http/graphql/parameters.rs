@@ -17,65 +17,44 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// A longer body is not read to its end.
 const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
-/// The parameters of a request. Unknown ones are ignored, as the specification asks.
+/// The parameters of a request. Unknown ones are ignored, as the specification asks. In a URL, `variables` and
+/// `extensions` are the text of an object.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Parameters {
+pub struct Parameters<Object = Map<String, Value>> {
     pub query: String,
-    #[serde(default)]
     pub operation_name: Option<String>,
-    #[serde(default)]
-    pub variables: Option<Map<String, Value>>,
-    #[serde(default)]
-    #[expect(dead_code, reason = "its shape is checked")]
-    extensions: Option<Map<String, Value>>,
+    pub variables: Option<Object>,
+    /// Not used, but its shape is checked.
+    extensions: Option<Object>,
 }
 
 impl Parameters {
     /// Reads the body of a POST: a JSON object.
     pub async fn from_body(headers: &HeaderMap, body: Body) -> Result<Self, HttpError> {
         if !is_json(headers) {
-            return Err(HttpError::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "Send the request as JSON, with the header Content-Type: application/json.",
-            ));
+            let message = "Send the request as JSON, with the header Content-Type: application/json.";
+            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into());
         }
         let body = timeout(REQUEST_TIMEOUT, read_body(body))
             .await
-            .map_err(|_| HttpError::new(StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))?;
-        let body = body.ok_or_else(|| {
-            HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB, or was cut off.")
-        })?;
-        serde_json::from_slice(&body).map_err(|_| {
-            HttpError::new(
-                StatusCode::BAD_REQUEST,
-                "The request must be a JSON object with a string `query`. `operationName`, `variables` and `extensions` \
-                 are optional.",
-            )
-        })
+            .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))?
+            .ok_or((StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB, or was cut off."))?;
+        let message = "The request must be a JSON object with a string `query`. `operationName`, `variables` and \
+                       `extensions` are optional.";
+        Ok(serde_json::from_slice(&body).map_err(|_| (StatusCode::BAD_REQUEST, message))?)
     }
 
     /// Reads the query string of a GET, where `variables` and `extensions` are JSON.
     pub fn from_url(url: &Uri) -> Result<Self, HttpError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct UrlParameters {
-            query: String,
-            operation_name: Option<String>,
-            variables: Option<String>,
-            extensions: Option<String>,
-        }
         let parse = || {
-            let UrlParameters { query, operation_name, variables, extensions } = Query::try_from_uri(url).ok()?.0;
+            let Query(Parameters { query, operation_name, variables, extensions }) = Query::try_from_uri(url).ok()?;
             let parse_json = |text: Option<String>| serde_json::from_str(text.as_deref().unwrap_or("null")).ok();
             Some(Self { query, operation_name, variables: parse_json(variables)?, extensions: parse_json(extensions)? })
         };
-        parse().ok_or_else(|| {
-            HttpError::new(
-                StatusCode::BAD_REQUEST,
-                "The URL must have a `query`. `operationName`, and `variables` and `extensions` as JSON, are optional.",
-            )
-        })
+        let message =
+            "The URL must have a `query`. `operationName`, and `variables` and `extensions` as JSON, are optional.";
+        Ok(parse().ok_or((StatusCode::BAD_REQUEST, message))?)
     }
 }
 

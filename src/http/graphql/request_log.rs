@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use axum::http::StatusCode;
 use entity::value::RequestId;
@@ -12,8 +12,9 @@ use crate::graphql::Operation;
 use crate::service::Actor;
 
 /// The facts about a request that are logged, filled in while it is processed. Values from the request are not among them.
-#[derive(Default)]
 pub struct RequestLog {
+    pub request_id: RequestId,
+    started: Instant,
     /// `None` until the request is authenticated.
     pub caller: Option<Actor>,
     /// `None` until the document is checked.
@@ -23,8 +24,14 @@ pub struct RequestLog {
 }
 
 impl RequestLog {
+    /// Starts the log of a request that has just arrived.
+    pub fn start(request_id: RequestId) -> Self {
+        Self { request_id, started: Instant::now(), caller: None, operation: None, statements: Arc::default() }
+    }
+
     /// Writes the log line, and counts the request in the metrics.
-    pub fn write(&self, request_id: RequestId, status: StatusCode, codes: &[ErrorCode], duration: Duration) {
+    pub fn write(&self, status: StatusCode, codes: &[ErrorCode]) {
+        let duration = self.started.elapsed();
         let (operator, key) = match self.caller {
             Some(Actor::Operator { id, key, .. }) => (Some(id.to_string()), Some(key.to_string())),
             Some(Actor::Platform) => (Some("platform".to_owned()), None),
@@ -33,7 +40,7 @@ impl RequestLog {
         let operation = self.operation.as_ref();
         let kind = operation.map_or("none", |operation| operation.kind);
         tracing::info!(
-            %request_id,
+            request_id = %self.request_id,
             operator,
             key,
             kind,

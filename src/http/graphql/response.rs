@@ -13,44 +13,47 @@ use crate::graphql::ErrorExtensions;
 
 /// A request that was refused before it was executed.
 pub struct HttpError {
-    pub status: StatusCode,
+    status: StatusCode,
     pub violation: Violation,
-    pub message: String,
     /// A header of this response alone, such as `Retry-After`.
-    pub header: Option<(HeaderName, HeaderValue)>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// A request that is not well formed: `BAD_REQUEST` with a message of its own.
+impl From<(StatusCode, &str)> for HttpError {
+    fn from((status, message): (StatusCode, &str)) -> Self {
+        let violation = Violation { message: message.to_owned(), ..Violation::new(ErrorCode::BadRequest) };
+        Self { status, violation, header: None }
+    }
+}
+
+/// A request that is refused for a rate limit or its key, or because the service failed. The code decides the status.
+impl From<Violation> for HttpError {
+    fn from(violation: Violation) -> Self {
+        let scheme = HeaderValue::from_static("Bearer realm=\"vivamo\"");
+        let seconds = violation.retry_after.unwrap_or_default().as_secs() + 1;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other codes are those of fields, which have no status")]
+        let (status, header) = match violation.code {
+            ErrorCode::Unauthenticated => (StatusCode::UNAUTHORIZED, Some((header::WWW_AUTHENTICATE, scheme))),
+            ErrorCode::RateLimited => (StatusCode::TOO_MANY_REQUESTS, Some((header::RETRY_AFTER, seconds.into()))),
+            ErrorCode::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, None),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, None),
+        };
+        Self { status, violation, header }
+    }
 }
 
 impl HttpError {
-    /// A request that is not well formed: `BAD_REQUEST` with a message of its own.
-    pub fn new(status: StatusCode, message: &str) -> Self {
-        let violation = Violation::new(ErrorCode::BadRequest);
-        Self { status, violation, message: message.to_owned(), header: None }
-    }
-
-    /// An error with the message of its code.
-    pub fn from_code(status: StatusCode, code: ErrorCode) -> Self {
-        Self { status, violation: Violation::new(code), message: code.to_string(), header: None }
-    }
-
     /// 405, with the methods that are allowed.
     pub fn method_not_allowed(allowed: &'static str, message: &str) -> Self {
-        Self {
-            header: Some((header::ALLOW, HeaderValue::from_static(allowed))),
-            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
-        }
-    }
-
-    /// 429, with the seconds to wait.
-    pub fn too_many_requests(violation: Violation) -> Self {
-        let seconds = violation.retry_after.unwrap_or_default().as_secs() + 1;
-        let (status, message) = (StatusCode::TOO_MANY_REQUESTS, violation.message.clone());
-        Self { status, violation, message, header: Some((header::RETRY_AFTER, seconds.into())) }
+        let header = Some((header::ALLOW, HeaderValue::from_static(allowed)));
+        Self { header, ..(StatusCode::METHOD_NOT_ALLOWED, message).into() }
     }
 
     pub fn into_response(self, request_id: RequestId) -> Response {
-        let Self { status, violation, message, header } = self;
+        let Self { status, violation, header } = self;
         let extensions = ErrorExtensions::new(&violation, request_id);
-        let body = json!({ "errors": [{ "message": message, "extensions": extensions }] });
+        let body = json!({ "errors": [{ "message": violation.message, "extensions": extensions }] });
         let mut response = (status, body.to_string()).into_response();
         if let Some((name, value)) = header {
             response.headers_mut().insert(name, value);
