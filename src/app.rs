@@ -4,20 +4,24 @@
 //! `vivamo serve` and the tests start the service this way, so the tests run what is deployed. The other commands need
 //! the database and the services alone: [`open`].
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use entity::deployment::Environment;
 use entity::value::PhoneNumber;
 use sea_orm::{ActiveEnum, DbErr};
 use tokio::net::TcpListener;
+use tokio::task::{JoinSet, spawn_blocking};
 
+use crate::config::HttpSettings;
 use crate::database::{self, Database, StatementObserver, explain_connect_error};
 use crate::error::Error;
-use crate::graphql::{self, Schema};
-use crate::http::{HttpSettings, Metrics, Server};
+use crate::graphql::Schema;
+use crate::http;
 use crate::service::{Actor, ServiceSettings, Services, deployment, idempotency};
 
 /// The settings of [`App`]. The command line fills them from its arguments, the tests choose their own.
@@ -29,25 +33,25 @@ pub struct AppSettings {
     /// Receives the SQL of each statement, without values.
     pub observer: Option<StatementObserver>,
     pub services: ServiceSettings,
-    pub http: HttpSettings,
     /// Address and port of the API. Port 0 takes any free port.
     pub listen: SocketAddr,
-    /// Address and port of `/metrics`. `None` serves no metrics. A process can have one.
-    pub metrics: Option<SocketAddr>,
-    /// Serves GraphiQL at `/graphiql`.
-    pub graphiql: bool,
+    /// The other settings of the server. Only one [`App`] in a process can serve metrics.
+    pub http: HttpSettings,
     /// Runs the background jobs: write when keys were last used, delete expired idempotency keys.
     pub jobs: bool,
 }
 
-/// A reason why the service cannot start. The message says what to do about it.
+/// A reason why the service cannot start, or why a command fails. The message says what to do about it.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum Failure {
+    /// An argument or a setting is wrong.
+    #[error("{0}")]
+    Usage(String),
     #[error("The database file {} does not exist. Create it with `vivamo migrate`.", .0.display())]
     NoDatabase(PathBuf),
-    /// The database cannot be opened, or failed.
+    /// The database or the system refuses what is asked for.
     #[error("{0}")]
-    Database(String),
+    Other(String),
     #[error("The database lacks {0} migration(s). Run `vivamo migrate` with the same settings.")]
     PendingMigrations(usize),
     #[error(
@@ -61,9 +65,9 @@ pub enum StartError {
     Metrics(SocketAddr, std::io::Error),
 }
 
-impl From<Error> for StartError {
+impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Database(error_message(error))
+        Self::Other(error_message(error))
     }
 }
 
@@ -83,46 +87,42 @@ pub struct App {
     pub address: SocketAddr,
     pub database: Database,
     pub services: Arc<Services>,
-    server: Server,
-    metrics: Option<Metrics>,
+    listener: TcpListener,
+    router: Router,
+    idle_timeout: Duration,
+    background: JoinSet<()>,
     jobs: bool,
 }
 
 impl App {
-    /// Opens the database and binds the addresses. Connections wait until [`run_until`](Self::run_until) serves them.
-    pub async fn start(settings: AppSettings) -> Result<Self, StartError> {
-        let AppSettings { database_url, migrate, observer, services, http, listen, metrics, graphiql, jobs } = settings;
+    /// Opens the database, binds the addresses and serves metrics. Connections to the API wait until
+    /// [`run_until`](Self::run_until) serves them.
+    pub async fn start(settings: AppSettings) -> Result<Self, Failure> {
+        let AppSettings { database_url, migrate, observer, services, listen, http, jobs } = settings;
+        let idle_timeout = http.idle_timeout;
         let hash = services.hash.clone();
         let (database, services) = open(&database_url, migrate, observer, services).await?;
+        let (listener, address) = bind(listen).await.map_err(|cause| Failure::Listen(listen, cause))?;
+        let mut background = JoinSet::new();
+        if let Some(listen) = http.metrics {
+            let (listener, address) = bind(listen).await.map_err(|cause| Failure::Metrics(listen, cause))?;
+            tracing::info!("metrics on http://{address}/metrics");
+            background.spawn(http::serve(listener, http::metrics_router(database.clone()), idle_timeout, pending()));
+        }
         let schema = Schema::new(services.clone(), hash);
-        let introspection = if graphiql { Some(graphql::introspection().await) } else { None };
-
-        let (listener, address) = bind(listen).await.map_err(|cause| StartError::Listen(listen, cause))?;
-        let server = Server::new(listener, http, database.clone(), services.clone(), schema, introspection);
-        let metrics = match metrics {
-            Some(listen) => {
-                let (listener, address) = bind(listen).await.map_err(|cause| StartError::Metrics(listen, cause))?;
-                tracing::info!("metrics on http://{address}/metrics");
-                Some(Metrics::new(listener))
-            }
-            None => None,
-        };
+        let router = http::router(http, database.clone(), services.clone(), schema).await;
         // The numbering plans are parsed on first use, which takes as long as many requests.
-        tokio::task::spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
-        Ok(Self { address, database, services, server, metrics, jobs })
+        spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
+        Ok(Self { address, database, services, listener, router, idle_timeout, background, jobs })
     }
 
     /// Serves until `stop` completes, then finishes the requests under way and closes the database.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), DbErr> {
-        let Self { database, services, server, metrics, jobs, .. } = self;
-        let mut background = tokio::task::JoinSet::new();
-        if let Some(metrics) = metrics {
-            background.spawn(metrics.serve(database.clone()));
-        }
+        let Self { database, services, listener, router, idle_timeout, mut background, jobs, .. } = self;
         if jobs {
             background.spawn(run_jobs(database.clone(), services.clone()));
         }
-        server.serve(stop).await;
+        http::serve(listener, router, idle_timeout, stop).await;
         background.shutdown().await;
         if jobs {
             write_key_uses(&services).await;
@@ -137,15 +137,12 @@ pub async fn open(
     migrate: bool,
     observer: Option<StatementObserver>,
     services: ServiceSettings,
-) -> Result<(Database, Arc<Services>), StartError> {
+) -> Result<(Database, Arc<Services>), Failure> {
     let environment = services.environment;
-    if let Some(file) = database::sqlite_file(url)
-        && !migrate
-        && !file.exists()
-    {
-        return Err(StartError::NoDatabase(file.to_owned()));
+    if let Some(file) = database::sqlite_file(url).filter(|file| !migrate && !file.exists()) {
+        return Err(Failure::NoDatabase(file.to_owned()));
     }
-    let cannot_open = |error| StartError::Database(explain_connect_error(url, &error));
+    let cannot_open = |error| Failure::Other(explain_connect_error(url, &error));
     let database = Database::connect(url, observer).await.map_err(cannot_open)?;
     let pending = database.pending_migrations().await.map_err(cannot_open)?;
     // Checked before the migrations: they must not change a database of the other environment.
@@ -154,7 +151,7 @@ pub async fn open(
     }
     let services = Services::new(&database, services);
     if pending > 0 && !migrate {
-        return Err(StartError::PendingMigrations(pending));
+        return Err(Failure::PendingMigrations(pending));
     }
     if pending > 0 {
         database::migrate(url).await.map_err(cannot_open)?;
@@ -172,8 +169,8 @@ async fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)>
     Ok((listener, address))
 }
 
-fn check_owner(owner: Environment, configured: Environment) -> Result<(), StartError> {
-    if owner == configured { Ok(()) } else { Err(StartError::OtherEnvironment { owner, configured }) }
+fn check_owner(owner: Environment, configured: Environment) -> Result<(), Failure> {
+    if owner == configured { Ok(()) } else { Err(Failure::OtherEnvironment { owner, configured }) }
 }
 
 /// Every minute, writes when keys were last used; every tenth minute, deletes expired idempotency keys.

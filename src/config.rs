@@ -9,6 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::http::HeaderValue;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -44,13 +45,8 @@ pub struct Settings {
 #[derive(Args, Clone, Debug)]
 pub struct ServeSettings {
     /// IP address and port of the API. Port 0 takes any free port
-    #[arg(
-        long,
-        env = "VIVAMO_LISTEN",
-        value_name = "ADDRESS:PORT",
-        default_value = "127.0.0.1:8000",
-        value_parser = address
-    )]
+    #[arg(long, env = "VIVAMO_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    #[arg(value_parser = address)]
     pub listen: SocketAddr,
 
     /// Key for platform-wide access: reads all customers, manages operators and keys (at least 32 characters in
@@ -58,6 +54,19 @@ pub struct ServeSettings {
     #[arg(long, env = "VIVAMO_PLATFORM_KEY", value_name = "KEY", hide_env_values = true)]
     pub platform_key: Option<SecretString>,
 
+    #[command(flatten)]
+    pub http: HttpSettings,
+
+    #[command(flatten)]
+    pub limits: LimitSettings,
+
+    #[command(flatten)]
+    pub checks: CheckSettings,
+}
+
+/// The settings of the HTTP server.
+#[derive(Args, Clone, Debug)]
+pub struct HttpSettings {
     /// IP address and port of the Prometheus metrics, at /metrics. If unset, metrics are disabled. Clients must not
     /// reach this port
     #[arg(long, env = "VIVAMO_METRICS", value_name = "ADDRESS:PORT", value_parser = address)]
@@ -78,11 +87,10 @@ pub struct ServeSettings {
     #[arg(long, env = "VIVAMO_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 
-    #[command(flatten)]
-    pub limits: LimitSettings,
-
-    #[command(flatten)]
-    pub checks: CheckSettings,
+    /// The time a connection may take to send the head of its next request, or to take some of a response. Not a flag:
+    /// only tests change it.
+    #[arg(skip = Duration::from_secs(30))]
+    pub idle_timeout: Duration,
 }
 
 /// The rate limits. 0 disables a limit.
@@ -189,7 +197,6 @@ fn origin(text: &str) -> Result<HeaderValue, &'static str> {
 /// Public, and therefore for sandbox alone.
 const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
 const MIN_SECRET_BYTES: usize = 32;
-const GENERATE_ONE: &str = "Generate one: openssl rand -hex 32";
 
 // The names of settings in messages.
 const DATABASE_URL: &str = "DATABASE_URL (--database-url)";
@@ -202,12 +209,13 @@ const UNKNOWN_LINE_TYPE: &str = "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type)"
 /// A credential that is set but empty is an error and does not count as unset: a template whose variable was not filled
 /// must not switch protection off.
 fn check_not_blank(name: &str, value: &Option<SecretString>) -> Result<(), String> {
-    match value {
-        Some(value) if value.expose_secret().trim().is_empty() => {
-            Err(format!("{name} is set but empty. Give it a value, or unset it."))
-        }
-        _ => Ok(()),
-    }
+    let is_blank = value.as_ref().is_some_and(|value| value.expose_secret().trim().is_empty());
+    if is_blank { Err(format!("{name} is set but empty. Give it a value, or unset it.")) } else { Ok(()) }
+}
+
+/// Returns the error for a secret that is not safe.
+fn insecure(name: &str, fault: &str) -> Result<(), String> {
+    Err(format!("{name} {fault}. Generate one: openssl rand -hex 32"))
 }
 
 impl Settings {
@@ -225,13 +233,11 @@ impl Settings {
         check_not_blank(KEY_SECRET, &self.key_secret)?;
         match self.key_secret.as_ref().map(ExposeSecret::expose_secret) {
             _ if self.environment == Environment::Sandbox => Ok(()),
-            None => Err(format!("{KEY_SECRET} is required in production. {GENERATE_ONE}")),
+            None => insecure(KEY_SECRET, "is required in production"),
             Some(secret) if secret.len() < MIN_SECRET_BYTES => {
-                Err(format!("{KEY_SECRET} must have at least {MIN_SECRET_BYTES} bytes. {GENERATE_ONE}"))
+                insecure(KEY_SECRET, &format!("must have at least {MIN_SECRET_BYTES} bytes"))
             }
-            Some(SANDBOX_KEY_SECRET) => {
-                Err(format!("{KEY_SECRET} is the secret of sandbox, which is public. {GENERATE_ONE}"))
-            }
+            Some(SANDBOX_KEY_SECRET) => insecure(KEY_SECRET, "is the secret of sandbox, which is public"),
             Some(_) => Ok(()),
         }
     }
@@ -252,32 +258,27 @@ impl ServeSettings {
         let platform_key = self.platform_key.as_ref().map(ExposeSecret::expose_secret);
         let is_short = platform_key.is_some_and(|key| key.len() < MIN_SECRET_BYTES);
         if is_short && shared.environment == Environment::Production {
-            return Err(format!(
-                "{PLATFORM_KEY} must have at least {MIN_SECRET_BYTES} characters in production. {GENERATE_ONE}"
-            ));
+            let fault = format!("must have at least {MIN_SECRET_BYTES} characters in production");
+            return insecure(PLATFORM_KEY, &fault);
         }
         if platform_key == Some(shared.key_secret()) {
-            return Err(format!(
-                "{PLATFORM_KEY} and {KEY_SECRET} are the same: a caller with the key would know the secret. {GENERATE_ONE}"
-            ));
+            let fault = format!("and {KEY_SECRET} are the same: a caller with the key would know the secret");
+            return insecure(PLATFORM_KEY, &fault);
         }
-        if self.metrics == Some(self.listen) && self.listen.port() != 0 {
+        if self.http.metrics == Some(self.listen) && self.listen.port() != 0 {
             return Err(format!(
                 "VIVAMO_METRICS (--metrics) and VIVAMO_LISTEN (--listen) are both {}. Use another port for the metrics.",
                 self.listen
             ));
         }
-        let twilio_settings = [
-            (TWILIO_USER, twilio_user.is_some()),
-            (TWILIO_PASSWORD, twilio_password.is_some()),
-            (UNKNOWN_LINE_TYPE, unknown_line_type.is_some()),
-        ];
-        let configured = twilio_settings.iter().find(|(_, is_set)| *is_set);
-        match (phone_lookup, configured) {
-            (PhoneLookupName::Twilio, _) if twilio_user.is_none() || twilio_password.is_none() => Err(format!(
+        let user = twilio_user.as_ref().map(|_| TWILIO_USER);
+        let password = twilio_password.as_ref().map(|_| TWILIO_PASSWORD);
+        let unknown_line_type = unknown_line_type.map(|_| UNKNOWN_LINE_TYPE);
+        match (phone_lookup, user.or(password).or(unknown_line_type)) {
+            (PhoneLookupName::Twilio, _) if user.is_none() || password.is_none() => Err(format!(
                 "VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup) requires {TWILIO_USER} and {TWILIO_PASSWORD}."
             )),
-            (PhoneLookupName::Metadata, Some((name, _))) => Err(format!(
+            (PhoneLookupName::Metadata, Some(name)) => Err(format!(
                 "{name} has no effect without Twilio. Set VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup), or unset it."
             )),
             _ => Ok(()),

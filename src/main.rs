@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
+use vivamo::app::Failure;
 use vivamo::cli::Cli;
 
 // Requests make many small allocations, which mimalloc serves faster than the system's allocator.
@@ -11,9 +12,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 async fn main() -> ExitCode {
     match Cli::parse_or_exit().run().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", error.message);
-            error.exit_code
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            if matches!(failure, Failure::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

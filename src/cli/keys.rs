@@ -6,8 +6,8 @@ use entity::api_key::{self, Access};
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use sea_orm::ActiveEnum;
 
-use super::print::{self, Format};
-use super::{CliError, display_name};
+use super::{display_name, print};
+use crate::app::Failure;
 use crate::error::{Error, ErrorCode};
 use crate::service::api_keys::KeyRequest;
 use crate::service::{Actor, Services, now};
@@ -28,24 +28,27 @@ pub enum KeyCommand {
         /// Time at which the key expires, for example 2027-01-31T00:00:00Z. If omitted, it does not expire
         #[arg(long, value_name = "TIME", value_parser = future_time)]
         expires_at: Option<DateTime<Utc>>,
-        #[command(flatten)]
-        format: Format,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// List the API keys of one operator, or all
     List {
         /// Id of the operator
         #[arg(value_parser = operator_id)]
         operator: Option<OperatorId>,
-        #[command(flatten)]
-        format: Format,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Revoke an API key permanently. It stops working on all servers within a second
     Revoke {
         /// Id of the key, for example key_01h455vb4pex5vsknk084sn02q
         #[arg(value_parser = key_id)]
         id: ApiKeyId,
-        #[command(flatten)]
-        format: Format,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -62,30 +65,27 @@ fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
     if time > now() { Ok(time) } else { Err("must be in the future, for example 2027-01-31T00:00:00Z") }
 }
 
-pub async fn run(command: KeyCommand, services: &Services) -> Result<(), CliError> {
+pub async fn run(command: KeyCommand, services: &Services) -> Result<(), Failure> {
     let keys = &services.api_keys;
     match command {
-        KeyCommand::Create { operator, name, read_only, expires_at, format } => {
+        KeyCommand::Create { operator, name, read_only, expires_at, json } => {
             let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
-            let request = KeyRequest { name, access, expires_at };
-            let key = keys.create(&Actor::Platform, operator, request).await?;
-            print::new_key(format, &key.row.id.to_string(), key.row.name.as_str(), &key);
+            let key = keys.create(&Actor::Platform, operator, KeyRequest { name, access, expires_at }).await?;
+            print::new_key(json, &key.row.id.to_string(), key.row.name.as_str(), &key);
         }
-        KeyCommand::List { operator: None, format } => print_keys(format, keys.list(&Actor::Platform).await?),
-        KeyCommand::List { operator: Some(operator), format } => {
-            let found = keys.by_operator(&Actor::Platform, &[operator]).await?.remove(&operator).unwrap_or_default();
+        KeyCommand::List { operator: None, json } => print_keys(json, keys.list(&Actor::Platform).await?),
+        KeyCommand::List { operator: Some(operator), json } => {
+            let found = keys.by_operator(&Actor::Platform, &[operator]).await?.remove(&operator);
             // An operator is created with its first key, so no keys means no operator.
-            if found.is_empty() {
-                return Err(Error::from(ErrorCode::OperatorNotFound).into());
-            }
-            print_keys(format, found);
+            let found = found.filter(|keys| !keys.is_empty()).ok_or(Error::from(ErrorCode::OperatorNotFound))?;
+            print_keys(json, found);
         }
-        KeyCommand::Revoke { id, format } => print_keys(format, vec![keys.revoke(&Actor::Platform, id).await?]),
+        KeyCommand::Revoke { id, json } => print_keys(json, vec![keys.revoke(&Actor::Platform, id).await?]),
     }
     Ok(())
 }
 
-fn print_keys(format: Format, keys: Vec<api_key::Model>) {
+fn print_keys(json: bool, keys: Vec<api_key::Model>) {
     let columns = ["id", "operatorId", "name", "prefix", "access", "createdAt", "expiresAt", "lastUsedAt", "revokedAt"];
     let row = |key: api_key::Model| {
         [
@@ -100,5 +100,5 @@ fn print_keys(format: Format, keys: Vec<api_key::Model>) {
             key.revoked_at.map(|time| time.to_rfc3339()),
         ]
     };
-    print::rows(format, columns, keys.into_iter().map(row));
+    print::rows(json, columns, keys.into_iter().map(row));
 }

@@ -9,7 +9,6 @@ mod print;
 mod serve;
 mod variables;
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
@@ -19,9 +18,8 @@ use clap_complete::Shell;
 use entity::deployment::Environment;
 use entity::value::DisplayName;
 
-use crate::app::{self, StartError, error_message};
+use crate::app::{self, Failure};
 use crate::config::{ServeSettings, Settings};
-use crate::error::Error;
 use crate::graphql;
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, ServiceSettings, Services};
@@ -63,37 +61,6 @@ enum Command {
     Completions { shell: Shell },
 }
 
-/// A message for the person who ran the command, and the exit code.
-#[derive(Debug)]
-pub struct CliError {
-    pub message: String,
-    pub exit_code: ExitCode,
-}
-
-impl CliError {
-    /// The command could not be done.
-    fn failure(message: String) -> Self {
-        Self { message, exit_code: ExitCode::FAILURE }
-    }
-
-    /// The arguments or settings are wrong.
-    fn usage(message: String) -> Self {
-        Self { message, exit_code: ExitCode::from(2) }
-    }
-}
-
-impl From<StartError> for CliError {
-    fn from(error: StartError) -> Self {
-        Self::failure(error.to_string())
-    }
-}
-
-impl From<Error> for CliError {
-    fn from(error: Error) -> Self {
-        Self::failure(error_message(error))
-    }
-}
-
 impl Cli {
     /// Parses the arguments and the environment. On wrong usage, `--help` and `--version` prints a text and exits.
     pub fn parse_or_exit() -> Self {
@@ -102,28 +69,24 @@ impl Cli {
             arg.hide(is_of_serve)
         });
         let mut command = variables::ignore_empty(command);
-        let parse = |command: &mut clap::Command| {
-            let matches = command.try_get_matches_from_mut(std::env::args_os())?;
-            refuse_misplaced_options(&matches)?;
-            Self::from_arg_matches(&matches)
-        };
-        parse(&mut command).unwrap_or_else(|mut error| {
+        let matches = command.try_get_matches_from_mut(std::env::args_os()).and_then(refuse_misplaced_options);
+        matches.and_then(|matches| Self::from_arg_matches(&matches)).unwrap_or_else(|mut error| {
             variables::name_source(&command, &mut error);
             error.format(&mut command).exit()
         })
     }
 
-    pub async fn run(self) -> Result<(), CliError> {
+    pub async fn run(self) -> Result<(), Failure> {
         let Self { settings, serve, command } = self;
         let command = command.unwrap_or(Command::Serve(Box::new(serve)));
         if !matches!(command, Command::Schema | Command::Completions { .. }) {
             let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
             let variables = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
-            variables::refuse_unknown(&variables::names(&Self::command()), variables).map_err(CliError::usage)?;
-            settings.check().map_err(CliError::usage)?;
+            variables::refuse_unknown(&variables::names(&Self::command()), variables).map_err(Failure::Usage)?;
+            settings.check().map_err(Failure::Usage)?;
         }
         match command {
-            Command::Serve(serve) => serve::run(&settings, &serve).await?,
+            Command::Serve(serve) => serve::run(settings, *serve).await?,
             Command::Migrate => migrate(&settings).await?,
             Command::Operator(command) => operators::run(command, &*open_services(&settings, false).await?).await?,
             Command::Key(command) => keys::run(command, &*open_services(&settings, false).await?).await?,
@@ -144,29 +107,25 @@ fn is_serve_option(id: &str) -> bool {
 }
 
 /// Refuses options of `serve` before a command: clap accepts them there, and nothing would read them.
-fn refuse_misplaced_options(matches: &ArgMatches) -> Result<(), clap::Error> {
+fn refuse_misplaced_options(matches: ArgMatches) -> Result<ArgMatches, clap::Error> {
     let is_misplaced = |id: &&str| is_serve_option(id) && matches.value_source(id) == Some(ValueSource::CommandLine);
-    match (matches.subcommand_name(), matches.ids().map(clap::Id::as_str).find(is_misplaced)) {
-        (Some(command), Some(id)) => {
-            let option = id.replace('_', "-");
-            let message =
-                format!("--{option} is an option of `vivamo serve`. Write it after `serve`, not before `{command}`");
-            Err(clap::Error::raw(ErrorKind::ArgumentConflict, message))
-        }
-        _ => Ok(()),
-    }
+    let misplaced = matches.ids().map(clap::Id::as_str).find(is_misplaced);
+    let (Some(command), Some(id)) = (matches.subcommand_name(), misplaced) else { return Ok(matches) };
+    let option = id.replace('_', "-");
+    let message = format!("--{option} is an option of `vivamo serve`. Write it after `serve`, not before `{command}`");
+    Err(clap::Error::raw(ErrorKind::ArgumentConflict, message))
 }
 
 /// Opens the database and builds the services, for commands that manage data. Applies pending migrations in sandbox,
 /// and in production if `migrate` is set.
-async fn open_services(settings: &Settings, migrate: bool) -> Result<Arc<Services>, CliError> {
+async fn open_services(settings: &Settings, migrate: bool) -> Result<Arc<Services>, Failure> {
     let migrate = migrate || settings.environment == Environment::Sandbox;
     let (_, services) = app::open(&settings.database_url, migrate, None, service_settings(settings)).await?;
     Ok(services)
 }
 
 /// `vivamo migrate`: applies pending migrations.
-async fn migrate(settings: &Settings) -> Result<(), CliError> {
+async fn migrate(settings: &Settings) -> Result<(), Failure> {
     let services = open_services(settings, true).await?;
     // Customers that an older version wrote during the upgrade have no search words yet.
     services.customers.add_missing_words(&Actor::Platform).await?;

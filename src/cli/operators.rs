@@ -3,8 +3,8 @@
 use clap::Subcommand;
 use entity::value::DisplayName;
 
-use super::print::{self, Format};
-use super::{CliError, display_name};
+use super::{display_name, print};
+use crate::app::Failure;
 use crate::service::{Actor, Services};
 
 #[derive(Debug, Subcommand)]
@@ -14,28 +14,30 @@ pub enum OperatorCommand {
         /// Name of the operator, 1 to 100 characters
         #[arg(value_parser = display_name)]
         name: DisplayName,
-        #[command(flatten)]
-        format: Format,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// List all operators
     List {
-        #[command(flatten)]
-        format: Format,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
-pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), CliError> {
+pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), Failure> {
     match command {
-        OperatorCommand::Create { name, format } => {
+        OperatorCommand::Create { name, json } => {
             let (operator, key) = services.operators.create(&Actor::Platform, name).await?;
-            print::new_key(format, &operator.id.to_string(), operator.name.as_str(), &key);
+            print::new_key(json, &operator.id.to_string(), operator.name.as_str(), &key);
         }
-        OperatorCommand::List { format } => {
+        OperatorCommand::List { json } => {
             let operators = services.operators.list(&Actor::Platform).await?;
             let row = |operator: entity::operator::Model| {
                 [operator.id.to_string(), operator.name.as_str().to_owned(), operator.created_at.to_rfc3339()].map(Some)
             };
-            print::rows(format, ["id", "name", "createdAt"], operators.into_iter().map(row));
+            print::rows(json, ["id", "name", "createdAt"], operators.into_iter().map(row));
         }
     }
     Ok(())

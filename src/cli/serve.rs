@@ -8,84 +8,66 @@ use entity::value::DisplayName;
 use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CliError, print, service_settings};
-use crate::app::{App, AppSettings};
-use crate::config::{CheckSettings, PhoneLookupName, ServeSettings, Settings};
+use super::{print, service_settings};
+use crate::app::{App, AppSettings, Failure};
+use crate::config::{ServeSettings, Settings};
 use crate::database::{describe, sqlite_file};
-use crate::http::HttpSettings;
 use crate::service::disposable_domains::{self, DisposableDomains};
-use crate::service::phone_lookup::{LineTypeLookup, Twilio};
+use crate::service::phone_lookup::Twilio;
 use crate::service::{Actor, ServiceSettings, Services};
 use crate::telemetry;
 
-pub async fn run(settings: &Settings, serve: &ServeSettings) -> Result<(), CliError> {
-    serve.check(settings).map_err(CliError::usage)?;
-    let app_settings = app_settings(settings, serve)?;
+pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure> {
+    serve.check(&settings).map_err(Failure::Usage)?;
+    let app_settings = app_settings(&settings, serve)?;
     telemetry::start(settings.environment);
     let app = App::start(app_settings).await?;
     let address = app.address;
     if settings.environment == Environment::Sandbox && sqlite_file(&settings.database_url).is_some() {
         create_demo_operator(&app.services, &format!("http://{address}")).await?;
     }
-    let stop = stop_signal().map_err(|error| CliError::failure(format!("Cannot wait for signals: {error}")))?;
+    let stop = stop_signal().map_err(|error| Failure::Other(format!("Cannot wait for signals: {error}")))?;
     tracing::info!(environment = ?settings.environment, "listening on http://{address}");
     let stopped = app.run_until(stop).await;
     tracing::info!("stopped");
-    stopped.map_err(|error| CliError::failure(format!("Cannot close the database: {}", describe(&error))))
+    stopped.map_err(|error| Failure::Other(format!("Cannot close the database: {}", describe(&error))))
 }
 
-fn app_settings(settings: &Settings, serve: &ServeSettings) -> Result<AppSettings, CliError> {
-    let is_sandbox = settings.environment == Environment::Sandbox;
-    let checks = &serve.checks;
-    let unknown_lines = checks.unknown_line_type.unwrap_or_default();
-    let services = ServiceSettings {
-        platform_key: serve.platform_key.clone(),
-        disposable_domains: DisposableDomains::new(
-            read_domains(checks.disposable_domains.as_ref())?,
-            read_domains(checks.allowed_domains.as_ref())?,
-        ),
-        carrier: twilio(checks)?.map(|twilio| (Arc::new(twilio) as Arc<dyn LineTypeLookup>, unknown_lines)),
-        limits: serve.limits,
-        ..service_settings(settings)
+fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings, Failure> {
+    let ServeSettings { listen, platform_key, http, limits, checks } = serve;
+    let disposable_domains =
+        DisposableDomains::new(read_domains(checks.disposable_domains)?, read_domains(checks.allowed_domains)?);
+    // `check` allows the credentials only with `--phone-lookup twilio`.
+    let carrier = match (checks.twilio_user, checks.twilio_password) {
+        (Some(user), Some(password)) => {
+            let twilio = Twilio::new(checks.twilio_url, user, password)
+                .map_err(|error| Failure::Other(format!("Cannot set up Twilio Lookup: {error}")))?;
+            Some((Arc::new(twilio) as _, checks.unknown_line_type.unwrap_or_default()))
+        }
+        _ => None,
     };
     Ok(AppSettings {
         database_url: settings.database_url.clone(),
-        migrate: is_sandbox,
+        migrate: settings.environment == Environment::Sandbox,
         observer: None,
-        services,
-        http: HttpSettings {
-            idle_timeout: HttpSettings::IDLE_TIMEOUT,
-            trusted_proxies: serve.trusted_proxies.clone(),
-            cors_origins: serve.cors_origins.clone(),
-        },
-        listen: serve.listen,
-        metrics: serve.metrics,
-        graphiql: serve.graphiql.unwrap_or(is_sandbox),
+        services: ServiceSettings { platform_key, disposable_domains, carrier, limits, ..service_settings(settings) },
+        listen,
+        http,
         jobs: true,
     })
 }
 
-fn read_domains(file: Option<&PathBuf>) -> Result<Vec<String>, CliError> {
+/// Reads a file of domains. Without a file, none.
+fn read_domains(file: Option<PathBuf>) -> Result<Vec<String>, Failure> {
     let Some(file) = file else { return Ok(Vec::new()) };
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    let text = std::fs::read_to_string(&file).map_err(|error| error.to_string());
     text.and_then(|text| disposable_domains::parse_list(&text))
-        .map_err(|error| CliError::usage(format!("Cannot read the domains in {}: {error}", file.display())))
-}
-
-/// The client of Twilio Lookup, if it is configured.
-fn twilio(checks: &CheckSettings) -> Result<Option<Twilio>, CliError> {
-    let (PhoneLookupName::Twilio, Some(user), Some(password)) =
-        (checks.phone_lookup, &checks.twilio_user, &checks.twilio_password)
-    else {
-        return Ok(None);
-    };
-    let twilio = Twilio::new(checks.twilio_url.clone(), user.clone(), password.clone());
-    twilio.map(Some).map_err(|error| CliError::failure(format!("Cannot set up Twilio Lookup: {error}")))
+        .map_err(|error| Failure::Usage(format!("Cannot read the domains in {}: {error}", file.display())))
 }
 
 /// Creates an operator in a new database and prints its key, with a request that works.
-async fn create_demo_operator(services: &Services, url: &str) -> Result<(), CliError> {
-    let name = DisplayName::parse("Demo").map_err(|reason| CliError::failure(reason.to_string()))?;
+async fn create_demo_operator(services: &Services, url: &str) -> Result<(), Failure> {
+    let name = DisplayName::parse("Demo").map_err(|reason| Failure::Other(reason.to_string()))?;
     let Some((_, key)) = services.operators.create_first(&Actor::Platform, name).await? else {
         return Ok(());
     };

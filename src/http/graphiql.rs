@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use axum::response::Redirect;
 use axum::routing::get;
 use tower_http::compression::CompressionLayer;
@@ -35,15 +35,15 @@ pub fn routes(introspection: String) -> Router<State> {
         let url = format!("/{}", path.trim_end_matches("/index.html"));
         router = router.route(&url, get(async move || ([(header::CONTENT_TYPE, media_type(path))], content)));
     }
-    [
+    router = router.layer(CompressionLayer::new());
+    for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-cache"),
-    ]
-    .into_iter()
-    .fold(router.layer(CompressionLayer::new()), |router, (name, value): (HeaderName, &'static str)| {
-        router.layer(SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value)))
-    })
+    ] {
+        router = router.layer(SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value)));
+    }
+    router
 }
 
 fn media_type(path: &str) -> &'static str {

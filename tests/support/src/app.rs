@@ -14,9 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vivamo::app::{App, AppSettings};
-use vivamo::config::LimitSettings;
+use vivamo::config::{HttpSettings, LimitSettings};
 use vivamo::database::Database;
-use vivamo::http::HttpSettings;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
 use vivamo::service::{Actor, ServiceSettings, Services};
@@ -95,14 +94,14 @@ impl TestApp {
             migrate: true,
             observer: Some(observer),
             services: settings,
+            listen: "127.0.0.1:0".parse().unwrap(),
             http: HttpSettings {
+                metrics: None,
+                graphiql: Some(false),
                 idle_timeout: Duration::from_secs(2),
                 trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
                 cors_origins: vec![HeaderValue::from_static("https://dashboard.example")],
             },
-            listen: "127.0.0.1:0".parse().unwrap(),
-            metrics: None,
-            graphiql: false,
             // Otherwise their statements would be counted as statements of a request.
             jobs: false,
         });
