@@ -34,12 +34,10 @@ where
         Environment::Sandbox => logs.boxed(),
         Environment::Production => logs.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(logs).with(traces()).with(filter).init();
-}
-
-#[cfg(not(feature = "otlp"))]
-fn traces() -> tracing_subscriber::layer::Identity {
-    tracing_subscriber::layer::Identity::new()
+    let subscriber = tracing_subscriber::registry().with(logs);
+    #[cfg(feature = "otlp")]
+    let subscriber = subscriber.with(traces());
+    subscriber.with(filter).init();
 }
 
 /// Sends spans to the OpenTelemetry collector. `None` if `OTEL_EXPORTER_OTLP_ENDPOINT` is not set.

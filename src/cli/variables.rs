@@ -7,9 +7,6 @@ use clap::{Arg, Command};
 
 const PREFIX: &str = "VIVAMO_";
 
-/// Read by the build and by the tests, not by the service.
-const OTHERS: [&str; 3] = ["VIVAMO_BUILD_", "VIVAMO_TEST_", "VIVAMO_VERSION"];
-
 /// Makes clap ignore variables that are set but empty, as an unfilled template leaves them.
 ///
 /// Credentials, whose values are hidden, are not ignored: `config` refuses empty ones.
@@ -48,16 +45,10 @@ pub fn name_source(command: &Command, error: &mut clap::Error) {
 
 /// Returns an error that names each non-empty variable that starts with `VIVAMO_` and is not in `known`.
 pub fn refuse_unknown(known: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Result<(), String> {
-    let is_unknown = |name: &str, value: &str| {
-        name.starts_with(PREFIX)
-            && !value.is_empty()
-            && !known.iter().any(|known| known == name)
-            && !OTHERS.iter().any(|other| name.starts_with(other))
-            && !is_service_link(name, value)
-    };
     let mut messages: Vec<String> = variables
         .into_iter()
-        .filter(|(name, value)| is_unknown(name, value))
+        .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty() && !known.contains(name))
+        .filter(|(name, value)| !is_of_others(name, value))
         .map(|(name, _)| match nearest(&name, known) {
             Some(nearest) => format!("{name} is not a setting. Did you mean {nearest}?"),
             None => format!("{name} is not a setting."),
@@ -71,21 +62,21 @@ pub fn refuse_unknown(known: &[String], variables: impl IntoIterator<Item = (Str
     Err(messages.join("\n"))
 }
 
-/// Kubernetes and Docker describe other services in variables. For one named `vivamo` they are VIVAMO_SERVICE_HOST,
-/// VIVAMO_SERVICE_PORT, VIVAMO_PORT=tcp://10.0.0.1:80, VIVAMO_PORT_80_TCP_ADDR, and so on.
-fn is_service_link(name: &str, value: &str) -> bool {
-    let marks = ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"];
-    marks.iter().any(|mark| name.contains(mark)) || (name.ends_with("_PORT") && value.contains("://"))
+/// True for variables of the build and the tests, and for those in which Kubernetes and Docker describe other services.
+/// For one named `vivamo` they are VIVAMO_SERVICE_HOST, VIVAMO_SERVICE_PORT, VIVAMO_PORT=tcp://10.0.0.1:80,
+/// VIVAMO_PORT_80_TCP_ADDR, and so on.
+fn is_of_others(name: &str, value: &str) -> bool {
+    ["VIVAMO_BUILD_", "VIVAMO_TEST_", "VIVAMO_VERSION"].iter().any(|start| name.starts_with(start))
+        || ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"].iter().any(|mark| name.contains(mark))
+        || (name.ends_with("_PORT") && value.contains("://"))
 }
 
 fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k String> {
     const MIN_SIMILARITY: f64 = 0.75;
-    let similarity = |known: &str| {
-        let known = known.strip_prefix(PREFIX)?;
-        Some(strsim::jaro_winkler(name.strip_prefix(PREFIX)?, known))
-    };
-    let similar = known.iter().filter_map(|known| Some((similarity(known)?, known)));
-    let (similarity, nearest) = similar.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    let name = name.strip_prefix(PREFIX)?;
+    let similarities =
+        known.iter().filter_map(|known| Some((strsim::jaro_winkler(name, known.strip_prefix(PREFIX)?), known)));
+    let (similarity, nearest) = similarities.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
     (similarity >= MIN_SIMILARITY).then_some(nearest)
 }
 
