@@ -1,16 +1,18 @@
 //! A postal address: street lines, city, region, postal code and country.
 //!
 //! - Accepted: `line1`, `city` and `country` are required; each part is at most 200 characters, the postal code at most
-//!   20.
-//! - Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent.
-//! - Rejected: control characters, and countries that are not in ISO 3166-1 alpha-2.
-//! - Examples: the country `" ch"` becomes `CH`; the country `UK` is rejected.
+//!   20. The city may be left out where the country is a city.
+//! - Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent. Line breaks
+//!   become `, `.
+//! - Rejected: other control characters, and countries that are not in ISO 3166-1 alpha-2 or Kosovo (`XK`).
+//! - Examples: the country `" ch"` becomes `CH`; `UK` is rejected with a hint at `GB`; `"c/o X\nStr 1"` becomes
+//!   `c/o X, Str 1`.
 
 use isocountry::CountryCode;
 use sea_orm::FromJsonQueryResult;
 use serde::{Deserialize, Serialize};
 
-use super::{Reason, masked_debug, single_line_text};
+use super::{Reason, is_blank, masked_debug, single_line_text};
 
 /// A valid postal address. Stored as JSON and always replaced as a whole.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
@@ -24,7 +26,7 @@ pub struct AddressParts {
     pub city: String,
     pub region: Option<String>,
     pub postal_code: Option<String>,
-    /// ISO 3166-1 alpha-2, for example `US`.
+    /// ISO 3166-1 alpha-2, for example `US`, or `XK`.
     pub country: String,
 }
 
@@ -61,17 +63,20 @@ impl Address {
     pub fn parse(parts: AddressParts) -> Result<Self, Vec<(AddressPart, Reason)>> {
         let mut errors = Vec::new();
         let mut parse = |part, text: &str, max_characters| {
-            single_line_text(text, max_characters).map_err(|reason| errors.push((part, reason))).unwrap_or_default()
+            single_line_text(&join_lines(text), max_characters)
+                .map_err(|reason| errors.push((part, reason)))
+                .unwrap_or_default()
         };
         let line1 = parse(AddressPart::Line1, &parts.line1, Self::MAX_CHARACTERS);
         let line2 = non_blank(parts.line2).map(|text| parse(AddressPart::Line2, &text, Self::MAX_CHARACTERS));
-        let city = parse(AddressPart::City, &parts.city, Self::MAX_CHARACTERS);
+        let country = parts.country.trim_matches(is_blank).to_ascii_uppercase();
+        let city = city_of(&country).filter(|_| parts.city.trim().is_empty()).unwrap_or(&parts.city);
+        let city = parse(AddressPart::City, city, Self::MAX_CHARACTERS);
         let region = non_blank(parts.region).map(|text| parse(AddressPart::Region, &text, Self::MAX_CHARACTERS));
         let postal_code = non_blank(parts.postal_code)
             .map(|text| parse(AddressPart::PostalCode, &text, Self::MAX_POSTAL_CODE_CHARACTERS));
-        let country = parts.country.trim().to_ascii_uppercase();
-        if CountryCode::for_alpha2(&country).is_err() {
-            errors.push((AddressPart::Country, Reason::UnknownCountry));
+        if let Err(reason) = check_country(&country) {
+            errors.push((AddressPart::Country, reason));
         }
         if errors.is_empty() {
             Ok(Self(AddressParts { line1, line2, city, region, postal_code, country }))
@@ -88,6 +93,42 @@ impl Address {
 /// Treats a blank optional part, as web forms send it, as absent.
 fn non_blank(part: Option<String>) -> Option<String> {
     part.filter(|text| !text.trim().is_empty())
+}
+
+/// Replaces line breaks by `, `. Drops blank lines, and commas at the ends of the others.
+fn join_lines(text: &str) -> String {
+    let lines = text.split(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']);
+    let lines: Vec<_> =
+        lines.map(|line| line.trim().trim_end_matches([',', ' '])).filter(|line| !line.is_empty()).collect();
+    if lines.len() > 1 { lines.join(", ") } else { text.to_owned() }
+}
+
+/// The name of a country that is one city. Its addresses often have no city.
+fn city_of(country: &str) -> Option<&'static str> {
+    match country {
+        "GI" => Some("Gibraltar"),
+        "HK" => Some("Hong Kong"),
+        "MC" => Some("Monaco"),
+        "MO" => Some("Macao"),
+        "SG" => Some("Singapore"),
+        "VA" => Some("Vatican City"),
+        _ => None,
+    }
+}
+
+/// Checks a country in upper case. Names the code to write for codes that people know from elsewhere.
+fn check_country(country: &str) -> Result<(), Reason> {
+    match country {
+        // ISO 3166-1 leaves this code to its users. Phones and payments use it for Kosovo.
+        "XK" => Ok(()),
+        "UK" => Err(Reason::OtherCountryCode("GB")),
+        // The European Union's code for Greece.
+        "EL" => Err(Reason::OtherCountryCode("GR")),
+        "XKX" => Err(Reason::OtherCountryCode("XK")),
+        _ if CountryCode::for_alpha2(country).is_ok() => Ok(()),
+        _ => Err(CountryCode::for_alpha3(country)
+            .map_or(Reason::UnknownCountry, |country| Reason::OtherCountryCode(country.alpha2()))),
+    }
 }
 
 masked_debug!(Address);
@@ -130,7 +171,7 @@ mod tests {
             line1: " ".into(),
             line2: Some("a\0b".into()),
             city: "x".repeat(201),
-            region: Some("a\nb".into()),
+            region: Some("a\tb".into()),
             postal_code: Some("9".repeat(21)),
             country: "XX".into(),
         };
@@ -145,13 +186,74 @@ mod tests {
                 (AddressPart::Country, Reason::UnknownCountry),
             ]
         );
-        for country in ["", "U", "USA", "UK", "EU", "ZZ", "ÜS"] {
+        for (country, reason) in [
+            ("", Reason::UnknownCountry),
+            ("U", Reason::UnknownCountry),
+            ("EU", Reason::UnknownCountry),
+            ("ZZ", Reason::UnknownCountry),
+            ("XX", Reason::UnknownCountry),
+            ("ÜS", Reason::UnknownCountry),
+            ("U S", Reason::UnknownCountry),
+            ("uk", Reason::OtherCountryCode("GB")),
+            ("EL", Reason::OtherCountryCode("GR")),
+            ("USA", Reason::OtherCountryCode("US")),
+            ("deu", Reason::OtherCountryCode("DE")),
+            ("XKX", Reason::OtherCountryCode("XK")),
+        ] {
             let address = AddressParts { country: country.into(), ..parts() };
+            assert_eq!(Address::parse(address).unwrap_err(), [(AddressPart::Country, reason)], "{country}");
+        }
+        for blank in ["\u{3164}", "\u{34f}", "\u{2800}"] {
+            let address = AddressParts { line1: blank.into(), city: blank.into(), ..parts() };
             assert_eq!(
                 Address::parse(address).unwrap_err(),
-                [(AddressPart::Country, Reason::UnknownCountry)],
-                "{country}"
+                [(AddressPart::Line1, Reason::NothingVisible), (AddressPart::City, Reason::NothingVisible)],
+                "{blank:?}"
             );
+        }
+    }
+
+    #[test]
+    fn line_breaks_become_commas() {
+        for (line1, expected) in [
+            ("c/o X\nStr 1", "c/o X, Str 1"),
+            ("c/o X,\r\nStr 1\r\n", "c/o X, Str 1"),
+            ("\n\nc/o X \n\n \n Str 1", "c/o X, Str 1"),
+            ("c/o X\u{2028}Str 1\u{85}Rear", "c/o X, Str 1, Rear"),
+            ("Str 1,\n", "Str 1,"),
+            ("\nStr 1", "Str 1"),
+        ] {
+            let address = Address::parse(AddressParts { line1: line1.into(), ..parts() }).unwrap();
+            assert_eq!(address.parts().line1, expected, "{line1:?}");
+        }
+        let address = AddressParts { line2: Some("\n".into()), region: Some("A\nB".into()), ..parts() };
+        let address = Address::parse(address).unwrap();
+        assert_eq!((address.parts().line2.as_deref(), address.parts().region.as_deref()), (None, Some("A, B")));
+        // The comma and the space count.
+        let address = AddressParts { line1: format!("{}\nb", "a".repeat(198)), ..parts() };
+        assert_eq!(Address::parse(address).unwrap_err(), [(AddressPart::Line1, Reason::TooLong(200))]);
+    }
+
+    #[test]
+    fn a_country_that_is_a_city_needs_no_city() {
+        for (country, city) in [
+            ("sg", "Singapore"),
+            ("MC", "Monaco"),
+            ("VA", "Vatican City"),
+            ("GI", "Gibraltar"),
+            (" hk ", "Hong Kong"),
+            ("MO", "Macao"),
+        ] {
+            for blank in ["", " "] {
+                let address = AddressParts { city: blank.into(), country: country.into(), ..parts() };
+                assert_eq!(Address::parse(address).unwrap().parts().city, city, "{country}");
+            }
+        }
+        let kowloon = AddressParts { city: "Kowloon".into(), country: "HK".into(), ..parts() };
+        assert_eq!(Address::parse(kowloon).unwrap().parts().city, "Kowloon");
+        for country in ["US", "XK", "SM", "LU"] {
+            let address = AddressParts { city: " ".into(), country: country.into(), ..parts() };
+            assert_eq!(Address::parse(address).unwrap_err(), [(AddressPart::City, Reason::Empty)], "{country}");
         }
     }
 }

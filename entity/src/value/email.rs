@@ -2,16 +2,16 @@
 //!
 //! - Accepted: `local@domain` with an ASCII local part without quotes (at most 64 bytes) and a domain of at least two
 //!   labels; at most 254 bytes in canonical form.
-//! - Canonical form: trimmed and in lower case, the domain in ASCII (IDNA).
+//! - Canonical form: trimmed, also of invisible characters, and in lower case, the domain in ASCII (IDNA).
 //! - Rejected: display names, quoted local parts, IP addresses and everything else that is not a mailbox at a domain
-//!   name.
+//!   name; invisible characters inside.
 //! - Examples: `" Ada@BÜCHER.example "` becomes `ada@xn--bcher-kva.example`; `ada@localhost` is rejected.
 
 use email_address::Options;
 use sea_orm::DeriveValueType;
 use serde::Serialize;
 
-use super::{Reason, masked_debug};
+use super::{Reason, is_blank, masked_debug};
 
 /// An email address in canonical form, for example `ada@example.com`.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, DeriveValueType)]
@@ -22,7 +22,7 @@ impl EmailAddress {
     pub const MAX_BYTES: usize = 254;
 
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        let text = text.trim();
+        let text = text.trim_matches(is_blank);
         if text.is_empty() {
             return Err(Reason::Empty);
         }
@@ -30,7 +30,14 @@ impl EmailAddress {
         if text.len() > 4 * Self::MAX_BYTES {
             return Err(Reason::AddressTooLong);
         }
+        let is_hidden = |char: &char| *char != ' ' && (is_blank(*char) || char.is_control());
+        // In a domain, joiners are part of some words.
+        let is_joiner = |char: &char| matches!(char, '\u{200c}' | '\u{200d}');
         let (local, domain) = text.rsplit_once('@').ok_or(Reason::NotAnAddress)?;
+        let hidden_in_domain = domain.chars().find(|char| is_hidden(char) && !is_joiner(char));
+        if let Some(char) = local.chars().find(is_hidden).or(hidden_in_domain) {
+            return Err(Reason::InvisibleCharacter(char));
+        }
         if !local.is_ascii() || local.contains('"') {
             return Err(Reason::UnsupportedLocalPart);
         }
@@ -93,6 +100,9 @@ mod tests {
             ("user@例え.テスト", "user@xn--r8jz45g.xn--zckzah"),
             ("1@2.co", "1@2.co"),
             ("user@3m.com", "user@3m.com"),
+            ("\u{feff}user@example.com\u{200b}", "user@example.com"),
+            ("\u{202d} user@example.com\u{202c}\r\n", "user@example.com"),
+            ("user@نامه\u{200c}ای.com", "user@xn--mgba3gch31f060k.com"),
             (longest.as_str(), longest.as_str()),
         ] {
             assert_eq!(canonical(input).as_deref(), Some(expected), "{input:?}");
@@ -154,6 +164,25 @@ mod tests {
             too_long_label.as_str(),
         ] {
             assert_eq!(canonical(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_invisible_character_inside_is_named() {
+        for (input, char) in [
+            ("us\u{200b}er@example.com", '\u{200b}'),
+            ("user\u{feff}@example.com", '\u{feff}'),
+            ("user@\u{202a}example.com", '\u{202a}'),
+            ("user@exam\u{ad}ple.com", '\u{ad}'),
+            ("us\u{3164}er@example.com", '\u{3164}'),
+            ("us\u{a0}er@example.com", '\u{a0}'),
+            ("us\ner@example.com", '\n'),
+            ("user@example\u{2028}.com", '\u{2028}'),
+            ("us\u{200d}er@example.com", '\u{200d}'),
+        ] {
+            let reason = EmailAddress::parse(input).unwrap_err();
+            assert_eq!(reason, Reason::InvisibleCharacter(char), "{input:?}");
+            assert!(reason.to_string().ends_with(&format!("U+{:04X}", u32::from(char))), "{reason}");
         }
     }
 

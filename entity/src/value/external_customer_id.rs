@@ -2,12 +2,13 @@
 //!
 //! - Accepted: 1 to 255 characters.
 //! - Canonical form: exactly as given; ids are case-sensitive.
-//! - Rejected: control characters, and white space at either end.
+//! - Rejected: control characters, and white space or an invisible character at either end. Spreadsheets put a byte order
+//!   mark before the first cell of a file; with it, the id would differ from the one that people see.
 //! - Examples: `User-42` is accepted and differs from `user-42`; `" user-42"` is rejected.
 
 use sea_orm::DeriveValueType;
 
-use super::{Reason, masked_debug};
+use super::{Reason, is_blank, masked_debug};
 
 /// An operator's own id for a customer.
 #[derive(Clone, PartialEq, Eq, Hash, DeriveValueType)]
@@ -21,8 +22,10 @@ impl ExternalCustomerId {
             Err(Reason::Empty)
         } else if text.chars().any(char::is_control) {
             Err(Reason::ControlCharacter)
-        } else if text.trim() != text {
-            Err(Reason::SurroundingWhitespace)
+        } else if let Some(char) =
+            [text.chars().next(), text.chars().next_back()].into_iter().flatten().find(|char| is_blank(*char))
+        {
+            Err(if char.is_whitespace() { Reason::SurroundingWhitespace } else { Reason::SurroundingInvisible(char) })
         } else if text.chars().count() > Self::MAX_CHARACTERS {
             Err(Reason::TooLong(Self::MAX_CHARACTERS))
         } else {
@@ -51,7 +54,7 @@ mod tests {
     #[test]
     fn parse_keeps_the_text_or_rejects_it() {
         let longest = "é".repeat(255);
-        for good in ["1", "user-42", "User-42", "a b", "名前", "\"'%_\\", longest.as_str()] {
+        for good in ["1", "user-42", "User-42", "a b", "名前", "\"'%_\\", "می\u{200c}نا", longest.as_str()] {
             assert_eq!(ExternalCustomerId::parse(good).unwrap().as_str(), good);
         }
         let too_long = "é".repeat(256);
@@ -60,6 +63,11 @@ mod tests {
             (" ", Reason::SurroundingWhitespace),
             (" a", Reason::SurroundingWhitespace),
             ("a\u{a0}", Reason::SurroundingWhitespace),
+            ("\u{feff}crm-1", Reason::SurroundingInvisible('\u{feff}')),
+            ("crm-1\u{200b}", Reason::SurroundingInvisible('\u{200b}')),
+            ("\u{202a}crm-1", Reason::SurroundingInvisible('\u{202a}')),
+            ("\u{3164}", Reason::SurroundingInvisible('\u{3164}')),
+            ("crm-1\u{2800}", Reason::SurroundingInvisible('\u{2800}')),
             ("a\n", Reason::ControlCharacter),
             ("a\0b", Reason::ControlCharacter),
             ("a\u{85}b", Reason::ControlCharacter),

@@ -27,6 +27,8 @@ pub use phone::{LineType, PhoneNumber};
 mod search;
 pub use search::{SearchQuery, SearchWord};
 
+use icu_properties::CodePointSetData;
+use icu_properties::props::DefaultIgnorableCodePoint;
 use unicode_normalization::UnicodeNormalization;
 
 /// The reason why a text was rejected. Displays as a predicate, to follow a subject: "it", or the name of an address
@@ -35,14 +37,20 @@ use unicode_normalization::UnicodeNormalization;
 pub enum Reason {
     #[error("is empty")]
     Empty,
+    #[error("has no visible character")]
+    NothingVisible,
     #[error("is longer than {0} characters")]
     TooLong(usize),
     #[error("has more than {0} words")]
     TooManyWords(usize),
     #[error("starts or ends with white space")]
     SurroundingWhitespace,
+    #[error("starts or ends with the invisible character U+{:04X}", u32::from(*.0))]
+    SurroundingInvisible(char),
     #[error("contains a line break or another control character")]
     ControlCharacter,
+    #[error("contains the invisible character U+{:04X}", u32::from(*.0))]
+    InvisibleCharacter(char),
     #[error("is required and cannot be set to null")]
     NotRemovable,
 
@@ -65,17 +73,27 @@ pub enum Reason {
     UnknownCountryCode,
     #[error("has too few or too many digits for its country")]
     ImpossibleLength,
+    #[error("has a mobile prefix that Mexico retired (1 after +52, or 044, 045 or 01); write +52 and the 10 digits")]
+    RetiredMexicanPrefix,
+    #[error(
+        "has the domestic form of an Argentine mobile number; write +54 9, the area code and the number without 15"
+    )]
+    DomesticArgentineMobile,
 
     #[error("must be an ISO 3166-1 alpha-2 country code, for example US")]
     UnknownCountry,
+    #[error("must be an ISO 3166-1 alpha-2 country code; write {0}")]
+    OtherCountryCode(&'static str),
 }
 
-/// Returns the text trimmed and in NFC. Rejects blank and too long texts, control characters, line separators and
-/// bidirectional controls.
+/// Returns the text trimmed and in NFC. Rejects texts that are too long or have nothing visible, control characters, line
+/// separators and bidirectional controls.
 fn single_line_text(text: &str, max_characters: usize) -> Result<String, Reason> {
-    let text: String = text.trim().nfc().collect();
-    if text.chars().all(|char| char.is_whitespace() || is_invisible(char)) {
+    let text: String = text.trim_matches(is_blank_at_an_end).nfc().collect();
+    if text.is_empty() {
         Err(Reason::Empty)
+    } else if text.chars().all(is_blank) {
+        Err(Reason::NothingVisible)
     } else if text.chars().any(|char| char.is_control() || is_line_separator_or_bidi_control(char)) {
         Err(Reason::ControlCharacter)
     } else if text.chars().count() > max_characters {
@@ -85,9 +103,29 @@ fn single_line_text(text: &str, max_characters: usize) -> Result<String, Reason>
     }
 }
 
-/// Returns true for zero-width characters. A text that has no other characters looks blank.
+/// Returns true for characters that are displayed as nothing, for example zero-width spaces and Hangul fillers.
 fn is_invisible(char: char) -> bool {
-    matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+    CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(char)
+}
+
+/// White space, and characters that look like it. A text of only these looks blank.
+fn is_blank(char: char) -> bool {
+    // U+2800 is the Braille pattern without dots.
+    char.is_whitespace() || char == '\u{2800}' || is_invisible(char)
+}
+
+/// Zero-width and direction marks that address books, spreadsheets and editors put around or into a text.
+fn is_formatting_mark(char: char) -> bool {
+    matches!(
+        char,
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fe0f}'
+    )
+}
+
+/// White space and marks that mean nothing at the ends of a text.
+fn is_blank_at_an_end(char: char) -> bool {
+    // A joiner can belong to the last letter, and a variation selector to an emoji.
+    char.is_whitespace() || is_formatting_mark(char) && !matches!(char, '\u{200c}' | '\u{200d}' | '\u{fe0f}')
 }
 
 fn is_line_separator_or_bidi_control(char: char) -> bool {

@@ -1,8 +1,8 @@
 //! Names of people, operators and API keys.
 //!
 //! - Accepted: 1 to 100 characters on one line.
-//! - Canonical form: trimmed and in NFC; case and script are kept.
-//! - Rejected: blank texts, control characters, line separators and bidirectional controls.
+//! - Canonical form: trimmed, also of zero-width and direction marks, and in NFC; case and script are kept.
+//! - Rejected: texts without a visible character, control characters, line separators and bidirectional controls.
 //! - Examples: `" Jose\u{301} "` becomes `José`; `"a\nb"` is rejected.
 
 use sea_orm::DeriveValueType;
@@ -49,9 +49,19 @@ mod tests {
     #[test]
     fn parse_trims_and_composes() {
         let longest = "ß".repeat(100);
-        for (input, canonical) in
-            [(" Ada ", "Ada"), ("Jose\u{301}", "José"), ("O'Brien", "O'Brien"), (longest.as_str(), longest.as_str())]
-        {
+        for (input, canonical) in [
+            (" Ada ", "Ada"),
+            ("Jose\u{301}", "José"),
+            ("O'Brien", "O'Brien"),
+            ("\u{feff}Ada\u{200b} ", "Ada"),
+            ("\u{202d}Ada\u{202c}", "Ada"),
+            ("\u{200f}علي\u{200e}", "علي"),
+            // The joiner belongs to the last letter, and the selector to the emoji.
+            ("അവന്\u{200d}", "അവന്\u{200d}"),
+            ("Ada ❤\u{fe0f}", "Ada ❤\u{fe0f}"),
+            ("می\u{200c}نا", "می\u{200c}نا"),
+            (longest.as_str(), longest.as_str()),
+        ] {
             assert_eq!(PersonName::parse(input).unwrap().as_str(), canonical);
         }
         let too_long = "x".repeat(101);
@@ -61,6 +71,12 @@ mod tests {
             ("a\u{7}b", Reason::ControlCharacter),
             ("a\0", Reason::ControlCharacter),
             ("\u{200b}\u{feff}", Reason::Empty),
+            ("\u{3164}", Reason::NothingVisible),
+            ("\u{34f}", Reason::NothingVisible),
+            ("\u{115f}\u{1160} \u{ffa0}", Reason::NothingVisible),
+            ("\u{2800}", Reason::NothingVisible),
+            ("\u{ad}\u{200d}", Reason::NothingVisible),
+            ("\u{fe0f}\u{e0100}\u{180e}\u{e0041}", Reason::NothingVisible),
             ("a\u{2028}b", Reason::ControlCharacter),
             ("a\u{202e}b", Reason::ControlCharacter),
             (too_long.as_str(), Reason::TooLong(100)),

@@ -2,6 +2,7 @@
 //!
 //! - Accepted: decimal digits of any script, separators (space, `-`, `.`, `(`, `)`, `/`), and a leading `+` before the
 //!   country code. Without a `+`, ten or more digits are read as a US number.
+//! - Ignored: zero-width and direction marks, and white space at the ends, since address books add them.
 //! - Canonical form: E.164.
 //! - Rejected: letters and extensions, unknown country codes, and numbers with too few or too many digits for their
 //!   country.
@@ -15,7 +16,7 @@ use rlibphonenumber::{NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumberFormat, Ph
 use sea_orm::DeriveValueType;
 use serde::Serialize;
 
-use super::{Reason, masked_debug};
+use super::{Reason, is_formatting_mark, masked_debug};
 
 /// A phone number in E.164 form, for example `+14155552671`. The number is possible, but not necessarily assigned.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, DeriveValueType)]
@@ -49,6 +50,9 @@ impl PhoneNumber {
 
     fn from_international_digits(digits: &str) -> Result<Self, Reason> {
         let country_code = country_code(digits).ok_or(Reason::UnknownCountryCode)?;
+        if has_retired_mexican_prefix(digits) {
+            return Err(Reason::RetiredMexicanPrefix);
+        }
         // Bounds the work. Allows two more digits than E.164, for a trunk prefix that is removed below.
         if digits.len() > Self::MAX_DIGITS + 2 {
             return Err(Reason::ImpossibleLength);
@@ -61,6 +65,9 @@ impl PhoneNumber {
         // if the result is stable: after any other change the number could belong to another person.
         let is_unchanged = national == typed;
         let lost_only_a_prefix = || typed.ends_with(national) && format_e164(&e164).as_deref() == Some(e164.as_str());
+        if country_code == "54" && !is_unchanged && !typed.ends_with(national) {
+            return Err(Reason::DomesticArgentineMobile);
+        }
         let is_too_long = country_code.len() + national.len() > Self::MAX_DIGITS;
         if is_too_long || !(is_unchanged || lost_only_a_prefix()) {
             return Err(Reason::ImpossibleLength);
@@ -108,6 +115,13 @@ fn format_e164(international: &str) -> Option<String> {
     is_possible.then(|| number.format_as(PhoneNumberFormat::E164).into_owned())
 }
 
+/// Recognises the prefixes that were dialled before the 10 digits of a Mexican mobile number until 2019. They are refused
+/// and not removed, because libraries disagree on which of them belong to the number.
+fn has_retired_mexican_prefix(digits: &str) -> bool {
+    let Some(national) = digits.strip_prefix("52") else { return false };
+    ["1", "01", "044", "045"].iter().any(|prefix| national.strip_prefix(prefix).is_some_and(|rest| rest.len() == 10))
+}
+
 /// Returns the ITU country code at the start of the digits. Codes have one to three digits, and none is a prefix of
 /// another.
 fn country_code(digits: &str) -> Option<&str> {
@@ -126,7 +140,8 @@ struct TypedNumber {
 impl TypedNumber {
     fn parse(text: &str) -> Result<Self, Reason> {
         let mut number = TypedNumber { has_plus: false, digits: String::new() };
-        for char in text.chars() {
+        let visible: String = text.chars().filter(|char| !is_formatting_mark(*char)).collect();
+        for char in visible.trim().chars() {
             if let Some(digit) = ascii_digit(char) {
                 number.digits.push(digit);
             } else if matches!(char, '+' | '＋') && !number.has_plus && number.digits.is_empty() {
@@ -181,6 +196,13 @@ mod tests {
             ("+١٥٥٥١٢٣٤٥٦٧", "+15551234567"),
             ("+१ ५५५ १२३ ४५६७", "+15551234567"),
             ("+1\u{2011}555\u{a0}123\u{2212}4567", "+15551234567"),
+            // Marks of address books.
+            ("\u{202d}+14155552671\u{202c}", "+14155552671"),
+            ("\u{2068}+1 415 555 2671\u{2069}", "+14155552671"),
+            ("\u{feff}+1\u{200e}415\u{200b}5552671\u{fe0f}", "+14155552671"),
+            ("\u{61c}+١٤١٥٥٥٥٢٦٧١", "+14155552671"),
+            ("\t+14155552671\r\n", "+14155552671"),
+            ("\u{202a}\n(415) 555-2671\u{2028}", "+14155552671"),
             // Without a plus, ten or more digits are a US number. An existing country code is not repeated.
             ("5551234567", "+15551234567"),
             ("(415) 555-2671", "+14155552671"),
@@ -191,6 +213,9 @@ mod tests {
             ("+4402079460018", "+442079460018"),
             ("+390612345678", "+390612345678"),
             ("+2250123456789", "+2250123456789"),
+            // Mexican numbers without the prefixes of the past.
+            ("+52 55 1234 5678", "+525512345678"),
+            ("+5491123456789", "+5491123456789"),
             // Numbers that start with the digit of a trunk prefix.
             ("+78001234567", "+78001234567"),
             ("+37080012345", "+37080012345"),
@@ -217,7 +242,17 @@ mod tests {
             ("++15551234567", Reason::NotDigits),
             ("1+5551234567", Reason::NotDigits),
             ("+1555\n1234567", Reason::NotDigits),
-            ("+1555\u{200b}1234567", Reason::NotDigits),
+            ("+1555\t1234567", Reason::NotDigits),
+            ("+1555\u{2028}1234567", Reason::NotDigits),
+            ("+1555\u{3164}1234567", Reason::NotDigits),
+            ("\u{202d}\u{202c}", Reason::Empty),
+            ("+5215512345678", Reason::RetiredMexicanPrefix),
+            ("+52 1 55 1234 5678", Reason::RetiredMexicanPrefix),
+            ("+52 044 55 1234 5678", Reason::RetiredMexicanPrefix),
+            ("+52 (045) 55-1234-5678", Reason::RetiredMexicanPrefix),
+            ("+52 01 55 1234 5678", Reason::RetiredMexicanPrefix),
+            ("+52 1 55 1234", Reason::ImpossibleLength),
+            ("+52 551234567", Reason::ImpossibleLength),
             ("+1①②③④⑤⑥⑦⑧⑨①", Reason::NotDigits),
             ("123456789", Reason::NoCountryCode),
             ("555-1234", Reason::NoCountryCode),
@@ -232,7 +267,8 @@ mod tests {
             ("07700900123", Reason::NotAUsNumber),
             ("+4912345678901234", Reason::ImpossibleLength),
             // libphonenumber would rewrite these into numbers that may belong to another person.
-            ("+54 11 15 2345 6789", Reason::ImpossibleLength),
+            ("+54 11 15 2345 6789", Reason::DomesticArgentineMobile),
+            ("+54 0343 15 555 1212", Reason::DomesticArgentineMobile),
             ("+860007548059104", Reason::ImpossibleLength),
             // Far too long.
             ("+1234567890123456789012345678901234567890", Reason::ImpossibleLength),

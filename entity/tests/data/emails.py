@@ -10,8 +10,8 @@ Columns, separated by tabs:
     difference  empty, or the reason why the expected result differs from that of email-validator:
                 trimmed      the service removes white space around an address
                 special use  email-validator rejects reserved domains such as .test and .local; the service accepts them
-                as browsers  the service maps domains by UTS 46, as browsers do: zero-width characters are removed, and
-                             symbols that can be registered are accepted
+                as browsers  the service maps domains by UTS 46, as browsers do: symbols that can be registered are
+                             accepted
 """
 import itertools
 import json
@@ -33,7 +33,7 @@ WHOLE = ["", " ", "@", "a@", "@a", "a", "a@b@example.com", "user@example.com\n",
          "@" * 300, "user@" + "a." * 200 + "com", "user@\u0131stanbul.com", "USER@EXAMPLE.COM", "user@\u05d0\u05d1.com", "user@a\u05d0.com"]
 
 
-AS_BROWSERS = {"User@ex\u200bample.com": "user@example.com", "User@\u2603.com": "user@xn--n3h.com"}
+AS_BROWSERS = {"User@\u2603.com": "user@xn--n3h.com"}
 
 
 def canonical(address):
