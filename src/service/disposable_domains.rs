@@ -1,7 +1,7 @@
 //! The list of disposable email domains: providers of throw-away addresses.
 //!
-//! The list is that of the `mailchecker` crate, without known privacy relays, and with the additions and exceptions of
-//! the settings. A subdomain is treated like its closest listed parent: if `mailinator.com` is disposable and
+//! The list is that of the `mailchecker` crate, without the permanent providers and privacy relays in
+//! `permanent_domains.txt`, and with the additions and exceptions of the settings. A subdomain is treated like its closest listed parent: if `mailinator.com` is disposable and
 //! `good.mailinator.com` is an exception, then `x.mailinator.com` is disposable and `x.good.mailinator.com` is not.
 
 use std::borrow::Cow;
@@ -9,30 +9,8 @@ use std::collections::HashMap;
 
 use entity::value::EmailAddress;
 
-/// Privacy relays: domains of permanent aliases that forward to a person's own mailbox. Lists of disposable domains
-/// include them, but mail to them keeps arriving.
-const PRIVACY_RELAYS: [&str; 20] = [
-    "8alias.com",
-    "addy.io",
-    "aleeas.com",
-    "anonaddy.com",
-    "anonaddy.me",
-    "dralias.com",
-    "duck.com",
-    "mozmail.com",
-    "passfwd.com",
-    "passinbox.com",
-    "passmail.com",
-    "passmail.net",
-    "privaterelay.appleid.com",
-    "relay.firefox.com",
-    "silomails.com",
-    "simplelogin.co",
-    "simplelogin.com",
-    "simplelogin.fr",
-    "simplelogin.io",
-    "slmail.me",
-];
+/// Corrections of the built-in list, with a reason for each. In the format of [`parse_list`].
+const PERMANENT_DOMAINS: &str = include_str!("permanent_domains.txt");
 
 /// The listed domains in ASCII, each with whether it is disposable.
 #[derive(Clone, Debug)]
@@ -42,11 +20,12 @@ impl DisposableDomains {
     /// Builds the list. `disposable` adds domains and `allowed` adds exceptions; an exception takes precedence.
     pub fn new(disposable: Vec<String>, allowed: Vec<String>) -> Self {
         let listed = mailchecker::blacklist().into_iter().map(|domain| (Cow::Borrowed(domain), true));
-        let relays = PRIVACY_RELAYS.into_iter().map(|domain| (Cow::Borrowed(domain), false));
+        let permanent = parse_list(PERMANENT_DOMAINS).expect("the tests parse this file");
+        let permanent = permanent.into_iter().map(|domain| (Cow::Owned(domain), false));
         let disposable = disposable.into_iter().map(|domain| (Cow::Owned(domain), true));
         let allowed = allowed.into_iter().map(|domain| (Cow::Owned(domain), false));
         // For a domain that occurs twice, the later entry wins.
-        Self(listed.chain(relays).chain(disposable).chain(allowed).collect())
+        Self(listed.chain(permanent).chain(disposable).chain(allowed).collect())
     }
 
     pub fn is_disposable(&self, email: &EmailAddress) -> bool {
@@ -72,6 +51,8 @@ pub fn parse_list(text: &str) -> Result<Vec<String>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn default_domains() -> DisposableDomains {
@@ -208,11 +189,36 @@ mod tests {
     }
 
     #[test]
-    fn privacy_relays_and_lookalikes_are_not_disposable() {
-        for domain in PRIVACY_RELAYS {
+    fn corrected_domains_and_their_subdomains_are_not_disposable() {
+        let corrected = parse_list(PERMANENT_DOMAINS).unwrap();
+        let domains: HashSet<_> = corrected.iter().map(String::as_str).collect();
+        assert_eq!(corrected.len(), domains.len(), "a domain is listed twice");
+        for family in [
+            &["consultant.com", "techie.com", "dr.com", "myself.com", "writeme.com", "photographer.net"][..],
+            &["tuta.com", "tuta.io", "tutamail.com", "tutanota.com", "tutanota.de", "keemail.me"],
+            &["hush.com", "hush.ai", "hushmail.com", "hushmail.me", "mac.hush.com"],
+            &["nus.edu.sg", "tom.com", "lavabit.com", "duck.com", "relay.firefox.com", "8shield.net"],
+        ] {
+            assert!(family.iter().all(|domain| domains.contains(domain)), "{family:?}");
+        }
+        for domain in domains {
             assert!(!includes(&default_domains(), domain), "{domain}");
             assert!(!includes(&default_domains(), &format!("alias.{domain}")), "a subdomain of {domain}");
+            assert!(!DISPOSABLE_SERVICES.contains(&domain), "{domain}");
         }
+        for line in PERMANENT_DOMAINS.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            assert!(line.split_once(" # ").is_some_and(|(_, reason)| !reason.trim().is_empty()), "no reason: {line}");
+        }
+    }
+
+    #[test]
+    fn a_setting_can_list_a_corrected_domain_again() {
+        let domains = DisposableDomains::new(vec!["hush.com".to_owned()], Vec::new());
+        assert!(includes(&domains, "hush.com") && !includes(&domains, "hush.ai"));
+    }
+
+    #[test]
+    fn lookalikes_are_not_disposable() {
         for domain in ["my-own-mailinator.com", "mailinator.com.example.org", "example.com"] {
             assert!(!includes(&default_domains(), domain), "{domain}");
         }
