@@ -15,17 +15,18 @@ use serde::{Deserialize, Serialize};
 /// Machine-readable error code. New codes may be added, so keep a default case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize, thiserror::Error)]
 pub enum ErrorCode {
-    /// The external customer id is empty, longer than 255 characters, starts or ends with white space, or contains a control
-    /// character.
+    /// The external customer id is empty, longer than 255 characters, starts or ends with white space or an invisible
+    /// character, or contains a control character.
     #[error("The external customer id is not valid")]
     InvalidExternalCustomerId,
-    /// The email address does not have the form `local@domain.tld`, or is longer than 254 bytes.
+    /// The email address does not have the form `local@domain.tld`, contains an invisible character, or is longer than 254
+    /// bytes.
     #[error("The email address is not valid")]
     InvalidEmail,
     /// The phone number cannot be parsed, or no such number is possible.
     #[error("The phone number is not valid")]
     InvalidPhone,
-    /// The name is blank, longer than 100 characters, or contains a control character.
+    /// The name has no visible character, is longer than 100 characters, or contains a control character.
     #[error("The name is not valid")]
     InvalidName,
     /// A field of the address is missing, too long or contains a control character, or the country is unknown.
@@ -159,7 +160,11 @@ input_fields! {
     FilterEmail: ["filter", "email"],
     FilterPhone: ["filter", "phone"],
     FilterExternalCustomerId: ["filter", "externalCustomerId"],
+    FilterCreatedAtFrom: ["filter", "createdAt", "from"],
+    FilterCreatedAtBefore: ["filter", "createdAt", "before"],
     FilterConnectedAt: ["filter", "connectedAt"],
+    FilterConnectedAtFrom: ["filter", "connectedAt", "from"],
+    FilterConnectedAtBefore: ["filter", "connectedAt", "before"],
     OrderBy: ["orderBy"],
     First: ["first"],
     Last: ["last"],
@@ -188,6 +193,12 @@ impl Violation {
     /// A fault of one argument.
     pub fn of(code: ErrorCode, field: InputField) -> Self {
         Self { field: Some(field), ..Self::new(code) }
+    }
+
+    /// A time that the databases would not store alike.
+    pub fn outside_calendar(field: InputField) -> Self {
+        let message = format!("`{}` must be between the years 0001 and 9999 in UTC.", field.path().join("."));
+        Self { message, ..Self::of(ErrorCode::InvalidArgument, field) }
     }
 
     /// Adds why the value could not be parsed, for example ": it is empty."

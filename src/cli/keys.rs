@@ -10,7 +10,7 @@ use super::{display_name, print};
 use crate::app::Failure;
 use crate::error::{Error, ErrorCode};
 use crate::service::api_keys::KeyRequest;
-use crate::service::{Actor, Services, now};
+use crate::service::{Actor, Services, is_in_calendar, now};
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -62,7 +62,11 @@ fn key_id(text: &str) -> Result<ApiKeyId, &'static str> {
 
 fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
     let time = text.parse().map_err(|_| "expected a time, for example 2027-01-31T00:00:00Z")?;
-    if time > now() { Ok(time) } else { Err("must be in the future, for example 2027-01-31T00:00:00Z") }
+    match time > now() {
+        true if is_in_calendar(time) => Ok(time),
+        true => Err("must be before the year 10000 in UTC, for example 2027-01-31T00:00:00Z"),
+        false => Err("must be in the future, for example 2027-01-31T00:00:00Z"),
+    }
 }
 
 pub async fn run(command: KeyCommand, services: &Services) -> Result<(), Failure> {

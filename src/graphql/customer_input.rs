@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
+use chrono::{DateTime, Utc};
 use entity::customer;
 use entity::value::{
     Address, AddressPart, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId,
@@ -13,11 +14,11 @@ use sea_orm::ActiveValue::{self, NotSet, Set};
 
 use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::service::Actor;
 use crate::service::customers::{
     CustomerChanges, CustomerDraft, CustomerField, CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField,
     CustomerRef, TimeRange,
 };
+use crate::service::{Actor, is_in_calendar};
 
 /// Identifies a customer. Exactly one of the fields must be given.
 #[derive(OneofObject)]
@@ -71,7 +72,7 @@ pub struct CustomerFilterInput {
 }
 
 /// A range of time. Both ends are optional.
-#[derive(InputObject)]
+#[derive(Default, InputObject)]
 struct DateTimeRange {
     /// Start of the range, inclusive, for example `2026-11-23T00:00:00Z`.
     from: Option<Time>,
@@ -101,15 +102,6 @@ enum OrderDirection {
 impl From<CustomerOrderInput> for CustomerOrder {
     fn from(input: CustomerOrderInput) -> Self {
         Self { field: input.field, descending: input.direction == OrderDirection::Desc }
-    }
-}
-
-impl From<Option<DateTimeRange>> for TimeRange {
-    fn from(range: Option<DateTimeRange>) -> Self {
-        range.map_or_else(Self::default, |DateTimeRange { from, before }| Self {
-            from: from.map(|Time(time)| time),
-            before: before.map(|Time(time)| time),
-        })
     }
 }
 
@@ -156,13 +148,13 @@ struct AddressInput {
     line1: String,
     /// Second address line, for example `Apartment 4`.
     line2: Option<String>,
-    /// City.
-    city: String,
+    /// City. Required, unless the country is a city: `GI`, `HK`, `MC`, `MO`, `SG` or `VA`. Then the default is its name.
+    city: Option<String>,
     /// State, province or county.
     region: Option<String>,
     /// Postal code.
     postal_code: Option<String>,
-    /// Country as an ISO 3166-1 alpha-2 code, for example `US`.
+    /// Country as an ISO 3166-1 alpha-2 code, for example `US`, or `XK` for Kosovo.
     country: String,
 }
 
@@ -219,8 +211,22 @@ impl Faults {
         self.value(ErrorCode::InvalidArgument, InputField::IdempotencyKey, IdempotencyKey::parse(text))
     }
 
+    fn time(&mut self, field: InputField, time: Option<Time>) -> Option<DateTime<Utc>> {
+        let Time(time) = time?;
+        if !is_in_calendar(time) {
+            self.0.push(Violation::outside_calendar(field));
+        }
+        Some(time)
+    }
+
+    fn range(&mut self, [from, before]: [InputField; 2], range: Option<DateTimeRange>) -> TimeRange {
+        let range = range.unwrap_or_default();
+        TimeRange { from: self.time(from, range.from), before: self.time(before, range.before) }
+    }
+
     fn address(&mut self, input: AddressInput) -> Option<Address> {
         let AddressInput { line1, line2, city, region, postal_code, country } = input;
+        let city = city.unwrap_or_default();
         let parsed = Address::parse(AddressParts { line1, line2, city, region, postal_code, country });
         let faults = |parts: Vec<(AddressPart, Reason)>| {
             self.0.extend(parts.into_iter().map(|(part, reason)| {
@@ -348,8 +354,10 @@ impl CustomerFilterInput {
                 .external_customer_id
                 .and_then(|text| faults.external_customer_id(InputField::FilterExternalCustomerId, &text)),
             missing: without_repeats(self.missing.unwrap_or_default()),
-            created_at: self.created_at.into(),
-            connected_at: self.connected_at.into(),
+            created_at: faults
+                .range([InputField::FilterCreatedAtFrom, InputField::FilterCreatedAtBefore], self.created_at),
+            connected_at: faults
+                .range([InputField::FilterConnectedAtFrom, InputField::FilterConnectedAtBefore], self.connected_at),
         };
         faults.into_result()?;
         Ok(CustomerList { operator, filter, order: order.map(Into::into).unwrap_or_default() })

@@ -22,7 +22,7 @@ use sea_orm::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Actor, now};
+use super::{Actor, is_in_calendar, now};
 use crate::database::{Database, Transaction, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -139,12 +139,15 @@ impl ApiKeys {
     }
 
     /// Creates a key. Platform only. Fails with `OPERATOR_NOT_FOUND` for an unknown operator, and with
-    /// `INVALID_ARGUMENT` if the key has expired already.
+    /// `INVALID_ARGUMENT` if the key has expired already, or expires after the year 9999.
     pub async fn create(&self, actor: &Actor, operator: OperatorId, request: KeyRequest) -> Result<NewApiKey, Error> {
         actor.require_platform()?;
         if request.expires_at.is_some_and(|expires_at| expires_at <= now()) {
             let note = "expiresAt must be in the future, for example 2100-01-31T00:00:00Z.";
             return Err(Violation::of(ErrorCode::InvalidArgument, InputField::ExpiresAt).with_note(note).into());
+        }
+        if request.expires_at.is_some_and(|expires_at| !is_in_calendar(expires_at)) {
+            return Err(Violation::outside_calendar(InputField::ExpiresAt).into());
         }
         let create = || async {
             let transaction = self.database.begin_write().await?;

@@ -20,7 +20,7 @@ pub use operators::Operators;
 
 use std::sync::Arc;
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Datelike, SubsecRound, Utc};
 use entity::api_key::Access;
 use entity::deployment::Environment;
 use entity::value::{ApiKeyId, OperatorId, RequestId};
@@ -135,4 +135,9 @@ pub struct Origin {
 #[expect(clippy::disallowed_methods, reason = "truncates it")]
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
+}
+
+/// True for the times that both databases can store and compare: the years 0001 to 9999 in UTC.
+pub fn is_in_calendar(time: DateTime<Utc>) -> bool {
+    (1..=9999).contains(&time.year())
 }

@@ -31,5 +31,6 @@ mod schema;
 mod search;
 mod statements;
 mod update;
+mod values;
 mod visibility;
 mod walk;

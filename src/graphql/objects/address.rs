@@ -16,7 +16,7 @@ pub struct Address {
     region: Option<String>,
     /// Postal code. Null if there is none.
     postal_code: Option<String>,
-    /// Country as an ISO 3166-1 alpha-2 code, for example `US`.
+    /// Country as an ISO 3166-1 alpha-2 code, for example `US`, or `XK` for Kosovo.
     country: String,
 }
 

@@ -1,0 +1,133 @@
+//! Values as people paste them: invisible characters, line breaks, codes of countries, and times at the ends of the
+//! calendar. The tables of each value are beside its type.
+
+use serde_json::{Value, json};
+
+use support::process::vivamo;
+use support::{both, errors};
+
+const VALUES: &str = "query ($by: CustomerRef!) { customer(by: $by) { email phone firstName missingFields \
+    address { line1 line2 city region postalCode country } } }";
+
+fn address(changes: Value) -> Value {
+    let mut address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
+    address.as_object_mut().unwrap().append(&mut changes.as_object().unwrap().clone());
+    json!({ "address": address })
+}
+
+both!(pasted_values_are_stored_in_their_canonical_form, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let without_city = json!({ "address": { "line1": "1 Orchard Rd", "country": "sg" } });
+    for (number, (data, field, stored)) in [
+        (json!({ "phone": "\u{202d}+14155552671\u{202c}" }), "/phone", "+14155552671"),
+        (json!({ "phone": "\t+1\u{200e}415\u{2060}5552672\r\n" }), "/phone", "+14155552672"),
+        (json!({ "phone": "\u{feff}+38344123456" }), "/phone", "+38344123456"),
+        (json!({ "email": "\u{feff}bom@example.com\u{200b}" }), "/email", "bom@example.com"),
+        (json!({ "firstName": "\u{feff}Ada" }), "/firstName", "Ada"),
+        (json!({ "firstName": "\u{202d}Grace\u{202c}" }), "/firstName", "Grace"),
+        (address(json!({ "line1": "c/o X\nStr 1" })), "/address/line1", "c/o X, Str 1"),
+        (address(json!({ "line2": " Floor 2,\r\n\r\nRear \n" })), "/address/line2", "Floor 2, Rear"),
+        (address(json!({ "region": "North\u{2028}East" })), "/address/region", "North, East"),
+        (address(json!({ "city": "Prishtina", "country": "xk" })), "/address/country", "XK"),
+        (without_city, "/address/city", "Singapore"),
+        (address(json!({ "city": " ", "country": "HK" })), "/address/city", "Hong Kong"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = number.to_string();
+        let mut given = json!({ "email": format!("{number}@example.com") });
+        given.as_object_mut().unwrap().append(&mut data.as_object().unwrap().clone());
+        app.created(&own, &id, given).await;
+        let answer = app.graphql(&own, VALUES, json!({ "by": { "externalCustomerId": id } })).await;
+        assert_eq!(answer.data()["customer"].pointer(field), Some(&json!(stored)), "{data}");
+    }
+});
+
+both!(faulty_values_are_rejected_by_name, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "known", json!({ "email": "known@example.com" })).await;
+    for (id, data, error, words) in [
+        ("1", json!({ "firstName": "\u{3164}" }), ("INVALID_NAME", "input.data.firstName"), "visible"),
+        ("1", json!({ "lastName": "\u{34f}" }), ("INVALID_NAME", "input.data.lastName"), "visible"),
+        ("1", json!({ "firstName": "\u{2800}" }), ("INVALID_NAME", "input.data.firstName"), "visible"),
+        (
+            "1",
+            address(json!({ "line1": "\u{3164}" })),
+            ("INVALID_ADDRESS", "input.data.address.line1"),
+            "line1 has no visible",
+        ),
+        (
+            "1",
+            address(json!({ "city": "\u{ffa0}" })),
+            ("INVALID_ADDRESS", "input.data.address.city"),
+            "city has no visible",
+        ),
+        ("\u{feff}crm-1", json!({}), ("INVALID_EXTERNAL_CUSTOMER_ID", "input.externalCustomerId"), "U+FEFF"),
+        ("crm-1\u{200b}", json!({}), ("INVALID_EXTERNAL_CUSTOMER_ID", "input.externalCustomerId"), "U+200B"),
+        ("1", json!({ "email": "us\u{200b}er@example.com" }), ("INVALID_EMAIL", "input.data.email"), "U+200B"),
+        ("1", json!({ "email": "user@exam\u{ad}ple.com" }), ("INVALID_EMAIL", "input.data.email"), "U+00AD"),
+        ("1", address(json!({ "country": "UK" })), ("INVALID_ADDRESS", "input.data.address.country"), "GB"),
+        ("1", address(json!({ "country": "el" })), ("INVALID_ADDRESS", "input.data.address.country"), "GR"),
+        ("1", address(json!({ "country": "USA" })), ("INVALID_ADDRESS", "input.data.address.country"), "US"),
+        (
+            "1",
+            json!({ "address": { "line1": "1 Main St", "country": "US" } }),
+            ("INVALID_ADDRESS", "input.data.address.city"),
+            "city is empty",
+        ),
+        ("1", json!({ "phone": "+5215512345678" }), ("INVALID_PHONE", "input.data.phone"), "+52 and the 10 digits"),
+        (
+            "1",
+            json!({ "phone": "+52 044 55 1234 5678" }),
+            ("INVALID_PHONE", "input.data.phone"),
+            "+52 and the 10 digits",
+        ),
+        ("1", json!({ "phone": "+54 11 15 2345 6789" }), ("INVALID_PHONE", "input.data.phone"), "+54 9"),
+    ] {
+        let mut given = json!({ "email": "new@example.com" });
+        given.as_object_mut().unwrap().append(&mut data.as_object().unwrap().clone());
+        let mut answers = vec![app.create(&own, id, given).await];
+        if id == "1" {
+            answers.push(app.update(&own, json!({ "externalCustomerId": "known" }), data.clone()).await);
+        }
+        for answer in answers {
+            assert_eq!(answer.errors(), errors(&[error]), "{data}");
+            assert!(answer.message().contains(words), "{data}: {}", answer.message());
+        }
+    }
+});
+
+both!(times_outside_the_calendar_are_rejected_by_name, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+    let query = "query ($filter: CustomerFilter!) { customers(filter: $filter) { totalCount } }";
+    for (filter, path) in [
+        (json!({ "createdAt": { "before": "9999-12-31T23:59:59-08:00" } }), "filter.createdAt.before"),
+        (json!({ "createdAt": { "from": "0001-01-01T00:00:00+01:00" } }), "filter.createdAt.from"),
+        (json!({ "connectedAt": { "before": "9999-12-31T23:59:59-08:00" } }), "filter.connectedAt.before"),
+        (json!({ "connectedAt": { "from": "0000-01-01T00:00:00Z" } }), "filter.connectedAt.from"),
+    ] {
+        let answer = app.graphql(&own, query, json!({ "filter": filter })).await;
+        answer.assert_rejected("customers", &[("INVALID_ARGUMENT", path)]);
+        assert!(answer.message().contains(path) && answer.message().contains("9999"), "{}", answer.message());
+    }
+    for filter in [
+        json!({ "createdAt": { "from": "0001-01-01T00:00:00Z", "before": "9999-12-31T23:59:59.999999Z" } }),
+        json!({ "connectedAt": { "from": "0001-01-01T00:00:00Z", "before": "9999-12-31T23:59:59.999999Z" } }),
+    ] {
+        let answer = app.graphql(&own, query, json!({ "filter": filter })).await;
+        assert_eq!(answer.data()["customers"]["totalCount"], 1, "{filter}");
+    }
+    let create = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret } }";
+    let input = json!({ "operatorId": own.operator, "name": "x", "expiresAt": "9999-12-31T23:59:59-08:00" });
+    let answer = app.graphql(&app.platform(), create, json!({ "input": input })).await;
+    answer.assert_rejected("createApiKey", &[("INVALID_ARGUMENT", "input.expiresAt")]);
+    assert!(answer.message().contains("9999"), "{}", answer.message());
+    let folder = tempfile::TempDir::new().unwrap();
+    let operator = own.operator.to_string();
+    let arguments = ["key", "create", &operator, "--name", "x", "--expires-at", "9999-12-31T23:59:59-08:00"];
+    let refused = vivamo(folder.path(), &arguments).env("DATABASE_URL", app.database_url()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("9999"));
+});
