@@ -81,6 +81,8 @@ pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
             response.errors.push(entry);
         }
     }
+    response.errors.truncate(MAX_ERRORS);
+    codes.truncate(MAX_ERRORS);
     Rendered { response, codes }
 }
 

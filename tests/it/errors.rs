@@ -77,7 +77,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
         ErrorCode::Forbidden => app.create(&app.platform(), "1", json!({ "email": "a@example.com" })).await.codes(),
         ErrorCode::BadRequest => app.graphql(&own, "{ nothing }", json!({})).await.codes(),
         ErrorCode::Unavailable => {
-            // A transaction holds the table for longer than a request waits.
+            // Another process holds the table for longer than a request waits.
             let writer = app.database.begin_write().await.unwrap();
             if app.is_postgres() {
                 writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
@@ -303,6 +303,21 @@ both!(a_message_about_a_variable_names_the_field, Sandbox, async |app| {
         assert_eq!(answer.codes(), ["BAD_REQUEST"], "{}", answer.body);
         assert_eq!(answer.message(), message);
     }
+});
+
+both!(a_response_has_at_most_50_errors, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let control = "\\u0007";
+    let data = format!(
+        "{{ email: \"x\", phone: \"x\", firstName: \"{control}\", lastName: \"{control}\", address: {{ line1: \"\", \
+         line2: \"{control}\", city: \"\", region: \"{control}\", postalCode: \"{control}\", country: \"x\" }} }}"
+    );
+    let create = format!("createCustomer(input: {{ externalCustomerId: \"\", data: {data} }}) {{ replayed }}");
+    let one = app.graphql(&operator, &format!("mutation {{ {create} }}"), json!({})).await;
+    assert_eq!(one.codes().len(), 11, "{}", one.body);
+    let creates: Vec<_> = (0..5).map(|number| format!("c{number}: {create}")).collect();
+    let five = app.graphql(&operator, &format!("mutation {{ {} }}", creates.join(" ")), json!({})).await;
+    assert_eq!(five.codes().len(), 50, "{}", five.body);
 });
 
 both!(a_message_about_a_limit_names_the_limit, Sandbox, async |app| {
