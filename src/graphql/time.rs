@@ -1,7 +1,7 @@
 //! The scalar `DateTime`.
 
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 
 #[derive(Clone, Copy)]
 pub struct Time(pub DateTime<Utc>);
@@ -21,7 +21,7 @@ impl ScalarType for Time {
     }
 
     fn to_value(&self) -> Value {
-        Value::String(self.0.to_rfc3339())
+        Value::String(self.0.to_rfc3339_opts(SecondsFormat::Micros, false))
     }
 }
 
@@ -33,5 +33,22 @@ fn parse(value: &Value) -> Option<DateTime<Utc>> {
 impl From<DateTime<Utc>> for Time {
     fn from(time: DateTime<Utc>) -> Self {
         Self(time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_always_has_microseconds() {
+        for (input, output) in [
+            ("2026-11-23T09:30:00Z", "2026-11-23T09:30:00.000000+00:00"),
+            ("2026-11-23T09:30:00.120+01:00", "2026-11-23T08:30:00.120000+00:00"),
+            ("2026-11-23T09:30:00.123456Z", "2026-11-23T09:30:00.123456+00:00"),
+        ] {
+            let Ok(time) = Time::parse(Value::from(input)) else { panic!("{input} is not a DateTime") };
+            assert_eq!(time.to_value(), Value::from(output));
+        }
     }
 }
