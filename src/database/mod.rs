@@ -24,7 +24,7 @@ pub use error::{describe, explain_connect_error};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
 pub use retry::{TransactionError, with_retry};
-pub use run_to_completion::RunToCompletion;
+pub use run_to_completion::run_to_completion;
 pub use sql::Sql;
 pub use transaction::Transaction;
 

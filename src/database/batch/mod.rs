@@ -49,10 +49,10 @@
 //!
 //! # Cancelled leaders
 //!
-//! [`RunToCompletion`](super::RunToCompletion) finishes the work of a request whose client disconnects or that times out,
+//! [`run_to_completion`](super::run_to_completion()) finishes the work of a request whose client disconnects or that times out,
 //! so these events cancel no leader. A leader is cancelled if
 //!
-//! - its work is not done 20 seconds after such an event,
+//! - its work is not done 20 seconds after it began,
 //! - it panics,
 //! - the process ends, or
 //! - it reads for a GraphQL field, and another field of the same request fails: async-graphql drops the futures of the

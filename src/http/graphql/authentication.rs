@@ -7,7 +7,7 @@ use axum::http::header;
 use axum::http::request::Parts;
 use ipnet::IpNet;
 
-use super::{HttpError, RequestLog, State, run_to_completion};
+use super::{HttpError, RequestLog, State, run_database_work};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::Actor;
 
@@ -24,7 +24,7 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &RequestLog) -> Res
     }
     let (services, key) = (state.services.clone(), key.to_owned());
     let authentication = async move { services.api_keys.authenticate(&key).await };
-    let authenticated = run_to_completion(log, authentication).await?.map_err(|error| match error {
+    let authenticated = run_database_work(log, authentication).await?.map_err(|error| match error {
         Error::Rejected(_) => unauthenticated(),
         Error::Failed { code, cause } => {
             tracing::error!(request_id = %log.request_id, code = code.name(), cause, "authentication failed");

@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::State;
-use crate::database::RunToCompletion;
+use crate::database::run_to_completion;
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, Rendered};
 use media_type::MediaType;
@@ -98,19 +98,19 @@ async fn process(
     state.services.limits.spend(&actor, checked.operation.cost.saturating_sub(1))?;
     let (state, request_id) = (state.clone(), log.request_id);
     let execution = async move { state.schema.execute(checked, request_id, actor).await };
-    Ok(graphql::render(run_to_completion(log, execution).await?, request_id))
+    Ok(graphql::render(run_database_work(log, execution).await?, request_id))
 }
 
 /// Runs database work, and counts its statements. If it takes longer than [`REQUEST_TIMEOUT`], the caller gets an error and the
 /// work goes on.
-async fn run_to_completion<T: Send + 'static>(
+async fn run_database_work<T: Send + 'static>(
     log: &RequestLog,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
-    match timeout(REQUEST_TIMEOUT, RunToCompletion::new(log.statements.clone(), work)).await {
-        Ok(Ok(output)) => Ok(output),
+    match timeout(REQUEST_TIMEOUT, run_to_completion(log.statements.clone(), work)).await {
+        Ok(Ok(Ok(output))) => Ok(output),
         Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),
-        Err(_elapsed) => {
+        Ok(Ok(Err(_elapsed))) | Err(_elapsed) => {
             tracing::error!(request_id = %log.request_id, "request timed out");
             Err(Violation::new(ErrorCode::Unavailable).into())
         }
