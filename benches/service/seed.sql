@@ -32,14 +32,15 @@ FROM link;
 -- The search words, as the service writes them.
 INSERT INTO customer_word (operator_id, customer_id, place, word)
 SELECT operator_id, customer_id, place, CASE place
-         WHEN -1000 THEN 'ext' WHEN -999 THEN operator WHEN -998 THEN cast(n AS text) WHEN -997 THEN operator || n
+         WHEN -1000 THEN 'ext' WHEN -999 THEN operator || n WHEN -998 THEN cast(n AS text)
          WHEN 0 THEN 'person' || n WHEN 1000 THEN 'example' WHEN 1001 THEN 'com'
          WHEN 2000 THEN 'first' || (n % 997) WHEN 3000 THEN 'last' || (n % 1999)
-         WHEN 4000 THEN '1' || (2000000000 + n) ELSE cast(2000000000 + n AS text)
+         WHEN 4000 THEN '1' || (2000000000 + n) WHEN 4001 THEN cast(2000000000 + n AS text)
+         ELSE '#' || substr(cast(10000 + n % 10000 AS text), 2)
        END
 FROM link
-CROSS JOIN (SELECT -1000 AS place UNION ALL SELECT -999 UNION ALL SELECT -998 UNION ALL SELECT -997 UNION ALL SELECT 0 UNION ALL SELECT 1000
-            UNION ALL SELECT 1001 UNION ALL SELECT 2000 UNION ALL SELECT 3000 UNION ALL SELECT 4000 UNION ALL SELECT 4001)
+CROSS JOIN (SELECT -1000 AS place UNION ALL SELECT -999 UNION ALL SELECT -998 UNION ALL SELECT 0 UNION ALL SELECT 1000 UNION ALL SELECT 1001
+            UNION ALL SELECT 2000 UNION ALL SELECT 3000 UNION ALL SELECT 4000 UNION ALL SELECT 4001 UNION ALL SELECT 4002)
   AS places;
 
 DROP TABLE link;

@@ -11,6 +11,7 @@ mod m20261123_000003_history;
 mod m20261123_000004_keys;
 mod m20261124_000005_words;
 mod m20261124_000006_revisions;
+mod m20261126_000007_search_spellings;
 
 pub struct Migrator;
 
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000004_keys::Migration),
             Box::new(m20261124_000005_words::Migration),
             Box::new(m20261124_000006_revisions::Migration),
+            Box::new(m20261126_000007_search_spellings::Migration),
         ]
     }
 }

@@ -36,6 +36,8 @@ pub struct Position {
 /// The part of the sort key before the id.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
+    /// Comes before all other rows of a list that is ordered by id.
+    First,
     /// No key: the list is ordered by id only.
     None,
     Time(DateTime<Utc>),
@@ -120,6 +122,9 @@ impl PageRequest {
             let Some(Position { key, id }) = position else { continue };
             // A cursor is valid for one list only, so its key fits the columns. A tuple of one column is not valid SQL.
             let (row, bound) = match key {
+                // The query leaves out the first row; all others are after it.
+                Key::First if is_after => continue,
+                Key::First => (Expr::val(1), Expr::val(1)),
                 Key::None => (columns[0].clone(), Expr::val(*id)),
                 Key::Time(time) => (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)])),
                 Key::Text(text) => (columns[0].clone(), Expr::val(text.as_str())),
@@ -142,6 +147,21 @@ impl PageRequest {
         let is_within = self.after.as_ref().is_none_or(|after| position > *after)
             && self.before.as_ref().is_none_or(|before| position < *before);
         self.page(if is_within { vec![row] } else { Vec::new() })
+    }
+
+    /// Adds the row that comes before all others to a page of the others, if the page reaches back to it.
+    pub fn add_first<T>(&self, page: &mut Page<T>, position: Position, row: T) {
+        if self.after.is_some() || self.before.as_ref() == Some(&position) {
+            return;
+        }
+        let is_full = page.rows.len() == self.size;
+        if is_full && self.direction == Direction::Backward {
+            page.has_previous = true;
+            return;
+        }
+        page.has_next |= is_full;
+        page.rows.insert(0, row);
+        page.rows.truncate(self.size);
     }
 
     /// Makes a page of rows in the list's order. If there is one row more than `size`, the list has more rows.

@@ -74,8 +74,9 @@ impl ListId {
                 let CustomerFilter { search, email, phone, external_customer_id, missing, created_at, connected_at } =
                     filter;
                 let words = search.iter().flat_map(|search| search.words()).map(|word| word.as_str());
+                let is_email_first = search.as_ref().is_some_and(|search| search.email().is_some());
                 let values = (
-                    search.is_some().then(|| words.collect::<Vec<_>>()),
+                    search.is_some().then(|| words.chain(is_email_first.then_some("@")).collect::<Vec<_>>()),
                     email.as_ref().map(|email| email.as_str()),
                     phone.as_ref().map(|phone| phone.as_str()),
                     external_customer_id.as_ref().map(|id| id.as_str()),
@@ -103,6 +104,7 @@ impl Cursors {
         let mut bytes = position.id.as_bytes().to_vec();
         match &position.key {
             Key::None => bytes.push(0),
+            Key::First => bytes.push(3),
             Key::Time(time) => {
                 bytes.push(1);
                 bytes.extend(time.timestamp_micros().to_be_bytes());
@@ -127,6 +129,7 @@ impl Cursors {
         }
         let key = match key {
             [0] => Key::None,
+            [3] => Key::First,
             [1, time @ ..] => Key::Time(DateTime::from_timestamp_micros(i64::from_be_bytes(time.try_into().ok()?))?),
             [2, text @ ..] => Key::Text(String::from_utf8(text.to_vec()).ok()?),
             _ => return None,
@@ -157,7 +160,7 @@ mod tests {
     #[test]
     fn a_cursor_is_valid_only_in_its_own_list() {
         let hash = KeyedHash::new("one");
-        for key in [Key::None, Key::Time(now()), Key::Text("名前".to_owned())] {
+        for key in [Key::None, Key::First, Key::Time(now()), Key::Text("名前".to_owned())] {
             let position = Position { key, id: Uuid::now_v7() };
             let cursor = cursors(&hash, ListId::Operators).encode(&position);
             assert!(cursors(&hash, ListId::Operators).decode(&cursor) == Some(position));

@@ -49,11 +49,11 @@ pub enum UpdateCustomerRefInput {
 #[graphql(name = "CustomerFilter")]
 pub struct CustomerFilterInput {
     /// Free text, for example `ada love` or `415 555`. Finds customers whose names, email, external id or phone contain a
-    /// word starting with each of the words given. Phone numbers are found with or without the country code; adjacent
-    /// groups of digits are read as one number. Ignores case and accents; there are no wildcards. At most 255 characters
-    /// and 8 words. A text without letters and digits finds nothing: omit `search` if the user has typed nothing. Results
-    /// are ordered by customer id; cannot be combined with `orderBy`. Not available in the platform's list of all
-    /// customers.
+    /// word starting with each of the words given. Phone numbers are found with or without the country code, and by their
+    /// last four digits; adjacent groups of digits are read as one number. Ignores case, accents and apostrophes; there are
+    /// no wildcards. At most 255 characters and 8 words. A text without letters and digits finds nothing: omit `search` if
+    /// the user has typed nothing. Results are ordered by customer id; if the text is an email address, the customer who
+    /// has it is first. Cannot be combined with `orderBy`. Not available in the platform's list of all customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,

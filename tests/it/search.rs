@@ -1,5 +1,6 @@
 //! `CustomerFilter.search`: prefixes of words, the plans of a search, and the search words that `vivamo migrate` adds.
 
+use migration::{Migrator, MigratorTrait};
 use serde_json::{Value, json};
 
 use support::postgres;
@@ -91,6 +92,7 @@ both!(search_matches_prefixes_of_words, Sandbox, async |app| {
         ("5552671", &[]),
         ("+46 70-123", &["o_brien"]),
         ("brien", &["o_brien"]),
+        ("obrien", &["o_brien"]),
         ("ada 415 555", &["ada.lovelace"]),
         ("2024-000123", &["x"]),
         ("ORD 2024-000", &["x"]),
@@ -231,6 +233,150 @@ both!(invalid_searches_are_rejected, Sandbox, async |app| {
     }
     // The cursor is valid in another spelling of the same search.
     assert_eq!(names(&page(app, &own, json!({ "search": "ÁDA", "after": cursor })).await), ["ada"]);
+});
+
+both!(names_are_found_in_the_spellings_of_their_scripts, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    for (number, (first, last, phone)) in [
+        ("小明", "王", "+8613812345678"),
+        ("राम", "शर्मा", "+919812345678"),
+        ("रोम", "शर्मा", "+919812345679"),
+        ("Conor", "O'Brien", "+353851234567"),
+        ("علي", "کریمی", "+989121234567"),
+        ("Jürgen", "Müller", "+4915123456789"),
+        ("Jens", "Mueller", "+4915123450042"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let data =
+            json!({ "email": format!("{number}@example.com"), "firstName": first, "lastName": last, "phone": phone });
+        app.created(&own, &format!("id-{number}"), data).await;
+    }
+    for (search, expected) in [
+        ("王小明", &["0"][..]),
+        ("小明王", &["0"]),
+        ("王 小明", &["0"]),
+        ("राम", &["1"]),
+        ("राम शर्मा", &["1"]),
+        ("शर्", &["1", "2"]),
+        ("obrien", &["3"]),
+        ("o’brien conor", &["3"]),
+        ("علی كريمي", &["4"]),
+        ("mueller", &["5", "6"]),
+        ("Müller", &["5", "6"]),
+        ("muller", &["5"]),
+        ("juergen", &["5"]),
+        ("4567", &["3", "4"]),
+        ("•••• 6789", &["5"]),
+        ("0042", &["6"]),
+        ("678", &[]),
+        ("conor 4567", &["3"]),
+    ] {
+        assert_eq!(search_names(app, &own, search).await, expected, "{search}");
+    }
+    // The words follow the names and the phone.
+    app.updated(
+        &own,
+        json!({ "externalCustomerId": "id-0" }),
+        json!({ "firstName": "大明", "phone": "+8613812340000" }),
+    )
+    .await;
+    for (search, expected) in [("王小明", &[][..]), ("王大明", &["0"]), ("5678", &["1"]), ("0000", &["0"])] {
+        assert_eq!(search_names(app, &own, search).await, expected, "{search}");
+    }
+    app.updated(&own, json!({ "externalCustomerId": "id-0" }), json!({ "firstName": null, "phone": null })).await;
+    for (search, expected) in [("王大明", &[][..]), ("大明王", &[]), ("王", &["0"]), ("0000", &[])] {
+        assert_eq!(search_names(app, &own, search).await, expected, "{search}");
+    }
+});
+
+both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let created =
+        ["ada@example.com.au", "ada@example.community", "x@example.com", "ada@example.com", "ada@example.company"];
+    for (number, email) in created.iter().enumerate() {
+        app.created(&own, &number.to_string(), json!({ "email": email })).await;
+    }
+    app.created(&other, "1", json!({ "email": "ada@example.co" })).await;
+    app.created(&own, "mobile", json!({ "email": "13812345678@163.com" })).await;
+    let emails = |page: &Value| -> Vec<String> {
+        page["edges"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|edge| edge["node"]["email"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let in_order = [created[3], created[0], created[1], created[4]];
+    for search in ["ada@example.com", " ADA@EXAMPLE.COM", "ada@exam\u{ff50}le.com"] {
+        let whole = page(app, &own, json!({ "search": search })).await;
+        assert_eq!(
+            (emails(&whole), &whole["totalCount"]),
+            (in_order.map(str::to_owned).to_vec(), &json!(4)),
+            "{search}"
+        );
+    }
+    // Without the exact email, and as words, the order is that of the customers.
+    for (search, expected) in [
+        ("ada@example.co", &[created[0], created[1], created[3], created[4]][..]),
+        ("ada example.com", &[created[0], created[1], created[3], created[4]]),
+        ("13812345678@163.com", &["13812345678@163.com"]),
+        ("nobody@example.com", &[]),
+    ] {
+        let whole = page(app, &own, json!({ "search": search })).await;
+        assert_eq!(
+            (emails(&whole), &whole["totalCount"]),
+            (expected.iter().map(ToString::to_string).collect(), &json!(expected.len())),
+            "{search}"
+        );
+    }
+    // Pages of every size, in both directions.
+    for size in 1..=5 {
+        for (count, bound, next_cursor, has_more, has_less) in [
+            ("first", "after", "endCursor", "hasNextPage", "hasPreviousPage"),
+            ("last", "before", "startCursor", "hasPreviousPage", "hasNextPage"),
+        ] {
+            let (mut read, mut cursor) = (Vec::new(), json!(null));
+            loop {
+                let next = page(app, &own, json!({ "search": "ada@example.com", count: size, bound: cursor })).await;
+                assert_eq!(next["pageInfo"][has_less], json!(!cursor.is_null()), "{count} {size}");
+                cursor = next["pageInfo"][next_cursor].clone();
+                read.push(emails(&next));
+                if next["pageInfo"][has_more] == json!(false) {
+                    break;
+                }
+            }
+            if count == "last" {
+                read.reverse();
+            }
+            assert!(read.iter().all(|page| !page.is_empty()), "{count} {size}: {read:?}");
+            assert_eq!(read.concat(), in_order, "{count} {size}");
+        }
+    }
+    // Other conditions apply to the exact email as well.
+    let query = "{ customers(filter: { search: \"ada@example.com\", missing: [PHONE], externalCustomerId: \"0\" }) { nodes { email } } }";
+    assert_eq!(app.query(&own, query).await["customers"], json!({ "nodes": [{ "email": created[0] }] }));
+    let search = page(app, &own, json!({ "search": "ada@example.com", "first": 2 }));
+    let (_, statements) = app.statements_of(search).await;
+    assert!(statements.len() <= 3, "{statements:?}");
+});
+
+both!(migrate_writes_the_words_of_older_versions_again, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "1", json!({ "email": "x@example.com", "firstName": "小明", "lastName": "王" })).await;
+    let connection = sea_orm::Database::connect(app.database_url()).await.unwrap();
+    Migrator::down(&connection, Some(1)).await.unwrap();
+    connection.close().await.unwrap();
+    make_common(app, "1", "stale", 1).await;
+    let sql = "UPDATE customer_word SET customer_id = (SELECT customer_id FROM customer_operator)";
+    postgres::execute(app.database_url(), sql).await.unwrap();
+    assert_eq!(search_names(app, &own, "stale").await, ["x"]);
+    let folder = tempfile::TempDir::new().unwrap();
+    let migrated = vivamo(folder.path(), &["migrate"]).env("DATABASE_URL", app.database_url()).output().unwrap();
+    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    assert_eq!(search_names(app, &own, "王小明").await, ["x"]);
+    assert_eq!(search_names(app, &own, "stale").await.len(), 0);
 });
 
 both!(migrate_adds_missing_search_words, Sandbox, async |app| {

@@ -225,6 +225,8 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
         ("by external id", json!({ "orderBy": order("EXTERNAL_CUSTOMER_ID", "ASC") })),
         ("by external id, descending", json!({ "orderBy": order("EXTERNAL_CUSTOMER_ID", "DESC") })),
         ("a rare word", json!({ "filter": { "search": format!("person{number}") } })),
+        ("an email", json!({ "filter": { "search": format!("person{number}@example.com") } })),
+        ("the end of a phone", json!({ "filter": { "search": format!("{:04}", number % 10_000) } })),
         ("a phone", json!({ "filter": { "search": format!("+1 {}", 2_000_000_000 + number) } })),
         ("a rare and a common word", json!({ "filter": { "search": "example last42" } })),
         ("two words of medium frequency", json!({ "filter": { "search": "first4 last1" } })),

@@ -25,7 +25,7 @@ pub use name::{DisplayName, PersonName};
 mod phone;
 pub use phone::{LineType, PhoneNumber};
 mod search;
-pub use search::{SearchQuery, SearchWord};
+pub use search::{QueryWord, SearchQuery, SearchWord};
 
 use icu_properties::CodePointSetData;
 use icu_properties::props::DefaultIgnorableCodePoint;

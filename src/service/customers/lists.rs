@@ -7,7 +7,9 @@ use chrono::{DateTime, Utc};
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber, SearchQuery};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
-use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryResult, QuerySelect, QueryTrait, Select};
+use sea_orm::{
+    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryResult, QuerySelect, QueryTrait, Select, SelectTwo,
+};
 
 use super::rows::{Link, customer_at, link_at, of_operator, own_at};
 use super::search::{self, Plan};
@@ -110,12 +112,32 @@ impl Customers {
             let plan = list.filter.search.as_ref().and_then(|_| plans.next()).unwrap_or(Plan::Walk);
             (list.rows(*operator, plan), request.clone())
         });
+        // The customer with the searched email comes first. As a list of its own, it leaves the others in the order of ids.
+        let searched = |(number, (_, page)): (usize, &(_, &CustomerPage))| {
+            page.list.filter.search.as_ref()?.email().cloned().map(|email| (number, email))
+        };
+        let first_rows: Vec<_> = pages.iter().enumerate().filter_map(searched).collect();
+        let first_lists = first_rows.iter().map(|(number, email)| {
+            let (operator, CustomerPage { list, request, .. }) = &pages[*number];
+            let rows = list.own_customers(*operator).filter(customer::Column::Email.eq(email.clone()));
+            let request = PageRequest { after: None, before: None, ..request.clone() };
+            (List::new(rows.into_query(), list.position_columns()), request)
+        });
         let read = |row: &QueryResult| {
             let (link, customer) = own_at(row, pages::ROW)?;
             Ok(CustomerView::new(customer, Some(link)))
         };
-        let position = |number: usize, view: &CustomerView| pages[number].1.list.position(view);
-        pages::pages(reader, lists.collect(), read, position).await
+        let page_of = |number: usize| number.checked_sub(pages.len()).map_or(number, |first| first_rows[first].0);
+        let position = |number: usize, view: &CustomerView| pages[page_of(number)].1.list.position(view);
+        let mut found = pages::pages(reader, lists.chain(first_lists).collect(), read, position).await?;
+        let firsts = found.split_off(pages.len());
+        for ((number, _), first) in first_rows.iter().zip(firsts) {
+            let CustomerPage { list, request, .. } = pages[*number].1;
+            if let Some(row) = first.rows.into_iter().next() {
+                request.add_first(&mut found[*number], list.position(&row), row);
+            }
+        }
+        Ok(found)
     }
 
     /// Adds the pages of operators that `pages` ask for to the customers that were found.
@@ -185,6 +207,7 @@ impl CustomerList {
     /// The customer's position in the list.
     pub fn position(&self, view: &CustomerView) -> Position {
         let key = match (&view.link, &self.filter.search, self.order.field) {
+            (Some(_), Some(search), _) if search.email() == Some(&view.customer.email) => Key::First,
             (None, _, _) | (_, Some(_), _) => Key::None,
             (Some(link), None, CustomerOrderField::ConnectedAt) => Key::Time(link.connected_at),
             (Some(link), None, CustomerOrderField::ExternalCustomerId) => {
@@ -192,6 +215,11 @@ impl CustomerList {
             }
         };
         Position { key, id: *view.customer.id.as_uuid() }
+    }
+
+    /// Selects an operator's links that match the filter apart from the search, with their customers.
+    fn own_customers(&self, operator: OperatorId) -> SelectTwo<customer_operator::Entity, customer::Entity> {
+        of_operator(operator).filter(self.filter.on_customer()).filter(self.filter.on_link())
     }
 
     /// The columns of the [`position`](Self::position) in an operator's list.
@@ -207,15 +235,14 @@ impl CustomerList {
     /// The rows of an operator's list: links, then their customers.
     fn rows(&self, operator: OperatorId, plan: Plan) -> List {
         let filter = &self.filter;
-        let own_customers = || of_operator(operator).filter(filter.on_customer()).filter(filter.on_link());
         let (rows, joined) = if let Some(search) = &filter.search {
-            (search::find(own_customers(), operator, search, plan), None)
+            (search::find(self.own_customers(operator), operator, search, plan), None)
         } else if filter.on_customer().is_empty() {
             // Joins the customers of the page alone.
             let customers = JoinedTable::new::<customer::Entity>(customer_operator::Column::CustomerId);
             (links(operator, filter).into_query(), Some(customers))
         } else {
-            (own_customers().into_query(), None)
+            (self.own_customers(operator).into_query(), None)
         };
         List { descending: self.order.descending, joined, ..List::new(rows, self.position_columns()) }
     }

@@ -1,11 +1,12 @@
 //! Search by word prefixes: writes the words of each link, and finds the customers of an operator by them.
 //!
-//! A customer is found if each word of the query is a prefix of one of its words: `ada lov` finds Ada Lovelace. Each link
-//! has rows of its own in `customer_word`, so a search reads the words of one operator alone. A query with a rare word
-//! starts from the customers with that word; other queries check the operator's customers one by one (see [`Plan`]).
+//! A customer is found if each word of the query is a prefix of one of its words: `ada lov` finds Ada Lovelace. The list
+//! that is searched puts the customer with a searched email first. Each link has rows of its own in `customer_word`, so a
+//! search reads the words of one operator alone. A query with a rare word starts from the customers with that word; other
+//! queries check the operator's customers one by one (see [`Plan`]).
 
 use entity::customer_word::Column;
-use entity::value::{CustomerId, OperatorId, PhoneNumber, SearchQuery, SearchWord};
+use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, QueryWord, SearchQuery, SearchWord};
 use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
@@ -55,17 +56,23 @@ enum Searchable<'c> {
     Text(&'c str),
     Domain(&'c str),
     Phone(&'c PhoneNumber),
+    FullName(&'c PersonName, &'c PersonName),
 }
 
 /// The searchable values of a customer. Each has the places from its index times [`PLACES_PER_VALUE`], so the order must not
 /// change.
-fn searchable(customer: &customer::Model) -> [Option<Searchable<'_>>; 5] {
+fn searchable(customer: &customer::Model) -> [Option<Searchable<'_>>; 6] {
     [
         Some(Searchable::Text(customer.email.local_part())),
         Some(Searchable::Domain(customer.email.domain())),
         customer.first_name.as_ref().map(|name| Searchable::Text(name.as_str())),
         customer.last_name.as_ref().map(|name| Searchable::Text(name.as_str())),
         customer.phone.as_ref().map(Searchable::Phone),
+        customer
+            .first_name
+            .as_ref()
+            .zip(customer.last_name.as_ref())
+            .map(|(first, last)| Searchable::FullName(first, last)),
     ]
 }
 
@@ -78,7 +85,8 @@ impl Searchable<'_> {
                 let unicode_words = if unicode == *domain { Vec::new() } else { SearchWord::tokenize(&unicode) };
                 [SearchWord::tokenize(domain), unicode_words].concat()
             }
-            Self::Phone(phone) => phone.international_and_national_digits().map(SearchWord::tokenize).concat(),
+            Self::Phone(phone) => SearchWord::of_phone(phone),
+            Self::FullName(first, last) => SearchWord::of_full_name(first, last),
         }
     }
 }
@@ -198,7 +206,8 @@ pub(super) async fn plans(
     Ok(searches.iter().map(plan).collect())
 }
 
-/// Limits an operator's customers to those that match the search. The rows can be read in the order of customer ids.
+/// Limits an operator's customers to those that match the search, without the one that has the searched email. The rows can
+/// be read in the order of customer ids.
 pub(super) fn find(
     mut customers: SelectTwo<customer_operator::Entity, customer::Entity>,
     operator: OperatorId,
@@ -228,6 +237,9 @@ pub(super) fn find(
     if search.words().is_empty() {
         query.and_where(Expr::val(1).eq(0));
     }
+    if let Some(email) = search.email() {
+        query.and_where(customer::Column::Email.ne(email.clone()));
+    }
     query.take()
 }
 
@@ -239,7 +251,7 @@ pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition 
 }
 
 /// Selects a word of one customer that starts with the given word.
-fn words_of_customer(operator: OperatorId, customer: SimpleExpr, word: &SearchWord) -> SelectStatement {
+fn words_of_customer(operator: OperatorId, customer: SimpleExpr, word: &QueryWord) -> SelectStatement {
     // The concatenation keeps PostgreSQL from the index by word: it is to read the few words of the customer.
     let text = Column::Word.into_expr().binary(BinOper::Custom("||"), "");
     customer_word::Entity::find()
@@ -253,7 +265,7 @@ fn words_of_customer(operator: OperatorId, customer: SimpleExpr, word: &SearchWo
 }
 
 /// Selects the customers of an operator that have a word starting with the given word.
-fn customers_with(operator: OperatorId, word: &SearchWord) -> SelectStatement {
+fn customers_with(operator: OperatorId, word: &QueryWord) -> SelectStatement {
     customer_word::Entity::find()
         .select_only()
         .column(Column::CustomerId)
@@ -262,7 +274,7 @@ fn customers_with(operator: OperatorId, word: &SearchWord) -> SelectStatement {
         .into_query()
 }
 
-fn starts_with(text: SimpleExpr, word: &SearchWord) -> Condition {
+fn starts_with(text: SimpleExpr, word: &QueryWord) -> Condition {
     let ranges = word.prefix_ranges().into_iter();
     let in_range = ranges.map(|range| text.clone().gte(range.start).and(text.clone().lt(range.end)));
     in_range.fold(Condition::any(), Condition::add)

@@ -61,17 +61,17 @@ async fn check_search_words(app: &TestApp) {
     let mut expected = BTreeSet::new();
     for (link, customer) in links {
         let customer = customer.unwrap();
-        let phone = customer.phone.as_ref().map_or(["", ""], |phone| phone.international_and_national_digits());
-        let names =
-            [&customer.first_name, &customer.last_name].map(|name| name.as_ref().map_or("", |name| name.as_str()));
+        let (first, last) = (&customer.first_name, &customer.last_name);
+        let names = [first, last].map(|name| name.as_ref().map_or("", |name| name.as_str()));
+        let full_name = first.as_ref().zip(last.as_ref()).map(|(first, last)| SearchWord::of_full_name(first, last));
+        let phone = customer.phone.as_ref().map(SearchWord::of_phone);
         let (local, domain) = customer.email.as_str().rsplit_once('@').unwrap();
         let unicode_domain = idna::domain_to_unicode(domain).0;
         let email = [local, domain, &unicode_domain];
         let external_id = [link.external_customer_id.as_str()];
-        for value in external_id.into_iter().chain(names).chain(phone).chain(email) {
-            for word in SearchWord::tokenize(value) {
-                expected.insert((link.operator_id.to_string(), link.customer_id.to_string(), word));
-            }
+        let texts = external_id.into_iter().chain(names).chain(email);
+        for word in texts.flat_map(SearchWord::tokenize).chain(full_name.into_iter().chain(phone).flatten()) {
+            expected.insert((link.operator_id.to_string(), link.customer_id.to_string(), word));
         }
     }
     let rows = customer_word::Entity::find().all(reader).await.unwrap();
