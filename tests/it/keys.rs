@@ -98,7 +98,7 @@ both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
     let expires_at = "2100-01-01T00:00:00Z";
     let input = json!({ "operatorId": operator, "name": "Dashboard", "access": "READ_ONLY", "expiresAt": expires_at });
     let key = app.graphql(&platform, create, json!({ "input": input })).await.payload("createApiKey");
-    assert_eq!(key["apiKey"]["expiresAt"], "2100-01-01T00:00:00+00:00");
+    assert_eq!(key["apiKey"]["expiresAt"], "2100-01-01T00:00:00.000000+00:00");
     let second = Caller { key: key["secret"].as_str().unwrap().to_owned(), ..first.clone() };
     assert_eq!(app.query(&second, ROLE).await["viewer"]["role"], "OPERATOR_READ_ONLY");
 
