@@ -69,8 +69,8 @@ impl ApiKeys {
     }
 
     /// Returns the caller for a key that is cached and valid, or for the platform key. `None` means that the caller has
-    /// to [`authenticate`](Self::authenticate). Compares keyed hashes, so the time it takes reveals nothing about a
-    /// key.
+    /// to [`authenticate`](Self::authenticate). Compares keyed hashes, so the response time reveals nothing about
+    /// a key.
     pub fn cached_actor(&self, key: &str) -> Option<Actor> {
         let hash = self.hash.digest(PURPOSE, &[key.as_bytes()]);
         if self.platform_hash.as_ref() == Some(&hash) {
@@ -106,7 +106,7 @@ impl ApiKeys {
     /// Writes the collected times of last use to the database. Called by a background task and at shutdown.
     pub async fn save_last_used(&self) -> Result<(), Error> {
         let mut last_used: Vec<_> = std::mem::take(&mut *self.last_used.lock()).into_iter().collect();
-        // All replicas lock rows in the same order, which avoids deadlocks.
+        // All processes lock rows in the same order, which avoids deadlocks.
         last_used.sort_unstable();
         if last_used.is_empty() {
             return Ok(());
@@ -114,7 +114,7 @@ impl ApiKeys {
         let save = || async {
             let transaction = self.database.begin_write().await?;
             for (id, used_at) in &last_used {
-                // Another replica may have written a later use.
+                // Another process may have written a later use.
                 let is_later = Condition::any().add(Column::LastUsedAt.is_null()).add(Column::LastUsedAt.lt(*used_at));
                 Entity::update_many()
                     .col_expr(Column::LastUsedAt, (*used_at).into())
@@ -230,8 +230,8 @@ impl ApiKeys {
 /// The purpose of the keyed hash. Part of the stored hashes: a change makes all keys invalid.
 const PURPOSE: &str = "api key";
 
-/// The time for which a process trusts its copy of a key. A key that another process revoked works for this long. The
-/// API promises one second; the rest is for a request that is already being processed.
+/// The time for which a process trusts its copy of a key. A key that another process has revoked still works for up to
+/// this time. The documented limit is one second; the remaining 200 ms are for requests in progress.
 const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
 const MAX_CACHED_KEYS: u64 = 10_000;
 

@@ -1,5 +1,5 @@
 //! The environment that a database belongs to. The first process that opens a database claims it for its environment.
-//! From then on no process of the other environment opens it: sandbox must not touch the customers of production.
+//! From then on no process of the other environment opens it: a sandbox process must not change production data.
 
 use entity::deployment::{ActiveModel, Entity, Environment, ONLY_ROW_ID};
 use sea_orm::{ActiveModelTrait, EntityTrait, Set};

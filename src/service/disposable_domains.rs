@@ -1,8 +1,9 @@
 //! The list of disposable email domains: providers of throw-away addresses.
 //!
-//! The list is that of the `mailchecker` crate, without the permanent providers and privacy relays in
-//! `permanent_domains.txt`, and with the additions and exceptions of the settings. A subdomain is treated like its closest listed parent: if `mailinator.com` is disposable and
-//! `good.mailinator.com` is an exception, then `x.mailinator.com` is disposable and `x.good.mailinator.com` is not.
+//! The list comes from the `mailchecker` crate, minus the permanent providers and privacy relays in
+//! `permanent_domains.txt`, plus the additions and exceptions of the settings. A subdomain is treated like its closest
+//! listed parent: if `mailinator.com` is disposable and `good.mailinator.com` is an exception, then `x.mailinator.com` is
+//! disposable and `x.good.mailinator.com` is not.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use entity::value::EmailAddress;
 /// Corrections of the built-in list, with a reason for each. In the format of [`parse_list`].
 const PERMANENT_DOMAINS: &str = include_str!("permanent_domains.txt");
 
-/// The listed domains in ASCII, each with whether it is disposable.
+/// Maps each listed domain, in ASCII, to true if it is disposable, and to false if it is an exception.
 #[derive(Clone, Debug)]
 pub struct DisposableDomains(HashMap<Cow<'static, str>, bool>);
 

@@ -1,13 +1,14 @@
 //! Idempotency keys: a request that is sent again with its key returns the first outcome and changes nothing.
 //!
-//! The outcome is written in the same transaction as the work, under the operator and the keyed hash of the key, beside a
-//! keyed hash of the input. It holds ids and codes, and no personal data. The protocol is optimistic:
+//! The outcome is written in the same transaction as the work. Its row has the operator and the keyed hash of the key as
+//! primary key, and a keyed hash of the input. The row holds ids and codes, no personal data. The protocol is optimistic:
 //!
-//! 1. Do the work, and insert the outcome with it. Most requests are new, and need no statement for a lookup of the key.
-//! 2. If the key is in use, the insert conflicts and the transaction rolls back. Of two requests at the same time, the
-//!    second waits here for the first. A repeated create usually fails earlier: its email is taken by its own customer.
-//! 3. If the attempt was refused or met a conflict, look up the key. If there is an outcome under it, return that outcome if
-//!    the input is the same, and `IDEMPOTENCY_KEY_REUSED` if it is not.
+//! 1. Do the work, and insert the outcome with it. This saves new requests, which are the majority, the lookup of the key.
+//! 2. If the key is in use, the insert conflicts and nothing is written. If two requests with the same key run at the same
+//!    time, the insert of the second waits for the first to commit. A repeated create usually fails before its insert,
+//!    because the customer that the first request created has the email.
+//! 3. If the attempt did not succeed, for whatever reason, look up the key. If there is a stored outcome, return it if the
+//!    input is the same, and fail with `IDEMPOTENCY_KEY_REUSED` otherwise.
 //!
 //! A refused request stores nothing, so its key can be used again.
 
@@ -27,7 +28,7 @@ use crate::keyed_hash::KeyedHash;
 /// The time for which an outcome is stored.
 const LIFETIME: TimeDelta = TimeDelta::hours(24);
 
-/// A column beside those of the table: the time of the request, at which an expired key can be used again.
+/// An extra column of the rows to insert: the time of the request. A stored key that has expired by then is replaced.
 const NOW: &str = "now";
 
 /// Inserts outcomes, or replaces expired ones. A key that is in use aborts the writes of its request.
@@ -56,8 +57,8 @@ pub struct IdempotentRequest {
 }
 
 impl IdempotentRequest {
-    /// `input` is the canonical form of the request: equal for two requests exactly if they ask for the same. Returns `None`
-    /// without a key.
+    /// `input` is the canonical form of the request: equal for two requests if and only if they ask for the same change.
+    /// Returns `None` without a key.
     pub fn new(
         hash: &KeyedHash,
         operator: OperatorId,

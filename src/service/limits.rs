@@ -1,9 +1,12 @@
 //! Rate limits: token buckets for the cost of requests, for authentication failures, and for disclosures.
 //!
+//! A disclosure is a response that reveals that an email or a phone belongs to a customer of another operator. The limit
+//! prevents the enumeration of the platform's customers.
+//!
 //! A bucket starts full, refills continuously at its rate up to its capacity, and a request takes tokens from it. If
 //! there are too few, the request is refused with the time until there are enough. For example, at 100 disclosures per
-//! hour the bucket of an operator holds 100 tokens and gains one every 36 seconds. Each process counts on its own; with
-//! several replicas the effective limit is that many times higher.
+//! hour the bucket of an operator holds 100 tokens and gains one every 36 seconds. Each process counts separately, so with
+//! n processes the effective limit is n times as high.
 //!
 //! The buckets are implemented here, because those of the `governor` crate cannot take tokens back: disclosures are
 //! reserved before it is known whether they are needed.
@@ -55,8 +58,8 @@ impl Limits {
         self.auth_failures.take(client_network(address), 1).map_err(|wait| rate_limited("address", wait))
     }
 
-    /// Reserves budget to reveal that up to `values` emails or phones belong to customers of other operators. Reserved
-    /// before the lookup, so that a refusal reveals nothing.
+    /// Reserves the disclosure of up to `values` emails or phones. The reservation is made before the lookup, so that a
+    /// refusal reveals nothing.
     pub fn reserve_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Violation> {
         self.disclosures.take(origin.operator, values).map_err(|wait| {
             let Origin { operator, key, request } = origin;
@@ -134,7 +137,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         Self { capacity: tokens * f64::from(periods), refill_per_second: tokens / period.as_secs_f64(), buckets }
     }
 
-    /// Takes tokens, or returns the time until there are enough. More tokens than the capacity count as the capacity.
+    /// Takes tokens, or returns the time until there are enough. A request for more tokens than the capacity takes the
+    /// whole capacity.
     fn take(&self, client: K, tokens: u32) -> Result<(), Duration> {
         if self.capacity == 0.0 || tokens == 0 {
             return Ok(());

@@ -1,7 +1,8 @@
-//! The rules: permissions, validation, and every read and write of the database. They know neither GraphQL nor HTTP.
+//! The rules: permissions, validation, and every read and write of the database. They use nothing of HTTP, and of GraphQL
+//! only the derive `Enum`: some enums of the rules are types of the schema, with their doc comments as descriptions.
 //!
-//! The first parameter of each method is the [`Actor`], so no method can forget to check what the caller may see or do.
-//! [`Services`] holds one value per area; GraphQL and the command line share it.
+//! Each method that reads or writes data for a caller takes the [`Actor`] as its first parameter, so that the check of
+//! the caller's rights is not overlooked. [`Services`] holds one value per area; GraphQL and the command line share it.
 
 pub mod api_keys;
 pub mod customers;
@@ -102,8 +103,8 @@ impl Actor {
         }
     }
 
-    /// Returns the origin to record with changes to customers. `FORBIDDEN` if the caller may not change customers: the
-    /// platform, and operators with a read-only key.
+    /// Checks that the caller may change customers, and returns the origin to record with the changes. Fails with
+    /// `FORBIDDEN` for the platform, and for operators with a read-only key.
     pub fn origin(&self, request: RequestId) -> Result<Origin, Error> {
         match *self {
             Self::Operator { id: operator, key, access: Access::ReadWrite } => Ok(Origin { operator, key, request }),
@@ -111,7 +112,7 @@ impl Actor {
         }
     }
 
-    /// Returns `FORBIDDEN` unless the caller is the platform.
+    /// Fails with `FORBIDDEN` unless the caller is the platform.
     pub fn require_platform(&self) -> Result<(), Error> {
         if *self == Self::Platform { Ok(()) } else { Err(ErrorCode::Forbidden.into()) }
     }

@@ -1,7 +1,7 @@
-//! Restrictions on emails and phones: production refuses what they find, sandbox warns about it.
+//! Restrictions on emails and phones: production refuses values that violate a restriction; sandbox only warns.
 //!
-//! Disposable email domains, a plus suffix (`ada+1@example.com`), and phones that are not mobile. Here, a phone is checked
-//! by what is known without a network call; the carrier lookup follows when the phone is about to be stored.
+//! Restricted are disposable email domains, emails with a plus suffix (`ada+1@example.com`), and phones that are not
+//! mobile. Phones are checked here without a network call; the carrier lookup follows when a phone is about to be stored.
 
 use entity::deployment::Environment;
 use entity::value::{EmailAddress, LineType, PhoneNumber};
@@ -10,7 +10,7 @@ use super::disposable_domains::DisposableDomains;
 use super::phone_lookup::PhoneLookup;
 use crate::error::{ErrorCode, InputField, Violation};
 
-/// The checks, and the environment that decides what a finding leads to.
+/// The checks, and the environment that decides if a violation is an error or a warning.
 pub struct Restrictions {
     pub environment: Environment,
     pub disposable_domains: DisposableDomains,

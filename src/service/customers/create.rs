@@ -14,12 +14,12 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::{Actor, Origin, now};
 
-/// A request to create a customer, as far as its values are valid. `faults` lists the others.
+/// The valid values of a request to create a customer. `faults` lists the invalid ones.
 #[derive(Clone, Debug, Default)]
 pub struct CustomerDraft {
     pub external_customer_id: Option<ExternalCustomerId>,
     pub email: Option<EmailAddress>,
-    /// The other fields of the customer. Only the columns of [`CustomerField`] count.
+    /// The other fields of the customer. Columns that have no [`CustomerField`] are ignored.
     pub optional: customer::ActiveModel,
     pub idempotency_key: Option<IdempotencyKey>,
     pub faults: Vec<Violation>,
@@ -138,13 +138,13 @@ impl Customers {
 }
 
 impl CustomerDraft {
-    /// JSON of the request: equal for two requests exactly if they ask for the same.
+    /// JSON of the request: equal for two requests if and only if they ask for the same change.
     fn canonical_json(&self) -> String {
         let mut data = json!({
             "externalCustomerId": self.external_customer_id.as_ref().map(ExternalCustomerId::as_str),
             "email": self.email,
-            // Null if they are not given. Fields of later versions are left out instead, because a key must still match
-            // after an upgrade.
+            // These fields are null if they are not given. A field that is added later must be left out if it is not
+            // given, so that a stored hash still matches after an upgrade.
             "phone": null, "firstName": null, "lastName": null, "address": null,
         });
         for field in CustomerField::all() {

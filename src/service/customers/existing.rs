@@ -15,7 +15,7 @@ use crate::error::{ErrorCode, InputField, Violation};
 /// The rows that share a unique value with a new customer.
 #[derive(Default)]
 pub(super) struct Existing {
-    /// Customers of other operators alone that have the email or the phone.
+    /// Customers that have the email or the phone and are connected only to other operators.
     pub(super) others: Vec<customer::Model>,
     /// Customers of the operator that have the email or the phone.
     own: Vec<customer::Model>,
@@ -46,7 +46,7 @@ pub(super) fn taken<'c>(
 }
 
 impl Customers {
-    /// Finds all of them in one statement.
+    /// Finds the existing customers and the link in one statement.
     pub(super) async fn find_existing(
         &self,
         write_tx: &OptimisticWrite,
@@ -73,7 +73,7 @@ impl Customers {
         Ok(existing)
     }
 
-    /// Finds those of the operator alone.
+    /// Like [`find_existing`](Self::find_existing), but only among the operator's own customers.
     pub(super) async fn find_existing_own(
         &self,
         operator: OperatorId,
@@ -121,7 +121,7 @@ fn existing_query(
         .expr_as(Expr::col((own.clone(), Column::CustomerId)).is_not_null(), "is_own")
         .expr_as(Expr::col((same_id.clone(), Column::CustomerId)).is_not_null(), "is_id_taken")
         .exprs(customer::Column::iter().map(|column| Expr::col((holder.clone(), column))))
-        // The outer joins need a row even if nothing is found.
+        // A single row to join to, so that there is a result even if nothing is found.
         .from_subquery(Query::select().expr_as(Expr::cust("1"), "one").take(), "always")
         .join_subquery(JoinType::LeftJoin, holders, holder.clone(), Expr::cust("TRUE"))
         .join_as(JoinType::LeftJoin, customer_operator::Entity, own, is_own)

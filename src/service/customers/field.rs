@@ -1,8 +1,8 @@
 //! The table of customer fields: every rule that treats the fields of a customer alike goes through it.
 //!
-//! A new field is one variant of [`CustomerField`] and one row of the table. Missing and unapplied fields, the `missing`
-//! filter, history, idempotency fingerprints, connects and updates then include it. The order of the variants is the
-//! order of fields in answers.
+//! In this file, a new field takes one variant of [`CustomerField`] and one row of the table; CONTRIBUTING.md lists the
+//! other edits. Missing and unapplied fields, the `missing` filter, history, idempotency fingerprints, the filling of empty
+//! fields on connect, and updates then include the field. The order of the variants is the order of fields in responses.
 
 use async_graphql::Enum;
 use entity::customer;
@@ -37,7 +37,7 @@ struct Row {
     apply: fn(&customer::ActiveModel, &mut customer::Model),
 }
 
-/// A row for a column of `customer`. Its value needs [`Serialize`].
+/// A row for a column of `customer`. The type of the column must implement [`Serialize`].
 macro_rules! row {
     ($name:literal, $column:ident, $field:ident) => {
         Row {
@@ -66,7 +66,7 @@ impl CustomerField {
         }
     }
 
-    /// All fields, in the order of answers.
+    /// All fields, in the order of responses.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::iter()
     }

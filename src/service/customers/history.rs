@@ -1,8 +1,8 @@
 //! The history of customers: one entry for each change, written in the same transaction as the change.
 //!
 //! An entry holds the changed fields with their values before and after. For example, an update of the first name has
-//! `before: {"firstName": null}` and `after: {"firstName": "Ada"}`. An operator reads the entries that it caused, the
-//! platform reads all.
+//! `before: {"firstName": null}` and `after: {"firstName": "Ada"}`. An operator reads the entries that it caused; the
+//! platform reads all entries.
 
 use entity::customer;
 use entity::customer_event::{Column, Entity, EventType, Model, Values};

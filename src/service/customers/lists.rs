@@ -26,7 +26,7 @@ pub struct CustomerFilter {
     pub email: Option<EmailAddress>,
     pub phone: Option<PhoneNumber>,
     pub external_customer_id: Option<ExternalCustomerId>,
-    /// Fields that are all empty.
+    /// Matches customers for which all these fields are empty.
     pub missing: Vec<CustomerField>,
     pub created_at: TimeRange,
     /// Only for an operator's list.
@@ -40,7 +40,7 @@ pub struct TimeRange {
     pub before: Option<DateTime<Utc>>,
 }
 
-/// The order of an operator's list. Its fields never change, so a cursor keeps its place.
+/// The order of an operator's list. The values that the list is ordered by never change, so a cursor stays valid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerOrder {
     pub field: CustomerOrderField,
@@ -57,7 +57,7 @@ pub enum CustomerOrderField {
     ExternalCustomerId,
 }
 
-/// A page of a list of customers. With `operators`, it includes that page of each customer's operators.
+/// A page of a list of customers. If `operators` is given, each customer comes with that page of its operators.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CustomerPage {
     pub list: Arc<CustomerList>,
@@ -109,7 +109,7 @@ impl Customers {
         let searches = pages.iter().filter_map(|(operator, page)| Some((*operator, page.list.filter.search.as_ref()?)));
         let mut plans = search::plans(reader, &searches.collect::<Vec<_>>()).await?.into_iter();
         let lists = pages.iter().map(|(operator, CustomerPage { list, request, .. })| {
-            let plan = list.filter.search.as_ref().and_then(|_| plans.next()).unwrap_or(Plan::Walk);
+            let plan = list.filter.search.as_ref().and_then(|_| plans.next()).unwrap_or(Plan::ScanInIdOrder);
             (list.rows(*operator, plan), request.clone())
         });
         // The customer with the searched email comes first. As a list of its own, it leaves the others in the order of ids.
@@ -119,7 +119,7 @@ impl Customers {
         let first_rows: Vec<_> = pages.iter().enumerate().filter_map(searched).collect();
         let first_lists = first_rows.iter().map(|(number, email)| {
             let (operator, CustomerPage { list, request, .. }) = &pages[*number];
-            let rows = list.own_customers(*operator).filter(customer::Column::Email.eq(email.clone()));
+            let rows = list.select_own_customers(*operator).filter(customer::Column::Email.eq(email.clone()));
             let request = PageRequest { after: None, before: None, ..request.clone() };
             (List::new(rows.into_query(), list.position_columns()), request)
         });
@@ -218,7 +218,7 @@ impl CustomerList {
     }
 
     /// Selects an operator's links that match the filter apart from the search, with their customers.
-    fn own_customers(&self, operator: OperatorId) -> SelectTwo<customer_operator::Entity, customer::Entity> {
+    fn select_own_customers(&self, operator: OperatorId) -> SelectTwo<customer_operator::Entity, customer::Entity> {
         of_operator(operator).filter(self.filter.on_customer()).filter(self.filter.on_link())
     }
 
@@ -236,13 +236,13 @@ impl CustomerList {
     fn rows(&self, operator: OperatorId, plan: Plan) -> List {
         let filter = &self.filter;
         let (rows, joined) = if let Some(search) = &filter.search {
-            (search::find(self.own_customers(operator), operator, search, plan), None)
+            (search::find(self.select_own_customers(operator), operator, search, plan), None)
         } else if filter.on_customer().is_empty() {
-            // Joins the customers of the page alone.
+            // Joins customers only to the rows of the page, after its limit.
             let customers = JoinedTable::new::<customer::Entity>(customer_operator::Column::CustomerId);
             (links(operator, filter).into_query(), Some(customers))
         } else {
-            (self.own_customers(operator).into_query(), None)
+            (self.select_own_customers(operator).into_query(), None)
         };
         List { descending: self.order.descending, joined, ..List::new(rows, self.position_columns()) }
     }

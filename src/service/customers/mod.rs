@@ -1,7 +1,16 @@
 //! Customers: one record per person, shared by all operators that the person is connected to.
 //!
-//! [`Customers`] is the facade. Its methods live beside their types: `create`, `update`, `validate`, `lists`, `search`,
-//! `history`. An operator reaches a customer only through its own link ([`rows::of_operator`]), the platform reaches all.
+//! [`Customers`] is the facade. Its methods are beside their types: `create`, `update`, `validate`, `lists`, `search`,
+//! `history`.
+//!
+//! An operator sees a customer only through its own link; the platform sees all customers. Queries for an operator's
+//! customers start from [`rows::of_operator`] or from the links in `lists`, which filter by the operator. Creates and updates
+//! also look for an email or a phone among all customers of the platform; the limit on disclosures bounds what the caller
+//! learns from this.
+//!
+//! A write puts its rows into one `WriteSet`. On PostgreSQL, none of its statements sees the rows of the others; on SQLite
+//! the statements run in order. The order must give the same result both ways: the words of a connected customer are
+//! replaced before the words of the new link are inserted.
 
 mod changes;
 mod create;
@@ -48,7 +57,7 @@ pub struct Customers {
     existing_query: BatchedQuery<4>,
 }
 
-/// A customer as a caller sees it.
+/// A customer as it appears to a caller.
 #[derive(Clone)]
 pub struct CustomerView {
     pub customer: customer::Model,
@@ -104,8 +113,8 @@ impl Customers {
 
     /// Runs a write to its end: retries it after conflicts, replays the stored outcome of `idempotent`, and checks `phone`.
     ///
-    /// The carrier lookup takes up to seconds, so it never runs inside a transaction. An attempt that would store an
-    /// unchecked phone rolls back; then the phone is checked, and the write starts again.
+    /// The carrier lookup may take several seconds, so it never runs inside a transaction. An attempt that would store an
+    /// unchecked phone ends before it writes; then the phone is checked, and the write starts again.
     async fn run_write<D: Serialize + DeserializeOwned, F>(
         &self,
         name: &'static str,

@@ -70,7 +70,7 @@ pub(super) async fn own_customers(
     connection.query_all(query).await?.iter().map(|row| own_at(row, 0)).collect()
 }
 
-/// Selects the links of an operator, with their customers. Nothing else leads to an operator's customers.
+/// Selects the links of an operator, with their customers.
 pub(super) fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer_operator::Entity, customer::Entity> {
     customer_operator::Entity::find()
         .filter(customer_operator::Column::OperatorId.into_expr().eq(operator))

@@ -2,8 +2,8 @@
 //!
 //! A customer is found if each word of the query is a prefix of one of its words: `ada lov` finds Ada Lovelace. The list
 //! that is searched puts the customer with a searched email first. Each link has rows of its own in `customer_word`, so a
-//! search reads the words of one operator alone. A query with a rare word starts from the customers with that word; other
-//! queries check the operator's customers one by one (see [`Plan`]).
+//! search reads the words of one operator only. A query with a rare word starts from the customers with that word. For
+//! other queries the operator's customers are checked one by one (see [`Plan`]).
 
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, QueryWord, SearchQuery, SearchWord};
@@ -59,8 +59,8 @@ enum Searchable<'c> {
     FullName(&'c PersonName, &'c PersonName),
 }
 
-/// The searchable values of a customer. Each has the places from its index times [`PLACES_PER_VALUE`], so the order must not
-/// change.
+/// The searchable values of a customer. The places of a value's words start at its index × [`PLACES_PER_VALUE`], so the
+/// order must not change.
 fn searchable(customer: &customer::Model) -> [Option<Searchable<'_>>; 6] {
     [
         Some(Searchable::Text(customer.email.local_part())),
@@ -109,7 +109,7 @@ pub(super) fn add(writes: &mut WriteSet, link: &Link, customer: &customer::Model
     writes.insert(words_of_link.chain(words_of_customer).map(row));
 }
 
-/// Adds the words that differ between two states of a customer to the writes, for all operators.
+/// Adds to the writes, for all operators, the words that differ between two states of a customer.
 pub(super) fn change(writes: &mut WriteSet, before: &customer::Model, after: &customer::Model) {
     let values = (0..).zip(searchable(before).into_iter().zip(searchable(after)));
     let changed = values.filter(|(_, (before, after))| before != after);
@@ -172,16 +172,16 @@ impl Customers {
     }
 }
 
-/// The way to run a search.
+/// The plan of a search.
 pub(super) enum Plan {
-    /// The query word with this index is rare: sort the customers that have it, then check the other words.
-    Lead(usize),
-    /// No word is rare: check the operator's customers one by one until the page is full.
-    Walk,
+    /// The query word with this index is the rarest, and rare: sort the customers that have it, then check the other words.
+    FromRarestWord(usize),
+    /// No word is rare: check the operator's customers one by one, in the order of their ids, until the page is full.
+    ScanInIdOrder,
 }
 
-/// The number of customers up to which a word is rare. They have to be sorted; for a single word, checking customers one by
-/// one is soon cheaper.
+/// The largest number of customers that a rare word may have. All customers with the rarest word must be sorted.
+/// With a single word, a scan is cheaper from a lower number on.
 fn rare_limit(search: &SearchQuery) -> usize {
     if search.words().len() == 1 { 10_000 } else { 100_000 }
 }
@@ -201,7 +201,7 @@ pub(super) async fn plans(
         let counts = counts.by_ref().take(search.words().len());
         let rarest = counts.enumerate().min_by_key(|(_, count)| *count);
         let is_rare = |(_, count): &(usize, u64)| *count <= rare_limit(search) as u64;
-        rarest.filter(is_rare).map_or(Plan::Walk, |(index, _)| Plan::Lead(index))
+        rarest.filter(is_rare).map_or(Plan::ScanInIdOrder, |(index, _)| Plan::FromRarestWord(index))
     };
     Ok(searches.iter().map(plan).collect())
 }
@@ -216,9 +216,9 @@ pub(super) fn find(
 ) -> SelectStatement {
     let query = QuerySelect::query(&mut customers);
     for (index, word) in search.words().iter().enumerate() {
-        if matches!(plan, Plan::Lead(lead) if lead == index) {
+        if matches!(plan, Plan::FromRarestWord(rarest) if rarest == index) {
             let found = Alias::new("found");
-            // Without the limit, the databases would read another index, for the sake of the order.
+            // Without the limit, the databases would read another index in order to avoid the sort.
             let rows = Query::select()
                 .distinct()
                 .column(Column::CustomerId)
@@ -243,7 +243,7 @@ pub(super) fn find(
     query.take()
 }
 
-/// Matches the links of an operator that the search finds. For counting.
+/// Matches the links of an operator that the search finds. Used for counts.
 pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition {
     let nothing = search.words().is_empty().then(|| Expr::val(1).eq(0));
     let has_word = |word| customer_operator::Column::CustomerId.in_subquery(customers_with(operator, word));
@@ -252,7 +252,7 @@ pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition 
 
 /// Selects a word of one customer that starts with the given word.
 fn words_of_customer(operator: OperatorId, customer: SimpleExpr, word: &QueryWord) -> SelectStatement {
-    // The concatenation keeps PostgreSQL from the index by word: it is to read the few words of the customer.
+    // The concatenation prevents the use of the index by word, so that PostgreSQL reads the few words of the customer.
     let text = Column::Word.into_expr().binary(BinOper::Custom("||"), "");
     customer_word::Entity::find()
         .select_only()

@@ -14,13 +14,14 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::{Actor, Origin};
 
-/// A request to update a customer, as far as its values are valid. `faults` lists the others.
+/// The valid values of a request to update a customer. `faults` lists the invalid ones.
 #[derive(Clone, Debug, Default)]
 pub struct CustomerChanges {
     /// `None` for a malformed id: no customer has it.
     pub customer: Option<CustomerRef>,
     pub expected_version: Option<i32>,
-    /// The new values. Only the columns of [`CustomerField`] count: `NotSet` leaves one as it is, `Set(None)` clears it.
+    /// The new values: `NotSet` leaves a column as it is, `Set(None)` clears it. Columns that have no [`CustomerField`] are
+    /// ignored.
     pub values: customer::ActiveModel,
     pub idempotency_key: Option<IdempotencyKey>,
     pub faults: Vec<Violation>,
@@ -59,7 +60,7 @@ impl Customers {
         Ok(self.restrictions.check(email, phone).err().unwrap_or_default())
     }
 
-    /// Counts the values that are taken, according to `error`, by customers of other operators alone.
+    /// Counts the values that are taken, according to `error`, only by customers of other operators.
     async fn taken_by_other_operators(
         &self,
         origin: &Origin,
@@ -136,8 +137,8 @@ impl CustomerChanges {
         changed
     }
 
-    /// JSON of the request: equal for two requests exactly if they ask for the same. A field that is cleared is null in
-    /// `data`, one that stays as it is is not there.
+    /// JSON of the request: equal for two requests if and only if they ask for the same change. A cleared field is null in
+    /// `data`; an unchanged field is left out.
     fn canonical_json(&self) -> String {
         let Self { customer, expected_version, values, idempotency_key: _, faults: _ } = self;
         let customer = customer.as_ref().map(|customer| match customer {

@@ -1,8 +1,8 @@
 //! Checks that a phone number is a mobile line.
 //!
-//! Without a carrier, `service::restrictions` checks the numbering plan of the number's country, which is part of the
-//! binary. A carrier lookup over the network ([`Twilio`]) replaces it, if production is configured with one. Its answers
-//! are cached: in memory for a minute, and in the database, under keyed hashes, for a day or a month.
+//! By default, `service::restrictions` decides by the numbering plans in the binary. If a carrier lookup ([`Twilio`]) is
+//! configured, the lookup decides instead, in production only. It asks a provider over the network. The results are
+//! cached: in memory for a minute, and in the database, under keyed hashes, for a day or a month.
 
 mod twilio;
 
@@ -25,18 +25,19 @@ use crate::database::{Database, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
-/// A carrier that can be asked for the line type of a phone.
+/// A provider of line types, for example Twilio, which asks the carriers.
 pub trait LineTypeLookup: Send + Sync {
     /// Looks up the line type over the network. May take seconds.
     fn look_up<'a>(&'a self, phone: &'a PhoneNumber) -> BoxFuture<'a, Result<CarrierLineType, LookupError>>;
 }
 
-/// The reason why a carrier lookup failed.
+/// The cause of a failed lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookupError {
-    /// The carrier was unreachable, overloaded, or too slow. A retry may succeed.
+    /// The provider was unreachable, overloaded, or too slow. A retry may succeed.
     Unavailable { retry_after: Option<Duration> },
-    /// The carrier rejects all our requests: the URL, the credentials or the account are wrong. `cause` is for the log.
+    /// The provider rejects all requests of this service: the URL, the credentials or the account are wrong. `cause` is
+    /// for the log.
     Misconfigured { cause: String },
 }
 
@@ -47,16 +48,16 @@ pub struct PhoneLookup {
     unknown_lines: UnknownLinePolicy,
     database: Database,
     hash: KeyedHash,
-    /// Answers of the last minute, by hash. Concurrent lookups of one number share one request.
+    /// Results of the last minute, by hash. Concurrent lookups of one number share one request.
     recent: Cache<Vec<u8>, CarrierLineType>,
 }
 
 impl PhoneLookup {
     const MAX_RECENT: u64 = 10_000;
     const RECENT_TTL: Duration = Duration::from_secs(60);
-    /// For answers in the database.
+    /// For results in the database.
     const MOBILE_TTL: TimeDelta = TimeDelta::days(30);
-    /// Shorter: a number that is not mobile, or unknown, may become mobile, and its owner then wants to use it.
+    /// Shorter, because a number that is unknown or not mobile may become mobile, and its owner should not wait for long.
     const OTHER_TTL: TimeDelta = TimeDelta::hours(24);
 
     pub fn new(
@@ -70,7 +71,7 @@ impl PhoneLookup {
     }
 
     /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, and with `PHONE_LOOKUP_UNAVAILABLE` if the
-    /// carrier does not answer. May take seconds, so it must not be called within a transaction.
+    /// provider does not respond. May take seconds, so it must not be called within a transaction.
     pub async fn check(&self, phone: &PhoneNumber) -> Result<(), Error> {
         let hash = self.hash.digest("phone lookup", &[phone.as_str().as_bytes()]);
         let line = self.recent.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;
@@ -106,7 +107,7 @@ impl PhoneLookup {
         Ok(line)
     }
 
-    /// Stores an answer for all replicas, replacing an earlier one.
+    /// Stores a result for all processes, replacing an earlier result for the number.
     async fn store(&self, hash: &[u8], line: CarrierLineType) -> Result<(), Error> {
         let store = || async {
             let now = now();
