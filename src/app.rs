@@ -1,8 +1,8 @@
-//! The service as one value: [`App::start`] opens the database and builds the services, the schema, the HTTP server and
-//! the metrics. [`App::run_until`] serves requests and runs the background jobs until it is told to stop.
+//! Builds and runs the whole service: [`App::start`] opens the database and builds the services, the schema, the HTTP
+//! server and the metrics. [`App::run_until`] serves requests and runs the background jobs until it is told to stop.
 //!
 //! `vivamo serve` and the tests start the service this way, so the tests run what is deployed. The other commands need
-//! the database and the services alone: [`open`].
+//! only the database and the services: [`open`].
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ pub struct AppSettings {
     pub jobs: bool,
 }
 
-/// A reason why the service cannot start, or why a command fails. The message says what to do about it.
+/// An error that prevents the start of the service, or that ends a command. The message says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// An argument or a setting is wrong.
@@ -49,7 +49,7 @@ pub enum Failure {
     Usage(String),
     #[error("The database file {} does not exist. Create it with `vivamo migrate`.", .0.display())]
     NoDatabase(PathBuf),
-    /// The database or the system refuses what is asked for.
+    /// Any other failure, with its message.
     #[error("{0}")]
     Other(String),
     #[error("The database lacks {0} migration(s). Run `vivamo migrate` with the same settings.")]
@@ -111,7 +111,7 @@ impl App {
         }
         let schema = Schema::new(services.clone(), hash);
         let router = http::router(http, database.clone(), services.clone(), schema).await;
-        // The numbering plans are parsed on first use, which takes as long as many requests.
+        // The numbering plans are parsed on first use, which takes as long as handling many requests.
         spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
         Ok(Self { address, database, services, listener, router, idle_timeout, background, jobs })
     }

@@ -1,7 +1,7 @@
 //! The settings of the service. Each is a flag and an environment variable; the flag wins.
 //!
-//! The command line parses them. The structs of a group, such as [`LimitSettings`], are passed on to the code that they
-//! configure, so this module uses no other one.
+//! The command line parses them. Each group of settings, such as [`LimitSettings`], is a struct that is passed to the code
+//! that it configures, so this module uses no other module of `src`.
 //!
 //! The doc comments of the fields are the help texts of `vivamo --help`; CONTRIBUTING.md says how to add a setting.
 //! Secrets, and settings that depend on each other, are checked in the two `check` functions: a message of clap would
@@ -83,12 +83,12 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
 
     /// Comma-separated origins of web pages that may call the API from a browser, for example
-    /// https://dashboard.example.com. If unset, no page may
+    /// https://dashboard.example.com. If unset, no web page may call the API
     #[arg(long, env = "VIVAMO_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 
-    /// The time a connection may take to send the head of its next request, or to take some of a response. Not a flag:
-    /// only tests change it.
+    /// The time a client may take to send the head of its next request, or to read a part of a response. Not a flag: only
+    /// tests change it.
     #[arg(skip = Duration::from_secs(30))]
     pub idle_timeout: Duration,
 }
@@ -97,8 +97,8 @@ pub struct HttpSettings {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitSettings {
-    /// Cost that an API key may spend per second; it can save up 10 seconds (0 = unlimited). A query costs 1 per root
-    /// field, a mutation 10 per root field
+    /// Cost that an API key may spend per second, with bursts of up to ten times as much (0 = unlimited). A query costs 1
+    /// per root field, a mutation 10 per root field
     #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200)]
     pub cost_per_second: u32,
 
@@ -159,7 +159,7 @@ pub enum PhoneLookupName {
     Twilio,
 }
 
-/// The decision for a phone of which the carrier does not know the line type.
+/// Policy for a phone whose line type the carrier does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum UnknownLinePolicy {
     #[default]
@@ -187,14 +187,14 @@ fn url(text: &str) -> Result<Url, &'static str> {
     url.ok_or("expected a URL, for example https://lookups.twilio.com")
 }
 
-/// Accepts scheme, host and port alone, as browsers send them in the Origin header.
+/// Accepts only scheme, host and port, as browsers send them in the Origin header.
 fn origin(text: &str) -> Result<HeaderValue, &'static str> {
     let is_origin = Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text);
     let origin = HeaderValue::from_str(text).ok().filter(|_| is_origin);
     origin.ok_or("expected an origin without a path, for example https://dashboard.example.com")
 }
 
-/// Public, and therefore for sandbox alone.
+/// Public, and therefore only for sandbox.
 const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
 const MIN_SECRET_BYTES: usize = 32;
 

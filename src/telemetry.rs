@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging at the level of `RUST_LOG`, by default `info`. Logs panics by their place alone.
+/// Starts logging at the level of `RUST_LOG`, by default `info`. Logs only the place of a panic.
 pub fn start(environment: Environment) {
     let setting = std::env::var("RUST_LOG").ok().filter(|setting| !setting.is_empty());
     let filter = setting.and_then(|setting| setting.parse::<Targets>().ok());

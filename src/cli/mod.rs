@@ -1,4 +1,4 @@
-//! The command line. Each command has a file; this one parses the arguments, dispatches, and maps errors to exit codes.
+//! The command line. Each command has a file; this file parses the arguments, dispatches, and maps errors to exit codes.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings. Results go to standard output, errors to standard
 //! error.
@@ -62,7 +62,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Parses the arguments and the environment. On wrong usage, `--help` and `--version` prints a text and exits.
+    /// Parses the arguments and the environment. Prints a message and exits for wrong usage, `--help` and `--version`.
     pub fn parse_or_exit() -> Self {
         let command = Self::command().mut_args(|arg| {
             let is_of_serve = is_serve_option(arg.get_id().as_str());

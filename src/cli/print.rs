@@ -16,7 +16,7 @@ pub fn text(text: &str) {
 
 /// Prints rows with these columns, as a table or as an array of objects. `None` is an empty cell or null.
 ///
-/// `createdAt` is the property `createdAt` in JSON, and the title `CREATED AT` above a column.
+/// The column `createdAt` is the JSON property `createdAt` and the table heading `CREATED AT`.
 pub fn rows<const COLUMNS: usize>(
     json: bool,
     columns: [&str; COLUMNS],
@@ -41,7 +41,7 @@ fn title(column: &str) -> String {
     spaced.collect::<String>().to_uppercase()
 }
 
-/// Prints a new key with its secret, under the id and name of what was created.
+/// Prints the secret of a new key, with the id and the name of the new operator or key.
 pub fn new_key(json: bool, id: &str, name: &str, key: &NewApiKey) {
     let secret = key.secret.expose_secret();
     if json {

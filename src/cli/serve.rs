@@ -57,7 +57,7 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
     })
 }
 
-/// Reads a file of domains. Without a file, none.
+/// Reads a file of domains. Without a file, returns no domains.
 fn read_domains(file: Option<PathBuf>) -> Result<Vec<String>, Failure> {
     let Some(file) = file else { return Ok(Vec::new()) };
     let text = std::fs::read_to_string(&file).map_err(|error| error.to_string());

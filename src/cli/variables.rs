@@ -1,5 +1,5 @@
-//! Environment variables. An empty one counts as unset, and one that looks like a setting and is none is refused: the
-//! old name of a limit, or a typo, must not silently leave the default in force.
+//! Environment variables. An empty variable counts as unset, and an unknown variable that starts with `VIVAMO_` is refused:
+//! the old name of a limit, or a typo, must not be silently ignored.
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
@@ -24,7 +24,7 @@ pub fn names(command: &Command) -> Vec<String> {
     own.chain(command.get_subcommands().flat_map(names)).collect()
 }
 
-/// Adds the variable that an invalid value comes from to clap's message, which names the flag alone.
+/// Adds to clap's message, which names only the flag, the variable that an invalid value comes from.
 pub fn name_source(command: &Command, error: &mut clap::Error) {
     let (Some(ContextValue::String(flag)), Some(ContextValue::String(value))) =
         (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
@@ -62,8 +62,8 @@ pub fn refuse_unknown(known: &[String], variables: impl IntoIterator<Item = (Str
     Err(messages.join("\n"))
 }
 
-/// True for variables of the build and the tests, and for those in which Kubernetes and Docker describe other services.
-/// For one named `vivamo` they are VIVAMO_SERVICE_HOST, VIVAMO_SERVICE_PORT, VIVAMO_PORT=tcp://10.0.0.1:80,
+/// True for variables of the build and the tests, and for variables in which Kubernetes and Docker describe a service. For
+/// a service named `vivamo` they are VIVAMO_SERVICE_HOST, VIVAMO_SERVICE_PORT, VIVAMO_PORT=tcp://10.0.0.1:80,
 /// VIVAMO_PORT_80_TCP_ADDR, and so on.
 fn is_of_others(name: &str, value: &str) -> bool {
     ["VIVAMO_BUILD_", "VIVAMO_TEST_", "VIVAMO_VERSION"].iter().any(|start| name.starts_with(start))

@@ -28,8 +28,8 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Serves connections until `stop` completes, then finishes the requests under way. Each request has the extension
-/// `ConnectInfo<SocketAddr>`, the address at the other end of the connection. Closes a connection that takes longer
-/// than `idle_timeout` to send the head of a request, or to take some of a response.
+/// `ConnectInfo<SocketAddr>`, the peer address. Closes a connection whose client takes longer than `idle_timeout` to send
+/// the head of a request, or to read a part of a response.
 pub async fn serve(listener: TcpListener, router: Router, idle_timeout: Duration, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(idle_timeout).max_buf_size(MAX_HEAD_BYTES);
@@ -59,7 +59,7 @@ pub async fn serve(listener: TcpListener, router: Router, idle_timeout: Duration
         });
         let connection = connections.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
         tokio::spawn(async move {
-            // A connection that breaks is no error of the service.
+            // A broken connection is not an error of the service.
             let _ = connection.await;
             drop(permit);
         });

@@ -1,7 +1,7 @@
 //! GraphiQL, to explore the schema in a browser.
 //!
-//! build.rs builds the page from `web/` and lists its files, so the binary holds all that the page needs. In a build
-//! without them `/graphiql` is one page that says how to build them.
+//! build.rs builds the page from `web/` and lists its files, so the binary contains all files of the page. In a build
+//! without these files `/graphiql` is one page that says how to build them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::State;
 
-/// Path below `web/dist`, and content, of each file.
+/// Each file: its path in the folder of the built pages, and its content.
 const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/web.rs"));
 
 /// The page may load files from this server and send requests to this server, nothing else.
@@ -22,8 +22,8 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
      font-src 'self' data:; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
 
-/// The paths of GraphiQL. `introspection` is the result of the introspection query. It is served without a key, so the
-/// page shows the documentation before a key is typed: the schema is no secret.
+/// The paths of GraphiQL. `introspection` is the result of the introspection query. The introspection result is served
+/// without a key, so that the page shows the documentation before a key is typed: the schema is public.
 pub fn routes(introspection: String) -> Router<State> {
     let introspection: Arc<str> = introspection.into();
     let redirect = || get(async || Redirect::temporary("/graphiql"));

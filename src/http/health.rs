@@ -14,7 +14,7 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the database answers and has all migrations.
+/// `GET /readyz`: the database responds and has all migrations.
 pub async fn readyz(extract::State(state): extract::State<State>) -> (StatusCode, &'static str) {
     const TIMEOUT: Duration = Duration::from_secs(10);
     let pending = timeout(TIMEOUT, state.database.pending_migrations()).await;

@@ -1,4 +1,4 @@
-//! Metrics for Prometheus at `/metrics`. They have an address of their own: clients must not see how much is going on.
+//! Metrics for Prometheus at `/metrics`. They have an address of their own, because clients must not see the traffic.
 
 use std::time::Duration;
 

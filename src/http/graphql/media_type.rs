@@ -11,7 +11,7 @@ use mediatype::{MediaType as Type, MediaTypeBuf, Name, ReadParams, WriteParams};
 pub enum MediaType {
     /// `application/graphql-response+json`. The status says whether the request was executed.
     GraphqlResponse,
-    /// `application/json`, for older clients. They take any status but 200 for a failure of the network.
+    /// `application/json`, for older clients, which treat any status other than 200 as a network failure.
     Json,
 }
 

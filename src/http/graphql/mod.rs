@@ -1,13 +1,13 @@
 //! The `/graphql` endpoint, by the GraphQL over HTTP specification.
 //!
-//! A request passes these steps; the first that refuses it makes the response, an [`HttpError`]:
+//! A request passes these steps; the first step that refuses the request determines the response, an [`HttpError`]:
 //!
 //! 1. Read the API key ([`authentication`]). Without a valid key a request learns nothing else.
 //! 2. Take 1 from the rate limit of the key.
 //! 3. Check the method and the `Accept` header ([`MediaType`]).
 //! 4. Read the query, its variables and the name of its operation ([`Parameters`]).
 //! 5. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and take the rest of its cost from the rate limit.
-//! 6. Execute it, to completion even if the client disconnects.
+//! 6. Execute it. If the client disconnects, the execution goes on.
 //! 7. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
 //!
 //! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]).
@@ -38,8 +38,8 @@ use parameters::Parameters;
 use request_log::RequestLog;
 use response::HttpError;
 
-/// The time a request may take to arrive, and then to be executed. Statements have a shorter timeout; this one is for a
-/// database that does not answer at all.
+/// The time that each of these may take: authentication, the arrival of the body, and execution. Statements have a shorter
+/// timeout; this one is for a database that does not respond at all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -14,11 +14,11 @@ use super::{HttpError, REQUEST_TIMEOUT};
 /// A longer body is refused without parsing it. The longest useful request is far shorter.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// A longer body is not read to its end.
+/// Reading stops after this many bytes; the connection is then closed.
 const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
-/// The parameters of a request. Unknown ones are ignored, as the specification asks. In a URL, `variables` and
-/// `extensions` are the text of an object.
+/// The parameters of a request. Unknown parameters are ignored, as the specification asks. In a URL, `variables` and
+/// `extensions` are JSON-encoded objects.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Parameters<Object = Map<String, Value>> {
@@ -58,8 +58,8 @@ impl Parameters {
     }
 }
 
-/// Reads a body. `None` if it is too long or was cut off. A body that is too long is read all the same, up to a limit: a
-/// client whose connection closes while it sends does not read the response.
+/// Reads a body. `None` if the body is too long or was cut off. A body that is too long is read all the same, up to a
+/// limit: a client whose connection is closed while it sends does not read the response.
 async fn read_body(body: Body) -> Option<Vec<u8>> {
     let (mut chunks, mut content, mut length) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {

@@ -11,7 +11,8 @@ use crate::error::ErrorCode;
 use crate::graphql::Operation;
 use crate::service::Actor;
 
-/// The facts about a request that are logged, filled in while it is processed. Values from the request are not among them.
+/// The facts about a request that are logged, filled in while the request is processed. Variables and other values are
+/// never logged; the operation name is.
 pub struct RequestLog {
     pub request_id: RequestId,
     started: Instant,

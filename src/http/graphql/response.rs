@@ -15,7 +15,7 @@ use crate::graphql::ErrorExtensions;
 pub struct HttpError {
     status: StatusCode,
     pub violation: Violation,
-    /// A header of this response alone, such as `Retry-After`.
+    /// A header that only this response has, such as `Retry-After`.
     header: Option<(HeaderName, HeaderValue)>,
 }
 
