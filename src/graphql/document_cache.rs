@@ -17,11 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::registry::Registry;
-use async_graphql::{Name, Variables};
+use async_graphql::{Name, ServerError, ServerResult, Variables};
 use moka::sync::Cache;
 
-use super::document_limits::{self, DocumentError};
-use super::variables;
+use super::{document_limits, variables};
 
 /// Total length of the cached texts, in bytes. A parsed document takes about fifty times the memory of its text.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -54,7 +53,7 @@ impl DocumentCache {
         text: &str,
         operation_name: Option<&str>,
         variables: &Variables,
-    ) -> Result<Arc<Document>, DocumentError> {
+    ) -> ServerResult<Arc<Document>> {
         let complete = self.get_or_insert(text, Vec::new(), || document_limits::parse(text))?;
         let missing = variables::check(&complete.parsed, operation_name, variables, &self.types)?;
         if missing.is_empty() {
@@ -67,15 +66,10 @@ impl DocumentCache {
         &self,
         text: &str,
         missing: Vec<Name>,
-        parse: impl FnOnce() -> Result<ExecutableDocument, DocumentError>,
-    ) -> Result<Arc<Document>, DocumentError> {
-        let key = (Arc::from(text), missing);
-        if let Some(cached) = self.documents.get(&key) {
-            return Ok(cached);
-        }
-        let document = Arc::new(Document { parsed: parse()?, is_valid: AtomicBool::new(false) });
-        self.documents.insert(key, document.clone());
-        Ok(document)
+        parse: impl FnOnce() -> ServerResult<ExecutableDocument>,
+    ) -> ServerResult<Arc<Document>> {
+        let parse = || Ok::<_, ServerError>(Arc::new(Document { parsed: parse()?, is_valid: AtomicBool::new(false) }));
+        self.documents.try_get_with((Arc::from(text), missing), parse).map_err(Arc::unwrap_or_clone)
     }
 }
 

@@ -6,17 +6,18 @@
 //! times. Here each fragment is counted once.
 
 use std::collections::{HashMap, HashSet};
+use std::num::Saturating;
 
 use async_graphql::parser::types::{
-    DocumentOperations, ExecutableDocument, FragmentDefinition, OperationType, Selection, SelectionSet,
+    ExecutableDocument, FragmentDefinition, OperationDefinition, OperationType, Selection, SelectionSet,
 };
 use async_graphql::parser::{self, parse_query};
-use async_graphql::{Name, Pos, Positioned};
+use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult};
 
 /// Operations of GraphiQL, code generators and dashboards reach at most a tenth of each limit, except for the standard
 /// introspection query: 1.6 KiB, 15 levels, 229 fields.
 mod limits {
-    pub const BYTES: usize = 16 * 1024;
+    pub const KIBIBYTES: usize = 16;
     pub const TOKENS: usize = 1500;
     /// The parser overflows its stack at about 2,000.
     pub const NESTING: usize = 40;
@@ -35,61 +36,50 @@ mod limits {
 /// Names of operations are logged up to this length.
 const MAX_LOGGED_NAME: usize = 64;
 
-/// Why a document, or a document with its variables, is rejected. The message holds no value of a variable.
-#[derive(Debug, PartialEq, Eq)]
-pub struct DocumentError {
-    pub message: String,
-    pub position: Option<Pos>,
+fn reject<T>(message: impl Into<String>) -> ServerResult<T> {
+    Err(ServerError::new(message, None))
 }
 
-fn reject<T>(message: impl Into<String>) -> Result<T, DocumentError> {
-    Err(DocumentError { message: message.into(), position: None })
+/// Rejects a count above its limit. For example, the words `("The document has more than", "tokens")` make the message
+/// "The document has more than 1500 tokens."
+fn check_limit(count: usize, limit: usize, (start, unit): (&str, &str)) -> ServerResult<()> {
+    if count > limit { reject(format!("{start} {limit} {unit}.")) } else { Ok(()) }
 }
 
 /// Parses a document and checks it against the limits.
-pub fn parse(text: &str) -> Result<ExecutableDocument, DocumentError> {
+pub fn parse(text: &str) -> ServerResult<ExecutableDocument> {
     check_size(text)?;
     let document = parse_query(text).map_err(syntax_error)?;
     check_operations(&document)?;
     Ok(document)
 }
 
-fn syntax_error(error: parser::Error) -> DocumentError {
+fn syntax_error(error: parser::Error) -> ServerError {
     let (message, position) = (error.to_string(), error.positions().next());
     // The parser quotes the whole line. The end of its message says what it expected, as names of grammar rules.
     let reason = message.rsplit("= ").next().unwrap_or_default().replace('_', " ");
     let place = position.map(|Pos { line, column }| format!(" at line {line}, column {column}")).unwrap_or_default();
-    DocumentError { message: format!("Syntax error{place}: {}.", reason.trim_end_matches(['.', ' '])), position }
+    ServerError::new(format!("Syntax error{place}: {}.", reason.trim_end_matches(['.', ' '])), position)
 }
 
 /// Checks length, tokens and nesting. Follows GraphQL's lexical rules: brackets in strings and comments do not count.
-fn check_size(text: &str) -> Result<(), DocumentError> {
-    if text.len() > limits::BYTES {
-        return reject(format!("The document is longer than {} KiB.", limits::BYTES / 1024));
-    }
+fn check_size(text: &str) -> ServerResult<()> {
+    check_limit(text.len().div_ceil(1024), limits::KIBIBYTES, ("The document is longer than", "KiB"))?;
     let (mut tokens, mut nesting) = (0, 0_usize);
     let mut rest = text;
     while let Some(char) = rest.chars().next() {
-        let length = match char {
-            '#' => rest.find(['\n', '\r']).unwrap_or(rest.len()),
-            '"' => string_length(rest)?,
-            _ if is_name_char(char) => rest.find(|char| !is_name_char(char)).unwrap_or(rest.len()),
-            _ => char.len_utf8(),
-        };
+        let mut length = char.len_utf8();
         match char {
+            '#' => length = rest.find(['\n', '\r']).unwrap_or(rest.len()),
+            '"' => length = string_length(rest)?,
             '{' | '[' | '(' => nesting += 1,
             '}' | ']' | ')' => nesting = nesting.saturating_sub(1),
+            _ if is_name_char(char) => length = rest.find(|char| !is_name_char(char)).unwrap_or(rest.len()),
             _ => {}
         }
-        if !(char.is_whitespace() || matches!(char, ',' | '#' | '\u{feff}')) {
-            tokens += 1;
-        }
-        if tokens > limits::TOKENS {
-            return reject(format!("The document has more than {} tokens.", limits::TOKENS));
-        }
-        if nesting > limits::NESTING {
-            return reject(format!("The document nests more than {} levels of brackets.", limits::NESTING));
-        }
+        tokens += usize::from(!char.is_whitespace() && !matches!(char, ',' | '#' | '\u{feff}'));
+        check_limit(tokens, limits::TOKENS, ("The document has more than", "tokens"))?;
+        check_limit(nesting, limits::NESTING, ("The document nests more than", "levels of brackets"))?;
         rest = &rest[length..];
     }
     Ok(())
@@ -102,22 +92,20 @@ fn is_name_char(char: char) -> bool {
 /// Returns the length in bytes of the string literal at the start of a text, with its quotes. An unterminated string is
 /// rejected here: the parser would read an unterminated `"""` as an empty string, and then parse the text that this scan
 /// has skipped.
-fn string_length(text: &str) -> Result<usize, DocumentError> {
-    let (quote, escaped_quote) = if text.starts_with("\"\"\"") { ("\"\"\"", "\\\"\"\"") } else { ("\"", "\\\"") };
+fn string_length(text: &str) -> ServerResult<usize> {
+    let is_block = text.starts_with("\"\"\"");
+    let quote = if is_block { "\"\"\"" } else { "\"" };
+    let escapes: &[_] = if is_block { &["\\\"\"\""] } else { &["\\\"", "\\\\"] };
     let mut end = quote.len();
-    while end < text.len() {
+    while let Some(char) = text[end..].chars().next() {
         let rest = &text[end..];
-        if rest.starts_with(escaped_quote) {
-            end += escaped_quote.len();
-        } else if quote == "\"" && rest.starts_with("\\\\") {
-            end += 2;
-        } else if rest.starts_with(quote) {
+        if rest.starts_with(quote) {
             return Ok(end + quote.len());
-        } else if quote == "\"" && rest.starts_with(['\n', '\r']) {
+        } else if matches!(char, '\n' | '\r') && !is_block {
             break;
-        } else {
-            end += rest.chars().next().map_or(1, char::len_utf8);
         }
+        let escape = escapes.iter().find(|escape| rest.starts_with(**escape));
+        end += escape.map_or(char.len_utf8(), |escape| escape.len());
     }
     reject("The document has an unterminated string.")
 }
@@ -132,12 +120,21 @@ pub struct Operation {
     pub cost: u32,
 }
 
-/// Returns the operation with this name, or the first one if no name is given. The document must have passed [`parse`].
+/// Returns the operation with this name, or the first one if no name is given. Execution rejects a request that names none
+/// of several operations.
+pub fn selected_operation<'d>(
+    document: &'d ExecutableDocument,
+    name: Option<&str>,
+) -> Option<(Option<&'d Name>, &'d Positioned<OperationDefinition>)> {
+    let mut operations = document.operations.iter();
+    operations.find(|(own_name, _)| name.is_none_or(|name| own_name.is_some_and(|own_name| own_name == name)))
+}
+
+/// Describes the [`selected_operation`]. The document must have passed [`parse`].
 pub fn operation(document: &ExecutableDocument, name: Option<&str>) -> Operation {
-    let is_selected =
-        |own_name: Option<&Name>| name.is_none_or(|name| own_name.is_some_and(|own_name| own_name == name));
-    let selected = document.operations.iter().find(|(own_name, _)| is_selected(*own_name));
-    let Some((name, operation)) = selected else { return Operation { kind: "unknown", name: None, cost: 1 } };
+    let Some((name, operation)) = selected_operation(document, name) else {
+        return Operation { kind: "unknown", name: None, cost: 1 };
+    };
     let (kind, cost_per_field) = match operation.node.ty {
         OperationType::Mutation => ("mutation", 10),
         OperationType::Query | OperationType::Subscription => ("query", 1),
@@ -150,39 +147,22 @@ pub fn operation(document: &ExecutableDocument, name: Option<&str>) -> Operation
 type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 
 /// Checks the number of operations and fragments, and the selections of each operation.
-fn check_operations(document: &ExecutableDocument) -> Result<(), DocumentError> {
-    let operations: Vec<_> = match &document.operations {
-        DocumentOperations::Single(operation) => vec![&operation.node],
-        DocumentOperations::Multiple(operations) => operations.values().map(|operation| &operation.node).collect(),
-    };
-    if operations.len() > limits::OPERATIONS {
-        return reject(format!("The document has more than {} operations.", limits::OPERATIONS));
-    }
-    if document.fragments.len() > limits::FRAGMENTS {
-        return reject(format!("The document has more than {} fragments.", limits::FRAGMENTS));
-    }
-    let mut counter = CostCounter { fragments: &document.fragments, counted: HashMap::new(), open: HashSet::new() };
-    for operation in operations {
-        let cost = counter.selection_set(&operation.selection_set.node)?;
-        if cost.selections > limits::SELECTIONS {
-            return reject(format!("The operation selects more than {} fields.", limits::SELECTIONS));
-        }
-        if cost.aliases > limits::ALIASES {
-            return reject(format!("The operation has more than {} aliases.", limits::ALIASES));
-        }
-        if cost.directives.saturating_add(operation.directives.len()) > limits::DIRECTIVES {
-            return reject(format!("The operation has more than {} directives.", limits::DIRECTIVES));
-        }
-        if cost.introspection_depth > limits::INTROSPECTION_DEPTH {
-            let message = format!("The introspection nests more than {} levels of types.", limits::INTROSPECTION_DEPTH);
-            return reject(message);
-        }
+fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
+    check_limit(document.operations.iter().count(), limits::OPERATIONS, ("The document has more than", "operations"))?;
+    check_limit(document.fragments.len(), limits::FRAGMENTS, ("The document has more than", "fragments"))?;
+    let mut counter = CostCounter { fragments: &document.fragments, counted: HashMap::new() };
+    for (_, Positioned { node: operation, .. }) in document.operations.iter() {
+        let mut cost = counter.selection_set(&operation.selection_set.node)?;
+        cost.directives += operation.directives.len();
+        check_limit(cost.selections.0, limits::SELECTIONS, ("The operation selects more than", "fields"))?;
+        check_limit(cost.aliases.0, limits::ALIASES, ("The operation has more than", "aliases"))?;
+        check_limit(cost.directives.0, limits::DIRECTIVES, ("The operation has more than", "directives"))?;
+        let nesting = ("The introspection nests more than", "levels of types");
+        check_limit(cost.introspection_depth, limits::INTROSPECTION_DEPTH, nesting)?;
         let keys = root_response_keys(&operation.selection_set.node, &document.fragments);
         let is_mutation = operation.ty == OperationType::Mutation;
         let max_fields = if is_mutation { limits::MUTATION_ROOT_FIELDS } else { limits::QUERY_ROOT_FIELDS };
-        if keys.len() > max_fields {
-            return reject(format!("The operation has more than {max_fields} root fields."));
-        }
+        check_limit(keys.len(), max_fields, ("The operation has more than", "root fields"))?;
         // async-graphql would execute each occurrence, but the response has room for the result of one.
         if is_mutation && keys.iter().collect::<HashSet<_>>().len() < keys.len() {
             return reject("The mutation has two root fields with the same response key. Give each its own alias.");
@@ -194,62 +174,57 @@ fn check_operations(document: &ExecutableDocument) -> Result<(), DocumentError> 
 /// Size of a selection set, with all fragment spreads expanded.
 #[derive(Clone, Copy, Default)]
 struct SelectionCost {
-    selections: usize,
-    aliases: usize,
-    directives: usize,
+    selections: Saturating<usize>,
+    aliases: Saturating<usize>,
+    directives: Saturating<usize>,
     introspection_depth: usize,
 }
 
 /// Computes the cost of selection sets, of each fragment once.
 struct CostCounter<'d> {
     fragments: &'d Fragments,
-    counted: HashMap<&'d Name, SelectionCost>,
-    /// Fragments that are being counted, to detect fragments that contain themselves.
-    open: HashSet<&'d Name>,
+    /// Costs of fragments. `None` while a fragment is being counted, to detect fragments that contain themselves.
+    counted: HashMap<&'d Name, Option<SelectionCost>>,
 }
 
+/// Introspection fields that lead from a type to other types.
+const FIELDS_TO_TYPES: [&str; 4] = ["fields", "inputFields", "interfaces", "possibleTypes"];
+
 impl<'d> CostCounter<'d> {
-    fn selection_set(&mut self, set: &'d SelectionSet) -> Result<SelectionCost, DocumentError> {
+    fn selection_set(&mut self, set: &'d SelectionSet) -> ServerResult<SelectionCost> {
         let mut sum = SelectionCost::default();
-        for selection in &set.items {
-            sum.directives = sum.directives.saturating_add(selection.node.directives().len());
-            let inner = match &selection.node {
-                Selection::Field(field) => {
-                    sum.aliases = sum.aliases.saturating_add(usize::from(field.node.alias.is_some()));
-                    let mut inner = self.selection_set(&field.node.selection_set.node)?;
-                    inner.introspection_depth += usize::from(leads_to_types(&field.node.name.node));
+        for Positioned { node: selection, .. } in &set.items {
+            let mut inner = match selection {
+                Selection::Field(Positioned { node: field, .. }) => {
+                    let mut inner = self.selection_set(&field.selection_set.node)?;
+                    inner.aliases += usize::from(field.alias.is_some());
+                    inner.introspection_depth += usize::from(FIELDS_TO_TYPES.contains(&field.name.node.as_str()));
                     inner
                 }
                 Selection::InlineFragment(fragment) => self.selection_set(&fragment.node.selection_set.node)?,
                 Selection::FragmentSpread(spread) => self.fragment(&spread.node.fragment_name.node)?,
             };
-            sum.selections = sum.selections.saturating_add(1).saturating_add(inner.selections);
-            sum.aliases = sum.aliases.saturating_add(inner.aliases);
-            sum.directives = sum.directives.saturating_add(inner.directives);
+            inner.directives += selection.directives().len();
+            sum.selections += inner.selections + Saturating(1);
+            sum.aliases += inner.aliases;
+            sum.directives += inner.directives;
             sum.introspection_depth = sum.introspection_depth.max(inner.introspection_depth);
         }
         Ok(sum)
     }
 
-    fn fragment(&mut self, name: &Name) -> Result<SelectionCost, DocumentError> {
+    fn fragment(&mut self, name: &Name) -> ServerResult<SelectionCost> {
         // Validation reports a fragment that does not exist.
         let Some((name, fragment)) = self.fragments.get_key_value(name) else { return Ok(SelectionCost::default()) };
-        if let Some(cost) = self.counted.get(name) {
-            return Ok(*cost);
-        }
-        if !self.open.insert(name) {
-            return reject(format!("The fragment {name} contains itself."));
-        }
+        match self.counted.get(name) {
+            Some(Some(cost)) => return Ok(*cost),
+            Some(None) => return reject(format!("The fragment {name} contains itself.")),
+            None => self.counted.insert(name, None),
+        };
         let cost = self.selection_set(&fragment.node.selection_set.node)?;
-        self.open.remove(name);
-        self.counted.insert(name, cost);
+        self.counted.insert(name, Some(cost));
         Ok(cost)
     }
-}
-
-/// Returns whether an introspection field leads from a type to other types.
-fn leads_to_types(field: &str) -> bool {
-    ["fields", "inputFields", "interfaces", "possibleTypes"].contains(&field)
 }
 
 /// Returns the response keys of the root fields. The fragments must not contain themselves.

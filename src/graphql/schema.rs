@@ -74,13 +74,9 @@ impl Schema {
     /// Checks the document and the variables of a request. The error is a response that says what is wrong.
     pub fn check(&self, request: Request) -> Result<CheckedRequest, Box<Response>> {
         let name = request.operation_name.as_deref();
-        match self.documents.get_or_parse(&request.query, name, &request.variables) {
-            Ok(document) => {
-                let operation = document_limits::operation(&document.parsed, name);
-                Ok(CheckedRequest { operation, document, request })
-            }
-            Err(error) => Err(Box::new(Response::from_errors(vec![ServerError::new(error.message, error.position)]))),
-        }
+        let document = self.documents.get_or_parse(&request.query, name, &request.variables);
+        let document = document.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
+        Ok(CheckedRequest { operation: document_limits::operation(&document.parsed, name), document, request })
     }
 
     /// Executes a request for a caller. Its loader is its own, so no row reaches another caller through it.

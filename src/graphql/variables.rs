@@ -6,17 +6,15 @@
 //! - An optional variable that is missing removes the arguments and input fields that use it. async-graphql would pass
 //!   null instead, and null clears a field of a customer where an omitted field stays as it is.
 
-use std::fmt::Display;
-
+use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{
     Directive, DocumentOperations, ExecutableDocument, Selection, SelectionSet, VariableDefinition,
 };
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
-use async_graphql::{Name, Positioned, Variables};
-use async_graphql_value::indexmap::IndexMap;
+use async_graphql::{Name, Positioned, ServerError, ServerResult, Variables};
 use async_graphql_value::{ConstValue, Value};
 
-use super::document_limits::DocumentError;
+use super::document_limits::selected_operation;
 
 /// Names from a request are quoted in messages up to this length.
 const MAX_QUOTED_NAME: usize = 64;
@@ -27,14 +25,8 @@ pub fn check(
     operation_name: Option<&str>,
     variables: &Variables,
     types: &Registry,
-) -> Result<Vec<Name>, DocumentError> {
-    let mut operations = document.operations.iter();
-    let selected = match operation_name {
-        Some(selected) => operations.find(|(name, _)| name.is_some_and(|name| name == selected)),
-        // Execution rejects a request that names none of several operations.
-        None => operations.next(),
-    };
-    let Some((_, operation)) = selected else { return Ok(Vec::new()) };
+) -> ServerResult<Vec<Name>> {
+    let Some((_, operation)) = selected_operation(document, operation_name) else { return Ok(Vec::new()) };
     let mut missing = Vec::new();
     for definition in &operation.node.variable_definitions {
         let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
@@ -45,59 +37,46 @@ pub fn check(
                 missing.push(name.node.clone());
                 Ok(())
             }
-            None => Err(Problem::new("required variable is missing.")),
+            None => problem("required variable is missing."),
         };
-        checked.map_err(|Problem { path, message }| DocumentError {
-            message: format!("${}{path}: {message}", name.node),
-            position: Some(definition.pos),
-        })?;
+        let error = |problem| ServerError::new(format!("${}{problem}", name.node), Some(definition.pos));
+        checked.map_err(error)?;
     }
     Ok(missing)
 }
 
-/// A type error in the value of a variable.
-struct Problem {
-    /// Path from the variable to the value at fault, for example `.data.email` or `[0]`.
-    path: String,
-    message: String,
-}
+/// A type error in the value of a variable: the path from the variable to the value at fault, and the message. For example
+/// `.data.email: must not be null.`
+type Problem = String;
 
-impl Problem {
-    fn new(message: impl Into<String>) -> Self {
-        Self { path: String::new(), message: message.into() }
-    }
-
-    fn inside(self, outer: impl Display) -> Self {
-        Self { path: format!("{outer}{}", self.path), ..self }
-    }
+fn problem(message: &str) -> Result<(), Problem> {
+    Err(format!(": {message}"))
 }
 
 /// Checks a value against a type such as `[CustomerField!]`. Accepts any value of a type that is not an input type:
 /// validation rejects such a variable.
 fn check_value(value: &ConstValue, type_name: &str, types: &Registry) -> Result<(), Problem> {
     match (MetaTypeName::create(type_name), value) {
-        (MetaTypeName::NonNull(_), ConstValue::Null) => Err(Problem::new("must not be null.")),
+        (MetaTypeName::NonNull(_), ConstValue::Null) => problem("must not be null."),
         (MetaTypeName::List(_) | MetaTypeName::Named(_), ConstValue::Null) => Ok(()),
         (MetaTypeName::List(item_type), ConstValue::List(items)) => {
             items.iter().enumerate().try_for_each(|(index, item)| {
-                check_value(item, item_type, types).map_err(|problem| problem.inside(format_args!("[{index}]")))
+                check_value(item, item_type, types).map_err(|problem| format!("[{index}]{problem}"))
             })
         }
         // A single value stands for a list of one.
         (MetaTypeName::NonNull(inner) | MetaTypeName::List(inner), _) => check_value(value, inner, types),
         (MetaTypeName::Named(name), _) => match types.types.get(name) {
             Some(MetaType::Scalar { is_valid: Some(is_valid), .. }) if !is_valid(value) => {
-                Err(Problem::new(format!("must be of type {name}.")))
+                problem(&format!("must be of type {name}."))
             }
             Some(MetaType::Enum { enum_values, .. }) => {
                 let is_value = matches!(value, ConstValue::String(value) if enum_values.contains_key(value))
                     || matches!(value, ConstValue::Enum(value) if enum_values.contains_key(value.as_str()));
-                if is_value { Ok(()) } else { Err(Problem::new(format!("must be one of {}.", names(enum_values)))) }
+                if is_value { Ok(()) } else { problem(&format!("must be one of {}.", names(enum_values))) }
             }
             Some(MetaType::InputObject { input_fields, oneof, .. }) => {
-                let ConstValue::Object(values) = value else {
-                    return Err(Problem::new(format!("must be of type {name}.")));
-                };
+                let ConstValue::Object(values) = value else { return problem(&format!("must be of type {name}.")) };
                 check_input_object(values, name, input_fields, *oneof, types)
             }
             _ => Ok(()),
@@ -116,21 +95,18 @@ fn check_input_object(
         let unknown: String = unknown.chars().take(MAX_QUOTED_NAME).collect();
         let similar = fields.keys().find(|field| is_similar(field, &unknown));
         let suggestion = similar.map(|field| format!(" Did you mean `{field}`?")).unwrap_or_default();
-        let problem = Problem::new(format!("unknown field of {type_name}.{suggestion}"));
-        return Err(problem.inside(format_args!(".{unknown}")));
+        return Err(format!(".{unknown}: unknown field of {type_name}.{suggestion}"));
     }
     if is_one_of && (values.len() != 1 || values.values().any(|value| *value == ConstValue::Null)) {
-        return Err(Problem::new(format!("must have exactly one of the fields {}.", names(fields))));
+        return problem(&format!("must have exactly one of the fields {}.", names(fields)));
     }
     fields.iter().try_for_each(|(name, field)| {
         let checked = match values.get(name.as_str()) {
             Some(value) => check_value(value, &field.ty, types),
-            None if field.ty.ends_with('!') && field.default_value.is_none() => {
-                Err(Problem::new("required field is missing."))
-            }
+            None if field.ty.ends_with('!') && field.default_value.is_none() => problem("required field is missing."),
             None => Ok(()),
         };
-        checked.map_err(|problem| problem.inside(format_args!(".{name}")))
+        checked.map_err(|problem| format!(".{name}{problem}"))
     })
 }
 
@@ -146,36 +122,31 @@ fn names<V>(values: &IndexMap<String, V>) -> String {
 /// Removes these variables, and the arguments and input fields that use them, from a document.
 pub fn remove(mut document: ExecutableDocument, missing: &[Name]) -> ExecutableDocument {
     let operations = match &mut document.operations {
-        DocumentOperations::Single(operation) => vec![&mut operation.node],
-        DocumentOperations::Multiple(operations) => {
-            operations.values_mut().map(|operation| &mut operation.node).collect()
-        }
+        DocumentOperations::Single(operation) => vec![operation],
+        DocumentOperations::Multiple(operations) => operations.values_mut().collect(),
     };
-    for operation in operations {
+    for Positioned { node: operation, .. } in operations {
         operation.variable_definitions.retain(|definition| !missing.contains(&definition.node.name.node));
         remove_from_directives(&mut operation.directives, missing);
         remove_from_selections(&mut operation.selection_set.node, missing);
     }
-    for fragment in document.fragments.values_mut() {
-        remove_from_directives(&mut fragment.node.directives, missing);
-        remove_from_selections(&mut fragment.node.selection_set.node, missing);
+    for Positioned { node: fragment, .. } in document.fragments.values_mut() {
+        remove_from_directives(&mut fragment.directives, missing);
+        remove_from_selections(&mut fragment.selection_set.node, missing);
     }
     document
 }
 
 fn remove_from_selections(set: &mut SelectionSet, missing: &[Name]) {
     for selection in &mut set.items {
+        remove_from_directives(selection.node.directives_mut(), missing);
         match &mut selection.node {
-            Selection::Field(field) => {
-                remove_from_arguments(&mut field.node.arguments, missing);
-                remove_from_directives(&mut field.node.directives, missing);
-                remove_from_selections(&mut field.node.selection_set.node, missing);
+            Selection::Field(Positioned { node: field, .. }) => {
+                remove_from_arguments(&mut field.arguments, missing);
+                remove_from_selections(&mut field.selection_set.node, missing);
             }
-            Selection::InlineFragment(fragment) => {
-                remove_from_directives(&mut fragment.node.directives, missing);
-                remove_from_selections(&mut fragment.node.selection_set.node, missing);
-            }
-            Selection::FragmentSpread(spread) => remove_from_directives(&mut spread.node.directives, missing),
+            Selection::InlineFragment(inline) => remove_from_selections(&mut inline.node.selection_set.node, missing),
+            Selection::FragmentSpread(_) => {}
         }
     }
 }
@@ -187,30 +158,22 @@ fn remove_from_directives(directives: &mut [Positioned<Directive>], missing: &[N
 }
 
 fn remove_from_arguments(arguments: &mut Vec<(Positioned<Name>, Positioned<Value>)>, missing: &[Name]) {
-    arguments.retain(|(_, value)| !is_missing(&value.node, missing));
-    for (_, value) in arguments {
-        remove_from_value(&mut value.node, missing);
-    }
+    arguments.retain_mut(|(_, value)| retain(&mut value.node, missing));
 }
 
-fn remove_from_value(value: &mut Value, missing: &[Name]) {
+/// Returns whether a value remains, after removing from it the input fields that use missing variables.
+fn retain(value: &mut Value, missing: &[Name]) -> bool {
     if let Value::Object(fields) = value {
-        fields.retain(|_, value| !is_missing(value, missing));
-        fields.values_mut().for_each(|value| remove_from_value(value, missing));
+        fields.retain(|_, field| retain(field, missing));
     } else if let Value::List(items) = value {
         for item in items {
-            // The specification requires null in a list.
-            if is_missing(item, missing) {
+            if !retain(item, missing) {
+                // The specification requires null in a list.
                 *item = Value::Null;
-            } else {
-                remove_from_value(item, missing);
             }
         }
     }
-}
-
-fn is_missing(value: &Value, missing: &[Name]) -> bool {
-    matches!(value, Value::Variable(name) if missing.contains(name))
+    !matches!(value, Value::Variable(name) if missing.contains(name))
 }
 
 #[cfg(test)]
