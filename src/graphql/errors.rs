@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{ErrorExtensionValues, Response, ServerError, SimpleObject, Value};
+use async_graphql::{ErrorExtensionValues, Response, ServerError, SimpleObject, from_value, to_value};
 use entity::value::RequestId;
 use serde::Serialize;
 
@@ -70,15 +70,8 @@ pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
     for error in errors.into_iter().take(MAX_ERRORS) {
         for violation in violations(&error, request_id) {
             codes.push(violation.code);
-            let message = match &error.source {
-                None => shorten(&error.message),
-                Some(_) => violation.message.clone(),
-            };
-            let mut entry = ServerError::new(message, None);
-            entry.locations.clone_from(&error.locations);
-            entry.path.clone_from(&error.path);
-            entry.extensions = Some(extensions(&ErrorExtensions::new(&violation, request_id)));
-            response.errors.push(entry);
+            let extensions = extensions(&ErrorExtensions::new(&violation, request_id));
+            response.errors.push(ServerError { message: violation.message, extensions, source: None, ..error.clone() });
         }
     }
     response.errors.truncate(MAX_ERRORS);
@@ -87,17 +80,15 @@ pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
 }
 
 fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
-    let Some(source) = &error.source else {
+    match error.source.as_ref().map(|source| source.downcast_ref::<Error>()) {
         // Errors of the document: syntax, limits, validation, values of the wrong type.
-        return vec![Violation::new(ErrorCode::BadRequest)];
-    };
-    match source.downcast_ref::<Error>() {
-        Some(Error::Rejected(violations)) => violations.clone(),
-        Some(Error::Failed { code, cause }) => {
+        None => vec![Violation { message: shorten(&error.message), ..Violation::new(ErrorCode::BadRequest) }],
+        Some(Some(Error::Rejected(violations))) => violations.clone(),
+        Some(Some(Error::Failed { code, cause })) => {
             tracing::error!(%request_id, code = code.name(), cause, "request failed");
             vec![Violation::new(*code)]
         }
-        None => {
+        Some(None) => {
             tracing::error!(%request_id, "request failed with an unexpected type of error");
             vec![Violation::new(ErrorCode::Internal)]
         }
@@ -113,12 +104,6 @@ fn shorten(message: &str) -> String {
     }
 }
 
-fn extensions(extensions: &ErrorExtensions) -> ErrorExtensionValues {
-    let mut values = ErrorExtensionValues::default();
-    if let Ok(Value::Object(fields)) = async_graphql::to_value(extensions) {
-        for (name, value) in fields {
-            values.set(name, value);
-        }
-    }
-    values
+fn extensions(extensions: &ErrorExtensions) -> Option<ErrorExtensionValues> {
+    from_value(to_value(extensions).ok()?).ok()
 }
