@@ -1,14 +1,13 @@
 //! The inputs about customers, and their conversion to the commands of the service. All invalid fields are reported
 //! together, each with its path.
 
-use std::collections::HashSet;
-
+use async_graphql::indexmap::IndexSet;
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
 use chrono::{DateTime, Utc};
 use entity::customer;
 use entity::value::{
-    Address, AddressPart, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId,
-    PersonName, PhoneNumber, Reason, SearchQuery,
+    Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName,
+    PhoneNumber, Reason, SearchQuery,
 };
 use sea_orm::ActiveValue::{self, NotSet, Set};
 
@@ -36,8 +35,7 @@ pub enum CustomerRefInput {
 
 /// Identifies one of your customers. Exactly one of the fields must be given.
 #[derive(OneofObject)]
-#[graphql(name = "UpdateCustomerRef")]
-pub enum UpdateCustomerRefInput {
+pub enum UpdateCustomerRef {
     /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.
     Id(ID),
     /// Your own id for the customer.
@@ -162,7 +160,7 @@ struct AddressInput {
 #[derive(InputObject)]
 pub struct UpdateCustomerInput {
     /// The customer to update.
-    customer: UpdateCustomerRefInput,
+    customer: UpdateCustomerRef,
     /// The fields to change.
     data: CustomerDataPatch,
     /// The `version` that your change is based on. If the customer has changed since, nothing is changed and the error is
@@ -228,12 +226,10 @@ impl Faults {
         let AddressInput { line1, line2, city, region, postal_code, country } = input;
         let city = city.unwrap_or_default();
         let parsed = Address::parse(AddressParts { line1, line2, city, region, postal_code, country });
-        let faults = |parts: Vec<(AddressPart, Reason)>| {
-            self.0.extend(parts.into_iter().map(|(part, reason)| {
-                Violation::of(ErrorCode::InvalidAddress, InputField::Address(part)).with_reason(reason)
-            }));
-        };
-        parsed.map_err(faults).ok()
+        for (part, reason) in parsed.as_ref().err().into_iter().flatten() {
+            self.0.push(Violation::of(ErrorCode::InvalidAddress, InputField::Address(*part)).with_reason(*reason));
+        }
+        parsed.ok()
     }
 
     /// Parses an optional field: left out it is `NotSet`, null is `Set(None)`. An invalid value is `NotSet` as well.
@@ -250,10 +246,6 @@ impl Faults {
             MaybeUndefined::Null => Set(None),
             MaybeUndefined::Value(input) => parse(self, input).map_or(NotSet, |value| Set(Some(value))),
         }
-    }
-
-    fn into_result(self) -> Result<(), Error> {
-        Error::reject_if_any(self.0)
     }
 }
 
@@ -287,26 +279,21 @@ impl UpdateCustomerInput {
     pub fn parse(self) -> CustomerChanges {
         let Self { customer, data: CustomerDataPatch { email, optional }, expected_version, idempotency_key } = self;
         let mut faults = Faults::default();
+        let customer = match customer {
+            UpdateCustomerRef::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
+            UpdateCustomerRef::ExternalCustomerId(text) => faults
+                .external_customer_id(InputField::CustomerExternalCustomerId, &text)
+                .map(CustomerRef::ExternalCustomerId),
+        };
+        let email = match email {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => faults.value(ErrorCode::InvalidEmail, InputField::Email, Err(Reason::NotRemovable)),
+            MaybeUndefined::Value(text) => faults.email(InputField::Email, &text),
+        };
         CustomerChanges {
-            customer: match customer {
-                UpdateCustomerRefInput::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
-                UpdateCustomerRefInput::ExternalCustomerId(text) => faults
-                    .external_customer_id(InputField::CustomerExternalCustomerId, &text)
-                    .map(CustomerRef::ExternalCustomerId),
-            },
+            customer,
             expected_version,
-            values: customer::ActiveModel {
-                email: match email {
-                    MaybeUndefined::Undefined => NotSet,
-                    MaybeUndefined::Null => {
-                        let fault = Violation::of(ErrorCode::InvalidEmail, InputField::Email);
-                        faults.0.push(fault.with_reason(Reason::NotRemovable));
-                        NotSet
-                    }
-                    MaybeUndefined::Value(text) => faults.email(InputField::Email, &text).map_or(NotSet, Set),
-                },
-                ..optional.parse(&mut faults)
-            },
+            values: customer::ActiveModel { email: email.map_or(NotSet, Set), ..optional.parse(&mut faults) },
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
             faults: faults.0,
         }
@@ -319,24 +306,19 @@ impl CustomerRefInput {
         let mut faults = Faults::default();
         let reference = match self {
             Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
-            Self::ExternalCustomerId(text) => {
-                require_external_customer_ids(actor, InputField::ByExternalCustomerId)?;
-                faults
-                    .external_customer_id(InputField::ByExternalCustomerId, &text)
-                    .map(CustomerRef::ExternalCustomerId)
+            Self::ExternalCustomerId(_) if actor.operator().is_none() => {
+                let fault = Violation::of(ErrorCode::InvalidArgument, InputField::ByExternalCustomerId);
+                return Err(fault.with_note(NO_EXTERNAL_IDS).into());
             }
+            Self::ExternalCustomerId(text) => faults
+                .external_customer_id(InputField::ByExternalCustomerId, &text)
+                .map(CustomerRef::ExternalCustomerId),
             Self::Email(text) => faults.email(InputField::ByEmail, &text).map(CustomerRef::Email),
             Self::Phone(text) => faults.phone(InputField::ByPhone, &text).map(CustomerRef::Phone),
         };
-        faults.into_result()?;
+        Error::reject_if_any(faults.0)?;
         Ok(reference)
     }
-}
-
-/// Keeps the statement short if a field is repeated many times.
-fn without_repeats(fields: Vec<CustomerField>) -> Vec<CustomerField> {
-    let mut seen = HashSet::new();
-    fields.into_iter().filter(|field| seen.insert(*field)).collect()
 }
 
 impl CustomerFilterInput {
@@ -353,13 +335,14 @@ impl CustomerFilterInput {
             external_customer_id: self
                 .external_customer_id
                 .and_then(|text| faults.external_customer_id(InputField::FilterExternalCustomerId, &text)),
-            missing: without_repeats(self.missing.unwrap_or_default()),
+            // Without repeats, which would make the statement long.
+            missing: self.missing.into_iter().flatten().collect::<IndexSet<_>>().into_iter().collect(),
             created_at: faults
                 .range([InputField::FilterCreatedAtFrom, InputField::FilterCreatedAtBefore], self.created_at),
             connected_at: faults
                 .range([InputField::FilterConnectedAtFrom, InputField::FilterConnectedAtBefore], self.connected_at),
         };
-        faults.into_result()?;
+        Error::reject_if_any(faults.0)?;
         Ok(CustomerList { operator, filter, order: order.map(Into::into).unwrap_or_default() })
     }
 
@@ -389,11 +372,3 @@ const OPERATOR_LIST_ONLY_ORDER: &str =
 const NO_ORDER_WITH_SEARCH: &str =
     "`orderBy` cannot be combined with `search`, whose results are ordered by customer id.";
 const NO_EXTERNAL_IDS: &str = "`externalCustomerId` belongs to an operator. The platform key has none.";
-
-/// Rejects the platform key, which has no external customer ids.
-fn require_external_customer_ids(actor: &Actor, field: InputField) -> Result<(), Error> {
-    match actor.operator() {
-        Some(_) => Ok(()),
-        None => Err(Violation::of(ErrorCode::InvalidArgument, field).with_note(NO_EXTERNAL_IDS).into()),
-    }
-}
