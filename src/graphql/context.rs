@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use async_graphql::Context;
-use async_graphql::dataloader::DataLoader;
 use entity::value::RequestId;
 
-use super::loader::Loader;
 use crate::service::{Actor, Services};
 
 /// The caller.
@@ -20,9 +18,4 @@ pub fn request_id(context: &Context<'_>) -> RequestId {
 
 pub fn services<'c>(context: &Context<'c>) -> &'c Services {
     context.data_unchecked::<Arc<Services>>()
-}
-
-/// The loader of this request. Only `fetch.rs` uses it.
-pub fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {
-    context.data_unchecked::<DataLoader<Loader>>()
 }

@@ -8,19 +8,22 @@
 //!
 //! Fields of `Query` and `Mutation` that return a single object call the service themselves.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::iter;
 use std::sync::Arc;
 
-use async_graphql::{Context, InputType, QueryPathSegment};
+use async_graphql::dataloader::{self, DataLoader};
+use async_graphql::{Context, InputType, QueryPathSegment, Value};
 use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_event, customer_operator, operator};
 
-use super::context::{actor, loader, services};
-use super::loader::{ApiKeysOfOperator, HistoryOfCustomer, OperatorsOfCustomer};
+use super::context::{actor, services};
 use super::pagination::PageArguments;
 use crate::database::pages::{Page, PageRequest};
 use crate::error::{Error, ErrorCode};
 use crate::service::customers::{CustomerList, CustomerPage, CustomerView};
+use crate::service::{Actor, Services};
 
 /// Returns a page of a list of customers. For the platform, the service also reads the page of operators that the request
 /// selects for each customer, so that the customers need no further round.
@@ -30,17 +33,11 @@ pub async fn customers(
     request: PageRequest,
 ) -> Result<Page<CustomerView>, Error> {
     let page = CustomerPage { list, request, operators: operators_selected_for_each_customer(context) };
-    let page = if is_inside_a_list(context) {
-        loader(context).load_one(page).await?
-    } else {
-        services(context).customers.pages(actor(context), &[page]).await?.pop()
-    };
-    page.ok_or_else(|| ErrorCode::Internal.into())
-}
-
-/// Returns the length of a list of customers.
-pub async fn customer_count(context: &Context<'_>, list: Arc<CustomerList>) -> Result<u64, Error> {
-    loader(context).load_one(list).await?.ok_or_else(|| ErrorCode::Internal.into())
+    if is_inside_a_list(context) {
+        return load(context, page).await;
+    }
+    let mut pages = services(context).customers.pages(actor(context), &[page]).await?;
+    pages.pop().ok_or_else(|| ErrorCode::Internal.into())
 }
 
 /// Returns a page of the links between a customer and its operators.
@@ -55,10 +52,7 @@ pub async fn operators_of_customer(
     }
     match &view.operators {
         Some((read_request, page)) if *read_request == request => Ok(page.clone()),
-        _ => {
-            let page = loader(context).load_one(OperatorsOfCustomer(view.customer.id, request)).await?;
-            page.ok_or_else(|| ErrorCode::Internal.into())
-        }
+        _ => load(context, OperatorsOfCustomer(view.customer.id, request)).await,
     }
 }
 
@@ -74,28 +68,13 @@ pub async fn operators(
     ids.map(|id| by_id.get(&id).cloned()).collect::<Option<_>>().ok_or_else(|| ErrorCode::Internal.into())
 }
 
-pub async fn operator(context: &Context<'_>, id: OperatorId) -> Result<Arc<operator::Model>, Error> {
-    loader(context).load_one(id).await?.ok_or_else(|| ErrorCode::Internal.into())
-}
-
-/// Returns a page of a customer's history.
-pub async fn history_of_customer(
-    context: &Context<'_>,
-    customer: CustomerId,
-    request: PageRequest,
-) -> Result<Page<customer_event::Model>, Error> {
-    let page = loader(context).load_one(HistoryOfCustomer(customer, request)).await?;
-    page.ok_or_else(|| ErrorCode::Internal.into())
-}
-
-/// Returns an API key, or `None` if the caller may not see it.
-pub async fn api_key(context: &Context<'_>, id: ApiKeyId) -> Result<Option<api_key::Model>, Error> {
-    loader(context).load_one(id).await
-}
-
-/// Returns all API keys of an operator.
-pub async fn api_keys_of_operator(context: &Context<'_>, id: OperatorId) -> Result<Vec<api_key::Model>, Error> {
-    Ok(loader(context).load_one(ApiKeysOfOperator(id)).await?.unwrap_or_default())
+/// Returns the value of a key that always has one.
+pub async fn load<K>(context: &Context<'_>, key: K) -> Result<<Loader as dataloader::Loader<K>>::Value, Error>
+where
+    K: Send + Sync + Hash + Eq + Clone + 'static,
+    Loader: dataloader::Loader<K, Error = Error>,
+{
+    loader(context).load_one(key).await?.ok_or_else(|| ErrorCode::Internal.into())
 }
 
 /// Returns whether the current field belongs to an item of a list, and so may occur once per item.
@@ -116,12 +95,103 @@ fn operators_selected_for_each_customer(context: &Context<'_>) -> Option<PageReq
     let by_nodes = selected.field("nodes").field("operators").selection_fields();
     let [field] = [by_edges, by_nodes].concat()[..] else { return None };
     let arguments = field.arguments().ok()?;
-    let argument = |name| arguments.iter().find(|(own_name, _)| own_name == name).map(|(_, value)| value.clone());
-    let arguments = PageArguments {
-        first: InputType::parse(argument("first")).ok()?,
-        after: InputType::parse(argument("after")).ok()?,
-        last: InputType::parse(argument("last")).ok()?,
-        before: InputType::parse(argument("before")).ok()?,
-    };
-    arguments.parse_without_cursors()
+    let arguments: PageArguments = InputType::parse(Some(Value::Object(arguments.into_iter().collect()))).ok()?;
+    arguments.parse(None).ok()
+}
+
+/// The loader of this request.
+pub fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {
+    context.data_unchecked::<DataLoader<Loader>>()
+}
+
+/// Answers all keys of one kind with one service call. A loader belongs to one request and one caller, so a row that one
+/// caller loads never reaches another.
+pub struct Loader {
+    pub actor: Actor,
+    pub services: Arc<Services>,
+}
+
+/// Key of a page of the operators that a customer is connected to.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct OperatorsOfCustomer(CustomerId, PageRequest);
+
+/// Key of a page of a customer's history.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct HistoryOfCustomer(pub CustomerId, pub PageRequest);
+
+/// Key of all API keys of an operator.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ApiKeysOfOperator(pub OperatorId);
+
+impl dataloader::Loader<OperatorId> for Loader {
+    type Value = Arc<operator::Model>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[OperatorId]) -> Result<HashMap<OperatorId, Self::Value>, Error> {
+        self.services.operators.find(&self.actor, keys).await
+    }
+}
+
+impl dataloader::Loader<CustomerPage> for Loader {
+    type Value = Page<CustomerView>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[CustomerPage]) -> Result<HashMap<CustomerPage, Self::Value>, Error> {
+        Ok(by_key(keys, self.services.customers.pages(&self.actor, keys).await?))
+    }
+}
+
+/// Loads the lengths of lists.
+impl dataloader::Loader<Arc<CustomerList>> for Loader {
+    type Value = u64;
+    type Error = Error;
+
+    async fn load(&self, keys: &[Arc<CustomerList>]) -> Result<HashMap<Arc<CustomerList>, u64>, Error> {
+        Ok(by_key(keys, self.services.customers.counts(&self.actor, keys).await?))
+    }
+}
+
+impl dataloader::Loader<OperatorsOfCustomer> for Loader {
+    type Value = Page<customer_operator::Model>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[OperatorsOfCustomer]) -> Result<HashMap<OperatorsOfCustomer, Self::Value>, Error> {
+        let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
+        Ok(by_key(keys, self.services.customers.operators(&self.actor, &lists).await?))
+    }
+}
+
+impl dataloader::Loader<HistoryOfCustomer> for Loader {
+    type Value = Page<customer_event::Model>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[HistoryOfCustomer]) -> Result<HashMap<HistoryOfCustomer, Self::Value>, Error> {
+        let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
+        Ok(by_key(keys, self.services.customers.histories(&self.actor, &lists).await?))
+    }
+}
+
+impl dataloader::Loader<ApiKeyId> for Loader {
+    type Value = api_key::Model;
+    type Error = Error;
+
+    async fn load(&self, keys: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, api_key::Model>, Error> {
+        self.services.api_keys.find(&self.actor, keys).await
+    }
+}
+
+impl dataloader::Loader<ApiKeysOfOperator> for Loader {
+    type Value = Vec<api_key::Model>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[ApiKeysOfOperator]) -> Result<HashMap<ApiKeysOfOperator, Self::Value>, Error> {
+        let operators: Vec<_> = keys.iter().map(|key| key.0).collect();
+        let keys_by_operator = self.services.api_keys.by_operator(&self.actor, &operators).await?;
+        Ok(keys_by_operator.into_iter().map(|(operator, keys)| (ApiKeysOfOperator(operator), keys)).collect())
+    }
+}
+
+/// Pairs each key with its value; both are in the same order.
+fn by_key<K: Clone + Eq + Hash, V>(keys: &[K], values: Vec<V>) -> HashMap<K, V> {
+    keys.iter().cloned().zip(values).collect()
 }

@@ -13,7 +13,6 @@ mod document_limits;
 mod errors;
 mod fetch;
 mod load_rounds;
-mod loader;
 mod objects;
 mod pagination;
 mod resolvers;

@@ -1,8 +1,10 @@
-//! Arguments and page information of lists (connections, as the Relay specification calls them).
+//! Arguments and pages of lists (connections, as the Relay specification calls them).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use async_graphql::SimpleObject;
+use async_graphql::connection::EmptyFields;
+use async_graphql::{InputObject, Object, ObjectType, OutputType, SimpleObject, TypeName};
 
 use super::cursor::{Cursor, Cursors};
 use crate::database::pages::{Direction, Page, PageRequest, Position};
@@ -13,6 +15,7 @@ const MAX_PAGE_SIZE: i32 = 100;
 const DEFAULT_PAGE_SIZE: usize = 20;
 
 /// The arguments that every list has.
+#[derive(InputObject)]
 pub struct PageArguments {
     pub first: Option<i32>,
     pub after: Option<String>,
@@ -21,18 +24,9 @@ pub struct PageArguments {
 }
 
 impl PageArguments {
-    /// Checks the arguments against the list that the cursors belong to.
-    pub fn parse(&self, cursors: &Cursors) -> Result<PageRequest, Error> {
-        self.parse_with(|cursor| cursors.decode(cursor))
-    }
-
-    /// Returns the page without knowing the list. `None` if the arguments are invalid or contain a cursor, which is valid
-    /// for one list only.
-    pub fn parse_without_cursors(&self) -> Option<PageRequest> {
-        self.parse_with(|_| None).ok()
-    }
-
-    fn parse_with(&self, decode: impl Fn(&str) -> Option<Position>) -> Result<PageRequest, Error> {
+    /// Checks the arguments against the list that the cursors belong to. If the list is not known, rejects every cursor,
+    /// because it is valid for one list only.
+    pub fn parse(&self, cursors: Option<&Cursors>) -> Result<PageRequest, Error> {
         let mut violations = Vec::new();
         let mut reject =
             |field, note| violations.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));
@@ -45,7 +39,8 @@ impl PageArguments {
             reject(InputField::Last, "`first` and `last` cannot be combined.");
         }
         let mut position = |field, cursor: &Option<String>| {
-            let position = decode(cursor.as_ref()?);
+            let cursor = cursor.as_ref()?;
+            let position = cursors.and_then(|cursors| cursors.decode(cursor));
             if position.is_none() {
                 reject(field, "The cursor does not belong to this list with this filter, order and API key.");
             }
@@ -84,6 +79,45 @@ impl PageInfo {
             start_cursor: page.rows.first().map(|row| cursors.at(position(row))),
             end_cursor: page.rows.last().map(|row| cursors.at(position(row))),
         }
+    }
+}
+
+/// A page of a list. `X` has the fields that only some lists have.
+pub struct Connection<E, N, X = EmptyFields> {
+    pub edges: Vec<E>,
+    /// Returns the node of an edge.
+    pub node: fn(&E) -> &N,
+    pub page_info: PageInfo,
+    pub extra: X,
+}
+
+impl<E: OutputType, N, X: ObjectType> TypeName for Connection<E, N, X> {
+    fn type_name() -> Cow<'static, str> {
+        E::type_name().replace("Edge", "Connection").into()
+    }
+}
+
+/// A page of a list.
+#[Object(name_type)]
+impl<E: OutputType, N: OutputType, X: ObjectType> Connection<E, N, X> {
+    /// Items of this page with their cursors.
+    async fn edges(&self) -> &[E] {
+        &self.edges
+    }
+
+    /// Items of this page, without cursors.
+    async fn nodes(&self) -> Vec<&N> {
+        self.edges.iter().map(self.node).collect()
+    }
+
+    /// Information about the current page.
+    async fn page_info(&self) -> &PageInfo {
+        &self.page_info
+    }
+
+    #[graphql(flatten)]
+    async fn extra(&self) -> &X {
+        &self.extra
     }
 }
 

@@ -30,12 +30,6 @@ fn parse(value: &Value) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
-impl From<DateTime<Utc>> for Time {
-    fn from(time: DateTime<Utc>) -> Self {
-        Self(time)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

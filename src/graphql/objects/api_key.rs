@@ -43,7 +43,7 @@ impl From<api_key::Model> for ApiKey {
             name: row.name.as_str().to_owned(),
             prefix: row.prefix,
             access: row.access.into(),
-            created_at: row.created_at.into(),
+            created_at: Time(row.created_at),
             expires_at: row.expires_at.map(Time),
             last_used_at: row.last_used_at.map(Time),
             revoked_at: row.revoked_at.map(Time),

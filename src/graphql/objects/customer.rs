@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use async_graphql::connection::EmptyFields;
 use async_graphql::{ComplexObject, Context, ID, Object, SimpleObject};
 use entity::customer_operator;
+use entity::value::OperatorId;
 
 use super::address::Address;
 use super::history::CustomerEventConnection;
@@ -12,23 +14,18 @@ use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::fetch;
-use crate::graphql::pagination::{PageArguments, PageInfo, list_complexity, total_count};
+use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
 use crate::service::customers::{CustomerField, CustomerList, CustomerRef, CustomerView};
 
-pub struct Customer(CustomerView);
+pub struct Customer(pub CustomerView);
 
 impl Customer {
     /// Returns the customer, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, reference: &CustomerRef) -> Result<Option<Self>, Error> {
         Ok(services(context).customers.find(actor(context), reference).await?.map(Self))
-    }
-}
-
-impl From<CustomerView> for Customer {
-    fn from(view: CustomerView) -> Self {
-        Self(view)
     }
 }
 
@@ -68,8 +65,8 @@ impl Customer {
     }
 
     /// Postal address. Null if unknown.
-    async fn address(&self) -> Option<Address> {
-        self.0.customer.address.as_ref().map(|address| address.parts().clone().into())
+    async fn address(&self) -> Option<Address<'_>> {
+        self.0.customer.address.as_ref().map(|address| address.parts().into())
     }
 
     /// Fields that are still empty, in the order in which the SDK asks for them: that of the values of `CustomerField`.
@@ -85,12 +82,12 @@ impl Customer {
 
     /// Time at which the record was created.
     async fn created_at(&self) -> Time {
-        self.0.customer.created_at.into()
+        Time(self.0.customer.created_at)
     }
 
     /// Time at which a field of the record last changed.
     async fn updated_at(&self) -> Time {
-        self.0.customer.updated_at.into()
+        Time(self.0.customer.updated_at)
     }
 
     /// Operators that the customer is connected to, oldest connection first. An operator sees only itself.
@@ -124,16 +121,12 @@ impl Customer {
     }
 }
 
-pub struct CustomerConnection {
-    edges: Vec<CustomerEdge>,
-    page_info: PageInfo,
-    list: Arc<CustomerList>,
-}
+pub type CustomerConnection = Connection<CustomerEdge, Customer, CustomerCount>;
 
 /// A customer in a list.
 #[derive(SimpleObject)]
 #[graphql(complex)]
-struct CustomerEdge {
+pub struct CustomerEdge {
     /// Cursor of this customer, for `after` and `before`.
     cursor: Cursor,
     /// The customer.
@@ -149,54 +142,44 @@ impl CustomerEdge {
 
     /// Time at which the customer was connected to the operator. Null in the platform's list of all customers.
     async fn connected_at(&self) -> Option<Time> {
-        self.node.0.link.as_ref().map(|link| link.connected_at.into())
+        self.node.0.link.as_ref().map(|link| Time(link.connected_at))
     }
 }
 
-impl CustomerConnection {
-    /// Reads a page of a list of customers.
-    pub async fn load(context: &Context<'_>, list: CustomerList, arguments: PageArguments) -> Result<Self, Error> {
-        let list = Arc::new(list);
-        let cursors = Cursors::new(context, ListId::Customers(list.clone()));
-        let page = fetch::customers(context, list.clone(), arguments.parse(&cursors)?).await?;
-        let page_info = PageInfo::new(&page, &cursors, |view| list.position(view));
-        let edge = |view: CustomerView| CustomerEdge { cursor: cursors.at(list.position(&view)), node: Customer(view) };
-        Ok(Self { edges: page.rows.into_iter().map(edge).collect(), page_info, list })
-    }
-}
+pub struct CustomerCount(Arc<CustomerList>);
 
-/// A page of customers.
 #[Object]
-impl CustomerConnection {
-    /// Customers of this page with their cursors, external ids and connection times.
-    async fn edges(&self) -> &[CustomerEdge] {
-        &self.edges
-    }
-
-    /// Customers of this page, without cursors.
-    async fn nodes(&self) -> Vec<&Customer> {
-        self.edges.iter().map(|edge| &edge.node).collect()
-    }
-
-    /// Information about the current page.
-    async fn page_info(&self) -> &PageInfo {
-        &self.page_info
-    }
-
+impl CustomerCount {
     /// Number of customers in the list. Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
-        total_count(fetch::customer_count(context, self.list.clone()).await)
+        total_count(fetch::load(context, self.0.clone()).await)
     }
 }
 
-struct CustomerOperatorConnection {
-    edges: Vec<CustomerOperatorEdge>,
-    page_info: PageInfo,
+impl CustomerConnection {
+    /// Reads a page of an operator's customers; without an operator, of all customers.
+    pub async fn load(
+        context: &Context<'_>,
+        operator: Option<OperatorId>,
+        filter: Option<CustomerFilterInput>,
+        order: Option<CustomerOrderInput>,
+        arguments: PageArguments,
+    ) -> Result<Self, Error> {
+        let list = Arc::new(filter.unwrap_or_default().list(operator, order)?);
+        let cursors = Cursors::new(context, ListId::Customers(list.clone()));
+        let page = fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;
+        let page_info = PageInfo::new(&page, &cursors, |view| list.position(view));
+        let edge = |view: CustomerView| CustomerEdge { cursor: cursors.at(list.position(&view)), node: Customer(view) };
+        let edges = page.rows.into_iter().map(edge).collect();
+        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: CustomerCount(list) })
+    }
 }
+
+pub type CustomerOperatorConnection = Connection<CustomerOperatorEdge, Operator>;
 
 /// An operator that a customer is connected to.
 #[derive(SimpleObject)]
-struct CustomerOperatorEdge {
+pub struct CustomerOperatorEdge {
     /// Cursor of this operator, for `after` and `before`.
     cursor: Cursor,
     /// The operator.
@@ -211,34 +194,16 @@ impl CustomerOperatorConnection {
     /// Reads a page of a customer's operators.
     async fn load(context: &Context<'_>, view: &CustomerView, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));
-        let page = fetch::operators_of_customer(context, view, arguments.parse(&cursors)?).await?;
+        let page = fetch::operators_of_customer(context, view, arguments.parse(Some(&cursors))?).await?;
         let page_info = PageInfo::new(&page, &cursors, Positioned::position);
         let operators = fetch::operators(context, page.rows.iter().map(|link| link.operator_id)).await?;
         let edge = |(link, operator): (customer_operator::Model, _)| CustomerOperatorEdge {
             cursor: cursors.at(link.position()),
-            node: Operator::from(operator),
+            node: Operator(operator),
             external_customer_id: link.external_customer_id.into(),
-            connected_at: link.connected_at.into(),
+            connected_at: Time(link.connected_at),
         };
-        Ok(Self { edges: page.rows.into_iter().zip(operators).map(edge).collect(), page_info })
-    }
-}
-
-/// A page of the operators that a customer is connected to.
-#[Object]
-impl CustomerOperatorConnection {
-    /// Operators of this page with their cursors, external ids and connection times.
-    async fn edges(&self) -> &[CustomerOperatorEdge] {
-        &self.edges
-    }
-
-    /// Operators of this page, without cursors.
-    async fn nodes(&self) -> Vec<&Operator> {
-        self.edges.iter().map(|edge| &edge.node).collect()
-    }
-
-    /// Information about the current page.
-    async fn page_info(&self) -> &PageInfo {
-        &self.page_info
+        let edges = page.rows.into_iter().zip(operators).map(edge).collect();
+        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
     }
 }

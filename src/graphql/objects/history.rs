@@ -1,10 +1,10 @@
 //! `CustomerEvent` and the history of a customer.
 
+use async_graphql::connection::EmptyFields;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
-use entity::customer_event::{self, Values};
-use entity::value::{AddressParts, CustomerEventId, CustomerId};
+use entity::customer_event;
+use entity::value::{CustomerEventId, CustomerId};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::address::Address;
 use super::api_key::ApiKey;
@@ -13,8 +13,8 @@ use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::fetch;
-use crate::graphql::pagination::{PageArguments, PageInfo};
+use crate::graphql::fetch::{self, HistoryOfCustomer};
+use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
 use crate::graphql::time::Time;
 use crate::service::customers::CustomerField;
 
@@ -54,7 +54,7 @@ impl CustomerEvent {
 
     /// Time of the change.
     async fn occurred_at(&self) -> Time {
-        self.0.occurred_at.into()
+        Time(self.0.occurred_at)
     }
 
     /// Version of the customer after the change.
@@ -64,12 +64,12 @@ impl CustomerEvent {
 
     /// Operator that made the change.
     async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
-        fetch::operator(context, self.0.operator_id).await.map(Into::into)
+        fetch::load(context, self.0.operator_id).await.map(Operator)
     }
 
     /// API key that the change was made with.
     async fn api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
-        fetch::api_key(context, self.0.api_key_id).await.map(|key| key.map(Into::into)).transpose()
+        fetch::loader(context).load_one(self.0.api_key_id).await.map(|key| key.map(Into::into)).transpose()
     }
 
     /// Id of the request that made the change, as in the `x-request-id` header of its response.
@@ -84,62 +84,39 @@ impl CustomerEvent {
 
     /// Values of the changed fields before the change. Null if the customer was created.
     async fn before(&self) -> Option<CustomerValues<'_>> {
-        (self.0.r#type != customer_event::EventType::Created).then_some(CustomerValues(&self.0.before))
+        (self.0.r#type != customer_event::EventType::Created)
+            .then(|| CustomerValues::deserialize(&self.0.before.0).unwrap_or_default())
     }
 
     /// Values of the changed fields after the change.
     async fn after(&self) -> CustomerValues<'_> {
-        CustomerValues(&self.0.after)
-    }
-}
-
-struct CustomerValues<'e>(&'e Values);
-
-impl CustomerValues<'_> {
-    fn text(&self, field: CustomerField) -> Option<&str> {
-        self.0.0.get(field.name()).and_then(Value::as_str)
+        CustomerValues::deserialize(&self.0.after.0).unwrap_or_default()
     }
 }
 
 /// Values of a customer's fields before or after a change. Null for a field that is empty or not among the
 /// `changedFields`.
-#[Object]
-impl CustomerValues<'_> {
+#[derive(Default, Deserialize, SimpleObject)]
+#[serde(rename_all = "camelCase")]
+struct CustomerValues<'e> {
     /// Email address.
-    async fn email(&self) -> Option<&str> {
-        self.text(CustomerField::Email)
-    }
-
+    email: Option<&'e str>,
     /// Phone number in E.164 format.
-    async fn phone(&self) -> Option<&str> {
-        self.text(CustomerField::Phone)
-    }
-
+    phone: Option<&'e str>,
     /// First name.
-    async fn first_name(&self) -> Option<&str> {
-        self.text(CustomerField::FirstName)
-    }
-
+    first_name: Option<&'e str>,
     /// Last name.
-    async fn last_name(&self) -> Option<&str> {
-        self.text(CustomerField::LastName)
-    }
-
+    last_name: Option<&'e str>,
     /// Postal address.
-    async fn address(&self) -> Option<Address> {
-        let parts = AddressParts::deserialize(self.0.0.get(CustomerField::Address.name())?);
-        parts.ok().map(Into::into)
-    }
+    #[serde(borrow)]
+    address: Option<Address<'e>>,
 }
 
-pub struct CustomerEventConnection {
-    edges: Vec<CustomerEventEdge>,
-    page_info: PageInfo,
-}
+pub type CustomerEventConnection = Connection<CustomerEventEdge, CustomerEvent>;
 
 /// A history entry in a list.
 #[derive(SimpleObject)]
-struct CustomerEventEdge {
+pub struct CustomerEventEdge {
     /// Cursor of this entry, for `after` and `before`.
     cursor: Cursor,
     /// The history entry.
@@ -150,31 +127,13 @@ impl CustomerEventConnection {
     /// Reads a page of a customer's history.
     pub async fn load(context: &Context<'_>, customer: CustomerId, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::HistoryOfCustomer(customer));
-        let page = fetch::history_of_customer(context, customer, arguments.parse(&cursors)?).await?;
+        let page = fetch::load(context, HistoryOfCustomer(customer, arguments.parse(Some(&cursors))?)).await?;
         let page_info = PageInfo::new(&page, &cursors, Positioned::position);
         let edge = |event: customer_event::Model| CustomerEventEdge {
             cursor: cursors.at(event.position()),
             node: CustomerEvent(event),
         };
-        Ok(Self { edges: page.rows.into_iter().map(edge).collect(), page_info })
-    }
-}
-
-/// A page of a customer's history.
-#[Object]
-impl CustomerEventConnection {
-    /// Entries of this page with their cursors.
-    async fn edges(&self) -> &[CustomerEventEdge] {
-        &self.edges
-    }
-
-    /// Entries of this page, without cursors.
-    async fn nodes(&self) -> Vec<&CustomerEvent> {
-        self.edges.iter().map(|edge| &edge.node).collect()
-    }
-
-    /// Information about the current page.
-    async fn page_info(&self) -> &PageInfo {
-        &self.page_info
+        let edges = page.rows.into_iter().map(edge).collect();
+        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
     }
 }

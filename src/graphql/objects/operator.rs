@@ -13,22 +13,16 @@ use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
-use crate::graphql::fetch;
-use crate::graphql::pagination::{PageArguments, PageInfo, list_complexity, total_count};
+use crate::graphql::fetch::{self, ApiKeysOfOperator};
+use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
 
-pub struct Operator(Arc<operator::Model>);
+pub struct Operator(pub Arc<operator::Model>);
 
 impl Operator {
     /// Returns the operator, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: OperatorId) -> Result<Option<Self>, Error> {
         Ok(services(context).operators.find(actor(context), &[id]).await?.remove(&id).map(Self))
-    }
-}
-
-impl From<Arc<operator::Model>> for Operator {
-    fn from(row: Arc<operator::Model>) -> Self {
-        Self(row)
     }
 }
 
@@ -47,14 +41,14 @@ impl Operator {
 
     /// Time at which the operator was created.
     async fn created_at(&self) -> Time {
-        self.0.created_at.into()
+        Time(self.0.created_at)
     }
 
     /// API keys of the operator, oldest first, including revoked and expired ones.
     async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Vec<ApiKey>, Error>> {
         // Boxed: otherwise the future of every Operator field would be this large.
-        let keys = Box::pin(fetch::api_keys_of_operator(context, self.0.id)).await;
-        Some(keys.map(|keys| keys.into_iter().map(Into::into).collect()))
+        let keys = Box::pin(fetch::loader(context).load_one(ApiKeysOfOperator(self.0.id))).await;
+        Some(keys.map(|keys| keys.into_iter().flatten().map(Into::into).collect()))
     }
 
     /// Customers connected to the operator, oldest connection first.
@@ -70,61 +64,42 @@ impl Operator {
         #[graphql(desc = "Sort order. Default: oldest connection first. Cannot be combined with `search`.")]
         order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {
-        let list = match filter.unwrap_or_default().list(Some(self.0.id), order_by) {
-            Ok(list) => list,
-            Err(error) => return Some(Err(error)),
-        };
+        let arguments = PageArguments { first, after, last, before };
         // Boxed: otherwise the future of every Operator field would be this large.
-        Some(Box::pin(CustomerConnection::load(context, list, PageArguments { first, after, last, before })).await)
+        Some(Box::pin(CustomerConnection::load(context, Some(self.0.id), filter, order_by, arguments)).await)
     }
 }
 
-pub struct OperatorConnection {
-    edges: Vec<OperatorEdge>,
-    page_info: PageInfo,
-}
+pub type OperatorConnection = Connection<OperatorEdge, Operator, OperatorCount>;
 
 /// An operator in a list.
 #[derive(SimpleObject)]
-struct OperatorEdge {
+pub struct OperatorEdge {
     /// Cursor of this operator, for `after` and `before`.
     cursor: Cursor,
     /// The operator.
     node: Operator,
 }
 
+pub struct OperatorCount;
+
+#[Object]
+impl OperatorCount {
+    /// Number of operators in the list. Computed only if requested.
+    async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
+        total_count(services(context).operators.count(actor(context)).await)
+    }
+}
+
 impl OperatorConnection {
     /// Reads a page of the operators that the caller may see.
     pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::Operators);
-        let page = services(context).operators.page(actor(context), arguments.parse(&cursors)?).await?;
+        let page = services(context).operators.page(actor(context), arguments.parse(Some(&cursors))?).await?;
         let page_info = PageInfo::new(&page, &cursors, Positioned::position);
         let edge =
             |row: operator::Model| OperatorEdge { cursor: cursors.at(row.position()), node: Operator(Arc::new(row)) };
-        Ok(Self { edges: page.rows.into_iter().map(edge).collect(), page_info })
-    }
-}
-
-/// A page of operators.
-#[Object]
-impl OperatorConnection {
-    /// Operators of this page with their cursors.
-    async fn edges(&self) -> &[OperatorEdge] {
-        &self.edges
-    }
-
-    /// Operators of this page, without cursors.
-    async fn nodes(&self) -> Vec<&Operator> {
-        self.edges.iter().map(|edge| &edge.node).collect()
-    }
-
-    /// Information about the current page.
-    async fn page_info(&self) -> &PageInfo {
-        &self.page_info
-    }
-
-    /// Number of operators in the list. Computed only if requested.
-    async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
-        total_count(services(context).operators.count(actor(context)).await)
+        let edges = page.rows.into_iter().map(edge).collect();
+        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: OperatorCount })
     }
 }

@@ -44,11 +44,8 @@ impl CustomerQuery {
         )]
         order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {
-        let list = match filter.unwrap_or_default().list(actor(context).operator(), order_by) {
-            Ok(list) => list,
-            Err(error) => return Some(Err(error)),
-        };
-        Some(CustomerConnection::load(context, list, PageArguments { first, after, last, before }).await)
+        let arguments = PageArguments { first, after, last, before };
+        Some(CustomerConnection::load(context, actor(context).operator(), filter, order_by, arguments).await)
     }
 
     /// Checks the input of `createCustomer` without writing anything. Does not call the carrier lookup and does not reveal
@@ -150,7 +147,7 @@ struct CustomerWarning {
 impl From<Created> for CreateCustomerPayload {
     fn from(created: Created) -> Self {
         Self {
-            customer: created.view.into(),
+            customer: Customer(created.view),
             outcome: created.details.outcome,
             matched_by: created.details.matched_by,
             unapplied_fields: created.details.unapplied_fields,
@@ -163,7 +160,7 @@ impl From<Created> for CreateCustomerPayload {
 impl From<Updated> for UpdateCustomerPayload {
     fn from(updated: Updated) -> Self {
         Self {
-            customer: updated.view.into(),
+            customer: Customer(updated.view),
             warnings: updated.warnings.into_iter().map(Into::into).collect(),
             replayed: updated.replayed,
         }

@@ -32,15 +32,13 @@ impl NodeQuery {
         context: &Context<'_>,
         #[graphql(desc = "Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.")] id: ID,
     ) -> Option<Result<Node, Error>> {
-        if let Some(id) = CustomerId::parse(&id) {
-            let customer = Customer::find(context, &CustomerRef::Id(id)).await.transpose()?;
-            return Some(customer.map(Node::Customer));
-        }
-        if let Some(id) = CustomerEventId::parse(&id) {
-            let event = CustomerEvent::find(context, id).await.transpose()?;
-            return Some(event.map(Node::CustomerEvent));
-        }
-        let operator = Operator::find(context, OperatorId::parse(&id)?).await.transpose()?;
-        Some(operator.map(Node::Operator))
+        let found = if let Some(id) = CustomerId::parse(&id) {
+            Customer::find(context, &CustomerRef::Id(id)).await.map(|found| found.map(Node::Customer))
+        } else if let Some(id) = CustomerEventId::parse(&id) {
+            CustomerEvent::find(context, id).await.map(|found| found.map(Node::CustomerEvent))
+        } else {
+            Operator::find(context, OperatorId::parse(&id)?).await.map(|found| found.map(Node::Operator))
+        };
+        found.transpose()
     }
 }

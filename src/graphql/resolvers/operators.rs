@@ -68,7 +68,7 @@ async fn create_operator(context: &Context<'_>, input: &CreateOperatorInput) -> 
     actor.require_platform()?;
     let (operator, key) = services.operators.create(actor, parse_name(&input.name)?).await?;
     let secret = key.secret.expose_secret().to_owned();
-    Ok(CreateOperatorPayload { operator: Arc::new(operator).into(), api_key: key.row.into(), secret })
+    Ok(CreateOperatorPayload { operator: Operator(Arc::new(operator)), api_key: key.row.into(), secret })
 }
 
 /// Input of `createOperator`.
