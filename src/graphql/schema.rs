@@ -19,7 +19,7 @@ use super::document_limits::{self, Operation};
 use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
-use super::resolvers::{api_keys, customers, node, operators, viewer};
+use super::resolvers::{customers, node, operators, viewer};
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, Services};
 
@@ -29,7 +29,7 @@ struct Query(viewer::ViewerQuery, customers::CustomerQuery, operators::OperatorQ
 
 /// Write operations. Each one is applied completely or not at all.
 #[derive(MergedObject, Default)]
-struct Mutation(customers::CustomerMutation, operators::OperatorMutation, api_keys::ApiKeyMutation);
+struct Mutation(customers::CustomerMutation, operators::OperatorMutation);
 
 /// Fields in a response if all its pages are full. A page of 100 customers with 20 operators each has about 12,000.
 const MAX_COMPLEXITY: usize = 50_000;

@@ -1,6 +1,5 @@
 //! The fields of `Query` and `Mutation`, by topic. A resolver parses its input, makes one service call and wraps the result.
 
-pub mod api_keys;
 pub mod customers;
 pub mod node;
 pub mod operators;
