@@ -12,6 +12,7 @@ use super::{CustomerField, CustomerView, Customers, Prepared, Written, changes, 
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
+use crate::service::restrictions::Restrictions;
 use crate::service::{Actor, Origin, now};
 
 /// The valid values of a request to create a customer. `faults` lists the invalid ones.
@@ -23,6 +24,14 @@ pub struct CustomerDraft {
     pub optional: customer::ActiveModel,
     pub idempotency_key: Option<IdempotencyKey>,
     pub faults: Vec<Violation>,
+}
+
+/// A request to create a customer, with all required values and without faults.
+struct NewCustomer {
+    external_customer_id: ExternalCustomerId,
+    email: EmailAddress,
+    optional: customer::ActiveModel,
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// The outcome of `createCustomer`.
@@ -60,16 +69,12 @@ impl Customers {
     /// Creates a customer, or connects the one that has the email or the phone to the caller's operator.
     pub async fn create(&self, actor: &Actor, request: RequestId, draft: CustomerDraft) -> Result<Created, Error> {
         let origin = &actor.origin(request)?;
-        let phone = given_phone(&draft.optional);
-        let (Some(id), Some(email), []) = (&draft.external_customer_id, &draft.email, draft.faults.as_slice()) else {
-            let refusals = self.restrictions.check(draft.email.as_ref(), phone).err().unwrap_or_default();
-            return Err(Error::Rejected([draft.faults, refusals].concat()));
-        };
+        let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
+        let phone = given_phone(&new.optional);
         let mut disclosures = self.limits.reserve_disclosures(origin, 1 + u32::from(phone.is_some()))?;
-        let (key, input) = (&draft.idempotency_key, || draft.canonical_json());
+        let (key, input) = (&new.idempotency_key, || new.canonical_json());
         let idempotent = IdempotentRequest::new(&self.hash, origin.operator, key, input);
-        let optional = &draft.optional;
-        let prepare = |write_tx| self.prepare_create(write_tx, origin, id, email, optional);
+        let prepare = |write_tx| self.prepare_create(write_tx, origin, new);
         let created = self.run_write("customer.create", origin, phone, idempotent.as_ref(), prepare).await;
         match &created {
             // A new customer has no matches.
@@ -86,10 +91,9 @@ impl Customers {
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
-        external_customer_id: &ExternalCustomerId,
-        email: &EmailAddress,
-        optional: &customer::ActiveModel,
+        new: &NewCustomer,
     ) -> Result<Prepared<CreateDetails>, TransactionError> {
+        let NewCustomer { external_customer_id, email, optional, idempotency_key: _ } = new;
         let phone = given_phone(optional);
         let warnings = self.restrictions.check(Some(email), phone).map_err(Error::Rejected)?;
         let existing = self.find_existing(&write_tx, origin.operator, external_customer_id, email, phone).await?;
@@ -106,7 +110,7 @@ impl Customers {
 
         let current = by_email.or(by_phone);
         let mut writes = WriteSet::new(origin.operator);
-        let given = new_row(email, optional);
+        let given = new.row();
         let (customer, outcome, unapplied_fields) = match current {
             Some(current) => {
                 let customer = changes::replace(&mut writes, current, filled(current, optional));
@@ -138,43 +142,61 @@ impl Customers {
 }
 
 impl CustomerDraft {
+    /// Returns the request if it is complete and has no faults. Otherwise returns all faults, with the restrictions that its
+    /// valid values violate.
+    fn complete(self, restrictions: &Restrictions) -> Result<NewCustomer, Vec<Violation>> {
+        let Self { external_customer_id, email, optional, idempotency_key, faults } = self;
+        match (external_customer_id, email) {
+            (Some(external_customer_id), Some(email)) if faults.is_empty() => {
+                Ok(NewCustomer { external_customer_id, email, optional, idempotency_key })
+            }
+            (_, email) => {
+                let refusals = restrictions.check(email.as_ref(), given_phone(&optional)).err().unwrap_or_default();
+                Err([faults, refusals].concat())
+            }
+        }
+    }
+}
+
+impl NewCustomer {
     /// JSON of the request: equal for two requests if and only if they ask for the same change.
     fn canonical_json(&self) -> String {
+        let Self { external_customer_id, email, optional, idempotency_key: _ } = self;
         let mut data = json!({
-            "externalCustomerId": self.external_customer_id.as_ref().map(ExternalCustomerId::as_str),
-            "email": self.email,
+            "externalCustomerId": external_customer_id.as_str(),
+            "email": email,
             // These fields are null if they are not given. A field that is added later must be left out if it is not
             // given, so that a stored hash still matches after an upgrade.
             "phone": null, "firstName": null, "lastName": null, "address": null,
         });
         for field in CustomerField::all() {
-            if let Some(value) = field.given_json(&self.optional).filter(|value| !value.is_null()) {
+            if let Some(value) = field.given_json(optional).filter(|value| !value.is_null()) {
                 data[field.name()] = value;
             }
         }
         json!({ "createCustomer": data }).to_string()
     }
-}
 
-/// The row to insert if the platform does not know the person, with a new id.
-fn new_row(email: &EmailAddress, optional: &customer::ActiveModel) -> customer::Model {
-    let now = now();
-    let mut customer = customer::Model {
-        id: CustomerId::new(),
-        email: email.clone(),
-        phone: None,
-        first_name: None,
-        last_name: None,
-        address: None,
-        version: 1,
-        created_at: now,
-        updated_at: now,
-        revision: 1,
-    };
-    for field in CustomerField::all() {
-        field.apply(optional, &mut customer);
+    /// The row to insert if the platform does not know the person, with a new id.
+    fn row(&self) -> customer::Model {
+        let now = now();
+        let mut customer = customer::Model {
+            id: CustomerId::new(),
+            email: self.email.clone(),
+            phone: None,
+            first_name: None,
+            last_name: None,
+            address: None,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+        };
+        for field in CustomerField::all() {
+            field.apply(&self.optional, &mut customer);
+        }
+        customer
     }
-    customer
 }
 
 /// Returns the customer with the given values in its empty fields.
@@ -201,10 +223,11 @@ mod tests {
 
     #[test]
     fn the_fingerprint_of_a_create_does_not_change() {
-        let mut new = CustomerDraft {
-            external_customer_id: ExternalCustomerId::parse("user-1").ok(),
-            email: EmailAddress::parse("ada@example.com").ok(),
-            ..Default::default()
+        let mut new = NewCustomer {
+            external_customer_id: ExternalCustomerId::parse("user-1").expect("an id"),
+            email: EmailAddress::parse("ada@example.com").expect("an email"),
+            optional: customer::ActiveModel::default(),
+            idempotency_key: None,
         };
         let required = r#"{"createCustomer":{"address":null,"email":"ada@example.com","externalCustomerId":"user-1","firstName":null,"lastName":null,"phone":null}}"#;
         assert_eq!(new.canonical_json(), required);

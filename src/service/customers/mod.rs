@@ -96,6 +96,13 @@ struct Prepared<D> {
     written: Written<D>,
 }
 
+/// The outcome of one attempt to write.
+enum Attempt<D> {
+    Done(Written<D>),
+    /// The attempt would store a phone that the carrier has not accepted yet. Nothing was written.
+    NeedsPhoneCheck,
+}
+
 /// A reference to a customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CustomerRef {
@@ -129,7 +136,7 @@ impl Customers {
         let try_write = async |write_tx: OptimisticWrite, is_phone_checked: bool| {
             let Prepared { write_tx, mut writes, stores_phone, written } = prepare(write_tx).await?;
             if stores_phone && !is_phone_checked {
-                return Ok(None);
+                return Ok(Attempt::NeedsPhoneCheck);
             }
             if let Some(idempotent) = idempotent {
                 let Written { view, warnings, details, .. } = &written;
@@ -138,15 +145,15 @@ impl Customers {
                     .store(&mut writes, &StoredOutcome { customer: *view.customer.id.as_uuid(), warnings, details });
             }
             write_tx.write(writes).await?;
-            Ok(Some(written))
+            Ok(Attempt::Done(written))
         };
         let attempt = async |write_tx, is_phone_checked| {
             let attempted = try_write(write_tx, is_phone_checked).await;
             if let Some(idempotent) = idempotent
-                && !matches!(attempted, Ok(Some(_)))
+                && !matches!(attempted, Ok(Attempt::Done(_)))
                 && let Some(stored) = idempotent.find(self.database.reader()).await?
             {
-                return self.replay(origin, stored).await.map(Some);
+                return self.replay(origin, stored).await.map(Attempt::Done);
             }
             attempted
         };
@@ -155,14 +162,17 @@ impl Customers {
             OptimisticWrite::run(&self.database, name, move |write_tx| attempt(write_tx, is_phone_checked))
         };
         let lookup = &self.restrictions.phone_lookup;
-        if let Some(written) = run(lookup.is_none()).await? {
+        if let Attempt::Done(written) = run(lookup.is_none()).await? {
             return Ok(written);
         }
         if let (Some(lookup), Some(phone)) = (lookup, phone) {
             // Boxed: this rare lookup would double the size of every write's future.
             Box::pin(lookup.check(phone)).await?;
         }
-        run(true).await?.ok_or_else(|| ErrorCode::Internal.into())
+        match run(true).await? {
+            Attempt::Done(written) => Ok(written),
+            Attempt::NeedsPhoneCheck => Err(ErrorCode::Internal.into()),
+        }
     }
 
     /// Restores the result of an earlier request, with the customer as it is now.
