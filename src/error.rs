@@ -19,14 +19,15 @@ pub enum ErrorCode {
     /// character, or contains a control character.
     #[error("The external customer id is not valid")]
     InvalidExternalCustomerId,
-    /// The email address does not have the form `local@domain.tld`, contains an invisible character, or is longer than 254
-    /// bytes.
+    /// The email address does not have the form `local@domain.tld`, contains an invisible character, has quotes or non-ASCII
+    /// characters before the `@`, or has more than 254 bytes or more than 64 before the `@`.
     #[error("The email address is not valid")]
     InvalidEmail,
     /// The phone number cannot be parsed, or no such number is possible.
     #[error("The phone number is not valid")]
     InvalidPhone,
-    /// The name has no visible character, is longer than 100 characters, or contains a control character.
+    /// The name of a customer, an operator or an API key has no visible character, is longer than 100 characters, or contains
+    /// a control character or a character that changes the text direction.
     #[error("The name is not valid")]
     InvalidName,
     /// A field of the address is missing, too long or contains a control character, or the country is unknown.
@@ -89,7 +90,7 @@ pub enum ErrorCode {
     /// Too many requests. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was refused.
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
-    /// The request is not one that the schema allows: its syntax, shape or size is wrong.
+    /// The request is malformed, violates the schema, or exceeds a limit.
     #[error("The request is not valid.")]
     BadRequest,
     /// The service is temporarily unavailable. Retry.

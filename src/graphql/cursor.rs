@@ -1,7 +1,8 @@
 //! Cursors: signed positions in a list.
 //!
-//! A cursor is the base64 of a row's id and sort key and of a signature over both, the list and the caller. A cursor that is
-//! damaged, or that belongs to another list or another caller, is therefore rejected instead of returning a wrong page.
+//! A cursor is the base64 of a position (a row's id and sort key), and of a signature over the position, the list and the
+//! caller. A cursor that is damaged, or that belongs to another list or caller, is therefore rejected instead of returning a
+//! wrong page.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ pub enum ListId {
     HistoryOfCustomer(CustomerId),
 }
 
-/// A cursor that is encoded when its field is resolved: most requests select few of the cursors of a page.
+/// A cursor that is encoded lazily, because most requests select few of the cursors of a page.
 pub struct Cursor {
     cursors: Arc<Cursors>,
     position: Position,
@@ -62,8 +63,8 @@ impl OutputType for Cursor {
 }
 
 impl ListId {
-    /// Returns the texts that enter the signature. They must differ for any two lists; changing them invalidates all
-    /// cursors that clients hold.
+    /// Returns the strings that enter the signature. They must differ for any two lists. A change of the strings, such as
+    /// another `Debug` output of a type, invalidates all cursors that clients hold.
     fn signed_parts(&self) -> Vec<String> {
         let (name, parts) = match self {
             Self::Operators => ("operators", Vec::new()),

@@ -49,9 +49,9 @@ pub struct CustomerFilterInput {
     /// Free text, for example `ada love` or `415 555`. Finds customers whose names, email, external id or phone contain a
     /// word starting with each of the words given. Phone numbers are found with or without the country code, and by their
     /// last four digits; adjacent groups of digits are read as one number. Ignores case, accents and apostrophes; there are
-    /// no wildcards. At most 255 characters and 8 words. A text without letters and digits finds nothing: omit `search` if
-    /// the user has typed nothing. Results are ordered by customer id; if the text is an email address, the customer who
-    /// has it is first. Cannot be combined with `orderBy`. Not available in the platform's list of all customers.
+    /// no wildcards. At most 255 characters and 8 words. A string without letters and digits finds nothing: omit `search` if
+    /// the user has typed nothing. Results are ordered by customer id; if the string is an email address, the customer
+    /// who has it is first. Cannot be combined with `orderBy`. Not available in the platform's list of all customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,
@@ -59,12 +59,12 @@ pub struct CustomerFilterInput {
     phone: Option<String>,
     /// The operator's own id for the customer. Matches the whole id. Not available in the platform's list of all customers.
     external_customer_id: Option<String>,
-    /// Fields that must all be empty. Reads through the list, so a page takes longer if few customers match.
+    /// Fields that must all be empty. Has no index: a page takes longer if few customers match.
     missing: Option<Vec<CustomerField>>,
-    /// Range of the time at which the record was created, by any operator. Reads through the list, so a page takes longer
-    /// if few customers match.
+    /// Range of the time at which the record was created, by any operator. Has no index: a page takes longer if few customers
+    /// match.
     created_at: Option<DateTimeRange>,
-    /// Range of the time at which the customer was connected to the operator. Uses an index. Not available in the
+    /// Range of the time at which the customer was connected to the operator. Fast even for large lists. Not available in the
     /// platform's list of all customers.
     connected_at: Option<DateTimeRange>,
 }
@@ -108,7 +108,7 @@ impl From<CustomerOrderInput> for CustomerOrder {
 pub struct CreateCustomerInput {
     /// Your own id for the customer: 1 to 255 characters, case-sensitive, unique among your customers.
     external_customer_id: String,
-    /// Personal data of the customer. Only the email is required; the SDK asks the customer for the fields that are missing.
+    /// Personal data of the customer. Only the email is required; the Vivamo SDK asks the customer for missing fields.
     data: CustomerDataInput,
     /// A unique string of 1 to 255 characters. Repeating the request with the same key within 24 hours returns the first
     /// result and changes nothing, so it is safe to retry after a timeout.
@@ -135,7 +135,7 @@ struct OptionalDataInput {
     first_name: MaybeUndefined<String>,
     /// Last name, 1 to 100 characters.
     last_name: MaybeUndefined<String>,
-    /// Postal address. `updateCustomer` replaces the stored one as a whole.
+    /// Postal address, as a whole: parts that are left out are empty.
     address: MaybeUndefined<AddressInput>,
 }
 
@@ -335,7 +335,7 @@ impl CustomerFilterInput {
             external_customer_id: self
                 .external_customer_id
                 .and_then(|text| faults.external_customer_id(InputField::FilterExternalCustomerId, &text)),
-            // Without repeats, which would make the statement long.
+            // Repeated fields are removed, because they would lengthen the statement.
             missing: self.missing.into_iter().flatten().collect::<IndexSet<_>>().into_iter().collect(),
             created_at: faults
                 .range([InputField::FilterCreatedAtFrom, InputField::FilterCreatedAtBefore], self.created_at),
@@ -346,7 +346,7 @@ impl CustomerFilterInput {
         Ok(CustomerList { operator, filter, order: order.map(Into::into).unwrap_or_default() })
     }
 
-    /// Rejects what only an operator's list supports, and an order beside a search.
+    /// Rejects conditions and orders that only an operator's list supports, and an order together with a search.
     fn check_list(&self, operator: Option<OperatorId>, order: Option<&CustomerOrderInput>) -> Result<(), Error> {
         let is_all = operator.is_none();
         let faults = [

@@ -79,8 +79,8 @@ impl Document {
         self.is_valid.load(Ordering::Relaxed)
     }
 
-    /// Marks the document as valid, also for requests with other values of its variables: those are checked against their
-    /// types for every request, and everything else about them when an argument is parsed.
+    /// Marks the document as valid, also for requests with other values of its variables. The types of variables are checked
+    /// on every request; all other checks happen when an argument is parsed.
     pub fn mark_valid(&self) {
         self.is_valid.store(true, Ordering::Relaxed);
     }

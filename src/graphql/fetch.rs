@@ -1,12 +1,13 @@
 //! Reads rows for the fields of objects, and decides how: from memory, with a direct service call, or with the loader.
 //!
 //! - From memory, if the rows were read before: no statement, no wait.
-//! - With a direct call, for a page of customers that is not inside another list: no other page can share the statement,
-//!   and the loader would only postpone it by a round (see `load_rounds`).
+//! - With a direct call, for a page of customers that is not inside another list. Few requests have several such pages
+//!   that could share a statement, and the loader would postpone the call by a round (see `load_rounds`).
 //! - With the loader otherwise. All rows of a list share one statement, so the number of statements depends on the query
 //!   and not on the number of rows.
 //!
-//! Fields of `Query` and `Mutation` that return a single object call the service themselves.
+//! Fields that occur once in a request call the service themselves: the fields of `Query` and `Mutation` that return a
+//! single object, `Viewer.operator`, and the list of operators with its count.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -83,9 +84,11 @@ fn is_inside_a_list(context: &Context<'_>) -> bool {
     path.into_iter().any(|node| matches!(node.segment, QueryPathSegment::Index(_)))
 }
 
-/// Returns the page of `Customer.operators` that the current field selects for each of its customers. `None` if it selects
-/// none or several different ones, if a cursor is given, which is valid for one customer only, or if the caller is an
-/// operator, whose own link is read anyway.
+/// Returns the page of `Customer.operators` that the current field selects for each of its customers. `None` if
+///
+/// - the field selects no such page, or several different pages;
+/// - the page has a cursor, which is valid for one customer only;
+/// - the caller is an operator, whose own link is read with the customer.
 fn operators_selected_for_each_customer(context: &Context<'_>) -> Option<PageRequest> {
     if actor(context).operator().is_some() {
         return None;
@@ -104,7 +107,7 @@ pub fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {
     context.data_unchecked::<DataLoader<Loader>>()
 }
 
-/// Answers all keys of one kind with one service call. A loader belongs to one request and one caller, so a row that one
+/// Loads all keys of one kind with one service call. A loader belongs to one request and one caller, so a row that one
 /// caller loads never reaches another.
 pub struct Loader {
     pub actor: Actor,

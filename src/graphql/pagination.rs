@@ -42,7 +42,7 @@ impl PageArguments {
             let cursor = cursor.as_ref()?;
             let position = cursors.and_then(|cursors| cursors.decode(cursor));
             if position.is_none() {
-                reject(field, "The cursor does not belong to this list with this filter, order and API key.");
+                reject(field, "The cursor does not belong to this list with this operator, filter and order.");
             }
             position
         };
@@ -61,9 +61,9 @@ impl PageArguments {
 /// Information about the current page.
 #[derive(SimpleObject)]
 pub struct PageInfo {
-    /// True if there are more items before this page. When paging forwards: true if `after` was given.
+    /// When paging backwards: true if there are more items before this page. When paging forwards: true if `after` was given.
     has_previous_page: bool,
-    /// True if there are more items after this page. When paging backwards: true if `before` was given.
+    /// When paging forwards: true if there are more items after this page. When paging backwards: true if `before` was given.
     has_next_page: bool,
     /// Cursor of the first item, for `before`. Null if the page is empty.
     start_cursor: Option<Cursor>,

@@ -27,7 +27,8 @@ use crate::service::{Actor, Services};
 #[derive(MergedObject, Default)]
 struct Query(viewer::ViewerQuery, customers::CustomerQuery, operators::OperatorQuery, node::NodeQuery);
 
-/// Write operations. Each one is applied completely or not at all.
+/// Write operations. Each one is applied completely or not at all. Several in one request are applied in their order, each
+/// in a transaction of its own.
 #[derive(MergedObject, Default)]
 struct Mutation(customers::CustomerMutation, operators::OperatorMutation);
 

@@ -110,7 +110,7 @@ fn check_input_object(
     })
 }
 
-/// Returns whether a name differs from a field's name by typing errors: one edit in three characters at most.
+/// Returns whether a name differs from a field's name by at most one edit per three characters, as with typing errors.
 fn is_similar(field: &str, name: &str) -> bool {
     strsim::osa_distance(field, name) * 3 <= field.len()
 }

@@ -10,9 +10,9 @@ use crate::graphql::time::Time;
 pub struct ApiKey {
     /// Id of the key, for example `key_01h455vb4pex5vsknk084sn02q`.
     id: ID,
-    /// Name of the key, as given when it was created.
+    /// Name of the key.
     name: String,
-    /// First characters of the key, to recognise it by, for example `vivamo_sandbox_Ab3d`.
+    /// First characters of the secret, so that you can recognise the key, for example `vivamo_sandbox_Ab3d`.
     prefix: String,
     /// Access level of the key.
     access: ApiKeyAccess,
@@ -20,7 +20,7 @@ pub struct ApiKey {
     created_at: Time,
     /// Time at which the key expires. Null if it does not expire.
     expires_at: Option<Time>,
-    /// Time at which the key was last used, to the minute. Null if it has not been used.
+    /// Time at which the key was last used. Updated about once a minute. Null if the key has not been used.
     last_used_at: Option<Time>,
     /// Time at which the key was revoked. Null if it has not been revoked.
     revoked_at: Option<Time>,

@@ -69,7 +69,7 @@ impl Customer {
         self.0.customer.address.as_ref().map(|address| address.parts().into())
     }
 
-    /// Fields that are still empty, in the order in which the SDK asks for them: that of the values of `CustomerField`.
+    /// Fields that are still empty, in the order of `CustomerField`, which is the order in which the Vivamo SDK asks for them.
     async fn missing_fields(&self) -> Vec<CustomerField> {
         self.0.missing_fields()
     }
@@ -101,7 +101,7 @@ impl Customer {
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerOperatorConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
-        // Boxed: otherwise the future of every Customer field would be this large.
+        // Boxed, because the future of every Customer field would be as large as the largest one.
         Some(Box::pin(CustomerOperatorConnection::load(context, &self.0, arguments)).await)
     }
 
@@ -116,7 +116,7 @@ impl Customer {
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
-        // Boxed: otherwise the future of every Customer field would be this large.
+        // Boxed, because the future of every Customer field would be as large as the largest one.
         Some(Box::pin(CustomerEventConnection::load(context, self.0.customer.id, arguments)).await)
     }
 }

@@ -46,7 +46,7 @@ impl Operator {
 
     /// API keys of the operator, oldest first, including revoked and expired ones.
     async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Vec<ApiKey>, Error>> {
-        // Boxed: otherwise the future of every Operator field would be this large.
+        // Boxed, because the future of every Operator field would be as large as the largest one.
         let keys = Box::pin(fetch::loader(context).load_one(ApiKeysOfOperator(self.0.id))).await;
         Some(keys.map(|keys| keys.into_iter().flatten().map(Into::into).collect()))
     }
@@ -65,7 +65,7 @@ impl Operator {
         order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
-        // Boxed: otherwise the future of every Operator field would be this large.
+        // Boxed, because the future of every Operator field would be as large as the largest one.
         Some(Box::pin(CustomerConnection::load(context, Some(self.0.id), filter, order_by, arguments)).await)
     }
 }

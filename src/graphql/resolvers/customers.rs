@@ -65,8 +65,8 @@ pub struct CustomerMutation;
 #[Object]
 impl CustomerMutation {
     /// Creates a customer, or connects an existing one to your operator if the platform already knows the email or phone.
-    /// A connect fills empty fields from your input; fields with a different value keep it and are listed in
-    /// `unappliedFields`.
+    /// When a customer is connected, the empty fields of the existing record are filled from your input. If a field already
+    /// has a different value, the stored value is kept and the field is listed in `unappliedFields`.
     async fn create_customer(
         &self,
         context: &Context<'_>,
@@ -103,8 +103,8 @@ struct CreateCustomerPayload {
     unapplied_fields: Vec<CustomerField>,
     /// Restrictions that production would enforce. Always empty in production.
     warnings: Vec<CustomerWarning>,
-    /// True if this is the stored result of an earlier request with the same idempotency key. `customer` shows the current
-    /// record.
+    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer` still
+    /// shows the current record.
     replayed: bool,
 }
 
@@ -115,8 +115,8 @@ struct UpdateCustomerPayload {
     customer: Customer,
     /// Restrictions that production would enforce. Always empty in production.
     warnings: Vec<CustomerWarning>,
-    /// True if this is the stored result of an earlier request with the same idempotency key. `customer` shows the current
-    /// record.
+    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer` still
+    /// shows the current record.
     replayed: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The query `node`, by which Relay refetches objects.
+//! The query `node`, by which Relay refetches objects. API keys are not nodes: clients show their list, and refetch it by the
+//! operator.
 
 use async_graphql::{Context, ID, Interface, Object};
 use entity::value::{CustomerEventId, CustomerId, OperatorId};

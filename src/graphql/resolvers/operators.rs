@@ -23,7 +23,7 @@ impl OperatorQuery {
         &self,
         context: &Context<'_>,
         #[graphql(
-            desc = "Id of the operator, for example `op_01h455vb4pex5vsknk084sn02q`. Default: the calling operator. Required with the platform key."
+            desc = "Id of the operator, for example `op_01h455vb4pex5vsknk084sn02q`. Default: the calling operator. The platform key has no default: without an id the result is null."
         )]
         id: Option<ID>,
     ) -> Option<Result<Operator, Error>> {
@@ -141,11 +141,11 @@ struct CreateOperatorPayload {
 struct CreateApiKeyInput {
     /// Id of the operator that the key is for, for example `op_01h455vb4pex5vsknk084sn02q`.
     operator_id: ID,
-    /// Name to recognise the key by, 1 to 100 characters.
+    /// Name of the key, 1 to 100 characters, so that you can recognise the key.
     name: String,
     /// Access level of the key. Default: `READ_WRITE`.
     access: Option<ApiKeyAccess>,
-    /// Time at which the key expires. Must be in the future. Default: never.
+    /// Time at which the key expires; must be in the future. If omitted, the key does not expire.
     expires_at: Option<Time>,
 }
 

@@ -13,7 +13,7 @@ pub struct ViewerQuery;
 
 #[Object]
 impl ViewerQuery {
-    /// The caller and its environment. A good first query to check a key.
+    /// The caller and its environment. Use it to check an API key.
     async fn viewer(&self) -> Viewer {
         Viewer
     }

@@ -38,7 +38,7 @@ struct NewCustomer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize, Deserialize)]
 #[graphql(name = "CreateCustomerOutcome")]
 pub enum Outcome {
-    /// The customer is new on the platform.
+    /// A new customer record was created.
     Created,
     /// The platform already knew the person. The existing customer is now connected to your operator.
     Connected,
