@@ -8,8 +8,7 @@ use entity::customer_operator;
 use entity::value::OperatorId;
 
 use super::address::Address;
-use super::history::CustomerEventConnection;
-use super::operator::Operator;
+use super::types::{Customer, CustomerConnection, CustomerCount, CustomerEdge, CustomerEventConnection, Operator};
 use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
@@ -18,9 +17,7 @@ use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::fetch;
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
-use crate::service::customers::{CustomerField, CustomerList, CustomerRef, CustomerView};
-
-pub struct Customer(pub CustomerView);
+use crate::service::customers::{CustomerField, CustomerRef, CustomerView};
 
 impl Customer {
     /// Returns the customer, or `None` if it does not exist or the caller may not see it.
@@ -121,18 +118,6 @@ impl Customer {
     }
 }
 
-pub type CustomerConnection = Connection<CustomerEdge, Customer, CustomerCount>;
-
-/// A customer in a list.
-#[derive(SimpleObject)]
-#[graphql(complex)]
-pub struct CustomerEdge {
-    /// Cursor of this customer, for `after` and `before`.
-    cursor: Cursor,
-    /// The customer.
-    node: Customer,
-}
-
 #[ComplexObject]
 impl CustomerEdge {
     /// The operator's own id for the customer. Null in the platform's list of all customers.
@@ -145,8 +130,6 @@ impl CustomerEdge {
         self.node.0.link.as_ref().map(|link| Time(link.connected_at))
     }
 }
-
-pub struct CustomerCount(Arc<CustomerList>);
 
 #[Object]
 impl CustomerCount {

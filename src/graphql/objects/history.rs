@@ -8,17 +8,15 @@ use serde::Deserialize;
 
 use super::address::Address;
 use super::api_key::ApiKey;
-use super::operator::Operator;
+use super::types::{CustomerEvent, CustomerEventConnection, CustomerEventEdge, Operator};
 use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
-use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::fetch::{self, HistoryOfCustomer};
-use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
+use crate::graphql::pagination::{PageArguments, PageInfo};
 use crate::graphql::time::Time;
 use crate::service::customers::CustomerField;
-
-pub struct CustomerEvent(customer_event::Model);
 
 /// Type of a history entry.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -110,17 +108,6 @@ struct CustomerValues<'e> {
     /// Postal address.
     #[serde(borrow)]
     address: Option<Address<'e>>,
-}
-
-pub type CustomerEventConnection = Connection<CustomerEventEdge, CustomerEvent>;
-
-/// A history entry in a list.
-#[derive(SimpleObject)]
-pub struct CustomerEventEdge {
-    /// Cursor of this entry, for `after` and `before`.
-    cursor: Cursor,
-    /// The history entry.
-    node: CustomerEvent,
 }
 
 impl CustomerEventConnection {

@@ -1,15 +1,12 @@
-//! The objects of the schema.
-//!
-//! `Customer`, `Operator` and `CustomerEvent` refer to each other: a customer has operators, an operator has customers, and
-//! a history entry has an operator. Their files therefore import each other, which no other files in `graphql` may do.
+//! The objects of the schema: their types in `types.rs`, and the fields of each object in a file of its own.
 
 mod address;
 mod api_key;
 mod customer;
 mod history;
 mod operator;
+mod types;
 
 pub use api_key::{ApiKey, ApiKeyAccess};
-pub use customer::{Customer, CustomerConnection};
-pub use history::CustomerEvent;
-pub use operator::{Operator, OperatorConnection};
+pub use operator::OperatorConnection;
+pub use types::{Customer, CustomerConnection, CustomerEvent, Operator};

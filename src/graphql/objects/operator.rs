@@ -7,7 +7,7 @@ use entity::operator;
 use entity::value::OperatorId;
 
 use super::api_key::ApiKey;
-use super::customer::CustomerConnection;
+use super::types::{CustomerConnection, Operator};
 use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
@@ -16,8 +16,6 @@ use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::fetch::{self, ApiKeysOfOperator};
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
-
-pub struct Operator(pub Arc<operator::Model>);
 
 impl Operator {
     /// Returns the operator, or `None` if it does not exist or the caller may not see it.

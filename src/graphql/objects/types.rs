@@ -1,0 +1,42 @@
+//! The types of the objects that refer to each other: a customer has operators and a history, an operator has customers, and a
+//! history entry has an operator. They stand in one file, so that the files with their fields need not import each other.
+
+use std::sync::Arc;
+
+use async_graphql::SimpleObject;
+use entity::{customer_event, operator};
+
+use crate::graphql::cursor::Cursor;
+use crate::graphql::pagination::Connection;
+use crate::service::customers::{CustomerList, CustomerView};
+
+pub struct Customer(pub CustomerView);
+
+pub struct Operator(pub Arc<operator::Model>);
+
+pub struct CustomerEvent(pub customer_event::Model);
+
+pub type CustomerConnection = Connection<CustomerEdge, Customer, CustomerCount>;
+
+/// A customer in a list.
+#[derive(SimpleObject)]
+#[graphql(complex)]
+pub struct CustomerEdge {
+    /// Cursor of this customer, for `after` and `before`.
+    pub cursor: Cursor,
+    /// The customer.
+    pub node: Customer,
+}
+
+pub struct CustomerCount(pub Arc<CustomerList>);
+
+pub type CustomerEventConnection = Connection<CustomerEventEdge, CustomerEvent>;
+
+/// A history entry in a list.
+#[derive(SimpleObject)]
+pub struct CustomerEventEdge {
+    /// Cursor of this entry, for `after` and `before`.
+    pub cursor: Cursor,
+    /// The history entry.
+    pub node: CustomerEvent,
+}
