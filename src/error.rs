@@ -93,6 +93,10 @@ pub enum ErrorCode {
     /// The request is malformed, violates the schema, or exceeds a limit.
     #[error("The request is not valid.")]
     BadRequest,
+    /// The request has the hash of a document instead of the document. The service stores no documents: send the `query`,
+    /// as Apollo Client and urql then do.
+    #[error("PersistedQueryNotSupported")]
+    PersistedQueryNotSupported,
     /// The service is temporarily unavailable. Retry.
     #[error("The service is temporarily unavailable. Please retry.")]
     Unavailable,

@@ -76,6 +76,11 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
         }
         ErrorCode::Forbidden => app.create(&app.platform(), "1", json!({ "email": "a@example.com" })).await.codes(),
         ErrorCode::BadRequest => app.graphql(&own, "{ nothing }", json!({})).await.codes(),
+        ErrorCode::PersistedQueryNotSupported => {
+            let body = json!({ "extensions": { "persistedQuery": { "version": 1, "sha256Hash": "x" } } });
+            let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&own.key).json(&body);
+            Answer::read(request.send().await.unwrap()).await.codes()
+        }
         ErrorCode::Unavailable => {
             // Another process holds the table for longer than a request waits.
             let writer = app.database.begin_write().await.unwrap();

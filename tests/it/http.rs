@@ -147,6 +147,107 @@ both!(the_accept_header_chooses_the_media_type_by_quality, Sandbox, async |app| 
     }
 });
 
+both!(a_persisted_query_is_refused_so_that_clients_send_the_document, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let extensions = r#"{"persistedQuery":{"version":1,"sha256Hash":"ecf4edb46db40b5132295c0291d62fb65d6759a9eedfa4d5d612dd5ec54a6b38"}}"#;
+    let accept = "application/graphql-response+json, application/json";
+    let post = |query: &str| {
+        let body = format!(r#"{{{query}"operationName":"Role","variables":{{}},"extensions":{extensions}}}"#);
+        let json = request(app, &caller, Method::POST).header("content-type", "application/json");
+        json.header("accept", accept).body(body)
+    };
+    let get = || request(app, &caller, Method::GET).query(&[("operationName", "Role"), ("extensions", extensions)]);
+    for (case, request) in [
+        ("POST without a query", post("")),
+        ("POST with null", post(r#""query":null,"#)),
+        ("POST with an empty query", post(r#""query":"","#)),
+        ("GET", get()),
+        ("GET with variables", get().query(&[("variables", "{}")]).header("accept", accept)),
+    ] {
+        let answer = send(request).await;
+        assert_eq!((answer.status, answer.codes()), (200, vec!["PERSISTED_QUERY_NOT_SUPPORTED".to_owned()]), "{case}");
+        // urql compares the message, Apollo Client the message or the code.
+        assert_eq!((answer.message(), answer.body.get("data")), ("PersistedQueryNotSupported", None), "{case}");
+        assert_eq!(answer.headers["cache-control"], "no-store", "{case}");
+    }
+    // A hash beside a document means nothing.
+    let query = "query Role { viewer { role } }";
+    let with_query = [post(&format!(r#""query":"{query}","#)), get().query(&[("query", query)])];
+    for request in with_query {
+        assert_eq!(send(request).await.data()["viewer"]["role"], "OPERATOR");
+    }
+});
+
+both!(a_malformed_request_is_refused_by_the_name_of_its_fault, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let utf16: Vec<u8> = format!("\u{feff}{QUERY}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (body, message) in [
+        (b"{\"query\":".to_vec(), "The body is not valid JSON: EOF while parsing a value at line 1 column 9."),
+        (b"query { viewer { role } }".to_vec(), "The body is not valid JSON: expected value at line 1 column 1."),
+        (
+            br#"{"query":"{ a(b: \"\ud83d\") }"}"#.to_vec(),
+            "The body is not valid JSON: unexpected end of hex escape at line 1 column 27.",
+        ),
+        (b"".to_vec(), "The body is not valid JSON: EOF while parsing a value at line 1 column 0."),
+        (b"[]".to_vec(), "The body must be one JSON object. Send each operation in a request of its own."),
+        (b"\"{ viewer }\"".to_vec(), "The body must be one JSON object. Send each operation in a request of its own."),
+        (b"{}".to_vec(), "The request must have a `query`: the GraphQL document."),
+        (br#"{"query":{"viewer":"secret"}}"#.to_vec(), "`query` must be a string."),
+        (br#"{"query":"{ a }","operationName":7}"#.to_vec(), "`operationName` must be a string."),
+        (
+            br#"{"query":"{ a }","variables":"{\"a\":\"secret\"}"}"#.to_vec(),
+            "`variables` must be an object, not a text that contains JSON.",
+        ),
+        (
+            br#"{"query":"{ a }","variables":["secret"]}"#.to_vec(),
+            "`variables` must be an object, not a text that contains JSON.",
+        ),
+        (
+            br#"{"query":"{ a }","extensions":"{}"}"#.to_vec(),
+            "`extensions` must be an object, not a text that contains JSON.",
+        ),
+        (
+            b"{\"query\":\"{ a(b: \\\"Jos\xe9\\\") }\"}".to_vec(),
+            "The body is not UTF-8: invalid utf-8 sequence of 1 bytes from index 22.",
+        ),
+        (utf16, "The body is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0."),
+    ] {
+        let case = String::from_utf8_lossy(&body).into_owned();
+        let request = request(app, &caller, Method::POST).header("content-type", "application/json").body(body);
+        let answer = send(request).await;
+        assert_eq!((answer.status, answer.codes()), (400, vec!["BAD_REQUEST".to_owned()]), "{case}");
+        assert_eq!(answer.message(), message, "{case}");
+    }
+    for (name, value, message) in [
+        ("variables", "[", "`variables` is not valid JSON: EOF while parsing a list at line 1 column 1."),
+        ("variables", "\"{}\"", "`variables` must be an object, not a text that contains JSON."),
+        ("extensions", "{a:1}", "`extensions` is not valid JSON: key must be a string at line 1 column 2."),
+    ] {
+        let request = request(app, &caller, Method::GET).query(&[("query", "{ viewer { role } }"), (name, value)]);
+        let answer = send(request).await;
+        assert_eq!((answer.status, answer.message()), (400, message), "{name}={value}");
+    }
+});
+
+both!(a_byte_order_mark_is_skipped, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let body = format!("\u{feff}{QUERY}");
+    let request = request(app, &caller, Method::POST).header("content-type", "application/json; charset=utf-8");
+    assert_eq!(send(request.body(body)).await.data()["viewer"]["role"], "OPERATOR");
+});
+
+both!(a_compressed_body_is_refused_with_the_encoding_to_use, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let post = || request(app, &caller, Method::POST).header("content-type", "application/json").body(QUERY);
+    for encoding in ["gzip", "br", "deflate", "zstd", "gzip, identity"] {
+        let answer = send(post().header("content-encoding", encoding)).await;
+        assert_eq!((answer.status, answer.codes()), (415, vec!["BAD_REQUEST".to_owned()]), "{encoding}");
+        assert_eq!(answer.headers["accept-encoding"], "identity", "{encoding}");
+        assert!(answer.message().contains("Content-Encoding"), "{}", answer.message());
+    }
+    assert_eq!(send(post().header("content-encoding", "identity")).await.status, 200);
+});
+
 both!(mutations_by_get_are_rejected, Sandbox, async |app| {
     let caller = app.operator("A").await;
     let mutation = "mutation { createCustomer(\

@@ -74,7 +74,7 @@ async fn process(
     log.caller = Some(actor);
     state.services.limits.spend(&actor, 1)?;
     if ![Method::GET, Method::POST].contains(&parts.method) {
-        return Err(HttpError::method_not_allowed("GET, POST", "Send the request with POST."));
+        return Err(method_not_allowed("GET, POST", "Send the request with POST."));
     }
     if !is_response_acceptable {
         let message = "The response is application/graphql-response+json or application/json. Accept one of them.";
@@ -92,13 +92,17 @@ async fn process(
         Err(response) => return Ok(graphql::render(*response, log.request_id)),
     };
     if is_get && checked.operation.kind == "mutation" {
-        return Err(HttpError::method_not_allowed("POST", "Send mutations with POST."));
+        return Err(method_not_allowed("POST", "Send mutations with POST."));
     }
     log.operation = Some(checked.operation.clone());
     state.services.limits.spend(&actor, checked.operation.cost.saturating_sub(1))?;
     let (state, request_id) = (state.clone(), log.request_id);
     let execution = async move { state.schema.execute(checked, request_id, actor).await };
     Ok(graphql::render(run_database_work(log, execution).await?, request_id))
+}
+
+fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
+    HttpError::with_header(StatusCode::METHOD_NOT_ALLOWED, message, header::ALLOW, allowed)
 }
 
 /// Runs database work, and counts its statements. If it takes longer than [`REQUEST_TIMEOUT`], the caller gets an error and the

@@ -1,15 +1,18 @@
 //! The parameters of a GraphQL request, read from the body of a POST or the URL of a GET.
 
+use std::collections::HashMap;
+
 use axum::body::Body;
 use axum::extract::Query;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use futures_util::StreamExt;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::media_type::is_json;
 use super::{HttpError, REQUEST_TIMEOUT};
+use crate::error::{ErrorCode, Violation};
 
 /// A longer body is refused without parsing it. The longest useful request is far shorter.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -17,45 +20,76 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Reading stops after this many bytes; the connection is then closed.
 const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
-/// The parameters of a request. Unknown parameters are ignored, as the specification asks. In a URL, `variables` and
-/// `extensions` are JSON-encoded objects.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Parameters<Object = Map<String, Value>> {
+/// The parameters of a request. Unknown parameters are ignored, as the specification asks.
+pub struct Parameters {
     pub query: String,
     pub operation_name: Option<String>,
-    pub variables: Option<Object>,
-    /// Not used, but its shape is checked.
-    extensions: Option<Object>,
+    pub variables: Map<String, Value>,
 }
 
 impl Parameters {
     /// Reads the body of a POST: a JSON object.
     pub async fn from_body(headers: &HeaderMap, body: Body) -> Result<Self, HttpError> {
+        const UNSUPPORTED: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         if !is_json(headers) {
             let message = "Send the request as JSON, with the header Content-Type: application/json.";
-            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into());
+            return Err((UNSUPPORTED, message).into());
+        }
+        if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            let message = "Send the body uncompressed, without the header Content-Encoding.";
+            return Err(HttpError::with_header(UNSUPPORTED, message, header::ACCEPT_ENCODING, "identity"));
         }
         let body = timeout(REQUEST_TIMEOUT, read_body(body))
             .await
             .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))?
             .ok_or((StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB, or was cut off."))?;
-        let message = "The request must be a JSON object with a string `query`. `operationName`, `variables` and \
-                       `extensions` are optional.";
-        Ok(serde_json::from_slice(&body).map_err(|_| (StatusCode::BAD_REQUEST, message))?)
+        let body = str::from_utf8(&body).map_err(|error| bad_request(&format!("The body is not UTF-8: {error}.")))?;
+        let Value::Object(fields) = parse_json("The body", body.trim_start_matches('\u{feff}'))? else {
+            return Err(bad_request("The body must be one JSON object. Send each operation in a request of its own."));
+        };
+        Self::from_fields(fields)
     }
 
     /// Reads the query string of a GET, where `variables` and `extensions` are JSON.
     pub fn from_url(url: &Uri) -> Result<Self, HttpError> {
-        let parse = || {
-            let Query(Parameters { query, operation_name, variables, extensions }) = Query::try_from_uri(url).ok()?;
-            let parse_json = |text: Option<String>| serde_json::from_str(text.as_deref().unwrap_or("null")).ok();
-            Some(Self { query, operation_name, variables: parse_json(variables)?, extensions: parse_json(extensions)? })
+        let parameters = Query::<HashMap<String, String>>::try_from_uri(url);
+        let Query(parameters) = parameters.map_err(|error| bad_request(&error.body_text()))?;
+        let parse = |(name, text): (String, String)| match name.as_str() {
+            "variables" | "extensions" => parse_json(&format!("`{name}`"), &text).map(|value| (name, value)),
+            _ => Ok((name, Value::String(text))),
         };
-        let message =
-            "The URL must have a `query`. `operationName`, and `variables` and `extensions` as JSON, are optional.";
-        Ok(parse().ok_or((StatusCode::BAD_REQUEST, message))?)
+        Self::from_fields(parameters.into_iter().map(parse).collect::<Result<_, _>>()?)
     }
+
+    fn from_fields(mut fields: Map<String, Value>) -> Result<Self, HttpError> {
+        let query = take(&mut fields, "query", "a string")?;
+        let operation_name = take(&mut fields, "operationName", "a string")?;
+        let variables = take(&mut fields, "variables", "an object, not a text that contains JSON")?.unwrap_or_default();
+        let extensions: Option<Map<_, _>> =
+            take(&mut fields, "extensions", "an object, not a text that contains JSON")?;
+        match query.filter(|query: &String| !query.is_empty()) {
+            Some(query) => Ok(Self { query, operation_name, variables }),
+            None if extensions.is_some_and(|extensions| extensions.contains_key("persistedQuery")) => {
+                Err(Violation::new(ErrorCode::PersistedQueryNotSupported).into())
+            }
+            None => Err(bad_request("The request must have a `query`: the GraphQL document.")),
+        }
+    }
+}
+
+fn bad_request(message: &str) -> HttpError {
+    (StatusCode::BAD_REQUEST, message).into()
+}
+
+/// Parses JSON. The message names the subject, and quotes none of the text.
+fn parse_json(subject: &str, text: &str) -> Result<Value, HttpError> {
+    serde_json::from_str(text).map_err(|error| bad_request(&format!("{subject} is not valid JSON: {error}.")))
+}
+
+/// Takes a parameter. A null stands for none.
+fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, kind: &str) -> Result<Option<T>, HttpError> {
+    let value = fields.remove(name).unwrap_or_default();
+    serde_json::from_value(value).map_err(|_| bad_request(&format!("`{name}` must be {kind}.")))
 }
 
 /// Reads a body. `None` if the body is too long or was cut off. A body that is too long is read all the same, up to a

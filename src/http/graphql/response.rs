@@ -27,7 +27,7 @@ impl From<(StatusCode, &str)> for HttpError {
     }
 }
 
-/// A request that is refused for a rate limit or its key, or because the service failed. The code decides the status.
+/// A request that is refused with a code of its own, which decides the status.
 impl From<Violation> for HttpError {
     fn from(violation: Violation) -> Self {
         let scheme = HeaderValue::from_static("Bearer realm=\"vivamo\"");
@@ -36,6 +36,8 @@ impl From<Violation> for HttpError {
         let (status, header) = match violation.code {
             ErrorCode::Unauthenticated => (StatusCode::UNAUTHORIZED, Some((header::WWW_AUTHENTICATE, scheme))),
             ErrorCode::RateLimited => (StatusCode::TOO_MANY_REQUESTS, Some((header::RETRY_AFTER, seconds.into()))),
+            // Clients that send hashes take any other status for a failure of the network.
+            ErrorCode::PersistedQueryNotSupported => (StatusCode::OK, None),
             ErrorCode::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, None),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
@@ -44,10 +46,9 @@ impl From<Violation> for HttpError {
 }
 
 impl HttpError {
-    /// 405, with the methods that are allowed.
-    pub fn method_not_allowed(allowed: &'static str, message: &str) -> Self {
-        let header = Some((header::ALLOW, HeaderValue::from_static(allowed)));
-        Self { header, ..(StatusCode::METHOD_NOT_ALLOWED, message).into() }
+    /// A request that is not well formed, with a header that says what the service accepts.
+    pub fn with_header(status: StatusCode, message: &str, name: HeaderName, value: &'static str) -> Self {
+        Self { header: Some((name, HeaderValue::from_static(value))), ..(status, message).into() }
     }
 
     pub fn into_response(self, request_id: RequestId) -> Response {

@@ -37,6 +37,7 @@ export function remedy(code: ErrorCode): Remedy {
     case 'INVALID_ARGUMENT':
     case 'IDEMPOTENCY_KEY_REUSED':
     case 'BAD_REQUEST':
+    case 'PERSISTED_QUERY_NOT_SUPPORTED':
     case 'INTERNAL':
       return 'report';
     default: {
