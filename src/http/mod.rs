@@ -26,7 +26,7 @@ use axum::http::{HeaderValue, Method, header};
 use axum::routing::{any, get};
 use entity::deployment::Environment;
 use ipnet::IpNet;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::config::HttpSettings;
@@ -68,7 +68,8 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::POST])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        // Tracing libraries add headers of their own, such as `baggage`. A header opens nothing: there are no cookies.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([graphql::REQUEST_ID, header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600))
 }

@@ -322,6 +322,27 @@ both!(error_messages_do_not_repeat_values_of_the_wrong_type, Sandbox, async |app
     }
 });
 
+both!(a_page_may_send_the_headers_of_its_libraries, Sandbox, async |app| {
+    for requested in [
+        "authorization,content-type",
+        "authorization, content-type, baggage, sentry-trace",
+        "traceparent,tracestate",
+        "x-apollo-operation-name",
+    ] {
+        let preflight = app
+            .http
+            .request(Method::OPTIONS, format!("{}/graphql", app.url))
+            .header("origin", "https://dashboard.example")
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", requested);
+        let headers = preflight.send().await.unwrap().headers().clone();
+        assert_eq!(headers["access-control-allow-headers"], requested);
+        assert_eq!(headers["access-control-allow-origin"], "https://dashboard.example");
+        assert_eq!(headers.get("access-control-allow-credentials"), None);
+        assert!(headers["vary"].to_str().unwrap().contains("access-control-request-headers"));
+    }
+});
+
 both!(only_configured_cors_origins_are_allowed, Sandbox, async |app| {
     let caller = app.operator("A").await;
     for (origin, is_configured) in
