@@ -18,7 +18,8 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use rand::distr::{Alphanumeric, SampleString};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryTrait, Set, Unchanged,
+    ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder, QueryTrait, Set,
+    Unchanged,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -76,31 +77,35 @@ impl ApiKeys {
         if self.platform_hash.as_ref() == Some(&hash) {
             return Some(Actor::Platform);
         }
-        self.actor_of_valid_key(&self.cache.get(&hash)?)
+        self.actor_of_valid_key(&self.cache.get(&hash)?).ok()
     }
 
     /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked or
-    /// expired.
+    /// expired. The message tells the holder of a key that was valid, or is valid elsewhere, which of them it is.
     pub async fn authenticate(&self, key: &str) -> Result<Actor, Error> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
-            return Err(ErrorCode::Unauthenticated.into());
+            let is_of_other = Environment::iter().any(|other| is_well_formed(key, other));
+            return Err(if is_of_other { refused(OTHER_ENVIRONMENT) } else { ErrorCode::Unauthenticated.into() });
         }
         let hash = self.hash.digest(PURPOSE, &[key.as_bytes()]);
         let row = Entity::find().filter(Column::Hash.eq(hash.clone())).one(self.database.reader()).await?;
         let row = row.ok_or(ErrorCode::Unauthenticated)?;
         self.cache.insert(hash, row.clone());
-        self.actor_of_valid_key(&row).ok_or_else(|| ErrorCode::Unauthenticated.into())
+        self.actor_of_valid_key(&row)
     }
 
-    /// Returns the operator of a key and records its use. `None` if the key is revoked or expired.
-    fn actor_of_valid_key(&self, key: &Model) -> Option<Actor> {
+    /// Returns the operator of a key and records its use. Fails if the key is revoked or expired.
+    fn actor_of_valid_key(&self, key: &Model) -> Result<Actor, Error> {
         let now = now();
-        if key.revoked_at.is_some() || key.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            return None;
+        if key.revoked_at.is_some() {
+            return Err(refused("This API key was revoked. Use another one, or ask the platform for a new one."));
+        }
+        if key.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return Err(refused("This API key has expired. Use another one, or ask the platform for a new one."));
         }
         self.last_used.lock().insert(key.id, now);
-        Some(Actor::Operator { id: key.operator_id, key: key.id, access: key.access })
+        Ok(Actor::Operator { id: key.operator_id, key: key.id, access: key.access })
     }
 
     /// Writes the collected times of last use to the database. Called by a background task and at shutdown.
@@ -225,6 +230,13 @@ impl ApiKeys {
         };
         Ok(NewApiKey { row: row.insert(transaction).await?, secret: secret.into() })
     }
+}
+
+const OTHER_ENVIRONMENT: &str =
+    "This API key is for another environment: sandbox and production have keys and URLs of their own.";
+
+fn refused(message: &str) -> Error {
+    Violation { message: message.to_owned(), ..Violation::new(ErrorCode::Unauthenticated) }.into()
 }
 
 /// The purpose of the keyed hash. Part of the stored hashes: a change makes all keys invalid.

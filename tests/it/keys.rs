@@ -57,6 +57,49 @@ both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
     }
 });
 
+both!(a_key_that_was_valid_is_told_why_it_is_not, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let message = async |key: &str| {
+        let caller = Caller { key: key.to_owned(), ..own.clone() };
+        let answer = app.graphql(&caller, ROLE, json!({})).await;
+        assert_eq!((answer.status, answer.codes()), (401, vec!["UNAUTHENTICATED".to_owned()]));
+        assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"vivamo\"");
+        answer.message().to_owned()
+    };
+    let (expired, revoked) = (app.key(&own, Access::ReadWrite).await, app.key(&own, Access::ReadOnly).await);
+    let set = async |caller: &Caller, column: &str| {
+        let prefix = &caller.key[..19];
+        let sql = format!("UPDATE api_key SET {column} = created_at WHERE prefix = '{prefix}'");
+        support::postgres::execute(app.database_url(), &sql).await.unwrap();
+    };
+    set(&expired, "expires_at").await;
+    set(&revoked, "revoked_at").await;
+    // From the database, then from the cache.
+    for _ in 0..2 {
+        assert!(message(&expired.key).await.starts_with("This API key has expired."));
+        assert!(message(&revoked.key).await.starts_with("This API key was revoked."));
+    }
+    set(&expired, "revoked_at").await;
+    let production = ApiKeys::new(app.database.clone(), Environment::Production, KeyedHash::new(KEY_SECRET), None);
+    let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
+    let name = entity::value::DisplayName::parse("production").unwrap();
+    let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let production_key = production.create(&Actor::Platform, operator, request).await.unwrap();
+    let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
+    assert!(message(&production_key).await.contains("another environment"));
+    // Keys that never were valid are alike: mistyped, of another deployment, and not a key at all.
+    let elsewhere = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
+    let name = entity::value::DisplayName::parse("elsewhere").unwrap();
+    let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let unknown = elsewhere.create(&Actor::Platform, operator, request).await.unwrap();
+    let unknown = secrecy::ExposeSecret::expose_secret(&unknown.secret).to_owned();
+    let mistyped = production_key.to_lowercase();
+    for key in [unknown.as_str(), mistyped.as_str(), "vivamo_production_", "x", ""] {
+        let general = "This request needs a valid API key, in the header: Authorization: Bearer <key>";
+        assert_eq!(message(key).await, general, "{key}");
+    }
+});
+
 both!(keys_are_rejected_under_another_secret, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let other = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);

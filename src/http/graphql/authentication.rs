@@ -14,18 +14,18 @@ use crate::service::Actor;
 /// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`, or
 /// `RATE_LIMITED` after too many failures from the same address.
 pub async fn authenticate(state: &State, parts: &Parts, log: &RequestLog) -> Result<Actor, HttpError> {
-    let unauthenticated = || {
+    let refuse = |violation: Violation| {
         let recorded = state.services.limits.record_auth_failure(client_address(&state.trusted_proxies, parts));
-        recorded.err().unwrap_or_else(|| Violation::new(ErrorCode::Unauthenticated))
+        recorded.err().unwrap_or(violation)
     };
-    let key = bearer_token(parts).ok_or_else(unauthenticated)?;
+    let key = bearer_token(parts).ok_or_else(|| refuse(Violation::new(ErrorCode::Unauthenticated)))?;
     if let Some(actor) = state.services.api_keys.cached_actor(key) {
         return Ok(actor);
     }
     let (services, key) = (state.services.clone(), key.to_owned());
     let authentication = async move { services.api_keys.authenticate(&key).await };
     let authenticated = run_database_work(log, authentication).await?.map_err(|error| match error {
-        Error::Rejected(_) => unauthenticated(),
+        Error::Rejected(mut violations) => refuse(violations.swap_remove(0)),
         Error::Failed { code, cause } => {
             tracing::error!(request_id = %log.request_id, code = code.name(), cause, "authentication failed");
             Violation::new(code)
