@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_graphql::Enum;
 use async_graphql::resolver_utils::EnumType;
-use entity::value::{AddressPart, Reason};
+use entity::value::{AddressPart, CustomerId, Reason};
 use serde::{Deserialize, Serialize};
 
 /// Machine-readable error code. New codes may be added, so keep a default case.
@@ -187,12 +187,14 @@ pub struct Violation {
     pub field: Option<InputField>,
     /// Time to wait before a retry. `None` if it is not known.
     pub retry_after: Option<Duration>,
+    /// The customer that is in the way. One of the caller's own customers.
+    pub own_customer: Option<CustomerId>,
 }
 
 impl Violation {
     /// A fault that no single argument causes.
     pub fn new(code: ErrorCode) -> Self {
-        Self { code, message: code.to_string(), field: None, retry_after: None }
+        Self { code, message: code.to_string(), field: None, retry_after: None, own_customer: None }
     }
 
     /// A fault of one argument.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{ErrorExtensionValues, Response, ServerError, SimpleObject, from_value, to_value};
+use async_graphql::{ErrorExtensionValues, ID, Response, ServerError, SimpleObject, from_value, to_value};
 use entity::value::RequestId;
 use serde::Serialize;
 
@@ -30,6 +30,10 @@ pub struct ErrorExtensions {
     /// Time to wait before sending the request again, in milliseconds. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<i32>,
+    /// Id of your own customer that already has the value, in an `EXTERNAL_CUSTOMER_ID_TAKEN`, `EMAIL_TAKEN` or `PHONE_TAKEN`
+    /// of `createCustomer`. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer_id: Option<ID>,
     /// Id of the request, for example `req_01h455vb4pex5vsknk084sn02q`. Include it when you report a problem.
     pub request_id: String,
 }
@@ -45,6 +49,7 @@ impl ErrorExtensions {
             input_path: violation.field.map(|field| field.path().into_iter().map(ToOwned::to_owned).collect()),
             retryable: violation.code.is_retryable(),
             retry_after_ms: violation.retry_after.map(|wait| i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)),
+            customer_id: violation.own_customer.map(|id| id.to_string().into()),
             request_id: request_id.to_string(),
         }
     }

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use entity::value::{ApiKeyId, OperatorId};
 use moka::sync::Cache;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::{Actor, Origin};
 use crate::config::LimitSettings;
@@ -31,7 +33,13 @@ pub struct Limits {
     /// By client address or network.
     auth_failures: TokenBuckets<IpAddr>,
     disclosures: TokenBuckets<OperatorId>,
+    /// Notified each time a reservation ends.
+    reservation_ended: Arc<Notify>,
 }
+
+/// The longest time that a request waits for disclosures that other requests have reserved, and the time to wait before a
+/// retry. A request takes some milliseconds.
+const RESERVATION_TIME: Duration = Duration::from_secs(1);
 
 impl Limits {
     pub fn new(settings: LimitSettings) -> Self {
@@ -41,6 +49,7 @@ impl Limits {
             costs: TokenBuckets::new(cost_per_second, SECOND, 10),
             auth_failures: TokenBuckets::new(auth_failures_per_minute, 60 * SECOND, 1),
             disclosures: TokenBuckets::new(disclosures_per_hour, 3600 * SECOND, 1),
+            reservation_ended: Arc::default(),
         }
     }
 
@@ -50,31 +59,49 @@ impl Limits {
             Actor::Operator { key, .. } => Some(key),
             Actor::Platform => None,
         };
-        self.costs.take(key, cost).map_err(|wait| rate_limited("key", wait))
+        let message = "This API key has reached its limit of cost per second. Wait before you retry.";
+        self.costs.take(key, cost).map_err(|wait| rate_limited("key", message, wait))
     }
 
     /// Charges a request without a valid key to the client's address.
     pub fn record_auth_failure(&self, address: IpAddr) -> Result<(), Violation> {
-        self.auth_failures.take(client_network(address), 1).map_err(|wait| rate_limited("address", wait))
+        let message = "Too many requests from this address had no valid API key. Wait before you retry.";
+        self.auth_failures.take(client_network(address), 1).map_err(|wait| rate_limited("address", message, wait))
     }
 
     /// Reserves the disclosure of up to `values` emails or phones. The reservation is made before the lookup, so that a
-    /// refusal reveals nothing.
-    pub fn reserve_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Violation> {
-        self.disclosures.take(origin.operator, values).map_err(|wait| {
-            let Origin { operator, key, request } = origin;
-            tracing::warn!(%operator, %key, request_id = %request, "disclosure limit reached");
-            rate_limited("disclosures", wait)
-        })?;
-        Ok(DisclosureReservation { origin: *origin, disclosures: self.disclosures.clone(), unused: values })
+    /// refusal reveals nothing. Waits for a moment if other requests have reserved what is missing: they rarely use it.
+    pub async fn reserve_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Violation> {
+        let Origin { operator, key, request } = origin;
+        let reserve = async {
+            loop {
+                let ended = self.reservation_ended.notified();
+                match self.disclosures.reserve(*operator, values) {
+                    Err(None) => ended.await,
+                    reserved => return reserved,
+                }
+            }
+        };
+        let (message, wait) = match timeout(RESERVATION_TIME, reserve).await.unwrap_or(Err(None)) {
+            Ok(()) => {
+                return Ok(DisclosureReservation { origin: *origin, limits: self.clone(), reserved: values, used: 0 });
+            }
+            Err(Some(wait)) => ("Your operator's budget for disclosures is used up. Wait before you retry.", wait),
+            Err(None) => {
+                ("Other requests hold the rest of your budget for disclosures. Send fewer at once.", RESERVATION_TIME)
+            }
+        };
+        tracing::warn!(%operator, %key, request_id = %request, "disclosure limit reached");
+        Err(rate_limited("disclosures", message, wait))
     }
 }
 
 /// Reserved disclosures. Gives the unused ones back when it is dropped.
 pub struct DisclosureReservation {
     origin: Origin,
-    disclosures: TokenBuckets<OperatorId>,
-    unused: u32,
+    limits: Limits,
+    reserved: u32,
+    used: u32,
 }
 
 impl DisclosureReservation {
@@ -83,7 +110,7 @@ impl DisclosureReservation {
         if values == 0 {
             return;
         }
-        self.unused = self.unused.saturating_sub(values);
+        self.used += values;
         let Origin { operator, key, request } = self.origin;
         tracing::info!(%operator, %key, request_id = %request, kind, values, "disclosed a match outside the operator");
         metrics::counter!("vivamo_disclosures_total", "kind" => kind).increment(values.into());
@@ -92,16 +119,15 @@ impl DisclosureReservation {
 
 impl Drop for DisclosureReservation {
     fn drop(&mut self) {
-        if self.unused > 0 {
-            self.disclosures.give_back(self.origin.operator, self.unused);
-        }
+        self.limits.disclosures.end_reservation(self.origin.operator, self.reserved, self.used);
+        self.limits.reservation_ended.notify_waiters();
     }
 }
 
 /// The error of a refused request. `limit` is the label of the metric.
-fn rate_limited(limit: &'static str, wait: Duration) -> Violation {
+fn rate_limited(limit: &'static str, message: &str, wait: Duration) -> Violation {
     metrics::counter!("vivamo_rate_limited_total", "limit" => limit).increment(1);
-    Violation::new(ErrorCode::RateLimited).with_retry_after(Some(wait))
+    Violation { message: message.to_owned(), retry_after: Some(wait), ..Violation::new(ErrorCode::RateLimited) }
 }
 
 /// The addresses that belong to one client: one IPv4 address, or an IPv6 /64 network.
@@ -124,7 +150,20 @@ struct TokenBuckets<K> {
 
 struct Bucket {
     tokens: f64,
+    /// Tokens that were taken by [`TokenBuckets::reserve`] and may be given back.
+    reserved: f64,
     refilled_at: Instant,
+}
+
+impl Bucket {
+    /// Takes tokens, or returns how many are missing.
+    fn take(&mut self, tokens: f64) -> Result<(), f64> {
+        if tokens > self.tokens {
+            return Err(tokens - self.tokens);
+        }
+        self.tokens -= tokens;
+        Ok(())
+    }
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
@@ -144,26 +183,38 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
             return Ok(());
         }
         let tokens = f64::from(tokens).min(self.capacity);
+        self.with_bucket(client, |bucket| bucket.take(tokens)).map_err(|missing| self.refill_time(missing))
+    }
+
+    /// Takes tokens some of which [`end_reservation`](Self::end_reservation) may give back. Fails like [`take`](Self::take),
+    /// or with `None` if there may be enough as soon as other reservations end.
+    fn reserve(&self, client: K, tokens: u32) -> Result<(), Option<Duration>> {
+        let tokens = f64::from(tokens).min(self.capacity);
         self.with_bucket(client, |bucket| {
-            let missing = tokens - bucket.tokens;
-            if missing > 0.0 {
-                return Err(Duration::from_secs_f64(missing / self.refill_per_second));
-            }
-            bucket.tokens -= tokens;
+            let missing = bucket.take(tokens);
+            missing.map_err(|missing| (missing > bucket.reserved).then(|| self.refill_time(missing)))?;
+            bucket.reserved += tokens;
             Ok(())
         })
     }
 
-    fn give_back(&self, client: K, tokens: u32) {
-        if self.capacity > 0.0 {
-            let tokens = f64::from(tokens).min(self.capacity);
-            self.with_bucket(client, |bucket| bucket.tokens = (bucket.tokens + tokens).min(self.capacity));
-        }
+    /// Gives back the reserved tokens that were not used.
+    fn end_reservation(&self, client: K, reserved: u32, used: u32) {
+        let reserved = f64::from(reserved).min(self.capacity);
+        self.with_bucket(client, |bucket| {
+            bucket.reserved = (bucket.reserved - reserved).max(0.0);
+            bucket.tokens = (bucket.tokens + (reserved - f64::from(used)).max(0.0)).min(self.capacity);
+        });
+    }
+
+    fn refill_time(&self, tokens: f64) -> Duration {
+        Duration::from_secs_f64(tokens / self.refill_per_second)
     }
 
     /// Refills the bucket of a client, and runs the action with it under its lock.
     fn with_bucket<T>(&self, client: K, action: impl FnOnce(&mut Bucket) -> T) -> T {
-        let full = || Arc::new(Mutex::new(Bucket { tokens: self.capacity, refilled_at: Instant::now() }));
+        let full =
+            || Arc::new(Mutex::new(Bucket { tokens: self.capacity, reserved: 0.0, refilled_at: Instant::now() }));
         let bucket = self.buckets.get_with(client, full);
         let mut bucket = bucket.lock();
         let now = Instant::now();
@@ -188,8 +239,26 @@ mod tests {
         assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
         assert_eq!(buckets.take("b", 100), Ok(()));
         assert!(buckets.take("b", 1).is_err());
-        buckets.give_back("b", 1);
-        assert_eq!(buckets.take("b", 1), Ok(()));
+    }
+
+    #[test]
+    fn reserved_tokens_are_held_until_the_reservation_ends() {
+        let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 1);
+        assert_eq!((buckets.reserve("a", 1), buckets.reserve("a", 1)), (Ok(()), Ok(())));
+        assert_eq!((buckets.reserve("a", 1), buckets.reserve("a", 2)), (Err(None), Err(None)));
+        buckets.end_reservation("a", 1, 0);
+        assert_eq!(buckets.reserve("a", 1), Ok(()));
+        // Two disclosures use the budget up.
+        buckets.end_reservation("a", 1, 1);
+        assert_eq!(buckets.reserve("a", 1), Err(None));
+        buckets.end_reservation("a", 1, 1);
+        let wait = buckets.reserve("a", 1).unwrap_err().unwrap();
+        assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
+        // More tokens than the capacity count as the capacity.
+        assert_eq!(buckets.reserve("b", 3), Ok(()));
+        assert_eq!(buckets.reserve("b", 1), Err(None));
+        buckets.end_reservation("b", 3, 1);
+        assert_eq!((buckets.reserve("b", 1), buckets.reserve("b", 1)), (Ok(()), Err(None)));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `createCustomer`: create, connect, and the errors of both.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use support::both;
+use support::{Answer, Caller, both};
 
 both!(all_taken_values_are_reported_together, Sandbox, async |app| {
     let operator = app.operator("A").await;
@@ -15,6 +15,37 @@ both!(all_taken_values_are_reported_together, Sandbox, async |app| {
         ("PHONE_TAKEN", "input.data.phone"),
     ];
     answer.assert_rejected("createCustomer", &expected);
+});
+
+both!(a_taken_value_names_the_callers_own_customer, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let create = async |caller: &Caller, name: &str, data: Value| {
+        app.created(caller, name, data).await["customer"]["id"].clone()
+    };
+    let ada = create(&own, "ada", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;
+    let bob = create(&own, "bob", json!({ "email": "bob@example.com" })).await;
+    create(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552672" })).await;
+    let named = |answer: &Answer| -> Vec<(Value, Value)> {
+        let errors = answer.body["errors"].as_array().unwrap().iter();
+        errors.map(|error| (error["extensions"]["code"].clone(), error["extensions"]["customerId"].clone())).collect()
+    };
+    let data = json!({ "email": "bob@example.com", "phone": "+14155552671" });
+    let answer = app.create(&own, "ada", data).await;
+    let expected = [
+        (json!("EXTERNAL_CUSTOMER_ID_TAKEN"), ada.clone()),
+        (json!("EMAIL_TAKEN"), bob.clone()),
+        (json!("PHONE_TAKEN"), ada.clone()),
+    ];
+    assert_eq!(named(&answer), expected);
+    // One that is taken by its external id alone, although the email is new.
+    let answer = app.create(&own, "bob", json!({ "email": "new@example.com" })).await;
+    assert_eq!(named(&answer), [(json!("EXTERNAL_CUSTOMER_ID_TAKEN"), bob)]);
+    // The customer of another operator is not named, neither where it is not mentioned nor on update.
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552672" });
+    assert_eq!(named(&app.create(&own, "new", data).await), [(json!("EMAIL_TAKEN"), ada)]);
+    let data = json!({ "email": "theirs@example.com", "phone": "+14155552672" });
+    let answer = app.update(&own, json!({ "externalCustomerId": "ada" }), data).await;
+    assert_eq!(named(&answer), [(json!("EMAIL_TAKEN"), Value::Null), (json!("PHONE_TAKEN"), Value::Null)]);
 });
 
 both!(only_values_of_the_callers_customers_are_reported_as_taken, Sandbox, async |app| {

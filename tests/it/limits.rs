@@ -1,5 +1,6 @@
 //! Rate limits: the cost of requests by key, authentication failures by address, disclosures by operator.
 
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
 
@@ -196,6 +197,71 @@ both!(each_disclosed_value_counts, Sandbox, async |app| {
     );
     assert_eq!(replica.create(&own, "new", json!({ "email": "nobody@example.com" })).await.codes(), ["RATE_LIMITED"]);
     replica.stop().await;
+});
+
+both!(budget_that_requests_under_way_hold_is_waited_for, Sandbox, async |app| {
+    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 4, ..LimitSettings::OFF }).await;
+    let own = replica.operator("Fresh").await;
+    let creates = (0..30).map(|number| {
+        let (id, phone) = (number.to_string(), format!("+1415555{:04}", 2000 + number));
+        let (replica, own) = (&replica, &own);
+        async move {
+            let data = json!({ "email": format!("{id}@example.com"), "phone": phone });
+            replica.create(own, &id, data).await.codes()
+        }
+    });
+    let codes: Vec<_> = futures::future::join_all(creates).await.concat();
+    assert_eq!(codes, Vec::<String>::new());
+    let updates = (0..30).map(|number| {
+        let (customer, email) =
+            (json!({ "externalCustomerId": number.to_string() }), format!("new-{number}@example.com"));
+        let (replica, own) = (&replica, &own);
+        async move { replica.update(own, customer, json!({ "email": email })).await.codes() }
+    });
+    assert_eq!(futures::future::join_all(updates).await.concat(), Vec::<String>::new());
+    replica.stop().await;
+});
+
+both!(budget_that_stays_held_is_not_reported_as_used_up, Sandbox, async |app| {
+    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    let own = replica.operator("Fresh").await;
+    // Nobody can write, so one of the two requests holds the budget and waits.
+    let writer = app.database.begin_write().await.unwrap();
+    if app.is_postgres() {
+        writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    }
+    let create = |id: &'static str| {
+        let (replica, own) = (&replica, &own);
+        Box::pin(async move { replica.create(own, id, json!({ "email": format!("{id}@example.com") })).await })
+    };
+    let (refused, other) = futures::future::select(create("a"), create("b")).await.factor_first();
+    assert_eq!(refused.codes(), ["RATE_LIMITED"]);
+    assert_eq!(refused.body["errors"][0]["extensions"]["retryAfterMs"], 1000);
+    assert!(refused.message().contains("Other requests hold"), "{}", refused.message());
+    writer.commit().await.unwrap();
+    assert_eq!(other.await.codes(), Vec::<String>::new());
+    replica.created(&own, "c", json!({ "email": "c@example.com" })).await;
+    replica.stop().await;
+});
+
+both!(a_message_says_which_limit_was_reached, Sandbox, async |app| {
+    let limits = LimitSettings { cost_per_second: 1, auth_failures_per_minute: 1, disclosures_per_hour: 1 };
+    let replica = replica_with_limits(app, limits).await;
+    let (own, other) = (replica.operator("Own").await, app.operator("Other").await);
+    app.created(&other, "1", json!({ "email": "1@example.com" })).await;
+    send_invalid_key(&replica, None).await;
+    assert!(send_invalid_key(&replica, None).await.message().contains("from this address had no valid API key"));
+    replica.created(&own, "1", json!({ "email": "1@example.com" })).await;
+    let refused = replica.create(&own, "2", json!({ "email": "2@example.com" })).await;
+    assert!(refused.message().contains("This API key has reached its limit"), "{}", refused.message());
+    let unlimited = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let replica_2 = replica_with_limits(app, unlimited).await;
+    app.created(&other, "2", json!({ "email": "2@example.com" })).await;
+    replica_2.created(&own, "2", json!({ "email": "2@example.com" })).await;
+    let refused = replica_2.create(&own, "3", json!({ "email": "3@example.com" })).await;
+    assert!(refused.message().contains("budget for disclosures is used up"), "{}", refused.message());
+    replica.stop().await;
+    replica_2.stop().await;
 });
 
 both!(requests_without_a_disclosure_cost_nothing, Sandbox, async |app| {

@@ -71,7 +71,7 @@ impl Customers {
         let origin = &actor.origin(request)?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional);
-        let mut disclosures = self.limits.reserve_disclosures(origin, 1 + u32::from(phone.is_some()))?;
+        let mut disclosures = self.limits.reserve_disclosures(origin, 1 + u32::from(phone.is_some())).await?;
         let (key, input) = (&new.idempotency_key, || new.canonical_json());
         let idempotent = IdempotentRequest::new(&self.hash, origin.operator, key, input);
         let prepare = |write_tx| self.prepare_create(write_tx, origin, new);

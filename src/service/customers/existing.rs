@@ -1,6 +1,6 @@
 //! Finds the customers and links that share a unique value with a new customer.
 
-use entity::value::{EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
+use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
@@ -19,29 +19,34 @@ pub(super) struct Existing {
     pub(super) others: Vec<customer::Model>,
     /// Customers of the operator that have the email or the phone.
     own: Vec<customer::Model>,
-    /// The operator already uses the external customer id.
-    is_id_taken: bool,
+    /// The customer for which the operator already uses the external customer id.
+    with_same_id: Option<CustomerId>,
 }
 
 impl Existing {
     /// Faults for the values that the operator already uses for its own customers.
     pub(super) fn taken(&self, email: &EmailAddress, phone: Option<&PhoneNumber>) -> Vec<Violation> {
-        let id = || Violation::of(ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId);
-        let taken = taken(self.own.iter(), Some(email), phone);
-        self.is_id_taken.then(id).into_iter().chain(taken).collect()
+        let id = self.with_same_id.map(|customer| Violation {
+            own_customer: Some(customer),
+            ..Violation::of(ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
+        });
+        id.into_iter().chain(taken(self.own.iter(), Some(email), phone, |own| Some(own.id))).collect()
     }
 }
 
-/// Faults for the email and the phone, if one of the customers has them.
+/// Faults for the email and the phone, if one of the customers has them. `own_id` returns the id of a customer if the fault
+/// may name it.
 pub(super) fn taken<'c>(
     mut customers: impl Iterator<Item = &'c customer::Model> + Clone,
     email: Option<&EmailAddress>,
     phone: Option<&PhoneNumber>,
+    own_id: impl Fn(&customer::Model) -> Option<CustomerId>,
 ) -> Vec<Violation> {
-    let is_email_taken = customers.clone().any(|customer| Some(&customer.email) == email);
-    let is_phone_taken = phone.is_some() && customers.any(|customer| customer.phone.as_ref() == phone);
-    let email = is_email_taken.then(|| Violation::of(ErrorCode::EmailTaken, InputField::Email));
-    let phone = is_phone_taken.then(|| Violation::of(ErrorCode::PhoneTaken, InputField::Phone));
+    let fault = |code, field, holder| Violation { own_customer: own_id(holder), ..Violation::of(code, field) };
+    let by_email = customers.clone().find(|customer| Some(&customer.email) == email);
+    let by_phone = customers.find(|customer| phone.is_some() && customer.phone.as_ref() == phone);
+    let email = by_email.map(|holder| fault(ErrorCode::EmailTaken, InputField::Email, holder));
+    let phone = by_phone.map(|holder| fault(ErrorCode::PhoneTaken, InputField::Phone, holder));
     email.into_iter().chain(phone).collect()
 }
 
@@ -64,7 +69,7 @@ impl Customers {
         };
         let mut existing = Existing::default();
         for row in rows {
-            existing.is_id_taken = row.try_get_by_index(IS_ID_TAKEN)?;
+            existing.with_same_id = row.try_get_by_index(WITH_SAME_ID)?;
             if let Some(customer) = joined_customer_at(&row, HOLDER)? {
                 let is_own = row.try_get_by_index(IS_OWN)?;
                 if is_own { &mut existing.own } else { &mut existing.others }.push(customer);
@@ -84,18 +89,19 @@ impl Customers {
         let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
         let query = of_operator(operator).filter(has_email_or_phone(Some(email), phone).add(has_id));
         let own = own_customers(self.database.reader(), &query.into_query()).await?;
-        let is_id_taken = own.iter().any(|(link, _)| link.external_customer_id == *external_customer_id);
+        let with_same_id = own.iter().find(|(link, _)| link.external_customer_id == *external_customer_id);
+        let with_same_id = with_same_id.map(|(_, customer)| customer.id);
         let own = own.into_iter().map(|(_, customer)| customer).collect();
-        Ok(Existing { others: Vec::new(), own, is_id_taken })
+        Ok(Existing { others: Vec::new(), own, with_same_id })
     }
 }
 
 // Positions of the columns of `existing_query`.
 const IS_OWN: usize = 0;
-const IS_ID_TAKEN: usize = 1;
+const WITH_SAME_ID: usize = 1;
 const HOLDER: usize = 2;
 
-/// Selects the customers that have the email or the phone, and whether the operator uses the external customer id. Returns
+/// Selects the customers that have the email or the phone, and the one that has the operator's external customer id. Returns
 /// at least one row; without a customer, its columns are null.
 ///
 /// Holders are locked in the order of their ids, so that two requests with the same holders do not deadlock. A link that
@@ -119,7 +125,7 @@ fn existing_query(
     let (is_own, has_id) = (is_own.and(is_of_operator(&own)), has_id.and(is_of_operator(&same_id)));
     Query::select()
         .expr_as(Expr::col((own.clone(), Column::CustomerId)).is_not_null(), "is_own")
-        .expr_as(Expr::col((same_id.clone(), Column::CustomerId)).is_not_null(), "is_id_taken")
+        .expr_as(Expr::col((same_id.clone(), Column::CustomerId)), "with_same_id")
         .exprs(customer::Column::iter().map(|column| Expr::col((holder.clone(), column))))
         // A single row to join to, so that there is a result even if nothing is found.
         .from_subquery(Query::select().expr_as(Expr::cust("1"), "one").take(), "always")

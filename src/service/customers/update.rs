@@ -39,7 +39,7 @@ impl Customers {
             return Err(Error::Rejected([changes.faults, refusals].concat()));
         }
         let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
-        let mut disclosures = self.limits.reserve_disclosures(origin, count(email, phone))?;
+        let mut disclosures = self.limits.reserve_disclosures(origin, count(email, phone)).await?;
         let (key, input) = (&changes.idempotency_key, || changes.canonical_json());
         let idempotent = IdempotentRequest::new(&self.hash, origin.operator, key, input);
         let prepare = |write_tx| self.prepare_update(write_tx, origin, &changes);
@@ -75,7 +75,7 @@ impl Customers {
         }
         let query = of_operator(origin.operator).filter(has_email_or_phone(email, phone)).into_query();
         let own = rows::own_customers(self.database.reader(), &query).await?;
-        let taken_by_own = taken(own.iter().map(|(_, customer)| customer), email, phone);
+        let taken_by_own = taken(own.iter().map(|(_, customer)| customer), email, phone, |_| None);
         Ok(count(email, phone) - taken_by_own.len() as u32)
     }
 
@@ -106,7 +106,7 @@ impl Customers {
                 .filter(has_email_or_phone(email, phone))
                 .filter(customer::Column::Id.ne(current.id));
             let others = rows::customers(&write_tx, &others.into_query()).await?;
-            faults.extend(taken(others.iter(), email, phone));
+            faults.extend(taken(others.iter(), email, phone, |_| None));
         }
         Error::reject_if_any(faults)?;
 

@@ -114,7 +114,10 @@ fn assert_error_shape(error: &Value, headers: &HeaderMap) {
     });
     let extensions = error["extensions"].as_object().unwrap_or_else(|| panic!("no extensions: {error}"));
     for name in extensions.keys() {
-        assert!(["code", "inputPath", "retryable", "retryAfterMs", "requestId"].contains(&name.as_str()), "{error}");
+        assert!(
+            ["code", "inputPath", "retryable", "retryAfterMs", "customerId", "requestId"].contains(&name.as_str()),
+            "{error}"
+        );
     }
     assert!(CODES.contains(extensions["code"].as_str().unwrap()), "unknown code: {error}");
     assert!(extensions["retryable"].is_boolean(), "{error}");
