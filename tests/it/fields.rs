@@ -2,6 +2,8 @@
 //! fails.
 
 use async_graphql::resolver_utils::EnumType;
+use entity::customer;
+use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use vivamo::graphql;
 use vivamo::service::customers::CustomerField;
@@ -180,6 +182,29 @@ both!(customers_can_be_filtered_by_every_missing_field, Sandbox, async |app| {
         assert_eq!(count(*field).await, 1, "{}", field.name());
     }
     assert_eq!(count(CustomerField::Email).await, 0);
+});
+
+/// The strings of a field's value: the value itself, or the parts of an object.
+fn strings(value: &Value) -> Vec<&str> {
+    if let Value::Object(parts) = value {
+        parts.values().flat_map(strings).collect()
+    } else {
+        value.as_str().into_iter().collect()
+    }
+}
+
+both!(debug_output_of_a_customer_hides_every_field, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let all: Vec<_> = CustomerField::all().map(|field| (field, samples(field))).collect();
+    let given: Vec<_> = all.iter().map(|(field, [one, ..])| (*field, one)).collect();
+    create(app, &operator, "one@example.com", "create", &given).await.payload("createCustomer");
+    let customer = customer::Entity::find().one(app.database.reader()).await.unwrap().unwrap();
+    let output = format!("{customer:?}");
+    for field in CustomerField::all() {
+        let value = field.json_of(&customer);
+        assert!(!strings(&value).is_empty(), "{} has no value", field.name());
+        assert!(!strings(&value).iter().any(|part| output.contains(part)), "{}: {output}", field.name());
+    }
 });
 
 both!(every_field_rejects_an_invalid_value_at_its_path, Sandbox, async |app| {
