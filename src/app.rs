@@ -59,10 +59,8 @@ pub enum Failure {
          database: change DATABASE_URL (--database-url).", .owner.to_value(), .configured.to_value()
     )]
     OtherEnvironment { owner: Environment, configured: Environment },
-    #[error("Cannot listen on {0}: {1}. Choose another address with VIVAMO_LISTEN (--listen).")]
-    Listen(SocketAddr, std::io::Error),
-    #[error("Cannot serve metrics on {0}: {1}. Choose another address with VIVAMO_METRICS (--metrics).")]
-    Metrics(SocketAddr, std::io::Error),
+    #[error("Cannot listen on {0}: {1}. Choose another address with {2}.")]
+    Listen(SocketAddr, std::io::Error, &'static str),
 }
 
 impl From<Error> for Failure {
@@ -102,10 +100,10 @@ impl App {
         let idle_timeout = http.idle_timeout;
         let hash = services.hash.clone();
         let (database, services) = open(&database_url, migrate, observer, services).await?;
-        let (listener, address) = bind(listen).await.map_err(|cause| Failure::Listen(listen, cause))?;
+        let (listener, address) = bind(listen, "VIVAMO_LISTEN (--listen)").await?;
         let mut background = JoinSet::new();
         if let Some(listen) = http.metrics {
-            let (listener, address) = bind(listen).await.map_err(|cause| Failure::Metrics(listen, cause))?;
+            let (listener, address) = bind(listen, "VIVAMO_METRICS (--metrics)").await?;
             tracing::info!("metrics on http://{address}/metrics");
             background.spawn(http::serve(listener, http::metrics_router(database.clone()), idle_timeout, pending()));
         }
@@ -163,9 +161,9 @@ pub async fn open(
 }
 
 /// Binds an address. Returns it with the port that was taken for port 0.
-async fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address).await?;
-    let address = listener.local_addr()?;
+async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let bound = TcpListener::bind(address).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (address, listener) = bound.map_err(|cause| Failure::Listen(address, cause, setting))?;
     Ok((listener, address))
 }
 

@@ -11,9 +11,11 @@ const PREFIX: &str = "VIVAMO_";
 ///
 /// Credentials, whose values are hidden, are not ignored: `config` refuses empty ones.
 pub fn ignore_empty(command: Command) -> Command {
+    // The URL of the database is hidden too, as it may hold a password, but it has a default.
+    let is_credential = |arg: &Arg| arg.is_hide_env_values_set() && arg.get_default_values().is_empty();
     let is_empty = |arg: &Arg| {
         let value = arg.get_env().and_then(std::env::var_os);
-        value.is_some_and(|value| value.is_empty()) && !arg.is_hide_env_values_set()
+        value.is_some_and(|value| value.is_empty()) && !is_credential(arg)
     };
     command.mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg }).mut_subcommands(ignore_empty)
 }

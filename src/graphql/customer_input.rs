@@ -97,12 +97,6 @@ enum OrderDirection {
     Desc,
 }
 
-impl From<CustomerOrderInput> for CustomerOrder {
-    fn from(input: CustomerOrderInput) -> Self {
-        Self { field: input.field, descending: input.direction == OrderDirection::Desc }
-    }
-}
-
 /// Input of `createCustomer` and `validateCustomer`.
 #[derive(InputObject)]
 pub struct CreateCustomerInput {
@@ -343,7 +337,11 @@ impl CustomerFilterInput {
                 .range([InputField::FilterConnectedAtFrom, InputField::FilterConnectedAtBefore], self.connected_at),
         };
         Error::reject_if_any(faults.0)?;
-        Ok(CustomerList { operator, filter, order: order.map(Into::into).unwrap_or_default() })
+        let order = order.map(|CustomerOrderInput { field, direction }| CustomerOrder {
+            field,
+            descending: direction == OrderDirection::Desc,
+        });
+        Ok(CustomerList { operator, filter, order: order.unwrap_or_default() })
     }
 
     /// Rejects conditions and orders that only an operator's list supports, and an order together with a search.

@@ -22,8 +22,9 @@ pub async fn readyz(extract::State(state): extract::State<State>) -> (StatusCode
         Ok(0) => (StatusCode::OK, "ready\n"),
         Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database lacks migrations: run `vivamo migrate`\n"),
         Err(cause) => {
-            tracing::warn!(cause, "not ready: the database does not answer");
-            (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n")
+            tracing::warn!(cause, "not ready");
+            let body = "the database does not respond, or a newer version has migrated it: see the log\n";
+            (StatusCode::SERVICE_UNAVAILABLE, body)
         }
     }
 }

@@ -18,8 +18,8 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use rand::distr::{Alphanumeric, SampleString};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder, QueryTrait, Set,
-    Unchanged,
+    ActiveEnum, ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder,
+    QueryTrait, Set, Unchanged,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -254,16 +254,13 @@ const CHECKSUM_CHARACTERS: usize = 6;
 const SHOWN_CHARACTERS: usize = 4;
 
 /// The first characters of all keys of an environment, for people and for secret scanners.
-fn key_prefix(environment: Environment) -> &'static str {
-    match environment {
-        Environment::Sandbox => "vivamo_sandbox_",
-        Environment::Production => "vivamo_production_",
-    }
+fn key_prefix(environment: Environment) -> String {
+    format!("vivamo_{}_", environment.to_value())
 }
 
 fn generate(environment: Environment) -> String {
     let random = Alphanumeric.sample_string(&mut rand::rng(), RANDOM_CHARACTERS);
-    let key = key_prefix(environment).to_owned() + &random;
+    let key = key_prefix(environment) + &random;
     let checksum = checksum(&key);
     key + &checksum
 }
@@ -277,7 +274,7 @@ fn checksum(key: &str) -> String {
 fn is_well_formed(key: &str, environment: Environment) -> bool {
     key.is_ascii()
         && key.len() == key_prefix(environment).len() + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS
-        && key.starts_with(key_prefix(environment))
+        && key.starts_with(&key_prefix(environment))
         && checksum(&key[..key.len() - CHECKSUM_CHARACTERS]) == key[key.len() - CHECKSUM_CHARACTERS..]
 }
 

@@ -264,6 +264,10 @@ both!(healthz_checks_the_process_and_readyz_the_database, Sandbox, async |app| {
     let pending = "DELETE FROM seaql_migrations";
     support::postgres::execute(app.database_url(), pending).await.unwrap();
     assert_eq!((status("/healthz").await, status("/readyz").await), (200, 503));
+    let unknown = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29990101_000001_later', 1)";
+    support::postgres::execute(app.database_url(), unknown).await.unwrap();
+    let body = app.http.get(format!("{}/readyz", app.url)).send().await.unwrap().text().await.unwrap();
+    assert!(body.contains("a newer version has migrated it"), "{body}");
     assert_eq!(status("/elsewhere").await, 404);
 });
 
