@@ -60,13 +60,15 @@ impl Limits {
             Actor::Platform => None,
         };
         let message = "This API key has reached its limit of cost per second. Wait before you retry.";
-        self.costs.take(key, cost).map_err(|wait| rate_limited("key", message, wait))
+        self.costs.take(key, cost, false).map_err(|wait| rate_limited("key", message, wait))
     }
 
     /// Charges a request without a valid key to the client's address.
     pub fn record_auth_failure(&self, address: IpAddr) -> Result<(), Violation> {
         let message = "Too many requests from this address had no valid API key. Wait before you retry.";
-        self.auth_failures.take(client_network(address), 1).map_err(|wait| rate_limited("address", message, wait))
+        self.auth_failures
+            .take(client_network(address), 1, false)
+            .map_err(|wait| rate_limited("address", message, wait))
     }
 
     /// Reserves the disclosure of up to `values` emails or phones. The reservation is made before the lookup, so that a
@@ -76,25 +78,22 @@ impl Limits {
         let reserve = async {
             loop {
                 let ended = self.reservation_ended.notified();
-                match self.disclosures.reserve(*operator, values) {
+                match self.disclosures.take(*operator, values, true) {
                     Err(None) => ended.await,
                     reserved => return reserved,
                 }
             }
         };
-        let (message, wait) = match timeout(RESERVATION_TIME, reserve).await.unwrap_or(Err(None)) {
-            Ok(()) => {
-                return Ok(DisclosureReservation { origin: *origin, limits: self.clone(), reserved: values, used: 0 });
-            }
-            Err(Some(wait)) => ("Your operator's budget for disclosures is used up. Wait before you retry.", wait),
-            Err(None) => {
-                ("Other requests hold the rest of your budget for disclosures. Send fewer at once.", RESERVATION_TIME)
-            }
-        };
-        tracing::warn!(%operator, %key, request_id = %request, "disclosure limit reached");
-        Err(rate_limited("disclosures", message, wait))
+        timeout(RESERVATION_TIME, reserve).await.unwrap_or(Err(None)).map_err(|wait| {
+            tracing::warn!(%operator, %key, request_id = %request, "disclosure limit reached");
+            rate_limited("disclosures", if wait.is_some() { USED_UP } else { RESERVED }, wait)
+        })?;
+        Ok(DisclosureReservation { origin: *origin, limits: self.clone(), reserved: values, used: 0 })
     }
 }
+
+const USED_UP: &str = "Your operator's budget for disclosures is used up. Wait before you retry.";
+const RESERVED: &str = "Other requests hold the rest of your budget for disclosures. Send fewer at once.";
 
 /// Reserved disclosures. Gives the unused ones back when it is dropped.
 pub struct DisclosureReservation {
@@ -125,9 +124,13 @@ impl Drop for DisclosureReservation {
 }
 
 /// The error of a refused request. `limit` is the label of the metric.
-fn rate_limited(limit: &'static str, message: &str, wait: Duration) -> Violation {
+fn rate_limited(limit: &'static str, message: &str, wait: Option<Duration>) -> Violation {
     metrics::counter!("vivamo_rate_limited_total", "limit" => limit).increment(1);
-    Violation { message: message.to_owned(), retry_after: Some(wait), ..Violation::new(ErrorCode::RateLimited) }
+    Violation {
+        message: message.to_owned(),
+        retry_after: wait.or(Some(RESERVATION_TIME)),
+        ..Violation::new(ErrorCode::RateLimited)
+    }
 }
 
 /// The addresses that belong to one client: one IPv4 address, or an IPv6 /64 network.
@@ -150,20 +153,9 @@ struct TokenBuckets<K> {
 
 struct Bucket {
     tokens: f64,
-    /// Tokens that were taken by [`TokenBuckets::reserve`] and may be given back.
+    /// Tokens that were taken as a reservation and may be given back.
     reserved: f64,
     refilled_at: Instant,
-}
-
-impl Bucket {
-    /// Takes tokens, or returns how many are missing.
-    fn take(&mut self, tokens: f64) -> Result<(), f64> {
-        if tokens > self.tokens {
-            return Err(tokens - self.tokens);
-        }
-        self.tokens -= tokens;
-        Ok(())
-    }
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
@@ -176,24 +168,23 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         Self { capacity: tokens * f64::from(periods), refill_per_second: tokens / period.as_secs_f64(), buckets }
     }
 
-    /// Takes tokens, or returns the time until there are enough. A request for more tokens than the capacity takes the
-    /// whole capacity.
-    fn take(&self, client: K, tokens: u32) -> Result<(), Duration> {
+    /// Takes tokens, or returns the time until there are enough: `None` if there may be enough as soon as reservations end.
+    /// More tokens than the capacity count as the capacity.
+    fn take(&self, client: K, tokens: u32, is_reservation: bool) -> Result<(), Option<Duration>> {
         if self.capacity == 0.0 || tokens == 0 {
             return Ok(());
         }
         let tokens = f64::from(tokens).min(self.capacity);
-        self.with_bucket(client, |bucket| bucket.take(tokens)).map_err(|missing| self.refill_time(missing))
-    }
-
-    /// Takes tokens some of which [`end_reservation`](Self::end_reservation) may give back. Fails like [`take`](Self::take),
-    /// or with `None` if there may be enough as soon as other reservations end.
-    fn reserve(&self, client: K, tokens: u32) -> Result<(), Option<Duration>> {
-        let tokens = f64::from(tokens).min(self.capacity);
         self.with_bucket(client, |bucket| {
-            let missing = bucket.take(tokens);
-            missing.map_err(|missing| (missing > bucket.reserved).then(|| self.refill_time(missing)))?;
-            bucket.reserved += tokens;
+            let missing = tokens - bucket.tokens;
+            if missing > 0.0 {
+                let wait = Duration::from_secs_f64(missing / self.refill_per_second);
+                return Err((missing > bucket.reserved).then_some(wait));
+            }
+            bucket.tokens -= tokens;
+            if is_reservation {
+                bucket.reserved += tokens;
+            }
             Ok(())
         })
     }
@@ -205,10 +196,6 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
             bucket.reserved = (bucket.reserved - reserved).max(0.0);
             bucket.tokens = (bucket.tokens + (reserved - f64::from(used)).max(0.0)).min(self.capacity);
         });
-    }
-
-    fn refill_time(&self, tokens: f64) -> Duration {
-        Duration::from_secs_f64(tokens / self.refill_per_second)
     }
 
     /// Refills the bucket of a client, and runs the action with it under its lock.
@@ -233,39 +220,39 @@ mod tests {
     fn take_refuses_an_empty_bucket_and_returns_the_time_to_wait() {
         let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 3);
         for _ in 0..6 {
-            assert_eq!(buckets.take("a", 1), Ok(()));
+            assert_eq!(buckets.take("a", 1, false), Ok(()));
         }
-        let wait = buckets.take("a", 1).unwrap_err();
+        let wait = buckets.take("a", 1, false).unwrap_err().unwrap();
         assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
-        assert_eq!(buckets.take("b", 100), Ok(()));
-        assert!(buckets.take("b", 1).is_err());
+        assert_eq!(buckets.take("b", 100, false), Ok(()));
+        assert!(buckets.take("b", 1, false).is_err());
     }
 
     #[test]
     fn reserved_tokens_are_held_until_the_reservation_ends() {
         let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 1);
-        assert_eq!((buckets.reserve("a", 1), buckets.reserve("a", 1)), (Ok(()), Ok(())));
-        assert_eq!((buckets.reserve("a", 1), buckets.reserve("a", 2)), (Err(None), Err(None)));
+        assert_eq!((buckets.take("a", 1, true), buckets.take("a", 1, true)), (Ok(()), Ok(())));
+        assert_eq!((buckets.take("a", 1, true), buckets.take("a", 2, true)), (Err(None), Err(None)));
         buckets.end_reservation("a", 1, 0);
-        assert_eq!(buckets.reserve("a", 1), Ok(()));
+        assert_eq!(buckets.take("a", 1, true), Ok(()));
         // Two disclosures use the budget up.
         buckets.end_reservation("a", 1, 1);
-        assert_eq!(buckets.reserve("a", 1), Err(None));
+        assert_eq!(buckets.take("a", 1, true), Err(None));
         buckets.end_reservation("a", 1, 1);
-        let wait = buckets.reserve("a", 1).unwrap_err().unwrap();
+        let wait = buckets.take("a", 1, true).unwrap_err().unwrap();
         assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
         // More tokens than the capacity count as the capacity.
-        assert_eq!(buckets.reserve("b", 3), Ok(()));
-        assert_eq!(buckets.reserve("b", 1), Err(None));
+        assert_eq!(buckets.take("b", 3, true), Ok(()));
+        assert_eq!(buckets.take("b", 1, true), Err(None));
         buckets.end_reservation("b", 3, 1);
-        assert_eq!((buckets.reserve("b", 1), buckets.reserve("b", 1)), (Ok(()), Err(None)));
+        assert_eq!((buckets.take("b", 1, true), buckets.take("b", 1, true)), (Ok(()), Err(None)));
     }
 
     #[test]
     fn a_disabled_limit_keeps_no_buckets() {
         let buckets = TokenBuckets::new(0, Duration::from_secs(1), 10);
         for _ in 0..1000 {
-            assert_eq!(buckets.take("a", 1000), Ok(()));
+            assert_eq!(buckets.take("a", 1000, false), Ok(()));
         }
         assert_eq!(buckets.buckets.iter().count(), 0);
     }
