@@ -104,8 +104,8 @@ pub struct CreateCustomerInput {
     external_customer_id: String,
     /// Personal data of the customer. Only the email is required; the Vivamo SDK asks the customer for missing fields.
     data: CustomerDataInput,
-    /// A unique string of 1 to 255 characters. Repeating the request with the same key within 24 hours returns the first
-    /// result and changes nothing, so it is safe to retry after a timeout.
+    /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
+    /// the same key within 24 hours returns the first result and changes nothing, so it is safe to retry after a timeout.
     idempotency_key: Option<String>,
 }
 
@@ -160,8 +160,8 @@ pub struct UpdateCustomerInput {
     /// The `version` that your change is based on. If the customer has changed since, nothing is changed and the error is
     /// `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
-    /// A unique string of 1 to 255 characters. Repeating the request with the same key within 24 hours returns the first
-    /// result and changes nothing, so it is safe to retry after a timeout.
+    /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
+    /// the same key within 24 hours returns the first result and changes nothing, so it is safe to retry after a timeout.
     idempotency_key: Option<String>,
 }
 

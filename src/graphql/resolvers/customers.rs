@@ -103,8 +103,8 @@ struct CreateCustomerPayload {
     unapplied_fields: Vec<CustomerField>,
     /// Restrictions that production would enforce. Always empty in production.
     warnings: Vec<CustomerWarning>,
-    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer` still
-    /// shows the current record.
+    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer` is
+    /// not repeated: it is the record as it is now.
     replayed: bool,
 }
 
@@ -115,8 +115,8 @@ struct UpdateCustomerPayload {
     customer: Customer,
     /// Restrictions that production would enforce. Always empty in production.
     warnings: Vec<CustomerWarning>,
-    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer` still
-    /// shows the current record.
+    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer` is
+    /// not repeated: it is the record as it is now.
     replayed: bool,
 }
 
