@@ -1,4 +1,5 @@
-//! The command line. Each command has a file; this file parses the arguments, dispatches, and maps errors to exit codes.
+//! The command line. `serve`, `operator` and `key` have a file each. This file parses the arguments, runs the other commands
+//! itself, and decides which failures are wrong usage.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings. Results go to standard output, errors to standard
 //! error.
@@ -45,7 +46,8 @@ pub struct Cli {
 enum Command {
     /// Serve the API
     Serve(Box<ServeSettings>),
-    /// Apply pending database migrations. Needed in production; in sandbox every command does this
+    /// Apply pending database migrations. Needed in production; in sandbox every command that opens the database
+    /// does this
     Migrate,
     /// Create or list operators
     #[command(subcommand)]

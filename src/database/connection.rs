@@ -2,7 +2,7 @@
 //!
 //! sqlx's own pool is not used, because it spawns a task and pings the server each time a connection is returned, which
 //! cannot be turned off. This pool pings a connection only before reuse, and only if the last statement failed or the
-//! connection was idle for 30 seconds. With a single client this saves a quarter of the cost of a request
+//! connection was idle for 30 seconds. With a single client this saves up to a quarter of the cost of a request
 //! (`docs/benchmarks.md`).
 
 use std::str::FromStr;

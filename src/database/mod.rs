@@ -2,8 +2,8 @@
 //!
 //! [`Database`] holds the connections. Statements that only read go to its [`Reader`]. There are two ways to write:
 //!
-//! - An [`OptimisticWrite`] reads without locks and writes everything at its end. Changes of customers use it. On
-//!   PostgreSQL, concurrent requests share its statements: see `batch/mod.rs`.
+//! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. It writes everything at its
+//!   end. Changes of customers use it. On PostgreSQL, concurrent requests share its statements: see `batch/mod.rs`.
 //! - A [`Transaction`], in most cases inside [`with_retry`], begins and commits explicitly. All other writes use it, for
 //!   example those of operators and API keys.
 
@@ -44,7 +44,8 @@ use retry::retry_read;
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The longest time that a request waits for a connection or for SQLite's write lock, or retries after conflicts. After
-/// that the request fails with `UNAVAILABLE`. Also limits the time for a rollback and for closing the connections.
+/// that the request fails with `UNAVAILABLE`. Also limits the time for a rollback and for closing the connections. The wait
+/// for a row lock of PostgreSQL is limited by `statement_timeout` instead.
 const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// The database of the service. Clones share its connections.

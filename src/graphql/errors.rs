@@ -1,4 +1,5 @@
-//! Renders errors for clients: every entry of `errors` gets the same `extensions`, and internal causes go to the log.
+//! Renders errors for clients: every entry of `errors` gets `extensions` of the same shape, and internal causes go to the
+//! log.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorCode, Violation};
 
-/// A response can have as many errors as fields; the rest is cut off.
+/// A response could have an error for every field; only the first 50 are kept.
 const MAX_ERRORS: usize = 50;
 
 /// Messages of async-graphql are cut to this number of characters.

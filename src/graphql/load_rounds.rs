@@ -2,8 +2,9 @@
 //!
 //! async-graphql's `DataLoader` fetches when a timer expires. Rows of one page whose resolvers run later than the timer, on
 //! a busy machine, are fetched by another statement. Here the fetches run inside the future of the request, after its
-//! resolvers. For example, a page of 50 customers with their operators takes two rounds, one for the customers and one for
-//! the operators, so the number of statements depends on the query and not on the load of the machine.
+//! resolvers. For example, a list of operators, each with a page of customers and the history of each customer, takes two
+//! rounds: one for all pages of customers, and one for the histories of all these customers. So the number of statements
+//! depends on the query and not on the load of the machine.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -3,7 +3,7 @@
 //! Fields that can fail alone return `Option<Result<T, Error>>`: async-graphql then sets the field to null and reports the
 //! error. `Result<Option<T>, Error>` would set the parent object to null.
 //!
-//! Files import each other in one direction only, except for the objects in `objects/`, which refer to each other.
+//! Files import each other in one direction only: there are no cycles.
 
 mod context;
 mod cursor;

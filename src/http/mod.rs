@@ -3,7 +3,7 @@
 //! | path | module |
 //! | --- | --- |
 //! | `/graphql` | `graphql` |
-//! | `/graphiql` | `graphiql`, if it is switched on |
+//! | `/`, `/graphiql`, `/graphiql/…` | `graphiql`, if it is switched on |
 //! | `/healthz`, `/readyz` | `health` |
 //! | `/metrics`, at an address of its own | `metrics` |
 //!

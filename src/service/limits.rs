@@ -147,7 +147,8 @@ struct TokenBuckets<K> {
     /// In tokens. 0 disables the limit.
     capacity: f64,
     refill_per_second: f64,
-    /// Buckets that may not be full. A full bucket can be forgotten, so they expire after the time that refills them.
+    /// Buckets that were used recently. A bucket that is unused for the time that refills it is full again, so it is
+    /// dropped.
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
 }
 

@@ -48,7 +48,7 @@ pub struct Services {
 /// The settings of [`Services`].
 pub struct ServiceSettings {
     pub environment: Environment,
-    /// Hashes API keys and phone numbers, and signs cursors.
+    /// Hashes API keys, idempotency keys and phone numbers. The schema signs cursors with a copy.
     pub hash: KeyedHash,
     /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,

@@ -1,7 +1,8 @@
 //! Restrictions on emails and phones: production refuses values that violate a restriction; sandbox only warns.
 //!
 //! Restricted are disposable email domains, emails with a plus suffix (`ada+1@example.com`), and phones that are not
-//! mobile. Phones are checked here without a network call; the carrier lookup follows when a phone is about to be stored.
+//! mobile. Without a carrier lookup, phones are checked here by the numbering plans. With a carrier lookup, the lookup alone
+//! decides, when a phone is about to be stored.
 
 use entity::deployment::Environment;
 use entity::value::{EmailAddress, LineType, PhoneNumber};

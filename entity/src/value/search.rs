@@ -76,7 +76,7 @@ impl SearchWord {
 
 masked_debug!(SearchWord);
 
-/// The number of digits at the end of a phone by which it is found.
+/// A phone is also found by this many of its last digits.
 const LAST_DIGITS: usize = 4;
 /// Stands before the last digits of a phone, so that only all of them match, and not a prefix such as `26` of `2671`.
 const ENDS_IN: char = '#';
@@ -122,7 +122,7 @@ impl SearchQuery {
     pub const MAX_CHARACTERS: usize = 255;
     pub const MAX_WORDS: usize = 8;
 
-    /// Parses what a user typed. Rejects a text of more than 255 characters or 8 words.
+    /// Parses what a user typed. Rejects a text of more than 255 characters or, unless it is an email, more than 8 words.
     ///
     /// Adjacent numbers are joined and a trunk prefix in brackets is dropped, so that a phone is found in any spelling:
     /// `+44 (0)20 7183` becomes `44207183`. Words at an apostrophe are joined as well. A word that is a prefix of another

@@ -14,9 +14,9 @@ use crate::database::arrays::into_arrays;
 
 /// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
 ///
-/// On PostgreSQL the rows are written by one statement, so no [`WriteStatement`] sees the rows of another one. On SQLite
-/// the statements run in the order in which they were pushed, and see the rows of earlier ones. Push them in an order that
-/// gives the same result in both cases.
+/// On PostgreSQL the rows are written by one statement, so no [`WriteStatement`] sees the rows that another one writes. On
+/// SQLite the statements run in the order in which they were pushed, and see the rows of earlier ones. Push them in an
+/// order that gives the same result in both cases.
 #[derive(Clone)]
 pub struct WriteSet {
     operator: OperatorId,
@@ -49,8 +49,8 @@ pub struct WriteStatement {
 pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
 
 /// Evaluates to 1 and sets `lock_timeout` to 100 ms for this transaction. It is the dividend of the final `SELECT`, which
-/// PostgreSQL evaluates first, before any row is locked (see the module docs of `batch`). A batch that has waited 100 ms
-/// for a lock therefore fails, before PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s).
+/// PostgreSQL evaluates first, before any row is locked (see the module docs of `batch`). The timeout applies to each lock:
+/// a batch that has waited 100 ms for one lock fails, before PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s).
 const SET_LOCK_TIMEOUT: &str = "(SELECT 1 FROM set_config('lock_timeout', '100ms', true))";
 
 impl WriteStatement {

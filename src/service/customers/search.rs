@@ -180,8 +180,8 @@ pub(super) enum Plan {
     ScanInIdOrder,
 }
 
-/// The largest number of customers that a rare word may have. All customers with the rarest word must be sorted.
-/// With a single word, a scan is cheaper from a lower number on.
+/// The largest number of index entries (rows of `customer_word`) that a rare word may have. All customers with the rarest
+/// word must be sorted. With a single word, a scan is cheaper from a lower number on.
 fn rare_limit(search: &SearchQuery) -> usize {
     if search.words().len() == 1 { 10_000 } else { 100_000 }
 }
