@@ -61,9 +61,9 @@ impl PageArguments {
 /// Information about the current page.
 #[derive(SimpleObject)]
 pub struct PageInfo {
-    /// When paging backwards: true if there are more items before this page. When paging forwards: true if `after` was given.
+    /// True if there are more items before this page (paging backwards), or if `after` was given (paging forwards).
     has_previous_page: bool,
-    /// When paging forwards: true if there are more items after this page. When paging backwards: true if `before` was given.
+    /// True if there are more items after this page (paging forwards), or if `before` was given (paging backwards).
     has_next_page: bool,
     /// Cursor of the first item, for `before`. Null if the page is empty.
     start_cursor: Option<Cursor>,

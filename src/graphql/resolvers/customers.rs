@@ -65,8 +65,8 @@ pub struct CustomerMutation;
 #[Object]
 impl CustomerMutation {
     /// Creates a customer, or connects an existing one to your operator if the platform already knows the email or phone.
-    /// When a customer is connected, the empty fields of the existing record are filled from your input. If a field already
-    /// has a different value, the stored value is kept and the field is listed in `unappliedFields`.
+    /// The empty fields of a connected customer are filled from your input. If a field already has a different value, the
+    /// stored value is kept and the field is listed in `unappliedFields`.
     async fn create_customer(
         &self,
         context: &Context<'_>,
