@@ -97,6 +97,7 @@ struct Prepared<D> {
 }
 
 /// The outcome of one attempt to write.
+#[expect(clippy::large_enum_variant, reason = "nearly every attempt is Done")]
 enum Attempt<D> {
     Done(Written<D>),
     /// The attempt would store a phone that the carrier has not accepted yet. Nothing was written.
