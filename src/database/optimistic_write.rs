@@ -19,8 +19,8 @@ use crate::error::Error;
 /// - **Commit:** [`write`](Self::write) ends the attempt. It writes all rows, or none.
 /// - **Error:** a conflict starts the next attempt, which reads again. Any other error ends [`run`](Self::run).
 /// - **Drop:** an attempt that is dropped before `write` has written nothing and releases its locks.
-/// - **Cancellation:** if the future of `write` is dropped, the rows may or may not be written. [`super::run_to_completion`]
-///   prevents this when a client disconnects.
+/// - **Cancellation:** if the future of `write` is dropped, the rows may or may not be written.
+///   [`super::run_to_completion()`] prevents this when a client disconnects.
 pub struct OptimisticWrite {
     database: Database,
     /// `None` in the first attempt.
