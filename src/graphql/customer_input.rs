@@ -140,7 +140,7 @@ struct AddressInput {
     line1: String,
     /// Second address line, for example `Apartment 4`.
     line2: Option<String>,
-    /// City. Required, unless the country is a city: `GI`, `HK`, `MC`, `MO`, `SG` or `VA`. Then the default is its name.
+    /// City. Required, except where the country is one city (`GI`, `HK`, `MC`, `MO`, `SG`, `VA`): the default is that city.
     city: Option<String>,
     /// State, province or county.
     region: Option<String>,

@@ -26,7 +26,7 @@ impl EmailAddress {
         if text.is_empty() {
             return Err(Reason::Empty);
         }
-        // The limit applies to the canonical form. This check bounds the work of computing that form.
+        // `MAX_BYTES` is checked below, on the canonical form. This check bounds the work of computing that form.
         if text.len() > 4 * Self::MAX_BYTES {
             return Err(Reason::AddressTooLong);
         }

@@ -124,7 +124,7 @@ fn is_formatting_mark(char: char) -> bool {
 
 /// White space and marks that mean nothing at the ends of a text.
 fn is_blank_at_an_end(char: char) -> bool {
-    // A joiner can belong to the last letter, and a variation selector to an emoji.
+    // Joiners and the emoji variation selector stay: they can be part of the last letter or emoji.
     char.is_whitespace() || is_formatting_mark(char) && !matches!(char, '\u{200c}' | '\u{200d}' | '\u{fe0f}')
 }
 

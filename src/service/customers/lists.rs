@@ -71,7 +71,7 @@ pub struct CustomerList {
     /// The operator whose customers are listed. `None` for all customers, oldest first.
     pub operator: Option<OperatorId>,
     pub filter: CustomerFilter,
-    /// Only for an operator's list without a search.
+    /// Used for an operator's list without a search only.
     pub order: CustomerOrder,
 }
 
