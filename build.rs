@@ -1,9 +1,9 @@
 //! Build script: sets the version that the binary reports, and builds the web pages of `web/` into the binary.
 //!
-//! npm builds the pages in a copy of `web/` under `OUT_DIR`, so the source tree stays untouched. This happens only in
-//! release profiles: `cargo check`, tests and editors never wait for npm. `VIVAMO_BUILD_WEB=1` builds the pages in every
-//! profile, `VIVAMO_BUILD_WEB=0` in none. The pages are kept until a file of `web/` changes. Without npm, or if npm fails,
-//! cargo prints a warning and the binary serves a page that says what to do.
+//! npm builds the pages in a copy of `web/` under `OUT_DIR`, so the source tree stays untouched. npm runs only in
+//! release profiles: `cargo check`, tests and editors never wait for npm. `VIVAMO_BUILD_WEB=1` builds the pages in
+//! every profile, `VIVAMO_BUILD_WEB=0` in none. The pages are kept until a file of `web/` changes. Without npm, or if
+//! npm fails, cargo prints a warning and the binary serves a page that says what to do.
 //!
 //! The crate gets `$OUT_DIR/web.rs`, a list of `(path, content)`, and `cfg(graphiql)` if the pages were built.
 
@@ -91,7 +91,8 @@ fn embed_web_pages(web: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the files that the pages are built from, sorted. Tells cargo to run this script again if one of them changes.
+/// Returns the files that the pages are built from, sorted. Tells cargo to run this script again if one of these files
+/// changes.
 fn watch_web_sources(web: &Path) -> io::Result<Vec<PathBuf>> {
     let mut sources = Vec::new();
     for entry in fs::read_dir(web)? {
@@ -154,7 +155,8 @@ fn build_with_npm(web: &Path, sources: &[PathBuf], out: &Path) -> Result<PathBuf
 
 fn npm(arguments: &[&str], folder: &Path) -> Result<()> {
     let Ok(output) = Command::new("npm").args(arguments).current_dir(folder).output() else {
-        // Makes cargo run this script again once npm is installed: that changes the PATH or one of its folders.
+        // Makes cargo run this script again once npm is installed: the installation changes the PATH or one of its
+        // folders.
         println!("cargo::rerun-if-env-changed=PATH");
         let path = env::var_os("PATH").unwrap_or_default();
         for folder in env::split_paths(&path).filter(|folder| folder.is_dir()) {

@@ -1,8 +1,9 @@
 //! Builds and runs the whole service: [`App::start`] opens the database and builds the services, the schema, the HTTP
-//! server and the metrics. [`App::run_until`] serves requests and runs the background jobs until it is told to stop.
+//! server and the metrics. [`App::run_until`] serves requests and runs the background jobs until its `stop` future
+//! completes.
 //!
 //! `vivamo serve` and the tests start the service this way, so the tests run what is deployed. The other commands need
-//! only the database and the services: [`open`].
+//! only the database and the services, which [`open`] returns.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -24,11 +25,12 @@ use crate::graphql::Schema;
 use crate::http;
 use crate::service::{Actor, ServiceSettings, Services, deployment, idempotency};
 
-/// The settings of [`App`]. The command line fills them from its arguments, the tests choose their own.
+/// The settings of [`App`]. The command line takes the settings from its arguments; the tests choose their own
+/// settings.
 pub struct AppSettings {
     /// `sqlite://FILE` or `postgres://…`
     pub database_url: String,
-    /// Applies pending migrations. Otherwise a database with pending migrations is refused.
+    /// True to apply pending migrations. If false, a database that has pending migrations is refused.
     pub migrate: bool,
     /// Receives the SQL of each statement, without values.
     pub observer: Option<StatementObserver>,
@@ -37,11 +39,12 @@ pub struct AppSettings {
     pub listen: SocketAddr,
     /// The other settings of the server. Only one [`App`] in a process can serve metrics.
     pub http: HttpSettings,
-    /// Runs the background jobs: write when keys were last used, delete expired idempotency keys.
+    /// True to run the background jobs, which store when each key was last used and delete expired idempotency keys.
     pub jobs: bool,
 }
 
-/// An error that prevents the start of the service, or that ends a command. The message says what to do about it.
+/// An error that prevents the start of the service, or that ends a command. The message says what to do about the
+/// error.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// An argument or a setting is wrong.
@@ -55,8 +58,8 @@ pub enum Failure {
     #[error("The database lacks {0} migration(s). Run `vivamo migrate` with the same settings.")]
     PendingMigrations(usize),
     #[error(
-        "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change it, or use another \
-         database: change DATABASE_URL (--database-url).", .owner.to_value(), .configured.to_value()
+        "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change the environment, or use \
+         another database: change DATABASE_URL (--database-url).", .owner.to_value(), .configured.to_value()
     )]
     OtherEnvironment { owner: Environment, configured: Environment },
     #[error("Cannot listen on {0}: {1}. Choose another address with {2}.")]
@@ -81,7 +84,7 @@ pub fn error_message(error: Error) -> String {
 
 /// The service, ready to serve.
 pub struct App {
-    /// The address the API listens on, with the port that was taken for port 0.
+    /// The address that the API listens on. If the setting was port 0, this address has the actual port.
     pub address: SocketAddr,
     pub database: Database,
     pub services: Arc<Services>,
@@ -109,7 +112,8 @@ impl App {
         }
         let schema = Schema::new(services.clone(), hash);
         let router = http::router(http, database.clone(), services.clone(), schema).await;
-        // The numbering plans are parsed on first use, which takes as long as handling many requests.
+        // The first use of the numbering plans parses them, which takes as long as many requests. This call is the
+        // first use, so no request has to wait.
         spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
         Ok(Self { address, database, services, listener, router, idle_timeout, background, jobs })
     }
@@ -143,7 +147,7 @@ pub async fn open(
     let cannot_open = |error| Failure::Other(explain_connect_error(url, &error));
     let database = Database::connect(url, observer).await.map_err(cannot_open)?;
     let pending = database.pending_migrations().await.map_err(cannot_open)?;
-    // Checked before the migrations: they must not change a database of the other environment.
+    // This check comes before the migrations, because migrations must not change a database of the other environment.
     if pending < database::migration_count() {
         check_owner(deployment::owner(&database).await?.unwrap_or(environment), environment)?;
     }
@@ -160,7 +164,7 @@ pub async fn open(
     Ok((database, services))
 }
 
-/// Binds an address. Returns it with the port that was taken for port 0.
+/// Binds an address. Returns the listener and its address, which has the actual port if the given port was 0.
 async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener, SocketAddr), Failure> {
     let bound = TcpListener::bind(address).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, listener) = bound.map_err(|cause| Failure::Listen(address, cause, setting))?;
@@ -171,7 +175,7 @@ fn check_owner(owner: Environment, configured: Environment) -> Result<(), Failur
     if owner == configured { Ok(()) } else { Err(Failure::OtherEnvironment { owner, configured }) }
 }
 
-/// Every minute, writes when keys were last used; every tenth minute, deletes expired idempotency keys.
+/// Stores once per minute when keys were last used, and deletes expired idempotency keys every ten minutes.
 async fn run_jobs(database: Database, services: Arc<Services>) {
     const PERIOD: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;

@@ -1,11 +1,11 @@
-//! The settings of the service. Each is a flag and an environment variable; the flag wins.
+//! The settings of the service. Each setting has a flag and an environment variable. If both are given, the flag wins.
 //!
-//! The command line parses them. Each group of settings, such as [`LimitSettings`], is a struct that is passed to the code
-//! that it configures, so this module uses no other module of `src`.
+//! The command line parses the settings. Each group of settings, such as [`LimitSettings`], is a struct that is passed
+//! to the code that it configures, so this module uses no other module of `src`.
 //!
-//! The doc comments of the fields are the help texts of `vivamo --help`; CONTRIBUTING.md says how to add a setting.
-//! Secrets, and settings that depend on each other, are checked in the two `check` functions: a message of clap would
-//! print the secret.
+//! The doc comments of the fields are the help texts of `vivamo --help`; CONTRIBUTING.md says how to add a setting. The
+//! two `check` functions check settings that depend on each other. They also check secrets, because a message of clap
+//! would print the secret.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -87,8 +87,8 @@ pub struct HttpSettings {
     #[arg(long, env = "VIVAMO_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 
-    /// The time a client may take to send the head of its next request, or to read a part of a response. Not a flag: only
-    /// tests change it.
+    /// The time that a client may take to send the head of its next request, or to read a part of a response. This
+    /// field has no flag, because only tests change its value.
     #[arg(skip = Duration::from_secs(30))]
     pub idle_timeout: Duration,
 }
@@ -176,7 +176,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected an IP address and a port, for example 127.0.0.1:8000".to_owned())
 }
 
-/// Parses an address as the network of that one address.
+/// Parses a network. A single address becomes the network that contains only this address.
 fn network(text: &str) -> Result<IpNet, &'static str> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network.map_err(|_| "expected an address or a network, for example 10.0.0.0/8")
@@ -194,7 +194,7 @@ fn origin(text: &str) -> Result<HeaderValue, &'static str> {
     origin.ok_or("expected an origin without a path, for example https://dashboard.example.com")
 }
 
-/// Public, and therefore only for sandbox.
+/// The key secret of a sandbox without a configured secret. This secret is public, so production refuses it.
 const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
 const MIN_SECRET_BYTES: usize = 32;
 
@@ -206,8 +206,8 @@ const TWILIO_USER: &str = "VIVAMO_TWILIO_USER (--twilio-user)";
 const TWILIO_PASSWORD: &str = "VIVAMO_TWILIO_PASSWORD (--twilio-password)";
 const UNKNOWN_LINE_TYPE: &str = "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type)";
 
-/// A credential that is set but empty is an error and does not count as unset: a template whose variable was not filled
-/// must not switch protection off.
+/// Rejects a credential that is set but empty. An empty credential does not count as unset, because a deployment
+/// template with an unfilled value must not switch protection off.
 fn check_not_blank(name: &str, value: &Option<SecretString>) -> Result<(), String> {
     let is_blank = value.as_ref().is_some_and(|value| value.expose_secret().trim().is_empty());
     if is_blank { Err(format!("{name} is set but empty. Give it a value, or unset it.")) } else { Ok(()) }
@@ -242,7 +242,7 @@ impl Settings {
         }
     }
 
-    /// The configured secret, or in sandbox the public one.
+    /// Returns the configured secret. If none is configured, returns the public secret of sandbox.
     pub fn key_secret(&self) -> &str {
         self.key_secret.as_ref().map_or(SANDBOX_KEY_SECRET, |secret| secret.expose_secret())
     }

@@ -1,9 +1,9 @@
 //! Errors of requests: their codes, their messages and the arguments at fault.
 //!
-//! A request fails with [`Error::Rejected`], which lists every fault of the caller's input, or with [`Error::Failed`], whose
-//! cause goes to the log alone. One enum, [`ErrorCode`], is code, message and documentation. For example,
-//! `Violation::of(ErrorCode::InvalidEmail, InputField::Email).with_reason(Reason::Empty)` has the message
-//! "The email address is not valid: it is empty." and the input path `["input", "data", "email"]`.
+//! A request fails with [`Error::Rejected`], which lists every fault of the caller's input, or with [`Error::Failed`],
+//! whose cause is written only to the log. The enum [`ErrorCode`] defines each code together with its message and its
+//! documentation. For example, `Violation::of(ErrorCode::InvalidEmail, InputField::Email).with_reason(Reason::Empty)`
+//! has the message "The email address is not valid: it is empty." and the input path `["input", "data", "email"]`.
 
 use std::time::Duration;
 
@@ -187,7 +187,7 @@ pub struct Violation {
     pub field: Option<InputField>,
     /// Time to wait before a retry. `None` if it is not known.
     pub retry_after: Option<Duration>,
-    /// The customer that is in the way. One of the caller's own customers.
+    /// The caller's own customer that already has the value.
     pub own_customer: Option<CustomerId>,
 }
 
@@ -202,13 +202,13 @@ impl Violation {
         Self { field: Some(field), ..Self::new(code) }
     }
 
-    /// A time that the databases would not store alike.
+    /// A fault of a time outside the years 0001 to 9999. PostgreSQL and SQLite would store such a time differently.
     pub fn outside_calendar(field: InputField) -> Self {
         let message = format!("`{}` must be between the years 0001 and 9999 in UTC.", field.path().join("."));
         Self { message, ..Self::of(ErrorCode::InvalidArgument, field) }
     }
 
-    /// Adds why the value could not be parsed, for example ": it is empty."
+    /// Adds the reason why the value could not be parsed, for example ": it is empty."
     pub fn with_reason(self, reason: Reason) -> Self {
         let subject = match self.field {
             Some(InputField::Address(part)) => part.name(),
@@ -217,7 +217,8 @@ impl Violation {
         Self { message: format!("{}: {subject} {reason}.", self.message), ..self }
     }
 
-    /// Adds a sentence to the message. It replaces that of [`ErrorCode::InvalidArgument`], which says nothing.
+    /// Adds a sentence to the message. Replaces the message of [`ErrorCode::InvalidArgument`], because that message
+    /// gives no details.
     pub fn with_note(self, note: &'static str) -> Self {
         let is_general = self.code == ErrorCode::InvalidArgument;
         Self { message: if is_general { note.to_owned() } else { format!("{} {note}", self.message) }, ..self }

@@ -1,8 +1,9 @@
 //! Keyed hashes: HMAC-SHA256 under the deployment's secret (`VIVAMO_KEY_SECRET`).
 //!
-//! Used for what is compared but must not be readable in the database: API keys, idempotency keys, looked-up phone
-//! numbers; and to sign cursors. Without the secret nobody can compute a hash, or test guesses against a stolen one.
-//! The purpose is part of the input, so that hashes of different purposes never match.
+//! API keys, idempotency keys and looked-up phone numbers are stored as keyed hashes, because the service only compares
+//! these values, and nobody must be able to read them in the database. Cursors are signed with a keyed hash. Without
+//! the secret, nobody can compute a hash, or test guesses against a stolen hash. The purpose is part of the input, so
+//! that hashes of different purposes never match.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Logs on standard error: text in sandbox, JSON in production. They hold no personal data and no SQL values.
+//! Logs on standard error: text in sandbox, JSON in production. The logs hold no personal data and no SQL values.
 //!
 //! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. With the feature `otlp`, spans go to
 //! the OpenTelemetry collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
@@ -12,13 +12,14 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging at the level of `RUST_LOG`, by default `info`. Logs only the place of a panic.
+/// Starts logging at the level of `RUST_LOG`, by default `info`. If the program panics, logs only the place of the
+/// panic.
 pub fn start(environment: Environment) {
     let setting = std::env::var("RUST_LOG").ok().filter(|setting| !setting.is_empty());
     let filter = setting.and_then(|setting| setting.parse::<Targets>().ok());
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     // At `info` sqlx logs PostgreSQL's notices, such as "relation already exists, skipping" for each migration, and
-    // sea_orm_migration two lines for each.
+    // sea_orm_migration logs two lines for each migration.
     let filter = filter.with_target("sqlx", LevelFilter::WARN).with_target("sea_orm_migration", LevelFilter::WARN);
     log_to(std::io::stderr, std::io::stderr().is_terminal(), filter, environment);
     std::panic::set_hook(Box::new(log_panic));
@@ -56,7 +57,7 @@ where
     Some(tracing_opentelemetry::layer().with_tracer(tracer))
 }
 
-/// Logs the place of a panic. Its message is left out: it may quote personal data.
+/// Logs the place of a panic. Does not log the message, because the message may quote personal data.
 pub fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(place, "panic");

@@ -24,8 +24,8 @@ pub struct Model {
     pub version: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
-    /// Starts at 1 and increases by 1 with each change of a value or of the links to operators. Internal: writes
-    /// compare it to detect concurrent changes.
+    /// Starts at 1 and increases by 1 with each change of a value or of the links to operators. Writes compare the
+    /// revision to detect concurrent changes. Clients do not see the revision.
     pub revision: i32,
 }
 

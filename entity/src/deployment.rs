@@ -1,7 +1,7 @@
 //! Table `deployment`: a single row with the environment that the database belongs to.
 //!
-//! Written once by `service::deployment` at the first start, and compared at each later start, so that sandbox settings
-//! never run against a production database.
+//! The row is written once by `service::deployment` at the first start, and compared at each later start, so that
+//! sandbox settings never run against a production database.
 
 use sea_orm::entity::prelude::*;
 

@@ -17,7 +17,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub key_hash: Vec<u8>,
     pub input_hash: Vec<u8>,
-    /// The outcome. Always set: the column is nullable only for compatibility with earlier versions.
+    /// The outcome, which is always set. The column is nullable only for compatibility with earlier versions.
     pub result: Option<Json>,
     pub expires_at: DateTime<Utc>,
 }

@@ -3,8 +3,8 @@
 
 use entity::value::{EmailAddress, LineType, PhoneNumber};
 
-/// Each row of the table is parsed to the same E.164 form and line type, unless it is marked as an intended difference,
-/// which must be rejected.
+/// Parses each row of the table to the same E.164 form and line type. A row that is marked as an intended difference
+/// must be rejected instead.
 #[test]
 fn phones_agree_with_libphonenumber() {
     let (mut wrong, mut rows, mut mobiles, mut intended_differences) = (Vec::new(), 0, 0, 0);
@@ -74,7 +74,7 @@ fn wide_digit(char: char) -> Option<u32> {
     ['０', '٠'].iter().map(|zero| u32::from(char).wrapping_sub(u32::from(*zero))).find(|digit| *digit < 10)
 }
 
-/// Each row of the table is parsed to its canonical form, or rejected if that is `-`.
+/// Each row of the table is parsed to its canonical form, or rejected if the canonical form is `-`.
 #[test]
 fn emails_agree_with_email_validator() {
     let (mut wrong, mut rows) = (Vec::new(), 0);

@@ -1,7 +1,7 @@
 //! The schema history of the database: one file for each migration, named by date and number.
 //!
 //! A migration that has been released must never change, because existing databases have already run it. Migrations use
-//! literal table and column names instead of the entities, so that they do not change when an entity does.
+//! literal table and column names instead of the entities, so that a migration does not change when an entity changes.
 
 pub use sea_orm_migration::prelude::*;
 

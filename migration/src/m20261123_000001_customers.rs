@@ -64,8 +64,8 @@ impl MigrationTrait for Migration {
             )
             .await?;
 
-        // Compared byte by byte, as SQLite does: both databases then sort alike, and the index supports prefix
-        // searches.
+        // PostgreSQL compares the column byte by byte, as SQLite does. Both databases then sort alike, and the index
+        // supports prefix searches.
         let mut external_customer_id = text("external_customer_id");
         if manager.get_database_backend() == DatabaseBackend::Postgres {
             external_customer_id.extra(r#"COLLATE "C""#);
@@ -112,7 +112,7 @@ impl MigrationTrait for Migration {
             manager.create_index(index(name, table, columns).unique().to_owned()).await?;
         }
         for (name, table, columns) in [
-            // For pages of an operator's customers, and for pages of a customer's operators.
+            // The first two indexes are for pages of an operator's customers and for pages of a customer's operators.
             (
                 "customer_operator_connected_at_idx",
                 "customer_operator",

@@ -1,4 +1,4 @@
-//! Creates the search index. `vivamo migrate` then fills it for the existing customers.
+//! Creates the search index. `vivamo migrate` then fills the index for the existing customers.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
@@ -13,13 +13,13 @@ pub(super) struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let is_postgres = manager.get_database_backend() == DatabaseBackend::Postgres;
-        // Compared byte by byte, so that a prefix is a range of the index on both databases.
+        // The column is compared byte by byte, so that a prefix is a range of the index on both databases.
         let mut word = text_null("word");
         if is_postgres {
             word.extra(r#"COLLATE "C""#);
         }
-        // No foreign keys: they would cost a dozen checks per customer. They are not needed, because the link that the
-        // words belong to is written in the same transaction.
+        // The table has no foreign keys, because they would cost a dozen checks per customer. They are not needed: the
+        // link that the words belong to is written in the same transaction.
         let mut words = Table::create()
             .table("customer_word")
             .col(uuid("operator_id"))

@@ -1,5 +1,5 @@
-//! Adds the revision of a customer, by which writes detect concurrent changes. On PostgreSQL it also drops the foreign
-//! keys of the history, because they made the writers of one operator wait for each other.
+//! Adds the revision of a customer, by which writes detect concurrent changes. On PostgreSQL, also drops the foreign
+//! keys of the history, because these keys made the writers of one operator wait for each other.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

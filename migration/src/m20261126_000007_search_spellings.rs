@@ -1,5 +1,5 @@
-//! Deletes the search words, because they are folded and split in another way now. `vivamo migrate` then writes them again
-//! from the customers.
+//! Deletes the search words, because words are now folded and split in another way. `vivamo migrate` then writes the
+//! words again from the customers.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DatabaseBackend;
@@ -10,7 +10,7 @@ pub(super) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Neither statement reads the rows: SQLite empties the table of a DELETE without a condition.
+        // Neither statement reads the rows: for a DELETE without a condition, SQLite empties the table as a whole.
         let is_postgres = manager.get_database_backend() == DatabaseBackend::Postgres;
         let delete_all = if is_postgres { "TRUNCATE TABLE customer_word" } else { "DELETE FROM customer_word" };
         manager.get_connection().execute_unprepared(delete_all).await?;

@@ -25,14 +25,14 @@ pub enum KeyCommand {
         /// Allow queries only, no mutations
         #[arg(long)]
         read_only: bool,
-        /// Time at which the key expires, for example 2027-01-31T00:00:00Z. If omitted, it does not expire
+        /// Time at which the key expires, for example 2027-01-31T00:00:00Z. If omitted, the key does not expire
         #[arg(long, value_name = "TIME", value_parser = future_time)]
         expires_at: Option<DateTime<Utc>>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// List the API keys of one operator, or all
+    /// List the API keys of one operator, or of all operators
     List {
         /// Id of the operator
         #[arg(value_parser = operator_id)]
@@ -53,11 +53,11 @@ pub enum KeyCommand {
 }
 
 fn operator_id(text: &str) -> Result<OperatorId, &'static str> {
-    OperatorId::parse(text).ok_or("not the id of an operator. `vivamo operator list` shows them (op_…)")
+    OperatorId::parse(text).ok_or("not the id of an operator (op_…). `vivamo operator list` shows the ids")
 }
 
 fn key_id(text: &str) -> Result<ApiKeyId, &'static str> {
-    ApiKeyId::parse(text).ok_or("not the id of a key. `vivamo key list` shows them (key_…)")
+    ApiKeyId::parse(text).ok_or("not the id of a key (key_…). `vivamo key list` shows the ids")
 }
 
 fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
@@ -80,7 +80,8 @@ pub async fn run(command: KeyCommand, services: &Services) -> Result<(), Failure
         KeyCommand::List { operator: None, json } => print_keys(json, keys.list(&Actor::Platform).await?),
         KeyCommand::List { operator: Some(operator), json } => {
             let found = keys.by_operator(&Actor::Platform, &[operator]).await?.remove(&operator);
-            // An operator is created with its first key, so no keys means no operator.
+            // Every operator is created with a first key, and keys are never deleted. An id that has no keys is
+            // therefore not the id of an operator.
             let found = found.filter(|keys| !keys.is_empty()).ok_or(Error::from(ErrorCode::OperatorNotFound))?;
             print_keys(json, found);
         }

@@ -1,5 +1,5 @@
-//! The command line. `serve`, `operator` and `key` have a file each. This file parses the arguments, runs the other commands
-//! itself, and decides which failures are wrong usage.
+//! The command line. The commands `serve`, `operator` and `key` have a file each. This file parses the arguments, runs
+//! the other commands itself, and decides which failures are wrong usage.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings. Results go to standard output, errors to standard
 //! error.
@@ -30,12 +30,12 @@ use crate::service::{Actor, ServiceSettings, Services};
 #[command(
     name = "vivamo",
     version = env!("VIVAMO_VERSION"),
-    after_help = "Without a command, vivamo serves the API. The options of `vivamo serve` then need no command either."
+    after_help = "Without a command, vivamo serves the API. The options of `vivamo serve` also work without a command."
 )]
 pub struct Cli {
     #[command(flatten)]
     settings: Settings,
-    /// For `vivamo` without a command.
+    /// The options of `serve`, for `vivamo` without a command.
     #[command(flatten)]
     serve: ServeSettings,
     #[command(subcommand)]
@@ -108,7 +108,8 @@ fn is_serve_option(id: &str) -> bool {
     serve.get_arguments().any(|arg| arg.get_id() == id)
 }
 
-/// Refuses options of `serve` before a command: clap accepts them there, and nothing would read them.
+/// Refuses options of `serve` that stand before the name of a command. clap accepts options in this place, but no code
+/// would read them.
 fn refuse_misplaced_options(matches: ArgMatches) -> Result<ArgMatches, clap::Error> {
     let is_misplaced = |id: &&str| is_serve_option(id) && matches.value_source(id) == Some(ValueSource::CommandLine);
     let misplaced = matches.ids().map(clap::Id::as_str).find(is_misplaced);

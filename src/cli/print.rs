@@ -8,15 +8,16 @@ use serde_json::{Value, json};
 
 use crate::service::api_keys::NewApiKey;
 
-/// Prints text as it is. Ignores errors: the reader of a pipe may have closed it.
+/// Prints text unchanged. Ignores errors, because the reader of a pipe may have closed the pipe.
 pub fn text(text: &str) {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
-/// Prints rows with these columns, as a table or as an array of objects. `None` is an empty cell or null.
+/// Prints rows with these columns, as a table or as an array of objects. `None` becomes an empty cell in a table, and
+/// null in an object.
 ///
-/// The column `createdAt` is the JSON property `createdAt` and the table heading `CREATED AT`.
+/// For example, the column `createdAt` becomes the JSON property `createdAt` or the table heading `CREATED AT`.
 pub fn rows<const COLUMNS: usize>(
     json: bool,
     columns: [&str; COLUMNS],

@@ -65,7 +65,7 @@ fn read_domains(file: Option<PathBuf>) -> Result<Vec<String>, Failure> {
         .map_err(|error| Failure::Usage(format!("Cannot read the domains in {}: {error}", file.display())))
 }
 
-/// Creates an operator in a new database and prints its key, with a request that works.
+/// Creates an operator in a database that has none. Prints the operator's key, and an example request that works.
 async fn create_demo_operator(services: &Services, url: &str) -> Result<(), Failure> {
     let name = DisplayName::parse("Demo").map_err(|reason| Failure::Other(reason.to_string()))?;
     let Some((_, key)) = services.operators.create_first(&Actor::Platform, name).await? else {

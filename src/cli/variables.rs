@@ -7,11 +7,14 @@ use clap::{Arg, Command};
 
 const PREFIX: &str = "VIVAMO_";
 
-/// Makes clap ignore variables that are set but empty, as an unfilled template leaves them.
+/// Makes clap ignore variables that are set but empty. A deployment template with an unfilled value leaves such a
+/// variable.
 ///
-/// Credentials, whose values are hidden, are not ignored: `config` refuses empty ones.
+/// Does not ignore empty credentials, because `config` must refuse them. Credentials are the arguments that have a
+/// hidden value and no default.
 pub fn ignore_empty(command: Command) -> Command {
-    // The URL of the database is hidden too, as it may hold a password, but it has a default.
+    // The URL of the database may contain a password, so its value is hidden too. But it has a default, so it does not
+    // count as a credential.
     let is_credential = |arg: &Arg| arg.is_hide_env_values_set() && arg.get_default_values().is_empty();
     let is_empty = |arg: &Arg| {
         let value = arg.get_env().and_then(std::env::var_os);
@@ -20,13 +23,14 @@ pub fn ignore_empty(command: Command) -> Command {
     command.mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg }).mut_subcommands(ignore_empty)
 }
 
-/// The variables that the arguments of a command and its subcommands read.
+/// Returns the names of the variables that the arguments of a command and its subcommands read.
 pub fn names(command: &Command) -> Vec<String> {
     let own = command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()));
     own.chain(command.get_subcommands().flat_map(names)).collect()
 }
 
-/// Adds to clap's message, which names only the flag, the variable that an invalid value comes from.
+/// Adds a hint to the error if an invalid value comes from a variable. The hint names the variable, because clap names
+/// only the flag.
 pub fn name_source(command: &Command, error: &mut clap::Error) {
     let (Some(ContextValue::String(flag)), Some(ContextValue::String(value))) =
         (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
@@ -64,9 +68,9 @@ pub fn refuse_unknown(known: &[String], variables: impl IntoIterator<Item = (Str
     Err(messages.join("\n"))
 }
 
-/// True for variables of the build and the tests, and for variables in which Kubernetes and Docker describe a service. For
-/// a service named `vivamo` they are VIVAMO_SERVICE_HOST, VIVAMO_SERVICE_PORT, VIVAMO_PORT=tcp://10.0.0.1:80,
-/// VIVAMO_PORT_80_TCP_ADDR, and so on.
+/// Returns true for variables of the build and the tests, and for variables in which Kubernetes and Docker describe a
+/// service. For a service named `vivamo`, Kubernetes and Docker set VIVAMO_SERVICE_HOST, VIVAMO_SERVICE_PORT,
+/// VIVAMO_PORT=tcp://10.0.0.1:80, VIVAMO_PORT_80_TCP_ADDR, and so on.
 fn is_of_others(name: &str, value: &str) -> bool {
     ["VIVAMO_BUILD_", "VIVAMO_TEST_", "VIVAMO_VERSION"].iter().any(|start| name.starts_with(start))
         || ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"].iter().any(|mark| name.contains(mark))

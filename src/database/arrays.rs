@@ -1,4 +1,4 @@
-//! Encodes values for PostgreSQL, arrays with nulls included.
+//! Encodes values for PostgreSQL, including arrays that contain nulls.
 //!
 //! A batch sends one array per column. SeaQuery can represent an array that contains a null, but panics when it encodes
 //! such an array.
@@ -23,7 +23,7 @@ pub(super) fn into_arrays(rows: Vec<impl IntoIterator<Item = Value>>) -> Vec<Val
     iter::from_fn(next_column).collect()
 }
 
-/// Encodes the values of a statement. Uses SeaQuery's encoding if none of them is an array.
+/// Encodes the values of a statement. Uses SeaQuery's encoding if no value is an array.
 pub(super) fn encode_for_postgres(values: Values) -> Result<PgArguments, sqlx::Error> {
     if !values.0.iter().any(|value| matches!(value, Value::Array(..))) {
         return Ok(IntoArguments::<Postgres>::into_arguments(SqlxValues(values)));

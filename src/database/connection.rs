@@ -1,9 +1,9 @@
 //! Connections, and the pool that keeps the connections open.
 //!
-//! sqlx's own pool is not used, because it spawns a task and pings the server each time a connection is returned, which
-//! cannot be turned off. This pool pings a connection only before reuse, and only if the last statement failed or the
-//! connection was idle for 30 seconds. With a single client this saves up to a quarter of the cost of a request
-//! (`docs/benchmarks.md`).
+//! The service does not use sqlx's own pool. That pool spawns a task and pings the server each time a connection is
+//! returned, and no option turns this off. The pool of this module pings a connection only before reuse, and only if
+//! the last statement failed or the connection was idle for 30 seconds. With a single client, the pool of this module
+//! saves up to a quarter of the cost of a request (`docs/benchmarks.md`).
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(super) enum Options {
 impl Options {
     /// Parses `postgres://…` or `sqlite://…`. A SQLite file is created if it does not exist.
     pub(super) fn parse(url: &str) -> Result<Self, DbErr> {
-        // sqlx would log slow and failed statements with their values.
+        // By default, sqlx logs slow and failed statements together with their values.
         Ok(if url.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             let options = options.create_if_missing(true).foreign_keys(true).journal_mode(SqliteJournalMode::Wal);
@@ -71,8 +71,8 @@ impl Options {
         ///   index suits all values, so a generic plan is as good as a custom one.
         /// - `enable_memoize`: the joins of a page look up each key once, so a cache of lookups only costs time.
         ///
-        /// Sent as statements and not as startup parameters, because poolers such as pgbouncer may reject startup
-        /// parameters.
+        /// These settings are sent as statements and not as startup parameters, because poolers such as pgbouncer may
+        /// reject startup parameters.
         const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
                                SET plan_cache_mode = 'force_generic_plan'; SET enable_memoize = off";
         Ok(match self {
@@ -105,7 +105,7 @@ pub(super) struct Connection {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Ready,
-    /// The last statement failed, perhaps because the connection is broken. It is pinged before reuse.
+    /// The last statement failed, perhaps because the connection is broken. The connection is pinged before reuse.
     Doubtful,
     /// A statement has been sent and has not ended. If the future of the statement was dropped, the connection cannot be
     /// used any more.
@@ -233,8 +233,8 @@ impl managed::Manager for Manager {
 
 /// A pool with a maximum number of connections. Clones share the connections.
 ///
-/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`MAX_WAIT`] for
-///   one to be returned. Waiters are served in order.
+/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`MAX_WAIT`] until a
+///   connection is returned. Waiters are served in order.
 /// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its next
 ///   use: see [`Manager`].
 /// - **Error:** after a failed statement the connection is pinged before it is used again.
@@ -278,7 +278,7 @@ impl Pool {
         }
     }
 
-    /// Returns the number of open connections, and how many of them are idle.
+    /// Returns the number of open connections and the number of idle connections.
     pub(super) fn size(&self) -> (usize, usize) {
         let status = self.0.status();
         (status.size, status.available)

@@ -62,8 +62,8 @@ pub(super) fn is_conflict(error: &DbErr) -> bool {
     const LOCKED: u32 = 6;
     match reported(error) {
         Some((_, error)) if error.is_unique_violation() => true,
-        // Division by zero: a statement with `must_write_all` left out a row (see `batch/mod.rs`). Then: serialization
-        // failure, deadlock, lock timeout.
+        // 22012 is a division by zero: a statement that has `must_write_all` left out a row (see `batch/mod.rs`). The
+        // other codes are serialization failure, deadlock and lock timeout.
         Some((Code::Sqlstate(code), _)) => matches!(code, "22012" | "40001" | "40P01" | "55P03"),
         Some((Code::Sqlite(code), _)) => matches!(code, BUSY | LOCKED),
         None => matches!(error, DbErr::RecordNotUpdated),
@@ -80,8 +80,8 @@ fn is_outage(error: &DbErr) -> bool {
     use sqlx::Error::{Io, Protocol, Tls, WorkerCrashed};
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
     match reported(error) {
-        // Connection lost, out of resources, shutting down or starting up, statement timeout; a serialization failure,
-        // deadlock or lock timeout after the last retry; a read-only standby.
+        // The codes mean: connection lost, out of resources, shutting down or starting up, statement timeout; a
+        // serialization failure, deadlock or lock timeout after the last retry; a read-only standby.
         Some((Code::Sqlstate(code), _)) => {
             ["08", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                 || matches!(code, "25006" | "55P03")
@@ -139,7 +139,7 @@ pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
              migration {version}, which this version does not know. Start the newer version, or change {SETTING}."
         );
     }
-    // A migration creates a table that already exists.
+    // A migration failed because the table that it creates already exists.
     if reported(error).is_some_and(|(_, error)| error.message().ends_with("already exists")) {
         return format!("This database has tables of another application. Use an empty one: change {SETTING}.");
     }

@@ -1,4 +1,4 @@
-//! Applies and counts migrations, on a separate connection, because SeaORM's migrator needs a [`DatabaseConnection`].
+//! Applies and counts migrations. Uses a separate connection, because SeaORM's migrator needs a [`DatabaseConnection`].
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::sqlx::postgres::PgPoolOptions;
@@ -24,8 +24,8 @@ pub async fn migrate(url: &str) -> Result<(), DbErr> {
     let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
     let transaction = connection
         .begin_with_options(TransactionOptions {
-            // With a stricter level the snapshot would be older than the lock below, and would miss the migrations of the
-            // process that held the lock.
+            // At a stricter isolation level, PostgreSQL would take the snapshot before the transaction gets the lock
+            // below. The snapshot would then miss the migrations of the process that held the lock.
             isolation_level: is_postgres.then_some(IsolationLevel::ReadCommitted),
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()

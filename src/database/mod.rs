@@ -2,10 +2,11 @@
 //!
 //! [`Database`] holds the connections. Statements that only read go to its [`Reader`]. There are two ways to write:
 //!
-//! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. It writes everything at its
-//!   end. Changes of customers use it. On PostgreSQL, concurrent requests share its statements: see `batch/mod.rs`.
-//! - A [`Transaction`], in most cases inside [`with_retry`], begins and commits explicitly. All other writes use it, for
-//!   example those of operators and API keys.
+//! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. It writes everything at
+//!   its end. Changes of customers use an [`OptimisticWrite`]. On PostgreSQL, concurrent requests share the statements
+//!   (see `batch/mod.rs`).
+//! - A [`Transaction`], in most cases inside [`with_retry`], begins and commits explicitly. All other writes use a
+//!   [`Transaction`], for example writes of operators and API keys.
 
 mod arrays;
 mod batch;
@@ -44,8 +45,8 @@ use retry::retry_read;
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The longest time that a request waits for a connection or for SQLite's write lock, or retries after conflicts. After
-/// that the request fails with `UNAVAILABLE`. Also limits the time for a rollback and for closing the connections. The wait
-/// for a row lock of PostgreSQL is limited by `statement_timeout` instead.
+/// this time the request fails with `UNAVAILABLE`. The constant also limits the time for a rollback and for closing the
+/// connections. The wait for a row lock of PostgreSQL is limited by `statement_timeout` instead.
 const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// The database of the service. Clones share its connections.
@@ -93,12 +94,12 @@ impl Database {
         &self.reader
     }
 
-    /// Begins a transaction that may write. It rolls back if it is dropped without a commit.
+    /// Begins a transaction that may write. The transaction rolls back if it is dropped without a commit.
     pub async fn begin_write(&self) -> Result<Transaction, DbErr> {
         Transaction::begin(&self.write_pool).await
     }
 
-    /// Returns the number of open connections, and how many of them are idle.
+    /// Returns the number of open connections and the number of idle connections.
     pub fn connections(&self) -> (usize, usize) {
         let (size, idle) = self.write_pool.size();
         match self.options {

@@ -1,9 +1,10 @@
 //! Optimistic writes: read without locks, write with a revision check, retry under row locks.
 //!
-//! Most requests meet no conflict, so the first attempt reads without locks and without a transaction. It then writes
-//! everything in one step, which fails if the rows have changed since they were read (`customer.revision`, unique
-//! constraints): one statement on PostgreSQL, one transaction on SQLite. After a conflict, the next attempt runs in a
-//! transaction and locks the rows that it reads, so that it makes progress even if many requests write the same rows.
+//! Most requests meet no conflict, so the first attempt reads without locks and without a transaction. The attempt then
+//! writes everything in one step: one statement on PostgreSQL, one transaction on SQLite. The step fails if the rows
+//! have changed since they were read, which the column `customer.revision` and the unique constraints detect. After a
+//! conflict, the next attempt runs in a transaction and locks the rows that it reads, so that it makes progress even if
+//! many requests write the same rows.
 
 use std::mem;
 
@@ -13,8 +14,8 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 use super::{Database, Transaction, TransactionError, WriteSet, with_retry};
 use crate::error::Error;
 
-/// One attempt to read rows and to write what follows from them. Implements [`ConnectionTrait`] for the reads of the
-/// attempt.
+/// One attempt to read rows, and to write the rows that follow from them. Implements [`ConnectionTrait`] for the reads
+/// of the attempt.
 ///
 /// - **Commit:** [`write`](Self::write) ends the attempt. It writes all rows, or none.
 /// - **Error:** a conflict starts the next attempt, which reads again. Any other error ends [`run`](Self::run).

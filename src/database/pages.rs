@@ -36,7 +36,7 @@ pub struct Position {
 /// The part of the sort key before the id.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// Comes before all other rows of a list that is ordered by id.
+    /// The key of the row that comes before all other rows in a list that is ordered by id.
     First,
     /// No key: the list is ordered by id only.
     None,
@@ -79,7 +79,7 @@ pub struct JoinedTable {
     join: String,
 }
 
-/// A row with a position in the list that it is read from.
+/// A row that has a position in the list that it is read from.
 pub trait Positioned {
     fn position(&self) -> Position;
 }
@@ -120,9 +120,10 @@ impl PageRequest {
         let List { rows: mut query, columns, descending, joined } = list;
         for (position, is_after) in [(&self.after, true), (&self.before, false)] {
             let Some(Position { key, id }) = position else { continue };
-            // A cursor is valid for one list only, so its key fits the columns. A tuple of one column is not valid SQL.
+            // A cursor is valid for one list only, so its key fits the columns. A single column is compared without a
+            // tuple, because a tuple of one column is not valid SQL.
             let (row, bound) = match key {
-                // The query leaves out the first row; all others are after it.
+                // The query does not return the first row, and all other rows come after the first row.
                 Key::First if is_after => continue,
                 Key::First => (Expr::val(1), Expr::val(1)),
                 Key::None => (columns[0].clone(), Expr::val(*id)),
@@ -149,7 +150,8 @@ impl PageRequest {
         self.page(if is_within { vec![row] } else { Vec::new() })
     }
 
-    /// Adds the row that comes before all others to a page of the others, if the page reaches back to it.
+    /// Adds `row`, which comes before all other rows of the list, to a page of the other rows. Does not add the row if
+    /// the page does not reach back to the start of the list.
     pub fn add_first<T>(&self, page: &mut Page<T>, position: Position, row: T) {
         if self.after.is_some() || self.before.as_ref() == Some(&position) {
             return;
@@ -185,7 +187,7 @@ pub const ROW: usize = 1;
 
 /// Loads a page of each list, in as few statements as the database allows.
 ///
-/// `position` gets the index of the list and a row of it.
+/// `position` receives the index of a list, and a row of that list.
 pub async fn pages<T>(
     connection: &impl ConnectionTrait,
     lists: Vec<(List, PageRequest)>,
@@ -223,8 +225,8 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     list: impl Fn(Condition) -> List,
     read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
 ) -> Result<Vec<Page<T>>, DbErr> {
-    /// The smallest limit of the statement for all owners. Large, so that the text of the limit seldom varies and most
-    /// requests need no second statement.
+    /// The smallest limit of the statement for all owners. The limit is large, so that the text of the limit seldom
+    /// varies and most requests need no second statement.
     const MIN_ROWS: usize = 1000;
     let [(first, request), ..] = requests else { return Ok(Vec::new()) };
     let has_position = request.after.is_some() || request.before.is_some();
@@ -233,7 +235,8 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
         return pages(connection, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
     }
     let mut owners: Vec<_> = requests.iter().map(|(owner, _)| *owner).collect();
-    // Repeats an owner until their number is a power of two, so that there are few different statements to prepare.
+    // Repeats an owner until the number of owners is a power of two, so that there are few different statements to
+    // prepare.
     owners.resize(owners.len().next_power_of_two(), *first);
     let limit = MIN_ROWS.max(owners.len() * (request.size + 1));
     let list = list(owner.is_in(owners).into());
@@ -270,7 +273,7 @@ fn numbered(list: List, owner: SimpleExpr, request: &PageRequest) -> SelectState
     Query::select().column(Asterisk).from_subquery(all, "numbered").and_where(is_of_page).take()
 }
 
-/// Counts the rows of each list, up to its bound if it has one.
+/// Counts the rows of each list. If a list has a bound, the count stops at the bound.
 pub async fn counts(
     connection: &impl ConnectionTrait,
     lists: Vec<(SelectStatement, Option<usize>)>,
@@ -315,7 +318,7 @@ fn union(backend: DbBackend, arms: &[Arm]) -> Statement {
         sql.text(format_args!("{union}SELECT {number} AS \"arm\", {select}{columns} FROM ("));
         sql.statement(query);
         if let Some(limit) = limit {
-            // In the text, because PostgreSQL makes no reusable plan for a limit that is a parameter.
+            // The limit is part of the text, because PostgreSQL makes no reusable plan for a limit that is a parameter.
             sql.text(format_args!(" LIMIT {limit}"));
         }
         sql.text(format_args!(") AS \"arm_rows\"{join}"));

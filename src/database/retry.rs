@@ -53,8 +53,8 @@ where
     })
 }
 
-/// Runs a single statement that writes nothing until it ends without a conflict. Returns the conflict itself if conflicts
-/// last longer than `MAX_WAIT`.
+/// Runs a single statement that only reads, until the statement ends without a conflict. Returns the last conflict if
+/// conflicts last longer than `MAX_WAIT`.
 pub(super) async fn retry_read<T, F>(attempt: impl FnMut() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,
@@ -62,8 +62,9 @@ where
     retry("read", attempt, |error| is_conflict(error).then_some(error)).await
 }
 
-/// Retries with exponential backoff and full jitter. The time is limited and not the number of attempts: under the isolation
-/// level `serializable` a busy row causes many consecutive conflicts, and every attempt may succeed.
+/// Retries with exponential backoff and full jitter. Limits the time and not the number of attempts: under the
+/// isolation level `serializable`, a busy row causes many consecutive conflicts, but the next attempt may still
+/// succeed.
 async fn retry<T, E, F>(
     operation: &'static str,
     mut attempt: impl FnMut() -> F,

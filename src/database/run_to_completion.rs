@@ -11,12 +11,13 @@ use tracing::Instrument;
 
 use super::connection::STATEMENTS;
 
-/// Spawns `work` in a task of its own, so that it completes even if the returned handle is dropped. Adds to `statements` the
-/// SQL statements that the work sends, without `BEGIN`, `COMMIT` and `ROLLBACK`.
+/// Spawns `work` in a task of its own, so that it completes even if the returned handle is dropped. Adds the number of
+/// SQL statements that the work sends to `statements`. Does not count `BEGIN`, `COMMIT` and `ROLLBACK`.
 ///
-/// The HTTP server drops the future of a request when the client disconnects or the request times out. A connection that is
-/// dropped in the middle of a statement must be closed, and the writes of a batch whose leader is dropped fail. The task is
-/// cancelled after 20 s; by then the database is assumed not to answer any more.
+/// The HTTP server drops the future of a request when the client disconnects or the request times out. Without a task
+/// of its own, the work would be dropped too. Its connection would have to be closed if a statement was running, and if
+/// the work was the leader of a batch of writes, the whole batch would fail. The task is cancelled after 20 s, because
+/// by then the database will most likely never answer.
 pub fn run_to_completion<T: Send + 'static>(
     statements: Arc<AtomicUsize>,
     work: impl Future<Output = T> + Send + 'static,

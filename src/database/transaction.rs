@@ -66,8 +66,9 @@ impl Transaction {
     }
 }
 
-/// Sends `COMMIT` or `ROLLBACK`. If that fails, closes the connection: the transaction may still be open, and later writes on
-/// the same connection would be acknowledged but never committed. SQLite fails like this when the disk is full.
+/// Sends `COMMIT` or `ROLLBACK`. If the command fails, closes the connection: the transaction may still be open, and
+/// later writes on the same connection would be acknowledged but never committed. SQLite fails like this when the disk
+/// is full.
 async fn end(mut connection: Object<Manager>, command: &str) -> Result<(), DbErr> {
     let ended = connection.execute_uncounted(command).await;
     if ended.is_err() {

@@ -1,8 +1,8 @@
 //! Cursors: signed positions in a list.
 //!
-//! A cursor is the base64 of a position (a row's id and sort key), and of a signature over the position, the list and the
-//! caller. A cursor that is damaged, or that belongs to another list or caller, is therefore rejected instead of returning a
-//! wrong page.
+//! A cursor consists of a position (a row's id and sort key) and a signature over the position, the list and the
+//! caller. Both are encoded in base64. A cursor that is damaged, or that belongs to another list or caller, is
+//! therefore rejected instead of returning a wrong page.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::keyed_hash::KeyedHash;
 use crate::service::customers::{CustomerFilter, CustomerList};
 
 const PURPOSE: &str = "cursor";
-/// Enough to detect mistakes. A forged cursor reveals nothing: the list holds only what the caller may see.
+/// 8 bytes are enough to detect mistakes. A forged cursor reveals nothing: the list holds only what the caller may see.
 const SIGNATURE_BYTES: usize = 8;
 const ID_BYTES: usize = 16;
 
@@ -63,8 +63,8 @@ impl OutputType for Cursor {
 }
 
 impl ListId {
-    /// Returns the strings that enter the signature. They must differ for any two lists. A change of the strings, such as
-    /// another `Debug` output of a type, invalidates all cursors that clients hold.
+    /// Returns the strings that enter the signature. Any two lists must have different strings. A change of the
+    /// strings, such as another `Debug` output of a type, invalidates all cursors that clients hold.
     fn signed_parts(&self) -> Vec<String> {
         let (name, parts) = match self {
             Self::Operators => ("operators", Vec::new()),
@@ -120,7 +120,7 @@ impl Cursors {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Returns the position of a cursor, or `None` if the cursor is not one of this list and this caller.
+    /// Returns the position of a cursor, or `None` if the cursor does not belong to this list and this caller.
     pub fn decode(&self, cursor: &str) -> Option<Position> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (position, signature) = bytes.split_at_checked(bytes.len().checked_sub(SIGNATURE_BYTES)?)?;

@@ -1,5 +1,5 @@
-//! The inputs about customers, and their conversion to the commands of the service. All invalid fields are reported
-//! together, each with its path.
+//! The GraphQL inputs for customers, and their conversion to the commands of the service. All invalid fields are
+//! reported together, each with its path.
 
 use async_graphql::indexmap::IndexSet;
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
@@ -119,7 +119,8 @@ struct CustomerDataInput {
     optional: OptionalDataInput,
 }
 
-/// The fields that `CustomerDataInput` and `CustomerDataPatch` have in common. In the schema, each has them as its own.
+/// The fields that `CustomerDataInput` and `CustomerDataPatch` have in common. The schema shows these fields as fields
+/// of both inputs.
 #[derive(InputObject)]
 struct OptionalDataInput {
     /// Phone number with a leading `+` and country code, for example `+14155552671`. Without `+`, a number of at least 10
@@ -226,7 +227,8 @@ impl Faults {
         parsed.ok()
     }
 
-    /// Parses an optional field: left out it is `NotSet`, null is `Set(None)`. An invalid value is `NotSet` as well.
+    /// Parses an optional field. Returns `NotSet` for an omitted field and for an invalid value, and `Set(None)` for
+    /// null.
     fn optional<I, T>(
         &mut self,
         input: MaybeUndefined<I>,
@@ -295,7 +297,7 @@ impl UpdateCustomerInput {
 }
 
 impl CustomerRefInput {
-    /// Returns `None` for a malformed id: no customer has it.
+    /// Returns `None` for a malformed id, because no customer has such an id.
     pub fn parse(self, actor: &Actor) -> Result<Option<CustomerRef>, Error> {
         let mut faults = Faults::default();
         let reference = match self {
@@ -316,7 +318,8 @@ impl CustomerRefInput {
 }
 
 impl CustomerFilterInput {
-    /// Returns the list of an operator's customers with this filter and order; without an operator, of all customers.
+    /// Returns a list of customers with this filter and order: the operator's customers, or all customers if `operator`
+    /// is `None`.
     pub fn list(self, operator: Option<OperatorId>, order: Option<CustomerOrderInput>) -> Result<CustomerList, Error> {
         self.check_list(operator, order.as_ref())?;
         let mut faults = Faults::default();
@@ -344,7 +347,8 @@ impl CustomerFilterInput {
         Ok(CustomerList { operator, filter, order: order.unwrap_or_default() })
     }
 
-    /// Rejects conditions and orders that only an operator's list supports, and an order together with a search.
+    /// Rejects conditions and orders that the list of all customers does not support. Rejects an order together with a
+    /// search in every list.
     fn check_list(&self, operator: Option<OperatorId>, order: Option<&CustomerOrderInput>) -> Result<(), Error> {
         let is_all = operator.is_none();
         let faults = [

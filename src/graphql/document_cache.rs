@@ -1,12 +1,12 @@
 //! Cache of parsed documents.
 //!
-//! Clients send a few documents, each time with different values of the variables. A cached document is neither checked
-//! against the limits nor parsed again, and not validated again once it has passed. This saves a quarter to a third of the
-//! cost of a read (`docs/benchmarks.md`).
+//! Clients send a few documents, each time with different values of the variables. A cached document is not parsed or
+//! checked against the limits again. A document that has passed validation is not validated again. The cache saves a
+//! quarter to a third of the cost of a read (`docs/benchmarks.md`).
 //!
-//! A document is cached per set of missing variables, because it is executed without the arguments that use them (see
-//! `variables`). For example, this mutation clears the first name for `{"name": null}`, which executes the document as it
-//! is, and keeps the first name for `{}`, which executes it without `firstName`:
+//! A document is cached per set of missing variables, because it is executed without the arguments that use a missing
+//! variable (see `variables`). For example, this mutation clears the first name for `{"name": null}`, which executes
+//! the document as it is, and keeps the first name for `{}`, which executes it without `firstName`:
 //!
 //! ```graphql
 //! mutation ($name: String) { updateCustomer(input: { customer: { id: "…" }, data: { firstName: $name } }) { replayed } }
@@ -25,7 +25,7 @@ use super::{document_limits, variables};
 /// Total length of the cached texts, in bytes. A parsed document takes about fifty times the memory of its text.
 const MAX_BYTES: u64 = 256 * 1024;
 
-/// A document without the variables that its request does not give.
+/// A parsed document. Contains neither the variables that are missing in the request nor the arguments that use them.
 pub struct Document {
     pub parsed: ExecutableDocument,
     is_valid: AtomicBool,
@@ -74,7 +74,7 @@ impl DocumentCache {
 }
 
 impl Document {
-    /// Returns whether the document has passed validation before.
+    /// Returns true if the document has passed validation before.
     pub fn is_valid(&self) -> bool {
         self.is_valid.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Limits on documents, and what a document costs.
+//! Limits on documents, and the cost of a document for the rate limit.
 //!
 //! Each limit is checked before the work that it bounds. Length, tokens and nesting are checked before parsing, because the
 //! parser is recursive and would overflow the stack. Selections are counted before validation, because async-graphql's
@@ -27,7 +27,8 @@ mod limits {
     pub const SELECTIONS: usize = 500;
     pub const ALIASES: usize = 30;
     pub const DIRECTIVES: usize = 20;
-    /// Nesting of introspection fields that lead from a type to other types. The standard query has 1.
+    /// Nesting of introspection fields that lead from a type to other types. The standard introspection query has a
+    /// depth of 1.
     pub const INTROSPECTION_DEPTH: usize = 3;
     pub const QUERY_ROOT_FIELDS: usize = 10;
     pub const MUTATION_ROOT_FIELDS: usize = 5;
@@ -120,8 +121,8 @@ pub struct Operation {
     pub cost: u32,
 }
 
-/// Returns the operation with this name, or the first one if no name is given. Execution rejects a request that names none
-/// of several operations.
+/// Returns the operation with this name, or the first one if no name is given. If the document has several operations
+/// and the request names none, execution rejects the request.
 pub fn selected_operation<'d>(
     document: &'d ExecutableDocument,
     name: Option<&str>,
@@ -180,7 +181,7 @@ struct SelectionCost {
     introspection_depth: usize,
 }
 
-/// Computes the cost of selection sets, of each fragment once.
+/// Computes the cost of selection sets. Visits each fragment only once.
 struct CostCounter<'d> {
     fragments: &'d Fragments,
     /// Costs of fragments. `None` while a fragment is being counted, to detect fragments that contain themselves.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorCode, Violation};
 
-/// A response could have an error for every field; only the first 50 are kept.
+/// A response could have an error for every field; only the first 50 errors are kept.
 const MAX_ERRORS: usize = 50;
 
 /// Messages of async-graphql are cut to this number of characters.

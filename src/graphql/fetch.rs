@@ -26,8 +26,8 @@ use crate::error::{Error, ErrorCode};
 use crate::service::customers::{CustomerList, CustomerPage, CustomerView};
 use crate::service::{Actor, Services};
 
-/// Returns a page of a list of customers. For the platform, the service also reads the page of operators that the request
-/// selects for each customer, so that the customers need no further round.
+/// Returns a page of a list of customers. For the platform, the service also reads the page of operators that the
+/// request selects for each customer, so that the operators of the customers need no statement of their own later.
 pub async fn customers(
     context: &Context<'_>,
     list: Arc<CustomerList>,
@@ -48,7 +48,7 @@ pub async fn operators_of_customer(
     request: PageRequest,
 ) -> Result<Page<customer_operator::Model>, Error> {
     if let (Some(link), Some(_)) = (&view.link, actor(context).operator()) {
-        // An operator sees no other link than its own, which was read with the customer.
+        // An operator sees only its own link, which was read together with the customer.
         return Ok(request.of_one(link.clone()));
     }
     match &view.operators {
@@ -69,7 +69,7 @@ pub async fn operators(
     ids.map(|id| by_id.get(&id).cloned()).collect::<Option<_>>().ok_or_else(|| ErrorCode::Internal.into())
 }
 
-/// Returns the value of a key that always has one.
+/// Loads the value of a key. A key without a value is an internal error.
 pub async fn load<K>(context: &Context<'_>, key: K) -> Result<<Loader as dataloader::Loader<K>>::Value, Error>
 where
     K: Send + Sync + Hash + Eq + Clone + 'static,
@@ -78,7 +78,7 @@ where
     loader(context).load_one(key).await?.ok_or_else(|| ErrorCode::Internal.into())
 }
 
-/// Returns whether the current field belongs to an item of a list, and so may occur once per item.
+/// Returns true if the current field belongs to an item of a list. Such a field may occur once per item.
 fn is_inside_a_list(context: &Context<'_>) -> bool {
     let path = context.path_node.iter().flat_map(|node| iter::once(node).chain(node.parents()));
     path.into_iter().any(|node| matches!(node.segment, QueryPathSegment::Index(_)))
@@ -194,7 +194,7 @@ impl dataloader::Loader<ApiKeysOfOperator> for Loader {
     }
 }
 
-/// Pairs each key with its value; both are in the same order.
+/// Pairs each key with its value. Keys and values must have the same order.
 fn by_key<K: Clone + Eq + Hash, V>(keys: &[K], values: Vec<V>) -> HashMap<K, V> {
     keys.iter().cloned().zip(values).collect()
 }

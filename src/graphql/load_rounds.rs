@@ -1,10 +1,10 @@
 //! Decides when a loader fetches the keys that it has collected: when no resolver can continue without them.
 //!
-//! async-graphql's `DataLoader` fetches when a timer expires. Rows of one page whose resolvers run later than the timer, on
-//! a busy machine, are fetched by another statement. Here the fetches run inside the future of the request, after its
-//! resolvers. For example, a list of operators, each with a page of customers and the history of each customer, takes two
-//! rounds: one for all pages of customers, and one for the histories of all these customers. So the number of statements
-//! depends on the query and not on the load of the machine.
+//! async-graphql's `DataLoader` fetches when a timer expires. On a busy machine, some resolvers of a page may run after
+//! the timer has expired, and need another statement for their rows. Here the fetches run inside the future of the
+//! request, after its resolvers. For example, a list of operators, each with a page of customers and the history of
+//! each customer, takes two rounds: one for all pages of customers, and one for the histories of all these customers.
+//! So the number of statements depends on the query and not on the load of the machine.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -1,7 +1,7 @@
 //! The GraphQL schema: objects, inputs, resolvers, and the execution of documents.
 //!
-//! Fields that can fail alone return `Option<Result<T, Error>>`: async-graphql then sets the field to null and reports the
-//! error. `Result<Option<T>, Error>` would set the parent object to null.
+//! A field that can fail without its parent object returns `Option<Result<T, Error>>`. If the field fails,
+//! async-graphql sets it to null and reports the error. `Result<Option<T>, Error>` would set the parent object to null.
 //!
 //! Files import each other in one direction only: there are no cycles.
 

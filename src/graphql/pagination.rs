@@ -24,8 +24,8 @@ pub struct PageArguments {
 }
 
 impl PageArguments {
-    /// Checks the arguments against the list that the cursors belong to. If the list is not known, rejects every cursor,
-    /// because it is valid for one list only.
+    /// Checks the arguments against the list that the cursors belong to. If the list is not known, rejects every
+    /// cursor, because a cursor is valid for one list only.
     pub fn parse(&self, cursors: Option<&Cursors>) -> Result<PageRequest, Error> {
         let mut violations = Vec::new();
         let mut reject =
@@ -121,7 +121,8 @@ impl<E: OutputType, N: OutputType, X: ObjectType> Connection<E, N, X> {
     }
 }
 
-/// Converts a count to the value of a `totalCount` field. Null if it exceeds GraphQL's 32-bit integers.
+/// Converts a count to the value of a `totalCount` field. Returns `None`, which becomes null, if the count does not fit
+/// in GraphQL's 32-bit integers.
 pub fn total_count(count: Result<u64, Error>) -> Option<Result<i32, Error>> {
     count.map(|count| i32::try_from(count).ok()).transpose()
 }

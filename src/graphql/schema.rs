@@ -1,7 +1,7 @@
 //! The schema and the execution of requests.
 //!
-//! A request is checked first ([`Schema::check`]): limits, syntax, variables. Then it is executed for its caller
-//! ([`Schema::execute`]), with validation only if no request with the same document has passed it before.
+//! A request is checked first ([`Schema::check`]): limits, syntax, variables. Then the request is executed for its
+//! caller ([`Schema::execute`]). The document is validated only if it has not passed validation in an earlier request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +27,13 @@ use crate::service::{Actor, Services};
 #[derive(MergedObject, Default)]
 struct Query(viewer::ViewerQuery, customers::CustomerQuery, operators::OperatorQuery, node::NodeQuery);
 
-/// Write operations. Each one is applied completely or not at all. Several in one request are applied in their order, each
-/// in a transaction of its own.
+/// Write operations. Each one is applied completely or not at all. Several mutations in one request are applied in
+/// their order, each in a transaction of its own.
 #[derive(MergedObject, Default)]
 struct Mutation(customers::CustomerMutation, operators::OperatorMutation);
 
-/// Fields in a response if all its pages are full. A page of 100 customers with 20 operators each has about 12,000.
+/// The maximum number of fields in a response whose pages are all full. A page of 100 customers with 20 operators each
+/// has about 12,000 fields.
 const MAX_COMPLEXITY: usize = 50_000;
 
 const MAX_DEPTH: usize = 15;
@@ -80,7 +81,8 @@ impl Schema {
         Ok(CheckedRequest { operation: document_limits::operation(&document.parsed, name), document, request })
     }
 
-    /// Executes a request for a caller. Its loader is its own, so no row reaches another caller through it.
+    /// Executes a request for a caller. Each request has its own loader, so that no loader passes a row to another
+    /// caller.
     pub async fn execute(&self, checked: CheckedRequest, request_id: RequestId, actor: Actor) -> Response {
         let CheckedRequest { document, mut request, .. } = checked;
         request.set_parsed_query(document.parsed.clone());
@@ -103,7 +105,7 @@ impl Schema {
     }
 }
 
-/// Adds the limit to the messages by which async-graphql reports that one was exceeded.
+/// Adds the limit to the messages in which async-graphql reports an exceeded limit.
 fn name_exceeded_limit(error: &mut ServerError) {
     if error.message == "Query is too complex." {
         error.message = format!("The query may return more than {MAX_COMPLEXITY} fields. Use smaller pages (`first`).");

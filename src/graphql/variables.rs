@@ -4,7 +4,7 @@
 //!   The message names the field and holds no value, for example
 //!   "$input.data.emial: unknown field of CustomerDataInput. Did you mean `email`?"
 //! - An optional variable that is missing removes the arguments and input fields that use it. async-graphql would pass
-//!   null instead, and null clears a field of a customer where an omitted field stays as it is.
+//!   null instead. For example, null clears a field of a customer, but an omitted field stays unchanged.
 
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{
@@ -53,8 +53,8 @@ fn problem(message: &str) -> Result<(), Problem> {
     Err(format!(": {message}"))
 }
 
-/// Checks a value against a type such as `[CustomerField!]`. Accepts any value of a type that is not an input type:
-/// validation rejects such a variable.
+/// Checks a value against a type such as `[CustomerField!]`. Accepts any value if the type is not an input type,
+/// because validation rejects such a variable.
 fn check_value(value: &ConstValue, type_name: &str, types: &Registry) -> Result<(), Problem> {
     match (MetaTypeName::create(type_name), value) {
         (MetaTypeName::NonNull(_), ConstValue::Null) => problem("must not be null."),
@@ -64,7 +64,7 @@ fn check_value(value: &ConstValue, type_name: &str, types: &Registry) -> Result<
                 check_value(item, item_type, types).map_err(|problem| format!("[{index}]{problem}"))
             })
         }
-        // A single value stands for a list of one.
+        // For a list type, a single value stands for a list of one item.
         (MetaTypeName::NonNull(inner) | MetaTypeName::List(inner), _) => check_value(value, inner, types),
         (MetaTypeName::Named(name), _) => match types.types.get(name) {
             Some(MetaType::Scalar { is_valid: Some(is_valid), .. }) if !is_valid(value) => {
@@ -110,7 +110,8 @@ fn check_input_object(
     })
 }
 
-/// Returns whether a name differs from a field's name by at most one edit per three characters, as with typing errors.
+/// Returns true if a name is probably a mistyped name of this field. The two names may differ by one edit per three
+/// characters.
 fn is_similar(field: &str, name: &str) -> bool {
     strsim::osa_distance(field, name) * 3 <= field.len()
 }
@@ -161,14 +162,15 @@ fn remove_from_arguments(arguments: &mut Vec<(Positioned<Name>, Positioned<Value
     arguments.retain_mut(|(_, value)| retain(&mut value.node, missing));
 }
 
-/// Returns whether a value remains, after removing from it the input fields that use missing variables.
+/// Removes the input fields that use missing variables from a value. Returns false if the value itself is a missing
+/// variable.
 fn retain(value: &mut Value, missing: &[Name]) -> bool {
     if let Value::Object(fields) = value {
         fields.retain(|_, field| retain(field, missing));
     } else if let Value::List(items) = value {
         for item in items {
             if !retain(item, missing) {
-                // The specification requires null in a list.
+                // In a list, the specification requires null in place of a missing variable.
                 *item = Value::Null;
             }
         }

@@ -1,4 +1,4 @@
-//! The connections of a server: accepts them, limits their number, and closes those that are slow.
+//! Accepts the connections of a server, limits their number, and closes slow connections.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,13 +18,14 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tower::Service;
 
-/// Each connection costs a file descriptor and some memory, even one that sends nothing.
+/// The maximum number of open connections. Each connection costs a file descriptor and some memory, even if the client
+/// sends nothing.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// The URL and the headers of a request. Also the size of the read buffer.
+/// The maximum size of the URL and the headers of a request, and the size of the read buffer.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// The time that a stopping server gives the requests under way.
+/// The time that a stopping server gives running requests to finish.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Serves connections until `stop` completes, then finishes the requests under way. Each request has the extension

@@ -14,16 +14,16 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::State;
 
-/// Each file: its path in the folder of the built pages, and its content.
+/// The files of the page. Each file has a path in the folder of the built page, and a content.
 const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/web.rs"));
 
-/// The page may load files from this server and send requests to this server, nothing else.
+/// Allows the page to load files from this server and to send requests to this server. Forbids everything else.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      font-src 'self' data:; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
 
-/// The paths of GraphiQL. `introspection` is the result of the introspection query. The introspection result is served
-/// without a key, so that the page shows the documentation before a key is typed: the schema is public.
+/// Returns the routes of GraphiQL. `introspection` is the result of the introspection query. The introspection result
+/// is served without a key, so that the page shows the documentation before a key is typed: the schema is public.
 pub fn routes(introspection: String) -> Router<State> {
     let introspection: Arc<str> = introspection.into();
     let redirect = || get(async || Redirect::temporary("/graphiql"));

@@ -1,4 +1,4 @@
-//! Metrics for Prometheus at `/metrics`. They have an address of their own, because clients must not see the traffic.
+//! Metrics for Prometheus at `/metrics`. The metrics have an address of their own, because clients must not see them.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 use crate::database::Database;
 
-/// Upper bounds of the histogram of request durations, in seconds: from one index lookup to the timeout of a request.
+/// Upper bounds of the histogram of request durations, in seconds. The bounds range from the time of one index lookup
+/// to the timeout of a request.
 const DURATION_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
-/// Starts to record metrics, and returns the router that serves them. Panics the second time in a process.
+/// Starts to record metrics, and returns the router that serves them. Panics if it is called twice in a process.
 pub fn metrics_router(database: Database) -> Router {
     const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
     let duration = Matcher::Full("vivamo_request_duration_seconds".to_owned());

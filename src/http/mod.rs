@@ -63,12 +63,13 @@ pub async fn router(settings: HttpSettings, database: Database, services: Arc<Se
         .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
 }
 
-/// Lets pages of these origins, and no others, call from a browser.
+/// Allows only web pages of these origins to call the API from a browser.
 fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::POST])
-        // Tracing libraries add headers of their own, such as `baggage`. A header opens nothing: there are no cookies.
+        // Tracing libraries add headers of their own, such as `baggage`. It is safe to allow all headers, because the
+        // API uses no cookies.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([graphql::REQUEST_ID, header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600))

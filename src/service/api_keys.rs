@@ -1,9 +1,9 @@
 //! API keys: authenticates requests, and creates, lists and revokes keys.
 //!
 //! A key is `vivamo_<environment>_`, 30 random characters, and a checksum of 6 characters, for example
-//! `vivamo_sandbox_Ab3x…`. The database has only its keyed hash. A request looks the key up in a cache of 800 ms
-//! ([`ApiKeys::cached_actor`]), then in the database ([`ApiKeys::authenticate`]). The times of last use are collected
-//! in memory and written about once a minute.
+//! `vivamo_sandbox_Ab3x…`. The database has only the keyed hash of a key. A request looks its key up in a cache that
+//! keeps keys for 800 ms ([`ApiKeys::cached_actor`]), then in the database ([`ApiKeys::authenticate`]). The times of
+//! last use are collected in memory and written about once a minute.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub struct KeyRequest {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// A key that was just created. The secret is not stored, so this is the only time it can be shown.
+/// A key that was just created. The secret is not stored, so this is the only time at which the secret can be shown.
 #[derive(Clone)]
 pub struct NewApiKey {
     pub row: Model,
@@ -81,7 +81,7 @@ impl ApiKeys {
     }
 
     /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked or
-    /// expired. The message tells the holder of a key that was valid, or is valid elsewhere, which of them it is.
+    /// expired. The message says if the key was revoked, has expired, or belongs to the other environment.
     pub async fn authenticate(&self, key: &str) -> Result<Actor, Error> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
@@ -95,7 +95,7 @@ impl ApiKeys {
         self.actor_of_valid_key(&row)
     }
 
-    /// Returns the operator of a key and records its use. Fails if the key is revoked or expired.
+    /// Returns the operator of a key, and records the use of the key. Fails if the key is revoked or expired.
     fn actor_of_valid_key(&self, key: &Model) -> Result<Actor, Error> {
         let now = now();
         if key.revoked_at.is_some() {
@@ -188,7 +188,7 @@ impl ApiKeys {
     }
 
     /// Revokes a key permanently and returns its row. Platform only. Other processes reject the key within a second.
-    /// Revoking it again changes nothing.
+    /// Revoking a revoked key changes nothing.
     pub async fn revoke(&self, actor: &Actor, id: ApiKeyId) -> Result<Model, Error> {
         actor.require_platform()?;
         let revoke = || async {
@@ -239,7 +239,7 @@ fn refused(message: &str) -> Error {
     Violation { message: message.to_owned(), ..Violation::new(ErrorCode::Unauthenticated) }.into()
 }
 
-/// The purpose of the keyed hash. Part of the stored hashes: a change makes all keys invalid.
+/// The purpose of the keyed hash. The purpose is part of the stored hashes, so a change makes all keys invalid.
 const PURPOSE: &str = "api key";
 
 /// The time for which a process trusts its copy of a key. A key that another process has revoked still works for up to
@@ -247,7 +247,7 @@ const PURPOSE: &str = "api key";
 const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
 const MAX_CACHED_KEYS: u64 = 10_000;
 
-/// 30 characters out of 62 have 178 bits of entropy.
+/// The number of random characters in a key. 30 characters from an alphabet of 62 have 178 bits of entropy.
 const RANDOM_CHARACTERS: usize = 30;
 const CHECKSUM_CHARACTERS: usize = 6;
 /// The number of random characters in the stored prefix.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use entity::value::EmailAddress;
 
-/// Corrections of the built-in list, with a reason for each. In the format of [`parse_list`].
+/// Corrections of the built-in list, each with a reason, in the format of [`parse_list`].
 const PERMANENT_DOMAINS: &str = include_str!("permanent_domains.txt");
 
 /// Maps each listed domain, in ASCII, to true if it is disposable, and to false if it is an exception.

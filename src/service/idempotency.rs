@@ -1,14 +1,15 @@
-//! Idempotency keys: a request that is sent again with its key returns the first outcome and changes nothing.
+//! Idempotency keys: a request that is sent again with the same key returns the first outcome and changes nothing.
 //!
 //! The outcome is written in the same transaction as the work. Its row has the operator and the keyed hash of the key as
 //! primary key, and a keyed hash of the input. The row holds ids and codes, no personal data. The protocol is optimistic:
 //!
-//! 1. Do the work, and insert the outcome with it. This saves new requests, which are the majority, the lookup of the key.
+//! 1. Do the work, and insert the outcome with it. New requests, which are the majority, therefore need no lookup of
+//!    the key.
 //! 2. If the key is in use, the insert conflicts and nothing is written. If two requests with the same key run at the same
 //!    time, the insert of the second waits for the first to commit. A repeated create usually fails before its insert,
 //!    because the customer that the first request created has the email.
-//! 3. If the attempt did not succeed, for whatever reason, look up the key. If there is a stored outcome, return it if the
-//!    input is the same, and fail with `IDEMPOTENCY_KEY_REUSED` otherwise.
+//! 3. If the attempt did not succeed, for whatever reason, look up the key. If the key has a stored outcome, return
+//!    this outcome for the same input, and fail with `IDEMPOTENCY_KEY_REUSED` for another input.
 //!
 //! A refused request stores nothing, so its key can be used again.
 
@@ -28,7 +29,8 @@ use crate::keyed_hash::KeyedHash;
 /// The time for which an outcome is stored.
 const LIFETIME: TimeDelta = TimeDelta::hours(24);
 
-/// An extra column of the rows to insert: the time of the request. A stored key that has expired by then is replaced.
+/// An extra column of the rows to insert: the time of the request. A stored key that has expired at this time is
+/// replaced.
 const NOW: &str = "now";
 
 /// Inserts outcomes, or replaces expired ones. A key that is in use aborts the writes of its request.
@@ -57,8 +59,8 @@ pub struct IdempotentRequest {
 }
 
 impl IdempotentRequest {
-    /// `input` is the canonical form of the request: equal for two requests if and only if they ask for the same change.
-    /// Returns `None` without a key.
+    /// Hashes the key and the input. `input` returns the canonical form of the request: two requests have the same form
+    /// if and only if they ask for the same change. Returns `None` if there is no key.
     pub fn new(
         hash: &KeyedHash,
         operator: OperatorId,

@@ -4,12 +4,12 @@
 //! prevents the enumeration of the platform's customers.
 //!
 //! A bucket starts full, refills continuously at its rate up to its capacity, and a request takes tokens from it. If
-//! there are too few, the request is refused with the time until there are enough. For example, at 100 disclosures per
-//! hour the bucket of an operator holds 100 tokens and gains one every 36 seconds. Each process counts separately, so with
-//! n processes the effective limit is n times as high.
+//! the bucket has too few tokens, the request is refused, and the error contains the time until there are enough
+//! tokens. For example, at 100 disclosures per hour the bucket of an operator holds 100 tokens and gains one every 36
+//! seconds. Each process counts separately, so with n processes the effective limit is n times as high.
 //!
-//! The buckets are implemented here, because those of the `governor` crate cannot take tokens back: disclosures are
-//! reserved before it is known whether they are needed.
+//! The buckets are implemented here, because the buckets of the `governor` crate cannot take tokens back. A request
+//! reserves disclosures before it knows if it needs them, and returns the unused tokens.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -28,9 +28,9 @@ use crate::error::{ErrorCode, Violation};
 
 #[derive(Clone)]
 pub struct Limits {
-    /// By key. `None` is the platform key.
+    /// Buckets by API key. `None` is the platform key.
     costs: TokenBuckets<Option<ApiKeyId>>,
-    /// By client address or network.
+    /// Buckets by the address or network of the client.
     auth_failures: TokenBuckets<IpAddr>,
     disclosures: TokenBuckets<OperatorId>,
     /// Notified each time a reservation ends.
@@ -72,7 +72,8 @@ impl Limits {
     }
 
     /// Reserves the disclosure of up to `values` emails or phones. The reservation is made before the lookup, so that a
-    /// refusal reveals nothing. Waits for a moment if other requests have reserved what is missing: they rarely use it.
+    /// refusal reveals nothing. Waits for a moment if other requests have reserved the missing disclosures, because
+    /// most reservations end unused.
     pub async fn reserve_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Violation> {
         let Origin { operator, key, request } = origin;
         let reserve = async {
@@ -93,9 +94,9 @@ impl Limits {
 }
 
 const USED_UP: &str = "Your operator's budget for disclosures is used up. Wait before you retry.";
-const RESERVED: &str = "Other requests hold the rest of your budget for disclosures. Send fewer at once.";
+const RESERVED: &str = "Other requests hold the rest of your budget for disclosures. Send fewer requests at once.";
 
-/// Reserved disclosures. Gives the unused ones back when it is dropped.
+/// A reservation of disclosures. Gives the unused disclosures back when the reservation is dropped.
 pub struct DisclosureReservation {
     origin: Origin,
     limits: Limits,
@@ -144,11 +145,11 @@ fn client_network(address: IpAddr) -> IpAddr {
 /// Token buckets of equal capacity and rate, one for each client.
 #[derive(Clone)]
 struct TokenBuckets<K> {
-    /// In tokens. 0 disables the limit.
+    /// The capacity of a bucket in tokens. 0 disables the limit.
     capacity: f64,
     refill_per_second: f64,
-    /// Buckets that were used recently. A bucket that is unused for the time that refills it is full again, so it is
-    /// dropped.
+    /// Buckets that were used recently. A bucket is dropped when it was unused for as long as a complete refill takes,
+    /// because it is then full again.
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
 }
 
@@ -169,8 +170,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         Self { capacity: tokens * f64::from(periods), refill_per_second: tokens / period.as_secs_f64(), buckets }
     }
 
-    /// Takes tokens, or returns the time until there are enough: `None` if there may be enough as soon as reservations end.
-    /// More tokens than the capacity count as the capacity.
+    /// Takes tokens. If the bucket has too few tokens, returns the time until it has enough, or `None` if it may have
+    /// enough as soon as reservations end. More tokens than the capacity count as the capacity.
     fn take(&self, client: K, tokens: u32, is_reservation: bool) -> Result<(), Option<Duration>> {
         if self.capacity == 0.0 || tokens == 0 {
             return Ok(());
@@ -202,7 +203,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         });
     }
 
-    /// Refills the bucket of a client, and runs the action with it under its lock.
+    /// Refills the bucket of a client, and runs `action` on the bucket while the bucket is locked.
     fn with_bucket<T>(&self, client: K, action: impl FnOnce(&mut Bucket) -> T) -> T {
         let full =
             || Arc::new(Mutex::new(Bucket { tokens: self.capacity, reserved: 0.0, refilled_at: Instant::now() }));

@@ -1,5 +1,6 @@
-//! The rules: permissions, validation, and every read and write of the database. They use nothing of HTTP, and of GraphQL
-//! only the derive `Enum`: some enums of the rules are types of the schema, with their doc comments as descriptions.
+//! The rules: permissions, validation, and every read and write of the database. The rules use nothing of HTTP. They
+//! use only the derive `Enum` of GraphQL: some enums of the rules are types of the schema, and their doc comments are
+//! the descriptions in the schema.
 //!
 //! Each method that reads or writes data for a caller takes the [`Actor`] as its first parameter, so that the check of
 //! the caller's rights is not overlooked. [`Services`] holds one value per area; GraphQL and the command line share it.
@@ -53,7 +54,8 @@ pub struct ServiceSettings {
     /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,
     pub disposable_domains: DisposableDomains,
-    /// Looks up line types in production, with the policy for unknown ones. `None` uses the numbering plans.
+    /// The lookup of line types in production, and the policy for unknown line types. If `None`, the numbering plans
+    /// decide.
     pub carrier: Option<(Arc<dyn LineTypeLookup>, UnknownLinePolicy)>,
     pub limits: LimitSettings,
 }
@@ -131,8 +133,8 @@ pub struct Origin {
     pub request: RequestId,
 }
 
-/// The current time in microseconds, the precision that both databases store. A value that is written equals the value
-/// that is read back.
+/// Returns the current time in microseconds, the precision that both databases store. A time that is written therefore
+/// equals the time that is read back.
 #[expect(clippy::disallowed_methods, reason = "truncates it")]
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)

@@ -1,8 +1,8 @@
 //! Restrictions on emails and phones: production refuses values that violate a restriction; sandbox only warns.
 //!
-//! Restricted are disposable email domains, emails with a plus suffix (`ada+1@example.com`), and phones that are not
-//! mobile. Without a carrier lookup, phones are checked here by the numbering plans. With a carrier lookup, the lookup alone
-//! decides, when a phone is about to be stored.
+//! The restricted values are emails at disposable domains, emails with a plus suffix (`ada+1@example.com`), and phones
+//! that are not mobile. Without a carrier lookup, this module checks phones by the numbering plans. With a carrier
+//! lookup, only the lookup decides, at the time when a phone is about to be stored.
 
 use entity::deployment::Environment;
 use entity::value::{EmailAddress, LineType, PhoneNumber};
@@ -15,7 +15,7 @@ use crate::error::{ErrorCode, InputField, Violation};
 pub struct Restrictions {
     pub environment: Environment,
     pub disposable_domains: DisposableDomains,
-    /// Decides which phones are mobile. `None` if the numbering plans do.
+    /// Decides which phones are mobile. `None` if the numbering plans decide.
     pub phone_lookup: Option<PhoneLookup>,
 }
 
@@ -34,7 +34,7 @@ impl Restrictions {
         if is_refused { Err(found) } else { Ok(found) }
     }
 
-    /// Restores warnings from their codes, as stored with the outcome of a request.
+    /// Restores warnings from the codes that are stored with the outcome of a request.
     pub fn warnings_from_codes(&self, codes: &[ErrorCode]) -> Vec<Violation> {
         codes.iter().map(|code| self.violation(*code)).collect()
     }

@@ -18,7 +18,7 @@ use super::{Reason, is_blank, masked_debug, single_line_text};
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
 pub struct Address(AddressParts);
 
-/// The parts of an address. In an [`Address`] they are valid; on their own they are unchecked input.
+/// The parts of an address. The parts inside an [`Address`] are valid; other parts are unchecked input.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressParts {
     pub line1: String,
@@ -26,7 +26,7 @@ pub struct AddressParts {
     pub city: String,
     pub region: Option<String>,
     pub postal_code: Option<String>,
-    /// ISO 3166-1 alpha-2, for example `US`, or `XK`.
+    /// An ISO 3166-1 alpha-2 code, for example `US`, or `XK` for Kosovo.
     pub country: String,
 }
 
@@ -95,7 +95,7 @@ fn non_blank(part: Option<String>) -> Option<String> {
     part.filter(|text| !text.trim().is_empty())
 }
 
-/// Replaces line breaks by `, `. Drops blank lines, and commas at the ends of the others.
+/// Replaces line breaks by `, `. Drops blank lines, and commas at the ends of the other lines.
 fn join_lines(text: &str) -> String {
     let lines = text.split(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']);
     let lines: Vec<_> =
@@ -103,7 +103,7 @@ fn join_lines(text: &str) -> String {
     if lines.len() > 1 { lines.join(", ") } else { text.to_owned() }
 }
 
-/// The name of a country that is one city. Its addresses often have no city.
+/// Returns the name of a country that is one city. Addresses in such a country often have no city.
 fn city_of(country: &str) -> Option<&'static str> {
     match country {
         "GI" => Some("Gibraltar"),
@@ -116,13 +116,13 @@ fn city_of(country: &str) -> Option<&'static str> {
     }
 }
 
-/// Checks a country in upper case. Names the code to write for codes that people know from elsewhere.
+/// Checks a country in upper case. If the code comes from another standard, the error names the code to write.
 fn check_country(country: &str) -> Result<(), Reason> {
     match country {
-        // ISO 3166-1 leaves this code to its users. Phones and payments use it for Kosovo.
+        // ISO 3166-1 leaves this code to its users. Phone and payment systems use this code for Kosovo.
         "XK" => Ok(()),
         "UK" => Err(Reason::OtherCountryCode("GB")),
-        // The European Union's code for Greece.
+        // The European Union uses this code for Greece.
         "EL" => Err(Reason::OtherCountryCode("GR")),
         "XKX" => Err(Reason::OtherCountryCode("XK")),
         _ if CountryCode::for_alpha2(country).is_ok() => Ok(()),
@@ -229,7 +229,7 @@ mod tests {
         let address = AddressParts { line2: Some("\n".into()), region: Some("A\nB".into()), ..parts() };
         let address = Address::parse(address).unwrap();
         assert_eq!((address.parts().line2.as_deref(), address.parts().region.as_deref()), (None, Some("A, B")));
-        // The comma and the space count.
+        // The comma and the space count as characters.
         let address = AddressParts { line1: format!("{}\nb", "a".repeat(198)), ..parts() };
         assert_eq!(Address::parse(address).unwrap_err(), [(AddressPart::Line1, Reason::TooLong(200))]);
     }

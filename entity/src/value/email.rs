@@ -2,7 +2,8 @@
 //!
 //! - Accepted: `local@domain` with an ASCII local part without quotes (at most 64 bytes) and a domain of at least two
 //!   labels; at most 254 bytes in canonical form.
-//! - Canonical form: trimmed, also of invisible characters, and in lower case, the domain in ASCII (IDNA).
+//! - Canonical form: without white space and invisible characters at the ends, in lower case, the domain in ASCII
+//!   (IDNA).
 //! - Rejected: display names, quoted local parts, IP addresses and everything else that is not a mailbox at a domain
 //!   name; invisible characters inside.
 //! - Examples: `" Ada@BÜCHER.example "` becomes `ada@xn--bcher-kva.example`; `ada@localhost` is rejected.

@@ -1,8 +1,8 @@
 //! Ids of rows and requests.
 //!
-//! In the database an id is a UUIDv7; outside it is a [TypeID](https://github.com/jetify-com/typeid): a prefix for the
-//! kind of object and 26 characters, for example `cus_01h455vb4pex5vsknk084sn02q`. Parsing accepts only that exact
-//! form: upper case, or an id with another prefix, is `None`.
+//! In the database an id is a UUIDv7. Outside the database an id is a [TypeID](https://github.com/jetify-com/typeid): a
+//! prefix for the kind of object and 26 characters, for example `cus_01h455vb4pex5vsknk084sn02q`. Parsing accepts only
+//! this exact form, and returns `None` for upper case or another prefix.
 
 use std::fmt;
 use std::str::FromStr;
@@ -42,7 +42,7 @@ macro_rules! id {
             }
         }
 
-        // SeaORM requires this of every primary key type, for auto-increment keys.
+        // SeaORM requires this trait of every primary key type, for auto-increment keys.
         impl TryFromU64 for $id {
             fn try_from_u64(_: u64) -> Result<Self, DbErr> {
                 Err(DbErr::ConvertFromU64(stringify!($id)))

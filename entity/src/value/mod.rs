@@ -31,8 +31,8 @@ use icu_properties::CodePointSetData;
 use icu_properties::props::DefaultIgnorableCodePoint;
 use unicode_normalization::UnicodeNormalization;
 
-/// The reason why a text was rejected. Displays as a predicate, to follow a subject: "it", or the name of an address
-/// part.
+/// The reason why a text was rejected. `Display` writes a predicate, which follows a subject: "it", or the name of an
+/// address part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     #[error("is empty")]
@@ -108,13 +108,15 @@ fn is_invisible(char: char) -> bool {
     CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(char)
 }
 
-/// White space, and characters that look like it. A text of only these looks blank.
+/// Returns true for white space, and for characters that look like white space. A text that has only such characters
+/// looks blank.
 fn is_blank(char: char) -> bool {
     // U+2800 is the Braille pattern without dots.
     char.is_whitespace() || char == '\u{2800}' || is_invisible(char)
 }
 
-/// Zero-width and direction marks that address books, spreadsheets and editors put around or into a text.
+/// Returns true for zero-width and direction marks that address books, spreadsheets and editors put around or into a
+/// text.
 fn is_formatting_mark(char: char) -> bool {
     matches!(
         char,
@@ -122,7 +124,7 @@ fn is_formatting_mark(char: char) -> bool {
     )
 }
 
-/// White space and marks that mean nothing at the ends of a text.
+/// Returns true for white space, and for marks that mean nothing at the ends of a text.
 fn is_blank_at_an_end(char: char) -> bool {
     // Joiners and the emoji variation selector stay: they can be part of the last letter or emoji.
     char.is_whitespace() || is_formatting_mark(char) && !matches!(char, '\u{200c}' | '\u{200d}' | '\u{fe0f}')

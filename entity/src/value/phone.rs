@@ -32,7 +32,7 @@ pub enum LineType {
 }
 
 impl PhoneNumber {
-    /// ITU-T E.164, 6.2.1.
+    /// The maximum number of digits, from ITU-T E.164, 6.2.1.
     pub const MAX_DIGITS: usize = 15;
 
     pub fn parse(text: &str) -> Result<Self, Reason> {
@@ -79,7 +79,7 @@ impl PhoneNumber {
         &self.0
     }
 
-    /// The digits with and without the country code: `+14155552671` has `14155552671` and `4155552671`.
+    /// Returns the digits with and without the country code: `+14155552671` has `14155552671` and `4155552671`.
     pub fn international_and_national_digits(&self) -> [&str; 2] {
         let digits = self.0.trim_start_matches('+');
         [digits, &digits[country_code(digits).map_or(0, str::len)..]]
@@ -115,8 +115,9 @@ fn format_e164(international: &str) -> Option<String> {
     is_possible.then(|| number.format_as(PhoneNumberFormat::E164).into_owned())
 }
 
-/// Recognises the prefixes that were dialled before the 10 digits of a Mexican mobile number until 2019. They are refused
-/// and not removed, because libraries disagree on which of them belong to the number.
+/// Recognises the prefixes that were dialled before the 10 digits of a Mexican mobile number until 2019. Numbers with
+/// such a prefix are refused. The prefix is not removed, because libraries disagree on which prefixes belong to the
+/// number.
 fn has_retired_mexican_prefix(digits: &str) -> bool {
     let Some(national) = digits.strip_prefix("52") else { return false };
     ["1", "01", "044", "045"].iter().any(|prefix| national.strip_prefix(prefix).is_some_and(|rest| rest.len() == 10))
@@ -163,7 +164,7 @@ pub(super) fn ascii_digit(char: char) -> Option<char> {
     }
 }
 
-/// Space, hyphen, full stop, brackets and slash, in all their Unicode forms.
+/// Returns true for a space, hyphen, full stop, bracket or slash in any Unicode form.
 fn is_separator(char: char) -> bool {
     matches!(
         char,
@@ -196,7 +197,7 @@ mod tests {
             ("+١٥٥٥١٢٣٤٥٦٧", "+15551234567"),
             ("+१ ५५५ १२३ ४५६७", "+15551234567"),
             ("+1\u{2011}555\u{a0}123\u{2212}4567", "+15551234567"),
-            // Marks of address books.
+            // Address books add such marks.
             ("\u{202d}+14155552671\u{202c}", "+14155552671"),
             ("\u{2068}+1 415 555 2671\u{2069}", "+14155552671"),
             ("\u{feff}+1\u{200e}415\u{200b}5552671\u{fe0f}", "+14155552671"),
@@ -213,7 +214,7 @@ mod tests {
             ("+4402079460018", "+442079460018"),
             ("+390612345678", "+390612345678"),
             ("+2250123456789", "+2250123456789"),
-            // Mexican numbers without the prefixes of the past.
+            // Mexican and Argentine mobile numbers in their international form.
             ("+52 55 1234 5678", "+525512345678"),
             ("+5491123456789", "+5491123456789"),
             // Numbers that start with the digit of a trunk prefix.

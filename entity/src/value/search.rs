@@ -4,10 +4,10 @@
 //! search is split with [`SearchQuery::parse`]. A customer matches if each word of the query is a prefix of one of its
 //! words. `ada lovel` finds `Ada Lovelace`; `415 555` finds `+14155552671`.
 //!
-//! Both sides are folded alike: case, accents, ligatures and character width are removed, and digits become ASCII
-//! (`Łukasz` becomes `lukasz`, `٣` becomes `3`). Marks that are parts of letters stay, such as the vowel signs of Indic
-//! scripts. After a change of the folding or of the word rules, the stored words no longer match: a migration must delete
-//! all rows of `customer_word`, and `vivamo migrate` writes them again.
+//! Stored values and queries are folded alike: case, accents, ligatures and character width are removed, and digits
+//! become ASCII (`Łukasz` becomes `lukasz`, `٣` becomes `3`). Marks that are parts of letters stay, such as the vowel
+//! signs of Indic scripts. After a change of the folding or of the word rules, the stored words no longer match: a
+//! migration must delete all rows of `customer_word`, and `vivamo migrate` writes them again.
 //!
 //! The word column is compared byte by byte on both databases, so a prefix is a range of the index:
 //! `word >= 'ada' AND word < 'ada\u{10ffff}'`.
@@ -34,8 +34,8 @@ impl SearchWord {
 
     /// Splits a stored value into its words: runs of letters and digits. `Ada Lovelace` has `ada` and `lovelace`.
     ///
-    /// People write some words together that others write apart, and search for any of their parts. So the parts of
-    /// such a run are words from each part to the end of the run:
+    /// Some people write words together that other people write apart, and people search for any part. Such parts form
+    /// a run. Each part becomes a word together with all parts that follow it in the run:
     ///
     /// - numbers: `2026-0017` has `20260017` and `0017`; a word that starts with a digit may end the run;
     /// - words at an apostrophe or after a single letter: `O'Brien` and `O Brien` have `obrien` and `brien`;
@@ -52,8 +52,8 @@ impl SearchWord {
         runs.flat_map(|run| spellings(&run)).map(Self).collect()
     }
 
-    /// The words of first and last name written together, in both orders, as is usual in scripts without spaces: `小明`
-    /// and `王` have `王小明` and `小明王`. No words for names in other scripts.
+    /// Returns the words of first and last name written together, in both orders, as is usual in scripts without
+    /// spaces: `小明` and `王` have `王小明` and `小明王`. Returns no words for names in other scripts.
     pub fn of_full_name(first: &PersonName, last: &PersonName) -> Vec<Self> {
         let [first, last] = [first, last].map(|name| fold(name.as_str()));
         if ![&first, &last].iter().all(|name| !name.is_empty() && name.chars().all(is_unspaced)) {
@@ -62,7 +62,7 @@ impl SearchWord {
         [format!("{last}{first}"), format!("{first}{last}")].iter().flat_map(|name| spellings(name)).map(Self).collect()
     }
 
-    /// The words of a phone number: its digits with and without the country code, and its last four digits.
+    /// Returns the words of a phone number: its digits with and without the country code, and its last four digits.
     pub fn of_phone(phone: &PhoneNumber) -> Vec<Self> {
         let [international, national] = phone.international_and_national_digits();
         let last_four = national.get(national.len().saturating_sub(LAST_DIGITS)..).unwrap_or_default();
@@ -78,18 +78,20 @@ masked_debug!(SearchWord);
 
 /// A phone is also found by this many of its last digits.
 const LAST_DIGITS: usize = 4;
-/// Stands before the last digits of a phone, so that only all of them match, and not a prefix such as `26` of `2671`.
+/// The mark that stands before the last digits of a phone. With this mark, only all four digits match, and not a prefix
+/// such as `26` of `2671`.
 const ENDS_IN: char = '#';
 
-/// A word of a search. Its umlauts are kept, because they match two spellings.
+/// A word of a search. The word keeps its umlauts, because an umlaut matches two spellings.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueryWord(String);
 
 impl QueryWord {
-    /// The half-open ranges of stored words that start with this word, for each of its spellings.
+    /// Returns one half-open range of stored words for each spelling of this word. The words in the range start with
+    /// the spelling.
     ///
-    /// A number with leading zeros is also searched without them, because phones are stored without a trunk prefix and
-    /// without `00`: `020` matches `020…` and `20…`. A number of four digits also matches the end of a phone.
+    /// A number with leading zeros is also searched without the zeros, because phones are stored without a trunk prefix
+    /// and without `00`: `020` matches `020…` and `20…`. A number of four digits also matches the end of a phone.
     pub fn prefix_ranges(&self) -> Vec<Range<String>> {
         let mut prefixes = spellings(&self.0);
         let without_zeros = self.0.trim_start_matches('0');
@@ -125,8 +127,8 @@ impl SearchQuery {
     /// Parses what a user typed. Rejects a text of more than 255 characters or, unless it is an email, more than 8 words.
     ///
     /// Adjacent numbers are joined and a trunk prefix in brackets is dropped, so that a phone is found in any spelling:
-    /// `+44 (0)20 7183` becomes `44207183`. Words at an apostrophe are joined as well. A word that is a prefix of another
-    /// one is dropped.
+    /// `+44 (0)20 7183` becomes `44207183`. Words at an apostrophe are joined as well. A word that is a prefix of
+    /// another word is dropped.
     pub fn parse(text: &str) -> Result<Self, Reason> {
         if text.chars().count() > Self::MAX_CHARACTERS {
             return Err(Reason::TooLong(Self::MAX_CHARACTERS));
@@ -149,17 +151,17 @@ impl SearchQuery {
         if words.len() > Self::MAX_WORDS && email.is_none() {
             return Err(Reason::TooManyWords(Self::MAX_WORDS));
         }
-        // An email of more words is found as a whole.
+        // If an email has more words, its customer is still found by the whole email.
         words.truncate(Self::MAX_WORDS);
         Ok(Self { words, email })
     }
 
-    /// The words, none of which is a prefix of another one.
+    /// Returns the words. No word is a prefix of another word.
     pub fn words(&self) -> &[QueryWord] {
         &self.words
     }
 
-    /// The email address that was typed, if the whole text is one. The customer who has it is found first.
+    /// Returns the email address if the whole text is an email address. The customer who has this email is found first.
     pub fn email(&self) -> Option<&EmailAddress> {
         self.email.as_ref()
     }
@@ -170,9 +172,9 @@ masked_debug!(SearchQuery);
 /// A part of a folded text that nobody splits: a word, or a character of a script without spaces.
 struct Part<'t> {
     text: &'t str,
-    /// True if a stored value is also found by this part and the previous one written together.
+    /// True if a search for this part and the previous part, written together, also finds the stored value.
     is_joined_when_stored: bool,
-    /// True if this part and the previous one of a search are one word.
+    /// True if this part of a search and the previous part are one word.
     is_joined_when_searched: bool,
 }
 
@@ -219,17 +221,19 @@ fn script(char: char) -> Script {
     CodePointMapData::<Script>::new().get(char)
 }
 
-/// Characters of scripts in which names are written together. Marks and the long vowel mark belong to the one before.
+/// Returns true for characters of scripts in which names are written together. The long vowel mark belongs to the
+/// character before it.
 fn is_unspaced(char: char) -> bool {
     starts_part(char) || char == 'ー'
 }
 
 fn starts_part(char: char) -> bool {
-    // A look-up costs more than the comparison, and most texts are in other scripts.
+    // Looking up the script costs more than this comparison, and most texts are in other scripts.
     char >= '\u{1100}' && matches!(script(char), Script::Han | Script::Hiragana | Script::Katakana | Script::Hangul)
 }
 
-/// The stored spellings of a folded word: without its umlauts, and with the letters that replace them.
+/// Returns the stored spellings of a folded word. An umlaut such as `ü` is spelled `u` in one spelling, and `ue` in the
+/// other.
 fn spellings(word: &str) -> Vec<String> {
     let spell = |replace: fn(char) -> &'static str| {
         let mut spelled = String::new();
@@ -265,7 +269,8 @@ const APOSTROPHE: char = '\'';
 fn fold(text: &str) -> String {
     let mut folded = String::new();
     let mut base = ' ';
-    // NFKD would make a space and an accent of the acute accent that some keyboards have for an apostrophe.
+    // Some people type the acute accent `´` as an apostrophe. NFKD would split this character into a space and an
+    // accent.
     for char in text.replace('´', "'").nfkd().filter(|char| !is_invisible(*char)) {
         if is_combining_mark(char) {
             if !is_accent(char) || is_umlaut(base, char) {
@@ -278,7 +283,7 @@ fn fold(text: &str) -> String {
             folded.push(digit);
             continue;
         }
-        // Upper case first: it maps variants such as the Greek final sigma to one letter.
+        // The change to upper case comes first, because it maps variants such as the Greek final sigma to one letter.
         for char in char.to_uppercase().flat_map(char::to_lowercase) {
             if is_extended_latin(char) && char != 'ø' {
                 // NFKD does not decompose letters such as ł and đ.
@@ -288,11 +293,13 @@ fn fold(text: &str) -> String {
             }
         }
     }
-    // A letter with a mark that stayed is another letter than the one without it, and no prefix of it.
+    // NFC joins each letter and its remaining marks. The letter without the mark is then a different letter, and not a
+    // prefix.
     folded.nfc().collect()
 }
 
-/// Returns whether a combining mark is an accent, which people leave out when they type, and not a part of its letter.
+/// Returns true if a combining mark is an accent, which people often do not type. Returns false if the mark is a part
+/// of its letter.
 ///
 /// Accents are the marks of Latin, Greek and Cyrillic, the optional vowel signs of Arabic, Hebrew and Syriac, and the dot
 /// of Devanagari. Other marks are parts of letters: vowel signs of Indic scripts, vowels and tones of Thai, Lao, Khmer and
@@ -318,7 +325,7 @@ fn is_accent(mark: char) -> bool {
     }
 }
 
-/// True for the mark of `ä`, `ö`, `ü` and `å`, which have a spelling without it.
+/// Returns true for the marks of `ä`, `ö`, `ü` and `å`. These letters also have a spelling without a mark.
 fn is_umlaut(base: char, mark: char) -> bool {
     match mark {
         '\u{308}' => matches!(base, 'a' | 'o' | 'u' | 'A' | 'O' | 'U'),
@@ -327,10 +334,11 @@ fn is_umlaut(base: char, mark: char) -> bool {
     }
 }
 
-/// Maps letters that people and keyboards use for one another to one of them; `None` for the Arabic stretching character.
+/// Maps letters that people and keyboards use in place of each other to one letter. Returns `None` for the Arabic
+/// stretching character (tatweel).
 fn usual_letter(char: char) -> Option<char> {
     Some(match char {
-        // Persian, Urdu and Kurdish keyboards have letters of their own that look like the Arabic ones.
+        // Persian, Urdu and Kurdish keyboards have letters of their own that look like Arabic letters.
         'ی' | 'ى' => 'ي',
         'ک' => 'ك',
         'ہ' | 'ھ' | 'ە' | 'ة' | 'ۃ' => 'ه',
@@ -356,7 +364,7 @@ mod tests {
         words.iter().map(SearchWord::as_str).collect()
     }
 
-    /// Returns whether the stored value is found by the search.
+    /// Returns true if the search finds the stored value.
     fn finds(search: &str, stored: &[SearchWord]) -> bool {
         let query = SearchQuery::parse(search).unwrap();
         let is_found = |word: &QueryWord| {
@@ -531,7 +539,7 @@ mod tests {
             let words = SearchWord::tokenize(&text);
             for word in &words {
                 prop_assert!(word.as_str().chars().count() <= SearchWord::MAX_CHARACTERS);
-                // Characters of scripts without spaces are found as well.
+                // In scripts without spaces, a word also has its later characters as words. The whole word comes first.
                 prop_assert_eq!(&SearchWord::tokenize(word.as_str())[0], word);
             }
         }
@@ -541,9 +549,9 @@ mod tests {
             let words = SearchWord::tokenize(&text);
             let prefix: String = text.chars().take(length).collect();
             for search in [&text, &prefix] {
-                // `parse` would drop it as the trunk prefix of a phone.
+                // `parse` would drop `(0)` as the trunk prefix of a phone.
                 if search.contains("(0)") { continue }
-                // A letter is no prefix of the letter that it makes with the next mark.
+                // A letter without its mark is not a prefix of the letter with the mark.
                 if !text.nfc().collect::<String>().starts_with(&search.nfc().collect::<String>()) { continue }
                 let Ok(query) = SearchQuery::parse(search) else { continue };
                 for searched in query.words() {

@@ -5,23 +5,24 @@
 //! 2. The first caller per key becomes the leader. Later callers only wait for their results.
 //! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too.
 //! 4. The leader takes all requests of its key. A caller that comes later becomes the leader of the next batch.
-//! 5. The leader runs the requests as one statement. A single write runs as the same statement without the lock timeout,
-//!    a single read as an ordinary query, so a server without concurrent requests pays nothing for batching.
+//! 5. The leader runs the requests as one statement. If there is only one request, a write runs without the lock
+//!    timeout, and a read runs as an ordinary query. A server without concurrent requests therefore pays nothing for
+//!    batching.
 //! 6. Each caller receives the result of its own request.
 //!
-//! With 32 clients, each of these makes its requests 1.3 to 2.2 times cheaper (`docs/benchmarks.md`): batched reads, batched
-//! writes, and the yield of step 3, without which few requests would meet.
+//! With 32 clients, batched reads, batched writes and the yield of step 3 each make requests 1.3 to 2.2 times cheaper
+//! (`docs/benchmarks.md`). Without the yield, few batches would have more than one request.
 //!
 //! [`Batcher`] implements this protocol. [`BatchedQuery`] (`reads.rs`) and [`BatchWriter`] (`writes.rs`) use it. A batch
 //! has no maximum size: only the number of requests in flight limits it.
 //!
-//! SQLite has no arrays and no round trip. There a [`BatchedQuery`] runs each request by itself, and
+//! SQLite has no arrays and no round trip. On SQLite, a [`BatchedQuery`] runs each request by itself, and
 //! [`OptimisticWrite`](super::OptimisticWrite) does not use the [`BatchWriter`].
 //!
 //! # Failures of reads
 //!
-//! - **The statement fails.** All members get the error. The [`Reader`](super::Reader) has retried serialization failures
-//!   before.
+//! - **The statement fails.** All members get the error. The [`Reader`](super::Reader) has already retried
+//!   serialization failures.
 //! - **The leader is cancelled.** Every other member runs its own read.
 //!
 //! # Failures of writes
@@ -35,8 +36,9 @@
 //!   fails, because `ON CONFLICT DO UPDATE` cannot change a row twice. The database rejects the statement in both cases.
 //!   Then one of the two members succeeds, and the other one gets a conflict.
 //! - **One member waits for a row lock.** A batch waits up to 100 ms for each lock (`lock_timeout`), less than
-//!   PostgreSQL's `deadlock_timeout` of 1 s. Then the database rejects the statement. The statement that a caller runs on
-//!   its own waits up to the `statement_timeout` of 5 s, so only the member that needs the lock waits longer.
+//!   PostgreSQL's `deadlock_timeout` of 1 s. After 100 ms the database rejects the statement. The statement that a
+//!   caller runs on its own waits up to the `statement_timeout` of 5 s, so only the member that needs the lock waits
+//!   longer.
 //! - **Two batches write the same rows.** A batch writes its members in the order of their first ids. A first id is the
 //!   first value of a member's first row. For updates, and for creates that connect a customer, it is the id of the
 //!   customer. Two batches therefore lock customers in the same order, which avoids most deadlocks. The order has no effect
@@ -44,8 +46,8 @@
 //!   for each other end at the `lock_timeout`.
 //! - **Any other error**, for example a lost connection, no free connection or a statement timeout. All members get the
 //!   error, in these cases `UNAVAILABLE`. After a lost connection the rows may or may not be written.
-//! - **The leader is cancelled.** All other members get a lost connection (`UNAVAILABLE`), even if the leader had sent
-//!   nothing yet. They cannot tell, so for them the rows may or may not be written.
+//! - **The leader is cancelled.** All other members get the error of a lost connection (`UNAVAILABLE`), even if the
+//!   leader had sent nothing yet. The members cannot know whether their rows were written.
 //!
 //! Operators never share a batch of writes, because the key contains the operator. A rejected or blocked write of one
 //! operator therefore cannot make the statement of another operator fail.
@@ -88,14 +90,15 @@
 //!      / ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int
 //! ```
 //!
-//! - **Each divisor** belongs to one statement with `must_write_all`, and compares the number of rows that this statement
-//!   has written with the number that it was given. There may be none, or several: `1 / … / …`. If a row is missing, its
-//!   divisor is 0, and the division error rolls back everything. No `BEGIN` and `COMMIT` surround the statement, which
-//!   saves two round trips, so only an error of the statement itself can undo it. SQL has no expression that raises an
-//!   error on purpose.
-//! - **The dividend** sets `lock_timeout`. PostgreSQL must evaluate it before the divisors, whose statements lock rows. The
-//!   PostgreSQL manual leaves the order of evaluation undefined, so this relies on the implementation. The test
-//!   `a_write_that_waits_for_a_lock_does_not_delay_its_batch` in `tests/it/batching.rs` fails if the order changes.
+//! - **Each divisor** belongs to one statement that has `must_write_all`. The divisor compares the number of rows that
+//!   this statement has written with the number of rows that it was given. A batch may have several divisors (`1 / … /
+//!   …`), or none. If a row is missing, the divisor is 0, and the division error rolls back everything. No `BEGIN` and
+//!   `COMMIT` surround the statement, which saves two round trips, so only an error of the statement itself can undo
+//!   its writes. SQL has no expression that raises an error on purpose.
+//! - **The dividend** sets `lock_timeout`. PostgreSQL must evaluate the dividend before the divisors, because the
+//!   statements of the divisors lock rows. The PostgreSQL manual leaves the order of evaluation undefined, so this code
+//!   relies on the implementation. The test `a_write_that_waits_for_a_lock_does_not_delay_its_batch` in
+//!   `tests/it/batching.rs` fails if the order changes.
 
 mod reads;
 mod write_set;
@@ -124,8 +127,9 @@ struct Batcher<K, T, R> {
 type Waiter<T, R> = (T, oneshot::Sender<R>);
 
 impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
-    /// Submits a request and returns its result. The leader of the batch calls `run`, which must return the results in the
-    /// order of the requests. Returns `None` if the leader was cancelled: that drops the senders of all results.
+    /// Submits a request and returns its result. The leader of the batch calls `run`, which must return the results in
+    /// the order of the requests. Returns `None` if the leader was cancelled, because a cancelled leader drops the
+    /// senders of all results.
     async fn submit(&self, key: K, request: T, run: impl AsyncFnOnce(Vec<T>) -> Vec<R>) -> Option<R> {
         let (sender, result) = oneshot::channel();
         let is_leader = {
@@ -142,7 +146,7 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
                 let _ = sender.send(result);
             }
         } else {
-            // The shared statement counts for each of its requests.
+            // The shared statement counts as one statement of each request in the batch.
             count_statement();
         }
         result.await.ok()
@@ -155,8 +159,8 @@ impl<K, T, R> Default for Batcher<K, T, R> {
     }
 }
 
-/// A batch that callers may still join, owned by its leader. A cancelled leader drops the batch with its requests, and
-/// their callers get `None`.
+/// A batch that callers may still join, owned by its leader. If the leader is cancelled, the batch and its requests are
+/// dropped, and the callers get `None`.
 struct OpenBatch<'a, K: Eq + Hash, T, R> {
     batcher: &'a Batcher<K, T, R>,
     /// `None` once the batch is closed.

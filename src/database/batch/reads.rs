@@ -81,7 +81,7 @@ impl<const N: usize> BatchedQuery<N> {
     }
 }
 
-/// The column with the number of the request that a row belongs to, starting at 1.
+/// The column that says which request a row belongs to. The first request has the number 1.
 const NUMBER: &str = "number";
 
 /// Builds the query whose parameters are arrays. The module docs of `batch` show an example.

@@ -14,9 +14,9 @@ use crate::database::arrays::into_arrays;
 
 /// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
 ///
-/// On PostgreSQL the rows are written by one statement, so no [`WriteStatement`] sees the rows that another one writes. On
-/// SQLite the statements run in the order in which they were pushed, and see the rows of earlier ones. Push them in an
-/// order that gives the same result in both cases.
+/// On PostgreSQL the rows are written by one statement, so no [`WriteStatement`] sees the rows that another one writes.
+/// On SQLite the statements run in the order in which they were pushed, and each statement sees the rows of the earlier
+/// statements. Push the statements in an order that gives the same result on both databases.
 #[derive(Clone)]
 pub struct WriteSet {
     operator: OperatorId,
@@ -34,7 +34,8 @@ struct Write {
 /// An `INSERT` or `UPDATE` that takes its rows from a common table expression.
 #[derive(Clone, Copy)]
 pub struct WriteStatement {
-    /// A name that no other write statement has. Requests are batched, and SQL is cached, by these names.
+    /// The name of the statement, which no other write statement has. Names are part of the batch key, and of the key
+    /// under which SQL is cached.
     pub name: &'static str,
     /// The columns of the common table expression, and of each row that is pushed.
     pub columns: fn() -> Vec<&'static str>,
@@ -48,9 +49,10 @@ pub struct WriteStatement {
 /// Write sets with the same key can be merged: they belong to the same operator and have the same statements.
 pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
 
-/// Evaluates to 1 and sets `lock_timeout` to 100 ms for this transaction. It is the dividend of the final `SELECT`, which
-/// PostgreSQL evaluates first, before any row is locked (see the module docs of `batch`). The timeout applies to each lock:
-/// a batch that has waited 100 ms for one lock fails, before PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s).
+/// Evaluates to 1 and sets `lock_timeout` to 100 ms for this transaction. This expression is the dividend in the final
+/// `SELECT`. PostgreSQL evaluates the dividend first, before any row is locked (see the module docs of `batch`). The
+/// timeout applies to each lock: a batch that has waited 100 ms for one lock fails, before PostgreSQL looks for a
+/// deadlock (`deadlock_timeout`, 1 s).
 const SET_LOCK_TIMEOUT: &str = "(SELECT 1 FROM set_config('lock_timeout', '100ms', true))";
 
 impl WriteStatement {
@@ -67,7 +69,7 @@ impl WriteStatement {
         }
     }
 
-    /// Builds the SQL for this number of rows.
+    /// Builds the SQL that writes `row_count` rows on SQLite.
     fn sqlite_sql(&self, row_count: usize) -> String {
         let columns = quoted((self.columns)());
         let row = format!("({})", vec!["?"; columns.len()].join(", "));
@@ -102,10 +104,10 @@ impl WriteSet {
         (self.operator, self.writes.iter().map(|write| write.statement.name).collect())
     }
 
-    /// Merges sets with the same key into one. Returns `None` if there are none.
+    /// Merges sets that have the same key into one set. Returns `None` if `sets` is empty.
     pub(super) fn merge(sets: &[Self]) -> Option<Self> {
         let mut sets: Vec<_> = sets.iter().collect();
-        // All processes write customers in the order of their ids, which avoids most deadlocks between batches.
+        // All processes write customers in the order of the customer ids, which avoids most deadlocks between batches.
         sets.sort_by_key(|set| set.first_id());
         let append = |mut merged: Self, set: Self| {
             for (write, more) in merged.writes.iter_mut().zip(set.writes) {
@@ -116,7 +118,8 @@ impl WriteSet {
         sets.into_iter().cloned().reduce(append)
     }
 
-    /// The first value of the first row, if it is an id. For a change of a customer it is the customer's id.
+    /// Returns the first value of the first row, if this value is an id. For a change of a customer, the value is the
+    /// customer's id.
     fn first_id(&self) -> Option<Uuid> {
         let Value::Uuid(id) = self.writes.first()?.rows.first()?.first()? else { return None };
         *id
@@ -134,8 +137,8 @@ impl WriteSet {
         })
     }
 
-    /// Builds one statement for PostgreSQL. Its text only depends on whether there is one row or several, so that few texts
-    /// are prepared.
+    /// Builds one statement for PostgreSQL. For each write, the text distinguishes only between one row and several
+    /// rows, so that few texts are prepared.
     pub(in crate::database) fn into_postgres_statement(self) -> Statement {
         let parts = self.writes.iter().map(|write| (write.statement.name, write.rows.len().min(2))).collect();
         let sql = cached_sql((true, self.is_merged, parts), || self.postgres_sql());
@@ -149,9 +152,10 @@ impl WriteSet {
         Statement { sql, values: Some(Values(values)), db_backend: DbBackend::Postgres }
     }
 
-    /// The module docs of `batch` show an example.
+    /// Builds the SQL for PostgreSQL. The module docs of `batch` show an example.
     ///
-    /// Ends in `SELECT 1 / all_rows_written::int`. A missing row divides by zero, which rolls back the statement.
+    /// The SQL ends in `SELECT 1 / all_rows_written::int`. A missing row divides by zero, which rolls back the
+    /// statement.
     fn postgres_sql(&self) -> String {
         let mut sql = String::new();
         let mut result = if self.is_merged { SET_LOCK_TIMEOUT } else { "1" }.to_owned();
@@ -195,8 +199,8 @@ pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatem
     insert
 }
 
-/// Everything that the text of a statement depends on: whether it is for PostgreSQL, whether it is merged, and the name and
-/// the number of rows of each [`Write`].
+/// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, whether it merges
+/// several requests, and each [`Write`]'s name and number of rows.
 type Shape = (bool, bool, Vec<(&'static str, usize)>);
 
 /// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it.

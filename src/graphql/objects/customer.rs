@@ -140,7 +140,7 @@ impl CustomerCount {
 }
 
 impl CustomerConnection {
-    /// Reads a page of an operator's customers; without an operator, of all customers.
+    /// Reads a page of an operator's customers, or of all customers if `operator` is `None`.
     pub async fn load(
         context: &Context<'_>,
         operator: Option<OperatorId>,

@@ -1,5 +1,5 @@
-//! The query `node`, by which Relay refetches objects. API keys are not nodes: clients show their list, and refetch it by the
-//! operator.
+//! The query `node`, by which Relay refetches objects. API keys are not nodes, because clients refetch the list of an
+//! operator's keys by the operator.
 
 use async_graphql::{Context, ID, Interface, Object};
 use entity::value::{CustomerEventId, CustomerId, OperatorId};

@@ -1,4 +1,4 @@
-//! The caller of a request, by its API key, and the address that failed attempts count for.
+//! Finds the caller of a request by its API key. Charges failed attempts to the address of the client.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -40,8 +40,8 @@ fn bearer_token(parts: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Returns the address of the client: the last one in `X-Forwarded-For` that is not a trusted proxy, if the connection comes
-/// from a trusted proxy. Otherwise returns the peer address, because anybody can send the header.
+/// Returns the address of the client: the last address in `X-Forwarded-For` that is not a trusted proxy, if the
+/// connection comes from a trusted proxy. Otherwise returns the peer address, because anybody can send the header.
 fn client_address(trusted_proxies: &[IpNet], parts: &Parts) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
     let peer = parts.extensions.get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| peer.ip());
@@ -49,7 +49,7 @@ fn client_address(trusted_proxies: &[IpNet], parts: &Parts) -> IpAddr {
     if !is_trusted(&peer) {
         return peer;
     }
-    // The search ends at an entry that is not an address: no entry before it is trustworthy.
+    // The search ends at an entry that is not an address, because no earlier entry is trustworthy.
     let lines = parts.headers.get_all("x-forwarded-for").iter().rev().map_while(|line| line.to_str().ok());
     let mut hops = lines.flat_map(|line| line.rsplit(',')).map_while(parse_address);
     hops.find(|hop| !is_trusted(hop)).unwrap_or(peer)

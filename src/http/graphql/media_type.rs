@@ -17,13 +17,13 @@ pub enum MediaType {
 
 const GRAPHQL_RESPONSE: Name = Name::new_unchecked("graphql-response");
 
-/// JSON comes first: `*/*` means JSON.
+/// JSON comes first, so that `*/*` selects JSON.
 static AVAILABLE: [Type; 2] =
     [Type::new(APPLICATION, JSON), Type::from_parts(APPLICATION, GRAPHQL_RESPONSE, Some(JSON), &[])];
 
 impl MediaType {
-    /// Returns the media type that the client prefers: by `q`, then by the order in the header. `None` if it accepts
-    /// neither. JSON if there is no `Accept` header, or if it cannot be parsed.
+    /// Returns the media type that the client prefers: by `q`, then by the order in the header. Returns `None` if the
+    /// client accepts neither media type, and JSON if the `Accept` header is missing or cannot be parsed.
     pub fn accepted_by(headers: &HeaderMap) -> Option<Self> {
         let Ok(accept) = Accept::decode(&mut headers.get_all(header::ACCEPT).iter()) else { return Some(Self::Json) };
         let accept: Accept = accept.media_types().map(without_parameters).collect();
@@ -69,7 +69,7 @@ mod tests {
     fn the_preferred_media_type_is_chosen() {
         use MediaType::{GraphqlResponse, Json};
         for (accept, expected) in [
-            // Quality first, then the order.
+            // The quality decides first, then the order.
             ("application/json;q=0.5, application/graphql-response+json", Some(GraphqlResponse)),
             ("application/graphql-response+json;q=0.5, application/json", Some(Json)),
             ("application/graphql-response+json;q=0.8, application/json;q=0.9", Some(Json)),
@@ -81,13 +81,13 @@ mod tests {
             ("application/json;q=0, application/graphql-response+json;q=0.001", Some(GraphqlResponse)),
             ("*/*, application/json;q=0", Some(GraphqlResponse)),
             ("*/*;q=0", None),
-            // Ranges.
+            // The header may contain ranges of media types.
             ("*/*", Some(Json)),
             ("application/*", Some(Json)),
             ("text/html, */*;q=0.1", Some(Json)),
             ("application/graphql-response+json, */*", Some(GraphqlResponse)),
             ("application/json;q=0.5, */*;q=0.1", Some(Json)),
-            // Case and parameters.
+            // Case and parameters have no effect.
             ("Application/GraphQL-Response+JSON", Some(GraphqlResponse)),
             ("application/json; charset=utf-8", Some(Json)),
             ("application/json; charset=UTF-8; q=0.5, application/graphql-response+json", Some(GraphqlResponse)),
@@ -97,10 +97,10 @@ mod tests {
                 "application/graphql-response+json; charset=utf-8, application/json; charset=utf-8",
                 Some(GraphqlResponse),
             ),
-            // Neither.
+            // The client accepts neither media type.
             ("text/html", None),
             ("application/xml, text/*", None),
-            // A header that cannot be parsed counts as absent. Old Java runtimes send the second.
+            // A header that cannot be parsed counts as absent. Old Java runtimes send the second of these headers.
             ("json", Some(Json)),
             ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", Some(Json)),
         ] {

@@ -1,13 +1,14 @@
-//! The `/graphql` endpoint, by the GraphQL over HTTP specification.
+//! The `/graphql` endpoint, as the GraphQL over HTTP specification defines it.
 //!
 //! A request passes these steps; the first step that refuses the request determines the response, an [`HttpError`]:
 //!
 //! 1. Read the API key ([`authentication`]). Without a valid key a request learns nothing else.
-//! 2. Take 1 from the rate limit of the key.
+//! 2. Charge a cost of 1 to the rate limit of the key.
 //! 3. Check the method and the `Accept` header ([`MediaType`]).
 //! 4. Read the query, its variables and the name of its operation ([`Parameters`]).
-//! 5. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and take the rest of its cost from the rate limit.
-//! 6. Execute it. If the client disconnects, the execution goes on.
+//! 5. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and charge the rest of its cost to the
+//!    rate limit.
+//! 6. Execute the document. If the client disconnects, the execution goes on.
 //! 7. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
 //!
 //! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]).
@@ -38,8 +39,8 @@ use parameters::Parameters;
 use request_log::RequestLog;
 use response::HttpError;
 
-/// The time that each of these may take: authentication, the arrival of the body, and execution. Statements have a shorter
-/// timeout; this one is for a database that does not respond at all.
+/// The maximum time for authentication, for the arrival of the body, and for execution, each counted separately.
+/// Statements have a shorter timeout; this timeout is for a database that does not respond at all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -105,8 +106,8 @@ fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
     HttpError::with_header(StatusCode::METHOD_NOT_ALLOWED, message, header::ALLOW, allowed)
 }
 
-/// Runs database work, and counts its statements. If it takes longer than [`REQUEST_TIMEOUT`], the caller gets an error and the
-/// work goes on.
+/// Runs database work, and counts its statements. If the work takes longer than [`REQUEST_TIMEOUT`], the caller gets an
+/// error and the work goes on.
 async fn run_database_work<T: Send + 'static>(
     log: &RequestLog,
     work: impl Future<Output = T> + Send + 'static,

@@ -14,10 +14,11 @@ use super::media_type::is_json;
 use super::{HttpError, REQUEST_TIMEOUT};
 use crate::error::{ErrorCode, Violation};
 
-/// A longer body is refused without parsing it. The longest useful request is far shorter.
+/// The maximum length of a body. A longer body is refused without being parsed. Even the longest useful request is far
+/// shorter.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Reading stops after this many bytes; the connection is then closed.
+/// Reading a body stops after this number of bytes, and the connection is closed.
 const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
 /// The parameters of a request. Unknown parameters are ignored, as the specification asks.
@@ -28,7 +29,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Reads the body of a POST: a JSON object.
+    /// Reads the parameters from the body of a POST, which must be a JSON object.
     pub async fn from_body(headers: &HeaderMap, body: Body) -> Result<Self, HttpError> {
         const UNSUPPORTED: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         if !is_json(headers) {
@@ -50,7 +51,7 @@ impl Parameters {
         Self::from_fields(fields)
     }
 
-    /// Reads the query string of a GET, where `variables` and `extensions` are JSON.
+    /// Reads the parameters from the query string of a GET, in which `variables` and `extensions` are JSON.
     pub fn from_url(url: &Uri) -> Result<Self, HttpError> {
         let parameters = Query::<HashMap<String, String>>::try_from_uri(url);
         let Query(parameters) = parameters.map_err(|error| bad_request(&error.body_text()))?;
@@ -86,14 +87,14 @@ fn parse_json(subject: &str, text: &str) -> Result<Value, HttpError> {
     serde_json::from_str(text).map_err(|error| bad_request(&format!("{subject} is not valid JSON: {error}.")))
 }
 
-/// Takes a parameter. A null stands for none.
+/// Takes a parameter out of `fields`. A parameter that is null counts as missing.
 fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, kind: &str) -> Result<Option<T>, HttpError> {
     let value = fields.remove(name).unwrap_or_default();
     serde_json::from_value(value).map_err(|_| bad_request(&format!("`{name}` must be {kind}.")))
 }
 
-/// Reads a body. `None` if the body is too long or was cut off. A body that is too long is read all the same, up to a
-/// limit: a client whose connection is closed while it sends does not read the response.
+/// Reads a body. Returns `None` if the body is too long or was cut off. Reads even a body that is too long, up to
+/// `MAX_DISCARDED_BYTES`, because a client that is still sending when the connection closes does not read the response.
 async fn read_body(body: Body) -> Option<Vec<u8>> {
     let (mut chunks, mut content, mut length) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {

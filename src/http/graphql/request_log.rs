@@ -11,8 +11,8 @@ use crate::error::ErrorCode;
 use crate::graphql::Operation;
 use crate::service::Actor;
 
-/// The facts about a request that are logged, filled in while the request is processed. Variables and other values are
-/// never logged; the operation name is.
+/// The facts about a request that are logged, filled in while the request is processed. The operation name is logged,
+/// but variables and other values are never logged.
 pub struct RequestLog {
     pub request_id: RequestId,
     started: Instant,

@@ -19,7 +19,7 @@ pub struct HttpError {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
-/// A request that is not well formed: `BAD_REQUEST` with a message of its own.
+/// Makes the error of a malformed request: `BAD_REQUEST` with the given message.
 impl From<(StatusCode, &str)> for HttpError {
     fn from((status, message): (StatusCode, &str)) -> Self {
         let violation = Violation { message: message.to_owned(), ..Violation::new(ErrorCode::BadRequest) };
@@ -27,7 +27,7 @@ impl From<(StatusCode, &str)> for HttpError {
     }
 }
 
-/// A request that is refused with a code of its own, which decides the status.
+/// Makes the error of a request that is refused for a violation. The code of the violation decides the status.
 impl From<Violation> for HttpError {
     fn from(violation: Violation) -> Self {
         let scheme = HeaderValue::from_static("Bearer realm=\"vivamo\"");
@@ -36,7 +36,7 @@ impl From<Violation> for HttpError {
         let (status, header) = match violation.code {
             ErrorCode::Unauthenticated => (StatusCode::UNAUTHORIZED, Some((header::WWW_AUTHENTICATE, scheme))),
             ErrorCode::RateLimited => (StatusCode::TOO_MANY_REQUESTS, Some((header::RETRY_AFTER, seconds.into()))),
-            // Clients that send hashes take any other status for a failure of the network.
+            // Clients that send hashes treat any other status as a network failure.
             ErrorCode::PersistedQueryNotSupported => (StatusCode::OK, None),
             ErrorCode::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, None),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, None),
@@ -46,7 +46,7 @@ impl From<Violation> for HttpError {
 }
 
 impl HttpError {
-    /// A request that is not well formed, with a header that says what the service accepts.
+    /// Makes the error of a malformed request, with a header that says what the service accepts.
     pub fn with_header(status: StatusCode, message: &str, name: HeaderName, value: &'static str) -> Self {
         Self { header: Some((name, HeaderValue::from_static(value))), ..(status, message).into() }
     }
@@ -63,8 +63,8 @@ impl HttpError {
     }
 }
 
-/// The result of an execution. A request that could not be executed at all has errors without a path; its response has no
-/// `data`, and the status 400 if the media type allows it.
+/// Makes the HTTP response from the result of an execution. If a request could not be executed at all, its errors have
+/// no path. The response to such a request has no `data`, and the status 400 if the media type allows this status.
 pub fn from_graphql(response: async_graphql::Response, media_type: MediaType) -> Response {
     let is_request_error = response.errors.iter().any(|error| error.path.is_empty());
     if !is_request_error || response.data != Value::Null {

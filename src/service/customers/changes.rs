@@ -8,7 +8,7 @@ use super::search;
 use crate::database::{WriteSet, WriteStatement, row_values};
 use crate::service::now;
 
-/// Replaces a customer only if the stored revision is one less than that of the new row.
+/// Replaces a customer only if the stored revision is one less than the revision of the new row.
 const REPLACE: WriteStatement = WriteStatement {
     name: "replace customers",
     columns: || customer::Column::iter().map(|column| column.as_str()).collect(),
@@ -30,9 +30,9 @@ const REPLACE: WriteStatement = WriteStatement {
 
 /// Replaces `current` by `changed` and returns the row as it is written.
 ///
-/// If a value differs, the row gets a new version and its search words are updated. If none differs, only the revision is
-/// incremented, so that concurrent writers that have read the old revision conflict. The write fails if `current` is
-/// outdated.
+/// If a value differs, the row gets a new version and the customer's search words are updated. If no value differs,
+/// only the revision is incremented, so that concurrent writers that have read the old revision conflict. The write
+/// fails if `current` is outdated.
 pub(super) fn replace(
     writes: &mut WriteSet,
     current: &customer::Model,

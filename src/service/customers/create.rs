@@ -15,7 +15,7 @@ use crate::service::idempotency::IdempotentRequest;
 use crate::service::restrictions::Restrictions;
 use crate::service::{Actor, Origin, now};
 
-/// The valid values of a request to create a customer. `faults` lists the invalid ones.
+/// The valid values of a request to create a customer. `faults` lists the invalid values.
 #[derive(Clone, Debug, Default)]
 pub struct CustomerDraft {
     pub external_customer_id: Option<ExternalCustomerId>,
@@ -61,12 +61,13 @@ pub type Created = Written<CreateDetails>;
 pub struct CreateDetails {
     pub outcome: Outcome,
     pub matched_by: Vec<MatchKey>,
-    /// Fields whose stored value differs from the given one. They were not changed.
+    /// Fields whose stored value differs from the given value. These fields were not changed.
     pub unapplied_fields: Vec<CustomerField>,
 }
 
 impl Customers {
-    /// Creates a customer, or connects the one that has the email or the phone to the caller's operator.
+    /// Creates a customer. If a customer with the email or the phone exists, connects that customer to the caller's
+    /// operator.
     pub async fn create(&self, actor: &Actor, request: RequestId, draft: CustomerDraft) -> Result<Created, Error> {
         let origin = &actor.origin(request)?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
@@ -159,7 +160,8 @@ impl CustomerDraft {
 }
 
 impl NewCustomer {
-    /// JSON of the request: equal for two requests if and only if they ask for the same change.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
+    /// change.
     fn canonical_json(&self) -> String {
         let Self { external_customer_id, email, optional, idempotency_key: _ } = self;
         let mut data = json!({
@@ -177,7 +179,7 @@ impl NewCustomer {
         json!({ "createCustomer": data }).to_string()
     }
 
-    /// The row to insert if the platform does not know the person, with a new id.
+    /// Returns a row with a new id, to be inserted if the platform does not know the person.
     fn row(&self) -> customer::Model {
         let now = now();
         let mut customer = customer::Model {

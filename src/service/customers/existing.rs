@@ -24,7 +24,7 @@ pub(super) struct Existing {
 }
 
 impl Existing {
-    /// Faults for the values that the operator already uses for its own customers.
+    /// Returns faults for the values that the operator already uses for its own customers.
     pub(super) fn taken(&self, email: &EmailAddress, phone: Option<&PhoneNumber>) -> Vec<Violation> {
         let id = self.with_same_id.map(|customer| Violation {
             own_customer: Some(customer),
@@ -34,8 +34,8 @@ impl Existing {
     }
 }
 
-/// Faults for the email and the phone, if one of the customers has them. `own_id` returns the id of a customer if the fault
-/// may name it.
+/// Returns a fault for the email and a fault for the phone, if one of the customers has the value. `own_id` returns the
+/// id of a customer if the fault may name that customer.
 pub(super) fn taken<'c>(
     mut customers: impl Iterator<Item = &'c customer::Model> + Clone,
     email: Option<&EmailAddress>,
@@ -78,7 +78,7 @@ impl Customers {
         Ok(existing)
     }
 
-    /// Like [`find_existing`](Self::find_existing), but only among the operator's own customers.
+    /// Finds the same rows as [`find_existing`](Self::find_existing), but only among the operator's own customers.
     pub(super) async fn find_existing_own(
         &self,
         operator: OperatorId,
@@ -101,11 +101,12 @@ const IS_OWN: usize = 0;
 const WITH_SAME_ID: usize = 1;
 const HOLDER: usize = 2;
 
-/// Selects the customers that have the email or the phone, and the one that has the operator's external customer id. Returns
-/// at least one row; without a customer, its columns are null.
+/// Selects the customers that have the email or the phone, and the customer that has the operator's external customer
+/// id. Selects at least one row: if there is no customer, the columns of the row are null.
 ///
-/// Holders are locked in the order of their ids, so that two requests with the same holders do not deadlock. A link that
-/// another request inserts while this one waits for a lock is not seen here; the unique constraint reports it.
+/// Customers that have the email or the phone are locked in the order of their ids, so that two requests for the same
+/// customers do not deadlock. The query does not see a link that another request inserts while the query waits for a
+/// lock. The unique constraint reports such a link.
 fn existing_query(
     [operator, external_customer_id, email, phone]: [SimpleExpr; 4],
     is_locking: bool,
@@ -127,7 +128,7 @@ fn existing_query(
         .expr_as(Expr::col((own.clone(), Column::CustomerId)).is_not_null(), "is_own")
         .expr_as(Expr::col((same_id.clone(), Column::CustomerId)), "with_same_id")
         .exprs(customer::Column::iter().map(|column| Expr::col((holder.clone(), column))))
-        // A single row to join to, so that there is a result even if nothing is found.
+        // The other tables are joined to a constant row, so that there is a result even if no customer is found.
         .from_subquery(Query::select().expr_as(Expr::cust("1"), "one").take(), "always")
         .join_subquery(JoinType::LeftJoin, holders, holder.clone(), Expr::cust("TRUE"))
         .join_as(JoinType::LeftJoin, customer_operator::Entity, own, is_own)

@@ -1,4 +1,4 @@
-//! The table of customer fields: every rule that treats the fields of a customer alike goes through it.
+//! The table of customer fields: every rule that treats the fields of a customer alike uses this table.
 //!
 //! In this file, a new field takes one variant of [`CustomerField`] and one row of the table; CONTRIBUTING.md lists the
 //! other edits. Missing and unapplied fields, the `missing` filter, history, idempotency fingerprints, the filling of empty

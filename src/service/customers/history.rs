@@ -38,7 +38,7 @@ impl Customers {
     }
 }
 
-/// Limits entries to those that the caller may see.
+/// Limits entries to the entries that the caller may see.
 fn visible_to(actor: &Actor, events: Select<Entity>) -> Select<Entity> {
     events.apply_if(actor.operator(), |events, operator| events.filter(Column::OperatorId.eq(operator)))
 }

@@ -18,10 +18,10 @@ use crate::database::pages::{self, JoinedTable, Key, List, Page, PageRequest, Po
 use crate::error::Error;
 use crate::service::Actor;
 
-/// Conditions on the customers of a list. All of them must hold.
+/// Conditions on the customers of a list. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerFilter {
-    /// Only for an operator's list. The list is then ordered by customer id.
+    /// Allowed only for an operator's list. A list with a search is ordered by customer id.
     pub search: Option<SearchQuery>,
     pub email: Option<EmailAddress>,
     pub phone: Option<PhoneNumber>,
@@ -71,12 +71,12 @@ pub struct CustomerList {
     /// The operator whose customers are listed. `None` for all customers, oldest first.
     pub operator: Option<OperatorId>,
     pub filter: CustomerFilter,
-    /// Used for an operator's list without a search only.
+    /// Used only for an operator's list without a search.
     pub order: CustomerOrder,
 }
 
 impl Customers {
-    /// Loads pages of lists of customers. An operator sees only its own customers in each.
+    /// Loads pages of lists of customers. An operator sees only its own customers in each list.
     pub async fn pages(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<CustomerView>>, Error> {
         let mut all = self.pages_of_all(actor, pages).await?.into_iter();
         let mut own = self.pages_of_operators(actor, pages).await?.into_iter();
@@ -86,7 +86,7 @@ impl Customers {
         Ok(found)
     }
 
-    /// Loads those of the pages that list all customers.
+    /// Loads only the pages that list all customers.
     async fn pages_of_all(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<CustomerView>>, DbErr> {
         let pages = pages.iter().filter(|page| page.list.operator_for(actor).is_none());
         let lists = pages.map(|CustomerPage { list, request, .. }| {
@@ -98,7 +98,7 @@ impl Customers {
         pages::pages(self.database.reader(), lists.collect(), read, position).await
     }
 
-    /// Loads those of the pages that list the customers of an operator.
+    /// Loads only the pages that list the customers of an operator.
     async fn pages_of_operators(
         &self,
         actor: &Actor,
@@ -112,7 +112,8 @@ impl Customers {
             let plan = list.filter.search.as_ref().and_then(|_| plans.next()).unwrap_or(Plan::ScanInIdOrder);
             (list.rows(*operator, plan), request.clone())
         });
-        // The customer with the searched email comes first. As a list of its own, it leaves the others in the order of ids.
+        // The customer with the searched email comes first. This customer is read as a list of its own, so that the
+        // other customers stay in the order of their ids.
         let searched = |(number, (_, page)): (usize, &(_, &CustomerPage))| {
             page.list.filter.search.as_ref()?.email().cloned().map(|email| (number, email))
         };
@@ -217,7 +218,7 @@ impl CustomerList {
         Position { key, id: *view.customer.id.as_uuid() }
     }
 
-    /// Selects an operator's links that match the filter apart from the search, with their customers.
+    /// Selects an operator's links and their customers by all conditions of the filter except the search.
     fn select_own_customers(&self, operator: OperatorId) -> SelectTwo<customer_operator::Entity, customer::Entity> {
         of_operator(operator).filter(self.filter.on_customer()).filter(self.filter.on_link())
     }
@@ -238,7 +239,7 @@ impl CustomerList {
         let (rows, joined) = if let Some(search) = &filter.search {
             (search::find(self.select_own_customers(operator), operator, search, plan), None)
         } else if filter.on_customer().is_empty() {
-            // Joins customers only to the rows of the page, after its limit.
+            // Joins the customers after the limit, so that only the rows of the page are joined.
             let customers = JoinedTable::new::<customer::Entity>(customer_operator::Column::CustomerId);
             (links(operator, filter).into_query(), Some(customers))
         } else {
@@ -249,7 +250,7 @@ impl CustomerList {
 }
 
 impl Positioned for Link {
-    /// The link's position among those of its customer.
+    /// The link's position among the links of its customer.
     fn position(&self) -> Position {
         Position { key: Key::Time(self.connected_at), id: *self.operator_id.as_uuid() }
     }

@@ -8,9 +8,9 @@
 //! also look for an email or a phone among all customers of the platform; the limit on disclosures bounds what the caller
 //! learns from this.
 //!
-//! A write puts its rows into one `WriteSet`. On PostgreSQL, none of its statements sees the rows of the others; on SQLite
-//! the statements run in order. The order must give the same result both ways: the words of a connected customer are
-//! replaced before the words of the new link are inserted.
+//! A write puts its rows into one `WriteSet`. On PostgreSQL, no statement of the set sees the rows that another
+//! statement writes; on SQLite the statements run in order. The order must give the same result on both databases. For
+//! example, the words of a connected customer are replaced before the words of the new link are inserted.
 
 mod changes;
 mod create;
@@ -87,11 +87,11 @@ struct StoredOutcome<D> {
     details: D,
 }
 
-/// The rows of an attempt to write, and its result once they are written.
+/// The rows of an attempt to write, and the result of the attempt once the rows are written.
 struct Prepared<D> {
     write_tx: OptimisticWrite,
     writes: WriteSet,
-    /// The rows hold a new phone, which the carrier has to accept first.
+    /// True if the rows contain a new phone, which the carrier has to accept before the write.
     stores_phone: bool,
     written: Written<D>,
 }
@@ -210,7 +210,7 @@ impl Customers {
         rows.first().map(|row| own_at(row, 0)).transpose()
     }
 
-    /// Finds one of an operator's customers, and locks it if the write takes locks.
+    /// Finds one of an operator's customers. Locks the customer if the write takes locks.
     async fn find_own_for_update(
         &self,
         write_tx: &OptimisticWrite,
@@ -228,7 +228,7 @@ impl Customers {
 }
 
 impl CustomerRef {
-    /// The index of the kind of reference in `own_queries`, the column that it compares, and the value.
+    /// Returns the index of the query in `own_queries`, the column to compare, and the value to compare with.
     fn column(&self) -> (usize, SimpleExpr, sea_orm::Value) {
         match self {
             Self::Id(id) => (0, customer::Column::Id.into_expr(), (*id).into()),

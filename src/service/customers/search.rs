@@ -1,9 +1,9 @@
-//! Search by word prefixes: writes the words of each link, and finds the customers of an operator by them.
+//! Search by word prefixes: writes the words of each link, and finds the customers of an operator by these words.
 //!
-//! A customer is found if each word of the query is a prefix of one of its words: `ada lov` finds Ada Lovelace. The list
-//! that is searched puts the customer with a searched email first. Each link has rows of its own in `customer_word`, so a
-//! search reads the words of one operator only. A query with a rare word starts from the customers with that word. For
-//! other queries the operator's customers are checked one by one (see [`Plan`]).
+//! A customer is found if each word of the query is a prefix of one of its words: `ada lov` finds Ada Lovelace. If the
+//! query is an email, the list puts the customer that has this email first. Each link has rows of its own in
+//! `customer_word`, so a search reads the words of one operator only. A query with a rare word starts from the
+//! customers with that word. For other queries the operator's customers are checked one by one (see [`Plan`]).
 
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, QueryWord, SearchQuery, SearchWord};
@@ -47,7 +47,7 @@ const REPLACE: WriteStatement = WriteStatement {
     must_write_all: false,
 };
 
-/// The number of places for the words of one value. No value is long enough for more.
+/// The number of places for the words of one value. No value is long enough to have more words.
 const PLACES_PER_VALUE: i16 = 1000;
 
 /// A value whose words find the customer.
@@ -59,8 +59,8 @@ enum Searchable<'c> {
     FullName(&'c PersonName, &'c PersonName),
 }
 
-/// The searchable values of a customer. The places of a value's words start at its index × [`PLACES_PER_VALUE`], so the
-/// order must not change.
+/// The searchable values of a customer. The places of a value's words start at the index of the value ×
+/// [`PLACES_PER_VALUE`], so the order of the values must not change.
 fn searchable(customer: &customer::Model) -> [Option<Searchable<'_>>; 6] {
     [
         Some(Searchable::Text(customer.email.local_part())),
@@ -91,7 +91,7 @@ impl Searchable<'_> {
     }
 }
 
-/// The words of the searchable value with this index. They are the same for all operators.
+/// Returns the words of the searchable value with this index. The words are the same for all operators.
 fn words_of_value(index: i16, value: &Option<Searchable<'_>>) -> Vec<PlacedWord> {
     let words = value.iter().flat_map(Searchable::words);
     (index * PLACES_PER_VALUE..).zip(words.map(Some)).collect()
@@ -99,7 +99,7 @@ fn words_of_value(index: i16, value: &Option<Searchable<'_>>) -> Vec<PlacedWord>
 
 /// Adds the words of a new link to the writes.
 pub(super) fn add(writes: &mut WriteSet, link: &Link, customer: &customer::Model) {
-    // The places of these words are below those of the customer's values.
+    // The places of these words are below the places of the words of the customer's values.
     let words_of_link = SearchWord::tokenize(link.external_customer_id.as_str()).into_iter().map(Some);
     let words_of_link = (-PLACES_PER_VALUE..).zip(words_of_link);
     let values = (0..).zip(searchable(customer));
@@ -109,7 +109,7 @@ pub(super) fn add(writes: &mut WriteSet, link: &Link, customer: &customer::Model
     writes.insert(words_of_link.chain(words_of_customer).map(row));
 }
 
-/// Adds to the writes, for all operators, the words that differ between two states of a customer.
+/// Adds the words that differ between two states of a customer to the writes, for all operators.
 pub(super) fn change(writes: &mut WriteSet, before: &customer::Model, after: &customer::Model) {
     let values = (0..).zip(searchable(before).into_iter().zip(searchable(after)));
     let changed = values.filter(|(_, (before, after))| before != after);
@@ -135,7 +135,8 @@ impl Customers {
         }
     }
 
-    /// Adds words to a batch of links after the given one. Returns the last of them, or `None` if there are no more links.
+    /// Adds words to a batch of links that come after the given link. Returns the last link of the batch, or `None` if
+    /// there are no more links.
     async fn try_add_missing_words(
         &self,
         after: Option<(OperatorId, CustomerId)>,
@@ -174,14 +175,16 @@ impl Customers {
 
 /// The plan of a search.
 pub(super) enum Plan {
-    /// The query word with this index is the rarest, and rare: sort the customers that have it, then check the other words.
+    /// The query word with this index is the rarest word, and it is rare enough: sort the customers that have this
+    /// word, then check the other words.
     FromRarestWord(usize),
     /// No word is rare: check the operator's customers one by one, in the order of their ids, until the page is full.
     ScanInIdOrder,
 }
 
-/// The largest number of index entries (rows of `customer_word`) that a rare word may have. All customers with the rarest
-/// word must be sorted. With a single word, a scan is cheaper from a lower number on.
+/// The largest number of index entries (rows of `customer_word`) that a rare word may have. The limit bounds the number
+/// of customers that must be sorted. The limit for a search of one word is lower, because a scan for one word fills a
+/// page sooner.
 fn rare_limit(search: &SearchQuery) -> usize {
     if search.words().len() == 1 { 10_000 } else { 100_000 }
 }
@@ -206,8 +209,8 @@ pub(super) async fn plans(
     Ok(searches.iter().map(plan).collect())
 }
 
-/// Limits an operator's customers to those that match the search, without the one that has the searched email. The rows can
-/// be read in the order of customer ids.
+/// Limits an operator's customers to the customers that match the search. Excludes the customer that has the searched
+/// email. The rows can be read in the order of customer ids.
 pub(super) fn find(
     mut customers: SelectTwo<customer_operator::Entity, customer::Entity>,
     operator: OperatorId,
@@ -230,7 +233,8 @@ pub(super) fn find(
             query.join_subquery(JoinType::InnerJoin, rows, found, is_found);
         } else {
             let has_word = words_of_customer(operator, customer_operator::Column::CustomerId.into_expr(), word);
-            // A scalar subquery: PostgreSQL would turn EXISTS into a join, and misjudge how common the word is.
+            // This is a scalar subquery, because PostgreSQL would turn EXISTS into a join, and misjudge how common the
+            // word is.
             query.and_where(Expr::expr(SimpleExpr::SubQuery(None, Box::new(has_word.into()))).is_not_null());
         }
     }

@@ -14,10 +14,10 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::{Actor, Origin};
 
-/// The valid values of a request to update a customer. `faults` lists the invalid ones.
+/// The valid values of a request to update a customer. `faults` lists the invalid values.
 #[derive(Clone, Debug, Default)]
 pub struct CustomerChanges {
-    /// `None` for a malformed id: no customer has it.
+    /// `None` for a malformed id, because no customer has such an id.
     pub customer: Option<CustomerRef>,
     pub expected_version: Option<i32>,
     /// The new values: `NotSet` leaves a column as it is, `Set(None)` clears it. Columns that have no [`CustomerField`] are
@@ -51,7 +51,8 @@ impl Customers {
         updated
     }
 
-    /// Restrictions that the valid values of a faulty request violate. Empty if there is no such customer.
+    /// Returns the restrictions that the valid values of a faulty request violate. The list is empty if the customer
+    /// does not exist.
     async fn refusals_of_update(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
         let Some(customer) = &changes.customer else { return Ok(Vec::new()) };
         let Some((_, current)) = self.find_own(origin.operator, customer).await? else { return Ok(Vec::new()) };
@@ -60,7 +61,7 @@ impl Customers {
         Ok(self.restrictions.check(email, phone).err().unwrap_or_default())
     }
 
-    /// Counts the values that are taken, according to `error`, only by customers of other operators.
+    /// Counts the values that `error` reports as taken and that no customer of the caller's operator has.
     async fn taken_by_other_operators(
         &self,
         origin: &Origin,
@@ -137,8 +138,8 @@ impl CustomerChanges {
         changed
     }
 
-    /// JSON of the request: equal for two requests if and only if they ask for the same change. A cleared field is null in
-    /// `data`; an unchanged field is left out.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
+    /// change. A cleared field is null in `data`; an unchanged field is left out.
     fn canonical_json(&self) -> String {
         let Self { customer, expected_version, values, idempotency_key: _, faults: _ } = self;
         let customer = customer.as_ref().map(|customer| match customer {
@@ -154,7 +155,7 @@ impl CustomerChanges {
     }
 }
 
-/// The email and the phone, as far as they have changed to another value.
+/// Returns the email and the phone, each only if it has changed to another value.
 fn changed_values<'c>(
     current: &customer::Model,
     changed: &'c customer::Model,

@@ -1,4 +1,4 @@
-//! A dry run of creating a customer.
+//! Checks a request to create a customer without creating the customer.
 
 use entity::value::{EmailAddress, PhoneNumber};
 
@@ -9,9 +9,9 @@ use crate::service::Actor;
 /// The result of [`Customers::validate`].
 #[derive(Clone, Debug)]
 pub struct Validation {
-    /// In canonical form. `None` if it is invalid.
+    /// The email in canonical form. `None` if the email is invalid.
     pub email: Option<EmailAddress>,
-    /// In canonical form. `None` if it is invalid or not given.
+    /// The phone in canonical form. `None` if the phone is invalid or not given.
     pub phone: Option<PhoneNumber>,
     pub faults: Vec<Violation>,
     /// Restrictions that production would enforce.

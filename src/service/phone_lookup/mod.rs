@@ -1,8 +1,8 @@
 //! Checks that a phone number is a mobile line.
 //!
-//! By default, `service::restrictions` decides by the numbering plans in the binary. If a carrier lookup ([`Twilio`]) is
-//! configured, the lookup decides instead, in production only. It asks a provider over the network. The results are
-//! cached: in memory for a minute, and in the database, under keyed hashes, for a day or a month.
+//! By default, `service::restrictions` decides by the numbering plans in the binary. If a carrier lookup ([`Twilio`])
+//! is configured, the lookup decides instead, in production only. The lookup asks a provider over the network. The
+//! results are cached: in memory for a minute, and in the database, under keyed hashes, for a day or a month.
 
 mod twilio;
 
@@ -55,9 +55,10 @@ pub struct PhoneLookup {
 impl PhoneLookup {
     const MAX_RECENT: u64 = 10_000;
     const RECENT_TTL: Duration = Duration::from_secs(60);
-    /// For results in the database.
+    /// The lifetime of a result in the database for a mobile line.
     const MOBILE_TTL: TimeDelta = TimeDelta::days(30);
-    /// Shorter, because a number that is unknown or not mobile may become mobile, and its owner should not wait for long.
+    /// The lifetime of any other result in the database. This lifetime is shorter, because a number that is unknown or
+    /// not mobile may become mobile, and its owner should not wait for long.
     const OTHER_TTL: TimeDelta = TimeDelta::hours(24);
 
     pub fn new(
@@ -71,7 +72,7 @@ impl PhoneLookup {
     }
 
     /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, and with `PHONE_LOOKUP_UNAVAILABLE` if the
-    /// provider does not respond. May take seconds, so it must not be called within a transaction.
+    /// provider does not respond. The check may take seconds, so it must not run within a transaction.
     pub async fn check(&self, phone: &PhoneNumber) -> Result<(), Error> {
         let hash = self.hash.digest("phone lookup", &[phone.as_str().as_bytes()]);
         let line = self.recent.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;

@@ -46,7 +46,7 @@ struct LineTypeIntelligence {
 impl Twilio {
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-    /// For all attempts together.
+    /// The timeout for all attempts together.
     const TOTAL_TIMEOUT: Duration = Duration::from_millis(2500);
     const MAX_ATTEMPTS: u32 = 3;
     const MAX_CONCURRENT_REQUESTS: usize = 20;
@@ -111,7 +111,7 @@ impl LineTypeLookup for Twilio {
     }
 }
 
-/// Maps a response to a line type. Twilio's error codes: <https://www.twilio.com/docs/api/errors>.
+/// Maps a response to a line type. Twilio documents its error codes at <https://www.twilio.com/docs/api/errors>.
 fn line_type(response: LookupResponse) -> Result<CarrierLineType, LookupError> {
     let LookupResponse { valid, line_type_intelligence } = response;
     if valid == Some(false) {
@@ -127,16 +127,16 @@ fn line_type(response: LookupResponse) -> Result<CarrierLineType, LookupError> {
                 "landline" | "fixedVoip" | "nonFixedVoip" | "tollFree" | "premium" | "sharedCost" | "uan" | "voicemail"
                 | "pager" | "personal",
             ) => CarrierLineType::Other,
-            // `unknown`, null, and types added later.
+            // These are `unknown`, null, and types that Twilio adds later.
             Some(_) | None => CarrierLineType::Unknown,
         }),
-        // A Canadian number without approval, a country without data, a number outside coverage.
+        // These codes mean: a Canadian number without approval, a country without data, a number outside coverage.
         Some(60601 | 60607 | 60610) => Ok(CarrierLineType::Unknown),
         // The package is not enabled, or the account is in another region.
         Some(code @ (60606 | 60614 | 60619)) => {
             Err(LookupError::Misconfigured { cause: format!("Twilio responded with error code {code}") })
         }
-        // A failure of Twilio's provider, too many requests for one number, and codes added later.
+        // The other codes mean a failure of Twilio's provider or too many requests for one number, or were added later.
         Some(_) => Err(LookupError::Unavailable { retry_after: None }),
     }
 }
