@@ -28,13 +28,13 @@ fn parse_phones(bencher: Bencher) {
     bencher.counter(count).bench_local(|| phones.iter().filter(|phone| PhoneNumber::parse(phone).is_ok()).count());
 }
 
-/// Runs on one and on two threads, which shows contention.
+/// Runs on one thread and on two threads, to show contention.
 #[divan::bench(sample_count = 10, threads = [1, 2])]
 fn parse_phones_and_find_line_types(bencher: Bencher) {
     let phones = phones();
     let is_mobile = |phone: &&&str| PhoneNumber::parse(phone).is_ok_and(|phone| phone.line_type() == LineType::Mobile);
     bencher.counter(ItemsCount::new(phones.len())).bench(|| {
-        // A random start, so that the threads do not process the same region at the same time.
+        // The start is random, so that the threads do not process the same region at the same time.
         let start = rand::random_range(0..phones.len());
         phones.iter().cycle().skip(start).take(phones.len()).filter(is_mobile).count()
     });

@@ -1,7 +1,7 @@
-//! Batching: concurrent requests share statements on PostgreSQL, and each gets its own outcome. On SQLite the same
-//! requests run one by one and have the same outcomes.
+//! Batching: concurrent requests share statements on PostgreSQL, and each request gets its own outcome. On SQLite the
+//! same requests run one by one and have the same outcomes.
 //!
-//! The tests call the service directly, because requests over HTTP are not sure to be ready at the same time.
+//! The tests call the service directly, because requests over HTTP may not be ready at the same time.
 
 use entity::customer::ActiveModel as Values;
 use entity::deployment::Environment;
@@ -114,7 +114,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
     let (outcomes, sent) = app.statements_of(join_all(creates.map(|new| create(app, &actor, new)))).await;
     assert_eq!(outcomes, ["CREATED"; 3]);
     assert_eq!(sent.len(), read_and_write(app, 15), "{sent:#?}");
-    // A create that connects a customer has other statements, hence another batch.
+    // A create that connects a customer has other statements, so it runs in another batch.
     let connects = [
         CustomerDraft {
             optional: Values { first_name: Set(name("Knew")), ..Default::default() },
@@ -251,7 +251,7 @@ both!(operators_do_not_share_a_write_batch, Sandbox, async |app| {
     let creates = creates.map(|(actor, id)| create(app, actor, new(id, &format!("{id}@example.com"))));
     let (outcomes, sent) = app.statements_of(join_all(creates)).await;
     assert_eq!(outcomes, ["CREATED"; 4]);
-    // On PostgreSQL one read for all, and one write per operator.
+    // On PostgreSQL all requests share one read, and each operator has one write.
     assert_eq!(sent.len(), if app.is_postgres() { 3 } else { 20 }, "{sent:#?}");
 });
 
@@ -267,12 +267,12 @@ both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
     assert_eq!(outcomes, ["CREATED"; 3]);
     assert_eq!(sent.len(), read_and_write(app, 18), "{sent:#?}");
     assert_eq!(join_all(creates()).await, ["REPLAYED"; 3]);
-    // The same request several times at once.
+    // Sends the same request several times at once.
     let repeated = ["four", "four", "five", "four"].map(|key| create(app, &actor, keyed(key, key)));
     let mut outcomes = join_all(repeated).await;
     outcomes.sort();
     assert_eq!(outcomes, ["CREATED", "CREATED", "REPLAYED", "REPLAYED"]);
-    // The keys have expired.
+    // Makes all keys expire.
     let expire = app.database.begin_write().await.unwrap();
     let long_ago = if app.is_postgres() { "now() - interval '1 second'" } else { "'2000-01-01 00:00:00+00:00'" };
     expire.execute_unprepared(&format!("UPDATE idempotency_key SET expires_at = {long_ago}")).await.unwrap();

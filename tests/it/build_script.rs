@@ -1,4 +1,4 @@
-//! build.rs: when it runs npm, and what a build without npm serves.
+//! The build script: the conditions under which build.rs runs npm, and the page that a build without npm serves.
 //!
 //! The script runs on a copy of `web/` with a stub for npm, which writes its calls to a file.
 
@@ -18,7 +18,7 @@ pub fn compile(folder: &Path) -> PathBuf {
     script
 }
 
-/// A source tree with `web/`, a folder for the output, and one for the stub for npm.
+/// A source tree with `web/`, a folder for the output, and a folder for the stub for npm.
 struct Sources {
     folder: TempDir,
     script: PathBuf,
@@ -66,7 +66,7 @@ impl Sources {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The calls of npm so far, a line each.
+    /// Returns the calls of npm so far, one per line.
     fn npm_calls(&self) -> String {
         fs::read_to_string(self.path("calls")).unwrap_or_default()
     }

@@ -163,7 +163,8 @@ async fn create(app: &TestApp, caller: &Caller, phone: &str) -> Answer {
     app.create(caller, phone, json!({ "email": format!("{}@example.com", &phone[1..]), "phone": phone })).await
 }
 
-/// Returns the error codes of a create while the carrier is unreachable. For the table of error codes in `errors.rs`.
+/// Returns the error codes of a create while the carrier is unreachable. `errors.rs` calls this function for its table
+/// of error codes.
 pub async fn codes_of_an_unreachable_carrier(app: &TestApp) -> Vec<String> {
     let backend = if app.is_postgres() { Backend::Postgres } else { Backend::Sqlite };
     let settings = settings("http://127.0.0.1:1/", Environment::Production, UnknownLinePolicy::Refuse);
@@ -238,7 +239,7 @@ async fn each_carrier_response_is_accepted_refused_or_unavailable() {
         // A long Retry-After is passed on to the client.
         let busy = create(app, &operator, "+14155550028").await;
         assert_eq!(busy.body["errors"][0]["extensions"]["retryAfterMs"], 30_000);
-        // A short Retry-After is waited for, within the total timeout.
+        // The service waits for a short Retry-After, within the total timeout.
         carrier.take_request_count();
         assert_eq!(create(app, &operator, "+14155550022").await.codes(), [UNAVAILABLE]);
         assert!((1..=3).contains(&carrier.take_request_count()));
@@ -266,7 +267,7 @@ async fn a_hanging_carrier_blocks_neither_clients_nor_database_connections() {
     with_carrier(async |app, _| {
         let operator = app.operator("A").await;
         let started = Instant::now();
-        // More requests than there are database connections.
+        // These are more requests than there are database connections.
         let hanging = (0..15).map(|number| {
             let data =
                 json!({ "email": format!("{number}@example.com"), "phone": format!("+1415{:03}0024", 200 + number) });
@@ -274,7 +275,7 @@ async fn a_hanging_carrier_blocks_neither_clients_nor_database_connections() {
             async move { app.create(&operator, &format!("hang-{number}"), data).await }
         });
         let others = async {
-            // These need no lookup, and must not wait for the requests that do.
+            // These requests need no lookup, and must not wait for the requests that need one.
             for number in 0..10 {
                 let id = format!("other-{number}");
                 app.created(&operator, &id, json!({ "email": format!("{id}@example.com") })).await;
@@ -318,7 +319,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
         assert_eq!(create(app, &operator, "+14155550002").await.codes(), ["PHONE_NOT_MOBILE"]);
         assert_eq!(create(app, &operator, "+14155550020").await.codes(), ["PHONE_LOOKUP_UNAVAILABLE"]);
         assert_eq!(carrier.take_request_count(), 3);
-        // Another replica, whose memory cache is empty.
+        // This is another replica, whose memory cache is empty.
         let replica = vivamo::service::Services::new(
             &app.database,
             settings(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
@@ -343,7 +344,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
         assert_eq!(carrier.take_request_count(), 0);
         assert!(!update("+14155550020").await);
         assert_eq!(carrier.take_request_count(), 1);
-        // Mobile lines are cached for 30 days, others for 24 hours, under a keyed hash.
+        // Mobile lines are cached for 30 days, other lines for 24 hours, under a keyed hash.
         let rows = entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap();
         assert_eq!(rows.len(), 2);
         for row in rows {
@@ -394,8 +395,8 @@ async fn only_numbers_that_would_be_stored_are_looked_up() {
             json!({ "externalCustomerId": "9", "data": { "email": "new@example.com", "phone": "+14155550002" } });
         let valid = app.graphql(&own, validate, json!({ "input": fresh })).await;
         assert_eq!(valid.body["data"]["validateCustomer"], json!({ "phone": "+14155550002", "faults": [] }));
-        // No lookup for a number that the platform has already, for requests that are refused for another reason, and
-        // for an invalid number.
+        // The service does not look up a number that the platform has already, an invalid number, or a number in a
+        // request that is refused for another reason.
         app.created(&other, "1", json!({ "email": "other@example.com", "phone": "+14155550001" })).await;
         for data in [
             json!({ "email": "no address", "phone": "+14155550002" }),
@@ -427,14 +428,14 @@ async fn only_numbers_that_would_be_stored_are_looked_up() {
     .await;
 }
 
-/// The customer with the number loses it between the read and the write of a create. The create then has to store the
-/// number, which has not been looked up yet.
+/// The customer that has the number loses the number between the read and the write of a create. The create then has to
+/// store the number, which has not been looked up yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retried_create_looks_up_its_number_before_storing_it() {
     with_carrier(async |app, carrier| {
         let (own, other) = (app.operator("Own").await, app.operator("Other").await);
         app.created(&other, "1", json!({ "email": "holder@example.com", "phone": "+14155550001" })).await;
-        // Changes the number to one that the carrier refuses, and empties the cache.
+        // Changes the number to a number that the carrier refuses, and empties the cache.
         let sql = "UPDATE customer SET phone = '+14155550002'; DELETE FROM phone_lookup";
         support::postgres::execute(app.database_url(), sql).await.unwrap();
         carrier.take_request_count();

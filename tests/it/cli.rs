@@ -217,7 +217,7 @@ async fn production_requires_secrets_and_migrations() {
         assert_eq!(role(&url, PLATFORM_KEY).await["data"]["viewer"]["role"], "PLATFORM");
         let graphiql = http_client().get(format!("{url}/graphiql")).send().await.unwrap();
         assert_eq!(graphiql.status(), 404);
-        // No demo operator, no key on standard output.
+        // Production creates no demo operator, and prints no key.
         assert_eq!(server.stop(), "");
         // A database of the other environment is refused before anything is migrated.
         let remove_a_migration = "DELETE FROM seaql_migrations WHERE version LIKE '%history'; \
@@ -404,8 +404,8 @@ fn unknown_variables_are_refused() {
         assert!(stderr.contains("VIVAMO_RATE_LIMIT is not a setting"), "{stderr}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    // Accepted: unknown variables of a command without settings, empty variables, and variables of the tests and of the
-    // build.
+    // The program accepts unknown variables of a command without settings, empty variables, and variables of the tests
+    // and of the build.
     stdout(&vivamo(folder.path(), &["schema"]).env("VIVAMO_RATE_LIMIT", "0").output().unwrap());
     for (name, value) in
         [("VIVAMO_RATE_LIMIT", ""), ("VIVAMO_TEST_ISOLATION", "serializable"), ("VIVAMO_BUILD_WEB", "1")]
@@ -553,7 +553,7 @@ async fn metrics_are_served_at_their_own_address() {
     ] {
         assert!(shown.contains(metric), "{metric}: {shown}");
     }
-    // The API does not serve them.
+    // The API does not serve the metrics.
     assert_eq!(http_client().get(format!("{url}/metrics")).send().await.unwrap().status(), 404);
     server.stop();
 }

@@ -42,7 +42,7 @@ fn entity_columns<E: EntityTrait>() -> Columns {
     E::Column::iter().map(|column| (column.as_str().to_owned(), column.def().is_null())).collect()
 }
 
-/// The table and the columns of each of these modules of `entity`, by the name of the module.
+/// Maps the name of each given module of `entity` to its table and columns.
 macro_rules! entities {
     ($($module:ident),* $(,)?) => {
         BTreeMap::from([$((

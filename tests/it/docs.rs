@@ -1,4 +1,5 @@
-//! The documentation: its links and the files that it names exist, and docs/operations.md lists what the program has.
+//! The documentation: its links and the files that it names exist, and docs/operations.md lists all settings, commands
+//! and metrics of the program.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -77,7 +77,8 @@ async fn a_full_disk_fails_writes_only() {
         };
         let mut failed = 0;
         for number in 0..200 {
-            // Set again for each create: a connection that reaches the limit is replaced by one without it.
+            // The limit is set again for each create, because a connection that reaches the limit is replaced by a
+            // connection without a limit.
             limit(1).await;
             // A create succeeds as long as the existing pages have room.
             let data = json!({ "email": format!("{number}@example.com"), "firstName": "x".repeat(100) });
@@ -138,7 +139,7 @@ async fn run_query(app: &TestApp, query: &BatchedQuery<2>, name: &str) -> String
 both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let watcher = app.replica(app.database_url().to_owned()).await;
-    // A connection of its own holds the lock, because those of the service have timeouts.
+    // A separate connection holds the lock, because the connections of the service have timeouts.
     let connection = sea_orm::Database::connect(app.database_url()).await.unwrap();
     let immediate = Some(sea_orm::SqliteTransactionMode::Immediate);
     let options = TransactionOptions { sqlite_transaction_mode: immediate, ..Default::default() };
@@ -199,7 +200,8 @@ async fn a_read_that_comes_later_starts_a_new_batch() {
         let (names, sent) = app
             .statements_of(async {
                 let mut first = send("first");
-                // The first poll waits for other requests, the second for the database, which may answer at once.
+                // The first poll waits for other requests. The second poll waits for the database, which may answer at
+                // once.
                 assert!(futures::poll!(&mut first).is_pending());
                 let polled = futures::poll!(&mut first);
                 let (mut second, mut third) = (send("second"), send("third"));

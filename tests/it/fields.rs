@@ -10,7 +10,7 @@ use vivamo::service::customers::CustomerField;
 
 use support::{Answer, Caller, TestApp, both};
 
-/// Two different values of a field, in canonical form, and an invalid one.
+/// Returns two different values of a field in canonical form, and an invalid value.
 fn samples(field: CustomerField) -> [Value; 3] {
     match field {
         CustomerField::Email => [json!("one@example.com"), json!("two@example.com"), json!("invalid")],
@@ -33,7 +33,7 @@ fn optional_fields() -> impl Iterator<Item = CustomerField> {
     CustomerField::all().filter(|field| *field != CustomerField::Email)
 }
 
-/// Selects the field, and of an object the fields that the samples have.
+/// Returns the selection of the field. For an object, selects the fields that the samples have.
 fn selection(field: CustomerField) -> String {
     let [sample, ..] = samples(field);
     let parts = sample.as_object().map(|object| object.keys().cloned().collect::<Vec<_>>().join(" "));

@@ -1,4 +1,4 @@
-//! `Customer.history`: the events of a customer, and which of them an operator may read.
+//! `Customer.history`: the events of a customer, and the events that an operator may read.
 
 use serde_json::{Value, json};
 

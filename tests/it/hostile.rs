@@ -1,11 +1,11 @@
-//! Malicious requests: rejected before they run any statement, and the service keeps running.
+//! Malicious requests: the service rejects them before it runs any statement, and keeps running.
 
 use serde_json::json;
 
 use support::attacks::attacks;
 use support::both;
 
-// Each inner list is one part of a UNION, and a statement can have only so many parts.
+// Each inner list is one part of a UNION, and the database limits the number of parts in a statement.
 both!(the_largest_nested_pages_are_answered, Sandbox, async |app| {
     let operator = app.operator("A").await;
     for number in 0..100 {

@@ -115,7 +115,7 @@ both!(each_outcome_has_its_http_status, Sandbox, async |app| {
         let content_type = answer.headers["content-type"].to_str().unwrap();
         assert!(content_type.ends_with("json; charset=utf-8"), "{case}: {content_type}");
         assert!(answer.headers["x-request-id"].to_str().unwrap().starts_with("req_"), "{case}");
-        // Either data or errors, except that a field error has both.
+        // A response has either data or errors, but the response to a field error has both.
         let was_executed = answer.body.get("data").is_some();
         assert!(
             was_executed != answer.body.get("errors").is_some() || case == "a field error",
@@ -166,11 +166,11 @@ both!(a_persisted_query_is_refused_so_that_clients_send_the_document, Sandbox, a
     ] {
         let answer = send(request).await;
         assert_eq!((answer.status, answer.codes()), (200, vec!["PERSISTED_QUERY_NOT_SUPPORTED".to_owned()]), "{case}");
-        // urql compares the message, Apollo Client the message or the code.
+        // urql compares the message; Apollo Client compares the message or the code.
         assert_eq!((answer.message(), answer.body.get("data")), ("PersistedQueryNotSupported", None), "{case}");
         assert_eq!(answer.headers["cache-control"], "no-store", "{case}");
     }
-    // A hash beside a document means nothing.
+    // The service ignores a hash that is sent together with a document.
     let query = "query Role { viewer { role } }";
     let with_query = [post(&format!(r#""query":"{query}","#)), get().query(&[("query", query)])];
     for request in with_query {

@@ -1,4 +1,4 @@
-//! Idempotency keys: a repeated request returns the result of the first one and changes nothing.
+//! Idempotency keys: a repeated request returns the result of the first request and changes nothing.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ both!(a_repeated_create_is_replayed, Sandbox, async |app| {
         assert_eq!(first_payload(repeated), first);
     }
     assert_eq!(app.count_rows("customer_event").await, 1);
-    // Without a key it is a new request.
+    // Without a key, the same input is a new request.
     let data = json!({ "email": "ada+1@mailinator.com" });
     assert_eq!(app.create(&operator, "user-1", data).await.codes(), ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
 });
@@ -64,7 +64,7 @@ both!(a_repeated_connect_is_replayed_with_the_current_customer, Sandbox, async |
     for same in ["outcome", "matchedBy", "unappliedFields", "warnings"] {
         assert_eq!(repeated[same], connected[same], "{same}");
     }
-    // The customer is the current one.
+    // The payload contains the customer as it is now.
     assert_eq!(repeated["customer"]["email"], "new@example.com");
     assert_eq!(repeated["customer"]["version"], 3);
 });

@@ -1,8 +1,8 @@
-//! Each race between two or three requests, forced: all requests read before any of them writes.
+//! Forces each race between two or three requests: all requests read before any request writes.
 //!
 //! On PostgreSQL a table lock allows reads and blocks writes until all requests wait for the lock. SQLite runs one
-//! write transaction at a time and reads within it, so the race cannot happen; there the requests are only sent
-//! concurrently.
+//! write transaction at a time and reads within it, so the race cannot happen. On SQLite, the tests only send the
+//! requests concurrently.
 
 use futures::future::join_all;
 use sea_orm::ConnectionTrait;
@@ -30,8 +30,9 @@ async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
     }
 }
 
-/// Sends the requests so that each reads before any writes, and returns `CREATED`, `CONNECTED`, `UPDATED` or the error
-/// codes of each. Each request has its own replica, because one replica would write several in one batch.
+/// Sends the requests so that all requests read before any request writes. Returns `CREATED`, `CONNECTED`, `UPDATED` or
+/// the error codes for each request. Each request has its own replica, because one replica would write several requests
+/// in one batch.
 async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
     let replicas = if app.is_postgres() { requests.len() } else { 0 };
     let replicas = join_all((0..replicas).map(|_| app.replica(app.database_url().to_owned()))).await;
@@ -59,7 +60,7 @@ async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
         .collect()
 }
 
-/// Asserts that the outcomes are those of one possible order of the requests.
+/// Asserts that the outcomes are the outcomes of one possible order of the requests.
 #[track_caller]
 fn assert_one_of(outcomes: &[String], orders: &[&[&str]]) {
     assert!(orders.contains(&outcomes.iter().map(String::as_str).collect::<Vec<_>>().as_slice()), "{outcomes:?}");
@@ -123,9 +124,9 @@ both!(creates_with_crossed_emails_and_phones, Sandbox, async |app| {
             &outcomes,
             &[
                 &[created, created, conflict],
-                // The third request is second, and matches the first one.
+                // The third request is applied second, and matches the customer of the first request.
                 &[created, created, connected],
-                // The third request is first, and the others match it.
+                // The third request is applied first, and the other requests match its customer.
                 &[connected, connected, created],
             ],
         );

@@ -74,7 +74,7 @@ both!(a_key_that_was_valid_is_told_why_it_is_not, Sandbox, async |app| {
     };
     set(&expired, "expires_at").await;
     set(&revoked, "revoked_at").await;
-    // From the database, then from the cache.
+    // The service reads the key first from the database, then from the cache.
     for _ in 0..2 {
         assert!(message(&expired.key).await.starts_with("This API key has expired."));
         assert!(message(&revoked.key).await.starts_with("This API key was revoked."));
@@ -87,7 +87,8 @@ both!(a_key_that_was_valid_is_told_why_it_is_not, Sandbox, async |app| {
     let production_key = production.create(&Actor::Platform, operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
     assert!(message(&production_key).await.contains("another environment"));
-    // Keys that never were valid are alike: mistyped, of another deployment, and not a key at all.
+    // Keys that were never valid get the same answer: a mistyped key, a key of another deployment, and a text that is
+    // not a key.
     let elsewhere = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
     let name = entity::value::DisplayName::parse("elsewhere").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };

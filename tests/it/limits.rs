@@ -49,8 +49,8 @@ async fn create_known_customers(app: &TestApp) {
     }
 }
 
-/// Makes one attempt for each of 1000 emails, the first 40 of which belong to customers of another operator. Returns
-/// how many attempts disclosed a match, and how many were rejected.
+/// Makes one attempt for each of 1000 emails. The first 40 emails belong to customers of another operator. Returns the
+/// number of attempts that disclosed a match, and the number of rejected attempts.
 async fn enumerate_emails(
     replica: &TestApp,
     own: &Caller,
@@ -80,7 +80,7 @@ async fn enumerate_emails(
 both!(a_key_is_limited_by_the_cost_of_its_requests, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { cost_per_second: 1, ..LimitSettings::OFF }).await;
     let (own, other) = (replica.operator("Own").await, replica.operator("Other").await);
-    // The capacity is ten seconds, which is the cost of one mutation.
+    // The capacity is the cost of ten seconds, which is enough for one mutation.
     let created = replica.create(&own, "1", json!({ "email": "ada@example.com" })).await;
     assert_eq!(created.codes(), Vec::<String>::new());
     let rejected = replica.create(&own, "2", json!({ "email": "grace@example.com" })).await;
@@ -111,7 +111,8 @@ both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app|
     assert_rate_limited_with_429(&send_invalid_key(&replica, None).await);
     // Requests with a valid key are not affected.
     assert_eq!(replica.graphql(&own, ROLE, json!({})).await.status, 200);
-    // The address that a trusted proxy adds counts. Addresses before it, which a client can invent, do not.
+    // Only the address that a trusted proxy adds counts. Earlier addresses do not count, because a client can invent
+    // them.
     for number in 0..5 {
         assert_eq!(
             send_invalid_key(&replica, Some(&format!("198.51.100.{number}, 203.0.113.7, 127.0.0.1"))).await.status,
@@ -126,7 +127,7 @@ both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app|
         assert_eq!(send_invalid_key(&replica, Some(address)).await.status, 401, "{address}");
     }
     assert_rate_limited_with_429(&send_invalid_key(&replica, Some("[2001:db8::6]")).await);
-    // An unreadable header ends the search: a client cannot choose its address with a header before it.
+    // An unreadable header ends the search: a client cannot choose its address with an earlier header.
     let unreadable = reqwest::header::HeaderValue::from_bytes(b"\xff, 203.0.113.7").unwrap();
     let request =
         replica.http.post(format!("{}/graphql", replica.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
@@ -225,7 +226,7 @@ both!(budget_that_requests_under_way_hold_is_waited_for, Sandbox, async |app| {
 both!(budget_that_stays_held_is_not_reported_as_used_up, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
     let own = replica.operator("Fresh").await;
-    // Nobody can write, so one of the two requests holds the budget and waits.
+    // No request can write, so one of the two requests holds the budget and waits.
     let writer = app.database.begin_write().await.unwrap();
     if app.is_postgres() {
         writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();

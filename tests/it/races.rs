@@ -92,7 +92,7 @@ both!(concurrent_creates_with_crossed_values_connect_or_conflict, Sandbox, async
         );
         let outcomes = [outcome(&one), outcome(&two)];
         assert!(outcomes.contains(&"CREATED".to_owned()) && outcomes.contains(&"CONNECTED".to_owned()), "{outcomes:?}");
-        // A new email with the phone of the second create.
+        // This create has a new email and the phone of the second create.
         let create = async |operator: &Caller| app.create(operator, &e2, json!({ "email": e2, "phone": p1 })).await;
         let (three, four) = tokio::join!(create(&operators[0]), create(&operators[1]));
         for outcome in [outcome(&three), outcome(&four)] {

@@ -1,4 +1,4 @@
-//! Restrictions on emails and phones: what sandbox warns about is what production refuses.
+//! Restrictions on emails and phones: sandbox warns about the same values that production refuses.
 
 use serde_json::{Value, json};
 

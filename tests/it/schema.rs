@@ -15,7 +15,7 @@ fn schema_graphql_is_what_the_service_serves() {
     assert!(text == graphql::sdl(), "schema.graphql is out of date. Run: cargo run -- schema > schema.graphql");
 }
 
-/// async-graphql does not escape `"""` in a description.
+/// Descriptions must not contain `"""`, because async-graphql does not escape it.
 #[test]
 fn no_description_contains_triple_quotes() {
     for line in graphql::sdl().lines().map(str::trim) {
@@ -24,7 +24,7 @@ fn no_description_contains_triple_quotes() {
 }
 
 /// The descriptions of the schema's own types, fields, arguments and values by their paths, such as
-/// `Customer.history(first)`. Empty if there is none.
+/// `Customer.history(first)`. The description is empty if the item has none.
 async fn descriptions() -> BTreeMap<String, String> {
     let schema: Value = serde_json::from_str(&graphql::introspection().await).unwrap();
     let mut descriptions = BTreeMap::new();
@@ -78,7 +78,7 @@ both!(introspection_is_within_the_limits, Sandbox, async |app| {
     assert_eq!(answer.body, expected);
 });
 
-/// Guards the pinned version of async-graphql: 7.1.0 to 7.2.1 do not null the nearest nullable parent.
+/// Guards the pinned version of async-graphql: versions 7.1.0 to 7.2.1 do not set the nearest nullable parent to null.
 #[tokio::test]
 async fn a_failing_non_null_field_nulls_its_parent() {
     struct Query;

@@ -30,8 +30,8 @@ fn names(page: &Value) -> Vec<String> {
     edges.map(|edge| edge["node"]["email"].as_str().unwrap().split('@').next().unwrap().to_owned()).collect()
 }
 
-/// Adds rows of a search word that belong to no customer, so that the word is common. The operator is the one that has
-/// a customer with this external id.
+/// Adds rows of a search word that belong to no customer, so that the word is common. The rows belong to the operator
+/// that has a customer with this external id.
 async fn make_common(app: &TestApp, external_id: &str, word: &str, rows: u32) {
     let operator = format!("(SELECT operator_id FROM customer_operator WHERE external_customer_id = '{external_id}')");
     let sql = if app.is_postgres() {
@@ -170,7 +170,7 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
     }
     let mut results = Vec::new();
     for step in 0..3 {
-        // First both words are rare, then one of them, then none.
+        // First both words are rare, then one word, then no word.
         if step > 0 {
             make_common(app, "customer-0", ["", "even", "third"][step], 100_001).await;
         }
@@ -275,7 +275,7 @@ both!(names_are_found_in_the_spellings_of_their_scripts, Sandbox, async |app| {
     ] {
         assert_eq!(search_names(app, &own, search).await, expected, "{search}");
     }
-    // The words follow the names and the phone.
+    // The search words change together with the names and the phone.
     app.updated(
         &own,
         json!({ "externalCustomerId": "id-0" }),
@@ -317,7 +317,7 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
             "{search}"
         );
     }
-    // Without the exact email, and as words, the order is that of the customers.
+    // If the search is not an exact email, the results are in the order of the customer ids.
     for (search, expected) in [
         ("ada@example.co", &[created[0], created[1], created[3], created[4]][..]),
         ("ada example.com", &[created[0], created[1], created[3], created[4]]),
@@ -331,7 +331,7 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
             "{search}"
         );
     }
-    // Pages of every size, in both directions.
+    // Reads pages of every size, in both directions.
     for size in 1..=5 {
         for (count, bound, next_cursor, has_more, has_less) in [
             ("first", "after", "endCursor", "hasNextPage", "hasPreviousPage"),

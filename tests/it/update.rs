@@ -34,7 +34,7 @@ both!(omitted_fields_stay_and_null_clears, Sandbox, async |app| {
     answer.assert_rejected("updateCustomer", &[("INVALID_EMAIL", "input.data.email")]);
 });
 
-// A typical form declares a variable for every field, and sends only the ones that changed.
+// A typical form declares a variable for every field, and sends only the variables that changed.
 both!(omitted_variables_keep_fields_and_null_variables_clear_them, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
@@ -61,7 +61,7 @@ both!(omitted_variables_keep_fields_and_null_variables_clear_them, Sandbox, asyn
         (&removed["phone"], &removed["address"], &removed["firstName"]),
         (&json!(null), &json!(null), &json!("Ada"))
     );
-    // Variables within an object, in a fragment, and with a default.
+    // The variables are within an object, in a fragment, and with a default value.
     let nested = "mutation ($line2: String, $last: String = \"King\") { ...f } fragment f on Mutation { \
                   updateCustomer(input: { customer: { externalCustomerId: \"user-1\" }, \
                   data: { lastName: $last, address: { line1: \"2 Side St\", line2: $line2, \

@@ -1,5 +1,5 @@
 //! Values as people paste them: invisible characters, line breaks, codes of countries, and times at the ends of the
-//! calendar. The tables of each value are beside its type.
+//! calendar. The unit tests beside each value type have the tables of its values.
 
 use serde_json::{Value, json};
 

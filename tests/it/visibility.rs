@@ -7,7 +7,7 @@ use support::{Caller, TestApp, both};
 
 const UNKNOWN_ID: &str = "cus_01h455vb4pex5vsknk084sn02q";
 
-/// Asserts that a request about another operator's customer and one about an unknown customer return the same answer
+/// Asserts that a request for another operator's customer and a request for an unknown customer return the same answer
 /// and run the same SQL.
 async fn assert_indistinguishable(app: &TestApp, caller: &Caller, query: &str, foreign: Value, unknown: Value) {
     let variables = foreign.to_string();
@@ -193,7 +193,7 @@ both!(concurrent_reads_return_only_the_callers_customers, Sandbox, async |app| {
     for number in 0..8 {
         let operator = app.operator(&format!("Operator {number}")).await;
         let data = json!({ "email": format!("{number}@example.com"), "phone": format!("+1415555267{number}") });
-        // All but the first have the same external id.
+        // All customers except the first have the same external id.
         let created = app.created(&operator, if number == 0 { "other" } else { "same" }, data).await;
         callers.push((operator, number, created["customer"]["id"].clone()));
     }

@@ -119,7 +119,8 @@ impl Types {
     }
 }
 
-/// Keys that are not accepted: empty, revoked, expired, of the other environment, and mistyped.
+/// Returns keys that are not accepted: an empty, a revoked, an expired and a mistyped key, and a key of the other
+/// environment.
 async fn rejected_keys(app: &TestApp, own: &Caller) -> Vec<String> {
     let operator = OperatorId::parse(&own.operator).unwrap();
     let keys = &app.services.api_keys;

@@ -1,5 +1,5 @@
-//! Concurrent creates with crossed emails and phones, each of which waits for a row of another one: no client receives
-//! a deadlock error.
+//! Concurrent creates with crossed emails and phones: each create waits for a row of another create, and no client
+//! receives a deadlock error.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,8 @@ async fn crossed_creates_connect_or_conflict() {
             created += usize::from(outcome == "CREATED");
             *outcomes.entry(outcome).or_default() += 1;
         }
-        // The first create makes a customer. The create with the other email and the other phone may make a second one.
+        // The first create makes a customer. The create with the other email and the other phone may make a second
+        // customer.
         assert!(created == 1 || created == 2, "{answers:?}");
     }
     println!("{ROUNDS} rounds: {outcomes:?}");

@@ -1,4 +1,4 @@
-//! Kills the process under load, several times: every acknowledged write is stored, and every write is stored
+//! Kills the process under load, several times. Every acknowledged write is stored, and every write is stored
 //! completely or not at all.
 
 use std::sync::Mutex;

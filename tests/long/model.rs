@@ -2,8 +2,8 @@
 //! the rules in memory.
 //!
 //! The events of the history give the order in which the database applied the changes. The test applies the changes to
-//! the model in this order: each must have the result that its client received, and the model must end in the state of
-//! the database. Set `VIVAMO_TEST_SEED` to the printed seed to repeat nearly the same requests.
+//! the model in this order: each change must have the result that its client received, and the model must end in the
+//! state of the database. Set `VIVAMO_TEST_SEED` to the printed seed to repeat nearly the same requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
@@ -185,7 +185,7 @@ impl Model {
         Ok(json!({ "customer": self.render(&customer) }))
     }
 
-    /// Applies a change, and returns whether its client received the expected payload.
+    /// Applies a change. Returns true if the client received the expected payload.
     fn apply(&mut self, change: &Change<'_>) -> bool {
         let Change { request, payload, customer } = *change;
         let expected =
@@ -300,12 +300,12 @@ struct Change<'a> {
     customer: CustomerId,
 }
 
-/// Applies the changes to a model in an order in which each request gets the payload that its client received. This is
-/// nearly the order of the events. If a request reads before another one writes, and writes other rows, its event may be
-/// the later one although its change comes first.
+/// Applies the changes to a model in an order in which each request gets the payload that its client received. The
+/// order is nearly the order of the events. If request A reads before request B writes, and A writes other rows than B,
+/// the event of A may be later although the change of A comes first.
 fn replay(changes: &[Change<'_>]) -> Model {
     let (mut model, mut moved) = (Model::default(), 0);
-    // The most recent changes, each with the model before it.
+    // The most recent changes, each with the model before the change.
     let mut recent: VecDeque<(Model, Change<'_>)> = VecDeque::new();
     for change in changes {
         // Tries to insert the change before the last 0, 1, 2, … changes.
@@ -364,7 +364,7 @@ async fn compare(servers: &Servers, answers: HashMap<String, (Request, Value)>) 
         let outcome = match payload(answer) {
             Some(payload) if payload["replayed"] == true => "replayed".to_owned(),
             Some(payload) => {
-                // A create always has an event. An update has one only if it changed something.
+                // A create always has an event. An update has an event only if the update changed something.
                 assert!(!request.is_create || with_event.contains(id), "{request:?} {answer}");
                 payload["outcome"].as_str().unwrap_or("updated").to_owned()
             }

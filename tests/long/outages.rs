@@ -31,7 +31,7 @@ fn input(id: &str) -> Value {
     json!({ "input": { "externalCustomerId": id, "data": data, "idempotencyKey": id } })
 }
 
-/// Clients that send creates until `is_over`.
+/// Clients that send creates until `is_over` is true.
 #[derive(Default)]
 struct Load {
     /// External ids of the acknowledged creates.
@@ -85,7 +85,7 @@ impl Load {
     }
 }
 
-/// A PostgreSQL cluster in its own folder. Dropping it stops it.
+/// A PostgreSQL cluster in its own folder. The cluster is stopped when this value is dropped.
 struct OwnCluster {
     cluster: Cluster,
     _folder: TempDir,
@@ -183,7 +183,8 @@ async fn the_service_survives_a_failover() {
     load.assert_stored(url.as_str()).await;
 }
 
-/// All connections stop carrying data without being closed, as after the loss of a host. New connections work.
+/// Tests that the service recovers after all connections stop carrying data without being closed, as after the loss of
+/// a host. New connections work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_connections_are_replaced() {
     let Some(server) = postgres::server().await else { return };
@@ -198,7 +199,7 @@ async fn frozen_connections_are_replaced() {
         load.wait_until_acknowledged(load.acknowledged_count() + 300).await;
         load.is_over.store(true, Ordering::Relaxed);
     };
-    // More clients than database connections, so that every connection is affected.
+    // There are more clients than database connections, so that every connection is affected.
     let writers = join_all((0..3 * WRITERS).map(|writer| load.write_with_retries(&servers, &operator, writer)));
     tokio::join!(writers, freeze);
     println!("{} acknowledged, {} unavailable", load.acknowledged_count(), load.unavailable.load(Ordering::Relaxed));
@@ -206,7 +207,7 @@ async fn frozen_connections_are_replaced() {
     servers.stop().await;
 }
 
-/// Clients that disconnect during their requests do not use up database connections.
+/// Tests that clients that disconnect during their requests do not use up database connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disconnected_clients_do_not_use_up_connections() {
     let Some(servers) = Servers::start(Backend::Postgres, 1).await else { return };
@@ -230,7 +231,7 @@ async fn disconnected_clients_do_not_use_up_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_accepted_before_the_stop_are_answered() {
     let Some(mut servers) = Servers::start(Backend::Postgres, 1).await else { return };
-    // One operator per request, so that no two writes share a batch.
+    // Each request has its own operator, so that no two writes share a batch.
     let mut operators = Vec::new();
     for number in 0..5 {
         operators.push(servers.operator(&number.to_string()).await);
@@ -297,7 +298,7 @@ async fn a_service_on_postgres_stops_without_losing_writes() {
     stop_under_load(Backend::Postgres).await;
 }
 
-/// A limit on the size of the file simulates a full disk. Later the limit is removed.
+/// Simulates a full disk by a limit on the size of the file. The test removes the limit later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_makes_writes_unavailable_until_there_is_space() {
     let mut servers = Servers::start(Backend::Sqlite, 0).await.unwrap();

@@ -9,7 +9,7 @@ use crate::servers::Servers;
 use support::TestDatabase;
 use support::postgres::{self, as_postgres};
 
-/// A running PgBouncer. Dropping it stops it.
+/// A running PgBouncer. The process is stopped when this value is dropped.
 struct Pgbouncer {
     process: Child,
     port: u16,

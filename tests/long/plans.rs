@@ -1,5 +1,5 @@
 //! The query plans of PostgreSQL for an operator with half a million customers: every list uses an index, and the last
-//! page costs as much as the first one.
+//! page costs as much as the first page.
 
 use std::path::Path;
 
@@ -26,7 +26,8 @@ const CUSTOMERS: usize = 1_000_000;
 const PAGE_SIZE: usize = 50;
 /// PostgreSQL considers a generic plan only after a prepared statement has run five times.
 const RUNS: usize = 7;
-/// The largest number of 8 KiB blocks that a page may touch. The tables and indexes have hundreds of thousands.
+/// The largest number of 8 KiB blocks that a page may touch. The tables and indexes have hundreds of thousands of
+/// blocks.
 const MAX_BLOCKS: u64 = 10_000;
 
 const LIST: &str = "query ($id: ID, $filter: CustomerFilter, $orderBy: CustomerOrder, \
@@ -88,8 +89,8 @@ fn sequential_scans(plan: &Value) -> Vec<String> {
     own.into_iter().chain(inner).collect()
 }
 
-/// The number of blocks that the statements touched that were logged after the first `offset` bytes. Asserts that none
-/// of them scans a customer table.
+/// Returns the number of blocks that statements touched. Reads only the statements that are logged after the first
+/// `offset` bytes, and asserts that none of these statements scans a customer table.
 fn count_blocks(log: &Path, offset: usize) -> u64 {
     let log = std::fs::read(log).unwrap();
     let plans = logged_plans(&String::from_utf8_lossy(&log[offset..]));
@@ -262,8 +263,8 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
             measured.send_repeatedly(key, query, &page(json!({ "first": PAGE_SIZE, "after": after }))).await;
         assert_eq!(last["edges"].as_array().unwrap().len(), PAGE_SIZE, "{name}");
         println!("{name:<28}{rows:>6}{blocks:>14}{last_blocks:>14}");
-        // Allows half as many again, because the statistics are a sample. A sequential scan would touch a hundred times
-        // as many blocks.
+        // Allows half as many blocks again, because the statistics of PostgreSQL come from a sample. A sequential scan
+        // would touch a hundred times as many blocks.
         assert!(
             last_blocks < blocks + blocks / 2 + 50,
             "{name}: {blocks} blocks for the first page, {last_blocks} for the last page"

@@ -16,7 +16,7 @@ use support::{Backend, Caller, KEY_SECRET, TestDatabase, http_client};
 
 pub struct Servers {
     test_database: TestDatabase,
-    /// The URL through which the processes reach the database, for example that of a proxy.
+    /// The URL through which the processes reach the database, for example the URL of a proxy.
     url: String,
     pub database: Database,
     pub services: Arc<Services>,
@@ -24,7 +24,7 @@ pub struct Servers {
     pub processes: Vec<(Running, String)>,
     folder: TempDir,
     http: reqwest::Client,
-    /// The number of requests so far, which selects the process of the next one.
+    /// The number of requests so far, which selects the process for the next request.
     requests: AtomicUsize,
 }
 
@@ -74,7 +74,7 @@ impl Servers {
     /// Requests a path of the first process. Returns the HTTP status, or `None` if the process does not answer.
     pub async fn status(&self, path: &str) -> Option<u16> {
         let url = format!("{}{path}", self.processes[0].1);
-        // A new client, because the test checks whether new connections are accepted.
+        // The request uses a new client, because the test checks if the process accepts new connections.
         let answer = http_client().get(url).send().await;
         answer.ok().map(|answer| answer.status().as_u16())
     }

@@ -12,7 +12,7 @@ use vivamo::graphql;
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
-    /// The parsed body, or null if it is not JSON.
+    /// The parsed body, or null if the body is not JSON.
     pub body: Value,
     /// The line of the test that sent the request, and the variables that were sent, for assertion messages.
     context: String,

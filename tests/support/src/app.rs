@@ -53,7 +53,8 @@ pub struct Caller {
 pub fn http_client() -> reqwest::Client {
     // reqwest panics without a default provider, even for plain HTTP.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // Shorter than the idle timeout of the service, so that no request is sent on a connection that is being closed.
+    // This timeout is shorter than the idle timeout of the service, so that no request is sent on a connection that is
+    // being closed.
     reqwest::Client::builder().pool_idle_timeout(Duration::from_millis(500)).build().unwrap()
 }
 
@@ -102,7 +103,7 @@ impl TestApp {
                 trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
                 cors_origins: vec![HeaderValue::from_static("https://dashboard.example")],
             },
-            // Otherwise their statements would be counted as statements of a request.
+            // The statements of background jobs would be counted as statements of a request.
             jobs: false,
         });
         let app = app.await.unwrap();
@@ -189,7 +190,8 @@ impl TestApp {
         (output, statements)
     }
 
-    /// Like [`all_statements_of`](Self::all_statements_of), but without the lookup of the API key, which is cached.
+    /// Returns the same as [`all_statements_of`](Self::all_statements_of), but without the lookup of the API key, which
+    /// is sometimes cached.
     pub async fn statements_of<T>(&self, future: impl Future<Output = T>) -> (T, Vec<String>) {
         let (output, mut statements) = self.all_statements_of(future).await;
         statements.retain(|sql| !is_key_lookup(sql));

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::TestApp;
 
-/// The rules, each with a statement that counts the rows that break it.
+/// The rules, each with a statement that counts the rows that break the rule.
 const RULES: [(&str, &str); 8] = [
     (
         "customers without a link",
@@ -54,7 +54,7 @@ pub(crate) async fn check(app: &TestApp) {
     crate::logs::assert_clean();
 }
 
-/// Asserts that the search words are those of the current values.
+/// Asserts that the stored search words are the words of the current values.
 async fn check_search_words(app: &TestApp) {
     let reader = app.database.reader();
     let links = customer_operator::Entity::find().find_also_related(customer::Entity).all(reader).await.unwrap();
@@ -82,7 +82,8 @@ async fn check_search_words(app: &TestApp) {
     assert!(stored == expected, "the search words differ from the words of the customers' values");
 }
 
-/// Asserts that each email and phone in the answers to an operator was in its requests or belongs to its customers.
+/// Asserts that each email and phone in the answers to an operator was in the operator's requests or belongs to the
+/// operator's customers.
 async fn check_disclosures(app: &TestApp) {
     let exchanges = app.take_exchanges();
     let mut allowed: BTreeMap<&str, String> = BTreeMap::new();

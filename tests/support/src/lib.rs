@@ -38,7 +38,7 @@ macro_rules! both {
             #[allow(unused_imports, reason = "not every test uses what its file imports")]
             use super::*;
 
-            // One function, so that the test is compiled once.
+            // Both tests call one function, so that the test is compiled once.
             fn run(backend: $crate::Backend) {
                 $crate::run_blocking(backend, ::entity::deployment::Environment::$environment, $test);
             }
@@ -56,7 +56,7 @@ macro_rules! both {
     };
 }
 
-/// Runs a test like [`run`], in its own async runtime. [`both`] expands to it.
+/// Runs a test like [`run`], in its own async runtime. [`both`] expands to a call of this function.
 pub fn run_blocking(backend: Backend, environment: Environment, test: impl AsyncFnOnce(&TestApp)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(run(backend, environment, test));

@@ -1,5 +1,5 @@
-//! The PostgreSQL for the tests: the server in `VIVAMO_TEST_POSTGRES`, else a running one on port 5432, else one that
-//! is started from the installed binaries. Tests can also start clusters of their own.
+//! The PostgreSQL for the tests: the server in `VIVAMO_TEST_POSTGRES`, otherwise a running server on port 5432,
+//! otherwise a server that is started from the installed binaries. Tests can also start clusters of their own.
 
 use std::fs::Permissions;
 use std::net::TcpListener;
@@ -47,7 +47,7 @@ async fn answers(server: &str) -> bool {
     execute(&format!("{server}/postgres"), "SELECT 1").await.is_ok()
 }
 
-/// Starts a server from the installed binaries. It keeps running, and later test runs use it again.
+/// Starts a server from the installed binaries. The server keeps running, and later test runs use it again.
 async fn start() -> Option<String> {
     const PORT: u16 = 55432;
     let server = format!("postgres://postgres@127.0.0.1:{PORT}");
@@ -96,7 +96,7 @@ impl Cluster {
             .arg(self.data()))
     }
 
-    /// Makes this cluster a standby of another one.
+    /// Makes this cluster a standby of another cluster.
     pub fn follow(&self, primary: &Self) -> Option<()> {
         let connection = format!("host=127.0.0.1 port={} user=postgres", primary.port);
         run(self
@@ -149,7 +149,7 @@ fn binaries() -> Option<PathBuf> {
     folders.into_iter().rev().chain(path()).find(|folder| folder.join("initdb").exists())
 }
 
-/// The path of an installed program. Debian installs some of them in /usr/sbin, which is not in every PATH.
+/// The path of an installed program. Debian installs some programs in /usr/sbin, which is not in every PATH.
 pub fn find(program: &str) -> Option<PathBuf> {
     path().chain([PathBuf::from("/usr/sbin")]).map(|folder| folder.join(program)).find(|file| file.exists())
 }

@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// The `vivamo` binary with these arguments and the default settings. `cargo test` names its path in the environment.
+/// The `vivamo` binary with these arguments and the default settings. `cargo test` puts the path of the binary into the
+/// environment.
 #[track_caller]
 pub fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO_BIN_EXE_vivamo").unwrap());
@@ -17,7 +18,7 @@ pub fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A running server. Dropping it kills it.
+/// A running server. The server is killed when this value is dropped.
 pub struct Running(Child);
 
 impl Drop for Running {
@@ -28,14 +29,14 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Starts a server on a free port and waits until it listens. Returns it with its URL.
+    /// Starts a server on a free port and waits until it listens. Returns the server and its URL.
     #[track_caller]
     pub fn start(command: &mut Command) -> (Self, String) {
         let (running, url, _) = Self::start_with_log(command);
         (running, url)
     }
 
-    /// Like [`start`](Self::start), and also returns the log so far.
+    /// Starts a server as [`start`](Self::start) does, and also returns the log so far.
     #[track_caller]
     pub fn start_with_log(command: &mut Command) -> (Self, String, String) {
         let child = command.env("VIVAMO_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();

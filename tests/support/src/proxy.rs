@@ -1,7 +1,7 @@
 //! A proxy between the service and PostgreSQL that breaks connections: at a commit, all at once, or by freezing the
 //! traffic.
 //!
-//! It parses the messages of the client to recognize a commit. See [`Proxy::set_trap`].
+//! The proxy parses the messages of the client to recognize a commit. See [`Proxy::set_trap`].
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ struct State {
     target: AtomicU16,
     /// The number of statements that were sent.
     statements: AtomicUsize,
-    /// True if the next commit is cut, for each [`Cut`].
+    /// For each [`Cut`], true if the proxy cuts the next commit.
     traps: [AtomicBool; 2],
     /// Changes when all connections must be cut.
     cuts: watch::Sender<()>,
@@ -71,7 +71,7 @@ impl Proxy {
         Self { address, state }
     }
 
-    /// Starts a proxy for a database. Returns it with the URL that leads through it.
+    /// Starts a proxy for a database. Returns the proxy and the URL that leads through the proxy.
     pub async fn before(database_url: &str) -> (Self, Url) {
         let mut url = Url::parse(database_url).unwrap();
         let proxy = Self::start(url.port().unwrap_or(5432)).await;
@@ -109,7 +109,7 @@ impl Proxy {
     }
 }
 
-/// Forwards both directions of a connection until one side closes it or it is cut.
+/// Forwards both directions of a connection until one side closes the connection or the proxy cuts it.
 async fn forward(mut client: TcpStream, state: Arc<State>) -> Option<()> {
     let (mut cuts, mut freezes) = (state.cuts.subscribe(), state.freezes.subscribe());
     let mut server = TcpStream::connect(("127.0.0.1", state.target.load(Ordering::SeqCst))).await.ok()?;
@@ -142,8 +142,8 @@ async fn forward(mut client: TcpStream, state: Arc<State>) -> Option<()> {
     }
 }
 
-/// The messages that a client sends to PostgreSQL. The first one is a length and content. All others start with a byte
-/// for their type.
+/// The messages that a client sends to PostgreSQL. The first message is a length and content. All other messages start
+/// with a byte for their type.
 #[derive(Default)]
 struct Messages {
     /// Bytes of an incomplete message.
@@ -153,12 +153,12 @@ struct Messages {
     writing_statements: HashSet<Vec<u8>>,
 }
 
-/// The messages that were completed by some bytes.
+/// The messages that are complete after more bytes were received.
 #[derive(Default)]
 struct Completed {
     /// The number of simple queries and of executions of prepared statements.
     statements: usize,
-    /// True if one of them commits.
+    /// True if one of these messages commits.
     commits: bool,
 }
 
@@ -180,7 +180,7 @@ impl Messages {
             let (r#type, mut texts) = (message[0], message[5..].split(|byte| *byte == 0));
             let mut text = || texts.next().unwrap_or_default();
             match r#type {
-                // Part of setting up the connection.
+                // `SET` statements are part of setting up the connection.
                 b'Q' if message[5..].starts_with(b"SET ") => {}
                 b'Q' => {
                     completed.statements += 1;

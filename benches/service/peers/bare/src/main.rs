@@ -57,7 +57,7 @@ struct Customer {
     version: i32,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    /// Filled only in lists, by the statement that reads the page.
+    /// The operators of the customer. Only the statement that reads a page of customers fills this field.
     operators: CustomerOperatorConnection,
 }
 
