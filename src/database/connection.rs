@@ -66,6 +66,8 @@ impl Options {
 
     async fn connect(&self) -> Result<Driver, DbErr> {
         /// - `statement_timeout`: a slow statement fails instead of holding its connection.
+        /// - `lock_timeout`: a statement that waits for a lock held elsewhere fails, and is retried after a pause without a
+        ///   connection. Shorter than `deadlock_timeout` (1 s), so it ends deadlocks too.
         /// - `idle_in_transaction_session_timeout`: if the client dies inside a transaction, its locks are released.
         /// - `plan_cache_mode`: statements are planned once per connection. Each statement is written so that the same
         ///   index suits all values, so a generic plan is as good as a custom one.
@@ -73,7 +75,8 @@ impl Options {
         ///
         /// These settings are sent as statements and not as startup parameters, because poolers such as pgbouncer may
         /// reject startup parameters.
-        const SESSION: &str = "SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
+        const SESSION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '200ms'; \
+                               SET idle_in_transaction_session_timeout = '10s'; \
                                SET plan_cache_mode = 'force_generic_plan'; SET enable_memoize = off";
         Ok(match self {
             Self::Postgres(options) => {

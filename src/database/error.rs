@@ -70,6 +70,11 @@ pub(super) fn is_conflict(error: &DbErr) -> bool {
     }
 }
 
+/// Returns true if the statement has waited for a lock of PostgreSQL as long as `lock_timeout` allows. Also a conflict.
+pub(super) fn is_lock_timeout(error: &DbErr) -> bool {
+    matches!(reported(error), Some((Code::Sqlstate("55P03"), _)))
+}
+
 /// Returns true if the database rejected the statement itself and certainly applied nothing of it.
 pub(super) fn is_rejection(error: &DbErr) -> bool {
     is_conflict(error) || reported(error).is_some() && !is_outage(error)

@@ -46,7 +46,7 @@ pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The longest time that a request waits for a connection or for SQLite's write lock, or retries after conflicts. After
 /// this time the request fails with `UNAVAILABLE`. The constant also limits the time for a rollback and for closing the
-/// connections. The wait for a row lock of PostgreSQL is limited by `statement_timeout` instead.
+/// connections.
 const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// The database of the service. Clones share its connections.

@@ -9,7 +9,7 @@ use rand::RngExt;
 use sea_orm::DbErr;
 
 use super::MAX_WAIT;
-use super::error::{describe, is_conflict};
+use super::error::{describe, is_conflict, is_lock_timeout};
 use crate::error::{Error, ErrorCode};
 
 /// An error that ends one attempt of a transaction.
@@ -82,8 +82,10 @@ where
         conflicts += 1;
         tracing::debug!(operation, conflicts, cause = describe(conflict), "transaction conflict, retrying");
         metrics::counter!("vivamo_retries_total", "operation" => operation).increment(1);
-        // Up to 128 ms. Full jitter: attempts that wait equally long would collide again.
-        let pause = rand::rng().random_range(0..1 << conflicts.min(7));
+        // Full jitter: attempts that wait equally long would collide again. After a lock timeout the lock is held by
+        // something slow, and each attempt may hold a connection for 200 ms: so the pause is twice as long on average.
+        let pause =
+            rand::rng().random_range(if is_lock_timeout(conflict) { 200..600 } else { 0..1 << conflicts.min(7) });
         #[expect(clippy::disallowed_methods, reason = "the backoff")]
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }

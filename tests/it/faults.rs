@@ -177,6 +177,46 @@ both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, asyn
 });
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_row_delays_its_own_writers_only() {
+    const UPDATES: usize = 12;
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+        app.created(&own, "locked", json!({ "email": "locked@example.com" })).await;
+        app.created(&own, "free", json!({ "email": "free@example.com" })).await;
+        let watcher = app.replica(app.database_url().to_owned()).await;
+        let holder = watcher.database.begin_write().await.unwrap();
+        let lock = "SELECT 1 FROM customer WHERE email = 'locked@example.com' FOR UPDATE";
+        holder.execute_unprepared(lock).await.unwrap();
+
+        let customer = json!({ "externalCustomerId": "locked" });
+        let updates = join_all((0..UPDATES).map(|number| {
+            let data = json!({ "firstName": format!("Ada {number}") });
+            app.update(&own, customer.clone(), data)
+        }));
+        let others = async {
+            watcher.wait_until_blocked(1).await;
+            for number in 0..20 {
+                let (id, email) = (number.to_string(), format!("{number}@example.com"));
+                app.created(&other, &id, json!({ "email": email })).await;
+                let free = json!({ "externalCustomerId": "free" });
+                app.updated(&own, free, json!({ "lastName": format!("King {number}") })).await;
+                app.query(&own, "{ customers(first: 1) { nodes { id } } }").await;
+            }
+            holder.commit().await.unwrap();
+        };
+        let (updates, ()) = tokio::join!(updates, others);
+        let mut versions: Vec<_> = updates
+            .iter()
+            .map(|answer| answer.payload("updateCustomer")["customer"]["version"].as_u64().unwrap())
+            .collect();
+        versions.sort_unstable();
+        assert_eq!(versions, (2..=UPDATES as u64 + 1).collect::<Vec<_>>());
+        watcher.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_leader_of_a_read_batch_leaves_nobody_waiting() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let query = BatchedQuery::<2>::default();

@@ -5,9 +5,8 @@
 //! 2. The first caller per key becomes the leader. Later callers only wait for their results.
 //! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too.
 //! 4. The leader takes all requests of its key. A caller that comes later becomes the leader of the next batch.
-//! 5. The leader runs the requests as one statement. If there is only one request, a write runs without the lock
-//!    timeout, and a read runs as an ordinary query. A server without concurrent requests therefore pays nothing for
-//!    batching.
+//! 5. The leader runs the requests as one statement. If there is only one request, a write runs as the same statement,
+//!    and a read runs as an ordinary query. A server without concurrent requests therefore pays nothing for batching.
 //! 6. Each caller receives the result of its own request.
 //!
 //! With 32 clients, batched reads, batched writes and the yield of step 3 each make requests 1.3 to 2.2 times cheaper
@@ -35,10 +34,10 @@
 //!   missing, and the statement divides by zero (see below). Two requests with the same idempotency key: the `INSERT`
 //!   fails, because `ON CONFLICT DO UPDATE` cannot change a row twice. The database rejects the statement in both cases.
 //!   Then one of the two members succeeds, and the other one gets a conflict.
-//! - **One member waits for a row lock.** A batch waits up to 100 ms for each lock (`lock_timeout`), less than
-//!   PostgreSQL's `deadlock_timeout` of 1 s. After 100 ms the database rejects the statement. The statement that a
-//!   caller runs on its own waits up to the `statement_timeout` of 5 s, so only the member that needs the lock waits
-//!   longer.
+//! - **One member waits for a row lock.** A statement waits up to 200 ms for each lock (`lock_timeout`). After 200 ms the
+//!   database rejects the statement. Then each caller runs a statement of its own, and only the statement that needs the
+//!   lock is rejected again, after another 200 ms. This is a conflict, so
+//!   [`OptimisticWrite`](super::OptimisticWrite) pauses without a connection and then starts the request again.
 //! - **Two batches write the same rows.** A batch writes its members in the order of their first ids. A first id is the
 //!   first value of a member's first row. For updates, and for creates that connect a customer, it is the id of the
 //!   customer. Two batches therefore lock customers in the same order, which avoids most deadlocks. The order has no effect
@@ -86,19 +85,14 @@
 //!      new_1 ("operator_id", "customer_id", "place", "word") AS (SELECT * FROM unnest($4, $5, $6, $7)),
 //!      write_1 AS (INSERT INTO "customer_word" ("operator_id", "customer_id", "place", "word")
 //!                  SELECT "operator_id", "customer_id", "place", "word" FROM "new_1")
-//! SELECT (SELECT 1 FROM set_config('lock_timeout', '100ms', true))
-//!      / ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int
+//! SELECT 1 / ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int
 //! ```
 //!
-//! - **Each divisor** belongs to one statement that has `must_write_all`. The divisor compares the number of rows that
-//!   this statement has written with the number of rows that it was given. A batch may have several divisors (`1 / … /
-//!   …`), or none. If a row is missing, the divisor is 0, and the division error rolls back everything. No `BEGIN` and
-//!   `COMMIT` surround the statement, which saves two round trips, so only an error of the statement itself can undo
-//!   its writes. SQL has no expression that raises an error on purpose.
-//! - **The dividend** sets `lock_timeout`. PostgreSQL must evaluate the dividend before the divisors, because the
-//!   statements of the divisors lock rows. The PostgreSQL manual leaves the order of evaluation undefined, so this code
-//!   relies on the implementation. The test `a_write_that_waits_for_a_lock_does_not_delay_its_batch` in
-//!   `tests/it/batching.rs` fails if the order changes.
+//! Each divisor belongs to one statement that has `must_write_all`. The divisor compares the number of rows that this
+//! statement has written with the number of rows that it was given. A batch may have several divisors (`1 / … / …`), or
+//! none. If a row is missing, the divisor is 0, and the division error rolls back everything. No `BEGIN` and `COMMIT`
+//! surround the statement, which saves two round trips, so only an error of the statement itself can undo its writes.
+//! SQL has no expression that raises an error on purpose.
 
 mod reads;
 mod write_set;

@@ -21,8 +21,6 @@ use crate::database::arrays::into_arrays;
 pub struct WriteSet {
     operator: OperatorId,
     writes: Vec<Write>,
-    /// True if these are the rows of several requests.
-    is_merged: bool,
 }
 
 #[derive(Clone)]
@@ -48,12 +46,6 @@ pub struct WriteStatement {
 
 /// Write sets with the same key can be merged: they belong to the same operator and have the same statements.
 pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
-
-/// Evaluates to 1 and sets `lock_timeout` to 100 ms for this transaction. This expression is the dividend in the final
-/// `SELECT`. PostgreSQL evaluates the dividend first, before any row is locked (see the module docs of `batch`). The
-/// timeout applies to each lock: a batch that has waited 100 ms for one lock fails, before PostgreSQL looks for a
-/// deadlock (`deadlock_timeout`, 1 s).
-const SET_LOCK_TIMEOUT: &str = "(SELECT 1 FROM set_config('lock_timeout', '100ms', true))";
 
 impl WriteStatement {
     /// Inserts rows of an entity. Every row has all columns.
@@ -81,7 +73,7 @@ impl WriteStatement {
 impl WriteSet {
     /// Creates an empty set for a request of this operator.
     pub fn new(operator: OperatorId) -> Self {
-        Self { operator, writes: Vec::new(), is_merged: false }
+        Self { operator, writes: Vec::new() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -113,7 +105,7 @@ impl WriteSet {
             for (write, more) in merged.writes.iter_mut().zip(set.writes) {
                 write.rows.extend(more.rows);
             }
-            Self { is_merged: true, ..merged }
+            merged
         };
         sets.into_iter().cloned().reduce(append)
     }
@@ -129,7 +121,7 @@ impl WriteSet {
     pub(in crate::database) fn into_sqlite_statements(self) -> impl Iterator<Item = (Statement, usize)> {
         self.writes.into_iter().map(|Write { statement, rows }| {
             let row_count = rows.len();
-            let shape = (false, false, vec![(statement.name, row_count)]);
+            let shape = (false, vec![(statement.name, row_count)]);
             let sql = cached_sql(shape, || statement.sqlite_sql(row_count));
             let values = Some(Values(rows.into_iter().flatten().collect()));
             let must_affect = if statement.must_write_all { row_count } else { 0 };
@@ -141,7 +133,7 @@ impl WriteSet {
     /// rows, so that few texts are prepared.
     pub(in crate::database) fn into_postgres_statement(self) -> Statement {
         let parts = self.writes.iter().map(|write| (write.statement.name, write.rows.len().min(2))).collect();
-        let sql = cached_sql((true, self.is_merged, parts), || self.postgres_sql());
+        let sql = cached_sql((true, parts), || self.postgres_sql());
         let mut values = Vec::new();
         for Write { mut rows, .. } in self.writes {
             match rows.as_mut_slice() {
@@ -158,7 +150,7 @@ impl WriteSet {
     /// statement.
     fn postgres_sql(&self) -> String {
         let mut sql = String::new();
-        let mut result = if self.is_merged { SET_LOCK_TIMEOUT } else { "1" }.to_owned();
+        let mut result = "1".to_owned();
         let mut next_placeholder = 1;
         for (index, Write { statement, rows }) in self.writes.iter().enumerate() {
             let new = format!("new_{index}");
@@ -199,9 +191,9 @@ pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatem
     insert
 }
 
-/// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, whether it merges
-/// several requests, and each [`Write`]'s name and number of rows.
-type Shape = (bool, bool, Vec<(&'static str, usize)>);
+/// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, and each [`Write`]'s name
+/// and number of rows.
+type Shape = (bool, Vec<(&'static str, usize)>);
 
 /// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it.
 fn cached_sql(shape: Shape, build: impl FnOnce() -> String) -> String {
@@ -275,8 +267,7 @@ mod tests {
                 + r#"new_1 ("operator_id", "customer_id", "place", "word") AS (SELECT * FROM unnest($4, $5, $6, $7)), "#
                 + r#"write_1 AS (INSERT INTO "customer_word" ("operator_id", "customer_id", "place", "word") "#
                 + r#"SELECT "operator_id", "customer_id", "place", "word" FROM "new_1") "#
-                + "SELECT (SELECT 1 FROM set_config('lock_timeout', '100ms', true)) "
-                + "/ ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int"
+                + "SELECT 1 / ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int"
         );
         let ids = [7, 8, 9].map(|id| Uuid::from_u128(id).into()).to_vec();
         assert_eq!(values.unwrap().0[0], Value::Array(sea_orm::sea_query::ArrayType::Uuid, Some(Box::new(ids))));
