@@ -15,48 +15,51 @@ use serde::{Deserialize, Serialize};
 /// Machine-readable error code. New codes may be added, so keep a default case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize, thiserror::Error)]
 pub enum ErrorCode {
-    /// The external customer id is empty, longer than 255 characters, starts or ends with white space or an invisible
+    /// The external customer id is empty or longer than 255 characters, starts or ends with white space or an invisible
     /// character, or contains a control character.
     #[error("The external customer id is not valid")]
     InvalidExternalCustomerId,
-    /// The email address does not have the form `local@domain.tld`, contains an invisible character, has quotes or non-ASCII
-    /// characters before the `@`, or has more than 254 bytes or more than 64 before the `@`.
+    /// The email address does not have the form `local@domain.tld`, contains an invisible character, has quotes or
+    /// non-ASCII characters before the `@`, is longer than 254 bytes, or has more than 64 bytes before the `@`.
     #[error("The email address is not valid")]
     InvalidEmail,
-    /// The phone number cannot be parsed, or no such number is possible.
+    /// The phone number cannot be parsed, or cannot exist, for example because of its country code or length.
     #[error("The phone number is not valid")]
     InvalidPhone,
     /// The name of a customer, an operator or an API key has no visible character, is longer than 100 characters, or contains
     /// a control character or a character that changes the text direction.
     #[error("The name is not valid")]
     InvalidName,
-    /// A field of the address is missing, too long or contains a control character, or the country is unknown.
+    /// A field of the address is missing, is too long or contains a control character, or the country is unknown.
     #[error("The address is not valid")]
     InvalidAddress,
     /// An argument other than the data of a customer is invalid, for example a page size, a cursor or a filter.
     #[error("The argument is not valid")]
     InvalidArgument,
 
-    /// The email address belongs to a provider of disposable addresses. Production only; in sandbox it is a warning.
+    /// The email address belongs to a provider of disposable addresses. Production reports this code as an error, sandbox
+    /// as a warning.
     #[error("Disposable email addresses are not accepted. Please use a permanent email address.")]
     DisposableEmail,
-    /// The email address has a `+` before the `@`. Production only; in sandbox it is a warning.
+    /// The email address has a `+` before the `@`. Production reports this code as an error, sandbox as a warning.
     #[error("Email addresses with a plus suffix are not supported. Please use an address without a +.")]
     PlusSuffixEmail,
-    /// The phone number is not a valid number of a mobile line. Production only; in sandbox it is a warning.
+    /// The phone number is not a valid number of a mobile line. Production reports this code as an error, sandbox as a
+    /// warning.
     #[error("Sorry, this phone number cannot be used. Please use a valid mobile number.")]
     PhoneNotMobile,
-    /// The carrier lookup, which tells mobile lines from others, did not respond. Nothing was changed; retry. Production only.
+    /// The carrier lookup, which decides whether a phone is a mobile line, did not respond. Nothing was changed. Retry
+    /// the request. Occurs only in production.
     #[error("The phone number could not be checked, and nothing was changed. Please retry.")]
     PhoneLookupUnavailable,
 
     /// You already use this external customer id for a customer.
     #[error("You already have a customer with this external customer id.")]
     ExternalCustomerIdTaken,
-    /// The email address belongs to another customer. On create: one of your own customers. On update: any customer.
+    /// The email address belongs to another customer: on create to one of your own customers, on update to any customer.
     #[error("A customer with this email address already exists.")]
     EmailTaken,
-    /// The phone number belongs to another customer. On create: one of your own customers. On update: any customer.
+    /// The phone number belongs to another customer: on create to one of your own customers, on update to any customer.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
     /// The email and the phone belong to two different customers, so nothing was connected. Leave out the phone, or ask the
@@ -65,7 +68,7 @@ pub enum ErrorCode {
         "The email and the phone belong to two different customers, so nothing was connected. Leave out the phone, or ask the platform."
     )]
     IdentityConflict,
-    /// The customer has changed since `expectedVersion`. Read it again, then retry with its version.
+    /// The customer has changed since `expectedVersion`. Read the customer again, then retry with the current version.
     #[error("The customer has changed since `expectedVersion`. Read it again, then retry with its version.")]
     VersionConflict,
     /// You used this idempotency key for a different request within the last 24 hours.
@@ -84,7 +87,7 @@ pub enum ErrorCode {
     /// The request has no API key, or the key is invalid, expired or revoked. HTTP status 401.
     #[error("This request needs a valid API key, in the header: Authorization: Bearer <key>")]
     Unauthenticated,
-    /// The API key is not allowed to do this.
+    /// The role of the API key does not allow this operation.
     #[error("This API key is not allowed to do this.")]
     Forbidden,
     /// Too many requests. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was refused.
@@ -93,8 +96,8 @@ pub enum ErrorCode {
     /// The request is malformed, violates the schema, or exceeds a limit.
     #[error("The request is not valid.")]
     BadRequest,
-    /// The request has the hash of a document instead of the document. The service stores no documents: send the `query`,
-    /// as Apollo Client and urql then do.
+    /// The request contains the hash of a document instead of the document. The service stores no documents, so send the
+    /// document as `query`. Apollo Client and urql do this by themselves.
     #[error("PersistedQueryNotSupported")]
     PersistedQueryNotSupported,
     /// The service is temporarily unavailable. Retry.

@@ -42,16 +42,17 @@ pub enum UpdateCustomerRef {
     ExternalCustomerId(String),
 }
 
-/// Conditions for a list of customers. A customer must match all of them.
+/// Conditions for a list of customers. A customer must match all conditions.
 #[derive(Default, InputObject)]
 #[graphql(name = "CustomerFilter")]
 pub struct CustomerFilterInput {
-    /// Free text, for example `ada love` or `415 555`. Finds customers whose names, email, external id or phone contain a
-    /// word starting with each of the words given. Phone numbers are found with or without the country code, and by their
-    /// last four digits; adjacent groups of digits are read as one number. Ignores case, accents and apostrophes; there are
-    /// no wildcards. At most 255 characters and 8 words. A string without letters and digits finds nothing: omit `search` if
-    /// the user has typed nothing. Results are ordered by customer id; if the string is an email address, the customer
-    /// who has it is first. Cannot be combined with `orderBy`. Not available in the platform's list of all customers.
+    /// Free text, for example `ada love` or `415 555`. Finds a customer if each word of the text is the start of a word
+    /// in the customer's names, email, external id or phone. Phone numbers are found with or without the country code,
+    /// and by their last four digits. Adjacent groups of digits are read as one number. Ignores case, accents and
+    /// apostrophes. There are no wildcards. At most 255 characters and 8 words. A text without letters and digits finds
+    /// nothing, so omit `search` if the user has typed nothing. Results are ordered by customer id, but if the text is an
+    /// email address, the customer with this email is first. Cannot be combined with `orderBy`. Not available in the
+    /// platform's list of all customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,
@@ -59,12 +60,12 @@ pub struct CustomerFilterInput {
     phone: Option<String>,
     /// The operator's own id for the customer. Matches the whole id. Not available in the platform's list of all customers.
     external_customer_id: Option<String>,
-    /// Fields that must all be empty. Has no index: a page takes longer if few customers match.
+    /// Fields that must all be empty. This condition has no index, so a page takes longer if few customers match.
     missing: Option<Vec<CustomerField>>,
-    /// Range of the time at which the record was created, by any operator. Has no index: a page takes longer if few customers
-    /// match.
+    /// Time range in which the record was created, by any operator. This condition has no index, so a page takes longer
+    /// if few customers match.
     created_at: Option<DateTimeRange>,
-    /// Range of the time at which the customer was connected to the operator. Fast even for large lists. Not available in the
+    /// Time range in which the customer was connected to the operator. Fast even for large lists. Not available in the
     /// platform's list of all customers.
     connected_at: Option<DateTimeRange>,
 }
@@ -130,18 +131,19 @@ struct OptionalDataInput {
     first_name: MaybeUndefined<String>,
     /// Last name, 1 to 100 characters.
     last_name: MaybeUndefined<String>,
-    /// Postal address, as a whole: parts that are left out are empty.
+    /// Postal address. Send the whole address: a part that is left out is stored as empty.
     address: MaybeUndefined<AddressInput>,
 }
 
-/// A postal address. Each field has at most 200 characters, `postalCode` at most 20.
+/// A postal address. A field has at most 200 characters; `postalCode` has at most 20.
 #[derive(InputObject)]
 struct AddressInput {
     /// Street and house number, for example `1 Main St`.
     line1: String,
     /// Second address line, for example `Apartment 4`.
     line2: Option<String>,
-    /// City. Required, except where the country is one city (`GI`, `HK`, `MC`, `MO`, `SG`, `VA`): the default is that city.
+    /// City. Required, except in a country that is a single city (`GI`, `HK`, `MC`, `MO`, `SG`, `VA`): there the default
+    /// is the name of that city.
     city: Option<String>,
     /// State, province or county.
     region: Option<String>,
@@ -158,8 +160,8 @@ pub struct UpdateCustomerInput {
     customer: UpdateCustomerRef,
     /// The fields to change.
     data: CustomerDataPatch,
-    /// The `version` that your change is based on. If the customer has changed since, nothing is changed and the error is
-    /// `VERSION_CONFLICT`. If omitted, the update applies to any version.
+    /// The `version` that your change is based on. If the customer now has another version, nothing is changed and the
+    /// error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
     /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
     /// the same key within 24 hours returns the first result and changes nothing, so it is safe to retry after a timeout.

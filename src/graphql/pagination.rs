@@ -61,9 +61,9 @@ impl PageArguments {
 /// Information about the current page.
 #[derive(SimpleObject)]
 pub struct PageInfo {
-    /// True if there are more items before this page (paging backwards), or if `after` was given (paging forwards).
+    /// Paging backwards: true if there are more items before this page. Paging forwards: true if `after` was given.
     has_previous_page: bool,
-    /// True if there are more items after this page (paging forwards), or if `before` was given (paging backwards).
+    /// Paging forwards: true if there are more items after this page. Paging backwards: true if `before` was given.
     has_next_page: bool,
     /// Cursor of the first item, for `before`. Null if the page is empty.
     start_cursor: Option<Cursor>,

@@ -27,8 +27,8 @@ use crate::service::{Actor, Services};
 #[derive(MergedObject, Default)]
 struct Query(viewer::ViewerQuery, customers::CustomerQuery, operators::OperatorQuery, node::NodeQuery);
 
-/// Write operations. Each one is applied completely or not at all. Several mutations in one request are applied in
-/// their order, each in a transaction of its own.
+/// Write operations. Each mutation is applied completely or not at all. The mutations of one request are applied in
+/// order, each in its own transaction.
 #[derive(MergedObject, Default)]
 struct Mutation(customers::CustomerMutation, operators::OperatorMutation);
 

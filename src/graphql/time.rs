@@ -6,8 +6,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 #[derive(Clone, Copy)]
 pub struct Time(pub DateTime<Utc>);
 
-/// A point in time in RFC 3339 format, for example `2026-11-23T09:30:00.123456+00:00`. Output is in UTC, with microseconds;
-/// input may have any offset.
+/// A point in time in RFC 3339 format, for example `2026-11-23T09:30:00.123456+00:00`. Output is in UTC with
+/// microseconds. Input may have any UTC offset.
 #[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
 impl ScalarType for Time {
     fn parse(value: Value) -> InputValueResult<Self> {

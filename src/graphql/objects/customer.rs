@@ -29,7 +29,7 @@ impl Customer {
 /// A person. There is one record per person on the platform, shared by all operators that the person is connected to.
 #[Object]
 impl Customer {
-    /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`. The same for every operator.
+    /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`. All operators see the same id.
     pub async fn id(&self) -> ID {
         self.0.customer.id.to_string().into()
     }
@@ -45,8 +45,8 @@ impl Customer {
         self.0.customer.email.as_str()
     }
 
-    /// Phone number in E.164 format, for example `+14155552671`. Null if unknown; payment and disbursement flows then ask
-    /// for it, because they verify the customer by SMS.
+    /// Phone number in E.164 format, for example `+14155552671`. Null if unknown. Payment and disbursement flows ask the
+    /// customer for a missing phone number, because these flows verify the customer by SMS.
     async fn phone(&self) -> Option<&str> {
         self.0.customer.phone.as_ref().map(|phone| phone.as_str())
     }
@@ -66,13 +66,14 @@ impl Customer {
         self.0.customer.address.as_ref().map(|address| address.parts().into())
     }
 
-    /// Fields that are still empty, in the order of `CustomerField`, which is the order in which the Vivamo SDK asks for them.
+    /// Fields that are still empty, in the order in which the Vivamo SDK asks for them: `FIRST_NAME`, `LAST_NAME`,
+    /// `PHONE`, `ADDRESS`.
     async fn missing_fields(&self) -> Vec<CustomerField> {
         self.0.missing_fields()
     }
 
-    /// Version of the record. Starts at 1 and increases by 1 with every change. Pass it as `expectedVersion` to avoid
-    /// overwriting somebody else's change.
+    /// Version of the record. Starts at 1 and increases by 1 with every change. Pass the version as `expectedVersion` to
+    /// avoid overwriting somebody else's change.
     async fn version(&self) -> i32 {
         self.0.customer.version
     }

@@ -65,7 +65,7 @@ impl CustomerEvent {
         fetch::load(context, self.0.operator_id).await.map(Operator)
     }
 
-    /// API key that the change was made with.
+    /// API key with which the change was made.
     async fn api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
         fetch::loader(context).load_one(self.0.api_key_id).await.map(|key| key.map(Into::into)).transpose()
     }
@@ -80,7 +80,7 @@ impl CustomerEvent {
         CustomerField::all().filter(|field| self.0.after.0.contains_key(field.name())).collect()
     }
 
-    /// Values of the changed fields before the change. Null if the customer was created.
+    /// Values of the changed fields before the change. Null if the change created the customer.
     async fn before(&self) -> Option<CustomerValues<'_>> {
         (self.0.r#type != customer_event::EventType::Created)
             .then(|| CustomerValues::deserialize(&self.0.before.0).unwrap_or_default())

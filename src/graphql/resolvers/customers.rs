@@ -16,7 +16,8 @@ pub struct CustomerQuery;
 
 #[Object]
 impl CustomerQuery {
-    /// Looks up one customer. Returns null if there is no such customer or the caller is not connected to it.
+    /// Looks up one customer. Returns null if there is no such customer, or if the customer is not connected to the
+    /// calling operator.
     async fn customer(
         &self,
         context: &Context<'_>,
@@ -95,16 +96,16 @@ struct CreateCustomerPayload {
     customer: Customer,
     /// `CREATED` for a new customer, `CONNECTED` for one that the platform already knew.
     outcome: Outcome,
-    /// Your values that matched the existing customer. Empty for a new customer. After a match by phone alone, the record
-    /// has a different email than the one you sent: check that it is the right person.
+    /// Your values that matched the existing customer. Empty for a new customer. If only the phone matched, the record
+    /// has a different email than the one you sent: check that the record belongs to the right person.
     matched_by: Vec<MatchKey>,
-    /// Fields whose stored value differs from the one you sent. They were not changed. Use `updateCustomer` if your value
-    /// is correct.
+    /// Fields whose stored value differs from the one you sent. The stored values were kept. Use `updateCustomer` if your
+    /// value is correct.
     unapplied_fields: Vec<CustomerField>,
     /// Restrictions that production would enforce. Always empty in production.
     warnings: Vec<CustomerWarning>,
-    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer` is
-    /// not repeated: it is the record as it is now.
+    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer`
+    /// always shows the current record.
     replayed: bool,
 }
 
@@ -115,17 +116,17 @@ struct UpdateCustomerPayload {
     customer: Customer,
     /// Restrictions that production would enforce. Always empty in production.
     warnings: Vec<CustomerWarning>,
-    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer` is
-    /// not repeated: it is the record as it is now.
+    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer`
+    /// always shows the current record.
     replayed: bool,
 }
 
 /// The result of `validateCustomer`.
 #[derive(SimpleObject)]
 struct CustomerValidation {
-    /// Email address as it would be stored. Null if it is invalid.
+    /// Email address as it would be stored. Null if the address is invalid.
     email: Option<String>,
-    /// Phone number as it would be stored. Null if it is invalid or was not given.
+    /// Phone number as it would be stored. Null if the number is invalid or was not given.
     phone: Option<String>,
     /// Errors that `createCustomer` would report. Conflicts with customers of other operators are not included.
     faults: Vec<CustomerWarning>,

@@ -14,7 +14,7 @@ use crate::service::customers::CustomerRef;
 #[graphql(field(
     name = "id",
     ty = "ID",
-    desc = "Global id. Its prefix tells the type: `cus_` for a customer, `op_` for an operator, `evt_` for a history entry."
+    desc = "Global id. The prefix of the id tells the type: `cus_` for a customer, `op_` for an operator, `evt_` for a history entry."
 ))]
 enum Node {
     Customer(Customer),
@@ -27,7 +27,7 @@ pub struct NodeQuery;
 
 #[Object]
 impl NodeQuery {
-    /// Looks up any object by its global id. Returns null if it does not exist or the caller may not see it.
+    /// Looks up any object by its global id. Returns null if the object does not exist or the caller may not see it.
     async fn node(
         &self,
         context: &Context<'_>,

@@ -18,7 +18,8 @@ pub struct OperatorQuery;
 
 #[Object]
 impl OperatorQuery {
-    /// Looks up one operator. Returns null if it does not exist or the caller may not see it. An operator sees only itself.
+    /// Looks up one operator. Returns null if the operator does not exist or the caller may not see it. An operator sees
+    /// only itself.
     async fn operator(
         &self,
         context: &Context<'_>,
@@ -73,7 +74,7 @@ impl OperatorMutation {
         Some(create_api_key(context, input).await)
     }
 
-    /// Revokes a key permanently. It stops working on all servers within a second. Platform key only.
+    /// Revokes a key permanently. The key stops working on all servers within a second. Platform key only.
     async fn revoke_api_key(
         &self,
         context: &Context<'_>,
@@ -130,9 +131,10 @@ struct CreateOperatorInput {
 struct CreateOperatorPayload {
     /// The new operator.
     operator: Operator,
-    /// The operator's first API key, with access `READ_WRITE` and without an expiry.
+    /// The operator's first API key, which has the access `READ_WRITE` and does not expire.
     api_key: ApiKey,
-    /// The secret to send in the header `Authorization: Bearer <secret>`. It is shown only here; store it safely.
+    /// The secret to send in the header `Authorization: Bearer <secret>`. The secret is shown only here, so store it
+    /// safely.
     secret: String,
 }
 
@@ -145,7 +147,7 @@ struct CreateApiKeyInput {
     name: String,
     /// Access level of the key. Default: `READ_WRITE`.
     access: Option<ApiKeyAccess>,
-    /// Time at which the key expires; must be in the future. If omitted, the key does not expire.
+    /// Time in the future at which the key expires. If omitted, the key does not expire.
     expires_at: Option<Time>,
 }
 
@@ -154,7 +156,8 @@ struct CreateApiKeyInput {
 struct CreateApiKeyPayload {
     /// The new API key.
     api_key: ApiKey,
-    /// The secret to send in the header `Authorization: Bearer <secret>`. It is shown only here; store it safely.
+    /// The secret to send in the header `Authorization: Bearer <secret>`. The secret is shown only here, so store it
+    /// safely.
     secret: String,
 }
 

@@ -13,7 +13,7 @@ pub struct ViewerQuery;
 
 #[Object]
 impl ViewerQuery {
-    /// The caller and its environment. Use it to check an API key.
+    /// The caller and its environment. Use this query to check an API key.
     async fn viewer(&self) -> Viewer {
         Viewer
     }

@@ -21,7 +21,7 @@ pub enum CustomerField {
     FirstName,
     /// Last name.
     LastName,
-    /// Phone number. Payment and disbursement flows need it for SMS verification.
+    /// Phone number. Payment and disbursement flows need the phone number to verify the customer by SMS.
     Phone,
     /// Postal address, as a whole.
     Address,
