@@ -30,13 +30,13 @@ pub struct Settings {
     #[arg(hide_env_values = true, global = true)]
     pub database_url: String,
 
-    /// Use `production` for real customers. `sandbox` is for tests: it accepts emails and phones that production
-    /// rejects, with a warning
+    /// Use `production` for real customers. `sandbox` is for tests and accepts, with a warning, emails and phones that
+    /// production rejects
     #[arg(long, env = "VIVAMO_ENVIRONMENT", value_parser = environment(), default_value = "sandbox", global = true)]
     pub environment: Environment,
 
-    /// Secret that hashes API keys and signs cursors (at least 32 bytes; required in production, public in sandbox).
-    /// Changing it invalidates all keys and cursors
+    /// Secret for hashing API keys and signing cursors (at least 32 bytes). Required in production; sandbox has a public
+    /// default. Changing the secret invalidates all keys and cursors
     #[arg(long, env = "VIVAMO_KEY_SECRET", value_name = "SECRET", hide_env_values = true, global = true)]
     pub key_secret: Option<SecretString>,
 }
@@ -72,7 +72,7 @@ pub struct HttpSettings {
     #[arg(long, env = "VIVAMO_METRICS", value_name = "ADDRESS:PORT", value_parser = address)]
     pub metrics: Option<SocketAddr>,
 
-    /// Serve GraphiQL, which explores the API in a browser, at /graphiql [default: true in sandbox, false in
+    /// Serve GraphiQL, a page to explore the API in a browser, at /graphiql [default: true in sandbox, false in
     /// production]
     #[arg(long, env = "VIVAMO_GRAPHIQL", value_name = "BOOL", hide_possible_values = true)]
     pub graphiql: Option<bool>,
@@ -120,17 +120,18 @@ impl LimitSettings {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Checks of emails and phones")]
 pub struct CheckSettings {
-    /// File of email domains to treat as disposable, in addition to the built-in list: one per line, # starts a
+    /// File of email domains to treat as disposable, in addition to the built-in list: one domain per line, # starts a
     /// comment
     #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE")]
     pub disposable_domains: Option<PathBuf>,
 
-    /// File of email domains that are never disposable, in the same format. Wins over both other lists
+    /// File of email domains that are never disposable, in the same format. Overrides --disposable-domains and the
+    /// built-in list
     #[arg(long, env = "VIVAMO_ALLOWED_DOMAINS", value_name = "FILE")]
     pub allowed_domains: Option<PathBuf>,
 
-    /// Source that tells production if a phone is a mobile line: `metadata` uses the built-in numbering plans, `twilio`
-    /// asks the carrier through Twilio Lookup
+    /// Source that decides in production whether a phone is a mobile line: `metadata` uses the built-in numbering plans,
+    /// `twilio` asks the carrier through Twilio Lookup
     #[arg(long, env = "VIVAMO_PHONE_LOOKUP", value_name = "SOURCE", default_value = "metadata")]
     #[arg(hide_possible_values = true)]
     pub phone_lookup: PhoneLookupName,

@@ -19,7 +19,7 @@ pub enum KeyCommand {
         /// Id of the operator, for example op_01h455vb4pex5vsknk084sn02q
         #[arg(value_parser = operator_id)]
         operator: OperatorId,
-        /// Name of the key, 1 to 100 characters, to recognise it by
+        /// Name of the key, 1 to 100 characters, so that you can recognise the key
         #[arg(long, value_parser = display_name)]
         name: DisplayName,
         /// Allow queries only, no mutations
@@ -41,7 +41,7 @@ pub enum KeyCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Revoke an API key permanently. It stops working on all servers within a second
+    /// Revoke an API key permanently. The key stops working on all servers within a second
     Revoke {
         /// Id of the key, for example key_01h455vb4pex5vsknk084sn02q
         #[arg(value_parser = key_id)]

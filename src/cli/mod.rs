@@ -30,7 +30,7 @@ use crate::service::{Actor, ServiceSettings, Services};
 #[command(
     name = "vivamo",
     version = env!("VIVAMO_VERSION"),
-    after_help = "Without a command, vivamo serves the API. The options of `vivamo serve` also work without a command."
+    after_help = "Without a command, vivamo serves the API and accepts the options of `vivamo serve`."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -46,8 +46,8 @@ pub struct Cli {
 enum Command {
     /// Serve the API
     Serve(Box<ServeSettings>),
-    /// Apply pending database migrations. Needed in production; in sandbox every command that opens the database
-    /// does this
+    /// Apply pending database migrations. Needed only in production: in sandbox every command that opens the database
+    /// applies them
     Migrate,
     /// Create or list operators
     #[command(subcommand)]
