@@ -1,4 +1,4 @@
-// Collects the files that the binary serves in dist/. build.rs runs it as `npm run build`, after `npm ci`.
+// Copies the files that the binary serves into dist/. build.rs runs this script as `npm run build`, after `npm ci`.
 import { cpSync } from 'node:fs';
 
 const files = {

@@ -9,7 +9,7 @@ ROOT = HERE.parents[1]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 VIVAMO = TARGET / "dist/vivamo"
 PLATFORM_KEY = "the-key-of-the-platform-in-the-benchmark"
-UNREACHABLE_LIMIT = "1000000"  # limits are switched on, but are not reached
+UNREACHABLE_LIMIT = "1000000"  # the limits are on, but no request reaches them
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 arguments.add_argument("--customers", default="200000",
@@ -20,7 +20,7 @@ arguments.add_argument("--rounds", type=int, default=5, help="number of rounds; 
 arguments.add_argument("--seconds", type=int, default=4, help="seconds per measurement")
 arguments.add_argument("--connections", type=int, default=32, help="number of clients that send at the same time")
 arguments.add_argument("--json", help="file to write the results to")
-arguments.add_argument("--compare", help="file of an earlier --json to compare with")
+arguments.add_argument("--compare", help="file that an earlier run wrote with --json, to compare the results with")
 
 CUSTOMER = ("id email phone firstName lastName address { line1 line2 city region postalCode country } version createdAt "
             "updatedAt")
@@ -72,13 +72,13 @@ class Postgres:
 
     SETTINGS = ("shared_buffers=1GB max_wal_size=16GB checkpoint_timeout=1h autovacuum=off listen_addresses=127.0.0.1 "
                 "wal_level=minimal max_wal_senders=0")
-    # SQLite functions that seed.sql uses.
+    # The SQLite functions that seed.sql uses and PostgreSQL lacks.
     FUNCTIONS = """
         CREATE FUNCTION unhex(text) RETURNS uuid IMMUTABLE LANGUAGE sql AS 'SELECT $1::uuid';
         CREATE FUNCTION strftime(text, bigint, text) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS 'SELECT to_timestamp($2)';
         SET session_replication_role = replica; SET maintenance_work_mem = '512MB'; SET work_mem = '256MB';"""
     DROP_FUNCTIONS = "DROP FUNCTION unhex; DROP FUNCTION strftime;"
-    # In the transaction that truncates a table, inserts into it are not written to the WAL.
+    # PostgreSQL does not log inserts into a table that the same transaction has truncated.
     TRUNCATE = "TRUNCATE operator, api_key, customer, customer_operator, customer_event, customer_word;"
     WORDS_KEY = "ALTER TABLE customer_word {} CONSTRAINT customer_word_pkey {};"
 
@@ -217,7 +217,7 @@ class Server:
         return type_id("cus_", n) if self.is_vivamo else str(uuid_for(n))
 
     def key(self, operation):
-        """The platform key for r3 and r3d, because it sees all links of a page, and the operator's key otherwise."""
+        """The platform key for r3 and r3d, because only that key sees the links of all operators; otherwise the operator's key."""
         return self.keys[operation.startswith("r3")]
 
     def request(self, operation):
@@ -251,7 +251,7 @@ class Server:
     def prepare(self, operation):
         """Writes the file that load.lua reads: the request in the first line, and a value for it in each further line."""
         half, end = self.customers // 2, min(self.customers // 4, 50_000)
-        # Customers with odd numbers belong to the first operator. The prime scatters them.
+        # Customers with odd numbers belong to the first operator. Multiplying by a prime scatters the numbers.
         scattered = [i * 1_000_003 % half * 2 + 1 for i in range(min(half, 200_000))]
         values = {"r1": lambda: map(self.customer, scattered), "w2": lambda: map(self.customer, scattered),
                   "r2": lambda: (f"ext-1-{n}" for n in scattered), "r3d": lambda: self.cursors(end)[end // 200:],
@@ -311,14 +311,14 @@ def processor_seconds(process):
     """Processor seconds of a process with its threads, and of its children that have ended."""
     try:
         times = pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[11:15]
-    except FileNotFoundError:  # it has ended and is counted with its parent
+    except FileNotFoundError:  # the process has ended, and its parent counts its time
         return 0, 0
     user, system, *ended = (int(time) / os.sysconf("SC_CLK_TCK") for time in times)
     return user + system, sum(ended)
 
 
 def machine_processor_seconds():
-    """Processor seconds of the whole machine: all but idle and waiting for I/O."""
+    """Processor seconds of the whole machine, without idle time and time that waits for I/O."""
     times = pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
     return sum(int(time) for place, time in enumerate(times) if place not in (3, 4)) / os.sysconf("SC_CLK_TCK")
 
@@ -429,7 +429,7 @@ def main(options, folder, running):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)  # the user postgres must reach its data in it
+        os.chmod(name, 0o755)  # the user postgres must reach its data in this folder
         running = []
         try:
             main(arguments.parse_args(), pathlib.Path(name), running)

@@ -1,4 +1,5 @@
-// Runs the audits of the GraphQL over HTTP specification against a server. Recommendations must pass too.
+// Runs the audits of the GraphQL over HTTP specification against a server. The recommendations of the specification must
+// pass too.
 import { auditServer } from 'graphql-http';
 
 const [url, key] = process.argv.slice(2);

@@ -1,5 +1,5 @@
-// GraphiQL in Chromium: the key, the tabs, what is kept in the browser, and a narrow window.
-// Usage: node graphiql.js URL KEY FOLDER_FOR_SCREENSHOTS, where KEY is of an operator without customers.
+// Tests GraphiQL in Chromium: the key, the tabs, the data that the browser keeps, and a narrow window.
+// Usage: node graphiql.js URL KEY FOLDER_FOR_SCREENSHOTS, where KEY is the API key of an operator without customers.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { runInNewContext } from 'node:vm';
@@ -28,7 +28,7 @@ const browser = await chromium.launch({
   ],
 });
 
-/** GraphiQL in a browser context of its own, that is without anything stored. */
+/** GraphiQL in a new browser context, in which nothing is stored yet. */
 class Page {
   static async open(viewport = WIDE, colorScheme = 'light') {
     const context = await browser.newContext({ viewport, colorScheme });
@@ -113,7 +113,7 @@ class Page {
 
   tabNames = () => this.tabs().allTextContents();
 
-  /** All that the page leaves in the browser. */
+  /** Everything that the page stores in the browser. */
   stored = () =>
     this.page.evaluate(async () =>
       JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, await indexedDB.databases()]),

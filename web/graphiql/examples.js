@@ -114,7 +114,7 @@ query Viewer {
   },
   {
     query: `# For the next page, set "after" to the endCursor
-# of this one.
+# of this page.
 query Customers(
   $after: String
   $filter: CustomerFilter

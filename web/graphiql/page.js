@@ -52,7 +52,7 @@ const saveTabs = ({ tabs, activeTabIndex }) => {
 
 const loaded = loadTabs();
 
-// Data that GraphiQL would store, including its request history with headers, is kept in memory only.
+// Data that GraphiQL would store, including its request history with headers, is kept only in memory.
 const memory = new Map([['graphiql:secondaryEditorFlex', '1.2']]);
 const storage = {
   get length() {
@@ -77,7 +77,7 @@ function KeyField() {
 
   useEffect(() => {
     if (!isRestored && queryEditor && variableEditor && headerEditor) {
-      // A key is longer than the editor is wide.
+      // Wraps lines, because a key is longer than the editor is wide.
       headerEditor.setOption('lineWrapping', true);
       changeTab(loaded.active);
       setIsRestored(true);
@@ -91,7 +91,7 @@ function KeyField() {
     if (!key && typed) setKey(typed);
   }, [activeTabIndex, isFetching]);
 
-  // Writes the key of the key field into the Headers editor, except over a key that was typed there.
+  // Writes the key of the key field into the Headers editor, unless another key was typed there.
   useEffect(() => {
     if (!headerEditor) return;
     const next = key || PLACEHOLDER;
@@ -120,11 +120,11 @@ function KeyField() {
       autoComplete: 'off',
       spellCheck: false,
     }),
-    createElement('span', { className: 'key-hint' }, 'Sent by every tab. The key is not stored.'),
+    createElement('span', { className: 'key-hint' }, 'Every tab sends the key. The key is not stored.'),
   );
 }
 
-// The documentation is available before a key is typed: the schema is public; customer data is not.
+// The documentation is available before a key is typed, because the schema is public.
 const send = GraphiQL.createFetcher({ url: '/graphql' });
 const introspection = fetch('/graphiql/introspection.json').then((response) => response.json());
 const fetcher = (request, options) =>

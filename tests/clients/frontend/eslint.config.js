@@ -21,7 +21,7 @@ export default [
             // Connections, edges and payloads have no id. The objects in them have one.
             suffixes: ['Connection', 'Edge', 'Payload'],
             types: [
-              // The Relay specification defines its fields.
+              // The Relay specification defines the fields of PageInfo.
               'PageInfo',
               // Value objects.
               'Address',
@@ -35,7 +35,7 @@ export default [
           },
         },
       ],
-      // Short lists that are always complete are no connections: warnings, field names, the keys of an operator.
+      // Short lists that are always complete are not connections: warnings, field names, the keys of an operator.
       '@graphql-eslint/relay-edge-types': ['error', { listTypeCanWrapOnlyEdgeType: false }],
     },
   },
