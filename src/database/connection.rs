@@ -5,9 +5,9 @@
 //! the last statement failed or the connection was idle for 30 seconds. With a single client, the pool of this module
 //! saves up to a quarter of the cost of a request (`docs/benchmarks.md`).
 
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -21,18 +21,10 @@ use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 
 use super::arrays::encode_for_postgres;
+use super::fair_queue::{FairQueue, Permit, Tenant};
+use super::request::count_statement;
 use super::retry::retry_read;
 use super::{MAX_WAIT, StatementObserver};
-
-tokio::task_local! {
-    /// The number of statements that the current request has sent.
-    pub(super) static STATEMENTS: Arc<AtomicUsize>;
-}
-
-/// Adds one to the statements of the current request. Does nothing outside a request.
-pub(super) fn count_statement() {
-    let _ = STATEMENTS.try_with(|statements| statements.fetch_add(1, Ordering::Relaxed));
-}
 
 /// The address of a database and the settings of a connection.
 #[derive(Clone)]
@@ -237,14 +229,46 @@ impl managed::Manager for Manager {
 /// A pool with a maximum number of connections. Clones share the connections.
 ///
 /// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`MAX_WAIT`] until a
-///   connection is returned. Waiters are served in order.
+///   connection is returned. Tenants share the connections equally: see [`FairQueue`].
 /// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its next
 ///   use: see [`Manager`].
 /// - **Error:** after a failed statement the connection is pinged before it is used again.
 /// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed instead of reused,
 ///   because the rest of the answer would be read as the answer to the next statement.
 #[derive(Clone)]
-pub(super) struct Pool(managed::Pool<Manager>);
+pub(super) struct Pool {
+    connections: managed::Pool<Manager>,
+    /// One permit for each connection, so that nobody waits in the queue of `connections`, which is not fair.
+    queue: FairQueue,
+}
+
+/// A connection that was taken out of the pool. Returns to the pool when it is dropped.
+pub(super) struct PooledConnection {
+    connection: Object<Manager>,
+    /// Dropped after the connection.
+    _permit: Permit,
+}
+
+impl PooledConnection {
+    /// Closes the connection.
+    pub(super) fn discard(self) {
+        drop(Object::take(self.connection));
+    }
+}
+
+impl Deref for PooledConnection {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for PooledConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
 
 impl Pool {
     /// Creates a pool and opens its first connection, so that a wrong address fails here.
@@ -255,26 +279,34 @@ impl Pool {
     ) -> Result<Self, DbErr> {
         let pool = managed::Pool::builder(Manager { options, observer })
             .max_size(size)
-            .timeouts(Timeouts { wait: Some(MAX_WAIT), create: Some(MAX_WAIT), recycle: None })
+            .timeouts(Timeouts { wait: None, create: Some(MAX_WAIT), recycle: None })
             .runtime(Runtime::Tokio1)
             // The connection that was used last is the most likely to have the statement prepared.
             .queue_mode(QueueMode::Lifo);
-        let pool = Self(pool.build().map_err(|error| DbErr::Custom(error.to_string()))?);
-        drop(pool.get().await?);
+        let connections = pool.build().map_err(|error| DbErr::Custom(error.to_string()))?;
+        let pool = Self { connections, queue: FairQueue::new(size) };
+        drop(pool.get(Tenant::Service).await?);
         Ok(pool)
     }
 
     pub(super) fn backend(&self) -> DbBackend {
-        match self.0.manager().options {
+        match self.connections.manager().options {
             Options::Postgres(_) => DbBackend::Postgres,
             Options::Sqlite(_) => DbBackend::Sqlite,
         }
     }
 
     /// Takes a connection out of the pool.
-    pub(super) async fn get(&self) -> Result<Object<Manager>, DbErr> {
-        match self.0.get().await {
-            Ok(connection) => Ok(connection),
+    pub(super) async fn get(&self, tenant: Tenant) -> Result<PooledConnection, DbErr> {
+        let permit = match self.queue.acquire(tenant) {
+            Ok(permit) => permit,
+            Err(place) => match timeout(MAX_WAIT, place).await {
+                Ok(Ok(permit)) => permit,
+                Ok(Err(_)) | Err(_) => return Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
+            },
+        };
+        match self.connections.get().await {
+            Ok(connection) => Ok(PooledConnection { connection, _permit: permit }),
             Err(PoolError::Backend(error)) => Err(error),
             Err(PoolError::Closed) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
             Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
@@ -283,14 +315,19 @@ impl Pool {
 
     /// Returns the number of open connections and the number of idle connections.
     pub(super) fn size(&self) -> (usize, usize) {
-        let status = self.0.status();
+        let status = self.connections.status();
         (status.size, status.available)
+    }
+
+    /// Returns the number of requests that wait for a connection.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.waiting()
     }
 
     /// Closes the idle connections. Connections in use are closed when they are returned.
     pub(super) async fn close(&self) -> Result<(), DbErr> {
-        let idle = self.0.retain(|_, _| false).removed;
-        self.0.close();
+        let idle = self.connections.retain(|_, _| false).removed;
+        self.connections.close();
         for connection in idle {
             connection.close().await?;
         }

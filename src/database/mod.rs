@@ -12,9 +12,11 @@ mod arrays;
 mod batch;
 mod connection;
 mod error;
+mod fair_queue;
 mod migrate;
 mod optimistic_write;
 pub mod pages;
+mod request;
 mod retry;
 mod run_to_completion;
 mod sql;
@@ -22,8 +24,10 @@ mod transaction;
 
 pub use batch::{BatchedQuery, WriteSet, WriteStatement, insert_from_select, row_values};
 pub use error::{describe, explain_connect_error};
+pub use fair_queue::Tenant;
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
+pub use request::RequestContext;
 pub use retry::{TransactionError, with_retry};
 pub use run_to_completion::run_to_completion;
 pub use sql::Sql;
@@ -38,7 +42,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 use tokio::time::timeout;
 
 use batch::BatchWriter;
-use connection::{Options, Pool};
+use connection::{Options, Pool, PooledConnection};
 use retry::retry_read;
 
 /// A function that is called with the text of each SQL statement, without its values.
@@ -63,7 +67,11 @@ pub struct Database {
 /// PostgreSQL may reject such a statement with a serialization failure if its default isolation level is `serializable`.
 /// The statement is then retried.
 #[derive(Clone)]
-pub struct Reader(Pool);
+pub struct Reader {
+    pool: Pool,
+    /// The tenant to wait as, if it is not the tenant of the current request.
+    tenant: Option<Tenant>,
+}
 
 impl Database {
     /// The maximum number of connections of one process to PostgreSQL, for reads and writes.
@@ -86,7 +94,7 @@ impl Database {
             }
         };
         let batch_writer = Arc::new(BatchWriter::new(write_pool.clone()));
-        Ok(Self { options, reader: Reader(read_pool), write_pool, batch_writer })
+        Ok(Self { options, reader: Reader { pool: read_pool, tenant: None }, write_pool, batch_writer })
     }
 
     /// Returns the reader, which runs statements that write nothing.
@@ -105,34 +113,53 @@ impl Database {
         match self.options {
             Options::Postgres(_) => (size, idle),
             Options::Sqlite(_) => {
-                let (readers, idle_readers) = self.reader.0.size();
+                let (readers, idle_readers) = self.reader.pool.size();
                 (size + readers, idle + idle_readers)
             }
+        }
+    }
+
+    /// Returns the number of requests that wait for a connection.
+    pub fn waiting(&self) -> usize {
+        match self.options {
+            Options::Postgres(_) => self.write_pool.waiting(),
+            Options::Sqlite(_) => self.write_pool.waiting() + self.reader.pool.waiting(),
         }
     }
 
     /// Closes all connections. Stops waiting for the database after `MAX_WAIT`.
     pub async fn close(self) -> Result<(), DbErr> {
         let close_pools = async {
-            self.reader.0.close().await?;
+            self.reader.pool.close().await?;
             self.write_pool.close().await
         };
         timeout(MAX_WAIT, close_pools).await.unwrap_or(Ok(()))
     }
 }
 
+impl Reader {
+    /// Returns a reader that waits for connections as `tenant`.
+    fn waiting_as(&self, tenant: Tenant) -> Self {
+        Self { pool: self.pool.clone(), tenant: Some(tenant) }
+    }
+
+    async fn connection(&self) -> Result<PooledConnection, DbErr> {
+        self.pool.get(self.tenant.unwrap_or_else(request::tenant)).await
+    }
+}
+
 #[async_trait]
 impl ConnectionTrait for Reader {
     fn get_database_backend(&self) -> DbBackend {
-        self.0.backend()
+        self.pool.backend()
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        retry_read(|| async { self.0.get().await?.execute(statement.clone()).await }).await
+        retry_read(|| async { self.connection().await?.execute(statement.clone()).await }).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        retry_read(|| async { self.0.get().await?.execute_unprepared(sql).await }).await
+        retry_read(|| async { self.connection().await?.execute_unprepared(sql).await }).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
@@ -140,7 +167,7 @@ impl ConnectionTrait for Reader {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        retry_read(|| async { self.0.get().await?.query_all(statement.clone()).await }).await
+        retry_read(|| async { self.connection().await?.query_all(statement.clone()).await }).await
     }
 }
 

@@ -1,6 +1,5 @@
 //! Transactions that may write.
 
-use deadpool::managed::Object;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 use tokio::sync::Mutex;
@@ -8,7 +7,8 @@ use tokio::time::timeout;
 
 use super::MAX_WAIT;
 use super::batch::WriteSet;
-use super::connection::{Connection, Manager, Pool};
+use super::connection::{Connection, Pool, PooledConnection};
+use super::request::tenant;
 
 /// A transaction that may write, on a connection of its own.
 ///
@@ -24,13 +24,13 @@ use super::connection::{Connection, Manager, Pool};
 pub struct Transaction {
     backend: DbBackend,
     /// `None` after the commit.
-    connection: Mutex<Option<Object<Manager>>>,
+    connection: Mutex<Option<PooledConnection>>,
 }
 
 impl Transaction {
     /// Begins a transaction on a connection of `pool`.
     pub(super) async fn begin(pool: &Pool) -> Result<Self, DbErr> {
-        let (backend, mut connection) = (pool.backend(), pool.get().await?);
+        let (backend, mut connection) = (pool.backend(), pool.get(tenant()).await?);
         // A deferred transaction of SQLite fails at its first write if another connection has written since it began.
         let begin = if backend == DbBackend::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
         connection.execute_uncounted(begin).await?;
@@ -69,10 +69,10 @@ impl Transaction {
 /// Sends `COMMIT` or `ROLLBACK`. If the command fails, closes the connection: the transaction may still be open, and
 /// later writes on the same connection would be acknowledged but never committed. SQLite fails like this when the disk
 /// is full.
-async fn end(mut connection: Object<Manager>, command: &str) -> Result<(), DbErr> {
+async fn end(mut connection: PooledConnection, command: &str) -> Result<(), DbErr> {
     let ended = connection.execute_uncounted(command).await;
     if ended.is_err() {
-        drop(Object::take(connection));
+        connection.discard();
     }
     ended.map(|_| ())
 }
@@ -80,7 +80,7 @@ async fn end(mut connection: Object<Manager>, command: &str) -> Result<(), DbErr
 impl Drop for Transaction {
     fn drop(&mut self) {
         match self.connection.get_mut().take() {
-            Some(connection) if connection.is_busy() => drop(Object::take(connection)),
+            Some(connection) if connection.is_busy() => connection.discard(),
             Some(connection) => {
                 tokio::spawn(timeout(MAX_WAIT, end(connection, "ROLLBACK")));
             }

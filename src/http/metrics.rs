@@ -41,6 +41,10 @@ pub fn metrics_router(database: Database) -> Router {
     );
     describe_counter!("vivamo_phone_lookups_total", "Requests to the carrier lookup, by outcome.");
     describe_gauge!("vivamo_database_connections", "Open connections to the database, by state.");
+    describe_gauge!(
+        "vivamo_database_waiting",
+        "Statements and transactions that wait for a connection to the database."
+    );
     let upkept = recorder.clone();
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
@@ -53,6 +57,7 @@ pub fn metrics_router(database: Database) -> Router {
         let (size, idle) = database.connections();
         gauge!("vivamo_database_connections", "state" => "idle").set(idle as f64);
         gauge!("vivamo_database_connections", "state" => "busy").set((size - idle) as f64);
+        gauge!("vivamo_database_waiting").set(database.waiting() as f64);
         ([("content-type", "text/plain; version=0.0.4")], recorder.render())
     });
     Router::new().route("/metrics", handler)

@@ -30,7 +30,7 @@ use entity::value::{ApiKeyId, OperatorId, RequestId};
 use secrecy::SecretString;
 
 use crate::config::{LimitSettings, UnknownLinePolicy};
-use crate::database::Database;
+use crate::database::{Database, Tenant};
 use crate::error::{Error, ErrorCode};
 use crate::keyed_hash::KeyedHash;
 use disposable_domains::DisposableDomains;
@@ -103,6 +103,11 @@ impl Actor {
             Self::Operator { id, .. } => Some(id),
             Self::Platform => None,
         }
+    }
+
+    /// Returns the party that the caller's statements run for.
+    pub fn tenant(&self) -> Tenant {
+        self.operator().map_or(Tenant::Platform, Tenant::Operator)
     }
 
     /// Checks that the caller may change customers, and returns the origin to record with the changes. Fails with

@@ -137,7 +137,8 @@ async fn run_query(app: &TestApp, query: &BatchedQuery<2>, name: &str) -> String
 }
 
 both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, async |app| {
-    let operator = app.operator("A").await;
+    // Two operators, because one cannot take all connections.
+    let (operator, other) = (app.operator("A").await, app.operator("B").await);
     let watcher = app.replica(app.database_url().to_owned()).await;
     // A separate connection holds the lock, because the connections of the service have timeouts.
     let connection = sea_orm::Database::connect(app.database_url()).await.unwrap();
@@ -151,7 +152,7 @@ both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, asyn
     let page = "{ customers(first: 1) { edges { node { id } } } }";
     let requests = join_all((0..40).map(|number| {
         let data = json!({ "email": format!("{number}@example.com") });
-        let (operator, id) = (&operator, number.to_string());
+        let (operator, id) = (if number % 2 == 0 { &operator } else { &other }, number.to_string());
         async move {
             if app.is_postgres() {
                 app.graphql(operator, page, json!({})).await
@@ -175,6 +176,41 @@ both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, asyn
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     assert_eq!(app.count_rows("customer").await, 1);
 });
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_cannot_take_all_connections() {
+    const SHARE: usize = 8;
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+        let watcher = app.replica(app.database_url().to_owned()).await;
+        // The creates of `own` keep their connections until the lock is released, because the trigger removes the timeout.
+        let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                    IF NEW.email LIKE 'slow%' THEN PERFORM set_config('lock_timeout', '0', true); \
+                    PERFORM pg_advisory_xact_lock_shared(1); END IF; RETURN NEW; END $$; \
+                    CREATE TRIGGER wait BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION wait()";
+        support::postgres::execute(app.database_url(), wait).await.unwrap();
+        let holder = watcher.database.begin_write().await.unwrap();
+        holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
+        let slow = async |number: usize| {
+            // One after the other, because creates that arrive together share a connection.
+            watcher.wait_until_blocked(number.min(SHARE)).await;
+            let (id, email) = (format!("slow-{number}"), format!("slow-{number}@example.com"));
+            app.created(&own, &id, json!({ "email": email })).await;
+        };
+        let others = async {
+            watcher.wait_until_blocked(SHARE).await;
+            for number in 0..10 {
+                let (id, email) = (number.to_string(), format!("{number}@example.com"));
+                app.created(&other, &id, json!({ "email": email })).await;
+                app.query(&other, "{ customers(first: 1) { nodes { id } } }").await;
+            }
+            holder.commit().await.unwrap();
+        };
+        tokio::join!(join_all((0..SHARE + 4).map(slow)), others);
+        watcher.stop().await;
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_row_delays_its_own_writers_only() {

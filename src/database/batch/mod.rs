@@ -109,7 +109,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task;
 
-use super::connection::count_statement;
+use super::request::count_statement;
 
 /// Collects requests `T` of concurrent callers per key `K`, and distributes the results `R`.
 struct Batcher<K, T, R> {

@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::Batcher;
 use crate::database::arrays::into_arrays;
-use crate::database::{Reader, Sql};
+use crate::database::{Reader, Sql, Tenant};
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
@@ -72,6 +72,8 @@ impl<const N: usize> BatchedQuery<N> {
         };
         let sql = self.sql_for_batch.get_or_init(|| batch_sql(select)).clone();
         let mut rows_by_request: Vec<_> = requests.iter().map(|_| Vec::new()).collect();
+        // The leader must not make the members wait for its own tenant's turn.
+        let reader = reader.waiting_as(Tenant::Lookups);
         let values = Some(Values(into_arrays(requests)));
         for row in reader.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {
             let number: i64 = row.try_get("", NUMBER)?;

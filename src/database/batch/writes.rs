@@ -7,6 +7,7 @@ use super::Batcher;
 use super::write_set::{BatchKey, WriteSet};
 use crate::database::connection::Pool;
 use crate::database::error::is_rejection;
+use crate::database::request::tenant;
 
 /// Writes each [`WriteSet`] to PostgreSQL, completely or not at all, together with the rows of concurrent requests.
 pub(in crate::database) struct BatchWriter {
@@ -53,6 +54,6 @@ impl BatchWriter {
     }
 
     async fn run_one(&self, set: WriteSet) -> Result<(), DbErr> {
-        self.pool.get().await?.execute(set.into_postgres_statement()).await.map(drop)
+        self.pool.get(tenant()).await?.execute(set.into_postgres_statement()).await.map(drop)
     }
 }

@@ -31,7 +31,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::State;
-use crate::database::run_to_completion;
+use crate::database::{RequestContext, run_to_completion};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, Rendered};
 use media_type::MediaType;
@@ -112,7 +112,9 @@ async fn run_database_work<T: Send + 'static>(
     log: &RequestLog,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
-    match timeout(REQUEST_TIMEOUT, run_to_completion(log.statements.clone(), work)).await {
+    let tenant = log.caller.map(|caller| caller.tenant()).unwrap_or_default();
+    let context = RequestContext { tenant, statements: log.statements.clone() };
+    match timeout(REQUEST_TIMEOUT, run_to_completion(context, work)).await {
         Ok(Ok(Ok(output))) => Ok(output),
         Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),
         Ok(Ok(Err(_elapsed))) | Err(_elapsed) => {

@@ -1,0 +1,214 @@
+//! A fair queue: hands out a fixed number of permits, so that no tenant can keep the others waiting.
+//!
+//! A free permit goes to the waiting tenant that holds the fewest permits. Tenants that hold equally many take turns. A
+//! tenant that sends a thousand requests at once therefore delays another tenant's request by one permit and not by a
+//! thousand. A tenant cannot hold all permits, so that a permit is free when another tenant comes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use entity::value::OperatorId;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// The party that a statement runs for. Tenants share the connections equally.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tenant {
+    Operator(OperatorId),
+    Platform,
+    /// Batched lookups of several tenants.
+    Lookups,
+    /// Work for no caller: authentication, background jobs and commands.
+    #[default]
+    Service,
+}
+
+/// A queue for permits. Clones share the permits.
+#[derive(Clone)]
+pub(super) struct FairQueue(Arc<Shared>);
+
+struct Shared {
+    /// The maximum number of permits that one tenant holds.
+    share: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    free: usize,
+    /// The number of permits that each tenant holds, without tenants that hold none.
+    held: HashMap<Tenant, usize>,
+    /// The tenants with waiting requests. The tenant that was served last stands last. If a permit is free, each of these
+    /// tenants holds its full share.
+    waiting: Vec<(Tenant, VecDeque<oneshot::Sender<Permit>>)>,
+}
+
+/// The right to use a connection. Returns to the queue when it is dropped.
+pub(super) struct Permit {
+    queue: FairQueue,
+    tenant: Tenant,
+}
+
+impl FairQueue {
+    /// Creates a queue with `size` permits. A fifth of them, at least one, is out of reach of any single tenant.
+    pub(super) fn new(size: usize) -> Self {
+        let share = (size - size.div_ceil(5)).max(1);
+        let state = State { free: size, held: HashMap::new(), waiting: Vec::new() };
+        Self(Arc::new(Shared { share, state: Mutex::new(state) }))
+    }
+
+    /// Takes a free permit, or returns the place in the queue where `tenant` waits for one. To give up, drop the place.
+    pub(super) fn acquire(&self, tenant: Tenant) -> Result<Permit, oneshot::Receiver<Permit>> {
+        let mut state = self.0.state.lock();
+        if state.free > 0 && state.held(tenant) < self.0.share {
+            state.take(tenant);
+            return Ok(Permit { queue: self.clone(), tenant });
+        }
+        let (sender, place) = oneshot::channel();
+        match state.waiting.iter_mut().find(|(waiting, _)| *waiting == tenant) {
+            Some((_, senders)) => senders.push_back(sender),
+            None => state.waiting.push((tenant, VecDeque::from([sender]))),
+        }
+        Err(place)
+    }
+
+    /// Returns the number of waiting requests.
+    pub(super) fn waiting(&self) -> usize {
+        let state = self.0.state.lock();
+        let senders = state.waiting.iter().flat_map(|(_, senders)| senders);
+        senders.filter(|sender| !sender.is_closed()).count()
+    }
+}
+
+impl State {
+    fn held(&self, tenant: Tenant) -> usize {
+        self.held.get(&tenant).copied().unwrap_or_default()
+    }
+
+    fn take(&mut self, tenant: Tenant) {
+        self.free -= 1;
+        *self.held.entry(tenant).or_default() += 1;
+    }
+
+    fn give_back(&mut self, tenant: Tenant) {
+        self.free += 1;
+        match self.held(tenant) {
+            0 | 1 => self.held.remove(&tenant),
+            held => self.held.insert(tenant, held - 1),
+        };
+    }
+
+    /// Takes a permit for the next waiting request, if there is a free permit and a tenant that may have it.
+    fn next(&mut self, share: usize) -> Option<(Tenant, oneshot::Sender<Permit>)> {
+        while self.free > 0 {
+            let tenants = self.waiting.iter().map(|(tenant, _)| self.held(*tenant)).enumerate();
+            // The first of those that hold equally few.
+            let (index, _) = tenants.filter(|(_, held)| *held < share).min_by_key(|(_, held)| *held)?;
+            let (tenant, mut senders) = self.waiting.remove(index);
+            // Those that have given up are left out.
+            let next = std::iter::from_fn(|| senders.pop_front()).find(|sender| !sender.is_closed());
+            if !senders.is_empty() {
+                self.waiting.push((tenant, senders));
+            }
+            if let Some(sender) = next {
+                self.take(tenant);
+                return Some((tenant, sender));
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Shared { share, state } = &*self.queue.0;
+        let next = {
+            let mut state = state.lock();
+            state.give_back(self.tenant);
+            state.next(*share)
+        };
+        if let Some((tenant, sender)) = next {
+            // If the request gives up at this moment, the permit is dropped, which serves the next one.
+            drop(sender.send(Self { queue: self.queue.clone(), tenant }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operator(number: u128) -> Tenant {
+        Tenant::Operator(uuid::Uuid::from_u128(number).into())
+    }
+
+    /// Takes a permit that must be free.
+    fn take(queue: &FairQueue, tenant: Tenant) -> Permit {
+        queue.acquire(tenant).ok().expect("a free permit")
+    }
+
+    /// Takes a place in the queue.
+    fn wait(queue: &FairQueue, tenant: Tenant) -> oneshot::Receiver<Permit> {
+        queue.acquire(tenant).err().expect("no free permit")
+    }
+
+    #[test]
+    fn a_tenant_with_many_requests_delays_another_by_one_permit() {
+        let queue = FairQueue::new(5);
+        let (a, b) = (operator(1), operator(2));
+        let mut of_a: Vec<_> = (0..4).map(|_| take(&queue, a)).collect();
+        let mut waiting_a: Vec<_> = (0..100).map(|_| wait(&queue, a)).collect();
+        // The fifth permit is out of reach of `a`.
+        let of_b = take(&queue, b);
+        let mut waiting_b = wait(&queue, b);
+        assert_eq!(queue.waiting(), 101);
+        // `b` holds fewer than `a`.
+        of_a.pop();
+        let second_of_b = waiting_b.try_recv().unwrap();
+        assert!(waiting_a[0].try_recv().is_err());
+        of_a.pop();
+        of_a.push(waiting_a[0].try_recv().unwrap());
+        assert!(waiting_a[1].try_recv().is_err());
+        drop((of_b, second_of_b));
+        assert!(waiting_a[1].try_recv().is_ok() && waiting_a[2].try_recv().is_ok());
+    }
+
+    #[test]
+    fn tenants_that_hold_equally_many_take_turns() {
+        let queue = FairQueue::new(1);
+        let (a, b, c) = (operator(1), operator(2), operator(3));
+        let mut permit = take(&queue, a);
+        let mut waiting: Vec<_> = [a, a, b, c, a, b].map(|tenant| wait(&queue, tenant)).into();
+        let mut served = Vec::new();
+        while !waiting.is_empty() {
+            drop(permit);
+            let (index, next) = (0..waiting.len()).find_map(|n| Some((n, waiting[n].try_recv().ok()?))).unwrap();
+            waiting.remove(index);
+            served.push(next.tenant);
+            permit = next;
+        }
+        assert_eq!(served, [a, b, c, a, b, a]);
+        drop(permit);
+        assert!(queue.0.state.lock().held.is_empty() && queue.0.state.lock().free == 1);
+    }
+
+    #[test]
+    fn a_request_that_gives_up_loses_no_permit() {
+        let queue = FairQueue::new(1);
+        let a = operator(1);
+        let permit = take(&queue, a);
+        let (given_up, mut second, third) = (wait(&queue, a), wait(&queue, a), wait(&queue, a));
+        drop(given_up);
+        drop(permit);
+        // The permit is on its way to `third` when `third` gives up.
+        drop(second.try_recv().unwrap());
+        drop(third);
+        assert_eq!(queue.waiting(), 0);
+        drop(take(&queue, a));
+    }
+
+    #[test]
+    fn one_permit_is_for_every_tenant() {
+        let shares = [1, 2, 4, 5, 10].map(|size| FairQueue::new(size).0.share);
+        assert_eq!(shares, [1, 1, 3, 4, 8]);
+    }
+}
