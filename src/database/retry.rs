@@ -32,6 +32,15 @@ impl From<Error> for TransactionError {
     }
 }
 
+impl From<TransactionError> for Error {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Conflict(error) => error.into(),
+            TransactionError::Error(error) => error,
+        }
+    }
+}
+
 /// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than
 /// `MAX_WAIT`.
 ///

@@ -71,6 +71,12 @@ impl Limits {
             .map_err(|wait| rate_limited("address", message, wait))
     }
 
+    /// Like [`reserve_disclosures`](Self::reserve_disclosures), but returns `None` instead of waiting or refusing.
+    pub fn try_reserve_disclosures(&self, origin: &Origin, values: u32) -> Option<DisclosureReservation> {
+        self.disclosures.take(origin.operator, values, true).ok()?;
+        Some(DisclosureReservation { origin: *origin, limits: self.clone(), reserved: values, used: 0 })
+    }
+
     /// Reserves the disclosure of up to `values` emails or phones. The reservation is made before the lookup, so that a
     /// refusal reveals nothing. Waits for a moment if other requests have reserved the missing disclosures, because
     /// most reservations end unused.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
+use vivamo::config::LimitSettings;
 
 use support::{Answer, Caller, TestApp, both};
 
@@ -102,6 +103,51 @@ both!(a_key_of_a_different_request_is_rejected, Sandbox, async |app| {
     update(app, &operator, "u", "1", removing).await.assert_rejected("updateCustomer", &REUSED);
     // Another operator may use the same key.
     create(app, &other, "k", "1", data).await.payload("createCustomer");
+});
+
+both!(a_key_that_is_in_use_is_found_before_anything_else, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
+    create(app, &operator, "c", "1", data.clone()).await.payload("createCustomer");
+    update(app, &operator, "u", "1", json!({ "email": "grace@example.com" })).await.payload("updateCustomer");
+    // The key, and the customer of the stored result.
+    let (replayed, sent) = app.statements_of(create(app, &operator, "c", "1", data)).await;
+    first_payload(replayed.payload("createCustomer"));
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    let grace = json!({ "email": "grace@example.com" });
+    let (replayed, sent) = app.statements_of(update(app, &operator, "u", "1", grace)).await;
+    first_payload(replayed.payload("updateCustomer"));
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    // Only the key.
+    for data in [json!({ "email": "grace@example.com" }), json!({ "email": "new@example.com" })] {
+        let (answer, sent) = app.statements_of(create(app, &operator, "u", "1", data.clone())).await;
+        answer.assert_rejected("createCustomer", &REUSED);
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        for id in ["1", "unknown"] {
+            let (answer, sent) = app.statements_of(update(app, &operator, "c", id, data.clone())).await;
+            answer.assert_rejected("updateCustomer", &REUSED);
+            assert_eq!(sent.len(), 1, "{sent:?}");
+        }
+    }
+});
+
+both!(a_replay_needs_no_budget, Sandbox, async |app| {
+    let (operator, other) = (app.operator("A").await, app.operator("B").await);
+    let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let replica = app.replica_with(app.database_url().to_owned(), limits).await;
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
+    create(app, &operator, "c", "1", data.clone()).await.payload("createCustomer");
+    update(app, &operator, "u", "1", json!({ "email": "grace@example.com" })).await.payload("updateCustomer");
+    app.created(&other, "1", json!({ "email": "eve@example.com" })).await;
+    replica.created(&operator, "2", json!({ "email": "eve@example.com" })).await;
+    for _ in 0..3 {
+        first_payload(create(&replica, &operator, "c", "1", data.clone()).await.payload("createCustomer"));
+        let grace = json!({ "email": "grace@example.com" });
+        first_payload(update(&replica, &operator, "u", "1", grace).await.payload("updateCustomer"));
+        create(&replica, &operator, "u", "1", data.clone()).await.assert_rejected("createCustomer", &REUSED);
+    }
+    assert_eq!(create(&replica, &operator, "new", "1", data).await.codes(), ["RATE_LIMITED"]);
+    replica.stop().await;
 });
 
 both!(a_rejected_request_does_not_use_up_its_key, Sandbox, async |app| {

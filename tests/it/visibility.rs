@@ -2,14 +2,21 @@
 
 use futures::future::join_all;
 use serde_json::{Value, json};
+use vivamo::config::LimitSettings;
 
 use support::{Caller, TestApp, both};
 
 const UNKNOWN_ID: &str = "cus_01h455vb4pex5vsknk084sn02q";
 
-/// Asserts that a request for another operator's customer and a request for an unknown customer return the same answer
-/// and run the same SQL.
-async fn assert_indistinguishable(app: &TestApp, caller: &Caller, query: &str, foreign: Value, unknown: Value) {
+/// Asserts that a request about another operator's customer and one about an unknown customer return the same answer
+/// and run the same SQL. Returns the codes of the answer.
+async fn assert_indistinguishable(
+    app: &TestApp,
+    caller: &Caller,
+    query: &str,
+    foreign: Value,
+    unknown: Value,
+) -> Vec<String> {
     let variables = foreign.to_string();
     let (foreign, sql_of_foreign) = app.statements_of(app.graphql(caller, query, foreign)).await;
     let (unknown, sql_of_unknown) = app.statements_of(app.graphql(caller, query, unknown)).await;
@@ -17,6 +24,8 @@ async fn assert_indistinguishable(app: &TestApp, caller: &Caller, query: &str, f
         let mut body = body.clone();
         for error in body["errors"].as_array_mut().into_iter().flatten() {
             error["extensions"]["requestId"].take();
+            // A budget refills with time.
+            error["extensions"]["retryAfterMs"].take();
         }
         body
     };
@@ -24,7 +33,12 @@ async fn assert_indistinguishable(app: &TestApp, caller: &Caller, query: &str, f
     assert_eq!(foreign_body, unknown_body, "{query} {variables}");
     assert_eq!(foreign.status, unknown.status);
     assert_eq!(sql_of_foreign, sql_of_unknown, "{query} {variables}");
+    foreign.codes()
 }
+
+const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome } }";
+const UPDATE: &str = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed } }";
+const VALIDATE: &str = "query ($input: CreateCustomerInput!) { validateCustomer(input: $input) { faults { code } } }";
 
 both!(customers_of_other_operators_look_like_unknown_ones, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
@@ -80,6 +94,86 @@ both!(customers_of_other_operators_look_like_unknown_ones, Sandbox, async |app| 
     let unknown = "op_01h455vb4pex5vsknk084sn02q";
     assert_indistinguishable(app, &own, operator, json!({ "id": other.operator }), json!({ "id": unknown })).await;
     assert_indistinguishable(app, &own, node, json!({ "id": other.operator }), json!({ "id": unknown })).await;
+});
+
+both!(a_refused_request_does_not_tell_if_a_person_is_known, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
+    let theirs = json!({ "email": "theirs@example.com", "phone": "+14155552671", "address": address });
+    app.created(&other, "theirs", theirs).await;
+    app.created(&own, "mine", json!({ "email": "mine@example.com", "phone": "+14155552670" })).await;
+    let mine = json!({ "externalCustomerId": "mine" });
+    let used = json!({ "customer": mine, "data": { "firstName": "Ada" }, "idempotencyKey": "used" });
+    app.graphql(&own, UPDATE, json!({ "input": used })).await.payload("updateCustomer");
+    let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let used_up = app.replica_with(app.database_url().to_owned(), limits).await;
+    app.created(&other, "connected", json!({ "email": "connected@example.com" })).await;
+    used_up.created(&own, "connected", json!({ "email": "connected@example.com" })).await;
+
+    let create = |id: &str, data: Value| json!({ "externalCustomerId": id, "data": data });
+    let update = |customer: Value, data: Value| json!({ "customer": customer, "data": data });
+    let unknown_customer = json!({ "externalCustomerId": "unknown" });
+    let (email, phone, limited) = (["EMAIL_TAKEN"], ["PHONE_TAKEN"], ["RATE_LIMITED"]);
+    // `?` stands for the person: an email or a phone that is known or not.
+    let by_email = [
+        (app, CREATE, create("mine", json!({ "email": "?" })), ["EXTERNAL_CUSTOMER_ID_TAKEN"]),
+        (app, CREATE, create("new", json!({ "email": "?", "phone": "+14155552670" })), phone),
+        (app, CREATE, create("new", json!({ "email": "?", "firstName": "" })), ["INVALID_NAME"]),
+        (app, UPDATE, update(unknown_customer.clone(), json!({ "email": "?" })), ["CUSTOMER_NOT_FOUND"]),
+        (app, UPDATE, update(mine.clone(), json!({ "email": "?", "firstName": "" })), ["INVALID_NAME"]),
+        (&used_up, CREATE, create("new", json!({ "email": "?" })), limited),
+        (&used_up, UPDATE, update(mine.clone(), json!({ "email": "?" })), limited),
+        (&used_up, UPDATE, update(unknown_customer.clone(), json!({ "email": "?" })), limited),
+    ];
+    let by_phone = [
+        (
+            app,
+            CREATE,
+            create("mine", json!({ "email": "new@example.com", "phone": "?" })),
+            ["EXTERNAL_CUSTOMER_ID_TAKEN"],
+        ),
+        (app, CREATE, create("new", json!({ "email": "mine@example.com", "phone": "?" })), email),
+        (app, CREATE, create("new", json!({ "email": "x", "phone": "?" })), ["INVALID_EMAIL"]),
+        (app, UPDATE, update(unknown_customer, json!({ "phone": "?" })), ["CUSTOMER_NOT_FOUND"]),
+        (&used_up, CREATE, create("new", json!({ "email": "new@example.com", "phone": "?" })), limited),
+        (&used_up, UPDATE, update(mine.clone(), json!({ "phone": "?" })), limited),
+    ];
+    let reused = ["IDEMPOTENCY_KEY_REUSED"];
+    let with_used_key = [
+        (CREATE, create("new", json!({ "email": "?" })), true),
+        (CREATE, create("mine", json!({ "email": "?" })), true),
+        (CREATE, create("new", json!({ "email": "new@example.com", "phone": "?" })), false),
+        (CREATE, create("new", json!({ "email": "mine@example.com", "phone": "?" })), false),
+        (UPDATE, update(mine.clone(), json!({ "email": "?" })), true),
+        (UPDATE, update(mine, json!({ "phone": "?" })), false),
+    ];
+    let input = |request: &Value, key: Option<&str>, person: &str| {
+        let mut input: Value = serde_json::from_str(&request.to_string().replace('?', person)).unwrap();
+        input["idempotencyKey"] = json!(key);
+        json!({ "input": input })
+    };
+    let persons = |is_email| {
+        if is_email { ["theirs@example.com", "unknown@example.com"] } else { ["+14155552671", "+14155552672"] }
+    };
+    let cases = by_email.into_iter().map(|case| (true, case)).chain(by_phone.into_iter().map(|case| (false, case)));
+    for (is_email, (app, query, request, codes)) in cases {
+        for key in [None, Some("new")] {
+            let [foreign, unknown] = persons(is_email).map(|person| input(&request, key, person));
+            assert_eq!(assert_indistinguishable(app, &own, query, foreign, unknown).await, codes, "{request}");
+        }
+        if query == CREATE {
+            let [foreign, unknown] = persons(is_email).map(|person| input(&request, None, person));
+            let codes = assert_indistinguishable(app, &own, VALIDATE, foreign, unknown).await;
+            assert_eq!(codes, [""; 0], "{request}");
+        }
+    }
+    for (query, request, is_email) in with_used_key {
+        for app in [app, &used_up] {
+            let [foreign, unknown] = persons(is_email).map(|person| input(&request, Some("used"), person));
+            assert_eq!(assert_indistinguishable(app, &own, query, foreign, unknown).await, reused, "{request}");
+        }
+    }
+    used_up.stop().await;
 });
 
 both!(malformed_ids_and_ids_of_other_types_are_unknown, Sandbox, async |app| {

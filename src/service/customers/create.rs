@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::rows::Link;
-use super::{CustomerField, CustomerView, Customers, Prepared, Written, changes, given_phone, history, search};
+use super::{
+    CustomerField, CustomerView, Customers, OrStored, Prepared, Written, changes, given_phone, history, search,
+};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -72,11 +74,24 @@ impl Customers {
         let origin = &actor.origin(request)?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional);
-        let mut disclosures = self.limits.reserve_disclosures(origin, 1 + u32::from(phone.is_some())).await?;
         let (key, input) = (&new.idempotency_key, || new.canonical_json());
         let idempotent = IdempotentRequest::new(&self.hash, origin.operator, key, input);
-        let prepare = |write_tx| self.prepare_create(write_tx, origin, new);
-        let created = self.run_write("customer.create", origin, phone, idempotent.as_ref(), prepare).await;
+        let idempotent = idempotent.as_ref();
+        let checked = self.restrictions.check(Some(&new.email), phone);
+        let values = 1 + u32::from(phone.is_some());
+        let reserved = checked.is_ok().then(|| self.limits.try_reserve_disclosures(origin, values)).flatten();
+        if reserved.is_none()
+            && let Some(replayed) = self.find_replay(origin, idempotent).await?
+        {
+            return Ok(replayed);
+        }
+        let warnings = &checked.map_err(Error::Rejected)?;
+        let mut disclosures = match reserved {
+            Some(reserved) => reserved,
+            None => self.limits.reserve_disclosures(origin, values).await?,
+        };
+        let prepare = |write_tx| self.prepare_create(write_tx, origin, idempotent, new, warnings);
+        let created = self.run_write("customer.create", origin, phone, idempotent, prepare).await;
         match &created {
             // A new customer has no matches.
             Ok(created) if !created.replayed => {
@@ -92,12 +107,17 @@ impl Customers {
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
+        idempotent: Option<&IdempotentRequest>,
         new: &NewCustomer,
+        warnings: &[Violation],
     ) -> Result<Prepared<CreateDetails>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional, idempotency_key: _ } = new;
         let phone = given_phone(optional);
-        let warnings = self.restrictions.check(Some(email), phone).map_err(Error::Rejected)?;
-        let existing = self.find_existing(&write_tx, origin.operator, external_customer_id, email, phone).await?;
+        let values = (external_customer_id, email, phone);
+        let existing = match self.find_existing(&write_tx, origin.operator, idempotent, values).await? {
+            OrStored::Found(existing) => existing,
+            OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
+        };
         Error::reject_if_any(existing.taken(email, phone))?;
 
         let by_email = existing.others.iter().find(|customer| customer.email == *email);
@@ -138,7 +158,8 @@ impl Customers {
         let stores_phone = phone.is_some() && current.is_none_or(|current| current.phone.is_none());
         let details = CreateDetails { outcome, matched_by, unapplied_fields };
         let view = CustomerView::new(customer, Some(link));
-        Ok(Prepared { write_tx, writes, stores_phone, written: Written { view, warnings, replayed: false, details } })
+        let written = Written { view, warnings: warnings.to_vec(), replayed: false, details };
+        Ok(Prepared::Write { write_tx, writes, stores_phone, written })
     }
 }
 

@@ -4,18 +4,22 @@ use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, Ph
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QueryTrait,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QueryResult,
+    QueryTrait,
 };
+use serde::de::DeserializeOwned;
 
-use super::Customers;
 use super::rows::{has_email_or_phone, joined_customer_at, of_operator, own_customers};
-use crate::database::OptimisticWrite;
+use super::{Customers, OrStored, find_stored};
+use crate::database::{OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
+use crate::service::idempotency::{IdempotentRequest, KeyLookup};
 
 /// The rows that share a unique value with a new customer.
 #[derive(Default)]
 pub(super) struct Existing {
-    /// Customers that have the email or the phone and are connected only to other operators.
+    /// Customers that have the email or the phone and are connected only to other operators. Empty if the operator already
+    /// uses one of the values.
     pub(super) others: Vec<customer::Model>,
     /// Customers of the operator that have the email or the phone.
     own: Vec<customer::Model>,
@@ -24,7 +28,27 @@ pub(super) struct Existing {
 }
 
 impl Existing {
-    /// Returns faults for the values that the operator already uses for its own customers.
+    /// Reads the rows of `existing_query`. Does not read customers of other operators if an own customer is in the way: the
+    /// caller would otherwise learn from the response time if there are any.
+    fn from_rows(rows: &[QueryResult]) -> Result<Self, DbErr> {
+        let (mut existing, mut others) = (Self::default(), Vec::new());
+        for row in rows {
+            existing.with_same_id = row.try_get_by_index(WITH_SAME_ID)?;
+            if row.try_get_by_index(IS_OWN)? {
+                existing.own.extend(joined_customer_at(row, HOLDER)?);
+            } else {
+                others.push(row);
+            }
+        }
+        if existing.with_same_id.is_none() && existing.own.is_empty() {
+            for row in others {
+                existing.others.extend(joined_customer_at(row, HOLDER)?);
+            }
+        }
+        Ok(existing)
+    }
+
+    /// Faults for the values that the operator already uses for its own customers.
     pub(super) fn taken(&self, email: &EmailAddress, phone: Option<&PhoneNumber>) -> Vec<Violation> {
         let id = self.with_same_id.map(|customer| Violation {
             own_customer: Some(customer),
@@ -51,31 +75,42 @@ pub(super) fn taken<'c>(
 }
 
 impl Customers {
-    /// Finds the existing customers and the link in one statement.
-    pub(super) async fn find_existing(
+    /// Finds the existing customers and the link in one statement. If the idempotency key of the request is in use, returns
+    /// its stored outcome instead and reads no customer.
+    pub(super) async fn find_existing<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,
         operator: OperatorId,
-        external_customer_id: &ExternalCustomerId,
-        email: &EmailAddress,
-        phone: Option<&PhoneNumber>,
-    ) -> Result<Existing, DbErr> {
+        idempotent: Option<&IdempotentRequest>,
+        (external_customer_id, email, phone): (&ExternalCustomerId, &EmailAddress, Option<&PhoneNumber>),
+    ) -> Result<OrStored<Existing, R>, TransactionError> {
         let values =
             [operator.into(), external_customer_id.clone().into(), email.clone().into(), phone.cloned().into()];
-        let rows = if write_tx.is_locking() {
-            write_tx.query_all(&existing_query(values.map(SimpleExpr::from), true)).await?
-        } else {
-            self.existing_query.run(self.database.reader(), values, |values| existing_query(values, false)).await?
-        };
-        let mut existing = Existing::default();
-        for row in rows {
-            existing.with_same_id = row.try_get_by_index(WITH_SAME_ID)?;
-            if let Some(customer) = joined_customer_at(&row, HOLDER)? {
-                let is_own = row.try_get_by_index(IS_OWN)?;
-                if is_own { &mut existing.own } else { &mut existing.others }.push(customer);
+        let reader = self.database.reader();
+        let rows = match idempotent {
+            _ if write_tx.is_locking() => {
+                if let Some(stored) = find_stored(idempotent, write_tx).await? {
+                    return Ok(OrStored::Stored(stored));
+                }
+                write_tx.query_all(&existing_query(values.map(SimpleExpr::from), true)).await?
             }
-        }
-        Ok(existing)
+            Some(idempotent) => {
+                let ([operator, external_id, email, phone], [key_hash, now]) = (values, idempotent.values());
+                let values = [operator, external_id, email, phone, key_hash, now];
+                let select = |[operator, external_id, email, phone, key_hash, now]: [SimpleExpr; 6]| {
+                    let key = KeyLookup { operator: operator.clone(), key_hash, now };
+                    let [external_id, email, phone] = [external_id, email, phone].map(|value| key.if_new(value));
+                    key.join(existing_query([operator, external_id, email, phone], false))
+                };
+                let rows = self.existing_or_stored_query.run(reader, values, select).await?;
+                if let Some(stored) = rows.first().map(|row| idempotent.outcome(row)).transpose()?.flatten() {
+                    return Ok(OrStored::Stored(stored));
+                }
+                rows
+            }
+            None => self.existing_query.run(reader, values, |values| existing_query(values, false)).await?,
+        };
+        Ok(OrStored::Found(Existing::from_rows(&rows)?))
     }
 
     /// Finds the same rows as [`find_existing`](Self::find_existing), but only among the operator's own customers.

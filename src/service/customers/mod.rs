@@ -32,12 +32,12 @@ pub use validate::Validation;
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{ExprTrait, LockType, SimpleExpr};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::idempotency::IdempotentRequest;
+use super::idempotency::{IdempotentRequest, KeyLookup};
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin};
 use crate::database::pages::{Page, PageRequest};
@@ -53,8 +53,12 @@ pub struct Customers {
     limits: Limits,
     /// Queries for one of an operator's customers, one for each kind of [`CustomerRef`].
     own_queries: [BatchedQuery<2>; 4],
+    /// The same queries, for an update with an idempotency key.
+    own_or_stored_queries: [BatchedQuery<4>; 4],
     /// Query for the rows that share a unique value with a new customer.
     existing_query: BatchedQuery<4>,
+    /// The same query, for a create with an idempotency key.
+    existing_or_stored_query: BatchedQuery<6>,
 }
 
 /// A customer as it appears to a caller.
@@ -87,13 +91,26 @@ struct StoredOutcome<D> {
     details: D,
 }
 
-/// The rows of an attempt to write, and the result of the attempt once the rows are written.
-struct Prepared<D> {
-    write_tx: OptimisticWrite,
-    writes: WriteSet,
-    /// True if the rows contain a new phone, which the carrier has to accept before the write.
-    stores_phone: bool,
-    written: Written<D>,
+/// The outcome of the lookups of a request with an idempotency key.
+enum OrStored<T, R> {
+    Found(T),
+    /// The key is in use. Nothing else was looked up.
+    Stored(R),
+}
+
+/// The outcome of the reads of an attempt to write.
+#[expect(clippy::large_enum_variant, reason = "nearly every attempt writes")]
+enum Prepared<D> {
+    /// The rows to write, and the result once they are written.
+    Write {
+        write_tx: OptimisticWrite,
+        writes: WriteSet,
+        /// The rows hold a new phone, which the carrier has to accept first.
+        stores_phone: bool,
+        written: Written<D>,
+    },
+    /// The stored outcome of the idempotency key.
+    Stored(StoredOutcome<D>),
 }
 
 /// The outcome of one attempt to write.
@@ -115,11 +132,22 @@ pub enum CustomerRef {
 
 impl Customers {
     pub fn new(database: Database, restrictions: Restrictions, hash: KeyedHash, limits: Limits) -> Self {
-        let (own_queries, existing_query) = Default::default();
-        Self { database, restrictions, hash, limits, own_queries, existing_query }
+        let (own_queries, own_or_stored_queries) = Default::default();
+        let (existing_query, existing_or_stored_query) = Default::default();
+        Self {
+            database,
+            restrictions,
+            hash,
+            limits,
+            own_queries,
+            own_or_stored_queries,
+            existing_query,
+            existing_or_stored_query,
+        }
     }
 
     /// Runs a write to its end: retries it after conflicts, replays the stored outcome of `idempotent`, and checks `phone`.
+    /// `prepare` looks up `idempotent` before it reads other customers than the caller's.
     ///
     /// The carrier lookup may take several seconds, so it never runs inside a transaction. An attempt that would store an
     /// unchecked phone ends before it writes; then the phone is checked, and the write starts again.
@@ -135,7 +163,12 @@ impl Customers {
         F: Future<Output = Result<Prepared<D>, TransactionError>>,
     {
         let try_write = async |write_tx: OptimisticWrite, is_phone_checked: bool| {
-            let Prepared { write_tx, mut writes, stores_phone, written } = prepare(write_tx).await?;
+            let (write_tx, mut writes, stores_phone, written) = match prepare(write_tx).await? {
+                Prepared::Write { write_tx, writes, stores_phone, written } => {
+                    (write_tx, writes, stores_phone, written)
+                }
+                Prepared::Stored(stored) => return self.replay(origin, stored).await.map(Attempt::Done),
+            };
             if stores_phone && !is_phone_checked {
                 return Ok(Attempt::NeedsPhoneCheck);
             }
@@ -150,13 +183,13 @@ impl Customers {
         };
         let attempt = async |write_tx, is_phone_checked| {
             let attempted = try_write(write_tx, is_phone_checked).await;
-            if let Some(idempotent) = idempotent
-                && !matches!(attempted, Ok(Attempt::Done(_)))
-                && let Some(stored) = idempotent.find(self.database.reader()).await?
-            {
-                return self.replay(origin, stored).await.map(Attempt::Done);
+            // The result of another attempt may be stored after a conflict or a lost connection. A refusal is final: it was
+            // decided with a key that was not in use.
+            if matches!(attempted, Ok(_) | Err(TransactionError::Error(Error::Rejected(_)))) {
+                return attempted;
             }
-            attempted
+            let replayed = self.find_replay(origin, idempotent).await?;
+            replayed.map_or(attempted, |replayed| Ok(Attempt::Done(replayed)))
         };
         let run = |is_phone_checked| {
             let attempt = &attempt;
@@ -173,6 +206,18 @@ impl Customers {
         match run(true).await? {
             Attempt::Done(written) => Ok(written),
             Attempt::NeedsPhoneCheck => Err(ErrorCode::Internal.into()),
+        }
+    }
+
+    /// Restores the result of an earlier request with the same idempotency key, if there is one.
+    async fn find_replay<D: DeserializeOwned>(
+        &self,
+        origin: &Origin,
+        idempotent: Option<&IdempotentRequest>,
+    ) -> Result<Option<Written<D>>, TransactionError> {
+        match find_stored(idempotent, self.database.reader()).await? {
+            Some(stored) => self.replay(origin, stored).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -210,20 +255,45 @@ impl Customers {
         rows.first().map(|row| own_at(row, 0)).transpose()
     }
 
-    /// Finds one of an operator's customers. Locks the customer if the write takes locks.
-    async fn find_own_for_update(
+    /// Finds one of an operator's customers, and locks it if the write takes locks. If the idempotency key of the request is
+    /// in use, returns its stored outcome instead.
+    async fn find_own_for_update<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,
         operator: OperatorId,
-        reference: &CustomerRef,
-    ) -> Result<Option<(Link, customer::Model)>, DbErr> {
-        if !write_tx.is_locking() {
-            return self.find_own(operator, reference).await;
-        }
-        let (_, column, value) = reference.column();
-        let mut query = of_operator(operator).filter(column.eq(value));
-        QuerySelect::query(&mut query).lock_with_tables(LockType::Update, [customer::Entity]);
-        Ok(rows::own_customers(write_tx, &query.into_query()).await?.into_iter().next())
+        idempotent: Option<&IdempotentRequest>,
+        reference: Option<&CustomerRef>,
+    ) -> Result<OrStored<Option<(Link, customer::Model)>, R>, TransactionError> {
+        let Some(reference) = reference else {
+            let stored = find_stored(idempotent, write_tx).await?;
+            return Ok(stored.map_or(OrStored::Found(None), OrStored::Stored));
+        };
+        let (kind, column, value) = reference.column();
+        let own_query =
+            |operator: SimpleExpr, value: SimpleExpr| of_operator(operator).filter(column.clone().eq(value));
+        let (found, stored) = match idempotent {
+            _ if write_tx.is_locking() => {
+                let mut query = own_query(operator.into(), value.into());
+                QuerySelect::query(&mut query).lock_with_tables(LockType::Update, [customer::Entity]);
+                let found = rows::own_customers(write_tx, &query.into_query()).await?.into_iter().next();
+                // Looked up under the lock: a request that has changed the customer meanwhile may have used the key.
+                (found, find_stored(idempotent, write_tx).await?)
+            }
+            Some(idempotent) => {
+                let [key_hash, now] = idempotent.values();
+                let select = |[operator, value, key_hash, now]: [SimpleExpr; 4]| {
+                    let key = KeyLookup { operator: operator.clone(), key_hash, now };
+                    key.join(own_query(operator, key.if_new(value)).into_query())
+                };
+                let values = [operator.into(), value, key_hash, now];
+                let rows = self.own_or_stored_queries[kind].run(self.database.reader(), values, select).await?;
+                let row = rows.first();
+                let found = row.map(|row| rows::joined_own_at(row, 0)).transpose()?.flatten();
+                (found, row.map(|row| idempotent.outcome(row)).transpose()?.flatten())
+            }
+            None => (self.find_own(operator, reference).await?, None),
+        };
+        Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
     }
 }
 
@@ -249,6 +319,17 @@ impl CustomerView {
     /// Fields that are still empty.
     pub fn missing_fields(&self) -> Vec<CustomerField> {
         CustomerField::all().filter(|field| field.is_missing(&self.customer)).collect()
+    }
+}
+
+/// Finds the stored outcome of a request. `None` if it has no idempotency key, or if the key is not in use.
+async fn find_stored<R: DeserializeOwned>(
+    idempotent: Option<&IdempotentRequest>,
+    connection: &impl ConnectionTrait,
+) -> Result<Option<R>, TransactionError> {
+    match idempotent {
+        Some(idempotent) => idempotent.find(connection).await,
+        None => Ok(None),
     }
 }
 

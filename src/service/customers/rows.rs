@@ -3,7 +3,7 @@
 //! Columns are read by their position in the entity: reading them by name takes several times as long, and a page has
 //! hundreds of rows.
 
-use entity::value::{CustomerId, EmailAddress, PhoneNumber};
+use entity::value::{CustomerId, EmailAddress, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{ExprTrait, SelectStatement, SimpleExpr};
 use sea_orm::{
@@ -52,6 +52,12 @@ pub(super) fn joined_customer_at(row: &QueryResult, first: usize) -> Result<Opti
 /// Reads a link whose first column is at `first`, and the customer after it.
 pub(super) fn own_at(row: &QueryResult, first: usize) -> Result<(Link, customer::Model), DbErr> {
     Ok((link_at(row, first)?, customer_at(row, first + customer_operator::Column::iter().len())?))
+}
+
+/// Like [`own_at`]. `None` if an outer join found no link.
+pub(super) fn joined_own_at(row: &QueryResult, first: usize) -> Result<Option<(Link, customer::Model)>, DbErr> {
+    let operator: Option<OperatorId> = row.try_get_by_index(first + customer_operator::Column::OperatorId as usize)?;
+    operator.map(|_| own_at(row, first)).transpose()
 }
 
 /// Runs a query for all columns of `customer`.

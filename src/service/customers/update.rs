@@ -8,7 +8,9 @@ use serde_json::{Map, json};
 
 use super::existing::taken;
 use super::rows::{self, has_email_or_phone, of_operator};
-use super::{CustomerField, CustomerRef, CustomerView, Customers, Prepared, Written, changes, given_phone, history};
+use super::{
+    CustomerField, CustomerRef, CustomerView, Customers, OrStored, Prepared, Written, changes, given_phone, history,
+};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -39,12 +41,21 @@ impl Customers {
             return Err(Error::Rejected([changes.faults, refusals].concat()));
         }
         let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
-        let mut disclosures = self.limits.reserve_disclosures(origin, count(email, phone)).await?;
         let (key, input) = (&changes.idempotency_key, || changes.canonical_json());
         let idempotent = IdempotentRequest::new(&self.hash, origin.operator, key, input);
-        let prepare = |write_tx| self.prepare_update(write_tx, origin, &changes);
-        let updated = self.run_write("customer.update", origin, phone, idempotent.as_ref(), prepare).await;
-        if let Err(error) = &updated {
+        let idempotent = idempotent.as_ref();
+        let values = count(email, phone);
+        let disclosures = match self.limits.try_reserve_disclosures(origin, values) {
+            Some(reserved) => Ok(reserved),
+            None => match self.find_replay(origin, idempotent).await? {
+                Some(replayed) => return Ok(replayed),
+                None => self.limits.reserve_disclosures(origin, values).await,
+            },
+        };
+        let refusal = disclosures.as_ref().err();
+        let prepare = |write_tx| self.prepare_update(write_tx, origin, idempotent, &changes, refusal);
+        let updated = self.run_write("customer.update", origin, phone, idempotent, prepare).await;
+        if let (Err(error), Ok(mut disclosures)) = (&updated, disclosures) {
             let disclosed = self.taken_by_other_operators(origin, error, email, phone).await?;
             disclosures.disclosed("taken on update", disclosed);
         }
@@ -80,23 +91,30 @@ impl Customers {
         Ok(count(email, phone) - taken_by_own.len() as u32)
     }
 
+    /// `refusal` is the fault of a request for which no disclosures could be reserved.
     async fn prepare_update(
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
+        idempotent: Option<&IdempotentRequest>,
         changes: &CustomerChanges,
+        refusal: Option<&Violation>,
     ) -> Result<Prepared<()>, TransactionError> {
-        let found = match &changes.customer {
-            Some(customer) => self.find_own_for_update(&write_tx, origin.operator, customer).await?,
-            None => None,
+        let customer = changes.customer.as_ref();
+        let found = match self.find_own_for_update(&write_tx, origin.operator, idempotent, customer).await? {
+            OrStored::Found(found) => found,
+            OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };
-        let not_found = || Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer));
-        let (link, current) = found.ok_or_else(not_found)?;
-
+        let check_budget = || refusal.map_or(Ok(()), |refusal| Err(Error::from(refusal.clone())));
+        let Some((link, current)) = found else {
+            check_budget()?;
+            return Err(Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer)).into());
+        };
         let changed = changes.applied_to(&current);
         let (email, phone) = changed_values(&current, &changed);
         let stores_phone = phone.is_some();
         let warnings = self.restrictions.check(email, phone).map_err(Error::Rejected)?;
+        check_budget()?;
 
         let mut faults = Vec::new();
         if changes.expected_version.is_some_and(|version| version != current.version) {
@@ -120,12 +138,8 @@ impl Customers {
             customer
         };
         let view = CustomerView::new(customer, Some(link));
-        Ok(Prepared {
-            write_tx,
-            writes,
-            stores_phone,
-            written: Written { view, warnings, replayed: false, details: () },
-        })
+        let written = Written { view, warnings, replayed: false, details: () };
+        Ok(Prepared::Write { write_tx, writes, stores_phone, written })
     }
 }
 
