@@ -1,7 +1,8 @@
 //! Logs on standard error: text in sandbox, JSON in production. The logs hold no personal data and no SQL values.
 //!
-//! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. With the feature `otlp`, spans go to
-//! the OpenTelemetry collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
+//! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. Dependencies log at most at `info`:
+//! some of them trace phone numbers, URLs or headers. With the feature `otlp`, spans go to the OpenTelemetry collector that
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` names.
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
@@ -12,17 +13,51 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging at the level of `RUST_LOG`, by default `info`. If the program panics, logs only the place of the
-/// panic.
-pub fn start(environment: Environment) {
-    let setting = std::env::var("RUST_LOG").ok().filter(|setting| !setting.is_empty());
-    let filter = setting.and_then(|setting| setting.parse::<Targets>().ok());
-    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    // At `info` sqlx logs PostgreSQL's notices, such as "relation already exists, skipping" for each migration, and
-    // sea_orm_migration logs two lines for each migration.
-    let filter = filter.with_target("sqlx", LevelFilter::WARN).with_target("sea_orm_migration", LevelFilter::WARN);
+/// Starts logging at the level of `RUST_LOG`, by default `info`. If the program panics, logs only the place of the panic.
+/// Returns a message if `RUST_LOG` is invalid.
+pub fn start(environment: Environment) -> Result<(), String> {
+    let setting = std::env::var_os("RUST_LOG").filter(|setting| !setting.is_empty());
+    let filter = filter(&setting.map_or_else(|| "info".into(), |setting| setting.to_string_lossy().into_owned()))?;
     log_to(std::io::stderr, std::io::stderr().is_terminal(), filter, environment);
     std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// The target of the service. All other targets are dependencies.
+const OWN_TARGET: &str = "vivamo";
+
+/// The most verbose level of a dependency.
+const MAX_OF_DEPENDENCIES: LevelFilter = LevelFilter::INFO;
+
+/// Parses `RUST_LOG`: a level, and `TARGET=LEVEL`, separated by commas. Returns a message if a part is invalid.
+pub fn filter(setting: &str) -> Result<Targets, String> {
+    let mut default = LevelFilter::OFF;
+    let mut levels = Vec::new();
+    for part in setting.split(',').map(str::trim) {
+        let (target, name) = part.split_once('=').unwrap_or(("", part));
+        // An empty name would count as `error`.
+        let level = Some(name).filter(|name| !name.is_empty()).and_then(|name| name.parse().ok());
+        let level = level.ok_or_else(|| {
+            format!(
+                "RUST_LOG has an invalid part: `{part}`. Write a level (off, error, warn, info, debug or trace) or \
+                 TARGET=LEVEL, separated by commas, for example RUST_LOG=warn,vivamo=debug"
+            )
+        })?;
+        if target.is_empty() {
+            default = level;
+        } else {
+            levels.push((target, level));
+        }
+    }
+    // At `info` sqlx logs PostgreSQL's notices, such as "relation already exists, skipping" for each migration, and
+    // sea_orm_migration logs two lines for each migration.
+    let quiet = ["sqlx", "sea_orm_migration"].map(|target| (target, default.min(LevelFilter::WARN)));
+    let allowed = |(target, level): (&str, LevelFilter)| {
+        let is_own = target.starts_with(OWN_TARGET);
+        (target.to_owned(), if is_own { level } else { level.min(MAX_OF_DEPENDENCIES) })
+    };
+    let filter = Targets::new().with_default(default.min(MAX_OF_DEPENDENCIES)).with_target(OWN_TARGET, default);
+    Ok(filter.with_targets(quiet).with_targets(levels.into_iter().map(allowed)))
 }
 
 /// Starts logging to `writer`, once in a process.
@@ -61,4 +96,36 @@ where
 pub fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(place, "panic");
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn dependencies_log_at_most_at_info() {
+        let enabled = |setting: &str, target: &str| {
+            let filter = filter(setting).unwrap();
+            let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+            levels.into_iter().filter(|level| filter.would_enable(target, level)).count()
+        };
+        for (setting, own, hyper, sqlx) in [
+            ("info", 3, 3, 2),
+            ("trace", 5, 3, 2),
+            ("error", 1, 1, 1),
+            ("off", 0, 0, 0),
+            ("vivamo=debug", 4, 0, 0),
+            ("warn, vivamo=debug", 4, 2, 2),
+            ("vivamo::service=trace,warn", 5, 2, 2),
+            ("info,hyper=trace,hyper::proto=trace,sqlx=debug", 3, 3, 3),
+        ] {
+            let levels = ["vivamo::service", "hyper::proto", "sqlx::query"].map(|target| enabled(setting, target));
+            assert_eq!(levels, [own, hyper, sqlx], "{setting}");
+        }
+        for setting in ["loud", "info,", "vivamo", "vivamo=", "vivamo=loud"] {
+            assert!(filter(setting).unwrap_err().starts_with("RUST_LOG has an invalid part: `"), "{setting}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use crate::telemetry;
 pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure> {
     serve.check(&settings).map_err(Failure::Usage)?;
     let app_settings = app_settings(&settings, serve)?;
-    telemetry::start(settings.environment);
+    telemetry::start(settings.environment).map_err(Failure::Usage)?;
     let app = App::start(app_settings).await?;
     let address = app.address;
     if settings.environment == Environment::Sandbox && sqlite_file(&settings.database_url).is_some() {

@@ -19,8 +19,8 @@ use vivamo::service::{ServiceSettings, now};
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, run_on};
 
 /// A Twilio server whose response depends on the last four digits of the number (see [`behaviour`]).
-struct FakeCarrier {
-    url: String,
+pub struct FakeCarrier {
+    pub url: String,
     /// The numbers of the requests since the last `take_request_count`.
     requests: Arc<Mutex<Vec<String>>>,
 }
@@ -94,7 +94,7 @@ fn behaviour(last_four: &str) -> Behaviour {
 }
 
 impl FakeCarrier {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));

@@ -342,6 +342,7 @@ fn wrong_settings_are_usage_errors_that_say_what_to_change() {
         (&["VIVAMO_UNKNOWN_LINE_TYPE=accept"], "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type) has no effect"),
         (&["VIVAMO_PHONE_LOOKUP=twilio", "VIVAMO_TWILIO_USER="], "VIVAMO_TWILIO_USER (--twilio-user) is set but empty"),
         (&["VIVAMO_TWILIO_PASSWORD="], "VIVAMO_TWILIO_PASSWORD (--twilio-password) is set but empty"),
+        (&["RUST_LOG=loud"], "RUST_LOG has an invalid part: `loud`. Write a level"),
         (&["VIVAMO_DISPOSABLE_DOMAINS=missing.txt"], "Cannot read the domains in missing.txt"),
         (&["VIVAMO_ALLOWED_DOMAINS=bad.txt"], "line 2"),
         (&["VIVAMO_PLATFORM_KEY= "], "VIVAMO_PLATFORM_KEY (--platform-key) is set but empty"),

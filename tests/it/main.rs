@@ -24,6 +24,7 @@ mod interleavings;
 mod keys;
 mod layers;
 mod limits;
+mod log;
 mod pages;
 mod races;
 mod restrictions;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, Once};
+use std::thread::JoinHandle;
 
 use entity::deployment::Environment;
 use vivamo::telemetry;
@@ -92,9 +93,9 @@ pub fn start() {
     });
 }
 
-/// Adds the remaining log of another process, in a thread of its own.
-pub fn add_in_background(logs: BufReader<impl Read + Send + 'static>) {
-    std::thread::spawn(move || logs.lines().map_while(Result::ok).for_each(|line| add(&(line + "\n"))));
+/// Adds the remaining log of another process, in a thread that ends with the log.
+pub fn add_in_background(logs: BufReader<impl Read + Send + 'static>) -> JoinHandle<()> {
+    std::thread::spawn(move || logs.lines().map_while(Result::ok).for_each(|line| add(&(line + "\n"))))
 }
 
 /// Adds lines of the log of another process.

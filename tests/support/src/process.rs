@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 
 /// The `vivamo` binary with these arguments and the default settings. `cargo test` puts the path of the binary into the
 /// environment.
@@ -18,13 +19,17 @@ pub fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A running server. The server is killed when this value is dropped.
-pub struct Running(Child);
+/// A running server. Dropping it kills it.
+pub struct Running {
+    process: Child,
+    /// Adds the log of the server to the log of the tests.
+    log: Option<JoinHandle<()>>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -40,8 +45,8 @@ impl Running {
     #[track_caller]
     pub fn start_with_log(command: &mut Command) -> (Self, String, String) {
         let child = command.env("VIVAMO_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut running = Self(child.unwrap());
-        let mut logs = BufReader::new(running.0.stderr.take().unwrap());
+        let mut running = Self { process: child.unwrap(), log: None };
+        let mut logs = BufReader::new(running.process.stderr.take().unwrap());
         let mut log = String::new();
         while !log.contains("listening on") {
             assert_ne!(logs.read_line(&mut log).unwrap(), 0, "the server ended: {log}");
@@ -51,13 +56,13 @@ impl Running {
             address.chars().take_while(|char| char.is_ascii_digit() || ".:".contains(*char)).collect();
         crate::logs::add(&log);
         // The log must be read, otherwise the server blocks on a full pipe.
-        crate::logs::add_in_background(logs);
+        running.log = Some(crate::logs::add_in_background(logs));
         (running, format!("http://{address}"), log)
     }
 
     /// The process id.
     pub fn id(&self) -> String {
-        self.0.id().to_string()
+        self.process.id().to_string()
     }
 
     /// Sends SIGTERM.
@@ -70,11 +75,13 @@ impl Running {
         assert!(Command::new("kill").args(["-KILL", &self.id()]).status().unwrap().success());
     }
 
-    /// Stops the server, asserts that it succeeds, and returns its standard output.
+    /// Stops the server, asserts that it succeeds, and returns its standard output. The log of the tests then contains all
+    /// of its log.
     #[track_caller]
     pub fn stop(mut self) -> String {
         self.terminate();
-        assert!(self.0.wait().unwrap().success());
-        std::io::read_to_string(self.0.stdout.take().unwrap()).unwrap()
+        assert!(self.process.wait().unwrap().success());
+        self.log.take().unwrap().join().unwrap();
+        std::io::read_to_string(self.process.stdout.take().unwrap()).unwrap()
     }
 }
