@@ -51,8 +51,9 @@ pub struct CustomerFilterInput {
     /// and by their last four digits. Adjacent groups of digits are read as one number. Ignores case, accents and
     /// apostrophes. There are no wildcards. At most 255 characters and 8 words. A text without letters and digits finds
     /// nothing, so omit `search` if the user has typed nothing. Results are ordered by customer id, but if the text is an
-    /// email address, the customer with this email is first. Cannot be combined with `orderBy`. Not available in the
-    /// platform's list of all customers.
+    /// email address, the customer with this email is first. If the words are common, a page checks at most 10,000
+    /// customers, as for `missing`. Cannot be combined with `orderBy`. Not available in the platform's list of all
+    /// customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,
@@ -60,10 +61,12 @@ pub struct CustomerFilterInput {
     phone: Option<String>,
     /// The operator's own id for the customer. Matches the whole id. Not available in the platform's list of all customers.
     external_customer_id: Option<String>,
-    /// Fields that must all be empty. This condition has no index, so a page takes longer if few customers match.
+    /// Fields that must all be empty. This condition has no index, so a page checks at most 10,000 customers. If few of
+    /// them match, the page has fewer items than requested, perhaps none, and `hasNextPage` is true. Continue after
+    /// `endCursor`.
     missing: Option<Vec<CustomerField>>,
-    /// Time range in which the record was created, by any operator. This condition has no index, so a page takes longer
-    /// if few customers match.
+    /// Time range in which the record was created, by any operator. This condition has no index, so a page checks at most
+    /// 10,000 customers, as for `missing`.
     created_at: Option<DateTimeRange>,
     /// Time range in which the customer was connected to the operator. Fast even for large lists. Not available in the
     /// platform's list of all customers.

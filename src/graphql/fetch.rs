@@ -21,9 +21,9 @@ use entity::{api_key, customer_event, customer_operator, operator};
 
 use super::context::{actor, services};
 use super::pagination::PageArguments;
-use crate::database::pages::{Page, PageRequest};
+use crate::database::pages::{Count, Page, PageRequest};
 use crate::error::{Error, ErrorCode};
-use crate::service::customers::{CustomerList, CustomerPage, CustomerView};
+use crate::service::customers::{CustomerList, CustomerPage, CustomerRows, CustomerView, SearchPlan};
 use crate::service::{Actor, Services};
 
 /// Returns a page of a list of customers. For the platform, the service also reads the page of operators that the
@@ -32,7 +32,7 @@ pub async fn customers(
     context: &Context<'_>,
     list: Arc<CustomerList>,
     request: PageRequest,
-) -> Result<Page<CustomerView>, Error> {
+) -> Result<CustomerRows, Error> {
     let page = CustomerPage { list, request, operators: operators_selected_for_each_customer(context) };
     if is_inside_a_list(context) {
         return load(context, page).await;
@@ -122,6 +122,10 @@ pub struct OperatorsOfCustomer(CustomerId, PageRequest);
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct HistoryOfCustomer(pub CustomerId, pub PageRequest);
 
+/// Key of the length of a list, with the plan of its search.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CountOfCustomers(pub Arc<CustomerList>, pub Option<SearchPlan>);
+
 /// Key of all API keys of an operator.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ApiKeysOfOperator(pub OperatorId);
@@ -136,21 +140,21 @@ impl dataloader::Loader<OperatorId> for Loader {
 }
 
 impl dataloader::Loader<CustomerPage> for Loader {
-    type Value = Page<CustomerView>;
+    type Value = CustomerRows;
     type Error = Error;
 
-    async fn load(&self, keys: &[CustomerPage]) -> Result<HashMap<CustomerPage, Self::Value>, Error> {
+    async fn load(&self, keys: &[CustomerPage]) -> Result<HashMap<CustomerPage, CustomerRows>, Error> {
         Ok(by_key(keys, self.services.customers.pages(&self.actor, keys).await?))
     }
 }
 
-/// Loads the lengths of lists.
-impl dataloader::Loader<Arc<CustomerList>> for Loader {
-    type Value = u64;
+impl dataloader::Loader<CountOfCustomers> for Loader {
+    type Value = Count;
     type Error = Error;
 
-    async fn load(&self, keys: &[Arc<CustomerList>]) -> Result<HashMap<Arc<CustomerList>, u64>, Error> {
-        Ok(by_key(keys, self.services.customers.counts(&self.actor, keys).await?))
+    async fn load(&self, keys: &[CountOfCustomers]) -> Result<HashMap<CountOfCustomers, Count>, Error> {
+        let lists: Vec<_> = keys.iter().map(|key| (key.0.clone(), key.1)).collect();
+        Ok(by_key(keys, self.services.customers.counts(&self.actor, &lists).await?))
     }
 }
 

@@ -7,7 +7,7 @@ use async_graphql::connection::EmptyFields;
 use async_graphql::{InputObject, Object, ObjectType, OutputType, SimpleObject, TypeName};
 
 use super::cursor::{Cursor, Cursors};
-use crate::database::pages::{Direction, Page, PageRequest, Position};
+use crate::database::pages::{Count, Direction, Page, PageRequest, Position};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 const MIN_PAGE_SIZE: i32 = 1;
@@ -65,19 +65,22 @@ pub struct PageInfo {
     has_previous_page: bool,
     /// Paging forwards: true if there are more items after this page. Paging backwards: true if `before` was given.
     has_next_page: bool,
-    /// Cursor of the first item, for `before`. Null if the page is empty.
+    /// Cursor for `before`: of the first item, or of the place where the search for items ended before the page was full
+    /// (paging backwards). Null if the page is empty and there is no such place.
     start_cursor: Option<Cursor>,
-    /// Cursor of the last item, for `after`. Null if the page is empty.
+    /// Cursor for `after`: of the last item, or of the place where the search for items ended before the page was full
+    /// (paging forwards). Null if the page is empty and there is no such place.
     end_cursor: Option<Cursor>,
 }
 
 impl PageInfo {
     pub fn new<T>(page: &Page<T>, cursors: &Arc<Cursors>, position: impl Fn(&T) -> Position) -> Self {
+        let [start, end] = page.ends(position);
         Self {
             has_previous_page: page.has_previous,
             has_next_page: page.has_next,
-            start_cursor: page.rows.first().map(|row| cursors.at(position(row))),
-            end_cursor: page.rows.last().map(|row| cursors.at(position(row))),
+            start_cursor: start.map(|position| cursors.at(position)),
+            end_cursor: end.map(|position| cursors.at(position)),
         }
     }
 }
@@ -121,10 +124,14 @@ impl<E: OutputType, N: OutputType, X: ObjectType> Connection<E, N, X> {
     }
 }
 
-/// Converts a count to the value of a `totalCount` field. Returns `None`, which becomes null, if the count does not fit
-/// in GraphQL's 32-bit integers.
-pub fn total_count(count: Result<u64, Error>) -> Option<Result<i32, Error>> {
-    count.map(|count| i32::try_from(count).ok()).transpose()
+/// Converts a count to the value of a `totalCount` field. Returns `None`, which becomes null, if the count is not exact or
+/// does not fit in GraphQL's 32-bit integers.
+pub fn total_count(count: Result<Count, Error>) -> Option<Result<i32, Error>> {
+    let exact = |count| match count {
+        Count::Exactly(count) => i32::try_from(count).ok(),
+        Count::AtLeast(_) => None,
+    };
+    count.map(exact).transpose()
 }
 
 /// Returns the number of fields in a response whose page of this list is full.

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod batching;
+mod bounded;
 mod build_script;
 mod carrier;
 mod cli;

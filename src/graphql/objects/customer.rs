@@ -9,15 +9,15 @@ use entity::value::OperatorId;
 
 use super::address::Address;
 use super::types::{Customer, CustomerConnection, CustomerCount, CustomerEdge, CustomerEventConnection, Operator};
-use crate::database::pages::Positioned;
+use crate::database::pages::{Count, Positioned};
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
-use crate::graphql::fetch;
+use crate::graphql::fetch::{self, CountOfCustomers};
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
-use crate::service::customers::{CustomerField, CustomerRef, CustomerView};
+use crate::service::customers::{CustomerField, CustomerRef, CustomerRows, CustomerView};
 
 impl Customer {
     /// Returns the customer, or `None` if it does not exist or the caller may not see it.
@@ -134,9 +134,23 @@ impl CustomerEdge {
 
 #[Object]
 impl CustomerCount {
-    /// Number of customers in the list. Computed only if requested.
+    /// Number of customers in the list. Null if the count ends at its limit: after a million customers, or after 10,000
+    /// checked customers of a list with `search` or with a filter by `missing` or `createdAt`. Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
-        total_count(fetch::load(context, self.0.clone()).await)
+        total_count(self.count(context).await)
+    }
+
+    /// The number of customers that were counted. Equal to `totalCount` unless that is null; then the list may have more
+    /// customers. Computed only if requested.
+    async fn total_count_at_least(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
+        let counted = |(Count::Exactly(count) | Count::AtLeast(count))| Count::Exactly(count);
+        total_count(self.count(context).await.map(counted))
+    }
+}
+
+impl CustomerCount {
+    async fn count(&self, context: &Context<'_>) -> Result<Count, Error> {
+        fetch::load(context, self.0.clone()).await
     }
 }
 
@@ -151,11 +165,12 @@ impl CustomerConnection {
     ) -> Result<Self, Error> {
         let list = Arc::new(filter.unwrap_or_default().list(operator, order)?);
         let cursors = Cursors::new(context, ListId::Customers(list.clone()));
-        let page = fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;
+        let CustomerRows { page, plan } =
+            fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;
         let page_info = PageInfo::new(&page, &cursors, |view| list.position(view));
         let edge = |view: CustomerView| CustomerEdge { cursor: cursors.at(list.position(&view)), node: Customer(view) };
         let edges = page.rows.into_iter().map(edge).collect();
-        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: CustomerCount(list) })
+        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: CustomerCount(CountOfCustomers(list, plan)) })
     }
 }
 

@@ -8,7 +8,7 @@ use entity::value::OperatorId;
 
 use super::api_key::ApiKey;
 use super::types::{CustomerConnection, Operator};
-use crate::database::pages::Positioned;
+use crate::database::pages::{Count, Positioned};
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
@@ -49,7 +49,8 @@ impl Operator {
         Some(keys.map(|keys| keys.into_iter().flatten().map(Into::into).collect()))
     }
 
-    /// Customers connected to the operator, oldest connection first.
+    /// Customers connected to the operator, oldest connection first. With some filters a page may have fewer items than
+    /// requested although `hasNextPage` is true: follow `pageInfo`, not the number of items.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,
@@ -85,7 +86,7 @@ pub struct OperatorCount;
 impl OperatorCount {
     /// Number of operators in the list. Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
-        total_count(services(context).operators.count(actor(context)).await)
+        total_count(services(context).operators.count(actor(context)).await.map(|count| Count::Exactly(count as usize)))
     }
 }
 

@@ -8,8 +8,9 @@ use async_graphql::SimpleObject;
 use entity::{customer_event, operator};
 
 use crate::graphql::cursor::Cursor;
+use crate::graphql::fetch::CountOfCustomers;
 use crate::graphql::pagination::Connection;
-use crate::service::customers::{CustomerList, CustomerView};
+use crate::service::customers::CustomerView;
 
 pub struct Customer(pub CustomerView);
 
@@ -29,7 +30,7 @@ pub struct CustomerEdge {
     pub node: Customer,
 }
 
-pub struct CustomerCount(pub Arc<CustomerList>);
+pub struct CustomerCount(pub CountOfCustomers);
 
 pub type CustomerEventConnection = Connection<CustomerEventEdge, CustomerEvent>;
 

@@ -30,7 +30,8 @@ impl CustomerQuery {
     }
 
     /// Customers connected to the calling operator, oldest connection first. With the platform key: all customers, oldest
-    /// first.
+    /// first. With some filters a page may have fewer items than requested although `hasNextPage` is true: follow
+    /// `pageInfo`, not the number of items.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,

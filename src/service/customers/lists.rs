@@ -6,15 +6,18 @@ use async_graphql::Enum;
 use chrono::{DateTime, Utc};
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber, SearchQuery};
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryResult, QuerySelect, QueryTrait, Select, SelectTwo,
+    ColumnTrait, Condition, DbErr, EntityName, EntityTrait, IdenStatic, QueryFilter, QueryResult, QuerySelect,
+    QueryTrait, Select, SelectTwo,
 };
 
 use super::rows::{Link, customer_at, link_at, of_operator, own_at};
-use super::search::{self, Plan};
+use super::search::{self, SearchPlan};
 use super::{CustomerField, CustomerView, Customers};
-use crate::database::pages::{self, JoinedTable, Key, List, Page, PageRequest, Position, Positioned};
+use crate::database::pages::{
+    self, ARM_ROWS, Count, JoinedTable, Key, List, Page, PageRequest, Position, Positioned, WALK, Walk,
+};
 use crate::error::Error;
 use crate::service::Actor;
 
@@ -65,6 +68,14 @@ pub struct CustomerPage {
     pub operators: Option<PageRequest>,
 }
 
+/// The customers of a page.
+#[derive(Clone)]
+pub struct CustomerRows {
+    pub page: Page<CustomerView>,
+    /// The plan of the list's search, with which the list can be counted.
+    pub plan: Option<SearchPlan>,
+}
+
 /// A list of customers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CustomerList {
@@ -76,11 +87,14 @@ pub struct CustomerList {
 }
 
 impl Customers {
-    /// Loads pages of lists of customers. An operator sees only its own customers in each list.
-    pub async fn pages(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<CustomerView>>, Error> {
+    /// Loads pages of lists of customers. An operator sees only its own customers in each.
+    pub async fn pages(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<CustomerRows>, Error> {
         let mut all = self.pages_of_all(actor, pages).await?.into_iter();
         let mut own = self.pages_of_operators(actor, pages).await?.into_iter();
-        let next = |page: &CustomerPage| if page.list.operator_for(actor).is_some() { own.next() } else { all.next() };
+        let next = |page: &CustomerPage| match page.list.operator_for(actor) {
+            Some(_) => own.next(),
+            None => all.next().map(|page| CustomerRows { page, plan: None }),
+        };
         let mut found: Vec<_> = pages.iter().filter_map(next).collect();
         self.add_operators(actor, pages, &mut found).await?;
         Ok(found)
@@ -89,28 +103,23 @@ impl Customers {
     /// Loads only the pages that list all customers.
     async fn pages_of_all(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<CustomerView>>, DbErr> {
         let pages = pages.iter().filter(|page| page.list.operator_for(actor).is_none());
-        let lists = pages.map(|CustomerPage { list, request, .. }| {
-            let customers = customer::Entity::find().filter(list.filter.on_customer());
-            (List::new(customers.into_query(), vec![customer::Column::Id.into_expr()]), request.clone())
-        });
+        let lists = pages.map(|CustomerPage { list, request, .. }| (list.rows_of_all(), request.clone()));
         let read = |row: &QueryResult| Ok(CustomerView::new(customer_at(row, pages::ROW)?, None));
         let position = |_, view: &CustomerView| Position::by_id(*view.customer.id.as_uuid());
         pages::pages(self.database.reader(), lists.collect(), read, position).await
     }
 
-    /// Loads only the pages that list the customers of an operator.
-    async fn pages_of_operators(
-        &self,
-        actor: &Actor,
-        pages: &[CustomerPage],
-    ) -> Result<Vec<Page<CustomerView>>, DbErr> {
+    /// Loads those of the pages that list the customers of an operator.
+    async fn pages_of_operators(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<CustomerRows>, DbErr> {
         let reader = self.database.reader();
         let pages: Vec<_> = pages.iter().filter_map(|page| Some((page.list.operator_for(actor)?, page))).collect();
-        let searches = pages.iter().filter_map(|(operator, page)| Some((*operator, page.list.filter.search.as_ref()?)));
+        let searches = pages.iter().filter_map(|(operator, page)| Some((*operator, page.list.planned_search()?)));
         let mut plans = search::plans(reader, &searches.collect::<Vec<_>>()).await?.into_iter();
-        let lists = pages.iter().map(|(operator, CustomerPage { list, request, .. })| {
-            let plan = list.filter.search.as_ref().and_then(|_| plans.next()).unwrap_or(Plan::ScanInIdOrder);
-            (list.rows(*operator, plan), request.clone())
+        let plan = |(_, page): &(_, &CustomerPage)| page.list.planned_search().and_then(|_| plans.next());
+        let plans: Vec<_> = pages.iter().map(plan).collect();
+        let lists = pages.iter().zip(&plans).map(|((operator, CustomerPage { list, request, .. }), plan)| {
+            let searched = list.filter.search.as_ref().and_then(|search| search.email());
+            (list.rows(*operator, *plan, searched), request.clone())
         });
         // The customer with the searched email comes first. This customer is read as a list of its own, so that the
         // other customers stay in the order of their ids.
@@ -138,7 +147,7 @@ impl Customers {
                 request.add_first(&mut found[*number], list.position(&row), row);
             }
         }
-        Ok(found)
+        Ok(found.into_iter().zip(plans).map(|(page, plan)| CustomerRows { page, plan }).collect())
     }
 
     /// Adds the pages of operators that `pages` ask for to the customers that were found.
@@ -146,36 +155,35 @@ impl Customers {
         &self,
         actor: &Actor,
         pages: &[CustomerPage],
-        found: &mut [Page<CustomerView>],
+        found: &mut [CustomerRows],
     ) -> Result<(), Error> {
         let mut requests = Vec::new();
         for (page, found) in pages.iter().zip(&*found) {
             if let Some(request) = &page.operators {
-                requests.extend(found.rows.iter().map(|view| (view.customer.id, request.clone())));
+                requests.extend(found.page.rows.iter().map(|view| (view.customer.id, request.clone())));
             }
         }
         let mut operators = self.operators(actor, &requests).await?.into_iter();
         for (page, found) in pages.iter().zip(found) {
             let Some(request) = &page.operators else { continue };
-            for view in &mut found.rows {
+            for view in &mut found.page.rows {
                 view.operators = operators.next().map(|operators| (request.clone(), operators));
             }
         }
         Ok(())
     }
 
-    /// Counts the customers of each list. An operator sees only its own customers.
-    pub async fn counts(&self, actor: &Actor, lists: &[Arc<CustomerList>]) -> Result<Vec<u64>, Error> {
-        let queries = lists.iter().map(|list| match list.operator_for(actor) {
-            None => {
-                let customers = customer::Entity::find().filter(list.filter.on_customer());
-                customers.select_only().column(customer::Column::Id).into_query()
-            }
-            Some(operator) => {
-                links(operator, &list.filter).select_only().column(customer_operator::Column::CustomerId).into_query()
-            }
+    /// Counts the customers of each list. A search needs the plan of its page. An operator sees only its own customers.
+    pub async fn counts(
+        &self,
+        actor: &Actor,
+        lists: &[(Arc<CustomerList>, Option<SearchPlan>)],
+    ) -> Result<Vec<Count>, Error> {
+        let lists = lists.iter().map(|(list, plan)| match list.operator_for(actor) {
+            None => list.rows_of_all(),
+            Some(operator) => list.rows(operator, *plan, None),
         });
-        Ok(pages::counts(self.database.reader(), queries.map(|query| (query, None)).collect()).await?)
+        Ok(pages::list_counts(self.database.reader(), lists.collect()).await?)
     }
 
     /// Loads pages of the links of customers, oldest first. An operator sees only its own link.
@@ -223,30 +231,89 @@ impl CustomerList {
         of_operator(operator).filter(self.filter.on_customer()).filter(self.filter.on_link())
     }
 
-    /// The columns of the [`position`](Self::position) in an operator's list.
+    /// The columns of the [`position`](Self::position) in an operator's list. The last one is unique in the list.
     fn position_columns(&self) -> Vec<SimpleExpr> {
+        let column = |column| Expr::col(column);
+        self.position_by().iter().copied().map(column).collect()
+    }
+
+    fn position_by(&self) -> &'static [customer_operator::Column] {
         use customer_operator::Column::{ConnectedAt, CustomerId, ExternalCustomerId};
         match (&self.filter.search, self.order.field) {
-            (Some(_), _) => vec![CustomerId.into_expr()],
-            (None, CustomerOrderField::ConnectedAt) => vec![ConnectedAt.into_expr(), CustomerId.into_expr()],
-            (None, CustomerOrderField::ExternalCustomerId) => vec![ExternalCustomerId.into_expr()],
+            (Some(_), _) => &[CustomerId],
+            (None, CustomerOrderField::ConnectedAt) => &[ConnectedAt, CustomerId],
+            (None, CustomerOrderField::ExternalCustomerId) => &[ExternalCustomerId],
         }
     }
 
-    /// The rows of an operator's list: links, then their customers.
-    fn rows(&self, operator: OperatorId, plan: Plan) -> List {
-        let filter = &self.filter;
-        let (rows, joined) = if let Some(search) = &filter.search {
-            (search::find(self.select_own_customers(operator), operator, search, plan), None)
-        } else if filter.on_customer().is_empty() {
-            // Joins the customers after the limit, so that only the rows of the page are joined.
-            let customers = JoinedTable::new::<customer::Entity>(customer_operator::Column::CustomerId);
-            (links(operator, filter).into_query(), Some(customers))
-        } else {
-            (self.select_own_customers(operator).into_query(), None)
-        };
-        List { descending: self.order.descending, joined, ..List::new(rows, self.position_columns()) }
+    /// The search, if it needs a [`SearchPlan`].
+    fn planned_search(&self) -> Option<&SearchQuery> {
+        self.filter.search.as_ref().filter(|_| !self.filter.is_unique())
     }
+
+    /// The rows of the list of all customers.
+    fn rows_of_all(&self) -> List {
+        use customer::Column::Id;
+        let customers = customer::Entity::find();
+        let filter = self.filter.on_customer();
+        if self.filter.is_unique() || filter.is_empty() {
+            return List::new(customers.filter(filter).into_query(), vec![Id.into_expr()]);
+        }
+        let is_walked = Id.into_expr().equals((Alias::new(WALK), Id));
+        let filters = vec![exists(customers.clone().filter(is_walked).filter(filter))];
+        let rows = customers.select_only().column(Id).into_query();
+        let joined = vec![JoinedTable::new::<customer::Entity>(&[(Id, ARM_ROWS, Id.as_str())])];
+        List { joined, walk: Some(Walk { filters, may_end_early: true }), ..List::new(rows, vec![Id.into_expr()]) }
+    }
+
+    /// The rows of an operator's list: links, then their customers. Leaves out the customer with the email `excluded`.
+    fn rows(&self, operator: OperatorId, plan: Option<SearchPlan>, excluded: Option<&EmailAddress>) -> List {
+        use customer_operator::Column::{CustomerId, OperatorId};
+        let (filter, columns) = (&self.filter, self.position_columns());
+        let own = self
+            .select_own_customers(operator)
+            .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)));
+        let list = |rows| List { descending: self.order.descending, ..List::new(rows, columns) };
+        let join_customers =
+            |links| JoinedTable::new::<customer::Entity>(&[(customer::Column::Id, links, CustomerId.as_str())]);
+        if filter.is_unique() {
+            let is_found = filter.search.as_ref().map(|search| search::is_found(operator, search));
+            return list(own.filter(Condition::all().add_option(is_found)).into_query());
+        }
+        let is_in_order =
+            filter.connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt;
+        let is_by_index = filter.on_customer().is_empty() && excluded.is_none();
+        let (rows, mut walk) = match (&filter.search, plan) {
+            (Some(search), Some(plan)) => search::walk(operator, search, plan),
+            // The index of the order answers the filter.
+            _ if is_by_index && is_in_order => {
+                // Joins customers only to the rows of the page, after its limit.
+                return List { joined: vec![join_customers(ARM_ROWS)], ..list(links(operator, filter).into_query()) };
+            }
+            _ => {
+                let links =
+                    if is_in_order { links(operator, filter) } else { links(operator, &CustomerFilter::default()) };
+                let columns = self.position_by().iter().copied().chain([OperatorId]);
+                (links.select_only().columns(columns).into_query(), Walk { filters: Vec::new(), may_end_early: true })
+            }
+        };
+        let key = *self.position_by().last().unwrap_or(&CustomerId);
+        if !is_by_index || filter.connected_at != TimeRange::default() {
+            let is_walked = key.into_expr().equals((Alias::new(WALK), key));
+            walk.filters.push(exists(own.filter(is_walked)));
+        }
+        let links = [OperatorId, key].map(|column| (column, ARM_ROWS, column.as_str()));
+        let joined = vec![
+            JoinedTable::new::<customer_operator::Entity>(&links),
+            join_customers(customer_operator::Entity.table_name()),
+        ];
+        List { joined, walk: Some(walk), ..list(rows) }
+    }
+}
+
+/// Turns a query into a subquery that is null if it finds no row.
+fn exists(query: impl QueryTrait<QueryStatement = SelectStatement>) -> SelectStatement {
+    query.into_query().clear_selects().expr(Expr::cust("1")).take()
 }
 
 impl Positioned for Link {
@@ -256,24 +323,29 @@ impl Positioned for Link {
     }
 }
 
-/// Selects an operator's links that match the filter. Joins the customers only if a condition needs them.
+/// Selects an operator's links that match the conditions on links.
 fn links(operator: OperatorId, filter: &CustomerFilter) -> Select<customer_operator::Entity> {
-    let links = customer_operator::Entity::find()
+    customer_operator::Entity::find()
         .filter(customer_operator::Column::OperatorId.eq(operator))
         .filter(filter.on_link())
-        .apply_if(filter.search.as_ref(), |links, search| links.filter(search::is_found(operator, search)));
-    let on_customer = filter.on_customer();
-    if on_customer.is_empty() { links } else { links.inner_join(customer::Entity).filter(on_customer) }
 }
 
 impl CustomerFilter {
+    /// Returns true if at most one customer matches.
+    fn is_unique(&self) -> bool {
+        self.email.is_some() || self.phone.is_some() || self.external_customer_id.is_some()
+    }
+
     /// Conditions on columns of `customer`.
     fn on_customer(&self) -> Condition {
         use customer::Column::{CreatedAt, Email, Phone};
         let missing = self
             .missing
             .iter()
-            .map(|field| if field.is_optional() { field.column().is_null() } else { Expr::val(1).eq(0) });
+            // As a number, because PostgreSQL would read all customers without a phone from the index of phones.
+            .map(|field| {
+                if field.is_optional() { field.column().is_null().cast_as("integer").eq(1) } else { Expr::val(1).eq(0) }
+            });
         let conditions = Condition::all()
             .add_option(self.email.clone().map(|email| Email.eq(email)))
             .add_option(self.phone.clone().map(|phone| Phone.eq(phone)))

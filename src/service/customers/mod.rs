@@ -25,7 +25,10 @@ mod validate;
 
 pub use create::{Created, CustomerDraft, MatchKey, Outcome};
 pub use field::CustomerField;
-pub use lists::{CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, TimeRange};
+pub use lists::{
+    CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerRows, TimeRange,
+};
+pub use search::SearchPlan;
 pub use update::{CustomerChanges, Updated};
 pub use validate::Validation;
 

@@ -3,19 +3,20 @@
 //! A customer is found if each word of the query is a prefix of one of its words: `ada lov` finds Ada Lovelace. If the
 //! query is an email, the list puts the customer that has this email first. Each link has rows of its own in
 //! `customer_word`, so a search reads the words of one operator only. A query with a rare word starts from the
-//! customers with that word. For other queries the operator's customers are checked one by one (see [`Plan`]).
+//! customers with that word. For other queries the operator's customers are checked one by one (see [`SearchPlan`]).
 
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, QueryWord, SearchQuery, SearchWord};
 use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, JoinType, Order, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, SelectTwo,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait,
 };
 
 use super::Customers;
 use super::rows::{Link, own_customers};
+use crate::database::pages::{MAX_WALK, WALK, Walk};
 use crate::database::{TransactionError, WriteSet, WriteStatement, insert_from_select, pages, with_retry};
 use crate::error::Error;
 use crate::service::Actor;
@@ -174,10 +175,15 @@ impl Customers {
 }
 
 /// The plan of a search.
-pub(super) enum Plan {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SearchPlan {
     /// The query word with this index is the rarest word, and it is rare enough: sort the customers that have this
     /// word, then check the other words.
-    FromRarestWord(usize),
+    FromRarestWord {
+        index: usize,
+        /// The number of index entries of the word.
+        entries: u64,
+    },
     /// No word is rare: check the operator's customers one by one, in the order of their ids, until the page is full.
     ScanInIdOrder,
 }
@@ -193,10 +199,10 @@ fn rare_limit(search: &SearchQuery) -> usize {
 pub(super) async fn plans(
     connection: &impl ConnectionTrait,
     searches: &[(OperatorId, &SearchQuery)],
-) -> Result<Vec<Plan>, DbErr> {
+) -> Result<Vec<SearchPlan>, DbErr> {
     let mut queries = Vec::new();
     for (operator, search) in searches {
-        let bound = Some(rare_limit(search) + 1);
+        let bound = rare_limit(search) + 1;
         queries.extend(search.words().iter().map(|word| (customers_with(*operator, word), bound)));
     }
     let mut counts = pages::counts(connection, queries).await?.into_iter();
@@ -204,53 +210,48 @@ pub(super) async fn plans(
         let counts = counts.by_ref().take(search.words().len());
         let rarest = counts.enumerate().min_by_key(|(_, count)| *count);
         let is_rare = |(_, count): &(usize, u64)| *count <= rare_limit(search) as u64;
-        rarest.filter(is_rare).map_or(Plan::ScanInIdOrder, |(index, _)| Plan::FromRarestWord(index))
+        let from_rarest = |(index, entries)| SearchPlan::FromRarestWord { index, entries };
+        rarest.filter(is_rare).map_or(SearchPlan::ScanInIdOrder, from_rarest)
     };
     Ok(searches.iter().map(plan).collect())
 }
 
-/// Limits an operator's customers to the customers that match the search. Excludes the customer that has the searched
-/// email. The rows can be read in the order of customer ids.
-pub(super) fn find(
-    mut customers: SelectTwo<customer_operator::Entity, customer::Entity>,
-    operator: OperatorId,
-    search: &SearchQuery,
-    plan: Plan,
-) -> SelectStatement {
-    let query = QuerySelect::query(&mut customers);
-    for (index, word) in search.words().iter().enumerate() {
-        if matches!(plan, Plan::FromRarestWord(rarest) if rarest == index) {
-            let found = Alias::new("found");
+/// Selects the ids of the customers that a search checks, with their operator, and the filters that they must pass.
+pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan) -> (SelectStatement, Walk) {
+    let rarest = match plan {
+        SearchPlan::FromRarestWord { index, entries } => search.words().get(index).map(|word| (index, word, entries)),
+        SearchPlan::ScanInIdOrder => None,
+    };
+    let columns = [Column::CustomerId, Column::OperatorId];
+    let rows = match rarest {
+        Some((_, word, _)) => {
             // Without the limit, the databases would read another index in order to avoid the sort.
-            let rows = Query::select()
-                .distinct()
-                .column(Column::CustomerId)
-                .from_subquery(customers_with(operator, word).limit(u64::from(u32::MAX)).take(), "all")
-                .order_by(Column::CustomerId, Order::Asc)
-                .take();
-            let is_found = Expr::col((found.clone(), Column::CustomerId))
-                .equals((customer_operator::Entity, customer_operator::Column::CustomerId));
-            query.join_subquery(JoinType::InnerJoin, rows, found, is_found);
-        } else {
-            let has_word = words_of_customer(operator, customer_operator::Column::CustomerId.into_expr(), word);
-            // This is a scalar subquery, because PostgreSQL would turn EXISTS into a join, and misjudge how common the
-            // word is.
-            query.and_where(Expr::expr(SimpleExpr::SubQuery(None, Box::new(has_word.into()))).is_not_null());
+            let all = customers_with(operator, word).column(Column::OperatorId).limit(u64::from(u32::MAX)).take();
+            Query::select().distinct().columns(columns).from_subquery(all, "all").take()
         }
-    }
+        None => {
+            let mut links = Query::select().columns(columns).from(customer_operator::Entity).take();
+            links.and_where(Expr::col(Column::OperatorId).eq(operator)).take()
+        }
+    };
+    let rarest = rarest.map(|(index, _, entries)| (index, entries));
+    let others =
+        search.words().iter().enumerate().filter(|(index, _)| rarest.is_none_or(|(rarest, _)| rarest != *index));
+    let customer = || Expr::col((Alias::new(WALK), Column::CustomerId));
+    let mut filters: Vec<_> = others.map(|(_, word)| words_of_customer(operator, customer(), word)).collect();
     if search.words().is_empty() {
-        query.and_where(Expr::val(1).eq(0));
+        filters.push(Query::select().expr(Expr::cust("NULL")).take());
     }
-    if let Some(email) = search.email() {
-        query.and_where(customer::Column::Email.ne(email.clone()));
-    }
-    query.take()
+    (rows, Walk { filters, may_end_early: rarest.is_none_or(|(_, entries)| entries > MAX_WALK as u64) })
 }
 
-/// Matches the links of an operator that the search finds. Used for counts.
+/// Matches the customers of an operator that the search finds, for lists of at most one customer.
 pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition {
     let nothing = search.words().is_empty().then(|| Expr::val(1).eq(0));
-    let has_word = |word| customer_operator::Column::CustomerId.in_subquery(customers_with(operator, word));
+    let has_word = |word| {
+        let words = words_of_customer(operator, customer_operator::Column::CustomerId.into_expr(), word);
+        Expr::expr(SimpleExpr::SubQuery(None, Box::new(words.into()))).is_not_null()
+    };
     search.words().iter().map(has_word).fold(Condition::all().add_option(nothing), Condition::add)
 }
 
