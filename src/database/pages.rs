@@ -49,7 +49,8 @@ pub struct Position {
 /// The part of the sort key before the id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// The key of the row that comes before all other rows in a list that is ordered by id.
+    /// The key of the one row that stands first in a list regardless of its id, for example the customer whose email was
+    /// searched. The other rows follow in the order of their ids.
     First,
     /// No key: the list is ordered by id only.
     None,
@@ -186,7 +187,7 @@ impl PageRequest {
             // A cursor is valid for one list only, so its key fits the columns. A single column is compared without a
             // tuple, because a tuple of one column is not valid SQL.
             let (row, bound) = match key {
-                // The query does not return the first row, and all other rows come after the first row.
+                // The query leaves out the row with this key (see `add_first`), and all rows of the query come after it.
                 Key::First if is_after => continue,
                 Key::First => (Expr::val(1), Expr::val(1)),
                 Key::None => (columns[0].clone(), Expr::val(*id)),

@@ -134,7 +134,7 @@ struct OptionalDataInput {
     first_name: MaybeUndefined<String>,
     /// Last name, 1 to 100 characters.
     last_name: MaybeUndefined<String>,
-    /// Postal address. Send the whole address: a part that is left out is stored as empty.
+    /// Postal address. It replaces the stored address as a whole, so send all its parts.
     address: MaybeUndefined<AddressInput>,
 }
 

@@ -48,7 +48,7 @@ impl Viewer {
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::deployment::Environment")]
 enum Environment {
-    /// Test environment. Emails and phones that production would reject are accepted, with a warning.
+    /// Test environment. Accepts, with a warning, well-formed emails and phones that only production rejects.
     Sandbox,
     /// Live environment. Disposable emails, emails with a plus suffix and phones that are not mobile are rejected.
     Production,

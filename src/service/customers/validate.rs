@@ -1,4 +1,4 @@
-//! Checks a request to create a customer without creating the customer.
+//! Checks the input of `createCustomer` and writes nothing.
 
 use entity::value::{EmailAddress, PhoneNumber};
 
