@@ -34,7 +34,7 @@ async fn main() {
             let request = Request::new(&query);
             let started = Instant::now();
             let answer = match schema.check(request) {
-                Ok(checked) => schema.execute(checked, RequestId::new(), Actor::Platform).await,
+                Ok(checked) => schema.execute(checked, RequestId::new().into(), Actor::Platform).await,
                 Err(answer) => *answer,
             };
             longest = longest.max(started.elapsed());

@@ -158,6 +158,8 @@ input_fields! {
     Id: ["input", "id"],
     Name: ["input", "name"],
     OperatorId: ["input", "operatorId"],
+    Status: ["input", "status"],
+    DisclosuresPerHour: ["input", "disclosuresPerHour"],
     ExpiresAt: ["input", "expiresAt"],
 
     // Arguments of queries.
@@ -173,6 +175,8 @@ input_fields! {
     FilterConnectedAt: ["filter", "connectedAt"],
     FilterConnectedAtFrom: ["filter", "connectedAt", "from"],
     FilterConnectedAtBefore: ["filter", "connectedAt", "before"],
+    FilterOperatorId: ["filter", "operatorId"],
+    FilterApiKeyId: ["filter", "apiKeyId"],
     OrderBy: ["orderBy"],
     First: ["first"],
     Last: ["last"],

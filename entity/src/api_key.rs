@@ -28,6 +28,8 @@ pub struct Model {
     /// The time of the last use. Written about once a minute. `None` if the key has not been used.
     pub last_used_at: Option<DateTime<Utc>>,
     pub revoked_at: Option<DateTime<Utc>>,
+    #[sea_orm(belongs_to, from = "operator_id", to = "id")]
+    pub operator: HasOne<super::operator::Entity>,
 }
 
 /// The permissions of a key.

@@ -7,7 +7,7 @@ use sea_orm::FromJsonQueryResult;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::value::{ApiKeyId, CustomerEventId, CustomerId, OperatorId, RequestId};
+use crate::value::{ApiKeyId, CustomerEventId, CustomerId, OperatorId, RequestId, StaffName};
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -20,6 +20,8 @@ pub struct Model {
     pub operator_id: OperatorId,
     pub api_key_id: ApiKeyId,
     pub request_id: RequestId,
+    /// The member of staff that the request named.
+    pub actor: Option<StaffName>,
     pub r#type: EventType,
     /// The version of the customer after the change.
     pub version: i32,

@@ -7,6 +7,7 @@
 
 pub mod value;
 
+pub mod admin_event;
 pub mod api_key;
 pub mod customer;
 pub mod customer_event;

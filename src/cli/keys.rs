@@ -6,11 +6,11 @@ use entity::api_key::{self, Access};
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use sea_orm::ActiveEnum;
 
-use super::{display_name, print};
+use super::{display_name, operator_id, print};
 use crate::app::Failure;
 use crate::error::{Error, ErrorCode};
 use crate::service::api_keys::KeyRequest;
-use crate::service::{Actor, Services, is_in_calendar, now};
+use crate::service::{Actor, AdminOrigin, Services, is_in_calendar, now};
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -50,10 +50,15 @@ pub enum KeyCommand {
         #[arg(long)]
         json: bool,
     },
-}
-
-fn operator_id(text: &str) -> Result<OperatorId, &'static str> {
-    OperatorId::parse(text).ok_or("not the id of an operator (op_…). `vivamo operator list` shows the ids")
+    /// Revoke all API keys of an operator permanently, for example after a leak. Prints the keys that it revoked
+    RevokeAll {
+        /// Id of the operator
+        #[arg(value_parser = operator_id)]
+        operator: OperatorId,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn key_id(text: &str) -> Result<ApiKeyId, &'static str> {
@@ -70,11 +75,12 @@ fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
 }
 
 pub async fn run(command: KeyCommand, services: &Services) -> Result<(), Failure> {
-    let keys = &services.api_keys;
+    let (keys, origin) = (&services.api_keys, &AdminOrigin::command_line());
     match command {
         KeyCommand::Create { operator, name, read_only, expires_at, json } => {
             let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
-            let key = keys.create(&Actor::Platform, operator, KeyRequest { name, access, expires_at }).await?;
+            let request = KeyRequest { name, access, expires_at };
+            let key = keys.create(&Actor::Platform, origin, operator, request).await?;
             print::new_key(json, &key.row.id.to_string(), key.row.name.as_str(), &key);
         }
         KeyCommand::List { operator: None, json } => print_keys(json, keys.list(&Actor::Platform).await?),
@@ -85,7 +91,10 @@ pub async fn run(command: KeyCommand, services: &Services) -> Result<(), Failure
             let found = found.filter(|keys| !keys.is_empty()).ok_or(Error::from(ErrorCode::OperatorNotFound))?;
             print_keys(json, found);
         }
-        KeyCommand::Revoke { id, json } => print_keys(json, vec![keys.revoke(&Actor::Platform, id).await?]),
+        KeyCommand::Revoke { id, json } => print_keys(json, vec![keys.revoke(&Actor::Platform, origin, id).await?]),
+        KeyCommand::RevokeAll { operator, json } => {
+            print_keys(json, keys.revoke_all(&Actor::Platform, origin, operator).await?);
+        }
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use entity::deployment::Environment;
-use entity::value::DisplayName;
+use entity::value::{DisplayName, OperatorId};
 
 use crate::app::{self, Failure};
 use crate::config::{ServeSettings, Settings};
@@ -49,7 +49,7 @@ enum Command {
     /// Apply pending database migrations. Needed only in production: in sandbox every command that opens the database
     /// applies them
     Migrate,
-    /// Create or list operators
+    /// Create, list, change, suspend or resume operators
     #[command(subcommand)]
     Operator(operators::OperatorCommand),
     /// Create, list or revoke API keys
@@ -138,6 +138,10 @@ async fn migrate(settings: &Settings) -> Result<(), Failure> {
 
 fn service_settings(settings: &Settings) -> ServiceSettings {
     ServiceSettings::new(settings.environment, KeyedHash::new(settings.key_secret()))
+}
+
+fn operator_id(text: &str) -> Result<OperatorId, &'static str> {
+    OperatorId::parse(text).ok_or("not the id of an operator (op_…). `vivamo operator list` shows the ids")
 }
 
 fn display_name(text: &str) -> Result<DisplayName, String> {

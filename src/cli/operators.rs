@@ -1,11 +1,14 @@
-//! `vivamo operator`: creates and lists operators.
+//! `vivamo operator`: creates, lists, changes, suspends and resumes operators.
 
 use clap::Subcommand;
-use entity::value::DisplayName;
+use entity::operator::{self, Status};
+use entity::value::{DisplayName, OperatorId};
+use sea_orm::ActiveEnum;
 
-use super::{display_name, print};
+use super::{display_name, operator_id, print};
 use crate::app::Failure;
-use crate::service::{Actor, Services};
+use crate::service::operators::OperatorChanges;
+use crate::service::{Actor, AdminOrigin, Services};
 
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
@@ -24,21 +27,97 @@ pub enum OperatorCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Rename an operator, or change its budget for disclosures
+    Update {
+        /// Id of the operator, for example op_01h455vb4pex5vsknk084sn02q
+        #[arg(value_parser = operator_id)]
+        operator: OperatorId,
+        /// New name of the operator, 1 to 100 characters
+        #[arg(long, value_parser = display_name, required_unless_present = "disclosures_per_hour")]
+        name: Option<DisplayName>,
+        /// Disclosures per hour that the operator may use on each server, at least 1. `default` stands for
+        /// VIVAMO_DISCLOSURES_PER_HOUR
+        #[arg(long, value_name = "COUNT", value_parser = Budget::parse)]
+        disclosures_per_hour: Option<Budget>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Suspend an operator. All its keys stop working on all servers within a second
+    Suspend {
+        /// Id of the operator
+        #[arg(value_parser = operator_id)]
+        operator: OperatorId,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Resume a suspended operator. Its keys work again on all servers within a second
+    Resume {
+        /// Id of the operator
+        #[arg(value_parser = operator_id)]
+        operator: OperatorId,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A budget for disclosures. `None` stands for the default.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget(Option<i32>);
+
+impl Budget {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match text.parse() {
+            Ok(budget @ 1..) => Ok(Self(Some(budget))),
+            Err(_) if text == "default" => Ok(Self(None)),
+            _ => Err("expected a number of at least 1, or `default`"),
+        }
+    }
 }
 
 pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), Failure> {
+    let (operators, origin) = (&services.operators, &AdminOrigin::command_line());
+    let update = async |operator, changes, json| {
+        let operator = operators.update(&Actor::Platform, origin, operator, changes).await?;
+        print_operators(json, vec![operator]);
+        Ok::<_, Failure>(())
+    };
     match command {
         OperatorCommand::Create { name, json } => {
-            let (operator, key) = services.operators.create(&Actor::Platform, name).await?;
+            let (operator, key) = operators.create(&Actor::Platform, origin, name).await?;
             print::new_key(json, &operator.id.to_string(), operator.name.as_str(), &key);
         }
         OperatorCommand::List { json } => {
-            let operators = services.operators.list(&Actor::Platform).await?;
-            let row = |operator: entity::operator::Model| {
-                [operator.id.to_string(), operator.name.as_str().to_owned(), operator.created_at.to_rfc3339()].map(Some)
-            };
-            print::rows(json, ["id", "name", "createdAt"], operators.into_iter().map(row));
+            print_operators(json, operators.list(&Actor::Platform).await?);
+        }
+        OperatorCommand::Update { operator, name, disclosures_per_hour, json } => {
+            let disclosures_per_hour = disclosures_per_hour.map(|Budget(budget)| budget);
+            update(operator, OperatorChanges { name, disclosures_per_hour, ..Default::default() }, json).await?;
+        }
+        OperatorCommand::Suspend { operator, json } => {
+            let changes = OperatorChanges { status: Some(Status::Suspended), ..Default::default() };
+            update(operator, changes, json).await?;
+        }
+        OperatorCommand::Resume { operator, json } => {
+            let changes = OperatorChanges { status: Some(Status::Active), ..Default::default() };
+            update(operator, changes, json).await?;
         }
     }
     Ok(())
+}
+
+fn print_operators(json: bool, operators: Vec<operator::Model>) {
+    let row = |operator: operator::Model| {
+        [
+            Some(operator.id.to_string()),
+            Some(operator.name.as_str().to_owned()),
+            Some(operator.created_at.to_rfc3339()),
+            Some(operator.status.to_value().to_uppercase()),
+            operator.disclosures_per_hour.map(|budget| budget.to_string()),
+        ]
+    };
+    let columns = ["id", "name", "createdAt", "status", "disclosuresPerHour"];
+    print::rows(json, columns, operators.into_iter().map(row));
 }

@@ -14,7 +14,7 @@ use crate::config::{ServeSettings, Settings};
 use crate::database::{describe, sqlite_file};
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::Twilio;
-use crate::service::{Actor, ServiceSettings, Services};
+use crate::service::{Actor, AdminOrigin, ServiceSettings, Services};
 use crate::telemetry;
 
 pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure> {
@@ -68,7 +68,8 @@ fn read_domains(file: Option<PathBuf>) -> Result<Vec<String>, Failure> {
 /// Creates an operator in a database that has none. Prints the operator's key, and an example request that works.
 async fn create_demo_operator(services: &Services, url: &str) -> Result<(), Failure> {
     let name = DisplayName::parse("Demo").map_err(|reason| Failure::Other(reason.to_string()))?;
-    let Some((_, key)) = services.operators.create_first(&Actor::Platform, name).await? else {
+    let Some((_, key)) = services.operators.create_first(&Actor::Platform, &AdminOrigin::command_line(), name).await?
+    else {
         return Ok(());
     };
     let key = key.secret.expose_secret();

@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
+use crate::service::{Actor, AdminOrigin, RequestInfo, Services};
 use async_graphql::Context;
-use entity::value::RequestId;
-
-use crate::service::{Actor, Services};
 
 /// The caller.
 pub fn actor<'c>(context: &Context<'c>) -> &'c Actor {
     context.data_unchecked::<Actor>()
 }
 
-pub fn request_id(context: &Context<'_>) -> RequestId {
-    *context.data_unchecked::<RequestId>()
+pub fn request_info<'c>(context: &Context<'c>) -> &'c RequestInfo {
+    context.data_unchecked::<RequestInfo>()
+}
+
+/// The origin of an administrative change that this request makes.
+pub fn admin_origin(context: &Context<'_>) -> AdminOrigin {
+    AdminOrigin::Request(request_info(context).clone())
 }
 
 pub fn services<'c>(context: &Context<'c>) -> &'c Services {

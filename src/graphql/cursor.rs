@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::context::actor;
 use crate::database::pages::{Key, Position};
 use crate::keyed_hash::KeyedHash;
+use crate::service::audit::AdminEventFilter;
 use crate::service::customers::{CustomerFilter, CustomerList};
 
 const PURPOSE: &str = "cursor";
@@ -37,6 +38,7 @@ pub struct Cursors {
 /// Identifies a list.
 pub enum ListId {
     Operators,
+    AdminEvents(AdminEventFilter),
     Customers(Arc<CustomerList>),
     OperatorsOfCustomer(CustomerId),
     HistoryOfCustomer(CustomerId),
@@ -68,6 +70,7 @@ impl ListId {
     fn signed_parts(&self) -> Vec<String> {
         let (name, parts) = match self {
             Self::Operators => ("operators", Vec::new()),
+            Self::AdminEvents(filter) => ("admin events", vec![format!("{filter:?}")]),
             Self::OperatorsOfCustomer(customer) => ("operators of", vec![customer.to_string()]),
             Self::HistoryOfCustomer(customer) => ("history", vec![customer.to_string()]),
             Self::Customers(list) => {

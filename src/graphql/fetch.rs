@@ -57,7 +57,7 @@ pub async fn operators_of_customer(
     }
 }
 
-/// Returns the operators with these ids, in the order of the ids. Operators never change, so most are in memory.
+/// Returns the operators with these ids, in the order of the ids. Operators are cached, so most are in memory.
 pub async fn operators(
     context: &Context<'_>,
     ids: impl Iterator<Item = OperatorId> + Clone,

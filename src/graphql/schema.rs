@@ -12,7 +12,6 @@ use async_graphql::{
     EmptySubscription, MergedObject, OutputType, Request, Response, SDLExportOptions, SchemaBuilder, ServerError,
     ValidationMode,
 };
-use entity::value::RequestId;
 
 use super::document_cache::{Document, DocumentCache};
 use super::document_limits::{self, Operation};
@@ -21,7 +20,7 @@ use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
 use super::resolvers::{customers, node, operators, viewer};
 use crate::keyed_hash::KeyedHash;
-use crate::service::{Actor, Services};
+use crate::service::{Actor, RequestInfo, Services};
 
 /// Read operations.
 #[derive(MergedObject, Default)]
@@ -83,14 +82,14 @@ impl Schema {
 
     /// Executes a request for a caller. Each request has its own loader, so that no loader passes a row to another
     /// caller.
-    pub async fn execute(&self, checked: CheckedRequest, request_id: RequestId, actor: Actor) -> Response {
+    pub async fn execute(&self, checked: CheckedRequest, request_info: RequestInfo, actor: Actor) -> Response {
         let CheckedRequest { document, mut request, .. } = checked;
         request.set_parsed_query(document.parsed.clone());
         let rounds = LoadRounds::default();
         let pending = rounds.clone();
         let loader = Loader { actor, services: self.services.clone() };
         let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
-        let request = request.data(actor).data(request_id).data(loader);
+        let request = request.data(actor).data(request_info).data(loader);
         if document.is_valid() {
             return rounds.run(self.not_validating.execute(request)).await;
         }

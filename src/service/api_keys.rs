@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use entity::admin_event::EventType;
 use entity::api_key::{Access, ActiveModel, Column, Entity, Model};
 use entity::deployment::Environment;
 use entity::operator;
@@ -17,14 +18,15 @@ use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use rand::distr::{Alphanumeric, SampleString};
+use sea_orm::sea_query::LockType;
 use sea_orm::{
     ActiveEnum, ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder,
-    QueryTrait, Set, Unchanged,
+    QuerySelect, QueryTrait, Set, Unchanged,
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Actor, is_in_calendar, now};
-use crate::database::{Database, Transaction, with_retry};
+use super::{Actor, AdminOrigin, audit, is_in_calendar, now};
+use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -35,10 +37,22 @@ pub struct ApiKeys {
     hash: KeyedHash,
     /// The hash of the platform key. `None` if platform access is disabled.
     platform_hash: Option<Vec<u8>>,
-    /// Rows of recently used keys, by hash.
-    cache: Cache<Vec<u8>, Model>,
+    /// Recently used keys, by hash.
+    cache: Cache<Vec<u8>, KeyRights>,
     /// Times of last use that are not written to the database yet.
     last_used: Arc<Mutex<HashMap<ApiKeyId, DateTime<Utc>>>>,
+}
+
+/// The facts about a key and its operator that decide what a caller with the key may do.
+#[derive(Clone, Copy)]
+struct KeyRights {
+    id: ApiKeyId,
+    operator: OperatorId,
+    access: Access,
+    expires_at: Option<DateTime<Utc>>,
+    is_revoked: bool,
+    is_suspended: bool,
+    disclosures_per_hour: Option<i32>,
 }
 
 /// The properties of a key to create.
@@ -81,7 +95,8 @@ impl ApiKeys {
     }
 
     /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked or
-    /// expired. The message says if the key was revoked, has expired, or belongs to the other environment.
+    /// expired, or if its operator is suspended. The message says which of them, or that the key belongs to the other
+    /// environment.
     pub async fn authenticate(&self, key: &str) -> Result<Actor, Error> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
@@ -89,23 +104,34 @@ impl ApiKeys {
             return Err(if is_of_other { refused(OTHER_ENVIRONMENT) } else { ErrorCode::Unauthenticated.into() });
         }
         let hash = self.hash.digest(PURPOSE, &[key.as_bytes()]);
-        let row = Entity::find().filter(Column::Hash.eq(hash.clone())).one(self.database.reader()).await?;
-        let row = row.ok_or(ErrorCode::Unauthenticated)?;
-        self.cache.insert(hash, row.clone());
-        self.actor_of_valid_key(&row)
+        let query = Entity::find().filter(Column::Hash.eq(hash.clone())).find_also_related(operator::Entity);
+        let (key, operator) = query.one(self.database.reader()).await?.ok_or(ErrorCode::Unauthenticated)?;
+        let rights = KeyRights::new(&key, &operator.ok_or(ErrorCode::Unauthenticated)?);
+        self.cache.insert(hash, rights);
+        self.actor_of_valid_key(&rights)
     }
 
-    /// Returns the operator of a key, and records the use of the key. Fails if the key is revoked or expired.
-    fn actor_of_valid_key(&self, key: &Model) -> Result<Actor, Error> {
+    /// Returns the operator of a key, and records the use of the key. Fails if the key is revoked or expired, or if the
+    /// operator is suspended.
+    fn actor_of_valid_key(&self, key: &KeyRights) -> Result<Actor, Error> {
         let now = now();
-        if key.revoked_at.is_some() {
+        if key.is_revoked {
             return Err(refused("This API key was revoked. Use another one, or ask the platform for a new one."));
         }
         if key.expires_at.is_some_and(|expires_at| expires_at <= now) {
             return Err(refused("This API key has expired. Use another one, or ask the platform for a new one."));
         }
+        if key.is_suspended {
+            return Err(refused("The operator of this API key is suspended. Ask the platform to resume it."));
+        }
         self.last_used.lock().insert(key.id, now);
-        Ok(Actor::Operator { id: key.operator_id, key: key.id, access: key.access })
+        let KeyRights { id, operator, access, disclosures_per_hour, .. } = *key;
+        Ok(Actor::Operator { id: operator, key: id, access, disclosures_per_hour })
+    }
+
+    /// Forgets the cached keys, after a change that affects all keys of an operator.
+    pub(super) fn clear_cache(&self) {
+        self.cache.invalidate_all();
     }
 
     /// Writes the collected times of last use to the database. Called by a background task and at shutdown.
@@ -145,7 +171,13 @@ impl ApiKeys {
 
     /// Creates a key. Platform only. Fails with `OPERATOR_NOT_FOUND` for an unknown operator, and with
     /// `INVALID_ARGUMENT` if the key has expired already, or expires after the year 9999.
-    pub async fn create(&self, actor: &Actor, operator: OperatorId, request: KeyRequest) -> Result<NewApiKey, Error> {
+    pub async fn create(
+        &self,
+        actor: &Actor,
+        origin: &AdminOrigin,
+        operator: OperatorId,
+        request: KeyRequest,
+    ) -> Result<NewApiKey, Error> {
         actor.require_platform()?;
         if request.expires_at.is_some_and(|expires_at| expires_at <= now()) {
             let note = "expiresAt must be in the future, for example 2100-01-31T00:00:00Z.";
@@ -156,10 +188,8 @@ impl ApiKeys {
         }
         let create = || async {
             let transaction = self.database.begin_write().await?;
-            if operator::Entity::find_by_id(operator).one(&transaction).await?.is_none() {
-                return Err(Error::from(Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId)).into());
-            }
-            let key = self.insert(&transaction, operator, request.clone()).await?;
+            check_operator(&transaction, operator).await?;
+            let key = self.insert(&transaction, origin, operator, request.clone()).await?;
             transaction.commit().await?;
             Ok(key)
         };
@@ -189,17 +219,18 @@ impl ApiKeys {
 
     /// Revokes a key permanently and returns its row. Platform only. Other processes reject the key within a second.
     /// Revoking a revoked key changes nothing.
-    pub async fn revoke(&self, actor: &Actor, id: ApiKeyId) -> Result<Model, Error> {
+    pub async fn revoke(&self, actor: &Actor, origin: &AdminOrigin, id: ApiKeyId) -> Result<Model, Error> {
         actor.require_platform()?;
         let revoke = || async {
             let transaction = self.database.begin_write().await?;
-            let key = Entity::find_by_id(id).one(&transaction).await?;
+            let key = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
             let key = key.ok_or_else(|| Error::from(Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id)))?;
             if key.revoked_at.is_some() {
                 return Ok(key);
             }
             let revoked = ActiveModel { id: Unchanged(id), revoked_at: Set(Some(now())), ..Default::default() };
             let key = revoked.update(&transaction).await?;
+            record(&transaction, origin, EventType::ApiKeyRevoked, &key).await?;
             transaction.commit().await?;
             self.cache.invalidate(&key.hash);
             Ok(key)
@@ -207,10 +238,39 @@ impl ApiKeys {
         with_retry("key.revoke", revoke).await
     }
 
+    /// Revokes all keys of an operator permanently, and returns the rows of those that were not revoked before, oldest
+    /// first. Platform only. Other processes reject the keys within a second.
+    pub async fn revoke_all(
+        &self,
+        actor: &Actor,
+        origin: &AdminOrigin,
+        operator: OperatorId,
+    ) -> Result<Vec<Model>, Error> {
+        actor.require_platform()?;
+        let revoke_all = || async {
+            let transaction = self.database.begin_write().await?;
+            check_operator(&transaction, operator).await?;
+            let revoked = Entity::update_many()
+                .col_expr(Column::RevokedAt, now().into())
+                .filter(Column::OperatorId.eq(operator))
+                .filter(Column::RevokedAt.is_null());
+            let mut keys = revoked.exec_with_returning(&transaction).await?;
+            keys.sort_by_key(|key| key.id);
+            for key in &keys {
+                record(&transaction, origin, EventType::ApiKeyRevoked, key).await?;
+            }
+            transaction.commit().await?;
+            self.clear_cache();
+            Ok(keys)
+        };
+        with_retry("key.revoke_all", revoke_all).await
+    }
+
     /// Inserts a new key within a transaction.
     pub(super) async fn insert(
         &self,
         transaction: &Transaction,
+        origin: &AdminOrigin,
         operator: OperatorId,
         request: KeyRequest,
     ) -> Result<NewApiKey, DbErr> {
@@ -228,8 +288,37 @@ impl ApiKeys {
             last_used_at: Set(None),
             revoked_at: Set(None),
         };
-        Ok(NewApiKey { row: row.insert(transaction).await?, secret: secret.into() })
+        let row = row.insert(transaction).await?;
+        record(transaction, origin, EventType::ApiKeyCreated, &row).await?;
+        Ok(NewApiKey { row, secret: secret.into() })
     }
+}
+
+impl KeyRights {
+    fn new(key: &Model, operator: &operator::Model) -> Self {
+        Self {
+            id: key.id,
+            operator: operator.id,
+            access: key.access,
+            expires_at: key.expires_at,
+            is_revoked: key.revoked_at.is_some(),
+            is_suspended: operator.status == operator::Status::Suspended,
+            disclosures_per_hour: operator.disclosures_per_hour,
+        }
+    }
+}
+
+/// Fails with `OPERATOR_NOT_FOUND` unless the operator exists.
+async fn check_operator(transaction: &Transaction, operator: OperatorId) -> Result<(), TransactionError> {
+    match operator::Entity::find_by_id(operator).one(transaction).await? {
+        Some(_) => Ok(()),
+        None => Err(Error::from(Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId)).into()),
+    }
+}
+
+/// Records a change of a key in the audit trail.
+async fn record(transaction: &Transaction, origin: &AdminOrigin, r#type: EventType, key: &Model) -> Result<(), DbErr> {
+    audit::record(transaction, origin, r#type, key.operator_id, Some(key.id), &[]).await
 }
 
 const OTHER_ENVIRONMENT: &str =
@@ -242,9 +331,9 @@ fn refused(message: &str) -> Error {
 /// The purpose of the keyed hash. The purpose is part of the stored hashes, so a change makes all keys invalid.
 const PURPOSE: &str = "api key";
 
-/// The time for which a process trusts its copy of a key. A key that another process has revoked still works for up to
-/// this time. The documented limit is one second; the remaining 200 ms are for requests in progress.
-const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
+/// The time for which a process trusts its copy of a key or an operator. A key that another process has revoked still works
+/// for up to this time. The documented limit is one second; the remaining 200 ms are for requests in progress.
+pub(super) const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
 const MAX_CACHED_KEYS: u64 = 10_000;
 
 /// The number of random characters in a key. 30 characters from an alphabet of 62 have 178 bits of entropy.

@@ -73,29 +73,34 @@ impl Limits {
 
     /// Like [`reserve_disclosures`](Self::reserve_disclosures), but returns `None` instead of waiting or refusing.
     pub fn try_reserve_disclosures(&self, origin: &Origin, values: u32) -> Option<DisclosureReservation> {
-        self.disclosures.take(origin.operator, values, true).ok()?;
-        Some(DisclosureReservation { origin: *origin, limits: self.clone(), reserved: values, used: 0 })
+        self.take_disclosures(origin, values).ok()
     }
 
     /// Reserves the disclosure of up to `values` emails or phones. The reservation is made before the lookup, so that a
     /// refusal reveals nothing. Waits for a moment if other requests have reserved the missing disclosures, because
     /// most reservations end unused.
     pub async fn reserve_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Violation> {
-        let Origin { operator, key, request } = origin;
         let reserve = async {
             loop {
                 let ended = self.reservation_ended.notified();
-                match self.disclosures.take(*operator, values, true) {
+                match self.take_disclosures(origin, values) {
                     Err(None) => ended.await,
                     reserved => return reserved,
                 }
             }
         };
         timeout(RESERVATION_TIME, reserve).await.unwrap_or(Err(None)).map_err(|wait| {
-            tracing::warn!(%operator, %key, request_id = %request, "disclosure limit reached");
+            let Origin { operator, key, request, .. } = origin;
+            tracing::warn!(%operator, %key, request_id = %request.id, "disclosure limit reached");
             rate_limited("disclosures", if wait.is_some() { USED_UP } else { RESERVED }, wait)
-        })?;
-        Ok(DisclosureReservation { origin: *origin, limits: self.clone(), reserved: values, used: 0 })
+        })
+    }
+
+    /// Takes the disclosures of a reservation, or returns what [`TokenBuckets::take`] returns.
+    fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Option<Duration>> {
+        let capacity = origin.disclosures_per_hour.map_or(self.disclosures.capacity, f64::from);
+        self.disclosures.take_up_to(capacity, origin.operator, values, true)?;
+        Ok(DisclosureReservation { origin: origin.clone(), limits: self.clone(), capacity, reserved: values, used: 0 })
     }
 }
 
@@ -106,6 +111,8 @@ const RESERVED: &str = "Other requests hold the rest of your budget for disclosu
 pub struct DisclosureReservation {
     origin: Origin,
     limits: Limits,
+    /// The operator's budget.
+    capacity: f64,
     reserved: u32,
     used: u32,
 }
@@ -117,16 +124,17 @@ impl DisclosureReservation {
             return;
         }
         self.used += values;
-        let Origin { operator, key, request } = self.origin;
-        tracing::info!(%operator, %key, request_id = %request, kind, values, "disclosed a match outside the operator");
+        let Origin { operator, key, request, .. } = &self.origin;
+        tracing::info!(%operator, %key, request_id = %request.id, kind, values, "disclosed a match outside the operator");
         metrics::counter!("vivamo_disclosures_total", "kind" => kind).increment(values.into());
     }
 }
 
 impl Drop for DisclosureReservation {
     fn drop(&mut self) {
-        self.limits.disclosures.end_reservation(self.origin.operator, self.reserved, self.used);
-        self.limits.reservation_ended.notify_waiters();
+        let Self { origin, limits, capacity, reserved, used } = self;
+        limits.disclosures.end_reservation(*capacity, origin.operator, *reserved, *used);
+        limits.reservation_ended.notify_waiters();
     }
 }
 
@@ -148,19 +156,22 @@ fn client_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Token buckets of equal capacity and rate, one for each client.
+/// Token buckets that refill in the same time, one for each client.
 #[derive(Clone)]
 struct TokenBuckets<K> {
-    /// The capacity of a bucket in tokens. 0 disables the limit.
+    /// The capacity of a bucket that has no other one, in tokens. 0 disables the limit.
     capacity: f64,
-    refill_per_second: f64,
+    /// The time in which an empty bucket becomes full.
+    refill_time: Duration,
     /// Buckets that were used recently. A bucket is dropped when it was unused for as long as a complete refill takes,
     /// because it is then full again.
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
 }
 
 struct Bucket {
-    tokens: f64,
+    /// Tokens that are missing in the bucket. Not the tokens that it holds, so that a change of its capacity takes effect
+    /// at once.
+    taken: f64,
     /// Tokens that were taken as a reservation and may be given back.
     reserved: f64,
     refilled_at: Instant,
@@ -171,25 +182,30 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
 
     /// `tokens` are refilled per `period`; a bucket holds the tokens of `periods` periods.
     fn new(tokens: u32, period: Duration, periods: u32) -> Self {
-        let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).time_to_idle(period * periods).build();
-        let tokens = f64::from(tokens);
-        Self { capacity: tokens * f64::from(periods), refill_per_second: tokens / period.as_secs_f64(), buckets }
+        let refill_time = period * periods;
+        let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).time_to_idle(refill_time).build();
+        Self { capacity: f64::from(tokens) * f64::from(periods), refill_time, buckets }
     }
 
     /// Takes tokens. If the bucket has too few tokens, returns the time until it has enough, or `None` if it may have
     /// enough as soon as reservations end. More tokens than the capacity count as the capacity.
     fn take(&self, client: K, tokens: u32, is_reservation: bool) -> Result<(), Option<Duration>> {
-        if self.capacity == 0.0 || tokens == 0 {
+        self.take_up_to(self.capacity, client, tokens, is_reservation)
+    }
+
+    /// Like [`take`](Self::take), from a bucket of this capacity.
+    fn take_up_to(&self, capacity: f64, client: K, tokens: u32, is_reservation: bool) -> Result<(), Option<Duration>> {
+        if capacity == 0.0 || tokens == 0 {
             return Ok(());
         }
-        let tokens = f64::from(tokens).min(self.capacity);
-        self.with_bucket(client, |bucket| {
-            let missing = tokens - bucket.tokens;
+        let tokens = f64::from(tokens).min(capacity);
+        self.with_bucket(capacity, client, |bucket| {
+            let missing = bucket.taken + tokens - capacity;
             if missing > 0.0 {
-                let wait = Duration::from_secs_f64(missing / self.refill_per_second);
+                let wait = self.refill_time.mul_f64(missing / capacity);
                 return Err((missing > bucket.reserved).then_some(wait));
             }
-            bucket.tokens -= tokens;
+            bucket.taken += tokens;
             if is_reservation {
                 bucket.reserved += tokens;
             }
@@ -198,26 +214,25 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
     }
 
     /// Gives back the reserved tokens that were not used.
-    fn end_reservation(&self, client: K, reserved: u32, used: u32) {
-        let reserved = f64::from(reserved).min(self.capacity);
+    fn end_reservation(&self, capacity: f64, client: K, reserved: u32, used: u32) {
+        let reserved = f64::from(reserved).min(capacity);
         if reserved == 0.0 {
             return;
         }
-        self.with_bucket(client, |bucket| {
+        self.with_bucket(capacity, client, |bucket| {
             bucket.reserved = (bucket.reserved - reserved).max(0.0);
-            bucket.tokens = (bucket.tokens + (reserved - f64::from(used)).max(0.0)).min(self.capacity);
+            bucket.taken = (bucket.taken - (reserved - f64::from(used)).max(0.0)).max(0.0);
         });
     }
 
     /// Refills the bucket of a client, and runs `action` on the bucket while the bucket is locked.
-    fn with_bucket<T>(&self, client: K, action: impl FnOnce(&mut Bucket) -> T) -> T {
-        let full =
-            || Arc::new(Mutex::new(Bucket { tokens: self.capacity, reserved: 0.0, refilled_at: Instant::now() }));
+    fn with_bucket<T>(&self, capacity: f64, client: K, action: impl FnOnce(&mut Bucket) -> T) -> T {
+        let full = || Arc::new(Mutex::new(Bucket { taken: 0.0, reserved: 0.0, refilled_at: Instant::now() }));
         let bucket = self.buckets.get_with(client, full);
         let mut bucket = bucket.lock();
         let now = Instant::now();
-        let refilled = now.duration_since(bucket.refilled_at).as_secs_f64() * self.refill_per_second;
-        bucket.tokens = (bucket.tokens + refilled).min(self.capacity);
+        let refilled = now.duration_since(bucket.refilled_at).div_duration_f64(self.refill_time) * capacity;
+        bucket.taken = (bucket.taken - refilled).max(0.0);
         bucket.refilled_at = now;
         action(&mut bucket)
     }
@@ -244,19 +259,36 @@ mod tests {
         let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 1);
         assert_eq!((buckets.take("a", 1, true), buckets.take("a", 1, true)), (Ok(()), Ok(())));
         assert_eq!((buckets.take("a", 1, true), buckets.take("a", 2, true)), (Err(None), Err(None)));
-        buckets.end_reservation("a", 1, 0);
+        buckets.end_reservation(2.0, "a", 1, 0);
         assert_eq!(buckets.take("a", 1, true), Ok(()));
         // Two disclosures use the budget up.
-        buckets.end_reservation("a", 1, 1);
+        buckets.end_reservation(2.0, "a", 1, 1);
         assert_eq!(buckets.take("a", 1, true), Err(None));
-        buckets.end_reservation("a", 1, 1);
+        buckets.end_reservation(2.0, "a", 1, 1);
         let wait = buckets.take("a", 1, true).unwrap_err().unwrap();
         assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
         // More tokens than the capacity count as the capacity.
         assert_eq!(buckets.take("b", 3, true), Ok(()));
         assert_eq!(buckets.take("b", 1, true), Err(None));
-        buckets.end_reservation("b", 3, 1);
+        buckets.end_reservation(2.0, "b", 3, 1);
         assert_eq!((buckets.take("b", 1, true), buckets.take("b", 1, true)), (Ok(()), Err(None)));
+    }
+
+    #[test]
+    fn another_capacity_takes_effect_at_once_and_keeps_what_was_taken() {
+        let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 1);
+        assert_eq!((buckets.take("a", 2, true), buckets.take("a", 1, true)), (Ok(()), Err(None)));
+        assert_eq!(buckets.take_up_to(4.0, "a", 2, true), Ok(()));
+        assert_eq!(buckets.take_up_to(4.0, "a", 1, true), Err(None));
+        buckets.end_reservation(2.0, "a", 2, 2);
+        buckets.end_reservation(4.0, "a", 2, 2);
+        // 4 tokens are taken of 2: two must refill, and one more. At 2 an hour, this takes an hour and a half.
+        let wait = buckets.take("a", 1, false).unwrap_err().unwrap();
+        assert!(wait > Duration::from_secs(5300) && wait <= Duration::from_secs(5400), "{wait:?}");
+        // A disabled limit does not disable the capacity of one client.
+        let disabled = TokenBuckets::new(0, Duration::from_secs(3600), 1);
+        assert_eq!(disabled.take_up_to(1.0, "a", 1, false), Ok(()));
+        assert!(disabled.take_up_to(1.0, "a", 1, false).is_err());
     }
 
     #[test]
@@ -264,7 +296,7 @@ mod tests {
         let buckets = TokenBuckets::new(0, Duration::from_secs(1), 10);
         for _ in 0..1000 {
             assert_eq!(buckets.take("a", 1000, true), Ok(()));
-            buckets.end_reservation("a", 1000, 0);
+            buckets.end_reservation(0.0, "a", 1000, 0);
         }
         assert_eq!(buckets.buckets.iter().count(), 0);
     }

@@ -6,6 +6,7 @@
 //! the caller's rights is not overlooked. [`Services`] holds one value per area; GraphQL and the command line share it.
 
 pub mod api_keys;
+pub mod audit;
 pub mod customers;
 pub mod deployment;
 pub mod disposable_domains;
@@ -16,6 +17,7 @@ pub mod phone_lookup;
 pub mod restrictions;
 
 pub use api_keys::ApiKeys;
+pub use audit::{AdminOrigin, AuditTrail};
 pub use customers::Customers;
 pub use limits::Limits;
 pub use operators::Operators;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Datelike, SubsecRound, Utc};
 use entity::api_key::Access;
 use entity::deployment::Environment;
-use entity::value::{ApiKeyId, OperatorId, RequestId};
+use entity::value::{ApiKeyId, OperatorId, RequestId, StaffName};
 
 use secrecy::SecretString;
 
@@ -43,6 +45,7 @@ pub struct Services {
     pub customers: Customers,
     pub operators: Operators,
     pub api_keys: ApiKeys,
+    pub audit_trail: AuditTrail,
     pub limits: Limits,
 }
 
@@ -82,6 +85,7 @@ impl Services {
             customers: Customers::new(database.clone(), restrictions, hash, limits.clone()),
             operators: Operators::new(database.clone(), api_keys.clone()),
             api_keys,
+            audit_trail: AuditTrail::new(database.clone()),
             limits,
         })
     }
@@ -91,7 +95,13 @@ impl Services {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// A caller with an API key of an operator.
-    Operator { id: OperatorId, key: ApiKeyId, access: Access },
+    Operator {
+        id: OperatorId,
+        key: ApiKeyId,
+        access: Access,
+        /// The operator's budget for disclosures. `None` stands for the default.
+        disclosures_per_hour: Option<i32>,
+    },
     /// A caller with the platform key, or the command line.
     Platform,
 }
@@ -112,9 +122,11 @@ impl Actor {
 
     /// Checks that the caller may change customers, and returns the origin to record with the changes. Fails with
     /// `FORBIDDEN` for the platform, and for operators with a read-only key.
-    pub fn origin(&self, request: RequestId) -> Result<Origin, Error> {
+    pub fn origin(&self, request: &RequestInfo) -> Result<Origin, Error> {
         match *self {
-            Self::Operator { id: operator, key, access: Access::ReadWrite } => Ok(Origin { operator, key, request }),
+            Self::Operator { id: operator, key, access: Access::ReadWrite, disclosures_per_hour } => {
+                Ok(Origin { operator, key, disclosures_per_hour, request: request.clone() })
+            }
             Self::Operator { access: Access::ReadOnly, .. } | Self::Platform => Err(ErrorCode::Forbidden.into()),
         }
     }
@@ -130,12 +142,28 @@ impl Actor {
     }
 }
 
+/// The request that makes a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestInfo {
+    pub id: RequestId,
+    /// The member of staff on whose behalf the caller sends the request, if the request names one.
+    pub actor: Option<StaffName>,
+}
+
+impl From<RequestId> for RequestInfo {
+    fn from(id: RequestId) -> Self {
+        Self { id, actor: None }
+    }
+}
+
 /// The origin of a change to a customer, as the history records it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub operator: OperatorId,
     pub key: ApiKeyId,
-    pub request: RequestId,
+    /// The operator's budget for disclosures. `None` stands for the default.
+    pub disclosures_per_hour: Option<i32>,
+    pub request: RequestInfo,
 }
 
 /// Returns the current time in microseconds, the precision that both databases store. A time that is written therefore

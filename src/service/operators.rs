@@ -1,38 +1,57 @@
-//! Operators: looks up, lists and creates them. Created operators never change, so they are cached.
+//! Operators: looks up, lists, creates and changes them. They seldom change, so they are cached for a moment.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
+use entity::admin_event::EventType;
 use entity::api_key::Access;
-use entity::operator::{ActiveModel, Column, Entity, Model};
+use entity::operator::{ActiveModel, Column, Entity, Model, Status};
 use entity::value::{DisplayName, OperatorId};
 use parking_lot::RwLock;
+use sea_orm::sea_query::LockType;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryOrder, QueryResult,
-    QueryTrait, Select, Set,
+    QuerySelect, QueryTrait, Select, Set, Unchanged,
 };
 
-use super::api_keys::{KeyRequest, NewApiKey};
-use super::{Actor, ApiKeys, now};
+use super::api_keys::{KEY_CACHE_TTL, KeyRequest, NewApiKey};
+use super::{Actor, AdminOrigin, ApiKeys, audit, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{Database, Transaction, TransactionError, with_retry};
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, InputField, Violation};
 
 pub struct Operators {
     database: Database,
     api_keys: ApiKeys,
-    /// Operators by id. The map is emptied when it is full. A page of customers looks up each operator of each
+    /// The map is emptied when it is full. A page of customers looks up each operator of each
     /// customer. The map is not a moka cache: in a page of customers that have 20 operators each, the lookups in a moka
     /// cache took 4.5 % of the time. The map takes one read lock for all operators of a customer, and one hash lookup
     /// for each operator.
-    cache: RwLock<HashMap<OperatorId, Arc<Model>>>,
+    cache: RwLock<OperatorCache>,
+}
+
+struct OperatorCache {
+    operators: HashMap<OperatorId, Arc<Model>>,
+    /// The time from which the operators are read again, because another process may have changed them.
+    expires_at: Instant,
+}
+
+/// The new values of an operator. `None` leaves a value as it is.
+#[derive(Clone, Debug, Default)]
+pub struct OperatorChanges {
+    pub name: Option<DisplayName>,
+    pub status: Option<Status>,
+    /// The budget for disclosures, at least 1. `Some(None)` stands for the default.
+    pub disclosures_per_hour: Option<Option<i32>>,
 }
 
 impl Operators {
     const MAX_CACHED: usize = 10_000;
 
     pub fn new(database: Database, api_keys: ApiKeys) -> Self {
-        Self { database, api_keys, cache: RwLock::default() }
+        let cache = OperatorCache { operators: HashMap::new(), expires_at: Instant::now() };
+        Self { database, api_keys, cache: cache.into() }
     }
 
     /// Returns the operators with these ids that the caller may see, by id.
@@ -44,17 +63,23 @@ impl Operators {
         let rows = Entity::find().filter(Column::Id.is_in(visible())).all(self.database.reader()).await?;
         let found: HashMap<_, _> = rows.into_iter().map(|operator| (operator.id, Arc::new(operator))).collect();
         let mut cache = self.cache.write();
-        if cache.len() + found.len() > Self::MAX_CACHED {
-            cache.clear();
+        let now = Instant::now();
+        if cache.expires_at <= now {
+            *cache = OperatorCache { operators: HashMap::new(), expires_at: now + KEY_CACHE_TTL };
+        } else if cache.operators.len() + found.len() > Self::MAX_CACHED {
+            cache.operators.clear();
         }
-        cache.extend(found.iter().map(|(id, operator)| (*id, operator.clone())));
+        cache.operators.extend(found.iter().map(|(id, operator)| (*id, operator.clone())));
         Ok(found)
     }
 
     /// Returns the operators with these ids, in this order, if all of them are cached and visible to the caller.
     pub fn cached(&self, actor: &Actor, ids: impl IntoIterator<Item = OperatorId>) -> Option<Vec<Arc<Model>>> {
         let cache = self.cache.read();
-        ids.into_iter().map(|id| cache.get(&id).filter(|_| actor.sees(id)).cloned()).collect()
+        if cache.expires_at <= Instant::now() {
+            return None;
+        }
+        ids.into_iter().map(|id| cache.operators.get(&id).filter(|_| actor.sees(id)).cloned()).collect()
     }
 
     /// Returns a page of the operators that the caller may see, oldest first.
@@ -78,39 +103,131 @@ impl Operators {
     }
 
     /// Creates an operator and its first key, which has full access and does not expire. Platform only.
-    pub async fn create(&self, actor: &Actor, name: DisplayName) -> Result<(Model, NewApiKey), Error> {
+    pub async fn create(
+        &self,
+        actor: &Actor,
+        origin: &AdminOrigin,
+        name: DisplayName,
+    ) -> Result<(Model, NewApiKey), Error> {
         actor.require_platform()?;
-        let create = || async { self.insert(self.database.begin_write().await?, &name).await };
+        let create = || async { self.insert(self.database.begin_write().await?, origin, &name).await };
         with_retry("operator.create", create).await
     }
 
     /// Creates an operator as [`create`](Self::create) does, but only in a database without operators. Returns `None`
     /// otherwise.
-    pub async fn create_first(&self, actor: &Actor, name: DisplayName) -> Result<Option<(Model, NewApiKey)>, Error> {
+    pub async fn create_first(
+        &self,
+        actor: &Actor,
+        origin: &AdminOrigin,
+        name: DisplayName,
+    ) -> Result<Option<(Model, NewApiKey)>, Error> {
         actor.require_platform()?;
         let create_first = || async {
             let transaction = self.database.begin_write().await?;
             if Entity::find().one(&transaction).await?.is_some() {
                 return Ok(None);
             }
-            self.insert(transaction, &name).await.map(Some)
+            self.insert(transaction, origin, &name).await.map(Some)
         };
         with_retry("operator.create_first", create_first).await
+    }
+
+    /// Changes an operator and returns its row. Platform only. A suspended operator's keys are rejected within a second,
+    /// and those of a resumed one are accepted. A request that changes nothing leaves no entry in the audit trail.
+    pub async fn update(
+        &self,
+        actor: &Actor,
+        origin: &AdminOrigin,
+        id: OperatorId,
+        changes: OperatorChanges,
+    ) -> Result<Model, Error> {
+        actor.require_platform()?;
+        if changes.disclosures_per_hour.flatten().is_some_and(|budget| budget < 1) {
+            let note = "disclosuresPerHour must be at least 1, or null for the default.";
+            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DisclosuresPerHour);
+            return Err(violation.with_note(note).into());
+        }
+        let update = || async {
+            let transaction = self.database.begin_write().await?;
+            // Not FOR UPDATE, which would wait for every transaction that connects a customer to the operator.
+            let current = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
+            let not_found = || Error::from(Violation::of(ErrorCode::OperatorNotFound, InputField::Id));
+            let current = current.ok_or_else(not_found)?;
+            let changed = changes.applied_to(&current);
+            if changed == current {
+                return Ok(current);
+            }
+            let Model { id: _, name, created_at: _, status, disclosures_per_hour } = changed.clone();
+            let row = ActiveModel {
+                id: Unchanged(id),
+                name: Set(name),
+                status: Set(status),
+                disclosures_per_hour: Set(disclosures_per_hour),
+                ..Default::default()
+            };
+            row.update(&transaction).await?;
+            let (r#type, fields) = (type_of_change(&current, &changed), changed_fields(&current, &changed));
+            audit::record(&transaction, origin, r#type, id, None, &fields).await?;
+            transaction.commit().await?;
+            self.cache.write().operators.remove(&id);
+            self.api_keys.clear_cache();
+            Ok(changed)
+        };
+        with_retry("operator.update", update).await
     }
 
     async fn insert(
         &self,
         transaction: Transaction,
+        origin: &AdminOrigin,
         name: &DisplayName,
     ) -> Result<(Model, NewApiKey), TransactionError> {
-        let operator = ActiveModel { id: Set(OperatorId::new()), name: Set(name.clone()), created_at: Set(now()) };
+        let operator = ActiveModel {
+            id: Set(OperatorId::new()),
+            name: Set(name.clone()),
+            created_at: Set(now()),
+            status: Set(Status::Active),
+            disclosures_per_hour: Set(None),
+        };
         let operator = operator.insert(&transaction).await?;
+        audit::record(&transaction, origin, EventType::OperatorCreated, operator.id, None, &[]).await?;
         let name = DisplayName::parse("First key").expect("a name");
         let first = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
-        let key = self.api_keys.insert(&transaction, operator.id, first).await?;
+        let key = self.api_keys.insert(&transaction, origin, operator.id, first).await?;
         transaction.commit().await?;
         Ok((operator, key))
     }
+}
+
+impl OperatorChanges {
+    fn applied_to(&self, current: &Model) -> Model {
+        let mut changed = current.clone();
+        if let Some(name) = &self.name {
+            changed.name = name.clone();
+        }
+        changed.status = self.status.unwrap_or(current.status);
+        changed.disclosures_per_hour = self.disclosures_per_hour.unwrap_or(current.disclosures_per_hour);
+        changed
+    }
+}
+
+fn type_of_change(before: &Model, after: &Model) -> EventType {
+    match after.status {
+        _ if before.status == after.status => EventType::OperatorUpdated,
+        Status::Active => EventType::OperatorResumed,
+        Status::Suspended => EventType::OperatorSuspended,
+    }
+}
+
+/// The names of the changed fields in the schema.
+fn changed_fields(before: &Model, after: &Model) -> Vec<&'static str> {
+    let fields = [
+        ("name", before.name != after.name),
+        ("status", before.status != after.status),
+        ("disclosuresPerHour", before.disclosures_per_hour != after.disclosures_per_hour),
+    ];
+    fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()
 }
 
 fn visible(actor: &Actor) -> Select<Entity> {

@@ -50,7 +50,7 @@ fn code(error: &Error) -> String {
 }
 
 async fn create(app: &TestApp, actor: &Actor, new: CustomerDraft) -> String {
-    match app.services.customers.create(actor, RequestId::new(), new).await {
+    match app.services.customers.create(actor, &RequestId::new().into(), new).await {
         Ok(created) if created.replayed => "REPLAYED".to_owned(),
         Ok(created) => if created.details.outcome == Outcome::Created { "CREATED" } else { "CONNECTED" }.to_owned(),
         Err(error) => code(&error),
@@ -58,7 +58,7 @@ async fn create(app: &TestApp, actor: &Actor, new: CustomerDraft) -> String {
 }
 
 async fn update(app: &TestApp, actor: &Actor, changes: CustomerChanges) -> String {
-    match app.services.customers.update(actor, RequestId::new(), changes).await {
+    match app.services.customers.update(actor, &RequestId::new().into(), changes).await {
         Ok(updated) => format!("VERSION {}", updated.view.customer.version),
         Err(error) => code(&error),
     }

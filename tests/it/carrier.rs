@@ -336,7 +336,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
                 ..Default::default()
             };
             let actor = app.services.api_keys.authenticate(&operator.key).await.unwrap();
-            replica.customers.update(&actor, entity::value::RequestId::new(), changes).await.is_ok()
+            replica.customers.update(&actor, &entity::value::RequestId::new().into(), changes).await.is_ok()
         };
         app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
         assert!(!update("+14155550002").await);
@@ -375,7 +375,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
             },
             ..Default::default()
         };
-        assert!(later.customers.update(&actor, entity::value::RequestId::new(), changes).await.is_ok());
+        assert!(later.customers.update(&actor, &entity::value::RequestId::new().into(), changes).await.is_ok());
         assert_eq!(carrier.take_request_count(), 1);
         assert_eq!(entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap().len(), 1);
     })

@@ -179,6 +179,77 @@ async fn commands_create_list_and_revoke_operators_and_keys() {
 }
 
 #[tokio::test]
+async fn commands_suspend_resume_and_change_operators() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let folder = TempDir::new().unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = vivamo(folder.path(), arguments);
+            command.env("DATABASE_URL", &database.url).env("VIVAMO_PLATFORM_KEY", PLATFORM_KEY);
+            command
+        };
+        let operator = json_output(&mut run(&["operator", "create", "Acme", "--json"]));
+        let (id, key) = (operator["id"].as_str().unwrap(), operator["key"].as_str().unwrap());
+        let changed = json_output(&mut run(&["operator", "update", id, "--name", "Bolt", "--json"]));
+        assert_eq!((&changed[0]["name"], &changed[0]["disclosuresPerHour"]), (&json!("Bolt"), &json!(null)));
+        let changed = json_output(&mut run(&["operator", "update", id, "--disclosures-per-hour", "5000", "--json"]));
+        assert_eq!((&changed[0]["name"], &changed[0]["disclosuresPerHour"]), (&json!("Bolt"), &json!("5000")));
+        let changed = json_output(&mut run(&["operator", "update", id, "--disclosures-per-hour", "default", "--json"]));
+        assert_eq!(changed[0]["disclosuresPerHour"], json!(null));
+
+        let (server, url) = Running::start(&mut run(&[]));
+        for (command, status) in [("suspend", "SUSPENDED"), ("resume", "ACTIVE")] {
+            assert_eq!(json_output(&mut run(&["operator", command, id, "--json"]))[0]["status"], status);
+            let since = Instant::now();
+            while role(&url, key).await["data"].is_object() == (command == "suspend") {
+                assert!(since.elapsed() < Duration::from_secs(1));
+            }
+        }
+        let revoked = json_output(&mut run(&["key", "revoke-all", id, "--json"]));
+        assert_eq!((revoked.as_array().unwrap().len(), &revoked[0]["name"]), (1, &json!("First key")));
+        assert_eq!(json_output(&mut run(&["key", "revoke-all", id, "--json"])), json!([]));
+        let table = stdout(&run(&["operator", "list"]).output().unwrap());
+        assert!(
+            table.starts_with("ID ") && table.contains("ACTIVE") && table.contains("DISCLOSURES PER HOUR"),
+            "{table}"
+        );
+
+        let query = "{ adminEvents { nodes { type source osUser actor } } }";
+        let request = http_client().post(format!("{url}/graphql")).bearer_auth(PLATFORM_KEY);
+        let answer: Value = request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap();
+        let events = answer["data"]["adminEvents"]["nodes"].as_array().unwrap();
+        assert_eq!(events.len(), 8, "{answer}");
+        let user = stdout(&Command::new("id").arg("-un").output().unwrap());
+        for event in events {
+            assert_eq!((&event["source"], &event["osUser"]), (&json!("COMMAND_LINE"), &json!(user.trim())));
+        }
+
+        let unknown = "op_01h455vb4pex5vsknk084sn02q";
+        for arguments in [
+            &["operator", "suspend", unknown][..],
+            &["operator", "resume", unknown],
+            &["operator", "update", unknown, "--name", "x"],
+            &["key", "revoke-all", unknown],
+        ] {
+            let stderr = failure(&mut run(arguments));
+            assert!(stderr.contains("no such operator"), "{stderr}");
+        }
+        for (arguments, message) in [
+            (&["operator", "suspend", "nonsense"][..], "not the id of an operator"),
+            (&["operator", "update", id], "--name <NAME>"),
+            (&["operator", "update", id, "--name", " "], "the name is empty"),
+            (&["operator", "update", id, "--disclosures-per-hour", "0"], "at least 1, or `default`"),
+            (&["key", "revoke-all", "nonsense"], "not the id of an operator"),
+        ] {
+            let stderr = usage_error(&mut run(arguments));
+            assert!(stderr.contains(message), "{stderr}");
+        }
+        server.stop();
+        database.remove().await;
+    }
+}
+
+#[tokio::test]
 async fn production_requires_secrets_and_migrations() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };

@@ -54,6 +54,7 @@ macro_rules! entities {
 
 both!(tables_have_the_columns_of_their_entities, Sandbox, async |app| {
     let entities = entities![
+        admin_event,
         api_key,
         customer,
         customer_event,

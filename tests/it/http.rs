@@ -332,6 +332,7 @@ both!(a_page_may_send_the_headers_of_its_libraries, Sandbox, async |app| {
         "authorization, content-type, baggage, sentry-trace",
         "traceparent,tracestate",
         "x-apollo-operation-name",
+        "authorization,content-type,vivamo-actor",
     ] {
         let preflight = app
             .http

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_types, reason = "a poisoned lock fails a test that a panic has failed already")]
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod administration;
 mod batching;
 mod bounded;
 mod build_script;

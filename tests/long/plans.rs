@@ -15,7 +15,7 @@ use uuid::Uuid;
 use vivamo::database::Database;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerRef};
-use vivamo::service::{Actor, ServiceSettings, Services};
+use vivamo::service::{Actor, AdminOrigin, ServiceSettings, Services};
 
 use support::PLATFORM_KEY;
 use support::postgres::{self, Cluster, skip};
@@ -109,8 +109,11 @@ async fn write_batches(database: &str, log: &Path) {
     let database = Database::connect(database, None).await.unwrap();
     let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new("any")));
     let name = DisplayName::parse("Batches").unwrap();
-    let (operator, key) = services.operators.create(&Actor::Platform, name).await.unwrap();
-    let actor = Actor::Operator { id: operator.id, key: key.row.id, access: Access::ReadWrite };
+    let (operator, key) =
+        services.operators.create(&Actor::Platform, &AdminOrigin::command_line(), name).await.unwrap();
+    let actor =
+        Actor::Operator { id: operator.id, key: key.row.id, access: Access::ReadWrite, disclosures_per_hour: None };
+    let request = RequestId::new().into();
     println!("{:<28}{:>16}", format!("batches of {BATCH}"), "blocks per write");
     let id = |number: usize| Some(ExternalCustomerId::parse(&number.to_string()).unwrap());
     for (operation, email) in [("connect", "person#@example.com"), ("create", "new#@example.com"), ("update", "")] {
@@ -128,7 +131,7 @@ async fn write_batches(database: &str, log: &Path) {
                     },
                     ..Default::default()
                 });
-                let updates = updates.map(|changes| services.customers.update(&actor, RequestId::new(), changes));
+                let updates = updates.map(|changes| services.customers.update(&actor, &request, changes));
                 assert!(join_all(updates).await.iter().all(Result::is_ok));
             } else {
                 let creates = numbers.map(|number| CustomerDraft {
@@ -142,7 +145,7 @@ async fn write_batches(database: &str, log: &Path) {
                     },
                     ..Default::default()
                 });
-                let creates = creates.map(|new| services.customers.create(&actor, RequestId::new(), new));
+                let creates = creates.map(|new| services.customers.create(&actor, &request, new));
                 assert!(join_all(creates).await.iter().all(Result::is_ok));
             }
             blocks = count_blocks(log, offset) / BATCH as u64;

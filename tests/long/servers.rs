@@ -82,7 +82,12 @@ impl Servers {
     /// Creates an operator with a key that reads and writes.
     pub async fn operator(&self, name: &str) -> Caller {
         let name = entity::value::DisplayName::parse(name).unwrap();
-        let (operator, key) = self.services.operators.create(&vivamo::service::Actor::Platform, name).await.unwrap();
+        let (operator, key) = self
+            .services
+            .operators
+            .create(&vivamo::service::Actor::Platform, &vivamo::service::AdminOrigin::command_line(), name)
+            .await
+            .unwrap();
         let key = secrecy::ExposeSecret::expose_secret(&key.secret).to_owned();
         Caller { operator: operator.id.to_string(), key }
     }

@@ -94,6 +94,12 @@ id!(
     "evt"
 );
 id!(
+    /// The id of an entry of the audit trail: `adm_…`.
+    AdminEventId,
+    Adm,
+    "adm"
+);
+id!(
     /// The id of a request: `req_…`.
     RequestId,
     Req,

@@ -43,6 +43,22 @@ impl DisplayName {
     }
 }
 
+/// The name of the member of staff who acts through a key of an operator or the platform.
+#[derive(Clone, PartialEq, Eq, DeriveValueType)]
+pub struct StaffName(String);
+
+impl StaffName {
+    pub fn parse(text: &str) -> Result<Self, Reason> {
+        single_line_text(text, PersonName::MAX_CHARACTERS).map(Self)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+masked_debug!(StaffName);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -75,6 +75,11 @@ impl CustomerEvent {
         self.0.request_id.to_string()
     }
 
+    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if it named none.
+    async fn actor(&self) -> Option<&str> {
+        self.0.actor.as_ref().map(|actor| actor.as_str())
+    }
+
     /// Fields that changed.
     async fn changed_fields(&self) -> Vec<CustomerField> {
         CustomerField::all().filter(|field| self.0.after.0.contains_key(field.name())).collect()

@@ -1,12 +1,14 @@
 //! The objects of the schema: their types in `types.rs`, and the fields of each object in a file of its own.
 
 mod address;
+mod admin_event;
 mod api_key;
 mod customer;
 mod history;
 mod operator;
 mod types;
 
+pub use admin_event::{AdminEventConnection, AdminEventFilterInput};
 pub use api_key::{ApiKey, ApiKeyAccess};
-pub use operator::OperatorConnection;
+pub use operator::{OperatorConnection, OperatorStatus};
 pub use types::{Customer, CustomerConnection, CustomerEvent, Operator};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, ID, Object, SimpleObject};
+use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use entity::operator;
 use entity::value::OperatorId;
 
@@ -24,6 +24,16 @@ impl Operator {
     }
 }
 
+/// Status of an operator. Values may be added, so keep a default case.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::operator::Status")]
+pub enum OperatorStatus {
+    /// The keys of the operator work.
+    Active,
+    /// All keys of the operator are rejected with `UNAUTHENTICATED`. Its customers stay connected.
+    Suspended,
+}
+
 /// A business on the platform.
 #[Object]
 impl Operator {
@@ -40,6 +50,17 @@ impl Operator {
     /// Time at which the operator was created.
     async fn created_at(&self) -> Time {
         Time(self.0.created_at)
+    }
+
+    /// Status of the operator. A change is visible on all servers within a second.
+    async fn status(&self) -> OperatorStatus {
+        self.0.status.into()
+    }
+
+    /// Number of disclosures per hour that the operator may use on each server, at least 1. Null if the default of the
+    /// service applies.
+    async fn disclosures_per_hour(&self) -> Option<i32> {
+        self.0.disclosures_per_hour
     }
 
     /// API keys of the operator, oldest first, including revoked and expired ones.

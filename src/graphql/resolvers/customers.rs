@@ -3,7 +3,7 @@
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::error::{Error, ErrorCode, Violation};
-use crate::graphql::context::{actor, request_id, services};
+use crate::graphql::context::{actor, request_info, services};
 use crate::graphql::customer_input::{
     CreateCustomerInput, CustomerFilterInput, CustomerOrderInput, CustomerRefInput, UpdateCustomerInput,
 };
@@ -75,7 +75,7 @@ impl CustomerMutation {
         #[graphql(desc = "The customer to create.")] input: CreateCustomerInput,
     ) -> Option<Result<CreateCustomerPayload, Error>> {
         let customers = &services(context).customers;
-        Some(customers.create(actor(context), request_id(context), input.parse()).await.map(Into::into))
+        Some(customers.create(actor(context), request_info(context), input.parse()).await.map(Into::into))
     }
 
     /// Updates a customer. Changes are visible to every operator the customer is connected to. Omitted fields stay as they
@@ -86,7 +86,7 @@ impl CustomerMutation {
         #[graphql(desc = "The customer and the changes to it.")] input: UpdateCustomerInput,
     ) -> Option<Result<UpdateCustomerPayload, Error>> {
         let customers = &services(context).customers;
-        Some(customers.update(actor(context), request_id(context), input.parse()).await.map(Into::into))
+        Some(customers.update(actor(context), request_info(context), input.parse()).await.map(Into::into))
     }
 }
 

@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
-use entity::value::{ApiKeyId, DisplayName, OperatorId};
+use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, SimpleObject};
+use entity::operator::Status;
+use entity::value::{ApiKeyId, DisplayName, OperatorId, Reason};
 use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::graphql::context::{actor, services};
-use crate::graphql::objects::{ApiKey, ApiKeyAccess, Operator, OperatorConnection};
+use crate::graphql::context::{actor, admin_origin, services};
+use crate::graphql::objects::{
+    AdminEventConnection, AdminEventFilterInput, ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus,
+};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
 use crate::service::api_keys::KeyRequest;
+use crate::service::operators::OperatorChanges;
 
 #[derive(Default)]
 pub struct OperatorQuery;
@@ -48,6 +52,20 @@ impl OperatorQuery {
     ) -> Option<Result<OperatorConnection, Error>> {
         Some(OperatorConnection::load(context, PageArguments { first, after, last, before }).await)
     }
+
+    /// Audit trail of administration, oldest entry first: the changes of operators and API keys. Platform key only.
+    #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
+    async fn admin_events(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
+        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
+        #[graphql(desc = "Conditions that the entries must match.")] filter: Option<AdminEventFilterInput>,
+    ) -> Option<Result<AdminEventConnection, Error>> {
+        Some(AdminEventConnection::load(context, filter, PageArguments { first, after, last, before }).await)
+    }
 }
 
 #[derive(Default)]
@@ -62,6 +80,17 @@ impl OperatorMutation {
         #[graphql(desc = "The operator to create.")] input: CreateOperatorInput,
     ) -> Option<Result<CreateOperatorPayload, Error>> {
         Some(create_operator(context, &input).await)
+    }
+
+    /// Renames, suspends or resumes an operator, or changes its budget for disclosures. Omitted fields stay as they are.
+    /// All keys of a suspended operator are rejected on all servers within a second, and accepted again within a second
+    /// after it is resumed. Platform key only.
+    async fn update_operator(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The operator and the changes to it.")] input: UpdateOperatorInput,
+    ) -> Option<Result<UpdateOperatorPayload, Error>> {
+        Some(update_operator(context, input).await)
     }
 
     /// Creates an additional API key for an operator. Platform key only. To rotate keys: create a new key, use it
@@ -82,27 +111,44 @@ impl OperatorMutation {
     ) -> Option<Result<RevokeApiKeyPayload, Error>> {
         Some(revoke_api_key(context, &input).await)
     }
+
+    /// Revokes all keys of an operator permanently, for example after a leak. They stop working on all servers within a
+    /// second. Platform key only.
+    async fn revoke_api_keys(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The operator whose API keys to revoke.")] input: RevokeApiKeysInput,
+    ) -> Option<Result<RevokeApiKeysPayload, Error>> {
+        Some(revoke_api_keys(context, &input).await)
+    }
 }
 
 async fn create_operator(context: &Context<'_>, input: &CreateOperatorInput) -> Result<CreateOperatorPayload, Error> {
     let (services, actor) = (services(context), actor(context));
     actor.require_platform()?;
-    let (operator, key) = services.operators.create(actor, parse_name(&input.name)?).await?;
+    let (operator, key) = services.operators.create(actor, &admin_origin(context), parse_name(&input.name)?).await?;
     let secret = key.secret.expose_secret().to_owned();
     Ok(CreateOperatorPayload { operator: Operator(Arc::new(operator)), api_key: key.row.into(), secret })
+}
+
+async fn update_operator(context: &Context<'_>, input: UpdateOperatorInput) -> Result<UpdateOperatorPayload, Error> {
+    let (services, actor) = (services(context), actor(context));
+    actor.require_platform()?;
+    let id = OperatorId::parse(&input.id).ok_or_else(|| Violation::of(ErrorCode::OperatorNotFound, InputField::Id))?;
+    let operator = services.operators.update(actor, &admin_origin(context), id, input.parse()?).await?;
+    Ok(UpdateOperatorPayload { operator: Operator(Arc::new(operator)) })
 }
 
 async fn create_api_key(context: &Context<'_>, input: CreateApiKeyInput) -> Result<CreateApiKeyPayload, Error> {
     let (services, actor) = (services(context), actor(context));
     actor.require_platform()?;
-    let operator = OperatorId::parse(&input.operator_id)
-        .ok_or_else(|| Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId))?;
+    let operator = parse_operator_id(&input.operator_id)?;
     let request = KeyRequest {
         name: parse_name(&input.name)?,
         access: input.access.unwrap_or(ApiKeyAccess::ReadWrite).into(),
         expires_at: input.expires_at.map(|Time(time)| time),
     };
-    let key = services.api_keys.create(actor, operator, request).await?;
+    let key = services.api_keys.create(actor, &admin_origin(context), operator, request).await?;
     Ok(CreateApiKeyPayload { secret: key.secret.expose_secret().to_owned(), api_key: key.row.into() })
 }
 
@@ -110,7 +156,19 @@ async fn revoke_api_key(context: &Context<'_>, input: &RevokeApiKeyInput) -> Res
     let (services, actor) = (services(context), actor(context));
     actor.require_platform()?;
     let id = ApiKeyId::parse(&input.id).ok_or_else(|| Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id))?;
-    Ok(RevokeApiKeyPayload { api_key: services.api_keys.revoke(actor, id).await?.into() })
+    Ok(RevokeApiKeyPayload { api_key: services.api_keys.revoke(actor, &admin_origin(context), id).await?.into() })
+}
+
+async fn revoke_api_keys(context: &Context<'_>, input: &RevokeApiKeysInput) -> Result<RevokeApiKeysPayload, Error> {
+    let (services, actor) = (services(context), actor(context));
+    actor.require_platform()?;
+    let operator = parse_operator_id(&input.operator_id)?;
+    let revoked = services.api_keys.revoke_all(actor, &admin_origin(context), operator).await?;
+    Ok(RevokeApiKeysPayload { api_keys: revoked.into_iter().map(Into::into).collect() })
+}
+
+fn parse_operator_id(id: &ID) -> Result<OperatorId, Violation> {
+    OperatorId::parse(id).ok_or_else(|| Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId))
 }
 
 /// Parses the field `name` of an operator or an API key.
@@ -136,6 +194,53 @@ struct CreateOperatorPayload {
     /// The secret to send in the header `Authorization: Bearer <secret>`. The secret is shown only here, so store it
     /// safely.
     secret: String,
+}
+
+/// Input of `updateOperator`.
+#[derive(InputObject)]
+struct UpdateOperatorInput {
+    /// Id of the operator, for example `op_01h455vb4pex5vsknk084sn02q`.
+    id: ID,
+    /// New name of the operator, 1 to 100 characters. Cannot be null.
+    name: MaybeUndefined<String>,
+    /// New status of the operator. Cannot be null.
+    status: MaybeUndefined<OperatorStatus>,
+    /// New number of disclosures per hour that the operator may use on each server, at least 1. Null stands for the default
+    /// of the service.
+    disclosures_per_hour: MaybeUndefined<i32>,
+}
+
+impl UpdateOperatorInput {
+    fn parse(self) -> Result<OperatorChanges, Error> {
+        let mut violations = Vec::new();
+        let name = match self.name {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => Some(Err(Reason::NotRemovable)),
+            MaybeUndefined::Value(name) => Some(DisplayName::parse(&name)),
+        };
+        let name = name.transpose().unwrap_or_else(|reason| {
+            violations.push(Violation::of(ErrorCode::InvalidName, InputField::Name).with_reason(reason));
+            None
+        });
+        if self.status.is_null() {
+            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Status);
+            violations.push(violation.with_note("status cannot be null. Leave it out to keep the status."));
+        }
+        Error::reject_if_any(violations)?;
+        let disclosures_per_hour = match self.disclosures_per_hour {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => Some(None),
+            MaybeUndefined::Value(budget) => Some(Some(budget)),
+        };
+        Ok(OperatorChanges { name, status: self.status.take().map(Status::from), disclosures_per_hour })
+    }
+}
+
+/// The result of `updateOperator`.
+#[derive(SimpleObject)]
+struct UpdateOperatorPayload {
+    /// The updated operator.
+    operator: Operator,
 }
 
 /// Input of `createApiKey`.
@@ -173,4 +278,18 @@ struct RevokeApiKeyInput {
 struct RevokeApiKeyPayload {
     /// The revoked API key.
     api_key: ApiKey,
+}
+
+/// Input of `revokeApiKeys`.
+#[derive(InputObject)]
+struct RevokeApiKeysInput {
+    /// Id of the operator, for example `op_01h455vb4pex5vsknk084sn02q`.
+    operator_id: ID,
+}
+
+/// The result of `revokeApiKeys`.
+#[derive(SimpleObject)]
+struct RevokeApiKeysPayload {
+    /// The API keys that this request revoked, oldest first. Keys that were revoked before are left out.
+    api_keys: Vec<ApiKey>,
 }

@@ -6,13 +6,15 @@
 //! 2. Charge a cost of 1 to the rate limit of the key.
 //! 3. Check the method and the `Accept` header ([`MediaType`]).
 //! 4. Read the query, its variables and the name of its operation ([`Parameters`]).
-//! 5. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and charge the rest of its cost to the
+//! 5. Read the member of staff ([`actor_header`]).
+//! 6. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and charge the rest of its cost to the
 //!    rate limit.
-//! 6. Execute the document. If the client disconnects, the execution goes on.
-//! 7. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
+//! 7. Execute the document. If the client disconnects, the execution goes on.
+//! 8. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
 //!
 //! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]).
 
+mod actor_header;
 mod authentication;
 mod media_type;
 mod parameters;
@@ -34,6 +36,7 @@ use super::State;
 use crate::database::{RequestContext, run_to_completion};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, Rendered};
+use crate::service::RequestInfo;
 use media_type::MediaType;
 use parameters::Parameters;
 use request_log::RequestLog;
@@ -85,6 +88,7 @@ async fn process(
     let parameters =
         if is_get { Parameters::from_url(&parts.uri) } else { Parameters::from_body(&parts.headers, body).await }?;
 
+    let staff = actor_header::read(&parts.headers)?;
     let variables = Variables::from_json(parameters.variables.into());
     let mut request = async_graphql::Request::new(parameters.query).variables(variables);
     request.operation_name = parameters.operation_name;
@@ -98,7 +102,8 @@ async fn process(
     log.operation = Some(checked.operation.clone());
     state.services.limits.spend(&actor, checked.operation.cost.saturating_sub(1))?;
     let (state, request_id) = (state.clone(), log.request_id);
-    let execution = async move { state.schema.execute(checked, request_id, actor).await };
+    let request_info = RequestInfo { id: request_id, actor: staff };
+    let execution = async move { state.schema.execute(checked, request_info, actor).await };
     Ok(graphql::render(run_database_work(log, execution).await?, request_id))
 }
 

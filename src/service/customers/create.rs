@@ -3,7 +3,7 @@
 use async_graphql::Enum;
 use entity::customer;
 use entity::customer_event::EventType;
-use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, RequestId};
+use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -15,7 +15,7 @@ use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::restrictions::Restrictions;
-use crate::service::{Actor, Origin, now};
+use crate::service::{Actor, Origin, RequestInfo, now};
 
 /// The valid values of a request to create a customer. `faults` lists the invalid values.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +70,7 @@ pub struct CreateDetails {
 impl Customers {
     /// Creates a customer. If a customer with the email or the phone exists, connects that customer to the caller's
     /// operator.
-    pub async fn create(&self, actor: &Actor, request: RequestId, draft: CustomerDraft) -> Result<Created, Error> {
+    pub async fn create(&self, actor: &Actor, request: &RequestInfo, draft: CustomerDraft) -> Result<Created, Error> {
         let origin = &actor.origin(request)?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional);

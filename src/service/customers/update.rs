@@ -2,7 +2,7 @@
 
 use entity::customer;
 use entity::customer_event::EventType;
-use entity::value::{EmailAddress, IdempotencyKey, PhoneNumber, RequestId};
+use entity::value::{EmailAddress, IdempotencyKey, PhoneNumber};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryTrait};
 use serde_json::{Map, json};
 
@@ -14,7 +14,7 @@ use super::{
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
-use crate::service::{Actor, Origin};
+use crate::service::{Actor, Origin, RequestInfo};
 
 /// The valid values of a request to update a customer. `faults` lists the invalid values.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,12 @@ pub type Updated = Written<()>;
 
 impl Customers {
     /// Updates a customer of the caller's operator.
-    pub async fn update(&self, actor: &Actor, request: RequestId, changes: CustomerChanges) -> Result<Updated, Error> {
+    pub async fn update(
+        &self,
+        actor: &Actor,
+        request: &RequestInfo,
+        changes: CustomerChanges,
+    ) -> Result<Updated, Error> {
         let origin = &actor.origin(request)?;
         if !changes.faults.is_empty() {
             let refusals = self.refusals_of_update(origin, &changes).await?;

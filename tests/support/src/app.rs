@@ -18,7 +18,7 @@ use vivamo::config::{HttpSettings, LimitSettings};
 use vivamo::database::Database;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
-use vivamo::service::{Actor, ServiceSettings, Services};
+use vivamo::service::{Actor, AdminOrigin, ServiceSettings, Services};
 
 use crate::invariants::Exchange;
 use crate::{Answer, Backend, TestDatabase, logs, postgres};
@@ -164,7 +164,8 @@ impl TestApp {
     /// Creates an operator with a key that reads and writes.
     pub async fn operator(&self, name: &str) -> Caller {
         let name = DisplayName::parse(name).unwrap();
-        let (operator, key) = self.services.operators.create(&Actor::Platform, name).await.unwrap();
+        let (operator, key) =
+            self.services.operators.create(&Actor::Platform, &AdminOrigin::command_line(), name).await.unwrap();
         Caller { operator: operator.id.to_string(), key: key.secret.expose_secret().to_owned() }
     }
 
@@ -173,7 +174,12 @@ impl TestApp {
         let operator = OperatorId::parse(&caller.operator).unwrap();
         let name = DisplayName::parse("another key").unwrap();
         let request = KeyRequest { name, access, expires_at: None };
-        let key = self.services.api_keys.create(&Actor::Platform, operator, request).await.unwrap();
+        let key = self
+            .services
+            .api_keys
+            .create(&Actor::Platform, &AdminOrigin::command_line(), operator, request)
+            .await
+            .unwrap();
         Caller { key: key.secret.expose_secret().to_owned(), ..caller.clone() }
     }
 

@@ -1,0 +1,51 @@
+//! Table `admin_event`: the audit trail of administration, one row for each change of an operator or an API key.
+//!
+//! Rows are inserted by `service::audit` in the transaction of the change, and never updated or deleted. They hold no
+//! secrets and no data of customers.
+
+use chrono::{DateTime, Utc};
+use sea_orm::FromJsonQueryResult;
+use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, StaffName};
+
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "admin_event")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: AdminEventId,
+    pub r#type: EventType,
+    pub occurred_at: DateTime<Utc>,
+    pub operator_id: OperatorId,
+    /// The key that was created or revoked. `None` for a change of the operator itself.
+    pub api_key_id: Option<ApiKeyId>,
+    pub changed_fields: ChangedFields,
+    /// The request that made the change. `None` for the command line.
+    pub request_id: Option<RequestId>,
+    /// The user of the operating system who ran the command. `None` for a request.
+    pub os_user: Option<String>,
+    /// The member of staff that the request named.
+    pub actor: Option<StaffName>,
+}
+
+/// The kind of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum EventType {
+    OperatorCreated,
+    OperatorUpdated,
+    /// The status was set to suspended. Other fields may have changed with it.
+    OperatorSuspended,
+    /// The status was set to active. Other fields may have changed with it.
+    OperatorResumed,
+    ApiKeyCreated,
+    ApiKeyRevoked,
+}
+
+/// The names of the changed fields of an operator in the GraphQL schema, for example `["name"]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
+pub struct ChangedFields(pub Vec<String>);
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,59 @@
+//! Adds the status and the disclosure budget of operators, the member of staff behind a change, and the audit trail of
+//! administration. No statement rewrites a table: the default of a new column is a constant.
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::schema::*;
+
+use crate::index;
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+/// The new columns, each with its table.
+fn columns() -> [(&'static str, ColumnDef); 3] {
+    [
+        ("operator", text("status").default("active").take()),
+        ("operator", integer_null("disclosures_per_hour").take()),
+        ("customer_event", text_null("actor").take()),
+    ]
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for (table, mut column) in columns() {
+            manager.alter_table(Table::alter().table(table).add_column(&mut column).to_owned()).await?;
+        }
+        // No foreign keys, as in the history of customers: nothing deletes the rows that an entry names.
+        manager
+            .create_table(
+                Table::create()
+                    .table("admin_event")
+                    .col(pk_uuid("id"))
+                    .col(text("type"))
+                    .col(timestamp_with_time_zone("occurred_at"))
+                    .col(uuid("operator_id"))
+                    .col(uuid_null("api_key_id"))
+                    .col(json_binary("changed_fields"))
+                    .col(uuid_null("request_id"))
+                    .col(text_null("os_user"))
+                    .col(text_null("actor"))
+                    .to_owned(),
+            )
+            .await?;
+        for (name, column) in
+            [("admin_event_operator_id_idx", "operator_id"), ("admin_event_api_key_id_idx", "api_key_id")]
+        {
+            manager.create_index(index(name, "admin_event", &[column, "id"])).await?;
+        }
+        Ok(())
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.drop_table(Table::drop().table("admin_event").to_owned()).await?;
+        for (table, column) in columns() {
+            manager.alter_table(Table::alter().table(table).drop_column(column.get_column_name()).to_owned()).await?;
+        }
+        Ok(())
+    }
+}

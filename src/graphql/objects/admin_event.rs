@@ -1,0 +1,167 @@
+//! `AdminEvent` and the audit trail of administration.
+
+use async_graphql::connection::EmptyFields;
+use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
+use entity::admin_event;
+use entity::value::{ApiKeyId, OperatorId};
+
+use super::api_key::ApiKey;
+use super::types::Operator;
+use crate::database::pages::Positioned;
+use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::graphql::context::{actor, services};
+use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::fetch;
+use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
+use crate::graphql::time::Time;
+use crate::service::audit::AdminEventFilter;
+
+/// Type of an entry in the audit trail of administration. Values may be added, so keep a default case.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::admin_event::EventType")]
+enum AdminEventType {
+    /// The operator was created.
+    OperatorCreated,
+    /// Fields of the operator other than its status changed.
+    OperatorUpdated,
+    /// The operator was suspended. Other fields may have changed with its status.
+    OperatorSuspended,
+    /// The operator was resumed. Other fields may have changed with its status.
+    OperatorResumed,
+    /// The API key was created.
+    ApiKeyCreated,
+    /// The API key was revoked.
+    ApiKeyRevoked,
+}
+
+/// Origin of an administrative change. Values may be added, so keep a default case.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+enum AdminEventSource {
+    /// A request with the platform key.
+    PlatformKey,
+    /// A command on a server.
+    CommandLine,
+}
+
+/// Conditions on entries of the audit trail. All of them must hold.
+#[derive(InputObject)]
+#[graphql(name = "AdminEventFilter")]
+pub struct AdminEventFilterInput {
+    /// Id of the operator that the entries concern.
+    operator_id: Option<ID>,
+    /// Id of the API key that the entries concern.
+    api_key_id: Option<ID>,
+}
+
+pub struct AdminEvent(admin_event::Model);
+
+/// An entry in the audit trail of administration: a change of an operator or of one of its API keys. Entries never change.
+#[Object]
+impl AdminEvent {
+    /// Id of the entry, for example `adm_01h455vb4pex5vsknk084sn02q`.
+    async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// Type of the entry.
+    async fn r#type(&self) -> AdminEventType {
+        self.0.r#type.into()
+    }
+
+    /// Time of the change.
+    async fn occurred_at(&self) -> Time {
+        Time(self.0.occurred_at)
+    }
+
+    /// Operator that was changed, or that the API key belongs to.
+    async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
+        fetch::load(context, self.0.operator_id).await.map(Operator)
+    }
+
+    /// API key that was created or revoked. Null for a change of the operator itself.
+    async fn api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
+        fetch::loader(context).load_one(self.0.api_key_id?).await.map(|key| key.map(Into::into)).transpose()
+    }
+
+    /// Names of the fields of `Operator` that `updateOperator` changed, for example `["status"]`.
+    async fn changed_fields(&self) -> &[String] {
+        &self.0.changed_fields.0
+    }
+
+    /// Origin of the change.
+    async fn source(&self) -> AdminEventSource {
+        if self.0.request_id.is_some() { AdminEventSource::PlatformKey } else { AdminEventSource::CommandLine }
+    }
+
+    /// Id of the request that made the change, as in the `x-request-id` header of its response. Null for a command.
+    async fn request_id(&self) -> Option<String> {
+        self.0.request_id.map(|id| id.to_string())
+    }
+
+    /// User of the operating system who ran the command. Null for a request.
+    async fn os_user(&self) -> Option<&str> {
+        self.0.os_user.as_deref()
+    }
+
+    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if it named none.
+    async fn actor(&self) -> Option<&str> {
+        self.0.actor.as_ref().map(|actor| actor.as_str())
+    }
+}
+
+pub type AdminEventConnection = Connection<AdminEventEdge, AdminEvent>;
+
+/// An entry of the audit trail in a list.
+#[derive(SimpleObject)]
+pub struct AdminEventEdge {
+    /// Cursor of this entry, for `after` and `before`.
+    cursor: Cursor,
+    /// The entry.
+    node: AdminEvent,
+}
+
+impl AdminEventFilterInput {
+    fn parse(&self) -> Result<AdminEventFilter, Error> {
+        let invalid = |field, note| Violation::of(ErrorCode::InvalidArgument, field).with_note(note);
+        let mut violations = Vec::new();
+        let operator = self.operator_id.as_ref().and_then(|id| {
+            let operator = OperatorId::parse(id);
+            if operator.is_none() {
+                violations
+                    .push(invalid(InputField::FilterOperatorId, "operatorId must be the id of an operator (op_…)."));
+            }
+            operator
+        });
+        let api_key = self.api_key_id.as_ref().and_then(|id| {
+            let key = ApiKeyId::parse(id);
+            if key.is_none() {
+                violations.push(invalid(InputField::FilterApiKeyId, "apiKeyId must be the id of an API key (key_…)."));
+            }
+            key
+        });
+        Error::reject_if_any(violations)?;
+        Ok(AdminEventFilter { operator, api_key })
+    }
+}
+
+impl AdminEventConnection {
+    /// Reads a page of the audit trail.
+    pub async fn load(
+        context: &Context<'_>,
+        filter: Option<AdminEventFilterInput>,
+        arguments: PageArguments,
+    ) -> Result<Self, Error> {
+        actor(context).require_platform()?;
+        let filter = filter.map(|filter| filter.parse()).transpose()?.unwrap_or_default();
+        let cursors = Cursors::new(context, ListId::AdminEvents(filter.clone()));
+        let request = arguments.parse(Some(&cursors))?;
+        let page = services(context).audit_trail.page(actor(context), &filter, request).await?;
+        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
+        let edge = |event: admin_event::Model| AdminEventEdge {
+            cursor: cursors.at(event.position()),
+            node: AdminEvent(event),
+        };
+        let edges = page.rows.into_iter().map(edge).collect();
+        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+    }
+}

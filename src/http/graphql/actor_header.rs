@@ -1,0 +1,22 @@
+//! The header `Vivamo-Actor`: the member of staff on whose behalf a caller sends a request.
+
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use entity::value::StaffName;
+
+use super::HttpError;
+
+const ACTOR: HeaderName = HeaderName::from_static("vivamo-actor");
+
+/// Returns the member of staff. `None` without the header. Fails if the header is malformed; the message does not quote it.
+pub fn read(headers: &HeaderMap) -> Result<Option<StaffName>, HttpError> {
+    let mut lines = headers.get_all(ACTOR).iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    let malformed = |fault: &str| {
+        HttpError::from((StatusCode::BAD_REQUEST, format!("The header Vivamo-Actor is not valid: {fault}.").as_str()))
+    };
+    if lines.next().is_some() {
+        return Err(malformed("it was sent more than once"));
+    }
+    let name = str::from_utf8(line.as_bytes()).map_err(|_| malformed("it is not UTF-8"))?;
+    StaffName::parse(name).map(Some).map_err(|reason| malformed(&format!("it {reason}")))
+}

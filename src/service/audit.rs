@@ -1,0 +1,99 @@
+//! The audit trail of administration: one entry for each change of an operator or an API key, written in the same
+//! transaction as the change. Only the platform reads it.
+
+use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
+use entity::value::{AdminEventId, ApiKeyId, OperatorId};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, FromQueryResult, IntoActiveModel, QueryFilter, QueryResult,
+    QueryTrait,
+};
+
+use super::{Actor, RequestInfo, now};
+use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
+use crate::database::{Database, Transaction};
+use crate::error::{Error, ErrorCode};
+
+/// The origin of a change to an operator or an API key.
+#[derive(Clone, Debug)]
+pub enum AdminOrigin {
+    /// A request with the platform key.
+    Request(RequestInfo),
+    /// A command that this user of the operating system ran.
+    CommandLine { os_user: String },
+}
+
+impl AdminOrigin {
+    /// The user who runs this process. A user without a name, as in a container, is `unknown`.
+    pub fn command_line() -> Self {
+        Self::CommandLine { os_user: whoami::username().unwrap_or_else(|_| "unknown".to_owned()) }
+    }
+}
+
+/// Conditions on the entries of the audit trail. All of them must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AdminEventFilter {
+    pub operator: Option<OperatorId>,
+    pub api_key: Option<ApiKeyId>,
+}
+
+pub struct AuditTrail {
+    database: Database,
+}
+
+impl AuditTrail {
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// Returns a page of the entries, oldest first. Platform only.
+    pub async fn page(
+        &self,
+        actor: &Actor,
+        filter: &AdminEventFilter,
+        request: PageRequest,
+    ) -> Result<Page<Model>, Error> {
+        actor.require_platform()?;
+        let rows = Entity::find()
+            .apply_if(filter.operator, |events, operator| events.filter(Column::OperatorId.eq(operator)))
+            .apply_if(filter.api_key, |events, key| events.filter(Column::ApiKeyId.eq(key)));
+        let list = List::new(rows.into_query(), vec![Column::Id.into_expr()]);
+        let read = |row: &QueryResult| Model::from_query_result(row, "");
+        let position = |_, row: &Model| row.position();
+        let pages = pages::pages(self.database.reader(), vec![(list, request)], read, position).await?;
+        pages.into_iter().next().ok_or_else(|| ErrorCode::Internal.into())
+    }
+}
+
+impl Positioned for Model {
+    fn position(&self) -> Position {
+        Position::by_id(*self.id.as_uuid())
+    }
+}
+
+/// Writes an entry within the transaction of the change. `changed_fields` are the names of the changed fields in the schema.
+pub(super) async fn record(
+    transaction: &Transaction,
+    origin: &AdminOrigin,
+    r#type: EventType,
+    operator: OperatorId,
+    api_key: Option<ApiKeyId>,
+    changed_fields: &[&str],
+) -> Result<(), DbErr> {
+    let (request, os_user) = match origin {
+        AdminOrigin::Request(request) => (Some(request), None),
+        AdminOrigin::CommandLine { os_user } => (None, Some(os_user.clone())),
+    };
+    let event = Model {
+        id: AdminEventId::new(),
+        r#type,
+        occurred_at: now(),
+        operator_id: operator,
+        api_key_id: api_key,
+        changed_fields: ChangedFields(changed_fields.iter().map(ToString::to_string).collect()),
+        request_id: request.map(|request| request.id),
+        os_user,
+        actor: request.and_then(|request| request.actor.clone()),
+    };
+    event.into_active_model().insert(transaction).await?;
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! The administration of operators and keys: suspension, budgets, the audit trail, and the member of staff behind a request.
+
+use std::time::{Duration, Instant};
+
+use entity::api_key::Access;
+use serde_json::{Value, json};
+use vivamo::config::LimitSettings;
+
+use support::{Answer, Caller, TestApp, both};
+
+const ROLE: &str = "{ viewer { role } }";
+const UPDATE: &str = "mutation ($input: UpdateOperatorInput!) { updateOperator(input: $input) { \
+                      operator { id name status disclosuresPerHour } } }";
+const REVOKE_ALL: &str =
+    "mutation ($id: ID!) { revokeApiKeys(input: { operatorId: $id }) { apiKeys { id name revokedAt } } }";
+
+async fn update(app: &TestApp, operator: &Caller, changes: Value) -> Answer {
+    let mut input = changes;
+    input["id"] = json!(operator.operator);
+    app.graphql(&app.platform(), UPDATE, json!({ "input": input })).await
+}
+
+async fn updated(app: &TestApp, operator: &Caller, changes: Value) -> Value {
+    update(app, operator, changes).await.payload("updateOperator")["operator"].clone()
+}
+
+/// Sends requests until one has this status, which must happen within a second.
+async fn wait_for_status(app: &TestApp, caller: &Caller, status: u16) -> Answer {
+    let started = Instant::now();
+    loop {
+        let answer = app.graphql(caller, ROLE, json!({})).await;
+        if answer.status == status {
+            return answer;
+        }
+        assert!(started.elapsed() < Duration::from_secs(1), "{}", answer.body);
+    }
+}
+
+/// Sends a request with the header `Vivamo-Actor`.
+async fn send_as(app: &TestApp, caller: &Caller, actor: &[u8], query: &str, variables: Value) -> Answer {
+    let actor = reqwest::header::HeaderValue::from_bytes(actor).unwrap();
+    let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key).header("Vivamo-Actor", actor);
+    Answer::read(request.json(&json!({ "query": query, "variables": variables })).send().await.unwrap()).await
+}
+
+/// The entries of the audit trail that match a filter.
+async fn admin_events(app: &TestApp, filter: Value) -> Vec<Value> {
+    let query = "query ($filter: AdminEventFilter) { adminEvents(first: 100, filter: $filter) { nodes { \
+                 id type occurredAt operator { name } apiKey { name } changedFields source requestId osUser actor } } }";
+    let answer = app.graphql(&app.platform(), query, json!({ "filter": filter })).await;
+    answer.data()["adminEvents"]["nodes"].as_array().unwrap().clone()
+}
+
+both!(the_platform_changes_operators, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let renamed = updated(app, &own, json!({ "name": " Acme " })).await;
+    let expected = json!({ "id": own.operator, "name": "Acme", "status": "ACTIVE", "disclosuresPerHour": null });
+    assert_eq!(renamed, expected);
+    let changed = updated(app, &own, json!({ "disclosuresPerHour": 7 })).await;
+    assert_eq!((&changed["name"], &changed["disclosuresPerHour"]), (&json!("Acme"), &json!(7)));
+    // The operator itself sees both.
+    let seen = app.query(&own, "{ operator { name status disclosuresPerHour } }").await;
+    assert_eq!(seen["operator"], json!({ "name": "Acme", "status": "ACTIVE", "disclosuresPerHour": 7 }));
+    assert_eq!(updated(app, &own, json!({ "disclosuresPerHour": null })).await, expected);
+    assert_eq!(updated(app, &own, json!({})).await, expected);
+
+    for (changes, error) in [
+        (json!({ "name": "" }), ("INVALID_NAME", "input.name")),
+        (json!({ "name": null }), ("INVALID_NAME", "input.name")),
+        (json!({ "status": null }), ("INVALID_ARGUMENT", "input.status")),
+        (json!({ "disclosuresPerHour": 0 }), ("INVALID_ARGUMENT", "input.disclosuresPerHour")),
+        (json!({ "disclosuresPerHour": -1 }), ("INVALID_ARGUMENT", "input.disclosuresPerHour")),
+    ] {
+        update(app, &own, changes).await.assert_rejected("updateOperator", &[error]);
+    }
+    for unknown in ["op_01h455vb4pex5vsknk084sn02q", "op_x", own.operator.to_uppercase().as_str()] {
+        let unknown = Caller { operator: unknown.to_owned(), ..own.clone() };
+        let answer = update(app, &unknown, json!({ "name": "x" })).await;
+        answer.assert_rejected("updateOperator", &[("OPERATOR_NOT_FOUND", "input.id")]);
+        let answer = app.graphql(&app.platform(), REVOKE_ALL, json!({ "id": unknown.operator })).await;
+        answer.assert_rejected("revokeApiKeys", &[("OPERATOR_NOT_FOUND", "input.operatorId")]);
+    }
+    // Operators can change neither themselves nor their keys.
+    let input = json!({ "input": { "id": own.operator, "disclosuresPerHour": 1000 } });
+    for caller in [&own, &app.key(&own, Access::ReadOnly).await] {
+        assert_eq!(app.graphql(caller, UPDATE, input.clone()).await.codes(), ["FORBIDDEN"]);
+        assert_eq!(app.graphql(caller, REVOKE_ALL, json!({ "id": own.operator })).await.codes(), ["FORBIDDEN"]);
+    }
+});
+
+both!(a_changed_operator_is_seen_on_another_replica_within_a_second, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let replica = app.replica(app.database_url().to_owned()).await;
+    let name =
+        async || replica.query(&own, "{ viewer { operator { name } } }").await["viewer"]["operator"]["name"].clone();
+    assert_eq!(name().await, "Own");
+    updated(app, &own, json!({ "name": "Acme" })).await;
+    let started = Instant::now();
+    while name().await != "Acme" {
+        assert!(started.elapsed() < Duration::from_secs(1));
+    }
+    replica.stop().await;
+});
+
+both!(a_suspended_operator_is_rejected_everywhere_within_a_second, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let reader = app.key(&own, Access::ReadOnly).await;
+    let replica = app.replica(app.database_url().to_owned()).await;
+    app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+    for caller in [&own, &reader, &other] {
+        assert_eq!(replica.graphql(caller, ROLE, json!({})).await.status, 200);
+    }
+    assert_eq!(updated(app, &own, json!({ "status": "SUSPENDED" })).await["status"], "SUSPENDED");
+    for (server, caller) in [(&replica, &own), (&replica, &reader), (app, &own), (app, &reader)] {
+        let answer = wait_for_status(server, caller, 401).await;
+        assert_eq!(answer.codes(), ["UNAUTHENTICATED"]);
+        assert_eq!(answer.message(), "The operator of this API key is suspended. Ask the platform to resume it.");
+    }
+    // The process that suspended the operator rejects its keys at once. Also a key that is created meanwhile.
+    let created_meanwhile = app.key(&own, Access::ReadWrite).await;
+    assert_eq!(app.graphql(&created_meanwhile, ROLE, json!({})).await.status, 401);
+    // The others work, and the platform sees the operator and its customers.
+    assert_eq!(replica.graphql(&other, ROLE, json!({})).await.status, 200);
+    let query = format!("{{ operator(id: \"{}\") {{ status customers {{ totalCount }} }} }}", own.operator);
+    let expected = json!({ "status": "SUSPENDED", "customers": { "totalCount": 1 } });
+    assert_eq!(app.query(&app.platform(), &query).await["operator"], expected);
+
+    assert_eq!(updated(app, &own, json!({ "status": "ACTIVE" })).await["status"], "ACTIVE");
+    for (server, caller) in [(&replica, &own), (app, &own), (app, &reader), (app, &created_meanwhile)] {
+        wait_for_status(server, caller, 200).await;
+    }
+    replica.stop().await;
+});
+
+both!(all_keys_of_an_operator_are_revoked_at_once, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let second = app.key(&own, Access::ReadOnly).await;
+    let replica = app.replica(app.database_url().to_owned()).await;
+    for caller in [&own, &second, &other] {
+        assert_eq!(replica.graphql(caller, ROLE, json!({})).await.status, 200);
+        assert_eq!(app.graphql(caller, ROLE, json!({})).await.status, 200);
+    }
+    let id = json!({ "id": own.operator });
+    let revoked = app.graphql(&app.platform(), REVOKE_ALL, id.clone()).await.payload("revokeApiKeys");
+    let keys = revoked["apiKeys"].as_array().unwrap();
+    assert_eq!((&keys[0]["name"], &keys[1]["name"]), (&json!("First key"), &json!("another key")));
+    assert!(keys.iter().all(|key| key["revokedAt"].is_string()), "{keys:?}");
+    for caller in [&own, &second] {
+        let answer = app.graphql(caller, ROLE, json!({})).await;
+        assert!(answer.status == 401 && answer.message().starts_with("This API key was revoked."), "{}", answer.body);
+        wait_for_status(&replica, caller, 401).await;
+    }
+    assert_eq!(replica.graphql(&other, ROLE, json!({})).await.status, 200);
+    // Keys that were revoked before are left out. A new key works.
+    let third = app.key(&own, Access::ReadWrite).await;
+    assert_eq!(app.graphql(&third, ROLE, json!({})).await.status, 200);
+    let revoked = app.graphql(&app.platform(), REVOKE_ALL, id).await.payload("revokeApiKeys");
+    assert_eq!(revoked["apiKeys"].as_array().unwrap().len(), 1);
+    assert_eq!(admin_events(app, json!({ "operatorId": own.operator })).await.len(), 1 + 3 + 3);
+    replica.stop().await;
+});
+
+both!(an_operator_may_have_a_budget_for_disclosures_of_its_own, Sandbox, async |app| {
+    let other = app.operator("Other").await;
+    for number in 0..6 {
+        app.created(&other, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await;
+    }
+    let limits = LimitSettings { disclosures_per_hour: 2, ..LimitSettings::OFF };
+    let limited = app.replica_with(app.database_url().to_owned(), limits).await;
+    let (own, third) = (limited.operator("Own").await, limited.operator("Third").await);
+    let connect = async |server: &TestApp, caller: &Caller, number: usize| {
+        server.create(caller, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await.codes()
+    };
+    const NONE: [&str; 0] = [];
+    assert_eq!((connect(&limited, &own, 0).await, connect(&limited, &own, 1).await), (vec![], vec![]));
+    assert_eq!(connect(&limited, &own, 2).await, ["RATE_LIMITED"]);
+    // A larger budget takes effect at once. What was used counts.
+    updated(&limited, &own, json!({ "disclosuresPerHour": 3 })).await;
+    assert_eq!(connect(&limited, &own, 2).await, NONE);
+    assert_eq!(connect(&limited, &own, 3).await, ["RATE_LIMITED"]);
+    // Other operators keep the default.
+    assert_eq!((connect(&limited, &third, 0).await, connect(&limited, &third, 1).await), (vec![], vec![]));
+    assert_eq!(connect(&limited, &third, 2).await, ["RATE_LIMITED"]);
+    // Also where the default is no limit.
+    updated(app, &third, json!({ "disclosuresPerHour": 1 })).await;
+    assert_eq!(connect(app, &third, 4).await, NONE);
+    assert_eq!(connect(app, &third, 5).await, ["RATE_LIMITED"]);
+    // Back to the default.
+    updated(app, &third, json!({ "disclosuresPerHour": null })).await;
+    assert_eq!(connect(app, &third, 5).await, NONE);
+    limited.stop().await;
+});
+
+both!(each_administrative_change_leaves_an_entry_in_the_audit_trail, Sandbox, async |app| {
+    // The tests create operators and keys as the command line does.
+    let own = app.operator("Own").await;
+    app.key(&own, Access::ReadOnly).await;
+    let platform = app.platform();
+    let suspend = json!({ "id": own.operator, "status": "SUSPENDED", "disclosuresPerHour": 5 });
+    let suspended = send_as(app, &platform, "Zoë".as_bytes(), UPDATE, json!({ "input": suspend })).await;
+    suspended.payload("updateOperator");
+    updated(app, &own, json!({ "status": "ACTIVE" })).await;
+    updated(app, &own, json!({ "name": "Acme" })).await;
+    app.graphql(&platform, REVOKE_ALL, json!({ "id": own.operator })).await.payload("revokeApiKeys");
+    // Requests that change nothing or fail leave no entry.
+    updated(app, &own, json!({ "name": "Acme", "status": "ACTIVE", "disclosuresPerHour": 5 })).await;
+    update(app, &own, json!({ "name": "" })).await;
+    app.graphql(&platform, REVOKE_ALL, json!({ "id": own.operator })).await.payload("revokeApiKeys");
+    let create = "mutation { createOperator(input: { name: \"Next\" }) { apiKey { id } } }";
+    let key = app.graphql(&platform, create, json!({})).await.payload("createOperator")["apiKey"]["id"].clone();
+    let revoke = "mutation ($id: ID!) { revokeApiKey(input: { id: $id }) { apiKey { id } } }";
+    for _ in 0..2 {
+        app.graphql(&platform, revoke, json!({ "id": key })).await.payload("revokeApiKey");
+    }
+
+    let events = admin_events(app, json!(null)).await;
+    let os_user = events[0]["osUser"].as_str().unwrap();
+    assert!(!os_user.is_empty());
+    let kinds: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let source = if event["source"] == "COMMAND_LINE" { &event["osUser"] } else { &event["source"] };
+            assert_eq!(event["requestId"].is_string(), event["source"] == "PLATFORM_KEY", "{event}");
+            assert_eq!(event["osUser"].is_string(), event["source"] == "COMMAND_LINE", "{event}");
+            json!([event["type"], event["operator"]["name"], event["apiKey"]["name"], event["changedFields"], source])
+        })
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            json!(["OPERATOR_CREATED", "Acme", null, [], os_user]),
+            json!(["API_KEY_CREATED", "Acme", "First key", [], os_user]),
+            json!(["API_KEY_CREATED", "Acme", "another key", [], os_user]),
+            json!(["OPERATOR_SUSPENDED", "Acme", null, ["status", "disclosuresPerHour"], "PLATFORM_KEY"]),
+            json!(["OPERATOR_RESUMED", "Acme", null, ["status"], "PLATFORM_KEY"]),
+            json!(["OPERATOR_UPDATED", "Acme", null, ["name"], "PLATFORM_KEY"]),
+            json!(["API_KEY_REVOKED", "Acme", "First key", [], "PLATFORM_KEY"]),
+            json!(["API_KEY_REVOKED", "Acme", "another key", [], "PLATFORM_KEY"]),
+            json!(["OPERATOR_CREATED", "Next", null, [], "PLATFORM_KEY"]),
+            json!(["API_KEY_CREATED", "Next", "First key", [], "PLATFORM_KEY"]),
+            json!(["API_KEY_REVOKED", "Next", "First key", [], "PLATFORM_KEY"]),
+        ]
+    );
+    assert_eq!(events[3]["requestId"], suspended.headers["x-request-id"].to_str().unwrap());
+    let actors: Vec<_> = events.iter().map(|event| event["actor"].clone()).collect();
+    assert!(actors.iter().enumerate().all(|(at, actor)| *actor == if at == 3 { json!("Zoë") } else { json!(null) }));
+    assert!(events.is_sorted_by_key(|event| event["occurredAt"].as_str().unwrap().to_owned()));
+
+    // Filters and pages.
+    assert_eq!(admin_events(app, json!({ "operatorId": own.operator })).await, events[..8]);
+    assert_eq!(admin_events(app, json!({ "apiKeyId": key })).await, events[9..]);
+    assert_eq!(admin_events(app, json!({ "operatorId": own.operator, "apiKeyId": key })).await, Vec::<Value>::new());
+    let page = "query ($after: String, $filter: AdminEventFilter) { \
+                adminEvents(first: 4, after: $after, filter: $filter) { nodes { id } pageInfo { endCursor } } }";
+    let first = app.graphql(&platform, page, json!({})).await.data()["adminEvents"].clone();
+    let after = first["pageInfo"]["endCursor"].clone();
+    let second = app.graphql(&platform, page, json!({ "after": after })).await.data()["adminEvents"].clone();
+    assert_eq!((&first["nodes"][3]["id"], &second["nodes"][0]["id"]), (&events[3]["id"], &events[4]["id"]));
+    for (variables, path) in [
+        (json!({ "after": after, "filter": { "operatorId": own.operator } }), "after"),
+        (json!({ "filter": { "operatorId": "op_x" } }), "filter.operatorId"),
+        (json!({ "filter": { "apiKeyId": own.operator } }), "filter.apiKeyId"),
+    ] {
+        app.graphql(&platform, page, variables).await.assert_rejected("adminEvents", &[("INVALID_ARGUMENT", path)]);
+    }
+    let next = app.operator("Curious").await;
+    assert_eq!(app.graphql(&next, page, json!({})).await.codes(), ["FORBIDDEN"]);
+});
+
+both!(a_change_and_its_entry_are_written_together, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let rename = async |from: &str, to: &str| {
+        support::postgres::execute(app.database_url(), &format!("ALTER TABLE {from} RENAME TO {to}")).await.unwrap();
+    };
+    rename("admin_event", "lost").await;
+    let create_key =
+        format!("mutation {{ createApiKey(input: {{ operatorId: \"{}\", name: \"x\" }}) {{ secret }} }}", own.operator);
+    let (suspend, id) = (json!({ "id": own.operator, "status": "SUSPENDED" }), json!({ "id": own.operator }));
+    for (mutation, variables) in [
+        (UPDATE, json!({ "input": suspend })),
+        (REVOKE_ALL, id),
+        (create_key.as_str(), json!({})),
+        ("mutation { createOperator(input: { name: \"x\" }) { secret } }", json!({})),
+    ] {
+        assert_eq!(app.graphql(&app.platform(), mutation, variables).await.codes(), ["INTERNAL"], "{mutation}");
+    }
+    rename("lost", "admin_event").await;
+    assert_eq!(app.graphql(&own, ROLE, json!({})).await.status, 200);
+    assert_eq!((app.count_rows("operator").await, app.count_rows("api_key").await), (1, 1));
+});
+
+both!(history_names_the_member_of_staff_behind_a_request, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let create = "mutation ($email: String!) { createCustomer(input: { externalCustomerId: \"1\", \
+                  data: { email: $email }, idempotencyKey: \"k\" }) { replayed } }";
+    let update = "mutation { updateCustomer(input: { customer: { externalCustomerId: \"1\" }, \
+                  data: { firstName: \"Grace\" } }) { customer { version } } }";
+    let email = json!({ "email": "ada@example.com" });
+    let created = send_as(app, &own, " \u{202a}staff-4711 Núñez ".as_bytes(), create, email.clone()).await;
+    created.payload("createCustomer");
+    // The member of staff is not a part of the request that an idempotency key stands for.
+    let replay = send_as(app, &own, b"somebody else", create, email).await;
+    assert_eq!(replay.payload("createCustomer"), json!({ "replayed": true }));
+    app.graphql(&own, update, json!({})).await.payload("updateCustomer");
+    app.created(&other, "2", json!({ "email": "ada@example.com" })).await;
+
+    let query = "{ customers { nodes { history { nodes { type actor } } } } }";
+    let actors = async |caller: &Caller| {
+        let answer = app.query(caller, query).await;
+        let events = answer["customers"]["nodes"][0]["history"]["nodes"].as_array().unwrap().clone();
+        events.into_iter().map(|event| event["actor"].clone()).collect::<Vec<_>>()
+    };
+    let name = json!("staff-4711 Núñez");
+    assert_eq!(actors(&own).await[..2], [name.clone(), json!(null)]);
+    assert_eq!(actors(&app.platform()).await, [name, json!(null), json!(null)]);
+    assert!(actors(&other).await.iter().all(Value::is_null));
+    assert!(!support::logs::read().contains("staff-4711"));
+});
+
+both!(a_malformed_member_of_staff_is_a_bad_request, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let (longest, too_long) = ("ß".repeat(100), "staff-4712".repeat(10) + "x");
+    assert_eq!(send_as(app, &own, longest.as_bytes(), ROLE, json!({})).await.status, 200);
+    for (actor, fault) in [
+        (&b""[..], "it is empty."),
+        (b"   ", "it is empty."),
+        (too_long.as_bytes(), "it is longer than 100 characters."),
+        ("staff\u{202e}-4712".as_bytes(), "it contains a line break or another control character."),
+        (b"staff-4712\x09x", "it contains a line break or another control character."),
+        (b"staff-4712 \xe9", "it is not UTF-8."),
+    ] {
+        let answer = send_as(app, &own, actor, ROLE, json!({})).await;
+        assert_eq!((answer.status, answer.codes()), (400, vec!["BAD_REQUEST".to_owned()]), "{fault}");
+        assert_eq!(answer.message(), format!("The header Vivamo-Actor is not valid: {fault}"));
+    }
+    let twice = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&own.key);
+    let twice = twice.header("vivamo-actor", "staff-4712").header("vivamo-actor", "staff-4712");
+    let answer = Answer::read(twice.json(&json!({ "query": ROLE })).send().await.unwrap()).await;
+    assert_eq!(answer.message(), "The header Vivamo-Actor is not valid: it was sent more than once.");
+    // Without a valid key, the answer says nothing about the header.
+    let unknown = Caller { key: "x".to_owned(), ..own };
+    assert_eq!(send_as(app, &unknown, b"", ROLE, json!({})).await.codes(), ["UNAUTHENTICATED"]);
+    assert!(!support::logs::read().contains("staff-4712"));
+});
