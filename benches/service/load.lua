@@ -33,10 +33,10 @@ function response(status, _, body)
 end
 
 function done(summary, latency)
-  local errors = summary.errors
-  local failed = errors.connect + errors.read + errors.write + errors.timeout + threads[1]:get("wrong")
+  local errors, wrong = summary.errors, threads[1]:get("wrong")
+  local failed = errors.connect + errors.read + errors.write + errors.timeout + wrong
   local figures = '\nFIGURES {"requests":%d,"microseconds":%d,"p50":%d,"p99":%d,"errors":%d}\nEXAMPLE %s\n'
   io.write(figures:format(
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), failed, threads[1]:get("example")
+    summary.requests - wrong, summary.duration, latency:percentile(50), latency:percentile(99), failed, threads[1]:get("example")
   ))
 end

@@ -1,24 +1,29 @@
 #!/usr/bin/env python3
 """Measures the requests per second and the processor time per request of the service and of comparable servers. See docs/benchmarks.md."""
 
-import argparse, contextlib, glob, json, os, pathlib, resource, shutil, socket, sqlite3, statistics, subprocess, sys, tempfile, time, uuid
-import urllib.request
+import argparse, contextlib, glob, json, math, os, pathlib, platform, resource, shutil, socket, sqlite3, subprocess, sys, tempfile, time
+import urllib.error, urllib.request, uuid
+
+import report
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 VIVAMO = TARGET / "dist/vivamo"
 PLATFORM_KEY = "the-key-of-the-platform-in-the-benchmark"
+KEY_SECRET = "the-secret-that-hashes-keys-in-the-benchmark"
 UNREACHABLE_LIMIT = "1000000"  # the limits are on, but no request reaches them
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 arguments.add_argument("--customers", default="200000",
                        help="number of customers in the database; several numbers measure only the service, once per number")
-arguments.add_argument("--targets", default="vivamo,vivamo-sqlite,bare,mercurius", help="servers to measure; NAME=PROGRAM is another build of the service, for example vivamo-before=/path/to/vivamo")
+arguments.add_argument("--targets", help="servers to measure; NAME=PROGRAM is another build of the service, for example vivamo-before=/path/to/vivamo",
+                       default="vivamo,vivamo-sqlite,bare-least,bare-same-work,mercurius-least,mercurius-same-work,postgraphile")
 arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2", help="operations to measure")
 arguments.add_argument("--rounds", type=int, default=5, help="number of rounds; the report shows medians")
-arguments.add_argument("--seconds", type=int, default=4, help="seconds per measurement")
-arguments.add_argument("--connections", type=int, default=32, help="number of clients that send at the same time")
+arguments.add_argument("--seconds", type=int, default=4, help="seconds per measurement; longer if many clients send to a slow target")
+arguments.add_argument("--connections", default="1,32", help="number of clients that send at the same time; each number is measured in each round")
+arguments.add_argument("--plot", help="SVG file to draw throughput and latency over the number of clients to")
 arguments.add_argument("--json", help="file to write the results to")
 arguments.add_argument("--compare", help="file that an earlier run wrote with --json, to compare the results with")
 
@@ -46,6 +51,24 @@ OPERATIONS = {
            "$firstName}}) { customer { id email phone firstName lastName version updatedAt } } }",
            {"id": "~", "firstName": "New #"}, '"firstName":"New '),
 }
+# The schema of PostGraphile follows from the tables. Aliases give its answers the shape of those of the other targets, but for
+# `link`.
+ROW = CUSTOMER.replace("id ", "id: rowId ", 1).replace("address { line1 line2 city region postalCode country }", "address")
+POSTGRAPHILE_PAGE = (
+    "query ($operator: UUID!, $first: Int!, $after: Cursor) { operator: operatorByRowId(rowId: $operator) { customers: "
+    "customerOperatorsByOperatorId(first: $first, after: $after, orderBy: [CONNECTED_AT_ASC, CUSTOMER_ID_ASC]) { edges: nodes { node: "
+    "customerByCustomerId { id: rowId email phone firstName lastName createdAt operators: customerOperatorsByCustomerId(orderBy: "
+    "[CONNECTED_AT_ASC, OPERATOR_ID_ASC]) { edges: nodes { externalCustomerId node: operatorByOperatorId { id: rowId name } } } } } "
+    "pageInfo { hasNextPage endCursor } } } }")
+POSTGRAPHILE = {
+    "r1": f"query ($id: UUID!) {{ customer: customerByRowId(rowId: $id) {{ {ROW} }} }}",
+    "r2": "query ($operator: UUID!, $id: String!) { link: customerOperatorByOperatorIdAndExternalCustomerId(operatorId: $operator, "
+          f"externalCustomerId: $id) {{ customer: customerByCustomerId {{ {ROW} }} }} }}",
+    "r3": POSTGRAPHILE_PAGE, "r3d": POSTGRAPHILE_PAGE,
+}
+# Name of a target, its folder in `peers`, and the value of `WORK`.
+PEERS = {name: (name.partition("-")[0], name.partition("-")[2])
+         for name in ("bare-least", "bare-same-work", "mercurius-least", "mercurius-same-work", "postgraphile")}
 
 
 def run(*command, **options):
@@ -173,7 +196,7 @@ def fill(database, name, customers):
     """Creates and fills the tables, and returns an API key of the first operator. The indexes are created last, which is
     much faster."""
     database.create(name)
-    environment = {"DATABASE_URL": database.url(name)}
+    environment = {"DATABASE_URL": database.url(name), "VIVAMO_KEY_SECRET": KEY_SECRET}
     run(VIVAMO, "migrate", env=environment)
     dropped, created = database.indexes(name)
     seed = (HERE / "seed.sql").read_text().replace("{customers}", str(customers))
@@ -194,8 +217,9 @@ class Server:
         self.operator = type_id("op_", 1) if self.is_vivamo else str(uuid_for(1))
         environment = {
             "DATABASE_URL": database.url(database_name), "VIVAMO_LISTEN": f"127.0.0.1:{port}", "VIVAMO_PLATFORM_KEY": PLATFORM_KEY,
+            "VIVAMO_KEY_SECRET": KEY_SECRET,
             "VIVAMO_COST_PER_SECOND": UNREACHABLE_LIMIT, "VIVAMO_DISCLOSURES_PER_HOUR": UNREACHABLE_LIMIT,
-            "NODE_ENV": "production", "PORT": str(port),
+            "NODE_ENV": "production", "GRAPHILE_ENV": "production", "PORT": str(port), "WORK": PEERS.get(name, ("", ""))[1],
             "KEYS": ",".join(self.keys), "OPERATOR": str(uuid_for(1)), "PATH": os.environ["PATH"]}
         started = time.monotonic()
         self.process = subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL, stderr=self.log.open("w"))
@@ -220,17 +244,24 @@ class Server:
         """The platform key for r3 and r3d, because only that key sees the links of all operators; otherwise the operator's key."""
         return self.keys[operation.startswith("r3")]
 
+    def supports(self, operation):
+        return self.is_vivamo or operation != "s1" and (self.name != "postgraphile" or operation in POSTGRAPHILE)
+
     def request(self, operation):
         document, variables, _ = OPERATIONS[operation]
-        return json.dumps({"query": document, "variables": variables}).replace("OPERATOR", self.operator)
+        if self.name == "postgraphile":
+            document, variables = POSTGRAPHILE[operation], {"operator": "OPERATOR"} | variables
+        return json.dumps({"query": document, "variables": variables}).replace('"OPERATOR"', f'"{self.operator}"')
 
     def ask(self, operation, value="", number="", **variables):
         """Sends a request and returns the data of the response."""
         request = json.loads(self.request(operation).replace("~", value).replace("#", number))
         request["variables"].update(variables)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key(operation)}"}
-        answer = urllib.request.urlopen(urllib.request.Request(self.url, json.dumps(request).encode(), headers))
-        answer = json.load(answer)
+        try:
+            answer = json.load(urllib.request.urlopen(urllib.request.Request(self.url, json.dumps(request).encode(), headers)))
+        except urllib.error.HTTPError as error:
+            sys.exit(f"{self.name}, {operation}: HTTP {error.code} {error.read().decode()}")
         assert "errors" not in answer, (self.name, answer)
         return answer["data"]
 
@@ -284,7 +315,7 @@ class Server:
             expected = sql(f"""SELECT email FROM customer JOIN customer_operator ON customer_id = customer.id
                 WHERE last_name = 'Last343' AND {is_first_operator} ORDER BY customer.id LIMIT 20""")
         else:
-            customer = data["customer"] if operation in ("r1", "r2") else next(iter(data.values()))["customer"]
+            customer = data["customer"] if "customer" in data else next(iter(data.values()))["customer"]
             got = [[str(customer[field]) for field in ("email", "phone", "firstName", "lastName", "version")]]
             email = f"new{number}@example.com" if operation == "w1" else f"person{n}@example.com"
             expected = sql(f"SELECT email, phone, first_name, last_name, version FROM customer WHERE email = '{email}'")
@@ -292,19 +323,48 @@ class Server:
             assert (got[0][2], got[0][4]) == changed
         assert got == expected and got, (self.name, operation, got, expected)
 
+    def written_rows(self):
+        """Creates, connects and updates customers, and returns the rows that this wrote."""
+        sql = lambda text: self.database.sql(self.database_name, text)
+        # Even numbers belong to other operators.
+        sql("UPDATE customer SET phone = NULL, first_name = NULL WHERE email = 'person46@example.com'")
+        self.ask("w1", number="999999998")
+        for n in (44, 46):
+            self.ask("w1", input={"externalCustomerId": f"2026-00{n}", "data": {
+                "email": f"person{n}@example.com", "phone": f"+44207183{n}{n}", "firstName": "Zoë", "lastName": "Smith-Jones"}})
+        for name in ("New 1", "Éva", "Éva"):
+            self.ask("w2", self.customer(45), firstName=name)
+        of_these = "customer.email IN ('new999999998@example.com', 'person44@example.com', 'person45@example.com', 'person46@example.com')"
+        tables = {
+            "customer": "email, phone, first_name, last_name, address, version, revision FROM customer",
+            "customer_operator": "email, operator_id, external_customer_id FROM customer JOIN customer_operator ON customer_id = id",
+            "customer_word": "email, operator_id, place, word FROM customer JOIN customer_word ON customer_id = id",
+            "customer_event": "email, operator_id, api_key_id, type, event.version, before, after FROM customer "
+                              "JOIN customer_event AS event ON customer_id = customer.id"}
+        return {table: sorted(sql(f"SELECT {columns} WHERE {of_these}")) for table, columns in tables.items()}
+
 
 def program(name, path):
     """The command that starts a target. Targets without a path are built first."""
     if path:
         return [path]
-    if name == "bare":
-        run("cargo", "build", "--release", "--locked", "--manifest-path", HERE / "peers/bare/Cargo.toml", "--target-dir",
-            TARGET / "bare")
+    if name in ("vivamo", "vivamo-sqlite") or name.removeprefix("vivamo-").isdigit():
+        return [VIVAMO]
+    if name not in PEERS:
+        sys.exit(f"unknown target {name}: use vivamo, vivamo-sqlite, {', '.join(PEERS)}, or NAME=PROGRAM")
+    folder = HERE / "peers" / PEERS[name][0]
+    if folder.name == "bare":
+        run("cargo", "build", "--release", "--locked", "--manifest-path", folder / "Cargo.toml", "--target-dir", TARGET / "bare")
         return [TARGET / "bare/release/bare"]
-    if name == "mercurius":
-        run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", HERE / "peers/mercurius")
-        return ["node", HERE / "peers/mercurius/server.js"]
-    return [VIVAMO]
+    if folder.name == "postgraphile" and int(run("node", "--version").strip("v").split(".")[0]) < 22:
+        sys.exit("postgraphile needs Node 22 or newer: put it first on the PATH, or leave postgraphile out of --targets")
+    run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", folder)
+    return ["node", folder / "server.js"]
+
+
+def processor_name():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().split("\n")
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def processor_seconds(process):
@@ -337,93 +397,99 @@ def measure(server, operation, seconds, connections, number):
     figures, example = printed.split("FIGURES ")[1].split("\nEXAMPLE ")
     figures = json.loads(figures)
     if figures["errors"]:
-        print(f"{server.name}, {operation}: {figures['errors']} wrong answers, for example {example}")
+        print(f"{server.name}, {operation}, {connections} clients: {figures['errors']} errors, for example {example}")
     status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
-    requests = figures["requests"]
+    # Many clients of a slow target may get no answer in time.
+    requests = figures["requests"] or math.nan
     return {
-        "req/s": requests / figures["microseconds"] * 1e6, "p50 ms": figures["p50"] / 1e3, "p99 ms": figures["p99"] / 1e3,
+        "req/s": figures["requests"] / figures["microseconds"] * 1e6, "p50 ms": figures["p50"] / 1e3, "p99 ms": figures["p99"] / 1e3,
         "server µs": of_server / requests * 1e6, "PostgreSQL µs": of_postgres / requests * 1e6,
         "RSS MiB": int(status.split("VmRSS:")[1].split()[0]) / 1024,
         "other load %": 100 * max(0, of_machine - of_server - of_postgres - of_load) / elapsed / os.cpu_count(),
         "errors": figures["errors"]}
 
 
-def report(results, earlier):
-    """Prints the medians, their ratios to the first target, and their ratios to earlier results."""
-    def medians(results, target, operation):
-        rows = [row for row in results["rows"] if (row["target"], row["operation"]) == (target, operation)]
-        return {name: statistics.median(row[name] for row in rows) for name, value in rows[0].items()
-                if isinstance(value, (int, float))} if rows else None
-
-    def ratios(one, other):
-        cost = lambda figures: figures["server µs"] + figures["PostgreSQL µs"]
-        return [f"{one['req/s'] / other['req/s']:.2f}", f"{cost(one) / cost(other):.2f}"] if one and other else ["", ""]
-
-    first = next(iter(results["targets"]))
-    titles = ["", "target", "req/s", "p50 ms", "p99 ms", "server µs", "PostgreSQL µs", "SQL", "RSS MiB", "other load %", "errors",
-              f"{first} ÷ target: req/s", "µs"] + ["now ÷ earlier: req/s", "µs"] * bool(earlier)
-    print(f"\n{results['settings']}\n\n| {' | '.join(titles)} |\n|---|---|" + "--:|" * (len(titles) - 2))
-    for operation in OPERATIONS:
-        for target, about in results["targets"].items():
-            if now := medians(results, target, operation):
-                cells = [f"{now[title]:.{'2' if ' ms' in title else '0'}f}" if title in now else
-                         str(about["SQL"].get(operation) or "") for title in titles[2:11]]
-                cells += ratios(medians(results, first, operation), now)
-                cells += ratios(now, medians(earlier, target, operation)) if earlier else []
-                print("|", " | ".join([operation, target, *cells]), "|")
-    print("\n| target | start to first answer, ms | RSS MiB after the first round | RSS MiB after the last round |\n|---|--:|--:|--:|")
-    for target, about in results["targets"].items():
-        memory = [row["RSS MiB"] for row in results["rows"] if row["target"] == target]
-        print(f"| {target} | {about['startup ms']:.0f} | {max(memory[:len(about['SQL'])]):.0f} | {memory[-1]:.0f} |")
+def wait_until_idle(server):
+    """Waits until the server has done the requests that were under way at the end of a measurement."""
+    work = lambda: processor_seconds(server.process.pid)[0] + server.database.processor_seconds()
+    before, deadline = work(), time.monotonic() + 30
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        if (now := work()) - before < 0.02:
+            return
+        before = now
 
 
 def main(options, folder, running):
     run("cargo", "build", "--locked", "--profile", "dist", "--bin", "vivamo", cwd=ROOT)
     operations, sizes = options.operations.split(","), [int(size) for size in options.customers.split(",")]
+    clients = [int(number) for number in options.connections.split(",")]
+    # Each client of wrk and of a server is an open file.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     targets = options.targets.split(",") if len(sizes) == 1 else [f"vivamo-{size}" for size in sizes]
+    programs = {name: program(name, path) for name, _, path in (target.partition("=") for target in targets)}
     databases = {"postgres": Postgres(folder)}
     running.append(databases["postgres"])
-    if any("sqlite" in target for target in targets):
+    if any("sqlite" in target for target in programs):
         databases["sqlite"] = Sqlite(folder)
     keys = {}
     for kind, database in databases.items():
         for size in sizes:
             print(f"Creating {size} customers …", flush=True)
             keys[kind, size] = fill(database, f"seed-{size}", size)
-    results, servers = {"settings": vars(options), "targets": {}, "rows": []}, []
-    for number, (target, _, path) in enumerate(target.partition("=") for target in targets):
+    about = {"date": time.strftime("%Y-%m-%d"), "processors": f"{os.cpu_count()} × {processor_name()}", "system": platform.release(),
+             "PostgreSQL": databases["postgres"].sql("postgres", "SHOW server_version")[0][0],
+             "Node": run("node", "--version").strip() if shutil.which("node") else None}
+    results, servers, rows_of_service = {"settings": vars(options) | about, "targets": {}, "rows": []}, [], None
+    for number, (target, command) in enumerate(programs.items()):
         kind = "sqlite" if target.endswith("sqlite") else "postgres"
         size = sizes[number] if len(sizes) > 1 else sizes[0]
         database_name = f"seed-{size}"
         if len(sizes) == 1:
             databases[kind].copy(database_name, target)
             database_name = target
-        server = Server(target, program(target, path), databases[kind], database_name, size, keys[kind, size], folder)
+        server = Server(target, command, databases[kind], database_name, size, keys[kind, size], folder)
         running.append(server)
         servers.append(server)
         statements = {}
-        for operation in operations:
-            if operation != "s1" or server.is_vivamo:
-                server.check(operation)
-                statements[operation] = server.statements()
-                server.prepare(operation)
+        for operation in filter(server.supports, operations):
+            server.check(operation)
+            statements[operation] = server.statements()
+            server.prepare(operation)
+        if len(sizes) == 1 and kind == "postgres" and {"w1", "w2"} & set(operations):
+            if server.is_vivamo:
+                rows_of_service = rows_of_service or server.written_rows()
+            elif target.endswith("same-work"):
+                if rows_of_service is None:
+                    sys.exit(f"{target} is compared with the service: put vivamo first in --targets")
+                assert server.written_rows() == rows_of_service, f"{target} writes other rows than the service"
         results["targets"][target] = {"startup ms": server.startup_ms, "SQL": statements}
         print(f"The answers of {target} agree with the database.", flush=True)
     databases["postgres"].sql("postgres", "CHECKPOINT")
-    number = 0
+    number, rates = 0, {}
     for round in range(options.rounds + 1):  # round 0 warms up and is not reported
-        for operation in operations:
-            for server in servers:
-                if operation in results["targets"][server.name]["SQL"]:
-                    number += 1
-                    seconds = options.seconds if round else 1
-                    figures = measure(server, operation, seconds, options.connections, number)
+        for connections in clients:
+            for operation in operations:
+                number += 1
+                for server in servers:
+                    if operation not in results["targets"][server.name]["SQL"]:
+                        continue
+                    # Each client gets several answers in a measurement, even if there are many clients. The warm-up tells how
+                    # long this takes.
+                    several = 4 * connections / (rates.get((server.name, operation, connections)) or 1)
+                    seconds = max(options.seconds, min(math.ceil(several), 60)) if round else 1 + connections // 250
+                    figures = measure(server, operation, seconds, connections, number)
+                    wait_until_idle(server)
+                    rates[server.name, operation, connections] = figures["req/s"]
                     if round:
-                        results["rows"].append({"target": server.name, "operation": operation, "round": round, **figures})
+                        results["rows"].append(
+                            {"target": server.name, "operation": operation, "connections": connections, "round": round, **figures})
         print(f"round {round} of {options.rounds}", flush=True)
-    report(results, json.loads(pathlib.Path(options.compare).read_text()) if options.compare else None)
+    report.write(results, json.loads(pathlib.Path(options.compare).read_text()) if options.compare else None)
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
+    if options.plot:
+        pathlib.Path(options.plot).write_text(report.drawing(results))
     sys.exit(any(row["errors"] for row in results["rows"]))
 
 

@@ -1,18 +1,16 @@
 // A typical Node server for the operations of the benchmark: Fastify, Mercurius with its JIT, `pg` with named prepared
-// statements, and a loader for nested fields. It uses the same tables, and has no history, idempotency, limits or log.
-import { randomUUID } from 'node:crypto';
+// statements, and a loader for nested fields. It uses the tables of the service, and has no rules for values, limits or log.
+//
+// With `WORK=least` it writes only customers and links, and compares keys as text. With `WORK=same-work` it looks keys up by
+// their hash, shows an operator only its own customers, and writes history and search words, as the service does.
 import Fastify from 'fastify';
 import mercurius from 'mercurius';
-import pg from 'pg';
+import { CUSTOMER, pool, row, rows } from './database.js';
+import * as least from './least.js';
+import * as sameWork from './same-work.js';
 
-const { DATABASE_URL, PORT, KEYS, OPERATOR } = process.env;
-const keys = new Set(KEYS.split(',').map((key) => `Bearer ${key}`));
-const pool = new pg.Pool({ connectionString: DATABASE_URL, max: 10 });
-
-const CUSTOMER = `customer.id, email, phone, first_name AS "firstName", last_name AS "lastName", address, version,
-  created_at AS "createdAt", updated_at AS "updatedAt"`;
-const rows = async (client, name, text, ...values) => (await client.query({ name, text, values })).rows;
-const row = async (...query) => (await rows(...query))[0];
+const { PORT, WORK } = process.env;
+const { callerOf, findById, create, update } = { least, 'same-work': sameWork }[WORK];
 
 const schema = `
   type Query { customer(by: CustomerRef!): Customer operator(id: ID!): Operator }
@@ -58,48 +56,20 @@ async function page({ id }, { first, after }) {
   };
 }
 
-async function create(_, { input: { externalCustomerId, data } }) {
-  const client = await pool.connect();
-  try {
-    await client.query('BEGIN');
-    if (await row(client, 'taken', 'SELECT 1 FROM customer_operator WHERE operator_id = $1 AND external_customer_id = $2', OPERATOR, externalCustomerId)) {
-      throw new Error('EXTERNAL_CUSTOMER_ID_TAKEN');
-    }
-    const known = await row(client, 'known', `SELECT ${CUSTOMER} FROM customer WHERE email = $1 OR phone = $2 LIMIT 1`, data.email, data.phone);
-    const { line1, line2 = null, city, region = null, postalCode = null, country } = data.address;
-    const customer = known ?? await row(client, 'insert', `INSERT INTO customer
-        (id, email, phone, first_name, last_name, address, version, created_at, updated_at)
-      VALUES ($1, $2, $3, $4, $5, $6, 1, now(), now()) RETURNING ${CUSTOMER}`,
-    randomUUID(), data.email, data.phone, data.firstName, data.lastName, { line1, line2, city, region, postal_code: postalCode, country });
-    await rows(client, 'link', `INSERT INTO customer_operator (operator_id, customer_id, external_customer_id, connected_at)
-      VALUES ($1, $2, $3, now())`, OPERATOR, customer.id, externalCustomerId);
-    await client.query('COMMIT');
-    return { outcome: known ? 'CONNECTED' : 'CREATED', customer };
-  } catch (error) {
-    await client.query('ROLLBACK');
-    throw error;
-  } finally {
-    client.release();
-  }
-}
-
 const resolvers = {
   Query: {
-    customer: (_, { by: { id, externalCustomerId } }) => id
-      ? row(pool, 'by-id', `SELECT ${CUSTOMER} FROM customer WHERE id = $1`, id)
+    customer: (_, { by: { id, externalCustomerId } }, { caller }) => id
+      ? findById(caller, id)
       : row(pool, 'by-external-id', `SELECT ${CUSTOMER} FROM customer_operator JOIN customer ON customer.id = customer_id
-          WHERE operator_id = $1 AND external_customer_id = $2`, OPERATOR, externalCustomerId),
+          WHERE operator_id = $1 AND external_customer_id = $2`, caller.operator, externalCustomerId),
     operator: (_, { id }) => row(pool, 'operator', 'SELECT id, name FROM operator WHERE id = $1', id),
   },
   Operator: { customers: page },
   Address: { postalCode: (address) => address.postal_code },
   Customer: { createdAt: ({ createdAt }) => createdAt.toISOString(), updatedAt: ({ updatedAt }) => updatedAt.toISOString() },
   Mutation: {
-    createCustomer: create,
-    updateCustomer: async (_, { input: { customer, data } }) => ({
-      customer: await row(pool, 'update', `UPDATE customer SET first_name = $2, version = version + 1, updated_at = now()
-        WHERE id = $1 RETURNING ${CUSTOMER}`, customer.id, data.firstName),
-    }),
+    createCustomer: (_, { input }, { caller }) => create(caller, input),
+    updateCustomer: async (_, { input }, { caller }) => ({ customer: await update(caller, input) }),
   },
 };
 
@@ -123,8 +93,10 @@ const loaders = {
 };
 
 const app = Fastify();
+app.decorateRequest('caller', null);
 app.addHook('onRequest', async (request, reply) => {
-  if (!keys.has(request.headers.authorization)) return reply.code(401).send();
+  request.caller = await callerOf(request.headers.authorization);
+  if (!request.caller) return reply.code(401).send();
 });
-app.register(mercurius, { schema, resolvers, loaders, jit: 1 });
+app.register(mercurius, { schema, resolvers, loaders, jit: 1, context: ({ caller }) => ({ caller }) });
 await app.listen({ host: '127.0.0.1', port: Number(PORT) });

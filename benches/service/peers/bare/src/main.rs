@@ -1,5 +1,12 @@
 //! A minimal server with axum and async-graphql for the operations of the benchmark: handwritten SQL, prepared and
-//! pipelined statements, cached documents. It has no history, idempotency, limits or log.
+//! pipelined statements, cached documents. It has no rules for values, limits or log.
+//!
+//! With `WORK=least` it writes only customers and links, and compares keys as text. With `WORK=same-work` it looks keys up by
+//! their hash, shows an operator only its own customers, and writes history and search words, as the service does.
+
+mod keys;
+mod least;
+mod same_work;
 
 use std::collections::HashMap;
 use std::env::var;
@@ -21,8 +28,8 @@ use axum::serve::ListenerExt;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use deadpool_postgres::{Manager, ManagerConfig, Object as Client, Pool, RecyclingMethod};
-use futures_util::future::{try_join, try_join3};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use keys::{Caller, Keys};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_postgres::types::{Json, ToSql};
@@ -35,7 +42,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const CUSTOMER: &str = "customer.id, customer.email, customer.phone, customer.first_name, customer.last_name, \
                         customer.address, customer.version, customer.created_at, customer.updated_at";
 
-#[derive(Debug, SimpleObject, InputObject, Serialize, Deserialize)]
+#[derive(Clone, Debug, SimpleObject, InputObject, Serialize, Deserialize)]
 #[graphql(input_name = "AddressInput")]
 struct Address {
     line1: String,
@@ -46,7 +53,7 @@ struct Address {
     country: String,
 }
 
-#[derive(SimpleObject)]
+#[derive(Clone, SimpleObject)]
 struct Customer {
     id: Uuid,
     email: String,
@@ -73,23 +80,23 @@ impl From<&Row> for Customer {
             version: row.get(6),
             created_at: row.get(7),
             updated_at: row.get(8),
-            operators: CustomerOperatorConnection { edges: Vec::new() },
+            operators: CustomerOperatorConnection::default(),
         }
     }
 }
 
-#[derive(SimpleObject)]
+#[derive(Clone, Default, SimpleObject)]
 struct CustomerOperatorConnection {
     edges: Vec<Link>,
 }
 
-#[derive(SimpleObject)]
+#[derive(Clone, SimpleObject)]
 struct Link {
     external_customer_id: String,
     node: LinkedOperator,
 }
 
-#[derive(SimpleObject)]
+#[derive(Clone, SimpleObject)]
 struct LinkedOperator {
     id: Uuid,
     name: String,
@@ -163,11 +170,16 @@ struct UpdateCustomerPayload {
     customer: Customer,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Least,
+    Same,
+}
+
 #[derive(Clone)]
 struct Database {
     pool: Pool,
-    /// The operator of the API key.
-    operator: Uuid,
+    work: Work,
 }
 
 impl Database {
@@ -184,14 +196,22 @@ struct Query;
 impl Query {
     async fn customer(&self, context: &Context<'_>, by: CustomerRef) -> Result<Option<Customer>> {
         let database = context.data::<Database>()?;
-        if let Some(id) = by.id {
-            return database.customer(&format!("SELECT {CUSTOMER} FROM customer WHERE id = $1"), &[&id]).await;
-        }
-        let sql = format!(
-            "SELECT {CUSTOMER} FROM customer_operator JOIN customer ON customer.id = customer_id \
-             WHERE operator_id = $1 AND external_customer_id = $2"
+        let operator = context.data::<Caller>()?.operator;
+        let own = format!(
+            "SELECT {CUSTOMER} FROM customer_operator JOIN customer ON customer.id = customer_id WHERE operator_id = $1"
         );
-        database.customer(&sql, &[&database.operator, &by.external_customer_id]).await
+        match (by.id, database.work) {
+            (Some(id), Work::Least) => {
+                database.customer(&format!("SELECT {CUSTOMER} FROM customer WHERE id = $1"), &[&id]).await
+            }
+            (Some(id), Work::Same) => {
+                database.customer(&format!("{own} AND customer_id = $2"), &[&operator, &id]).await
+            }
+            (None, _) => {
+                let sql = format!("{own} AND external_customer_id = $2");
+                database.customer(&sql, &[&operator, &by.external_customer_id]).await
+            }
+        }
     }
 
     async fn operator(&self, id: ID) -> Result<Operator> {
@@ -262,13 +282,14 @@ impl Mutation {
         context: &Context<'_>,
         input: CreateCustomerInput,
     ) -> Result<CreateCustomerPayload> {
-        let database = context.data::<Database>()?;
+        let (database, caller) = (context.data::<Database>()?, *context.data::<Caller>()?);
         let client = database.pool.get().await?;
-        let created = create(&client, database.operator, &input).await;
-        if created.is_err() {
-            client.batch_execute("ROLLBACK").await?;
+        match database.work {
+            // A task runs to its end even if the client disconnects. Otherwise the connection would go back to the pool in the
+            // middle of the transaction.
+            Work::Least => tokio::spawn(async move { least::create(&client, caller.operator, &input).await }).await?,
+            Work::Same => same_work::create(&client, caller, &input).await,
         }
-        created
     }
 
     async fn update_customer(
@@ -276,57 +297,15 @@ impl Mutation {
         context: &Context<'_>,
         input: UpdateCustomerInput,
     ) -> Result<UpdateCustomerPayload> {
-        let sql = format!(
-            "UPDATE customer SET first_name = $2, version = version + 1, updated_at = now() WHERE id = $1 \
-             RETURNING {CUSTOMER}"
-        );
-        let (id, first_name) = (input.customer.id, input.data.first_name);
-        let customer = context.data::<Database>()?.customer(&sql, &[&id, &first_name]).await?;
+        let (database, caller) = (context.data::<Database>()?, *context.data::<Caller>()?);
+        let client = database.pool.get().await?;
+        let UpdateCustomerInput { customer, data: CustomerDataPatch { first_name } } = input;
+        let customer = match database.work {
+            Work::Least => least::update(&client, customer.id, first_name).await?,
+            Work::Same => same_work::update(&client, caller, &customer, first_name).await?,
+        };
         Ok(UpdateCustomerPayload { customer: customer.ok_or("CUSTOMER_NOT_FOUND")? })
     }
-}
-
-/// Creates or connects a customer in two round trips: begin and read, then insert and commit.
-async fn create(client: &Client, operator: Uuid, input: &CreateCustomerInput) -> Result<CreateCustomerPayload> {
-    let CreateCustomerInput { external_customer_id, data } = input;
-    let taken = "SELECT FROM customer_operator WHERE operator_id = $1 AND external_customer_id = $2";
-    let known = format!("SELECT {CUSTOMER} FROM customer WHERE email = $1 OR phone = $2 LIMIT 1");
-    let insert = format!(
-        "INSERT INTO customer (id, email, phone, first_name, last_name, address, version, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, 1, now(), now()) RETURNING {CUSTOMER}"
-    );
-    let link = "INSERT INTO customer_operator (operator_id, customer_id, external_customer_id, connected_at) \
-                VALUES ($1, $2, $3, now())";
-    let (taken, known) = try_join(client.prepare_cached(taken), client.prepare_cached(&known)).await?;
-    let (insert, link) = try_join(client.prepare_cached(&insert), client.prepare_cached(link)).await?;
-
-    let (_, taken, known) = try_join3(
-        client.batch_execute("BEGIN"),
-        client.query_opt(&taken, &[&operator, external_customer_id]),
-        client.query_opt(&known, &[&data.email, &data.phone]),
-    )
-    .await?;
-    if taken.is_some() {
-        return Err("EXTERNAL_CUSTOMER_ID_TAKEN".into());
-    }
-    let known = known.as_ref().map(Customer::from);
-    let id = known.as_ref().map_or_else(Uuid::now_v7, |known| known.id);
-    let outcome = if known.is_some() { Outcome::Connected } else { Outcome::Created };
-    let address = data.address.as_ref().map(Json);
-    let customer = async {
-        match known {
-            Some(known) => Ok(known),
-            None => {
-                let values: [&(dyn ToSql + Sync); 6] =
-                    [&id, &data.email, &data.phone, &data.first_name, &data.last_name, &address];
-                Ok(Customer::from(&client.query_one(&insert, &values).await?))
-            }
-        }
-    };
-    let values: [&(dyn ToSql + Sync); 3] = [&operator, &id, external_customer_id];
-    let link = client.execute(&link, &values);
-    let (customer, _, _) = try_join3(customer, link, client.batch_execute("COMMIT")).await?;
-    Ok(CreateCustomerPayload { outcome, customer })
 }
 
 type Api = Schema<Query, Mutation, EmptySubscription>;
@@ -337,7 +316,7 @@ struct Server {
     /// Executes cached documents.
     fast: Api,
     documents: RwLock<HashMap<String, ExecutableDocument>>,
-    keys: Vec<String>,
+    keys: Keys,
 }
 
 impl Server {
@@ -361,14 +340,14 @@ impl Server {
 }
 
 async fn answer(State(server): State<Arc<Server>>, headers: HeaderMap, body: Bytes) -> impl IntoResponse {
-    let key = headers.get(header::AUTHORIZATION).map(|key| key.as_bytes());
-    if !server.keys.iter().any(|known| Some(known.as_bytes()) == key) {
+    let key = headers.get(header::AUTHORIZATION).and_then(|key| key.to_str().ok());
+    let Some(caller) = server.keys.caller(key.unwrap_or_default()).await else {
         return StatusCode::UNAUTHORIZED.into_response();
-    }
+    };
     let Ok(request) = serde_json::from_slice::<Request>(&body) else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    let body = serde_json::to_vec(&server.execute(request).await).unwrap();
+    let body = serde_json::to_vec(&server.execute(request.data(caller)).await).unwrap();
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
@@ -380,14 +359,19 @@ async fn main() {
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
     let pool = Pool::builder(manager).max_size(10).build().unwrap();
-    let database = Database { pool, operator: var("OPERATOR").unwrap().parse().unwrap() };
+    let (work, keys) = match var("WORK").unwrap().as_str() {
+        "least" => (Work::Least, Keys::plain()),
+        "same-work" => (Work::Same, Keys::hashed(pool.clone())),
+        _ => panic!("WORK is `least` or `same-work`"),
+    };
+    let database = Database { pool, work };
     let schema =
         |mode| Schema::build(Query, Mutation, EmptySubscription).data(database.clone()).validation_mode(mode).finish();
     let server = Server {
         strict: schema(ValidationMode::Strict),
         fast: schema(ValidationMode::Fast),
         documents: RwLock::default(),
-        keys: var("KEYS").unwrap().split(',').map(|key| format!("Bearer {key}")).collect(),
+        keys,
     };
     let app = Router::new().route("/graphql", post(answer)).with_state(Arc::new(server));
     let listener = TcpListener::bind(("127.0.0.1", var("PORT").unwrap().parse().unwrap())).await.unwrap();

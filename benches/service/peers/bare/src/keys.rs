@@ -1,0 +1,83 @@
+//! The keys of callers: compared as text, or looked up by their keyed hash.
+
+use std::env::var;
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use moka::sync::Cache;
+use ring::hmac;
+use uuid::Uuid;
+
+/// The caller of a request. The platform key has no operator.
+#[derive(Clone, Copy)]
+pub struct Caller {
+    pub operator: Uuid,
+    pub key: Uuid,
+}
+
+pub enum Keys {
+    /// The values of the header `Authorization`. All callers write for one operator.
+    Plain(Vec<String>, Caller),
+    Hashed(HashedKeys),
+}
+
+/// Keys by their HMAC-SHA256, as the service stores them. A key that was found is trusted for 800 ms.
+pub struct HashedKeys {
+    secret: hmac::Key,
+    platform: [u8; 32],
+    cache: Cache<[u8; 32], Caller>,
+    pool: Pool,
+}
+
+impl Keys {
+    pub fn plain() -> Self {
+        let operator = var("OPERATOR").unwrap().parse().unwrap();
+        let keys = var("KEYS").unwrap().split(',').map(|key| format!("Bearer {key}")).collect();
+        Self::Plain(keys, Caller { operator, key: Uuid::nil() })
+    }
+
+    pub fn hashed(pool: Pool) -> Self {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, var("VIVAMO_KEY_SECRET").unwrap().as_bytes());
+        let platform = digest(&secret, &var("VIVAMO_PLATFORM_KEY").unwrap());
+        let cache = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_millis(800)).build();
+        Self::Hashed(HashedKeys { secret, platform, cache, pool })
+    }
+
+    /// Returns the caller for a value of the header `Authorization`.
+    pub async fn caller(&self, header: &str) -> Option<Caller> {
+        match self {
+            Self::Plain(keys, caller) => keys.iter().any(|key| key == header).then_some(*caller),
+            Self::Hashed(keys) => keys.caller(header.strip_prefix("Bearer ")?).await,
+        }
+    }
+}
+
+impl HashedKeys {
+    async fn caller(&self, key: &str) -> Option<Caller> {
+        let hash = digest(&self.secret, key);
+        if hash == self.platform {
+            return Some(Caller { operator: Uuid::nil(), key: Uuid::nil() });
+        }
+        if let Some(caller) = self.cache.get(&hash) {
+            return Some(caller);
+        }
+        let sql = "SELECT operator_id, id FROM api_key WHERE hash = $1 AND revoked_at IS NULL \
+                   AND (expires_at IS NULL OR expires_at > now())";
+        let client = self.pool.get().await.ok()?;
+        let statement = client.prepare_cached(sql).await.ok()?;
+        let row = client.query_opt(&statement, &[&&hash[..]]).await.ok()??;
+        let caller = Caller { operator: row.get(0), key: row.get(1) };
+        self.cache.insert(hash, caller);
+        Some(caller)
+    }
+}
+
+/// The service hashes the purpose and the key, each after its length.
+fn digest(secret: &hmac::Key, key: &str) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(secret);
+    for part in ["api key", key] {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    context.sign().as_ref().try_into().unwrap()
+}
