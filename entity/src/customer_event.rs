@@ -16,9 +16,9 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: CustomerEventId,
     pub customer_id: CustomerId,
-    /// The operator, the key and the request that made the change.
-    pub operator_id: OperatorId,
-    pub api_key_id: ApiKeyId,
+    /// The operator and its key that made the change. Both are null if the platform made the change.
+    pub operator_id: Option<OperatorId>,
+    pub api_key_id: Option<ApiKeyId>,
     pub request_id: RequestId,
     /// The member of staff that the request named.
     pub actor: Option<StaffName>,
@@ -28,9 +28,13 @@ pub struct Model {
     pub before: Values,
     pub after: Values,
     pub occurred_at: DateTime<Utc>,
+    /// The operator that a `Disconnected` entry is about.
+    pub disconnected_operator_id: Option<OperatorId>,
+    /// The reason of a `Disconnected` entry.
+    pub reason: Option<DisconnectReason>,
 }
 
-/// The kind of a change.
+/// The kind of a change. Later versions add kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum EventType {
@@ -40,6 +44,23 @@ pub enum EventType {
     Connected,
     /// Values of the customer were changed.
     Updated,
+    /// The customer was disconnected from an operator.
+    Disconnected,
+    /// The customer proved to hold an email or a phone.
+    Verified,
+    /// The customer was erased.
+    Erased,
+    /// An operator changed its own id for the customer.
+    ExternalCustomerIdChanged,
+}
+
+/// The reason for which a customer was disconnected from an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum DisconnectReason {
+    NotThisPerson,
+    Ended,
+    Mistake,
 }
 
 /// The changed values of a customer, by their names in the GraphQL schema, for example `{"firstName": "Ada"}`. A value

@@ -12,6 +12,7 @@ mod m20261123_000004_keys;
 mod m20261124_000005_words;
 mod m20261124_000006_revisions;
 mod m20261126_000007_search_spellings;
+mod m20261126_000009_corrections;
 mod m20261126_000010_administration;
 
 pub struct Migrator;
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000005_words::Migration),
             Box::new(m20261124_000006_revisions::Migration),
             Box::new(m20261126_000007_search_spellings::Migration),
+            Box::new(m20261126_000009_corrections::Migration),
             Box::new(m20261126_000010_administration::Migration),
         ]
     }

@@ -33,12 +33,12 @@ pub enum CustomerRefInput {
     Phone(String),
 }
 
-/// Identifies one of your customers. Exactly one of the fields must be given.
+/// Identifies one of your customers; with the platform key, any customer. Exactly one of the fields must be given.
 #[derive(OneofObject)]
 pub enum UpdateCustomerRef {
     /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.
     Id(ID),
-    /// Your own id for the customer.
+    /// Your own id for the customer. Not available with the platform key.
     ExternalCustomerId(String),
 }
 
@@ -205,6 +205,12 @@ impl Faults {
         self.value(ErrorCode::InvalidExternalCustomerId, field, ExternalCustomerId::parse(text))
     }
 
+    /// Reports an external customer id that was sent with the platform key.
+    fn no_external_id<T>(&mut self, field: InputField) -> Option<T> {
+        self.0.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(NO_EXTERNAL_IDS));
+        None
+    }
+
     fn idempotency_key(&mut self, text: &str) -> Option<IdempotencyKey> {
         self.value(ErrorCode::InvalidArgument, InputField::IdempotencyKey, IdempotencyKey::parse(text))
     }
@@ -276,15 +282,27 @@ impl CreateCustomerInput {
     }
 }
 
-impl UpdateCustomerInput {
-    pub fn parse(self) -> CustomerChanges {
-        let Self { customer, data: CustomerDataPatch { email, optional }, expected_version, idempotency_key } = self;
-        let mut faults = Faults::default();
-        let customer = match customer {
-            UpdateCustomerRef::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
-            UpdateCustomerRef::ExternalCustomerId(text) => faults
+impl UpdateCustomerRef {
+    /// Returns `None` for a malformed id: no customer has it.
+    fn parse(self, faults: &mut Faults) -> Option<CustomerRef> {
+        match self {
+            Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
+            Self::ExternalCustomerId(text) => faults
                 .external_customer_id(InputField::CustomerExternalCustomerId, &text)
                 .map(CustomerRef::ExternalCustomerId),
+        }
+    }
+}
+
+impl UpdateCustomerInput {
+    pub fn parse(self, actor: &Actor) -> CustomerChanges {
+        let Self { customer, data: CustomerDataPatch { email, optional }, expected_version, idempotency_key } = self;
+        let mut faults = Faults::default();
+        let is_by_external_id = matches!(customer, UpdateCustomerRef::ExternalCustomerId(_));
+        let customer = if is_by_external_id && actor.operator().is_none() {
+            faults.no_external_id(InputField::CustomerExternalCustomerId)
+        } else {
+            customer.parse(&mut faults)
         };
         let email = match email {
             MaybeUndefined::Undefined => None,
@@ -308,8 +326,7 @@ impl CustomerRefInput {
         let reference = match self {
             Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
             Self::ExternalCustomerId(_) if actor.operator().is_none() => {
-                let fault = Violation::of(ErrorCode::InvalidArgument, InputField::ByExternalCustomerId);
-                return Err(fault.with_note(NO_EXTERNAL_IDS).into());
+                faults.no_external_id(InputField::ByExternalCustomerId)
             }
             Self::ExternalCustomerId(text) => faults
                 .external_customer_id(InputField::ByExternalCustomerId, &text)

@@ -1,7 +1,7 @@
 //! Idempotency keys: a request that is sent again with the same key returns the first outcome and changes nothing.
 //!
-//! The outcome is written in the same transaction as the work. Its row has the operator and the keyed hash of the key as
-//! primary key, and a keyed hash of the input. The row holds ids and codes, no personal data.
+//! The outcome is written in the same transaction as the work. Its row has the operator (the nil id for the platform) and
+//! the keyed hash of the key as primary key, and a keyed hash of the input. The row holds ids and codes, no personal data.
 //!
 //! 1. Look up the key, before customers of other operators are looked up. If there is a stored outcome, return it if the input is the
 //!    same, and fail with `IDEMPOTENCY_KEY_REUSED` otherwise. A caller could otherwise use a key that is in use to learn from
@@ -26,7 +26,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, Q
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::now;
+use super::{Origin, now};
 use crate::database::{Database, TransactionError, WriteSet, WriteStatement, insert_from_select, row_values};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -58,7 +58,7 @@ const STORE: WriteStatement = WriteStatement {
 /// A request with an idempotency key.
 #[derive(Clone, Debug)]
 pub struct IdempotentRequest {
-    operator: OperatorId,
+    owner: OperatorId,
     key_hash: Vec<u8>,
     input_hash: Vec<u8>,
 }
@@ -68,13 +68,13 @@ impl IdempotentRequest {
     /// if and only if they ask for the same change. Returns `None` if there is no key.
     pub fn new(
         hash: &KeyedHash,
-        operator: OperatorId,
+        origin: &Origin,
         key: &Option<IdempotencyKey>,
         input: impl FnOnce() -> String,
     ) -> Option<Self> {
         let key_hash = hash.digest("idempotency key", &[key.as_ref()?.as_str().as_bytes()]);
         let input_hash = hash.digest("idempotency input", &[input().as_bytes()]);
-        Some(Self { operator, key_hash, input_hash })
+        Some(Self { owner: origin.owner(), key_hash, input_hash })
     }
 
     /// Finds the stored outcome of this request. Fails if the key was used for another input.
@@ -83,7 +83,7 @@ impl IdempotentRequest {
         connection: &impl ConnectionTrait,
     ) -> Result<Option<R>, TransactionError> {
         let [key_hash, now] = self.values().map(SimpleExpr::from);
-        let query = KeyLookup { operator: self.operator.into(), key_hash, now }.query();
+        let query = KeyLookup { operator: self.owner.into(), key_hash, now }.query();
         match connection.query_one(&query).await? {
             Some(row) => self.outcome(&row),
             None => Ok(None),
@@ -113,7 +113,7 @@ impl IdempotentRequest {
     pub fn store(&self, writes: &mut WriteSet, outcome: &impl Serialize) {
         let now = now();
         let row = Model {
-            operator_id: self.operator,
+            operator_id: self.owner,
             key_hash: self.key_hash.clone(),
             input_hash: self.input_hash.clone(),
             result: Some(serde_json::json!(outcome)),

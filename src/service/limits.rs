@@ -21,6 +21,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tracing::field::display;
 
 use super::{Actor, Origin};
 use crate::config::LimitSettings;
@@ -55,12 +56,8 @@ impl Limits {
 
     /// Charges the cost of a request to the caller's key.
     pub fn spend(&self, actor: &Actor, cost: u32) -> Result<(), Violation> {
-        let key = match *actor {
-            Actor::Operator { key, .. } => Some(key),
-            Actor::Platform => None,
-        };
         let message = "This API key has reached its limit of cost per second. Wait before you retry.";
-        self.costs.take(key, cost, false).map_err(|wait| rate_limited("key", message, wait))
+        self.costs.take(actor.key(), cost, false).map_err(|wait| rate_limited("key", message, wait))
     }
 
     /// Charges a request without a valid key to the client's address.
@@ -72,6 +69,7 @@ impl Limits {
     }
 
     /// Like [`reserve_disclosures`](Self::reserve_disclosures), but returns `None` instead of waiting or refusing.
+    /// Reserves nothing for the platform, which sees all customers.
     pub fn try_reserve_disclosures(&self, origin: &Origin, values: u32) -> Option<DisclosureReservation> {
         self.take_disclosures(origin, values).ok()
     }
@@ -90,16 +88,20 @@ impl Limits {
             }
         };
         timeout(RESERVATION_TIME, reserve).await.unwrap_or(Err(None)).map_err(|wait| {
-            let Origin { operator, key, request, .. } = origin;
-            tracing::warn!(%operator, %key, request_id = %request.id, "disclosure limit reached");
+            let (operator, key) = (origin.owner(), origin.actor.key().map(display));
+            tracing::warn!(%operator, key, request_id = %origin.request.id, "disclosure limit reached");
             rate_limited("disclosures", if wait.is_some() { USED_UP } else { RESERVED }, wait)
         })
     }
 
     /// Takes the disclosures of a reservation, or returns what [`TokenBuckets::take`] returns.
     fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Option<Duration>> {
-        let capacity = origin.disclosures_per_hour.map_or(self.disclosures.capacity, f64::from);
-        self.disclosures.take_up_to(capacity, origin.operator, values, true)?;
+        let (values, capacity) = match origin.actor {
+            Actor::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),
+            Actor::Platform => (0, None),
+        };
+        let capacity = capacity.map_or(self.disclosures.capacity, f64::from);
+        self.disclosures.take_up_to(capacity, origin.owner(), values, true)?;
         Ok(DisclosureReservation { origin: origin.clone(), limits: self.clone(), capacity, reserved: values, used: 0 })
     }
 }
@@ -120,12 +122,10 @@ pub struct DisclosureReservation {
 impl DisclosureReservation {
     /// Uses up `values` disclosures, and logs and counts them. `kind` is the label of the metric.
     pub fn disclosed(&mut self, kind: &'static str, values: u32) {
-        if values == 0 {
-            return;
-        }
+        let Some(operator) = self.origin.actor.operator().filter(|_| values > 0) else { return };
         self.used += values;
-        let Origin { operator, key, request, .. } = &self.origin;
-        tracing::info!(%operator, %key, request_id = %request.id, kind, values, "disclosed a match outside the operator");
+        let (key, request_id) = (self.origin.actor.key().map(display), self.origin.request.id);
+        tracing::info!(%operator, key, %request_id, kind, values, "disclosed a match outside the operator");
         metrics::counter!("vivamo_disclosures_total", "kind" => kind).increment(values.into());
     }
 }
@@ -133,7 +133,7 @@ impl DisclosureReservation {
 impl Drop for DisclosureReservation {
     fn drop(&mut self) {
         let Self { origin, limits, capacity, reserved, used } = self;
-        limits.disclosures.end_reservation(*capacity, origin.operator, *reserved, *used);
+        limits.disclosures.end_reservation(*capacity, origin.owner(), *reserved, *used);
         limits.reservation_ended.notify_waiters();
     }
 }

@@ -30,6 +30,7 @@ use entity::deployment::Environment;
 use entity::value::{ApiKeyId, OperatorId, RequestId, StaffName};
 
 use secrecy::SecretString;
+use uuid::Uuid;
 
 use crate::config::{LimitSettings, UnknownLinePolicy};
 use crate::database::{Database, Tenant};
@@ -120,15 +121,28 @@ impl Actor {
         self.operator().map_or(Tenant::Platform, Tenant::Operator)
     }
 
-    /// Checks that the caller may change customers, and returns the origin to record with the changes. Fails with
-    /// `FORBIDDEN` for the platform, and for operators with a read-only key.
-    pub fn origin(&self, request: &RequestInfo) -> Result<Origin, Error> {
+    /// The operator's API key. `None` for the platform.
+    pub fn key(&self) -> Option<ApiKeyId> {
         match *self {
-            Self::Operator { id: operator, key, access: Access::ReadWrite, disclosures_per_hour } => {
-                Ok(Origin { operator, key, disclosures_per_hour, request: request.clone() })
-            }
-            Self::Operator { access: Access::ReadOnly, .. } | Self::Platform => Err(ErrorCode::Forbidden.into()),
+            Self::Operator { key, .. } => Some(key),
+            Self::Platform => None,
         }
+    }
+
+    /// Checks that the caller may change customers, and returns the origin to record with the changes. Fails with
+    /// `FORBIDDEN` for operators with a read-only key.
+    pub fn origin(&self, request: &RequestInfo) -> Result<Origin, Error> {
+        match self {
+            Self::Operator { access: Access::ReadWrite, .. } | Self::Platform => {
+                Ok(Origin { actor: *self, request: request.clone() })
+            }
+            Self::Operator { access: Access::ReadOnly, .. } => Err(ErrorCode::Forbidden.into()),
+        }
+    }
+
+    /// Returns the operator that the caller writes its own customers for. Fails with `FORBIDDEN` for the platform.
+    pub fn require_operator(&self) -> Result<OperatorId, Error> {
+        self.operator().ok_or_else(|| ErrorCode::Forbidden.into())
     }
 
     /// Fails with `FORBIDDEN` unless the caller is the platform.
@@ -159,11 +173,16 @@ impl From<RequestId> for RequestInfo {
 /// The origin of a change to a customer, as the history records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    pub operator: OperatorId,
-    pub key: ApiKeyId,
-    /// The operator's budget for disclosures. `None` stands for the default.
-    pub disclosures_per_hour: Option<i32>,
+    pub actor: Actor,
     pub request: RequestInfo,
+}
+
+impl Origin {
+    /// The id that owns the caller's idempotency keys and groups its writes into batches: the operator, or the nil id for
+    /// the platform.
+    pub fn owner(&self) -> OperatorId {
+        self.actor.operator().unwrap_or_else(|| Uuid::nil().into())
+    }
 }
 
 /// Returns the current time in microseconds, the precision that both databases store. A time that is written therefore

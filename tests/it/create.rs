@@ -154,16 +154,16 @@ both!(invalid_values_are_reported_before_taken_ones, Sandbox, async |app| {
     answer.assert_rejected("createCustomer", &[("INVALID_NAME", "input.data.firstName")]);
 });
 
-both!(the_platform_key_and_read_only_keys_cannot_write_customers, Sandbox, async |app| {
+both!(read_only_keys_write_no_customers_and_the_platform_key_creates_none, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let read_only = app.key(&operator, entity::api_key::Access::ReadOnly).await;
-    for caller in [app.platform(), read_only] {
+    for caller in [&app.platform(), &read_only] {
         // These values are invalid, but the permission is checked first.
-        let answer = app.create(&caller, " ", json!({ "email": "x" })).await;
+        let answer = app.create(caller, " ", json!({ "email": "x" })).await;
         answer.assert_rejected("createCustomer", &[("FORBIDDEN", "")]);
-        let answer = app.update(&caller, json!({ "id": "x" }), json!({ "email": "x" })).await;
-        answer.assert_rejected("updateCustomer", &[("FORBIDDEN", "")]);
     }
+    let answer = app.update(&read_only, json!({ "id": "x" }), json!({ "email": "x" })).await;
+    answer.assert_rejected("updateCustomer", &[("FORBIDDEN", "")]);
 });
 
 both!(invalid_and_restricted_values_are_reported_together, Production, async |app| {

@@ -28,6 +28,7 @@ mod layers;
 mod limits;
 mod log;
 mod pages;
+mod platform;
 mod races;
 mod restrictions;
 mod schema;

@@ -18,7 +18,7 @@ use crate::graphql::pagination::{PageArguments, PageInfo};
 use crate::graphql::time::Time;
 use crate::service::customers::CustomerField;
 
-/// Type of a history entry.
+/// Type of a history entry. Types may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::customer_event::EventType")]
 enum CustomerEventType {
@@ -28,6 +28,14 @@ enum CustomerEventType {
     Connected,
     /// The customer was updated.
     Updated,
+    /// The customer was disconnected from an operator. Only the platform sees such entries.
+    Disconnected,
+    /// The customer proved to hold an email or a phone.
+    Verified,
+    /// The customer was erased.
+    Erased,
+    /// The operator changed its own id for the customer. Only that operator and the platform see such entries.
+    ExternalCustomerIdChanged,
 }
 
 impl CustomerEvent {
@@ -60,14 +68,14 @@ impl CustomerEvent {
         self.0.version
     }
 
-    /// Operator that made the change.
-    async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
-        fetch::load(context, self.0.operator_id).await.map(Operator)
+    /// Operator that made the change. Null if the platform made it.
+    async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
+        Some(fetch::load(context, self.0.operator_id?).await.map(Operator))
     }
 
-    /// API key with which the change was made.
+    /// API key with which the change was made. Null if the platform made the change.
     async fn api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
-        fetch::loader(context).load_one(self.0.api_key_id).await.map(|key| key.map(Into::into)).transpose()
+        fetch::loader(context).load_one(self.0.api_key_id?).await.map(|key| key.map(Into::into)).transpose()
     }
 
     /// Id of the request that made the change, as in the `x-request-id` header of its response.

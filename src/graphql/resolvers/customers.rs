@@ -79,14 +79,14 @@ impl CustomerMutation {
     }
 
     /// Updates a customer. Changes are visible to every operator the customer is connected to. Omitted fields stay as they
-    /// are; null clears a field.
+    /// are; null clears a field. The platform key may update any customer, by `id`.
     async fn update_customer(
         &self,
         context: &Context<'_>,
         #[graphql(desc = "The customer and the changes to it.")] input: UpdateCustomerInput,
     ) -> Option<Result<UpdateCustomerPayload, Error>> {
         let customers = &services(context).customers;
-        Some(customers.update(actor(context), request_info(context), input.parse()).await.map(Into::into))
+        Some(customers.update(actor(context), request_info(context), input.parse(actor(context))).await.map(Into::into))
     }
 }
 

@@ -3,7 +3,7 @@
 use async_graphql::Enum;
 use entity::customer;
 use entity::customer_event::EventType;
-use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey};
+use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -71,11 +71,11 @@ impl Customers {
     /// Creates a customer. If a customer with the email or the phone exists, connects that customer to the caller's
     /// operator.
     pub async fn create(&self, actor: &Actor, request: &RequestInfo, draft: CustomerDraft) -> Result<Created, Error> {
-        let origin = &actor.origin(request)?;
+        let (origin, operator) = (&actor.origin(request)?, actor.require_operator()?);
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional);
         let (key, input) = (&new.idempotency_key, || new.canonical_json());
-        let idempotent = IdempotentRequest::new(&self.hash, origin.operator, key, input);
+        let idempotent = IdempotentRequest::new(&self.hash, origin, key, input);
         let idempotent = idempotent.as_ref();
         let checked = self.restrictions.check(Some(&new.email), phone);
         let values = 1 + u32::from(phone.is_some());
@@ -90,7 +90,7 @@ impl Customers {
             Some(reserved) => reserved,
             None => self.limits.reserve_disclosures(origin, values).await?,
         };
-        let prepare = |write_tx| self.prepare_create(write_tx, origin, idempotent, new, warnings);
+        let prepare = |write_tx| self.prepare_create(write_tx, origin, operator, idempotent, new, warnings);
         let created = self.run_write("customer.create", origin, phone, idempotent, prepare).await;
         match &created {
             // A new customer has no matches.
@@ -107,14 +107,15 @@ impl Customers {
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
+        operator: OperatorId,
         idempotent: Option<&IdempotentRequest>,
         new: &NewCustomer,
         warnings: &[Violation],
-    ) -> Result<Prepared<CreateDetails>, TransactionError> {
+    ) -> Result<Prepared<Created>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional, idempotency_key: _ } = new;
         let phone = given_phone(optional);
         let values = (external_customer_id, email, phone);
-        let existing = match self.find_existing(&write_tx, origin.operator, idempotent, values).await? {
+        let existing = match self.find_existing(&write_tx, operator, idempotent, values).await? {
             OrStored::Found(existing) => existing,
             OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };
@@ -130,7 +131,7 @@ impl Customers {
         }
 
         let current = by_email.or(by_phone);
-        let mut writes = WriteSet::new(origin.operator);
+        let mut writes = WriteSet::new(operator);
         let given = new.row();
         let (customer, outcome, unapplied_fields) = match current {
             Some(current) => {
@@ -146,7 +147,7 @@ impl Customers {
             }
         };
         let link = Link {
-            operator_id: origin.operator,
+            operator_id: operator,
             customer_id: customer.id,
             external_customer_id: external_customer_id.clone(),
             connected_at: now(),
@@ -158,8 +159,8 @@ impl Customers {
         let stores_phone = phone.is_some() && current.is_none_or(|current| current.phone.is_none());
         let details = CreateDetails { outcome, matched_by, unapplied_fields };
         let view = CustomerView::new(customer, Some(link));
-        let written = Written { view, warnings: warnings.to_vec(), replayed: false, details };
-        Ok(Prepared::Write { write_tx, writes, stores_phone, written })
+        let result = Written { view, warnings: warnings.to_vec(), replayed: false, details };
+        Ok(Prepared::Write { write_tx, writes, stores_phone, result })
     }
 }
 

@@ -49,7 +49,7 @@ impl Positioned for Model {
     }
 }
 
-/// Adds an entry to the writes. `before` is `None` for a new customer.
+/// Adds an entry to the writes, with the values that differ. `before` is `None` for a new customer.
 pub(super) fn record(
     writes: &mut WriteSet,
     origin: &Origin,
@@ -57,26 +57,33 @@ pub(super) fn record(
     before: Option<&customer::Model>,
     after: &customer::Model,
 ) {
-    let (mut values_before, mut values_after) = (Values::default(), Values::default());
+    let mut entry = entry(origin, r#type, after);
     for field in CustomerField::all() {
         let old = before.map_or(Json::Null, |customer| field.json_of(customer));
         let new = field.json_of(after);
         if new != old {
-            values_before.0.insert(field.name().to_owned(), old);
-            values_after.0.insert(field.name().to_owned(), new);
+            entry.before.0.insert(field.name().to_owned(), old);
+            entry.after.0.insert(field.name().to_owned(), new);
         }
     }
-    writes.insert([Model {
+    writes.insert([entry]);
+}
+
+/// A new entry without values.
+fn entry(origin: &Origin, r#type: EventType, customer: &customer::Model) -> Model {
+    Model {
         id: CustomerEventId::new(),
-        customer_id: after.id,
-        operator_id: origin.operator,
-        api_key_id: origin.key,
+        customer_id: customer.id,
+        operator_id: origin.actor.operator(),
+        api_key_id: origin.actor.key(),
         request_id: origin.request.id,
         actor: origin.request.actor.clone(),
         r#type,
-        version: after.version,
-        before: values_before,
-        after: values_after,
+        version: customer.version,
+        before: Values::default(),
+        after: Values::default(),
         occurred_at: now(),
-    }]);
+        disconnected_operator_id: None,
+        reason: None,
+    }
 }

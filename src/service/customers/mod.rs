@@ -34,8 +34,9 @@ pub use validate::Validation;
 
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
+use sea_orm::sea_query::IntoTableRef;
 use sea_orm::sea_query::{ExprTrait, LockType, SimpleExpr};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -85,7 +86,23 @@ pub struct Written<D> {
     pub details: D,
 }
 
-/// The part of [`Written`] that is stored under an idempotency key. It holds no data of a person.
+/// The result of a write, as an idempotency key stores and restores it.
+trait Replayable: Sized {
+    /// The stored form. It holds no data of a person.
+    type Stored: DeserializeOwned;
+
+    fn to_stored(&self) -> impl Serialize;
+
+    /// Restores the result of an earlier request. Fails with `CUSTOMER_NOT_FOUND` if it has a customer that the caller may
+    /// not see any more.
+    fn replay(
+        customers: &Customers,
+        origin: &Origin,
+        stored: Self::Stored,
+    ) -> impl Future<Output = Result<Self, TransactionError>> + Send;
+}
+
+/// The part of [`Written`] that is stored.
 #[derive(Serialize, Deserialize)]
 struct StoredOutcome<D> {
     customer: Uuid,
@@ -101,25 +118,33 @@ enum OrStored<T, R> {
     Stored(R),
 }
 
+impl<T, R> OrStored<T, R> {
+    fn map<U>(self, map: impl FnOnce(T) -> U) -> OrStored<U, R> {
+        match self {
+            Self::Found(found) => OrStored::Found(map(found)),
+            Self::Stored(stored) => OrStored::Stored(stored),
+        }
+    }
+}
+
 /// The outcome of the reads of an attempt to write.
 #[expect(clippy::large_enum_variant, reason = "nearly every attempt writes")]
-enum Prepared<D> {
+enum Prepared<R: Replayable> {
     /// The rows to write, and the result once they are written.
     Write {
         write_tx: OptimisticWrite,
         writes: WriteSet,
         /// The rows hold a new phone, which the carrier has to accept first.
         stores_phone: bool,
-        written: Written<D>,
+        result: R,
     },
     /// The stored outcome of the idempotency key.
-    Stored(StoredOutcome<D>),
+    Stored(R::Stored),
 }
 
 /// The outcome of one attempt to write.
-#[expect(clippy::large_enum_variant, reason = "nearly every attempt is Done")]
-enum Attempt<D> {
-    Done(Written<D>),
+enum Attempt<R> {
+    Done(R),
     /// The attempt would store a phone that the carrier has not accepted yet. Nothing was written.
     NeedsPhoneCheck,
 }
@@ -154,35 +179,30 @@ impl Customers {
     ///
     /// The carrier lookup may take several seconds, so it never runs inside a transaction. An attempt that would store an
     /// unchecked phone ends before it writes; then the phone is checked, and the write starts again.
-    async fn run_write<D: Serialize + DeserializeOwned, F>(
+    async fn run_write<R: Replayable, F>(
         &self,
         name: &'static str,
         origin: &Origin,
         phone: Option<&PhoneNumber>,
         idempotent: Option<&IdempotentRequest>,
         prepare: impl Fn(OptimisticWrite) -> F,
-    ) -> Result<Written<D>, Error>
+    ) -> Result<R, Error>
     where
-        F: Future<Output = Result<Prepared<D>, TransactionError>>,
+        F: Future<Output = Result<Prepared<R>, TransactionError>>,
     {
         let try_write = async |write_tx: OptimisticWrite, is_phone_checked: bool| {
-            let (write_tx, mut writes, stores_phone, written) = match prepare(write_tx).await? {
-                Prepared::Write { write_tx, writes, stores_phone, written } => {
-                    (write_tx, writes, stores_phone, written)
-                }
-                Prepared::Stored(stored) => return self.replay(origin, stored).await.map(Attempt::Done),
+            let (write_tx, mut writes, stores_phone, result) = match prepare(write_tx).await? {
+                Prepared::Write { write_tx, writes, stores_phone, result } => (write_tx, writes, stores_phone, result),
+                Prepared::Stored(stored) => return R::replay(self, origin, stored).await.map(Attempt::Done),
             };
             if stores_phone && !is_phone_checked {
                 return Ok(Attempt::NeedsPhoneCheck);
             }
             if let Some(idempotent) = idempotent {
-                let Written { view, warnings, details, .. } = &written;
-                let warnings = warnings.iter().map(|warning| warning.code).collect();
-                idempotent
-                    .store(&mut writes, &StoredOutcome { customer: *view.customer.id.as_uuid(), warnings, details });
+                idempotent.store(&mut writes, &result.to_stored());
             }
             write_tx.write(writes).await?;
-            Ok(Attempt::Done(written))
+            Ok(Attempt::Done(result))
         };
         let attempt = async |write_tx, is_phone_checked| {
             let attempted = try_write(write_tx, is_phone_checked).await;
@@ -199,47 +219,39 @@ impl Customers {
             OptimisticWrite::run(&self.database, name, move |write_tx| attempt(write_tx, is_phone_checked))
         };
         let lookup = &self.restrictions.phone_lookup;
-        if let Attempt::Done(written) = run(lookup.is_none()).await? {
-            return Ok(written);
+        if let Attempt::Done(result) = run(lookup.is_none()).await? {
+            return Ok(result);
         }
         if let (Some(lookup), Some(phone)) = (lookup, phone) {
             // Boxed: this rare lookup would double the size of every write's future.
             Box::pin(lookup.check(phone)).await?;
         }
         match run(true).await? {
-            Attempt::Done(written) => Ok(written),
+            Attempt::Done(result) => Ok(result),
             Attempt::NeedsPhoneCheck => Err(ErrorCode::Internal.into()),
         }
     }
 
     /// Restores the result of an earlier request with the same idempotency key, if there is one.
-    async fn find_replay<D: DeserializeOwned>(
+    async fn find_replay<R: Replayable>(
         &self,
         origin: &Origin,
         idempotent: Option<&IdempotentRequest>,
-    ) -> Result<Option<Written<D>>, TransactionError> {
+    ) -> Result<Option<R>, TransactionError> {
         match find_stored(idempotent, self.database.reader()).await? {
-            Some(stored) => self.replay(origin, stored).await.map(Some),
+            Some(stored) => R::replay(self, origin, stored).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// Restores the result of an earlier request, with the customer as it is now.
-    async fn replay<D>(&self, origin: &Origin, stored: StoredOutcome<D>) -> Result<Written<D>, TransactionError> {
-        let StoredOutcome { customer, warnings, details } = stored;
-        let own = self.find_own(origin.operator, &CustomerRef::Id(customer.into())).await?;
-        let (link, customer) = own.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
-        let warnings = self.restrictions.warnings_from_codes(&warnings);
-        Ok(Written { view: CustomerView::new(customer, Some(link)), warnings, replayed: true, details })
-    }
-
     /// Finds a customer. Returns `None` if the caller may not see it.
     pub async fn find(&self, actor: &Actor, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
+        Ok(self.find_visible(actor, reference).await?)
+    }
+
+    async fn find_visible(&self, actor: &Actor, reference: &CustomerRef) -> Result<Option<CustomerView>, DbErr> {
         let Some(operator) = actor.operator() else {
-            let (_, column, value) = reference.column();
-            let query = customer::Entity::find().filter(column.eq(value)).limit(1).into_query();
-            let found = rows::customers(self.database.reader(), &query).await?;
-            return Ok(found.into_iter().next().map(|customer| CustomerView::new(customer, None)));
+            return find_any(self.database.reader(), any_customer(reference)).await;
         };
         let found = self.find_own(operator, reference).await?;
         Ok(found.map(|(link, customer)| CustomerView::new(customer, Some(link))))
@@ -256,6 +268,28 @@ impl Customers {
             |[operator, value]: [SimpleExpr; 2]| of_operator(operator).filter(column.clone().eq(value)).into_query();
         let rows = self.own_queries[kind].run(self.database.reader(), [operator.into(), value], own_query).await?;
         rows.first().map(|row| own_at(row, 0)).transpose()
+    }
+
+    /// Like [`find`](Self::find), but locks the customer if the write takes locks. If the idempotency key of the request is in
+    /// use, returns its stored outcome instead.
+    async fn find_for_update<R: DeserializeOwned>(
+        &self,
+        write_tx: &OptimisticWrite,
+        actor: &Actor,
+        idempotent: Option<&IdempotentRequest>,
+        reference: Option<&CustomerRef>,
+    ) -> Result<OrStored<Option<CustomerView>, R>, TransactionError> {
+        if let Some(operator) = actor.operator() {
+            let found = self.find_own_for_update(write_tx, operator, idempotent, reference).await?;
+            return Ok(found.map(|own| own.map(|(link, customer)| CustomerView::new(customer, Some(link)))));
+        }
+        let found = match reference.map(any_customer) {
+            Some(customers) if write_tx.is_locking() => find_any(write_tx, customers.lock_exclusive()).await?,
+            Some(customers) => find_any(write_tx, customers).await?,
+            None => None,
+        };
+        let stored = find_stored(idempotent, write_tx).await?;
+        Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
     }
 
     /// Finds one of an operator's customers, and locks it if the write takes locks. If the idempotency key of the request is
@@ -277,7 +311,10 @@ impl Customers {
         let (found, stored) = match idempotent {
             _ if write_tx.is_locking() => {
                 let mut query = own_query(operator.into(), value.into());
-                QuerySelect::query(&mut query).lock_with_tables(LockType::Update, [customer::Entity]);
+                // The link is locked as well. Otherwise a query that waits for the customer would return a link that was
+                // deleted meanwhile.
+                let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
+                QuerySelect::query(&mut query).lock_with_tables(LockType::Update, locked);
                 let found = rows::own_customers(write_tx, &query.into_query()).await?.into_iter().next();
                 // Looked up under the lock: a request that has changed the customer meanwhile may have used the key.
                 (found, find_stored(idempotent, write_tx).await?)
@@ -298,6 +335,41 @@ impl Customers {
         };
         Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
     }
+}
+
+impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
+    type Stored = StoredOutcome<D>;
+
+    fn to_stored(&self) -> impl Serialize {
+        let warnings = self.warnings.iter().map(|warning| warning.code).collect();
+        StoredOutcome { customer: *self.view.customer.id.as_uuid(), warnings, details: &self.details }
+    }
+
+    async fn replay(
+        customers: &Customers,
+        origin: &Origin,
+        stored: StoredOutcome<D>,
+    ) -> Result<Self, TransactionError> {
+        let StoredOutcome { customer, warnings, details } = stored;
+        let view = customers.find_visible(&origin.actor, &CustomerRef::Id(customer.into())).await?;
+        let view = view.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
+        let warnings = customers.restrictions.warnings_from_codes(&warnings);
+        Ok(Written { view, warnings, replayed: true, details })
+    }
+}
+
+/// Selects the customer for the platform.
+fn any_customer(reference: &CustomerRef) -> Select<customer::Entity> {
+    let (_, column, value) = reference.column();
+    customer::Entity::find().filter(column.eq(value)).limit(1)
+}
+
+async fn find_any(
+    connection: &impl ConnectionTrait,
+    customers: Select<customer::Entity>,
+) -> Result<Option<CustomerView>, DbErr> {
+    let found = rows::customers(connection, &customers.into_query()).await?;
+    Ok(found.into_iter().next().map(|customer| CustomerView::new(customer, None)))
 }
 
 impl CustomerRef {

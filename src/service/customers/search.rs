@@ -8,7 +8,9 @@
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, QueryWord, SearchQuery, SearchWord};
 use entity::{customer, customer_operator, customer_word};
-use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, LockType, OnConflict, Query, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{
+    Alias, BinOper, Expr, ExprTrait, IntoTableRef, LockType, OnConflict, Query, SelectStatement, SimpleExpr,
+};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, QueryFilter, QueryOrder, QuerySelect,
     QueryTrait,
@@ -161,8 +163,9 @@ impl Customers {
             .order_by_asc(OperatorId)
             .order_by_asc(CustomerId)
             .limit(BATCH as u64);
-        // A concurrent update waits for the lock, and then updates the words as well.
-        QuerySelect::query(&mut without_words).lock_with_tables(LockType::Update, [customer::Entity]);
+        // A concurrent update waits for the lock, and then updates the words as well. A concurrent disconnect deletes them.
+        let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
+        QuerySelect::query(&mut without_words).lock_with_tables(LockType::Update, locked);
         let links = own_customers(&transaction, &without_words.into_query()).await?;
         for (link, customer) in &links {
             let mut writes = WriteSet::new(link.operator_id);

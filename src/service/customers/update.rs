@@ -33,7 +33,7 @@ pub struct CustomerChanges {
 pub type Updated = Written<()>;
 
 impl Customers {
-    /// Updates a customer of the caller's operator.
+    /// Updates a customer of the caller's operator; for the platform, any customer.
     pub async fn update(
         &self,
         actor: &Actor,
@@ -47,7 +47,7 @@ impl Customers {
         }
         let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
         let (key, input) = (&changes.idempotency_key, || changes.canonical_json());
-        let idempotent = IdempotentRequest::new(&self.hash, origin.operator, key, input);
+        let idempotent = IdempotentRequest::new(&self.hash, origin, key, input);
         let idempotent = idempotent.as_ref();
         let values = count(email, phone);
         let disclosures = match self.limits.try_reserve_disclosures(origin, values) {
@@ -71,9 +71,9 @@ impl Customers {
     /// does not exist.
     async fn refusals_of_update(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
         let Some(customer) = &changes.customer else { return Ok(Vec::new()) };
-        let Some((_, current)) = self.find_own(origin.operator, customer).await? else { return Ok(Vec::new()) };
-        let changed = changes.applied_to(&current);
-        let (email, phone) = changed_values(&current, &changed);
+        let Some(view) = self.find(&origin.actor, customer).await? else { return Ok(Vec::new()) };
+        let changed = changes.applied_to(&view.customer);
+        let (email, phone) = changed_values(&view.customer, &changed);
         Ok(self.restrictions.check(email, phone).err().unwrap_or_default())
     }
 
@@ -87,10 +87,10 @@ impl Customers {
     ) -> Result<u32, Error> {
         let email = email.filter(|_| error.has(ErrorCode::EmailTaken));
         let phone = phone.filter(|_| error.has(ErrorCode::PhoneTaken));
-        if email.is_none() && phone.is_none() {
+        let Some(operator) = origin.actor.operator().filter(|_| email.is_some() || phone.is_some()) else {
             return Ok(0);
-        }
-        let query = of_operator(origin.operator).filter(has_email_or_phone(email, phone)).into_query();
+        };
+        let query = of_operator(operator).filter(has_email_or_phone(email, phone)).into_query();
         let own = rows::own_customers(self.database.reader(), &query).await?;
         let taken_by_own = taken(own.iter().map(|(_, customer)| customer), email, phone, |_| None);
         Ok(count(email, phone) - taken_by_own.len() as u32)
@@ -104,14 +104,14 @@ impl Customers {
         idempotent: Option<&IdempotentRequest>,
         changes: &CustomerChanges,
         refusal: Option<&Violation>,
-    ) -> Result<Prepared<()>, TransactionError> {
+    ) -> Result<Prepared<Updated>, TransactionError> {
         let customer = changes.customer.as_ref();
-        let found = match self.find_own_for_update(&write_tx, origin.operator, idempotent, customer).await? {
+        let found = match self.find_for_update(&write_tx, &origin.actor, idempotent, customer).await? {
             OrStored::Found(found) => found,
             OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };
         let check_budget = || refusal.map_or(Ok(()), |refusal| Err(Error::from(refusal.clone())));
-        let Some((link, current)) = found else {
+        let Some(CustomerView { customer: current, link, .. }) = found else {
             check_budget()?;
             return Err(Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer)).into());
         };
@@ -134,7 +134,7 @@ impl Customers {
         }
         Error::reject_if_any(faults)?;
 
-        let mut writes = WriteSet::new(origin.operator);
+        let mut writes = WriteSet::new(origin.owner());
         let customer = if changed == current {
             current
         } else {
@@ -142,9 +142,9 @@ impl Customers {
             history::record(&mut writes, origin, EventType::Updated, Some(&current), &customer);
             customer
         };
-        let view = CustomerView::new(customer, Some(link));
-        let written = Written { view, warnings, replayed: false, details: () };
-        Ok(Prepared::Write { write_tx, writes, stores_phone, written })
+        let view = CustomerView::new(customer, link);
+        let result = Written { view, warnings, replayed: false, details: () };
+        Ok(Prepared::Write { write_tx, writes, stores_phone, result })
     }
 }
 

@@ -1,0 +1,93 @@
+//! Lets history entries have the platform as their author, and describe the end of a connection.
+//!
+//! On PostgreSQL this changes the catalog only. SQLite cannot drop the `NOT NULL` of a column, so it copies the table. The
+//! copy has no foreign keys, as on PostgreSQL: history outlives what it refers to.
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::schema::*;
+use sea_orm_migration::sea_orm::DatabaseBackend;
+
+use crate::{foreign_key, index};
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+/// The columns that may be null from now on.
+const NULLABLE: [&str; 2] = ["operator_id", "api_key_id"];
+
+/// The columns of the table before this migration.
+const COLUMNS: &str = "id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at";
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let is_sqlite = manager.get_database_backend() == DatabaseBackend::Sqlite;
+        if is_sqlite {
+            copy_on_sqlite(manager, true).await?;
+        } else {
+            for column in NULLABLE {
+                execute(manager, &format!("ALTER TABLE customer_event ALTER COLUMN {column} DROP NOT NULL")).await?;
+            }
+        }
+        for mut column in [uuid_null("disconnected_operator_id"), text_null("reason")] {
+            manager.alter_table(Table::alter().table("customer_event").add_column(&mut column).to_owned()).await?;
+        }
+        Ok(())
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // The earlier version cannot read these entries.
+        let unknown = "operator_id IS NULL OR type NOT IN ('created', 'connected', 'updated')";
+        execute(manager, &format!("DELETE FROM customer_event WHERE {unknown}")).await?;
+        if manager.get_database_backend() == DatabaseBackend::Sqlite {
+            return copy_on_sqlite(manager, false).await;
+        }
+        for column in ["disconnected_operator_id", "reason"] {
+            manager.alter_table(Table::alter().table("customer_event").drop_column(column).to_owned()).await?;
+        }
+        for column in NULLABLE {
+            execute(manager, &format!("ALTER TABLE customer_event ALTER COLUMN {column} SET NOT NULL")).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the table by a copy in which the operator and the key may be null, or by one as before this migration.
+async fn copy_on_sqlite(manager: &SchemaManager<'_>, is_nullable: bool) -> Result<(), DbErr> {
+    let id = if is_nullable { uuid_null } else { uuid };
+    let mut copy = Table::create()
+        .table("customer_event_copy")
+        .col(pk_uuid("id"))
+        .col(uuid("customer_id"))
+        .col(id("operator_id"))
+        .col(id("api_key_id"))
+        .col(uuid("request_id"))
+        .col(text("type"))
+        .col(integer("version"))
+        .col(json_binary("before"))
+        .col(json_binary("after"))
+        .col(timestamp_with_time_zone("occurred_at"))
+        .to_owned();
+    if !is_nullable {
+        for (column, table) in [("customer_id", "customer"), ("operator_id", "operator"), ("api_key_id", "api_key")] {
+            let name = format!("customer_event_{column}_fkey");
+            copy.foreign_key(&mut foreign_key(&name, "customer_event_copy", column, table));
+        }
+    }
+    manager.create_table(copy).await?;
+    execute(manager, &format!("INSERT INTO customer_event_copy ({COLUMNS}) SELECT {COLUMNS} FROM customer_event"))
+        .await?;
+    manager.drop_table(Table::drop().table("customer_event").to_owned()).await?;
+    manager.rename_table(Table::rename().table("customer_event_copy", "customer_event").to_owned()).await?;
+    for (name, columns) in [
+        ("customer_event_customer_id_idx", &["customer_id", "id"][..]),
+        ("customer_event_operator_id_idx", &["customer_id", "operator_id", "id"]),
+    ] {
+        manager.create_index(index(name, "customer_event", columns)).await?;
+    }
+    Ok(())
+}
+
+async fn execute(manager: &SchemaManager<'_>, sql: &str) -> Result<(), DbErr> {
+    manager.get_connection().execute_unprepared(sql).await.map(|_| ())
+}
