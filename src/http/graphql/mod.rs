@@ -5,17 +5,19 @@
 //! 1. Read the API key ([`authentication`]). Without a valid key a request learns nothing else.
 //! 2. Charge a cost of 1 to the rate limit of the key.
 //! 3. Check the method and the `Accept` header ([`MediaType`]).
-//! 4. Read the query, its variables and the name of its operation ([`Parameters`]).
-//! 5. Read the member of staff ([`actor_header`]).
-//! 6. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and charge the rest of its cost to the
+//! 4. Wait until the key has fewer requests in flight ([`InFlight`]).
+//! 5. Read the query, its variables and the name of its operation ([`Parameters`]).
+//! 6. Read the member of staff ([`actor_header`]).
+//! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and charge the rest of its cost to the
 //!    rate limit.
-//! 7. Execute the document. If the client disconnects, the execution goes on.
-//! 8. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
+//! 8. Execute the document. If the client disconnects, the execution goes on.
+//! 9. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
 //!
 //! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]).
 
 mod actor_header;
 mod authentication;
+mod in_flight;
 mod media_type;
 mod parameters;
 mod request_log;
@@ -37,6 +39,7 @@ use crate::database::{RequestContext, run_to_completion};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, Rendered};
 use crate::service::RequestInfo;
+pub use in_flight::InFlight;
 use media_type::MediaType;
 use parameters::Parameters;
 use request_log::RequestLog;
@@ -84,6 +87,7 @@ async fn process(
         let message = "The response is application/graphql-response+json or application/json. Accept one of them.";
         return Err((StatusCode::NOT_ACCEPTABLE, message).into());
     }
+    let slot = state.in_flight.enter(&actor).await?;
     let is_get = parts.method == Method::GET;
     let parameters =
         if is_get { Parameters::from_url(&parts.uri) } else { Parameters::from_body(&parts.headers, body).await }?;
@@ -103,7 +107,11 @@ async fn process(
     state.services.limits.spend(&actor, checked.operation.cost.saturating_sub(1))?;
     let (state, request_id) = (state.clone(), log.request_id);
     let request_info = RequestInfo { id: request_id, actor: staff };
-    let execution = async move { state.schema.execute(checked, request_info, actor).await };
+    let execution = async move {
+        // If the client disconnects, the request is in flight until its execution ends.
+        let _slot = slot;
+        state.schema.execute(checked, request_info, actor).await
+    };
     Ok(graphql::render(run_database_work(log, execution).await?, request_id))
 }
 

@@ -31,14 +31,14 @@ impl From<(StatusCode, &str)> for HttpError {
 impl From<Violation> for HttpError {
     fn from(violation: Violation) -> Self {
         let scheme = HeaderValue::from_static("Bearer realm=\"vivamo\"");
-        let seconds = violation.retry_after.unwrap_or_default().as_secs() + 1;
+        let retry_after = violation.retry_after.map(|wait| (header::RETRY_AFTER, (wait.as_secs() + 1).into()));
         #[expect(clippy::wildcard_enum_match_arm, reason = "the other codes are those of fields, which have no status")]
         let (status, header) = match violation.code {
             ErrorCode::Unauthenticated => (StatusCode::UNAUTHORIZED, Some((header::WWW_AUTHENTICATE, scheme))),
-            ErrorCode::RateLimited => (StatusCode::TOO_MANY_REQUESTS, Some((header::RETRY_AFTER, seconds.into()))),
+            ErrorCode::RateLimited => (StatusCode::TOO_MANY_REQUESTS, retry_after),
             // Clients that send hashes treat any other status as a network failure.
             ErrorCode::PersistedQueryNotSupported => (StatusCode::OK, None),
-            ErrorCode::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, None),
+            ErrorCode::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, retry_after),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
         Self { status, violation, header }

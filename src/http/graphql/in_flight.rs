@@ -1,0 +1,134 @@
+//! A bound on the requests that each API key has in flight.
+//!
+//! A request over the bound waits before its body is read, so it holds neither memory nor a database connection. Only
+//! requests of the same key wait for each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use entity::value::ApiKeyId;
+use metrics::Gauge;
+use moka::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::error::{ErrorCode, Violation};
+use crate::service::Actor;
+
+/// The maximum number of requests of one key that are executed at the same time. Enough for large batches: 256 clients of
+/// one key reach as many requests per second as without the bound.
+const MAX_IN_FLIGHT: usize = 64;
+
+/// The maximum number of requests of one key that wait.
+const MAX_WAITING: usize = 1000;
+
+/// The longest time that a request waits.
+const MAX_WAIT: Duration = Duration::from_secs(4);
+
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The requests in flight of all keys.
+pub struct InFlight {
+    /// The keys that were used recently. `None` is the platform key.
+    keys: Cache<Option<ApiKeyId>, Arc<Key>>,
+    waiting: Gauge,
+}
+
+struct Key {
+    slots: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        const MAX_KEYS: u64 = 100_000;
+        /// Longer than any request is in flight, so that a key is not forgotten while it is in use.
+        const MAX_IDLE: Duration = Duration::from_secs(120);
+        let keys = Cache::builder().max_capacity(MAX_KEYS).time_to_idle(MAX_IDLE).build();
+        Self { keys, waiting: metrics::gauge!("vivamo_requests_waiting") }
+    }
+}
+
+impl InFlight {
+    /// Waits until the caller's key may have one more request in flight. The request is in flight until the returned slot
+    /// is dropped. Fails with `RATE_LIMITED` if too many requests wait, and with `UNAVAILABLE` after [`MAX_WAIT`].
+    pub async fn enter(&self, caller: &Actor) -> Result<OwnedSemaphorePermit, Violation> {
+        let key = match *caller {
+            Actor::Operator { key, .. } => Some(key),
+            Actor::Platform => None,
+        };
+        let new = || Arc::new(Key { slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), waiting: AtomicUsize::new(0) });
+        let key = self.keys.get_with(key, new);
+        if let Ok(slot) = key.slots.clone().try_acquire_owned() {
+            return Ok(slot);
+        }
+        let _waiting = Waiting::join(&key.waiting, &self.waiting)?;
+        match timeout(MAX_WAIT, key.slots.clone().acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => Err(Violation::new(ErrorCode::Unavailable).with_retry_after(Some(RETRY_AFTER))),
+        }
+    }
+}
+
+/// A waiting request. Leaves the queue when it is dropped.
+struct Waiting<'a> {
+    of_key: &'a AtomicUsize,
+    of_process: &'a Gauge,
+}
+
+impl<'a> Waiting<'a> {
+    fn join(of_key: &'a AtomicUsize, of_process: &'a Gauge) -> Result<Self, Violation> {
+        of_process.increment(1);
+        // Leaves the queue again if it is full.
+        let waiting = Self { of_key, of_process };
+        if of_key.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
+            return Ok(waiting);
+        }
+        metrics::counter!("vivamo_rate_limited_total", "limit" => "in_flight").increment(1);
+        let message = format!("This API key has {MAX_IN_FLIGHT} requests in flight and {MAX_WAITING} waiting. Send fewer at once.");
+        Err(Violation { message, retry_after: Some(RETRY_AFTER), ..Violation::new(ErrorCode::RateLimited) })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.of_key.fetch_sub(1, Ordering::Relaxed);
+        self.of_process.decrement(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use entity::api_key::Access;
+    use entity::value::OperatorId;
+    use futures::poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_waits_for_its_own_requests_only() {
+        let in_flight = InFlight::default();
+        let key = || Actor::Operator { id: OperatorId::new(), key: ApiKeyId::new(), access: Access::ReadOnly };
+        let (busy, other) = (key(), key());
+        let mut slots = Vec::new();
+        for _ in 0..MAX_IN_FLIGHT {
+            slots.push(in_flight.enter(&busy).await.unwrap());
+        }
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(in_flight.enter(&busy))).collect();
+        for request in &mut waiting {
+            assert!(poll!(request).is_pending());
+        }
+        let refused = in_flight.enter(&busy).await.unwrap_err();
+        assert_eq!((refused.code, refused.retry_after), (ErrorCode::RateLimited, Some(RETRY_AFTER)));
+        assert!(pin!(in_flight.enter(&other)).await.is_ok());
+        // One that gives up makes room for another.
+        waiting.pop();
+        let mut last = Box::pin(in_flight.enter(&busy));
+        assert!(poll!(&mut last).is_pending());
+        slots.pop();
+        assert!(waiting.remove(0).await.is_ok());
+    }
+}
