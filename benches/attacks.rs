@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by a panic")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_graphql::Request;
 use entity::deployment::Environment;
 use entity::value::RequestId;
-use vivamo::database::{self, Database};
+use vivamo::database::{self, Database, KeyMemory, ProcessMemory, ResponseSize};
 use vivamo::graphql;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::{Actor, ServiceSettings, Services};
@@ -32,9 +33,10 @@ async fn main() {
             // A new schema has an empty document cache.
             let schema = graphql::Schema::new(services.clone(), hash.clone());
             let request = Request::new(&query);
+            let size = Arc::new(ResponseSize::new(ProcessMemory::default(), KeyMemory::default()));
             let started = Instant::now();
             let answer = match schema.check(request) {
-                Ok(checked) => schema.execute(checked, RequestId::new().into(), Actor::Platform).await,
+                Ok(checked) => schema.execute(checked, RequestId::new().into(), Actor::Platform, &size).await,
                 Err(answer) => *answer,
             };
             longest = longest.max(started.elapsed());

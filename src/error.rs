@@ -93,6 +93,9 @@ pub enum ErrorCode {
     /// Too many requests. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was refused.
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
+    /// The response would be larger than 4 MiB. Ask for less, for example smaller pages or fewer fields.
+    #[error("The response would be larger than 4 MiB. Ask for less: smaller pages (`first`) or fewer fields.")]
+    ResponseTooLarge,
     /// The request is malformed, violates the schema, or exceeds a limit.
     #[error("The request is not valid.")]
     BadRequest,

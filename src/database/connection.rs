@@ -12,10 +12,14 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
+use futures_util::{Stream, TryStreamExt};
 use sea_orm::sea_query::Values;
-use sea_orm::sqlx::postgres::PgConnectOptions;
-use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions, Connection as _, Executor, PgConnection, SqliteConnection};
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgRow};
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sea_orm::sqlx::{
+    self, AssertSqlSafe, ConnectOptions, Connection as _, Decode, Executor, PgConnection, Row, Sqlite,
+    SqliteConnection, TypeInfo, ValueRef,
+};
 use sea_orm::{ConnAcquireErr, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
@@ -23,6 +27,7 @@ use tokio::time::timeout;
 use super::arrays::encode_for_postgres;
 use super::fair_queue::{FairQueue, Permit, Tenant};
 use super::request::count_statement;
+use super::response_size::ResponseSize;
 use super::retry::retry_read;
 use super::{MAX_WAIT, StatementObserver};
 
@@ -108,17 +113,23 @@ enum State {
 }
 
 impl Connection {
-    pub(super) async fn query_all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+    /// Runs a query. Fails with a [`SizeError`] if its rows make `response` too large, or large.
+    pub(super) async fn query_all(
+        &mut self,
+        statement: Statement,
+        response: Option<&ResponseSize>,
+    ) -> Result<Vec<QueryResult>, DbErr> {
         self.record(&statement.sql);
         let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
         let query = async |driver: &mut Driver| {
             Ok(match driver {
                 Driver::Postgres(connection) => {
                     let query = sqlx::query_with(sql, encode_for_postgres(values)?);
-                    into_query_results(query.fetch_all(connection).await?)
+                    collect(query.fetch(connection), pg_row_size, response).await?
                 }
                 Driver::Sqlite(connection) => {
-                    into_query_results(sqlx::query_with(sql, SqlxValues(values)).fetch_all(connection).await?)
+                    let query = sqlx::query_with(sql, SqlxValues(values));
+                    collect(query.fetch(connection), sqlite_row_size, response).await?
                 }
             })
         };
@@ -193,8 +204,42 @@ impl Connection {
     }
 }
 
-fn into_query_results<R: Into<QueryResult>>(rows: Vec<R>) -> Vec<QueryResult> {
-    rows.into_iter().map(Into::into).collect()
+/// Collects the rows of a query, and counts their bytes. If the rows are too many, the connection skips the rest before its
+/// next use.
+async fn collect<R: Into<QueryResult>>(
+    mut rows: impl Stream<Item = Result<R, sqlx::Error>> + Unpin,
+    size_of: fn(&R) -> usize,
+    response: Option<&ResponseSize>,
+) -> Result<Vec<QueryResult>, sqlx::Error> {
+    let (mut results, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.try_next().await? {
+        if let Some(response) = response {
+            bytes += size_of(&row);
+            response.check_rows(bytes).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        }
+        results.push(row.into());
+    }
+    if let Some(response) = response {
+        response.add_rows(bytes);
+    }
+    Ok(results)
+}
+
+/// Returns the number of bytes of the values of a row.
+fn pg_row_size(row: &PgRow) -> usize {
+    let size_of = |column| row.try_get_raw(column).ok()?.as_bytes().ok().map(<[u8]>::len);
+    (0..row.len()).filter_map(size_of).sum()
+}
+
+/// Returns the number of bytes of the texts and blobs of a row. Other values are short, and reading their bytes would
+/// convert them.
+fn sqlite_row_size(row: &SqliteRow) -> usize {
+    let size_of = |column| {
+        let value = row.try_get_raw(column).ok()?;
+        let is_bytes = matches!(value.type_info().name(), "TEXT" | "BLOB");
+        is_bytes.then(|| <&[u8] as Decode<Sqlite>>::decode(value).map_or(0, <[u8]>::len))
+    };
+    (0..row.len()).filter_map(size_of).sum()
 }
 
 /// Opens connections for the pool and decides which of them can be used again.

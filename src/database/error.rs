@@ -15,19 +15,35 @@
 
 use std::io::ErrorKind;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
+use super::response_size::SizeError;
 use super::{MAX_WAIT, sqlite_file};
 use crate::error::{Error, ErrorCode};
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
+        if let Some(error) = size_error(&error) {
+            return error.into();
+        }
         let code = if is_outage(&error) { ErrorCode::Unavailable } else { ErrorCode::Internal };
         Self::Failed { code, cause: describe(&error) }
     }
+}
+
+/// Wraps the error of a response that is too large.
+pub(super) fn from_size_error(error: SizeError) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Decode(error.into()))))
+}
+
+/// Returns the error inside [`from_size_error`], or inside the failure of a query.
+pub(super) fn size_error(error: &DbErr) -> Option<SizeError> {
+    let sqlx::Error::Decode(error) = sqlx_error(error)? else { return None };
+    error.downcast_ref().copied()
 }
 
 /// Returns the error of the database driver inside an error of SeaORM.

@@ -17,6 +17,7 @@ mod migrate;
 mod optimistic_write;
 pub mod pages;
 mod request;
+mod response_size;
 mod retry;
 mod run_to_completion;
 mod sql;
@@ -28,6 +29,7 @@ pub use fair_queue::Tenant;
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
 pub use request::RequestContext;
+pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, Unread};
 pub use retry::{TransactionError, with_retry};
 pub use run_to_completion::run_to_completion;
 pub use sql::Sql;
@@ -43,6 +45,7 @@ use tokio::time::timeout;
 
 use batch::BatchWriter;
 use connection::{Options, Pool, PooledConnection};
+use error::{from_size_error, size_error};
 use retry::retry_read;
 
 /// A function that is called with the text of each SQL statement, without its values.
@@ -167,7 +170,19 @@ impl ConnectionTrait for Reader {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        retry_read(|| async { self.connection().await?.query_all(statement.clone()).await }).await
+        // Shared lookups are short, and belong to several responses.
+        let response = if self.tenant.is_none() { request::response() } else { None };
+        loop {
+            let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
+            let rows = retry_read(query).await;
+            match (&response, rows.as_ref().err().and_then(size_error)) {
+                // Without the connection.
+                (Some(response), Some(SizeError::MustWait)) => {
+                    response.wait_for_turn().await.map_err(from_size_error)?;
+                }
+                _ => return rows,
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::fair_queue::Tenant;
+use super::response_size::ResponseSize;
 
 tokio::task_local! {
     /// The request of the current task. Background jobs and commands have none.
@@ -17,11 +18,18 @@ pub struct RequestContext {
     pub tenant: Tenant,
     /// The number of statements that the request has sent, without `BEGIN`, `COMMIT` and `ROLLBACK`.
     pub statements: Arc<AtomicUsize>,
+    /// The size of the response. `None` during authentication.
+    pub response: Option<Arc<ResponseSize>>,
 }
 
 /// Returns the tenant of the current request.
 pub(super) fn tenant() -> Tenant {
     REQUEST.try_with(|request| request.tenant).unwrap_or_default()
+}
+
+/// Returns the size of the response to the current request.
+pub(super) fn response() -> Option<Arc<ResponseSize>> {
+    REQUEST.try_with(|request| request.response.clone()).ok().flatten()
 }
 
 /// Adds one to the statements of the current request. Does nothing outside a request.

@@ -108,6 +108,6 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.run(async |connection| connection.query_all(statement).await).await
+        self.run(async |connection| connection.query_all(statement, None).await).await
     }
 }

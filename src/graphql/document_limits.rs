@@ -19,6 +19,8 @@ use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult};
 mod limits {
     pub const KIBIBYTES: usize = 16;
     pub const TOKENS: usize = 1500;
+    /// The response repeats an alias for each item of a list.
+    pub const NAME_LENGTH: usize = 100;
     /// The parser overflows its stack at about 2,000.
     pub const NESTING: usize = 40;
     pub const OPERATIONS: usize = 10;
@@ -75,7 +77,10 @@ fn check_size(text: &str) -> ServerResult<()> {
             '"' => length = string_length(rest)?,
             '{' | '[' | '(' => nesting += 1,
             '}' | ']' | ')' => nesting = nesting.saturating_sub(1),
-            _ if is_name_char(char) => length = rest.find(|char| !is_name_char(char)).unwrap_or(rest.len()),
+            _ if is_name_char(char) => {
+                length = rest.find(|char| !is_name_char(char)).unwrap_or(rest.len());
+                check_limit(length, limits::NAME_LENGTH, ("The document has a name longer than", "characters"))?;
+            }
             _ => {}
         }
         tokens += usize::from(!char.is_whitespace() && !matches!(char, ',' | '#' | '\u{feff}'));

@@ -9,12 +9,15 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{self, Poll};
 
 use async_graphql::futures_util::StreamExt;
 use async_graphql::futures_util::future::BoxFuture;
 use async_graphql::futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
+use tokio::task::block_in_place;
+
+use crate::database::ResponseSize;
 
 /// The fetches of one request that have not started.
 #[derive(Clone, Default)]
@@ -27,10 +30,13 @@ impl LoadRounds {
     }
 
     /// Runs the resolvers of a request. Whenever all of them wait, starts the fetches that they have scheduled.
-    pub async fn run<T>(&self, resolvers: impl Future<Output = T>) -> T {
+    ///
+    /// A large response is built outside the worker threads of the executor: the resolvers of a page run to their end
+    /// without a pause, so other requests would wait for tens of milliseconds.
+    pub async fn run<T>(&self, resolvers: impl Future<Output = T>, size: &ResponseSize) -> T {
         let mut resolvers = pin!(resolvers);
         let mut running = FuturesUnordered::new();
-        poll_fn(|context| {
+        let mut poll = |context: &mut task::Context<'_>| {
             loop {
                 if let Poll::Ready(output) = resolvers.as_mut().poll(context) {
                     return Poll::Ready(output);
@@ -41,7 +47,7 @@ impl LoadRounds {
                     Poll::Ready(None) | Poll::Pending => return Poll::Pending,
                 }
             }
-        })
-        .await
+        };
+        poll_fn(|context| if size.is_large() { block_in_place(|| poll(context)) } else { poll(context) }).await
     }
 }

@@ -12,6 +12,7 @@ mod document_cache;
 mod document_limits;
 mod errors;
 mod fetch;
+mod item;
 mod load_rounds;
 mod objects;
 mod pagination;

@@ -19,6 +19,7 @@ use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
 use super::resolvers::{customers, node, operators, viewer};
+use crate::database::ResponseSize;
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, RequestInfo, Services};
 
@@ -82,18 +83,24 @@ impl Schema {
 
     /// Executes a request for a caller. Each request has its own loader, so that no loader passes a row to another
     /// caller.
-    pub async fn execute(&self, checked: CheckedRequest, request_info: RequestInfo, actor: Actor) -> Response {
+    pub async fn execute(
+        &self,
+        checked: CheckedRequest,
+        request_info: RequestInfo,
+        actor: Actor,
+        size: &Arc<ResponseSize>,
+    ) -> Response {
         let CheckedRequest { document, mut request, .. } = checked;
         request.set_parsed_query(document.parsed.clone());
         let rounds = LoadRounds::default();
         let pending = rounds.clone();
         let loader = Loader { actor, services: self.services.clone() };
         let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
-        let request = request.data(actor).data(request_info).data(loader);
+        let request = request.data(actor).data(request_info).data(loader).data(size.clone());
         if document.is_valid() {
-            return rounds.run(self.not_validating.execute(request)).await;
+            return rounds.run(self.not_validating.execute(request), size).await;
         }
-        let mut response = rounds.run(self.validating.execute(request)).await;
+        let mut response = rounds.run(self.validating.execute(request), size).await;
         // Errors of fields have a path, errors of the document have none.
         let is_document_valid = response.errors.iter().all(|error| !error.path.is_empty());
         if is_document_valid {

@@ -41,6 +41,7 @@ pub fn metrics_router(database: Database) -> Router {
     );
     describe_counter!("vivamo_phone_lookups_total", "Requests to the carrier lookup, by outcome.");
     describe_gauge!("vivamo_database_connections", "Open connections to the database, by state.");
+    describe_gauge!("vivamo_unread_response_bytes", Unit::Bytes, "Responses that clients have not read completely.");
     describe_gauge!("vivamo_requests_waiting", "Requests that wait because their key has too many in flight.");
     describe_gauge!(
         "vivamo_database_waiting",

@@ -49,7 +49,8 @@ struct Shared {
 pub async fn router(settings: HttpSettings, database: Database, services: Arc<Services>, schema: Schema) -> Router {
     let HttpSettings { graphiql, trusted_proxies, cors_origins, .. } = settings;
     let graphiql = graphiql.unwrap_or(services.environment == Environment::Sandbox);
-    let state = Arc::new(Shared { database, services, schema, trusted_proxies, in_flight: graphql::InFlight::default() });
+    let state =
+        Arc::new(Shared { database, services, schema, trusted_proxies, in_flight: graphql::InFlight::default() });
     let graphql = any(graphql::handle);
     let graphql = if cors_origins.is_empty() { graphql } else { graphql.layer(cors(cors_origins)) };
     let mut router = Router::new()

@@ -75,6 +75,12 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
             app.graphql(&unknown_key, "{ viewer { role } }", json!({})).await.codes()
         }
         ErrorCode::Forbidden => app.create(&app.platform(), "1", json!({ "email": "a@example.com" })).await.codes(),
+        ErrorCode::ResponseTooLarge => {
+            crate::hostile::create_long_addresses(app, &own).await;
+            let answer = app.graphql(&own, crate::hostile::LARGE_RESPONSE, json!({})).await;
+            // One entry for each list that no longer fitted.
+            answer.codes().into_iter().take(1).collect()
+        }
         ErrorCode::BadRequest => app.graphql(&own, "{ nothing }", json!({})).await.codes(),
         ErrorCode::PersistedQueryNotSupported => {
             let body = json!({ "extensions": { "persistedQuery": { "version": 1, "sha256Hash": "x" } } });

@@ -1,9 +1,16 @@
 //! Malicious requests: the service rejects them before it runs any statement, and keeps running.
 
+use std::sync::Arc;
+
+use entity::value::OperatorId;
+use futures::future::join_all;
+use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
+use vivamo::database::{KeyMemory, ProcessMemory, RequestContext, ResponseSize, Tenant, run_to_completion};
+use vivamo::error::{Error, ErrorCode};
 
 use support::attacks::attacks;
-use support::both;
+use support::{Caller, TestApp, both};
 
 // Each inner list is one part of a UNION, and the database limits the number of parts in a statement.
 both!(the_largest_nested_pages_are_answered, Sandbox, async |app| {
@@ -48,4 +55,60 @@ both!(attacks_are_rejected_and_the_service_keeps_running, Sandbox, async |app| {
     assert_eq!(answer.status(), 400);
     assert_eq!(app.count_rows("customer").await, 0);
     assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+});
+
+const LONG_ADDRESSES: usize = 40;
+
+/// The customers of the operator below each of its customers: 5 MB, if the customers have long addresses.
+pub const LARGE_RESPONSE: &str = "{ customers(first: 40) { nodes { operators(first: 1) { nodes { \
+    customers(first: 40) { nodes { id address { line1 line2 city region } } } } } } } }";
+
+/// Creates customers with addresses of 3,200 bytes.
+pub async fn create_long_addresses(app: &TestApp, operator: &Caller) {
+    let line = "𝕏".repeat(200);
+    let address = json!({ "line1": line, "line2": line, "city": line, "region": line, "country": "US" });
+    let create = async |number: usize| {
+        let data = json!({ "email": format!("long-{number}@example.com"), "address": address });
+        app.created(operator, &format!("long-{number}"), data).await;
+    };
+    join_all((0..LONG_ADDRESSES).map(create)).await;
+}
+
+both!(a_response_that_grows_too_large_is_not_built, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    create_long_addresses(app, &operator).await;
+    let page = "{ customers(first: 100) { nodes { address { line1 line2 city region } } } }";
+    assert_eq!(app.query(&operator, page).await["customers"]["nodes"].as_array().unwrap().len(), LONG_ADDRESSES);
+
+    let answer = app.graphql(&operator, LARGE_RESPONSE, json!({})).await;
+    assert_eq!(answer.body["data"], json!({ "customers": null }));
+    assert!(answer.codes().iter().all(|code| code == "RESPONSE_TOO_LARGE"), "{:?}", answer.codes());
+    assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], false);
+    // A root field that was complete before is there.
+    let with_viewer = LARGE_RESPONSE.replacen('{', "{ viewer { role }", 1);
+    let answer = app.graphql(&operator, &with_viewer, json!({})).await;
+    assert_eq!(answer.body["data"], json!({ "viewer": { "role": "OPERATOR" }, "customers": null }));
+});
+
+both!(rows_that_make_a_response_too_large_are_not_read, Sandbox, async |app| {
+    let size = Arc::new(ResponseSize::new(ProcessMemory::default(), KeyMemory::default()));
+    let read = async |rows: u32| {
+        let text = if app.is_postgres() { "repeat('x', 10000)" } else { "hex(zeroblob(5000))" };
+        let sql = format!(
+            "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {rows}) \
+             SELECT {text} AS text FROM number"
+        );
+        let reader = app.database.reader().clone();
+        let statement = Statement::from_string(reader.get_database_backend(), sql);
+        let tenant = Tenant::Operator(OperatorId::new());
+        let context = RequestContext { tenant, response: Some(size.clone()), ..Default::default() };
+        let query = async move { reader.query_all_raw(statement).await.map(|rows| rows.len()).map_err(Error::from) };
+        run_to_completion(context, query).await.unwrap().unwrap()
+    };
+    assert_eq!(read(400).await.unwrap(), 400);
+    assert!(size.is_large());
+    assert_eq!(read(400).await.unwrap(), 400);
+    assert!(read(400).await.unwrap_err().has(ErrorCode::ResponseTooLarge));
+    // The connections can be used again.
+    assert_eq!(app.count_rows("customer").await, 0);
 });

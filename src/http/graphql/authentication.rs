@@ -24,7 +24,7 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &RequestLog) -> Res
     }
     let (services, key) = (state.services.clone(), key.to_owned());
     let authentication = async move { services.api_keys.authenticate(&key).await };
-    let authenticated = run_database_work(log, authentication).await?.map_err(|error| match error {
+    let authenticated = run_database_work(log, None, authentication).await?.map_err(|error| match error {
         Error::Rejected(mut violations) => refuse(violations.swap_remove(0)),
         Error::Failed { code, cause } => {
             tracing::error!(request_id = %log.request_id, code = code.name(), cause, "authentication failed");

@@ -13,6 +13,7 @@ use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::database::{KeyMemory, ProcessMemory, ResponseSize};
 use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
 
@@ -33,11 +34,19 @@ pub struct InFlight {
     /// The keys that were used recently. `None` is the platform key.
     keys: Cache<Option<ApiKeyId>, Arc<Key>>,
     waiting: Gauge,
+    memory: ProcessMemory,
 }
 
 struct Key {
     slots: Arc<Semaphore>,
     waiting: AtomicUsize,
+    memory: KeyMemory,
+}
+
+/// A request in flight. It is in flight until its slot is dropped.
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
+    pub response_size: Arc<ResponseSize>,
 }
 
 impl Default for InFlight {
@@ -46,28 +55,38 @@ impl Default for InFlight {
         /// Longer than any request is in flight, so that a key is not forgotten while it is in use.
         const MAX_IDLE: Duration = Duration::from_secs(120);
         let keys = Cache::builder().max_capacity(MAX_KEYS).time_to_idle(MAX_IDLE).build();
-        Self { keys, waiting: metrics::gauge!("vivamo_requests_waiting") }
+        Self { keys, waiting: metrics::gauge!("vivamo_requests_waiting"), memory: ProcessMemory::default() }
     }
 }
 
 impl InFlight {
-    /// Waits until the caller's key may have one more request in flight. The request is in flight until the returned slot
-    /// is dropped. Fails with `RATE_LIMITED` if too many requests wait, and with `UNAVAILABLE` after [`MAX_WAIT`].
-    pub async fn enter(&self, caller: &Actor) -> Result<OwnedSemaphorePermit, Violation> {
+    /// Waits until the caller's key may have one more request in flight. Fails with `RATE_LIMITED` if too many
+    /// requests wait, and with `UNAVAILABLE` after [`MAX_WAIT`].
+    pub async fn enter(&self, caller: &Actor) -> Result<Slot, Violation> {
         let key = match *caller {
             Actor::Operator { key, .. } => Some(key),
             Actor::Platform => None,
         };
-        let new = || Arc::new(Key { slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), waiting: AtomicUsize::new(0) });
-        let key = self.keys.get_with(key, new);
-        if let Ok(slot) = key.slots.clone().try_acquire_owned() {
-            return Ok(slot);
+        let key = self.keys.get_with(key, Arc::default);
+        let slot = |permit| {
+            let response_size = Arc::new(ResponseSize::new(self.memory.clone(), key.memory.clone()));
+            Slot { _permit: permit, response_size }
+        };
+        if let Ok(permit) = key.slots.clone().try_acquire_owned() {
+            return Ok(slot(permit));
         }
         let _waiting = Waiting::join(&key.waiting, &self.waiting)?;
         match timeout(MAX_WAIT, key.slots.clone().acquire_owned()).await {
-            Ok(Ok(slot)) => Ok(slot),
+            Ok(Ok(permit)) => Ok(slot(permit)),
             Ok(Err(_)) | Err(_) => Err(Violation::new(ErrorCode::Unavailable).with_retry_after(Some(RETRY_AFTER))),
         }
+    }
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+        Self { slots, waiting: AtomicUsize::new(0), memory: KeyMemory::default() }
     }
 }
 
@@ -86,7 +105,9 @@ impl<'a> Waiting<'a> {
             return Ok(waiting);
         }
         metrics::counter!("vivamo_rate_limited_total", "limit" => "in_flight").increment(1);
-        let message = format!("This API key has {MAX_IN_FLIGHT} requests in flight and {MAX_WAITING} waiting. Send fewer at once.");
+        let message = format!(
+            "This API key has {MAX_IN_FLIGHT} requests in flight and {MAX_WAITING} waiting. Send fewer at once."
+        );
         Err(Violation { message, retry_after: Some(RETRY_AFTER), ..Violation::new(ErrorCode::RateLimited) })
     }
 }
@@ -111,7 +132,12 @@ mod tests {
     #[tokio::test]
     async fn a_key_waits_for_its_own_requests_only() {
         let in_flight = InFlight::default();
-        let key = || Actor::Operator { id: OperatorId::new(), key: ApiKeyId::new(), access: Access::ReadOnly };
+        let key = || Actor::Operator {
+            id: OperatorId::new(),
+            key: ApiKeyId::new(),
+            access: Access::ReadOnly,
+            disclosures_per_hour: None,
+        };
         let (busy, other) = (key(), key());
         let mut slots = Vec::new();
         for _ in 0..MAX_IN_FLIGHT {
@@ -121,7 +147,7 @@ mod tests {
         for request in &mut waiting {
             assert!(poll!(request).is_pending());
         }
-        let refused = in_flight.enter(&busy).await.unwrap_err();
+        let refused = in_flight.enter(&busy).await.err().unwrap();
         assert_eq!((refused.code, refused.retry_after), (ErrorCode::RateLimited, Some(RETRY_AFTER)));
         assert!(pin!(in_flight.enter(&other)).await.is_ok());
         // One that gives up makes room for another.

@@ -23,6 +23,7 @@ mod parameters;
 mod request_log;
 mod response;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_graphql::Variables;
@@ -35,11 +36,12 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::State;
-use crate::database::{RequestContext, run_to_completion};
+use crate::database::{RequestContext, ResponseSize, run_to_completion};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, Rendered};
 use crate::service::RequestInfo;
 pub use in_flight::InFlight;
+use in_flight::Slot;
 use media_type::MediaType;
 use parameters::Parameters;
 use request_log::RequestLog;
@@ -57,8 +59,8 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
     let accepted = MediaType::accepted_by(request.headers());
     let media_type = accepted.unwrap_or(MediaType::Json);
     let span = tracing::info_span!("request", %request_id);
-    let (codes, mut response) = match process(&state, request, accepted.is_some(), &mut log).instrument(span).await {
-        Ok(Rendered { response, codes }) => (codes, response::from_graphql(response, media_type)),
+    let (codes, mut response) = match process(&state, request, accepted, &mut log).instrument(span).await {
+        Ok(response) => response,
         Err(error) => (vec![error.violation.code], error.into_response(request_id)),
     };
     response.headers_mut().insert(header::CONTENT_TYPE, media_type.content_type());
@@ -73,9 +75,9 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
 async fn process(
     state: &State,
     request: Request<Body>,
-    is_response_acceptable: bool,
+    accepted: Option<MediaType>,
     log: &mut RequestLog,
-) -> Result<Rendered, HttpError> {
+) -> Result<(Vec<ErrorCode>, Response), HttpError> {
     let (parts, body) = request.into_parts();
     let actor = authentication::authenticate(state, &parts, log).await?;
     log.caller = Some(actor);
@@ -83,11 +85,16 @@ async fn process(
     if ![Method::GET, Method::POST].contains(&parts.method) {
         return Err(method_not_allowed("GET, POST", "Send the request with POST."));
     }
-    if !is_response_acceptable {
+    let Some(media_type) = accepted else {
         let message = "The response is application/graphql-response+json or application/json. Accept one of them.";
         return Err((StatusCode::NOT_ACCEPTABLE, message).into());
-    }
+    };
     let slot = state.in_flight.enter(&actor).await?;
+    let (request_id, size) = (log.request_id, slot.response_size.clone());
+    let finish = move |response, size: &ResponseSize| {
+        let Rendered { response, codes } = graphql::render(response, request_id);
+        (codes, response::from_graphql(response, media_type, size))
+    };
     let is_get = parts.method == Method::GET;
     let parameters =
         if is_get { Parameters::from_url(&parts.uri) } else { Parameters::from_body(&parts.headers, body).await }?;
@@ -98,21 +105,21 @@ async fn process(
     request.operation_name = parameters.operation_name;
     let checked = match state.schema.check(request) {
         Ok(checked) => checked,
-        Err(response) => return Ok(graphql::render(*response, log.request_id)),
+        Err(response) => return Ok(finish(*response, &size)),
     };
     if is_get && checked.operation.kind == "mutation" {
         return Err(method_not_allowed("POST", "Send mutations with POST."));
     }
     log.operation = Some(checked.operation.clone());
     state.services.limits.spend(&actor, checked.operation.cost.saturating_sub(1))?;
-    let (state, request_id) = (state.clone(), log.request_id);
     let request_info = RequestInfo { id: request_id, actor: staff };
+    let state = state.clone();
     let execution = async move {
         // If the client disconnects, the request is in flight until its execution ends.
-        let _slot = slot;
-        state.schema.execute(checked, request_info, actor).await
+        let Slot { response_size: size, .. } = &slot;
+        finish(state.schema.execute(checked, request_info, actor, size).await, size)
     };
-    Ok(graphql::render(run_database_work(log, execution).await?, request_id))
+    run_database_work(log, Some(size), execution).await
 }
 
 fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
@@ -123,10 +130,11 @@ fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
 /// error and the work goes on.
 async fn run_database_work<T: Send + 'static>(
     log: &RequestLog,
+    response: Option<Arc<ResponseSize>>,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
     let tenant = log.caller.map(|caller| caller.tenant()).unwrap_or_default();
-    let context = RequestContext { tenant, statements: log.statements.clone() };
+    let context = RequestContext { tenant, statements: log.statements.clone(), response };
     match timeout(REQUEST_TIMEOUT, run_to_completion(context, work)).await {
         Ok(Ok(Ok(output))) => Ok(output),
         Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),

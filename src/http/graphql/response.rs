@@ -1,13 +1,15 @@
 //! The response to a request: the result of its execution, or the reason why it was not executed.
 
 use async_graphql::Value;
-use async_graphql_axum::GraphQLResponse;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::value::RequestId;
 use serde_json::json;
+use tokio::task::block_in_place;
 
 use super::MediaType;
+use crate::database::{ResponseSize, Unread};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::ErrorExtensions;
 
@@ -65,14 +67,41 @@ impl HttpError {
 
 /// Makes the HTTP response from the result of an execution. If a request could not be executed at all, its errors have
 /// no path. The response to such a request has no `data`, and the status 400 if the media type allows this status.
-pub fn from_graphql(response: async_graphql::Response, media_type: MediaType) -> Response {
-    let is_request_error = response.errors.iter().any(|error| error.path.is_empty());
-    if !is_request_error || response.data != Value::Null {
-        return GraphQLResponse::from(response).into_response();
-    }
-    let status = match media_type {
-        MediaType::GraphqlResponse => StatusCode::BAD_REQUEST,
-        MediaType::Json => StatusCode::OK,
+pub fn from_graphql(response: async_graphql::Response, media_type: MediaType, size: &ResponseSize) -> Response {
+    let is_request_error = response.errors.iter().any(|error| error.path.is_empty()) && response.data == Value::Null;
+    let serialize = || {
+        let text = if is_request_error {
+            serde_json::to_vec(&json!({ "errors": response.errors }))
+        } else {
+            serde_json::to_vec(&response)
+        };
+        text.map(|mut text| {
+            // The vector grows by doubling, and the text may be in memory for a long time.
+            text.shrink_to_fit();
+            text
+        })
     };
-    (status, json!({ "errors": response.errors }).to_string()).into_response()
+    let text = if size.is_large() { block_in_place(serialize) } else { serialize() };
+    let Ok(text) = text else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let status = match media_type {
+        MediaType::GraphqlResponse if is_request_error => StatusCode::BAD_REQUEST,
+        MediaType::GraphqlResponse | MediaType::Json => StatusCode::OK,
+    };
+    let unread = size.finish(text.len());
+    (status, Body::from(Bytes::from_owner(UnreadText { text, _unread: unread }))).into_response()
+}
+
+/// The text of a response. The server drops the text when the last byte is written to the connection, or when the
+/// connection is closed.
+struct UnreadText {
+    text: Vec<u8>,
+    _unread: Unread,
+}
+
+impl AsRef<[u8]> for UnreadText {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
 }

@@ -23,6 +23,7 @@ pub fn attacks() -> Vec<(&'static str, String)> {
         ("a fragment in itself", "{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }".into()),
         ("aliases", format!("{{ {} }}", numbered(101, &|n| format!("a{n}: __typename ")))),
         ("10,000 aliases", format!("{{ {} }}", numbered(10_000, &|n| format!("a{n}: __typename ")))),
+        ("a long alias", format!("{{ viewer {{ {}: role }} }}", repeat("x", 101))),
         ("one field 600 times", format!("{{ {} }}", repeat("__typename ", 600))),
         ("one field 20,000 times", format!("{{ {} }}", repeat("__typename ", 20_000))),
         ("10,000 directives", format!("{{ viewer {} {{ role }} }}", repeat(skip, 10_000))),

@@ -36,6 +36,7 @@ export function remedy(code: ErrorCode): Remedy {
       return 'request access';
     case 'INVALID_ARGUMENT':
     case 'IDEMPOTENCY_KEY_REUSED':
+    case 'RESPONSE_TOO_LARGE':
     case 'BAD_REQUEST':
     case 'PERSISTED_QUERY_NOT_SUPPORTED':
     case 'INTERNAL':

@@ -1,0 +1,255 @@
+//! Bounds the memory that responses take, from the rows they are built from until the client has read them.
+//!
+//! - A response has at most [`MAX_BYTES`]. Its size is counted while it is built, so a larger one is never built.
+//! - Only a few *large* responses are in memory at the same time, in the process and for each API key. When a response
+//!   grows large it waits for its turn, with little memory and without a database connection. It gives its turn back when
+//!   the client has read it. A client that does not read therefore delays only its own large responses.
+//!
+//! Small responses have no turn: the number of connections limits their memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use metrics::Gauge;
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::error::{Error, ErrorCode, Violation};
+
+/// The maximum size of a response. A page of 100 customers with all their fields has about 60 KB.
+const MAX_BYTES: usize = 4 << 20;
+
+/// The maximum size of the rows that a response is built from. A response need not show all columns of its rows.
+const MAX_ROW_BYTES: usize = 2 * MAX_BYTES;
+
+/// A response is large if it, or the rows that it is built from, has more bytes.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// The large responses of a process, together. A response that is being built counts as [`MAX_BYTES`], because its rows,
+/// its values and its text are in memory at the same time.
+const MAX_PROCESS_BYTES: usize = 8 * MAX_BYTES;
+
+/// The large responses of one key, together.
+const MAX_KEY_BYTES: usize = MAX_PROCESS_BYTES / 2;
+
+/// The longest time that a large response waits for its turn.
+const MAX_WAIT: Duration = Duration::from_secs(4);
+
+/// The memory for the large responses of a process.
+#[derive(Clone)]
+pub struct ProcessMemory {
+    permits: Arc<Semaphore>,
+    unread: Gauge,
+}
+
+impl Default for ProcessMemory {
+    fn default() -> Self {
+        Self { permits: semaphore(MAX_PROCESS_BYTES), unread: metrics::gauge!("vivamo_unread_response_bytes") }
+    }
+}
+
+/// The memory for the large responses of one key.
+#[derive(Clone)]
+pub struct KeyMemory(Arc<Semaphore>);
+
+impl Default for KeyMemory {
+    fn default() -> Self {
+        Self(semaphore(MAX_KEY_BYTES))
+    }
+}
+
+/// Creates a semaphore with one permit for each KiB, because the number of permits is limited to 32 bits.
+fn semaphore(bytes: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(permits(bytes) as usize))
+}
+
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+/// The reason why a response cannot be built, or not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    #[error("the response is too large")]
+    TooLarge,
+    /// The response has become large. See [`ResponseSize::wait_for_turn`].
+    #[error("the response waits for its turn")]
+    MustWait,
+    #[error("too many large responses are in memory")]
+    Busy,
+}
+
+impl From<SizeError> for Error {
+    fn from(error: SizeError) -> Self {
+        let busy = "Too many large responses are being built, or have not been read by their clients. Read your responses, \
+                    or ask for less, for example with smaller pages (`first`).";
+        let violation = match error {
+            SizeError::TooLarge => Violation::new(ErrorCode::ResponseTooLarge),
+            SizeError::MustWait | SizeError::Busy => Violation {
+                message: busy.to_owned(),
+                retry_after: Some(Duration::from_secs(1)),
+                ..Violation::new(ErrorCode::Unavailable)
+            },
+        };
+        violation.into()
+    }
+}
+
+/// The size of the response to one request.
+pub struct ResponseSize {
+    process: ProcessMemory,
+    key: KeyMemory,
+    bytes: AtomicUsize,
+    row_bytes: AtomicUsize,
+    /// Set once the response is large and may grow.
+    turn: OnceCell<Mutex<Turn>>,
+}
+
+/// The memory of a large response.
+struct Turn {
+    of_key: OwnedSemaphorePermit,
+    of_process: OwnedSemaphorePermit,
+}
+
+impl ResponseSize {
+    pub fn new(process: ProcessMemory, key: KeyMemory) -> Self {
+        Self { process, key, bytes: AtomicUsize::new(0), row_bytes: AtomicUsize::new(0), turn: OnceCell::new() }
+    }
+
+    /// Adds a part that was built to the response.
+    pub fn add(&self, bytes: usize) -> Result<(), SizeError> {
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if bytes > MAX_BYTES { Err(SizeError::TooLarge) } else { Ok(()) }
+    }
+
+    /// Waits for the turn of the response if it is large. Fails if the response is too large already.
+    pub async fn before_growth(&self) -> Result<(), SizeError> {
+        self.add(0)?;
+        if self.must_wait(0) { self.wait_for_turn().await } else { Ok(()) }
+    }
+
+    /// Checks that a statement may read on after this number of bytes of rows.
+    pub fn check_rows(&self, bytes: usize) -> Result<(), SizeError> {
+        if self.row_bytes.load(Ordering::Relaxed) + bytes > MAX_ROW_BYTES {
+            return Err(SizeError::TooLarge);
+        }
+        if self.must_wait(bytes) { Err(SizeError::MustWait) } else { Ok(()) }
+    }
+
+    /// Adds the rows of a complete statement.
+    pub fn add_rows(&self, bytes: usize) {
+        self.row_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns true if building the response takes so much processor time that other requests should not wait for it.
+    pub fn is_large(&self) -> bool {
+        self.turn.initialized()
+    }
+
+    fn must_wait(&self, more_rows: usize) -> bool {
+        let (bytes, rows) = (self.bytes.load(Ordering::Relaxed), self.row_bytes.load(Ordering::Relaxed));
+        bytes.max(rows + more_rows) > SMALL_BYTES && !self.turn.initialized()
+    }
+
+    /// Waits until there is memory for a response of [`MAX_BYTES`]. Fails if there is none for [`MAX_WAIT`].
+    pub async fn wait_for_turn(&self) -> Result<(), SizeError> {
+        let take_turn = async {
+            let permits = permits(MAX_BYTES);
+            let of_key = self.key.0.clone().acquire_many_owned(permits).await?;
+            let of_process = self.process.permits.clone().acquire_many_owned(permits).await?;
+            // So that the executor notices that the response is large.
+            tokio::task::yield_now().await;
+            Ok(Mutex::new(Turn { of_key, of_process }))
+        };
+        match timeout(MAX_WAIT, self.turn.get_or_try_init(|| take_turn)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(tokio::sync::AcquireError { .. })) | Err(_) => Err(SizeError::Busy),
+        }
+    }
+
+    /// Gives back the memory that the finished response of this size does not need. The rest is given back when the
+    /// returned value is dropped.
+    pub fn finish(&self, bytes: usize) -> Unread {
+        let turn = self.turn.get().and_then(|turn| {
+            let Turn { of_key, of_process } = &mut *turn.lock();
+            let permits = permits(bytes.min(MAX_BYTES)) as usize;
+            Some(Turn { of_key: of_key.split(permits)?, of_process: of_process.split(permits)? })
+        });
+        self.process.unread.increment(bytes as f64);
+        Unread { bytes, gauge: self.process.unread.clone(), _turn: turn }
+    }
+}
+
+/// A finished response that its client has not read completely.
+pub struct Unread {
+    bytes: usize,
+    gauge: Gauge,
+    _turn: Option<Turn>,
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.gauge.decrement(self.bytes as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+
+    use super::*;
+
+    fn large(process: &ProcessMemory, key: &KeyMemory) -> ResponseSize {
+        let size = ResponseSize::new(process.clone(), key.clone());
+        assert_eq!(size.add(SMALL_BYTES + 1), Ok(()));
+        size
+    }
+
+    #[tokio::test]
+    async fn a_key_that_does_not_read_delays_only_its_own_large_responses() {
+        let (process, own, other) = (ProcessMemory::default(), KeyMemory::default(), KeyMemory::default());
+        let mut unread = Vec::new();
+        for _ in 0..MAX_KEY_BYTES / MAX_BYTES {
+            let size = large(&process, &own);
+            assert_eq!(size.before_growth().await, Ok(()));
+            assert_eq!(size.add(MAX_BYTES - SMALL_BYTES - 1), Ok(()));
+            assert_eq!(size.add(1), Err(SizeError::TooLarge));
+            unread.push(size.finish(MAX_BYTES));
+        }
+        let waits = large(&process, &own);
+        let mut turn = Box::pin(waits.before_growth());
+        assert!(poll!(&mut turn).is_pending());
+        let small = ResponseSize::new(process.clone(), own.clone());
+        assert_eq!((small.add(SMALL_BYTES), small.before_growth().await), (Ok(()), Ok(())));
+        assert_eq!(large(&process, &other).before_growth().await, Ok(()));
+        unread.pop();
+        assert_eq!(turn.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_finished_response_keeps_only_its_own_size() {
+        let (process, key) = (ProcessMemory::default(), KeyMemory::default());
+        let unread = {
+            let size = large(&process, &key);
+            assert_eq!(size.before_growth().await, Ok(()));
+            size.finish(100 << 10)
+        };
+        let taken = |semaphore: &Semaphore, bytes| permits(bytes) as usize - semaphore.available_permits();
+        assert_eq!((taken(&key.0, MAX_KEY_BYTES), taken(&process.permits, MAX_PROCESS_BYTES)), (100, 100));
+        drop(unread);
+        assert_eq!((taken(&key.0, MAX_KEY_BYTES), taken(&process.permits, MAX_PROCESS_BYTES)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn large_rows_wait_before_they_are_read() {
+        let size = ResponseSize::new(ProcessMemory::default(), KeyMemory::default());
+        assert_eq!(size.check_rows(SMALL_BYTES), Ok(()));
+        assert_eq!(size.check_rows(SMALL_BYTES + 1), Err(SizeError::MustWait));
+        assert_eq!(size.wait_for_turn().await, Ok(()));
+        assert_eq!(size.check_rows(MAX_ROW_BYTES), Ok(()));
+        size.add_rows(MAX_ROW_BYTES);
+        assert_eq!(size.check_rows(1), Err(SizeError::TooLarge));
+    }
+}
