@@ -1,5 +1,7 @@
 //! Rate limits: the cost of requests by key, authentication failures by address, disclosures by operator.
 
+use entity::api_key::Access;
+use futures::future::{Either, join_all, select};
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
@@ -100,6 +102,37 @@ both!(a_key_is_limited_by_the_cost_of_its_requests, Sandbox, async |app| {
     }
     assert_eq!((statuses[0], statuses[11]), (200, 429), "{statuses:?}");
     replica.stop().await;
+});
+
+both!(a_key_with_many_requests_in_flight_waits_for_them, Sandbox, async |app| {
+    const MAX_IN_FLIGHT: usize = 64;
+    let own = app.operator("Own").await;
+    let other_key = app.key(&own, Access::ReadWrite).await;
+    // The creates are in flight until the lock is released.
+    let holder = app.database.begin_write().await.unwrap();
+    if app.is_postgres() {
+        holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
+    }
+    let creates = join_all((0..MAX_IN_FLIGHT).map(async |number| {
+        let (id, email) = (number.to_string(), format!("{number}@example.com"));
+        app.created(&own, &id, json!({ "email": email })).await
+    }));
+    let queries = async {
+        let waiting = loop {
+            let own_query = Box::pin(app.query(&own, ROLE));
+            let other_queries = Box::pin(async {
+                for _ in 0..20 {
+                    app.query(&other_key, ROLE).await;
+                }
+            });
+            if let Either::Right((_, own_query)) = select(own_query, other_queries).await {
+                break own_query;
+            }
+        };
+        holder.commit().await.unwrap();
+        assert_eq!(waiting.await["viewer"]["role"], "OPERATOR");
+    };
+    tokio::join!(creates, queries);
 });
 
 both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app| {
