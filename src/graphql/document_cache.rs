@@ -47,12 +47,12 @@ impl DocumentCache {
     }
 
     /// Returns the parsed document of a request, after checking the document against the limits and the variables against
-    /// their types.
+    /// their types ([`variables::check`]).
     pub fn get_or_parse(
         &self,
         text: &str,
         operation_name: Option<&str>,
-        variables: &Variables,
+        variables: &mut Variables,
     ) -> ServerResult<Arc<Document>> {
         let complete = self.get_or_insert(text, Vec::new(), || document_limits::parse(text))?;
         let missing = variables::check(&complete.parsed, operation_name, variables, &self.types)?;

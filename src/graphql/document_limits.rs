@@ -5,6 +5,7 @@
 //! validation visits a fragment once per spread: 31 fragments that each spread the next one twice would be visited 2^31
 //! times. Here each fragment is counted once.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::num::Saturating;
 
@@ -51,8 +52,7 @@ fn check_limit(count: usize, limit: usize, (start, unit): (&str, &str)) -> Serve
 
 /// Parses a document and checks it against the limits.
 pub fn parse(text: &str) -> ServerResult<ExecutableDocument> {
-    check_size(text)?;
-    let document = parse_query(text).map_err(syntax_error)?;
+    let document = parse_query(check_size(text)?).map_err(syntax_error)?;
     check_operations(&document)?;
     Ok(document)
 }
@@ -65,16 +65,26 @@ fn syntax_error(error: parser::Error) -> ServerError {
     ServerError::new(format!("Syntax error{place}: {}.", reason.trim_end_matches(['.', ' '])), position)
 }
 
-/// Checks length, tokens and nesting. Follows GraphQL's lexical rules: brackets in strings and comments do not count.
-fn check_size(text: &str) -> ServerResult<()> {
+/// Checks length, tokens and nesting. Follows GraphQL's lexical rules: brackets in strings and comments do not count. Returns
+/// the text for the parser, with decoded escapes ([`decode_escapes`]).
+fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
     check_limit(text.len().div_ceil(1024), limits::KIBIBYTES, ("The document is longer than", "KiB"))?;
     let (mut tokens, mut nesting) = (0, 0_usize);
+    let (mut decoded, mut copied) = (String::new(), 0);
     let mut rest = text;
     while let Some(char) = rest.chars().next() {
         let mut length = char.len_utf8();
         match char {
             '#' => length = rest.find(['\n', '\r']).unwrap_or(rest.len()),
-            '"' => length = string_length(rest)?,
+            '"' => {
+                length = string_length(rest)?;
+                if let Some(literal) = decode_escapes(&rest[..length])? {
+                    let start = text.len() - rest.len();
+                    decoded += &text[copied..start];
+                    decoded += &literal;
+                    copied = start + length;
+                }
+            }
             '{' | '[' | '(' => nesting += 1,
             '}' | ']' | ')' => nesting = nesting.saturating_sub(1),
             _ if is_name_char(char) => {
@@ -88,7 +98,7 @@ fn check_size(text: &str) -> ServerResult<()> {
         check_limit(nesting, limits::NESTING, ("The document nests more than", "levels of brackets"))?;
         rest = &rest[length..];
     }
-    Ok(())
+    Ok(if copied == 0 { Cow::Borrowed(text) } else { Cow::Owned(decoded + &text[copied..]) })
 }
 
 fn is_name_char(char: char) -> bool {
@@ -114,6 +124,56 @@ fn string_length(text: &str) -> ServerResult<usize> {
         end += escape.map_or(char.len_utf8(), |escape| escape.len());
     }
     reject("The document has an unterminated string.")
+}
+
+/// Decodes the escapes in a string literal that the specification of September 2025 allows and the parser does not know:
+/// `\u{1F600}`, and the surrogate pairs that JSON encoders write, such as `\ud83d\ude00`. Adds a space after the literal for
+/// each character that it becomes shorter, so that positions in errors stay right. Returns `None` if there are none.
+fn decode_escapes(literal: &str) -> ServerResult<Option<String>> {
+    let is_block = literal.starts_with("\"\"\"");
+    if is_block || !["\\u{", "\\ud", "\\uD"].iter().any(|escape| literal.contains(escape)) {
+        return Ok(None);
+    }
+    let mut decoded = String::new();
+    let mut rest = literal;
+    while let Some(char) = rest.chars().next() {
+        let mut length = char.len_utf8();
+        match unicode_escape(rest)? {
+            Some((char, escape_length)) => {
+                length = escape_length;
+                match char {
+                    '"' | '\\' => decoded.extend(['\\', char]),
+                    '\n' => decoded += "\\n",
+                    '\r' => decoded += "\\r",
+                    _ => decoded.push(char),
+                }
+            }
+            None => {
+                // Skips the backslash of `\\`, which does not begin the escape that may follow.
+                length += if char == '\\' { rest[1..].chars().next().map_or(0, char::len_utf8) } else { 0 };
+                decoded += &rest[..length];
+            }
+        }
+        rest = &rest[length..];
+    }
+    let shorter = literal.chars().count().saturating_sub(decoded.chars().count());
+    Ok(Some(decoded + &" ".repeat(shorter)))
+}
+
+/// Returns the character of an escape `\u{…}` or of a surrogate pair at the start of a text, and the length of the escape.
+fn unicode_escape(text: &str) -> ServerResult<Option<(char, usize)>> {
+    let invalid = || ServerError::new("Syntax error: a string has an escape that is not a Unicode character.", None);
+    let unit = |text: &str| u32::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
+    if let Some(digits) = text.strip_prefix("\\u{") {
+        let digits = digits.split_once('}').ok_or_else(invalid)?.0;
+        let value = digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok());
+        let char = value.flatten().and_then(char::from_u32).ok_or_else(invalid)?;
+        return Ok(Some((char, "\\u{}".len() + digits.len())));
+    }
+    let Some(first @ 0xd800..=0xdfff) = unit(text) else { return Ok(None) };
+    let (Some(second), true) = (text.get(6..).and_then(unit), first < 0xdc00) else { return Err(invalid()) };
+    let char = char::decode_utf16([first as u16, second as u16]).next().and_then(Result::ok).ok_or_else(invalid)?;
+    Ok(Some((char, 12)))
 }
 
 /// The operation that a request executes.
@@ -303,9 +363,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn escapes_of_any_character_are_decoded() {
+        for (literal, decoded) in [
+            (r#""Ana \ud83d\ude00""#, r#""Ana 😀""#),
+            (r#""\uD83D\uDE00\u{1F600}x""#, r#""😀😀x""#),
+            (r#""\u{22}\u{5c}\u{a}\u{000d}\u{9}""#, "\"\\\"\\\\\\n\\r\t\""),
+            (r#""\\ud83d \u{41}""#, r#""\\ud83d A""#),
+            (r#""\n\"\u{7A}é\u00e9""#, r#""\n\"zé\u00e9""#),
+        ] {
+            let padded = decode_escapes(literal).unwrap().unwrap();
+            assert_eq!((padded.trim_end(), padded.chars().count()), (decoded, literal.chars().count()));
+            let document = format!("{{ a(x: {literal}) b(x: ) }}");
+            let column = document.find("x: )").unwrap() - (document.len() - document.chars().count()) + 4;
+            assert!(
+                rejection(&document).starts_with(&format!("Syntax error at line 1, column {column}")),
+                "{document}"
+            );
+        }
+        for literal in [r#""\u00e9""#, r#""\\u{1F600}""#, r#""\\ud83d""#, r#""""\u{1F600}""""#, r#""\n""#] {
+            assert!(matches!(decode_escapes(literal), Ok(None)) || literal.contains(r"\\u"), "{literal}");
+            assert!(parse(&format!("{{ a(x: {literal}) }}")).is_ok(), "{literal}");
+        }
+        for literal in [
+            r"\ud83d",
+            r"\ude00",
+            r"\ude00\ud83d",
+            r"\ud83d\u0041",
+            r"\ud83d\ud83d",
+            r"\ud83dé",
+            r"\u{}",
+            r"\u{110000}",
+            r"\u{d83d}",
+            r"\u{+41}",
+            r"\u{1F600",
+            r"\u{FFFFFFFFFF}",
+        ] {
+            let message = rejection(&format!("{{ a(x: \"{literal}\") }}"));
+            assert!(message.starts_with("Syntax error"), "{literal}: {message}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn any_text_is_parsed_without_a_panic(text in "\\PC{0,200}|[{}()\\[\\]\"#\\\\\n a-z$:.]{0,200}") {
+        fn any_text_is_parsed_without_a_panic(text in "\\PC{0,200}|[{}()\\[\\]\"#\\\\\n a-z$:.]{0,200}|\"(\\\\u|[{}0d8c\\\\é]){0,40}\"") {
             drop(parse(&text));
         }
     }

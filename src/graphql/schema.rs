@@ -19,6 +19,7 @@ use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
 use super::resolvers::{customers, node, operators, viewer};
+use super::time;
 use crate::database::ResponseSize;
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, RequestInfo, Services};
@@ -74,9 +75,9 @@ impl Schema {
     }
 
     /// Checks the document and the variables of a request. The error is a response that says what is wrong.
-    pub fn check(&self, request: Request) -> Result<CheckedRequest, Box<Response>> {
+    pub fn check(&self, mut request: Request) -> Result<CheckedRequest, Box<Response>> {
         let name = request.operation_name.as_deref();
-        let document = self.documents.get_or_parse(&request.query, name, &request.variables);
+        let document = self.documents.get_or_parse(&request.query, name, &mut request.variables);
         let document = document.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
         Ok(CheckedRequest { operation: document_limits::operation(&document.parsed, name), document, request })
     }
@@ -106,17 +107,19 @@ impl Schema {
         if is_document_valid {
             document.mark_valid();
         }
-        response.errors.iter_mut().for_each(name_exceeded_limit);
+        response.errors.iter_mut().for_each(complete_message);
         response
     }
 }
 
-/// Adds the limit to the messages in which async-graphql reports an exceeded limit.
-fn name_exceeded_limit(error: &mut ServerError) {
+/// Adds to messages of async-graphql the limit that was exceeded, or the format of a `DateTime`.
+fn complete_message(error: &mut ServerError) {
     if error.message == "Query is too complex." {
         error.message = format!("The query may return more than {MAX_COMPLEXITY} fields. Use smaller pages (`first`).");
     } else if error.message == "Query is nested too deep." {
         error.message = format!("The query nests more than {MAX_DEPTH} levels of fields.");
+    } else if error.message.ends_with("expected type \"DateTime\"") {
+        error.message = format!("{}. {}", error.message, time::FORMAT);
     }
 }
 

@@ -3,6 +3,9 @@
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 use chrono::{DateTime, SecondsFormat, Utc};
 
+/// The hint for a text that is not a `DateTime`.
+pub const FORMAT: &str = "A DateTime must be in RFC 3339 format, for example 2026-11-23T09:30:00Z.";
+
 #[derive(Clone, Copy)]
 pub struct Time(pub DateTime<Utc>);
 
@@ -11,9 +14,7 @@ pub struct Time(pub DateTime<Utc>);
 #[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
 impl ScalarType for Time {
     fn parse(value: Value) -> InputValueResult<Self> {
-        parse(&value).map(Self).ok_or_else(|| {
-            InputValueError::custom("A DateTime must be in RFC 3339 format, for example 2026-11-23T09:30:00Z.")
-        })
+        parse(&value).map(Self).ok_or_else(|| InputValueError::custom(FORMAT))
     }
 
     fn is_valid(value: &Value) -> bool {

@@ -1,36 +1,39 @@
-//! Checks the variables of a request as the GraphQL specification requires; async-graphql differs in two points.
+//! Checks the variables of a request as the GraphQL specification requires; async-graphql differs in three points.
 //!
 //! - A required variable that is missing, or a value of the wrong type, is an error of the request: nothing is executed.
 //!   The message names the field and holds no value, for example
 //!   "$input.data.emial: unknown field of CustomerDataInput. Did you mean `email`?"
 //! - An optional variable that is missing removes the arguments and input fields that use it. async-graphql would pass
 //!   null instead. For example, null clears a field of a customer, but an omitted field stays unchanged.
+//! - An integral number is an `Int`, also if it is written as `1.0`: many JSON encoders know only floating-point numbers.
 
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{
     Directive, DocumentOperations, ExecutableDocument, Selection, SelectionSet, VariableDefinition,
 };
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
-use async_graphql::{Name, Positioned, ServerError, ServerResult, Variables};
+use async_graphql::{Name, Number, Positioned, ServerError, ServerResult, Variables};
 use async_graphql_value::{ConstValue, Value};
 
 use super::document_limits::selected_operation;
+use super::time;
 
 /// Names from a request are quoted in messages up to this length.
 const MAX_QUOTED_NAME: usize = 64;
 
-/// Checks the variables of a request against their types. Returns the optional variables that are missing.
+/// Checks the variables of a request against their types, and writes integral numbers of `Int` variables without a fraction.
+/// Returns the optional variables that are missing.
 pub fn check(
     document: &ExecutableDocument,
     operation_name: Option<&str>,
-    variables: &Variables,
+    variables: &mut Variables,
     types: &Registry,
 ) -> ServerResult<Vec<Name>> {
     let Some((_, operation)) = selected_operation(document, operation_name) else { return Ok(Vec::new()) };
     let mut missing = Vec::new();
     for definition in &operation.node.variable_definitions {
         let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
-        let checked = match variables.get(&name.node) {
+        let checked = match variables.get_mut(&name.node) {
             Some(value) => check_value(value, &var_type.node.to_string(), types),
             None if default_value.is_some() => Ok(()),
             None if var_type.node.nullable => {
@@ -55,21 +58,26 @@ fn problem(message: &str) -> Result<(), Problem> {
 
 /// Checks a value against a type such as `[CustomerField!]`. Accepts any value if the type is not an input type,
 /// because validation rejects such a variable.
-fn check_value(value: &ConstValue, type_name: &str, types: &Registry) -> Result<(), Problem> {
-    match (MetaTypeName::create(type_name), value) {
+fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Result<(), Problem> {
+    match (MetaTypeName::create(type_name), &mut *value) {
         (MetaTypeName::NonNull(_), ConstValue::Null) => problem("must not be null."),
         (MetaTypeName::List(_) | MetaTypeName::Named(_), ConstValue::Null) => Ok(()),
         (MetaTypeName::List(item_type), ConstValue::List(items)) => {
-            items.iter().enumerate().try_for_each(|(index, item)| {
+            items.iter_mut().enumerate().try_for_each(|(index, item)| {
                 check_value(item, item_type, types).map_err(|problem| format!("[{index}]{problem}"))
             })
         }
         // For a list type, a single value stands for a list of one item.
         (MetaTypeName::NonNull(inner) | MetaTypeName::List(inner), _) => check_value(value, inner, types),
+        (MetaTypeName::Named("Int"), ConstValue::Number(number)) if let Some(integer) = integral(number) => {
+            *number = integer.into();
+            Ok(())
+        }
         (MetaTypeName::Named(name), _) => match types.types.get(name) {
-            Some(MetaType::Scalar { is_valid: Some(is_valid), .. }) if !is_valid(value) => {
-                problem(&format!("must be of type {name}."))
-            }
+            Some(MetaType::Scalar { is_valid: Some(is_valid), .. }) if !is_valid(value) => match name {
+                "DateTime" => problem(&format!("must be of type DateTime. {}", time::FORMAT)),
+                _ => problem(&format!("must be of type {name}.")),
+            },
             Some(MetaType::Enum { enum_values, .. }) => {
                 let is_value = matches!(value, ConstValue::String(value) if enum_values.contains_key(value))
                     || matches!(value, ConstValue::Enum(value) if enum_values.contains_key(value.as_str()));
@@ -84,8 +92,15 @@ fn check_value(value: &ConstValue, type_name: &str, types: &Registry) -> Result<
     }
 }
 
+/// Returns the integer that a floating-point number is, up to 2^53: larger ones may have lost digits.
+fn integral(number: &Number) -> Option<i64> {
+    const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+    let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() <= MAX_EXACT)?;
+    Some(float as i64)
+}
+
 fn check_input_object(
-    values: &IndexMap<Name, ConstValue>,
+    values: &mut IndexMap<Name, ConstValue>,
     type_name: &str,
     fields: &IndexMap<String, MetaInputValue>,
     is_one_of: bool,
@@ -101,7 +116,7 @@ fn check_input_object(
         return problem(&format!("must have exactly one of the fields {}.", names(fields)));
     }
     fields.iter().try_for_each(|(name, field)| {
-        let checked = match values.get(name.as_str()) {
+        let checked = match values.get_mut(name.as_str()) {
             Some(value) => check_value(value, &field.ty, types),
             None if field.ty.ends_with('!') && field.default_value.is_none() => problem("required field is missing."),
             None => Ok(()),

@@ -131,3 +131,89 @@ both!(times_outside_the_calendar_are_rejected_by_name, Sandbox, async |app| {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("9999"));
 });
+
+both!(strings_in_a_document_may_have_escapes_of_any_character, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    for (index, (escaped, stored)) in [
+        (r"Ana \ud83d\ude00", "Ana \u{1F600}"),
+        (r"Ana \u{1F600}", "Ana \u{1F600}"),
+        (r"\uD842\uDFB7 \u0041\u{00042}", "\u{20BB7} AB"),
+        (r"\u{22}A\u{5C}B\\ud83d", r#""A\B\ud83d"#),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let create = format!(
+            r#"mutation {{ createCustomer(input: {{ externalCustomerId: "{index}",
+            data: {{ email: "{index}@example.com", firstName: "{escaped}" }} }}) {{ customer {{ firstName }} }} }}"#
+        );
+        let created = app.graphql(&own, &create, json!({})).await.payload("createCustomer");
+        assert_eq!(created["customer"]["firstName"], stored, "{escaped}");
+    }
+    let by_email = r#"{ customer(by: { email: "\ud83d@example.com" }) { id } }"#;
+    let answer = app.graphql(&own, by_email, json!({})).await;
+    assert_eq!(answer.codes(), ["BAD_REQUEST"]);
+    assert!(answer.message().contains("not a Unicode character"), "{}", answer.message());
+});
+
+both!(integral_numbers_in_variables_are_integers, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+    let update = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { version } } }";
+    let page = "query ($first: Int) { customers(first: $first) { totalCount } }";
+    let input = |version: Value| json!({ "input": { "customer": { "externalCustomerId": "1" }, "data": {}, "expectedVersion": version } });
+    for (query, variables) in [
+        (update, input(json!(1.0))),
+        (page, json!({ "first": 2.0 })),
+        (page, json!({ "first": 1e1 })),
+        (page, json!({ "first": 1 })),
+    ] {
+        let answer = app.graphql(&own, query, variables.clone()).await;
+        assert_eq!(answer.codes(), [""; 0], "{variables}: {}", answer.body);
+    }
+    for (query, variables) in [
+        (update, input(json!(1.5))),
+        (update, input(json!("1"))),
+        (page, json!({ "first": 1e300 })),
+        (page, json!({ "first": 9_007_199_254_740_994.0 })),
+        ("{ customers(first: 1.0) { totalCount } }", json!({})),
+    ] {
+        let answer = app.graphql(&own, query, variables.clone()).await;
+        assert_eq!(answer.codes().first().map(String::as_str), Some("BAD_REQUEST"), "{variables}: {}", answer.body);
+    }
+});
+
+both!(a_wrong_time_gets_the_hint_of_its_scalar, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let hint = "A DateTime must be in RFC 3339 format, for example 2026-11-23T09:30:00Z.";
+    let query = "query ($filter: CustomerFilter!) { customers(filter: $filter) { totalCount } }";
+    for time in ["2026-11-23T09:30:00+0000", "2026-11-23", "2026-11-23T09:30:00"] {
+        let filter = json!({ "filter": { "createdAt": { "from": time } } });
+        let answer = app.graphql(&own, query, filter).await;
+        let expected = format!("$filter.createdAt.from: must be of type DateTime. {hint}");
+        assert_eq!(answer.codes(), ["BAD_REQUEST"]);
+        assert_eq!(answer.message(), expected, "{time}");
+        let literal = format!(r#"{{ customers(filter: {{ createdAt: {{ from: "{time}" }} }}) {{ totalCount }} }}"#);
+        let answer = app.graphql(&own, &literal, json!({})).await;
+        assert_eq!(answer.codes(), ["BAD_REQUEST"]);
+        assert!(answer.message().ends_with(hint) && answer.message().contains("from"), "{}", answer.message());
+    }
+});
+
+both!(an_empty_operation_name_counts_as_none, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let send = async |query: &str, name: Value| {
+        let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&own.key);
+        let body = json!({ "query": query, "operationName": name });
+        request.json(&body).send().await.unwrap().json::<Value>().await.unwrap()
+    };
+    for name in [json!(""), json!(null)] {
+        assert_eq!(send("{ viewer { role } }", name.clone()).await["data"]["viewer"]["role"], "OPERATOR", "{name}");
+        let named = send("query Role { viewer { role } }", name).await;
+        assert_eq!(named["data"]["viewer"]["role"], "OPERATOR");
+    }
+    let url = format!("{}/graphql?query=query%20A%7Bviewer%7Brole%7D%7D&operationName=", app.url);
+    let answer = app.http.get(url).bearer_auth(&own.key).send().await.unwrap().json::<Value>().await.unwrap();
+    assert_eq!(answer["data"]["viewer"]["role"], "OPERATOR");
+    assert!(send("{ viewer { role } }", json!("Role")).await["errors"].is_array());
+});

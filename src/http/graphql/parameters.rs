@@ -64,7 +64,8 @@ impl Parameters {
 
     fn from_fields(mut fields: Map<String, Value>) -> Result<Self, HttpError> {
         let query = take(&mut fields, "query", "a string")?;
-        let operation_name = take(&mut fields, "operationName", "a string")?;
+        // Some clients send an empty name with a document that has one operation.
+        let operation_name = take(&mut fields, "operationName", "a string")?.filter(|name: &String| !name.is_empty());
         let variables = take(&mut fields, "variables", "an object, not a text that contains JSON")?.unwrap_or_default();
         let extensions: Option<Map<_, _>> =
             take(&mut fields, "extensions", "an object, not a text that contains JSON")?;
