@@ -149,7 +149,7 @@ fn rate_limited(limit: &'static str, message: &str, wait: Option<Duration>) -> V
 }
 
 /// The addresses that belong to one client: one IPv4 address, or an IPv6 /64 network.
-fn client_network(address: IpAddr) -> IpAddr {
+pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),

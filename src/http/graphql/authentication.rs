@@ -10,12 +10,15 @@ use ipnet::IpNet;
 use super::{HttpError, RequestLog, State, run_database_work};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::service::Actor;
+use crate::service::limits::client_network;
 
 /// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`, or
 /// `RATE_LIMITED` after too many failures from the same address.
-pub async fn authenticate(state: &State, parts: &Parts, log: &RequestLog) -> Result<Actor, HttpError> {
+pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) -> Result<Actor, HttpError> {
+    let address = client_network(client_address(&state.trusted_proxies, parts));
+    log.address = Some(address);
     let refuse = |violation: Violation| {
-        let recorded = state.services.limits.record_auth_failure(client_address(&state.trusted_proxies, parts));
+        let recorded = state.services.limits.record_auth_failure(address);
         recorded.err().unwrap_or(violation)
     };
     let key = bearer_token(parts).ok_or_else(|| refuse(Violation::new(ErrorCode::Unauthenticated)))?;

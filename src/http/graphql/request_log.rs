@@ -1,5 +1,6 @@
 //! The log line and the metrics of a request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -16,6 +17,8 @@ use crate::service::Actor;
 pub struct RequestLog {
     pub request_id: RequestId,
     started: Instant,
+    /// The address of the client as the limit of failed authentications counts it. `None` until the headers are read.
+    pub address: Option<IpAddr>,
     /// `None` until the request is authenticated.
     pub caller: Option<Actor>,
     /// `None` until the document is checked.
@@ -27,7 +30,8 @@ pub struct RequestLog {
 impl RequestLog {
     /// Starts the log of a request that has just arrived.
     pub fn start(request_id: RequestId) -> Self {
-        Self { request_id, started: Instant::now(), caller: None, operation: None, statements: Arc::default() }
+        let (started, statements) = (Instant::now(), Arc::default());
+        Self { request_id, started, address: None, caller: None, operation: None, statements }
     }
 
     /// Writes the log line, and counts the request in the metrics.
@@ -42,6 +46,7 @@ impl RequestLog {
         let kind = operation.map_or("none", |operation| operation.kind);
         tracing::info!(
             request_id = %self.request_id,
+            address = self.address.map(|address| address.to_string()),
             operator,
             key,
             kind,
