@@ -3,37 +3,34 @@
 //! completes.
 //!
 //! `vivamo serve` and the tests start the service this way, so the tests run what is deployed. The other commands need
-//! only the database and the services, which [`open`] returns.
+//! only the database and the services: [`open`]. It refuses a database that this program or these settings do not fit.
 
 use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use entity::deployment::Environment;
+use entity::deployment::{self as entity_deployment, Environment};
 use entity::value::PhoneNumber;
 use sea_orm::{ActiveEnum, DbErr};
 use tokio::net::TcpListener;
 use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{MissedTickBehavior, sleep};
 
 use crate::config::HttpSettings;
-use crate::database::{self, Database, StatementObserver, explain_connect_error};
+use crate::database::{self, Database, Fault, StatementObserver, describe, explain_connect_error};
 use crate::error::Error;
 use crate::graphql::Schema;
 use crate::http;
+use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, ServiceSettings, Services, deployment, idempotency};
 
 /// The settings of [`App`]. The command line takes the settings from its arguments; the tests choose their own
 /// settings.
 pub struct AppSettings {
-    /// `sqlite://FILE` or `postgres://…`
-    pub database_url: String,
-    /// True to apply pending migrations. If false, a database that has pending migrations is refused.
-    pub migrate: bool,
-    /// Receives the SQL of each statement, without values.
-    pub observer: Option<StatementObserver>,
+    pub database: DatabaseSettings,
     pub services: ServiceSettings,
     /// Address and port of the API. Port 0 takes any free port.
     pub listen: SocketAddr,
@@ -43,8 +40,19 @@ pub struct AppSettings {
     pub jobs: bool,
 }
 
-/// An error that prevents the start of the service, or that ends a command. The message says what to do about the
-/// error.
+/// The settings of [`open`].
+pub struct DatabaseSettings {
+    /// `sqlite://FILE` or `postgres://…`
+    pub url: String,
+    /// Applies pending migrations. Otherwise a database with pending migrations is refused.
+    pub migrate: bool,
+    /// The longest time to wait for a PostgreSQL that cannot be reached.
+    pub wait: Duration,
+    /// Receives the SQL of each statement, without values.
+    pub observer: Option<StatementObserver>,
+}
+
+/// An error that prevents the start of the service, or that ends a command. The message says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// An argument or a setting is wrong.
@@ -55,8 +63,21 @@ pub enum Failure {
     /// Any other failure, with its message.
     #[error("{0}")]
     Other(String),
-    #[error("The database lacks {0} migration(s). Run `vivamo migrate` with the same settings.")]
-    PendingMigrations(usize),
+    #[error("The database lacks {} migration(s): {}. Run `vivamo migrate` with the same settings.", .0.len(), .0.join(", "))]
+    PendingMigrations(Vec<String>),
+    #[error(
+        "This database was migrated by a newer version of vivamo, or belongs to another application: it has the migration \
+         {0}, which this version does not know. Start the newer version, or change DATABASE_URL (--database-url)."
+    )]
+    UnknownMigration(String),
+    #[error("The search words are incomplete: `vivamo migrate` was interrupted. Run it again with the same settings.")]
+    IncompleteWords,
+    #[error(
+        "The API keys of this database were made with another VIVAMO_KEY_SECRET (--key-secret). Set the value of that time. \
+         If you changed it on purpose, give the old value as VIVAMO_KEY_SECRET_OLD (--key-secret-old) too, and run \
+         `vivamo change-key-secret`. Without the old value, all API keys stop working."
+    )]
+    OtherKeySecret,
     #[error(
         "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change the environment, or use \
          another database: change DATABASE_URL (--database-url).", .owner.to_value(), .configured.to_value()
@@ -99,10 +120,19 @@ impl App {
     /// Opens the database, binds the addresses and serves metrics. Connections to the API wait until
     /// [`run_until`](Self::run_until) serves them.
     pub async fn start(settings: AppSettings) -> Result<Self, Failure> {
-        let AppSettings { database_url, migrate, observer, services, listen, http, jobs } = settings;
+        let AppSettings { database, services, listen, http, jobs } = settings;
         let idle_timeout = http.idle_timeout;
-        let hash = services.hash.clone();
-        let (database, services) = open(&database_url, migrate, observer, services).await?;
+        let opened = open(database, services).await?;
+        let Opened { database, services, hash, migrated, is_refilled, has_all_words } = opened;
+        if !has_all_words {
+            return Err(Failure::IncompleteWords);
+        }
+        if !migrated.is_empty() {
+            tracing::info!(migrations = migrated.join(", "), "migrated the database");
+        }
+        if is_refilled {
+            tracing::warn!("{NO_TABLES}");
+        }
         let (listener, address) = bind(listen, "VIVAMO_LISTEN (--listen)").await?;
         let mut background = JoinSet::new();
         if let Some(listen) = http.metrics {
@@ -123,6 +153,7 @@ impl App {
         let Self { database, services, listener, router, idle_timeout, mut background, jobs, .. } = self;
         if jobs {
             background.spawn(run_jobs(database.clone(), services.clone()));
+            background.spawn(watch_version(database.clone()));
         }
         http::serve(listener, router, idle_timeout, stop).await;
         background.shutdown().await;
@@ -133,35 +164,138 @@ impl App {
     }
 }
 
+/// A database that this program may use, and the services on it.
+pub struct Opened {
+    pub database: Database,
+    pub services: Arc<Services>,
+    /// The secret that the database uses. Signs cursors.
+    pub hash: KeyedHash,
+    /// Names of the migrations that were applied.
+    pub migrated: Vec<String>,
+    /// True if the SQLite file existed and had no tables: see [`NO_TABLES`].
+    pub is_refilled: bool,
+    /// False if some customers cannot be found by a search yet.
+    pub has_all_words: bool,
+}
+
+/// The warning for a SQLite file that existed and had no tables.
+pub const NO_TABLES: &str = "the database file existed but had no tables, so a new database was created in it. If it was copied \
+                             with `cp`, the data is in the -wal file of the original: copy with `vivamo backup`";
+
 /// Opens a database of the configured environment with all migrations applied, and builds the services on it.
-pub async fn open(
-    url: &str,
-    migrate: bool,
-    observer: Option<StatementObserver>,
-    services: ServiceSettings,
-) -> Result<(Database, Arc<Services>), Failure> {
-    let environment = services.environment;
-    if let Some(file) = database::sqlite_file(url).filter(|file| !migrate && !file.exists()) {
-        return Err(Failure::NoDatabase(file.to_owned()));
+pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, Failure> {
+    let is_migrating = settings.migrate;
+    let claimed = open_claimed(settings, services.environment, &services.hash).await?;
+    let Claimed { database, deployment, migrated, is_refilled } = claimed;
+    let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
+    let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(Failure::OtherKeySecret)?;
+    let services = Services::new(&database, ServiceSettings { hash: hash.clone(), ..services });
+    let mut has_all_words = deployment::has_all_words(&database).await?;
+    if !has_all_words && is_migrating {
+        services.customers.add_missing_words(&Actor::Platform).await?;
+        deployment::record_all_words(&database).await?;
+        has_all_words = true;
     }
-    let cannot_open = |error| Failure::Other(explain_connect_error(url, &error));
-    let database = Database::connect(url, observer).await.map_err(cannot_open)?;
-    let pending = database.pending_migrations().await.map_err(cannot_open)?;
-    // This check comes before the migrations, because migrations must not change a database of the other environment.
-    if pending < database::migration_count() {
+    Ok(Opened { database, services, hash, migrated, is_refilled, has_all_words })
+}
+
+/// A database of the configured environment with all migrations applied.
+struct Claimed {
+    database: Database,
+    deployment: entity_deployment::Model,
+    migrated: Vec<String>,
+    is_refilled: bool,
+}
+
+async fn open_claimed(
+    settings: DatabaseSettings,
+    environment: Environment,
+    hash: &KeyedHash,
+) -> Result<Claimed, Failure> {
+    let DatabaseSettings { url, migrate, wait, observer } = settings;
+    let file = database::sqlite_file(&url);
+    let had_file = file.as_ref().is_some_and(|file| file.exists());
+    if let Some(file) = file.filter(|_| !migrate && !had_file) {
+        return Err(Failure::NoDatabase(file));
+    }
+    let cannot_open = |error| cannot_open(&url, &error);
+    let database = connect(&url, wait, observer).await?;
+    let inspection = database.inspect().await.map_err(cannot_open)?;
+    if let Some(unknown) = inspection.unknown.into_iter().next_back() {
+        return Err(Failure::UnknownMigration(unknown));
+    }
+    if let Some(Fault { cause, remedy }) = inspection.fault {
+        return Err(Failure::Other(format!("{cause} {remedy}")));
+    }
+    let pending = inspection.pending;
+    // Checked before the migrations: they must not change a database of the other environment.
+    if pending.len() < database::migration_count() {
         check_owner(deployment::owner(&database).await?.unwrap_or(environment), environment)?;
     }
-    let services = Services::new(&database, services);
-    if pending > 0 && !migrate {
-        return Err(Failure::PendingMigrations(pending));
+    let is_refilled = had_file && pending.len() == database::migration_count();
+    let migrated = match pending.is_empty() {
+        true => Vec::new(),
+        false if migrate => database::migrate(&url).await.map_err(cannot_open)?,
+        false => return Err(Failure::PendingMigrations(pending)),
+    };
+    let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
+    check_owner(deployment.environment, environment)?;
+    Ok(Claimed { database, deployment, migrated, is_refilled })
+}
+
+/// Lets a database use the configured secret from now on. Returns false if it does already. If an older secret is configured,
+/// it must be the one that the database uses.
+pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, Failure> {
+    let ServiceSettings { environment, hash, .. } = services;
+    let Claimed { database, deployment, .. } = open_claimed(settings, environment, &hash).await?;
+    let stored = deployment.key_fingerprint.as_deref().unwrap_or_default();
+    if hash.fingerprint() == stored {
+        return Ok(false);
     }
-    if pending > 0 {
-        database::migrate(url).await.map_err(cannot_open)?;
-        tracing::info!(migrations = pending, "migrated the database");
-        services.customers.add_missing_words(&Actor::Platform).await?;
+    if hash.replaces_other() && hash.clone().with_fingerprint(stored).is_none() {
+        return Err(Failure::OtherKeySecret);
     }
-    check_owner(deployment::claim(&database, environment).await?, environment)?;
-    Ok((database, services))
+    deployment::change_key(&database, hash.fingerprint()).await?;
+    Ok(true)
+}
+
+/// Returns what `vivamo migrate` would do: the migrations that a database lacks, and incomplete search words. Changes nothing.
+pub async fn pending_migrations(settings: DatabaseSettings) -> Result<Vec<String>, Failure> {
+    let DatabaseSettings { url, wait, observer, .. } = settings;
+    if let Some(file) = database::sqlite_file(&url).filter(|file| !file.exists()) {
+        return Err(Failure::NoDatabase(file));
+    }
+    let database = connect(&url, wait, observer).await?;
+    let inspection = database.inspect().await.map_err(|error| cannot_open(&url, &error))?;
+    if let Some(unknown) = inspection.unknown.into_iter().next_back() {
+        return Err(Failure::UnknownMigration(unknown));
+    }
+    if inspection.pending.is_empty() && !deployment::has_all_words(&database).await? {
+        return Ok(vec!["the search words are incomplete".to_owned()]);
+    }
+    Ok(inspection.pending)
+}
+
+/// Connects to the database. If it cannot be reached, tries again until the time to wait is over.
+async fn connect(url: &str, wait: Duration, observer: Option<StatementObserver>) -> Result<Database, Failure> {
+    const MAX_PAUSE: Duration = Duration::from_secs(2);
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match Database::connect(url, observer.clone()).await {
+            Err(error) if database::is_unreachable(&error) && started.elapsed() + pause <= wait => {
+                tracing::warn!(cause = describe(&error), "waiting for the database");
+            }
+            connected => return connected.map_err(|error| cannot_open(url, &error)),
+        }
+        #[expect(clippy::disallowed_methods, reason = "the backoff")]
+        sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+fn cannot_open(url: &str, error: &DbErr) -> Failure {
+    Failure::Other(explain_connect_error(url, error))
 }
 
 /// Binds an address. Returns the listener and its address, which has the actual port if the given port was 0.
@@ -189,6 +323,25 @@ async fn run_jobs(database: Database, services: Arc<Services>) {
                 Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired idempotency keys"),
             }
         }
+    }
+}
+
+/// Every second, looks whether a newer version has migrated the database so that this one must not write any more.
+async fn watch_version(database: Database) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut may_write = true;
+    loop {
+        interval.tick().await;
+        // An outage is reported elsewhere.
+        let Ok(now) = database.check_version().await else { continue };
+        if may_write && !now {
+            tracing::error!(
+                "a newer version has migrated the database. This version refuses writes, because it would write rows that the \
+                 newer one cannot use: replace this server"
+            );
+        }
+        may_write = now;
     }
 }
 

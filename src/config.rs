@@ -7,7 +7,8 @@
 //! two `check` functions check settings that depend on each other. They also check secrets, because a message of clap
 //! would print the secret.
 
-use std::net::{IpAddr, SocketAddr};
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,9 +27,13 @@ use entity::deployment::Environment;
 #[command(next_help_heading = "Options of all commands")]
 pub struct Settings {
     /// Database: sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", default_value = "sqlite://vivamo.db")]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", default_value = DEFAULT_URL)]
     #[arg(hide_env_values = true, global = true)]
     pub database_url: String,
+
+    /// File that contains the URL of the database
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", global = true)]
+    pub database_url_file: Option<PathBuf>,
 
     /// Use `production` for real customers. `sandbox` is for tests and accepts, with a warning, emails and phones that
     /// production rejects
@@ -36,23 +41,46 @@ pub struct Settings {
     pub environment: Environment,
 
     /// Secret for hashing API keys and signing cursors (at least 32 bytes). Required in production; sandbox has a public
-    /// default. Changing the secret invalidates all keys and cursors
-    #[arg(long, env = "VIVAMO_KEY_SECRET", value_name = "SECRET", hide_env_values = true, global = true)]
+    /// default. `vivamo change-key-secret` changes it
+    #[arg(long, env = "VIVAMO_KEY_SECRET", value_name = "SECRET", value_parser = secret)]
+    #[arg(hide_env_values = true, global = true)]
     pub key_secret: Option<SecretString>,
+
+    /// File that contains the secret
+    #[arg(long, env = "VIVAMO_KEY_SECRET_FILE", value_name = "FILE", global = true)]
+    pub key_secret_file: Option<PathBuf>,
+
+    /// Older secret whose API keys and cursors are still accepted, while the secret is being changed
+    #[arg(long, env = "VIVAMO_KEY_SECRET_OLD", value_name = "SECRET", value_parser = secret)]
+    #[arg(hide_env_values = true, global = true)]
+    pub key_secret_old: Option<SecretString>,
+
+    /// File that contains the older secret
+    #[arg(long, env = "VIVAMO_KEY_SECRET_OLD_FILE", value_name = "FILE")]
+    #[arg(global = true)]
+    pub key_secret_old_file: Option<PathBuf>,
+
+    /// Seconds to wait for a PostgreSQL that cannot be reached [default: 30 in `vivamo serve`, 0 in other commands]
+    #[arg(long, env = "VIVAMO_WAIT_FOR_DATABASE", value_name = "SECONDS", global = true)]
+    pub wait_for_database: Option<u32>,
 }
 
 /// Settings of `vivamo serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeSettings {
-    /// IP address and port of the API. Port 0 takes any free port
+    /// Address and port of the API. Port 0 takes any free port
     #[arg(long, env = "VIVAMO_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     #[arg(value_parser = address)]
     pub listen: SocketAddr,
 
     /// Key for platform-wide access: reads all customers, manages operators and keys (at least 32 characters in
     /// production). If unset, platform access is disabled
-    #[arg(long, env = "VIVAMO_PLATFORM_KEY", value_name = "KEY", hide_env_values = true)]
+    #[arg(long, env = "VIVAMO_PLATFORM_KEY", value_name = "KEY", hide_env_values = true, value_parser = secret)]
     pub platform_key: Option<SecretString>,
+
+    /// File that contains the platform key
+    #[arg(long, env = "VIVAMO_PLATFORM_KEY_FILE", value_name = "FILE")]
+    pub platform_key_file: Option<PathBuf>,
 
     #[command(flatten)]
     pub http: HttpSettings,
@@ -67,7 +95,7 @@ pub struct ServeSettings {
 /// The settings of the HTTP server.
 #[derive(Args, Clone, Debug)]
 pub struct HttpSettings {
-    /// IP address and port of the Prometheus metrics, at /metrics. If unset, metrics are disabled. Clients must not
+    /// Address and port of the Prometheus metrics, at /metrics. If unset, metrics are disabled. Clients must not
     /// reach this port
     #[arg(long, env = "VIVAMO_METRICS", value_name = "ADDRESS:PORT", value_parser = address)]
     pub metrics: Option<SocketAddr>,
@@ -142,12 +170,16 @@ pub struct CheckSettings {
     pub twilio_url: Url,
 
     /// SID of a Twilio API key (SK…) or account (AC…). Required with `--phone-lookup twilio`
-    #[arg(long, env = "VIVAMO_TWILIO_USER", value_name = "SID", hide_env_values = true)]
+    #[arg(long, env = "VIVAMO_TWILIO_USER", value_name = "SID", hide_env_values = true, value_parser = secret)]
     pub twilio_user: Option<SecretString>,
 
     /// Secret of the Twilio API key, or auth token of the account. Required with `--phone-lookup twilio`
-    #[arg(long, env = "VIVAMO_TWILIO_PASSWORD", value_name = "SECRET", hide_env_values = true)]
+    #[arg(long, env = "VIVAMO_TWILIO_PASSWORD", value_name = "SECRET", hide_env_values = true, value_parser = secret)]
     pub twilio_password: Option<SecretString>,
+
+    /// File that contains the secret or token of Twilio
+    #[arg(long, env = "VIVAMO_TWILIO_PASSWORD_FILE", value_name = "FILE")]
+    pub twilio_password_file: Option<PathBuf>,
 
     /// Policy for a phone whose line type the carrier does not know: `refuse` or `accept` [default: refuse]
     #[arg(long, env = "VIVAMO_UNKNOWN_LINE_TYPE", value_name = "POLICY", hide_possible_values = true)]
@@ -173,12 +205,29 @@ fn environment() -> impl TypedValueParser<Value = Environment> {
     PossibleValuesParser::new(["sandbox", "production"]).try_map(|name| Environment::try_from_value(&name))
 }
 
+/// Removes blanks and line breaks at the ends: a file or a Kubernetes secret often ends in a line break. Never fails, because
+/// clap's message would show the value.
+fn secret(text: &str) -> Result<SecretString, Infallible> {
+    Ok(text.trim().into())
+}
+
+/// Parses an address, or looks up a host name. Prefers IPv4, which clients of `localhost` try in any case.
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "expected an IP address and a port, for example 127.0.0.1:8000".to_owned())
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let example = "expected an address and a port, for example 127.0.0.1:8000";
+    if !text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+        return Err(example.to_owned());
+    }
+    let found: Vec<_> = text.to_socket_addrs().map_err(|cause| format!("{example} ({cause})"))?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| format!("{example} (the host has no address)"))
 }
 
 /// Parses a network. A single address becomes the network that contains only this address.
 fn network(text: &str) -> Result<IpNet, &'static str> {
+    let text = text.trim();
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network.map_err(|_| "expected an address or a network, for example 10.0.0.0/8")
 }
@@ -190,6 +239,7 @@ fn url(text: &str) -> Result<Url, &'static str> {
 
 /// Accepts only scheme, host and port, as browsers send them in the Origin header.
 fn origin(text: &str) -> Result<HeaderValue, &'static str> {
+    let text = text.trim();
     let is_origin = Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text);
     let origin = HeaderValue::from_str(text).ok().filter(|_| is_origin);
     origin.ok_or("expected an origin without a path, for example https://dashboard.example.com")
@@ -199,19 +249,42 @@ fn origin(text: &str) -> Result<HeaderValue, &'static str> {
 const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
 const MIN_SECRET_BYTES: usize = 32;
 
+const DEFAULT_URL: &str = "sqlite://vivamo.db";
+
 // The names of settings in messages.
 const DATABASE_URL: &str = "DATABASE_URL (--database-url)";
+const KEY_SECRET_OLD: &str = "VIVAMO_KEY_SECRET_OLD (--key-secret-old)";
 const KEY_SECRET: &str = "VIVAMO_KEY_SECRET (--key-secret)";
 const PLATFORM_KEY: &str = "VIVAMO_PLATFORM_KEY (--platform-key)";
 const TWILIO_USER: &str = "VIVAMO_TWILIO_USER (--twilio-user)";
 const TWILIO_PASSWORD: &str = "VIVAMO_TWILIO_PASSWORD (--twilio-password)";
 const UNKNOWN_LINE_TYPE: &str = "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type)";
 
-/// Rejects a credential that is set but empty. An empty credential does not count as unset, because a deployment
-/// template with an unfilled value must not switch protection off.
-fn check_not_blank(name: &str, value: &Option<SecretString>) -> Result<(), String> {
-    let is_blank = value.as_ref().is_some_and(|value| value.expose_secret().trim().is_empty());
-    if is_blank { Err(format!("{name} is set but empty. Give it a value, or unset it.")) } else { Ok(()) }
+/// A credential that is set but empty is an error and does not count as unset: a template whose variable was not filled
+/// must not switch protection off. Quotes around a credential are an error too: Docker's `--env-file` does not remove them.
+fn check_credential(name: &str, value: &Option<SecretString>) -> Result<(), String> {
+    let Some(value) = value.as_ref().map(ExposeSecret::expose_secret) else { return Ok(()) };
+    if value.is_empty() {
+        return Err(format!("{name} is set but empty. Give it a value, or unset it."));
+    }
+    if ['"', '\''].iter().any(|quote| value.len() > 1 && value.starts_with(*quote) && value.ends_with(*quote)) {
+        return Err(format!("{name} is in quotes. Remove them: they are part of the value."));
+    }
+    Ok(())
+}
+
+/// Reads a credential from its file, if one is given. `setting` is the name of the setting without a file.
+fn read_credential(setting: &str, value: &mut Option<SecretString>, file: &Option<PathBuf>) -> Result<(), String> {
+    let Some(file) = file else { return Ok(()) };
+    // For example `VIVAMO_KEY_SECRET_FILE (--key-secret-file)`.
+    let name = &setting.replace(" (", "_FILE (").replace(')', "-file)");
+    if value.is_some() {
+        return Err(format!("{setting} and {name} are both set. Unset one of them."));
+    }
+    let text = std::fs::read_to_string(file);
+    let text = text.map_err(|error| format!("Cannot read {}: {error}. Change {name}.", file.display()))?;
+    *value = Some(text.trim().into());
+    check_credential(name, value)
 }
 
 /// Returns the error for a secret that is not safe.
@@ -220,18 +293,23 @@ fn insecure(name: &str, fault: &str) -> Result<(), String> {
 }
 
 impl Settings {
-    /// Checks the database URL and the key secret. The error says what to change.
+    /// Reads the credentials that are in files.
+    pub fn read_files(mut self) -> Result<Self, String> {
+        let mut url = Some(self.database_url.clone().into()).filter(|_| self.database_url != DEFAULT_URL);
+        read_credential(DATABASE_URL, &mut url, &self.database_url_file)?;
+        self.database_url = url.map_or(self.database_url, |url: SecretString| url.expose_secret().to_owned());
+        read_credential(KEY_SECRET, &mut self.key_secret, &self.key_secret_file)?;
+        read_credential(KEY_SECRET_OLD, &mut self.key_secret_old, &self.key_secret_old_file)?;
+        Ok(self)
+    }
+
+    /// Checks the key secrets. The error says what to change.
     pub fn check(&self) -> Result<(), String> {
-        let url = self.database_url.as_str();
-        if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err(format!("{DATABASE_URL} must start with sqlite:// or postgres://"));
+        check_credential(KEY_SECRET, &self.key_secret)?;
+        check_credential(KEY_SECRET_OLD, &self.key_secret_old)?;
+        if self.old_key_secret() == Some(self.key_secret()) {
+            return Err(format!("{KEY_SECRET_OLD} and {KEY_SECRET} are the same. Unset {KEY_SECRET_OLD}."));
         }
-        let is_in_memory =
-            |file: &str| ["", "//"].contains(&file) || file.contains(":memory:") || file.contains("mode=memory");
-        if url.strip_prefix("sqlite:").is_some_and(is_in_memory) {
-            return Err(format!("{DATABASE_URL} names no file, so nothing would be kept. Use sqlite://FILE"));
-        }
-        check_not_blank(KEY_SECRET, &self.key_secret)?;
         match self.key_secret.as_ref().map(ExposeSecret::expose_secret) {
             _ if self.environment == Environment::Sandbox => Ok(()),
             None => insecure(KEY_SECRET, "is required in production"),
@@ -247,22 +325,40 @@ impl Settings {
     pub fn key_secret(&self) -> &str {
         self.key_secret.as_ref().map_or(SANDBOX_KEY_SECRET, |secret| secret.expose_secret())
     }
+
+    /// The older secret that is still accepted.
+    pub fn old_key_secret(&self) -> Option<&str> {
+        self.key_secret_old.as_ref().map(ExposeSecret::expose_secret)
+    }
+
+    /// The longest time to wait for the database, if the command waits for `default` seconds.
+    pub fn database_wait(&self, default: u32) -> Duration {
+        Duration::from_secs(self.wait_for_database.unwrap_or(default).into())
+    }
 }
 
 impl ServeSettings {
+    /// Reads the credentials that are in files.
+    pub fn read_files(mut self) -> Result<Self, String> {
+        read_credential(PLATFORM_KEY, &mut self.platform_key, &self.platform_key_file)?;
+        let CheckSettings { twilio_password, twilio_password_file, .. } = &mut self.checks;
+        read_credential(TWILIO_PASSWORD, twilio_password, twilio_password_file)?;
+        Ok(self)
+    }
+
     /// Checks these settings together with the shared ones. The error says what to change.
     pub fn check(&self, shared: &Settings) -> Result<(), String> {
         let CheckSettings { phone_lookup, twilio_user, twilio_password, unknown_line_type, .. } = &self.checks;
-        check_not_blank(PLATFORM_KEY, &self.platform_key)?;
-        check_not_blank(TWILIO_USER, twilio_user)?;
-        check_not_blank(TWILIO_PASSWORD, twilio_password)?;
+        check_credential(PLATFORM_KEY, &self.platform_key)?;
+        check_credential(TWILIO_USER, twilio_user)?;
+        check_credential(TWILIO_PASSWORD, twilio_password)?;
         let platform_key = self.platform_key.as_ref().map(ExposeSecret::expose_secret);
         let is_short = platform_key.is_some_and(|key| key.len() < MIN_SECRET_BYTES);
         if is_short && shared.environment == Environment::Production {
             let fault = format!("must have at least {MIN_SECRET_BYTES} characters in production");
             return insecure(PLATFORM_KEY, &fault);
         }
-        if platform_key == Some(shared.key_secret()) {
+        if platform_key.is_some() && [Some(shared.key_secret()), shared.old_key_secret()].contains(&platform_key) {
             let fault = format!("and {KEY_SECRET} are the same: a caller with the key would know the secret");
             return insecure(PLATFORM_KEY, &fault);
         }

@@ -4,28 +4,82 @@
 //! these values, and nobody must be able to read them in the database. Cursors are signed with a keyed hash. Without
 //! the secret, nobody can compute a hash, or test guesses against a stolen hash. The purpose is part of the input, so
 //! that hashes of different purposes never match.
+//!
+//! While the secret is being changed there are two secrets: new hashes are made with one, and hashes of both are accepted.
 
 use std::sync::Arc;
 
 use ring::hmac;
 
-/// The secret, ready for hashing.
+/// The secret, ready for hashing, and a second secret during a change.
 #[derive(Clone)]
-pub struct KeyedHash(Arc<hmac::Key>);
+pub struct KeyedHash {
+    secret: Arc<hmac::Key>,
+    /// The other secret whose hashes are accepted.
+    other: Option<Arc<hmac::Key>>,
+    /// True if `other` is the older one, whose hashes are to be replaced.
+    replaces_other: bool,
+}
 
 impl KeyedHash {
     pub fn new(secret: &str) -> Self {
-        Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())))
+        Self { secret: key(secret), other: None, replaces_other: false }
+    }
+
+    /// Also accepts the hashes of an older secret.
+    #[must_use]
+    pub fn with_old(self, old: &str) -> Self {
+        Self { other: Some(key(old)), replaces_other: true, ..self }
     }
 
     /// Returns the 32-byte hash of the parts, in this order.
     pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Vec<u8> {
-        let mut context = hmac::Context::with_key(&self.0);
-        for part in [purpose.as_bytes()].iter().chain(parts) {
-            // The length separates the parts: "ab", "c" and "a", "bc" must have different hashes.
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        context.sign().as_ref().to_vec()
+        digest(&self.secret, purpose, parts)
     }
+
+    /// Returns the hash of the parts under each secret that is accepted, first the one of [`digest`](Self::digest).
+    pub fn accepted_digests(&self, purpose: &str, parts: &[&[u8]]) -> Vec<Vec<u8>> {
+        let secrets = std::iter::once(&self.secret).chain(&self.other);
+        secrets.map(|secret| digest(secret, purpose, parts)).collect()
+    }
+
+    /// True if hashes of the other secret are to be replaced by hashes of this one.
+    pub fn replaces_other(&self) -> bool {
+        self.replaces_other
+    }
+
+    /// The hash of a constant, by which a database recognises the secret.
+    pub fn fingerprint(&self) -> Vec<u8> {
+        self.digest(FINGERPRINT, &[])
+    }
+
+    /// Makes new hashes with the secret that has this fingerprint. Returns `None` if neither has it.
+    ///
+    /// The older secret stays in use until the database is told to use the newer one, so that servers which do not know the
+    /// newer one yet recognise all hashes.
+    pub fn with_fingerprint(self, fingerprint: &[u8]) -> Option<Self> {
+        if self.fingerprint() == fingerprint {
+            return Some(self);
+        }
+        let Self { secret, other, .. } = self;
+        let swapped = Self { secret: other?, other: Some(secret), replaces_other: false };
+        (swapped.fingerprint() == fingerprint).then_some(swapped)
+    }
+}
+
+/// Stored in the database: a change makes all servers refuse to start.
+const FINGERPRINT: &str = "key secret";
+
+fn key(secret: &str) -> Arc<hmac::Key> {
+    Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
+}
+
+fn digest(secret: &hmac::Key, purpose: &str, parts: &[&[u8]]) -> Vec<u8> {
+    let mut context = hmac::Context::with_key(secret);
+    for part in [purpose.as_bytes()].iter().chain(parts) {
+        // The length separates the parts: "ab", "c" and "a", "bc" must have different hashes.
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    context.sign().as_ref().to_vec()
 }

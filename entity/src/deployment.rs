@@ -1,7 +1,7 @@
-//! Table `deployment`: a single row with the environment that the database belongs to.
+//! Table `deployment`: a single row with what a server compares at its start.
 //!
-//! The row is written once by `service::deployment` at the first start, and compared at each later start, so that
-//! sandbox settings never run against a production database.
+//! `service::deployment` writes it at the first start, so that sandbox settings never run against a production database, and
+//! another secret is noticed. The migrations raise `required_migration`.
 
 use sea_orm::entity::prelude::*;
 
@@ -13,6 +13,13 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i32,
     pub environment: Environment,
+    /// A migration that a server must know in order to write. `None` if any server may write.
+    pub required_migration: Option<String>,
+    /// The newest migration of the search words after which all words were written. `None` if they may be incomplete.
+    pub words_migration: Option<String>,
+    /// A hash of a constant under `VIVAMO_KEY_SECRET`, by which another secret is recognised. `None` before the first start
+    /// of a version that stores it.
+    pub key_fingerprint: Option<Vec<u8>>,
 }
 
 pub const ONLY_ROW_ID: i32 = 1;

@@ -12,8 +12,16 @@ mod m20261123_000004_keys;
 mod m20261124_000005_words;
 mod m20261124_000006_revisions;
 mod m20261126_000007_search_spellings;
+mod m20261126_000008_deployment;
 mod m20261126_000009_corrections;
 mod m20261126_000010_administration;
+
+/// The newest migration after which an older server must not write, because it would write rows that newer servers cannot
+/// use. A server that does not know this migration refuses to write; a server that only lacks later ones goes on.
+pub const REQUIRED: &str = "m20261126_000007_search_spellings";
+
+/// The newest migration that deletes search words, or changes how they are written. The program then writes all of them again.
+pub const SEARCH_WORDS: &str = "m20261126_000007_search_spellings";
 
 pub struct Migrator;
 
@@ -28,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000005_words::Migration),
             Box::new(m20261124_000006_revisions::Migration),
             Box::new(m20261126_000007_search_spellings::Migration),
+            Box::new(m20261126_000008_deployment::Migration),
             Box::new(m20261126_000009_corrections::Migration),
             Box::new(m20261126_000010_administration::Migration),
         ]

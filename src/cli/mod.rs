@@ -4,12 +4,14 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings. Results go to standard output, errors to standard
 //! error.
 
+mod backup;
 mod keys;
 mod operators;
 mod print;
 mod serve;
 mod variables;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
@@ -19,8 +21,9 @@ use clap_complete::Shell;
 use entity::deployment::Environment;
 use entity::value::{DisplayName, OperatorId};
 
-use crate::app::{self, Failure};
+use crate::app::{self, DatabaseSettings, Failure, NO_TABLES, Opened};
 use crate::config::{ServeSettings, Settings};
+use crate::database;
 use crate::graphql;
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, ServiceSettings, Services};
@@ -48,7 +51,18 @@ enum Command {
     Serve(Box<ServeSettings>),
     /// Apply pending database migrations. Needed only in production: in sandbox every command that opens the database
     /// applies them
-    Migrate,
+    Migrate {
+        /// Change nothing. List what is pending, and exit with 1 if anything is
+        #[arg(long)]
+        check: bool,
+    },
+    /// Copy the database into a file while servers use it (SQLite; for PostgreSQL, says how)
+    Backup {
+        /// File to create
+        file: PathBuf,
+    },
+    /// Use VIVAMO_KEY_SECRET (--key-secret) for this database from now on, in place of the secret that it uses
+    ChangeKeySecret,
     /// Create, list, change, suspend or resume operators
     #[command(subcommand)]
     Operator(operators::OperatorCommand),
@@ -79,19 +93,24 @@ impl Cli {
     }
 
     pub async fn run(self) -> Result<(), Failure> {
-        let Self { settings, serve, command } = self;
+        let Self { mut settings, serve, command } = self;
         let command = command.unwrap_or(Command::Serve(Box::new(serve)));
         if !matches!(command, Command::Schema | Command::Completions { .. }) {
             let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
             let variables = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
             variables::refuse_unknown(&variables::names(&Self::command()), variables).map_err(Failure::Usage)?;
+            settings = settings.read_files().map_err(Failure::Usage)?;
+            database::check_url(&settings.database_url).map_err(Failure::Usage)?;
             settings.check().map_err(Failure::Usage)?;
         }
         match command {
             Command::Serve(serve) => serve::run(settings, *serve).await?,
-            Command::Migrate => migrate(&settings).await?,
-            Command::Operator(command) => operators::run(command, &*open_services(&settings, false).await?).await?,
-            Command::Key(command) => keys::run(command, &*open_services(&settings, false).await?).await?,
+            Command::Migrate { check: false } => migrate(&settings).await?,
+            Command::Migrate { check: true } => list_pending(&settings).await?,
+            Command::Backup { file } => backup::run(&settings.database_url, &file).await?,
+            Command::ChangeKeySecret => change_key_secret(&settings).await?,
+            Command::Operator(command) => operators::run(command, &*open_services(&settings).await?).await?,
+            Command::Key(command) => keys::run(command, &*open_services(&settings).await?).await?,
             Command::Schema => print::text(&graphql::sdl()),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
@@ -119,25 +138,80 @@ fn refuse_misplaced_options(matches: ArgMatches) -> Result<ArgMatches, clap::Err
     Err(clap::Error::raw(ErrorKind::ArgumentConflict, message))
 }
 
-/// Opens the database and builds the services, for commands that manage data. Applies pending migrations in sandbox,
-/// and in production if `migrate` is set.
-async fn open_services(settings: &Settings, migrate: bool) -> Result<Arc<Services>, Failure> {
-    let migrate = migrate || settings.environment == Environment::Sandbox;
-    let (_, services) = app::open(&settings.database_url, migrate, None, service_settings(settings)).await?;
-    Ok(services)
+/// Opens the database and builds the services, for commands that manage data. Applies pending migrations in sandbox.
+async fn open_services(settings: &Settings) -> Result<Arc<Services>, Failure> {
+    Ok(open(settings, database_settings(settings, 0)).await?.services)
 }
 
-/// `vivamo migrate`: applies pending migrations.
+async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened, Failure> {
+    let opened = app::open(database, service_settings(settings)).await?;
+    if opened.is_refilled {
+        eprintln!("warning: {NO_TABLES}");
+    }
+    Ok(opened)
+}
+
+/// `vivamo migrate`: applies pending migrations and lists them.
 async fn migrate(settings: &Settings) -> Result<(), Failure> {
-    let services = open_services(settings, true).await?;
+    let database = DatabaseSettings { migrate: true, ..database_settings(settings, 0) };
+    let Opened { services, migrated, .. } = open(settings, database).await?;
     // Customers that an older version wrote during the upgrade have no search words yet.
     services.customers.add_missing_words(&Actor::Platform).await?;
+    print_lines("applied", &migrated);
     print::text("The database is up to date.\n");
     Ok(())
 }
 
+/// `vivamo migrate --check`: lists what is pending.
+async fn list_pending(settings: &Settings) -> Result<(), Failure> {
+    let pending = app::pending_migrations(database_settings(settings, 0)).await?;
+    print_lines("pending", &pending);
+    match pending.len() {
+        0 => print::text("The database is up to date.\n"),
+        _ => return Err(Failure::Other("The database is not up to date. Run `vivamo migrate`.".to_owned())),
+    }
+    Ok(())
+}
+
+fn print_lines(state: &str, names: &[String]) {
+    print::text(&names.iter().map(|name| format!("{state}  {name}\n")).collect::<String>());
+}
+
+/// `vivamo change-key-secret`: lets the database use another secret.
+async fn change_key_secret(settings: &Settings) -> Result<(), Failure> {
+    let is_old_known = settings.old_key_secret().is_some();
+    let is_changed = app::change_key_secret(database_settings(settings, 0), service_settings(settings)).await?;
+    print::text(match (is_changed, is_old_known) {
+        (false, _) => "The database uses this VIVAMO_KEY_SECRET already.\n",
+        (true, true) => {
+            "The database uses the new VIVAMO_KEY_SECRET. Restart all servers with it and with VIVAMO_KEY_SECRET_OLD. Unset \
+             VIVAMO_KEY_SECRET_OLD after 24 hours, once all API keys have been used again.\n"
+        }
+        (true, false) => {
+            "The database uses the new VIVAMO_KEY_SECRET. API keys that were made with another secret have stopped working: \
+             create new ones.\n"
+        }
+    });
+    Ok(())
+}
+
+/// The settings of the database. In sandbox, every command applies pending migrations.
+fn database_settings(settings: &Settings, default_wait: u32) -> DatabaseSettings {
+    DatabaseSettings {
+        url: settings.database_url.clone(),
+        migrate: settings.environment == Environment::Sandbox,
+        wait: settings.database_wait(default_wait),
+        observer: None,
+    }
+}
+
 fn service_settings(settings: &Settings) -> ServiceSettings {
-    ServiceSettings::new(settings.environment, KeyedHash::new(settings.key_secret()))
+    let hash = KeyedHash::new(settings.key_secret());
+    let hash = match settings.old_key_secret() {
+        Some(old) => hash.with_old(old),
+        None => hash,
+    };
+    ServiceSettings::new(settings.environment, hash)
 }
 
 fn operator_id(text: &str) -> Result<OperatorId, &'static str> {

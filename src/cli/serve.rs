@@ -8,7 +8,7 @@ use entity::value::DisplayName;
 use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{print, service_settings};
+use super::{database_settings, print, service_settings};
 use crate::app::{App, AppSettings, Failure};
 use crate::config::{ServeSettings, Settings};
 use crate::database::{describe, sqlite_file};
@@ -18,6 +18,7 @@ use crate::service::{Actor, AdminOrigin, ServiceSettings, Services};
 use crate::telemetry;
 
 pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure> {
+    let serve = serve.read_files().map_err(Failure::Usage)?;
     serve.check(&settings).map_err(Failure::Usage)?;
     let app_settings = app_settings(&settings, serve)?;
     telemetry::start(settings.environment).map_err(Failure::Usage)?;
@@ -34,7 +35,8 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure
 }
 
 fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings, Failure> {
-    let ServeSettings { listen, platform_key, http, limits, checks } = serve;
+    const DATABASE_WAIT: u32 = 30;
+    let ServeSettings { listen, platform_key, http, limits, checks, .. } = serve;
     let disposable_domains =
         DisposableDomains::new(read_domains(checks.disposable_domains)?, read_domains(checks.allowed_domains)?);
     // `check` allows the credentials only with `--phone-lookup twilio`.
@@ -47,9 +49,7 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
         _ => None,
     };
     Ok(AppSettings {
-        database_url: settings.database_url.clone(),
-        migrate: settings.environment == Environment::Sandbox,
-        observer: None,
+        database: database_settings(settings, DATABASE_WAIT),
         services: ServiceSettings { platform_key, disposable_domains, carrier, limits, ..service_settings(settings) },
         listen,
         http,

@@ -6,7 +6,6 @@
 //! saves up to a quarter of the cost of a request (`docs/benchmarks.md`).
 
 use std::ops::{Deref, DerefMut};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +13,8 @@ use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
 use futures_util::{Stream, TryStreamExt};
 use sea_orm::sea_query::Values;
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgRow};
-use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sea_orm::sqlx::postgres::PgRow;
+use sea_orm::sqlx::sqlite::SqliteRow;
 use sea_orm::sqlx::{
     self, AssertSqlSafe, ConnectOptions, Connection as _, Decode, Executor, PgConnection, Row, Sqlite,
     SqliteConnection, TypeInfo, ValueRef,
@@ -29,39 +28,16 @@ use super::fair_queue::{FairQueue, Permit, Tenant};
 use super::request::count_statement;
 use super::response_size::ResponseSize;
 use super::retry::retry_read;
+use super::url::{Options, failed_to_connect};
 use super::{MAX_WAIT, StatementObserver};
 
-/// The address of a database and the settings of a connection.
-#[derive(Clone)]
-pub(super) enum Options {
-    Postgres(PgConnectOptions),
-    Sqlite(SqliteConnectOptions),
+enum Driver {
+    Postgres(PgConnection),
+    Sqlite(SqliteConnection),
 }
 
-impl Options {
-    /// Parses `postgres://…` or `sqlite://…`. A SQLite file is created if it does not exist.
-    pub(super) fn parse(url: &str) -> Result<Self, DbErr> {
-        // By default, sqlx logs slow and failed statements together with their values.
-        Ok(if url.starts_with("sqlite:") {
-            let options = SqliteConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
-            let options = options.create_if_missing(true).foreign_keys(true).journal_mode(SqliteJournalMode::Wal);
-            // Full: a commit that was acknowledged survives a loss of power.
-            Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(MAX_WAIT))
-        } else {
-            let options = PgConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
-            Self::Postgres(options.application_name("vivamo"))
-        })
-    }
-
-    /// Forbids writes to a SQLite file, and does not create the file. Has no effect for PostgreSQL.
-    pub(super) fn read_only(self) -> Self {
-        match self {
-            Self::Postgres(options) => Self::Postgres(options),
-            Self::Sqlite(options) => Self::Sqlite(options.create_if_missing(false).read_only(true)),
-        }
-    }
-
-    async fn connect(&self) -> Result<Driver, DbErr> {
+impl Driver {
+    async fn connect(options: &Options) -> Result<Self, DbErr> {
         /// - `statement_timeout`: a slow statement fails instead of holding its connection.
         /// - `lock_timeout`: a statement that waits for a lock held elsewhere fails, and is retried after a pause without a
         ///   connection. Shorter than `deadlock_timeout` (1 s), so it ends deadlocks too.
@@ -75,24 +51,15 @@ impl Options {
         const SESSION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '200ms'; \
                                SET idle_in_transaction_session_timeout = '10s'; \
                                SET plan_cache_mode = 'force_generic_plan'; SET enable_memoize = off";
-        Ok(match self {
-            Self::Postgres(options) => {
+        Ok(match options {
+            Options::Postgres(options) => {
                 let mut connection = options.connect().await.map_err(failed_to_connect)?;
                 connection.execute(SESSION).await.map_err(failed_to_connect)?;
-                Driver::Postgres(connection)
+                Self::Postgres(connection)
             }
-            Self::Sqlite(options) => Driver::Sqlite(options.connect().await.map_err(failed_to_connect)?),
+            Options::Sqlite(options) => Self::Sqlite(options.connect().await.map_err(failed_to_connect)?),
         })
     }
-}
-
-pub(super) fn failed_to_connect(error: sqlx::Error) -> DbErr {
-    DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))
-}
-
-enum Driver {
-    Postgres(PgConnection),
-    Sqlite(SqliteConnection),
 }
 
 /// A connection to either database, and its [`State`].
@@ -254,7 +221,7 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Connection, DbErr> {
         // The SQLite file may be locked for a moment while another process opens or closes it.
-        let driver = retry_read(|| self.options.connect()).await?;
+        let driver = retry_read(|| Driver::connect(&self.options)).await?;
         Ok(Connection { driver, state: State::Ready, observer: self.observer.clone() })
     }
 

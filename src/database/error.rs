@@ -14,7 +14,6 @@
 //! input breaks a rule.
 
 use std::io::ErrorKind;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use sea_orm::sqlx::error::DatabaseError;
@@ -22,6 +21,7 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
 use super::response_size::SizeError;
+use super::url::{Options, SETTING};
 use super::{MAX_WAIT, sqlite_file};
 use crate::error::{Error, ErrorCode};
 
@@ -100,19 +100,51 @@ pub(super) fn is_rejection(error: &DbErr) -> bool {
 fn is_outage(error: &DbErr) -> bool {
     use sqlx::Error::{Io, Protocol, Tls, WorkerCrashed};
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
+    // No connection, for whatever reason: the server is gone, has too many, or refuses the role. `Migration`: this server
+    // refuses to write (`Database::refuse_writes`).
+    if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_) | DbErr::Migration(_)) || is_read_only(error) {
+        return true;
+    }
     match reported(error) {
-        // The codes mean: connection lost, out of resources, shutting down or starting up, statement timeout; a
-        // serialization failure, deadlock or lock timeout after the last retry; a read-only standby.
+        // Connection lost, role refused, out of resources, shutting down or starting up, statement timeout; a serialization
+        // failure, deadlock or lock timeout after the last retry; a role without the right.
         Some((Code::Sqlstate(code), _)) => {
-            ["08", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                || matches!(code, "25006" | "55P03")
+            ["08", "28", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                || matches!(code, "42501" | "55P03")
         }
         Some((Code::Sqlite(code), _)) => BUSY_LOCKED_IOERR_FULL_CANTOPEN.contains(&code),
+        None => matches!(sqlx_error(error), Some(Io(_) | Tls(_) | Protocol(_) | WorkerCrashed)),
+    }
+}
+
+/// Returns true if the database can be read but not written: a standby, or a file without the permission.
+pub(super) fn is_read_only(error: &DbErr) -> bool {
+    const READONLY: u32 = 8;
+    matches!(reported(error), Some((Code::Sqlstate("25006") | Code::Sqlite(READONLY), _)))
+}
+
+/// Returns true if the server of the database cannot be reached at the moment, as while it starts. Returns false if the
+/// server refuses the connection for a reason that stays, such as a wrong password.
+pub fn is_unreachable(error: &DbErr) -> bool {
+    match reported(error) {
+        Some((Code::Sqlstate(code), _)) => ["08", "53", "57"].iter().any(|class| code.starts_with(class)),
+        Some((Code::Sqlite(_), _)) => false,
         None => {
-            matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_))
-                || matches!(sqlx_error(error), Some(Io(_) | Tls(_) | Protocol(_) | WorkerCrashed))
+            matches!(error, DbErr::ConnectionAcquire(_))
+                || matches!(sqlx_error(error), Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut))
         }
     }
+}
+
+/// The cause of the failure of a request whose statement several requests shared.
+pub const SHARED_FAILURE: &str = "a statement that several requests shared failed";
+
+/// Logs the failure of a statement that several requests shared, once for all of them. Returns the error for each of them: of
+/// the same class, with the cause [`SHARED_FAILURE`].
+pub(super) fn log_shared_failure(error: &DbErr, requests: usize) -> DbErr {
+    tracing::error!(requests, cause = describe(error), "a statement that several requests shared failed");
+    let cause = SHARED_FAILURE.to_owned();
+    if is_outage(error) { DbErr::Conn(RuntimeErr::Internal(cause)) } else { DbErr::Custom(cause) }
 }
 
 /// Removes names and values from a message of the database. The database puts both in double quotes or after a colon.
@@ -138,35 +170,27 @@ pub fn describe(error: &DbErr) -> String {
         }
         (_, _, Some(sqlx::Error::PoolTimedOut)) => "no database connection became free in time".to_owned(),
         (_, _, Some(_)) => "database driver".to_owned(),
-        (_, DbErr::Migration(message) | DbErr::Custom(message), _) => message.clone(),
+        (_, DbErr::Migration(message) | DbErr::Custom(message) | DbErr::Conn(RuntimeErr::Internal(message)), _) => {
+            message.clone()
+        }
         // Other errors may quote a value that they could not read. Log only the name of the variant.
         _ => format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
     }
 }
 
-/// The setting to check if the database cannot be opened.
-const SETTING: &str = "DATABASE_URL (--database-url)";
-
 /// Returns a message that says why the database at `url` cannot be opened, and what to do about it. The message names
 /// hosts, users and files, but no passwords.
 pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
-    // SeaORM reports an applied migration that the program does not have.
-    if let DbErr::Custom(message) = error
-        && let Some(message) = message.strip_prefix("Migration file of version '")
-        && let Some((version, _)) = message.split_once('\'')
-    {
-        return format!(
-            "This database was migrated by a newer version of vivamo, or belongs to another application: it has the \
-             migration {version}, which this version does not know. Start the newer version, or change {SETTING}."
-        );
-    }
     // A migration failed because the table that it creates already exists.
     if reported(error).is_some_and(|(_, error)| error.message().ends_with("already exists")) {
         return format!("This database has tables of another application. Use an empty one: change {SETTING}.");
     }
     let explained = match sqlite_file(url) {
         Some(file) => sqlite_message(&file.display().to_string(), error),
-        None => PgConnectOptions::from_str(url).ok().and_then(|options| postgres_message(&options, error)),
+        None => match Options::parse(url) {
+            Ok(Options::Postgres(options)) => postgres_message(&options, error),
+            Ok(Options::Sqlite(_)) | Err(_) => None,
+        },
     };
     explained.unwrap_or_else(|| format!("Cannot open the database: {}. Check {SETTING}.", describe(error)))
 }
@@ -185,6 +209,18 @@ fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
     }
 }
 
+/// Returns the statement that lets a role serve.
+pub(super) fn grant_tables(role: &str) -> String {
+    format!("As their owner: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"{role}\".")
+}
+
+fn create_hint(server: &str, database: &str, user: &str) -> String {
+    format!(
+        "{server} does not let `{user}` create tables in `{database}`, which `vivamo migrate` does. As the owner of the \
+         database: GRANT USAGE, CREATE ON SCHEMA public TO \"{user}\"."
+    )
+}
+
 fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String> {
     let (host, user) = (options.get_host(), options.get_username());
     let server = format!("PostgreSQL at {host}:{}", options.get_port());
@@ -192,10 +228,37 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
     Some(match (reported(error), error, sqlx_error(error)) {
         (Some((Code::Sqlstate("28P01" | "28000"), error)), ..) => {
             let cause = error.message();
-            format!("{server} rejected user `{user}` ({cause}). Check the user and password in {SETTING}.")
+            format!(
+                "{server} rejected user `{user}` ({cause}). Check the user and password in {SETTING}. Special characters \
+                 must be percent-encoded, for example % as %25."
+            )
+        }
+        // No right to use the schema, or to create tables in it.
+        (Some((Code::Sqlstate("3F000"), _)), ..) => create_hint(&server, database, user),
+        (Some((Code::Sqlstate("42501"), error)), ..) if error.message().contains(" schema ") => {
+            create_hint(&server, database, user)
+        }
+        (Some((Code::Sqlstate("42501"), error)), ..) if error.message().contains(" database ") => format!(
+            "{server} does not let `{user}` use the database `{database}`. As its owner: GRANT CONNECT ON DATABASE \
+             \"{database}\" TO \"{user}\"; or change {SETTING}."
+        ),
+        (Some((Code::Sqlstate("42501"), _)), ..) => {
+            format!("{server} does not let `{user}` use the tables of `{database}`. {}", grant_tables(user))
+        }
+        (Some((Code::Sqlstate("25006"), _)), ..) => {
+            format!("{server} lets nobody write: it is a standby, or read-only. Change {SETTING}.")
+        }
+        // The database does not accept connections, or has too many of them.
+        (Some((Code::Sqlstate("55000" | "53300"), error)), ..) => {
+            format!("{server} refuses connections to `{database}` ({}).", error.message())
         }
         (Some((Code::Sqlstate("3D000"), _)), ..) => {
             format!("{server} has no database `{database}`. Create it with `createdb {database}`, or change {SETTING}.")
+        }
+        (_, _, Some(sqlx::Error::Tls(cause))) => {
+            format!(
+                "Cannot use TLS with {server}: {cause}. Check sslmode, sslrootcert, sslcert and sslkey in {SETTING}."
+            )
         }
         (_, _, Some(sqlx::Error::Io(cause))) if cause.to_string().starts_with("failed to lookup address") => {
             format!("Cannot find the host `{host}` of PostgreSQL ({cause}). Check {SETTING}.")

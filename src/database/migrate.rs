@@ -1,16 +1,43 @@
-//! Applies and counts migrations. Uses a separate connection, because SeaORM's migrator needs a [`DatabaseConnection`].
+//! Applies migrations, inspects databases and backs them up, on a separate connection, because SeaORM's migrator needs a
+//! [`DatabaseConnection`].
+
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm::sqlx::sqlite::SqlitePoolOptions;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, IsolationLevel, SqliteTransactionMode,
-    SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
+    SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
 };
 
-use super::connection::{Options, failed_to_connect};
+use super::error::{grant_tables, is_conflict, is_read_only};
 use super::retry::retry_read;
-use super::{Database, MAX_WAIT};
+use super::url::{Options, failed_to_connect};
+use super::{Database, MAX_WAIT, url};
+
+/// Facts about a database that decide whether this version may use it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Names of the migrations that have not been applied yet.
+    pub pending: Vec<String>,
+    /// Names of applied migrations that this version does not know.
+    pub unknown: Vec<String>,
+    /// The reason why the database cannot be used: its encoding, or it cannot be written.
+    pub fault: Option<Fault>,
+    /// True if the database requires a newer version to write.
+    pub is_outdated: bool,
+}
+
+/// A reason why a database cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// A sentence for the log.
+    pub cause: String,
+    /// The way to use the database, or another one. May contain a statement to run.
+    pub remedy: String,
+}
 
 /// Returns how many migrations the program knows.
 pub fn migration_count() -> usize {
@@ -18,8 +45,8 @@ pub fn migration_count() -> usize {
 }
 
 /// Applies all pending migrations to the database at `url` in one transaction. Processes that start at the same time take
-/// turns.
-pub async fn migrate(url: &str) -> Result<(), DbErr> {
+/// turns. Returns the names of the migrations that this call applied.
+pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     let connection = connect(Options::parse(url)?).await?;
     let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
     let transaction = connection
@@ -34,19 +61,127 @@ pub async fn migrate(url: &str) -> Result<(), DbErr> {
     if is_postgres {
         transaction.execute_unprepared("SELECT pg_advisory_xact_lock(8247619230001)").await?;
     }
+    let pending = Migrator::get_pending_migrations(&transaction).await?;
     Migrator::up(&transaction, None).await?;
+    // In the same transaction: an older server that still runs must not write after it.
+    let require = format!("UPDATE deployment SET required_migration = '{}'", migration::REQUIRED);
+    transaction.execute_unprepared(&require).await?;
     transaction.commit().await?;
-    connection.close().await
+    connection.close().await?;
+    Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
 }
 
 impl Database {
-    /// Returns how many migrations have not been applied yet. Writes nothing.
-    pub async fn pending_migrations(&self) -> Result<usize, DbErr> {
-        let connection = connect(self.options.clone().read_only()).await?;
-        let pending = retry_read(|| Migrator::get_pending_migrations_read_only(&connection)).await?;
+    /// Inspects the database on a connection of its own, so that it also notices that no new connection is possible. Changes
+    /// nothing.
+    pub async fn inspect(&self) -> Result<Inspection, DbErr> {
+        let connection = connect(self.options.clone().existing()).await?;
+        let inspection = retry_read(|| inspect(&connection, &self.options)).await;
         connection.close().await?;
-        Ok(pending.len())
+        inspection
     }
+
+    /// Reads which migration a server must know in order to write, and refuses or allows the writes of this process. Returns
+    /// false if they are refused.
+    pub async fn check_version(&self) -> Result<bool, DbErr> {
+        let may_write = knows_required_migration(self.reader()).await?;
+        self.refuse_writes(!may_write);
+        Ok(may_write)
+    }
+}
+
+async fn knows_required_migration(connection: &impl ConnectionTrait) -> Result<bool, DbErr> {
+    let sql = "SELECT required_migration FROM deployment";
+    let row = connection.query_one_raw(Statement::from_string(connection.get_database_backend(), sql)).await?;
+    let required: Option<String> = row.map(|row| row.try_get("", "required_migration")).transpose()?.flatten();
+    Ok(required.is_none_or(|required| Migrator::migrations().iter().any(|migration| migration.name() == required)))
+}
+
+async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<Inspection, DbErr> {
+    /// The encoding of the texts, and whether any migration was applied.
+    const POSTGRES: &str = "SELECT current_setting('server_encoding') AS encoding, \
+                            to_regclass('seaql_migrations') IS NOT NULL AS is_migrated";
+    const SQLITE: &str = "SELECT encoding, EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'seaql_migrations') \
+                          AS is_migrated FROM pragma_encoding";
+    let backend = connection.get_database_backend();
+    let sql = if backend == DbBackend::Postgres { POSTGRES } else { SQLITE };
+    let row = connection.query_one_raw(Statement::from_string(backend, sql)).await?;
+    let row = row.ok_or_else(|| DbErr::RecordNotFound("the encoding".to_owned()))?;
+    let encoding: String = row.try_get("", "encoding")?;
+    let mut applied = BTreeSet::new();
+    if row.try_get("", "is_migrated")? {
+        let versions = Statement::from_string(backend, "SELECT version FROM seaql_migrations");
+        for row in connection.query_all_raw(versions).await? {
+            applied.insert(row.try_get::<String>("", "version")?);
+        }
+    }
+    let known: BTreeSet<_> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+    let pending: Vec<_> = known.difference(&applied).cloned().collect();
+    let is_unicode = ["UTF8", "UTF-8"].contains(&encoding.as_str());
+    let fault = |cause: String, remedy: String| Some(Fault { cause, remedy });
+    let fault = match options {
+        Options::Postgres(_) if !is_unicode => fault(
+            format!("The database has the encoding {encoding}, which cannot hold all names."),
+            format!(
+                "Use one in UTF-8: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'; then change {}.",
+                url::SETTING
+            ),
+        ),
+        Options::Sqlite(_) if !is_unicode => fault(
+            format!("The database has the encoding {encoding}, in which texts are sorted in another order."),
+            format!("Use a new file: change {}.", url::SETTING),
+        ),
+        // The migrations find out by themselves.
+        _ if !pending.is_empty() => None,
+        Options::Postgres(options) => postgres_write_fault(connection, options.get_username()).await?,
+        Options::Sqlite(options) => {
+            match connection.execute_unprepared("UPDATE deployment SET id = id WHERE 1 = 0").await {
+                Err(error) if is_read_only(&error) => fault(
+                    format!("The database file {} cannot be written.", options.get_filename().display()),
+                    format!(
+                        "Check the permissions of the file, of its -wal and -shm files and of its folder, and the parameters of {}.",
+                        url::SETTING
+                    ),
+                ),
+                // Another process writes.
+                Err(error) if is_conflict(&error) => None,
+                written => written.map(|_| None)?,
+            }
+        }
+    };
+    let is_outdated = pending.is_empty() && !knows_required_migration(connection).await?;
+    Ok(Inspection { pending, unknown: applied.difference(&known).cloned().collect(), fault, is_outdated })
+}
+
+/// Returns a fault if the role may not write. Looks only at tables with the owner of the migrations: an extension may have
+/// tables of its own.
+async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Result<Option<Fault>, DbErr> {
+    const SQL: &str = "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, \
+        (SELECT COUNT(*) FROM pg_class AS t, pg_class AS m WHERE m.oid = to_regclass('seaql_migrations') AND t.oid <> m.oid \
+         AND t.relkind = 'r' AND t.relnamespace = m.relnamespace AND t.relowner = m.relowner \
+         AND NOT (has_table_privilege(t.oid, 'SELECT') AND has_table_privilege(t.oid, 'INSERT') \
+         AND has_table_privilege(t.oid, 'UPDATE') AND has_table_privilege(t.oid, 'DELETE'))) AS closed_tables";
+    let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, SQL)).await?;
+    let row = row.ok_or_else(|| DbErr::RecordNotFound("the rights".to_owned()))?;
+    if row.try_get("", "is_read_only")? {
+        let cause =
+            "PostgreSQL lets nobody write to this database: it is a standby, or default_transaction_read_only is set.";
+        let remedy = format!("Connect to the primary server: change {}.", url::SETTING);
+        return Ok(Some(Fault { cause: cause.to_owned(), remedy }));
+    }
+    let closed_tables: i64 = row.try_get("", "closed_tables")?;
+    Ok((closed_tables > 0).then(|| Fault {
+        cause: format!("The role `{role}` may not read and write {closed_tables} of the tables."),
+        remedy: grant_tables(role),
+    }))
+}
+
+/// Copies a SQLite database into an empty file while other processes use it. The copy is complete: it needs no `-wal` file.
+pub async fn backup(url: &str, copy: &Path) -> Result<(), DbErr> {
+    let connection = connect(Options::parse(url)?.read_only()).await?;
+    let quoted = copy.to_string_lossy().replace('\'', "''");
+    connection.execute_unprepared(&format!("VACUUM INTO '{quoted}'")).await?;
+    connection.close().await
 }
 
 async fn connect(options: Options) -> Result<DatabaseConnection, DbErr> {

@@ -22,11 +22,12 @@ mod retry;
 mod run_to_completion;
 mod sql;
 mod transaction;
+mod url;
 
 pub use batch::{BatchedQuery, WriteSet, WriteStatement, insert_from_select, row_values};
-pub use error::{describe, explain_connect_error};
+pub use error::{SHARED_FAILURE, describe, explain_connect_error, is_unreachable};
 pub use fair_queue::Tenant;
-pub use migrate::{migrate, migration_count};
+pub use migrate::{Fault, Inspection, backup, migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
 pub use request::RequestContext;
 pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, Unread};
@@ -34,9 +35,10 @@ pub use retry::{TransactionError, with_retry};
 pub use run_to_completion::run_to_completion;
 pub use sql::Sql;
 pub use transaction::Transaction;
+pub use url::{check_url, sqlite_file};
 
-use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sea_orm::prelude::async_trait::async_trait;
@@ -44,9 +46,10 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 use tokio::time::timeout;
 
 use batch::BatchWriter;
-use connection::{Options, Pool, PooledConnection};
+use connection::{Pool, PooledConnection};
 use error::{from_size_error, size_error};
 use retry::retry_read;
+use url::Options;
 
 /// A function that is called with the text of each SQL statement, without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
@@ -63,6 +66,8 @@ pub struct Database {
     reader: Reader,
     write_pool: Pool,
     batch_writer: Arc<BatchWriter>,
+    /// True if this server is too old to write: see [`Database::refuse_writes`].
+    refuses_writes: Arc<AtomicBool>,
 }
 
 /// Runs statements that write nothing, each on any free connection and without an explicit transaction.
@@ -90,14 +95,17 @@ impl Database {
                 let shared = Pool::open(options.clone(), Self::POSTGRES_CONNECTIONS, observer).await?;
                 (shared.clone(), shared)
             }
-            Options::Sqlite(_) => {
+            Options::Sqlite(ref file) => {
+                url::create_private(file.get_filename());
                 // SQLite takes one writer at a time. A queue for one connection is fair and never fails with SQLITE_BUSY.
                 let write_pool = Pool::open(options.clone(), 1, observer.clone()).await?;
                 (Pool::open(options.clone().read_only(), Self::SQLITE_READERS, observer).await?, write_pool)
             }
         };
         let batch_writer = Arc::new(BatchWriter::new(write_pool.clone()));
-        Ok(Self { options, reader: Reader { pool: read_pool, tenant: None }, write_pool, batch_writer })
+        let refuses_writes = Arc::default();
+        let reader = Reader { pool: read_pool, tenant: None };
+        Ok(Self { options, reader, write_pool, batch_writer, refuses_writes })
     }
 
     /// Returns the reader, which runs statements that write nothing.
@@ -107,7 +115,23 @@ impl Database {
 
     /// Begins a transaction that may write. The transaction rolls back if it is dropped without a commit.
     pub async fn begin_write(&self) -> Result<Transaction, DbErr> {
+        self.check_may_write()?;
         Transaction::begin(&self.write_pool).await
+    }
+
+    /// Lets all writes fail with `UNAVAILABLE` from now on, or no longer: a newer version has migrated the database, and this
+    /// one would write rows that the newer version cannot use.
+    pub fn refuse_writes(&self, refuse: bool) {
+        self.refuses_writes.store(refuse, Ordering::Relaxed);
+    }
+
+    fn check_may_write(&self) -> Result<(), DbErr> {
+        let is_refused = self.refuses_writes.load(Ordering::Relaxed);
+        if is_refused {
+            Err(DbErr::Migration("this server is older than the database allows".to_owned()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Returns the number of open connections and the number of idle connections.
@@ -184,10 +208,4 @@ impl ConnectionTrait for Reader {
             }
         }
     }
-}
-
-/// The file of a SQLite URL, or `None` for another URL.
-pub fn sqlite_file(url: &str) -> Option<&Path> {
-    let path = url.strip_prefix("sqlite:")?.trim_start_matches("//");
-    Some(Path::new(path.split('?').next()?))
 }

@@ -63,6 +63,7 @@ impl OptimisticWrite {
             _ if set.is_empty() => return Ok(()),
             Some(transaction) => transaction,
             None if self.get_database_backend() == DbBackend::Postgres => {
+                self.database.check_may_write()?;
                 return self.database.batch_writer.write(set).await;
             }
             None => self.database.begin_write().await?,

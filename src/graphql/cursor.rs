@@ -118,7 +118,7 @@ impl Cursors {
                 bytes.extend(text.as_bytes());
             }
         }
-        let signature = self.sign(&bytes);
+        let signature = self.signatures(&bytes).into_iter().next().unwrap_or_default();
         bytes.extend(signature);
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -128,7 +128,7 @@ impl Cursors {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (position, signature) = bytes.split_at_checked(bytes.len().checked_sub(SIGNATURE_BYTES)?)?;
         let (id, key) = position.split_at_checked(ID_BYTES)?;
-        if self.sign(position) != signature {
+        if !self.signatures(position).iter().any(|accepted| accepted == signature) {
             return None;
         }
         let key = match key {
@@ -141,12 +141,13 @@ impl Cursors {
         Some(Position { key, id: Uuid::from_slice(id).ok()? })
     }
 
-    fn sign(&self, position: &[u8]) -> Vec<u8> {
+    /// The signatures that are accepted for a position, first the one of new cursors.
+    fn signatures(&self, position: &[u8]) -> Vec<Vec<u8>> {
         let list = [self.list.signed_parts(), vec![format!("{:?}", self.caller)]].concat();
         let parts: Vec<&[u8]> = list.iter().map(|part| part.as_bytes()).chain([position]).collect();
-        let mut signature = self.hash.digest(PURPOSE, &parts);
-        signature.truncate(SIGNATURE_BYTES);
-        signature
+        let mut signatures = self.hash.accepted_digests(PURPOSE, &parts);
+        signatures.iter_mut().for_each(|signature| signature.truncate(SIGNATURE_BYTES));
+        signatures
     }
 }
 
@@ -171,6 +172,20 @@ mod tests {
             assert!(cursors(&hash, ListId::OperatorsOfCustomer(CustomerId::new())).decode(&cursor).is_none());
             assert!(cursors(&KeyedHash::new("two"), ListId::Operators).decode(&cursor).is_none());
         }
+    }
+
+    #[test]
+    fn a_cursor_of_the_older_secret_is_valid_during_a_change() {
+        let old = KeyedHash::new("old");
+        let both = KeyedHash::new("new").with_old("old");
+        let position = Position { key: Key::None, id: Uuid::now_v7() };
+        let encode = |hash: &KeyedHash| cursors(hash, ListId::Operators).encode(&position);
+        let decodes = |hash: &KeyedHash, cursor: &str| cursors(hash, ListId::Operators).decode(cursor).is_some();
+        assert!(decodes(&both, &encode(&old)) && decodes(&both, &encode(&both)));
+        assert!(!decodes(&old, &encode(&both)) && encode(&both) == encode(&KeyedHash::new("new")));
+        // Until the database is told to use the new secret, servers that have both sign with the old one.
+        let waiting = both.with_fingerprint(&old.fingerprint()).expect("the old secret is known");
+        assert!(decodes(&old, &encode(&waiting)) && decodes(&waiting, &encode(&KeyedHash::new("new"))));
     }
 
     #[test]

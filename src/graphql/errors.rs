@@ -7,6 +7,7 @@ use async_graphql::{ErrorExtensionValues, ID, Response, ServerError, SimpleObjec
 use entity::value::RequestId;
 use serde::Serialize;
 
+use crate::database::SHARED_FAILURE;
 use crate::error::{Error, ErrorCode, Violation};
 
 /// A response could have an error for every field; only the first 50 errors are kept.
@@ -91,7 +92,12 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
         None => vec![Violation { message: shorten(&error.message), ..Violation::new(ErrorCode::BadRequest) }],
         Some(Some(Error::Rejected(violations))) => violations.clone(),
         Some(Some(Error::Failed { code, cause })) => {
-            tracing::error!(%request_id, code = code.name(), cause, "request failed");
+            // One line for all requests that shared a statement is in the log already.
+            if cause == SHARED_FAILURE {
+                tracing::debug!(%request_id, code = code.name(), cause, "request failed");
+            } else {
+                tracing::error!(%request_id, code = code.name(), cause, "request failed");
+            }
             vec![Violation::new(*code)]
         }
         Some(None) => {

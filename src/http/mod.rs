@@ -43,14 +43,15 @@ struct Shared {
     schema: Schema,
     trusted_proxies: Vec<IpNet>,
     in_flight: graphql::InFlight,
+    last_check: health::LastCheck,
 }
 
 /// Returns the router of the API: all paths but `/metrics`.
 pub async fn router(settings: HttpSettings, database: Database, services: Arc<Services>, schema: Schema) -> Router {
     let HttpSettings { graphiql, trusted_proxies, cors_origins, .. } = settings;
     let graphiql = graphiql.unwrap_or(services.environment == Environment::Sandbox);
-    let state =
-        Arc::new(Shared { database, services, schema, trusted_proxies, in_flight: graphql::InFlight::default() });
+    let (in_flight, last_check) = Default::default();
+    let state = Arc::new(Shared { database, services, schema, trusted_proxies, in_flight, last_check });
     let graphql = any(graphql::handle);
     let graphql = if cors_origins.is_empty() { graphql } else { graphql.layer(cors(cors_origins)) };
     let mut router = Router::new()

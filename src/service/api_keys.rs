@@ -103,12 +103,32 @@ impl ApiKeys {
             let is_of_other = Environment::iter().any(|other| is_well_formed(key, other));
             return Err(if is_of_other { refused(OTHER_ENVIRONMENT) } else { ErrorCode::Unauthenticated.into() });
         }
-        let hash = self.hash.digest(PURPOSE, &[key.as_bytes()]);
-        let query = Entity::find().filter(Column::Hash.eq(hash.clone())).find_also_related(operator::Entity);
+        let hashes = self.hash.accepted_digests(PURPOSE, &[key.as_bytes()]);
+        let query = Entity::find().filter(Column::Hash.is_in(hashes.clone())).find_also_related(operator::Entity);
         let (key, operator) = query.one(self.database.reader()).await?.ok_or(ErrorCode::Unauthenticated)?;
         let rights = KeyRights::new(&key, &operator.ok_or(ErrorCode::Unauthenticated)?);
+        let actor = self.actor_of_valid_key(&rights);
+        let hash = hashes.into_iter().next().unwrap_or_default();
+        if key.hash != hash && self.hash.replaces_other() && actor.is_ok() {
+            self.replace_hash(&key, &hash).await;
+        }
         self.cache.insert(hash, rights);
-        self.actor_of_valid_key(&rights)
+        actor
+    }
+
+    /// Stores the hash of a key under the current secret in place of the one under the older secret. A failure is only
+    /// logged: the older hash is accepted, and the next use of the key tries again.
+    async fn replace_hash(&self, key: &Model, hash: &[u8]) {
+        let replace = || async {
+            let transaction = self.database.begin_write().await?;
+            let row = ActiveModel { id: Unchanged(key.id), hash: Set(hash.to_vec()), ..Default::default() };
+            row.update(&transaction).await?;
+            transaction.commit().await?;
+            Ok(())
+        };
+        if let Err(Error::Failed { cause, .. }) = with_retry("key.replace_hash", replace).await {
+            tracing::warn!(key = %key.id, cause, "cannot replace the hash of a key");
+        }
     }
 
     /// Returns the operator of a key, and records the use of the key. Fails if the key is revoked or expired, or if the

@@ -1,34 +1,80 @@
-//! The environment that a database belongs to. The first process that opens a database claims it for its environment.
-//! Afterwards, no process of the other environment opens the database, because a sandbox process must not change
-//! production data.
+//! The row by which a database recognises its servers: the environment that it belongs to, the secret of its keys, and the
+//! migrations that a server must know.
+//!
+//! The first process that opens a database claims it for its environment. From then on no process of the other environment
+//! opens it: a sandbox process must not change production data.
 
-use entity::deployment::{ActiveModel, Entity, Environment, ONLY_ROW_ID};
-use sea_orm::{ActiveModelTrait, EntityTrait, Set};
+use entity::deployment::{ActiveModel, Column, Entity, Environment, Model, ONLY_ROW_ID};
+use sea_orm::{ActiveModelTrait, EntityTrait, QuerySelect, Set, Unchanged};
 
 use crate::database::{Database, with_retry};
 use crate::error::Error;
 
 /// Returns the environment that has claimed the database, or `None` if the database is new.
 pub async fn owner(database: &Database) -> Result<Option<Environment>, Error> {
-    Ok(Entity::find_by_id(ONLY_ROW_ID).one(database.reader()).await?.map(|row| row.environment))
+    // Before the migrations, the other columns may not exist.
+    let environment = Entity::find_by_id(ONLY_ROW_ID).select_only().column(Column::Environment);
+    Ok(environment.into_tuple().one(database.reader()).await?)
 }
 
-/// Claims the database for this environment, unless the database is already claimed. Returns the environment that the
-/// database belongs to.
-pub async fn claim(database: &Database, environment: Environment) -> Result<Environment, Error> {
-    if let Some(owner) = owner(database).await? {
-        return Ok(owner);
+/// Claims the database for this environment and this secret unless it is claimed, and returns its row.
+pub async fn claim(database: &Database, environment: Environment, key_fingerprint: &[u8]) -> Result<Model, Error> {
+    let is_claimed = |row: &Model| row.environment != environment || row.key_fingerprint.is_some();
+    if let Some(row) = Entity::find_by_id(ONLY_ROW_ID).one(database.reader()).await?.filter(is_claimed) {
+        return Ok(row);
     }
     let claim = || async {
         let transaction = database.begin_write().await?;
-        // Another process may have claimed the database meanwhile.
-        if let Some(row) = Entity::find_by_id(ONLY_ROW_ID).one(&transaction).await? {
-            return Ok(row.environment);
-        }
-        let row = ActiveModel { id: Set(ONLY_ROW_ID), environment: Set(environment) };
-        row.insert(&transaction).await?;
+        let key_fingerprint = Set(Some(key_fingerprint.to_vec()));
+        // Another process may have claimed it meanwhile.
+        let row = match Entity::find_by_id(ONLY_ROW_ID).one(&transaction).await? {
+            Some(row) if is_claimed(&row) => return Ok(row),
+            Some(_) => {
+                let row = ActiveModel { id: Unchanged(ONLY_ROW_ID), key_fingerprint, ..Default::default() };
+                row.update(&transaction).await?
+            }
+            None => {
+                let row = ActiveModel {
+                    id: Set(ONLY_ROW_ID),
+                    environment: Set(environment),
+                    required_migration: Set(Some(migration::REQUIRED.to_owned())),
+                    words_migration: Set(None),
+                    key_fingerprint,
+                };
+                row.insert(&transaction).await?
+            }
+        };
         transaction.commit().await?;
-        Ok(environment)
+        Ok(row)
     };
     with_retry("deployment.claim", claim).await
+}
+
+/// True if the search words of all customers were written as this version writes them.
+pub async fn has_all_words(database: &Database) -> Result<bool, Error> {
+    let written = Entity::find_by_id(ONLY_ROW_ID).select_only().column(Column::WordsMigration);
+    let written: Option<Option<String>> = written.into_tuple().one(database.reader()).await?;
+    Ok(written.flatten().is_some_and(|written| written.as_str() >= migration::SEARCH_WORDS))
+}
+
+/// Records that the search words of all customers were written.
+pub async fn record_all_words(database: &Database) -> Result<(), Error> {
+    let words_migration = Set(Some(migration::SEARCH_WORDS.to_owned()));
+    update(database, ActiveModel { words_migration, ..Default::default() }).await
+}
+
+/// Changes the secret by which the database recognises its servers.
+pub async fn change_key(database: &Database, key_fingerprint: Vec<u8>) -> Result<(), Error> {
+    update(database, ActiveModel { key_fingerprint: Set(Some(key_fingerprint)), ..Default::default() }).await
+}
+
+async fn update(database: &Database, changes: ActiveModel) -> Result<(), Error> {
+    let changes = ActiveModel { id: Unchanged(ONLY_ROW_ID), ..changes };
+    let update = || async {
+        let transaction = database.begin_write().await?;
+        changes.clone().update(&transaction).await?;
+        transaction.commit().await?;
+        Ok(())
+    };
+    with_retry("deployment.update", update).await
 }

@@ -15,6 +15,8 @@
 //!
 //! A refused request stores nothing, so its key can be used again.
 
+use std::iter::zip;
+
 use chrono::TimeDelta;
 use entity::idempotency_key::{Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
@@ -59,8 +61,9 @@ const STORE: WriteStatement = WriteStatement {
 #[derive(Clone, Debug)]
 pub struct IdempotentRequest {
     owner: OperatorId,
-    key_hash: Vec<u8>,
-    input_hash: Vec<u8>,
+    /// The hashes of the key and of the input, under each accepted secret. While the secret is being changed, the outcome is
+    /// stored under both, so that servers which use either of them conflict.
+    hashes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl IdempotentRequest {
@@ -72,9 +75,9 @@ impl IdempotentRequest {
         key: &Option<IdempotencyKey>,
         input: impl FnOnce() -> String,
     ) -> Option<Self> {
-        let key_hash = hash.digest("idempotency key", &[key.as_ref()?.as_str().as_bytes()]);
-        let input_hash = hash.digest("idempotency input", &[input().as_bytes()]);
-        Some(Self { owner: origin.owner(), key_hash, input_hash })
+        let key_hashes = hash.accepted_digests("idempotency key", &[key.as_ref()?.as_str().as_bytes()]);
+        let input_hashes = hash.accepted_digests("idempotency input", &[input().as_bytes()]);
+        Some(Self { owner: origin.owner(), hashes: zip(key_hashes, input_hashes).collect() })
     }
 
     /// Finds the stored outcome of this request. Fails if the key was used for another input.
@@ -82,24 +85,33 @@ impl IdempotentRequest {
         &self,
         connection: &impl ConnectionTrait,
     ) -> Result<Option<R>, TransactionError> {
-        let [key_hash, now] = self.values().map(SimpleExpr::from);
-        let query = KeyLookup { operator: self.owner.into(), key_hash, now }.query();
-        match connection.query_one(&query).await? {
-            Some(row) => self.outcome(&row),
-            None => Ok(None),
+        for (key_hash, _) in &self.hashes {
+            let [key_hash, now] = [Value::from(key_hash.clone()), now().into()].map(SimpleExpr::from);
+            let query = KeyLookup { operator: self.owner.into(), key_hash, now }.query();
+            if let Some(row) = connection.query_one(&query).await? {
+                return self.outcome(&row);
+            }
         }
+        Ok(None)
+    }
+
+    /// True if the outcome may be stored under another hash than the one of [`values`](Self::values), because the secret is
+    /// being changed.
+    pub fn has_other_hash(&self) -> bool {
+        self.hashes.len() > 1
     }
 
     /// The values of [`KeyLookup::key_hash`] and [`KeyLookup::now`].
     pub fn values(&self) -> [Value; 2] {
-        [self.key_hash.clone().into(), now().into()]
+        let key_hash = self.hashes.first().map(|(key_hash, _)| key_hash.clone());
+        [key_hash.into(), now().into()]
     }
 
     /// Reads the stored outcome from a row of [`KeyLookup`]. `None` if the key is not in use. Fails if the key was used for
     /// another input.
     pub fn outcome<R: DeserializeOwned>(&self, row: &QueryResult) -> Result<Option<R>, TransactionError> {
         let Some(input_hash) = row.try_get::<Option<Vec<u8>>>("", Column::InputHash.as_str())? else { return Ok(None) };
-        if input_hash != self.input_hash {
+        if !self.hashes.iter().any(|(_, own)| *own == input_hash) {
             let reused = Violation::of(ErrorCode::IdempotencyKeyReused, InputField::IdempotencyKey);
             return Err(Error::from(reused).into());
         }
@@ -111,15 +123,13 @@ impl IdempotentRequest {
 
     /// Adds the outcome to the writes of the request.
     pub fn store(&self, writes: &mut WriteSet, outcome: &impl Serialize) {
-        let now = now();
-        let row = Model {
-            operator_id: self.owner,
-            key_hash: self.key_hash.clone(),
-            input_hash: self.input_hash.clone(),
-            result: Some(serde_json::json!(outcome)),
-            expires_at: now + LIFETIME,
+        let (now, result) = (now(), Some(serde_json::json!(outcome)));
+        let row = |(key_hash, input_hash): &(Vec<u8>, Vec<u8>)| {
+            let (key_hash, input_hash, result) = (key_hash.clone(), input_hash.clone(), result.clone());
+            let row = Model { operator_id: self.owner, key_hash, input_hash, result, expires_at: now + LIFETIME };
+            [row_values(&row), vec![now.into()]].concat()
         };
-        writes.push(STORE, vec![[row_values(&row), vec![now.into()]].concat()]);
+        writes.push(STORE, self.hashes.iter().map(row).collect());
     }
 }
 

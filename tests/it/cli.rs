@@ -11,19 +11,19 @@ use support::{Backend, TestDatabase, http_client};
 
 use crate::build_script;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const PLATFORM_KEY: &str = "fedcba9876543210fedcba9876543210";
 
 /// Standard output of a command that succeeded.
 #[track_caller]
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 /// Runs a command that must exit with this code, and returns its standard error.
 #[track_caller]
-fn stderr(command: &mut Command, exit_code: i32) -> String {
+pub(crate) fn stderr(command: &mut Command, exit_code: i32) -> String {
     let output = command.output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(exit_code), "{}{stderr}", String::from_utf8_lossy(&output.stdout));
@@ -32,22 +32,22 @@ fn stderr(command: &mut Command, exit_code: i32) -> String {
 
 /// Runs a command whose database or network is at fault.
 #[track_caller]
-fn failure(command: &mut Command) -> String {
+pub(crate) fn failure(command: &mut Command) -> String {
     stderr(command, 1)
 }
 
 /// Runs a command whose arguments or settings are at fault.
 #[track_caller]
-fn usage_error(command: &mut Command) -> String {
+pub(crate) fn usage_error(command: &mut Command) -> String {
     stderr(command, 2)
 }
 
 #[track_caller]
-fn json_output(command: &mut Command) -> Value {
+pub(crate) fn json_output(command: &mut Command) -> Value {
     serde_json::from_str(&stdout(&command.output().unwrap())).unwrap()
 }
 
-async fn role(url: &str, key: &str) -> Value {
+pub(crate) async fn role(url: &str, key: &str) -> Value {
     let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
     let answer = request.json(&json!({ "query": "{ viewer { environment role } }" })).send().await.unwrap();
     answer.json().await.unwrap()
@@ -381,16 +381,28 @@ async fn each_cause_of_a_connection_failure_has_its_own_message() {
 
 /// The address of a server that answers each PostgreSQL client with this error, for as long as the test runs.
 fn server_that_rejects(code: &'static str, message: &'static str) -> String {
+    server_at("127.0.0.1:0", code, message)
+}
+
+pub(crate) fn server_at(address: &str, code: &'static str, message: &'static str) -> String {
     use std::io::{Read, Write};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = std::net::TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         for client in listener.incoming() {
             let mut client = client.unwrap();
-            let mut length = [0; 4];
-            client.read_exact(&mut length).unwrap();
-            let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
-            client.read_exact(&mut startup).unwrap();
+            let mut read_startup = || {
+                let mut length = [0; 4];
+                client.read_exact(&mut length).unwrap();
+                let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
+                client.read_exact(&mut startup).unwrap();
+                startup
+            };
+            // A request for TLS, which is refused. A client that requires TLS then closes the connection.
+            if read_startup() == 80_877_103_u32.to_be_bytes() {
+                client.write_all(b"N").unwrap();
+                continue;
+            }
             let fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
             let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
             client.write_all(&[b"E", &length[..], fields.as_bytes()].concat()).unwrap();
@@ -451,9 +463,15 @@ fn empty_variables_count_as_unset() {
     let help = stdout(&vivamo(folder.path(), &["serve", "-h"]).output().unwrap());
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let names = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap());
-    let credentials = ["VIVAMO_KEY_SECRET", "VIVAMO_PLATFORM_KEY", "VIVAMO_TWILIO_USER", "VIVAMO_TWILIO_PASSWORD"];
+    let credentials = [
+        "VIVAMO_KEY_SECRET",
+        "VIVAMO_KEY_SECRET_OLD",
+        "VIVAMO_PLATFORM_KEY",
+        "VIVAMO_TWILIO_USER",
+        "VIVAMO_TWILIO_PASSWORD",
+    ];
     let (credentials, others): (Vec<_>, Vec<_>) = names.partition(|name| credentials.contains(name));
-    assert_eq!((credentials.len(), others.len()), (4, 15));
+    assert_eq!((credentials.len(), others.len()), (5, 21));
     let with_empty_variables = |arguments: &[&str]| {
         let mut command = vivamo(folder.path(), arguments);
         command.envs(others.iter().map(|name| (name, "")));
@@ -514,7 +532,7 @@ fn wrong_arguments_are_usage_errors() {
         (&["serve", "--twilio-url", "lookups.twilio.com"], "expected a URL"),
         (&["serve", "--trusted-proxies", ""], "expected an address or a network"),
         (&["serve", "--cors-origins", "https://example.com/page"], "expected an origin without a path"),
-        (&["serve", "--listen", "8000"], "expected an IP address and a port, for example 127.0.0.1:8000"),
+        (&["serve", "--listen", "8000"], "expected an address and a port, for example 127.0.0.1:8000"),
     ] {
         let stderr = usage_error(&mut vivamo(folder.path(), arguments));
         assert!(stderr.contains(message), "{stderr}");
@@ -540,21 +558,34 @@ fn shared_options_work_before_and_after_a_command() {
 #[test]
 fn help_lists_only_the_options_of_a_command() {
     let folder = TempDir::new().unwrap();
-    let shared = ["--database-url", "--environment", "--key-secret", "--help"];
+    let shared = [
+        "--database-url",
+        "--database-url-file",
+        "--environment",
+        "--key-secret",
+        "--key-secret-file",
+        "--key-secret-old",
+        "--key-secret-old-file",
+        "--wait-for-database",
+        "--help",
+    ];
+    let shared_and = |own: &'static str| [&shared[..], &[own]].concat();
     for (command, own) in [
-        (&[][..], &["--database-url", "--environment", "--key-secret", "--help", "--version"][..]),
-        (&["schema"], &[]),
-        (&["completions"], &[]),
-        (&["migrate"], &shared),
-        (&["operator", "list"], &["--json", "--database-url", "--environment", "--key-secret", "--help"]),
-        (&["key", "list"], &["--json", "--database-url", "--environment", "--key-secret", "--help"]),
+        (&[][..], shared_and("--version")),
+        (&["schema"], Vec::new()),
+        (&["completions"], Vec::new()),
+        (&["migrate"], shared_and("--check")),
+        (&["backup"], shared.to_vec()),
+        (&["change-key-secret"], shared.to_vec()),
+        (&["operator", "list"], shared_and("--json")),
+        (&["key", "list"], shared_and("--json")),
     ] {
         let help = stdout(&vivamo(folder.path(), command).arg("-h").output().unwrap());
         let options = help.lines().map(str::trim).filter(|line| line.starts_with('-'));
         let mut options: Vec<_> =
             options.filter_map(|line| line.split(' ').find(|word| word.starts_with("--"))).collect();
         options.sort_unstable();
-        let mut own = own.to_vec();
+        let mut own = own;
         own.sort_unstable();
         assert_eq!(options, own, "{help}");
     }

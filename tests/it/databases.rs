@@ -9,6 +9,7 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, Database, DbBackend, EntityName, EntityTrait, IdenStatic, Iterable, Statement,
 };
 use serde_json::json;
+use vivamo::database::Inspection;
 use vivamo::service::deployment;
 
 use support::both;
@@ -104,9 +105,9 @@ both!(migrations_can_be_reverted_and_reapplied_with_rows_in_the_tables, Sandbox,
     app.created(&operator, "1", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;
     let connection = Database::connect(app.database_url()).await.unwrap();
     Migrator::down(&connection, None).await.unwrap();
-    assert_eq!(app.database.pending_migrations().await.unwrap(), Migrator::migrations().len());
+    assert_eq!(app.database.inspect().await.unwrap().pending.len(), Migrator::migrations().len());
     Migrator::up(&connection, None).await.unwrap();
-    assert_eq!(app.database.pending_migrations().await.unwrap(), 0);
+    assert_eq!(app.database.inspect().await.unwrap(), Inspection::default());
     connection.close().await.unwrap();
     let operator = app.operator("B").await;
     app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
@@ -114,7 +115,9 @@ both!(migrations_can_be_reverted_and_reapplied_with_rows_in_the_tables, Sandbox,
 
 both!(a_database_keeps_the_environment_that_claimed_it_first, Sandbox, async |app| {
     for claimed in [Environment::Production, Environment::Sandbox] {
-        assert_eq!(deployment::claim(&app.database, claimed).await.unwrap(), Environment::Sandbox);
+        let row = deployment::claim(&app.database, claimed, b"another secret").await.unwrap();
+        assert_eq!(row.environment, Environment::Sandbox);
+        assert_ne!(row.key_fingerprint, Some(b"another secret".to_vec()));
     }
 });
 
@@ -129,7 +132,7 @@ both!(concurrent_migrations_are_applied_once, Sandbox, async |app| {
     } else {
         migrate().await.unwrap();
     }
-    assert_eq!(app.database.pending_migrations().await.unwrap(), 0);
+    assert_eq!(app.database.inspect().await.unwrap(), Inspection::default());
 });
 
 both!(values_are_read_as_they_were_written, Sandbox, async |app| {

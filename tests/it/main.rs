@@ -27,6 +27,7 @@ mod keys;
 mod layers;
 mod limits;
 mod log;
+mod operations;
 mod pages;
 mod platform;
 mod races;

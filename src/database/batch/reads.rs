@@ -7,6 +7,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::Batcher;
 use crate::database::arrays::into_arrays;
+use crate::database::error::log_shared_failure;
 use crate::database::{Reader, Sql, Tenant};
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
@@ -37,7 +38,11 @@ impl<const N: usize> BatchedQuery<N> {
             let count = requests.len();
             match self.run_batch(reader, requests, &select).await {
                 Ok(rows) => rows.into_iter().map(Ok).collect(),
-                Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+                Err(error) if count > 1 => {
+                    let error = log_shared_failure(&error, count);
+                    (0..count).map(|_| Err(error.clone())).collect()
+                }
+                Err(error) => vec![Err(error)],
             }
         };
         match self.batcher.submit((), values.clone(), run_batch).await {

@@ -191,6 +191,12 @@ impl Customers {
         F: Future<Output = Result<Prepared<R>, TransactionError>>,
     {
         let try_write = async |write_tx: OptimisticWrite, is_phone_checked: bool| {
+            // While the secret is being changed, the statement of `prepare` looks up only one of the two hashes.
+            if idempotent.is_some_and(IdempotentRequest::has_other_hash)
+                && let Some(replayed) = self.find_replay(origin, idempotent).await?
+            {
+                return Ok(Attempt::Done(replayed));
+            }
             let (write_tx, mut writes, stores_phone, result) = match prepare(write_tx).await? {
                 Prepared::Write { write_tx, writes, stores_phone, result } => (write_tx, writes, stores_phone, result),
                 Prepared::Stored(stored) => return R::replay(self, origin, stored).await.map(Attempt::Done),

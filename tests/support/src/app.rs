@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use vivamo::app::{App, AppSettings};
+use vivamo::app::{App, AppSettings, DatabaseSettings};
 use vivamo::config::{HttpSettings, LimitSettings};
 use vivamo::database::Database;
 use vivamo::keyed_hash::KeyedHash;
@@ -91,9 +91,12 @@ impl TestApp {
         let observed = statements.clone();
         let observer = Arc::new(move |sql: &str| observed.lock().unwrap().push(sql.to_owned()));
         let app = App::start(AppSettings {
-            database_url: test_database.url.clone(),
-            migrate: true,
-            observer: Some(observer),
+            database: DatabaseSettings {
+                url: test_database.url.clone(),
+                migrate: true,
+                wait: Duration::ZERO,
+                observer: Some(observer),
+            },
             services: settings,
             listen: "127.0.0.1:0".parse().unwrap(),
             http: HttpSettings {

@@ -11,12 +11,17 @@ use std::thread::JoinHandle;
 pub fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO_BIN_EXE_vivamo").unwrap());
     command.current_dir(folder).args(arguments);
+    remove_settings(&mut command);
+    command
+}
+
+/// Removes the settings of the environment of the tests.
+pub fn remove_settings(command: &mut Command) {
     for (setting, _) in std::env::vars_os() {
         if setting == "DATABASE_URL" || setting.to_string_lossy().starts_with("VIVAMO_") {
             command.env_remove(setting);
         }
     }
-    command
 }
 
 /// A running server. Dropping it kills it.

@@ -30,6 +30,8 @@ pub struct Proxy {
 struct State {
     /// The port of the database.
     target: AtomicU16,
+    /// The number of connections that were opened.
+    connections: AtomicUsize,
     /// The number of statements that were sent.
     statements: AtomicUsize,
     /// For each [`Cut`], true if the proxy cuts the next commit.
@@ -57,6 +59,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             target: target.into(),
+            connections: AtomicUsize::new(0),
             statements: AtomicUsize::new(0),
             traps: Default::default(),
             cuts: watch::channel(()).0,
@@ -65,6 +68,7 @@ impl Proxy {
         let shared = state.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(forward(client, shared.clone()));
             }
         });
@@ -80,6 +84,11 @@ impl Proxy {
         // The proxy cannot parse encrypted messages.
         url.set_query(Some("sslmode=disable"));
         (proxy, url)
+    }
+
+    /// The number of connections that were opened so far.
+    pub fn connection_count(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
     }
 
     /// The number of statements that were sent so far, including `BEGIN` and `COMMIT`.

@@ -1,0 +1,185 @@
+//! The URL of the database. Everything that needs a part of it, such as the SQLite file, gets the part from here.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use reqwest::Url;
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{self, ConnectOptions};
+use sea_orm::{DbErr, RuntimeErr};
+
+use super::MAX_WAIT;
+
+/// The setting with the URL, for messages.
+pub(super) const SETTING: &str = "DATABASE_URL (--database-url)";
+
+/// The address of a database and the settings of a connection.
+#[derive(Clone)]
+pub(super) enum Options {
+    Postgres(PgConnectOptions),
+    Sqlite(SqliteConnectOptions),
+}
+
+impl Options {
+    /// Parses `postgres://…` or `sqlite://…`. A SQLite file is created if it does not exist.
+    pub(super) fn parse(url: &str) -> Result<Self, DbErr> {
+        // By default, sqlx logs slow and failed statements together with their values.
+        Ok(if url.starts_with("sqlite:") {
+            let options = SqliteConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
+            let options = options.create_if_missing(true).foreign_keys(true).journal_mode(SqliteJournalMode::Wal);
+            // Full: a commit that was acknowledged survives a loss of power.
+            Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(MAX_WAIT))
+        } else {
+            let options = PgConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
+            // sqlx leaves the brackets of an IPv6 address, and would look them up as a host name.
+            let host = options.get_host().trim_matches(['[', ']']).to_owned();
+            Self::Postgres(options.host(&host).application_name("vivamo"))
+        })
+    }
+
+    /// Does not create a SQLite file. Has no effect for PostgreSQL.
+    pub(super) fn existing(self) -> Self {
+        match self {
+            Self::Postgres(options) => Self::Postgres(options),
+            Self::Sqlite(options) => Self::Sqlite(options.create_if_missing(false)),
+        }
+    }
+
+    /// Forbids writes to a SQLite file, and does not create the file. Has no effect for PostgreSQL.
+    pub(super) fn read_only(self) -> Self {
+        match self {
+            Self::Postgres(options) => Self::Postgres(options),
+            Self::Sqlite(options) => Self::Sqlite(options.create_if_missing(false).read_only(true)),
+        }
+    }
+}
+
+pub(super) fn failed_to_connect(error: sqlx::Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))
+}
+
+/// Parses the URL without connecting. The error says what to change, and quotes no password.
+pub fn check_url(url: &str) -> Result<(), String> {
+    if url.starts_with(['"', '\'']) {
+        return Err(format!("{SETTING} is in quotes. Remove them: they are part of the value."));
+    }
+    if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(format!("{SETTING} must start with sqlite:// or postgres://"));
+    }
+    let is_sqlite = url.starts_with("sqlite:");
+    Options::parse(url).map_err(|error| {
+        let mut cause = error.to_string();
+        if let DbErr::Conn(RuntimeErr::SqlxError(error)) = error
+            && let sqlx::Error::Configuration(fault) = &*error
+        {
+            cause = fault.to_string();
+        }
+        let hint = if is_sqlite { "Use sqlite://FILE, with a % in its name as %25." } else { ENCODE_PASSWORD };
+        format!("{SETTING} is not valid: {cause}. {hint}")
+    })?;
+    match sqlite_file(url) {
+        Some(file) if is_in_memory(url, &file) => {
+            Err(format!("{SETTING} names no file, so nothing would be kept. Use sqlite://FILE"))
+        }
+        None if has_cut_password(url) => Err(format!(
+            "{SETTING} is not valid: an `@` follows the host, so the password probably ends too early. {ENCODE_PASSWORD}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+const ENCODE_PASSWORD: &str =
+    "Percent-encode special characters in the user and the password: # is %23, / is %2F, ? is %3F, @ is %40, % is %25.";
+
+/// The file of a SQLite URL, or `None` for another URL.
+pub fn sqlite_file(url: &str) -> Option<PathBuf> {
+    match Options::parse(url) {
+        Ok(Options::Sqlite(options)) => Some(options.get_filename().to_owned()),
+        Ok(Options::Postgres(_)) | Err(_) => None,
+    }
+}
+
+fn is_in_memory(url: &str, file: &Path) -> bool {
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    let file = file.to_string_lossy();
+    file.is_empty()
+        || file == ":memory:"
+        || file.starts_with("file:sqlx-in-memory")
+        || parameters.contains("mode=memory")
+}
+
+/// True for a URL such as `postgres://ada:12/34@host/database`, whose host is `ada`.
+fn has_cut_password(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let parameters = url.query().filter(|parameters| !parameters.contains("user=")).unwrap_or_default();
+    url.username().is_empty()
+        && [url.path(), parameters, url.fragment().unwrap_or_default()].iter().any(|part| part.contains('@'))
+}
+
+/// Creates the file of a new SQLite database, readable and writable only for its owner. SQLite gives the files that it
+/// creates beside it, `-wal` and `-shm`, the same permissions. Does nothing if the file exists, or if it cannot be created:
+/// then SQLite reports why it cannot open the file.
+pub(super) fn create_private(file: &Path) {
+    drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(file));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_sqlite_url_is_percent_decoded() {
+        for (url, file) in [
+            ("sqlite://vivamo.db", Some("vivamo.db")),
+            ("sqlite:vivamo.db", Some("vivamo.db")),
+            ("sqlite:///data/vivamo.db?mode=rwc", Some("/data/vivamo.db")),
+            ("sqlite:///my%20data/w%23%3F%25.db", Some("/my data/w#?%.db")),
+            ("sqlite:///my data/w.db", Some("/my data/w.db")),
+            ("sqlite:///名前/w.db", Some("/名前/w.db")),
+            ("postgres://localhost/vivamo", None),
+        ] {
+            assert_eq!(sqlite_file(url).as_deref(), file.map(Path::new), "{url}");
+            assert_eq!(check_url(url), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_postgres_url_with_special_characters_is_parsed_or_refused_with_a_hint() {
+        for (url, (user, host)) in [
+            ("postgres://ada:p%23%2F%3F%40%25@localhost/x", ("ada", "localhost")),
+            ("postgres://ada:p@w@localhost/x", ("ada", "localhost")),
+            ("postgres://ada:p%w@localhost/x", ("ada", "localhost")),
+            ("postgres://ada:p w:x@localhost/x", ("ada", "localhost")),
+            ("postgres://ada%40b@localhost/x", ("ada@b", "localhost")),
+            ("postgres://ada@[::1]:5433/x", ("ada", "::1")),
+            ("postgres://ada@[2001:db8::7]/x?sslmode=require", ("ada", "2001:db8::7")),
+            ("postgres://localhost/x?user=ada@b", ("ada@b", "localhost")),
+            ("postgresql://ada@localhost", ("ada", "localhost")),
+        ] {
+            assert_eq!(check_url(url), Ok(()), "{url}");
+            let Ok(Options::Postgres(options)) = Options::parse(url) else { panic!("{url} is not parsed") };
+            assert_eq!((options.get_username(), options.get_host()), (user, host));
+        }
+        for url in ["ada:p#w", "ada:p/w", "ada:p?w", "ada:12#w", "ada:12/w", "ada:12?w"] {
+            let message = check_url(&format!("postgres://{url}@localhost/x")).unwrap_err();
+            assert!(message.contains(ENCODE_PASSWORD), "{url}: {message}");
+        }
+        for (url, words) in [
+            ("postgres://ada@localhost/x?sslmode=bogus", "\"bogus\""),
+            ("postgres://ada@localhost:54321234/x", "invalid port number"),
+            ("postgres://ada@localhost/x?port=x", "invalid digit"),
+            ("'postgres://ada@localhost/x'", "is in quotes"),
+            ("\"sqlite://vivamo.db\"", "is in quotes"),
+            ("sqlite://x.db?mode=bogus", "\"bogus\""),
+            ("sqlite://x%ff.db", "utf-8"),
+            ("sqlite://%3Amemory%3A", "names no file"),
+        ] {
+            let message = check_url(url).unwrap_err();
+            assert!(message.starts_with(SETTING) && message.contains(words), "{url}: {message}");
+        }
+    }
+}

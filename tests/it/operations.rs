@@ -1,0 +1,827 @@
+//! Problems of operators: databases that refuse or lack something, settings as files and templates produce them, changed
+//! secrets, upgrades and backups.
+
+use std::fs::Permissions;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use entity::deployment::{self, Environment};
+use futures::future::join_all;
+use sea_orm::{ConnectionTrait, EntityTrait};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use vivamo::database::Database;
+
+use support::postgres::{self, as_postgres, execute};
+use support::process::{Running, remove_settings, vivamo};
+use support::proxy::{Cut, Proxy};
+use support::{Answer, Backend, Caller, TestApp, TestDatabase, both, http_client, run};
+
+use crate::cli::{SECRET, failure, json_output, role, server_at, stderr, stdout, usage_error};
+
+/// Waits until `/readyz` has this status, which it has at most a second after the cause. Returns the body.
+async fn wait_until_ready_is(url: &str, status: u16) -> String {
+    let since = Instant::now();
+    loop {
+        let answer = http_client().get(format!("{url}/readyz")).send().await.unwrap();
+        let is_expected = answer.status() == status;
+        let body = answer.text().await.unwrap();
+        if is_expected {
+            return body;
+        }
+        assert!(since.elapsed() < Duration::from_secs(8), "{body}");
+    }
+}
+
+/// Sends a `createCustomer` with its number as external id and email.
+async fn create(app: &TestApp, caller: &Caller, number: usize) -> Answer {
+    app.create(caller, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await
+}
+
+#[track_caller]
+fn assert_unavailable(answer: &Answer) {
+    assert_eq!(answer.codes(), ["UNAVAILABLE"], "{}", answer.body);
+    assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], true);
+}
+
+both!(probes_at_the_same_time_share_one_check, Sandbox, async |app| {
+    let probe = async |url: &str| app.http.get(format!("{url}/readyz")).send().await.unwrap().status().as_u16();
+    if !app.is_postgres() {
+        assert!(join_all((0..200).map(|_| probe(&app.url))).await.iter().all(|status| *status == 200));
+        return;
+    }
+    let (proxy, url) = Proxy::before(app.database_url()).await;
+    let replica = app.replica(url.into()).await;
+    let before = proxy.connection_count();
+    let statuses = join_all((0..200).map(|_| probe(&replica.url))).await;
+    assert!(statuses.iter().all(|status| *status == 200));
+    // More than one only if the probes take longer than the second for which a check counts.
+    let opened = proxy.connection_count() - before;
+    assert!((1..10).contains(&opened), "{opened} connections for 200 probes");
+    replica.stop().await;
+});
+
+/// A role of PostgreSQL that may use one database.
+struct Role {
+    name: String,
+    server: String,
+    database: String,
+}
+
+impl Role {
+    /// Creates a role with these rights in the database.
+    async fn create(database_url: &str, rights: &str) -> Self {
+        let (server, database) = database_url.rsplit_once('/').unwrap();
+        let role = Self { name: format!("{database}_role"), server: server.to_owned(), database: database.to_owned() };
+        let name = &role.name;
+        let drop = format!("DROP ROLE IF EXISTS {name}");
+        role.run(&drop).await;
+        role.run(&format!("CREATE ROLE {name} LOGIN")).await;
+        execute(database_url, &rights.replace("ROLE", name)).await.unwrap();
+        role
+    }
+
+    /// The URL of the database for this role.
+    fn url(&self) -> String {
+        let host = self.server.rsplit_once('@').unwrap().1;
+        format!("postgres://{}@{host}/{}", self.name, self.database)
+    }
+
+    /// Runs a statement as the superuser, outside the database, and closes the connections of the role.
+    async fn run(&self, sql: &str) {
+        let sql = sql.replace("ROLE_NAME", &self.name).replace("DATABASE_NAME", &self.database);
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{}'", self.name);
+        for sql in [sql, end] {
+            execute(&format!("{}/postgres", self.server), &sql).await.unwrap();
+        }
+    }
+}
+
+const READ_AND_WRITE: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ROLE";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_refuses_logins_or_writes_is_unavailable_until_it_accepts_them() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let role = Role::create(app.database_url(), READ_AND_WRITE).await;
+        let replica = app.replica(role.url()).await;
+        wait_until_ready_is(&replica.url, 200).await;
+        let insert = |verb, word| format!("{verb} INSERT ON customer {word} {}", role.name);
+        for (number, (refuse, accept)) in [
+            ("ALTER ROLE ROLE_NAME NOLOGIN", "ALTER ROLE ROLE_NAME LOGIN"),
+            ("ALTER ROLE ROLE_NAME CONNECTION LIMIT 0", "ALTER ROLE ROLE_NAME CONNECTION LIMIT -1"),
+            (
+                "ALTER DATABASE DATABASE_NAME ALLOW_CONNECTIONS false",
+                "ALTER DATABASE DATABASE_NAME ALLOW_CONNECTIONS true",
+            ),
+            (
+                "REVOKE CONNECT ON DATABASE DATABASE_NAME FROM PUBLIC",
+                "GRANT CONNECT ON DATABASE DATABASE_NAME TO PUBLIC",
+            ),
+            (
+                "ALTER DATABASE DATABASE_NAME SET default_transaction_read_only = on",
+                "ALTER DATABASE DATABASE_NAME RESET default_transaction_read_only",
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            role.run(refuse).await;
+            assert_unavailable(&create(&replica, &operator, number).await);
+            wait_until_ready_is(&replica.url, 503).await;
+            role.run(accept).await;
+            wait_until_ready_is(&replica.url, 200).await;
+            create(&replica, &operator, number).await.payload("createCustomer");
+        }
+        execute(app.database_url(), &insert("REVOKE", "FROM")).await.unwrap();
+        assert_unavailable(&create(&replica, &operator, 10).await);
+        assert!(wait_until_ready_is(&replica.url, 503).await.contains("cannot be used"));
+        assert_eq!(replica.query(&operator, "{ customers { totalCount } }").await["customers"]["totalCount"], 5);
+        execute(app.database_url(), &insert("GRANT", "TO")).await.unwrap();
+        wait_until_ready_is(&replica.url, 200).await;
+        replica.stop().await;
+        execute(app.database_url(), &format!("DROP OWNED BY {}", role.name)).await.unwrap();
+        role.run("DROP ROLE ROLE_NAME").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_to_a_read_only_sqlite_are_unavailable() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let writer = app.database.begin_write().await.unwrap();
+        writer.execute_unprepared("PRAGMA query_only = on").await.unwrap();
+        writer.commit().await.unwrap();
+        assert_unavailable(&create(app, &operator, 1).await);
+        assert_eq!(app.query(&operator, "{ customers { totalCount } }").await["customers"]["totalCount"], 0);
+    })
+    .await;
+}
+
+/// The binary as the user postgres, who obeys the permissions of files.
+fn vivamo_as_user(folder: &Path, arguments: &[&str]) -> Command {
+    let binary = folder.join("vivamo");
+    if !binary.exists() {
+        std::fs::copy(std::env::var_os("CARGO_BIN_EXE_vivamo").unwrap(), &binary).unwrap();
+    }
+    let mut command = as_postgres(&binary);
+    remove_settings(&mut command);
+    command.args(arguments).env("DATABASE_URL", format!("sqlite://{}", folder.join("vivamo.db").display()));
+    command
+}
+
+#[tokio::test]
+async fn a_sqlite_file_is_private_and_must_be_writable() {
+    let folder = postgres::folder();
+    let mode = |file: &str, mode: u32| {
+        std::fs::set_permissions(folder.path().join(file), Permissions::from_mode(mode)).unwrap();
+    };
+    mode("", 0o777);
+    let (server, url) = Running::start(&mut vivamo_as_user(folder.path(), &["serve"]));
+    for file in ["vivamo.db", "vivamo.db-wal", "vivamo.db-shm"] {
+        let permissions = std::fs::metadata(folder.path().join(file)).unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o777, 0o600, "{file}");
+    }
+    wait_until_ready_is(&url, 200).await;
+    server.stop();
+    mode("vivamo.db", 0o400);
+    for arguments in [&["serve"][..], &["operator", "list"], &["migrate"]] {
+        let message = failure(&mut vivamo_as_user(folder.path(), arguments));
+        assert!(message.contains("vivamo.db cannot be written"), "{message}");
+    }
+    mode("vivamo.db", 0o600);
+    // SQLite has given these the permissions of the file.
+    for file in ["vivamo.db-wal", "vivamo.db-shm"] {
+        let _ = std::fs::remove_file(folder.path().join(file));
+    }
+    mode("", 0o755);
+    let message = failure(&mut vivamo_as_user(folder.path(), &["operator", "list"]));
+    assert!(message.contains("vivamo.db") && message.contains("folder"), "{message}");
+    mode("", 0o777);
+    let mut read_only = vivamo_as_user(folder.path(), &["operator", "list"]);
+    read_only.env("DATABASE_URL", format!("sqlite://{}?mode=ro", folder.path().join("vivamo.db").display()));
+    let message = failure(&mut read_only);
+    assert!(message.contains("cannot be written") && message.contains("parameters of DATABASE_URL"), "{message}");
+    stdout(&vivamo_as_user(folder.path(), &["operator", "list"]).output().unwrap());
+}
+
+#[tokio::test]
+async fn databases_that_cannot_hold_all_texts_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let listing = |url: &str| {
+        let mut command = vivamo(folder.path(), &["operator", "list"]);
+        command.env("DATABASE_URL", url);
+        command
+    };
+    let sqlite = format!("sqlite://{}/utf16.db", folder.path().display());
+    let utf16 = "PRAGMA encoding = 'UTF-16le'; CREATE TABLE t (c); DROP TABLE t";
+    execute(&format!("{sqlite}?mode=rwc"), utf16).await.unwrap();
+    let message = failure(&mut listing(&sqlite));
+    assert!(message.contains("encoding UTF-16le"), "{message}");
+    let Some(server) = postgres::server().await else { return };
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let name = format!("vivamo_test_{}_{}", std::process::id(), encoding.to_lowercase());
+        let on_server = async |sql: &str| execute(&format!("{server}/postgres"), sql).await.unwrap();
+        on_server(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")).await;
+        let message = failure(&mut listing(&format!("{server}/{name}")));
+        assert!(message.contains(&format!("encoding {encoding}")) && message.contains("ENCODING 'UTF8'"), "{message}");
+        on_server(&format!("DROP DATABASE {name}")).await;
+        // The command that the message names.
+        let create = message.split("CREATE DATABASE name").nth(1).unwrap().split(';').next().unwrap();
+        on_server(&format!("CREATE DATABASE {name}{create}")).await;
+        stdout(&listing(&format!("{server}/{name}")).output().unwrap());
+        on_server(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    }
+}
+
+#[tokio::test]
+async fn each_lacking_right_has_its_own_hint() {
+    let Some(database) = TestDatabase::create(Backend::Postgres).await else { return };
+    let folder = TempDir::new().unwrap();
+    let role = Role::create(&database.url, "REVOKE ALL ON SCHEMA public FROM PUBLIC").await;
+    let listing = || {
+        let mut command = vivamo(folder.path(), &["operator", "list"]);
+        command.env("DATABASE_URL", role.url());
+        command
+    };
+    let grant_of = |message: &str| {
+        let grant = message.split("GRANT ").nth(1).unwrap_or_else(|| panic!("no hint: {message}"));
+        format!("GRANT {}", grant.trim_end().trim_end_matches('.'))
+    };
+    let message = failure(&mut listing());
+    assert!(message.contains("create tables"), "{message}");
+    execute(&database.url, &grant_of(&message)).await.unwrap();
+    stdout(&listing().output().unwrap());
+    // Now the tables belong to another role.
+    execute(&database.url, &format!("REASSIGN OWNED BY {} TO postgres", role.name)).await.unwrap();
+    let message = failure(&mut listing());
+    assert!(message.contains("of the tables") || message.contains("use the tables"), "{message}");
+    execute(&database.url, &grant_of(&message)).await.unwrap();
+    stdout(&listing().output().unwrap());
+    role.run("REVOKE CONNECT ON DATABASE DATABASE_NAME FROM PUBLIC").await;
+    let message = failure(&mut listing());
+    assert!(message.contains("use the database"), "{message}");
+    let grant = grant_of(message.split(';').next().unwrap());
+    execute(&database.url, &grant).await.unwrap();
+    stdout(&listing().output().unwrap());
+    execute(&database.url, &format!("DROP OWNED BY {}", role.name)).await.unwrap();
+    role.run("DROP ROLE ROLE_NAME").await;
+    database.remove().await;
+}
+
+#[test]
+fn urls_with_special_characters_work_or_get_a_hint_that_fits() {
+    let folder = TempDir::with_prefix("my data#").unwrap();
+    let encoded = folder.path().to_str().unwrap().replace(' ', "%20").replace('#', "%23");
+    let mut command = vivamo(folder.path(), &["migrate"]);
+    let production = |command: &mut Command| {
+        command.env("DATABASE_URL", format!("sqlite://{encoded}/w.db"));
+        command.env("VIVAMO_ENVIRONMENT", "production").env("VIVAMO_KEY_SECRET", SECRET);
+    };
+    production(&mut command);
+    stdout(&command.output().unwrap());
+    let mut serve = vivamo(folder.path(), &["serve"]);
+    production(&mut serve);
+    Running::start(&mut serve).0.stop();
+
+    let listing = |url: &str| {
+        let mut command = vivamo(folder.path(), &["operator", "list"]);
+        command.env("DATABASE_URL", url);
+        command
+    };
+    let ipv6 = server_at("[::1]:0", "28P01", "password authentication failed for user \"ada\"");
+    let ipv4 = server_at("127.0.0.1:0", "28P01", "password authentication failed for user \"ada\"");
+    for (url, words) in [
+        (format!("postgres://ada@{ipv6}/x?sslmode=disable"), "rejected user `ada`"),
+        (format!("postgres://ada:p@w%23x@{ipv4}/x?sslmode=disable"), "rejected user `ada`"),
+        (format!("postgres://ada:p%w@{ipv4}/x?sslmode=disable"), "percent-encoded"),
+        (format!("postgres://ada@{ipv4}/x?sslmode=require"), "Check sslmode"),
+        (format!("postgres://ada@{ipv4}/x?sslmode=verify-full&sslrootcert=missing.pem"), "Check sslmode, sslrootcert"),
+    ] {
+        let message = failure(&mut listing(&url));
+        assert!(message.contains(words), "{url}: {message}");
+    }
+    for (url, words) in [
+        ("postgres://ada:p#w@localhost/x", "# is %23"),
+        ("postgres://ada:12/34@localhost/x", "/ is %2F"),
+        ("postgres://ada@localhost/x?sslmode=bogus", "bogus"),
+        ("\"postgres://ada@localhost/x\"", "in quotes"),
+        ("mysql://localhost/x", "must start with"),
+    ] {
+        let message = usage_error(&mut listing(url));
+        assert!(message.contains(words) && message.contains("DATABASE_URL (--database-url)"), "{url}: {message}");
+        assert!(!message.contains("12/34"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_trimmed_and_may_come_from_files() {
+    const PLATFORM_KEY: &str = "fedcba9876543210fedcba9876543210";
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let serve = |settings: &[(&str, &str)]| {
+        let mut command = vivamo(folder.path(), &["serve"]);
+        command.env("VIVAMO_ENVIRONMENT", "production").envs(settings.iter().copied());
+        command
+    };
+    write("url", "sqlite://other.db\n");
+    write("secret", &format!("{SECRET}\r\n"));
+    write("platform", &format!(" {PLATFORM_KEY}\n"));
+    write("token", "token\n");
+    write("empty", "\n");
+    write("quoted", &format!("\"{SECRET}\""));
+    let mut migrate = vivamo(folder.path(), &["migrate", "--database-url-file", "url"]);
+    migrate.env("VIVAMO_ENVIRONMENT", "production").env("VIVAMO_KEY_SECRET_FILE", "secret");
+    stdout(&migrate.output().unwrap());
+    assert!(folder.path().join("other.db").exists());
+    let with_line_break = format!("{SECRET}\n");
+    for settings in [
+        [("DATABASE_URL_FILE", "url"), ("VIVAMO_KEY_SECRET_FILE", "secret"), ("VIVAMO_PLATFORM_KEY_FILE", "platform")],
+        [
+            ("DATABASE_URL", "sqlite://other.db"),
+            ("VIVAMO_KEY_SECRET", with_line_break.as_str()),
+            ("VIVAMO_PLATFORM_KEY", "fedcba9876543210fedcba9876543210\n"),
+        ],
+    ] {
+        let mut command = serve(&settings);
+        command.env("VIVAMO_PHONE_LOOKUP", "twilio").env("VIVAMO_TWILIO_USER", "SK1\n");
+        let (server, url) = Running::start(command.env("VIVAMO_TWILIO_PASSWORD_FILE", "token"));
+        assert_eq!(role(&url, PLATFORM_KEY).await["data"]["viewer"]["role"], "PLATFORM");
+        server.stop();
+    }
+    let quoted = format!("'{SECRET}'");
+    for (settings, words) in [
+        ([("VIVAMO_KEY_SECRET", quoted.as_str())], "VIVAMO_KEY_SECRET (--key-secret) is in quotes"),
+        ([("VIVAMO_KEY_SECRET_FILE", "quoted")], "VIVAMO_KEY_SECRET_FILE (--key-secret-file) is in quotes"),
+        ([("VIVAMO_KEY_SECRET_FILE", "empty")], "VIVAMO_KEY_SECRET_FILE (--key-secret-file) is set but empty"),
+        ([("VIVAMO_KEY_SECRET_FILE", "missing")], "Cannot read missing"),
+        ([("VIVAMO_KEY_SECRET_OLD", "\"x\"")], "VIVAMO_KEY_SECRET_OLD (--key-secret-old) is in quotes"),
+        ([("VIVAMO_PLATFORM_KEY", "\"fedcba9876543210\"")], "VIVAMO_PLATFORM_KEY (--platform-key) is in quotes"),
+        ([("DATABASE_URL_FILE", "empty")], "DATABASE_URL_FILE (--database-url-file) is set but empty"),
+    ] {
+        let mut command = serve(&settings);
+        let settings_have_secret = settings[0].0.starts_with("VIVAMO_KEY_SECRET") && !settings[0].0.contains("OLD");
+        if !settings_have_secret {
+            command.env("VIVAMO_KEY_SECRET", SECRET);
+        }
+        let message = usage_error(&mut command);
+        assert!(message.contains(words), "{message}");
+        assert!(!message.contains(SECRET), "{message}");
+    }
+    for variable in ["VIVAMO_KEY_SECRET", "VIVAMO_PLATFORM_KEY", "DATABASE_URL"] {
+        let file = format!("{variable}_FILE");
+        let mut command = serve(&[("VIVAMO_KEY_SECRET", SECRET), (variable, "another"), (&file, "secret")]);
+        let message = usage_error(&mut command);
+        assert!(message.contains(&file) && message.contains("are both set"), "{message}");
+        assert!(!message.contains(SECRET), "{message}");
+    }
+}
+
+#[test]
+fn lists_may_have_blanks_and_addresses_may_be_host_names() {
+    let folder = TempDir::new().unwrap();
+    let mut command = vivamo(folder.path(), &["serve", "--listen", "localhost:0"]);
+    command.env("VIVAMO_TRUSTED_PROXIES", "10.0.0.0/8, 172.16.0.0/12 ,\t2001:db8::7").env("VIVAMO_METRICS", "");
+    command.env("VIVAMO_CORS_ORIGINS", "https://a.example.com, https://b.example.com ");
+    Running::start(&mut command).0.stop();
+    let mut command = vivamo(folder.path(), &["serve"]);
+    let (server, _, log) = Running::start_with_log(command.env("VIVAMO_METRICS", "localhost:0"));
+    assert!(log.contains("metrics on http://127.0.0.1:"), "{log}");
+    server.stop();
+    for (variable, flag, value) in [
+        ("VIVAMO_LISTEN", "--listen", "missing.invalid:8000"),
+        ("VIVAMO_LISTEN", "--listen", ":8000"),
+        ("VIVAMO_LISTEN", "--listen", "localhost:99999"),
+        ("VIVAMO_METRICS", "--metrics", "localhost"),
+        ("VIVAMO_TRUSTED_PROXIES", "--trusted-proxies", "10.0.0.0/8, proxy"),
+        ("VIVAMO_CORS_ORIGINS", "--cors-origins", "https://a.example.com, example.com"),
+        ("VIVAMO_WAIT_FOR_DATABASE", "--wait-for-database", "30s"),
+    ] {
+        let message = usage_error(vivamo(folder.path(), &["serve"]).env(variable, value));
+        assert!(message.contains(flag) && message.contains(&format!("comes from {variable}")), "{message}");
+    }
+}
+
+/// Answers of one server to one key.
+async fn graphql(url: &str, key: &str, query: &str) -> Value {
+    let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
+    request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap()
+}
+
+fn create_with_key(email: &str, idempotency_key: &str) -> String {
+    format!(
+        "mutation {{ createCustomer(input: {{ externalCustomerId: \"{email}\", data: {{ email: \"{email}\" }}, \
+         idempotencyKey: \"{idempotency_key}\" }}) {{ outcome replayed }} }}"
+    )
+}
+
+const PAGE: &str = "{ customers(first: 1) { pageInfo { endCursor } } }";
+
+fn next_page(cursor: &str) -> String {
+    format!("{{ customers(first: 1, after: \"{cursor}\") {{ nodes {{ email }} }} }}")
+}
+
+#[tokio::test]
+async fn the_key_secret_is_changed_without_an_interruption() {
+    const OLD: &str = "the-old-key-secret-0123456789abcdef";
+    const NEW: &str = "the-new-key-secret-0123456789abcdef";
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let folder = TempDir::new().unwrap();
+        let with = |arguments: &[&str], secret: &str, old: Option<&str>| {
+            let mut command = vivamo(folder.path(), arguments);
+            command.env("DATABASE_URL", &database.url).env("VIVAMO_KEY_SECRET", secret);
+            command.envs(old.map(|old| ("VIVAMO_KEY_SECRET_OLD", old)));
+            command
+        };
+        let operator = json_output(&mut with(&["operator", "create", "Acme", "--json"], OLD, None));
+        let key = operator["key"].as_str().unwrap();
+        let operator_id = operator["id"].as_str().unwrap();
+        let replayed = |answer: &Value| answer["data"]["createCustomer"]["replayed"].as_bool();
+        let cursor_of = async |url: &str| {
+            graphql(url, key, PAGE).await["data"]["customers"]["pageInfo"]["endCursor"].as_str().unwrap().to_owned()
+        };
+        let accepts = async |url: &str, cursor: &str| {
+            graphql(url, key, &next_page(cursor)).await["data"]["customers"].is_object()
+        };
+
+        // Another secret is refused by every command that opens the database.
+        for arguments in [&["serve"][..], &["operator", "list"], &["migrate"]] {
+            let message = failure(&mut with(arguments, NEW, None));
+            assert!(message.contains("VIVAMO_KEY_SECRET (--key-secret)"), "{message}");
+            assert!(message.contains("`vivamo change-key-secret`"), "{message}");
+        }
+        failure(&mut with(&["serve"], NEW, Some("neither of both")));
+        failure(&mut with(&["change-key-secret"], NEW, Some("neither of both")));
+        assert!(usage_error(&mut with(&["serve"], NEW, Some(NEW))).contains("are the same"));
+
+        // Servers that know only the old secret run beside servers that know both.
+        let (old_server, old_url) = Running::start(&mut with(&["serve"], OLD, None));
+        assert_eq!(replayed(&graphql(&old_url, key, &create_with_key("1@example.com", "k1")).await), Some(false));
+        let old_cursor = cursor_of(&old_url).await;
+        let (both_server, both_url) = Running::start(&mut with(&["serve"], NEW, Some(OLD)));
+        assert_eq!(replayed(&graphql(&both_url, key, &create_with_key("1@example.com", "k1")).await), Some(true));
+        assert_eq!(replayed(&graphql(&both_url, key, &create_with_key("2@example.com", "k2")).await), Some(false));
+        assert_eq!(replayed(&graphql(&old_url, key, &create_with_key("2@example.com", "k2")).await), Some(true));
+        assert!(accepts(&both_url, &old_cursor).await && accepts(&old_url, &cursor_of(&both_url).await).await);
+        let second = json_output(&mut with(&["key", "create", operator_id, "--name", "x", "--json"], NEW, Some(OLD)));
+        assert_eq!(role(&old_url, second["key"].as_str().unwrap()).await["data"]["viewer"]["role"], "OPERATOR");
+        old_server.stop();
+
+        // The change. Servers that were started before it go on.
+        let changed = stdout(&with(&["change-key-secret"], NEW, Some(OLD)).output().unwrap());
+        assert!(changed.contains("uses the new VIVAMO_KEY_SECRET"), "{changed}");
+        let again = stdout(&with(&["change-key-secret"], NEW, Some(OLD)).output().unwrap());
+        assert!(again.contains("already"), "{again}");
+        let (new_server, new_url) = Running::start(&mut with(&["serve"], NEW, Some(OLD)));
+        assert_eq!(role(&new_url, key).await["data"]["viewer"]["role"], "OPERATOR");
+        assert_eq!(role(&both_url, key).await["data"]["viewer"]["role"], "OPERATOR");
+        assert!(accepts(&new_url, &old_cursor).await && accepts(&both_url, &cursor_of(&new_url).await).await);
+        assert_eq!(replayed(&graphql(&new_url, key, &create_with_key("1@example.com", "k1")).await), Some(true));
+        let reused = graphql(&new_url, key, &create_with_key("other@example.com", "k1")).await;
+        assert_eq!(reused["errors"][0]["extensions"]["code"], "IDEMPOTENCY_KEY_REUSED");
+        assert_eq!(replayed(&graphql(&both_url, key, &create_with_key("3@example.com", "k3")).await), Some(false));
+        assert_eq!(replayed(&graphql(&new_url, key, &create_with_key("3@example.com", "k3")).await), Some(true));
+        assert_eq!(replayed(&graphql(&new_url, key, &create_with_key("4@example.com", "k4")).await), Some(false));
+        assert_eq!(replayed(&graphql(&both_url, key, &create_with_key("4@example.com", "k4")).await), Some(true));
+        let new_cursor = cursor_of(&new_url).await;
+        both_server.stop();
+        new_server.stop();
+
+        // Without the old secret: the key that was used since then works, and the other one does not.
+        failure(&mut with(&["serve"], OLD, None));
+        let (server, url) = Running::start(&mut with(&["serve"], NEW, None));
+        assert_eq!(role(&url, key).await["data"]["viewer"]["role"], "OPERATOR");
+        let unused = role(&url, second["key"].as_str().unwrap()).await;
+        assert_eq!(unused["errors"][0]["extensions"]["code"], "UNAUTHENTICATED");
+        assert!(accepts(&url, &new_cursor).await && !accepts(&url, &old_cursor).await);
+        assert_eq!(replayed(&graphql(&url, key, &create_with_key("3@example.com", "k3")).await), Some(true));
+        server.stop();
+
+        // The old value was lost or has leaked.
+        let changed = stdout(&with(&["change-key-secret"], OLD, None).output().unwrap());
+        assert!(changed.contains("have stopped working"), "{changed}");
+        let (server, url) = Running::start(&mut with(&["serve"], OLD, None));
+        assert_eq!(role(&url, key).await["errors"][0]["extensions"]["code"], "UNAUTHENTICATED");
+        server.stop();
+        database.remove().await;
+    }
+}
+
+#[tokio::test]
+async fn a_running_server_stops_writing_only_if_a_newer_migration_requires_it() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let folder = TempDir::new().unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = vivamo(folder.path(), arguments);
+            command.env("DATABASE_URL", &database.url);
+            command
+        };
+        let key = json_output(&mut run(&["operator", "create", "Acme", "--json"]))["key"].as_str().unwrap().to_owned();
+        let (server, url) = Running::start(&mut run(&["serve"]));
+        let create = async |id: &str| {
+            let input = format!("{{ externalCustomerId: \"{id}\", data: {{ email: \"{id}@example.com\" }} }}");
+            graphql(&url, &key, &format!("mutation {{ createCustomer(input: {input}) {{ outcome }} }}")).await
+        };
+        let applied = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m20990101_000001_later', 1)";
+        execute(&database.url, applied).await.unwrap();
+        let message = failure(&mut run(&["operator", "list"]));
+        assert!(message.contains("newer version") && message.contains("m20990101_000001_later"), "{message}");
+        // The running server goes on: nothing says that it must not.
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(1500) {
+            assert_eq!(wait_until_ready_is(&url, 200).await, "ready\n");
+        }
+        assert_eq!(create("1").await["data"]["createCustomer"]["outcome"], "CREATED");
+
+        let require = "UPDATE deployment SET required_migration = 'm20990101_000001_later'";
+        execute(&database.url, require).await.unwrap();
+        let body = wait_until_ready_is(&url, 503).await;
+        assert!(body.contains("newer version") && body.contains("must not write"), "{body}");
+        assert_eq!(create("2").await["errors"][0]["extensions"]["code"], "UNAVAILABLE");
+        let read = graphql(&url, &key, "{ customers { totalCount } }").await;
+        assert_eq!(read["data"]["customers"]["totalCount"], 1);
+        server.stop();
+        database.remove().await;
+    }
+}
+
+#[tokio::test]
+async fn a_migration_that_older_servers_must_not_write_under_is_recorded() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let folder = TempDir::new().unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = vivamo(folder.path(), arguments);
+            command.env("DATABASE_URL", &database.url);
+            command
+        };
+        let listed = stdout(&run(&["migrate"]).output().unwrap());
+        let names: Vec<_> = listed.lines().filter_map(|line| line.strip_prefix("applied  ")).collect();
+        assert!(names.contains(&migration::REQUIRED) && names.contains(&migration::SEARCH_WORDS), "{listed}");
+        assert_eq!(names.len(), vivamo::database::migration_count());
+        assert_eq!(stdout(&run(&["migrate"]).output().unwrap()), "The database is up to date.\n");
+        assert_eq!(stdout(&run(&["migrate", "--check"]).output().unwrap()), "The database is up to date.\n");
+        // An older server that still runs would see the requirement as soon as the migrations are committed.
+        let missing = "DELETE FROM seaql_migrations WHERE version LIKE '%_search_spellings'; \
+                       UPDATE deployment SET required_migration = NULL, words_migration = NULL";
+        execute(&database.url, missing).await.unwrap();
+        let checked = run(&["migrate", "--check"]).output().unwrap();
+        assert_eq!(checked.status.code(), Some(1));
+        let pending = "pending  m20261126_000007_search_spellings\n";
+        assert_eq!(String::from_utf8(checked.stdout).unwrap(), pending);
+        assert_eq!(stdout(&run(&["migrate"]).output().unwrap()).lines().count(), 2);
+        let connection = Database::connect(&database.url, None).await.unwrap();
+        let row = deployment::Entity::find().one(connection.reader()).await.unwrap().unwrap();
+        assert_eq!(row.required_migration.as_deref(), Some(migration::REQUIRED));
+        assert_eq!(row.words_migration.as_deref(), Some(migration::SEARCH_WORDS));
+        connection.close().await.unwrap();
+        database.remove().await;
+    }
+    let folder = TempDir::new().unwrap();
+    let message = failure(&mut vivamo(folder.path(), &["migrate", "--check"]));
+    assert!(message.contains("does not exist"), "{message}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn words_that_an_interrupted_migration_left_out_are_noticed_at_the_start() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let folder = TempDir::new().unwrap();
+        let run = |environment: &str, arguments: &[&str]| {
+            let mut command = vivamo(folder.path(), arguments);
+            command.env("DATABASE_URL", &database.url).env("VIVAMO_ENVIRONMENT", environment);
+            command.env("VIVAMO_KEY_SECRET", SECRET);
+            command
+        };
+        for environment in ["sandbox", "production"] {
+            stdout(&run(environment, &["migrate"]).output().unwrap());
+            let operator = json_output(&mut run(environment, &["operator", "create", "Acme", "--json"]));
+            let key = operator["key"].as_str().unwrap();
+            let (server, url) = Running::start(&mut run(environment, &["serve"]));
+            graphql(&url, key, &create_with_key("ada@example.com", "k")).await;
+            server.stop();
+            // As if the server had been killed after the migration that deletes the words.
+            execute(&database.url, "DELETE FROM customer_word; UPDATE deployment SET words_migration = NULL")
+                .await
+                .unwrap();
+            if environment == "production" {
+                let message = failure(&mut run(environment, &["serve"]));
+                assert!(message.contains("search words are incomplete"), "{message}");
+                let checked = run(environment, &["migrate", "--check"]).output().unwrap();
+                assert_eq!(
+                    (checked.status.code(), String::from_utf8(checked.stdout).unwrap().lines().count()),
+                    (Some(1), 1)
+                );
+                stdout(&run(environment, &["migrate"]).output().unwrap());
+            }
+            let (server, url) = Running::start(&mut run(environment, &["serve"]));
+            let found = graphql(&url, key, "{ customers(filter: { search: \"ada\" }) { totalCount } }").await;
+            assert_eq!(found["data"]["customers"]["totalCount"], 1, "{environment}: {found}");
+            server.stop();
+            let to_production = "UPDATE deployment SET environment = 'production'; DELETE FROM customer_word; \
+                                 DELETE FROM customer_event; DELETE FROM customer_operator; DELETE FROM customer; \
+                                 DELETE FROM idempotency_key";
+            execute(&database.url, to_production).await.unwrap();
+        }
+        database.remove().await;
+    }
+}
+
+#[tokio::test]
+async fn a_backup_is_restored_as_the_documentation_says() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let folder = TempDir::new().unwrap();
+        let run = |url: &str, arguments: &[&str]| {
+            let mut command = vivamo(folder.path(), arguments);
+            command.env("DATABASE_URL", url);
+            command
+        };
+        let operator = json_output(&mut run(&database.url, &["operator", "create", "Acme", "--json"]));
+        let key = operator["key"].as_str().unwrap();
+        let (server, url) = Running::start(&mut run(&database.url, &["serve"]));
+        graphql(&url, key, &create_with_key("ada@example.com", "k")).await;
+        let restored = match backend {
+            Backend::Sqlite => {
+                let copied = stdout(&run(&database.url, &["backup", "it's.db"]).output().unwrap());
+                assert!(copied.contains("it's.db"), "{copied}");
+                let copy = folder.path().join("it's.db");
+                assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+                // An existing file is not overwritten.
+                let before = std::fs::read(&copy).unwrap();
+                assert!(failure(&mut run(&database.url, &["backup", "it's.db"])).contains("exists"));
+                assert_eq!(std::fs::read(&copy).unwrap(), before);
+                let message = failure(&mut run(&database.url, &["backup", "missing/folder/x.db"]));
+                assert!(message.contains("missing/folder/x.db"), "{message}");
+                let message = failure(&mut run("sqlite://missing.db", &["backup", "copy.db"]));
+                assert!(message.contains("missing.db does not exist") && !folder.path().join("copy.db").exists());
+                TestDatabase::existing("sqlite://it's.db".to_owned())
+            }
+            Backend::Postgres => {
+                let message = failure(&mut run(&database.url, &["backup", "vivamo.dump"]));
+                let dump = message.split("Run: ").nth(1).unwrap();
+                let restored = TestDatabase::create(Backend::Postgres).await.unwrap();
+                let restore = "pg_restore --no-owner --exit-on-error --dbname=\"$NEW_DATABASE_URL\" vivamo.dump    # into an empty database";
+                let operations =
+                    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+                assert!(operations.contains(restore), "the documentation has the command below");
+                for command in [dump, restore] {
+                    let mut shell = Command::new("sh");
+                    shell.current_dir(folder.path()).env("DATABASE_URL", &database.url);
+                    let output = shell.env("NEW_DATABASE_URL", &restored.url).args(["-c", command]).output().unwrap();
+                    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+                }
+                restored
+            }
+        };
+        // After the backup: the copy does not have it.
+        graphql(&url, key, &create_with_key("later@example.com", "k2")).await;
+        let (restored_server, url) = Running::start(&mut run(&restored.url, &["serve"]));
+        let found =
+            graphql(&url, key, "{ customers(filter: { search: \"ada\" }) { nodes { email } totalCount } }").await;
+        assert_eq!(found["data"]["customers"], json!({ "nodes": [{ "email": "ada@example.com" }], "totalCount": 1 }));
+        assert_eq!(graphql(&url, key, "{ customers { totalCount } }").await["data"]["customers"]["totalCount"], 1);
+        restored_server.stop();
+        server.stop();
+        restored.remove().await;
+        database.remove().await;
+    }
+}
+
+#[test]
+fn a_file_without_tables_is_not_silently_taken_for_a_new_database() {
+    let folder = TempDir::new().unwrap();
+    let (server, _) = Running::start(&mut vivamo(folder.path(), &["serve"]));
+    // The data is in the -wal file.
+    std::fs::copy(folder.path().join("vivamo.db"), folder.path().join("copy.db")).unwrap();
+    std::fs::write(folder.path().join("empty.db"), "").unwrap();
+    for file in ["copy.db", "empty.db"] {
+        let mut listing = vivamo(folder.path(), &["operator", "list"]);
+        let message = stderr(listing.env("DATABASE_URL", format!("sqlite://{file}")), 0);
+        assert!(message.contains("had no tables") && message.contains("`vivamo backup`"), "{file}: {message}");
+        // Only once, and not for a file that did not exist.
+        assert_eq!(stderr(&mut listing, 0), "");
+    }
+    assert_eq!(stderr(vivamo(folder.path(), &["operator", "list"]).env("DATABASE_URL", "sqlite://new.db"), 0), "");
+    std::fs::write(folder.path().join("empty2.db"), "").unwrap();
+    let mut serve = vivamo(folder.path(), &["serve"]);
+    let (other, _, log) = Running::start_with_log(serve.env("DATABASE_URL", "sqlite://empty2.db"));
+    assert!(log.contains("WARN") && log.contains("had no tables"), "{log}");
+    other.stop();
+    server.stop();
+}
+
+#[tokio::test]
+async fn a_start_waits_for_postgres() {
+    let Some(database) = TestDatabase::create(Backend::Postgres).await else { return };
+    let folder = TempDir::new().unwrap();
+    let port = postgres::free_port();
+    let mut url = reqwest::Url::parse(&database.url).unwrap();
+    let target = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));
+    url.set_ip_host([127, 0, 0, 1].into()).unwrap();
+    url.set_port(Some(port)).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = vivamo(folder.path(), arguments);
+        command.env("DATABASE_URL", url.as_str()).env("VIVAMO_LISTEN", "127.0.0.1:0");
+        command
+    };
+    // Other commands do not wait, and a wrong name of the database is no reason to wait.
+    let since = Instant::now();
+    assert!(failure(&mut run(&["operator", "list"])).contains("connection refused"));
+    assert!(failure(&mut run(&["serve", "--wait-for-database", "0"])).contains("connection refused"));
+    let missing = format!("{}_missing", database.url);
+    let message = failure(run(&["operator", "list", "--wait-for-database", "60"]).env("DATABASE_URL", missing));
+    assert!(message.contains("has no database"), "{message}");
+    assert!(since.elapsed() < Duration::from_secs(20));
+
+    let mut child = run(&["serve"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("WARN") && line.contains("waiting for the database")));
+    // PostgreSQL comes up.
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::TcpStream::connect(target.clone()).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    assert!(tokio::task::spawn_blocking(move || log.any(|line| line.contains("listening on"))).await.unwrap());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    database.remove().await;
+}
+
+both!(the_log_has_the_address_that_the_limit_counts, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let send = async |key: &str, forwarded: &str| {
+        let request =
+            app.http.post(format!("{}/graphql", app.url)).bearer_auth(key).header("x-forwarded-for", forwarded);
+        let answer = request.json(&json!({ "query": "{ viewer { role } }" })).send().await.unwrap();
+        answer.headers()["x-request-id"].to_str().unwrap().to_owned()
+    };
+    for (key, forwarded, logged) in [
+        (operator.key.as_str(), "203.0.113.7", "203.0.113.7"),
+        ("wrong", "203.0.113.8, 127.0.0.1", "203.0.113.8"),
+        ("wrong", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("wrong", "::ffff:203.0.113.9", "203.0.113.9"),
+    ] {
+        let id = send(key, forwarded).await;
+        let log = support::logs::read();
+        let line = log.lines().find(|line| line.contains(&id) && line.contains("\"milliseconds\"")).unwrap();
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["address"], logged);
+    }
+});
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_whose_shared_statement_fails_leave_one_error_in_the_log() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let (proxy, url) = Proxy::before(app.database_url()).await;
+        let replica = app.replica(url.into()).await;
+        let mut next = 0;
+        loop {
+            proxy.set_trap(Cut::BeforeCommit);
+            let answers = join_all((next..next + 20).map(|number| create(&replica, &operator, number))).await;
+            next += 20;
+            let failed = answers.iter().filter(|answer| answer.codes() == ["UNAVAILABLE"]);
+            let ids: Vec<_> = failed.map(|answer| answer.headers["x-request-id"].to_str().unwrap()).collect();
+            // The first create may be alone in its statement.
+            if ids.len() < 2 {
+                continue;
+            }
+            let log = support::logs::read();
+            let of_failed = log.lines().filter(|line| ids.iter().any(|id| line.contains(id)));
+            let (errors, others): (Vec<_>, Vec<_>) = of_failed.partition(|line| line.contains("\"level\":\"ERROR\""));
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert!(errors[0].contains(&format!("\"requests\":{}", ids.len())), "{errors:?}");
+            for id in ids {
+                let has = |words: &str| others.iter().any(|line| line.contains(id) && line.contains(words));
+                assert!(has("\"request failed\"") && has("\"milliseconds\""));
+            }
+            break;
+        }
+        replica.stop().await;
+    })
+    .await;
+}
+
+both!(a_lost_race_is_no_warning, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    create(app, &operator, 1).await.payload("createCustomer");
+    let customer = json!({ "externalCustomerId": "1" });
+    let update = |name: usize| app.update(&operator, customer.clone(), json!({ "firstName": format!("Ada {name}") }));
+    for answer in join_all((0..20).map(update)).await {
+        answer.payload("updateCustomer");
+    }
+    let log = support::logs::read();
+    let mut races = log.lines().filter(|line| line.contains("\"transaction conflict, retrying\""));
+    assert!(races.all(|line| line.contains("\"level\":\"DEBUG\"")));
+});
