@@ -126,7 +126,7 @@ pub struct HttpSettings {
 #[command(next_help_heading = "Limits")]
 pub struct LimitSettings {
     /// Cost that an API key may spend per second, with bursts of up to ten times as much (0 = unlimited). A query costs 1
-    /// per root field, a mutation 10 per root field
+    /// or more, a mutation 10 or more, by the work that it does.
     #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200)]
     pub cost_per_second: u32,
 

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use super::arrays::encode_for_postgres;
 use super::fair_queue::{FairQueue, Permit, Tenant};
-use super::request::count_statement;
+use super::request::{Work, record};
 use super::response_size::ResponseSize;
 use super::retry::retry_read;
 use super::url::{Options, failed_to_connect};
@@ -143,7 +143,7 @@ impl Connection {
 
     /// Counts a statement and tells the observer about it.
     fn record(&self, sql: &str) {
-        count_statement();
+        record(Work::Statement, 1);
         if let Some(observer) = &self.observer {
             observer(sql);
         }

@@ -11,7 +11,7 @@ use std::mem;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 
-use super::{Database, Transaction, TransactionError, WriteSet, with_retry};
+use super::{Database, Transaction, TransactionError, Work, WriteSet, record, with_retry};
 use crate::error::Error;
 
 /// One attempt to read rows, and to write the rows that follow from them. Implements [`ConnectionTrait`] for the reads
@@ -59,6 +59,13 @@ impl OptimisticWrite {
 
     /// Writes all rows of `set`, or none, and ends the attempt. Does nothing if `set` is empty.
     pub async fn write(self, set: WriteSet) -> Result<(), DbErr> {
+        let rows = set.row_count();
+        self.write_rows(set).await?;
+        record(Work::Write, rows);
+        Ok(())
+    }
+
+    async fn write_rows(self, set: WriteSet) -> Result<(), DbErr> {
         let transaction = match self.transaction {
             _ if set.is_empty() => return Ok(()),
             Some(transaction) => transaction,

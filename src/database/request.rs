@@ -1,7 +1,7 @@
 //! The request that database work belongs to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fair_queue::Tenant;
 use super::response_size::ResponseSize;
@@ -16,10 +16,37 @@ tokio::task_local! {
 pub struct RequestContext {
     /// The party that waits for connections.
     pub tenant: Tenant,
-    /// The number of statements that the request has sent, without `BEGIN`, `COMMIT` and `ROLLBACK`.
-    pub statements: Arc<AtomicUsize>,
+    pub work: Arc<WorkCounter>,
     /// The size of the response. `None` during authentication.
     pub response: Option<Arc<ResponseSize>>,
+}
+
+/// A kind of work that a request does. The amounts of all kinds but [`Statement`](Self::Statement) depend on the request
+/// and on the rows that it finds. Other requests change them only if a write is repeated after a conflict.
+#[derive(Clone, Copy)]
+pub enum Work {
+    /// A statement that was sent, without `BEGIN`, `COMMIT` and `ROLLBACK`.
+    Statement,
+    /// A query for rows, also if it shares a statement with others.
+    Query,
+    /// A row that was read.
+    Row,
+    /// An index entry that was counted or sorted.
+    Entry,
+    /// A row that was checked against a filter of a walk.
+    Check,
+    /// A row that was written.
+    Write,
+}
+
+/// The amount of each kind of [`Work`].
+#[derive(Default)]
+pub struct WorkCounter([AtomicU64; 6]);
+
+impl WorkCounter {
+    pub fn get(&self, work: Work) -> u64 {
+        self.0[work as usize].load(Ordering::Relaxed)
+    }
 }
 
 /// Returns the tenant of the current request.
@@ -32,7 +59,7 @@ pub(super) fn response() -> Option<Arc<ResponseSize>> {
     REQUEST.try_with(|request| request.response.clone()).ok().flatten()
 }
 
-/// Adds one to the statements of the current request. Does nothing outside a request.
-pub(super) fn count_statement() {
-    let _ = REQUEST.try_with(|request| request.statements.fetch_add(1, Ordering::Relaxed));
+/// Adds work to the current request. Does nothing outside a request.
+pub fn record(work: Work, amount: u64) {
+    let _ = REQUEST.try_with(|request| request.work.0[work as usize].fetch_add(amount, Ordering::Relaxed));
 }

@@ -1,4 +1,4 @@
-//! Limits on documents, and the cost of a document for the rate limit.
+//! Limits on documents, and the description of the operation that a request executes.
 //!
 //! Each limit is checked before the work that it bounds. Length, tokens and nesting are checked before parsing, because the
 //! parser is recursive and would overflow the stack. Selections are counted before validation, because async-graphql's
@@ -9,11 +9,11 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::num::Saturating;
 
-use async_graphql::parser::types::{
-    ExecutableDocument, FragmentDefinition, OperationDefinition, OperationType, Selection, SelectionSet,
-};
+use async_graphql::parser::types::{ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet};
 use async_graphql::parser::{self, parse_query};
-use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult};
+use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult, Variables};
+
+use super::cost::{self, DocumentCost, Fragments};
 
 /// Operations of GraphiQL, code generators and dashboards reach at most a tenth of each limit. The standard introspection
 /// query reaches more: 1.6 KiB, 15 levels, 229 fields.
@@ -182,8 +182,7 @@ pub struct Operation {
     /// `query` or `mutation`; `unknown` if the document has no such operation.
     pub kind: &'static str,
     pub name: Option<String>,
-    /// Cost for the rate limit of the key: 1 per root field of a query, 10 per root field of a mutation.
-    pub cost: u32,
+    pub cost: DocumentCost,
 }
 
 /// Returns the operation with this name, or the first one if no name is given. If the document has several operations
@@ -197,20 +196,19 @@ pub fn selected_operation<'d>(
 }
 
 /// Describes the [`selected_operation`]. The document must have passed [`parse`].
-pub fn operation(document: &ExecutableDocument, name: Option<&str>) -> Operation {
+pub fn operation(document: &ExecutableDocument, name: Option<&str>, variables: &Variables) -> Operation {
     let Some((name, operation)) = selected_operation(document, name) else {
-        return Operation { kind: "unknown", name: None, cost: 1 };
+        let cost = DocumentCost { selections: 0, least: 1, estimated: 1 };
+        return Operation { kind: "unknown", name: None, cost };
     };
-    let (kind, cost_per_field) = match operation.node.ty {
-        OperationType::Mutation => ("mutation", 10),
-        OperationType::Query | OperationType::Subscription => ("query", 1),
+    let kind = match operation.node.ty {
+        OperationType::Mutation => "mutation",
+        OperationType::Query | OperationType::Subscription => "query",
     };
-    let fields = root_response_keys(&operation.node.selection_set.node, &document.fragments).len();
-    let cost = cost_per_field * u32::try_from(fields).unwrap_or(u32::MAX);
-    Operation { kind, name: name.map(|name| name.chars().take(MAX_LOGGED_NAME).collect()), cost }
+    let cost = cost::estimate(&operation.node, &document.fragments, variables);
+    let name = name.map(|name| name.chars().take(MAX_LOGGED_NAME).collect());
+    Operation { kind, name, cost }
 }
-
-type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 
 /// Checks the number of operations and fragments, and the selections of each operation.
 fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {

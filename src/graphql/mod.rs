@@ -6,6 +6,7 @@
 //! Files import each other in one direction only: there are no cycles.
 
 mod context;
+mod cost;
 mod cursor;
 mod customer_input;
 mod document_cache;
@@ -21,6 +22,7 @@ mod schema;
 mod time;
 mod variables;
 
+pub use cost::answer_size;
 pub use document_limits::Operation;
 pub use errors::{ErrorExtensions, Rendered, render};
 pub use schema::{Schema, introspection, sdl};

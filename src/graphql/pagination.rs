@@ -137,6 +137,11 @@ pub fn total_count(count: Result<Count, Error>) -> Option<Result<i32, Error>> {
 
 /// Returns the number of fields in a response whose page of this list is full.
 pub fn list_complexity(first: Option<i32>, last: Option<i32>, fields_per_item: usize) -> usize {
+    page_size(first.or(last)) * fields_per_item + 1
+}
+
+/// Returns the number of items of a page of this size, or of the default size.
+pub fn page_size(size: Option<i32>) -> usize {
     let clamped = |size: i32| size.clamp(MIN_PAGE_SIZE, MAX_PAGE_SIZE).unsigned_abs() as usize;
-    first.or(last).map_or(DEFAULT_PAGE_SIZE, clamped) * fields_per_item + 1
+    size.map_or(DEFAULT_PAGE_SIZE, clamped)
 }

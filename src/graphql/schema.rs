@@ -79,7 +79,11 @@ impl Schema {
         let name = request.operation_name.as_deref();
         let document = self.documents.get_or_parse(&request.query, name, &mut request.variables);
         let document = document.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
-        Ok(CheckedRequest { operation: document_limits::operation(&document.parsed, name), document, request })
+        Ok(CheckedRequest {
+            operation: document_limits::operation(&document.parsed, name, &request.variables),
+            document,
+            request,
+        })
     }
 
     /// Executes a request for a caller. Each request has its own loader, so that no loader passes a row to another

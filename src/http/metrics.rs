@@ -34,6 +34,7 @@ pub fn metrics_router(database: Database) -> Router {
         "vivamo_retries_total",
         "Transactions and reads that were repeated after a conflict, by operation."
     );
+    describe_counter!("vivamo_cost_total", "Cost of the executed GraphQL requests, by kind of operation.");
     describe_counter!("vivamo_rate_limited_total", "Requests that a rate limit refused, by limit.");
     describe_counter!(
         "vivamo_disclosures_total",

@@ -3,6 +3,9 @@
 //! A disclosure is a response that reveals that an email or a phone belongs to a customer of another operator. The limit
 //! prevents the enumeration of the platform's customers.
 //!
+//! The cost of a request is estimated and reserved before the request is executed, and settled by the work that it did
+//! ([`CostCharge`]). The work is counted, not timed, so that the load by other requests does not change the cost.
+//!
 //! A bucket starts full, refills continuously at its rate up to its capacity, and a request takes tokens from it. If
 //! the bucket has too few tokens, the request is refused, and the error contains the time until there are enough
 //! tokens. For example, at 100 disclosures per hour the bucket of an operator holds 100 tokens and gains one every 36
@@ -25,6 +28,7 @@ use tracing::field::display;
 
 use super::{Actor, Origin};
 use crate::config::LimitSettings;
+use crate::database::{Work, WorkCounter};
 use crate::error::{ErrorCode, Violation};
 
 #[derive(Clone)]
@@ -42,6 +46,9 @@ pub struct Limits {
 /// retry. A request takes some milliseconds.
 const RESERVATION_TIME: Duration = Duration::from_secs(1);
 
+/// The longest time that a request can make the next one wait by using more than there was.
+const MAX_DEBT: Duration = Duration::from_secs(300);
+
 impl Limits {
     pub fn new(settings: LimitSettings) -> Self {
         let LimitSettings { cost_per_second, auth_failures_per_minute, disclosures_per_hour } = settings;
@@ -54,10 +61,11 @@ impl Limits {
         }
     }
 
-    /// Charges the cost of a request to the caller's key.
-    pub fn spend(&self, actor: &Actor, cost: u32) -> Result<(), Violation> {
-        let message = "This API key has reached its limit of cost per second. Wait before you retry.";
-        self.costs.take(actor.key(), cost, false).map_err(|wait| rate_limited("key", message, wait))
+    /// Charges a cost of 1 to the caller's key, before anything else is known about the request.
+    pub fn charge(&self, actor: &Actor) -> Result<CostCharge, Violation> {
+        let mut charge = CostCharge { costs: self.costs.clone(), key: actor.key(), taken: 0 };
+        charge.raise_to(1)?;
+        Ok(charge)
     }
 
     /// Charges a request without a valid key to the client's address.
@@ -138,6 +146,85 @@ impl Drop for DisclosureReservation {
     }
 }
 
+/// The weights of the work of a request, in thousandths of a cost of 1: about 150 µs of processor time of the service and
+/// its database together. `benches/cost.py` measures them.
+pub mod weights {
+    /// Reading, checking and answering a request.
+    pub const REQUEST: u64 = 500;
+    /// A field of the document, for parsing and validating it.
+    pub const SELECTION: u64 = 10;
+    pub const QUERY: u64 = 200;
+    pub const ROW: u64 = 40;
+    /// A value of the answer.
+    pub const VALUE: u64 = 5;
+    pub const ENTRY: u64 = 1;
+    pub const CHECK: u64 = 25;
+    pub const WRITE: u64 = 150;
+    /// The estimate for an item of a list: a row and its values.
+    pub const ITEM: u64 = 100;
+    /// The estimate for a search, a filter without an index, or a count.
+    pub const WALK: u64 = 1000;
+
+    /// Converts work to a cost.
+    pub fn cost(work: u64) -> u32 {
+        u32::try_from(work.div_ceil(1000)).unwrap_or(u32::MAX)
+    }
+}
+
+/// The cost of a mutation, unless it writes many rows.
+pub const MUTATION_COST: u32 = 10;
+
+/// Returns the cost of the work of a request whose document has so many selections, and its answer so many values.
+pub fn cost(work: &WorkCounter, selections: u64, values: u64) -> u32 {
+    let weighted = [
+        (Work::Query, weights::QUERY),
+        (Work::Row, weights::ROW),
+        (Work::Entry, weights::ENTRY),
+        (Work::Check, weights::CHECK),
+        (Work::Write, weights::WRITE),
+    ];
+    let work: u64 = weighted.into_iter().map(|(kind, weight)| work.get(kind) * weight).sum();
+    weights::cost(weights::REQUEST + work + selections * weights::SELECTION + values * weights::VALUE)
+}
+
+/// The cost that a request has been charged so far. It stays charged if the charge is dropped.
+pub struct CostCharge {
+    costs: TokenBuckets<Option<ApiKeyId>>,
+    key: Option<ApiKeyId>,
+    taken: u32,
+}
+
+/// The cost of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// The estimate that was reserved before the execution.
+    pub requested: u32,
+    /// The cost of the work.
+    pub used: u32,
+    /// The cost that the key can spend now. Negative if the request has used more than there was. `None` without a limit.
+    pub available: Option<i64>,
+}
+
+impl CostCharge {
+    /// Raises the charge to this cost. If too little is available, the request is refused, and what was taken for it is
+    /// given back.
+    pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
+        let cost = self.costs.at_most_capacity(cost);
+        let message = "This API key has reached its limit of cost per second. Wait before you retry.";
+        self.costs.take(self.key, cost.saturating_sub(self.taken), false).map_err(|wait| {
+            self.costs.settle(self.key, self.taken, 0);
+            rate_limited("key", message, wait)
+        })?;
+        self.taken = self.taken.max(cost);
+        Ok(())
+    }
+
+    /// Charges the cost that was used instead of the estimate.
+    pub fn settle(self, used: u32) -> Cost {
+        Cost { requested: self.taken, used, available: self.costs.settle(self.key, self.taken, used) }
+    }
+}
+
 /// The error of a refused request. `limit` is the label of the metric.
 fn rate_limited(limit: &'static str, message: &str, wait: Option<Duration>) -> Violation {
     metrics::counter!("vivamo_rate_limited_total", "limit" => limit).increment(1);
@@ -163,8 +250,8 @@ struct TokenBuckets<K> {
     capacity: f64,
     /// The time in which an empty bucket becomes full.
     refill_time: Duration,
-    /// Buckets that were used recently. A bucket is dropped when it was unused for as long as a complete refill takes,
-    /// because it is then full again.
+    /// Buckets that were used recently. A bucket is dropped when it was unused for as long as a complete refill takes from
+    /// the largest debt, because it is then full again.
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
 }
 
@@ -183,7 +270,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
     /// `tokens` are refilled per `period`; a bucket holds the tokens of `periods` periods.
     fn new(tokens: u32, period: Duration, periods: u32) -> Self {
         let refill_time = period * periods;
-        let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).time_to_idle(refill_time).build();
+        let idle_time = refill_time + MAX_DEBT;
+        let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).time_to_idle(idle_time).build();
         Self { capacity: f64::from(tokens) * f64::from(periods), refill_time, buckets }
     }
 
@@ -210,6 +298,22 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
                 bucket.reserved += tokens;
             }
             Ok(())
+        })
+    }
+
+    fn at_most_capacity(&self, tokens: u32) -> u32 {
+        if self.capacity == 0.0 { tokens } else { tokens.min(self.capacity as u32) }
+    }
+
+    /// Replaces the tokens that were taken by those that were used. The bucket may then hold less than nothing. Returns
+    /// what it holds, or `None` if the limit is disabled.
+    fn settle(&self, client: K, taken: u32, used: u32) -> Option<i64> {
+        (self.capacity > 0.0).then(|| {
+            let most = self.capacity * (1.0 + MAX_DEBT.div_duration_f64(self.refill_time));
+            self.with_bucket(self.capacity, client, |bucket| {
+                bucket.taken = (bucket.taken + f64::from(used) - f64::from(taken)).clamp(0.0, most);
+                (self.capacity - bucket.taken).floor() as i64
+            })
         })
     }
 

@@ -88,12 +88,13 @@ both!(a_key_is_limited_by_the_cost_of_its_requests, Sandbox, async |app| {
     let rejected = replica.create(&own, "2", json!({ "email": "grace@example.com" })).await;
     assert_rate_limited_with_429(&rejected);
     assert_eq!(replica.count_rows("customer").await, 1);
-    // Each root field of a query costs 1. The other operator has its own bucket.
+    // A query without a list costs 1. The other operator has its own bucket.
     let three = "{ a: viewer { role } b: viewer { role } c: viewer { role } }";
-    for _ in 0..3 {
-        assert_eq!(replica.graphql(&other, three, json!({})).await.status, 200);
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&429) {
+        statuses.push(replica.graphql(&other, three, json!({})).await.status);
     }
-    assert_rate_limited_with_429(&replica.graphql(&other, three, json!({})).await);
+    assert!(statuses.len() > 9, "{statuses:?}");
     // A syntax error costs 1 too.
     let third = replica.operator("Third").await;
     let mut statuses = Vec::new();
@@ -133,6 +134,79 @@ both!(a_key_with_many_requests_in_flight_waits_for_them, Sandbox, async |app| {
         assert_eq!(waiting.await["viewer"]["role"], "OPERATOR");
     };
     tokio::join!(creates, queries);
+});
+
+/// Sends a query and returns `extensions.cost` of its answer.
+async fn cost_of(app: &TestApp, caller: &Caller, query: &str) -> Value {
+    let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key).header("vivamo-cost", "1");
+    let answer = Answer::read(request.json(&json!({ "query": query })).send().await.unwrap()).await;
+    assert_eq!(answer.codes(), Vec::<String>::new(), "{query}");
+    answer.body["extensions"]["cost"].clone()
+}
+
+both!(a_request_costs_what_it_does, Sandbox, async |app| {
+    let replica = replica_with_limits(app, LimitSettings { cost_per_second: 1000, ..LimitSettings::OFF }).await;
+    let own = replica.operator("Own").await;
+    for number in 0..20 {
+        replica.created(&own, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await;
+    }
+    let create = "mutation { createCustomer(input: { externalCustomerId: \"new\", data: { email: \"new@example.com\" } }) \
+                  { outcome } }";
+    let fields = "id email phone firstName lastName version createdAt";
+    for (query, requested, used) in [
+        ("{ viewer { role } }".to_owned(), 1, 1),
+        (format!("{{ customer(by: {{ externalCustomerId: \"7\" }}) {{ {fields} }} }}"), 1, 1),
+        (format!("{{ customers {{ nodes {{ {fields} }} }} }}"), 3, 3),
+        (format!("{{ customers(first: 100) {{ nodes {{ {fields} }} }} }}"), 11, 3),
+        (format!("{{ operator {{ customers(last: 5) {{ nodes {{ {fields} }} totalCount }} }} }}"), 3, 2),
+        ("{ customers(filter: { search: \"example\" }) { totalCount nodes { id } } }".to_owned(), 5, 3),
+        ("{ customers(first: 1, filter: { missing: [EMAIL] }) { nodes { id } } }".to_owned(), 3, 1),
+        (create.to_owned(), 10, 10),
+    ] {
+        let cost = cost_of(&replica, &own, &query).await;
+        assert_eq!((&cost["requested"], &cost["used"]), (&json!(requested), &json!(used)), "{query}");
+    }
+    // The estimate of a full page was given back.
+    let available = cost_of(&replica, &own, ROLE).await["available"].as_i64().unwrap();
+    assert!(available > 9700, "{available}");
+    // A client that does not ask for the cost gets no extensions. Without a limit there is no budget.
+    assert_eq!(replica.graphql(&own, ROLE, json!({})).await.body.get("extensions"), None);
+    assert_eq!(cost_of(app, &own, ROLE).await, json!({ "requested": 1, "used": 1, "available": null }));
+    let log = support::logs::read();
+    let line =
+        log.lines().filter(|line| line.contains(&own.operator) && line.contains("mutation")).next_back().unwrap();
+    assert!(line.contains("cost_requested") && line.contains("cost_used") && line.contains("cost_available"), "{line}");
+    replica.stop().await;
+});
+
+both!(a_refused_request_costs_nothing_and_a_dear_one_makes_the_next_wait, Sandbox, async |app| {
+    let limits = LimitSettings { cost_per_second: 2, ..LimitSettings::OFF };
+    let replica = replica_with_limits(app, limits).await;
+    let own = replica.operator("Own").await;
+    replica.created(&own, "1", json!({ "email": "1@example.com" })).await;
+    let available = cost_of(&replica, &own, ROLE).await["available"].as_i64().unwrap();
+    // Whatever is available now is too little for a request of 20.
+    let two = "mutation { a: createCustomer(input: { externalCustomerId: \"2\", data: { email: \"2@example.com\" } }) \
+               { outcome } b: createCustomer(input: { externalCustomerId: \"3\", data: { email: \"3@example.com\" } }) \
+               { outcome } }";
+    for _ in 0..5 {
+        assert_rate_limited_with_429(&replica.graphql(&own, two, json!({})).await);
+    }
+    let cost = cost_of(&replica, &own, ROLE).await;
+    assert!(cost["available"].as_i64().unwrap() >= available - 1, "{available} {cost}");
+    // Ten customers cost more than they are estimated.
+    let fields = "id externalCustomerId email phone firstName lastName missingFields version createdAt updatedAt \
+                  address { line1 line2 city region postalCode country }";
+    let aliases: Vec<_> =
+        (0..10).map(|n| format!("c{n}: customer(by: {{ externalCustomerId: \"1\" }}) {{ {fields} }}")).collect();
+    let ten = format!("{{ {} }}", aliases.join(" "));
+    let mut cost = cost_of(&replica, &own, &ten).await;
+    while cost["available"].as_i64().unwrap() >= cost["requested"].as_i64().unwrap() {
+        cost = cost_of(&replica, &own, &ten).await;
+    }
+    assert!(cost["used"].as_i64() > cost["requested"].as_i64(), "{cost}");
+    assert_rate_limited_with_429(&replica.graphql(&own, &ten, json!({})).await);
+    replica.stop().await;
 });
 
 both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app| {

@@ -109,7 +109,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task;
 
-use super::request::count_statement;
+use super::request::{Work, record};
 
 /// Collects requests `T` of concurrent callers per key `K`, and distributes the results `R`.
 struct Batcher<K, T, R> {
@@ -141,7 +141,7 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
             }
         } else {
             // The shared statement counts as one statement of each request in the batch.
-            count_statement();
+            record(Work::Statement, 1);
         }
         result.await.ok()
     }

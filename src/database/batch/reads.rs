@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 use super::Batcher;
 use crate::database::arrays::into_arrays;
 use crate::database::error::log_shared_failure;
-use crate::database::{Reader, Sql, Tenant};
+use crate::database::{Reader, Sql, Tenant, Work, record};
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
@@ -22,6 +22,13 @@ pub struct BatchedQuery<const N: usize> {
 
 type Rows = Result<Vec<QueryResult>, DbErr>;
 
+/// Records the rows as work of the current request: those that it gets, not all rows of its batch.
+fn recorded(rows: Rows) -> Rows {
+    record(Work::Query, 1);
+    record(Work::Row, rows.as_ref().map_or(0, Vec::len) as u64);
+    rows
+}
+
 impl<const N: usize> BatchedQuery<N> {
     /// Returns the rows that `select` finds for these values. `select` receives an expression for each value: a placeholder
     /// or, in a batch, a column of `request`.
@@ -32,7 +39,7 @@ impl<const N: usize> BatchedQuery<N> {
         select: impl Fn([SimpleExpr; N]) -> SelectStatement,
     ) -> Rows {
         if reader.get_database_backend() != DbBackend::Postgres {
-            return self.run_one(reader, values, select).await;
+            return recorded(self.run_one(reader, values, select).await);
         }
         let run_batch = async |requests: Vec<[Value; N]>| {
             let count = requests.len();
@@ -45,10 +52,11 @@ impl<const N: usize> BatchedQuery<N> {
                 Err(error) => vec![Err(error)],
             }
         };
-        match self.batcher.submit((), values.clone(), run_batch).await {
+        let rows = match self.batcher.submit((), values.clone(), run_batch).await {
             Some(rows) => rows,
             None => self.run_one(reader, values, select).await,
-        }
+        };
+        recorded(rows)
     }
 
     async fn run_one(

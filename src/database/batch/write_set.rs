@@ -80,6 +80,11 @@ impl WriteSet {
         self.writes.is_empty()
     }
 
+    /// The number of rows that were pushed.
+    pub fn row_count(&self) -> u64 {
+        self.writes.iter().map(|write| write.rows.len() as u64).sum()
+    }
+
     /// Adds rows to be inserted.
     pub fn insert<M: ModelTrait>(&mut self, rows: impl IntoIterator<Item = M>) {
         self.push(WriteStatement::insert::<M::Entity>(), rows.into_iter().map(|row| row_values(&row)).collect());

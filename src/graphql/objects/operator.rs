@@ -108,7 +108,7 @@ pub struct OperatorCount;
 impl OperatorCount {
     /// Number of operators in the list. Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
-        total_count(services(context).operators.count(actor(context)).await.map(|count| Count::Exactly(count as usize)))
+        total_count(services(context).operators.count(actor(context)).await.map(Count::Exactly))
     }
 }
 

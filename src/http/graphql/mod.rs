@@ -8,9 +8,10 @@
 //! 4. Wait until the key has fewer requests in flight ([`InFlight`]).
 //! 5. Read the query, its variables and the name of its operation ([`Parameters`]).
 //! 6. Read the member of staff ([`actor_header`]).
-//! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and charge the rest of its cost to the
-//!    rate limit.
-//! 8. Execute the document. If the client disconnects, the execution goes on.
+//! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and charge the rest of its estimated cost to
+//!    the rate limit.
+//! 8. Execute the document, and charge the cost of its work instead of the estimate. If the client disconnects, the
+//!    execution goes on.
 //! 9. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
 //!
 //! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]).
@@ -26,7 +27,7 @@ mod response;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_graphql::Variables;
+use async_graphql::{Variables, value};
 use axum::body::Body;
 use axum::extract;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -40,6 +41,7 @@ use crate::database::{RequestContext, ResponseSize, run_to_completion};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, Rendered};
 use crate::service::RequestInfo;
+use crate::service::limits::{self, Cost};
 pub use in_flight::InFlight;
 use in_flight::Slot;
 use media_type::MediaType;
@@ -52,6 +54,9 @@ use response::HttpError;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request with the value 1 gets its cost in the extensions of the response.
+const COST_HEADER: HeaderName = HeaderName::from_static("vivamo-cost");
 
 pub async fn handle(extract::State(state): extract::State<State>, request: Request<Body>) -> Response {
     let request_id = RequestId::new();
@@ -81,7 +86,7 @@ async fn process(
     let (parts, body) = request.into_parts();
     let actor = authentication::authenticate(state, &parts, log).await?;
     log.caller = Some(actor);
-    state.services.limits.spend(&actor, 1)?;
+    let mut charge = state.services.limits.charge(&actor)?;
     if ![Method::GET, Method::POST].contains(&parts.method) {
         return Err(method_not_allowed("GET, POST", "Send the request with POST."));
     }
@@ -110,16 +115,28 @@ async fn process(
     if is_get && checked.operation.kind == "mutation" {
         return Err(method_not_allowed("POST", "Send mutations with POST."));
     }
+    let document = checked.operation.cost;
     log.operation = Some(checked.operation.clone());
-    state.services.limits.spend(&actor, checked.operation.cost.saturating_sub(1))?;
+    charge.raise_to(document.estimated)?;
     let request_info = RequestInfo { id: request_id, actor: staff };
-    let state = state.clone();
+    let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
+    let (state, work) = (state.clone(), log.work.clone());
     let execution = async move {
         // If the client disconnects, the request is in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
-        finish(state.schema.execute(checked, request_info, actor, size).await, size)
+        let mut response = state.schema.execute(checked, request_info, actor, size).await;
+        let used = limits::cost(&work, document.selections, graphql::answer_size(&response.data));
+        let cost = charge.settle(used.max(document.least));
+        if shows_cost {
+            let Cost { requested, used, available } = cost;
+            let extension = value!({ "requested": requested, "used": used, "available": available });
+            response.extensions.insert("cost".to_owned(), extension);
+        }
+        (finish(response, size), cost)
     };
-    run_database_work(log, Some(size), execution).await
+    let (response, cost) = run_database_work(log, Some(size), execution).await?;
+    log.cost = cost;
+    Ok(response)
 }
 
 fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
@@ -134,7 +151,7 @@ async fn run_database_work<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
     let tenant = log.caller.map(|caller| caller.tenant()).unwrap_or_default();
-    let context = RequestContext { tenant, statements: log.statements.clone(), response };
+    let context = RequestContext { tenant, work: log.work.clone(), response };
     match timeout(REQUEST_TIMEOUT, run_to_completion(context, work)).await {
         Ok(Ok(Ok(output))) => Ok(output),
         Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),

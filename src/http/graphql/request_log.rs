@@ -2,15 +2,16 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use axum::http::StatusCode;
 use entity::value::RequestId;
 
+use crate::database::{Work, WorkCounter};
 use crate::error::ErrorCode;
 use crate::graphql::Operation;
 use crate::service::Actor;
+use crate::service::limits::Cost;
 
 /// The facts about a request that are logged, filled in while the request is processed. The operation name is logged,
 /// but variables and other values are never logged.
@@ -23,15 +24,17 @@ pub struct RequestLog {
     pub caller: Option<Actor>,
     /// `None` until the document is checked.
     pub operation: Option<Operation>,
-    /// The number of SQL statements so far.
-    pub statements: Arc<AtomicUsize>,
+    /// The work so far.
+    pub work: Arc<WorkCounter>,
+    /// The cost of the operation, if it was executed.
+    pub cost: Cost,
 }
 
 impl RequestLog {
     /// Starts the log of a request that has just arrived.
     pub fn start(request_id: RequestId) -> Self {
-        let (started, statements) = (Instant::now(), Arc::default());
-        Self { request_id, started, address: None, caller: None, operation: None, statements }
+        let (work, cost) = Default::default();
+        Self { request_id, started: Instant::now(), address: None, caller: None, operation: None, work, cost }
     }
 
     /// Writes the log line, and counts the request in the metrics.
@@ -54,11 +57,15 @@ impl RequestLog {
             status = status.as_u16(),
             codes = codes.iter().map(|code| code.name()).collect::<Vec<_>>().join(","),
             milliseconds = duration.as_millis() as u64,
-            statements = self.statements.load(Ordering::Relaxed),
+            statements = self.work.get(Work::Statement),
+            cost_requested = self.cost.requested,
+            cost_used = self.cost.used,
+            cost_available = self.cost.available,
             "request"
         );
         let code = codes.first().map_or("OK", |code| code.name());
         metrics::counter!("vivamo_requests_total", "kind" => kind, "code" => code).increment(1);
         metrics::histogram!("vivamo_request_duration_seconds", "kind" => kind).record(duration);
+        metrics::counter!("vivamo_cost_total", "kind" => kind).increment(self.cost.used.into());
     }
 }

@@ -263,7 +263,7 @@ impl CustomerList {
         let filters = vec![exists(customers.clone().filter(is_walked).filter(filter))];
         let rows = customers.select_only().column(Id).into_query();
         let joined = vec![JoinedTable::new::<customer::Entity>(&[(Id, ARM_ROWS, Id.as_str())])];
-        List { joined, walk: Some(Walk { filters, may_end_early: true }), ..List::new(rows, vec![Id.into_expr()]) }
+        List { joined, walk: Some(Walk { filters, ..Walk::default() }), ..List::new(rows, vec![Id.into_expr()]) }
     }
 
     /// The rows of an operator's list: links, then their customers. Leaves out the customer with the email `excluded`.
@@ -294,7 +294,7 @@ impl CustomerList {
                 let links =
                     if is_in_order { links(operator, filter) } else { links(operator, &CustomerFilter::default()) };
                 let columns = self.position_by().iter().copied().chain([OperatorId]);
-                (links.select_only().columns(columns).into_query(), Walk { filters: Vec::new(), may_end_early: true })
+                (links.select_only().columns(columns).into_query(), Walk::default())
             }
         };
         let key = *self.position_by().last().unwrap_or(&CustomerId);

@@ -19,7 +19,9 @@ use sea_orm::{
 use super::Customers;
 use super::rows::{Link, own_customers};
 use crate::database::pages::{MAX_WALK, WALK, Walk};
-use crate::database::{TransactionError, WriteSet, WriteStatement, insert_from_select, pages, with_retry};
+use crate::database::{
+    TransactionError, Work, WriteSet, WriteStatement, insert_from_select, pages, record, with_retry,
+};
 use crate::error::Error;
 use crate::service::Actor;
 
@@ -49,6 +51,9 @@ const REPLACE: WriteStatement = WriteStatement {
     },
     must_write_all: false,
 };
+
+/// The time to sort an entry, in times that it takes to count one.
+const ENTRIES_PER_SORTED_ENTRY: u64 = 4;
 
 /// The number of places for the words of one value. No value is long enough to have more words.
 const PLACES_PER_VALUE: i16 = 1000;
@@ -245,7 +250,11 @@ pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan)
     if search.words().is_empty() {
         filters.push(Query::select().expr(Expr::cust("NULL")).take());
     }
-    (rows, Walk { filters, may_end_early: rarest.is_none_or(|(_, entries)| entries > MAX_WALK as u64) })
+    let Some((_, entries)) = rarest else { return (rows, Walk { filters, ..Walk::default() }) };
+    // All entries are sorted before the first one is checked, for each milestone again.
+    let milestones: &[usize] = if entries > MAX_WALK as u64 { &[MAX_WALK] } else { &[] };
+    record(Work::Entry, entries * ENTRIES_PER_SORTED_ENTRY * (1 + milestones.len() as u64));
+    (rows, Walk { filters, max_rows: entries, milestones })
 }
 
 /// Matches the customers of an operator that the search finds, for lists of at most one customer.
