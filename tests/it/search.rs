@@ -212,6 +212,18 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
     app.rebuild_search_words().await;
 });
 
+both!(only_the_first_12_words_of_a_value_are_stored, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let letters: Vec<_> = ('a'..='n').map(|letter| letter.to_string().repeat(2)).collect();
+    let data = json!({
+        "email": format!("{}@example.com", letters.join(".")), "firstName": letters.join(" "), "lastName": letters.join("-"),
+    });
+    app.created(&own, &letters.join("/"), data).await;
+    assert_eq!(app.count_rows("customer_word").await, 4 * 12 + 2);
+    assert_eq!(search_names(app, &own, "aa ll").await.len(), 1);
+    assert_eq!(search_names(app, &own, "mm").await.len(), 0);
+});
+
 both!(invalid_searches_are_rejected, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.created(&own, "1", json!({ "email": "ada@example.com" })).await;

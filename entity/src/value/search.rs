@@ -32,6 +32,9 @@ impl SearchWord {
     /// Longer words are cut off here, because an index entry has a maximum size.
     pub const MAX_CHARACTERS: usize = 50;
 
+    /// The words of a value after these are not searchable. Each word is a row for each operator of the customer.
+    const MAX_PER_VALUE: usize = 12;
+
     /// Splits a stored value into its words: runs of letters and digits. `Ada Lovelace` has `ada` and `lovelace`.
     ///
     /// Some people write words together that other people write apart, and people search for any part. Such parts form
@@ -49,7 +52,7 @@ impl SearchWord {
             let rest = parts[first + 1..].iter().take_while(|part| part.is_joined_when_stored);
             std::iter::once(&parts[first]).chain(rest).map(|part| part.text).collect::<String>()
         });
-        runs.flat_map(|run| spellings(&run)).map(Self).collect()
+        runs.flat_map(|run| spellings(&run)).take(Self::MAX_PER_VALUE).map(Self).collect()
     }
 
     /// Returns the words of first and last name written together, in both orders, as is usual in scripts without
@@ -399,6 +402,10 @@ mod tests {
             ("ORD-1-22-3b cd 4", &["ord", "1223b", "223b", "3b", "cd", "4"]),
             ("Schiff\u{ad}fahrt", &["schifffahrt"]),
             ("4711", &["4711"]),
+            (
+                "a1 b2 c3 d4 e5 f6 g7 h8 i9 j10 k11 l12 m13",
+                &["a1", "b2", "c3", "d4", "e5", "f6", "g7", "h8", "i9", "j10", "k11", "l12"],
+            ),
             (" %_*", &[]),
             ("", &[]),
         ] {
