@@ -207,7 +207,7 @@ def fill(database, name, customers):
 
 
 class Server:
-    def __init__(self, name, program, database, database_name, customers, key, folder):
+    def __init__(self, name, program, database, database_name, customers, key, folder, cost_per_second=UNREACHABLE_LIMIT):
         """Starts a server and waits for its first response."""
         self.name, self.database, self.database_name, self.folder = name, database, database_name, folder
         self.keys = (key, PLATFORM_KEY)
@@ -218,7 +218,7 @@ class Server:
         environment = {
             "DATABASE_URL": database.url(database_name), "VIVAMO_LISTEN": f"127.0.0.1:{port}", "VIVAMO_PLATFORM_KEY": PLATFORM_KEY,
             "VIVAMO_KEY_SECRET": KEY_SECRET,
-            "VIVAMO_COST_PER_SECOND": UNREACHABLE_LIMIT, "VIVAMO_DISCLOSURES_PER_HOUR": UNREACHABLE_LIMIT,
+            "VIVAMO_COST_PER_SECOND": cost_per_second, "VIVAMO_DISCLOSURES_PER_HOUR": UNREACHABLE_LIMIT,
             "NODE_ENV": "production", "GRAPHILE_ENV": "production", "PORT": str(port), "WORK": PEERS.get(name, ("", ""))[1],
             "KEYS": ",".join(self.keys), "OPERATOR": str(uuid_for(1)), "PATH": os.environ["PATH"]}
         started = time.monotonic()

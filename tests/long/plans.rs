@@ -29,6 +29,9 @@ const RUNS: usize = 7;
 /// The largest number of 8 KiB blocks that a page may touch. The tables and indexes have hundreds of thousands of
 /// blocks.
 const MAX_BLOCKS: u64 = 10_000;
+/// The largest number of blocks that a page and a count may touch if each checks 10,000 customers one by one. Checking all
+/// customers of the large operator would touch many millions.
+const MAX_BLOCKS_OF_WALK: u64 = 500_000;
 
 const LIST: &str = "query ($id: ID, $filter: CustomerFilter, $orderBy: CustomerOrder, \
     $first: Int, $after: String, $last: Int) { \
@@ -272,6 +275,46 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
             last_blocks < blocks + blocks / 2 + 50,
             "{name}: {blocks} blocks for the first page, {last_blocks} for the last page"
         );
+    }
+    let walks = [
+        ("created before", json!({ "filter": { "createdAt": { "before": "2020-01-01T00:00:00Z" } } })),
+        ("missing phone", json!({ "filter": { "missing": ["PHONE"] } })),
+        ("missing phone, newest first", json!({ "filter": { "missing": ["PHONE"] }, "orderBy": order("CONNECTED_AT", "DESC") })),
+        (
+            "missing phone, by external id",
+            json!({ "filter": { "missing": ["PHONE"] }, "orderBy": order("EXTERNAL_CUSTOMER_ID", "ASC") }),
+        ),
+        (
+            "connected before, by ext. id",
+            json!({
+                "filter": { "connectedAt": { "before": "2020-01-01T00:00:00Z" } },
+                "orderBy": order("EXTERNAL_CUSTOMER_ID", "ASC"),
+            }),
+        ),
+        ("common words, missing phone", json!({ "filter": { "search": "example ext", "missing": ["PHONE"] } })),
+        ("medium words, missing phone", json!({ "filter": { "search": "first1 last1", "missing": ["PHONE"] } })),
+    ];
+    let with_count = |query: &str| query.replace("pageInfo", "totalCountAtLeast pageInfo");
+    let (operator_walk, all_customers_walk) = (with_count(LIST), with_count(ALL_CUSTOMERS));
+    let all_customer_walks = walks[..2].iter().map(|list| (PLATFORM_KEY, &all_customers_walk, list.clone()));
+    let walks = walks.iter().map(|list| (own, &operator_walk, list.clone())).chain(all_customer_walks);
+    for (key, query, (name, list)) in walks {
+        let page = |arguments: Value| {
+            let mut list = list.clone();
+            list.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());
+            list
+        };
+        let (first, blocks) = measured.send_repeatedly(key, query, &page(json!({ "first": PAGE_SIZE }))).await;
+        assert_eq!((&first["edges"], &first["totalCountAtLeast"]), (&json!([]), &json!(0)), "{name}");
+        assert_eq!(first["pageInfo"]["hasNextPage"], true, "{name}");
+        // Reads backwards from the end: the last 10,000 customers.
+        let (last, _) = measured.send(key, query, &page(json!({ "last": PAGE_SIZE }))).await;
+        let after = &last["pageInfo"]["startCursor"];
+        let (last, last_blocks) =
+            measured.send_repeatedly(key, query, &page(json!({ "first": PAGE_SIZE, "after": after }))).await;
+        assert_eq!(last["edges"], json!([]), "{name}");
+        println!("{name:<28}{:>6}{blocks:>14}{last_blocks:>14}", 0);
+        assert!(blocks.max(last_blocks) < MAX_BLOCKS_OF_WALK, "{name}: {blocks}, {last_blocks} blocks");
     }
     server.stop();
     write_batches(&database, measured.log).await;
