@@ -157,6 +157,8 @@ both!(exact_filters_and_short_lists_are_counted_exactly, Sandbox, async |app| {
         (json!({ "email": "10040@example.com", "search": "common", "missing": ["PHONE"] }), 1),
         (json!({ "phone": "+12000000007", "search": "nobody" }), 0),
         (json!({ "search": "operator" }), 1),
+        (json!({ "search": "%" }), 0),
+        (json!({ "missing": ["EMAIL"] }), 0),
     ] {
         let page = page(app, &own, &json!({ "filter": filter }), &json!({})).await;
         let counts = (&page["totalCount"], &page["totalCountAtLeast"]);

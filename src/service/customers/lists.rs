@@ -284,13 +284,13 @@ impl CustomerList {
             filter.connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt;
         let is_by_index = filter.on_customer().is_empty() && excluded.is_none();
         let (rows, mut walk) = match (&filter.search, plan) {
-            (Some(search), Some(plan)) => search::walk(operator, search, plan),
+            (Some(search), plan) => search::walk(operator, search, plan.unwrap_or(SearchPlan::ScanInIdOrder)),
             // The index of the order answers the filter.
-            _ if is_by_index && is_in_order => {
+            (None, _) if is_by_index && is_in_order => {
                 // Joins customers only to the rows of the page, after its limit.
                 return List { joined: vec![join_customers(ARM_ROWS)], ..list(links(operator, filter).into_query()) };
             }
-            _ => {
+            (None, _) => {
                 let links =
                     if is_in_order { links(operator, filter) } else { links(operator, &CustomerFilter::default()) };
                 let columns = self.position_by().iter().copied().chain([OperatorId]);
@@ -333,7 +333,8 @@ fn links(operator: OperatorId, filter: &CustomerFilter) -> Select<customer_opera
 impl CustomerFilter {
     /// Returns true if at most one customer matches.
     fn is_unique(&self) -> bool {
-        self.email.is_some() || self.phone.is_some() || self.external_customer_id.is_some()
+        let is_impossible = self.missing.iter().any(|field| !field.is_optional());
+        is_impossible || self.email.is_some() || self.phone.is_some() || self.external_customer_id.is_some()
     }
 
     /// Conditions on columns of `customer`.

@@ -249,6 +249,7 @@ pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan)
     let mut filters: Vec<_> = others.map(|(_, word)| words_of_customer(operator, customer(), word)).collect();
     if search.words().is_empty() {
         filters.push(Query::select().expr(Expr::cust("NULL")).take());
+        return (rows, Walk { filters, max_rows: 0, milestones: &[] });
     }
     let Some((_, entries)) = rarest else { return (rows, Walk { filters, ..Walk::default() }) };
     // All entries are sorted before the first one is checked, for each milestone again.
