@@ -59,15 +59,14 @@ impl OptimisticWrite {
 
     /// Writes all rows of `set`, or none, and ends the attempt. Does nothing if `set` is empty.
     pub async fn write(self, set: WriteSet) -> Result<(), DbErr> {
-        let rows = set.row_count();
-        self.write_rows(set).await?;
-        record(Work::Write, rows);
+        let written = self.write_rows(set).await?;
+        record(Work::Write, written);
         Ok(())
     }
 
-    async fn write_rows(self, set: WriteSet) -> Result<(), DbErr> {
+    async fn write_rows(self, set: WriteSet) -> Result<u64, DbErr> {
         let transaction = match self.transaction {
-            _ if set.is_empty() => return Ok(()),
+            _ if set.is_empty() => return Ok(0),
             Some(transaction) => transaction,
             None if self.get_database_backend() == DbBackend::Postgres => {
                 self.database.check_may_write()?;
@@ -75,8 +74,9 @@ impl OptimisticWrite {
             }
             None => self.database.begin_write().await?,
         };
-        transaction.write(set).await?;
-        transaction.commit().await
+        let written = transaction.write(set).await?;
+        transaction.commit().await?;
+        Ok(written)
     }
 }
 

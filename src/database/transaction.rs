@@ -45,17 +45,23 @@ impl Transaction {
         }
     }
 
-    /// Writes all rows of `set`. Returns a conflict if a statement with `must_write_all` left out a row.
-    pub async fn write(&self, set: WriteSet) -> Result<(), DbErr> {
+    /// Writes all rows of `set`, and returns their number. Returns a conflict if a statement with `must_write_all` left out
+    /// a row.
+    pub async fn write(&self, set: WriteSet) -> Result<u64, DbErr> {
         if self.backend == DbBackend::Postgres {
-            return self.execute_raw(set.into_postgres_statement()).await.map(drop);
+            let rows = set.row_count();
+            let result = self.query_all_raw(set.into_postgres_statement()).await?;
+            return WriteSet::written_rows(rows, &result);
         }
+        let mut written = 0;
         for (statement, must_affect) in set.into_sqlite_statements() {
-            if self.execute_raw(statement).await?.rows_affected() < must_affect as u64 {
+            let affected = self.execute_raw(statement).await?.rows_affected();
+            if affected < must_affect as u64 {
                 return Err(DbErr::RecordNotUpdated);
             }
+            written += affected;
         }
-        Ok(())
+        Ok(written)
     }
 
     async fn run<T>(&self, work: impl AsyncFnOnce(&mut Connection) -> Result<T, DbErr>) -> Result<T, DbErr> {

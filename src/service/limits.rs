@@ -158,7 +158,7 @@ pub mod weights {
     /// A value of the answer.
     pub const VALUE: u64 = 5;
     pub const ENTRY: u64 = 1;
-    pub const CHECK: u64 = 25;
+    pub const CHECK: u64 = 20;
     pub const WRITE: u64 = 150;
     /// The estimate for an item of a list: a row and its values.
     pub const ITEM: u64 = 100;

@@ -179,6 +179,22 @@ both!(a_request_costs_what_it_does, Sandbox, async |app| {
     replica.stop().await;
 });
 
+both!(an_update_costs_as_much_as_it_writes, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+    for number in 0..20 {
+        let other = app.operator(&format!("Other {number}")).await;
+        app.created(&other, "1", json!({ "email": "ada@example.com" })).await;
+    }
+    // Twelve words for each of 21 operators.
+    let update = "mutation { updateCustomer(input: { customer: { externalCustomerId: \"1\" }, \
+                  data: { firstName: \"a b c d e f g h i j k l\" } }) { replayed } }";
+    let cost = cost_of(app, &own, update).await;
+    assert_eq!(cost["requested"], 10);
+    let used = cost["used"].as_u64().unwrap();
+    assert!((21 * 12 / 10..100).contains(&used), "{used}");
+});
+
 both!(a_refused_request_costs_nothing_and_a_dear_one_makes_the_next_wait, Sandbox, async |app| {
     let limits = LimitSettings { cost_per_second: 2, ..LimitSettings::OFF };
     let replica = replica_with_limits(app, limits).await;

@@ -279,7 +279,10 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
     let walks = [
         ("created before", json!({ "filter": { "createdAt": { "before": "2020-01-01T00:00:00Z" } } })),
         ("missing phone", json!({ "filter": { "missing": ["PHONE"] } })),
-        ("missing phone, newest first", json!({ "filter": { "missing": ["PHONE"] }, "orderBy": order("CONNECTED_AT", "DESC") })),
+        (
+            "missing phone, newest first",
+            json!({ "filter": { "missing": ["PHONE"] }, "orderBy": order("CONNECTED_AT", "DESC") }),
+        ),
         (
             "missing phone, by external id",
             json!({ "filter": { "missing": ["PHONE"] }, "orderBy": order("EXTERNAL_CUSTOMER_ID", "ASC") }),

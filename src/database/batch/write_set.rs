@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 use entity::value::OperatorId;
 use parking_lot::Mutex;
 use sea_orm::sea_query::{Alias, Expr, InsertStatement, Query, SelectStatement, Value, Values};
-use sea_orm::{DbBackend, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, StatementBuilder};
+use sea_orm::{
+    DbBackend, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait, QueryResult, Statement, StatementBuilder,
+};
 use uuid::Uuid;
 
 use crate::database::arrays::into_arrays;
@@ -42,6 +44,8 @@ pub struct WriteStatement {
     pub statement: fn(&Alias) -> Box<dyn StatementBuilder>,
     /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given.
     pub must_write_all: bool,
+    /// True if this statement writes several rows for each row that it is given. The result then has their number.
+    pub multiplies: bool,
 }
 
 /// Write sets with the same key can be merged: they belong to the same operator and have the same statements.
@@ -58,6 +62,7 @@ impl WriteStatement {
                 Box::new(insert_from_select::<E>(rows))
             },
             must_write_all: false,
+            multiplies: false,
         }
     }
 
@@ -95,6 +100,13 @@ impl WriteSet {
         if !rows.is_empty() {
             self.writes.push(Write { statement, rows });
         }
+    }
+
+    /// Returns the number of rows that a set of so many rows has written, from the result of its statement on PostgreSQL.
+    pub(in crate::database) fn written_rows(row_count: u64, result: &[QueryResult]) -> Result<u64, DbErr> {
+        let Some(result) = result.first() else { return Ok(row_count) };
+        let multiplied = (1..result.column_names().len()).map(|column| result.try_get_by_index::<i64>(column));
+        Ok(row_count + multiplied.sum::<Result<i64, _>>()?.unsigned_abs())
     }
 
     pub(super) fn key(&self) -> BatchKey {
@@ -156,7 +168,7 @@ impl WriteSet {
     fn postgres_sql(&self) -> String {
         let mut sql = String::new();
         let mut result = "1".to_owned();
-        let mut next_placeholder = 1;
+        let (mut counts, mut next_placeholder) = (String::new(), 1);
         for (index, Write { statement, rows }) in self.writes.iter().enumerate() {
             let new = format!("new_{index}");
             let columns = quoted((statement.columns)());
@@ -170,13 +182,16 @@ impl WriteSet {
             };
             let dml = (statement.statement)(&Alias::new(&new)).build(&DbBackend::Postgres);
             let with = if index == 0 { "WITH" } else { "," };
-            let returning = if statement.must_write_all { " RETURNING 1" } else { "" };
+            let returning = if statement.must_write_all || statement.multiplies { " RETURNING 1" } else { "" };
             let _ = write!(sql, "{with} {new} ({columns}) AS ({source}), write_{index} AS ({dml}{returning})");
             if statement.must_write_all {
                 let _ = write!(result, " / ((SELECT COUNT(*) FROM write_{index}) = {row_count})::int");
             }
+            if statement.multiplies {
+                let _ = write!(counts, ", (SELECT COUNT(*) FROM write_{index})");
+            }
         }
-        sql + " SELECT " + &result
+        sql + " SELECT " + &result + &counts
     }
 }
 
@@ -233,6 +248,7 @@ mod tests {
             Box::new(update)
         },
         must_write_all: true,
+        multiplies: false,
     };
 
     fn write_set(id: u128) -> WriteSet {

@@ -17,7 +17,7 @@ pub(in crate::database) struct BatchWriter {
 
 /// The result of a batch for one of its members.
 enum Outcome {
-    Done(Result<(), DbErr>),
+    Done(Result<u64, DbErr>),
     /// The database rejected the statement because of one of its members. Nothing was written. Each caller gets its rows
     /// back, and writes them in a statement of its own.
     WriteSeparately(WriteSet),
@@ -28,9 +28,9 @@ impl BatchWriter {
         Self { pool, batcher: Batcher::default() }
     }
 
-    /// Writes all rows of `set`, or none. A conflict with another transaction is an error that
-    /// [`is_conflict`](crate::database::error::is_conflict) recognises.
-    pub(in crate::database) async fn write(&self, set: WriteSet) -> Result<(), DbErr> {
+    /// Writes all rows of `set`, or none. Returns their number, for a member of a batch the average. A conflict with another
+    /// transaction is an error that [`is_conflict`](crate::database::error::is_conflict) recognises.
+    pub(in crate::database) async fn write(&self, set: WriteSet) -> Result<u64, DbErr> {
         match self.batcher.submit(set.key(), set, async |requests| self.run_batch(requests).await).await {
             Some(Outcome::Done(result)) => result,
             Some(Outcome::WriteSeparately(set)) => self.run_one(set).await,
@@ -51,12 +51,15 @@ impl BatchWriter {
             Err(error) if is_rejection(&error) => requests.into_iter().map(Outcome::WriteSeparately).collect(),
             result => {
                 let result = result.map_err(|error| log_shared_failure(&error, requests.len()));
-                requests.iter().map(|_| Outcome::Done(result.clone())).collect()
+                let of_each = result.map(|rows| rows / requests.len() as u64);
+                requests.iter().map(|_| Outcome::Done(of_each.clone())).collect()
             }
         }
     }
 
-    async fn run_one(&self, set: WriteSet) -> Result<(), DbErr> {
-        self.pool.get(tenant()).await?.execute(set.into_postgres_statement()).await.map(drop)
+    async fn run_one(&self, set: WriteSet) -> Result<u64, DbErr> {
+        let rows = set.row_count();
+        let result = self.pool.get(tenant()).await?.query_all(set.into_postgres_statement(), None).await?;
+        WriteSet::written_rows(rows, &result)
     }
 }

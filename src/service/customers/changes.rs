@@ -26,6 +26,7 @@ const REPLACE: WriteStatement = WriteStatement {
         Box::new(update)
     },
     must_write_all: true,
+    multiplies: false,
 };
 
 /// Replaces `current` by `changed` and returns the row as it is written.

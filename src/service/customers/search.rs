@@ -50,6 +50,7 @@ const REPLACE: WriteStatement = WriteStatement {
         Box::new(insert_from_select::<customer_word::Entity>(links).on_conflict(replace_word).take())
     },
     must_write_all: false,
+    multiplies: true,
 };
 
 /// The time to sort an entry, in times that it takes to count one.
