@@ -2,7 +2,7 @@
 
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QueryResult,
     QueryTrait,
@@ -122,8 +122,10 @@ impl Customers {
         phone: Option<&PhoneNumber>,
     ) -> Result<Existing, DbErr> {
         let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
-        let query = of_operator(operator).filter(has_email_or_phone(Some(email), phone).add(has_id));
-        let own = own_customers(self.database.reader(), &query.into_query()).await?;
+        // Two queries, because the databases would check all customers of the operator for conditions on two tables.
+        let mut query = of_operator(operator).filter(has_email_or_phone(Some(email), phone)).into_query();
+        query.union(UnionType::All, of_operator(operator).filter(has_id).into_query());
+        let own = own_customers(self.database.reader(), &query).await?;
         let with_same_id = own.iter().find(|(link, _)| link.external_customer_id == *external_customer_id);
         let with_same_id = with_same_id.map(|(_, customer)| customer.id);
         let own = own.into_iter().map(|(_, customer)| customer).collect();
