@@ -146,19 +146,19 @@ impl Drop for DisclosureReservation {
     }
 }
 
-/// The weights of the work of a request, in thousandths of a cost of 1: about 150 µs of processor time of the service and
-/// its database together. `benches/cost.py` measures them.
+/// The weights of the work of a request, in thousandths of a cost of 1: about 100 µs of processor time of the service and
+/// its database together. `benches/service/cost.py` measures it.
 pub mod weights {
     /// Reading, checking and answering a request.
     pub const REQUEST: u64 = 500;
     /// A field of the document, for parsing and validating it.
-    pub const SELECTION: u64 = 10;
-    pub const QUERY: u64 = 200;
+    pub const SELECTION: u64 = 8;
+    pub const QUERY: u64 = 100;
     pub const ROW: u64 = 40;
     /// A value of the answer.
     pub const VALUE: u64 = 5;
     pub const ENTRY: u64 = 1;
-    pub const CHECK: u64 = 20;
+    pub const CHECK: u64 = 25;
     pub const WRITE: u64 = 150;
     /// The estimate for an item of a list: a row and its values.
     pub const ITEM: u64 = 100;
