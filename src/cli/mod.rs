@@ -1,4 +1,4 @@
-//! The command line. The commands `serve`, `operator` and `key` have a file each. This file parses the arguments, runs
+//! The command line. The commands `serve`, `operator`, `key` and `backup` have a file each. This file parses the arguments, runs
 //! the other commands itself, and decides which failures are wrong usage.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings. Results go to standard output, errors to standard
