@@ -1,10 +1,12 @@
 //! `CustomerFilter.search`: prefixes of words, the plans of a search, and the search words that `vivamo migrate` adds.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use support::postgres;
 use support::process::vivamo;
-use support::{Caller, TestApp, both};
+use support::{Caller, KEY_SECRET, TestApp, both};
 
 const SEARCH: &str = "query ($search: String!, $first: Int, $after: String, $last: Int, $before: String) { \
     customers(filter: { search: $search }, first: $first, after: $after, last: $last, before: $before) { \
@@ -373,19 +375,29 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
     assert!(statements.len() <= 3, "{statements:?}");
 });
 
+/// Runs `vivamo migrate`.
+fn migrate(app: &TestApp, folder: &Path) {
+    let mut command = vivamo(folder, &["migrate"]);
+    command.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
+    let migrated = command.output().unwrap();
+    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+}
+
 both!(migrate_writes_the_words_of_older_versions_again, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.created(&own, "1", json!({ "email": "x@example.com", "firstName": "小明", "lastName": "王" })).await;
-    // As if the migration that deletes the words had not run yet.
-    let sql = "DELETE FROM seaql_migrations WHERE version = 'm20261126_000007_search_spellings'";
-    postgres::execute(app.database_url(), sql).await.unwrap();
+    let before = format!(
+        "DELETE FROM customer_word; DELETE FROM seaql_migrations WHERE version = '{}'; \
+         UPDATE deployment SET words_migration = NULL",
+        migration::SEARCH_WORDS
+    );
+    postgres::execute(app.database_url(), &before).await.unwrap();
     make_common(app, "1", "stale", 1).await;
     let sql = "UPDATE customer_word SET customer_id = (SELECT customer_id FROM customer_operator)";
     postgres::execute(app.database_url(), sql).await.unwrap();
     assert_eq!(search_names(app, &own, "stale").await, ["x"]);
     let folder = tempfile::TempDir::new().unwrap();
-    let migrated = vivamo(folder.path(), &["migrate"]).env("DATABASE_URL", app.database_url()).output().unwrap();
-    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    migrate(app, folder.path());
     assert_eq!(search_names(app, &own, "王小明").await, ["x"]);
     assert_eq!(search_names(app, &own, "stale").await.len(), 0);
 });
@@ -398,8 +410,7 @@ both!(migrate_adds_missing_search_words, Sandbox, async |app| {
     assert_eq!(search_names(app, &own, "ada").await.len(), 0);
     let folder = tempfile::TempDir::new().unwrap();
     for _ in 0..2 {
-        let migrated = vivamo(folder.path(), &["migrate"]).env("DATABASE_URL", app.database_url()).output().unwrap();
-        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        migrate(app, folder.path());
         assert_eq!(search_names(app, &own, "ada").await, ["ada"]);
         assert_eq!(search_names(app, &own, "2").await, ["grace"]);
     }
