@@ -62,8 +62,8 @@ pub enum ErrorCode {
     /// The phone number belongs to another customer: on create to one of your own customers, on update to any customer.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
-    /// The email and the phone belong to two different customers, so nothing was connected. Leave out the phone, or ask the
-    /// platform.
+    /// The email and the phone belong to two different customers, or `connectBy` does not list the value that matches, so
+    /// nothing was connected. The message says what to do.
     #[error(
         "The email and the phone belong to two different customers, so nothing was connected. Leave out the phone, or ask the platform."
     )]
@@ -152,6 +152,7 @@ input_fields! {
     CustomerExternalCustomerId: ["input", "customer", "externalCustomerId"],
     ExpectedVersion: ["input", "expectedVersion"],
     IdempotencyKey: ["input", "idempotencyKey"],
+    Data: ["input", "data"],
     Email: ["input", "data", "email"],
     Phone: ["input", "data", "phone"],
     FirstName: ["input", "data", "firstName"],

@@ -63,6 +63,13 @@ pub enum DisconnectReason {
     Mistake,
 }
 
+impl DisconnectReason {
+    /// The stored name.
+    pub fn name(self) -> String {
+        self.to_value()
+    }
+}
+
 /// The changed values of a customer, by their names in the GraphQL schema, for example `{"firstName": "Ada"}`. A value
 /// that is absent before or after the change is null.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]

@@ -14,8 +14,8 @@ use sea_orm::ActiveValue::{self, NotSet, Set};
 use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::customers::{
-    CustomerChanges, CustomerDraft, CustomerField, CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField,
-    CustomerRef, TimeRange,
+    ConnectBy, CustomerChanges, CustomerDraft, CustomerField, CustomerFilter, CustomerList, CustomerOrder,
+    CustomerOrderField, CustomerRef, Disconnect, MatchKey, TimeRange,
 };
 use crate::service::{Actor, is_in_calendar};
 
@@ -108,6 +108,10 @@ pub struct CreateCustomerInput {
     external_customer_id: String,
     /// Personal data of the customer. Only the email is required; the Vivamo SDK asks the customer for missing fields.
     data: CustomerDataInput,
+    /// Values by which a customer that the platform already knows may be connected to your operator. If only a value that is
+    /// not listed matches, nothing is connected and the error is `IDENTITY_CONFLICT`. An empty list connects nobody.
+    #[graphql(default_with = "vec![MatchKey::Email, MatchKey::Phone]")]
+    connect_by: Vec<MatchKey>,
     /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
     /// the same key within 24 hours returns the first result and changes nothing, so it is safe to retry after a timeout.
     idempotency_key: Option<String>,
@@ -125,7 +129,7 @@ struct CustomerDataInput {
 
 /// The fields that `CustomerDataInput` and `CustomerDataPatch` have in common. The schema shows these fields as fields
 /// of both inputs.
-#[derive(InputObject)]
+#[derive(Default, InputObject)]
 struct OptionalDataInput {
     /// Phone number with a leading `+` and country code, for example `+14155552671`. Without `+`, a number of at least 10
     /// digits is read as a US number. Unique on the platform. Production accepts mobile numbers only.
@@ -161,8 +165,11 @@ struct AddressInput {
 pub struct UpdateCustomerInput {
     /// The customer to update.
     customer: UpdateCustomerRef,
-    /// The fields to change.
-    data: CustomerDataPatch,
+    /// The fields to change. Required unless `externalCustomerId` is given.
+    data: Option<CustomerDataPatch>,
+    /// Your own new id for the customer: 1 to 255 characters, case-sensitive, unique among your customers. Cannot be null.
+    /// Only your operator and the platform see this change; `version` stays as it is. Not available with the platform key.
+    external_customer_id: MaybeUndefined<String>,
     /// The `version` that your change is based on. If the customer now has another version, nothing is changed and the
     /// error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
@@ -171,8 +178,35 @@ pub struct UpdateCustomerInput {
     idempotency_key: Option<String>,
 }
 
-/// Changes to a customer's personal data. Omitted fields stay as they are; null clears a field.
+/// Input of `disconnectCustomer`.
 #[derive(InputObject)]
+pub struct DisconnectCustomerInput {
+    /// The customer to disconnect. With the platform key, `externalCustomerId` is the id that the operator uses.
+    customer: UpdateCustomerRef,
+    /// The reason of the disconnect. The platform sees it in the customer's history.
+    reason: DisconnectReason,
+    /// The operator to disconnect the customer from. Required with the platform key, not available with other keys.
+    operator_id: Option<ID>,
+    /// A string of 1 to 255 characters that you use for this request and its repetitions only. If you repeat the request with
+    /// the same key within 24 hours, it returns the first result and changes nothing. You can therefore safely retry after a
+    /// timeout.
+    idempotency_key: Option<String>,
+}
+
+/// The reason for which a customer is disconnected. Values may be added, so keep a default case.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::customer_event::DisconnectReason")]
+pub enum DisconnectReason {
+    /// The record belongs to another person, for example because a phone number was reassigned.
+    NotThisPerson,
+    /// The customer has left the operator.
+    Ended,
+    /// The customer was connected by mistake.
+    Mistake,
+}
+
+/// Changes to a customer's personal data. Omitted fields stay as they are; null clears a field.
+#[derive(Default, InputObject)]
 struct CustomerDataPatch {
     /// Email address. Cannot be null. The same rules apply as for `createCustomer`.
     email: MaybeUndefined<String>,
@@ -270,12 +304,14 @@ impl OptionalDataInput {
 
 impl CreateCustomerInput {
     pub fn parse(self) -> CustomerDraft {
-        let Self { external_customer_id, data: CustomerDataInput { email, optional }, idempotency_key } = self;
+        let Self { external_customer_id, data: CustomerDataInput { email, optional }, connect_by, idempotency_key } =
+            self;
         let mut faults = Faults::default();
         CustomerDraft {
             external_customer_id: faults.external_customer_id(InputField::ExternalCustomerId, &external_customer_id),
             email: faults.email(InputField::Email, &email),
             optional: optional.parse(&mut faults),
+            connect_by: ConnectBy::new(&connect_by),
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
             faults: faults.0,
         }
@@ -296,7 +332,7 @@ impl UpdateCustomerRef {
 
 impl UpdateCustomerInput {
     pub fn parse(self, actor: &Actor) -> CustomerChanges {
-        let Self { customer, data: CustomerDataPatch { email, optional }, expected_version, idempotency_key } = self;
+        let Self { customer, data, external_customer_id, expected_version, idempotency_key } = self;
         let mut faults = Faults::default();
         let is_by_external_id = matches!(customer, UpdateCustomerRef::ExternalCustomerId(_));
         let customer = if is_by_external_id && actor.operator().is_none() {
@@ -304,6 +340,20 @@ impl UpdateCustomerInput {
         } else {
             customer.parse(&mut faults)
         };
+        if data.is_none() && external_customer_id.is_undefined() {
+            faults.0.push(Violation::of(ErrorCode::InvalidArgument, InputField::Data).with_note(NOTHING_TO_UPDATE));
+        }
+        let external_customer_id = match external_customer_id {
+            MaybeUndefined::Undefined => None,
+            _ if actor.operator().is_none() => faults.no_external_id(InputField::ExternalCustomerId),
+            MaybeUndefined::Null => faults.value(
+                ErrorCode::InvalidExternalCustomerId,
+                InputField::ExternalCustomerId,
+                Err(Reason::NotRemovable),
+            ),
+            MaybeUndefined::Value(text) => faults.external_customer_id(InputField::ExternalCustomerId, &text),
+        };
+        let CustomerDataPatch { email, optional } = data.unwrap_or_default();
         let email = match email {
             MaybeUndefined::Undefined => None,
             MaybeUndefined::Null => faults.value(ErrorCode::InvalidEmail, InputField::Email, Err(Reason::NotRemovable)),
@@ -311,8 +361,30 @@ impl UpdateCustomerInput {
         };
         CustomerChanges {
             customer,
+            external_customer_id,
             expected_version,
             values: customer::ActiveModel { email: email.map_or(NotSet, Set), ..optional.parse(&mut faults) },
+            idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
+            faults: faults.0,
+        }
+    }
+}
+
+impl DisconnectCustomerInput {
+    pub fn parse(self, actor: &Actor) -> Disconnect {
+        let Self { customer, reason, operator_id, idempotency_key } = self;
+        let mut faults = Faults::default();
+        let note = match (actor.operator(), &operator_id) {
+            (Some(_), Some(_)) => Some(PLATFORM_ONLY_OPERATOR_ID),
+            (None, None) => Some(OPERATOR_ID_REQUIRED),
+            (Some(_), None) | (None, Some(_)) => None,
+        };
+        let fault = note.map(|note| Violation::of(ErrorCode::InvalidArgument, InputField::OperatorId).with_note(note));
+        faults.0.extend(fault);
+        Disconnect {
+            customer: customer.parse(&mut faults),
+            reason: reason.into(),
+            operator: operator_id.and_then(|id| OperatorId::parse(&id)),
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
             faults: faults.0,
         }
@@ -395,4 +467,8 @@ const OPERATOR_LIST_ONLY_ORDER: &str =
     "`orderBy` can only be used on one operator's list: operator(id: …) { customers(orderBy: …) }";
 const NO_ORDER_WITH_SEARCH: &str =
     "`orderBy` cannot be combined with `search`, whose results are ordered by customer id.";
+const NOTHING_TO_UPDATE: &str = "Give `data`, `externalCustomerId` or both.";
+const PLATFORM_ONLY_OPERATOR_ID: &str =
+    "Leave out `operatorId`: an operator's key disconnects customers from that operator only.";
+const OPERATOR_ID_REQUIRED: &str = "With the platform key, `operatorId` must name the operator to disconnect from.";
 const NO_EXTERNAL_IDS: &str = "`externalCustomerId` belongs to an operator. The platform key has none.";

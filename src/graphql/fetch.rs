@@ -17,13 +17,13 @@ use std::sync::Arc;
 use async_graphql::dataloader::{self, DataLoader};
 use async_graphql::{Context, InputType, QueryPathSegment, Value};
 use entity::value::{ApiKeyId, CustomerId, OperatorId};
-use entity::{api_key, customer_event, customer_operator, operator};
+use entity::{api_key, customer_operator, operator};
 
 use super::context::{actor, services};
 use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest};
 use crate::error::{Error, ErrorCode};
-use crate::service::customers::{CustomerList, CustomerPage, CustomerRows, CustomerView, SearchPlan};
+use crate::service::customers::{CustomerList, CustomerPage, CustomerRows, CustomerView, HistoryEntry, SearchPlan};
 use crate::service::{Actor, Services};
 
 /// Returns a page of a list of customers. For the platform, the service also reads the page of operators that the
@@ -169,7 +169,7 @@ impl dataloader::Loader<OperatorsOfCustomer> for Loader {
 }
 
 impl dataloader::Loader<HistoryOfCustomer> for Loader {
-    type Value = Page<customer_event::Model>;
+    type Value = Page<HistoryEntry>;
     type Error = Error;
 
     async fn load(&self, keys: &[HistoryOfCustomer]) -> Result<HashMap<HistoryOfCustomer, Self::Value>, Error> {

@@ -102,6 +102,11 @@ impl IdempotentRequest {
         self.hashes.len() > 1
     }
 
+    /// True if the key belongs to this operator.
+    pub fn is_of(&self, operator: OperatorId) -> bool {
+        self.owner == operator
+    }
+
     /// The values of [`KeyLookup::key_hash`] and [`KeyLookup::now`].
     pub fn values(&self) -> [Value; 2] {
         let key_hash = self.hashes.first().map(|(key_hash, _)| key_hash.clone());

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use support::{Answer, Caller, both};
+use support::{Answer, Caller, TestApp, both};
+use vivamo::config::LimitSettings;
 
 both!(all_taken_values_are_reported_together, Sandbox, async |app| {
     let operator = app.operator("A").await;
@@ -176,4 +177,81 @@ both!(invalid_and_restricted_values_are_reported_together, Production, async |ap
         ("INVALID_NAME", "input.data.lastName"),
     ];
     answer.assert_rejected("createCustomer", &expected);
+});
+
+/// Sends a `createCustomer` with `connectBy`.
+async fn create_by(app: &TestApp, caller: &Caller, id: &str, connect_by: Value, data: Value) -> Answer {
+    let query = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome matchedBy } }";
+    let input = json!({ "externalCustomerId": id, "data": data, "connectBy": connect_by });
+    app.graphql(caller, query, json!({ "input": input })).await
+}
+
+both!(connect_by_restricts_the_values_that_connect, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    app.created(&other, "1", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;
+    app.created(&other, "2", json!({ "email": "grace@example.com", "phone": "+14155552672" })).await;
+    let (email, phone) = ("input.data.email", "input.data.phone");
+    let conflict = |path| ("IDENTITY_CONFLICT", path);
+    let by_email = json!({ "email": "ada@example.com" });
+    let by_phone = json!({ "email": "new@example.com", "phone": "+14155552671" });
+    let by_both = json!({ "email": "ada@example.com", "phone": "+14155552671" });
+    for (connect_by, data, expected) in [
+        (json!(["PHONE"]), &by_email, vec![conflict(email)]),
+        (json!(["EMAIL"]), &by_phone, vec![conflict(phone)]),
+        (json!([]), &by_email, vec![conflict(email)]),
+        (json!([]), &by_both, vec![conflict(email), conflict(phone)]),
+        // Two different customers are a conflict whatever is listed.
+        (
+            json!(["EMAIL"]),
+            &json!({ "email": "ada@example.com", "phone": "+14155552672" }),
+            vec![conflict(email), conflict(phone)],
+        ),
+    ] {
+        create_by(app, &own, "1", connect_by, data.clone()).await.assert_rejected("createCustomer", &expected);
+    }
+    let answer = create_by(app, &own, "1", json!(["EMAIL"]), by_phone.clone()).await;
+    assert!(answer.message().contains("Leave out the phone, add PHONE to `connectBy`, or ask the platform."));
+    let answer = create_by(app, &own, "1", json!(["PHONE"]), by_email).await;
+    assert!(answer.message().contains("Add EMAIL to `connectBy`, or ask the platform."));
+    assert_eq!(app.count_rows("customer").await, 2);
+
+    // One listed value is enough. Own customers and unknown people do not depend on the list.
+    let connected = create_by(app, &own, "1", json!(["PHONE", "PHONE"]), by_both.clone()).await;
+    let expected = json!({ "outcome": "CONNECTED", "matchedBy": ["EMAIL", "PHONE"] });
+    assert_eq!(connected.payload("createCustomer"), expected);
+    create_by(app, &own, "1", json!([]), by_both).await.assert_rejected(
+        "createCustomer",
+        &[("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId"), ("EMAIL_TAKEN", email), ("PHONE_TAKEN", phone)],
+    );
+    let created = create_by(app, &own, "2", json!([]), json!({ "email": "unknown@example.com" })).await;
+    assert_eq!(created.payload("createCustomer"), json!({ "outcome": "CREATED", "matchedBy": [] }));
+});
+
+both!(a_match_that_connect_by_excludes_is_one_disclosure_each, Sandbox, async |app| {
+    let limits = LimitSettings { disclosures_per_hour: 3, ..LimitSettings::OFF };
+    let limited = app.replica_with(app.database_url().to_owned(), limits).await;
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    app.created(&other, "1", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;
+    let by_both = json!({ "email": "ada@example.com", "phone": "+14155552671" });
+    let by_email = json!({ "email": "ada@example.com" });
+    assert_eq!(create_by(&limited, &own, "1", json!([]), by_both).await.codes().len(), 2);
+    assert_eq!(create_by(&limited, &own, "1", json!([]), by_email.clone()).await.codes(), ["IDENTITY_CONFLICT"]);
+    assert_eq!(create_by(&limited, &own, "1", json!([]), by_email).await.codes(), ["RATE_LIMITED"]);
+    limited.stop().await;
+});
+
+both!(an_idempotency_key_includes_connect_by, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let query = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed } }";
+    let send = async |connect_by: Value| {
+        let mut input =
+            json!({ "externalCustomerId": "1", "data": { "email": "a@example.com" }, "idempotencyKey": "k" });
+        if !connect_by.is_null() {
+            input["connectBy"] = connect_by;
+        }
+        app.graphql(&own, query, json!({ "input": input })).await
+    };
+    assert_eq!(send(json!(null)).await.payload("createCustomer")["replayed"], false);
+    assert_eq!(send(json!(["PHONE", "EMAIL", "EMAIL"])).await.payload("createCustomer")["replayed"], true);
+    assert_eq!(send(json!(["EMAIL"])).await.codes(), ["IDEMPOTENCY_KEY_REUSED"]);
 });

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use support::{Caller, TestApp, both};
 
-const EVENT: &str = "{ id type occurredAt version requestId changedFields operator { name } \
+const EVENT: &str = "{ id type occurredAt version own requestId changedFields operator { name } \
     apiKey { name prefix access } \
     before { email phone firstName lastName address { line1 city } } \
     after { email phone firstName lastName address { line1 city } } }";
@@ -38,7 +38,7 @@ both!(each_change_adds_an_event_with_the_values_before_and_after, Sandbox, async
     for event in &mut events {
         assert!(event["id"].as_str().unwrap().starts_with("evt_"));
         assert_eq!(event["apiKey"]["access"], "READ_WRITE");
-        for varies in ["id", "occurredAt", "requestId", "apiKey"] {
+        for varies in ["id", "occurredAt", "own", "requestId", "apiKey"] {
             event.as_object_mut().unwrap().remove(varies);
         }
     }
@@ -70,29 +70,110 @@ both!(each_change_adds_an_event_with_the_values_before_and_after, Sandbox, async
     );
 });
 
-both!(an_operator_reads_only_events_that_it_caused, Sandbox, async |app| {
-    let (first, second) = (app.operator("First").await, app.operator("Second").await);
-    app.created(&first, "1", json!({ "email": "ada@example.com", "firstName": "Secret" })).await;
-    app.created(&second, "2", json!({ "email": "ada@example.com" })).await;
-    app.updated(&first, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;
-    let types = |events: &[Value]| -> Vec<String> {
-        events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
+both!(an_operator_sees_each_change_and_neither_its_author_nor_its_values, Sandbox, async |app| {
+    let operators = [app.operator("Alpha").await, app.operator("Beta").await, app.operator("Gamma").await];
+    let [first, second, third] = &operators;
+    let data = json!({ "email": "ada@example.com", "firstName": "Secret" });
+    let id = app.created(first, "1", data.clone()).await["customer"]["id"].clone();
+    let by = json!({ "externalCustomerId": "1" });
+    app.updated(first, by.clone(), json!({ "firstName": "Hidden" })).await;
+    app.created(second, "1", json!({ "email": "ada@example.com" })).await;
+    app.updated(first, by.clone(), json!({ "phone": "+14155552671", "firstName": "Ada" })).await;
+    app.updated(second, by.clone(), json!({ "phone": null })).await;
+    // A connect that fills a field, one that fills none, a disconnect, a new id, and a change by the platform.
+    app.created(third, "1", json!({ "email": "ada@example.com", "lastName": "Lovelace" })).await;
+    let disconnect = "mutation { disconnectCustomer(input: { customer: { externalCustomerId: \"1\" }, reason: ENDED }) \
+                      { replayed } }";
+    app.graphql(third, disconnect, json!({})).await.data();
+    app.created(third, "2", json!({ "email": "ada@example.com" })).await;
+    let rename = "mutation { updateCustomer(input: { customer: { externalCustomerId: \"2\" }, \
+                  externalCustomerId: \"3\" }) { replayed } }";
+    app.graphql(third, rename, json!({})).await.data();
+    app.updated(&app.platform(), json!({ "id": id }), json!({ "lastName": "King" })).await;
+
+    let summary = |events: &[Value]| -> Vec<(String, i64, Value, bool)> {
+        let of = |event: &Value| {
+            let r#type = event["type"].as_str().unwrap().to_owned();
+            (r#type, event["version"].as_i64().unwrap(), event["changedFields"].clone(), event["own"] == true)
+        };
+        events.iter().map(of).collect()
     };
-    let of_first = history(app, &first, "ada@example.com").await;
-    let of_second = history(app, &second, "ada@example.com").await;
-    assert_eq!(types(&of_first), ["CREATED", "UPDATED"]);
-    assert_eq!(types(&of_second), ["CONNECTED"]);
-    assert_eq!(of_second[0]["changedFields"], json!([]));
-    assert_eq!(types(&history(app, &app.platform(), "ada@example.com").await), ["CREATED", "CONNECTED", "UPDATED"]);
-    assert!(!json!(of_second).to_string().contains("Secret"));
-    // `node(id:)` hides the same events.
-    let node = "query ($id: ID!) { node(id: $id) { id ... on CustomerEvent { type } } }";
-    let id = json!({ "id": of_first[0]["id"] });
-    let (hidden, sql_of_hidden) = app.statements_of(app.graphql(&second, node, id.clone())).await;
-    let unknown = json!({ "id": "evt_01h455vb4pex5vsknk084sn02q" });
-    let (unknown, sql_of_unknown) = app.statements_of(app.graphql(&second, node, unknown)).await;
-    assert_eq!((hidden.body, sql_of_hidden), (unknown.body, sql_of_unknown));
-    assert_eq!(app.graphql(&first, node, id).await.body["data"]["node"]["type"], "CREATED");
+    let entry =
+        |r#type: &str, version: i64, fields: &[&str], own: bool| (r#type.to_owned(), version, json!(fields), own);
+    let of_second = history(app, second, "ada@example.com").await;
+    assert_eq!(
+        summary(&of_second),
+        [
+            entry("CONNECTED", 2, &[], true),
+            entry("UPDATED", 3, &["FIRST_NAME", "PHONE"], false),
+            entry("UPDATED", 4, &["PHONE"], true),
+            entry("UPDATED", 5, &["LAST_NAME"], false),
+            entry("UPDATED", 6, &["LAST_NAME"], false),
+        ]
+    );
+    for event in &of_second {
+        for detail in ["operator", "apiKey", "requestId", "before", "after"] {
+            assert_eq!(event[detail].is_null(), event["own"] == false, "{event}");
+        }
+    }
+    let text = json!(of_second).to_string();
+    assert!(!["Secret", "Hidden", "Lovelace", "Alpha", "Gamma"].iter().any(|value| text.contains(value)), "{text}");
+    assert_eq!(
+        summary(&history(app, third, "ada@example.com").await),
+        [
+            entry("CONNECTED", 5, &[], true),
+            entry("EXTERNAL_CUSTOMER_ID_CHANGED", 5, &[], true),
+            entry("UPDATED", 6, &["LAST_NAME"], false),
+        ]
+    );
+    let of_first = history(app, first, "ada@example.com").await;
+    assert_eq!(
+        summary(&of_first),
+        [
+            entry("CREATED", 1, &["EMAIL", "FIRST_NAME"], true),
+            entry("UPDATED", 2, &["FIRST_NAME"], true),
+            entry("UPDATED", 3, &["FIRST_NAME", "PHONE"], true),
+            entry("UPDATED", 4, &["PHONE"], false),
+            entry("UPDATED", 5, &["LAST_NAME"], false),
+            entry("UPDATED", 6, &["LAST_NAME"], false),
+        ]
+    );
+    let of_platform = history(app, &app.platform(), "ada@example.com").await;
+    assert_eq!(of_platform.len(), 10);
+    let own: Vec<_> = of_platform.iter().map(|event| event["own"] == true).collect();
+    assert_eq!((own.iter().filter(|own| **own).count(), own.last()), (1, Some(&true)));
+
+    // `node(id:)` shows and hides the same entries.
+    let node = format!("query ($id: ID!) {{ node(id: $id) {{ ... on CustomerEvent {EVENT} }} }}");
+    for caller in [first, second, third, &app.platform()] {
+        let visible = history(app, caller, "ada@example.com").await;
+        let (unknown, sql_of_unknown) =
+            app.statements_of(app.graphql(caller, &node, json!({ "id": "evt_01h455vb4pex5vsknk084sn02q" }))).await;
+        for event in &of_platform {
+            let found = app.statements_of(app.graphql(caller, &node, json!({ "id": event["id"] })));
+            let (found, sql_of_found) = found.await;
+            match visible.iter().find(|visible| visible["id"] == event["id"]) {
+                Some(visible) => assert_eq!(found.data()["node"], *visible),
+                None => assert_eq!((found.body, sql_of_found), (unknown.body.clone(), sql_of_unknown.clone())),
+            }
+        }
+    }
+});
+
+both!(a_history_takes_the_same_statements_with_and_without_other_operators, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    for name in ["alone", "shared"] {
+        app.created(&own, name, json!({ "email": format!("{name}@example.com") })).await;
+    }
+    app.created(&other, "1", json!({ "email": "shared@example.com", "firstName": "Ada" })).await;
+    app.updated(&other, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Grace" })).await;
+    let query = format!(
+        "query ($id: String!) {{ customer(by: {{ externalCustomerId: $id }}) {{ history {{ nodes {EVENT} }} }} }}"
+    );
+    // Caches the operator.
+    app.query(&own, "{ operator { name } }").await;
+    let statements = async |name: &str| app.statements_of(app.graphql(&own, &query, json!({ "id": name }))).await.1;
+    assert_eq!(statements("alone").await, statements("shared").await);
 });
 
 both!(history_has_pages_and_is_loaded_in_a_constant_number_of_statements, Sandbox, async |app| {

@@ -15,6 +15,8 @@ enum Write<'a> {
     Create(&'a Caller, &'a str, Value),
     Update(&'a Caller, &'a str, Value),
     UpdateVersion(&'a Caller, &'a str, i32, Value),
+    Disconnect(&'a Caller, &'a str),
+    Rename(&'a Caller, &'a str, &'a str),
 }
 
 async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
@@ -25,6 +27,18 @@ async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
             let query =
                 "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { version } } }";
             let input = json!({ "customer": { "externalCustomerId": id }, "data": data, "expectedVersion": version });
+            app.graphql(caller, query, json!({ "input": input })).await
+        }
+        Write::Rename(caller, id, new) => {
+            let query =
+                "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { version } } }";
+            let input = json!({ "customer": { "externalCustomerId": id }, "externalCustomerId": new });
+            app.graphql(caller, query, json!({ "input": input })).await
+        }
+        Write::Disconnect(caller, id) => {
+            let query =
+                "mutation ($input: DisconnectCustomerInput!) { disconnectCustomer(input: $input) { replayed } }";
+            let input = json!({ "customer": { "externalCustomerId": id }, "reason": "MISTAKE" });
             app.graphql(caller, query, json!({ "input": input })).await
         }
     }
@@ -51,10 +65,11 @@ async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
         .iter()
         .map(|answer| {
             let data = &answer.body["data"];
-            match (data["createCustomer"]["outcome"].as_str(), data["updateCustomer"].is_object()) {
-                (Some(outcome), _) => outcome.to_owned(),
-                (None, true) => "UPDATED".to_owned(),
-                (None, false) => answer.codes().join("+"),
+            match data["createCustomer"]["outcome"].as_str() {
+                Some(outcome) => outcome.to_owned(),
+                None if data["updateCustomer"].is_object() => "UPDATED".to_owned(),
+                None if data["disconnectCustomer"].is_object() => "DISCONNECTED".to_owned(),
+                None => answer.codes().join("+"),
             }
         })
         .collect()
@@ -227,4 +242,83 @@ both!(two_updates_of_one_customer_are_both_applied, Sandbox, async |app| {
     let customer = app.customer(&a, json!({ "externalCustomerId": "1" })).await;
     assert_eq!((&customer["firstName"], &customer["lastName"]), (&json!("Ada"), &json!("Lovelace")));
     assert_eq!(customer["version"], 3);
+});
+
+both!(a_disconnect_and_an_update_by_the_same_operator, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    let update = json!({ "firstName": "Ada" });
+    let outcomes = race(app, &[Write::Disconnect(&a, "1"), Write::Update(&a, "1", update)]).await;
+    assert_one_of(&outcomes, &[&["DISCONNECTED", "UPDATED"], &["DISCONNECTED", "CUSTOMER_NOT_FOUND"]]);
+});
+
+both!(a_disconnect_and_an_update_by_another_operator, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    app.created(&b, "1", json!({ "email": "ada@example.com" })).await;
+    let update = json!({ "firstName": "Ada" });
+    let outcomes = race(app, &[Write::Disconnect(&a, "1"), Write::Update(&b, "1", update)]).await;
+    assert_one_of(&outcomes, &[&["DISCONNECTED", "UPDATED"]]);
+});
+
+both!(two_disconnects_of_one_customer, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    app.created(&b, "1", json!({ "email": "ada@example.com" })).await;
+    let outcomes =
+        race(app, &[Write::Disconnect(&a, "1"), Write::Disconnect(&a, "1"), Write::Disconnect(&b, "1")]).await;
+    let lost = "CUSTOMER_NOT_FOUND";
+    let done = "DISCONNECTED";
+    assert_one_of(&outcomes, &[&[done, lost, done], &[lost, done, done]]);
+});
+
+both!(a_disconnect_and_a_connect_of_one_customer, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    let data = json!({ "email": "ada@example.com", "firstName": "Ada" });
+    let outcomes = race(app, &[Write::Disconnect(&a, "1"), Write::Create(&b, "1", data)]).await;
+    assert_one_of(&outcomes, &[&["DISCONNECTED", "CONNECTED"]]);
+});
+
+both!(a_disconnect_and_a_create_by_the_same_operator, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    // The create does not wait for a lock if it reads the connection first.
+    let data = json!({ "email": "ada@example.com" });
+    let (disconnect, create) = (Write::Disconnect(&a, "1"), Write::Create(&a, "1", data.clone()));
+    let (ended, created) = tokio::join!(send(app, &disconnect), send(app, &create));
+    ended.payload("disconnectCustomer");
+    let codes = created.codes();
+    assert!(codes.is_empty() || codes == ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"], "{codes:?}");
+    // A create of new people is not disturbed.
+    app.created(&b, "1", data).await;
+    let new = json!({ "email": "new@example.com" });
+    let outcomes = race(app, &[Write::Disconnect(&b, "1"), Write::Create(&b, "2", new)]).await;
+    assert_one_of(&outcomes, &[&["DISCONNECTED", "CREATED"]]);
+});
+
+both!(two_customers_get_the_same_external_id, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "one@example.com" })).await;
+    app.created(&a, "2", json!({ "email": "two@example.com" })).await;
+    let taken = "EXTERNAL_CUSTOMER_ID_TAKEN";
+    let outcomes = race(app, &[Write::Rename(&a, "1", "3"), Write::Rename(&a, "2", "3")]).await;
+    assert_one_of(&outcomes, &[&["UPDATED", taken], &[taken, "UPDATED"]]);
+});
+
+both!(an_external_id_changes_while_a_create_uses_the_new_one, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "one@example.com" })).await;
+    let taken = "EXTERNAL_CUSTOMER_ID_TAKEN";
+    let create = Write::Create(&a, "2", json!({ "email": "two@example.com" }));
+    let outcomes = race(app, &[Write::Rename(&a, "1", "2"), create]).await;
+    assert_one_of(&outcomes, &[&["UPDATED", taken], &[taken, "CREATED"]]);
+});
+
+both!(an_external_id_changes_while_the_customer_is_disconnected, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "one@example.com" })).await;
+    let outcomes = race(app, &[Write::Rename(&a, "1", "2"), Write::Disconnect(&a, "1")]).await;
+    let lost = "CUSTOMER_NOT_FOUND";
+    assert_one_of(&outcomes, &[&["UPDATED", lost], &[lost, "DISCONNECTED"]]);
 });

@@ -13,6 +13,7 @@ mod cli;
 mod comments;
 mod create;
 mod databases;
+mod disconnect;
 mod docs;
 mod errors;
 mod faults;

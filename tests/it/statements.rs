@@ -65,6 +65,11 @@ both!(each_operation_sends_few_statements, Sandbox, async |app| {
         let (customer, data) = (json!({ "id": ids[0] }), json!({ "firstName": name }));
         json!({ "input": { "customer": customer, "idempotencyKey": key, "data": data } })
     };
+    let disconnect = "mutation ($input: DisconnectCustomerInput!) { disconnectCustomer(input: $input) { customerId } }";
+    let end = |id: &str, key: Option<&str>| {
+        let customer = json!({ "externalCustomerId": id });
+        json!({ "input": { "customer": customer, "reason": "ENDED", "idempotencyKey": key } })
+    };
     for (operation, caller, query, variables, max) in [
         ("a customer by id", &own, by, json!({ "by": { "id": ids[0] } }), 1),
         ("by external id", &own, by, json!({ "by": { "externalCustomerId": "id-1" } }), 1),
@@ -74,6 +79,8 @@ both!(each_operation_sends_few_statements, Sandbox, async |app| {
         ("create with a key", &own, create, new("newer", Some("one")), 9),
         ("update", &own, update, change("Ada", None), 6),
         ("update with a key", &own, update, change("Grace", Some("two")), 7),
+        ("disconnect", &own, disconnect, end("id-1", None), 7),
+        ("disconnect with a key", &own, disconnect, end("id-2", Some("three")), 8),
     ] {
         let sent = count_statements(server, proxy, caller, query, variables).await;
         assert!(sent > 0 && sent <= max, "{operation}: {sent}");

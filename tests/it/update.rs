@@ -1,8 +1,8 @@
 //! `updateCustomer`: omitted and null fields, expected versions, and errors.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use support::both;
+use support::{Caller, both};
 
 both!(omitted_fields_stay_and_null_clears, Sandbox, async |app| {
     let operator = app.operator("A").await;
@@ -187,4 +187,99 @@ both!(restrictions_apply_only_to_changed_values, Production, async |app| {
     ];
     answer.assert_rejected("updateCustomer", &expected);
     app.rebuild_search_words().await;
+});
+
+const RENAME: &str = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed \
+    customer { id externalCustomerId firstName version updatedAt } } }";
+
+both!(an_operator_changes_its_own_id_of_a_customer, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let data = json!({ "email": "ada@example.com", "firstName": "Ada" });
+    let created = app.created(&own, "old one", data.clone()).await["customer"].clone();
+    app.created(&other, "theirs", data).await;
+    let second = app.created(&own, "second", json!({ "email": "grace@example.com" })).await["customer"].clone();
+    let send = async |input: Value| app.graphql(&own, RENAME, json!({ "input": input })).await;
+    let rename = async |id: &str, new: Value| {
+        send(json!({ "customer": { "externalCustomerId": id }, "externalCustomerId": new })).await
+    };
+
+    let renamed = rename("old one", json!("new")).await.payload("updateCustomer")["customer"].clone();
+    let expected = json!({
+        "id": created["id"], "externalCustomerId": "new", "firstName": "Ada", "version": 1,
+        "updatedAt": created["updatedAt"],
+    });
+    assert_eq!(renamed, expected);
+    assert_eq!(app.customer(&own, json!({ "externalCustomerId": "old one" })).await, json!(null));
+    let found = async |caller: &Caller, word: &str| {
+        let query = format!("{{ customers(filter: {{ search: \"{word}\" }}) {{ totalCount }} }}");
+        app.query(caller, &query).await["customers"]["totalCount"].clone()
+    };
+    assert_eq!((found(&own, "new").await, found(&own, "old one").await), (json!(1), json!(0)));
+    assert_eq!((found(&other, "new").await, found(&other, "theirs").await), (json!(0), json!(1)));
+    let theirs = app.customer(&other, json!({ "externalCustomerId": "theirs" })).await;
+    assert_eq!((&theirs["id"], &theirs["version"]), (&created["id"], &json!(1)));
+
+    // The same id is no fault, and leaves no entry.
+    let events = app.count_rows("customer_event").await;
+    rename("new", json!("new")).await.payload("updateCustomer");
+    assert_eq!(app.count_rows("customer_event").await, events);
+
+    let taken = rename("new", json!("second")).await;
+    taken.assert_rejected("updateCustomer", &[("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId")]);
+    assert_eq!(taken.body["errors"][0]["extensions"]["customerId"], second["id"]);
+    for invalid in [json!(null), json!(""), json!("x\u{7}")] {
+        let answer = rename("new", invalid).await;
+        answer.assert_rejected("updateCustomer", &[("INVALID_EXTERNAL_CUSTOMER_ID", "input.externalCustomerId")]);
+    }
+    send(json!({ "customer": { "externalCustomerId": "new" } }))
+        .await
+        .assert_rejected("updateCustomer", &[("INVALID_ARGUMENT", "input.data")]);
+    let all = json!({
+        "customer": { "externalCustomerId": "new" }, "externalCustomerId": "second", "expectedVersion": 7,
+        "data": { "email": "grace@example.com" },
+    });
+    let expected = [
+        ("EMAIL_TAKEN", "input.data.email"),
+        ("EXTERNAL_CUSTOMER_ID_TAKEN", "input.externalCustomerId"),
+        ("VERSION_CONFLICT", "input.expectedVersion"),
+    ];
+    send(all).await.assert_rejected("updateCustomer", &expected);
+
+    // Id and values change together, with an entry each.
+    let both = json!({
+        "customer": { "externalCustomerId": "new" }, "externalCustomerId": "newest", "data": { "firstName": "Augusta" },
+        "idempotencyKey": "k",
+    });
+    for is_replayed in [false, true] {
+        let payload = send(both.clone()).await.payload("updateCustomer");
+        assert_eq!((&payload["replayed"], &payload["customer"]["version"]), (&json!(is_replayed), &json!(2)));
+        assert_eq!(payload["customer"]["externalCustomerId"], "newest");
+    }
+    let mut reused = both;
+    reused["externalCustomerId"] = json!("another");
+    assert_eq!(send(reused).await.codes(), ["IDEMPOTENCY_KEY_REUSED"]);
+    // The old id is free.
+    app.created(&own, "old one", json!({ "email": "new@example.com" })).await;
+
+    let platform = json!({ "customer": { "id": created["id"] }, "externalCustomerId": "by the platform" });
+    let answer = app.graphql(&app.platform(), RENAME, json!({ "input": platform })).await;
+    answer.assert_rejected("updateCustomer", &[("INVALID_ARGUMENT", "input.externalCustomerId")]);
+
+    let history = "query ($id: ID!) { customer(by: { id: $id }) { history { nodes { \
+                   type version changedFields before { externalCustomerId } after { externalCustomerId } } } } }";
+    let entries = async |caller: &Caller| {
+        let answer = app.graphql(caller, history, json!({ "id": created["id"] })).await;
+        let nodes = answer.data()["customer"]["history"]["nodes"].as_array().unwrap().clone();
+        nodes.into_iter().filter(|node| node["type"] == "EXTERNAL_CUSTOMER_ID_CHANGED").collect::<Vec<_>>()
+    };
+    let entry = |version: i32, before: &str, after: &str| {
+        json!({
+            "type": "EXTERNAL_CUSTOMER_ID_CHANGED", "version": version, "changedFields": [],
+            "before": { "externalCustomerId": before }, "after": { "externalCustomerId": after },
+        })
+    };
+    let expected = [entry(1, "old one", "new"), entry(2, "new", "newest")];
+    assert_eq!(entries(&own).await, expected);
+    assert_eq!(entries(&app.platform()).await, expected);
+    assert_eq!(entries(&other).await, Vec::<Value>::new());
 });

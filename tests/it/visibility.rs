@@ -90,6 +90,16 @@ both!(customers_of_other_operators_look_like_unknown_ones, Sandbox, async |app| 
         }
     }
 
+    let disconnect = "mutation ($customer: UpdateCustomerRef!) \
+                      { disconnectCustomer(input: { customer: $customer, reason: MISTAKE }) { customerId } }";
+    for (foreign, unknown) in [
+        (json!({ "id": foreign }), json!({ "id": UNKNOWN_ID })),
+        (json!({ "externalCustomerId": "theirs" }), json!({ "externalCustomerId": "unknown" })),
+    ] {
+        let (foreign, unknown) = (json!({ "customer": foreign }), json!({ "customer": unknown }));
+        assert_indistinguishable(app, &own, disconnect, foreign, unknown).await;
+    }
+
     let operator = "query ($id: ID) { operator(id: $id) { id name customers { edges { node { id } } } } }";
     let unknown = "op_01h455vb4pex5vsknk084sn02q";
     assert_indistinguishable(app, &own, operator, json!({ "id": other.operator }), json!({ "id": unknown })).await;

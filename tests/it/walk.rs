@@ -52,7 +52,8 @@ impl Types {
         match (text(&definition["kind"]), name) {
             ("ENUM", _) => text(&list(&definition["enumValues"])[0]["name"]).to_owned(),
             ("INPUT_OBJECT", _) => {
-                let is_required = |field: &&Value| field["type"]["kind"] == "NON_NULL";
+                // An update needs `data` or an external id.
+                let is_required = |field: &&Value| field["type"]["kind"] == "NON_NULL" || field["name"] == "data";
                 let fields = list(&definition["inputFields"]);
                 let mut given: Vec<_> = fields.iter().filter(is_required).collect();
                 if given.is_empty() {

@@ -31,7 +31,7 @@ struct Write {
     rows: Vec<Vec<Value>>,
 }
 
-/// An `INSERT` or `UPDATE` that takes its rows from a common table expression.
+/// An `INSERT`, `UPDATE` or `DELETE` that takes its rows from a common table expression.
 #[derive(Clone, Copy)]
 pub struct WriteStatement {
     /// The name of the statement, which no other write statement has. Names are part of the batch key, and of the key

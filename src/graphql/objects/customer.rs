@@ -103,7 +103,8 @@ impl Customer {
         Some(Box::pin(CustomerOperatorConnection::load(context, &self.0, arguments)).await)
     }
 
-    /// Changes to this customer, oldest first. An operator sees only the changes that it made itself.
+    /// Changes to this customer, oldest first. An operator sees the changes since its own connection, so that each step of
+    /// `version` is explained; of changes that others made it sees neither the author nor the values.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn history(
         &self,

@@ -13,10 +13,11 @@ use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursors, ListId};
+use crate::graphql::customer_input::DisconnectReason;
 use crate::graphql::fetch::{self, HistoryOfCustomer};
 use crate::graphql::pagination::{PageArguments, PageInfo};
 use crate::graphql::time::Time;
-use crate::service::customers::CustomerField;
+use crate::service::customers::{CustomerField, HistoryEntry};
 
 /// Type of a history entry. Types may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -24,7 +25,8 @@ use crate::service::customers::CustomerField;
 enum CustomerEventType {
     /// The customer was created.
     Created,
-    /// The customer was connected to one more operator.
+    /// The customer was connected to one more operator. Other operators see such an entry as `UPDATED` if empty fields were
+    /// filled, and not at all otherwise.
     Connected,
     /// The customer was updated.
     Updated,
@@ -45,7 +47,8 @@ impl CustomerEvent {
     }
 }
 
-/// An entry in a customer's history. Entries never change.
+/// An entry in a customer's history. Entries never change. Of changes that others made, an operator sees which fields changed
+/// and when, but neither the author nor the values.
 #[Object]
 impl CustomerEvent {
     /// Global id, for example `evt_01h455vb4pex5vsknk084sn02q`.
@@ -68,40 +71,65 @@ impl CustomerEvent {
         self.0.version
     }
 
-    /// Operator that made the change. Null if the platform made it.
+    /// True if your operator made the change. With the platform key: true if the platform made the change.
+    async fn own(&self) -> bool {
+        self.0.own
+    }
+
+    /// Operator that made the change. Null if the platform made the change, or for an operator if `own` is false.
     async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
-        Some(fetch::load(context, self.0.operator_id?).await.map(Operator))
+        Some(fetch::load(context, self.details()?.operator_id?).await.map(Operator))
     }
 
-    /// API key with which the change was made. Null if the platform made the change.
+    /// API key with which the change was made. Null if the platform made the change, or for an operator if `own` is false.
     async fn api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
-        fetch::loader(context).load_one(self.0.api_key_id?).await.map(|key| key.map(Into::into)).transpose()
+        let key = self.details()?.api_key_id?;
+        fetch::loader(context).load_one(key).await.map(|key| key.map(Into::into)).transpose()
     }
 
-    /// Id of the request that made the change, as in the `x-request-id` header of its response.
-    async fn request_id(&self) -> String {
-        self.0.request_id.to_string()
+    /// Operator from which the customer was disconnected. Null unless `type` is `DISCONNECTED`.
+    async fn disconnected_operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
+        Some(fetch::load(context, self.details()?.disconnected_operator_id?).await.map(Operator))
     }
 
-    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if it named none.
+    /// Reason of a disconnect. Null unless `type` is `DISCONNECTED`.
+    async fn reason(&self) -> Option<DisconnectReason> {
+        self.details()?.reason.map(Into::into)
+    }
+
+    /// Id of the request that made the change, as in the `x-request-id` header of its response. Null for
+    /// an operator if `own` is false.
+    async fn request_id(&self) -> Option<String> {
+        Some(self.details()?.request_id.to_string())
+    }
+
+    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if it named none, or for an operator
+    /// if `own` is false.
     async fn actor(&self) -> Option<&str> {
-        self.0.actor.as_ref().map(|actor| actor.as_str())
+        self.details()?.actor.as_ref().map(|actor| actor.as_str())
     }
 
     /// Fields that changed.
-    async fn changed_fields(&self) -> Vec<CustomerField> {
-        CustomerField::all().filter(|field| self.0.after.0.contains_key(field.name())).collect()
+    async fn changed_fields(&self) -> &[CustomerField] {
+        &self.0.changed_fields
     }
 
-    /// Values of the changed fields before the change. Null if the change created the customer.
+    /// Values of the changed fields before the change. Null if the customer was created, or for an operator if `own` is false.
     async fn before(&self) -> Option<CustomerValues<'_>> {
-        (self.0.r#type != customer_event::EventType::Created)
-            .then(|| CustomerValues::deserialize(&self.0.before.0).unwrap_or_default())
+        let event = self.details().filter(|event| event.r#type != customer_event::EventType::Created)?;
+        Some(CustomerValues::deserialize(&event.before.0).unwrap_or_default())
     }
 
-    /// Values of the changed fields after the change.
-    async fn after(&self) -> CustomerValues<'_> {
-        CustomerValues::deserialize(&self.0.after.0).unwrap_or_default()
+    /// Values of the changed fields after the change. Null for an operator if `own` is false.
+    async fn after(&self) -> Option<CustomerValues<'_>> {
+        Some(CustomerValues::deserialize(&self.details()?.after.0).unwrap_or_default())
+    }
+}
+
+impl CustomerEvent {
+    /// The whole entry, if the caller may see it.
+    fn details(&self) -> Option<&customer_event::Model> {
+        self.0.details.as_ref()
     }
 }
 
@@ -118,6 +146,8 @@ struct CustomerValues<'e> {
     first_name: Option<&'e str>,
     /// Last name.
     last_name: Option<&'e str>,
+    /// The operator's own id for the customer. Only in entries of the types `DISCONNECTED` and `EXTERNAL_CUSTOMER_ID_CHANGED`.
+    external_customer_id: Option<&'e str>,
     /// Postal address.
     #[serde(borrow)]
     address: Option<Address<'e>>,
@@ -129,7 +159,7 @@ impl CustomerEventConnection {
         let cursors = Cursors::new(context, ListId::HistoryOfCustomer(customer));
         let page = fetch::load(context, HistoryOfCustomer(customer, arguments.parse(Some(&cursors))?)).await?;
         let page_info = PageInfo::new(&page, &cursors, Positioned::position);
-        let edge = |event: customer_event::Model| CustomerEventEdge {
+        let edge = |event: HistoryEntry| CustomerEventEdge {
             cursor: cursors.at(event.position()),
             node: CustomerEvent(event),
         };

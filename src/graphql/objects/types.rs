@@ -5,18 +5,18 @@
 use std::sync::Arc;
 
 use async_graphql::SimpleObject;
-use entity::{customer_event, operator};
+use entity::operator;
 
 use crate::graphql::cursor::Cursor;
 use crate::graphql::fetch::CountOfCustomers;
 use crate::graphql::pagination::Connection;
-use crate::service::customers::CustomerView;
+use crate::service::customers::{CustomerView, HistoryEntry};
 
 pub struct Customer(pub CustomerView);
 
 pub struct Operator(pub Arc<operator::Model>);
 
-pub struct CustomerEvent(pub customer_event::Model);
+pub struct CustomerEvent(pub HistoryEntry);
 
 pub type CustomerConnection = Connection<CustomerEdge, Customer, CustomerCount>;
 

@@ -1,15 +1,16 @@
 //! Queries and mutations of customers.
 
-use async_graphql::{Context, Object, SimpleObject};
+use async_graphql::{Context, ID, Object, SimpleObject};
 
 use crate::error::{Error, ErrorCode, Violation};
 use crate::graphql::context::{actor, request_info, services};
 use crate::graphql::customer_input::{
-    CreateCustomerInput, CustomerFilterInput, CustomerOrderInput, CustomerRefInput, UpdateCustomerInput,
+    CreateCustomerInput, CustomerFilterInput, CustomerOrderInput, CustomerRefInput, DisconnectCustomerInput,
+    UpdateCustomerInput,
 };
 use crate::graphql::objects::{Customer, CustomerConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
-use crate::service::customers::{Created, CustomerField, MatchKey, Outcome, Updated, Validation};
+use crate::service::customers::{Created, CustomerField, Disconnected, MatchKey, Outcome, Updated, Validation};
 
 #[derive(Default)]
 pub struct CustomerQuery;
@@ -87,6 +88,33 @@ impl CustomerMutation {
     ) -> Option<Result<UpdateCustomerPayload, Error>> {
         let customers = &services(context).customers;
         Some(customers.update(actor(context), request_info(context), input.parse(actor(context))).await.map(Into::into))
+    }
+
+    /// Ends the connection of a customer to your operator, for example if another person was connected by mistake. Afterwards
+    /// the customer does not exist for your operator, and your `externalCustomerId` is free again. The record stays as it is
+    /// for the other operators. The platform key may disconnect a customer from any operator.
+    async fn disconnect_customer(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The customer to disconnect, and the reason.")] input: DisconnectCustomerInput,
+    ) -> Option<Result<DisconnectCustomerPayload, Error>> {
+        let (actor, customers) = (actor(context), &services(context).customers);
+        Some(customers.disconnect(actor, request_info(context), input.parse(actor)).await.map(Into::into))
+    }
+}
+
+/// The result of `disconnectCustomer`.
+#[derive(SimpleObject)]
+struct DisconnectCustomerPayload {
+    /// Id of the customer that was disconnected.
+    customer_id: ID,
+    /// True if the payload repeats the stored result of an earlier request with the same idempotency key.
+    replayed: bool,
+}
+
+impl From<Disconnected> for DisconnectCustomerPayload {
+    fn from(Disconnected { customer, replayed }: Disconnected) -> Self {
+        Self { customer_id: customer.to_string().into(), replayed }
     }
 }
 

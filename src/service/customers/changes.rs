@@ -1,9 +1,10 @@
-//! Writes a changed customer together with its search words.
+//! Writes changed customers and links together with their search words.
 
-use entity::customer;
+use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 
+use super::rows::Link;
 use super::search;
 use crate::database::{WriteSet, WriteStatement, row_values};
 use crate::service::now;
@@ -50,4 +51,56 @@ pub(super) fn replace(
         search::change(writes, current, &changed);
     }
     changed
+}
+
+/// Deletes links. Aborts if a link does not exist.
+const REMOVE_LINK: WriteStatement = WriteStatement {
+    name: "remove links",
+    columns: || LINK_KEY.map(|column| column.as_str()).to_vec(),
+    statement: |new| {
+        let removed = Query::select().columns(LINK_KEY).from(new.clone()).take();
+        let is_removed = Expr::tuple(LINK_KEY.map(|column| column.into_expr())).in_subquery(removed);
+        Box::new(Query::delete().from_table(customer_operator::Entity).and_where(is_removed).take())
+    },
+    must_write_all: true,
+    multiplies: false,
+};
+
+const LINK_KEY: [customer_operator::Column; 2] =
+    [customer_operator::Column::OperatorId, customer_operator::Column::CustomerId];
+
+/// Deletes a link and its search words. The customer must be [replaced](replace) in the same writes.
+pub(super) fn remove_link(writes: &mut WriteSet, link: &Link) {
+    writes.push(REMOVE_LINK, vec![vec![link.operator_id.into(), link.customer_id.into()]]);
+    search::remove(writes, link);
+}
+
+/// Changes the external ids of links. Aborts if a link does not exist.
+const RENAME_LINK: WriteStatement = WriteStatement {
+    name: "rename links",
+    columns: || {
+        let columns = LINK_KEY.into_iter().chain([customer_operator::Column::ExternalCustomerId]);
+        columns.map(|column| column.as_str()).collect()
+    },
+    statement: |new| {
+        use customer_operator::Column::{CustomerId, ExternalCustomerId, OperatorId};
+        let new_value = |column| Expr::col((new.clone(), column));
+        let update = Query::update()
+            .table(customer_operator::Entity)
+            .value(ExternalCustomerId, new_value(ExternalCustomerId))
+            .from(new.clone())
+            .and_where(OperatorId.into_expr().eq(new_value(OperatorId)))
+            .and_where(CustomerId.into_expr().eq(new_value(CustomerId)))
+            .take();
+        Box::new(update)
+    },
+    must_write_all: true,
+    multiplies: false,
+};
+
+/// Changes the external id of a link, and its search words. The customer must be [replaced](replace) in the same writes.
+pub(super) fn rename_link(writes: &mut WriteSet, link: &Link, renamed: &Link) {
+    let id = renamed.external_customer_id.clone();
+    writes.push(RENAME_LINK, vec![vec![link.operator_id.into(), link.customer_id.into(), id.into()]]);
+    search::rename(writes, link, renamed);
 }

@@ -4,6 +4,7 @@ use async_graphql::Enum;
 use entity::customer;
 use entity::customer_event::EventType;
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId};
+use sea_orm::{EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -24,8 +25,26 @@ pub struct CustomerDraft {
     pub email: Option<EmailAddress>,
     /// The other fields of the customer. Columns that have no [`CustomerField`] are ignored.
     pub optional: customer::ActiveModel,
+    pub connect_by: ConnectBy,
     pub idempotency_key: Option<IdempotencyKey>,
     pub faults: Vec<Violation>,
+}
+
+/// The values by which a create may connect an existing customer. The default is all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectBy(Vec<MatchKey>);
+
+impl ConnectBy {
+    /// `keys` is a set: order and repetitions have no meaning.
+    pub fn new(keys: &[MatchKey]) -> Self {
+        Self(MatchKey::iter().filter(|key| keys.contains(key)).collect())
+    }
+}
+
+impl Default for ConnectBy {
+    fn default() -> Self {
+        Self(MatchKey::iter().collect())
+    }
 }
 
 /// A request to create a customer, with all required values and without faults.
@@ -33,6 +52,7 @@ struct NewCustomer {
     external_customer_id: ExternalCustomerId,
     email: EmailAddress,
     optional: customer::ActiveModel,
+    connect_by: ConnectBy,
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -47,12 +67,31 @@ pub enum Outcome {
 }
 
 /// A value by which `createCustomer` recognises an existing customer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, EnumIter, Serialize, Deserialize)]
 pub enum MatchKey {
     /// Email address.
     Email,
     /// Phone number.
     Phone,
+}
+
+impl MatchKey {
+    /// The fault of a match by this key, which the request does not allow to connect.
+    fn not_allowed(self) -> Violation {
+        let (field, message) = match self {
+            Self::Email => (
+                InputField::Email,
+                "The email belongs to a customer of the platform, and `connectBy` does not list EMAIL, so nothing was \
+                 connected. Add EMAIL to `connectBy`, or ask the platform.",
+            ),
+            Self::Phone => (
+                InputField::Phone,
+                "The phone belongs to a customer of the platform, and `connectBy` does not list PHONE, so nothing was \
+                 connected. Leave out the phone, add PHONE to `connectBy`, or ask the platform.",
+            ),
+        };
+        Violation { message: message.to_owned(), ..Violation::of(ErrorCode::IdentityConflict, field) }
+    }
 }
 
 /// The result of [`Customers::create`].
@@ -97,7 +136,9 @@ impl Customers {
             Ok(created) if !created.replayed => {
                 disclosures.disclosed("connected", created.details.matched_by.len() as u32);
             }
-            Err(error) if error.has(ErrorCode::IdentityConflict) => disclosures.disclosed("identity conflict", 2),
+            Err(error @ Error::Rejected(faults)) if error.has(ErrorCode::IdentityConflict) => {
+                disclosures.disclosed("identity conflict", faults.len() as u32);
+            }
             Ok(_) | Err(_) => {}
         }
         created
@@ -112,7 +153,7 @@ impl Customers {
         new: &NewCustomer,
         warnings: &[Violation],
     ) -> Result<Prepared<Created>, TransactionError> {
-        let NewCustomer { external_customer_id, email, optional, idempotency_key: _ } = new;
+        let NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key: _ } = new;
         let phone = given_phone(optional);
         let values = (external_customer_id, email, phone);
         let existing = match self.find_existing(&write_tx, operator, idempotent, values).await? {
@@ -128,6 +169,13 @@ impl Customers {
         {
             let conflict = |field| Violation::of(ErrorCode::IdentityConflict, field);
             return Err(Error::Rejected(vec![conflict(InputField::Email), conflict(InputField::Phone)]).into());
+        }
+
+        let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
+        let matched_by: Vec<_> = matched_by.into_iter().flatten().collect();
+        let is_allowed = matched_by.is_empty() || matched_by.iter().any(|key| connect_by.0.contains(key));
+        if !is_allowed {
+            return Err(Error::Rejected(matched_by.into_iter().map(MatchKey::not_allowed).collect()).into());
         }
 
         let current = by_email.or(by_phone);
@@ -154,8 +202,6 @@ impl Customers {
         };
         writes.insert([link.clone()]);
         search::add(&mut writes, &link, &customer);
-        let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
-        let matched_by = matched_by.into_iter().flatten().collect();
         let stores_phone = phone.is_some() && current.is_none_or(|current| current.phone.is_none());
         let details = CreateDetails { outcome, matched_by, unapplied_fields };
         let view = CustomerView::new(customer, Some(link));
@@ -168,10 +214,10 @@ impl CustomerDraft {
     /// Returns the request if it is complete and has no faults. Otherwise returns all faults, with the restrictions that its
     /// valid values violate.
     fn complete(self, restrictions: &Restrictions) -> Result<NewCustomer, Vec<Violation>> {
-        let Self { external_customer_id, email, optional, idempotency_key, faults } = self;
+        let Self { external_customer_id, email, optional, connect_by, idempotency_key, faults } = self;
         match (external_customer_id, email) {
             (Some(external_customer_id), Some(email)) if faults.is_empty() => {
-                Ok(NewCustomer { external_customer_id, email, optional, idempotency_key })
+                Ok(NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key })
             }
             (_, email) => {
                 let refusals = restrictions.check(email.as_ref(), given_phone(&optional)).err().unwrap_or_default();
@@ -185,7 +231,7 @@ impl NewCustomer {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
     /// change.
     fn canonical_json(&self) -> String {
-        let Self { external_customer_id, email, optional, idempotency_key: _ } = self;
+        let Self { external_customer_id, email, optional, connect_by, idempotency_key: _ } = self;
         let mut data = json!({
             "externalCustomerId": external_customer_id.as_str(),
             "email": email,
@@ -197,6 +243,9 @@ impl NewCustomer {
             if let Some(value) = field.given_json(optional).filter(|value| !value.is_null()) {
                 data[field.name()] = value;
             }
+        }
+        if *connect_by != ConnectBy::default() {
+            data["connectBy"] = json!(connect_by.0);
         }
         json!({ "createCustomer": data }).to_string()
     }
@@ -251,6 +300,7 @@ mod tests {
             external_customer_id: ExternalCustomerId::parse("user-1").expect("an id"),
             email: EmailAddress::parse("ada@example.com").expect("an email"),
             optional: customer::ActiveModel::default(),
+            connect_by: ConnectBy::default(),
             idempotency_key: None,
         };
         let required = r#"{"createCustomer":{"address":null,"email":"ada@example.com","externalCustomerId":"user-1","firstName":null,"lastName":null,"phone":null}}"#;
@@ -276,5 +326,10 @@ mod tests {
         };
         let all = r#"{"createCustomer":{"address":{"city":"Springfield","country":"US","line1":"1 Main St","line2":null,"postal_code":"97477","region":"OR"},"email":"ada@example.com","externalCustomerId":"user-1","firstName":"Ada","lastName":"Lovelace","phone":"+14155552671"}}"#;
         assert_eq!(new.canonical_json(), all);
+        new.connect_by = ConnectBy::new(&[MatchKey::Phone, MatchKey::Email]);
+        assert_eq!(new.canonical_json(), all);
+        new.connect_by = ConnectBy::new(&[MatchKey::Email]);
+        let by_email = all.replace(r#""email""#, r#""connectBy":["Email"],"email""#);
+        assert_eq!(new.canonical_json(), by_email);
     }
 }

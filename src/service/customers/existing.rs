@@ -50,11 +50,16 @@ impl Existing {
 
     /// Faults for the values that the operator already uses for its own customers.
     pub(super) fn taken(&self, email: &EmailAddress, phone: Option<&PhoneNumber>) -> Vec<Violation> {
-        let id = self.with_same_id.map(|customer| Violation {
-            own_customer: Some(customer),
-            ..Violation::of(ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
-        });
+        let id = self.with_same_id.map(id_taken);
         id.into_iter().chain(taken(self.own.iter(), Some(email), phone, |own| Some(own.id))).collect()
+    }
+}
+
+/// The fault of an external customer id that the operator already uses for this customer of its own.
+pub(super) fn id_taken(customer: CustomerId) -> Violation {
+    Violation {
+        own_customer: Some(customer),
+        ..Violation::of(ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
     }
 }
 

@@ -1,20 +1,57 @@
 //! The history of customers: one entry for each change, written in the same transaction as the change.
 //!
 //! An entry holds the changed fields with their values before and after. For example, an update of the first name has
-//! `before: {"firstName": null}` and `after: {"firstName": "Ada"}`. An operator reads the entries that it caused; the
-//! platform reads all entries.
+//! `before: {"firstName": null}` and `after: {"firstName": "Ada"}`. The platform reads all entries. An operator reads the
+//! entries that explain the versions of the customer since its own connection; of those by others it sees no values.
 
-use entity::customer;
-use entity::customer_event::{Column, Entity, EventType, Model, Values};
+use std::iter;
+
+use chrono::{DateTime, Utc};
+use entity::customer_event::{Column, DisconnectReason, Entity, EventType, Model, Values};
 use entity::value::{CustomerEventId, CustomerId};
-use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Select};
-use serde_json::Value as Json;
+use entity::{customer, customer_operator};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SimpleExpr};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Select};
+use serde_json::{Value as Json, json};
 
+use super::rows::Link;
 use super::{CustomerField, Customers};
 use crate::database::WriteSet;
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::error::Error;
 use crate::service::{Actor, Origin, now};
+
+/// An entry of a history, as a caller sees it.
+#[derive(Clone)]
+pub struct HistoryEntry {
+    pub id: CustomerEventId,
+    pub r#type: EventType,
+    pub occurred_at: DateTime<Utc>,
+    pub version: i32,
+    pub changed_fields: Vec<CustomerField>,
+    /// True if the caller's operator caused the change; for the platform, if the platform did.
+    pub own: bool,
+    /// The whole entry: who caused it, and the values. `None` for an operator that did not cause it.
+    pub details: Option<Model>,
+}
+
+impl HistoryEntry {
+    fn new(actor: &Actor, event: Model) -> Self {
+        let own = event.operator_id == actor.operator();
+        let sees_all = own || actor.operator().is_none();
+        let changed_fields = CustomerField::all().filter(|field| event.after.0.contains_key(field.name()));
+        Self {
+            id: event.id,
+            // Otherwise the operator would learn that the customer has another operator.
+            r#type: if event.r#type == EventType::Connected && !sees_all { EventType::Updated } else { event.r#type },
+            occurred_at: event.occurred_at,
+            version: event.version,
+            changed_fields: changed_fields.collect(),
+            own,
+            details: sees_all.then_some(event),
+        }
+    }
+}
 
 impl Customers {
     /// Loads pages of the histories of customers, oldest entry first.
@@ -22,28 +59,60 @@ impl Customers {
         &self,
         actor: &Actor,
         requests: &[(CustomerId, PageRequest)],
-    ) -> Result<Vec<Page<Model>>, Error> {
+    ) -> Result<Vec<Page<HistoryEntry>>, Error> {
         let lists = requests.iter().map(|(customer, request)| {
-            let events = visible_to(actor, Entity::find()).filter(Column::CustomerId.eq(*customer));
+            let events = visible_to(actor, (*customer).into(), Entity::find()).filter(Column::CustomerId.eq(*customer));
             (List::new(events.into_query(), vec![Column::Id.into_expr()]), request.clone())
         });
-        let read = |row: &QueryResult| Model::from_query_result(row, "");
-        let pages = pages::pages(self.database.reader(), lists.collect(), read, |_, event| event.position());
+        let read = |row: &QueryResult| Ok(HistoryEntry::new(actor, Model::from_query_result(row, "")?));
+        let pages = pages::pages(self.database.reader(), lists.collect(), read, |_, entry| entry.position());
         Ok(pages.await?)
     }
 
     /// Finds an entry of a history. Returns `None` if the caller may not see it.
-    pub async fn find_event(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<Model>, Error> {
-        Ok(visible_to(actor, Entity::find_by_id(id)).one(self.database.reader()).await?)
+    pub async fn find_event(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<HistoryEntry>, Error> {
+        let events = visible_to(actor, Column::CustomerId.into_expr(), Entity::find_by_id(id));
+        let found = events.one(self.database.reader()).await?;
+        Ok(found.map(|event| HistoryEntry::new(actor, event)))
     }
 }
 
-/// Limits entries to the entries that the caller may see.
-fn visible_to(actor: &Actor, events: Select<Entity>) -> Select<Entity> {
-    events.apply_if(actor.operator(), |events, operator| events.filter(Column::OperatorId.eq(operator)))
+/// Limits entries of `customer` to those that the caller may see. An operator sees, from the entry on that made its present
+/// link, its own entries, and the changes of values by others. It sees no other operator's links and external ids.
+///
+/// Entries are compared by version first: ids come from the clocks of several servers, so they alone do not order the
+/// entries of a customer.
+fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
+    let Some(operator) = actor.operator() else { return events };
+    let connecting = Alias::new("connecting");
+    let column = |column: Column| Expr::col((connecting.clone(), column));
+    let position = [Column::Version, Column::Id];
+    let start = Query::select()
+        .exprs(position.map(column))
+        .from_as(Entity, connecting.clone())
+        .and_where(column(Column::CustomerId).eq(customer.clone()))
+        .and_where(column(Column::OperatorId).eq(operator))
+        .and_where(column(Column::Type).is_in([EventType::Created, EventType::Connected]))
+        .order_by((connecting.clone(), Column::Id), Order::Desc)
+        .limit(1)
+        .take();
+    let is_since_start =
+        Expr::tuple(position.map(|column| column.into_expr())).gte(SimpleExpr::SubQuery(None, Box::new(start.into())));
+    let link = customer_operator::Entity::find()
+        .filter(customer_operator::Column::OperatorId.eq(operator))
+        .filter(customer_operator::Column::CustomerId.into_expr().eq(customer))
+        .into_query();
+    let changed_values = Column::Before.into_expr().ne(Column::After.into_expr());
+    let is_change_by_others = Condition::any()
+        .add(Column::Type.is_in([EventType::Updated, EventType::Verified]))
+        .add(Column::Type.eq(EventType::Connected).and(changed_values));
+    events
+        .filter(Expr::exists(link))
+        .filter(is_since_start)
+        .filter(Condition::any().add(Column::OperatorId.eq(operator)).add(is_change_by_others))
 }
 
-impl Positioned for Model {
+impl Positioned for HistoryEntry {
     fn position(&self) -> Position {
         Position::by_id(*self.id.as_uuid())
     }
@@ -67,6 +136,43 @@ pub(super) fn record(
         }
     }
     writes.insert([entry]);
+}
+
+/// Adds the entry of a disconnect to the writes, with the external id that the link had.
+pub(super) fn record_disconnect(
+    writes: &mut WriteSet,
+    origin: &Origin,
+    customer: &customer::Model,
+    link: &Link,
+    reason: DisconnectReason,
+) {
+    writes.insert([Model {
+        before: external_id(json!(link.external_customer_id.as_str())),
+        after: external_id(Json::Null),
+        disconnected_operator_id: Some(link.operator_id),
+        reason: Some(reason),
+        ..entry(origin, EventType::Disconnected, customer)
+    }]);
+}
+
+/// Adds the entry of a changed external id to the writes.
+pub(super) fn record_rename(
+    writes: &mut WriteSet,
+    origin: &Origin,
+    customer: &customer::Model,
+    before: &Link,
+    after: &Link,
+) {
+    writes.insert([Model {
+        before: external_id(json!(before.external_customer_id.as_str())),
+        after: external_id(json!(after.external_customer_id.as_str())),
+        ..entry(origin, EventType::ExternalCustomerIdChanged, customer)
+    }]);
+}
+
+/// An external customer id, by its name in the schema.
+fn external_id(id: Json) -> Values {
+    Values(iter::once(("externalCustomerId".to_owned(), id)).collect())
 }
 
 /// A new entry without values.

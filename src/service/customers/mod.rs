@@ -1,6 +1,6 @@
 //! Customers: one record per person, shared by all operators that the person is connected to.
 //!
-//! [`Customers`] is the facade. Its methods are beside their types: `create`, `update`, `validate`, `lists`, `search`,
+//! [`Customers`] is the facade. Its methods are beside their types: `create`, `update`, `disconnect`, `validate`, `lists`, `search`,
 //! `history`.
 //!
 //! An operator sees a customer only through its own link; the platform sees all customers. Queries for an operator's
@@ -14,6 +14,7 @@
 
 mod changes;
 mod create;
+mod disconnect;
 mod existing;
 mod field;
 mod history;
@@ -23,8 +24,10 @@ mod search;
 mod update;
 mod validate;
 
-pub use create::{Created, CustomerDraft, MatchKey, Outcome};
+pub use create::{ConnectBy, Created, CustomerDraft, MatchKey, Outcome};
+pub use disconnect::{Disconnect, Disconnected};
 pub use field::CustomerField;
+pub use history::HistoryEntry;
 pub use lists::{
     CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerRows, TimeRange,
 };
@@ -39,6 +42,7 @@ use sea_orm::sea_query::{ExprTrait, LockType, SimpleExpr};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::idempotency::{IdempotentRequest, KeyLookup};
@@ -325,7 +329,7 @@ impl Customers {
                 // Looked up under the lock: a request that has changed the customer meanwhile may have used the key.
                 (found, find_stored(idempotent, write_tx).await?)
             }
-            Some(idempotent) => {
+            Some(idempotent) if idempotent.is_of(operator) => {
                 let [key_hash, now] = idempotent.values();
                 let select = |[operator, value, key_hash, now]: [SimpleExpr; 4]| {
                     let key = KeyLookup { operator: operator.clone(), key_hash, now };
@@ -337,7 +341,8 @@ impl Customers {
                 let found = row.map(|row| rows::joined_own_at(row, 0)).transpose()?.flatten();
                 (found, row.map(|row| idempotent.outcome(row)).transpose()?.flatten())
             }
-            None => (self.find_own(operator, reference).await?, None),
+            // The platform disconnects the operator's customer: customer and key have different owners.
+            _ => (self.find_own(operator, reference).await?, find_stored(idempotent, write_tx).await?),
         };
         Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
     }
@@ -379,6 +384,16 @@ async fn find_any(
 }
 
 impl CustomerRef {
+    /// JSON for idempotency fingerprints.
+    fn canonical_json(&self) -> serde_json::Value {
+        match self {
+            Self::Id(id) => json!({ "id": id.to_string() }),
+            Self::ExternalCustomerId(id) => json!({ "externalCustomerId": id.as_str() }),
+            Self::Email(email) => json!({ "email": email }),
+            Self::Phone(phone) => json!({ "phone": phone }),
+        }
+    }
+
     /// Returns the index of the query in `own_queries`, the column to compare, and the value to compare with.
     fn column(&self) -> (usize, SimpleExpr, sea_orm::Value) {
         match self {

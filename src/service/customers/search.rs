@@ -12,8 +12,8 @@ use sea_orm::sea_query::{
     Alias, BinOper, Expr, ExprTrait, IntoTableRef, LockType, OnConflict, Query, SelectStatement, SimpleExpr,
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait,
 };
 
 use super::Customers;
@@ -44,14 +44,44 @@ const REPLACE: WriteStatement = WriteStatement {
             )
             .and_where(Expr::cust("TRUE"))
             .take();
-        let replace_word = OnConflict::columns([Column::OperatorId, Column::CustomerId, Column::Place])
-            .update_column(Column::Word)
-            .to_owned();
-        Box::new(insert_from_select::<customer_word::Entity>(links).on_conflict(replace_word).take())
+        Box::new(insert_from_select::<customer_word::Entity>(links).on_conflict(replace_word()).take())
     },
     must_write_all: false,
     multiplies: true,
 };
+
+/// Writes words of one link.
+const REPLACE_OF_LINK: WriteStatement = WriteStatement {
+    name: "replace words of links",
+    columns: || Column::iter().map(|column| column.as_str()).collect(),
+    statement: |new| {
+        let words =
+            Query::select().exprs(Column::iter().map(Expr::col)).from(new.clone()).and_where(Expr::cust("TRUE")).take();
+        Box::new(insert_from_select::<customer_word::Entity>(words).on_conflict(replace_word()).take())
+    },
+    must_write_all: false,
+    multiplies: false,
+};
+
+/// Replaces the word that is stored at the same place.
+fn replace_word() -> OnConflict {
+    OnConflict::columns([Column::OperatorId, Column::CustomerId, Column::Place]).update_column(Column::Word).to_owned()
+}
+
+/// Deletes all words of links.
+const REMOVE: WriteStatement = WriteStatement {
+    name: "remove words",
+    columns: || LINK.map(|column| column.as_str()).to_vec(),
+    statement: |new| {
+        let links = Query::select().columns(LINK).from(new.clone()).take();
+        let is_of_link = Expr::tuple(LINK.map(|column| column.into_expr())).in_subquery(links);
+        Box::new(Query::delete().from_table(customer_word::Entity).and_where(is_of_link).take())
+    },
+    must_write_all: false,
+    multiplies: false,
+};
+
+const LINK: [Column; 2] = [Column::OperatorId, Column::CustomerId];
 
 /// The time to sort an entry, in times that it takes to count one.
 const ENTRIES_PER_SORTED_ENTRY: u64 = 4;
@@ -106,16 +136,39 @@ fn words_of_value(index: i16, value: &Option<Searchable<'_>>) -> Vec<PlacedWord>
     (index * PLACES_PER_VALUE..).zip(words.map(Some)).collect()
 }
 
+/// The words of the external id. Their places are below the places of the words of the customer's values.
+fn words_of_link(link: &Link) -> Vec<PlacedWord> {
+    let words = SearchWord::tokenize(link.external_customer_id.as_str()).into_iter().map(Some);
+    (-PLACES_PER_VALUE..).zip(words).collect()
+}
+
+/// The words to write when `old` words become `new` ones: places without a word any more are null.
+fn changed_words(old: &[PlacedWord], new: &[PlacedWord]) -> Vec<PlacedWord> {
+    let removed = old.get(new.len()..).unwrap_or_default().iter().map(|(place, _)| (*place, None));
+    let added = new.iter().filter(|word| !old.contains(word)).cloned();
+    removed.chain(added).collect()
+}
+
 /// Adds the words of a new link to the writes.
 pub(super) fn add(writes: &mut WriteSet, link: &Link, customer: &customer::Model) {
-    // The places of these words are below the places of the words of the customer's values.
-    let words_of_link = SearchWord::tokenize(link.external_customer_id.as_str()).into_iter().map(Some);
-    let words_of_link = (-PLACES_PER_VALUE..).zip(words_of_link);
     let values = (0..).zip(searchable(customer));
     let words_of_customer = values.flat_map(|(index, value)| words_of_value(index, &value));
     let (operator_id, customer_id) = (link.operator_id, link.customer_id);
     let row = |(place, word)| customer_word::Model { operator_id, customer_id, place, word };
-    writes.insert(words_of_link.chain(words_of_customer).map(row));
+    writes.insert(words_of_link(link).into_iter().chain(words_of_customer).map(row));
+}
+
+/// Removes the words of a link.
+pub(super) fn remove(writes: &mut WriteSet, link: &Link) {
+    writes.push(REMOVE, vec![vec![link.operator_id.into(), link.customer_id.into()]]);
+}
+
+/// Adds the words that differ between two external ids of a link to the writes.
+pub(super) fn rename(writes: &mut WriteSet, before: &Link, after: &Link) {
+    let words = changed_words(&words_of_link(before), &words_of_link(after)).into_iter();
+    let (operator, customer) = (after.operator_id, after.customer_id);
+    let row = |(place, word): PlacedWord| vec![operator.into(), customer.into(), place.into(), word.into()];
+    writes.push(REPLACE_OF_LINK, words.map(row).collect());
 }
 
 /// Adds the words that differ between two states of a customer to the writes, for all operators.
@@ -123,10 +176,7 @@ pub(super) fn change(writes: &mut WriteSet, before: &customer::Model, after: &cu
     let values = (0..).zip(searchable(before).into_iter().zip(searchable(after)));
     let changed = values.filter(|(_, (before, after))| before != after);
     let words = changed.flat_map(|(index, (before, after))| {
-        let (old, new) = (words_of_value(index, &before), words_of_value(index, &after));
-        let removed = old.get(new.len()..).unwrap_or_default().iter().map(|(place, _)| (*place, None));
-        let added = new.iter().filter(|word| !old.contains(word)).cloned();
-        removed.chain(added).collect::<Vec<_>>()
+        changed_words(&words_of_value(index, &before), &words_of_value(index, &after))
     });
     writes.push(REPLACE, words.map(|(place, word)| vec![after.id.into(), place.into(), word.into()]).collect());
 }

@@ -1,13 +1,13 @@
 //! Updates a customer.
 
-use entity::customer;
 use entity::customer_event::EventType;
-use entity::value::{EmailAddress, IdempotencyKey, PhoneNumber};
+use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, PhoneNumber};
+use entity::{customer, customer_operator};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryTrait};
 use serde_json::{Map, json};
 
-use super::existing::taken;
-use super::rows::{self, has_email_or_phone, of_operator};
+use super::existing::{id_taken, taken};
+use super::rows::{self, Link, has_email_or_phone, of_operator};
 use super::{
     CustomerField, CustomerRef, CustomerView, Customers, OrStored, Prepared, Written, changes, given_phone, history,
 };
@@ -21,6 +21,8 @@ use crate::service::{Actor, Origin, RequestInfo};
 pub struct CustomerChanges {
     /// `None` for a malformed id, because no customer has such an id.
     pub customer: Option<CustomerRef>,
+    /// The operator's new id for the customer. `None` leaves it as it is.
+    pub external_customer_id: Option<ExternalCustomerId>,
     pub expected_version: Option<i32>,
     /// The new values: `NotSet` leaves a column as it is, `Set(None)` clears it. Columns that have no [`CustomerField`] are
     /// ignored.
@@ -132,17 +134,27 @@ impl Customers {
             let others = rows::customers(&write_tx, &others.into_query()).await?;
             faults.extend(taken(others.iter(), email, phone, |_| None));
         }
+        let renamed = link.as_ref().and_then(|link| changes.renamed(link));
+        if let Some(Link { operator_id, external_customer_id, .. }) = &renamed {
+            let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
+            let others = of_operator(*operator_id).filter(has_id).into_query();
+            let others = rows::own_customers(&write_tx, &others).await?;
+            faults.extend(others.iter().map(|(_, other)| id_taken(other.id)));
+        }
         Error::reject_if_any(faults)?;
 
         let mut writes = WriteSet::new(origin.owner());
-        let customer = if changed == current {
-            current
-        } else {
-            let customer = changes::replace(&mut writes, &current, changed);
+        let (is_changed, is_renamed) = (changed != current, renamed.is_some());
+        let customer =
+            if is_changed || is_renamed { changes::replace(&mut writes, &current, changed) } else { current.clone() };
+        if is_changed {
             history::record(&mut writes, origin, EventType::Updated, Some(&current), &customer);
-            customer
-        };
-        let view = CustomerView::new(customer, link);
+        }
+        if let (Some(link), Some(renamed)) = (&link, &renamed) {
+            changes::rename_link(&mut writes, link, renamed);
+            history::record_rename(&mut writes, origin, &customer, link, renamed);
+        }
+        let view = CustomerView::new(customer, renamed.or(link));
         let result = Written { view, warnings, replayed: false, details: () };
         Ok(Prepared::Write { write_tx, writes, stores_phone, result })
     }
@@ -157,20 +169,25 @@ impl CustomerChanges {
         changed
     }
 
+    /// The link with the new external id. `None` if the id does not change.
+    fn renamed(&self, link: &Link) -> Option<Link> {
+        let id = self.external_customer_id.clone().filter(|id| *id != link.external_customer_id)?;
+        Some(Link { external_customer_id: id, ..link.clone() })
+    }
+
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
     /// change. A cleared field is null in `data`; an unchanged field is left out.
     fn canonical_json(&self) -> String {
-        let Self { customer, expected_version, values, idempotency_key: _, faults: _ } = self;
-        let customer = customer.as_ref().map(|customer| match customer {
-            CustomerRef::Id(id) => json!({ "id": id.to_string() }),
-            CustomerRef::ExternalCustomerId(id) => json!({ "externalCustomerId": id.as_str() }),
-            CustomerRef::Email(email) => json!({ "email": email }),
-            CustomerRef::Phone(phone) => json!({ "phone": phone }),
-        });
+        let Self { customer, external_customer_id, expected_version, values, idempotency_key: _, faults: _ } = self;
+        let customer = customer.as_ref().map(CustomerRef::canonical_json);
         let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(values)?)));
         let data: Map<_, _> = given.collect();
-        json!({ "updateCustomer": { "customer": customer, "expectedVersion": expected_version, "data": data } })
-            .to_string()
+        let mut request = json!({ "customer": customer, "expectedVersion": expected_version, "data": data });
+        // Left out if it is not given, so that a hash that an earlier version stored still matches.
+        if let Some(id) = external_customer_id {
+            request["externalCustomerId"] = json!(id.as_str());
+        }
+        json!({ "updateCustomer": request }).to_string()
     }
 }
 
@@ -226,5 +243,8 @@ mod tests {
         };
         let all = r#"{"updateCustomer":{"customer":{"id":"cus_01h455vb4pex5vsknk084sn02q"},"data":{"address":{"city":"Springfield","country":"US","line1":"1 Main St","line2":null,"postal_code":"97477","region":"OR"},"email":"ada@example.com","firstName":"Ada","lastName":null,"phone":"+14155552671"},"expectedVersion":3}}"#;
         assert_eq!(changes.canonical_json(), all);
+        changes.external_customer_id = ExternalCustomerId::parse("user-2").ok();
+        let with_id = all.replace("3}}", r#"3,"externalCustomerId":"user-2"}}"#);
+        assert_eq!(changes.canonical_json(), with_id);
     }
 }

@@ -22,7 +22,8 @@ impl Customers {
     /// Finds the faults that [`create`](Self::create) would report, considering only the caller's own customers. Writes
     /// nothing and does not call the carrier lookup.
     pub async fn validate(&self, actor: &Actor, draft: CustomerDraft) -> Result<Validation, Error> {
-        let CustomerDraft { external_customer_id, email, optional, idempotency_key: _, mut faults } = draft;
+        let CustomerDraft { external_customer_id, email, optional, connect_by: _, idempotency_key: _, mut faults } =
+            draft;
         let phone = given_phone(&optional);
         let checked = self.restrictions.check(email.as_ref(), phone);
         let warnings = checked.unwrap_or_else(|refusals| {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use entity::customer_event::EventType;
 use entity::value::{EmailAddress, OperatorId, PhoneNumber, SearchWord};
 use entity::{customer, customer_event, customer_operator, customer_word};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -11,11 +12,12 @@ use serde_json::json;
 use crate::TestApp;
 
 /// The rules, each with a statement that counts the rows that break the rule.
-const RULES: [(&str, &str); 8] = [
+const RULES: [(&str, &str); 10] = [
     (
-        "customers without a link",
+        "customers without a link that were not disconnected",
         "SELECT COUNT(*) AS n FROM customer c WHERE NOT EXISTS \
-         (SELECT 1 FROM customer_operator l WHERE l.customer_id = c.id)",
+         (SELECT 1 FROM customer_operator l WHERE l.customer_id = c.id) AND NOT EXISTS \
+         (SELECT 1 FROM customer_event e WHERE e.customer_id = c.id AND e.type = 'disconnected')",
     ),
     ("customers with the same email", "SELECT COUNT(*) - COUNT(DISTINCT email) AS n FROM customer"),
     ("customers with the same phone", "SELECT COUNT(phone) - COUNT(DISTINCT phone) AS n FROM customer"),
@@ -25,14 +27,27 @@ const RULES: [(&str, &str); 8] = [
          (SELECT MAX(e.version) FROM customer_event e WHERE e.customer_id = c.id)",
     ),
     (
+        "customers whose version does not count the events that changed a value",
+        "SELECT COUNT(*) AS n FROM customer c WHERE c.version <> 1 + (SELECT COUNT(*) FROM customer_event e \
+         WHERE e.customer_id = c.id AND e.before <> e.after \
+         AND e.type NOT IN ('created', 'disconnected', 'external_customer_id_changed'))",
+    ),
+    (
         "customers without exactly one event of their creation",
         "SELECT COUNT(*) AS n FROM customer c WHERE 1 <> \
          (SELECT COUNT(*) FROM customer_event e WHERE e.customer_id = c.id AND e.type = 'created')",
     ),
     (
-        "links without exactly one event that created them",
+        "links that were not created once more than ended",
         "SELECT COUNT(*) AS n FROM customer_operator l WHERE 1 <> (SELECT COUNT(*) FROM customer_event e \
-         WHERE e.customer_id = l.customer_id AND e.operator_id = l.operator_id AND e.type <> 'updated')",
+         WHERE e.customer_id = l.customer_id AND e.operator_id = l.operator_id \
+         AND e.type IN ('created', 'connected')) - (SELECT COUNT(*) FROM customer_event e \
+         WHERE e.customer_id = l.customer_id AND e.disconnected_operator_id = l.operator_id)",
+    ),
+    (
+        "search words without a link",
+        "SELECT COUNT(*) AS n FROM customer_word w WHERE NOT EXISTS (SELECT 1 FROM customer_operator l \
+         WHERE l.operator_id = w.operator_id AND l.customer_id = w.customer_id)",
     ),
     ("idempotency keys without a stored result", "SELECT COUNT(*) AS n FROM idempotency_key WHERE result IS NULL"),
     ("versions below 1", "SELECT COUNT(*) AS n FROM customer WHERE version < 1"),
@@ -97,10 +112,13 @@ async fn check_disclosures(app: &TestApp) {
         }
     }
     for (operator, allowed) in &mut allowed {
-        let own = customer_operator::Column::OperatorId.eq(OperatorId::parse(operator).unwrap());
+        let own = customer_event::Column::OperatorId.eq(OperatorId::parse(operator).unwrap());
         let reader = app.database.reader();
-        let links = customer_operator::Entity::find().filter(own).all(reader).await.unwrap();
-        let ids: Vec<_> = links.iter().map(|link| link.customer_id).collect();
+        // Some of them may be disconnected by now.
+        let own = customer_event::Entity::find().filter(own).all(reader).await.unwrap();
+        let is_link =
+            |event: &&customer_event::Model| matches!(event.r#type, EventType::Created | EventType::Connected);
+        let ids: Vec<_> = own.iter().filter(is_link).map(|event| event.customer_id).collect();
         let customers = customer::Entity::find().filter(customer::Column::Id.is_in(ids.clone()));
         for customer in customers.all(reader).await.unwrap() {
             let phone = customer.phone.as_ref().map(|phone| phone.as_str());

@@ -1,0 +1,105 @@
+//! Disconnects a customer from an operator.
+
+use entity::customer_event::DisconnectReason;
+use entity::value::{CustomerId, IdempotencyKey, OperatorId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{CustomerRef, Customers, OrStored, Prepared, Replayable, changes, history};
+use crate::database::{OptimisticWrite, TransactionError, WriteSet};
+use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::service::idempotency::IdempotentRequest;
+use crate::service::{Actor, Origin, RequestInfo};
+
+/// The valid values of a request to disconnect a customer. `faults` lists the invalid ones.
+#[derive(Clone, Debug)]
+pub struct Disconnect {
+    /// `None` for a malformed id: no customer has it.
+    pub customer: Option<CustomerRef>,
+    pub reason: DisconnectReason,
+    /// The operator that the platform disconnects. `None` for a malformed id.
+    pub operator: Option<OperatorId>,
+    pub idempotency_key: Option<IdempotencyKey>,
+    pub faults: Vec<Violation>,
+}
+
+/// The result of [`Customers::disconnect`]. It has no customer, because the caller may not see the customer any more.
+#[derive(Clone, Copy, Debug)]
+pub struct Disconnected {
+    pub customer: CustomerId,
+    /// True if this is the stored outcome of an earlier request with the same idempotency key.
+    pub replayed: bool,
+}
+
+impl Customers {
+    /// Ends the connection of a customer to the caller's operator; for the platform, to the given operator. The customer
+    /// stays, even without operators.
+    pub async fn disconnect(
+        &self,
+        actor: &Actor,
+        request: &RequestInfo,
+        disconnect: Disconnect,
+    ) -> Result<Disconnected, Error> {
+        let origin = &actor.origin(request)?;
+        Error::reject_if_any(disconnect.faults.clone())?;
+        let (key, input) = (&disconnect.idempotency_key, || disconnect.canonical_json(actor));
+        let idempotent = IdempotentRequest::new(&self.hash, origin, key, input);
+        let idempotent = idempotent.as_ref();
+        let prepare = |write_tx| self.prepare_disconnect(write_tx, origin, idempotent, &disconnect);
+        self.run_write("customer.disconnect", origin, None, idempotent, prepare).await
+    }
+
+    async fn prepare_disconnect(
+        &self,
+        write_tx: OptimisticWrite,
+        origin: &Origin,
+        idempotent: Option<&IdempotentRequest>,
+        disconnect: &Disconnect,
+    ) -> Result<Prepared<Disconnected>, TransactionError> {
+        // No customer is connected to the nil id.
+        let operator = origin.actor.operator().or(disconnect.operator).unwrap_or_else(|| origin.owner());
+        let customer = disconnect.customer.as_ref();
+        let found = match self.find_own_for_update(&write_tx, operator, idempotent, customer).await? {
+            OrStored::Found(found) => found,
+            OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
+        };
+        let not_found = || Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer));
+        let (link, current) = found.ok_or_else(not_found)?;
+        let mut writes = WriteSet::new(origin.owner());
+        // The same values with the next revision: concurrent writers of the customer notice that the link is gone.
+        let customer = changes::replace(&mut writes, &current, current.clone());
+        changes::remove_link(&mut writes, &link);
+        history::record_disconnect(&mut writes, origin, &customer, &link, disconnect.reason);
+        let result = Disconnected { customer: customer.id, replayed: false };
+        Ok(Prepared::Write { write_tx, writes, stores_phone: false, result })
+    }
+}
+
+/// The stored form of [`Disconnected`].
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredDisconnect {
+    customer: uuid::Uuid,
+}
+
+impl Replayable for Disconnected {
+    type Stored = StoredDisconnect;
+
+    fn to_stored(&self) -> impl Serialize {
+        StoredDisconnect { customer: *self.customer.as_uuid() }
+    }
+
+    async fn replay(_: &Customers, _: &Origin, stored: StoredDisconnect) -> Result<Self, TransactionError> {
+        Ok(Self { customer: stored.customer.into(), replayed: true })
+    }
+}
+
+impl Disconnect {
+    /// JSON of the request: equal for two requests if and only if they ask for the same change.
+    fn canonical_json(&self, actor: &Actor) -> String {
+        let Self { customer, reason, operator, idempotency_key: _, faults: _ } = self;
+        let operator = operator.filter(|_| actor.operator().is_none()).map(|operator| operator.to_string());
+        let customer = customer.as_ref().map(CustomerRef::canonical_json);
+        let reason = reason.name();
+        json!({ "disconnectCustomer": { "customer": customer, "operatorId": operator, "reason": reason } }).to_string()
+    }
+}

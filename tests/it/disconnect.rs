@@ -1,0 +1,169 @@
+//! `disconnectCustomer`: what ends, what stays, and who may call it.
+
+use entity::api_key::Access;
+use serde_json::{Value, json};
+
+use support::{Answer, Caller, TestApp, both};
+
+async fn disconnect(app: &TestApp, caller: &Caller, input: Value) -> Answer {
+    let query =
+        "mutation ($input: DisconnectCustomerInput!) { disconnectCustomer(input: $input) { customerId replayed } }";
+    app.graphql(caller, query, json!({ "input": input })).await
+}
+
+fn by_external_id(id: &str) -> Value {
+    json!({ "customer": { "externalCustomerId": id }, "reason": "NOT_THIS_PERSON" })
+}
+
+const NOT_FOUND: [(&str, &str); 1] = [("CUSTOMER_NOT_FOUND", "input.customer")];
+
+both!(a_disconnected_customer_does_not_exist_for_the_operator, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
+    let before = app.created(&other, "theirs", data.clone()).await["customer"].clone();
+    let id = before["id"].clone();
+    app.created(&own, "mine", data).await;
+    let history = "{ customer(by: { externalCustomerId: \"mine\" }) { history { nodes { id } } } }";
+    let event = app.query(&own, history).await["customer"]["history"]["nodes"][0]["id"].clone();
+    let node = "query ($id: ID!) { node(id: $id) { id } }";
+    assert_eq!(app.graphql(&own, node, json!({ "id": event })).await.data()["node"]["id"], event);
+
+    let ended = disconnect(app, &own, by_external_id("mine")).await.payload("disconnectCustomer");
+    assert_eq!(ended, json!({ "customerId": id, "replayed": false }));
+
+    for by in [
+        json!({ "id": id }),
+        json!({ "externalCustomerId": "mine" }),
+        json!({ "email": "ada@example.com" }),
+        json!({ "phone": "+14155552671" }),
+    ] {
+        assert_eq!(app.customer(&own, by.clone()).await, json!(null), "{by}");
+    }
+    for id in [&id, &event] {
+        assert_eq!(app.graphql(&own, node, json!({ "id": id })).await.data()["node"], json!(null));
+    }
+    let list = "{ customers(filter: { search: \"ada\" }) { totalCount } all: customers { totalCount } }";
+    assert_eq!(app.query(&own, list).await, json!({ "customers": { "totalCount": 0 }, "all": { "totalCount": 0 } }));
+    let update = app.update(&own, json!({ "id": id }), json!({ "firstName": "Eve" })).await;
+    update.assert_rejected("updateCustomer", &NOT_FOUND);
+    disconnect(app, &own, by_external_id("mine")).await.assert_rejected("disconnectCustomer", &NOT_FOUND);
+
+    // For the other operator nothing has changed.
+    assert_eq!(app.customer(&other, json!({ "externalCustomerId": "theirs" })).await, before);
+    // The external id is free again.
+    app.created(&own, "mine", json!({ "email": "new@example.com" })).await;
+});
+
+both!(a_customer_without_operators_stays_and_can_be_connected_again, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let id = app.created(&own, "1", json!({ "email": "ada@example.com", "firstName": "Ada" })).await["customer"]["id"]
+        .clone();
+    disconnect(app, &own, by_external_id("1")).await.payload("disconnectCustomer");
+    let everywhere = "query ($id: ID!) { customer(by: { id: $id }) { version operators { totalCount: nodes { id } } \
+                      history { nodes { type version reason changedFields operator { name } \
+                      disconnectedOperator { name } before { externalCustomerId } after { externalCustomerId } } } } }";
+    let seen = app.graphql(&app.platform(), everywhere, json!({ "id": id })).await.data()["customer"].clone();
+    assert_eq!((&seen["version"], &seen["operators"]["totalCount"]), (&json!(1), &json!([])));
+    let entry = json!({
+        "type": "DISCONNECTED", "version": 1, "reason": "NOT_THIS_PERSON", "changedFields": [],
+        "operator": { "name": "Own" }, "disconnectedOperator": { "name": "Own" },
+        "before": { "externalCustomerId": "1" }, "after": { "externalCustomerId": null },
+    });
+    assert_eq!(seen["history"]["nodes"][1], entry);
+
+    for (caller, external_id) in [(&own, "2"), (&other, "1")] {
+        let connected = app.created(caller, external_id, json!({ "email": "ada@example.com" })).await;
+        assert_eq!((&connected["outcome"], &connected["customer"]["id"]), (&json!("CONNECTED"), &id));
+        assert_eq!(connected["customer"]["firstName"], "Ada");
+    }
+    // The operator's history starts at its present connection.
+    let history = "{ customer(by: { externalCustomerId: \"2\" }) { history { nodes { type } } } }";
+    let nodes = json!([{ "type": "CONNECTED" }]);
+    assert_eq!(app.query(&own, history).await["customer"]["history"]["nodes"], nodes);
+});
+
+both!(only_the_key_of_the_disconnect_is_replayed, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    app.created(&other, "1", json!({ "email": "ada@example.com" })).await;
+    let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed } }";
+    let update = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed } }";
+    let data = json!({ "email": "ada@example.com" });
+    let created = json!({ "externalCustomerId": "1", "data": data, "idempotencyKey": "create" });
+    let customer = json!({ "externalCustomerId": "1" });
+    let updated = json!({ "customer": customer, "data": { "firstName": "Ada" }, "idempotencyKey": "update" });
+    app.graphql(&own, create, json!({ "input": created })).await.payload("createCustomer");
+    app.graphql(&own, update, json!({ "input": updated })).await.payload("updateCustomer");
+    let ended = json!({ "customer": customer, "reason": "MISTAKE", "idempotencyKey": "disconnect" });
+    for is_replayed in [false, true, true] {
+        let payload = disconnect(app, &own, ended.clone()).await.payload("disconnectCustomer");
+        assert_eq!(payload["replayed"], is_replayed);
+        let events = app.count_rows("customer_event").await;
+        let answer = app.graphql(&own, create, json!({ "input": created })).await;
+        answer.assert_rejected("createCustomer", &[("CUSTOMER_NOT_FOUND", "")]);
+        let answer = app.graphql(&own, update, json!({ "input": updated })).await;
+        answer.assert_rejected("updateCustomer", &[("CUSTOMER_NOT_FOUND", "")]);
+        assert_eq!(app.count_rows("customer_event").await, events);
+    }
+    let reused = [("IDEMPOTENCY_KEY_REUSED", "input.idempotencyKey")];
+    for changed in [
+        json!({ "customer": customer, "reason": "ENDED", "idempotencyKey": "disconnect" }),
+        json!({ "customer": { "externalCustomerId": "2" }, "reason": "MISTAKE", "idempotencyKey": "disconnect" }),
+        json!({ "customer": customer, "reason": "MISTAKE", "idempotencyKey": "create" }),
+    ] {
+        disconnect(app, &own, changed).await.assert_rejected("disconnectCustomer", &reused);
+    }
+});
+
+both!(the_platform_disconnects_a_customer_from_an_operator, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    let id = app.created(&a, "1", json!({ "email": "ada@example.com" })).await["customer"]["id"].clone();
+    app.created(&b, "1", json!({ "email": "ada@example.com" })).await;
+    let platform = app.platform();
+    let customer = json!({ "id": id });
+    let input = |operator: &str, key: &str| json!({ "customer": customer, "reason": "MISTAKE", "operatorId": operator, "idempotencyKey": key });
+    for is_replayed in [false, true] {
+        let payload = disconnect(app, &platform, input(&a.operator, "a")).await.payload("disconnectCustomer");
+        assert_eq!(payload, json!({ "customerId": id, "replayed": is_replayed }));
+    }
+    let answer = disconnect(app, &platform, input(&b.operator, "a")).await;
+    answer.assert_rejected("disconnectCustomer", &[("IDEMPOTENCY_KEY_REUSED", "input.idempotencyKey")]);
+    assert_eq!(app.customer(&a, customer.clone()).await, json!(null));
+    assert_eq!(app.customer(&b, customer.clone()).await["id"], id);
+    let history = "query ($id: ID!) { customer(by: { id: $id }) { history(last: 1) { nodes { \
+                   type operator { name } apiKey { name } disconnectedOperator { name } } } } }";
+    let history = app.graphql(&platform, history, customer.clone()).await;
+    let entry = json!({
+        "type": "DISCONNECTED", "operator": null, "apiKey": null, "disconnectedOperator": { "name": "A" },
+    });
+    assert_eq!(history.data()["customer"]["history"]["nodes"], json!([entry]));
+    for operator in [&a.operator, "op_01h455vb4pex5vsknk084sn02q", "x"] {
+        let answer = disconnect(app, &platform, input(operator, operator)).await;
+        answer.assert_rejected("disconnectCustomer", &NOT_FOUND);
+    }
+    // By the id that the operator uses.
+    let by_external_id =
+        json!({ "customer": { "externalCustomerId": "1" }, "reason": "ENDED", "operatorId": b.operator });
+    disconnect(app, &platform, by_external_id).await.payload("disconnectCustomer");
+    assert_eq!(app.count_rows("customer_operator").await, 0);
+});
+
+both!(the_operator_is_given_by_the_platform_only, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+    let fault = [("INVALID_ARGUMENT", "input.operatorId")];
+    disconnect(app, &app.platform(), by_external_id("1")).await.assert_rejected("disconnectCustomer", &fault);
+    let mut with_operator = by_external_id("1");
+    with_operator["operatorId"] = json!(own.operator);
+    disconnect(app, &own, with_operator).await.assert_rejected("disconnectCustomer", &fault);
+    let malformed = json!({ "customer": { "externalCustomerId": "" }, "reason": "ENDED", "idempotencyKey": "" });
+    disconnect(app, &own, malformed).await.assert_rejected(
+        "disconnectCustomer",
+        &[
+            ("INVALID_EXTERNAL_CUSTOMER_ID", "input.customer.externalCustomerId"),
+            ("INVALID_ARGUMENT", "input.idempotencyKey"),
+        ],
+    );
+    let read_only = app.key(&own, Access::ReadOnly).await;
+    disconnect(app, &read_only, by_external_id("1")).await.assert_rejected("disconnectCustomer", &[("FORBIDDEN", "")]);
+    assert_eq!(app.count_rows("customer_operator").await, 1);
+});
