@@ -324,8 +324,12 @@ class Server:
         assert got == expected and got, (self.name, operation, got, expected)
 
     def written_rows(self):
-        """Creates, connects and updates customers, and returns the rows that this wrote."""
+        """Creates, connects and updates customers. Returns the number of rows that this added to each table, and the rows that
+        belong to these customers, without ids and times."""
         sql = lambda text: self.database.sql(self.database_name, text)
+        tables = [table for table, in sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+        counts = lambda: {table: int(sql(f"SELECT count(*) FROM {table}")[0][0]) for table in tables}
+        before = counts()
         # Even numbers belong to other operators.
         sql("UPDATE customer SET phone = NULL, first_name = NULL WHERE email = 'person46@example.com'")
         self.ask("w1", number="999999998")
@@ -335,13 +339,14 @@ class Server:
         for name in ("New 1", "Éva", "Éva"):
             self.ask("w2", self.customer(45), firstName=name)
         of_these = "customer.email IN ('new999999998@example.com', 'person44@example.com', 'person45@example.com', 'person46@example.com')"
-        tables = {
+        columns = {
             "customer": "email, phone, first_name, last_name, address, version, revision FROM customer",
             "customer_operator": "email, operator_id, external_customer_id FROM customer JOIN customer_operator ON customer_id = id",
             "customer_word": "email, operator_id, place, word FROM customer JOIN customer_word ON customer_id = id",
             "customer_event": "email, operator_id, api_key_id, type, event.version, before, after FROM customer "
                               "JOIN customer_event AS event ON customer_id = customer.id"}
-        return {table: sorted(sql(f"SELECT {columns} WHERE {of_these}")) for table, columns in tables.items()}
+        rows = {table: sorted(sql(f"SELECT {columns} WHERE {of_these}")) for table, columns in columns.items()}
+        return {table: count - before[table] for table, count in counts().items()}, rows
 
 
 def program(name, path):

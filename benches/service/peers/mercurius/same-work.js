@@ -31,11 +31,15 @@ export async function callerOf(authorization = '') {
   if (hash === platform) return {};
   const cached = keys.get(hash);
   if (cached) return cached;
-  const found = await row(pool, 'key', `SELECT operator_id AS operator, id AS key FROM api_key
-    WHERE hash = decode($1, 'hex') AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())`, hash);
+  const found = await row(pool, 'key', `SELECT operator_id AS operator, api_key.id AS key
+    FROM api_key JOIN operator ON operator.id = operator_id
+    WHERE hash = decode($1, 'hex') AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AND status = 'active'`, hash);
   if (found) keys.set(hash, found);
   return found;
 }
+
+// Pages of customers are for the platform key only, because they show the links of all operators.
+export const seesAllLinks = ({ operator }) => !operator;
 
 const OWN = `FROM customer_operator JOIN customer ON customer.id = customer_id WHERE operator_id = $1`;
 

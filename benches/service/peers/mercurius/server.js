@@ -10,7 +10,7 @@ import * as least from './least.js';
 import * as sameWork from './same-work.js';
 
 const { PORT, WORK } = process.env;
-const { callerOf, findById, create, update } = { least, 'same-work': sameWork }[WORK];
+const { callerOf, findById, seesAllLinks, create, update } = { least, 'same-work': sameWork }[WORK];
 
 const schema = `
   type Query { customer(by: CustomerRef!): Customer operator(id: ID!): Operator }
@@ -62,7 +62,9 @@ const resolvers = {
       ? findById(caller, id)
       : row(pool, 'by-external-id', `SELECT ${CUSTOMER} FROM customer_operator JOIN customer ON customer.id = customer_id
           WHERE operator_id = $1 AND external_customer_id = $2`, caller.operator, externalCustomerId),
-    operator: (_, { id }) => row(pool, 'operator', 'SELECT id, name FROM operator WHERE id = $1', id),
+    operator: (_, { id }, { caller }) => seesAllLinks(caller)
+      ? row(pool, 'operator', 'SELECT id, name FROM operator WHERE id = $1', id)
+      : null,
   },
   Operator: { customers: page },
   Address: { postalCode: (address) => address.postal_code },

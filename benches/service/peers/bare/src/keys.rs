@@ -61,8 +61,9 @@ impl HashedKeys {
         if let Some(caller) = self.cache.get(&hash) {
             return Some(caller);
         }
-        let sql = "SELECT operator_id, id FROM api_key WHERE hash = $1 AND revoked_at IS NULL \
-                   AND (expires_at IS NULL OR expires_at > now())";
+        let sql = "SELECT operator_id, api_key.id FROM api_key JOIN operator ON operator.id = operator_id \
+                   WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) \
+                   AND status = 'active'";
         let client = self.pool.get().await.ok()?;
         let statement = client.prepare_cached(sql).await.ok()?;
         let row = client.query_opt(&statement, &[&&hash[..]]).await.ok()??;

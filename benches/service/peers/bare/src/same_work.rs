@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use async_graphql::Result;
 use chrono::{DateTime, SubsecRound, Utc};
 use deadpool_postgres::Object as Client;
-use futures_util::future::try_join;
 use serde_json::{Map, Value, json};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql};
@@ -39,21 +38,21 @@ async fn try_create(
     input: &CreateCustomerInput,
 ) -> Result<Option<CreateCustomerPayload>> {
     let CreateCustomerInput { external_customer_id, data } = input;
-    let taken = "SELECT FROM customer_operator WHERE operator_id = $1 AND external_customer_id = $2";
-    let known = format!(
-        "SELECT {CUSTOMER}, customer.revision, own.customer_id IS NOT NULL FROM customer \
-         LEFT JOIN customer_operator AS own ON own.operator_id = $3 AND own.customer_id = customer.id \
-         WHERE email = $1 OR phone = $2"
+    // The joined tables hang on a constant row, so that the external id is found even if no customer is.
+    let sql = format!(
+        "SELECT {CUSTOMER}, customer.revision, own.customer_id IS NOT NULL, same_id.customer_id IS NOT NULL \
+         FROM (SELECT) AS always \
+         LEFT JOIN customer ON email = $2 OR phone = $3 \
+         LEFT JOIN customer_operator AS own ON own.operator_id = $1 AND own.customer_id = customer.id \
+         LEFT JOIN customer_operator AS same_id ON same_id.operator_id = $1 AND same_id.external_customer_id = $4"
     );
-    let (taken, known) = try_join(client.prepare_cached(taken), client.prepare_cached(&known)).await?;
-    let (taken, known) = try_join(
-        client.query_opt(&taken, &[&caller.operator, external_customer_id]),
-        client.query(&known, &[&data.email, &data.phone, &caller.operator]),
-    )
-    .await?;
-    if taken.is_some() {
+    let statement = client.prepare_cached(&sql).await?;
+    let values: [&(dyn ToSql + Sync); 4] = [&caller.operator, &data.email, &data.phone, external_customer_id];
+    let rows = client.query(&statement, &values).await?;
+    if rows.iter().any(|row| row.get(11)) {
         return Err("EXTERNAL_CUSTOMER_ID_TAKEN".into());
     }
+    let known: Vec<_> = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some()).collect();
     if let Some(own) = known.iter().find(|row| row.get(10)) {
         let has_email = own.get::<_, &str>(1) == data.email;
         return Err(if has_email { "EMAIL_TAKEN" } else { "PHONE_TAKEN" }.into());
@@ -66,8 +65,8 @@ async fn try_create(
             (Outcome::Created, customer, written)
         }
         [row] => {
-            let current = Customer::from(row);
-            let customer = filled(row.into(), input, now);
+            let current = Customer::from(*row);
+            let customer = filled(current.clone(), input, now);
             let written = connect(client, caller, external_customer_id, &current, row.get(9), &customer).await;
             (Outcome::Connected, customer, written)
         }
