@@ -4,7 +4,7 @@
 import argparse, http.client, json, os, pathlib, sys, tempfile, threading, time
 
 import run as service
-from run import CUSTOMER, ROOT, Postgres, Server, Sqlite, fill, processor_seconds, type_id, uuid_for
+from run import CUSTOMER, PLATFORM_KEY, ROOT, Postgres, Server, Sqlite, fill, processor_seconds, type_id, uuid_for
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 arguments.add_argument("--customers", type=int, default=200_000, help="number of customers in the database")
@@ -68,7 +68,7 @@ def connect_many_operators(database, name):
 
 def measure_limit(program, database, customers, key, folder):
     """Sends mutations for 6 seconds, ten at a time, to a server with the default limit. Prints how many are accepted."""
-    server = Server("vivamo", [program], database, "cost", customers, key, folder, cost_per_second="200")
+    server = Server("vivamo", [program], database, "cost", customers, [key], folder, cost_per_second="200")
     document = REQUESTS[-3][2]
     accepted, started = [], time.monotonic()
 
@@ -103,7 +103,7 @@ def measure(server, index, seconds):
     """Sends a request again and again. Returns the processor time in µs, and the cost, of one."""
     name, key, document, variables = REQUESTS[index]
     connection = http.client.HTTPConnection(server.url.split("/")[2])
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {server.keys[key]}", "Vivamo-Cost": "1"}
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {[*server.keys, PLATFORM_KEY][key]}", "Vivamo-Cost": "1"}
     request = json.dumps({"query": document, "variables": variables})
 
     def send(number):
@@ -136,9 +136,9 @@ def main(options, folder, running):
         database = {"postgres": Postgres, "sqlite": Sqlite}[kind](folder)
         if kind == "postgres":
             running.append(database)
-        key = fill(database, "cost", options.customers)
+        [key] = fill(database, "cost", options.customers, 1)
         connect_many_operators(database, "cost")
-        server = Server("vivamo", [program], database, "cost", options.customers, key, folder)
+        server = Server("vivamo", [program], database, "cost", options.customers, [key], folder)
         running.append(server)
         print(f"\n{kind}, {options.customers} customers\n\n| request | µs | cost | µs per unit of cost |\n|---|--:|--:|--:|", flush=True)
         ratios = []

@@ -1,7 +1,7 @@
 -- A wrk script: sends one request repeatedly, each time with another value and another number, and checks every response.
 -- Environment: REQUEST is a file with the request in its first line and one value in each further line. `~` in the request
--- is replaced by the value, and `#` by the number. FIRST is the first number. KEY is the API key. EXPECTED is a string that
--- each response must contain.
+-- is replaced by the value, and `#` by the number. FIRST is the first number. KEYS are the API keys, one in each line,
+-- which take turns. EXPECTED is a string that each response must contain.
 local threads = {}
 
 function setup(thread)
@@ -17,12 +17,16 @@ function init()
   number, wrong, example = tonumber(os.getenv("FIRST")), 0, ""
   wrk.method = "POST"
   wrk.headers["Content-Type"] = "application/json"
-  wrk.headers["Authorization"] = "Bearer " .. os.getenv("KEY")
+  keys = {}
+  for key in os.getenv("KEYS"):gmatch("[^\n]+") do
+    table.insert(keys, "Bearer " .. key)
+  end
 end
 
 function request()
   number = number + 1
   local filled = { ["~"] = values[number % #values + 1], ["#"] = string.format("%09d", number) }
+  wrk.headers["Authorization"] = keys[number % #keys + 1]
   return wrk.format(nil, nil, nil, (template:gsub("[~#]", filled)))
 end
 

@@ -192,8 +192,8 @@ class Sqlite:
         return 0  # SQLite runs in the process of the server
 
 
-def fill(database, name, customers):
-    """Creates and fills the tables, and returns an API key of the first operator. The indexes are created last, which is
+def fill(database, name, customers, keys):
+    """Creates and fills the tables, and returns API keys of the first operator. The indexes are created last, which is
     much faster."""
     database.create(name)
     environment = {"DATABASE_URL": database.url(name), "VIVAMO_KEY_SECRET": KEY_SECRET}
@@ -201,16 +201,22 @@ def fill(database, name, customers):
     dropped, created = database.indexes(name)
     seed = (HERE / "seed.sql").read_text().replace("{customers}", str(customers))
     database.sql(name, f"{database.FUNCTIONS} BEGIN; {database.TRUNCATE} {dropped} {seed} {created} COMMIT; {database.DROP_FUNCTIONS}")
-    key = run(VIVAMO, "key", "create", type_id("op_", 1), "--name", "bench", "--json", env=environment)
+    create = lambda: json.loads(run(VIVAMO, "key", "create", type_id("op_", 1), "--name", "bench", "--json", env=environment))["key"]
+    keys = [create() for _ in range(keys)]
     database.optimize(name)
-    return json.loads(key)["key"]
+    return keys
+
+
+def keys_for(connections):
+    """The number of API keys for so many clients. The service bounds the requests that each key has in flight."""
+    return math.ceil(connections / 50)
 
 
 class Server:
-    def __init__(self, name, program, database, database_name, customers, key, folder, cost_per_second=UNREACHABLE_LIMIT):
+    def __init__(self, name, program, database, database_name, customers, keys, folder, cost_per_second=UNREACHABLE_LIMIT):
         """Starts a server and waits for its first response."""
         self.name, self.database, self.database_name, self.folder = name, database, database_name, folder
-        self.keys = (key, PLATFORM_KEY)
+        self.keys = keys
         self.customers = customers
         self.is_vivamo, port = name.startswith("vivamo"), free_port()
         self.url, self.log = f"http://127.0.0.1:{port}/graphql", folder / f"{name}.log"
@@ -220,7 +226,7 @@ class Server:
             "VIVAMO_KEY_SECRET": KEY_SECRET,
             "VIVAMO_COST_PER_SECOND": cost_per_second, "VIVAMO_DISCLOSURES_PER_HOUR": UNREACHABLE_LIMIT,
             "NODE_ENV": "production", "GRAPHILE_ENV": "production", "PORT": str(port), "WORK": PEERS.get(name, ("", ""))[1],
-            "KEYS": ",".join(self.keys), "OPERATOR": str(uuid_for(1)), "PATH": os.environ["PATH"]}
+            "KEYS": ",".join([*keys, PLATFORM_KEY]), "OPERATOR": str(uuid_for(1)), "PATH": os.environ["PATH"]}
         started = time.monotonic()
         self.process = subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL, stderr=self.log.open("w"))
         while True:
@@ -240,9 +246,10 @@ class Server:
     def customer(self, n):
         return type_id("cus_", n) if self.is_vivamo else str(uuid_for(n))
 
-    def key(self, operation):
-        """The platform key for r3 and r3d, because only that key sees the links of all operators; otherwise the operator's key."""
-        return self.keys[operation.startswith("r3")]
+    def keys_for(self, operation, connections=1):
+        """The platform key for r3 and r3d, because only that key sees the links of all operators; otherwise the operator's keys,
+        one for each 50 clients."""
+        return [PLATFORM_KEY] if operation.startswith("r3") else self.keys[:keys_for(connections)]
 
     def supports(self, operation):
         return self.is_vivamo or operation != "s1" and (self.name != "postgraphile" or operation in POSTGRAPHILE)
@@ -257,7 +264,7 @@ class Server:
         """Sends a request and returns the data of the response."""
         request = json.loads(self.request(operation).replace("~", value).replace("#", number))
         request["variables"].update(variables)
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key(operation)}"}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.keys_for(operation)[0]}"}
         try:
             answer = json.load(urllib.request.urlopen(urllib.request.Request(self.url, json.dumps(request).encode(), headers)))
         except urllib.error.HTTPError as error:
@@ -397,7 +404,7 @@ def measure(server, operation, seconds, connections, number):
     before = sample()
     printed = run("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "load.lua", server.url, env={
         "REQUEST": str(server.folder / f"{server.name}.{operation}"), "FIRST": str(number * 1_000_000),
-        "KEY": server.key(operation), "EXPECTED": OPERATIONS[operation][2], "PATH": os.environ["PATH"]})
+        "KEYS": "\n".join(server.keys_for(operation, connections)), "EXPECTED": OPERATIONS[operation][2], "PATH": os.environ["PATH"]})
     of_server, of_postgres, of_load, of_machine, elapsed = (now - then for now, then in zip(sample(), before))
     figures, example = printed.split("FIGURES ")[1].split("\nEXAMPLE ")
     figures = json.loads(figures)
@@ -441,7 +448,7 @@ def main(options, folder, running):
     for kind, database in databases.items():
         for size in sizes:
             print(f"Creating {size} customers …", flush=True)
-            keys[kind, size] = fill(database, f"seed-{size}", size)
+            keys[kind, size] = fill(database, f"seed-{size}", size, keys_for(max(clients)))
     about = {"date": time.strftime("%Y-%m-%d"), "processors": f"{os.cpu_count()} × {processor_name()}", "system": platform.release(),
              "PostgreSQL": databases["postgres"].sql("postgres", "SHOW server_version")[0][0],
              "Node": run("node", "--version").strip() if shutil.which("node") else None}
