@@ -1,7 +1,7 @@
 -- A wrk script: sends one request repeatedly, each time with another value and another number, and checks every response.
 -- Environment: REQUEST is a file with the request in its first line and one value in each further line. `~` in the request
 -- is replaced by the value, and `#` by the number. FIRST is the first number. KEYS are the API keys, one in each line,
--- which take turns. EXPECTED is a string that each response must contain.
+-- which take turns. EXPECTED is a string that each response must contain. CONNECTIONS is the number of clients.
 local threads = {}
 
 function setup(thread)
@@ -30,7 +30,23 @@ function request()
   return wrk.format(nil, nil, nil, (template:gsub("[~#]", filled)))
 end
 
+-- With more clients than the service accepts at once, a refused client waits a second, as the header Retry-After says. A delay
+-- costs wrk time, so it is left out otherwise.
+local refused = 0
+if tonumber(os.getenv("CONNECTIONS")) > 1000 then
+  function delay()
+    if refused == 0 then
+      return 0
+    end
+    refused = refused - 1
+    return 1000
+  end
+end
+
 function response(status, _, body)
+  if status == 429 or status == 503 then
+    refused = refused + 1
+  end
   if status ~= 200 or body:find('"errors"', 1, true) or not body:find(expected, 1, true) then
     wrong, example = wrong + 1, status .. " " .. body:sub(1, 300)
   end

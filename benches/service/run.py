@@ -404,7 +404,8 @@ def measure(server, operation, seconds, connections, number):
     before = sample()
     printed = run("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "load.lua", server.url, env={
         "REQUEST": str(server.folder / f"{server.name}.{operation}"), "FIRST": str(number * 1_000_000),
-        "KEYS": "\n".join(server.keys_for(operation, connections)), "EXPECTED": OPERATIONS[operation][2], "PATH": os.environ["PATH"]})
+        "KEYS": "\n".join(server.keys_for(operation, connections)), "EXPECTED": OPERATIONS[operation][2],
+        "CONNECTIONS": str(connections), "PATH": os.environ["PATH"]})
     of_server, of_postgres, of_load, of_machine, elapsed = (now - then for now, then in zip(sample(), before))
     figures, example = printed.split("FIGURES ")[1].split("\nEXAMPLE ")
     figures = json.loads(figures)
