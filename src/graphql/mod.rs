@@ -13,7 +13,7 @@ mod document_cache;
 mod document_limits;
 mod errors;
 mod fetch;
-mod item;
+mod items;
 mod load_rounds;
 mod objects;
 mod pagination;

@@ -7,7 +7,7 @@ use async_graphql::connection::EmptyFields;
 use async_graphql::{InputObject, Object, ObjectType, OutputType, SimpleObject, TypeName};
 
 use super::cursor::{Cursor, Cursors};
-use super::item::Item;
+use super::items::Items;
 use crate::database::pages::{Count, Direction, Page, PageRequest, Position};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
@@ -105,13 +105,13 @@ impl<E: OutputType, N, X: ObjectType> TypeName for Connection<E, N, X> {
 #[Object(name_type)]
 impl<E: OutputType, N: OutputType, X: ObjectType> Connection<E, N, X> {
     /// Items of this page with their cursors.
-    async fn edges(&self) -> Vec<Item<&E>> {
-        self.edges.iter().map(Item).collect()
+    async fn edges(&self) -> Items<Vec<&E>> {
+        Items(self.edges.iter().collect())
     }
 
     /// Items of this page, without cursors.
-    async fn nodes(&self) -> Vec<Item<&N>> {
-        self.edges.iter().map(self.node).map(Item).collect()
+    async fn nodes(&self) -> Items<Vec<&N>> {
+        Items(self.edges.iter().map(self.node).collect())
     }
 
     /// Information about the current page.

@@ -14,7 +14,7 @@ use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::fetch::{self, ApiKeysOfOperator};
-use crate::graphql::item::Item;
+use crate::graphql::items::Items;
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
 
@@ -65,10 +65,10 @@ impl Operator {
     }
 
     /// API keys of the operator, oldest first, including revoked and expired ones.
-    async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Vec<Item<ApiKey>>, Error>> {
+    async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Items<Vec<ApiKey>>, Error>> {
         // Boxed, because the future of every Operator field would be as large as the largest one.
         let keys = Box::pin(fetch::loader(context).load_one(ApiKeysOfOperator(self.0.id))).await;
-        Some(keys.map(|keys| keys.into_iter().flatten().map(|key| Item(key.into())).collect()))
+        Some(keys.map(|keys| keys.into_iter().flatten().map(Into::into).collect()).map(Items))
     }
 
     /// Customers connected to the operator, oldest connection first. With some filters a page may have fewer items than

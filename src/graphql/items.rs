@@ -1,4 +1,4 @@
-//! Items of lists, whose size is counted.
+//! Lists whose size is counted.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,31 +10,38 @@ use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerResult, V
 use crate::database::{ResponseSize, SizeError};
 use crate::error::Error;
 
-/// An item of a list. Adds its size to the size of the response.
+/// A list of objects. Adds the size of its items to the size of the response.
 ///
-/// Only lists can make a response large, so counting their items is enough, and costs less than counting every field.
-pub struct Item<T>(pub T);
+/// Only lists can make a response large. A page has at most 100 items, and the lists inside its items are counted by
+/// themselves, so it is early enough to count a list when it is complete.
+pub struct Items<L>(pub L);
 
-impl<T: OutputType> OutputType for Item<T> {
+impl<L: OutputType> OutputType for Items<L> {
     fn type_name() -> Cow<'static, str> {
-        T::type_name()
+        L::type_name()
+    }
+
+    fn qualified_type_name() -> String {
+        L::qualified_type_name()
     }
 
     fn create_type_info(registry: &mut Registry) -> String {
-        T::create_type_info(registry)
+        L::create_type_info(registry)
     }
 
     async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
         let fail = |error: SizeError| async_graphql::Error::from(Error::from(error)).into_server_error(field.pos);
         let size = context.data_unchecked::<Arc<ResponseSize>>();
         size.before_growth().await.map_err(fail)?;
-        let value = self.0.resolve(context, field).await?;
-        size.add(json_size(&value)).map_err(fail)?;
-        Ok(value)
+        let list = self.0.resolve(context, field).await?;
+        if let Value::List(items) = &list {
+            size.add(items.iter().map(json_size).sum()).map_err(fail)?;
+        }
+        Ok(list)
     }
 }
 
-/// Returns about the number of bytes of a value in JSON. Leaves out lists of objects, whose items are counted themselves.
+/// Returns about the number of bytes of a value in JSON. Leaves out lists of objects, which are counted themselves.
 fn json_size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Boolean(_) => 4,
