@@ -21,8 +21,8 @@ use crate::service::Actor;
 /// one key reach as many requests per second as without the bound.
 const MAX_IN_FLIGHT: usize = 64;
 
-/// The maximum number of requests of one key that wait.
-const MAX_WAITING: usize = 1000;
+/// The maximum number of requests of one key that wait: half of the connections that a process takes.
+const MAX_WAITING: usize = 2048;
 
 /// The longest time that a request waits.
 const MAX_WAIT: Duration = Duration::from_secs(4);
