@@ -85,7 +85,7 @@ def measure_limit(program, database, customers, key, folder):
                 answer = connection.getresponse()
                 answer.read()
                 accepted.extend([number] if answer.status == 200 else [])
-            except http.client.HTTPException:  # a refused request may end its connection
+            except (http.client.HTTPException, OSError):  # a refused request may end its connection
                 connection.close()
 
     try:

@@ -158,8 +158,8 @@ pub mod weights {
     /// A value of the answer.
     pub const VALUE: u64 = 5;
     pub const ENTRY: u64 = 1;
-    pub const CHECK: u64 = 25;
-    pub const WRITE: u64 = 150;
+    pub const CHECK: u64 = 20;
+    pub const WRITE: u64 = 60;
     /// The estimate for an item of a list: a row and its values.
     pub const ITEM: u64 = 100;
     /// The estimate for a search, a filter without an index, or a count.
