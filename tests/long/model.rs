@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use entity::customer_event::EventType;
 use entity::value::CustomerId;
 use entity::{customer, customer_event, customer_operator};
 use futures::future::join_all;
@@ -28,16 +29,31 @@ const PEOPLE: usize = 400;
 const FIELDS: [&str; 4] = ["email", "phone", "firstName", "lastName"];
 
 const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { \
-    replayed outcome matchedBy unappliedFields customer { id version email phone firstName lastName } } }";
+    replayed outcome matchedBy unappliedFields \
+    customer { id externalCustomerId version email phone firstName lastName } } }";
 const UPDATE: &str = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed \
-    customer { id version email phone firstName lastName } } }";
+    customer { id externalCustomerId version email phone firstName lastName } } }";
+const DISCONNECT: &str = "mutation ($input: DisconnectCustomerInput!) { disconnectCustomer(input: $input) { \
+    replayed customerId } }";
+const HISTORY: &str = "query ($by: CustomerRef!) { customer(by: $by) { version history(first: 100) { \
+    nodes { type version own changedFields operator { id } } pageInfo { hasNextPage } } } }";
 
-/// A request of an operator.
+/// A request of an operator or of the platform.
 #[derive(Clone, Debug)]
 struct Request {
+    /// [`PLATFORM`] for the platform.
     operator: usize,
-    is_create: bool,
+    kind: Kind,
     input: Value,
+}
+
+const PLATFORM: usize = OPERATORS;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Create,
+    Update,
+    Disconnect,
 }
 
 fn random_values(random: &mut StdRng, is_create: bool) -> Value {
@@ -58,25 +74,59 @@ fn random_values(random: &mut StdRng, is_create: bool) -> Value {
     json!(values)
 }
 
-fn random_request(random: &mut StdRng) -> Request {
+/// `operators` are the ids of the operators, and `known` are ids of customers.
+fn random_request(random: &mut StdRng, operators: &[Caller], known: &[String]) -> Request {
     let operator = random.random_range(0..OPERATORS);
-    let id = format!("id-{}", random.random_range(0..2 * PEOPLE));
-    let is_create = random.random_bool(0.5);
-    let data = random_values(random, is_create);
-    let mut input = if is_create {
-        json!({ "externalCustomerId": id, "data": data })
-    } else {
-        json!({ "customer": { "externalCustomerId": id }, "data": data })
+    let random_id = |random: &mut StdRng| json!(format!("id-{}", random.random_range(0..2 * PEOPLE)));
+    let id = random_id(random);
+    let kind = match random.random_range(0..100) {
+        0..48 => Kind::Create,
+        48..90 => Kind::Update,
+        _ => Kind::Disconnect,
     };
-    if !is_create && random.random_bool(0.2) {
-        input["expectedVersion"] = json!(random.random_range(1..4));
+    let data = random_values(random, kind == Kind::Create);
+    let is_of_platform = random.random_bool(0.1);
+    match kind {
+        Kind::Create => {
+            let mut input = json!({ "externalCustomerId": id, "data": data });
+            if random.random_bool(0.2) {
+                let keys = [json!([]), json!(["EMAIL"]), json!(["PHONE"])];
+                input["connectBy"] = keys[random.random_range(0..keys.len())].clone();
+            }
+            Request { operator, kind, input }
+        }
+        Kind::Update => {
+            let mut input = json!({ "customer": { "externalCustomerId": id }, "data": data });
+            if random.random_bool(0.2) {
+                input["expectedVersion"] = json!(random.random_range(1..4));
+            }
+            if is_of_platform && !known.is_empty() {
+                input["customer"] = json!({ "id": known[random.random_range(0..known.len())] });
+                return Request { operator: PLATFORM, kind, input };
+            }
+            if random.random_bool(0.2) {
+                input["externalCustomerId"] = random_id(random);
+                if random.random_bool(0.5) {
+                    input.as_object_mut().unwrap().remove("data");
+                }
+            }
+            Request { operator, kind, input }
+        }
+        Kind::Disconnect => {
+            let mut input = json!({ "customer": { "externalCustomerId": id }, "reason": "MISTAKE" });
+            if is_of_platform {
+                input["operatorId"] = json!(operators[operator].operator);
+            }
+            Request { operator: if is_of_platform { PLATFORM } else { operator }, kind, input }
+        }
     }
-    Request { operator, is_create, input }
 }
 
 /// The rules, and the state that the database must have.
 #[derive(Clone, Default)]
 struct Model {
+    /// Ids of the operators, by their indexes.
+    operators: Vec<String>,
     /// Values and version by customer id.
     customers: BTreeMap<String, (Map<String, Value>, i64)>,
     /// Customer id by operator and external id.
@@ -122,6 +172,11 @@ impl Model {
         let mut matched_by = Vec::new();
         matched_by.extend(by_email.is_some().then_some("EMAIL"));
         matched_by.extend(by_phone.is_some().then_some("PHONE"));
+        let connect_by = request.input["connectBy"].as_array();
+        let is_allowed = |key: &&str| connect_by.is_none_or(|allowed| allowed.contains(&json!(key)));
+        if !matched_by.is_empty() && !matched_by.iter().any(|key| is_allowed(&key)) {
+            return Err(vec!["IDENTITY_CONFLICT"; matched_by.len()]);
+        }
         let mut unapplied = Vec::new();
         let (customer, outcome) = match by_email.or(by_phone) {
             Some(existing) => {
@@ -151,7 +206,7 @@ impl Model {
             }
         };
         self.links.insert((request.operator, id), customer.clone());
-        let customer = self.render(&customer);
+        let customer = self.render(request.operator, &customer);
         Ok(json!({
             "outcome": outcome, "matchedBy": matched_by, "unappliedFields": unapplied, "customer": customer,
         }))
@@ -159,11 +214,10 @@ impl Model {
 
     /// Applies an update. Returns the expected payload, or the expected error codes.
     fn update(&mut self, request: &Request) -> Result<Value, Vec<&'static str>> {
-        let id = request.input["customer"]["externalCustomerId"].as_str().unwrap().to_owned();
-        let Some(customer) = self.links.get(&(request.operator, id)).cloned() else {
+        let Some(customer) = self.find(request.operator, &request.input["customer"]) else {
             return Err(vec!["CUSTOMER_NOT_FOUND"]);
         };
-        let data = request.input["data"].as_object().unwrap();
+        let data = request.input["data"].as_object().cloned().unwrap_or_default();
         let (values, version) = self.customers[&customer].clone();
         let mut codes = Vec::new();
         if request.input["expectedVersion"].as_i64().is_some_and(|expected| expected != version) {
@@ -175,21 +229,49 @@ impl Model {
                 codes.push(code);
             }
         }
+        let new_id = request.input["externalCustomerId"].as_str().map(|id| (request.operator, id.to_owned()));
+        if new_id.as_ref().and_then(|id| self.links.get(id)).is_some_and(|holder| *holder != customer) {
+            codes.push("EXTERNAL_CUSTOMER_ID_TAKEN");
+        }
         if !codes.is_empty() {
             return Err(codes);
         }
+        if let Some(new_id) = new_id {
+            self.links.retain(|(operator, _), linked| *operator != request.operator || *linked != customer);
+            self.links.insert(new_id, customer.clone());
+        }
         let mut changed = values.clone();
-        changed.extend(data.clone());
+        changed.extend(data);
         let version = version + i64::from(changed != values);
         self.customers.insert(customer.clone(), (changed, version));
-        Ok(json!({ "customer": self.render(&customer) }))
+        Ok(json!({ "customer": self.render(request.operator, &customer) }))
+    }
+
+    /// Applies a disconnect. Returns the expected payload, or the expected error codes.
+    fn disconnect(&mut self, request: &Request) -> Result<Value, Vec<&'static str>> {
+        let given = self.operators.iter().position(|operator| request.input["operatorId"] == **operator);
+        let operator = given.unwrap_or(request.operator);
+        let id = request.input["customer"]["externalCustomerId"].as_str().unwrap().to_owned();
+        let ended = self.links.remove(&(operator, id)).ok_or_else(|| vec!["CUSTOMER_NOT_FOUND"])?;
+        Ok(json!({ "customerId": ended }))
+    }
+
+    /// The id of the customer that a request refers to.
+    fn find(&self, operator: usize, reference: &Value) -> Option<String> {
+        match reference["externalCustomerId"].as_str() {
+            Some(id) => self.links.get(&(operator, id.to_owned())).cloned(),
+            None => reference["id"].as_str().map(str::to_owned).filter(|id| self.customers.contains_key(id)),
+        }
     }
 
     /// Applies a change. Returns true if the client received the expected payload.
     fn apply(&mut self, change: &Change<'_>) -> bool {
         let Change { request, payload, customer } = *change;
-        let expected =
-            if request.is_create { self.create(request, &customer.to_string()) } else { self.update(request) };
+        let expected = match request.kind {
+            Kind::Create => self.create(request, &customer.to_string()),
+            Kind::Update => self.update(request),
+            Kind::Disconnect => self.disconnect(request),
+        };
         expected.is_ok_and(|mut expected| {
             expected["replayed"] = json!(false);
             *payload == expected
@@ -197,9 +279,12 @@ impl Model {
     }
 
     /// A customer as the API returns it.
-    fn render(&self, customer: &str) -> Value {
+    fn render(&self, operator: usize, customer: &str) -> Value {
         let (values, version) = &self.customers[customer];
         let mut rendered = values.clone();
+        let is_own = |(link, linked): &(&(usize, String), &String)| link.0 == operator && **linked == customer;
+        let own = self.links.iter().find(is_own).map(|((_, id), _)| id);
+        rendered.insert("externalCustomerId".into(), json!(own));
         rendered.insert("id".into(), json!(customer));
         rendered.insert("version".into(), json!(version));
         json!(rendered)
@@ -237,13 +322,15 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
         operators.push(servers.operator(&format!("Operator {number}")).await);
     }
 
+    // Ids of customers, for requests of the platform.
+    let known = Mutex::new(Vec::new());
     // Requests and answers by request id.
     let answers = Mutex::new(HashMap::new());
     let remaining = AtomicUsize::new(requests);
     let worker = async |number: u64| {
         let mut random = StdRng::seed_from_u64(seed.wrapping_add(number));
         while remaining.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1)).is_ok() {
-            let mut request = random_request(&mut random);
+            let mut request = random_request(&mut random, &operators, &known.lock().unwrap());
             let is_sent_twice = random.random_bool(0.1);
             if is_sent_twice {
                 request.input["idempotencyKey"] = json!(format!("key-{number}-{}", random.random::<u64>()));
@@ -251,12 +338,15 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
             let send = || send(&servers, &operators, &request);
             let sent = if is_sent_twice { join_all([send(), send()]).await.concat() } else { send().await };
             assert_applied_once(&sent);
+            let created = sent.iter().filter(|(_, answer)| answer["data"]["createCustomer"]["outcome"] == "CREATED");
+            let ids = created.filter_map(|(_, answer)| answer["data"]["createCustomer"]["customer"]["id"].as_str());
+            known.lock().unwrap().extend(ids.map(str::to_owned));
             let mut answers = answers.lock().unwrap();
             answers.extend(sent.into_iter().map(|(id, answer)| (id, (request.clone(), answer))));
         }
     };
     join_all((0..WORKERS as u64).map(worker)).await;
-    compare(&servers, answers.into_inner().unwrap()).await;
+    compare(&servers, &operators, answers.into_inner().unwrap()).await;
     servers.stop().await;
 }
 
@@ -264,11 +354,17 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
 /// until the time for its retries is over.
 async fn send(servers: &Servers, operators: &[Caller], request: &Request) -> Vec<(String, Value)> {
     const MAX_ATTEMPTS: usize = 20;
-    let query = if request.is_create { CREATE } else { UPDATE };
+    let query = match request.kind {
+        Kind::Create => CREATE,
+        Kind::Update => UPDATE,
+        Kind::Disconnect => DISCONNECT,
+    };
+    let platform = servers.platform();
+    let caller = operators.get(request.operator).unwrap_or(&platform);
     let mut sent = Vec::new();
     loop {
         let variables = json!({ "input": request.input });
-        let (id, answer) = servers.send(&operators[request.operator], query, &variables).await.unwrap();
+        let (id, answer) = servers.send(caller, query, &variables).await.unwrap();
         let is_unavailable = codes(&answer) == ["UNAVAILABLE"];
         sent.push((id, answer));
         if !is_unavailable {
@@ -303,8 +399,9 @@ struct Change<'a> {
 /// Applies the changes to a model in an order in which each request gets the payload that its client received. The
 /// order is nearly the order of the events. If request A reads before request B writes, and A writes other rows than B,
 /// the event of A may be later although the change of A comes first.
-fn replay(changes: &[Change<'_>]) -> Model {
-    let (mut model, mut moved) = (Model::default(), 0);
+fn replay(operators: &[Caller], changes: &[Change<'_>]) -> Model {
+    let ids = operators.iter().map(|caller| caller.operator.clone()).collect();
+    let (mut model, mut moved) = (Model { operators: ids, ..Model::default() }, 0);
     // The most recent changes, each with the model before the change.
     let mut recent: VecDeque<(Model, Change<'_>)> = VecDeque::new();
     for change in changes {
@@ -334,7 +431,7 @@ fn replay(changes: &[Change<'_>]) -> Model {
 }
 
 /// Replays the changes, checks the results of all requests, and compares the final model with the database.
-async fn compare(servers: &Servers, answers: HashMap<String, (Request, Value)>) {
+async fn compare(servers: &Servers, operators: &[Caller], answers: HashMap<String, (Request, Value)>) {
     const EXPECTED_CODES: [&str; 8] = [
         "EXTERNAL_CUSTOMER_ID_TAKEN",
         "EMAIL_TAKEN",
@@ -348,8 +445,11 @@ async fn compare(servers: &Servers, answers: HashMap<String, (Request, Value)>) 
     let reader = servers.database.reader();
     let mut events = customer_event::Entity::find().all(reader).await.unwrap();
     events.sort_by_key(|event| event.occurred_at);
+    // An update of values and of the external id has two events.
+    let mut requests = BTreeSet::new();
     let changes: Vec<Change> = events
         .iter()
+        .filter(|event| requests.insert(event.request_id))
         .map(|event| {
             let (request, answer) = &answers[&event.request_id.to_string()];
             let payload =
@@ -357,16 +457,16 @@ async fn compare(servers: &Servers, answers: HashMap<String, (Request, Value)>) 
             Change { request, payload, customer: event.customer_id }
         })
         .collect();
-    let model = replay(&changes);
+    let model = replay(operators, &changes);
     let with_event: BTreeSet<String> = events.iter().map(|event| event.request_id.to_string()).collect();
     let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
     for (id, (request, answer)) in &answers {
         let outcome = match payload(answer) {
             Some(payload) if payload["replayed"] == true => "replayed".to_owned(),
             Some(payload) => {
-                // A create always has an event. An update has an event only if the update changed something.
-                assert!(!request.is_create || with_event.contains(id), "{request:?} {answer}");
-                payload["outcome"].as_str().unwrap_or("updated").to_owned()
+                // An update has an event only if it changed something.
+                assert!(request.kind == Kind::Update || with_event.contains(id), "{request:?} {answer}");
+                payload["outcome"].as_str().map_or_else(|| format!("{:?}", request.kind), str::to_owned)
             }
             None => {
                 let codes = codes(answer);
@@ -387,7 +487,7 @@ async fn compare(servers: &Servers, answers: HashMap<String, (Request, Value)>) 
     assert_eq!(customers.len(), model.customers.len());
     for customer in customers {
         let text = |text: Option<&str>| json!(text);
-        let expected = model.render(&customer.id.to_string());
+        let expected = model.render(PLATFORM, &customer.id.to_string());
         assert_eq!(expected["email"], json!(customer.email.as_str()));
         assert_eq!(expected["phone"], text(customer.phone.as_ref().map(|phone| phone.as_str())));
         assert_eq!(expected["firstName"], text(customer.first_name.as_ref().map(|name| name.as_str())));
@@ -396,10 +496,50 @@ async fn compare(servers: &Servers, answers: HashMap<String, (Request, Value)>) 
     }
     let links = customer_operator::Entity::find().all(reader).await.unwrap();
     assert_eq!(links.len(), model.links.len());
+    let mut linked = BTreeSet::new();
     for link in links {
-        let id = link.external_customer_id.as_str();
-        assert!(
-            model.links.iter().any(|((_, external), linked)| external == id && *linked == link.customer_id.to_string())
-        );
+        let operator = operators.iter().position(|caller| caller.operator == link.operator_id.to_string()).unwrap();
+        let id = link.external_customer_id.as_str().to_owned();
+        assert_eq!(model.links.get(&(operator, id.clone())), Some(&link.customer_id.to_string()));
+        assert_history_explains_the_version(servers, &operators[operator], &id).await;
+        linked.insert(link.customer_id);
+    }
+    for event in events.iter().filter(|event| event.r#type == EventType::Created) {
+        let of_customer = || events.iter().filter(|other| other.customer_id == event.customer_id);
+        let is_disconnect = |event: &customer_event::Model| event.r#type == EventType::Disconnected;
+        assert!(linked.contains(&event.customer_id) || of_customer().any(is_disconnect));
+        let changes = of_customer().filter(|event| {
+            matches!(event.r#type, EventType::Connected | EventType::Updated) && event.before != event.after
+        });
+        let changes = changes.count() as i64;
+        assert_eq!(model.customers[&event.customer_id.to_string()].1, 1 + changes);
+    }
+}
+
+/// Asserts that an operator sees one entry for each version of a customer since its connection, and no author but itself.
+async fn assert_history_explains_the_version(servers: &Servers, caller: &Caller, id: &str) {
+    let by = json!({ "by": { "externalCustomerId": id } });
+    let (_, answer) = servers.send(caller, HISTORY, &by).await.unwrap();
+    let customer = &answer["data"]["customer"];
+    if customer["history"]["pageInfo"]["hasNextPage"] == true {
+        return;
+    }
+    let entries = customer["history"]["nodes"].as_array().unwrap();
+    let is_start =
+        |entry: &&Value| entry["own"] == true && ["CREATED", "CONNECTED"].contains(&entry["type"].as_str().unwrap());
+    let starts: Vec<_> = entries.iter().filter(is_start).collect();
+    assert_eq!(starts.len(), 1, "{answer}");
+    let start = starts[0]["version"].as_i64().unwrap();
+    let mut versions: Vec<_> = entries
+        .iter()
+        .filter(|entry| *entry != starts[0] && entry["changedFields"] != json!([]))
+        .map(|entry| entry["version"].as_i64().unwrap())
+        .collect();
+    versions.sort_unstable();
+    let expected: Vec<_> = (start + 1..=customer["version"].as_i64().unwrap()).collect();
+    assert_eq!(versions, expected, "{answer}");
+    for entry in entries {
+        let is_own = entry["operator"]["id"] == caller.operator;
+        assert!(entry["own"] == is_own && (is_own || (entry["operator"].is_null() && entry["type"] == "UPDATED")));
     }
 }

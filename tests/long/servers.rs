@@ -12,7 +12,7 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::{ServiceSettings, Services, deployment};
 
 use support::process::{Running, vivamo};
-use support::{Backend, Caller, KEY_SECRET, TestDatabase, http_client};
+use support::{Backend, Caller, KEY_SECRET, PLATFORM_KEY, TestDatabase, http_client};
 
 pub struct Servers {
     test_database: TestDatabase,
@@ -65,7 +65,10 @@ impl Servers {
 
     /// Starts another process with this command.
     pub fn add_process_with(&mut self, mut command: Command) {
-        command.env("DATABASE_URL", &self.url).env("VIVAMO_KEY_SECRET", KEY_SECRET);
+        command
+            .env("DATABASE_URL", &self.url)
+            .env("VIVAMO_KEY_SECRET", KEY_SECRET)
+            .env("VIVAMO_PLATFORM_KEY", PLATFORM_KEY);
         for limit in ["VIVAMO_COST_PER_SECOND", "VIVAMO_AUTH_FAILURES_PER_MINUTE", "VIVAMO_DISCLOSURES_PER_HOUR"] {
             command.env(limit, "0");
         }
@@ -91,6 +94,11 @@ impl Servers {
             .unwrap();
         let key = secrecy::ExposeSecret::expose_secret(&key.secret).to_owned();
         Caller { operator: operator.id.to_string(), key }
+    }
+
+    /// The platform key.
+    pub fn platform(&self) -> Caller {
+        Caller { operator: String::new(), key: PLATFORM_KEY.to_owned() }
     }
 
     /// Sends a request to the next process, round robin. Returns the request id and the answer, or the error of the
