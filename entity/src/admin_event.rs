@@ -22,8 +22,8 @@ pub struct Model {
     /// The key that was created or revoked. `None` for a change of the operator itself.
     pub api_key_id: Option<ApiKeyId>,
     pub changed_fields: ChangedFields,
-    /// The request that made the change. `None` for the command line.
-    pub request_id: Option<RequestId>,
+    /// The request that made the change, or the run of a command.
+    pub request_id: RequestId,
     /// The user of the operating system who ran the command. `None` for a request.
     pub os_user: Option<String>,
     /// The member of staff that the request named.
@@ -40,6 +40,8 @@ pub enum EventType {
     OperatorSuspended,
     /// The status was set to active. Other fields may have changed with it.
     OperatorResumed,
+    /// The customers of the operator were disconnected, or began to be.
+    OperatorCustomersRemoved,
     ApiKeyCreated,
     ApiKeyRevoked,
 }

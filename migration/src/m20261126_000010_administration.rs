@@ -35,7 +35,7 @@ impl MigrationTrait for Migration {
                     .col(uuid("operator_id"))
                     .col(uuid_null("api_key_id"))
                     .col(json_binary("changed_fields"))
-                    .col(uuid_null("request_id"))
+                    .col(uuid("request_id"))
                     .col(text_null("os_user"))
                     .col(text_null("actor"))
                     .to_owned(),

@@ -1,8 +1,9 @@
-//! `vivamo operator`: creates, lists, changes, suspends and resumes operators.
+//! `vivamo operator`: creates, lists, changes, suspends and resumes operators, and disconnects their customers.
 
 use clap::Subcommand;
 use entity::operator::{self, Status};
 use entity::value::{DisplayName, OperatorId};
+use indicatif::ProgressBar;
 use sea_orm::ActiveEnum;
 
 use super::{display_name, operator_id, print};
@@ -61,6 +62,16 @@ pub enum OperatorCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Disconnect all customers of a suspended operator that has left the platform. This cannot be undone. If the command is
+    /// interrupted, run it again
+    RemoveCustomers {
+        /// Id of the operator
+        #[arg(value_parser = operator_id)]
+        operator: OperatorId,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// A budget for disclosures. `None` stands for the default.
@@ -104,8 +115,28 @@ pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), Fa
             let changes = OperatorChanges { status: Some(Status::Active), ..Default::default() };
             update(operator, changes, json).await?;
         }
+        OperatorCommand::RemoveCustomers { operator, json } => {
+            let removed = remove_customers(services, origin, operator).await?;
+            let object = serde_json::json!({ "id": operator.to_string(), "disconnected": removed });
+            let line = format!("Customers disconnected from {operator}: {removed}");
+            print::text(&if json { format!("{object}\n") } else { format!("{line}\n") });
+        }
     }
     Ok(())
+}
+
+/// Disconnects all customers of an operator and returns their number. Shows the progress if standard error is a terminal.
+async fn remove_customers(services: &Services, origin: &AdminOrigin, operator: OperatorId) -> Result<u64, Failure> {
+    let customers = &services.customers;
+    let progress = ProgressBar::new(customers.start_removal(&Actor::Platform, origin, operator).await?);
+    loop {
+        match customers.remove_batch(&Actor::Platform, origin, operator).await? {
+            0 => break,
+            removed => progress.inc(removed),
+        }
+    }
+    progress.finish_and_clear();
+    Ok(progress.position())
 }
 
 fn print_operators(json: bool, operators: Vec<operator::Model>) {

@@ -2,7 +2,7 @@
 //! transaction as the change. Only the platform reads it.
 
 use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
-use entity::value::{AdminEventId, ApiKeyId, OperatorId};
+use entity::value::{AdminEventId, ApiKeyId, OperatorId, RequestId};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, FromQueryResult, IntoActiveModel, QueryFilter, QueryResult,
     QueryTrait,
@@ -18,14 +18,23 @@ use crate::error::{Error, ErrorCode};
 pub enum AdminOrigin {
     /// A request with the platform key.
     Request(RequestInfo),
-    /// A command that this user of the operating system ran.
-    CommandLine { os_user: String },
+    /// A run of a command by this user of the operating system. The run has an id, as a request has one.
+    CommandLine { os_user: String, run: RequestId },
 }
 
 impl AdminOrigin {
     /// The user who runs this process. A user without a name, as in a container, is `unknown`.
     pub fn command_line() -> Self {
-        Self::CommandLine { os_user: whoami::username().unwrap_or_else(|_| "unknown".to_owned()) }
+        let os_user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
+        Self::CommandLine { os_user, run: RequestId::new() }
+    }
+
+    /// The request, or the run of the command.
+    pub fn request(&self) -> RequestInfo {
+        match self {
+            Self::Request(request) => request.clone(),
+            Self::CommandLine { run, .. } => (*run).into(),
+        }
     }
 }
 
@@ -79,9 +88,10 @@ pub(super) async fn record(
     api_key: Option<ApiKeyId>,
     changed_fields: &[&str],
 ) -> Result<(), DbErr> {
-    let (request, os_user) = match origin {
-        AdminOrigin::Request(request) => (Some(request), None),
-        AdminOrigin::CommandLine { os_user } => (None, Some(os_user.clone())),
+    let RequestInfo { id: request_id, actor } = origin.request();
+    let os_user = match origin {
+        AdminOrigin::Request(_) => None,
+        AdminOrigin::CommandLine { os_user, .. } => Some(os_user.clone()),
     };
     let event = Model {
         id: AdminEventId::new(),
@@ -90,9 +100,9 @@ pub(super) async fn record(
         operator_id: operator,
         api_key_id: api_key,
         changed_fields: ChangedFields(changed_fields.iter().map(ToString::to_string).collect()),
-        request_id: request.map(|request| request.id),
+        request_id,
         os_user,
-        actor: request.and_then(|request| request.actor.clone()),
+        actor,
     };
     event.into_active_model().insert(transaction).await?;
     Ok(())

@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use entity::api_key::Access;
+use entity::value::OperatorId;
 use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
+use vivamo::error::ErrorCode;
+use vivamo::service::{Actor, AdminOrigin};
 
 use support::{Answer, Caller, TestApp, both};
 
@@ -220,7 +223,7 @@ both!(each_administrative_change_leaves_an_entry_in_the_audit_trail, Sandbox, as
         .iter()
         .map(|event| {
             let source = if event["source"] == "COMMAND_LINE" { &event["osUser"] } else { &event["source"] };
-            assert_eq!(event["requestId"].is_string(), event["source"] == "PLATFORM_KEY", "{event}");
+            assert!(event["requestId"].as_str().unwrap().starts_with("req_"), "{event}");
             assert_eq!(event["osUser"].is_string(), event["source"] == "COMMAND_LINE", "{event}");
             json!([event["type"], event["operator"]["name"], event["apiKey"]["name"], event["changedFields"], source])
         })
@@ -341,4 +344,55 @@ both!(a_malformed_member_of_staff_is_a_bad_request, Sandbox, async |app| {
     let unknown = Caller { key: "x".to_owned(), ..own };
     assert_eq!(send_as(app, &unknown, b"", ROLE, json!({})).await.codes(), ["UNAUTHENTICATED"]);
     assert!(!support::logs::read().contains("staff-4712"));
+});
+
+both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let operator = OperatorId::parse(&own.operator).unwrap();
+    for number in 0..250 {
+        let data = json!({ "email": format!("{number}@example.com"), "firstName": "Ada" });
+        app.created(&own, &number.to_string(), data).await;
+    }
+    app.created(&other, "shared", json!({ "email": "7@example.com" })).await;
+    let (customers, origin) = (&app.services.customers, AdminOrigin::command_line());
+    let start = async || customers.start_removal(&Actor::Platform, &origin, operator).await;
+    let remove = async || customers.remove_batch(&Actor::Platform, &origin, operator).await;
+    assert!(start().await.unwrap_err().has(ErrorCode::InvalidArgument));
+    assert!(remove().await.unwrap_err().has(ErrorCode::InvalidArgument));
+    let caller = app.services.api_keys.authenticate(&own.key).await.unwrap();
+    assert!(customers.start_removal(&caller, &origin, operator).await.unwrap_err().has(ErrorCode::Forbidden));
+    assert!(customers.remove_batch(&caller, &origin, operator).await.unwrap_err().has(ErrorCode::Forbidden));
+
+    updated(app, &own, json!({ "status": "SUSPENDED" })).await;
+    assert_eq!(start().await.unwrap(), 250);
+    // Each batch is complete, so that a removal that was interrupted goes on where it ended.
+    assert_eq!(remove().await.unwrap(), 100);
+    assert_eq!((app.count_rows("customer_operator").await, app.count_rows("customer").await), (151, 250));
+    assert_eq!(start().await.unwrap(), 150);
+    assert_eq!((remove().await.unwrap(), remove().await.unwrap(), remove().await.unwrap()), (100, 50, 0));
+    assert_eq!((start().await.unwrap(), app.count_rows("customer_operator").await), (0, 1));
+    // A run that has nothing to do leaves no entry.
+    let events = admin_events(app, json!({ "operatorId": own.operator })).await;
+    let removals = events.iter().filter(|event| event["type"] == "OPERATOR_CUSTOMERS_REMOVED");
+    let runs: Vec<_> = removals.map(|event| event["requestId"].clone()).collect();
+    assert_eq!(runs.len(), 2, "{events:?}");
+
+    // The entry in the history has the id of the run, and the version stays.
+    let query = "{ customer(by: { email: \"8@example.com\" }) { version operators { nodes { name } } \
+                 history { nodes { type version requestId operator { name } } } } }";
+    let customer = app.query(&app.platform(), query).await["customer"].clone();
+    let ended = json!({ "type": "DISCONNECTED", "version": 1, "requestId": runs[0], "operator": null });
+    assert_eq!((&customer["history"]["nodes"][1], &customer["version"]), (&ended, &json!(1)));
+    assert_eq!(customer["operators"]["nodes"], json!([]));
+    // The other operator keeps its customer, without a word in its history.
+    let query = "{ customers { nodes { externalCustomerId history { nodes { type } } } } }";
+    let seen = json!([{ "externalCustomerId": "shared", "history": { "nodes": [{ "type": "CONNECTED" }] } }]);
+    assert_eq!(app.query(&other, query).await["customers"]["nodes"], seen);
+    // If the operator comes back, it has no customers, and its external ids are free.
+    updated(app, &own, json!({ "status": "ACTIVE" })).await;
+    let list = "{ customers(filter: { search: \"ada\" }) { totalCount } }";
+    assert_eq!(wait_for_status(app, &own, 200).await.status, 200);
+    assert_eq!(app.query(&own, list).await["customers"]["totalCount"], 0);
+    let again = app.created(&own, "7", json!({ "email": "new@example.com" })).await;
+    assert_eq!(again["outcome"], "CREATED");
 });

@@ -205,6 +205,17 @@ async fn commands_suspend_resume_and_change_operators() {
                 assert!(since.elapsed() < Duration::from_secs(1));
             }
         }
+        let refused = failure(&mut run(&["operator", "remove-customers", id]));
+        assert!(refused.contains("Suspend it first: vivamo operator suspend"), "{refused}");
+        let create = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } }";
+        let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
+        request.json(&json!({ "query": create })).send().await.unwrap();
+        stdout(&run(&["operator", "suspend", id]).output().unwrap());
+        let removed = stdout(&run(&["operator", "remove-customers", id]).output().unwrap());
+        assert_eq!(removed, format!("Customers disconnected from {id}: 1\n"));
+        let removed = json_output(&mut run(&["operator", "remove-customers", id, "--json"]));
+        assert_eq!(removed, json!({ "id": id, "disconnected": 0 }));
+        stdout(&run(&["operator", "resume", id]).output().unwrap());
         let revoked = json_output(&mut run(&["key", "revoke-all", id, "--json"]));
         assert_eq!((revoked.as_array().unwrap().len(), &revoked[0]["name"]), (1, &json!("First key")));
         assert_eq!(json_output(&mut run(&["key", "revoke-all", id, "--json"])), json!([]));
@@ -218,7 +229,7 @@ async fn commands_suspend_resume_and_change_operators() {
         let request = http_client().post(format!("{url}/graphql")).bearer_auth(PLATFORM_KEY);
         let answer: Value = request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap();
         let events = answer["data"]["adminEvents"]["nodes"].as_array().unwrap();
-        assert_eq!(events.len(), 8, "{answer}");
+        assert_eq!(events.len(), 11, "{answer}");
         let user = stdout(&Command::new("id").arg("-un").output().unwrap());
         for event in events {
             assert_eq!((&event["source"], &event["osUser"]), (&json!("COMMAND_LINE"), &json!(user.trim())));
@@ -228,6 +239,7 @@ async fn commands_suspend_resume_and_change_operators() {
         for arguments in [
             &["operator", "suspend", unknown][..],
             &["operator", "resume", unknown],
+            &["operator", "remove-customers", unknown],
             &["operator", "update", unknown, "--name", "x"],
             &["key", "revoke-all", unknown],
         ] {

@@ -28,6 +28,8 @@ enum AdminEventType {
     OperatorSuspended,
     /// The operator was resumed. Other fields may have changed with its status.
     OperatorResumed,
+    /// A command disconnected the customers of the operator, or began to do so.
+    OperatorCustomersRemoved,
     /// The API key was created.
     ApiKeyCreated,
     /// The API key was revoked.
@@ -90,12 +92,13 @@ impl AdminEvent {
 
     /// Origin of the change.
     async fn source(&self) -> AdminEventSource {
-        if self.0.request_id.is_some() { AdminEventSource::PlatformKey } else { AdminEventSource::CommandLine }
+        if self.0.os_user.is_none() { AdminEventSource::PlatformKey } else { AdminEventSource::CommandLine }
     }
 
-    /// Id of the request that made the change, as in the `x-request-id` header of its response. Null for a command.
-    async fn request_id(&self) -> Option<String> {
-        self.0.request_id.map(|id| id.to_string())
+    /// Id of the request that made the change, as in the `x-request-id` header of its response, or of the run of a command.
+    /// History entries of the same request or run have the same id.
+    async fn request_id(&self) -> String {
+        self.0.request_id.to_string()
     }
 
     /// User of the operating system who ran the command. Null for a request.

@@ -1,10 +1,12 @@
 //! Disconnects a customer from an operator.
 
+use entity::customer;
 use entity::customer_event::DisconnectReason;
 use entity::value::{CustomerId, IdempotencyKey, OperatorId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::rows::Link;
 use super::{CustomerRef, Customers, OrStored, Prepared, Replayable, changes, history};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -66,13 +68,24 @@ impl Customers {
         let not_found = || Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer));
         let (link, current) = found.ok_or_else(not_found)?;
         let mut writes = WriteSet::new(origin.owner());
-        // The same values with the next revision: concurrent writers of the customer notice that the link is gone.
-        let customer = changes::replace(&mut writes, &current, current.clone());
-        changes::remove_link(&mut writes, &link);
-        history::record_disconnect(&mut writes, origin, &customer, &link, disconnect.reason);
-        let result = Disconnected { customer: customer.id, replayed: false };
+        end_link(&mut writes, origin, &link, &current, disconnect.reason);
+        let result = Disconnected { customer: current.id, replayed: false };
         Ok(Prepared::Write { write_tx, writes, stores_phone: false, result })
     }
+}
+
+/// Adds the end of a link to the writes.
+pub(super) fn end_link(
+    writes: &mut WriteSet,
+    origin: &Origin,
+    link: &Link,
+    current: &customer::Model,
+    reason: DisconnectReason,
+) {
+    // The same values with the next revision: concurrent writers of the customer notice that the link is gone.
+    let customer = changes::replace(writes, current, current.clone());
+    changes::remove_link(writes, link);
+    history::record_disconnect(writes, origin, &customer, link, reason);
 }
 
 /// The stored form of [`Disconnected`].

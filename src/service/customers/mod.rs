@@ -19,6 +19,7 @@ mod existing;
 mod field;
 mod history;
 mod lists;
+mod removal;
 mod rows;
 mod search;
 mod update;

@@ -1,0 +1,77 @@
+//! Disconnects all customers of an operator that has left the platform, in batches.
+
+use entity::admin_event::EventType as AdminEventType;
+use entity::customer_event::DisconnectReason;
+use entity::operator::{self, Status};
+use entity::value::OperatorId;
+use entity::{customer, customer_operator};
+use sea_orm::sea_query::{IntoTableRef, LockType};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+
+use super::Customers;
+use super::disconnect::end_link;
+use super::rows::{of_operator, own_customers};
+use crate::database::{Transaction, TransactionError, WriteSet, with_retry};
+use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::service::{Actor, AdminOrigin, audit};
+
+/// The number of customers that one transaction disconnects. Writers of these customers wait for the transaction, which
+/// takes about 50 ms.
+const BATCH: u64 = 100;
+
+impl Customers {
+    /// Counts the customers of a suspended operator and records in the audit trail that they are about to be
+    /// disconnected. Platform only. Fails with `INVALID_ARGUMENT` if the operator is not suspended.
+    pub async fn start_removal(&self, actor: &Actor, origin: &AdminOrigin, operator: OperatorId) -> Result<u64, Error> {
+        actor.require_platform()?;
+        let start = || async {
+            let transaction = self.database.begin_write().await?;
+            lock_suspended(&transaction, operator).await?;
+            let links = customer_operator::Entity::find().filter(customer_operator::Column::OperatorId.eq(operator));
+            let count = links.count(&transaction).await?;
+            if count > 0 {
+                let removed = AdminEventType::OperatorCustomersRemoved;
+                audit::record(&transaction, origin, removed, operator, None, &[]).await?;
+            }
+            transaction.commit().await?;
+            Ok(count)
+        };
+        with_retry("customer.start_removal", start).await
+    }
+
+    /// Disconnects a batch of customers from a suspended operator, with the reason `ENDED`. Returns their number, which is
+    /// 0 if the operator has no customers left. Platform only. Each batch is complete, so that a removal that was
+    /// interrupted is continued by calling this method again.
+    pub async fn remove_batch(&self, actor: &Actor, origin: &AdminOrigin, operator: OperatorId) -> Result<u64, Error> {
+        actor.require_platform()?;
+        let origin = actor.origin(&origin.request())?;
+        let remove = || async {
+            let transaction = self.database.begin_write().await?;
+            lock_suspended(&transaction, operator).await?;
+            let mut batch = of_operator(operator).order_by_asc(customer_operator::Column::CustomerId).limit(BATCH);
+            let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
+            QuerySelect::query(&mut batch).lock_with_tables(LockType::Update, locked);
+            let batch = own_customers(&transaction, &batch.into_query()).await?;
+            for (link, customer) in &batch {
+                let mut writes = WriteSet::new(origin.owner());
+                end_link(&mut writes, &origin, link, customer, DisconnectReason::Ended);
+                transaction.write(writes).await?;
+            }
+            transaction.commit().await?;
+            Ok(batch.len() as u64)
+        };
+        with_retry("customer.remove_batch", remove).await
+    }
+}
+
+/// Locks the operator, so that it stays suspended until the end of the transaction.
+async fn lock_suspended(transaction: &Transaction, operator: OperatorId) -> Result<(), TransactionError> {
+    let found = operator::Entity::find_by_id(operator).lock(LockType::NoKeyUpdate).one(transaction).await?;
+    let violation = match found.map(|operator| operator.status) {
+        Some(Status::Suspended) => return Ok(()),
+        Some(Status::Active) => Violation::of(ErrorCode::InvalidArgument, InputField::OperatorId)
+            .with_note("The operator is not suspended. Suspend it first: vivamo operator suspend OPERATOR"),
+        None => Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId),
+    };
+    Err(Error::from(violation).into())
+}
