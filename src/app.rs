@@ -3,7 +3,8 @@
 //! completes.
 //!
 //! `vivamo serve` and the tests start the service this way, so the tests run what is deployed. The other commands need
-//! only the database and the services: [`open`]. It refuses a database that this program or these settings do not fit.
+//! only the database and the services, which [`open`] returns. `open` refuses a database that this program cannot use or
+//! that belongs to other settings.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -168,7 +169,7 @@ impl App {
 pub struct Opened {
     pub database: Database,
     pub services: Arc<Services>,
-    /// The secret that the database uses. Signs cursors.
+    /// The secret that the database uses. The schema signs cursors with this secret.
     pub hash: KeyedHash,
     /// Names of the migrations that were applied.
     pub migrated: Vec<String>,
@@ -243,8 +244,8 @@ async fn open_claimed(
     Ok(Claimed { database, deployment, migrated, is_refilled })
 }
 
-/// Lets a database use the configured secret from now on. Returns false if it does already. If an older secret is configured,
-/// it must be the one that the database uses.
+/// Makes the database use the configured secret from now on. Returns false if the database already uses this secret. If an
+/// older secret is configured too, the database must use the older secret so far.
 pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, Failure> {
     let ServiceSettings { environment, hash, .. } = services;
     let Claimed { database, deployment, .. } = open_claimed(settings, environment, &hash).await?;
@@ -259,7 +260,8 @@ pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSett
     Ok(true)
 }
 
-/// Returns what `vivamo migrate` would do: the migrations that a database lacks, and incomplete search words. Changes nothing.
+/// Returns the pending work of `vivamo migrate`: the names of the migrations that the database lacks, or a line that says
+/// that search words are incomplete. Changes nothing.
 pub async fn pending_migrations(settings: DatabaseSettings) -> Result<Vec<String>, Failure> {
     let DatabaseSettings { url, wait, observer, .. } = settings;
     if let Some(file) = database::sqlite_file(&url).filter(|file| !file.exists()) {
@@ -276,7 +278,7 @@ pub async fn pending_migrations(settings: DatabaseSettings) -> Result<Vec<String
     Ok(inspection.pending)
 }
 
-/// Connects to the database. If it cannot be reached, tries again until the time to wait is over.
+/// Connects to the database. If the database cannot be reached, tries again for the time `wait`.
 async fn connect(url: &str, wait: Duration, observer: Option<StatementObserver>) -> Result<Database, Failure> {
     const MAX_PAUSE: Duration = Duration::from_secs(2);
     let started = Instant::now();
@@ -326,7 +328,7 @@ async fn run_jobs(database: Database, services: Arc<Services>) {
     }
 }
 
-/// Every second, looks whether a newer version has migrated the database so that this one must not write any more.
+/// Checks every second if a newer version has migrated the database in a way that forbids this version to write.
 async fn watch_version(database: Database) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

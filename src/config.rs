@@ -206,12 +206,12 @@ fn environment() -> impl TypedValueParser<Value = Environment> {
 }
 
 /// Removes blanks and line breaks at the ends: a file or a Kubernetes secret often ends in a line break. Never fails, because
-/// clap's message would show the value.
+/// the error message of clap would show the secret.
 fn secret(text: &str) -> Result<SecretString, Infallible> {
     Ok(text.trim().into())
 }
 
-/// Parses an address, or looks up a host name. Prefers IPv4, which clients of `localhost` try in any case.
+/// Parses an address, or looks up a host name. Prefers IPv4, because every client of `localhost` tries IPv4.
 fn address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -260,8 +260,9 @@ const TWILIO_USER: &str = "VIVAMO_TWILIO_USER (--twilio-user)";
 const TWILIO_PASSWORD: &str = "VIVAMO_TWILIO_PASSWORD (--twilio-password)";
 const UNKNOWN_LINE_TYPE: &str = "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type)";
 
-/// A credential that is set but empty is an error and does not count as unset: a template whose variable was not filled
-/// must not switch protection off. Quotes around a credential are an error too: Docker's `--env-file` does not remove them.
+/// Checks that a credential is not empty. An empty credential does not count as unset, because a template whose variable
+/// was not filled must not switch protection off. Quotes around a credential are an error too, because Docker's
+/// `--env-file` does not remove quotes.
 fn check_credential(name: &str, value: &Option<SecretString>) -> Result<(), String> {
     let Some(value) = value.as_ref().map(ExposeSecret::expose_secret) else { return Ok(()) };
     if value.is_empty() {
@@ -331,7 +332,7 @@ impl Settings {
         self.key_secret_old.as_ref().map(ExposeSecret::expose_secret)
     }
 
-    /// The longest time to wait for the database, if the command waits for `default` seconds.
+    /// The longest time to wait for the database. `default` is the command's number of seconds if the setting is unset.
     pub fn database_wait(&self, default: u32) -> Duration {
         Duration::from_secs(self.wait_for_database.unwrap_or(default).into())
     }

@@ -62,8 +62,8 @@ pub enum ErrorCode {
     /// The phone number belongs to another customer: on create to one of your own customers, on update to any customer.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
-    /// The email and the phone belong to two different customers, or `connectBy` does not list the value that matches, so
-    /// nothing was connected. The message says what to do.
+    /// The email and the phone belong to two different customers, or `connectBy` lists no value that matches, so nothing was
+    /// connected. The message says what to do.
     #[error(
         "The email and the phone belong to two different customers, so nothing was connected. Leave out the phone, or ask the platform."
     )]

@@ -5,7 +5,8 @@
 //! the secret, nobody can compute a hash, or test guesses against a stolen hash. The purpose is part of the input, so
 //! that hashes of different purposes never match.
 //!
-//! While the secret is being changed there are two secrets: new hashes are made with one, and hashes of both are accepted.
+//! While the secret is being changed, the service has two secrets. New hashes are made with one secret, and hashes of both
+//! secrets are accepted.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub struct KeyedHash {
     secret: Arc<hmac::Key>,
     /// The other secret whose hashes are accepted.
     other: Option<Arc<hmac::Key>>,
-    /// True if `other` is the older one, whose hashes are to be replaced.
+    /// True if `other` is the older secret, so that its stored hashes must be replaced.
     replaces_other: bool,
 }
 
@@ -37,26 +38,26 @@ impl KeyedHash {
         digest(&self.secret, purpose, parts)
     }
 
-    /// Returns the hash of the parts under each secret that is accepted, first the one of [`digest`](Self::digest).
+    /// Returns the hash of the parts under each accepted secret. The first hash is the result of [`digest`](Self::digest).
     pub fn accepted_digests(&self, purpose: &str, parts: &[&[u8]]) -> Vec<Vec<u8>> {
         let secrets = std::iter::once(&self.secret).chain(&self.other);
         secrets.map(|secret| digest(secret, purpose, parts)).collect()
     }
 
-    /// True if hashes of the other secret are to be replaced by hashes of this one.
+    /// Returns true if stored hashes of the other secret must be replaced by hashes of this secret.
     pub fn replaces_other(&self) -> bool {
         self.replaces_other
     }
 
-    /// The hash of a constant, by which a database recognises the secret.
+    /// Returns the hash of a constant. The database stores this fingerprint in order to recognise another secret.
     pub fn fingerprint(&self) -> Vec<u8> {
         self.digest(FINGERPRINT, &[])
     }
 
-    /// Makes new hashes with the secret that has this fingerprint. Returns `None` if neither has it.
+    /// Selects the secret with this fingerprint for new hashes. Returns `None` if no configured secret has this fingerprint.
     ///
-    /// The older secret stays in use until the database is told to use the newer one, so that servers which do not know the
-    /// newer one yet recognise all hashes.
+    /// The older secret stays in use until `vivamo change-key-secret` stores the fingerprint of the newer secret. Servers that
+    /// do not know the newer secret yet therefore recognise all hashes.
     pub fn with_fingerprint(self, fingerprint: &[u8]) -> Option<Self> {
         if self.fingerprint() == fingerprint {
             return Some(self);
@@ -67,7 +68,8 @@ impl KeyedHash {
     }
 }
 
-/// Stored in the database: a change makes all servers refuse to start.
+/// The purpose of the fingerprint. The database stores the fingerprint, so a change of this text makes all servers refuse
+/// to start.
 const FINGERPRINT: &str = "key secret";
 
 fn key(secret: &str) -> Arc<hmac::Key> {

@@ -1,8 +1,8 @@
 //! Logs on standard error: text in sandbox, JSON in production. The logs hold no personal data and no SQL values.
 //!
-//! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. Dependencies log at most at `info`:
-//! some of them trace phone numbers, URLs or headers. With the feature `otlp`, spans go to the OpenTelemetry collector that
-//! `OTEL_EXPORTER_OTLP_ENDPOINT` names.
+//! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. Dependencies log at most at `info`,
+//! because some dependencies trace phone numbers, URLs or headers. With the feature `otlp`, spans go to the OpenTelemetry
+//! collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
@@ -29,7 +29,7 @@ const OWN_TARGET: &str = "vivamo";
 /// The most verbose level of a dependency.
 const MAX_OF_DEPENDENCIES: LevelFilter = LevelFilter::INFO;
 
-/// Parses `RUST_LOG`: a level, and `TARGET=LEVEL`, separated by commas. Returns a message if a part is invalid.
+/// Parses `RUST_LOG`: levels and `TARGET=LEVEL` pairs, separated by commas. Returns a message if a part is invalid.
 pub fn filter(setting: &str) -> Result<Targets, String> {
     let mut default = LevelFilter::OFF;
     let mut levels = Vec::new();

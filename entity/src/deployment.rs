@@ -1,7 +1,7 @@
-//! Table `deployment`: a single row with what a server compares at its start.
+//! Table `deployment`: a single row with the facts that a server compares with its own settings when it starts.
 //!
-//! `service::deployment` writes it at the first start, so that sandbox settings never run against a production database, and
-//! another secret is noticed. The migrations raise `required_migration`.
+//! `service::deployment` writes the row at the first start. The row prevents a server with sandbox settings from using a
+//! production database, and a server from using another secret. The migrations raise `required_migration`.
 
 use sea_orm::entity::prelude::*;
 
@@ -15,10 +15,10 @@ pub struct Model {
     pub environment: Environment,
     /// A migration that a server must know in order to write. `None` if any server may write.
     pub required_migration: Option<String>,
-    /// The newest migration of the search words after which all words were written. `None` if they may be incomplete.
+    /// The newest migration of the search words after which all words were written again. `None` if words may be missing.
     pub words_migration: Option<String>,
-    /// A hash of a constant under `VIVAMO_KEY_SECRET`, by which another secret is recognised. `None` before the first start
-    /// of a version that stores it.
+    /// A keyed hash of a constant. It differs if the server has another `VIVAMO_KEY_SECRET`. `None` until a version that
+    /// stores this hash has started for the first time.
     pub key_fingerprint: Option<Vec<u8>>,
 }
 

@@ -17,10 +17,12 @@ mod m20261126_000009_corrections;
 mod m20261126_000010_administration;
 
 /// The newest migration after which an older server must not write, because it would write rows that newer servers cannot
-/// use. A server that does not know this migration refuses to write; a server that only lacks later ones goes on.
+/// use. A server that does not know this migration refuses to write. A server that knows this migration and
+/// lacks only later ones continues to write.
 pub const REQUIRED: &str = "m20261126_000007_search_spellings";
 
-/// The newest migration that deletes search words, or changes how they are written. The program then writes all of them again.
+/// The newest migration that deletes search words, or changes how the words are written. Afterwards `vivamo migrate`
+/// writes all words again.
 pub const SEARCH_WORDS: &str = "m20261126_000007_search_spellings";
 
 pub struct Migrator;

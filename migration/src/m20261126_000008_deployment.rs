@@ -1,5 +1,5 @@
-//! Adds to the deployment what a server compares before it serves: the migrations that it must know, the search words that
-//! are complete, and the secret of the keys.
+//! Adds three columns to `deployment`, which a server compares before it serves: the migration that the server must know,
+//! the last migration for which all search words were written, and the fingerprint of the key secret.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

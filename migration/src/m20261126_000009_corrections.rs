@@ -1,7 +1,7 @@
 //! Lets history entries have the platform as their author, and describe the end of a connection.
 //!
-//! On PostgreSQL this changes the catalog only. SQLite cannot drop the `NOT NULL` of a column, so it copies the table. The
-//! copy has no foreign keys, as on PostgreSQL: history outlives what it refers to.
+//! On PostgreSQL this changes the catalog only. SQLite cannot drop the `NOT NULL` of a column, so this migration copies the
+//! table. As on PostgreSQL, the copy has no foreign keys, because the history outlives the rows that it refers to.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
@@ -52,7 +52,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Replaces the table by a copy in which the operator and the key may be null, or by one as before this migration.
+/// Replaces the table by a copy. In the copy, the operator and the key may be null if `is_nullable` is true.
 async fn copy_on_sqlite(manager: &SchemaManager<'_>, is_nullable: bool) -> Result<(), DbErr> {
     let id = if is_nullable { uuid_null } else { uuid };
     let mut copy = Table::create()

@@ -162,7 +162,7 @@ async fn migrate(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `vivamo migrate --check`: lists what is pending.
+/// `vivamo migrate --check`: lists the pending migrations, and fails if there are any.
 async fn list_pending(settings: &Settings) -> Result<(), Failure> {
     let pending = app::pending_migrations(database_settings(settings, 0)).await?;
     print_lines("pending", &pending);

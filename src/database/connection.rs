@@ -80,7 +80,8 @@ enum State {
 }
 
 impl Connection {
-    /// Runs a query. Fails with a [`SizeError`] if its rows make `response` too large, or large.
+    /// Runs a query. Fails with a [`SizeError`] if the rows make `response` too large, or so large that the response must
+    /// first wait for memory.
     pub(super) async fn query_all(
         &mut self,
         statement: Statement,
@@ -171,8 +172,8 @@ impl Connection {
     }
 }
 
-/// Collects the rows of a query, and counts their bytes. If the rows are too many, the connection skips the rest before its
-/// next use.
+/// Collects the rows of a query, and counts the bytes of the rows. Stops if the rows have too many bytes. In this case the
+/// connection skips the remaining rows before its next use.
 async fn collect<R: Into<QueryResult>>(
     mut rows: impl Stream<Item = Result<R, sqlx::Error>> + Unpin,
     size_of: fn(&R) -> usize,
@@ -197,8 +198,8 @@ fn pg_row_size(row: &PgRow) -> usize {
     let value = |column| row.try_get_raw(column).ok()?.as_bytes().ok();
     let last = row.len().saturating_sub(1);
     match (value(0), value(last)) {
-        // The values are in memory one after the other, so the first and the last tell the size of all without a lookup
-        // for each column.
+        // The values are in memory one after the other. The first and the last value therefore give the size of the row
+        // without a lookup for each column.
         (Some(first), Some(last)) => last.as_ptr_range().end.addr().abs_diff(first.as_ptr().addr()),
         _ => (0..=last).filter_map(value).map(<[u8]>::len).sum(),
     }
@@ -256,11 +257,12 @@ impl managed::Manager for Manager {
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: managed::Pool<Manager>,
-    /// One permit for each connection, so that nobody waits in the queue of `connections`, which is not fair.
+    /// Has one permit for each connection. Requests therefore wait in this queue, and never in the queue of `connections`,
+    /// which is not fair.
     queue: FairQueue,
 }
 
-/// A connection that was taken out of the pool. Returns to the pool when it is dropped.
+/// A connection that was taken out of the pool. The connection returns to the pool when this value is dropped.
 pub(super) struct PooledConnection {
     connection: Object<Manager>,
     /// Dropped after the connection.

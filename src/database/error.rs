@@ -40,7 +40,7 @@ pub(super) fn from_size_error(error: SizeError) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Decode(error.into()))))
 }
 
-/// Returns the error inside [`from_size_error`], or inside the failure of a query.
+/// Returns the [`SizeError`] inside an error that [`from_size_error`] made or that a query returned.
 pub(super) fn size_error(error: &DbErr) -> Option<SizeError> {
     let sqlx::Error::Decode(error) = sqlx_error(error)? else { return None };
     error.downcast_ref().copied()
@@ -100,8 +100,8 @@ pub(super) fn is_rejection(error: &DbErr) -> bool {
 fn is_outage(error: &DbErr) -> bool {
     use sqlx::Error::{Io, Protocol, Tls, WorkerCrashed};
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
-    // No connection, for whatever reason: the server is gone, has too many, or refuses the role. `Migration`: this server
-    // refuses to write (`Database::refuse_writes`).
+    // There is no connection: the database server is gone, has too many connections, or refuses the role. `Migration` means
+    // that this service refuses to write (`Database::refuse_writes`).
     if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_) | DbErr::Migration(_)) || is_read_only(error) {
         return true;
     }
@@ -123,8 +123,8 @@ pub(super) fn is_read_only(error: &DbErr) -> bool {
     matches!(reported(error), Some((Code::Sqlstate("25006") | Code::Sqlite(READONLY), _)))
 }
 
-/// Returns true if the server of the database cannot be reached at the moment, as while it starts. Returns false if the
-/// server refuses the connection for a reason that stays, such as a wrong password.
+/// Returns true if the database server cannot be reached at the moment, for example because the server is starting. Returns
+/// false if the server refuses the connection for a lasting reason, such as a wrong password.
 pub fn is_unreachable(error: &DbErr) -> bool {
     match reported(error) {
         Some((Code::Sqlstate(code), _)) => ["08", "53", "57"].iter().any(|class| code.starts_with(class)),
@@ -136,11 +136,11 @@ pub fn is_unreachable(error: &DbErr) -> bool {
     }
 }
 
-/// The cause of the failure of a request whose statement several requests shared.
+/// The logged cause of a request that failed because a statement failed that several requests shared.
 pub const SHARED_FAILURE: &str = "a statement that several requests shared failed";
 
-/// Logs the failure of a statement that several requests shared, once for all of them. Returns the error for each of them: of
-/// the same class, with the cause [`SHARED_FAILURE`].
+/// Logs the failure of a shared statement once for all requests that shared the statement. Returns the error for each of
+/// these requests: an outage stays an outage, and the cause becomes [`SHARED_FAILURE`].
 pub(super) fn log_shared_failure(error: &DbErr, requests: usize) -> DbErr {
     tracing::error!(requests, cause = describe(error), "a statement that several requests shared failed");
     let cause = SHARED_FAILURE.to_owned();
@@ -209,7 +209,7 @@ fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
     }
 }
 
-/// Returns the statement that lets a role serve.
+/// Returns the `GRANT` statement that a role needs in order to serve.
 pub(super) fn grant_tables(role: &str) -> String {
     format!("As their owner: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"{role}\".")
 }
@@ -233,7 +233,7 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
                  must be percent-encoded, for example % as %25."
             )
         }
-        // No right to use the schema, or to create tables in it.
+        // The role may not use the schema, or may not create tables in the schema.
         (Some((Code::Sqlstate("3F000"), _)), ..) => create_hint(&server, database, user),
         (Some((Code::Sqlstate("42501"), error)), ..) if error.message().contains(" schema ") => {
             create_hint(&server, database, user)

@@ -1,8 +1,9 @@
-//! A fair queue: hands out a fixed number of permits, so that no tenant can keep the others waiting.
+//! A fair queue: hands out a fixed number of permits, so that no tenant makes other tenants wait for long.
 //!
-//! A free permit goes to the waiting tenant that holds the fewest permits. Tenants that hold equally many take turns. A
-//! tenant that sends a thousand requests at once therefore delays another tenant's request by one permit and not by a
-//! thousand. A tenant cannot hold all permits, so that a permit is free when another tenant comes.
+//! A free permit goes to the waiting tenant that holds the fewest permits. Tenants that hold the same number of permits are
+//! served round robin. If a tenant sends a thousand requests at once, a request of another tenant therefore waits for one
+//! permit to become free, and not for a thousand. A tenant can never hold all permits, so a permit is usually free when a
+//! request of another tenant arrives.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub enum Tenant {
     Platform,
     /// Batched lookups of several tenants.
     Lookups,
-    /// Work for no caller: authentication, background jobs and commands.
+    /// Work without an authenticated caller: authentication, background jobs and commands.
     #[default]
     Service,
 }
@@ -35,28 +36,29 @@ struct Shared {
 
 struct State {
     free: usize,
-    /// The number of permits that each tenant holds, without tenants that hold none.
+    /// The number of permits that each tenant holds. Tenants without a permit are left out.
     held: HashMap<Tenant, usize>,
     /// The tenants with waiting requests. The tenant that was served last stands last. If a permit is free, each of these
     /// tenants holds its full share.
     waiting: Vec<(Tenant, VecDeque<oneshot::Sender<Permit>>)>,
 }
 
-/// The right to use a connection. Returns to the queue when it is dropped.
+/// The right to use a connection. When a permit is dropped, it goes to the next waiting request.
 pub(super) struct Permit {
     queue: FairQueue,
     tenant: Tenant,
 }
 
 impl FairQueue {
-    /// Creates a queue with `size` permits. A fifth of them, at least one, is out of reach of any single tenant.
+    /// Creates a queue with `size` permits. A single tenant can hold at most four fifths of the permits, but at least one.
     pub(super) fn new(size: usize) -> Self {
         let share = (size - size.div_ceil(5)).max(1);
         let state = State { free: size, held: HashMap::new(), waiting: Vec::new() };
         Self(Arc::new(Shared { share, state: Mutex::new(state) }))
     }
 
-    /// Takes a free permit, or returns the place in the queue where `tenant` waits for one. To give up, drop the place.
+    /// Takes a free permit. If the tenant must wait, returns a place in the queue instead, which receives the permit later. To
+    /// stop waiting, drop the place.
     pub(super) fn acquire(&self, tenant: Tenant) -> Result<Permit, oneshot::Receiver<Permit>> {
         let mut state = self.0.state.lock();
         if state.free > 0 && state.held(tenant) < self.0.share {
@@ -101,10 +103,10 @@ impl State {
     fn next(&mut self, share: usize) -> Option<(Tenant, oneshot::Sender<Permit>)> {
         while self.free > 0 {
             let tenants = self.waiting.iter().map(|(tenant, _)| self.held(*tenant)).enumerate();
-            // The first of those that hold equally few.
+            // If several tenants hold the fewest permits, takes the first of these tenants.
             let (index, _) = tenants.filter(|(_, held)| *held < share).min_by_key(|(_, held)| *held)?;
             let (tenant, mut senders) = self.waiting.remove(index);
-            // Those that have given up are left out.
+            // Skips requests that have stopped waiting.
             let next = std::iter::from_fn(|| senders.pop_front()).find(|sender| !sender.is_closed());
             if !senders.is_empty() {
                 self.waiting.push((tenant, senders));
@@ -127,7 +129,7 @@ impl Drop for Permit {
             state.next(*share)
         };
         if let Some((tenant, sender)) = next {
-            // If the request gives up at this moment, the permit is dropped, which serves the next one.
+            // If the request stops waiting at this moment, the permit is dropped, and the drop serves the next request.
             drop(sender.send(Self { queue: self.queue.clone(), tenant }));
         }
     }
@@ -146,7 +148,7 @@ mod tests {
         queue.acquire(tenant).ok().expect("a free permit")
     }
 
-    /// Takes a place in the queue.
+    /// Takes a place in the queue, because no permit is free for the tenant.
     fn wait(queue: &FairQueue, tenant: Tenant) -> oneshot::Receiver<Permit> {
         queue.acquire(tenant).err().expect("no free permit")
     }

@@ -1,5 +1,5 @@
-//! Applies migrations, inspects databases and backs them up, on a separate connection, because SeaORM's migrator needs a
-//! [`DatabaseConnection`].
+//! Applies migrations, inspects databases and backs up databases. Uses a separate connection, because SeaORM's migrator
+//! needs a [`DatabaseConnection`].
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,7 +24,8 @@ pub struct Inspection {
     pub pending: Vec<String>,
     /// Names of applied migrations that this version does not know.
     pub unknown: Vec<String>,
-    /// The reason why the database cannot be used: its encoding, or it cannot be written.
+    /// The reason why the database cannot be used: its encoding is wrong, or the service may not write to it. `None` if there
+    /// is no such reason.
     pub fault: Option<Fault>,
     /// True if the database requires a newer version to write.
     pub is_outdated: bool,
@@ -33,9 +34,9 @@ pub struct Inspection {
 /// A reason why a database cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// A sentence for the log.
+    /// The fault, as a sentence for the log.
     pub cause: String,
-    /// The way to use the database, or another one. May contain a statement to run.
+    /// An instruction that removes the fault. May contain an SQL statement to run.
     pub remedy: String,
 }
 
@@ -63,7 +64,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     }
     let pending = Migrator::get_pending_migrations(&transaction).await?;
     Migrator::up(&transaction, None).await?;
-    // In the same transaction: an older server that still runs must not write after it.
+    // Part of the same transaction, because an older server that still runs must not write after this transaction.
     let require = format!("UPDATE deployment SET required_migration = '{}'", migration::REQUIRED);
     transaction.execute_unprepared(&require).await?;
     transaction.commit().await?;
@@ -72,7 +73,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
 }
 
 impl Database {
-    /// Inspects the database on a connection of its own, so that it also notices that no new connection is possible. Changes
+    /// Inspects the database on a new connection, so that the inspection fails if new connections are impossible. Changes
     /// nothing.
     pub async fn inspect(&self) -> Result<Inspection, DbErr> {
         let connection = connect(self.options.clone().existing()).await?;
@@ -81,8 +82,8 @@ impl Database {
         inspection
     }
 
-    /// Reads which migration a server must know in order to write, and refuses or allows the writes of this process. Returns
-    /// false if they are refused.
+    /// Reads which migration a server must know in order to write, and refuses or allows the writes of this process
+    /// accordingly. Returns false if writes are refused.
     pub async fn check_version(&self) -> Result<bool, DbErr> {
         let may_write = knows_required_migration(self.reader()).await?;
         self.refuse_writes(!may_write);
@@ -131,7 +132,7 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
             format!("The database has the encoding {encoding}, in which texts are sorted in another order."),
             format!("Use a new file: change {}.", url::SETTING),
         ),
-        // The migrations find out by themselves.
+        // The pending migrations must write anyway, so they report if that is impossible.
         _ if !pending.is_empty() => None,
         Options::Postgres(options) => postgres_write_fault(connection, options.get_username()).await?,
         Options::Sqlite(options) => {
@@ -143,7 +144,7 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
                         url::SETTING
                     ),
                 ),
-                // Another process writes.
+                // Another process is writing, so the database can be written.
                 Err(error) if is_conflict(&error) => None,
                 written => written.map(|_| None)?,
             }
@@ -153,8 +154,8 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
     Ok(Inspection { pending, unknown: applied.difference(&known).cloned().collect(), fault, is_outdated })
 }
 
-/// Returns a fault if the role may not write. Looks only at tables with the owner of the migrations: an extension may have
-/// tables of its own.
+/// Returns a fault if the role may not write. Checks only the tables that have the same owner as the table of migrations,
+/// because an extension may have tables of its own.
 async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Result<Option<Fault>, DbErr> {
     const SQL: &str = "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, \
         (SELECT COUNT(*) FROM pg_class AS t, pg_class AS m WHERE m.oid = to_regclass('seaql_migrations') AND t.oid <> m.oid \

@@ -77,7 +77,7 @@ pub struct Database {
 #[derive(Clone)]
 pub struct Reader {
     pool: Pool,
-    /// The tenant to wait as, if it is not the tenant of the current request.
+    /// The tenant that waits for connections. `None` stands for the tenant of the current request.
     tenant: Option<Tenant>,
 }
 
@@ -119,8 +119,9 @@ impl Database {
         Transaction::begin(&self.write_pool).await
     }
 
-    /// Lets all writes fail with `UNAVAILABLE` from now on, or no longer: a newer version has migrated the database, and this
-    /// one would write rows that the newer version cannot use.
+    /// Refuses all writes with `UNAVAILABLE` from now on if `refuse` is true, and allows writes again otherwise. Writes are
+    /// refused after a newer version has migrated the database, if this version would write rows that the newer version
+    /// cannot use.
     pub fn refuse_writes(&self, refuse: bool) {
         self.refuses_writes.store(refuse, Ordering::Relaxed);
     }
@@ -194,13 +195,13 @@ impl ConnectionTrait for Reader {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        // Shared lookups are short, and belong to several responses.
+        // A shared lookup is short and belongs to several responses, so its bytes count for none of them.
         let response = if self.tenant.is_none() { request::response() } else { None };
         loop {
             let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
             let rows = retry_read(query).await;
             match (&response, rows.as_ref().err().and_then(size_error)) {
-                // Without the connection.
+                // The connection has been returned to the pool here, so the response does not hold a connection while it waits.
                 (Some(response), Some(SizeError::MustWait)) => {
                     response.wait_for_turn().await.map_err(from_size_error)?;
                 }

@@ -14,20 +14,21 @@ tokio::task_local! {
 /// The facts about a request that the database layer needs.
 #[derive(Clone, Default)]
 pub struct RequestContext {
-    /// The party that waits for connections.
+    /// The tenant that waits for connections.
     pub tenant: Tenant,
     pub work: Arc<WorkCounter>,
-    /// The size of the response. `None` during authentication.
+    /// The counted size of the response. `None` during authentication.
     pub response: Option<Arc<ResponseSize>>,
 }
 
-/// A kind of work that a request does. The amounts of all kinds but [`Statement`](Self::Statement) depend on the request
-/// and on the rows that it finds. Other requests change them only if a write is repeated after a conflict.
+/// A kind of work that a request does. Except for [`Statement`](Self::Statement), the amounts depend only on the request
+/// and on the rows that the request finds. A write that is repeated after a conflict with another request is the exception:
+/// it does more work.
 #[derive(Clone, Copy)]
 pub enum Work {
     /// A statement that was sent, without `BEGIN`, `COMMIT` and `ROLLBACK`.
     Statement,
-    /// A query for rows, also if it shares a statement with others.
+    /// A query for rows. Counts also if the query shares a statement with other queries.
     Query,
     /// A row that was read.
     Row,

@@ -1,11 +1,13 @@
-//! Bounds the memory that responses take, from the rows they are built from until the client has read them.
+//! Bounds the memory of responses, from the time when their rows are read until the client has read the response.
 //!
-//! - A response has at most [`MAX_BYTES`]. Its size is counted while it is built, so a larger one is never built.
-//! - Only a few *large* responses are in memory at the same time, in the process and for each API key. When a response
-//!   grows large it waits for its turn, with little memory and without a database connection. It gives its turn back when
-//!   the client has read it. A client that does not read therefore delays only its own large responses.
+//! - A response has at most [`MAX_BYTES`]. The size is counted while the response is built, so a larger response is never
+//!   built.
+//! - Only a few *large* responses are in memory at the same time, in the process and for each API key. A large response
+//!   needs a *turn*: a reservation of memory for [`MAX_BYTES`]. When a response becomes large, it waits for a turn. While it
+//!   waits, the response holds little memory and no database connection. The turn ends when the client has read the response.
+//!   A client that does not read therefore delays only its own large responses.
 //!
-//! Small responses have no turn: the number of connections limits their memory.
+//! Small responses need no turn, because the number of connections limits their memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,20 +23,21 @@ use crate::error::{Error, ErrorCode, Violation};
 /// The maximum size of a response. A page of 100 customers with all their fields has about 60 KB.
 const MAX_BYTES: usize = 4 << 20;
 
-/// The maximum size of the rows that a response is built from. A response need not show all columns of its rows.
+/// The maximum size of the rows that a response is built from. The limit is higher than [`MAX_BYTES`], because a response
+/// may leave out columns of its rows.
 const MAX_ROW_BYTES: usize = 2 * MAX_BYTES;
 
-/// A response is large if it, or the rows that it is built from, has more bytes.
+/// The maximum size of a small response. A response is large if the response, or its rows, have more bytes.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// The large responses of a process, together. A response that is being built counts as [`MAX_BYTES`], because its rows,
-/// its values and its text are in memory at the same time.
+/// The maximum total size of the large responses of a process. A response that is being built counts as [`MAX_BYTES`],
+/// because its rows, its values and its text are in memory at the same time.
 const MAX_PROCESS_BYTES: usize = 8 * MAX_BYTES;
 
-/// The large responses of one key, together.
+/// The maximum total size of the large responses of one key.
 const MAX_KEY_BYTES: usize = MAX_PROCESS_BYTES / 2;
 
-/// The longest time that a large response waits for its turn.
+/// The longest time that a large response waits for a turn.
 const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// The memory for the large responses of a process.
@@ -69,12 +72,12 @@ fn permits(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
-/// The reason why a response cannot be built, or not yet.
+/// The reason why a response cannot be built, or must wait before it is built further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     #[error("the response is too large")]
     TooLarge,
-    /// The response has become large. See [`ResponseSize::wait_for_turn`].
+    /// The response has become large and has no turn. See [`ResponseSize::wait_for_turn`].
     #[error("the response waits for its turn")]
     MustWait,
     #[error("too many large responses are in memory")]
@@ -103,11 +106,11 @@ pub struct ResponseSize {
     key: KeyMemory,
     bytes: AtomicUsize,
     row_bytes: AtomicUsize,
-    /// Set once the response is large and may grow.
+    /// Set when the response is large and has got a turn. The response may then grow up to [`MAX_BYTES`].
     turn: OnceCell<Mutex<Turn>>,
 }
 
-/// The memory of a large response.
+/// The reserved memory of a large response. Given back when this value is dropped.
 struct Turn {
     of_key: OwnedSemaphorePermit,
     of_process: OwnedSemaphorePermit,
@@ -118,19 +121,19 @@ impl ResponseSize {
         Self { process, key, bytes: AtomicUsize::new(0), row_bytes: AtomicUsize::new(0), turn: OnceCell::new() }
     }
 
-    /// Adds a part that was built to the response.
+    /// Counts a finished part of the response.
     pub fn add(&self, bytes: usize) -> Result<(), SizeError> {
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if bytes > MAX_BYTES { Err(SizeError::TooLarge) } else { Ok(()) }
     }
 
-    /// Waits for the turn of the response if it is large. Fails if the response is too large already.
+    /// Waits for a turn if the response is large and has none. Fails if the response is too large already.
     pub async fn before_growth(&self) -> Result<(), SizeError> {
         self.add(0)?;
         if self.must_wait(0) { self.wait_for_turn().await } else { Ok(()) }
     }
 
-    /// Checks that a statement may read on after this number of bytes of rows.
+    /// Checks if a statement that has read this number of bytes may read more rows.
     pub fn check_rows(&self, bytes: usize) -> Result<(), SizeError> {
         if self.row_bytes.load(Ordering::Relaxed) + bytes > MAX_ROW_BYTES {
             return Err(SizeError::TooLarge);
@@ -143,7 +146,8 @@ impl ResponseSize {
         self.row_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Returns true if building the response takes so much processor time that other requests should not wait for it.
+    /// Returns true if the response is so large that building it takes much processor time. Other requests should not wait for
+    /// this work.
     pub fn is_large(&self) -> bool {
         self.turn.initialized()
     }
@@ -169,8 +173,8 @@ impl ResponseSize {
         }
     }
 
-    /// Gives back the memory that the finished response of this size does not need. The rest is given back when the
-    /// returned value is dropped.
+    /// Shrinks the reserved memory to `bytes`, the size of the finished response. The rest is given back when the returned
+    /// value is dropped.
     pub fn finish(&self, bytes: usize) -> Unread {
         let turn = self.turn.get().and_then(|turn| {
             let Turn { of_key, of_process } = &mut *turn.lock();

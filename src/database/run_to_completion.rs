@@ -9,8 +9,8 @@ use tracing::Instrument;
 
 use super::request::{REQUEST, RequestContext};
 
-/// Spawns `work` in a task of its own, so that it completes even if the returned handle is dropped. The work
-/// belongs to `request`.
+/// Spawns `work` in a task of its own, so that it completes even if the returned handle is dropped. The work counts
+/// as work of `request`.
 ///
 /// The HTTP server drops the future of a request when the client disconnects or the request times out. Without a task
 /// of its own, the work would be dropped too. Its connection would have to be closed if a statement was running, and if

@@ -1,4 +1,4 @@
-//! The URL of the database. Everything that needs a part of it, such as the SQLite file, gets the part from here.
+//! Parses the URL of the database. All other modules get the parts of the URL, such as the SQLite file, from this module.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -31,17 +31,17 @@ impl Options {
         Ok(if url.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             let options = options.create_if_missing(true).foreign_keys(true).journal_mode(SqliteJournalMode::Wal);
-            // Full: a commit that was acknowledged survives a loss of power.
+            // With `Full`, a commit that was acknowledged survives a power failure.
             Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(MAX_WAIT))
         } else {
             let options = PgConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
-            // sqlx leaves the brackets of an IPv6 address, and would look them up as a host name.
+            // sqlx keeps the brackets around an IPv6 address, and would look up the result as a host name.
             let host = options.get_host().trim_matches(['[', ']']).to_owned();
             Self::Postgres(options.host(&host).application_name("vivamo"))
         })
     }
 
-    /// Does not create a SQLite file. Has no effect for PostgreSQL.
+    /// Returns options that do not create a SQLite file. Has no effect for PostgreSQL.
     pub(super) fn existing(self) -> Self {
         match self {
             Self::Postgres(options) => Self::Postgres(options),
@@ -49,7 +49,7 @@ impl Options {
         }
     }
 
-    /// Forbids writes to a SQLite file, and does not create the file. Has no effect for PostgreSQL.
+    /// Returns options that open a SQLite file for reading only, and do not create the file. Has no effect for PostgreSQL.
     pub(super) fn read_only(self) -> Self {
         match self {
             Self::Postgres(options) => Self::Postgres(options),
@@ -112,7 +112,8 @@ fn is_in_memory(url: &str, file: &Path) -> bool {
         || parameters.contains("mode=memory")
 }
 
-/// True for a URL such as `postgres://ada:12/34@host/database`, whose host is `ada`.
+/// Returns true if an unencoded special character probably cuts the password short. For example, the host of
+/// `postgres://ada:12/34@host/database` is `ada`.
 fn has_cut_password(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     let parameters = url.query().filter(|parameters| !parameters.contains("user=")).unwrap_or_default();
@@ -120,9 +121,9 @@ fn has_cut_password(url: &str) -> bool {
         && [url.path(), parameters, url.fragment().unwrap_or_default()].iter().any(|part| part.contains('@'))
 }
 
-/// Creates the file of a new SQLite database, readable and writable only for its owner. SQLite gives the files that it
-/// creates beside it, `-wal` and `-shm`, the same permissions. Does nothing if the file exists, or if it cannot be created:
-/// then SQLite reports why it cannot open the file.
+/// Creates the file of a new SQLite database, readable and writable only for its owner. SQLite gives the
+/// same permissions to the `-wal` and `-shm` files that it creates later. Does nothing if the file exists or cannot be
+/// created. If the file cannot be created, SQLite reports the reason when it opens the file.
 pub(super) fn create_private(file: &Path) {
     drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(file));
 }

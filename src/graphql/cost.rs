@@ -1,4 +1,4 @@
-//! The cost of an operation: an estimate from its document, before it is executed, and the size of its answer.
+//! Estimates the cost of an operation from its document, and measures the size of the answer.
 
 use std::collections::HashMap;
 
@@ -13,17 +13,19 @@ use crate::service::limits::{MUTATION_COST, weights};
 
 pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 
-/// The cost of an operation, as far as its document tells it.
+/// The cost of an operation, estimated from its document.
 #[derive(Clone, Copy, Debug)]
 pub struct DocumentCost {
     /// The number of fields, with all fragments expanded.
     pub selections: u64,
+    /// The minimum cost, also if the operation does less work.
     pub least: u32,
+    /// The cost to reserve before the execution.
     pub estimated: u32,
 }
 
-/// Estimates the cost of an operation. The estimate counts each list of the document once, also if it is inside another
-/// list. A request that does more pays for it at its end.
+/// Estimates the cost of an operation. The estimate counts each list of the document once, even if the list is inside another
+/// list. If the operation does more work than estimated, the request pays the difference after the execution.
 pub fn estimate(operation: &OperationDefinition, fragments: &Fragments, variables: &Variables) -> DocumentCost {
     let set = &operation.selection_set.node;
     let selections = sum(set, fragments, &|_| 1);
@@ -50,7 +52,7 @@ fn root_fields(set: &SelectionSet, fragments: &Fragments) -> usize {
     set.items.iter().map(fields).sum()
 }
 
-/// Sums up a figure of each field, with all fragments expanded.
+/// Returns the sum of `of_field` over all fields, with all fragments expanded.
 fn sum(set: &SelectionSet, fragments: &Fragments, of_field: &impl Fn(&Field) -> u64) -> u64 {
     let figure = |selection: &Positioned<Selection>| match &selection.node {
         Selection::Field(field) => of_field(&field.node) + sum(&field.node.selection_set.node, fragments, of_field),
@@ -62,7 +64,8 @@ fn sum(set: &SelectionSet, fragments: &Fragments, of_field: &impl Fn(&Field) -> 
     set.items.iter().map(figure).sum()
 }
 
-/// Estimates the work for a list, a search or a count. Other fields are part of their row.
+/// Estimates the work for a list, a search or a count. Other fields need no work of their own, because their row is already
+/// read.
 fn work_of_field(field: &Field, variables: &Variables) -> u64 {
     match field.name.node.as_str() {
         "customers" | "operators" | "history" => {
@@ -87,7 +90,7 @@ fn argument(field: &Field, name: &str, variables: &Variables) -> Option<ConstVal
     value.node.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(())).ok()
 }
 
-/// Returns the size of an answer: its number of values, and a value more for each 100 bytes of text.
+/// Returns the size of an answer: the number of its values, plus one for each 100 bytes of text.
 pub fn answer_size(value: &ConstValue) -> u64 {
     match value {
         ConstValue::List(items) => items.iter().map(answer_size).sum(),

@@ -141,7 +141,7 @@ impl Cursors {
         Some(Position { key, id: Uuid::from_slice(id).ok()? })
     }
 
-    /// The signatures that are accepted for a position, first the one of new cursors.
+    /// Returns the accepted signatures of a position. The first is the signature of new cursors.
     fn signatures(&self, position: &[u8]) -> Vec<Vec<u8>> {
         let list = [self.list.signed_parts(), vec![format!("{:?}", self.caller)]].concat();
         let parts: Vec<&[u8]> = list.iter().map(|part| part.as_bytes()).chain([position]).collect();

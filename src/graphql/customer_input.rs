@@ -33,7 +33,7 @@ pub enum CustomerRefInput {
     Phone(String),
 }
 
-/// Identifies one of your customers; with the platform key, any customer. Exactly one of the fields must be given.
+/// Identifies one of your customers. With the platform key, identifies any customer. Exactly one of the fields must be given.
 #[derive(OneofObject)]
 pub enum UpdateCustomerRef {
     /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.
@@ -61,9 +61,9 @@ pub struct CustomerFilterInput {
     phone: Option<String>,
     /// The operator's own id for the customer. Matches the whole id. Not available in the platform's list of all customers.
     external_customer_id: Option<String>,
-    /// Fields that must all be empty. This condition has no index, so a page checks at most 10,000 customers. If few of
-    /// them match, the page has fewer items than requested, perhaps none, and `hasNextPage` is true. Continue after
-    /// `endCursor`.
+    /// Fields that must all be empty. This condition has no index, so a page checks at most 10,000 customers. If few of these
+    /// customers match, the page has fewer items than requested, perhaps none, and `hasNextPage` is true. To continue, pass
+    /// `endCursor` as `after`.
     missing: Option<Vec<CustomerField>>,
     /// Time range in which the record was created, by any operator. This condition has no index, so a page checks at most
     /// 10,000 customers, as for `missing`.
@@ -108,8 +108,8 @@ pub struct CreateCustomerInput {
     external_customer_id: String,
     /// Personal data of the customer. Only the email is required; the Vivamo SDK asks the customer for missing fields.
     data: CustomerDataInput,
-    /// Values by which a customer that the platform already knows may be connected to your operator. If only a value that is
-    /// not listed matches, nothing is connected and the error is `IDENTITY_CONFLICT`. An empty list connects nobody.
+    /// Values by which a customer that the platform already knows may be connected to your operator. If a customer matches, but
+    /// by none of the listed values, nothing is connected and the error is `IDENTITY_CONFLICT`. An empty list connects nobody.
     #[graphql(default_with = "vec![MatchKey::Email, MatchKey::Phone]")]
     connect_by: Vec<MatchKey>,
     /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
@@ -138,7 +138,7 @@ struct OptionalDataInput {
     first_name: MaybeUndefined<String>,
     /// Last name, 1 to 100 characters.
     last_name: MaybeUndefined<String>,
-    /// Postal address. It replaces the stored address as a whole, so send all its parts.
+    /// Postal address. Replaces the whole stored address, so send all parts of the address.
     address: MaybeUndefined<AddressInput>,
 }
 
@@ -185,7 +185,7 @@ pub struct DisconnectCustomerInput {
     customer: UpdateCustomerRef,
     /// The reason of the disconnect. The platform sees it in the customer's history.
     reason: DisconnectReason,
-    /// The operator to disconnect the customer from. Required with the platform key, not available with other keys.
+    /// Id of the operator to disconnect the customer from. Required with the platform key. Not available with other keys.
     operator_id: Option<ID>,
     /// A string of 1 to 255 characters that you use for this request and its repetitions only. If you repeat the request with
     /// the same key within 24 hours, it returns the first result and changes nothing. You can therefore safely retry after a

@@ -20,7 +20,7 @@ use super::cost::{self, DocumentCost, Fragments};
 mod limits {
     pub const KIBIBYTES: usize = 16;
     pub const TOKENS: usize = 1500;
-    /// The response repeats an alias for each item of a list.
+    /// Bounds the response, which repeats an alias for each item of a list.
     pub const NAME_LENGTH: usize = 100;
     /// The parser overflows its stack at about 2,000.
     pub const NESTING: usize = 40;
@@ -66,7 +66,7 @@ fn syntax_error(error: parser::Error) -> ServerError {
 }
 
 /// Checks length, tokens and nesting. Follows GraphQL's lexical rules: brackets in strings and comments do not count. Returns
-/// the text for the parser, with decoded escapes ([`decode_escapes`]).
+/// the text for the parser. The escapes that the parser does not know are decoded ([`decode_escapes`]).
 fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
     check_limit(text.len().div_ceil(1024), limits::KIBIBYTES, ("The document is longer than", "KiB"))?;
     let (mut tokens, mut nesting) = (0, 0_usize);
@@ -126,9 +126,10 @@ fn string_length(text: &str) -> ServerResult<usize> {
     reject("The document has an unterminated string.")
 }
 
-/// Decodes the escapes in a string literal that the specification of September 2025 allows and the parser does not know:
-/// `\u{1F600}`, and the surrogate pairs that JSON encoders write, such as `\ud83d\ude00`. Adds a space after the literal for
-/// each character that it becomes shorter, so that positions in errors stay right. Returns `None` if there are none.
+/// Decodes the escapes of a string literal that the GraphQL specification of September 2025 allows and the parser does not
+/// know: `\u{1F600}`, and the surrogate pairs that JSON encoders write, such as `\ud83d\ude00`. The decoded literal is
+/// shorter, so spaces after it fill the difference, and positions in errors stay right. Returns `None` if the literal has
+/// no such escapes.
 fn decode_escapes(literal: &str) -> ServerResult<Option<String>> {
     let is_block = literal.starts_with("\"\"\"");
     if is_block || !["\\u{", "\\ud", "\\uD"].iter().any(|escape| literal.contains(escape)) {
@@ -149,7 +150,7 @@ fn decode_escapes(literal: &str) -> ServerResult<Option<String>> {
                 }
             }
             None => {
-                // Skips the backslash of `\\`, which does not begin the escape that may follow.
+                // Takes the character after a backslash too. In `\\u{41}`, the second backslash does not begin an escape.
                 length += if char == '\\' { rest[1..].chars().next().map_or(0, char::len_utf8) } else { 0 };
                 decoded += &rest[..length];
             }

@@ -92,7 +92,7 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
         None => vec![Violation { message: shorten(&error.message), ..Violation::new(ErrorCode::BadRequest) }],
         Some(Some(Error::Rejected(violations))) => violations.clone(),
         Some(Some(Error::Failed { code, cause })) => {
-            // One line for all requests that shared a statement is in the log already.
+            // The log already has one line for all requests that shared the statement.
             if cause == SHARED_FAILURE {
                 tracing::debug!(%request_id, code = code.name(), cause, "request failed");
             } else {

@@ -122,7 +122,7 @@ pub struct OperatorsOfCustomer(CustomerId, PageRequest);
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct HistoryOfCustomer(pub CustomerId, pub PageRequest);
 
-/// Key of the length of a list, with the plan of its search.
+/// Key of the number of customers in a list. If the list has a search, the second value is the plan of the search.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CountOfCustomers(pub Arc<CustomerList>, pub Option<SearchPlan>);
 

@@ -12,8 +12,8 @@ use crate::error::Error;
 
 /// A list of objects. Adds the size of its items to the size of the response.
 ///
-/// Only lists can make a response large. A page has at most 100 items, and the lists inside its items are counted by
-/// themselves, so it is early enough to count a list when it is complete.
+/// Only lists are counted, because only lists can make a response large. A list is counted when it is complete. This is
+/// early enough: a page has at most 100 items, and the lists inside the items are counted separately.
 pub struct Items<L>(pub L);
 
 impl<L: OutputType> OutputType for Items<L> {
@@ -41,7 +41,7 @@ impl<L: OutputType> OutputType for Items<L> {
     }
 }
 
-/// Returns about the number of bytes of a value in JSON. Leaves out lists of objects, which are counted themselves.
+/// Returns the approximate number of bytes of a value in JSON. Leaves out lists of objects, which are counted separately.
 fn json_size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Boolean(_) => 4,

@@ -31,8 +31,8 @@ impl LoadRounds {
 
     /// Runs the resolvers of a request. Whenever all of them wait, starts the fetches that they have scheduled.
     ///
-    /// A large response is built outside the worker threads of the executor: the resolvers of a page run to their end
-    /// without a pause, so other requests would wait for tens of milliseconds.
+    /// A large response is built outside the worker threads of the executor. The resolvers of a page run without a pause, so
+    /// on a worker thread they would block other requests for tens of milliseconds.
     pub async fn run<T>(&self, resolvers: impl Future<Output = T>, size: &ResponseSize) -> T {
         let mut resolvers = pin!(resolvers);
         let mut running = FuturesUnordered::new();

@@ -66,11 +66,11 @@ pub struct PageInfo {
     has_previous_page: bool,
     /// Paging forwards: true if there are more items after this page. Paging backwards: true if `before` was given.
     has_next_page: bool,
-    /// Cursor for `before`: of the first item, or of the place where the search for items ended before the page was full
-    /// (paging backwards). Null if the page is empty and there is no such place.
+    /// Cursor to pass as `before` for the previous page. If the service stops before a page that is read backwards is full, the
+    /// cursor marks the place where it stopped. Otherwise the cursor is that of the first item, or null if the page is empty.
     start_cursor: Option<Cursor>,
-    /// Cursor for `after`: of the last item, or of the place where the search for items ended before the page was full
-    /// (paging forwards). Null if the page is empty and there is no such place.
+    /// Cursor to pass as `after` for the next page. If the service stops before a page that is read forwards is full, the cursor
+    /// marks the place where it stopped. Otherwise the cursor is that of the last item, or null if the page is empty.
     end_cursor: Option<Cursor>,
 }
 

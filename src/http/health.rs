@@ -10,13 +10,14 @@ use tokio::time::timeout;
 use super::{Shared, State};
 use crate::database::describe;
 
-/// Results are shared for this time, so that many probes cost no more than one.
+/// The time for which the result of a check is used again, so that many probes cost no more than one.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The response to a probe.
 type Health = (StatusCode, &'static str);
 
-/// The last check of the database, and when it ended. Locked during a check: probes that arrive meanwhile wait for it.
+/// The last check of the database, and when it ended. The lock is held during a check, so
+/// probes that arrive meanwhile wait for the result.
 #[derive(Default)]
 pub struct LastCheck(Mutex<Option<(Instant, Health)>>);
 
@@ -25,7 +26,7 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the database responds, has all migrations, and can be written by this version.
+/// `GET /readyz`: the database responds, has all migrations, and accepts writes of this version.
 pub async fn readyz(extract::State(state): extract::State<State>) -> Health {
     let mut last = state.last_check.0.lock().await;
     match *last {

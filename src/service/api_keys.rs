@@ -95,8 +95,8 @@ impl ApiKeys {
     }
 
     /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked or
-    /// expired, or if its operator is suspended. The message says which of them, or that the key belongs to the other
-    /// environment.
+    /// expired, or if its operator is suspended. The message names the reason, except for an unknown key. It also
+    /// says so if the key belongs to the other environment.
     pub async fn authenticate(&self, key: &str) -> Result<Actor, Error> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
@@ -116,8 +116,8 @@ impl ApiKeys {
         actor
     }
 
-    /// Stores the hash of a key under the current secret in place of the one under the older secret. A failure is only
-    /// logged: the older hash is accepted, and the next use of the key tries again.
+    /// Replaces the stored hash of a key, which was made with the older secret, by the hash under the current secret. A failure
+    /// is only logged, because the older hash is still accepted. The next use of the key tries again.
     async fn replace_hash(&self, key: &Model, hash: &[u8]) {
         let replace = || async {
             let transaction = self.database.begin_write().await?;
@@ -149,7 +149,7 @@ impl ApiKeys {
         Ok(Actor::Operator { id: operator, key: id, access, disclosures_per_hour })
     }
 
-    /// Forgets the cached keys, after a change that affects all keys of an operator.
+    /// Removes all keys from the cache. Called after a change that affects all keys of an operator.
     pub(super) fn clear_cache(&self) {
         self.cache.invalidate_all();
     }
@@ -258,7 +258,7 @@ impl ApiKeys {
         with_retry("key.revoke", revoke).await
     }
 
-    /// Revokes all keys of an operator permanently, and returns the rows of those that were not revoked before, oldest
+    /// Revokes all keys of an operator permanently. Returns the rows of the keys that were not revoked before, oldest
     /// first. Platform only. Other processes reject the keys within a second.
     pub async fn revoke_all(
         &self,

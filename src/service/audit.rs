@@ -23,7 +23,8 @@ pub enum AdminOrigin {
 }
 
 impl AdminOrigin {
-    /// The user who runs this process. A user without a name, as in a container, is `unknown`.
+    /// Returns the origin of a command: the user who runs this process, or `unknown` if the user has no name, for example in
+    /// a container.
     pub fn command_line() -> Self {
         let os_user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
         Self::CommandLine { os_user, run: RequestId::new() }

@@ -1,5 +1,5 @@
-//! The row by which a database recognises its servers: the environment that it belongs to, the secret of its keys, and the
-//! migrations that a server must know.
+//! The row of `deployment`, which decides if a server may use the database. The row has the environment of the database, the
+//! fingerprint of the key secret, and the migration that a server must know.
 //!
 //! The first process that opens a database claims it for its environment. From then on no process of the other environment
 //! opens it: a sandbox process must not change production data.
@@ -12,12 +12,12 @@ use crate::error::Error;
 
 /// Returns the environment that has claimed the database, or `None` if the database is new.
 pub async fn owner(database: &Database) -> Result<Option<Environment>, Error> {
-    // Before the migrations, the other columns may not exist.
+    // Reads only this column, because the other columns may not exist before the migrations.
     let environment = Entity::find_by_id(ONLY_ROW_ID).select_only().column(Column::Environment);
     Ok(environment.into_tuple().one(database.reader()).await?)
 }
 
-/// Claims the database for this environment and this secret unless it is claimed, and returns its row.
+/// Claims the database for this environment and this secret, unless the database is claimed already. Returns the row.
 pub async fn claim(database: &Database, environment: Environment, key_fingerprint: &[u8]) -> Result<Model, Error> {
     let is_claimed = |row: &Model| row.environment != environment || row.key_fingerprint.is_some();
     if let Some(row) = Entity::find_by_id(ONLY_ROW_ID).one(database.reader()).await?.filter(is_claimed) {
@@ -26,7 +26,7 @@ pub async fn claim(database: &Database, environment: Environment, key_fingerprin
     let claim = || async {
         let transaction = database.begin_write().await?;
         let key_fingerprint = Set(Some(key_fingerprint.to_vec()));
-        // Another process may have claimed it meanwhile.
+        // Another process may have claimed the database meanwhile.
         let row = match Entity::find_by_id(ONLY_ROW_ID).one(&transaction).await? {
             Some(row) if is_claimed(&row) => return Ok(row),
             Some(_) => {
@@ -50,7 +50,7 @@ pub async fn claim(database: &Database, environment: Environment, key_fingerprin
     with_retry("deployment.claim", claim).await
 }
 
-/// True if the search words of all customers were written as this version writes them.
+/// Returns true if the search words of all customers were written by the rules of this version or of a newer version.
 pub async fn has_all_words(database: &Database) -> Result<bool, Error> {
     let written = Entity::find_by_id(ONLY_ROW_ID).select_only().column(Column::WordsMigration);
     let written: Option<Option<String>> = written.into_tuple().one(database.reader()).await?;
@@ -63,7 +63,7 @@ pub async fn record_all_words(database: &Database) -> Result<(), Error> {
     update(database, ActiveModel { words_migration, ..Default::default() }).await
 }
 
-/// Changes the secret by which the database recognises its servers.
+/// Stores the fingerprint of a new key secret. From now on, servers must know the new secret.
 pub async fn change_key(database: &Database, key_fingerprint: Vec<u8>) -> Result<(), Error> {
     update(database, ActiveModel { key_fingerprint: Set(Some(key_fingerprint)), ..Default::default() }).await
 }

@@ -1,12 +1,13 @@
 //! Idempotency keys: a request that is sent again with the same key returns the first outcome and changes nothing.
 //!
-//! The outcome is written in the same transaction as the work. Its row has the operator (the nil id for the platform) and
-//! the keyed hash of the key as primary key, and a keyed hash of the input. The row holds ids and codes, no personal data.
+//! The outcome is written in the same transaction as the work. The primary key of its row is the operator (the nil id for
+//! the platform) and the keyed hash of the idempotency key. The row also has a keyed hash of the input. The row holds ids
+//! and codes, but no personal data.
 //!
-//! 1. Look up the key, before customers of other operators are looked up. If there is a stored outcome, return it if the input is the
-//!    same, and fail with `IDEMPOTENCY_KEY_REUSED` otherwise. A caller could otherwise use a key that is in use to learn from
-//!    the response time if a person is known. New requests, which are the majority, pay no round trip for this: the
-//!    statement of [`KeyLookup::join`] looks up the key, and only if the key is new also the people.
+//! 1. Look up the key before customers of other operators. If there is a stored outcome, return the outcome if the input is
+//!    the same, and fail with `IDEMPOTENCY_KEY_REUSED` otherwise. The key is looked up first, because a caller could
+//!    otherwise send a used key and learn from the response time if a person is known. The lookup needs no round trip of its
+//!    own: the statement of [`KeyLookup::join`] looks up the key and, only if the key is new, also the customers.
 //! 2. Do the work, and insert the outcome with it. If another request has used the key meanwhile, the insert conflicts and
 //!    nothing is written. If two requests with the same key run at the same time, the insert of the second waits for the
 //!    first to commit.
@@ -63,7 +64,8 @@ const STORE: WriteStatement = WriteStatement {
 pub struct IdempotentRequest {
     owner: OperatorId,
     /// The hashes of the key and of the input, under each accepted secret. While the secret is being changed, the outcome is
-    /// stored under both, so that servers which use either of them conflict.
+    /// stored once under each secret. Two requests with the same key then conflict, even if their servers use different
+    /// secrets.
     hashes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -96,18 +98,18 @@ impl IdempotentRequest {
         Ok(None)
     }
 
-    /// True if the outcome may be stored under another hash than the one of [`values`](Self::values), because the secret is
-    /// being changed.
+    /// Returns true if the outcome may be stored under another hash than the hash in [`values`](Self::values), because the
+    /// secret is being changed.
     pub fn has_other_hash(&self) -> bool {
         self.hashes.len() > 1
     }
 
-    /// True if the key belongs to this operator.
+    /// Returns true if the key belongs to this operator.
     pub fn is_of(&self, operator: OperatorId) -> bool {
         self.owner == operator
     }
 
-    /// The values of [`KeyLookup::key_hash`] and [`KeyLookup::now`].
+    /// Returns the values for [`KeyLookup::key_hash`] and [`KeyLookup::now`].
     pub fn values(&self) -> [Value; 2] {
         let key_hash = self.hashes.first().map(|(key_hash, _)| key_hash.clone());
         [key_hash.into(), now().into()]
@@ -139,7 +141,7 @@ impl IdempotentRequest {
     }
 }
 
-/// The parameters of the lookup of a key: values or placeholders.
+/// The parameters of a key lookup. Each parameter is a value or a placeholder.
 #[derive(Clone)]
 pub struct KeyLookup {
     pub operator: SimpleExpr,
@@ -158,13 +160,15 @@ impl KeyLookup {
             .take()
     }
 
-    /// `value` if the key is not in use, otherwise null. Compared with a column, null finds nothing, without reading a row.
+    /// Returns an expression that is `value` if the key is not in use, and null otherwise. A comparison of a column with null
+    /// finds nothing and reads no row.
     pub fn if_new(&self, value: SimpleExpr) -> SimpleExpr {
         CaseStatement::new().case(Expr::exists(self.query()).not(), value).into()
     }
 
-    /// Adds the stored outcome to the rows of `select`, which compares only values of [`if_new`](Self::if_new). Returns at
-    /// least one row; columns are null if there is nothing.
+    /// Adds the columns of the stored outcome to the rows of `select`. `select` must compare only values of
+    /// [`if_new`](Self::if_new). The query always returns a row. The columns of `select`, or of the outcome, are null if
+    /// nothing was found.
     pub fn join(&self, select: SelectStatement) -> SelectStatement {
         let [always, stored, found] = ["always", "stored", "found"].map(Alias::new);
         Query::select()

@@ -3,8 +3,9 @@
 //! A disclosure is a response that reveals that an email or a phone belongs to a customer of another operator. The limit
 //! prevents the enumeration of the platform's customers.
 //!
-//! The cost of a request is estimated and reserved before the request is executed, and settled by the work that it did
-//! ([`CostCharge`]). The work is counted, not timed, so that the load by other requests does not change the cost.
+//! The cost of a request is estimated and reserved before the execution. After the execution, the estimate is replaced by
+//! the cost of the work ([`CostCharge`]). Work is counted and not timed, so that the load of other requests does not change
+//! the cost.
 //!
 //! A bucket starts full, refills continuously at its rate up to its capacity, and a request takes tokens from it. If
 //! the bucket has too few tokens, the request is refused, and the error contains the time until there are enough
@@ -46,7 +47,8 @@ pub struct Limits {
 /// retry. A request takes some milliseconds.
 const RESERVATION_TIME: Duration = Duration::from_secs(1);
 
-/// The longest time that a request can make the next one wait by using more than there was.
+/// The maximum debt of a bucket, as the time that the debt takes to refill. A request that uses more than the bucket holds
+/// makes later requests wait at most this long, plus the time for their own cost.
 const MAX_DEBT: Duration = Duration::from_secs(300);
 
 impl Limits {
@@ -61,7 +63,7 @@ impl Limits {
         }
     }
 
-    /// Charges a cost of 1 to the caller's key, before anything else is known about the request.
+    /// Charges a cost of 1 to the caller's key. Called before the document is read, when only the caller is known.
     pub fn charge(&self, actor: &Actor) -> Result<CostCharge, Violation> {
         let mut charge = CostCharge { costs: self.costs.clone(), key: actor.key(), taken: 0 };
         charge.raise_to(1)?;
@@ -102,7 +104,7 @@ impl Limits {
         })
     }
 
-    /// Takes the disclosures of a reservation, or returns what [`TokenBuckets::take`] returns.
+    /// Takes the disclosures of a reservation. Fails with the error of [`TokenBuckets::take`].
     fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Option<Duration>> {
         let (values, capacity) = match origin.actor {
             Actor::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),
@@ -146,12 +148,12 @@ impl Drop for DisclosureReservation {
     }
 }
 
-/// The weights of the work of a request, in thousandths of a cost of 1: about 100 µs of processor time of the service and
-/// its database together. `benches/service/cost.py` measures it.
+/// The weights of the work of a request, in thousandths of a cost of 1. A cost of 1 stands for about 100 µs of processor
+/// time of the service and its database together, which `benches/service/cost.py` measures.
 pub mod weights {
-    /// Reading, checking and answering a request.
+    /// The work to read, check and answer a request.
     pub const REQUEST: u64 = 500;
-    /// A field of the document, for parsing and validating it.
+    /// The work to parse and validate a field of the document.
     pub const SELECTION: u64 = 8;
     pub const QUERY: u64 = 100;
     pub const ROW: u64 = 40;
@@ -174,7 +176,8 @@ pub mod weights {
 /// The cost of a mutation, unless it writes many rows.
 pub const MUTATION_COST: u32 = 10;
 
-/// Returns the cost of the work of a request whose document has so many selections, and its answer so many values.
+/// Returns the cost of a request from the counted work, the number of selections in the document, and the number of values
+/// in the answer.
 pub fn cost(work: &WorkCounter, selections: u64, values: u64) -> u32 {
     let weighted = [
         (Work::Query, weights::QUERY),
@@ -187,7 +190,7 @@ pub fn cost(work: &WorkCounter, selections: u64, values: u64) -> u32 {
     weights::cost(weights::REQUEST + work + selections * weights::SELECTION + values * weights::VALUE)
 }
 
-/// The cost that a request has been charged so far. It stays charged if the charge is dropped.
+/// The cost that a request has been charged so far. If this value is dropped, the cost stays charged.
 pub struct CostCharge {
     costs: TokenBuckets<Option<ApiKeyId>>,
     key: Option<ApiKeyId>,
@@ -201,13 +204,13 @@ pub struct Cost {
     pub requested: u32,
     /// The cost of the work.
     pub used: u32,
-    /// The cost that the key can spend now. Negative if the request has used more than there was. `None` without a limit.
+    /// The cost that the key can spend now. Negative if the key has used more than its budget. `None` if there is no limit.
     pub available: Option<i64>,
 }
 
 impl CostCharge {
-    /// Raises the charge to this cost. If too little is available, the request is refused, and what was taken for it is
-    /// given back.
+    /// Raises the charge to this cost. If the budget is too small, the request is refused, and the cost that was already taken
+    /// is given back.
     pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its limit of cost per second. Wait before you retry.";
@@ -246,18 +249,18 @@ pub fn client_network(address: IpAddr) -> IpAddr {
 /// Token buckets that refill in the same time, one for each client.
 #[derive(Clone)]
 struct TokenBuckets<K> {
-    /// The capacity of a bucket that has no other one, in tokens. 0 disables the limit.
+    /// The default capacity of a bucket, in tokens. 0 disables the limit for buckets with the default capacity.
     capacity: f64,
     /// The time in which an empty bucket becomes full.
     refill_time: Duration,
-    /// Buckets that were used recently. A bucket is dropped when it was unused for as long as a complete refill takes from
-    /// the largest debt, because it is then full again.
+    /// Buckets that were used recently. An unused bucket is dropped after the time that a complete refill from the maximum debt
+    /// takes, because the bucket is full again by then.
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
 }
 
 struct Bucket {
-    /// Tokens that are missing in the bucket. Not the tokens that it holds, so that a change of its capacity takes effect
-    /// at once.
+    /// The number of tokens that are missing in the bucket. The bucket stores the missing tokens and not the present tokens, so
+    /// that a change of its capacity takes effect at once.
     taken: f64,
     /// Tokens that were taken as a reservation and may be given back.
     reserved: f64,
@@ -305,8 +308,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         if self.capacity == 0.0 { tokens } else { tokens.min(self.capacity as u32) }
     }
 
-    /// Replaces the tokens that were taken by those that were used. The bucket may then hold less than nothing. Returns
-    /// what it holds, or `None` if the limit is disabled.
+    /// Gives back the tokens that were taken, and takes the tokens that were used instead. The bucket may then be in debt.
+    /// Returns the number of tokens in the bucket, negative for a debt, or `None` if the limit is disabled.
     fn settle(&self, client: K, taken: u32, used: u32) -> Option<i64> {
         (self.capacity > 0.0).then(|| {
             let most = self.capacity * (1.0 + MAX_DEBT.div_duration_f64(self.refill_time));
@@ -386,7 +389,8 @@ mod tests {
         assert_eq!(buckets.take_up_to(4.0, "a", 1, true), Err(None));
         buckets.end_reservation(2.0, "a", 2, 2);
         buckets.end_reservation(4.0, "a", 2, 2);
-        // 4 tokens are taken of 2: two must refill, and one more. At 2 an hour, this takes an hour and a half.
+        // 4 tokens are missing in a bucket of 2. Three tokens must refill before one is available: an hour and a half at 2 per
+        // hour.
         let wait = buckets.take("a", 1, false).unwrap_err().unwrap();
         assert!(wait > Duration::from_secs(5300) && wait <= Duration::from_secs(5400), "{wait:?}");
         // A disabled limit does not disable the capacity of one client.

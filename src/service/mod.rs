@@ -116,7 +116,7 @@ impl Actor {
         }
     }
 
-    /// Returns the party that the caller's statements run for.
+    /// Returns the tenant that the caller's statements run for.
     pub fn tenant(&self) -> Tenant {
         self.operator().map_or(Tenant::Platform, Tenant::Operator)
     }
@@ -140,7 +140,7 @@ impl Actor {
         }
     }
 
-    /// Returns the operator that the caller writes its own customers for. Fails with `FORBIDDEN` for the platform.
+    /// Returns the caller's operator. Fails with `FORBIDDEN` for the platform, which has no customers of its own.
     pub fn require_operator(&self) -> Result<OperatorId, Error> {
         self.operator().ok_or_else(|| ErrorCode::Forbidden.into())
     }
@@ -178,8 +178,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The id that owns the caller's idempotency keys and groups its writes into batches: the operator, or the nil id for
-    /// the platform.
+    /// Returns the id that owns the caller's idempotency keys and groups its writes into batches: the id of the operator, or
+    /// the nil id for the platform.
     pub fn owner(&self) -> OperatorId {
         self.actor.operator().unwrap_or_else(|| Uuid::nil().into())
     }

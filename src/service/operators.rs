@@ -1,4 +1,4 @@
-//! Operators: looks up, lists, creates and changes them. They seldom change, so they are cached for a moment.
+//! Looks up, lists, creates and changes operators. Operators seldom change, so they are cached for a moment.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct Operators {
 
 struct OperatorCache {
     operators: HashMap<OperatorId, Arc<Model>>,
-    /// The time from which the operators are read again, because another process may have changed them.
+    /// The time at which the cached operators expire, because another process may have changed them.
     expires_at: Instant,
 }
 
@@ -133,8 +133,9 @@ impl Operators {
         with_retry("operator.create_first", create_first).await
     }
 
-    /// Changes an operator and returns its row. Platform only. A suspended operator's keys are rejected within a second,
-    /// and those of a resumed one are accepted. A request that changes nothing leaves no entry in the audit trail.
+    /// Changes an operator and returns its row. Platform only. Within a second, all servers reject the keys of a
+    /// suspended operator, and accept the keys of a resumed operator. A request that changes nothing leaves no entry in
+    /// the audit trail.
     pub async fn update(
         &self,
         actor: &Actor,
@@ -150,7 +151,8 @@ impl Operators {
         }
         let update = || async {
             let transaction = self.database.begin_write().await?;
-            // Not FOR UPDATE, which would wait for every transaction that connects a customer to the operator.
+            // The lock is not FOR UPDATE, because FOR UPDATE waits for every transaction that connects a customer to the
+            // operator.
             let current = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
             let not_found = || Error::from(Violation::of(ErrorCode::OperatorNotFound, InputField::Id));
             let current = current.ok_or_else(not_found)?;

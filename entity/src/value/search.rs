@@ -32,7 +32,8 @@ impl SearchWord {
     /// Longer words are cut off here, because an index entry has a maximum size.
     pub const MAX_CHARACTERS: usize = 50;
 
-    /// The words of a value after these are not searchable. Each word is a row for each operator of the customer.
+    /// The maximum number of searchable words of a value. Further words are ignored, because each word is a row for each
+    /// operator of the customer.
     const MAX_PER_VALUE: usize = 12;
 
     /// Splits a stored value into its words: runs of letters and digits. `Ada Lovelace` has `ada` and `lovelace`.

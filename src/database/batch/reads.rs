@@ -22,7 +22,7 @@ pub struct BatchedQuery<const N: usize> {
 
 type Rows = Result<Vec<QueryResult>, DbErr>;
 
-/// Records the rows as work of the current request: those that it gets, not all rows of its batch.
+/// Records the rows as work of the current request. Counts only the rows of this request, not all rows of its batch.
 fn recorded(rows: Rows) -> Rows {
     record(Work::Query, 1);
     record(Work::Row, rows.as_ref().map_or(0, Vec::len) as u64);
@@ -85,7 +85,7 @@ impl<const N: usize> BatchedQuery<N> {
         };
         let sql = self.sql_for_batch.get_or_init(|| batch_sql(select)).clone();
         let mut rows_by_request: Vec<_> = requests.iter().map(|_| Vec::new()).collect();
-        // The leader must not make the members wait for its own tenant's turn.
+        // The members of the batch must not wait until the leader's tenant may have another connection.
         let reader = reader.waiting_as(Tenant::Lookups);
         let values = Some(Values(into_arrays(requests)));
         for row in reader.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {

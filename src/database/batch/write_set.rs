@@ -44,7 +44,8 @@ pub struct WriteStatement {
     pub statement: fn(&Alias) -> Box<dyn StatementBuilder>,
     /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given.
     pub must_write_all: bool,
-    /// True if this statement writes several rows for each row that it is given. The result then has their number.
+    /// True if this statement writes several rows for each row that it is given. The result then has a column with the
+    /// number of rows that were written.
     pub multiplies: bool,
 }
 
@@ -102,7 +103,8 @@ impl WriteSet {
         }
     }
 
-    /// Returns the number of rows that a set of so many rows has written, from the result of its statement on PostgreSQL.
+    /// Returns the number of written rows of a set. `row_count` is the number of rows in the set, and `result` is the result
+    /// of the set's statement on PostgreSQL, which counts the rows of statements with `multiplies`.
     pub(in crate::database) fn written_rows(row_count: u64, result: &[QueryResult]) -> Result<u64, DbErr> {
         let Some(result) = result.first() else { return Ok(row_count) };
         let multiplied = (1..result.column_names().len()).map(|column| result.try_get_by_index::<i64>(column));

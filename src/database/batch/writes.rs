@@ -28,8 +28,9 @@ impl BatchWriter {
         Self { pool, batcher: Batcher::default() }
     }
 
-    /// Writes all rows of `set`, or none. Returns their number, for a member of a batch the average. A conflict with another
-    /// transaction is an error that [`is_conflict`](crate::database::error::is_conflict) recognises.
+    /// Writes all rows of `set`, or none. Returns the number of written rows. In a batch, each member gets the average of the
+    /// batch. A conflict with another transaction is an error that
+    /// [`is_conflict`](crate::database::error::is_conflict) recognises.
     pub(in crate::database) async fn write(&self, set: WriteSet) -> Result<u64, DbErr> {
         match self.batcher.submit(set.key(), set, async |requests| self.run_batch(requests).await).await {
             Some(Outcome::Done(result)) => result,

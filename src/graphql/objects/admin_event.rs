@@ -45,7 +45,7 @@ enum AdminEventSource {
     CommandLine,
 }
 
-/// Conditions on entries of the audit trail. All of them must hold.
+/// Conditions on entries of the audit trail. An entry must match all conditions.
 #[derive(InputObject)]
 #[graphql(name = "AdminEventFilter")]
 pub struct AdminEventFilterInput {
@@ -57,7 +57,7 @@ pub struct AdminEventFilterInput {
 
 pub struct AdminEvent(admin_event::Model);
 
-/// An entry in the audit trail of administration: a change of an operator or of one of its API keys. Entries never change.
+/// An entry in the audit trail of administration: a change of an operator or of an API key. Entries never change.
 #[Object]
 impl AdminEvent {
     /// Id of the entry, for example `adm_01h455vb4pex5vsknk084sn02q`.
@@ -75,7 +75,7 @@ impl AdminEvent {
         Time(self.0.occurred_at)
     }
 
-    /// Operator that was changed, or that the API key belongs to.
+    /// Operator that was changed, or whose API key was created or revoked.
     async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
         fetch::load(context, self.0.operator_id).await.map(Operator)
     }
@@ -101,12 +101,12 @@ impl AdminEvent {
         self.0.request_id.to_string()
     }
 
-    /// User of the operating system who ran the command. Null for a request.
+    /// Operating system user who ran the command that made the change. Null if a request made the change.
     async fn os_user(&self) -> Option<&str> {
         self.0.os_user.as_deref()
     }
 
-    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if it named none.
+    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if there was no such header.
     async fn actor(&self) -> Option<&str> {
         self.0.actor.as_ref().map(|actor| actor.as_str())
     }

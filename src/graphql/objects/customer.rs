@@ -103,8 +103,8 @@ impl Customer {
         Some(Box::pin(CustomerOperatorConnection::load(context, &self.0, arguments)).await)
     }
 
-    /// Changes to this customer, oldest first. An operator sees the changes since its own connection, so that each step of
-    /// `version` is explained; of changes that others made it sees neither the author nor the values.
+    /// Changes to this customer, oldest first. An operator sees the changes since its own connection, so that an entry explains
+    /// each step of `version`. If another caller made a change, the operator sees neither the author nor the values.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn history(
         &self,
@@ -135,14 +135,14 @@ impl CustomerEdge {
 
 #[Object]
 impl CustomerCount {
-    /// Number of customers in the list. Null if the count ends at its limit: after a million customers, or after 10,000
-    /// checked customers of a list with `search` or with a filter by `missing` or `createdAt`. Computed only if requested.
+    /// Number of customers in the list. Null if the count stops early: after a million customers, or after 10,000 checked
+    /// customers if the list has `search` or a filter by `missing` or `createdAt`. Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         total_count(self.count(context).await)
     }
 
-    /// The number of customers that were counted. Equal to `totalCount` unless that is null; then the list may have more
-    /// customers. Computed only if requested.
+    /// The number of customers that were counted. Equal to `totalCount`. If `totalCount` is null, the list may have more
+    /// customers than this number. Computed only if requested.
     async fn total_count_at_least(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         let counted = |(Count::Exactly(count) | Count::AtLeast(count))| Count::Exactly(count);
         total_count(self.count(context).await.map(counted))

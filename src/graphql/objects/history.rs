@@ -25,14 +25,14 @@ use crate::service::customers::{CustomerField, HistoryEntry};
 enum CustomerEventType {
     /// The customer was created.
     Created,
-    /// The customer was connected to one more operator. Other operators see such an entry as `UPDATED` if empty fields were
-    /// filled, and not at all otherwise.
+    /// The customer was connected to one more operator. If the connection filled empty fields, other operators see the entry as
+    /// `UPDATED`. Otherwise they do not see the entry.
     Connected,
     /// The customer was updated.
     Updated,
     /// The customer was disconnected from an operator. Only the platform sees such entries.
     Disconnected,
-    /// The customer proved to hold an email or a phone.
+    /// The customer proved that an email or a phone is theirs.
     Verified,
     /// The customer was erased.
     Erased,
@@ -47,8 +47,8 @@ impl CustomerEvent {
     }
 }
 
-/// An entry in a customer's history. Entries never change. Of changes that others made, an operator sees which fields changed
-/// and when, but neither the author nor the values.
+/// An entry in a customer's history. Entries never change. If another caller made the change, an operator sees which fields
+/// changed and when, but neither the author nor the values.
 #[Object]
 impl CustomerEvent {
     /// Global id, for example `evt_01h455vb4pex5vsknk084sn02q`.
@@ -76,12 +76,12 @@ impl CustomerEvent {
         self.0.own
     }
 
-    /// Operator that made the change. Null if the platform made the change, or for an operator if `own` is false.
+    /// Operator that made the change. Null if the platform made the change. With an operator's key, also null if `own` is false.
     async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
         Some(fetch::load(context, self.details()?.operator_id?).await.map(Operator))
     }
 
-    /// API key with which the change was made. Null if the platform made the change, or for an operator if `own` is false.
+    /// API key that made the change. Null if the platform made the change. With an operator's key, also null if `own` is false.
     async fn api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
         let key = self.details()?.api_key_id?;
         fetch::loader(context).load_one(key).await.map(|key| key.map(Into::into)).transpose()
@@ -97,14 +97,14 @@ impl CustomerEvent {
         self.details()?.reason.map(Into::into)
     }
 
-    /// Id of the request that made the change, as in the `x-request-id` header of its response. Null for
-    /// an operator if `own` is false.
+    /// Id of the request that made the change, as in the `x-request-id` header of its response. With an operator's key, null if
+    /// `own` is false.
     async fn request_id(&self) -> Option<String> {
         Some(self.details()?.request_id.to_string())
     }
 
-    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if it named none, or for an operator
-    /// if `own` is false.
+    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if the request had no such header. With an
+    /// operator's key, also null if `own` is false.
     async fn actor(&self) -> Option<&str> {
         self.details()?.actor.as_ref().map(|actor| actor.as_str())
     }
@@ -114,13 +114,14 @@ impl CustomerEvent {
         &self.0.changed_fields
     }
 
-    /// Values of the changed fields before the change. Null if the customer was created, or for an operator if `own` is false.
+    /// Values of the changed fields before the change. Null if the change created the customer. With an operator's key, also null
+    /// if `own` is false.
     async fn before(&self) -> Option<CustomerValues<'_>> {
         let event = self.details().filter(|event| event.r#type != customer_event::EventType::Created)?;
         Some(CustomerValues::deserialize(&event.before.0).unwrap_or_default())
     }
 
-    /// Values of the changed fields after the change. Null for an operator if `own` is false.
+    /// Values of the changed fields after the change. With an operator's key, null if `own` is false.
     async fn after(&self) -> Option<CustomerValues<'_>> {
         Some(CustomerValues::deserialize(&self.details()?.after.0).unwrap_or_default())
     }
@@ -146,7 +147,8 @@ struct CustomerValues<'e> {
     first_name: Option<&'e str>,
     /// Last name.
     last_name: Option<&'e str>,
-    /// The operator's own id for the customer. Only in entries of the types `DISCONNECTED` and `EXTERNAL_CUSTOMER_ID_CHANGED`.
+    /// The operator's own id for the customer. Null except in entries of the types `DISCONNECTED` and
+    /// `EXTERNAL_CUSTOMER_ID_CHANGED`.
     external_customer_id: Option<&'e str>,
     /// Postal address.
     #[serde(borrow)]

@@ -31,8 +31,8 @@ impl CustomerQuery {
     }
 
     /// Customers connected to the calling operator, oldest connection first. With the platform key: all customers, oldest
-    /// first. With some filters a page may have fewer items than requested although `hasNextPage` is true: follow
-    /// `pageInfo`, not the number of items.
+    /// first. With some filters, a page may have fewer items than requested although more pages follow, so continue as long
+    /// as `hasNextPage` is true.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,
@@ -80,7 +80,7 @@ impl CustomerMutation {
     }
 
     /// Updates a customer. Changes are visible to every operator the customer is connected to. Omitted fields stay as they
-    /// are; null clears a field. The platform key may update any customer, by `id`.
+    /// are; null clears a field. The platform key may update any customer, identified by `id`.
     async fn update_customer(
         &self,
         context: &Context<'_>,
@@ -108,7 +108,7 @@ impl CustomerMutation {
 struct DisconnectCustomerPayload {
     /// Id of the customer that was disconnected.
     customer_id: ID,
-    /// True if the payload repeats the stored result of an earlier request with the same idempotency key.
+    /// True if this is the stored result of an earlier request with the same idempotency key.
     replayed: bool,
 }
 

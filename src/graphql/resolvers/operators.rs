@@ -82,9 +82,9 @@ impl OperatorMutation {
         Some(create_operator(context, &input).await)
     }
 
-    /// Renames, suspends or resumes an operator, or changes its budget for disclosures. Omitted fields stay as they are.
-    /// All keys of a suspended operator are rejected on all servers within a second, and accepted again within a second
-    /// after it is resumed. Platform key only.
+    /// Renames, suspends or resumes an operator, or changes its number of disclosures per hour. Omitted fields stay as they are.
+    /// Within a second, all servers reject all keys of a suspended operator, and accept the keys of a resumed operator.
+    /// Platform key only.
     async fn update_operator(
         &self,
         context: &Context<'_>,
@@ -112,7 +112,7 @@ impl OperatorMutation {
         Some(revoke_api_key(context, &input).await)
     }
 
-    /// Revokes all keys of an operator permanently, for example after a leak. They stop working on all servers within a
+    /// Revokes all API keys of an operator permanently, for example after a leak. The keys stop working on all servers within a
     /// second. Platform key only.
     async fn revoke_api_keys(
         &self,
@@ -205,8 +205,8 @@ struct UpdateOperatorInput {
     name: MaybeUndefined<String>,
     /// New status of the operator. Cannot be null.
     status: MaybeUndefined<OperatorStatus>,
-    /// New number of disclosures per hour that the operator may use on each server, at least 1. Null stands for the default
-    /// of the service.
+    /// New number of disclosures per hour that the operator may use on each server, at least 1. Null restores the default of
+    /// the service.
     disclosures_per_hour: MaybeUndefined<i32>,
 }
 

@@ -1,7 +1,7 @@
-//! A bound on the requests that each API key has in flight.
+//! Bounds the number of requests that each API key has in flight.
 //!
-//! A request over the bound waits before its body is read, so it holds neither memory nor a database connection. Only
-//! requests of the same key wait for each other.
+//! A request that exceeds the bound waits before its body is read, so the request holds little memory and no database
+//! connection. Only requests of the same key wait for each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,11 +17,11 @@ use crate::database::{KeyMemory, ProcessMemory, ResponseSize};
 use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
 
-/// The maximum number of requests of one key that are executed at the same time. Enough for large batches: 256 clients of
-/// one key reach as many requests per second as without the bound.
+/// The maximum number of requests of one key that are executed at the same time. The bound does not reduce
+/// throughput: 256 clients of one key reach as many requests per second as without the bound.
 const MAX_IN_FLIGHT: usize = 64;
 
-/// The maximum number of requests of one key that wait: half of the connections that a process takes.
+/// The maximum number of requests of one key that wait: half of the HTTP connections that a process accepts.
 const MAX_WAITING: usize = 2048;
 
 /// The longest time that a request waits.
@@ -29,7 +29,7 @@ const MAX_WAIT: Duration = Duration::from_secs(4);
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The requests in flight of all keys.
+/// Counts the requests in flight for each key.
 pub struct InFlight {
     /// The keys that were used recently. `None` is the platform key.
     keys: Cache<Option<ApiKeyId>, Arc<Key>>,
@@ -43,7 +43,7 @@ struct Key {
     memory: KeyMemory,
 }
 
-/// A request in flight. It is in flight until its slot is dropped.
+/// The place of a request in flight. The request is in flight until this value is dropped.
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
     pub response_size: Arc<ResponseSize>,
@@ -52,7 +52,7 @@ pub struct Slot {
 impl Default for InFlight {
     fn default() -> Self {
         const MAX_KEYS: u64 = 100_000;
-        /// Longer than any request is in flight, so that a key is not forgotten while it is in use.
+        /// Longer than the longest request, so that a key is not removed from the cache while it has requests in flight.
         const MAX_IDLE: Duration = Duration::from_secs(120);
         let keys = Cache::builder().max_capacity(MAX_KEYS).time_to_idle(MAX_IDLE).build();
         Self { keys, waiting: metrics::gauge!("vivamo_requests_waiting"), memory: ProcessMemory::default() }
@@ -90,7 +90,7 @@ impl Default for Key {
     }
 }
 
-/// A waiting request. Leaves the queue when it is dropped.
+/// A waiting request. The request is no longer counted when this value is dropped.
 struct Waiting<'a> {
     of_key: &'a AtomicUsize,
     of_process: &'a Gauge,
@@ -99,7 +99,7 @@ struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     fn join(of_key: &'a AtomicUsize, of_process: &'a Gauge) -> Result<Self, Violation> {
         of_process.increment(1);
-        // Leaves the queue again if it is full.
+        // If too many requests wait, the drop of this value uncounts the request.
         let waiting = Self { of_key, of_process };
         if of_key.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
             return Ok(waiting);
@@ -150,7 +150,7 @@ mod tests {
         let refused = in_flight.enter(&busy).await.err().unwrap();
         assert_eq!((refused.code, refused.retry_after), (ErrorCode::RateLimited, Some(RETRY_AFTER)));
         assert!(pin!(in_flight.enter(&other)).await.is_ok());
-        // One that gives up makes room for another.
+        // A request that stops waiting makes room for another request.
         waiting.pop();
         let mut last = Box::pin(in_flight.enter(&busy));
         assert!(poll!(&mut last).is_pending());

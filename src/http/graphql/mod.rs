@@ -55,7 +55,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A request with the value 1 gets its cost in the extensions of the response.
+/// The request header that asks for the cost. With the value 1, the response has the cost in its extensions.
 const COST_HEADER: HeaderName = HeaderName::from_static("vivamo-cost");
 
 pub async fn handle(extract::State(state): extract::State<State>, request: Request<Body>) -> Response {

@@ -64,7 +64,7 @@ impl Parameters {
 
     fn from_fields(mut fields: Map<String, Value>) -> Result<Self, HttpError> {
         let query = take(&mut fields, "query", "a string")?;
-        // Some clients send an empty name with a document that has one operation.
+        // Some clients send an empty name if the document has only one operation. The empty name counts as no name.
         let operation_name = take(&mut fields, "operationName", "a string")?.filter(|name: &String| !name.is_empty());
         let variables = take(&mut fields, "variables", "an object, not a text that contains JSON")?.unwrap_or_default();
         let extensions: Option<Map<_, _>> =

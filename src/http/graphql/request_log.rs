@@ -18,15 +18,15 @@ use crate::service::limits::Cost;
 pub struct RequestLog {
     pub request_id: RequestId,
     started: Instant,
-    /// The address of the client as the limit of failed authentications counts it. `None` until the headers are read.
+    /// The address that the limit of failed authentications counts for the client. `None` until the headers are read.
     pub address: Option<IpAddr>,
     /// `None` until the request is authenticated.
     pub caller: Option<Actor>,
     /// `None` until the document is checked.
     pub operation: Option<Operation>,
-    /// The work so far.
+    /// Counts the work of the request while the request runs.
     pub work: Arc<WorkCounter>,
-    /// The cost of the operation, if it was executed.
+    /// The cost of the operation. 0 until the operation has been executed.
     pub cost: Cost,
 }
 

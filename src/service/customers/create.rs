@@ -30,7 +30,7 @@ pub struct CustomerDraft {
     pub faults: Vec<Violation>,
 }
 
-/// The values by which a create may connect an existing customer. The default is all.
+/// The values by which a create may connect an existing customer. By default, all values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectBy(Vec<MatchKey>);
 
@@ -76,7 +76,7 @@ pub enum MatchKey {
 }
 
 impl MatchKey {
-    /// The fault of a match by this key, which the request does not allow to connect.
+    /// Returns the fault of a customer that matches by this key, if `connectBy` does not allow the connection.
     fn not_allowed(self) -> Violation {
         let (field, message) = match self {
             Self::Email => (

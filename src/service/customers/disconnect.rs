@@ -13,19 +13,20 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::{Actor, Origin, RequestInfo};
 
-/// The valid values of a request to disconnect a customer. `faults` lists the invalid ones.
+/// The valid values of a request to disconnect a customer. `faults` lists the invalid values.
 #[derive(Clone, Debug)]
 pub struct Disconnect {
-    /// `None` for a malformed id: no customer has it.
+    /// `None` for a malformed id, because no customer has such an id.
     pub customer: Option<CustomerRef>,
     pub reason: DisconnectReason,
-    /// The operator that the platform disconnects. `None` for a malformed id.
+    /// The operator to disconnect from, if the platform sends the request. `None` for a malformed id.
     pub operator: Option<OperatorId>,
     pub idempotency_key: Option<IdempotencyKey>,
     pub faults: Vec<Violation>,
 }
 
-/// The result of [`Customers::disconnect`]. It has no customer, because the caller may not see the customer any more.
+/// The result of [`Customers::disconnect`]. The result has no `Customer`, because the caller may not see the customer any
+/// more.
 #[derive(Clone, Copy, Debug)]
 pub struct Disconnected {
     pub customer: CustomerId,
@@ -34,8 +35,8 @@ pub struct Disconnected {
 }
 
 impl Customers {
-    /// Ends the connection of a customer to the caller's operator; for the platform, to the given operator. The customer
-    /// stays, even without operators.
+    /// Ends the connection of a customer to the caller's operator. If the platform calls, ends the connection to the given
+    /// operator. The customer stays, even if it is connected to no operator any more.
     pub async fn disconnect(
         &self,
         actor: &Actor,
@@ -107,7 +108,7 @@ impl Replayable for Disconnected {
 }
 
 impl Disconnect {
-    /// JSON of the request: equal for two requests if and only if they ask for the same change.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same change.
     fn canonical_json(&self, actor: &Actor) -> String {
         let Self { customer, reason, operator, idempotency_key: _, faults: _ } = self;
         let operator = operator.filter(|_| actor.operator().is_none()).map(|operator| operator.to_string());

@@ -28,8 +28,8 @@ pub(super) struct Existing {
 }
 
 impl Existing {
-    /// Reads the rows of `existing_query`. Does not read customers of other operators if an own customer is in the way: the
-    /// caller would otherwise learn from the response time if there are any.
+    /// Reads the rows of `existing_query`. If a customer of the operator already uses one of the values, does not read the
+    /// customers of other operators. Otherwise the response time would reveal if such customers exist.
     fn from_rows(rows: &[QueryResult]) -> Result<Self, DbErr> {
         let (mut existing, mut others) = (Self::default(), Vec::new());
         for row in rows {
@@ -55,7 +55,7 @@ impl Existing {
     }
 }
 
-/// The fault of an external customer id that the operator already uses for this customer of its own.
+/// Returns the fault of an external customer id that the operator already uses for one of its customers, `customer`.
 pub(super) fn id_taken(customer: CustomerId) -> Violation {
     Violation {
         own_customer: Some(customer),
@@ -127,7 +127,7 @@ impl Customers {
         phone: Option<&PhoneNumber>,
     ) -> Result<Existing, DbErr> {
         let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
-        // Two queries, because the databases would check all customers of the operator for conditions on two tables.
+        // Two queries, because a single query with conditions on two tables would check all customers of the operator.
         let mut query = of_operator(operator).filter(has_email_or_phone(Some(email), phone)).into_query();
         query.union(UnionType::All, of_operator(operator).filter(has_id).into_query());
         let own = own_customers(self.database.reader(), &query).await?;

@@ -2,7 +2,8 @@
 //!
 //! An entry holds the changed fields with their values before and after. For example, an update of the first name has
 //! `before: {"firstName": null}` and `after: {"firstName": "Ada"}`. The platform reads all entries. An operator reads the
-//! entries that explain the versions of the customer since its own connection; of those by others it sees no values.
+//! entries that explain the versions of the customer since the operator's own connection. If another caller made the
+//! change, the operator sees no values.
 
 use std::iter;
 
@@ -29,9 +30,10 @@ pub struct HistoryEntry {
     pub occurred_at: DateTime<Utc>,
     pub version: i32,
     pub changed_fields: Vec<CustomerField>,
-    /// True if the caller's operator caused the change; for the platform, if the platform did.
+    /// True if the caller's operator made the change. If the caller is the platform: true if the platform made the change.
     pub own: bool,
-    /// The whole entry: who caused it, and the values. `None` for an operator that did not cause it.
+    /// The whole entry, with the author and the values. `None` if the caller is an operator and another caller made the
+    /// change.
     pub details: Option<Model>,
 }
 
@@ -77,10 +79,11 @@ impl Customers {
     }
 }
 
-/// Limits entries of `customer` to those that the caller may see. An operator sees, from the entry on that made its present
-/// link, its own entries, and the changes of values by others. It sees no other operator's links and external ids.
+/// Restricts entries of `customer` to the entries that the caller may see. An operator sees its own entries, and the
+/// entries of other callers that changed values, both since the entry that made the operator's present link. The operator
+/// does not see the links and external ids of other operators.
 ///
-/// Entries are compared by version first: ids come from the clocks of several servers, so they alone do not order the
+/// Entries are compared by version first: ids come from the clocks of several servers, so ids alone do not order the
 /// entries of a customer.
 fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
     let Some(operator) = actor.operator() else { return events };
@@ -170,7 +173,7 @@ pub(super) fn record_rename(
     }]);
 }
 
-/// An external customer id, by its name in the schema.
+/// Returns an external customer id under its name in the schema.
 fn external_id(id: Json) -> Values {
     Values(iter::once(("externalCustomerId".to_owned(), id)).collect())
 }

@@ -72,7 +72,7 @@ pub struct CustomerPage {
 #[derive(Clone)]
 pub struct CustomerRows {
     pub page: Page<CustomerView>,
-    /// The plan of the list's search, with which the list can be counted.
+    /// The plan of the list's search. A count of the same list needs this plan.
     pub plan: Option<SearchPlan>,
 }
 
@@ -87,7 +87,7 @@ pub struct CustomerList {
 }
 
 impl Customers {
-    /// Loads pages of lists of customers. An operator sees only its own customers in each.
+    /// Loads pages of lists of customers. In each list, an operator sees only its own customers.
     pub async fn pages(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<CustomerRows>, Error> {
         let mut all = self.pages_of_all(actor, pages).await?.into_iter();
         let mut own = self.pages_of_operators(actor, pages).await?.into_iter();
@@ -109,7 +109,7 @@ impl Customers {
         pages::pages(self.database.reader(), lists.collect(), read, position).await
     }
 
-    /// Loads those of the pages that list the customers of an operator.
+    /// Loads only the pages that list the customers of an operator.
     async fn pages_of_operators(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<CustomerRows>, DbErr> {
         let reader = self.database.reader();
         let pages: Vec<_> = pages.iter().filter_map(|page| Some((page.list.operator_for(actor)?, page))).collect();
@@ -173,7 +173,8 @@ impl Customers {
         Ok(())
     }
 
-    /// Counts the customers of each list. A search needs the plan of its page. An operator sees only its own customers.
+    /// Counts the customers of each list. A list with a search needs the plan that its page used. An operator sees only
+    /// its own customers.
     pub async fn counts(
         &self,
         actor: &Actor,
@@ -266,7 +267,8 @@ impl CustomerList {
         List { joined, walk: Some(Walk { filters, ..Walk::default() }), ..List::new(rows, vec![Id.into_expr()]) }
     }
 
-    /// The rows of an operator's list: links, then their customers. Leaves out the customer with the email `excluded`.
+    /// The rows of an operator's list. Each row has the columns of a link, then the columns of the link's customer. Leaves out
+    /// the customer with the email `excluded`.
     fn rows(&self, operator: OperatorId, plan: Option<SearchPlan>, excluded: Option<&EmailAddress>) -> List {
         use customer_operator::Column::{CustomerId, OperatorId};
         let (filter, columns) = (&self.filter, self.position_columns());
@@ -343,7 +345,8 @@ impl CustomerFilter {
         let missing = self
             .missing
             .iter()
-            // As a number, because PostgreSQL would read all customers without a phone from the index of phones.
+            // The condition compares a number, because for `IS NULL` PostgreSQL would read all customers without a phone from
+            // the index of phones.
             .map(|field| {
                 if field.is_optional() { field.column().is_null().cast_as("integer").eq(1) } else { Expr::val(1).eq(0) }
             });

@@ -1,7 +1,7 @@
 //! Customers: one record per person, shared by all operators that the person is connected to.
 //!
-//! [`Customers`] is the facade. Its methods are beside their types: `create`, `update`, `disconnect`, `validate`, `lists`, `search`,
-//! `history`.
+//! [`Customers`] is the facade. Each of these modules has methods of `Customers` and the types of the methods: `create`,
+//! `update`, `disconnect`, `validate`, `lists`, `search`, `history`.
 //!
 //! An operator sees a customer only through its own link; the platform sees all customers. Queries for an operator's
 //! customers start from [`rows::of_operator`] or from the links in `lists`, which filter by the operator. Creates and updates
@@ -91,15 +91,15 @@ pub struct Written<D> {
     pub details: D,
 }
 
-/// The result of a write, as an idempotency key stores and restores it.
+/// The result of a write, which can be stored under an idempotency key and restored later.
 trait Replayable: Sized {
-    /// The stored form. It holds no data of a person.
+    /// The stored form of the result, without personal data.
     type Stored: DeserializeOwned;
 
     fn to_stored(&self) -> impl Serialize;
 
-    /// Restores the result of an earlier request. Fails with `CUSTOMER_NOT_FOUND` if it has a customer that the caller may
-    /// not see any more.
+    /// Restores the result of an earlier request. Fails with `CUSTOMER_NOT_FOUND` if the result has a customer that the
+    /// caller may not see any more.
     fn replay(
         customers: &Customers,
         origin: &Origin,
@@ -139,7 +139,7 @@ enum Prepared<R: Replayable> {
     Write {
         write_tx: OptimisticWrite,
         writes: WriteSet,
-        /// The rows hold a new phone, which the carrier has to accept first.
+        /// True if the rows have a new phone. The carrier must accept a new phone before it is written.
         stores_phone: bool,
         result: R,
     },
@@ -180,7 +180,7 @@ impl Customers {
     }
 
     /// Runs a write to its end: retries it after conflicts, replays the stored outcome of `idempotent`, and checks `phone`.
-    /// `prepare` looks up `idempotent` before it reads other customers than the caller's.
+    /// `prepare` must look up `idempotent` before it reads customers of other operators.
     ///
     /// The carrier lookup may take several seconds, so it never runs inside a transaction. An attempt that would store an
     /// unchecked phone ends before it writes; then the phone is checked, and the write starts again.
@@ -196,7 +196,7 @@ impl Customers {
         F: Future<Output = Result<Prepared<R>, TransactionError>>,
     {
         let try_write = async |write_tx: OptimisticWrite, is_phone_checked: bool| {
-            // While the secret is being changed, the statement of `prepare` looks up only one of the two hashes.
+            // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only one.
             if idempotent.is_some_and(IdempotentRequest::has_other_hash)
                 && let Some(replayed) = self.find_replay(origin, idempotent).await?
             {
@@ -217,8 +217,8 @@ impl Customers {
         };
         let attempt = async |write_tx, is_phone_checked| {
             let attempted = try_write(write_tx, is_phone_checked).await;
-            // The result of another attempt may be stored after a conflict or a lost connection. A refusal is final: it was
-            // decided with a key that was not in use.
+            // After a conflict or a lost connection, another attempt may have stored its result. A refusal is final, because
+            // the key was not in use when the request was refused.
             if matches!(attempted, Ok(_) | Err(TransactionError::Error(Error::Rejected(_)))) {
                 return attempted;
             }
@@ -327,7 +327,8 @@ impl Customers {
                 let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
                 QuerySelect::query(&mut query).lock_with_tables(LockType::Update, locked);
                 let found = rows::own_customers(write_tx, &query.into_query()).await?.into_iter().next();
-                // Looked up under the lock: a request that has changed the customer meanwhile may have used the key.
+                // The key is looked up under the lock, because a request that changed the customer while this one waited for the
+                // lock may have used the key.
                 (found, find_stored(idempotent, write_tx).await?)
             }
             Some(idempotent) if idempotent.is_of(operator) => {
@@ -342,7 +343,8 @@ impl Customers {
                 let found = row.map(|row| rows::joined_own_at(row, 0)).transpose()?.flatten();
                 (found, row.map(|row| idempotent.outcome(row)).transpose()?.flatten())
             }
-            // The platform disconnects the operator's customer: customer and key have different owners.
+            // The platform disconnects a customer of the operator. The idempotency key belongs to the platform, so one
+            // statement cannot look up both.
             _ => (self.find_own(operator, reference).await?, find_stored(idempotent, write_tx).await?),
         };
         Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
@@ -385,7 +387,7 @@ async fn find_any(
 }
 
 impl CustomerRef {
-    /// JSON for idempotency fingerprints.
+    /// Returns the reference as JSON, for the hash of an idempotent request.
     fn canonical_json(&self) -> serde_json::Value {
         match self {
             Self::Id(id) => json!({ "id": id.to_string() }),

@@ -83,7 +83,7 @@ const REMOVE: WriteStatement = WriteStatement {
 
 const LINK: [Column; 2] = [Column::OperatorId, Column::CustomerId];
 
-/// The time to sort an entry, in times that it takes to count one.
+/// The work to sort an index entry, as a multiple of the work to count an entry.
 const ENTRIES_PER_SORTED_ENTRY: u64 = 4;
 
 /// The number of places for the words of one value. No value is long enough to have more words.
@@ -142,7 +142,8 @@ fn words_of_link(link: &Link) -> Vec<PlacedWord> {
     (-PLACES_PER_VALUE..).zip(words).collect()
 }
 
-/// The words to write when `old` words become `new` ones: places without a word any more are null.
+/// Returns the words to write when the words `old` are replaced by the words `new`. A place that no longer has a word gets
+/// null.
 fn changed_words(old: &[PlacedWord], new: &[PlacedWord]) -> Vec<PlacedWord> {
     let removed = old.get(new.len()..).unwrap_or_default().iter().map(|(place, _)| (*place, None));
     let added = new.iter().filter(|word| !old.contains(word)).cloned();
@@ -219,7 +220,8 @@ impl Customers {
             .order_by_asc(OperatorId)
             .order_by_asc(CustomerId)
             .limit(BATCH as u64);
-        // A concurrent update waits for the lock, and then updates the words as well. A concurrent disconnect deletes them.
+        // A concurrent update or disconnect waits for the lock. Afterwards the update also updates these words, and the
+        // disconnect deletes these words.
         let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
         QuerySelect::query(&mut without_words).lock_with_tables(LockType::Update, locked);
         let links = own_customers(&transaction, &without_words.into_query()).await?;
@@ -275,7 +277,8 @@ pub(super) async fn plans(
     Ok(searches.iter().map(plan).collect())
 }
 
-/// Selects the ids of the customers that a search checks, with their operator, and the filters that they must pass.
+/// Returns the query for the customers that a search checks, and the [`Walk`] with the filters that each customer must
+/// match. The query selects the id of the customer and of the operator.
 pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan) -> (SelectStatement, Walk) {
     let rarest = match plan {
         SearchPlan::FromRarestWord { index, entries } => search.words().get(index).map(|word| (index, word, entries)),
@@ -303,13 +306,14 @@ pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan)
         return (rows, Walk { filters, max_rows: 0, milestones: &[] });
     }
     let Some((_, entries)) = rarest else { return (rows, Walk { filters, ..Walk::default() }) };
-    // All entries are sorted before the first one is checked, for each milestone again.
+    // The database sorts all entries before it checks the first entry. It sorts them again for each milestone (a row that
+    // measures the progress of the walk).
     let milestones: &[usize] = if entries > MAX_WALK as u64 { &[MAX_WALK] } else { &[] };
     record(Work::Entry, entries * ENTRIES_PER_SORTED_ENTRY * (1 + milestones.len() as u64));
     (rows, Walk { filters, max_rows: entries, milestones })
 }
 
-/// Matches the customers of an operator that the search finds, for lists of at most one customer.
+/// Returns the condition that the search finds a customer of the operator. Only for lists of at most one customer.
 pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition {
     let nothing = search.words().is_empty().then(|| Expr::val(1).eq(0));
     let has_word = |word| {

@@ -21,7 +21,7 @@ use crate::service::{Actor, Origin, RequestInfo};
 pub struct CustomerChanges {
     /// `None` for a malformed id, because no customer has such an id.
     pub customer: Option<CustomerRef>,
-    /// The operator's new id for the customer. `None` leaves it as it is.
+    /// The operator's new id for the customer. `None` keeps the present id.
     pub external_customer_id: Option<ExternalCustomerId>,
     pub expected_version: Option<i32>,
     /// The new values: `NotSet` leaves a column as it is, `Set(None)` clears it. Columns that have no [`CustomerField`] are
@@ -35,7 +35,7 @@ pub struct CustomerChanges {
 pub type Updated = Written<()>;
 
 impl Customers {
-    /// Updates a customer of the caller's operator; for the platform, any customer.
+    /// Updates a customer of the caller's operator. The platform may update any customer.
     pub async fn update(
         &self,
         actor: &Actor,
@@ -98,7 +98,8 @@ impl Customers {
         Ok(count(email, phone) - taken_by_own.len() as u32)
     }
 
-    /// `refusal` is the fault of a request for which no disclosures could be reserved.
+    /// Reads the rows and prepares the writes of one attempt. `refusal` is set if no disclosures could be reserved. The request
+    /// then fails with `refusal`, unless it fails earlier or is a replay.
     async fn prepare_update(
         &self,
         write_tx: OptimisticWrite,
@@ -183,7 +184,7 @@ impl CustomerChanges {
         let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(values)?)));
         let data: Map<_, _> = given.collect();
         let mut request = json!({ "customer": customer, "expectedVersion": expected_version, "data": data });
-        // Left out if it is not given, so that a hash that an earlier version stored still matches.
+        // Added only if the request changes the external id, so that hashes that an earlier version stored still match.
         if let Some(id) = external_customer_id {
             request["externalCustomerId"] = json!(id.as_str());
         }
