@@ -95,8 +95,8 @@ impl AdminEvent {
         if self.0.os_user.is_none() { AdminEventSource::PlatformKey } else { AdminEventSource::CommandLine }
     }
 
-    /// Id of the request that made the change, as in the `x-request-id` header of its response, or of the run of a command.
-    /// History entries of the same request or run have the same id.
+    /// Id of the request that made the change, as in the `x-request-id` header of its response. If a command made the change:
+    /// id of the run of the command. History entries of the same request or run have the same id.
     async fn request_id(&self) -> String {
         self.0.request_id.to_string()
     }

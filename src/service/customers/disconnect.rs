@@ -83,7 +83,7 @@ pub(super) fn end_link(
     current: &customer::Model,
     reason: DisconnectReason,
 ) {
-    // The same values with the next revision: concurrent writers of the customer notice that the link is gone.
+    // Writes the same values with the next revision, so that concurrent writers of the customer notice the missing link.
     let customer = changes::replace(writes, current, current.clone());
     changes::remove_link(writes, link);
     history::record_disconnect(writes, origin, &customer, link, reason);
