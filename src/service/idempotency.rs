@@ -22,9 +22,7 @@ use chrono::TimeDelta;
 use entity::idempotency_key::{Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
 use sea_orm::prelude::Json;
-use sea_orm::sea_query::{
-    Alias, Asterisk, CaseStatement, Expr, ExprTrait, JoinType, OnConflict, Query, SelectStatement, SimpleExpr,
-};
+use sea_orm::sea_query::{Alias, Asterisk, Expr, ExprTrait, JoinType, OnConflict, Query, SelectStatement, SimpleExpr};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryResult, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -160,15 +158,14 @@ impl KeyLookup {
             .take()
     }
 
-    /// Returns an expression that is `value` if the key is not in use, and null otherwise. A comparison of a column with null
-    /// finds nothing and reads no row.
-    pub fn if_new(&self, value: SimpleExpr) -> SimpleExpr {
-        CaseStatement::new().case(Expr::exists(self.query()).not(), value).into()
+    /// Returns an expression that is true if the key is not in use.
+    pub fn is_new(&self) -> SimpleExpr {
+        Expr::exists(self.query()).not()
     }
 
-    /// Adds the columns of the stored outcome to the rows of `select`. `select` must compare only values of
-    /// [`if_new`](Self::if_new). The query always returns a row. The columns of `select`, or of the outcome, are null if
-    /// nothing was found.
+    /// Adds the columns of the stored outcome to the rows of `select`. `select` must select rows only if the key
+    /// [is new](Self::is_new). The query always returns a row. The columns of `select`, or of the outcome, are null if nothing
+    /// was found.
     pub fn join(&self, select: SelectStatement) -> SelectStatement {
         let [always, stored, found] = ["always", "stored", "found"].map(Alias::new);
         Query::select()

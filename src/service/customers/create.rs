@@ -8,6 +8,7 @@ use sea_orm::{EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::existing::existing_values;
 use super::rows::Link;
 use super::{
     CustomerField, CustomerView, Customers, OrStored, Prepared, Written, changes, given_phone, history, search,
@@ -155,12 +156,12 @@ impl Customers {
     ) -> Result<Prepared<Created>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key: _ } = new;
         let phone = given_phone(optional);
-        let values = (external_customer_id, email, phone);
-        let existing = match self.find_existing(&write_tx, operator, idempotent, values).await? {
+        let values = existing_values(operator, external_customer_id, email, phone);
+        let existing = match self.find_existing(&write_tx, idempotent, values).await? {
             OrStored::Found(existing) => existing,
             OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };
-        Error::reject_if_any(existing.taken(email, phone))?;
+        Error::reject_if_any(existing.taken())?;
 
         let by_email = existing.others.iter().find(|customer| customer.email == *email);
         let by_phone = existing.others.iter().find(|customer| phone.is_some() && customer.phone.as_ref() == phone);

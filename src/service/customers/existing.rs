@@ -2,81 +2,86 @@
 
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
+use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QueryResult,
-    QueryTrait,
+    QuerySelect, QueryTrait, Value,
 };
 use serde::de::DeserializeOwned;
 
-use super::rows::{has_email_or_phone, joined_customer_at, of_operator, own_customers};
+use super::rows::joined_customer_at;
 use super::{Customers, OrStored, find_stored};
-use crate::database::{OptimisticWrite, TransactionError};
+use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
 use crate::service::idempotency::{IdempotentRequest, KeyLookup};
 
 /// The rows that share a unique value with a new customer.
 #[derive(Default)]
 pub(super) struct Existing {
-    /// Customers that have the email or the phone and are connected only to other operators. Empty if the operator already
-    /// uses one of the values.
-    pub(super) others: Vec<customer::Model>,
-    /// Customers of the operator that have the email or the phone.
-    own: Vec<customer::Model>,
     /// The customer for which the operator already uses the external customer id.
     with_same_id: Option<CustomerId>,
+    /// The operator's customer that has the email.
+    own_by_email: Option<CustomerId>,
+    /// The operator's customer that has the phone.
+    own_by_phone: Option<CustomerId>,
+    /// Customers of other operators that have the email or the phone. Empty if the operator uses one of the values itself.
+    pub(super) others: Vec<customer::Model>,
 }
 
 impl Existing {
-    /// Reads the rows of `existing_query`. If a customer of the operator already uses one of the values, does not read the
-    /// customers of other operators. Otherwise the response time would reveal if such customers exist.
-    fn from_rows(rows: &[QueryResult]) -> Result<Self, DbErr> {
-        let (mut existing, mut others) = (Self::default(), Vec::new());
+    /// Reads the rows of [`existing_query`].
+    fn from_rows(rows: &[QueryResult], with_others: bool) -> Result<Self, DbErr> {
+        let mut existing = Self::default();
         for row in rows {
-            existing.with_same_id = row.try_get_by_index(WITH_SAME_ID)?;
-            if row.try_get_by_index(IS_OWN)? {
-                existing.own.extend(joined_customer_at(row, HOLDER)?);
-            } else {
-                others.push(row);
-            }
-        }
-        if existing.with_same_id.is_none() && existing.own.is_empty() {
-            for row in others {
-                existing.others.extend(joined_customer_at(row, HOLDER)?);
+            existing.with_same_id = row.try_get_by_index(0)?;
+            existing.own_by_email = row.try_get_by_index(1)?;
+            existing.own_by_phone = row.try_get_by_index(2)?;
+            if with_others {
+                existing.others.extend(joined_customer_at(row, 3)?);
             }
         }
         Ok(existing)
     }
 
-    /// Faults for the values that the operator already uses for its own customers.
-    pub(super) fn taken(&self, email: &EmailAddress, phone: Option<&PhoneNumber>) -> Vec<Violation> {
+    /// Returns faults for the values that the operator already uses for its own customers.
+    pub(super) fn taken(&self) -> Vec<Violation> {
         let id = self.with_same_id.map(id_taken);
-        id.into_iter().chain(taken(self.own.iter(), Some(email), phone, |own| Some(own.id))).collect()
+        let email = self.own_by_email.map(|own| in_the_way(own, ErrorCode::EmailTaken, InputField::Email));
+        let phone = self.own_by_phone.map(|own| in_the_way(own, ErrorCode::PhoneTaken, InputField::Phone));
+        id.into_iter().chain(email).chain(phone).collect()
     }
 }
 
-/// Returns the fault of an external customer id that the operator already uses for one of its customers, `customer`.
-pub(super) fn id_taken(customer: CustomerId) -> Violation {
-    Violation {
-        own_customer: Some(customer),
-        ..Violation::of(ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
-    }
+/// Returns the fault of an external customer id that the operator already uses for one of its customers, `own`.
+pub(super) fn id_taken(own: CustomerId) -> Violation {
+    in_the_way(own, ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
 }
 
-/// Returns a fault for the email and a fault for the phone, if one of the customers has the value. `own_id` returns the
-/// id of a customer if the fault may name that customer.
+fn in_the_way(own: CustomerId, code: ErrorCode, field: InputField) -> Violation {
+    Violation { own_customer: Some(own), ..Violation::of(code, field) }
+}
+
+/// Returns a fault for the email and a fault for the phone, if one of the customers has the value.
 pub(super) fn taken<'c>(
     mut customers: impl Iterator<Item = &'c customer::Model> + Clone,
     email: Option<&EmailAddress>,
     phone: Option<&PhoneNumber>,
-    own_id: impl Fn(&customer::Model) -> Option<CustomerId>,
 ) -> Vec<Violation> {
-    let fault = |code, field, holder| Violation { own_customer: own_id(holder), ..Violation::of(code, field) };
-    let by_email = customers.clone().find(|customer| Some(&customer.email) == email);
-    let by_phone = customers.find(|customer| phone.is_some() && customer.phone.as_ref() == phone);
-    let email = by_email.map(|holder| fault(ErrorCode::EmailTaken, InputField::Email, holder));
-    let phone = by_phone.map(|holder| fault(ErrorCode::PhoneTaken, InputField::Phone, holder));
+    let is_email_taken = customers.clone().any(|customer| Some(&customer.email) == email);
+    let is_phone_taken = customers.any(|customer| phone.is_some() && customer.phone.as_ref() == phone);
+    let email = is_email_taken.then(|| Violation::of(ErrorCode::EmailTaken, InputField::Email));
+    let phone = is_phone_taken.then(|| Violation::of(ErrorCode::PhoneTaken, InputField::Phone));
     email.into_iter().chain(phone).collect()
+}
+
+/// The values of [`existing_query`].
+pub(super) fn existing_values(
+    operator: OperatorId,
+    external_customer_id: &ExternalCustomerId,
+    email: &EmailAddress,
+    phone: Option<&PhoneNumber>,
+) -> [Value; 4] {
+    [operator.into(), external_customer_id.clone().into(), email.clone().into(), phone.cloned().into()]
 }
 
 impl Customers {
@@ -85,95 +90,133 @@ impl Customers {
     pub(super) async fn find_existing<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,
-        operator: OperatorId,
         idempotent: Option<&IdempotentRequest>,
-        (external_customer_id, email, phone): (&ExternalCustomerId, &EmailAddress, Option<&PhoneNumber>),
+        values: [Value; 4],
     ) -> Result<OrStored<Existing, R>, TransactionError> {
-        let values =
-            [operator.into(), external_customer_id.clone().into(), email.clone().into(), phone.cloned().into()];
-        let reader = self.database.reader();
+        if write_tx.is_locking() {
+            if let Some(stored) = find_stored(idempotent, write_tx).await? {
+                return Ok(OrStored::Stored(stored));
+            }
+            let [_, _, email, phone] = values.clone().map(SimpleExpr::from);
+            write_tx.query_all(&holders_to_lock(email, phone)).await?;
+        }
         let rows = match idempotent {
-            _ if write_tx.is_locking() => {
-                if let Some(stored) = find_stored(idempotent, write_tx).await? {
-                    return Ok(OrStored::Stored(stored));
-                }
-                write_tx.query_all(&existing_query(values.map(SimpleExpr::from), true)).await?
+            None => {
+                self.read(write_tx, &self.existing_query, values, |values| existing_query(values, None, true)).await?
             }
             Some(idempotent) => {
                 let ([operator, external_id, email, phone], [key_hash, now]) = (values, idempotent.values());
                 let values = [operator, external_id, email, phone, key_hash, now];
                 let select = |[operator, external_id, email, phone, key_hash, now]: [SimpleExpr; 6]| {
                     let key = KeyLookup { operator: operator.clone(), key_hash, now };
-                    let [external_id, email, phone] = [external_id, email, phone].map(|value| key.if_new(value));
-                    key.join(existing_query([operator, external_id, email, phone], false))
+                    key.join(existing_query([operator, external_id, email, phone], Some(key.is_new()), true))
                 };
-                let rows = self.existing_or_stored_query.run(reader, values, select).await?;
+                let rows = self.read(write_tx, &self.existing_or_stored_query, values, select).await?;
                 if let Some(stored) = rows.first().map(|row| idempotent.outcome(row)).transpose()?.flatten() {
                     return Ok(OrStored::Stored(stored));
                 }
                 rows
             }
-            None => self.existing_query.run(reader, values, |values| existing_query(values, false)).await?,
         };
-        Ok(OrStored::Found(Existing::from_rows(&rows)?))
+        Ok(OrStored::Found(Existing::from_rows(&rows, true)?))
+    }
+
+    /// Runs a query in the transaction of a locking attempt, and otherwise in a batch with other requests.
+    async fn read<const N: usize>(
+        &self,
+        write_tx: &OptimisticWrite,
+        query: &BatchedQuery<N>,
+        values: [Value; N],
+        select: impl Fn([SimpleExpr; N]) -> SelectStatement,
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        if write_tx.is_locking() {
+            write_tx.query_all(&select(values.map(SimpleExpr::from))).await
+        } else {
+            query.run(self.database.reader(), values, select).await
+        }
     }
 
     /// Finds the same rows as [`find_existing`](Self::find_existing), but only among the operator's own customers.
-    pub(super) async fn find_existing_own(
-        &self,
-        operator: OperatorId,
-        external_customer_id: &ExternalCustomerId,
-        email: &EmailAddress,
-        phone: Option<&PhoneNumber>,
-    ) -> Result<Existing, DbErr> {
-        let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
-        // Two queries, because a single query with conditions on two tables would check all customers of the operator.
-        let mut query = of_operator(operator).filter(has_email_or_phone(Some(email), phone)).into_query();
-        query.union(UnionType::All, of_operator(operator).filter(has_id).into_query());
-        let own = own_customers(self.database.reader(), &query).await?;
-        let with_same_id = own.iter().find(|(link, _)| link.external_customer_id == *external_customer_id);
-        let with_same_id = with_same_id.map(|(_, customer)| customer.id);
-        let own = own.into_iter().map(|(_, customer)| customer).collect();
-        Ok(Existing { others: Vec::new(), own, with_same_id })
+    pub(super) async fn find_existing_own(&self, values: [Value; 4]) -> Result<Existing, DbErr> {
+        let query = existing_query(values.map(SimpleExpr::from), None, false);
+        Existing::from_rows(&self.database.reader().query_all(&query).await?, false)
     }
 }
 
-// Positions of the columns of `existing_query`.
-const IS_OWN: usize = 0;
-const WITH_SAME_ID: usize = 1;
-const HOLDER: usize = 2;
+/// Locks the customers that have the email or the phone in the order of their ids, so that two requests for the same
+/// customers do not deadlock.
+fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
+    use customer::Column::{Email, Id, Phone};
+    let holders = customer::Entity::find().filter(Email.into_expr().eq(email).or(Phone.into_expr().eq(phone)));
+    holders.select_only().column(Id).order_by_asc(Id).lock_exclusive().into_query()
+}
 
-/// Selects the customers that have the email or the phone, and the customer that has the operator's external customer
-/// id. Selects at least one row: if there is no customer, the columns of the row are null.
+/// Selects the operator's customers that have the external customer id, the email and the phone. With `with_others`, and
+/// only if there are none, also selects the customers of other operators that have the email or the phone.
 ///
-/// Customers that have the email or the phone are locked in the order of their ids, so that two requests for the same
-/// customers do not deadlock. The query does not see a link that another request inserts while the query waits for a
-/// lock. The unique constraint reports such a link.
+/// If an own customer is in the way, the caller must not learn if a customer of another operator has the other value, not
+/// even from the response time: 2 µs more are enough to tell known from unknown people with 30 requests each. Therefore the
+/// query does not look up the value itself, but the next value that exists, and the operator's link to the customer that has
+/// it. This is the same work for all values except those after the last one.
+///
+/// Selects no row if `condition` does not hold, and otherwise at least one row: if there is no customer, the columns of the
+/// row are null.
+///
+/// ```sql
+/// SELECT same_id.customer_id, by_email.customer_id, by_phone.customer_id, other.*
+/// FROM (SELECT 1 AS one) AS always
+/// LEFT JOIN customer_operator AS same_id ON same_id.operator_id = $1 AND same_id.external_customer_id = $2
+/// LEFT JOIN customer AS next_email ON next_email.email = (SELECT MIN(email) FROM customer WHERE email >= $3)
+/// LEFT JOIN customer_operator AS by_email
+///   ON by_email.operator_id = $1 AND by_email.customer_id = next_email.id AND next_email.email = $3
+/// LEFT JOIN customer AS next_phone ON …
+/// LEFT JOIN customer_operator AS by_phone ON …
+/// LEFT JOIN customer AS other
+///   ON other.email = CASE WHEN same_id.customer_id IS NULL AND … THEN $3 END OR other.phone = CASE WHEN … THEN $4 END
+/// ```
 fn existing_query(
     [operator, external_customer_id, email, phone]: [SimpleExpr; 4],
-    is_locking: bool,
+    condition: Option<SimpleExpr>,
+    with_others: bool,
 ) -> SelectStatement {
-    use customer_operator::Column;
-    let [holder, own, same_id] = ["holder", "own", "same_id"].map(Alias::new);
-    let mut holders = customer::Entity::find()
-        .filter(customer::Column::Email.into_expr().eq(email).or(customer::Column::Phone.into_expr().eq(phone)))
-        .order_by_asc(customer::Column::Id)
-        .into_query();
-    if is_locking {
-        holders.lock_exclusive();
+    use customer::Column::{Email, Id, Phone};
+    use customer_operator::Column::{CustomerId, ExternalCustomerId, OperatorId};
+    const LINKS: [&str; 3] = ["same_id", "by_email", "by_phone"];
+    // The other tables are joined to a constant row, so that there is a result even if no customer is found.
+    let always = Query::select().expr_as(Expr::cust("1"), "one").and_where_option(condition).take();
+    let mut query =
+        Query::select().columns(LINKS.map(|link| (link, CustomerId))).from_subquery(always, "always").take();
+    let join_own = |query: &mut SelectStatement, link: &'static str, condition: SimpleExpr| {
+        let is_own = Expr::col((link, OperatorId)).eq(operator.clone());
+        query.join_as(JoinType::LeftJoin, customer_operator::Entity, link, is_own.and(condition));
+    };
+    let [same_id, by_email, by_phone] = LINKS;
+    join_own(&mut query, same_id, Expr::col((same_id, ExternalCustomerId)).eq(external_customer_id));
+    for (link, next, column, value) in
+        [(by_email, "next_email", Email, &email), (by_phone, "next_phone", Phone, &phone)]
+    {
+        let value_of = |column| Expr::col((next, column));
+        let minimum = Query::select()
+            .expr(column.min())
+            .from(customer::Entity)
+            .and_where(column.into_expr().gte(value.clone()))
+            .take();
+        query.join_as(JoinType::LeftJoin, customer::Entity, next, value_of(column).eq(minimum));
+        let is_holder = Expr::col((link, CustomerId)).eq(value_of(Id)).and(value_of(column).eq(value.clone()));
+        join_own(&mut query, link, is_holder);
     }
-    let is_of_operator = |link: &Alias| Expr::col((link.clone(), Column::OperatorId)).eq(operator.clone());
-    let is_own = Expr::col((own.clone(), Column::CustomerId)).equals((holder.clone(), customer::Column::Id));
-    let has_id = Expr::col((same_id.clone(), Column::ExternalCustomerId)).eq(external_customer_id);
-    let (is_own, has_id) = (is_own.and(is_of_operator(&own)), has_id.and(is_of_operator(&same_id)));
-    Query::select()
-        .expr_as(Expr::col((own.clone(), Column::CustomerId)).is_not_null(), "is_own")
-        .expr_as(Expr::col((same_id.clone(), Column::CustomerId)), "with_same_id")
-        .exprs(customer::Column::iter().map(|column| Expr::col((holder.clone(), column))))
-        // The other tables are joined to a constant row, so that there is a result even if no customer is found.
-        .from_subquery(Query::select().expr_as(Expr::cust("1"), "one").take(), "always")
-        .join_subquery(JoinType::LeftJoin, holders, holder.clone(), Expr::cust("TRUE"))
-        .join_as(JoinType::LeftJoin, customer_operator::Entity, own, is_own)
-        .join_as(JoinType::LeftJoin, customer_operator::Entity, same_id, has_id)
-        .take()
+    if with_others {
+        let if_unused = |value: SimpleExpr| {
+            let [one, two, three] = LINKS.map(|link| Expr::col((link, CustomerId)).is_null());
+            Expr::case(one.and(two).and(three), value)
+        };
+        let has = |column: customer::Column, value| Expr::col(("other", column)).eq(if_unused(value));
+        query.columns(customer::Column::iter().map(|column| ("other", column))).join_as(
+            JoinType::LeftJoin,
+            customer::Entity,
+            "other",
+            has(Email, email).or(has(Phone, phone)),
+        );
+    }
+    query
 }

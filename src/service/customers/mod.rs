@@ -335,7 +335,7 @@ impl Customers {
                 let [key_hash, now] = idempotent.values();
                 let select = |[operator, value, key_hash, now]: [SimpleExpr; 4]| {
                     let key = KeyLookup { operator: operator.clone(), key_hash, now };
-                    key.join(own_query(operator, key.if_new(value)).into_query())
+                    key.join(own_query(operator, value).filter(key.is_new()).into_query())
                 };
                 let values = [operator.into(), value, key_hash, now];
                 let rows = self.own_or_stored_queries[kind].run(self.database.reader(), values, select).await?;

@@ -94,7 +94,7 @@ impl Customers {
         };
         let query = of_operator(operator).filter(has_email_or_phone(email, phone)).into_query();
         let own = rows::own_customers(self.database.reader(), &query).await?;
-        let taken_by_own = taken(own.iter().map(|(_, customer)| customer), email, phone, |_| None);
+        let taken_by_own = taken(own.iter().map(|(_, customer)| customer), email, phone);
         Ok(count(email, phone) - taken_by_own.len() as u32)
     }
 
@@ -133,7 +133,7 @@ impl Customers {
                 .filter(has_email_or_phone(email, phone))
                 .filter(customer::Column::Id.ne(current.id));
             let others = rows::customers(&write_tx, &others.into_query()).await?;
-            faults.extend(taken(others.iter(), email, phone, |_| None));
+            faults.extend(taken(others.iter(), email, phone));
         }
         let renamed = link.as_ref().and_then(|link| changes.renamed(link));
         if let Some(Link { operator_id, external_customer_id, .. }) = &renamed {

@@ -2,6 +2,7 @@
 
 use entity::value::{EmailAddress, PhoneNumber};
 
+use super::existing::existing_values;
 use super::{CustomerDraft, Customers, given_phone};
 use crate::error::{Error, Violation};
 use crate::service::Actor;
@@ -33,8 +34,8 @@ impl Customers {
         if let (Some(operator), Some(external_customer_id), Some(email), []) =
             (actor.operator(), &external_customer_id, &email, faults.as_slice())
         {
-            let existing = self.find_existing_own(operator, external_customer_id, email, phone).await?;
-            faults = existing.taken(email, phone);
+            let values = existing_values(operator, external_customer_id, email, phone);
+            faults = self.find_existing_own(values).await?.taken();
         }
         Ok(Validation { phone: phone.cloned(), email, faults, warnings })
     }
