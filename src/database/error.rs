@@ -30,9 +30,13 @@ impl From<DbErr> for Error {
         if let Some(error) = size_error(&error) {
             return error.into();
         }
-        let code = if is_outage(&error) { ErrorCode::Unavailable } else { ErrorCode::Internal };
-        Self::Failed { code, cause: describe(&error) }
+        Self::Failed { code: error_code(&error), cause: describe(&error) }
     }
+}
+
+/// Returns the code that clients get for the failure of a statement.
+pub fn error_code(error: &DbErr) -> ErrorCode {
+    if is_outage(error) { ErrorCode::Unavailable } else { ErrorCode::Internal }
 }
 
 /// Wraps the error of a response that is too large.

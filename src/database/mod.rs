@@ -25,7 +25,7 @@ mod transaction;
 mod url;
 
 pub use batch::{BatchedQuery, WriteSet, WriteStatement, insert_from_select, row_values};
-pub use error::{SHARED_FAILURE, describe, explain_connect_error, is_unreachable};
+pub use error::{SHARED_FAILURE, describe, error_code, explain_connect_error, is_unreachable};
 pub use fair_queue::Tenant;
 pub use migrate::{Fault, Inspection, backup, migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;

@@ -6,6 +6,8 @@
 //! last use are collected in memory and written about once a minute.
 
 use std::collections::HashMap;
+use std::mem;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +22,11 @@ use parking_lot::Mutex;
 use rand::distr::{Alphanumeric, SampleString};
 use sea_orm::sea_query::LockType;
 use sea_orm::{
-    ActiveEnum, ActiveModelTrait, ColumnTrait, Condition, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, Set, Unchanged,
+    ActiveEnum, ActiveModelTrait, ColumnTrait, Condition, ConnAcquireErr, DbErr, EntityTrait, Iterable, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, Set, Unchanged,
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::oneshot;
 
 use super::{Actor, AdminOrigin, audit, is_in_calendar, now};
 use crate::database::{Database, Transaction, TransactionError, with_retry};
@@ -39,6 +42,10 @@ pub struct ApiKeys {
     platform_hash: Option<Vec<u8>>,
     /// Recently used keys, by hash.
     cache: Cache<Vec<u8>, KeyRights>,
+    /// Hashes of keys that were valid when they were last looked up. Their lookups are never delayed.
+    seen: Cache<Vec<u8>, ()>,
+    /// Lookups for suspect clients, by the address or network of the client.
+    delayed: Cache<IpAddr, Arc<DelayedLookups>>,
     /// Times of last use that are not written to the database yet.
     last_used: Arc<Mutex<HashMap<ApiKeyId, DateTime<Utc>>>>,
 }
@@ -80,7 +87,9 @@ impl ApiKeys {
     ) -> Self {
         let platform_hash = platform_key.map(|key| hash.digest(PURPOSE, &[key.expose_secret().as_bytes()]));
         let cache = Cache::builder().max_capacity(MAX_CACHED_KEYS).time_to_live(KEY_CACHE_TTL).build();
-        Self { database, environment, hash, platform_hash, cache, last_used: Arc::default() }
+        let seen = Cache::builder().max_capacity(MAX_CACHED_KEYS).build();
+        let delayed = Cache::builder().max_capacity(MAX_SUSPECTS).time_to_idle(Duration::from_secs(60)).build();
+        Self { database, environment, hash, platform_hash, cache, seen, delayed, last_used: Arc::default() }
     }
 
     /// Returns the caller for a key that is cached and valid, or for the platform key. `None` means that the caller has
@@ -97,23 +106,69 @@ impl ApiKeys {
     /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked or
     /// expired, or if its operator is suspended. The message names the reason, except for an unknown key. It also
     /// says so if the key belongs to the other environment.
-    pub async fn authenticate(&self, key: &str) -> Result<Actor, Error> {
+    ///
+    /// `suspect` is the network of a client that has used up its authentication failures. Its keys, except those that were
+    /// valid before, are looked up together: one statement at a time, and at most one per [`LOOKUP_DELAY`].
+    pub async fn authenticate(&self, key: &str, suspect: Option<IpAddr>) -> Result<Result<Actor, Violation>, DbErr> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
             let is_of_other = Environment::iter().any(|other| is_well_formed(key, other));
-            return Err(if is_of_other { refused(OTHER_ENVIRONMENT) } else { ErrorCode::Unauthenticated.into() });
+            return Ok(Err(if is_of_other { refused(OTHER_ENVIRONMENT) } else { unknown() }));
         }
         let hashes = self.hash.accepted_digests(PURPOSE, &[key.as_bytes()]);
-        let query = Entity::find().filter(Column::Hash.is_in(hashes.clone())).find_also_related(operator::Entity);
-        let (key, operator) = query.one(self.database.reader()).await?.ok_or(ErrorCode::Unauthenticated)?;
-        let rights = KeyRights::new(&key, &operator.ok_or(ErrorCode::Unauthenticated)?);
+        let hash = hashes.first().cloned().unwrap_or_default();
+        let found = match suspect.filter(|_| !self.seen.contains_key(&hash)) {
+            Some(network) => self.find_delayed(network, hashes).await?,
+            None => self.find_by_hashes(hashes).await?.pop(),
+        };
+        let Some((key, rights)) = found else { return Ok(Err(unknown())) };
         let actor = self.actor_of_valid_key(&rights);
-        let hash = hashes.into_iter().next().unwrap_or_default();
         if key.hash != hash && self.hash.replaces_other() && actor.is_ok() {
             self.replace_hash(&key, &hash).await;
         }
-        self.cache.insert(hash, rights);
-        actor
+        self.cache.insert(hash.clone(), rights);
+        if actor.is_ok() {
+            self.seen.insert(hash, ());
+        } else {
+            self.seen.invalidate(&hash);
+        }
+        Ok(actor)
+    }
+
+    /// Finds a key in one statement with the other keys that the network sends meanwhile. The request that gets the turn
+    /// looks up the keys of all waiting requests.
+    async fn find_delayed(&self, network: IpAddr, hashes: Vec<Vec<u8>>) -> Result<Option<FoundKey>, DbErr> {
+        let lookups = self.delayed.get_with(network, Arc::default);
+        let (sender, mut found) = oneshot::channel();
+        lookups.waiting.lock().push((hashes, sender));
+        tokio::select! {
+            biased;
+            found = &mut found => return found.unwrap_or(Err(CANCELLED)),
+            _turn = lookups.turn.lock() => {
+                #[expect(clippy::disallowed_methods, reason = "the delay")]
+                tokio::time::sleep(LOOKUP_DELAY).await;
+                let waiting = mem::take(&mut *lookups.waiting.lock());
+                let keys = self.find_by_hashes(waiting.iter().flat_map(|(hashes, _)| hashes).cloned().collect()).await;
+                for (hashes, sender) in waiting {
+                    let is_found = |(key, _): &&FoundKey| hashes.contains(&key.hash);
+                    let found = keys.as_ref().map(|keys| keys.iter().find(is_found).cloned());
+                    let _ = sender.send(found.map_err(Clone::clone));
+                }
+            }
+        }
+        found.await.unwrap_or(Err(CANCELLED))
+    }
+
+    async fn find_by_hashes(&self, mut hashes: Vec<Vec<u8>>) -> Result<Vec<FoundKey>, DbErr> {
+        // Padded to a power of two, so that few texts of the statement are prepared.
+        hashes.resize(hashes.len().next_power_of_two(), Vec::new());
+        let keys = Entity::find().filter(Column::Hash.is_in(hashes)).find_also_related(operator::Entity);
+        let keys = keys.all(self.database.reader()).await?.into_iter();
+        let with_rights = |(key, operator): (Model, Option<_>)| {
+            let rights = KeyRights::new(&key, &operator?);
+            Some((key, rights))
+        };
+        Ok(keys.filter_map(with_rights).collect())
     }
 
     /// Replaces the stored hash of a key, which was made with the older secret, by the hash under the current secret. A failure
@@ -133,7 +188,7 @@ impl ApiKeys {
 
     /// Returns the operator of a key, and records the use of the key. Fails if the key is revoked or expired, or if the
     /// operator is suspended.
-    fn actor_of_valid_key(&self, key: &KeyRights) -> Result<Actor, Error> {
+    fn actor_of_valid_key(&self, key: &KeyRights) -> Result<Actor, Violation> {
         let now = now();
         if key.is_revoked {
             return Err(refused("This API key was revoked. Use another one, or ask the platform for a new one."));
@@ -344,8 +399,12 @@ async fn record(transaction: &Transaction, origin: &AdminOrigin, r#type: EventTy
 const OTHER_ENVIRONMENT: &str =
     "This API key is for another environment: sandbox and production have keys and URLs of their own.";
 
-fn refused(message: &str) -> Error {
-    Violation { message: message.to_owned(), ..Violation::new(ErrorCode::Unauthenticated) }.into()
+fn unknown() -> Violation {
+    Violation::new(ErrorCode::Unauthenticated)
+}
+
+fn refused(message: &str) -> Violation {
+    Violation { message: message.to_owned(), ..unknown() }
 }
 
 /// The purpose of the keyed hash. The purpose is part of the stored hashes, so a change makes all keys invalid.
@@ -355,6 +414,27 @@ const PURPOSE: &str = "api key";
 /// for up to this time. The documented limit is one second; the remaining 200 ms are for requests in progress.
 pub(super) const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
 const MAX_CACHED_KEYS: u64 = 10_000;
+
+/// The time between two lookups for a suspect client. Short, because a valid key may be among them.
+const LOOKUP_DELAY: Duration = Duration::from_millis(50);
+const MAX_SUSPECTS: u64 = 10_000;
+
+/// The error of a lookup whose task was cancelled.
+const CANCELLED: DbErr = DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed);
+
+/// A row, and what it allows.
+type FoundKey = (Model, KeyRights);
+
+/// The accepted hashes of a key, and the channel to its request.
+type WaitingKey = (Vec<Vec<u8>>, oneshot::Sender<Result<Option<FoundKey>, DbErr>>);
+
+/// Keys of one suspect client that wait for a lookup.
+#[derive(Default)]
+struct DelayedLookups {
+    waiting: Mutex<Vec<WaitingKey>>,
+    /// Held by the request that looks up the keys.
+    turn: tokio::sync::Mutex<()>,
+}
 
 /// The number of random characters in a key. 30 characters from an alphabet of 62 have 178 bits of entropy.
 const RANDOM_CHARACTERS: usize = 30;

@@ -70,6 +70,11 @@ impl Limits {
         Ok(charge)
     }
 
+    /// Returns the network of a client that has used up its authentication failures.
+    pub fn suspect_network(&self, address: IpAddr) -> Option<IpAddr> {
+        Some(client_network(address)).filter(|network| self.auth_failures.is_used_up(network))
+    }
+
     /// Charges a request without a valid key to the client's address.
     pub fn record_auth_failure(&self, address: IpAddr) -> Result<(), Violation> {
         let message = "Too many requests from this address had no valid API key. Wait before you retry.";
@@ -330,6 +335,15 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
             bucket.reserved = (bucket.reserved - reserved).max(0.0);
             bucket.taken = (bucket.taken - (reserved - f64::from(used)).max(0.0)).max(0.0);
         });
+    }
+
+    /// Returns true if the client has less than one token.
+    fn is_used_up(&self, client: &K) -> bool
+    where
+        K: Copy,
+    {
+        let is_empty = |bucket: &mut Bucket| bucket.taken + 1.0 > self.capacity;
+        self.buckets.contains_key(client) && self.with_bucket(self.capacity, *client, is_empty)
     }
 
     /// Refills the bucket of a client, and runs `action` on the bucket while the bucket is locked.

@@ -106,8 +106,8 @@ both!(a_key_that_was_valid_is_told_why_it_is_not, Sandbox, async |app| {
 both!(keys_are_rejected_under_another_secret, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let other = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
-    assert!(other.authenticate(&own.key).await.is_err());
-    assert!(app.services.api_keys.authenticate(&own.key).await.is_ok());
+    assert!(other.authenticate(&own.key, None).await.unwrap().is_err());
+    assert!(app.services.api_keys.authenticate(&own.key, None).await.unwrap().is_ok());
 });
 
 both!(the_database_does_not_contain_the_key, Sandbox, async |app| {
@@ -119,7 +119,7 @@ both!(the_database_does_not_contain_the_key, Sandbox, async |app| {
 
 both!(operators_cannot_manage_keys_or_operators, Sandbox, async |app| {
     let own = app.operator("Own").await;
-    let actor = app.services.api_keys.authenticate(&own.key).await.unwrap();
+    let actor = app.services.api_keys.authenticate(&own.key, None).await.unwrap().unwrap();
     let keys = &app.services.api_keys;
     let name = || entity::value::DisplayName::parse("x").unwrap();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();

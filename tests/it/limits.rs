@@ -1,10 +1,18 @@
 //! Rate limits: the cost of requests by key, authentication failures by address, disclosures by operator.
 
+use std::time::Instant;
+
 use entity::api_key::Access;
+use entity::deployment::Environment;
+use entity::value::{DisplayName, OperatorId};
 use futures::future::{Either, join_all, select};
 use sea_orm::ConnectionTrait;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
+use vivamo::keyed_hash::KeyedHash;
+use vivamo::service::api_keys::KeyRequest;
+use vivamo::service::{Actor, AdminOrigin, ApiKeys};
 
 use support::{Answer, Caller, TestApp, both};
 
@@ -255,6 +263,45 @@ both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app|
         replica.http.post(format!("{}/graphql", replica.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
     let request = request.header("x-forwarded-for", "203.0.113.99").header("x-forwarded-for", unreadable);
     assert_rate_limited_with_429(&Answer::read(request.send().await.unwrap()).await);
+    replica.stop().await;
+});
+
+both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |app| {
+    let replica = replica_with_limits(app, LimitSettings { auth_failures_per_minute: 5, ..LimitSettings::OFF }).await;
+    let own = replica.operator("Own").await;
+    let (read_only, revoked) = (replica.key(&own, Access::ReadOnly).await, replica.key(&own, Access::ReadOnly).await);
+    let newest = replica.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
+    replica.services.api_keys.revoke(&Actor::Platform, &AdminOrigin::command_line(), newest.id).await.unwrap();
+    // Keys of another deployment are well formed and unknown.
+    let elsewhere = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
+    let operator = OperatorId::parse(&own.operator).unwrap();
+    let name = DisplayName::parse("elsewhere").unwrap();
+    let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let mut unknown = Vec::new();
+    for _ in 0..40 {
+        let key =
+            elsewhere.create(&Actor::Platform, &AdminOrigin::command_line(), operator, request.clone()).await.unwrap();
+        unknown.push(Caller { key: key.secret.expose_secret().to_owned(), ..own.clone() });
+    }
+    for (number, caller) in unknown.iter().take(6).enumerate() {
+        let answer = replica.graphql(caller, ROLE, json!({})).await;
+        assert_eq!(answer.status, if number < 5 { 401 } else { 429 });
+    }
+    let send = |caller| replica.graphql(caller, ROLE, json!({}));
+    let valid = [&own, &read_only];
+    let sent_at = Instant::now();
+    let callers = unknown.iter().chain(valid).chain([&revoked]).chain(&unknown);
+    let (answers, statements) = replica.all_statements_of(join_all(callers.map(send))).await;
+    let most = 2 + sent_at.elapsed().as_millis() / 50;
+    let lookups = statements.iter().filter(|sql| support::is_key_lookup(sql)).count();
+    assert!(lookups > 0 && lookups as u128 <= most, "{lookups} lookups, at most {most}");
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    // A valid key is never refused, whether it was used before or not.
+    assert_eq!(statuses, [vec![429; 40], vec![200; 2], vec![429; 41]].concat());
+    // Another address is not delayed, and a key that is cached needs no lookup.
+    let other = replica.http.post(format!("{}/graphql", replica.url)).bearer_auth(&unknown[0].key);
+    let other = other.header("x-forwarded-for", "203.0.113.7").json(&json!({ "query": ROLE }));
+    assert_eq!(other.send().await.unwrap().status(), 401);
     replica.stop().await;
 });
 

@@ -8,7 +8,8 @@ use axum::http::request::Parts;
 use ipnet::IpNet;
 
 use super::{HttpError, RequestLog, State, run_database_work};
-use crate::error::{Error, ErrorCode, Violation};
+use crate::database::{describe, error_code};
+use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
 use crate::service::limits::client_network;
 
@@ -17,24 +18,22 @@ use crate::service::limits::client_network;
 pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) -> Result<Actor, HttpError> {
     let address = client_network(client_address(&state.trusted_proxies, parts));
     log.address = Some(address);
-    let refuse = |violation: Violation| {
-        let recorded = state.services.limits.record_auth_failure(address);
-        recorded.err().unwrap_or(violation)
-    };
+    let limits = &state.services.limits;
+    let refuse = |violation: Violation| limits.record_auth_failure(address).err().unwrap_or(violation);
     let key = bearer_token(parts).ok_or_else(|| refuse(Violation::new(ErrorCode::Unauthenticated)))?;
     if let Some(actor) = state.services.api_keys.cached_actor(key) {
         return Ok(actor);
     }
-    let (services, key) = (state.services.clone(), key.to_owned());
-    let authentication = async move { services.api_keys.authenticate(&key).await };
-    let authenticated = run_database_work(log, None, authentication).await?.map_err(|error| match error {
-        Error::Rejected(mut violations) => refuse(violations.swap_remove(0)),
-        Error::Failed { code, cause } => {
+    let (services, key, suspect) = (state.services.clone(), key.to_owned(), limits.suspect_network(address));
+    let authentication = async move { services.api_keys.authenticate(&key, suspect).await };
+    match run_database_work(log, None, authentication).await? {
+        Ok(authenticated) => Ok(authenticated.map_err(refuse)?),
+        Err(error) => {
+            let (code, cause) = (error_code(&error), describe(&error));
             tracing::error!(request_id = %log.request_id, code = code.name(), cause, "authentication failed");
-            Violation::new(code)
+            Err(Violation::new(code).into())
         }
-    });
-    Ok(authenticated?)
+    }
 }
 
 fn bearer_token(parts: &Parts) -> Option<&str> {
