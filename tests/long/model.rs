@@ -174,7 +174,7 @@ impl Model {
         matched_by.extend(by_phone.is_some().then_some("PHONE"));
         let connect_by = request.input["connectBy"].as_array();
         let is_allowed = |key: &&str| connect_by.is_none_or(|allowed| allowed.contains(&json!(key)));
-        if !matched_by.is_empty() && !matched_by.iter().any(|key| is_allowed(key)) {
+        if !matched_by.is_empty() && !matched_by.iter().any(is_allowed) {
             return Err(vec!["IDENTITY_CONFLICT"; matched_by.len()]);
         }
         let mut unapplied = Vec::new();
