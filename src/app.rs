@@ -311,7 +311,8 @@ fn check_owner(owner: Environment, configured: Environment) -> Result<(), Failur
     if owner == configured { Ok(()) } else { Err(Failure::OtherEnvironment { owner, configured }) }
 }
 
-/// Stores once per minute when keys were last used, and deletes expired idempotency keys every ten minutes.
+/// Stores once per minute when keys were last used. Every ten minutes deletes expired idempotency keys, and removes the
+/// content of erased customers from a SQLite file.
 async fn run_jobs(database: Database, services: Arc<Services>) {
     const PERIOD: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;
@@ -320,6 +321,16 @@ async fn run_jobs(database: Database, services: Arc<Services>) {
         interval.tick().await;
         write_key_uses(&services).await;
         if tick.is_multiple_of(SWEEP_EVERY) {
+            match services.customers.purge_erased(&Actor::Platform).await {
+                Ok(true) => tracing::info!("removed erased customers from the database file"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        cause = error_message(error),
+                        "cannot remove erased customers from the database file"
+                    );
+                }
+            }
             match idempotency::sweep(&database).await {
                 Ok(deleted) => tracing::debug!(deleted, "deleted expired idempotency keys"),
                 Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired idempotency keys"),

@@ -158,6 +158,12 @@ input_fields! {
     FirstName: ["input", "data", "firstName"],
     LastName: ["input", "data", "lastName"],
 
+    // Arguments of `recordVerification` and `eraseCustomer`, which also have `Id` and `IdempotencyKey`.
+    Value: ["input", "value"],
+    VerifiedAt: ["input", "verifiedAt"],
+    TakeOver: ["input", "takeOver"],
+    Reference: ["input", "reference"],
+
     // Arguments of the mutations for operators and API keys.
     Id: ["input", "id"],
     Name: ["input", "name"],

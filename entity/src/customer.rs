@@ -24,9 +24,13 @@ pub struct Model {
     pub version: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
-    /// Starts at 1 and increases by 1 with each change of a value or of the links to operators. Writes compare the
+    /// Starts at 1 and increases by 1 with each change of a value, a verification or the links to operators. Writes compare the
     /// revision to detect concurrent changes. Clients do not see the revision.
     pub revision: i32,
+    /// The time at which the person last proved to hold the email, and the phone. A write that changes the value clears
+    /// the time.
+    pub email_verified_at: Option<DateTime<Utc>>,
+    pub phone_verified_at: Option<DateTime<Utc>>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -1,6 +1,7 @@
 //! Table `customer_event`: the history of customers, one row for each change.
 //!
-//! Rows are inserted by `service::customers::history` in the transaction of the change, and never updated.
+//! Rows are inserted by `service::customers::history` in the transaction of the change. Only the erasure of a customer
+//! changes rows: it sets all values in them to null. Rows outlive their customer.
 
 use chrono::{DateTime, Utc};
 use sea_orm::FromJsonQueryResult;
@@ -32,6 +33,8 @@ pub struct Model {
     pub disconnected_operator_id: Option<OperatorId>,
     /// The reason of a `Disconnected` entry.
     pub reason: Option<DisconnectReason>,
+    /// The field that a `Verified` entry is about.
+    pub verified_field: Option<VerifiableField>,
 }
 
 /// The kind of a change. Later versions add kinds.
@@ -68,6 +71,14 @@ impl DisconnectReason {
     pub fn name(self) -> String {
         self.to_value()
     }
+}
+
+/// A field that a person can prove to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum VerifiableField {
+    Email,
+    Phone,
 }
 
 /// The changed values of a customer, by their names in the GraphQL schema, for example `{"firstName": "Ada"}`. A value

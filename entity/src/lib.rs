@@ -14,6 +14,7 @@ pub mod customer_event;
 pub mod customer_operator;
 pub mod customer_word;
 pub mod deployment;
+pub mod erasure;
 pub mod idempotency_key;
 pub mod operator;
 pub mod phone_lookup;

@@ -155,6 +155,34 @@ impl Database {
         }
     }
 
+    /// Returns the number in the header of the SQLite file that [`vacuum_sqlite`](Self::vacuum_sqlite) writes, 0 in a new
+    /// file. `None` for PostgreSQL.
+    pub async fn sqlite_user_version(&self) -> Result<Option<u64>, DbErr> {
+        if matches!(self.options, Options::Postgres(_)) {
+            return Ok(None);
+        }
+        let query = Statement::from_string(DbBackend::Sqlite, "PRAGMA user_version");
+        let row = self.reader.query_one_raw(query).await?;
+        Ok(Some(row.map(|row| row.try_get_by_index::<i32>(0)).transpose()?.unwrap_or_default().unsigned_abs().into()))
+    }
+
+    /// Rewrites the SQLite file without its deleted content, empties the write-ahead log, and then writes `user_version` to
+    /// the header. Writes wait meanwhile. Secure deletion (`PRAGMA secure_delete`) is not enough: SQLite leaves copies of
+    /// rows in a page when it moves the rows to another page.
+    pub async fn vacuum_sqlite(&self, user_version: u64) -> Result<(), DbErr> {
+        self.check_may_write()?;
+        let mut connection = self.write_pool.get(Tenant::Service).await?;
+        connection.execute_unprepared("VACUUM").await?;
+        // The first column is 1 if a reader still used the log, which was then not emptied.
+        let checkpoint = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
+        let rows = connection.query_all(checkpoint, None).await?;
+        if rows.first().map(|row| row.try_get_by_index::<i32>(0)).transpose()? != Some(0) {
+            return Err(DbErr::RecordNotUpdated);
+        }
+        connection.execute_unprepared(&format!("PRAGMA user_version = {user_version}")).await?;
+        Ok(())
+    }
+
     /// Closes all connections. Stops waiting for the database after `MAX_WAIT`.
     pub async fn close(self) -> Result<(), DbErr> {
         let close_pools = async {

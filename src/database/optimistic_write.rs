@@ -57,6 +57,14 @@ impl OptimisticWrite {
         self.transaction.is_some()
     }
 
+    /// Begins the transaction if this attempt has none, so that the attempt locks the rows that it reads from now on.
+    pub async fn into_locking(mut self) -> Result<Self, DbErr> {
+        if self.transaction.is_none() {
+            self.transaction = Some(self.database.begin_write().await?);
+        }
+        Ok(self)
+    }
+
     /// Writes all rows of `set`, or none, and ends the attempt. Does nothing if `set` is empty.
     pub async fn write(self, set: WriteSet) -> Result<(), DbErr> {
         let written = self.write_rows(set).await?;
@@ -68,7 +76,7 @@ impl OptimisticWrite {
         let transaction = match self.transaction {
             _ if set.is_empty() => return Ok(0),
             Some(transaction) => transaction,
-            None if self.get_database_backend() == DbBackend::Postgres => {
+            None if self.get_database_backend() == DbBackend::Postgres && set.first.is_none() => {
                 self.database.check_may_write()?;
                 return self.database.batch_writer.write(set).await;
             }

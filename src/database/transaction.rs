@@ -47,13 +47,16 @@ impl Transaction {
 
     /// Writes all rows of `set`, and returns their number. Returns a conflict if a statement with `must_write_all` left out
     /// a row.
-    pub async fn write(&self, set: WriteSet) -> Result<u64, DbErr> {
+    pub async fn write(&self, mut set: WriteSet) -> Result<u64, DbErr> {
+        let mut written = match set.first.take() {
+            Some(first) => Box::pin(self.write(*first)).await?,
+            None => 0,
+        };
         if self.backend == DbBackend::Postgres {
             let rows = set.row_count();
             let result = self.query_all_raw(set.into_postgres_statement()).await?;
-            return WriteSet::written_rows(rows, &result);
+            return Ok(written + WriteSet::written_rows(rows, &result)?);
         }
-        let mut written = 0;
         for (statement, must_affect) in set.into_sqlite_statements() {
             let affected = self.execute_raw(statement).await?.rows_affected();
             if affected < must_affect as u64 {

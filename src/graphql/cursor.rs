@@ -42,6 +42,7 @@ pub enum ListId {
     Customers(Arc<CustomerList>),
     OperatorsOfCustomer(CustomerId),
     HistoryOfCustomer(CustomerId),
+    Erasures,
 }
 
 /// A cursor that is encoded lazily, because most requests select few of the cursors of a page.
@@ -71,12 +72,22 @@ impl ListId {
         let (name, parts) = match self {
             Self::Operators => ("operators", Vec::new()),
             Self::AdminEvents(filter) => ("admin events", vec![format!("{filter:?}")]),
+            Self::Erasures => ("erasures", Vec::new()),
             Self::OperatorsOfCustomer(customer) => ("operators of", vec![customer.to_string()]),
             Self::HistoryOfCustomer(customer) => ("history", vec![customer.to_string()]),
             Self::Customers(list) => {
                 let CustomerList { operator, filter, order } = &**list;
-                let CustomerFilter { search, email, phone, external_customer_id, missing, created_at, connected_at } =
-                    filter;
+                let CustomerFilter {
+                    search,
+                    email,
+                    phone,
+                    external_customer_id,
+                    missing,
+                    email_verified,
+                    phone_verified,
+                    created_at,
+                    connected_at,
+                } = filter;
                 let words = search.iter().flat_map(|search| search.words()).map(|word| word.as_str());
                 let is_email_first = search.as_ref().is_some_and(|search| search.email().is_some());
                 let values = (
@@ -86,7 +97,12 @@ impl ListId {
                     external_customer_id.as_ref().map(|id| id.as_str()),
                 );
                 let conditions = (operator, missing, created_at, connected_at, order);
-                ("customers", vec![format!("{values:?}"), format!("{conditions:?}")])
+                let mut parts = vec![format!("{values:?}"), format!("{conditions:?}")];
+                // Left out if they are not given, so that cursors from before these conditions stay valid.
+                if email_verified.is_some() || phone_verified.is_some() {
+                    parts.push(format!("{email_verified:?} {phone_verified:?}"));
+                }
+                ("customers", parts)
             }
         };
         [vec![name.to_owned()], parts].concat()

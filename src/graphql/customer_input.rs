@@ -3,11 +3,11 @@
 
 use async_graphql::indexmap::IndexSet;
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use entity::customer;
 use entity::value::{
-    Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName,
-    PhoneNumber, Reason, SearchQuery,
+    Address, AddressParts, CustomerId, EmailAddress, ErasureReference, ExternalCustomerId, IdempotencyKey, OperatorId,
+    PersonName, PhoneNumber, Reason, SearchQuery,
 };
 use sea_orm::ActiveValue::{self, NotSet, Set};
 
@@ -15,9 +15,9 @@ use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::customers::{
     ConnectBy, CustomerChanges, CustomerDraft, CustomerField, CustomerFilter, CustomerList, CustomerOrder,
-    CustomerOrderField, CustomerRef, Disconnect, MatchKey, TimeRange,
+    CustomerOrderField, CustomerRef, Disconnect, EraseRequest, MatchKey, TimeRange, Verification, VerifiedValue,
 };
-use crate::service::{Actor, is_in_calendar};
+use crate::service::{Actor, is_in_calendar, now};
 
 /// Identifies a customer. Exactly one of the fields must be given.
 #[derive(OneofObject)]
@@ -65,6 +65,12 @@ pub struct CustomerFilterInput {
     /// customers match, the page has fewer items than requested, perhaps none, and `hasNextPage` is true. To continue, pass
     /// `endCursor` as `after`.
     missing: Option<Vec<CustomerField>>,
+    /// True for customers whose email is verified: `emailVerifiedAt` is not null. False for the others. This condition has no
+    /// index, so a page checks at most 10,000 customers, as for `missing`.
+    email_verified: Option<bool>,
+    /// True for customers whose phone is verified: `phoneVerifiedAt` is not null. False for the others, including those
+    /// without a phone. This condition has no index, so a page checks at most 10,000 customers, as for `missing`.
+    phone_verified: Option<bool>,
     /// Time range in which the record was created, by any operator. This condition has no index, so a page checks at most
     /// 10,000 customers, as for `missing`.
     created_at: Option<DateTimeRange>,
@@ -212,6 +218,49 @@ struct CustomerDataPatch {
     email: MaybeUndefined<String>,
     #[graphql(flatten)]
     optional: OptionalDataInput,
+}
+
+/// Field that a person can prove to hold. Fields may be added, so keep a default case.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::customer_event::VerifiableField")]
+pub enum VerifiableField {
+    /// Email address.
+    Email,
+    /// Phone number.
+    Phone,
+}
+
+/// Input of `recordVerification`.
+#[derive(InputObject)]
+pub struct RecordVerificationInput {
+    /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
+    id: ID,
+    /// Field that the person has proved to hold.
+    field: VerifiableField,
+    /// Value that the person has proved to hold. It must be the value of the record, so that a late proof does not verify
+    /// a value that was changed meanwhile.
+    value: String,
+    /// Time of the proof, not in the future. A proof that is not newer than the recorded one changes nothing.
+    verified_at: Time,
+    /// Phones only. If another customer has the number and has not proved it later, that customer loses it, and this
+    /// customer gets it instead of its present number. Default: false.
+    take_over: Option<bool>,
+    /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
+    /// the same key within 24 hours returns the first result and changes nothing, so it is safe to retry after a timeout.
+    idempotency_key: Option<String>,
+}
+
+/// Input of `eraseCustomer`.
+#[derive(InputObject)]
+pub struct EraseCustomerInput {
+    /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
+    id: ID,
+    /// Your reference for the receipt, 1 to 100 characters, for example the number of the person's request. The receipt is
+    /// kept, so the reference must not contain data of the person.
+    reference: String,
+    /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
+    /// the same key within 24 hours returns the first result and changes nothing, so it is safe to retry after a timeout.
+    idempotency_key: Option<String>,
 }
 
 /// Faults found while an input is parsed. Each parser returns `None` for an invalid value, and adds the fault.
@@ -391,6 +440,56 @@ impl DisconnectCustomerInput {
     }
 }
 
+impl RecordVerificationInput {
+    pub fn parse(self) -> Result<Verification, Error> {
+        let Self { id, field, value, verified_at: Time(verified_at), take_over, idempotency_key } = self;
+        let mut faults = Faults::default();
+        let mut reject = |field, note| {
+            faults.0.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));
+        };
+        let take_over = take_over.unwrap_or_default();
+        if verified_at > now() {
+            reject(InputField::VerifiedAt, "`verifiedAt` must not be in the future.");
+        }
+        if take_over && field != VerifiableField::Phone {
+            reject(InputField::TakeOver, "Only a phone can be taken over.");
+        }
+        let verified_at = faults.time(InputField::VerifiedAt, Some(Time(verified_at)));
+        let value = match field {
+            VerifiableField::Email => faults.email(InputField::Value, &value).map(VerifiedValue::Email),
+            VerifiableField::Phone => faults.phone(InputField::Value, &value).map(VerifiedValue::Phone),
+        };
+        let idempotency_key = idempotency_key.and_then(|text| faults.idempotency_key(&text));
+        match (value, verified_at) {
+            (Some(value), Some(verified_at)) if faults.0.is_empty() => Ok(Verification {
+                customer: CustomerId::parse(&id),
+                value,
+                // The precision that both databases store.
+                verified_at: verified_at.trunc_subsecs(6),
+                take_over,
+                idempotency_key,
+            }),
+            _ => Err(Error::Rejected(faults.0)),
+        }
+    }
+}
+
+impl EraseCustomerInput {
+    pub fn parse(self) -> Result<EraseRequest, Error> {
+        let Self { id, reference, idempotency_key } = self;
+        let mut faults = Faults::default();
+        let reference =
+            faults.value(ErrorCode::InvalidArgument, InputField::Reference, ErasureReference::parse(&reference));
+        let idempotency_key = idempotency_key.and_then(|text| faults.idempotency_key(&text));
+        match reference {
+            Some(reference) if faults.0.is_empty() => {
+                Ok(EraseRequest { customer: CustomerId::parse(&id), reference, idempotency_key })
+            }
+            _ => Err(Error::Rejected(faults.0)),
+        }
+    }
+}
+
 impl CustomerRefInput {
     /// Returns `None` for a malformed id, because no customer has such an id.
     pub fn parse(self, actor: &Actor) -> Result<Option<CustomerRef>, Error> {
@@ -428,6 +527,8 @@ impl CustomerFilterInput {
                 .and_then(|text| faults.external_customer_id(InputField::FilterExternalCustomerId, &text)),
             // Repeated fields are removed, because they would lengthen the statement.
             missing: self.missing.into_iter().flatten().collect::<IndexSet<_>>().into_iter().collect(),
+            email_verified: self.email_verified,
+            phone_verified: self.phone_verified,
             created_at: faults
                 .range([InputField::FilterCreatedAtFrom, InputField::FilterCreatedAtBefore], self.created_at),
             connected_at: faults

@@ -18,7 +18,7 @@ use super::document_limits::{self, Operation};
 use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
-use super::resolvers::{customers, node, operators, viewer};
+use super::resolvers::{customers, erasures, node, operators, verification, viewer};
 use super::time;
 use crate::database::ResponseSize;
 use crate::keyed_hash::KeyedHash;
@@ -26,12 +26,23 @@ use crate::service::{Actor, RequestInfo, Services};
 
 /// Read operations.
 #[derive(MergedObject, Default)]
-struct Query(viewer::ViewerQuery, customers::CustomerQuery, operators::OperatorQuery, node::NodeQuery);
+struct Query(
+    viewer::ViewerQuery,
+    customers::CustomerQuery,
+    erasures::ErasureQuery,
+    operators::OperatorQuery,
+    node::NodeQuery,
+);
 
 /// Write operations. Each mutation is applied completely or not at all. The mutations of one request are applied in
 /// order, each in its own transaction.
 #[derive(MergedObject, Default)]
-struct Mutation(customers::CustomerMutation, operators::OperatorMutation);
+struct Mutation(
+    customers::CustomerMutation,
+    verification::VerificationMutation,
+    erasures::ErasureMutation,
+    operators::OperatorMutation,
+);
 
 /// The maximum number of fields in a response whose pages are all full. A page of 100 customers with 20 operators each
 /// has about 12,000 fields.

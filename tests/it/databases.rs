@@ -62,6 +62,7 @@ both!(tables_have_the_columns_of_their_entities, Sandbox, async |app| {
         customer_operator,
         customer_word,
         deployment,
+        erasure,
         idempotency_key,
         operator,
         phone_lookup,

@@ -17,6 +17,10 @@ enum Write<'a> {
     UpdateVersion(&'a Caller, &'a str, i32, Value),
     Disconnect(&'a Caller, &'a str),
     Rename(&'a Caller, &'a str, &'a str),
+    /// By the platform.
+    Erase(&'a Value),
+    /// By the platform.
+    TakeOver(&'a Value, &'a str),
 }
 
 async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
@@ -40,6 +44,18 @@ async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
                 "mutation ($input: DisconnectCustomerInput!) { disconnectCustomer(input: $input) { replayed } }";
             let input = json!({ "customer": { "externalCustomerId": id }, "reason": "MISTAKE" });
             app.graphql(caller, query, json!({ "input": input })).await
+        }
+        Write::Erase(id) => {
+            let query = "mutation ($input: EraseCustomerInput!) { eraseCustomer(input: $input) { replayed } }";
+            app.graphql(&app.platform(), query, json!({ "input": { "id": id, "reference": "x" } })).await
+        }
+        Write::TakeOver(id, phone) => {
+            let query =
+                "mutation ($input: RecordVerificationInput!) { recordVerification(input: $input) { replayed } }";
+            let input = json!({
+                "id": id, "field": "PHONE", "value": phone, "verifiedAt": "2026-11-20T12:00:00Z", "takeOver": true,
+            });
+            app.graphql(&app.platform(), query, json!({ "input": input })).await
         }
     }
 }
@@ -65,10 +81,17 @@ async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
         .iter()
         .map(|answer| {
             let data = &answer.body["data"];
-            match data["createCustomer"]["outcome"].as_str() {
-                Some(outcome) => outcome.to_owned(),
-                None if data["updateCustomer"].is_object() => "UPDATED".to_owned(),
-                None if data["disconnectCustomer"].is_object() => "DISCONNECTED".to_owned(),
+            if let Some(outcome) = data["createCustomer"]["outcome"].as_str() {
+                return outcome.to_owned();
+            }
+            let done = [
+                ("updateCustomer", "UPDATED"),
+                ("disconnectCustomer", "DISCONNECTED"),
+                ("eraseCustomer", "ERASED"),
+                ("recordVerification", "TAKEN_OVER"),
+            ];
+            match done.iter().find(|(field, _)| data[field].is_object()) {
+                Some((_, outcome)) => (*outcome).to_owned(),
                 None => answer.codes().join("+"),
             }
         })
@@ -321,4 +344,107 @@ both!(an_external_id_changes_while_the_customer_is_disconnected, Sandbox, async 
     let outcomes = race(app, &[Write::Rename(&a, "1", "2"), Write::Disconnect(&a, "1")]).await;
     let lost = "CUSTOMER_NOT_FOUND";
     assert_one_of(&outcomes, &[&["UPDATED", lost], &[lost, "DISCONNECTED"]]);
+});
+
+/// Creates a customer of `caller` with this email and phone.
+async fn customer_with(app: &TestApp, caller: &Caller, id: &str, email: &str, phone: &str) -> Value {
+    app.created(caller, id, json!({ "email": email, "phone": phone })).await["customer"]["id"].clone()
+}
+
+const PHONES: [&str; 3] = ["+14155552671", "+14155552672", "+14155552673"];
+
+both!(an_erasure_against_each_other_write, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    for round in 0..3 {
+        let email = |name: &str| format!("{name}-{round}@example.com");
+        let new = |name: &str| format!("{name}-{round}");
+        let phones = PHONES.map(|phone| format!("{}{round}", &phone[..phone.len() - 1]));
+        let id = customer_with(app, &a, &new("1"), &email("updated"), &phones[0]).await;
+        let update = Write::Update(&a, &new("1"), json!({ "firstName": "Ada", "phone": phones[1] }));
+        let outcomes = race(app, &[Write::Erase(&id), update]).await;
+        assert_one_of(&outcomes, &[&["ERASED", "UPDATED"], &["ERASED", "CUSTOMER_NOT_FOUND"]]);
+
+        let id = app.created(&a, &new("2"), json!({ "email": email("connected") })).await["customer"]["id"].clone();
+        let connect = json!({ "email": email("connected"), "firstName": "Ada" });
+        let outcomes = race(app, &[Write::Erase(&id), Write::Create(&b, &new("2"), connect)]).await;
+        assert_one_of(&outcomes, &[&["ERASED", "CONNECTED"], &["ERASED", "CREATED"]]);
+
+        let ended = new("4");
+        let id = app.created(&a, &ended, json!({ "email": email("ended") })).await["customer"]["id"].clone();
+        let outcomes = race(app, &[Write::Erase(&id), Write::Disconnect(&a, &ended)]).await;
+        assert_one_of(&outcomes, &[&["ERASED", "DISCONNECTED"], &["ERASED", "CUSTOMER_NOT_FOUND"]]);
+
+        let id = app.created(&a, &ended, json!({ "email": email("renamed") })).await["customer"]["id"].clone();
+        let outcomes = race(app, &[Write::Erase(&id), Write::Rename(&a, &ended, &new("5"))]).await;
+        assert_one_of(&outcomes, &[&["ERASED", "UPDATED"], &["ERASED", "CUSTOMER_NOT_FOUND"]]);
+
+        let id = customer_with(app, &a, &new("3"), &email("erased"), &phones[2]).await;
+        let outcomes = race(app, &[Write::Erase(&id), Write::Erase(&id)]).await;
+        assert_one_of(&outcomes, &[&["ERASED", "CUSTOMER_NOT_FOUND"], &["CUSTOMER_NOT_FOUND", "ERASED"]]);
+    }
+});
+
+both!(a_takeover_against_an_erasure, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    for is_holder in [true, false] {
+        let name = |name: &str| format!("{name}-{is_holder}");
+        let email = |name: &str| format!("{name}-{is_holder}@example.com");
+        let phones = if is_holder { ["+14155552671", "+14155552672"] } else { ["+14155552673", "+14155552674"] };
+        let holder = customer_with(app, &a, &name("1"), &email("holder"), phones[0]).await;
+        let winner = customer_with(app, &a, &name("2"), &email("winner"), phones[1]).await;
+        let erased = if is_holder { &holder } else { &winner };
+        let outcomes = race(app, &[Write::TakeOver(&winner, phones[0]), Write::Erase(erased)]).await;
+        let refused = if is_holder { "INVALID_ARGUMENT" } else { "CUSTOMER_NOT_FOUND" };
+        assert_one_of(&outcomes, &[&["TAKEN_OVER", "ERASED"], &[refused, "ERASED"]]);
+    }
+});
+
+both!(a_takeover_against_each_other_write, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    for round in 0..3 {
+        let name = |name: &str| format!("{name}-{round}");
+        let email = |name: &str| format!("{name}-{round}@example.com");
+        let phone = |number: usize| format!("+1415555{round}{number:03}");
+        let phones = [1, 2, 3].map(phone);
+        let one = customer_with(app, &a, &name("1"), &email("one"), &phones[0]).await;
+        let two = customer_with(app, &a, &name("2"), &email("two"), &phones[1]).await;
+        let three = customer_with(app, &a, &name("3"), &email("three"), &phones[2]).await;
+
+        // The holder gives the number up, or the winner gets another number.
+        let first = name("1");
+        let update = |phone: Value| Write::Update(&a, &first, json!({ "phone": phone }));
+        let outcomes = race(app, &[Write::TakeOver(&two, &phones[0]), update(json!(null))]).await;
+        assert_one_of(&outcomes, &[&["TAKEN_OVER", "UPDATED"], &["INVALID_ARGUMENT", "UPDATED"]]);
+        app.update(&a, json!({ "id": two }), json!({ "phone": phones[0] })).await.payload("updateCustomer");
+        let outcomes = race(app, &[Write::TakeOver(&one, &phones[0]), update(json!(phone(4)))]).await;
+        assert_one_of(&outcomes, &[&["TAKEN_OVER", "UPDATED"]]);
+        app.update(&a, json!({ "id": one }), json!({ "phone": phones[0] })).await.payload("updateCustomer");
+
+        // Two customers take the same number over, and two customers exchange their numbers.
+        let outcomes = race(app, &[Write::TakeOver(&two, &phones[0]), Write::TakeOver(&three, &phones[0])]).await;
+        assert_one_of(&outcomes, &[&["TAKEN_OVER", "TAKEN_OVER"]]);
+        for (id, phone) in [(&one, phone(5)), (&two, phone(6)), (&three, phone(7))] {
+            app.update(&a, json!({ "id": id }), json!({ "phone": phone })).await.payload("updateCustomer");
+        }
+        let numbers = [phone(5), phone(6)];
+        let outcomes = race(app, &[Write::TakeOver(&one, &numbers[1]), Write::TakeOver(&two, &numbers[0])]).await;
+        assert_one_of(&outcomes, &[&["TAKEN_OVER", "INVALID_ARGUMENT"], &["INVALID_ARGUMENT", "TAKEN_OVER"]]);
+
+        // The holder or the winner is disconnected from its operator.
+        for (winner, phone) in [(&one, phone(8)), (&two, phone(9))] {
+            app.update(&a, json!({ "id": three }), json!({ "phone": phone })).await.payload("updateCustomer");
+            let id = name(if winner == &one { "3" } else { "2" });
+            let outcomes = race(app, &[Write::TakeOver(winner, &phone), Write::Disconnect(&a, &id)]).await;
+            assert_one_of(&outcomes, &[&["TAKEN_OVER", "DISCONNECTED"]]);
+            let data = json!({ "email": email(if winner == &one { "three" } else { "two" }) });
+            app.create(&a, &id, data).await.payload("createCustomer");
+        }
+
+        // A create matches the number.
+        app.update(&a, json!({ "id": three }), json!({ "phone": phone(7) })).await.payload("updateCustomer");
+        let create = json!({ "email": email("new"), "phone": phone(7) });
+        let outcomes = race(app, &[Write::TakeOver(&one, &phone(7)), Write::Create(&b, &name("new"), create)]).await;
+        assert_one_of(&outcomes, &[&["TAKEN_OVER", "CONNECTED"]]);
+        assert_eq!(app.customer(&a, json!({ "phone": phone(7) })).await["id"], one);
+    }
 });

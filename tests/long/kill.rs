@@ -5,27 +5,31 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use entity::{customer, customer_event, customer_operator};
+use entity::{customer, customer_event, customer_operator, erasure};
 use futures::future::join_all;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 
 use crate::servers::{Servers, codes};
-use support::Backend;
+use support::{Backend, Caller};
 
 const ROUNDS: usize = 5;
 const WRITERS: usize = 8;
 const ACKNOWLEDGED_PER_ROUND: usize = 150;
 
-const CREATE: &str = "mutation ($input: CreateCustomerInput!) { result: createCustomer(input: $input) { replayed } }";
+const CREATE: &str = "mutation ($input: CreateCustomerInput!) { result: createCustomer(input: $input) { \
+    replayed customer { id } } }";
 const DISCONNECT: &str =
     "mutation ($input: DisconnectCustomerInput!) { result: disconnectCustomer(input: $input) { replayed } }";
+const ERASE: &str = "mutation ($input: EraseCustomerInput!) { result: eraseCustomer(input: $input) { replayed } }";
 
 /// A request of the test, by the external id of its customer.
 #[derive(Clone, Debug)]
 enum Write {
     Create(String),
     Disconnect(String),
+    /// By the platform, with the id of the customer.
+    Erase(String, Value),
 }
 
 impl Write {
@@ -33,6 +37,22 @@ impl Write {
         match self {
             Self::Create(_) => CREATE,
             Self::Disconnect(_) => DISCONNECT,
+            Self::Erase(..) => ERASE,
+        }
+    }
+
+    fn caller<'c>(&self, operator: &'c Caller, platform: &'c Caller) -> &'c Caller {
+        match self {
+            Self::Create(_) | Self::Disconnect(_) => operator,
+            Self::Erase(..) => platform,
+        }
+    }
+
+    /// The external id of the customer that does not exist for the operator afterwards.
+    fn removed(&self) -> Option<&String> {
+        match self {
+            Self::Create(_) => None,
+            Self::Disconnect(id) | Self::Erase(id, _) => Some(id),
         }
     }
 
@@ -46,6 +66,7 @@ impl Write {
                 let (customer, key) = (json!({ "externalCustomerId": id }), format!("end {id}"));
                 json!({ "input": { "customer": customer, "reason": "ENDED", "idempotencyKey": key } })
             }
+            Self::Erase(_, id) => json!({ "input": { "id": id, "reference": "x", "idempotencyKey": id } }),
         }
     }
 }
@@ -62,20 +83,26 @@ async fn postgres_keeps_acknowledged_writes() {
 
 async fn run(backend: Backend) {
     let Some(mut servers) = Servers::start(backend, 1).await else { return };
-    let operator = servers.operator("A").await;
+    let (operator, platform) = (servers.operator("A").await, servers.platform());
     let mut acknowledged: Vec<Write> = Vec::new();
     let mut unanswered: Vec<Write> = Vec::new();
     for round in 0..ROUNDS {
         let (answered, lost) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
         let is_killed = AtomicBool::new(false);
         let writer = async |writer: usize| {
+            let mut customer = Value::Null;
             for number in 0.. {
-                // Every third customer is disconnected after it was created.
-                let id = format!("{round}-{writer}-{}", number - number % 4 / 3);
-                let write = if number % 4 == 3 { Write::Disconnect(id) } else { Write::Create(id) };
-                match servers.send(&operator, write.query(), &write.variables()).await {
+                // Of five requests, three create a customer, one disconnects the second, and one erases the third.
+                let id = |number: usize| format!("{round}-{writer}-{number}");
+                let write = match number % 5 {
+                    2 => Write::Disconnect(id(number - 1)),
+                    4 => Write::Erase(id(number - 1), customer.clone()),
+                    _ => Write::Create(id(number)),
+                };
+                match servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await {
                     Ok((_, answer)) => {
                         assert_eq!(codes(&answer), Vec::<String>::new());
+                        customer = answer["data"]["result"]["customer"]["id"].clone();
                         answered.lock().unwrap().push(write);
                     }
                     Err(_) => {
@@ -109,25 +136,29 @@ async fn run(backend: Backend) {
     );
     assert!(acknowledged.len() >= ROUNDS * ACKNOWLEDGED_PER_ROUND);
 
-    let of_disconnect = |write: &Write| match write {
-        Write::Disconnect(id) => Some(id.clone()),
-        Write::Create(_) => None,
-    };
-    let ended: BTreeSet<_> = acknowledged.iter().chain(&unanswered).filter_map(of_disconnect).collect();
+    let all = || acknowledged.iter().chain(&unanswered);
+    let gone: BTreeSet<_> = all().filter_map(Write::removed).collect();
     // An acknowledged request is replayed. An unanswered request is replayed or applied now.
     for (writes, may_be_new) in [(&acknowledged, false), (&unanswered, true)] {
         for write in writes {
-            let (_, answer) = servers.send(&operator, write.query(), &write.variables()).await.unwrap();
+            let sent = servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await;
+            let (_, answer) = sent.unwrap();
             let is_gone =
-                matches!(write, Write::Create(id) if ended.contains(id)) && codes(&answer) == ["CUSTOMER_NOT_FOUND"];
+                matches!(write, Write::Create(id) if gone.contains(id)) && codes(&answer) == ["CUSTOMER_NOT_FOUND"];
             let replayed = &answer["data"]["result"]["replayed"];
             assert!(is_gone || *replayed == true || (may_be_new && *replayed == false), "{write:?}: {answer}");
         }
     }
     let reads = servers.database.reader();
-    let (written, ended) = ((acknowledged.len() + unanswered.len()) as u64, ended.len() as u64);
-    assert_eq!(customer::Entity::find().count(reads).await.unwrap(), written - ended);
-    assert_eq!(customer_operator::Entity::find().count(reads).await.unwrap(), written - 2 * ended);
-    assert_eq!(customer_event::Entity::find().count(reads).await.unwrap(), written);
+    let count = |query: &str| all().filter(|write| write.query() == query).count() as u64;
+    let (created, ended, erased) = (count(CREATE), count(DISCONNECT), count(ERASE));
+    assert!(ended > 0 && erased > 0);
+    assert_eq!(customer::Entity::find().count(reads).await.unwrap(), created - erased);
+    assert_eq!(customer_operator::Entity::find().count(reads).await.unwrap(), created - ended - erased);
+    assert_eq!(erasure::Entity::find().count(reads).await.unwrap(), erased);
+    let events = customer_event::Entity::find().all(reads).await.unwrap();
+    assert_eq!(events.len() as u64, created + ended + erased);
+    let is_of_a_value = |event: &&customer_event::Model| event.after.0.values().any(|value| !value.is_null());
+    assert_eq!(events.iter().filter(is_of_a_value).count() as u64, created - erased);
     servers.stop().await;
 }

@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use chrono::SecondsFormat::Micros;
+use chrono::{DateTime, Utc};
 use entity::customer_event::EventType;
 use entity::value::CustomerId;
-use entity::{customer, customer_event, customer_operator};
+use entity::{customer, customer_event, customer_operator, customer_word, erasure};
 use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -30,9 +32,13 @@ const FIELDS: [&str; 4] = ["email", "phone", "firstName", "lastName"];
 
 const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { \
     replayed outcome matchedBy unappliedFields \
-    customer { id externalCustomerId version email phone firstName lastName } } }";
+    customer { id externalCustomerId version email phone firstName lastName emailVerifiedAt phoneVerifiedAt } } }";
 const UPDATE: &str = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed \
-    customer { id externalCustomerId version email phone firstName lastName } } }";
+    customer { id externalCustomerId version email phone firstName lastName emailVerifiedAt phoneVerifiedAt } } }";
+const VERIFY: &str = "mutation ($input: RecordVerificationInput!) { recordVerification(input: $input) { replayed \
+    customer { id externalCustomerId version email phone firstName lastName emailVerifiedAt phoneVerifiedAt } } }";
+const ERASE: &str =
+    "mutation ($input: EraseCustomerInput!) { eraseCustomer(input: $input) { replayed erasure { customerId } } }";
 const DISCONNECT: &str = "mutation ($input: DisconnectCustomerInput!) { disconnectCustomer(input: $input) { \
     replayed customerId } }";
 const HISTORY: &str = "query ($by: CustomerRef!) { customer(by: $by) { version history(first: 100) { \
@@ -54,19 +60,29 @@ enum Kind {
     Create,
     Update,
     Disconnect,
+    /// By the platform only.
+    Verify,
+    /// By the platform only.
+    Erase,
+}
+
+fn random_email(random: &mut StdRng) -> Value {
+    json!(format!("person{}@example.com", random.random_range(0..PEOPLE)))
+}
+
+fn random_phone(random: &mut StdRng) -> Value {
+    json!(format!("+1415555{:04}", random.random_range(0..PEOPLE)))
 }
 
 fn random_values(random: &mut StdRng, is_create: bool) -> Value {
     let mut values = Map::new();
-    let email = |random: &mut StdRng| json!(format!("person{}@example.com", random.random_range(0..PEOPLE)));
-    let phone = |random: &mut StdRng| json!(format!("+1415555{:04}", random.random_range(0..PEOPLE)));
     let name = |random: &mut StdRng| json!(["Ada", "Grace", "Alan", "Edsger"][random.random_range(0..4)]);
     if is_create || random.random_bool(0.3) {
-        values.insert("email".into(), email(random));
+        values.insert("email".into(), random_email(random));
     }
     for field in &FIELDS[1..] {
         if random.random_bool(0.4) {
-            let value = if *field == "phone" { phone(random) } else { name(random) };
+            let value = if *field == "phone" { random_phone(random) } else { name(random) };
             let is_cleared = !is_create && random.random_bool(0.3);
             values.insert((*field).into(), if is_cleared { json!(null) } else { value });
         }
@@ -74,8 +90,33 @@ fn random_values(random: &mut StdRng, is_create: bool) -> Value {
     json!(values)
 }
 
-/// `operators` are the ids of the operators, and `known` are ids of customers.
-fn random_request(random: &mut StdRng, operators: &[Caller], known: &[String]) -> Request {
+/// A verification or an erasure of one of these customers.
+fn random_platform_request(random: &mut StdRng, known: &[Value]) -> Request {
+    let customer = &known[random.random_range(0..known.len())];
+    if random.random_bool(0.1) {
+        let input = json!({ "id": customer["id"], "reference": "x" });
+        return Request { operator: PLATFORM, kind: Kind::Erase, input };
+    }
+    let is_email = random.random_bool(0.4);
+    // The value that the customer had in an answer, or another one.
+    let value = match &customer[if is_email { "email" } else { "phone" }] {
+        Value::String(value) if random.random_bool(0.7) => json!(value),
+        _ if is_email => random_email(random),
+        _ => random_phone(random),
+    };
+    let time = format!("2026-11-20T{:02}:00:00.000000+00:00", random.random_range(0..24));
+    let input = json!({
+        "id": customer["id"], "field": if is_email { "EMAIL" } else { "PHONE" }, "value": value, "verifiedAt": time,
+        "takeOver": !is_email && random.random_bool(0.7),
+    });
+    Request { operator: PLATFORM, kind: Kind::Verify, input }
+}
+
+/// `operators` are the ids of the operators, and `known` are customers as they were in answers.
+fn random_request(random: &mut StdRng, operators: &[Caller], known: &[Value]) -> Request {
+    if !known.is_empty() && random.random_bool(0.2) {
+        return random_platform_request(random, known);
+    }
     let operator = random.random_range(0..OPERATORS);
     let random_id = |random: &mut StdRng| json!(format!("id-{}", random.random_range(0..2 * PEOPLE)));
     let id = random_id(random);
@@ -101,7 +142,7 @@ fn random_request(random: &mut StdRng, operators: &[Caller], known: &[String]) -
                 input["expectedVersion"] = json!(random.random_range(1..4));
             }
             if is_of_platform && !known.is_empty() {
-                input["customer"] = json!({ "id": known[random.random_range(0..known.len())] });
+                input["customer"] = json!({ "id": known[random.random_range(0..known.len())]["id"] });
                 return Request { operator: PLATFORM, kind, input };
             }
             if random.random_bool(0.2) {
@@ -112,7 +153,7 @@ fn random_request(random: &mut StdRng, operators: &[Caller], known: &[String]) -
             }
             Request { operator, kind, input }
         }
-        Kind::Disconnect => {
+        Kind::Disconnect | Kind::Verify | Kind::Erase => {
             let mut input = json!({ "customer": { "externalCustomerId": id }, "reason": "MISTAKE" });
             if is_of_platform {
                 input["operatorId"] = json!(operators[operator].operator);
@@ -200,7 +241,9 @@ impl Model {
                 (existing, "CONNECTED")
             }
             None => {
-                let values = FIELDS.iter().map(|field| ((*field).to_owned(), data[*field].clone())).collect();
+                let mut values: Map<_, _> =
+                    FIELDS.iter().map(|field| ((*field).to_owned(), data[*field].clone())).collect();
+                values.extend(["emailVerifiedAt", "phoneVerifiedAt"].map(|time| (time.to_owned(), json!(null))));
                 self.customers.insert(new_id.to_owned(), (values, 1));
                 (new_id.to_owned(), "CREATED")
             }
@@ -243,6 +286,11 @@ impl Model {
         let mut changed = values.clone();
         changed.extend(data);
         let version = version + i64::from(changed != values);
+        for (field, time) in [("email", "emailVerifiedAt"), ("phone", "phoneVerifiedAt")] {
+            if changed[field] != values[field] {
+                changed.insert(time.into(), json!(null));
+            }
+        }
         self.customers.insert(customer.clone(), (changed, version));
         Ok(json!({ "customer": self.render(request.operator, &customer) }))
     }
@@ -254,6 +302,42 @@ impl Model {
         let id = request.input["customer"]["externalCustomerId"].as_str().unwrap().to_owned();
         let ended = self.links.remove(&(operator, id)).ok_or_else(|| vec!["CUSTOMER_NOT_FOUND"])?;
         Ok(json!({ "customerId": ended }))
+    }
+
+    /// Applies a verification. Returns the expected payload, or the expected error codes.
+    fn verify(&mut self, request: &Request) -> Result<Value, Vec<&'static str>> {
+        let input = &request.input;
+        let id = self.find(PLATFORM, input).ok_or_else(|| vec!["CUSTOMER_NOT_FOUND"])?;
+        let (mut values, mut version) = self.customers[&id].clone();
+        let (field, verified_at) =
+            if input["field"] == "EMAIL" { ("email", "emailVerifiedAt") } else { ("phone", "phoneVerifiedAt") };
+        let (value, time) = (&input["value"], &input["verifiedAt"]);
+        let is_taken_over = values[field] != *value;
+        if is_taken_over {
+            let holder = self.customer_with("phone", value).filter(|_| input["takeOver"] == true);
+            let holder = holder.ok_or_else(|| vec!["INVALID_ARGUMENT"])?;
+            let (theirs, their_version) = self.customers.get_mut(&holder).unwrap();
+            if theirs["phoneVerifiedAt"].as_str() > time.as_str() {
+                return Err(vec!["PHONE_TAKEN"]);
+            }
+            theirs.extend(["phone", "phoneVerifiedAt"].map(|field| (field.to_owned(), json!(null))));
+            *their_version += 1;
+            values.insert("phone".into(), value.clone());
+            version += 1;
+        }
+        if is_taken_over || values[verified_at].as_str() < time.as_str() {
+            values.insert(verified_at.into(), time.clone());
+        }
+        self.customers.insert(id.clone(), (values, version));
+        Ok(json!({ "customer": self.render(PLATFORM, &id) }))
+    }
+
+    /// Applies an erasure. Returns the expected payload, or the expected error codes.
+    fn erase(&mut self, request: &Request) -> Result<Value, Vec<&'static str>> {
+        let id = self.find(PLATFORM, &request.input).ok_or_else(|| vec!["CUSTOMER_NOT_FOUND"])?;
+        self.customers.remove(&id);
+        self.links.retain(|_, customer| *customer != id);
+        Ok(json!({ "erasure": { "customerId": id } }))
     }
 
     /// The id of the customer that a request refers to.
@@ -271,6 +355,8 @@ impl Model {
             Kind::Create => self.create(request, &customer.to_string()),
             Kind::Update => self.update(request),
             Kind::Disconnect => self.disconnect(request),
+            Kind::Verify => self.verify(request),
+            Kind::Erase => self.erase(request),
         };
         expected.is_ok_and(|mut expected| {
             expected["replayed"] = json!(false);
@@ -322,7 +408,7 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
         operators.push(servers.operator(&format!("Operator {number}")).await);
     }
 
-    // Ids of customers, for requests of the platform.
+    // Customers as they were in answers, for requests of the platform.
     let known = Mutex::new(Vec::new());
     // Requests and answers by request id.
     let answers = Mutex::new(HashMap::new());
@@ -338,9 +424,8 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
             let send = || send(&servers, &operators, &request);
             let sent = if is_sent_twice { join_all([send(), send()]).await.concat() } else { send().await };
             assert_applied_once(&sent);
-            let created = sent.iter().filter(|(_, answer)| answer["data"]["createCustomer"]["outcome"] == "CREATED");
-            let ids = created.filter_map(|(_, answer)| answer["data"]["createCustomer"]["customer"]["id"].as_str());
-            known.lock().unwrap().extend(ids.map(str::to_owned));
+            let customers = sent.iter().filter_map(|(_, answer)| Some(payload(answer)?["customer"].clone()));
+            known.lock().unwrap().extend(customers.filter(Value::is_object));
             let mut answers = answers.lock().unwrap();
             answers.extend(sent.into_iter().map(|(id, answer)| (id, (request.clone(), answer))));
         }
@@ -358,6 +443,8 @@ async fn send(servers: &Servers, operators: &[Caller], request: &Request) -> Vec
         Kind::Create => CREATE,
         Kind::Update => UPDATE,
         Kind::Disconnect => DISCONNECT,
+        Kind::Verify => VERIFY,
+        Kind::Erase => ERASE,
     };
     let platform = servers.platform();
     let caller = operators.get(request.operator).unwrap_or(&platform);
@@ -432,20 +519,21 @@ fn replay(operators: &[Caller], changes: &[Change<'_>]) -> Model {
 
 /// Replays the changes, checks the results of all requests, and compares the final model with the database.
 async fn compare(servers: &Servers, operators: &[Caller], answers: HashMap<String, (Request, Value)>) {
-    const EXPECTED_CODES: [&str; 8] = [
+    const EXPECTED_CODES: [&str; 9] = [
         "EXTERNAL_CUSTOMER_ID_TAKEN",
         "EMAIL_TAKEN",
         "PHONE_TAKEN",
         "IDENTITY_CONFLICT",
         "CUSTOMER_NOT_FOUND",
         "VERSION_CONFLICT",
+        "INVALID_ARGUMENT",
         "BAD_REQUEST",
         "UNAVAILABLE",
     ];
     let reader = servers.database.reader();
     let mut events = customer_event::Entity::find().all(reader).await.unwrap();
     events.sort_by_key(|event| event.occurred_at);
-    // An update of values and of the external id has two events.
+    // An update of values and of the external id has two events, and so has a takeover.
     let mut requests = BTreeSet::new();
     let changes: Vec<Change> = events
         .iter()
@@ -464,8 +552,11 @@ async fn compare(servers: &Servers, operators: &[Caller], answers: HashMap<Strin
         let outcome = match payload(answer) {
             Some(payload) if payload["replayed"] == true => "replayed".to_owned(),
             Some(payload) => {
-                // An update has an event only if it changed something.
-                assert!(request.kind == Kind::Update || with_event.contains(id), "{request:?} {answer}");
+                // An update and a verification have an event only if they changed something.
+                assert!(
+                    matches!(request.kind, Kind::Update | Kind::Verify) || with_event.contains(id),
+                    "{request:?} {answer}"
+                );
                 payload["outcome"].as_str().map_or_else(|| format!("{:?}", request.kind), str::to_owned)
             }
             None => {
@@ -493,7 +584,11 @@ async fn compare(servers: &Servers, operators: &[Caller], answers: HashMap<Strin
         assert_eq!(expected["firstName"], text(customer.first_name.as_ref().map(|name| name.as_str())));
         assert_eq!(expected["lastName"], text(customer.last_name.as_ref().map(|name| name.as_str())));
         assert_eq!(expected["version"], json!(customer.version));
+        let time = |time: Option<DateTime<Utc>>| text(time.map(|time| time.to_rfc3339_opts(Micros, false)).as_deref());
+        assert_eq!(expected["emailVerifiedAt"], time(customer.email_verified_at));
+        assert_eq!(expected["phoneVerifiedAt"], time(customer.phone_verified_at));
     }
+    let erased = erased_customers(servers, &events).await;
     let links = customer_operator::Entity::find().all(reader).await.unwrap();
     assert_eq!(links.len(), model.links.len());
     let mut linked = BTreeSet::new();
@@ -504,16 +599,32 @@ async fn compare(servers: &Servers, operators: &[Caller], answers: HashMap<Strin
         assert_history_explains_the_version(servers, &operators[operator], &id).await;
         linked.insert(link.customer_id);
     }
-    for event in events.iter().filter(|event| event.r#type == EventType::Created) {
+    let is_created = |event: &&customer_event::Model| event.r#type == EventType::Created;
+    for event in events.iter().filter(is_created).filter(|event| !erased.contains(&event.customer_id)) {
         let of_customer = || events.iter().filter(|other| other.customer_id == event.customer_id);
         let is_disconnect = |event: &customer_event::Model| event.r#type == EventType::Disconnected;
         assert!(linked.contains(&event.customer_id) || of_customer().any(is_disconnect));
         let changes = of_customer().filter(|event| {
-            matches!(event.r#type, EventType::Connected | EventType::Updated) && event.before != event.after
+            matches!(event.r#type, EventType::Connected | EventType::Updated | EventType::Verified)
+                && event.before != event.after
         });
         let changes = changes.count() as i64;
         assert_eq!(model.customers[&event.customer_id.to_string()].1, 1 + changes);
     }
+}
+
+/// Returns the erased customers, and asserts that no value of them is stored.
+async fn erased_customers(servers: &Servers, events: &[customer_event::Model]) -> BTreeSet<CustomerId> {
+    let reader = servers.database.reader();
+    let erasures = erasure::Entity::find().all(reader).await.unwrap();
+    let erased: BTreeSet<_> = erasures.into_iter().map(|erasure| erasure.customer_id).collect();
+    assert!(!erased.is_empty());
+    for event in events.iter().filter(|event| erased.contains(&event.customer_id)) {
+        assert!([&event.before, &event.after].iter().all(|values| values.0.values().all(Value::is_null)));
+    }
+    let words = customer_word::Entity::find().all(reader).await.unwrap();
+    assert!(words.iter().all(|word| !erased.contains(&word.customer_id)));
+    erased
 }
 
 /// Asserts that an operator sees one entry for each version of a customer since its connection, and no author but itself.
@@ -540,6 +651,11 @@ async fn assert_history_explains_the_version(servers: &Servers, caller: &Caller,
     assert_eq!(versions, expected, "{answer}");
     for entry in entries {
         let is_own = entry["operator"]["id"] == caller.operator;
-        assert!(entry["own"] == is_own && (is_own || (entry["operator"].is_null() && entry["type"] == "UPDATED")));
+        assert!(
+            entry["own"] == is_own
+                && (is_own
+                    || (entry["operator"].is_null()
+                        && ["UPDATED", "VERIFIED"].contains(&entry["type"].as_str().unwrap())))
+        );
     }
 }

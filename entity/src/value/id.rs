@@ -100,6 +100,12 @@ id!(
     "adm"
 );
 id!(
+    /// The id of the receipt of an erasure: `era_…`.
+    ErasureId,
+    Era,
+    "era"
+);
+id!(
     /// The id of a request: `req_…`.
     RequestId,
     Req,

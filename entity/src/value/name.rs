@@ -1,4 +1,4 @@
-//! Names of people, operators and API keys.
+//! Names of people, operators and API keys, and references to an erasure.
 //!
 //! - Accepted: 1 to 100 characters on one line.
 //! - Canonical form: without white space, zero-width marks and direction marks at the ends, and in NFC; case and script
@@ -58,6 +58,20 @@ impl StaffName {
 }
 
 masked_debug!(StaffName);
+
+/// The reference that the platform gives to an erasure. It names no person, so `Debug` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveValueType)]
+pub struct ErasureReference(String);
+
+impl ErasureReference {
+    pub fn parse(text: &str) -> Result<Self, Reason> {
+        single_line_text(text, PersonName::MAX_CHARACTERS).map(Self)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,8 @@ use crate::database::arrays::into_arrays;
 pub struct WriteSet {
     operator: OperatorId,
     writes: Vec<Write>,
+    /// The rows to write before the other rows, in the same transaction but in a statement of their own.
+    pub(in crate::database) first: Option<Box<WriteSet>>,
 }
 
 #[derive(Clone)]
@@ -79,7 +81,7 @@ impl WriteStatement {
 impl WriteSet {
     /// Creates an empty set for a request of this operator.
     pub fn new(operator: OperatorId) -> Self {
-        Self { operator, writes: Vec::new() }
+        Self { operator, writes: Vec::new(), first: None }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -89,6 +91,12 @@ impl WriteSet {
     /// The number of rows that were pushed.
     pub fn row_count(&self) -> u64 {
         self.writes.iter().map(|write| write.rows.len() as u64).sum()
+    }
+
+    /// Writes `first` before the rows of this set, in the same transaction. Necessary if this set stores a unique value that
+    /// `first` removes: PostgreSQL checks uniqueness row by row, and orders the writes of one statement as it likes.
+    pub fn write_after(&mut self, first: Self) {
+        self.first = Some(Box::new(first));
     }
 
     /// Adds rows to be inserted.

@@ -51,6 +51,16 @@ impl Customer {
         self.0.customer.phone.as_ref().map(|phone| phone.as_str())
     }
 
+    /// Time at which the person last proved to hold the email. Null if the email has not been verified since it changed.
+    async fn email_verified_at(&self) -> Option<Time> {
+        self.0.customer.email_verified_at.map(Time)
+    }
+
+    /// Time at which the person last proved to hold the phone. Null if the phone has not been verified since it changed.
+    async fn phone_verified_at(&self) -> Option<Time> {
+        self.0.customer.phone_verified_at.map(Time)
+    }
+
     /// First name. Null if unknown.
     async fn first_name(&self) -> Option<&str> {
         self.0.customer.first_name.as_ref().map(|name| name.as_str())

@@ -13,7 +13,7 @@ use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursors, ListId};
-use crate::graphql::customer_input::DisconnectReason;
+use crate::graphql::customer_input::{DisconnectReason, VerifiableField};
 use crate::graphql::fetch::{self, HistoryOfCustomer};
 use crate::graphql::pagination::{PageArguments, PageInfo};
 use crate::graphql::time::Time;
@@ -32,9 +32,9 @@ enum CustomerEventType {
     Updated,
     /// The customer was disconnected from an operator. Only the platform sees such entries.
     Disconnected,
-    /// The customer proved that an email or a phone is theirs.
+    /// The person proved to hold the field in `verifiedField`.
     Verified,
-    /// The customer was erased.
+    /// The customer was erased. The values in its entries are null.
     Erased,
     /// The operator changed its own id for the customer. Only that operator and the platform see such entries.
     ExternalCustomerIdChanged,
@@ -47,8 +47,9 @@ impl CustomerEvent {
     }
 }
 
-/// An entry in a customer's history. Entries never change. If another caller made the change, an operator sees which fields
-/// changed and when, but neither the author nor the values.
+/// An entry in a customer's history. Entries never change, except that the values in them become null when the customer is
+/// erased. If another caller made the change, an operator sees which fields changed and when, but neither the author nor the
+/// values.
 #[Object]
 impl CustomerEvent {
     /// Global id, for example `evt_01h455vb4pex5vsknk084sn02q`.
@@ -112,6 +113,11 @@ impl CustomerEvent {
     /// Fields that changed.
     async fn changed_fields(&self) -> &[CustomerField] {
         &self.0.changed_fields
+    }
+
+    /// Field that the person has proved to hold. Null for all entries but `VERIFIED`.
+    async fn verified_field(&self) -> Option<VerifiableField> {
+        self.0.verified_field.map(Into::into)
     }
 
     /// Values of the changed fields before the change. Null if the change created the customer. With an operator's key, also null

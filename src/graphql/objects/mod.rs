@@ -4,11 +4,13 @@ mod address;
 mod admin_event;
 mod api_key;
 mod customer;
+mod erasure;
 mod history;
 mod operator;
 mod types;
 
 pub use admin_event::{AdminEventConnection, AdminEventFilterInput};
 pub use api_key::{ApiKey, ApiKeyAccess};
+pub use erasure::{Erasure, ErasureConnection};
 pub use operator::{OperatorConnection, OperatorStatus};
-pub use types::{Customer, CustomerConnection, CustomerEvent, Operator};
+pub use types::{Customer, CustomerConnection, CustomerEvent, CustomerEventConnection, Operator};

@@ -1,6 +1,8 @@
 //! The fields of `Query` and `Mutation`, by topic. A resolver parses its input, makes one service call and wraps the result.
 
 pub mod customers;
+pub mod erasures;
 pub mod node;
 pub mod operators;
+pub mod verification;
 pub mod viewer;

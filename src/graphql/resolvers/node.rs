@@ -2,10 +2,10 @@
 //! operator's keys by the operator.
 
 use async_graphql::{Context, ID, Interface, Object};
-use entity::value::{CustomerEventId, CustomerId, OperatorId};
+use entity::value::{CustomerEventId, CustomerId, ErasureId, OperatorId};
 
 use crate::error::Error;
-use crate::graphql::objects::{Customer, CustomerEvent, Operator};
+use crate::graphql::objects::{Customer, CustomerEvent, Erasure, Operator};
 use crate::service::customers::CustomerRef;
 
 /// An object with a global id.
@@ -14,12 +14,13 @@ use crate::service::customers::CustomerRef;
 #[graphql(field(
     name = "id",
     ty = "ID",
-    desc = "Global id. The prefix of the id tells the type: `cus_` for a customer, `op_` for an operator, `evt_` for a history entry."
+    desc = "Global id. The prefix of the id tells the type: `cus_` for a customer, `op_` for an operator, `evt_` for a history entry, `era_` for the receipt of an erasure."
 ))]
 enum Node {
     Customer(Customer),
     Operator(Operator),
     CustomerEvent(CustomerEvent),
+    Erasure(Erasure),
 }
 
 #[derive(Default)]
@@ -37,6 +38,8 @@ impl NodeQuery {
             Customer::find(context, &CustomerRef::Id(id)).await.map(|found| found.map(Node::Customer))
         } else if let Some(id) = CustomerEventId::parse(&id) {
             CustomerEvent::find(context, id).await.map(|found| found.map(Node::CustomerEvent))
+        } else if let Some(id) = ErasureId::parse(&id) {
+            Erasure::find(context, id).await.map(|found| found.map(Node::Erasure))
         } else {
             Operator::find(context, OperatorId::parse(&id)?).await.map(|found| found.map(Node::Operator))
         };

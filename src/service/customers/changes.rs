@@ -1,9 +1,12 @@
 //! Writes changed customers and links together with their search words.
 
+use chrono::{DateTime, Utc};
+use entity::customer_event::VerifiableField;
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 
+use super::field::{CustomerField, verified_at};
 use super::rows::Link;
 use super::search;
 use crate::database::{WriteSet, WriteStatement, row_values};
@@ -34,13 +37,27 @@ const REPLACE: WriteStatement = WriteStatement {
 ///
 /// If a value differs, the row gets a new version and the customer's search words are updated. If no value differs,
 /// only the revision is incremented, so that concurrent writers that have read the old revision conflict. The write
-/// fails if `current` is outdated.
-pub(super) fn replace(
+/// fails if `current` is outdated. A value that differs has not been verified yet.
+pub(super) fn replace(writes: &mut WriteSet, current: &customer::Model, changed: customer::Model) -> customer::Model {
+    replace_verified(writes, current, changed, None)
+}
+
+/// Like [`replace`], for a person who has proved to hold the new value of a field at the given time.
+pub(super) fn replace_verified(
     writes: &mut WriteSet,
     current: &customer::Model,
     mut changed: customer::Model,
+    proof: Option<(VerifiableField, DateTime<Utc>)>,
 ) -> customer::Model {
     let is_changed = changed != *current;
+    for field in VerifiableField::iter() {
+        if CustomerField::from(field).differs(current, &changed) {
+            *verified_at(&mut changed, field) = None;
+        }
+    }
+    if let Some((field, time)) = proof {
+        *verified_at(&mut changed, field) = Some(time);
+    }
     if is_changed {
         changed.version = current.version + 1;
         changed.updated_at = now();
@@ -69,10 +86,11 @@ const REMOVE_LINK: WriteStatement = WriteStatement {
 const LINK_KEY: [customer_operator::Column; 2] =
     [customer_operator::Column::OperatorId, customer_operator::Column::CustomerId];
 
-/// Deletes a link and its search words. The customer must be [replaced](replace) in the same writes.
-pub(super) fn remove_link(writes: &mut WriteSet, link: &Link) {
-    writes.push(REMOVE_LINK, vec![vec![link.operator_id.into(), link.customer_id.into()]]);
-    search::remove(writes, link);
+/// Deletes links and their search words. The customer must be [replaced](replace) or deleted in the same writes.
+pub(super) fn remove_links(writes: &mut WriteSet, links: &[Link]) {
+    let key = |link: &Link| vec![link.operator_id.into(), link.customer_id.into()];
+    writes.push(REMOVE_LINK, links.iter().map(key).collect());
+    search::remove(writes, links);
 }
 
 /// Changes the external ids of links. Aborts if a link does not exist.

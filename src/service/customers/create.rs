@@ -265,6 +265,8 @@ impl NewCustomer {
             created_at: now,
             updated_at: now,
             revision: 1,
+            email_verified_at: None,
+            phone_verified_at: None,
         };
         for field in CustomerField::all() {
             field.apply(&self.optional, &mut customer);

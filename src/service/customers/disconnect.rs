@@ -1,5 +1,7 @@
 //! Disconnects a customer from an operator.
 
+use std::slice;
+
 use entity::customer;
 use entity::customer_event::DisconnectReason;
 use entity::value::{CustomerId, IdempotencyKey, OperatorId};
@@ -85,7 +87,7 @@ pub(super) fn end_link(
 ) {
     // Writes the same values with the next revision, so that concurrent writers of the customer notice the missing link.
     let customer = changes::replace(writes, current, current.clone());
-    changes::remove_link(writes, link);
+    changes::remove_links(writes, slice::from_ref(link));
     history::record_disconnect(writes, origin, &customer, link, reason);
 }
 

@@ -5,7 +5,9 @@
 //! fields on connect, and updates then include the field. The order of the variants is the order of fields in responses.
 
 use async_graphql::Enum;
+use chrono::{DateTime, Utc};
 use entity::customer;
+use entity::customer_event::VerifiableField;
 use entity::value::EmailAddress;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EnumIter, Iterable};
@@ -94,6 +96,11 @@ impl CustomerField {
         (self.row().json)(customer)
     }
 
+    /// True if two states of a customer have different values.
+    pub(super) fn differs(self, one: &customer::Model, other: &customer::Model) -> bool {
+        self.json_of(one) != self.json_of(other)
+    }
+
     /// Value that a request gives for this field. Null clears the field; `None` leaves it as it is.
     pub(super) fn given_json(self, given: &customer::ActiveModel) -> Option<Json> {
         (self.row().given_json)(given)
@@ -102,6 +109,23 @@ impl CustomerField {
     /// Sets the field of `customer` to the given value, if there is one.
     pub(super) fn apply(self, given: &customer::ActiveModel, customer: &mut customer::Model) {
         (self.row().apply)(given, customer);
+    }
+}
+
+impl From<VerifiableField> for CustomerField {
+    fn from(field: VerifiableField) -> Self {
+        match field {
+            VerifiableField::Email => Self::Email,
+            VerifiableField::Phone => Self::Phone,
+        }
+    }
+}
+
+/// The column with the time of the verification of a field.
+pub(super) fn verified_at(customer: &mut customer::Model, field: VerifiableField) -> &mut Option<DateTime<Utc>> {
+    match field {
+        VerifiableField::Email => &mut customer.email_verified_at,
+        VerifiableField::Phone => &mut customer.phone_verified_at,
     }
 }
 

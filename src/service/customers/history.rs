@@ -8,7 +8,7 @@
 use std::iter;
 
 use chrono::{DateTime, Utc};
-use entity::customer_event::{Column, DisconnectReason, Entity, EventType, Model, Values};
+use entity::customer_event::{Column, DisconnectReason, Entity, EventType, Model, Values, VerifiableField};
 use entity::value::{CustomerEventId, CustomerId};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SimpleExpr};
@@ -30,6 +30,8 @@ pub struct HistoryEntry {
     pub occurred_at: DateTime<Utc>,
     pub version: i32,
     pub changed_fields: Vec<CustomerField>,
+    /// The field that an entry of the type `Verified` is about.
+    pub verified_field: Option<VerifiableField>,
     /// True if the caller's operator made the change. If the caller is the platform: true if the platform made the change.
     pub own: bool,
     /// The whole entry, with the author and the values. `None` if the caller is an operator and another caller made the
@@ -49,6 +51,7 @@ impl HistoryEntry {
             occurred_at: event.occurred_at,
             version: event.version,
             changed_fields: changed_fields.collect(),
+            verified_field: event.verified_field,
             own,
             details: sees_all.then_some(event),
         }
@@ -129,6 +132,32 @@ pub(super) fn record(
     before: Option<&customer::Model>,
     after: &customer::Model,
 ) {
+    writes.insert([entry_of_change(origin, r#type, before, after)]);
+}
+
+/// Adds an entry for a person who has proved to hold the value of a field, with the values that differ.
+pub(super) fn record_verified(
+    writes: &mut WriteSet,
+    origin: &Origin,
+    field: VerifiableField,
+    before: &customer::Model,
+    after: &customer::Model,
+) {
+    let entry = entry_of_change(origin, EventType::Verified, Some(before), after);
+    writes.insert([Model { verified_field: Some(field), ..entry }]);
+}
+
+/// Adds an entry without values for an erased customer.
+pub(super) fn record_erased(writes: &mut WriteSet, origin: &Origin, customer: &customer::Model) {
+    writes.insert([entry(origin, EventType::Erased, customer)]);
+}
+
+fn entry_of_change(
+    origin: &Origin,
+    r#type: EventType,
+    before: Option<&customer::Model>,
+    after: &customer::Model,
+) -> Model {
     let mut entry = entry(origin, r#type, after);
     for field in CustomerField::all() {
         let old = before.map_or(Json::Null, |customer| field.json_of(customer));
@@ -138,7 +167,7 @@ pub(super) fn record(
             entry.after.0.insert(field.name().to_owned(), new);
         }
     }
-    writes.insert([entry]);
+    entry
 }
 
 /// Adds the entry of a disconnect to the writes, with the external id that the link had.
@@ -194,5 +223,6 @@ fn entry(origin: &Origin, r#type: EventType, customer: &customer::Model) -> Mode
         occurred_at: now(),
         disconnected_operator_id: None,
         reason: None,
+        verified_field: None,
     }
 }

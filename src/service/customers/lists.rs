@@ -31,6 +31,8 @@ pub struct CustomerFilter {
     pub external_customer_id: Option<ExternalCustomerId>,
     /// Matches customers for which all these fields are empty.
     pub missing: Vec<CustomerField>,
+    pub email_verified: Option<bool>,
+    pub phone_verified: Option<bool>,
     pub created_at: TimeRange,
     /// Only for an operator's list.
     pub connected_at: TimeRange,
@@ -341,7 +343,10 @@ impl CustomerFilter {
 
     /// Conditions on columns of `customer`.
     fn on_customer(&self) -> Condition {
-        use customer::Column::{CreatedAt, Email, Phone};
+        use customer::Column::{CreatedAt, Email, EmailVerifiedAt, Phone, PhoneVerifiedAt};
+        let verified = |column: customer::Column, is_verified: bool| {
+            if is_verified { column.is_not_null() } else { column.is_null() }
+        };
         let missing = self
             .missing
             .iter()
@@ -353,6 +358,8 @@ impl CustomerFilter {
         let conditions = Condition::all()
             .add_option(self.email.clone().map(|email| Email.eq(email)))
             .add_option(self.phone.clone().map(|phone| Phone.eq(phone)))
+            .add_option(self.email_verified.map(|is_verified| verified(EmailVerifiedAt, is_verified)))
+            .add_option(self.phone_verified.map(|is_verified| verified(PhoneVerifiedAt, is_verified)))
             .add_option(self.created_at.from.map(|from| CreatedAt.gte(from)))
             .add_option(self.created_at.before.map(|before| CreatedAt.lt(before)));
         missing.fold(conditions, Condition::add)

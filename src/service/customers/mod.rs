@@ -1,7 +1,7 @@
 //! Customers: one record per person, shared by all operators that the person is connected to.
 //!
 //! [`Customers`] is the facade. Each of these modules has methods of `Customers` and the types of the methods: `create`,
-//! `update`, `disconnect`, `validate`, `lists`, `search`, `history`.
+//! `update`, `disconnect`, `verify`, `erase`, `validate`, `lists`, `search`, `history`.
 //!
 //! An operator sees a customer only through its own link; the platform sees all customers. Queries for an operator's
 //! customers start from [`rows::of_operator`] or from the links in `lists`, which filter by the operator. Creates and updates
@@ -15,6 +15,7 @@
 mod changes;
 mod create;
 mod disconnect;
+mod erase;
 mod existing;
 mod field;
 mod history;
@@ -24,9 +25,11 @@ mod rows;
 mod search;
 mod update;
 mod validate;
+mod verify;
 
 pub use create::{ConnectBy, Created, CustomerDraft, MatchKey, Outcome};
 pub use disconnect::{Disconnect, Disconnected};
+pub use erase::{EraseRequest, Erased};
 pub use field::CustomerField;
 pub use history::HistoryEntry;
 pub use lists::{
@@ -35,6 +38,7 @@ pub use lists::{
 pub use search::SearchPlan;
 pub use update::{CustomerChanges, Updated};
 pub use validate::Validation;
+pub use verify::{Verification, Verified, VerifiedValue};
 
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};

@@ -40,6 +40,8 @@ pub(super) fn customer_at(row: &QueryResult, first: usize) -> Result<customer::M
         created_at: row.try_get_by_index(at(Column::CreatedAt))?,
         updated_at: row.try_get_by_index(at(Column::UpdatedAt))?,
         revision: row.try_get_by_index(at(Column::Revision))?,
+        email_verified_at: row.try_get_by_index(at(Column::EmailVerifiedAt))?,
+        phone_verified_at: row.try_get_by_index(at(Column::PhoneVerifiedAt))?,
     })
 }
 

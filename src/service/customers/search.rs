@@ -159,9 +159,10 @@ pub(super) fn add(writes: &mut WriteSet, link: &Link, customer: &customer::Model
     writes.insert(words_of_link(link).into_iter().chain(words_of_customer).map(row));
 }
 
-/// Removes the words of a link.
-pub(super) fn remove(writes: &mut WriteSet, link: &Link) {
-    writes.push(REMOVE, vec![vec![link.operator_id.into(), link.customer_id.into()]]);
+/// Removes the words of links.
+pub(super) fn remove(writes: &mut WriteSet, links: &[Link]) {
+    let key = |link: &Link| vec![link.operator_id.into(), link.customer_id.into()];
+    writes.push(REMOVE, links.iter().map(key).collect());
 }
 
 /// Adds the words that differ between two external ids of a link to the writes.

@@ -52,6 +52,13 @@ pub struct PhoneLookup {
     recent: Cache<Vec<u8>, CarrierLineType>,
 }
 
+const PURPOSE: &str = "phone lookup";
+
+/// The keyed hashes under which a result for a number in E.164 form may be stored.
+pub fn lookup_hashes(hash: &KeyedHash, phone: &str) -> Vec<Vec<u8>> {
+    hash.accepted_digests(PURPOSE, &[phone.as_bytes()])
+}
+
 impl PhoneLookup {
     const MAX_RECENT: u64 = 10_000;
     const RECENT_TTL: Duration = Duration::from_secs(60);
@@ -74,7 +81,7 @@ impl PhoneLookup {
     /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, and with `PHONE_LOOKUP_UNAVAILABLE` if the
     /// provider does not respond. The check may take seconds, so it must not run within a transaction.
     pub async fn check(&self, phone: &PhoneNumber) -> Result<(), Error> {
-        let hash = self.hash.digest("phone lookup", &[phone.as_str().as_bytes()]);
+        let hash = self.hash.digest(PURPOSE, &[phone.as_str().as_bytes()]);
         let line = self.recent.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;
         let line = line.map_err(Arc::unwrap_or_clone)?;
         let accepts_unknown = self.unknown_lines == UnknownLinePolicy::Accept;

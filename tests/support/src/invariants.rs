@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::TestApp;
 
 /// The rules, each with a statement that counts the rows that break the rule.
-const RULES: [(&str, &str); 10] = [
+const RULES: [(&str, &str); 12] = [
     (
         "customers without a link that were not disconnected",
         "SELECT COUNT(*) AS n FROM customer c WHERE NOT EXISTS \
@@ -50,6 +50,17 @@ const RULES: [(&str, &str); 10] = [
          WHERE l.operator_id = w.operator_id AND l.customer_id = w.customer_id)",
     ),
     ("idempotency keys without a stored result", "SELECT COUNT(*) AS n FROM idempotency_key WHERE result IS NULL"),
+    (
+        "rows of erased customers",
+        "SELECT COUNT(*) AS n FROM erasure e WHERE EXISTS (SELECT 1 FROM customer c WHERE c.id = e.customer_id) \
+         OR EXISTS (SELECT 1 FROM customer_operator l WHERE l.customer_id = e.customer_id) \
+         OR EXISTS (SELECT 1 FROM customer_word w WHERE w.customer_id = e.customer_id) OR 1 <> \
+         (SELECT COUNT(*) FROM customer_event v WHERE v.customer_id = e.customer_id AND v.type = 'erased')",
+    ),
+    (
+        "verified phones of customers without a phone",
+        "SELECT COUNT(*) AS n FROM customer WHERE phone IS NULL AND phone_verified_at IS NOT NULL",
+    ),
     ("versions below 1", "SELECT COUNT(*) AS n FROM customer WHERE version < 1"),
 ];
 

@@ -1,0 +1,84 @@
+//! `Erasure` and the list of erasures.
+
+use async_graphql::connection::EmptyFields;
+use async_graphql::{Context, ID, Object, SimpleObject};
+use entity::erasure;
+use entity::value::ErasureId;
+
+use crate::database::pages::Positioned;
+use crate::error::Error;
+use crate::graphql::context::{actor, services};
+use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
+use crate::graphql::time::Time;
+
+pub struct Erasure(pub erasure::Model);
+
+impl Erasure {
+    /// Returns the receipt, or `None` if it does not exist or the caller may not see it.
+    pub async fn find(context: &Context<'_>, id: ErasureId) -> Result<Option<Self>, Error> {
+        Ok(services(context).customers.find_erasure(actor(context), id).await?.map(Self))
+    }
+}
+
+/// The receipt of an erased customer. It has no data of the person.
+#[Object]
+impl Erasure {
+    /// Global id, for example `era_01h455vb4pex5vsknk084sn02q`.
+    pub async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// Id that the customer had. `customerEvents` returns its history, without values.
+    async fn customer_id(&self) -> ID {
+        self.0.customer_id.to_string().into()
+    }
+
+    /// Time of the erasure.
+    async fn erased_at(&self) -> Time {
+        Time(self.0.erased_at)
+    }
+
+    /// Reference that the request gave.
+    async fn reference(&self) -> &str {
+        self.0.reference.as_str()
+    }
+
+    /// Id of the request, as in the `x-request-id` header of its response.
+    async fn request_id(&self) -> String {
+        self.0.request_id.to_string()
+    }
+
+    /// Number of operators that the customer was connected to.
+    async fn operators(&self) -> i32 {
+        self.0.operators
+    }
+
+    /// Number of history entries whose values became null.
+    async fn entries(&self) -> i32 {
+        self.0.entries
+    }
+}
+
+pub type ErasureConnection = Connection<ErasureEdge, Erasure>;
+
+/// A receipt in a list.
+#[derive(SimpleObject)]
+pub struct ErasureEdge {
+    /// Cursor of this receipt, for `after` and `before`.
+    cursor: Cursor,
+    /// The receipt.
+    node: Erasure,
+}
+
+impl ErasureConnection {
+    /// Reads a page of the receipts.
+    pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
+        let cursors = Cursors::new(context, ListId::Erasures);
+        let page = services(context).customers.erasures(actor(context), arguments.parse(Some(&cursors))?).await?;
+        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
+        let edge = |row: erasure::Model| ErasureEdge { cursor: cursors.at(row.position()), node: Erasure(row) };
+        let edges = page.rows.into_iter().map(edge).collect();
+        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+    }
+}

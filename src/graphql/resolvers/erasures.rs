@@ -1,0 +1,93 @@
+//! The erasure of customers, and what stays afterwards: the receipt and the history. Platform key only.
+
+use async_graphql::{Context, ID, Object, SimpleObject};
+use entity::value::{CustomerId, ErasureId};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::graphql::context::{actor, request_info, services};
+use crate::graphql::customer_input::EraseCustomerInput;
+use crate::graphql::objects::{CustomerEventConnection, Erasure, ErasureConnection};
+use crate::graphql::pagination::{PageArguments, list_complexity};
+
+#[derive(Default)]
+pub struct ErasureQuery;
+
+#[Object]
+impl ErasureQuery {
+    /// Looks up the receipt of an erasure. Returns null if the receipt does not exist, and for operators. Platform key
+    /// only.
+    async fn erasure(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Id of the receipt, for example `era_01h455vb4pex5vsknk084sn02q`.")] id: ID,
+    ) -> Option<Result<Erasure, Error>> {
+        Erasure::find(context, ErasureId::parse(&id)?).await.transpose()
+    }
+
+    /// Receipts of all erased customers, oldest first. Platform key only.
+    #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
+    async fn erasures(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
+        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
+    ) -> Option<Result<ErasureConnection, Error>> {
+        Some(ErasureConnection::load(context, PageArguments { first, after, last, before }).await)
+    }
+
+    /// Changes to a customer, oldest first, also of a customer that was erased: the values are then null. Empty for an
+    /// unknown id. Platform key only.
+    #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
+    async fn customer_events(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Id that the customer has or had.")] customer_id: ID,
+        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
+        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
+    ) -> Option<Result<CustomerEventConnection, Error>> {
+        if let Err(error) = actor(context).require_platform() {
+            return Some(Err(error));
+        }
+        // No customer has the nil id, and no customer has a malformed id.
+        let customer = CustomerId::parse(&customer_id).unwrap_or_else(|| Uuid::nil().into());
+        Some(CustomerEventConnection::load(context, customer, PageArguments { first, after, last, before }).await)
+    }
+}
+
+#[derive(Default)]
+pub struct ErasureMutation;
+
+#[Object]
+impl ErasureMutation {
+    /// Erases a customer: deletes the record and its connections to operators, and sets the values in its history to null.
+    /// Returns a receipt. The email and the phone can be used for a new customer at once. Cannot be undone. Platform key
+    /// only.
+    async fn erase_customer(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The customer to erase.")] input: EraseCustomerInput,
+    ) -> Option<Result<EraseCustomerPayload, Error>> {
+        Some(erase_customer(context, input).await)
+    }
+}
+
+async fn erase_customer(context: &Context<'_>, input: EraseCustomerInput) -> Result<EraseCustomerPayload, Error> {
+    let (services, actor) = (services(context), actor(context));
+    actor.require_platform()?;
+    let erased = services.customers.erase(actor, request_info(context), input.parse()?).await?;
+    Ok(EraseCustomerPayload { erasure: Erasure(erased.erasure), replayed: erased.replayed })
+}
+
+/// The result of `eraseCustomer`.
+#[derive(SimpleObject)]
+struct EraseCustomerPayload {
+    /// The receipt.
+    erasure: Erasure,
+    /// True if the payload repeats the stored result of an earlier request with the same idempotency key.
+    replayed: bool,
+}

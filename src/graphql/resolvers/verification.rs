@@ -1,0 +1,44 @@
+//! The mutation `recordVerification`.
+
+use async_graphql::{Context, Object, SimpleObject};
+
+use crate::error::Error;
+use crate::graphql::context::{actor, request_info, services};
+use crate::graphql::customer_input::RecordVerificationInput;
+use crate::graphql::objects::Customer;
+
+#[derive(Default)]
+pub struct VerificationMutation;
+
+#[Object]
+impl VerificationMutation {
+    /// Records that a person has proved to hold the email or the phone of their record, for example by a code that was sent
+    /// there. A change of the value clears the verification, whoever makes the change. Platform key only.
+    async fn record_verification(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The customer and the proof.")] input: RecordVerificationInput,
+    ) -> Option<Result<RecordVerificationPayload, Error>> {
+        Some(record_verification(context, input).await)
+    }
+}
+
+async fn record_verification(
+    context: &Context<'_>,
+    input: RecordVerificationInput,
+) -> Result<RecordVerificationPayload, Error> {
+    let (services, actor) = (services(context), actor(context));
+    actor.require_platform()?;
+    let verified = services.customers.record_verification(actor, request_info(context), input.parse()?).await?;
+    Ok(RecordVerificationPayload { customer: Customer(verified.view), replayed: verified.replayed })
+}
+
+/// The result of `recordVerification`.
+#[derive(SimpleObject)]
+struct RecordVerificationPayload {
+    /// The verified customer.
+    customer: Customer,
+    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer`
+    /// always shows the current record.
+    replayed: bool,
+}

@@ -1,0 +1,150 @@
+//! Records that a person has proved to hold an email or a phone. Platform only.
+//!
+//! Telephone companies reassign numbers. A proof can therefore take a phone over from the customer that had it before,
+//! unless that customer proved it later.
+
+use chrono::{DateTime, Utc};
+use entity::customer;
+use entity::customer_event::{EventType, VerifiableField};
+use entity::value::{CustomerId, EmailAddress, IdempotencyKey, PhoneNumber};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+use serde_json::json;
+
+use super::field::verified_at;
+use super::{CustomerView, Customers, Prepared, Written, changes, find_stored, history, rows};
+use crate::database::{OptimisticWrite, TransactionError, WriteSet};
+use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::service::idempotency::IdempotentRequest;
+use crate::service::{Actor, Origin, RequestInfo};
+
+/// A request to record a verification.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// `None` for a malformed id, because no customer has such an id.
+    pub customer: Option<CustomerId>,
+    pub value: VerifiedValue,
+    pub verified_at: DateTime<Utc>,
+    /// True to take the phone from another customer. Has no effect on an email.
+    pub take_over: bool,
+    pub idempotency_key: Option<IdempotencyKey>,
+}
+
+/// A value that a person has proved to hold.
+#[derive(Clone, Debug)]
+pub enum VerifiedValue {
+    Email(EmailAddress),
+    Phone(PhoneNumber),
+}
+
+/// The result of [`Customers::record_verification`].
+pub type Verified = Written<()>;
+
+impl Customers {
+    /// Records that a person has proved to hold an email or a phone. A proof that is not newer than the stored one changes
+    /// nothing. Platform only.
+    pub async fn record_verification(
+        &self,
+        actor: &Actor,
+        request: &RequestInfo,
+        verification: Verification,
+    ) -> Result<Verified, Error> {
+        actor.require_platform()?;
+        let origin = &actor.origin(request)?;
+        let (key, input) = (&verification.idempotency_key, || verification.canonical_json());
+        let idempotent = IdempotentRequest::new(&self.hash, origin, key, input);
+        let idempotent = idempotent.as_ref();
+        let prepare = |write_tx| self.prepare_verification(write_tx, origin, idempotent, &verification);
+        self.run_write("customer.verify", origin, None, idempotent, prepare).await
+    }
+
+    async fn prepare_verification(
+        &self,
+        write_tx: OptimisticWrite,
+        origin: &Origin,
+        idempotent: Option<&IdempotentRequest>,
+        verification: &Verification,
+    ) -> Result<Prepared<Verified>, TransactionError> {
+        let Verification { customer, value, verified_at: time, take_over, idempotency_key: _ } = verification;
+        let phone = value.phone().filter(|_| *take_over);
+        // Locked in the order of the ids, so that two requests for the same customers do not deadlock.
+        let customers = customer::Entity::find()
+            .filter(
+                Condition::any()
+                    .add(customer::Column::Id.is_in(*customer))
+                    .add_option(phone.map(|phone| customer::Column::Phone.eq(phone.clone()))),
+            )
+            .order_by_asc(customer::Column::Id);
+        let customers = if write_tx.is_locking() { customers.lock_exclusive() } else { customers };
+        let found = rows::customers(&write_tx, &customers.into_query()).await?;
+        if let Some(stored) = find_stored(idempotent, &write_tx).await? {
+            return Ok(Prepared::Stored(stored));
+        }
+        let current = found.iter().find(|found| Some(found.id) == *customer);
+        let current = current.ok_or_else(|| Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Id)))?;
+
+        let field = value.field();
+        let mut writes = WriteSet::new(origin.owner());
+        let mut verified = current.clone();
+        if !value.is_value_of(current) {
+            let holder = found.iter().find(|found| phone.is_some() && found.phone.as_ref() == phone);
+            let not_stored = || Violation::of(ErrorCode::InvalidArgument, InputField::Value).with_note(NOT_STORED);
+            let holder = holder.ok_or_else(|| Error::from(not_stored()))?;
+            if holder.phone_verified_at > Some(*time) {
+                return Err(Error::from(Violation::of(ErrorCode::PhoneTaken, InputField::Value)).into());
+            }
+            let mut first = WriteSet::new(origin.owner());
+            let without = changes::replace(&mut first, holder, customer::Model { phone: None, ..holder.clone() });
+            history::record(&mut first, origin, EventType::Updated, Some(holder), &without);
+            writes.write_after(first);
+            verified.phone = phone.cloned();
+        }
+        if verified != *current || *verified_at(&mut verified, field) < Some(*time) {
+            verified = changes::replace_verified(&mut writes, current, verified, Some((field, *time)));
+            history::record_verified(&mut writes, origin, field, current, &verified);
+        }
+        let result =
+            Written { view: CustomerView::new(verified, None), warnings: Vec::new(), replayed: false, details: () };
+        Ok(Prepared::Write { write_tx, writes, stores_phone: false, result })
+    }
+}
+
+const NOT_STORED: &str = "`value` is not what the customer's record has. Read the customer again. For a phone that another \
+                          customer has, set `takeOver`; for a new value, call `updateCustomer` first.";
+
+impl VerifiedValue {
+    fn field(&self) -> VerifiableField {
+        match self {
+            Self::Email(_) => VerifiableField::Email,
+            Self::Phone(_) => VerifiableField::Phone,
+        }
+    }
+
+    fn phone(&self) -> Option<&PhoneNumber> {
+        match self {
+            Self::Email(_) => None,
+            Self::Phone(phone) => Some(phone),
+        }
+    }
+
+    fn is_value_of(&self, customer: &customer::Model) -> bool {
+        match self {
+            Self::Email(email) => customer.email == *email,
+            Self::Phone(phone) => customer.phone.as_ref() == Some(phone),
+        }
+    }
+}
+
+impl Verification {
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same change.
+    fn canonical_json(&self) -> String {
+        let Self { customer, value, verified_at, take_over, idempotency_key: _ } = self;
+        let value = match value {
+            VerifiedValue::Email(email) => json!({ "email": email }),
+            VerifiedValue::Phone(phone) => json!({ "phone": phone }),
+        };
+        json!({ "recordVerification": {
+            "customer": customer.map(|id| id.to_string()), "value": value, "verifiedAt": verified_at, "takeOver": take_over,
+        } })
+        .to_string()
+    }
+}
