@@ -99,8 +99,8 @@ fn random_platform_request(random: &mut StdRng, known: &[Value]) -> Request {
     }
     let is_email = random.random_bool(0.4);
     // The value that the customer had in an answer, or another one.
-    let value = match &customer[if is_email { "email" } else { "phone" }] {
-        Value::String(value) if random.random_bool(0.7) => json!(value),
+    let value = match customer[if is_email { "email" } else { "phone" }].as_str() {
+        Some(value) if random.random_bool(0.7) => json!(value),
         _ if is_email => random_email(random),
         _ => random_phone(random),
     };
