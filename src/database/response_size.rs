@@ -163,12 +163,15 @@ impl ResponseSize {
             let permits = permits(MAX_BYTES);
             let of_key = self.key.0.clone().acquire_many_owned(permits).await?;
             let of_process = self.process.permits.clone().acquire_many_owned(permits).await?;
-            // So that the executor notices that the response is large.
-            tokio::task::yield_now().await;
             Ok(Mutex::new(Turn { of_key, of_process }))
         };
         match timeout(MAX_WAIT, self.turn.get_or_try_init(|| take_turn)).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => {
+                // `LoadRounds::run` checks `is_large` before each poll. The yield causes a new poll, so that a worker thread of
+                // its own builds the rest.
+                tokio::task::yield_now().await;
+                Ok(())
+            }
             Ok(Err(tokio::sync::AcquireError { .. })) | Err(_) => Err(SizeError::Busy),
         }
     }
