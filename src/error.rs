@@ -84,7 +84,7 @@ pub enum ErrorCode {
     /// The API key does not exist.
     #[error("There is no such API key.")]
     ApiKeyNotFound,
-    /// The request has no API key, or the key is invalid, expired or revoked. HTTP status 401.
+    /// The request has no valid API key, or the operator of the key is suspended. HTTP status 401.
     #[error("This request needs a valid API key, in the header: Authorization: Bearer <key>")]
     Unauthenticated,
     /// The role of the API key does not allow this operation.

@@ -1,4 +1,4 @@
-//! Logs on standard error: text in sandbox, JSON in production. The logs hold no personal data and no SQL values.
+//! Logs on standard error: text in sandbox, JSON in production. The logs hold no personal data of customers and no SQL values.
 //!
 //! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. Dependencies log at most at `info`,
 //! because some dependencies trace phone numbers, URLs or headers. With the feature `otlp`, spans go to the OpenTelemetry

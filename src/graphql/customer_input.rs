@@ -114,8 +114,9 @@ pub struct CreateCustomerInput {
     external_customer_id: String,
     /// Personal data of the customer. Only the email is required; the Vivamo SDK asks the customer for missing fields.
     data: CustomerDataInput,
-    /// Values by which a customer that the platform already knows may be connected to your operator. If a customer matches, but
-    /// by none of the listed values, nothing is connected and the error is `IDENTITY_CONFLICT`. An empty list connects nobody.
+    /// Values by which a customer that the platform already knows may be connected to your operator. If a customer of other
+    /// operators has the email or the phone, but no value that matches is in this list, nothing is connected and the error is
+    /// `IDENTITY_CONFLICT`. An empty list connects nobody.
     #[graphql(default_with = "vec![MatchKey::Email, MatchKey::Phone]")]
     connect_by: Vec<MatchKey>,
     /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with

@@ -109,7 +109,8 @@ impl Limits {
         })
     }
 
-    /// Takes the disclosures of a reservation. Fails with the error of [`TokenBuckets::take`].
+    /// Takes up to `values` disclosures from the operator's bucket and returns them as a reservation. Takes none for the
+    /// platform. Fails with the error of [`TokenBuckets::take`].
     fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Option<Duration>> {
         let (values, capacity) = match origin.actor {
             Actor::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),

@@ -353,7 +353,7 @@ fn usual_letter(char: char) -> Option<char> {
     })
 }
 
-/// The Unicode blocks of Latin letters with diacritics.
+/// Returns true for the Latin letters outside ASCII, most of which have a diacritic.
 fn is_extended_latin(char: char) -> bool {
     matches!(char, '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}')
 }

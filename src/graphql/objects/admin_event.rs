@@ -22,7 +22,7 @@ use crate::service::audit::AdminEventFilter;
 enum AdminEventType {
     /// The operator was created.
     OperatorCreated,
-    /// Fields of the operator other than its status changed.
+    /// The operator was changed, but its status stayed the same.
     OperatorUpdated,
     /// The operator was suspended. Other fields may have changed with its status.
     OperatorSuspended,
@@ -85,7 +85,7 @@ impl AdminEvent {
         fetch::loader(context).load_one(self.0.api_key_id?).await.map(|key| key.map(Into::into)).transpose()
     }
 
-    /// Names of the fields of `Operator` that `updateOperator` changed, for example `["status"]`.
+    /// Names of the fields of `Operator` that were changed, for example `["status"]`.
     async fn changed_fields(&self) -> &[String] {
         &self.0.changed_fields.0
     }

@@ -109,7 +109,7 @@ impl Customer {
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerOperatorConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
-        // Boxed, because the future of every Customer field would be as large as the largest one.
+        // Boxed. Without the box, the future of each field of `Customer` would be as large as this future.
         Some(Box::pin(CustomerOperatorConnection::load(context, &self.0, arguments)).await)
     }
 
@@ -125,7 +125,7 @@ impl Customer {
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
-        // Boxed, because the future of every Customer field would be as large as the largest one.
+        // Boxed. Without the box, the future of each field of `Customer` would be as large as this future.
         Some(Box::pin(CustomerEventConnection::load(context, self.0.customer.id, arguments)).await)
     }
 }

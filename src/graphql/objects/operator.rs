@@ -66,7 +66,7 @@ impl Operator {
 
     /// API keys of the operator, oldest first, including revoked and expired ones.
     async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Items<Vec<ApiKey>>, Error>> {
-        // Boxed, because the future of every Operator field would be as large as the largest one.
+        // Boxed. Without the box, the future of each field of `Operator` would be as large as this future.
         let keys = Box::pin(fetch::loader(context).load_one(ApiKeysOfOperator(self.0.id))).await;
         Some(keys.map(|keys| keys.into_iter().flatten().map(Into::into).collect()).map(Items))
     }
@@ -86,7 +86,7 @@ impl Operator {
         order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
-        // Boxed, because the future of every Operator field would be as large as the largest one.
+        // Boxed. Without the box, the future of each field of `Operator` would be as large as this future.
         Some(Box::pin(CustomerConnection::load(context, Some(self.0.id), filter, order_by, arguments)).await)
     }
 }

@@ -83,7 +83,7 @@ fn bad_request(message: &str) -> HttpError {
     (StatusCode::BAD_REQUEST, message).into()
 }
 
-/// Parses JSON. The message names the subject, and quotes none of the text.
+/// Parses JSON. The error message names `subject` and does not quote the text.
 fn parse_json(subject: &str, text: &str) -> Result<Value, HttpError> {
     serde_json::from_str(text).map_err(|error| bad_request(&format!("{subject} is not valid JSON: {error}.")))
 }

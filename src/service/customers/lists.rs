@@ -291,7 +291,7 @@ impl CustomerList {
             (Some(search), plan) => search::walk(operator, search, plan.unwrap_or(SearchPlan::ScanInIdOrder)),
             // The index of the order answers the filter.
             (None, _) if is_by_index && is_in_order => {
-                // Joins customers only to the rows of the page, after its limit.
+                // The `LIMIT` applies before the join, so customers are joined only to the rows of the page.
                 return List { joined: vec![join_customers(ARM_ROWS)], ..list(links(operator, filter).into_query()) };
             }
             (None, _) => {
