@@ -20,7 +20,9 @@ mod m20261126_000011_verification_and_erasure;
 /// The newest migration after which an older server must not write, because it would write rows that newer servers cannot
 /// use. A server that does not know this migration refuses to write. A server that knows this migration and
 /// lacks only later ones continues to write.
-pub const REQUIRED: &str = "m20261126_000007_search_spellings";
+///
+/// An older server would change an email or a phone without clearing the time of its verification.
+pub const REQUIRED: &str = "m20261126_000011_verification_and_erasure";
 
 /// The newest migration that deletes search words, or changes how the words are written. Afterwards `vivamo migrate`
 /// writes all words again.

@@ -15,8 +15,7 @@ use crate::database::{Transaction, TransactionError, WriteSet, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::{Actor, AdminOrigin, audit};
 
-/// The number of customers that one transaction disconnects. Writers of these customers wait for the transaction, which
-/// takes about 50 ms.
+/// The number of customers that one transaction disconnects. Writers of these customers wait for the transaction.
 const BATCH: u64 = 100;
 
 impl Customers {
