@@ -24,7 +24,7 @@ use crate::error::Error;
 ///   [`super::run_to_completion()`] prevents this when a client disconnects.
 pub struct OptimisticWrite {
     database: Database,
-    /// `None` in the first attempt.
+    /// `None` if the attempt takes no locks, as the first attempt of most writes does.
     transaction: Option<Transaction>,
 }
 

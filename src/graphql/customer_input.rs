@@ -241,7 +241,8 @@ pub struct RecordVerificationInput {
     /// Value that the person has proved to hold. It must be the value of the record, so that a late proof does not verify
     /// a value that was changed meanwhile.
     value: String,
-    /// Time of the proof, not in the future. A proof that is not newer than the recorded one changes nothing.
+    /// Time of the proof, not in the future. If the record already has the value, a proof that is not newer than the
+    /// recorded one changes nothing.
     verified_at: Time,
     /// Phones only. If another customer has the number and has not proved it later, that customer loses it, and this
     /// customer gets it instead of its present number. Default: false.

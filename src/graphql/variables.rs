@@ -24,7 +24,7 @@ use super::time;
 const MAX_QUOTED_NAME: usize = 64;
 
 /// Checks the variables of a request against their types, and writes integral numbers of `Int` variables without a fraction.
-/// Returns the optional variables that are missing.
+/// Returns the missing variables that may be null and have no default.
 pub fn check(
     document: &ExecutableDocument,
     operation_name: Option<&str>,

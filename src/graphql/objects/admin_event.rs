@@ -75,7 +75,7 @@ impl AdminEvent {
         Time(self.0.occurred_at)
     }
 
-    /// Operator that was changed, or whose API key was created or revoked.
+    /// Operator that the entry is about: the operator itself, its API keys or its customers were changed.
     async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
         fetch::load(context, self.0.operator_id).await.map(Operator)
     }

@@ -121,7 +121,8 @@ impl Customers {
         Ok(OrStored::Found(Existing::from_rows(&rows, true)?))
     }
 
-    /// Runs a query in the transaction of a locking attempt, and otherwise in a batch with other requests.
+    /// Runs a query. If the attempt takes locks, the query runs in its transaction. Otherwise the query runs in a batch with
+    /// the queries of other requests.
     async fn read<const N: usize>(
         &self,
         write_tx: &OptimisticWrite,

@@ -40,8 +40,8 @@ pub enum VerifiedValue {
 pub type Verified = Written<()>;
 
 impl Customers {
-    /// Records that a person has proved to hold an email or a phone. A proof that is not newer than the stored one changes
-    /// nothing. Platform only.
+    /// Records that a person has proved to hold an email or a phone. If the record already has the value,
+    /// a proof that is not newer than the stored one changes nothing. Platform only.
     pub async fn record_verification(
         &self,
         actor: &Actor,
