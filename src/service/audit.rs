@@ -55,6 +55,14 @@ impl AuditTrail {
         Self { database }
     }
 
+    /// Finds an entry. Returns `None` if the caller may not see it: only the platform sees entries.
+    pub async fn find(&self, actor: &Actor, id: AdminEventId) -> Result<Option<Model>, Error> {
+        if actor.require_platform().is_err() {
+            return Ok(None);
+        }
+        Ok(Entity::find_by_id(id).one(self.database.reader()).await?)
+    }
+
     /// Returns a page of the entries, oldest first. Platform only.
     pub async fn page(
         &self,

@@ -256,6 +256,11 @@ both!(each_administrative_change_leaves_an_entry_in_the_audit_trail, Sandbox, as
     let page = "query ($after: String, $filter: AdminEventFilter) { \
                 adminEvents(first: 4, after: $after, filter: $filter) { nodes { id } pageInfo { endCursor } } }";
     let first = app.graphql(&platform, page, json!({})).await.data()["adminEvents"].clone();
+    let entry = json!({ "id": first["nodes"][0]["id"] });
+    let node = "query ($id: ID!) { node(id: $id) { __typename id } }";
+    assert_eq!(app.graphql(&platform, node, entry.clone()).await.data()["node"]["id"], entry["id"]);
+    let operator = app.operator("Other").await;
+    assert_eq!(app.graphql(&operator, node, entry).await.data()["node"], Value::Null);
     let after = first["pageInfo"]["endCursor"].clone();
     let second = app.graphql(&platform, page, json!({ "after": after })).await.data()["adminEvents"].clone();
     assert_eq!((&first["nodes"][3]["id"], &second["nodes"][0]["id"]), (&events[3]["id"], &events[4]["id"]));

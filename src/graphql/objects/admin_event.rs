@@ -3,7 +3,7 @@
 use async_graphql::connection::EmptyFields;
 use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
 use entity::admin_event;
-use entity::value::{ApiKeyId, OperatorId};
+use entity::value::{AdminEventId, ApiKeyId, OperatorId};
 
 use super::api_key::ApiKey;
 use super::types::Operator;
@@ -57,11 +57,18 @@ pub struct AdminEventFilterInput {
 
 pub struct AdminEvent(admin_event::Model);
 
+impl AdminEvent {
+    /// Returns the entry, or `None` if it does not exist or the caller may not see it.
+    pub async fn find(context: &Context<'_>, id: AdminEventId) -> Result<Option<Self>, Error> {
+        Ok(services(context).audit_trail.find(actor(context), id).await?.map(Self))
+    }
+}
+
 /// An entry in the audit trail of administration: a change of an operator or of an API key. Entries never change.
 #[Object]
 impl AdminEvent {
-    /// Id of the entry, for example `adm_01h455vb4pex5vsknk084sn02q`.
-    async fn id(&self) -> ID {
+    /// Global id, for example `adm_01h455vb4pex5vsknk084sn02q`.
+    pub async fn id(&self) -> ID {
         self.0.id.to_string().into()
     }
 

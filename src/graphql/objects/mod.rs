@@ -9,7 +9,7 @@ mod history;
 mod operator;
 mod types;
 
-pub use admin_event::{AdminEventConnection, AdminEventFilterInput};
+pub use admin_event::{AdminEvent, AdminEventConnection, AdminEventFilterInput};
 pub use api_key::{ApiKey, ApiKeyAccess};
 pub use erasure::{Erasure, ErasureConnection};
 pub use operator::{OperatorConnection, OperatorStatus};

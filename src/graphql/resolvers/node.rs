@@ -2,10 +2,10 @@
 //! operator's keys by the operator.
 
 use async_graphql::{Context, ID, Interface, Object};
-use entity::value::{CustomerEventId, CustomerId, ErasureId, OperatorId};
+use entity::value::{AdminEventId, CustomerEventId, CustomerId, ErasureId, OperatorId};
 
 use crate::error::Error;
-use crate::graphql::objects::{Customer, CustomerEvent, Erasure, Operator};
+use crate::graphql::objects::{AdminEvent, Customer, CustomerEvent, Erasure, Operator};
 use crate::service::customers::CustomerRef;
 
 /// An object with a global id.
@@ -14,13 +14,14 @@ use crate::service::customers::CustomerRef;
 #[graphql(field(
     name = "id",
     ty = "ID",
-    desc = "Global id. The prefix of the id tells the type: `cus_` for a customer, `op_` for an operator, `evt_` for a history entry, `era_` for the receipt of an erasure."
+    desc = "Global id. The prefix of the id tells the type: `cus_` for a customer, `op_` for an operator, `evt_` for a history entry, `era_` for the receipt of an erasure, `adm_` for an entry of the audit trail."
 ))]
 enum Node {
     Customer(Customer),
     Operator(Operator),
     CustomerEvent(CustomerEvent),
     Erasure(Erasure),
+    AdminEvent(AdminEvent),
 }
 
 #[derive(Default)]
@@ -40,6 +41,8 @@ impl NodeQuery {
             CustomerEvent::find(context, id).await.map(|found| found.map(Node::CustomerEvent))
         } else if let Some(id) = ErasureId::parse(&id) {
             Erasure::find(context, id).await.map(|found| found.map(Node::Erasure))
+        } else if let Some(id) = AdminEventId::parse(&id) {
+            AdminEvent::find(context, id).await.map(|found| found.map(Node::AdminEvent))
         } else {
             Operator::find(context, OperatorId::parse(&id)?).await.map(|found| found.map(Node::Operator))
         };
