@@ -22,7 +22,9 @@ use chrono::TimeDelta;
 use entity::idempotency_key::{Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
 use sea_orm::prelude::Json;
-use sea_orm::sea_query::{Alias, Asterisk, Expr, ExprTrait, JoinType, OnConflict, Query, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{
+    Alias, Asterisk, Expr, ExprTrait, Func, JoinType, OnConflict, Query, SelectStatement, SimpleExpr,
+};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryResult, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -149,12 +151,16 @@ pub struct KeyLookup {
 
 impl KeyLookup {
     fn query(&self) -> SelectStatement {
+        // COALESCE keeps PostgreSQL from using the index of this column. A plan that was made while the table was empty
+        // would otherwise read all keys that have not expired, however many the table has by now.
+        let expires_at =
+            SimpleExpr::from(Func::coalesce([Column::ExpiresAt.into_expr(), Column::ExpiresAt.into_expr()]));
         Query::select()
             .columns([Column::InputHash, Column::Result])
             .from(Entity)
             .and_where(Column::OperatorId.into_expr().eq(self.operator.clone()))
             .and_where(Column::KeyHash.into_expr().eq(self.key_hash.clone()))
-            .and_where(Column::ExpiresAt.into_expr().gt(self.now.clone()))
+            .and_where(expires_at.gt(self.now.clone()))
             .take()
     }
 

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use entity::deployment::Environment;
 use futures::future::join_all;
-use sea_orm::EntityTrait;
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement};
 use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, Backend, Caller, TestApp, both, run};
 
 const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { \
     replayed outcome matchedBy unappliedFields warnings { code message inputPath } \
@@ -130,6 +131,28 @@ both!(a_key_that_is_in_use_is_found_before_anything_else, Sandbox, async |app| {
         }
     }
 });
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_from_the_time_of_an_empty_table_uses_the_primary_key() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        support::postgres::execute(app.database_url(), "VACUUM (ANALYZE) idempotency_key").await.unwrap();
+        let data = json!({ "email": "ada@example.com" });
+        let (_, creating) = app.statements_of(create(app, &operator, "c", "1", data)).await;
+        let (_, updating) = app.statements_of(update(app, &operator, "u", "1", json!({ "firstName": "Ada" }))).await;
+        for (name, lookup, parameters) in [("creating", &creating[0], 6), ("updating", &updating[0], 4)] {
+            let transaction = app.database.begin_write().await.unwrap();
+            transaction.execute_unprepared(&format!("PREPARE {name} AS {lookup}")).await.unwrap();
+            let explain = format!("EXPLAIN EXECUTE {name} ({})", vec!["NULL"; parameters].join(", "));
+            let plan = transaction.query_all_raw(Statement::from_string(DbBackend::Postgres, explain)).await.unwrap();
+            let plan: Vec<String> = plan.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
+            let scans: Vec<_> = plan.iter().filter(|line| line.contains("on idempotency_key")).collect();
+            assert_eq!(scans.len(), 2, "{plan:#?}");
+            assert!(scans.iter().all(|scan| scan.contains("using idempotency_key_pkey")), "{plan:#?}");
+        }
+    })
+    .await;
+}
 
 both!(a_replay_needs_no_budget, Sandbox, async |app| {
     let (operator, other) = (app.operator("A").await, app.operator("B").await);
