@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the processor time per unit of cost of 21 requests, from the cheapest to the dearest. See docs/benchmarks.md."""
 
-import argparse, http.client, json, os, pathlib, sys, tempfile, threading, time
+import argparse, http.client, json, sys, threading, time
 
 import run as service
 from run import CUSTOMER, PLATFORM_KEY, ROOT, Postgres, Server, Sqlite, fill, processor_seconds, type_id, uuid_for
@@ -156,11 +156,4 @@ def main(options, folder, running):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)  # the user postgres must reach its data in this folder
-        running = []
-        try:
-            main(arguments.parse_args(), pathlib.Path(name), running)
-        finally:
-            for process in reversed(running):
-                process.stop()
+    service.start(main, arguments.parse_args())

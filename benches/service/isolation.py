@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures how much one operator can take from the others: processor time, connections, memory. See docs/benchmarks.md."""
 
-import argparse, http.client, json, os, pathlib, socket, statistics, subprocess, tempfile, threading, time
+import argparse, http.client, json, pathlib, socket, statistics, subprocess, threading, time
 
 import run as service
 
@@ -218,11 +218,4 @@ def main(options, folder, running):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)  # the user postgres must reach its data in it
-        running = []
-        try:
-            main(arguments.parse_args(), pathlib.Path(name), running)
-        finally:
-            for process in reversed(running):
-                process.stop()
+    service.start(main, arguments.parse_args())

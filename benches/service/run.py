@@ -506,12 +506,17 @@ def main(options, folder, running):
     sys.exit(any(row["errors"] for row in results["rows"]))
 
 
-if __name__ == "__main__":
+def start(main, options):
+    """Runs `main` with a temporary folder and an empty list of running processes, and stops the processes at the end."""
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)  # the user postgres must reach its data in this folder
         running = []
         try:
-            main(arguments.parse_args(), pathlib.Path(name), running)
+            main(options, pathlib.Path(name), running)
         finally:
             for process in reversed(running):
                 process.stop()
+
+
+if __name__ == "__main__":
+    start(main, arguments.parse_args())

@@ -2,9 +2,9 @@
 """Plays an operator that wants to learn from response times which people are customers of other operators, although the answers
 do not tell. Prints how many of 60 people it guesses right: 30 are expected from guessing without knowledge. See docs/benchmarks.md."""
 
-import argparse, contextlib, http.client, json, os, pathlib, random, statistics, subprocess, sys, tempfile, time
+import argparse, contextlib, http.client, json, random, statistics, subprocess, sys, time
 
-from run import VIVAMO, Postgres, Sqlite, free_port, run
+from run import VIVAMO, Postgres, Sqlite, free_port, run, start
 
 PEOPLE = 60  # half of them are known
 CALIBRATION = 20  # people of whom the attacker knows if they are known
@@ -166,11 +166,4 @@ def main(options, folder, running):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)  # the user postgres must reach its data in it
-        running = []
-        try:
-            main(arguments.parse_args(), pathlib.Path(name), running)
-        finally:
-            for process in reversed(running):
-                process.stop()
+    start(main, arguments.parse_args())
