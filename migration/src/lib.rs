@@ -49,6 +49,31 @@ impl MigratorTrait for Migrator {
     }
 }
 
+/// A new column of a table.
+type NewColumn = (&'static str, ColumnDef);
+
+/// Adds columns, each with a statement of its own, because SQLite alters one column at a time.
+async fn add_columns(
+    manager: &SchemaManager<'_>,
+    columns: impl IntoIterator<Item = NewColumn, IntoIter: Send>,
+) -> Result<(), DbErr> {
+    for (table, mut column) in columns {
+        manager.alter_table(Table::alter().table(table).add_column(&mut column).to_owned()).await?;
+    }
+    Ok(())
+}
+
+/// Drops the columns that [`add_columns`] has added.
+async fn drop_columns(
+    manager: &SchemaManager<'_>,
+    columns: impl IntoIterator<Item = NewColumn, IntoIter: Send>,
+) -> Result<(), DbErr> {
+    for (table, column) in columns {
+        manager.alter_table(Table::alter().table(table).drop_column(column.get_column_name()).to_owned()).await?;
+    }
+    Ok(())
+}
+
 /// An index named `name` on columns of a table.
 fn index(name: &str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
     let mut index = Index::create().name(name).table(table).take();

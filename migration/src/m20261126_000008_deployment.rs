@@ -4,29 +4,24 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
 
+use crate::{NewColumn, add_columns, drop_columns};
+
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
 
-/// The new columns. Each takes a statement of its own, because SQLite alters one column at a time.
-fn columns() -> [ColumnDef; 3] {
-    [text_null("required_migration").take(), text_null("words_migration").take(), blob_null("key_fingerprint").take()]
+/// The new columns, each with its table.
+fn columns() -> [NewColumn; 3] {
+    let columns = [text_null("required_migration"), text_null("words_migration"), blob_null("key_fingerprint")];
+    columns.map(|column| ("deployment", column))
 }
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for mut column in columns() {
-            manager.alter_table(Table::alter().table("deployment").add_column(&mut column).to_owned()).await?;
-        }
-        Ok(())
+        add_columns(manager, columns()).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for column in columns() {
-            manager
-                .alter_table(Table::alter().table("deployment").drop_column(column.get_column_name()).to_owned())
-                .await?;
-        }
-        Ok(())
+        drop_columns(manager, columns()).await
     }
 }

@@ -7,7 +7,7 @@ use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
 use sea_orm_migration::sea_orm::DatabaseBackend;
 
-use crate::{foreign_key, index};
+use crate::{NewColumn, add_columns, drop_columns, foreign_key, index};
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
@@ -17,6 +17,11 @@ const NULLABLE: [&str; 2] = ["operator_id", "api_key_id"];
 
 /// The columns of the table before this migration.
 const COLUMNS: &str = "id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at";
+
+/// The new columns, each with its table.
+fn columns() -> [NewColumn; 2] {
+    [uuid_null("disconnected_operator_id"), text_null("reason")].map(|column| ("customer_event", column))
+}
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
@@ -29,10 +34,7 @@ impl MigrationTrait for Migration {
                 execute(manager, &format!("ALTER TABLE customer_event ALTER COLUMN {column} DROP NOT NULL")).await?;
             }
         }
-        for mut column in [uuid_null("disconnected_operator_id"), text_null("reason")] {
-            manager.alter_table(Table::alter().table("customer_event").add_column(&mut column).to_owned()).await?;
-        }
-        Ok(())
+        add_columns(manager, columns()).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
@@ -42,9 +44,7 @@ impl MigrationTrait for Migration {
         if manager.get_database_backend() == DatabaseBackend::Sqlite {
             return copy_on_sqlite(manager, false).await;
         }
-        for column in ["disconnected_operator_id", "reason"] {
-            manager.alter_table(Table::alter().table("customer_event").drop_column(column).to_owned()).await?;
-        }
+        drop_columns(manager, columns()).await?;
         for column in NULLABLE {
             execute(manager, &format!("ALTER TABLE customer_event ALTER COLUMN {column} SET NOT NULL")).await?;
         }

@@ -4,13 +4,13 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
 
-use crate::index;
+use crate::{NewColumn, add_columns, drop_columns, index};
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
 
 /// The new columns, each with its table.
-fn columns() -> [(&'static str, ColumnDef); 3] {
+fn columns() -> [NewColumn; 3] {
     [
         ("operator", text("status").default("active").take()),
         ("operator", integer_null("disclosures_per_hour").take()),
@@ -21,9 +21,7 @@ fn columns() -> [(&'static str, ColumnDef); 3] {
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for (table, mut column) in columns() {
-            manager.alter_table(Table::alter().table(table).add_column(&mut column).to_owned()).await?;
-        }
+        add_columns(manager, columns()).await?;
         // No foreign keys, as in the history of customers: nothing deletes the rows that an entry names.
         manager
             .create_table(
@@ -51,9 +49,6 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.drop_table(Table::drop().table("admin_event").to_owned()).await?;
-        for (table, column) in columns() {
-            manager.alter_table(Table::alter().table(table).drop_column(column.get_column_name()).to_owned()).await?;
-        }
-        Ok(())
+        drop_columns(manager, columns()).await
     }
 }

@@ -4,13 +4,13 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
 
-use crate::index;
+use crate::{NewColumn, add_columns, drop_columns, index};
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
 
-/// The new columns, each with its table. Each takes a statement of its own, because SQLite alters one column at a time.
-fn columns() -> [(&'static str, ColumnDef); 3] {
+/// The new columns, each with its table.
+fn columns() -> [NewColumn; 3] {
     [
         ("customer", timestamp_with_time_zone_null("email_verified_at").take()),
         ("customer", timestamp_with_time_zone_null("phone_verified_at").take()),
@@ -21,9 +21,7 @@ fn columns() -> [(&'static str, ColumnDef); 3] {
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for (table, mut column) in columns() {
-            manager.alter_table(Table::alter().table(table).add_column(&mut column).to_owned()).await?;
-        }
+        add_columns(manager, columns()).await?;
         manager
             .create_table(
                 Table::create()
@@ -43,9 +41,6 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.drop_table(Table::drop().table("erasure").to_owned()).await?;
-        for (table, column) in columns() {
-            manager.alter_table(Table::alter().table(table).drop_column(column.get_column_name()).to_owned()).await?;
-        }
-        Ok(())
+        drop_columns(manager, columns()).await
     }
 }
