@@ -114,11 +114,7 @@ async fn commands_create_list_and_revoke_operators_and_keys() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let folder = TempDir::new().unwrap();
-        let run = |arguments: &[&str]| {
-            let mut command = vivamo(folder.path(), arguments);
-            command.env("DATABASE_URL", &database.url);
-            command
-        };
+        let run = |arguments: &[&str]| database.vivamo(folder.path(), arguments);
         let operator = json_output(&mut run(&["operator", "create", "Acme", "--json"]));
         assert_eq!(operator["name"], "Acme");
         let operator_id = operator["id"].as_str().unwrap();
@@ -184,8 +180,8 @@ async fn commands_suspend_resume_and_change_operators() {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let folder = TempDir::new().unwrap();
         let run = |arguments: &[&str]| {
-            let mut command = vivamo(folder.path(), arguments);
-            command.env("DATABASE_URL", &database.url).env("VIVAMO_PLATFORM_KEY", PLATFORM_KEY);
+            let mut command = database.vivamo(folder.path(), arguments);
+            command.env("VIVAMO_PLATFORM_KEY", PLATFORM_KEY);
             command
         };
         let operator = json_output(&mut run(&["operator", "create", "Acme", "--json"]));
@@ -267,11 +263,8 @@ async fn production_requires_secrets_and_migrations() {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let folder = TempDir::new().unwrap();
         let run = |arguments: &[&str]| {
-            let mut command = vivamo(folder.path(), arguments);
-            command
-                .env("DATABASE_URL", &database.url)
-                .env("VIVAMO_ENVIRONMENT", "production")
-                .env("VIVAMO_KEY_SECRET", SECRET);
+            let mut command = database.vivamo(folder.path(), arguments);
+            command.env("VIVAMO_ENVIRONMENT", "production").env("VIVAMO_KEY_SECRET", SECRET);
             command
         };
         for (secret, message) in [

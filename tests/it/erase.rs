@@ -165,7 +165,7 @@ both!(an_erased_customer_does_not_exist, Sandbox, async |app| {
         erase(app, input).await.assert_rejected("eraseCustomer", &[("CUSTOMER_NOT_FOUND", field)]);
     }
 
-    // What changed, when and by whom stays.
+    // The entries keep the names of the changed fields, the time and the author.
     let after = app.graphql(&app.platform(), EVENTS, json!({ "id": id })).await.data()["customerEvents"].clone();
     let mut expected = before["nodes"].as_array().cloned().unwrap();
     let nothing = json!({ "email": null, "phone": null, "firstName": null, "lastName": null, "address": null });

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use support::process::{Running, vivamo};
+use support::process::Running;
 use support::{Answer, Backend, TestDatabase, http_client, logs};
 
 use crate::carrier::FakeCarrier;
@@ -100,8 +100,8 @@ async fn no_level_logs_values_of_a_person() {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let (folder, carrier) = (TempDir::new().unwrap(), FakeCarrier::start().await);
         let run = |arguments: &[&str]| {
-            let mut command = vivamo(folder.path(), arguments);
-            command.env("DATABASE_URL", &database.url).env("VIVAMO_ENVIRONMENT", "production");
+            let mut command = database.vivamo(folder.path(), arguments);
+            command.env("VIVAMO_ENVIRONMENT", "production");
             command.env("VIVAMO_KEY_SECRET", SECRET).env("RUST_LOG", "trace,rlibphonenumber=trace,hyper_util=trace");
             command
         };

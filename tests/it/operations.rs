@@ -433,8 +433,8 @@ async fn the_key_secret_is_changed_without_an_interruption() {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let folder = TempDir::new().unwrap();
         let with = |arguments: &[&str], secret: &str, old: Option<&str>| {
-            let mut command = vivamo(folder.path(), arguments);
-            command.env("DATABASE_URL", &database.url).env("VIVAMO_KEY_SECRET", secret);
+            let mut command = database.vivamo(folder.path(), arguments);
+            command.env("VIVAMO_KEY_SECRET", secret);
             command.envs(old.map(|old| ("VIVAMO_KEY_SECRET_OLD", old)));
             command
         };
@@ -517,11 +517,7 @@ async fn a_running_server_stops_writing_only_if_a_newer_migration_requires_it() 
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let folder = TempDir::new().unwrap();
-        let run = |arguments: &[&str]| {
-            let mut command = vivamo(folder.path(), arguments);
-            command.env("DATABASE_URL", &database.url);
-            command
-        };
+        let run = |arguments: &[&str]| database.vivamo(folder.path(), arguments);
         let key = json_output(&mut run(&["operator", "create", "Acme", "--json"]))["key"].as_str().unwrap().to_owned();
         let (server, url) = Running::start(&mut run(&["serve"]));
         let create = async |id: &str| {
@@ -556,11 +552,7 @@ async fn a_migration_that_older_servers_must_not_write_under_is_recorded() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let folder = TempDir::new().unwrap();
-        let run = |arguments: &[&str]| {
-            let mut command = vivamo(folder.path(), arguments);
-            command.env("DATABASE_URL", &database.url);
-            command
-        };
+        let run = |arguments: &[&str]| database.vivamo(folder.path(), arguments);
         let listed = stdout(&run(&["migrate"]).output().unwrap());
         let names: Vec<_> = listed.lines().filter_map(|line| line.strip_prefix("applied  ")).collect();
         assert!(names.contains(&migration::REQUIRED) && names.contains(&migration::SEARCH_WORDS), "{listed}");
@@ -595,8 +587,8 @@ async fn words_that_an_interrupted_migration_left_out_are_noticed_at_the_start()
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let folder = TempDir::new().unwrap();
         let run = |environment: &str, arguments: &[&str]| {
-            let mut command = vivamo(folder.path(), arguments);
-            command.env("DATABASE_URL", &database.url).env("VIVAMO_ENVIRONMENT", environment);
+            let mut command = database.vivamo(folder.path(), arguments);
+            command.env("VIVAMO_ENVIRONMENT", environment);
             command.env("VIVAMO_KEY_SECRET", SECRET);
             command
         };

@@ -92,7 +92,7 @@ async fn run(backend: Backend) {
         let writer = async |writer: usize| {
             let mut customer = Value::Null;
             for number in 0.. {
-                // Of five requests, three create a customer, one disconnects the second, and one erases the third.
+                // Each five requests create three customers, disconnect the second, and erase the third.
                 let id = |number: usize| format!("{round}-{writer}-{number}");
                 let write = match number % 5 {
                     2 => Write::Disconnect(id(number - 1)),

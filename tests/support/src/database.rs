@@ -1,10 +1,13 @@
 //! Databases for tests: a new SQLite file, or a new database on the PostgreSQL of [`postgres`].
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
 use crate::postgres;
+use crate::process::vivamo;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -60,6 +63,14 @@ impl TestDatabase {
     /// Uses a database that another [`TestDatabase`] created.
     pub fn existing(url: String) -> Self {
         Self { url, storage: Storage::Borrowed }
+    }
+
+    /// The `vivamo` binary with these arguments, for this database.
+    #[track_caller]
+    pub fn vivamo(&self, folder: &Path, arguments: &[&str]) -> Command {
+        let mut command = vivamo(folder, arguments);
+        command.env("DATABASE_URL", &self.url);
+        command
     }
 
     pub async fn remove(self) {
