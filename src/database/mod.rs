@@ -24,7 +24,7 @@ mod sql;
 mod transaction;
 mod url;
 
-pub use batch::{BatchedQuery, WriteSet, WriteStatement, insert_from_select, row_values};
+pub use batch::{BatchedQuery, WriteSet, WriteStatement, delete_listed, insert_from_select, row_values, update_listed};
 pub use error::{SHARED_FAILURE, describe, error_code, explain_connect_error, is_unreachable};
 pub use fair_queue::Tenant;
 pub use migrate::{Fault, Inspection, backup, migrate, migration_count};

@@ -35,8 +35,8 @@ use sea_orm::sea_query::{
     Alias, Asterisk, Expr, ExprTrait, Order, OverStatement, Query, SelectStatement, SimpleExpr, WindowStatement,
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, IdenStatic, Iterable, QueryResult,
-    Statement, Value,
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult, IdenStatic, Iterable,
+    QueryResult, Statement, Value,
 };
 use uuid::Uuid;
 
@@ -351,6 +351,17 @@ pub async fn pages<T>(
         pages.push(request.page_of_walk(rows, end));
     }
     Ok(pages)
+}
+
+/// Loads a page of one list, whose rows are those of an entity.
+pub async fn page<M: FromQueryResult + Positioned>(
+    connection: &impl ConnectionTrait,
+    list: List,
+    request: PageRequest,
+) -> Result<Page<M>, DbErr> {
+    let read = |row: &QueryResult| M::from_query_result(row, "");
+    let mut pages = pages(connection, vec![(list, request)], read, |_, row: &M| row.position()).await?;
+    pages.pop().ok_or_else(|| DbErr::RecordNotFound("the page".to_owned()))
 }
 
 /// Loads a page of the list of each owner. `list` selects the rows that match a condition on the owner, and `read` returns

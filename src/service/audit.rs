@@ -3,15 +3,12 @@
 
 use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
 use entity::value::{AdminEventId, ApiKeyId, OperatorId, RequestId};
-use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, FromQueryResult, IntoActiveModel, QueryFilter, QueryResult,
-    QueryTrait,
-};
+use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryTrait};
 
 use super::{Actor, RequestInfo, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{Database, Transaction};
-use crate::error::{Error, ErrorCode};
+use crate::error::Error;
 
 /// The origin of a change to an operator or an API key.
 #[derive(Clone, Debug)]
@@ -75,10 +72,7 @@ impl AuditTrail {
             .apply_if(filter.operator, |events, operator| events.filter(Column::OperatorId.eq(operator)))
             .apply_if(filter.api_key, |events, key| events.filter(Column::ApiKeyId.eq(key)));
         let list = List::new(rows.into_query(), vec![Column::Id.into_expr()]);
-        let read = |row: &QueryResult| Model::from_query_result(row, "");
-        let position = |_, row: &Model| row.position();
-        let pages = pages::pages(self.database.reader(), vec![(list, request)], read, position).await?;
-        pages.into_iter().next().ok_or_else(|| ErrorCode::Internal.into())
+        Ok(pages::page(self.database.reader(), list, request).await?)
     }
 }
 

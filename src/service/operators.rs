@@ -11,8 +11,8 @@ use entity::value::{DisplayName, OperatorId};
 use parking_lot::RwLock;
 use sea_orm::sea_query::LockType;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryOrder, QueryResult,
-    QuerySelect, QueryTrait, Select, Set, Unchanged,
+    ActiveModelTrait, ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    Select, Set, Unchanged,
 };
 
 use super::api_keys::{KEY_CACHE_TTL, KeyRequest, NewApiKey};
@@ -85,10 +85,7 @@ impl Operators {
     /// Returns a page of the operators that the caller may see, oldest first.
     pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
         let list = List::new(visible(actor).into_query(), vec![Column::Id.into_expr()]);
-        let read = |row: &QueryResult| Model::from_query_result(row, "");
-        let position = |_, row: &Model| row.position();
-        let pages = pages::pages(self.database.reader(), vec![(list, request)], read, position).await?;
-        pages.into_iter().next().ok_or_else(|| ErrorCode::Internal.into())
+        Ok(pages::page(self.database.reader(), list, request).await?)
     }
 
     /// Counts the operators that the caller may see.

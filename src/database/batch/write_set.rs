@@ -6,9 +6,12 @@ use std::sync::LazyLock;
 
 use entity::value::OperatorId;
 use parking_lot::Mutex;
-use sea_orm::sea_query::{Alias, Expr, InsertStatement, Query, SelectStatement, Value, Values};
+use sea_orm::sea_query::{
+    Alias, DeleteStatement, Expr, ExprTrait, InsertStatement, Query, SelectStatement, UpdateStatement, Value, Values,
+};
 use sea_orm::{
-    DbBackend, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait, QueryResult, Statement, StatementBuilder,
+    ColumnTrait, DbBackend, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait, QueryResult, Statement,
+    StatementBuilder,
 };
 use uuid::Uuid;
 
@@ -219,6 +222,29 @@ pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatem
     let result = insert.select_from(rows).map(|_| ());
     debug_assert_eq!(result, Ok(()), "rows must have as many columns as the entity");
     insert
+}
+
+/// Builds an `UPDATE` that sets `columns` to the values in the row of `new` with the same `keys`.
+pub fn update_listed<E: EntityTrait>(
+    new: &Alias,
+    keys: &[E::Column],
+    columns: impl IntoIterator<Item = E::Column>,
+) -> UpdateStatement {
+    let new_value = |column: E::Column| Expr::col((new.clone(), column));
+    let mut update = Query::update();
+    update.table(E::default().table_ref()).from(new.clone());
+    update.values(columns.into_iter().map(|column| (column, new_value(column))));
+    for key in keys {
+        update.and_where(key.into_expr().eq(new_value(*key)));
+    }
+    update
+}
+
+/// Builds a `DELETE` of the rows whose `keys` have the values of a row of `new`.
+pub fn delete_listed<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteStatement {
+    let listed = Query::select().columns(keys.iter().copied()).from(new.clone()).take();
+    let is_listed = Expr::tuple(keys.iter().map(|key| key.into_expr())).in_subquery(listed);
+    Query::delete().from_table(E::default().table_ref()).and_where(is_listed).take()
 }
 
 /// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, and each [`Write`]'s name

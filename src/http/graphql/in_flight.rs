@@ -63,11 +63,7 @@ impl InFlight {
     /// Waits until the caller's key may have one more request in flight. Fails with `RATE_LIMITED` if too many
     /// requests wait, and with `UNAVAILABLE` after [`MAX_WAIT`].
     pub async fn enter(&self, caller: &Actor) -> Result<Slot, Violation> {
-        let key = match *caller {
-            Actor::Operator { key, .. } => Some(key),
-            Actor::Platform => None,
-        };
-        let key = self.keys.get_with(key, Arc::default);
+        let key = self.keys.get_with(caller.key(), Arc::default);
         let slot = |permit| {
             let response_size = Arc::new(ResponseSize::new(self.memory.clone(), key.memory.clone()));
             Slot { _permit: permit, response_size }

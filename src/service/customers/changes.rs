@@ -3,13 +3,13 @@
 use chrono::{DateTime, Utc};
 use entity::customer_event::VerifiableField;
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 
 use super::field::{CustomerField, verified_at};
 use super::rows::Link;
 use super::search;
-use crate::database::{WriteSet, WriteStatement, row_values};
+use crate::database::{WriteSet, WriteStatement, delete_listed, row_values, update_listed};
 use crate::service::now;
 
 /// Replaces a customer only if the stored revision is one less than the revision of the new row.
@@ -18,16 +18,9 @@ const REPLACE: WriteStatement = WriteStatement {
     columns: || customer::Column::iter().map(|column| column.as_str()).collect(),
     statement: |new| {
         use customer::Column::{Id, Revision};
-        let new_value = |column| Expr::col((new.clone(), column));
         let columns = customer::Column::iter().filter(|column| !matches!(column, Id));
-        let update = Query::update()
-            .table(customer::Entity)
-            .values(columns.map(|column| (column, new_value(column))))
-            .from(new.clone())
-            .and_where(Id.into_expr().eq(new_value(Id)))
-            .and_where(Revision.into_expr().eq(new_value(Revision).sub(1)))
-            .take();
-        Box::new(update)
+        let is_next = Revision.into_expr().eq(Expr::col((new.clone(), Revision)).sub(1));
+        Box::new(update_listed::<customer::Entity>(new, &[Id], columns).and_where(is_next).take())
     },
     must_write_all: true,
     multiplies: false,
@@ -74,11 +67,7 @@ pub(super) fn replace_verified(
 const REMOVE_LINK: WriteStatement = WriteStatement {
     name: "remove links",
     columns: || LINK_KEY.map(|column| column.as_str()).to_vec(),
-    statement: |new| {
-        let removed = Query::select().columns(LINK_KEY).from(new.clone()).take();
-        let is_removed = Expr::tuple(LINK_KEY.map(|column| column.into_expr())).in_subquery(removed);
-        Box::new(Query::delete().from_table(customer_operator::Entity).and_where(is_removed).take())
-    },
+    statement: |new| Box::new(delete_listed::<customer_operator::Entity>(new, &LINK_KEY)),
     must_write_all: true,
     multiplies: false,
 };
@@ -101,16 +90,8 @@ const RENAME_LINK: WriteStatement = WriteStatement {
         columns.map(|column| column.as_str()).collect()
     },
     statement: |new| {
-        use customer_operator::Column::{CustomerId, ExternalCustomerId, OperatorId};
-        let new_value = |column| Expr::col((new.clone(), column));
-        let update = Query::update()
-            .table(customer_operator::Entity)
-            .value(ExternalCustomerId, new_value(ExternalCustomerId))
-            .from(new.clone())
-            .and_where(OperatorId.into_expr().eq(new_value(OperatorId)))
-            .and_where(CustomerId.into_expr().eq(new_value(CustomerId)))
-            .take();
-        Box::new(update)
+        let columns = [customer_operator::Column::ExternalCustomerId];
+        Box::new(update_listed::<customer_operator::Entity>(new, &LINK_KEY, columns))
     },
     must_write_all: true,
     multiplies: false,

@@ -12,18 +12,14 @@ use entity::customer_event::Values;
 use entity::erasure::{Column, Entity, Model};
 use entity::value::{CustomerId, ErasureId, ErasureReference, IdempotencyKey};
 use entity::{customer, customer_event, customer_operator, phone_lookup};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
-use sea_orm::{
-    ColumnTrait, EntityTrait, FromQueryResult, IdenStatic, PaginatorTrait, QueryFilter, QueryResult, QuerySelect,
-    QueryTrait, StatementBuilder,
-};
+use sea_orm::{ColumnTrait, EntityTrait, IdenStatic, PaginatorTrait, QueryFilter, QuerySelect, QueryTrait};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::{CustomerField, Customers, Prepared, Replayable, changes, find_stored, history, rows};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{OptimisticWrite, TransactionError, WriteSet, WriteStatement};
+use crate::database::{OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, update_listed};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::phone_lookup::lookup_hashes;
@@ -46,19 +42,12 @@ pub struct Erased {
     pub replayed: bool,
 }
 
-/// Deletes the rows of `E` that have the values of these columns in a row of the write set.
-fn delete<E: EntityTrait>(new: &Alias, columns: &[E::Column]) -> Box<dyn StatementBuilder> {
-    let tuple = Expr::tuple(columns.iter().map(|column| Expr::col(*column)));
-    let rows = Query::select().columns(columns.iter().copied()).from(new.clone()).take();
-    Box::new(Query::delete().from_table(E::default().table_ref()).and_where(tuple.in_subquery(rows)).take())
-}
-
 const DELETE_CUSTOMER: WriteStatement = WriteStatement {
     name: "erase customers",
     columns: || vec![customer::Column::Id.as_str(), customer::Column::Revision.as_str()],
     statement: |new| {
         use customer::Column::{Id, Revision};
-        delete::<customer::Entity>(new, &[Id, Revision])
+        Box::new(delete_listed::<customer::Entity>(new, &[Id, Revision]))
     },
     must_write_all: true,
     multiplies: false,
@@ -67,7 +56,7 @@ const DELETE_CUSTOMER: WriteStatement = WriteStatement {
 const DELETE_LOOKUPS: WriteStatement = WriteStatement {
     name: "erase lookups",
     columns: || vec![phone_lookup::Column::Hash.as_str()],
-    statement: |new| delete::<phone_lookup::Entity>(new, &[phone_lookup::Column::Hash]),
+    statement: |new| Box::new(delete_listed::<phone_lookup::Entity>(new, &[phone_lookup::Column::Hash])),
     must_write_all: false,
     multiplies: false,
 };
@@ -80,14 +69,7 @@ const REDACT_EVENTS: WriteStatement = WriteStatement {
     },
     statement: |new| {
         use customer_event::Column::{After, Before, Id};
-        let new_value = |column| Expr::col((new.clone(), column));
-        let update = Query::update()
-            .table(customer_event::Entity)
-            .values([Before, After].map(|column| (column, new_value(column))))
-            .from(new.clone())
-            .and_where(Id.into_expr().eq(new_value(Id)))
-            .take();
-        Box::new(update)
+        Box::new(update_listed::<customer_event::Entity>(new, &[Id], [Before, After]))
     },
     must_write_all: true,
     multiplies: false,
@@ -168,9 +150,7 @@ impl Customers {
     pub async fn erasures(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
         actor.require_platform()?;
         let list = List::new(Entity::find().into_query(), vec![Column::Id.into_expr()]);
-        let read = |row: &QueryResult| Model::from_query_result(row, "");
-        let pages = pages::pages(self.database.reader(), vec![(list, request)], read, |_, row| row.position()).await?;
-        pages.into_iter().next().ok_or_else(|| ErrorCode::Internal.into())
+        Ok(pages::page(self.database.reader(), list, request).await?)
     }
 
     /// Rewrites the SQLite file if customers were erased since the last time, so that it contains none of their values any

@@ -42,8 +42,7 @@ pub use verify::{Verification, Verified, VerifiedValue};
 
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::IntoTableRef;
-use sea_orm::sea_query::{ExprTrait, LockType, SimpleExpr};
+use sea_orm::sea_query::{ExprTrait, SimpleExpr};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -325,12 +324,8 @@ impl Customers {
             |operator: SimpleExpr, value: SimpleExpr| of_operator(operator).filter(column.clone().eq(value));
         let (found, stored) = match idempotent {
             _ if write_tx.is_locking() => {
-                let mut query = own_query(operator.into(), value.into());
-                // The link is locked as well. Otherwise a query that waits for the customer would return a link that was
-                // deleted meanwhile.
-                let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
-                QuerySelect::query(&mut query).lock_with_tables(LockType::Update, locked);
-                let found = rows::own_customers(write_tx, &query.into_query()).await?.into_iter().next();
+                let query = own_query(operator.into(), value.into());
+                let found = rows::lock_own_customers(write_tx, query).await?.into_iter().next();
                 // The key is looked up under the lock, because a request that changed the customer while this one waited for the
                 // lock may have used the key.
                 (found, find_stored(idempotent, write_tx).await?)

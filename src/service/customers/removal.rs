@@ -2,15 +2,15 @@
 
 use entity::admin_event::EventType as AdminEventType;
 use entity::customer_event::DisconnectReason;
+use entity::customer_operator;
 use entity::operator::{self, Status};
 use entity::value::OperatorId;
-use entity::{customer, customer_operator};
-use sea_orm::sea_query::{IntoTableRef, LockType};
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+use sea_orm::sea_query::LockType;
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::Customers;
 use super::disconnect::end_link;
-use super::rows::{of_operator, own_customers};
+use super::rows::{lock_own_customers, of_operator};
 use crate::database::{Transaction, TransactionError, WriteSet, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::{Actor, AdminOrigin, audit};
@@ -47,10 +47,8 @@ impl Customers {
         let remove = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;
-            let mut batch = of_operator(operator).order_by_asc(customer_operator::Column::CustomerId).limit(BATCH);
-            let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
-            QuerySelect::query(&mut batch).lock_with_tables(LockType::Update, locked);
-            let batch = own_customers(&transaction, &batch.into_query()).await?;
+            let batch = of_operator(operator).order_by_asc(customer_operator::Column::CustomerId).limit(BATCH);
+            let batch = lock_own_customers(&transaction, batch).await?;
             for (link, customer) in &batch {
                 let mut writes = WriteSet::new(origin.owner());
                 end_link(&mut writes, &origin, link, customer, DisconnectReason::Ended);

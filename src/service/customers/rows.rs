@@ -5,9 +5,10 @@
 
 use entity::value::{CustomerId, EmailAddress, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{ExprTrait, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{ExprTrait, IntoTableRef, LockType, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, Iterable, QueryFilter, QueryResult, SelectTwo,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, Iterable, QueryFilter, QueryResult, QuerySelect,
+    QueryTrait, SelectTwo,
 };
 
 /// A row of `customer_operator`: the customer is connected to the operator.
@@ -76,6 +77,17 @@ pub(super) async fn own_customers(
     query: &SelectStatement,
 ) -> Result<Vec<(Link, customer::Model)>, DbErr> {
     connection.query_all(query).await?.iter().map(|row| own_at(row, 0)).collect()
+}
+
+/// Runs a query for links and their customers, and locks both. The link is locked as well, because a query that waits for the
+/// customer would otherwise return a link that was deleted meanwhile.
+pub(super) async fn lock_own_customers(
+    connection: &impl ConnectionTrait,
+    mut query: SelectTwo<customer_operator::Entity, customer::Entity>,
+) -> Result<Vec<(Link, customer::Model)>, DbErr> {
+    let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
+    QuerySelect::query(&mut query).lock_with_tables(LockType::Update, locked);
+    own_customers(connection, &query.into_query()).await
 }
 
 /// Selects the links of an operator, with their customers.

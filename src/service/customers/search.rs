@@ -8,19 +8,17 @@
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, QueryWord, SearchQuery, SearchWord};
 use entity::{customer, customer_operator, customer_word};
-use sea_orm::sea_query::{
-    Alias, BinOper, Expr, ExprTrait, IntoTableRef, LockType, OnConflict, Query, SelectStatement, SimpleExpr,
-};
+use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, OnConflict, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait,
 };
 
 use super::Customers;
-use super::rows::{Link, own_customers};
+use super::rows::{Link, lock_own_customers};
 use crate::database::pages::{MAX_WALK, WALK, Walk};
 use crate::database::{
-    TransactionError, Work, WriteSet, WriteStatement, insert_from_select, pages, record, with_retry,
+    TransactionError, Work, WriteSet, WriteStatement, delete_listed, insert_from_select, pages, record, with_retry,
 };
 use crate::error::Error;
 use crate::service::Actor;
@@ -72,11 +70,7 @@ fn replace_word() -> OnConflict {
 const REMOVE: WriteStatement = WriteStatement {
     name: "remove words",
     columns: || LINK.map(|column| column.as_str()).to_vec(),
-    statement: |new| {
-        let links = Query::select().columns(LINK).from(new.clone()).take();
-        let is_of_link = Expr::tuple(LINK.map(|column| column.into_expr())).in_subquery(links);
-        Box::new(Query::delete().from_table(customer_word::Entity).and_where(is_of_link).take())
-    },
+    statement: |new| Box::new(delete_listed::<customer_word::Entity>(new, &LINK)),
     must_write_all: false,
     multiplies: false,
 };
@@ -211,7 +205,7 @@ impl Customers {
             .filter(Column::OperatorId.into_expr().eq(OperatorId.into_expr()))
             .filter(Column::CustomerId.into_expr().eq(CustomerId.into_expr()));
         let position = Expr::tuple([OperatorId.into_expr(), CustomerId.into_expr()]);
-        let mut without_words = customer_operator::Entity::find()
+        let without_words = customer_operator::Entity::find()
             .inner_join(customer::Entity)
             .select_also(customer::Entity)
             .filter(Expr::exists(words.into_query()).not())
@@ -223,9 +217,7 @@ impl Customers {
             .limit(BATCH as u64);
         // A concurrent update or disconnect waits for the lock. Afterwards the update also updates these words, and the
         // disconnect deletes these words.
-        let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
-        QuerySelect::query(&mut without_words).lock_with_tables(LockType::Update, locked);
-        let links = own_customers(&transaction, &without_words.into_query()).await?;
+        let links = lock_own_customers(&transaction, without_words).await?;
         for (link, customer) in &links {
             let mut writes = WriteSet::new(link.operator_id);
             add(&mut writes, link, customer);
