@@ -1,8 +1,8 @@
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
-use vivamo::app::Failure;
 use vivamo::cli::Cli;
+use vivamo::failure::Failure;
 
 // Requests make many small allocations, which mimalloc serves faster than the system's allocator.
 #[global_allocator]

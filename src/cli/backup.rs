@@ -5,8 +5,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::print;
-use crate::app::Failure;
 use crate::database::{self, explain_connect_error};
+use crate::failure::Failure;
 
 /// Copies the database into a new file. Fails for PostgreSQL with a message that says how to copy a PostgreSQL database.
 pub async fn run(url: &str, copy: &Path) -> Result<(), Failure> {

@@ -7,8 +7,8 @@ use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use sea_orm::ActiveEnum;
 
 use super::{display_name, operator_id, print};
-use crate::app::Failure;
 use crate::error::{Error, ErrorCode};
+use crate::failure::Failure;
 use crate::service::api_keys::KeyRequest;
 use crate::service::{Actor, AdminOrigin, Services, is_in_calendar, now};
 

@@ -21,11 +21,12 @@ use clap_complete::Shell;
 use entity::deployment::Environment;
 use entity::value::{DisplayName, OperatorId};
 
-use crate::app::{self, DatabaseSettings, Failure, NO_TABLES, Opened};
 use crate::config::{ServeSettings, Settings};
 use crate::database;
+use crate::failure::Failure;
 use crate::graphql;
 use crate::keyed_hash::KeyedHash;
+use crate::open::{self, DatabaseSettings, NO_TABLES, Opened};
 use crate::service::{Actor, ServiceSettings, Services};
 
 /// The customer records of the Vivamo payments platform
@@ -144,7 +145,7 @@ async fn open_services(settings: &Settings) -> Result<Arc<Services>, Failure> {
 }
 
 async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened, Failure> {
-    let opened = app::open(database, service_settings(settings)).await?;
+    let opened = open::open(database, service_settings(settings)).await?;
     if opened.is_refilled {
         eprintln!("warning: {NO_TABLES}");
     }
@@ -164,7 +165,7 @@ async fn migrate(settings: &Settings) -> Result<(), Failure> {
 
 /// `vivamo migrate --check`: lists the pending migrations, and fails if there are any.
 async fn list_pending(settings: &Settings) -> Result<(), Failure> {
-    let pending = app::pending_migrations(database_settings(settings, 0)).await?;
+    let pending = open::pending_migrations(database_settings(settings, 0)).await?;
     print_lines("pending", &pending);
     match pending.len() {
         0 => print::text("The database is up to date.\n"),
@@ -180,7 +181,7 @@ fn print_lines(state: &str, names: &[String]) {
 /// `vivamo change-key-secret`: lets the database use another secret.
 async fn change_key_secret(settings: &Settings) -> Result<(), Failure> {
     let is_old_known = settings.old_key_secret().is_some();
-    let is_changed = app::change_key_secret(database_settings(settings, 0), service_settings(settings)).await?;
+    let is_changed = open::change_key_secret(database_settings(settings, 0), service_settings(settings)).await?;
     print::text(match (is_changed, is_old_known) {
         (false, _) => "The database uses this VIVAMO_KEY_SECRET already.\n",
         (true, true) => {

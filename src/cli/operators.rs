@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use sea_orm::ActiveEnum;
 
 use super::{display_name, operator_id, print};
-use crate::app::Failure;
+use crate::failure::Failure;
 use crate::service::operators::OperatorChanges;
 use crate::service::{Actor, AdminOrigin, Services};
 

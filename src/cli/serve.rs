@@ -9,9 +9,10 @@ use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{database_settings, print, service_settings};
-use crate::app::{App, AppSettings, Failure};
+use crate::app::{App, AppSettings};
 use crate::config::{ServeSettings, Settings};
 use crate::database::{describe, sqlite_file};
+use crate::failure::Failure;
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::Twilio;
 use crate::service::{Actor, AdminOrigin, ServiceSettings, Services};

@@ -7,8 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A module uses modules of lower layers only.
-const LAYERS: [&[&str]; 7] =
-    [&["config", "error", "keyed_hash"], &["database"], &["service"], &["graphql"], &["http"], &["app"], &["cli"]];
+const LAYERS: [&[&str]; 7] = [
+    &["config", "error", "keyed_hash"],
+    &["database", "failure"],
+    &["service"],
+    &["graphql", "open"],
+    &["http"],
+    &["app"],
+    &["cli"],
+];
 
 /// Modules that only `cli` uses, and that use no other module.
 const CLI_ONLY: [&str; 1] = ["telemetry"];

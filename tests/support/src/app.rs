@@ -13,10 +13,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use vivamo::app::{App, AppSettings, DatabaseSettings};
+use vivamo::app::{App, AppSettings};
 use vivamo::config::{HttpSettings, LimitSettings};
 use vivamo::database::Database;
 use vivamo::keyed_hash::KeyedHash;
+use vivamo::open::DatabaseSettings;
 use vivamo::service::api_keys::KeyRequest;
 use vivamo::service::{Actor, AdminOrigin, ServiceSettings, Services};
 

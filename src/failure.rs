@@ -1,0 +1,60 @@
+//! The errors that end the program, with messages for the people who run it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use entity::deployment::Environment;
+use sea_orm::ActiveEnum;
+
+use crate::error::Error;
+
+/// An error that prevents the start of the service, or that ends a command. The message says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// An argument or a setting is wrong.
+    #[error("{0}")]
+    Usage(String),
+    #[error("The database file {} does not exist. Create it with `vivamo migrate`.", .0.display())]
+    NoDatabase(PathBuf),
+    /// Any other failure, with its message.
+    #[error("{0}")]
+    Other(String),
+    #[error("The database lacks {} migration(s): {}. Run `vivamo migrate` with the same settings.", .0.len(), .0.join(", "))]
+    PendingMigrations(Vec<String>),
+    #[error(
+        "This database was migrated by a newer version of vivamo, or belongs to another application: it has the migration \
+         {0}, which this version does not know. Start the newer version, or change DATABASE_URL (--database-url)."
+    )]
+    UnknownMigration(String),
+    #[error("The search words are incomplete: `vivamo migrate` was interrupted. Run it again with the same settings.")]
+    IncompleteWords,
+    #[error(
+        "The API keys of this database were made with another VIVAMO_KEY_SECRET (--key-secret). Set the value of that time. \
+         If you changed it on purpose, give the old value as VIVAMO_KEY_SECRET_OLD (--key-secret-old) too, and run \
+         `vivamo change-key-secret`. Without the old value, all API keys stop working."
+    )]
+    OtherKeySecret,
+    #[error(
+        "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change the environment, or use \
+         another database: change DATABASE_URL (--database-url).", .owner.to_value(), .configured.to_value()
+    )]
+    OtherEnvironment { owner: Environment, configured: Environment },
+    #[error("Cannot listen on {0}: {1}. Choose another address with {2}.")]
+    Listen(SocketAddr, std::io::Error, &'static str),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error_message(error))
+    }
+}
+
+/// Returns the messages of an error, one per line, for the people who run the service.
+pub fn error_message(error: Error) -> String {
+    match error {
+        Error::Rejected(violations) => {
+            violations.into_iter().map(|violation| violation.message).collect::<Vec<_>>().join("\n")
+        }
+        Error::Failed { cause, .. } => format!("The database failed: {cause}"),
+    }
+}

@@ -1,0 +1,168 @@
+//! Opens the database: waits for it, inspects it, applies migrations, and builds the services on it. Refuses a database that
+//! this program cannot use or that belongs to other settings.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use entity::deployment::{self as entity_deployment, Environment};
+use sea_orm::DbErr;
+use tokio::time::sleep;
+
+use crate::database::{self, Database, Fault, Inspection, StatementObserver, describe, explain_connect_error};
+use crate::failure::Failure;
+use crate::keyed_hash::KeyedHash;
+use crate::service::{Actor, ServiceSettings, Services, deployment};
+
+/// The settings of [`open`].
+pub struct DatabaseSettings {
+    /// `sqlite://FILE` or `postgres://…`
+    pub url: String,
+    /// Applies pending migrations. Otherwise a database with pending migrations is refused.
+    pub migrate: bool,
+    /// The longest time to wait for a PostgreSQL that cannot be reached.
+    pub wait: Duration,
+    /// Receives the SQL of each statement, without values.
+    pub observer: Option<StatementObserver>,
+}
+
+/// A database that this program may use, and the services on it.
+pub struct Opened {
+    pub database: Database,
+    pub services: Arc<Services>,
+    /// The secret that the database uses. The schema signs cursors with this secret.
+    pub hash: KeyedHash,
+    /// Names of the migrations that were applied.
+    pub migrated: Vec<String>,
+    /// True if the SQLite file existed and had no tables: see [`NO_TABLES`].
+    pub is_refilled: bool,
+    /// False if some customers cannot be found by a search yet.
+    pub has_all_words: bool,
+}
+
+/// The warning for a SQLite file that existed and had no tables.
+pub const NO_TABLES: &str = "the database file existed but had no tables, so a new database was created in it. If it was copied \
+                             with `cp`, the data is in the -wal file of the original: copy with `vivamo backup`";
+
+/// Opens a database of the configured environment with all migrations applied, and builds the services on it.
+pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, Failure> {
+    let is_migrating = settings.migrate;
+    let claimed = open_claimed(settings, services.environment, &services.hash).await?;
+    let Claimed { database, deployment, migrated, is_refilled } = claimed;
+    let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
+    let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(Failure::OtherKeySecret)?;
+    let services = Services::new(&database, ServiceSettings { hash: hash.clone(), ..services });
+    let mut has_all_words = deployment::has_all_words(&database).await?;
+    if !has_all_words && is_migrating {
+        services.customers.add_missing_words(&Actor::Platform).await?;
+        deployment::record_all_words(&database).await?;
+        has_all_words = true;
+    }
+    Ok(Opened { database, services, hash, migrated, is_refilled, has_all_words })
+}
+
+/// A database of the configured environment with all migrations applied.
+struct Claimed {
+    database: Database,
+    deployment: entity_deployment::Model,
+    migrated: Vec<String>,
+    is_refilled: bool,
+}
+
+async fn open_claimed(
+    settings: DatabaseSettings,
+    environment: Environment,
+    hash: &KeyedHash,
+) -> Result<Claimed, Failure> {
+    let DatabaseSettings { url, migrate, wait, observer } = settings;
+    let had_file = database::sqlite_file(&url).is_some_and(|file| file.exists());
+    let (database, inspection) = connect_and_inspect(&url, migrate, wait, observer).await?;
+    if let Some(Fault { cause, remedy }) = inspection.fault {
+        return Err(Failure::Other(format!("{cause} {remedy}")));
+    }
+    let pending = inspection.pending;
+    // Checked before the migrations: they must not change a database of the other environment.
+    if pending.len() < database::migration_count() {
+        check_owner(deployment::owner(&database).await?.unwrap_or(environment), environment)?;
+    }
+    let is_refilled = had_file && pending.len() == database::migration_count();
+    let migrated = match pending.is_empty() {
+        true => Vec::new(),
+        false if migrate => database::migrate(&url).await.map_err(|error| cannot_open(&url, &error))?,
+        false => return Err(Failure::PendingMigrations(pending)),
+    };
+    let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
+    check_owner(deployment.environment, environment)?;
+    Ok(Claimed { database, deployment, migrated, is_refilled })
+}
+
+/// Makes the database use the configured secret from now on. Returns false if the database already uses this secret. If an
+/// older secret is configured too, the database must use the older secret so far.
+pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, Failure> {
+    let ServiceSettings { environment, hash, .. } = services;
+    let Claimed { database, deployment, .. } = open_claimed(settings, environment, &hash).await?;
+    let stored = deployment.key_fingerprint.as_deref().unwrap_or_default();
+    if hash.fingerprint() == stored {
+        return Ok(false);
+    }
+    if hash.replaces_other() && hash.clone().with_fingerprint(stored).is_none() {
+        return Err(Failure::OtherKeySecret);
+    }
+    deployment::change_key(&database, hash.fingerprint()).await?;
+    Ok(true)
+}
+
+/// Returns the pending work of `vivamo migrate`: the names of the migrations that the database lacks, or a line that says
+/// that search words are incomplete. Changes nothing.
+pub async fn pending_migrations(settings: DatabaseSettings) -> Result<Vec<String>, Failure> {
+    let DatabaseSettings { url, wait, observer, .. } = settings;
+    let (database, inspection) = connect_and_inspect(&url, false, wait, observer).await?;
+    if inspection.pending.is_empty() && !deployment::has_all_words(&database).await? {
+        return Ok(vec!["the search words are incomplete".to_owned()]);
+    }
+    Ok(inspection.pending)
+}
+
+/// Connects to the database and inspects it. Refuses a missing SQLite file unless `creates_file` is true, and a database that
+/// a newer version has migrated.
+async fn connect_and_inspect(
+    url: &str,
+    creates_file: bool,
+    wait: Duration,
+    observer: Option<StatementObserver>,
+) -> Result<(Database, Inspection), Failure> {
+    if let Some(file) = database::sqlite_file(url).filter(|file| !creates_file && !file.exists()) {
+        return Err(Failure::NoDatabase(file));
+    }
+    let database = connect(url, wait, observer).await?;
+    let inspection = database.inspect().await.map_err(|error| cannot_open(url, &error))?;
+    match inspection.unknown.last() {
+        Some(unknown) => Err(Failure::UnknownMigration(unknown.clone())),
+        None => Ok((database, inspection)),
+    }
+}
+
+/// Connects to the database. If the database cannot be reached, tries again for the time `wait`.
+async fn connect(url: &str, wait: Duration, observer: Option<StatementObserver>) -> Result<Database, Failure> {
+    const MAX_PAUSE: Duration = Duration::from_secs(2);
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match Database::connect(url, observer.clone()).await {
+            Err(error) if database::is_unreachable(&error) && started.elapsed() + pause <= wait => {
+                tracing::warn!(cause = describe(&error), "waiting for the database");
+            }
+            connected => return connected.map_err(|error| cannot_open(url, &error)),
+        }
+        #[expect(clippy::disallowed_methods, reason = "the backoff")]
+        sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+fn cannot_open(url: &str, error: &DbErr) -> Failure {
+    Failure::Other(explain_connect_error(url, error))
+}
+
+fn check_owner(owner: Environment, configured: Environment) -> Result<(), Failure> {
+    if owner == configured { Ok(()) } else { Err(Failure::OtherEnvironment { owner, configured }) }
+}
