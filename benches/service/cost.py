@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures the processor time per unit of cost of 21 requests, from the cheapest to the dearest. See docs/benchmarks.md."""
+"""Measures the processor time per unit of cost of 21 requests, cheap and expensive ones. See docs/benchmarks.md."""
 
 import argparse, http.client, json, sys, threading, time
 
@@ -44,7 +44,7 @@ REQUESTS = [
     ("search of 2 medium words, totalCount", 0, f'{{ customers(filter: {{ search: "first1 last1" }}) {{ totalCount {PAGE} }} }}', {}),
     ("a filter that all match", 0, f"{{ customers(filter: {{ {EVERYBODY} }}) {{ {PAGE} }} }}", {}),
     ("a filter that nobody matches", 0, f"{{ customers(filter: {{ {NOBODY} }}) {{ {PAGE} }} }}", {}),
-    ("ten of these, totalCount", 0, "{ " + " ".join(
+    ("ten filters by `missing`, totalCount", 0, "{ " + " ".join(
         f"c{n}: customers(first: {n + 1}, filter: {{ missing: [PHONE] }}) {{ totalCount }}" for n in range(10)) + " }", {}),
     ("createCustomer", 0, "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome } }",
      {"input": {"externalCustomerId": "new-#", "data": {"email": "new#@example.com", "firstName": "New", "lastName": "Customer"}}}),
@@ -147,7 +147,7 @@ def main(options, folder, running):
             ratios.append(microseconds / cost)
             print(f"| {name} | {microseconds:.0f} | {cost:.1f} | {ratios[-1]:.0f} |", flush=True)
         ratio = max(ratios) / min(ratios)
-        print(f"\nThe dearest unit takes {ratio:.1f} times as long as the cheapest.")
+        print(f"\nThe most expensive unit takes {ratio:.1f} times as long as the cheapest.")
         too_far_apart |= ratio > MAX_RATIO
         server.stop()
         running.remove(server)

@@ -8,14 +8,14 @@ import run as service
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 arguments.add_argument("--program", default=str(service.VIVAMO), help="build of the service to measure")
 arguments.add_argument("--databases", default="postgres,sqlite", help="databases to measure on")
-arguments.add_argument("--faults", default="dear,lock,unread", help="what the first operator does to the others")
+arguments.add_argument("--faults", default="searches,lock,unread", help="what the first operator does to the others")
 arguments.add_argument("--customers", type=int, default=400_000, help="number of customers; the first operator has half of them")
 arguments.add_argument("--seconds", type=int, default=15, help="length of a measurement")
 arguments.add_argument("--unread", type=int, default=1000, help="number of clients that do not read their response")
 arguments.add_argument("--keys", type=int, default=10, help="number of keys of these clients")
 
 SEARCHES = ["p e c e 1 f l 2", "l f 1 e c e p 2", "example com ext 1 first last person", "c o e f l p 1", "1 2 e c p f l ext"]
-DEAR = "{ " + " ".join(
+EXPENSIVE = "{ " + " ".join(
     f's{n}: customers(first: 100, filter: {{search: "{SEARCHES[n % len(SEARCHES)]}"}}) {{ totalCount nodes {{ id }} }}'
     for n in range(10)) + " }"
 LARGE = ("{ customers(first: 30) { nodes { operators(first: 1) { nodes { customers(first: 40) { nodes { id address { line1 line2 "
@@ -127,17 +127,17 @@ def show(title, quiet, loud):
               f"{after['failed']} failed {after['errors']}", flush=True)
 
 
-def dear(server, database, name, options):
+def searches(server, database, name, options):
     quiet = victim(server, options.seconds)
     outcomes = []
     def attack(is_stopped, number):
-        latencies, failures = repeat(server, server.attackers[0], lambda client, _: client.send(DEAR), is_stopped)
+        latencies, failures = repeat(server, server.attackers[0], lambda client, _: client.send(EXPENSIVE), is_stopped)
         outcomes.append((len(latencies), statistics.median(latencies), max(latencies), sorted(set(failures))))
     stop = in_background(attack, 4)
     time.sleep(1)
     loud = victim(server, options.seconds)
     stop()
-    show("four dear queries", quiet, loud)
+    show("four expensive queries", quiet, loud)
     print("  attackers: requests, median ms, max ms, errors:", outcomes, flush=True)
 
 
@@ -208,12 +208,12 @@ def main(options, folder, running):
             running.append(database)
         print(f"== {options.program} on {kind}, {options.customers} customers", flush=True)
         service.VIVAMO = options.program
-        service.fill(database, "seed", options.customers)
+        service.fill(database, "seed", options.customers, 0)
         for fault in options.faults.split(","):
             database.copy("seed", fault)
             server = Server(options.program, database, fault, folder, options.keys)
             running.append(server)
-            {"dear": dear, "lock": lock, "unread": unread}[fault](server, database, fault, options)
+            {"searches": searches, "lock": lock, "unread": unread}[fault](server, database, fault, options)
             server.stop()
 
 
