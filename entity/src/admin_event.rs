@@ -1,4 +1,5 @@
-//! Table `admin_event`: the audit trail of administration, one row for each change of an operator or an API key.
+//! Table `admin_event`: the audit trail of administration, one row for each change of an operator, an API key or a
+//! webhook endpoint.
 //!
 //! Rows are inserted by `service::audit` in the transaction of the change, and never updated or deleted. They hold no
 //! secrets and no data of customers.
@@ -8,7 +9,7 @@ use sea_orm::FromJsonQueryResult;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, StaffName};
+use crate::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, StaffName, WebhookId};
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -19,7 +20,7 @@ pub struct Model {
     pub r#type: EventType,
     pub occurred_at: DateTime<Utc>,
     pub operator_id: OperatorId,
-    /// The key that was created or revoked. `None` for a change of the operator itself.
+    /// The key that was created or revoked. `None` for a change of anything else.
     pub api_key_id: Option<ApiKeyId>,
     pub changed_fields: ChangedFields,
     /// The request that made the change, or the run of a command.
@@ -28,6 +29,10 @@ pub struct Model {
     pub os_user: Option<String>,
     /// The member of staff that the request named.
     pub actor: Option<StaffName>,
+    /// The webhook endpoint that was created, changed or deleted. `None` for a change of anything else.
+    pub webhook_id: Option<WebhookId>,
+    /// The operator's key that made the change. `None` if the platform made the change.
+    pub caller_key_id: Option<ApiKeyId>,
 }
 
 /// The kind of a change.
@@ -44,9 +49,13 @@ pub enum EventType {
     OperatorCustomersRemoved,
     ApiKeyCreated,
     ApiKeyRevoked,
+    WebhookCreated,
+    WebhookUpdated,
+    WebhookSecretRotated,
+    WebhookDeleted,
 }
 
-/// The names of the changed fields of an operator in the GraphQL schema, for example `["name"]`.
+/// The names of the changed fields of an operator or a webhook endpoint in the GraphQL schema, for example `["name"]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
 pub struct ChangedFields(pub Vec<String>);
 

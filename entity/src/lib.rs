@@ -18,3 +18,4 @@ pub mod erasure;
 pub mod idempotency_key;
 pub mod operator;
 pub mod phone_lookup;
+pub mod webhook;

@@ -16,6 +16,7 @@ mod m20261126_000008_deployment;
 mod m20261126_000009_corrections;
 mod m20261126_000010_administration;
 mod m20261126_000011_verification_and_erasure;
+mod m20261126_000014_webhooks;
 
 /// The newest migration after which an older server must not write, because it would write rows that newer servers cannot
 /// use. A server that does not know this migration refuses to write. A server that knows this migration and
@@ -45,6 +46,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000009_corrections::Migration),
             Box::new(m20261126_000010_administration::Migration),
             Box::new(m20261126_000011_verification_and_erasure::Migration),
+            Box::new(m20261126_000014_webhooks::Migration),
         ]
     }
 }

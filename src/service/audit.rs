@@ -106,6 +106,8 @@ pub(super) async fn record(
         request_id,
         os_user,
         actor,
+        webhook_id: None,
+        caller_key_id: None,
     };
     event.into_active_model().insert(transaction).await?;
     Ok(())

@@ -66,6 +66,7 @@ both!(tables_have_the_columns_of_their_entities, Sandbox, async |app| {
         idempotency_key,
         operator,
         phone_lookup,
+        webhook,
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("entity/src");
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());

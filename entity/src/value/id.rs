@@ -111,6 +111,12 @@ id!(
     Req,
     "req"
 );
+id!(
+    /// The id of a webhook endpoint: `wh_…`.
+    WebhookId,
+    Wh,
+    "wh"
+);
 
 #[cfg(test)]
 mod tests {

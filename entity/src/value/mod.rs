@@ -17,7 +17,7 @@ pub use email::EmailAddress;
 mod external_customer_id;
 pub use external_customer_id::ExternalCustomerId;
 mod id;
-pub use id::{AdminEventId, ApiKeyId, CustomerEventId, CustomerId, ErasureId, OperatorId, RequestId};
+pub use id::{AdminEventId, ApiKeyId, CustomerEventId, CustomerId, ErasureId, OperatorId, RequestId, WebhookId};
 mod idempotency_key;
 pub use idempotency_key::IdempotencyKey;
 mod name;
@@ -26,6 +26,8 @@ mod phone;
 pub use phone::{LineType, PhoneNumber};
 mod search;
 pub use search::{QueryWord, SearchQuery, SearchWord};
+mod webhook_url;
+pub use webhook_url::WebhookUrl;
 
 use icu_properties::CodePointSetData;
 use icu_properties::props::DefaultIgnorableCodePoint;
@@ -84,6 +86,13 @@ pub enum Reason {
     UnknownCountry,
     #[error("must be an ISO 3166-1 alpha-2 country code; write {0}")]
     OtherCountryCode(&'static str),
+
+    #[error("must be an absolute URL that starts with https:// or http://, for example https://example.com/hook")]
+    NotAUrl,
+    #[error("contains a user name or a password")]
+    UrlWithUser,
+    #[error("contains a fragment, that is, a # and the text after it")]
+    UrlWithFragment,
 }
 
 /// Returns the text trimmed and in NFC. Rejects texts that are too long or have nothing visible, control characters, line

@@ -34,6 +34,14 @@ enum AdminEventType {
     ApiKeyCreated,
     /// The API key was revoked.
     ApiKeyRevoked,
+    /// The webhook endpoint was created.
+    WebhookCreated,
+    /// The webhook endpoint was changed, enabled, disabled or moved to another place in the feed.
+    WebhookUpdated,
+    /// The secret of the webhook endpoint was rotated.
+    WebhookSecretRotated,
+    /// The webhook endpoint was deleted.
+    WebhookDeleted,
 }
 
 /// Origin of an administrative change. Values may be added, so keep a default case.
