@@ -1,8 +1,7 @@
 //! Forces each race between two or three requests: all requests read before any request writes.
 //!
-//! On PostgreSQL a table lock allows reads and blocks writes until all requests wait for the lock. SQLite runs one
-//! write transaction at a time and reads within it, so the race cannot happen. On SQLite, the tests only send the
-//! requests concurrently.
+//! On PostgreSQL a table lock allows reads and blocks writes until all requests wait for the lock. On SQLite a transaction
+//! holds the connection that writes until all requests wait for the connection.
 
 use futures::future::join_all;
 use sea_orm::ConnectionTrait;

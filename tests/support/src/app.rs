@@ -154,13 +154,19 @@ impl TestApp {
         self.database.reader().get_database_backend() == DbBackend::Postgres
     }
 
-    /// Waits until this many transactions wait for a lock. Returns at once on SQLite, where a transaction that waits
-    /// for its turn has not read anything yet.
+    /// Waits until this many transactions wait: on PostgreSQL for a lock, on SQLite for the connection that writes.
     pub async fn wait_until_blocked(&self, transactions: usize) {
         let blocked = "SELECT COUNT(*) AS n FROM pg_stat_activity \
                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let transactions = i64::try_from(transactions).unwrap();
-        while self.is_postgres() && self.select_number(blocked).await < transactions {
+        loop {
+            let waiting = if self.is_postgres() {
+                usize::try_from(self.select_number(blocked).await).unwrap()
+            } else {
+                self.database.waiting()
+            };
+            if waiting >= transactions {
+                return;
+            }
             tokio::task::yield_now().await;
         }
     }
