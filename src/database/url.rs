@@ -78,7 +78,13 @@ pub fn check_url(url: &str) -> Result<(), String> {
         {
             cause = fault.to_string();
         }
-        let hint = if is_sqlite { "Use sqlite://FILE, with a % in its name as %25." } else { ENCODE_PASSWORD };
+        let hint = if is_sqlite {
+            "Use sqlite://FILE, with a % in its name as %25."
+        } else if Url::parse(url).is_ok() {
+            "Check its parameters after the `?`."
+        } else {
+            ENCODE_PASSWORD
+        };
         format!("{SETTING} is not valid: {cause}. {hint}")
     })?;
     match sqlite_file(url) {
@@ -170,9 +176,9 @@ mod tests {
             assert!(message.contains(ENCODE_PASSWORD), "{url}: {message}");
         }
         for (url, words) in [
-            ("postgres://ada@localhost/x?sslmode=bogus", "\"bogus\""),
-            ("postgres://ada@localhost:54321234/x", "invalid port number"),
-            ("postgres://ada@localhost/x?port=x", "invalid digit"),
+            ("postgres://ada@localhost/x?sslmode=bogus", "\"bogus\" for `ssl_mode`. Check its parameters"),
+            ("postgres://ada@localhost:54321234/x", "invalid port number. Percent-encode"),
+            ("postgres://ada@localhost/x?port=x", "invalid digit found in string. Check its parameters"),
             ("'postgres://ada@localhost/x'", "is in quotes"),
             ("\"sqlite://vivamo.db\"", "is in quotes"),
             ("sqlite://x.db?mode=bogus", "\"bogus\""),
