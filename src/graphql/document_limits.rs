@@ -60,7 +60,8 @@ pub fn parse(text: &str) -> ServerResult<ExecutableDocument> {
 fn syntax_error(error: parser::Error) -> ServerError {
     let (message, position) = (error.to_string(), error.positions().next());
     // The parser quotes the whole line. The end of its message says what it expected, as names of grammar rules.
-    let reason = message.rsplit("= ").next().unwrap_or_default().replace('_', " ");
+    // `EOI` is the end of the document.
+    let reason = message.rsplit("= ").next().unwrap_or_default().replace('_', " ").replace("EOI", "end of document");
     let place = position.map(|Pos { line, column }| format!(" at line {line}, column {column}")).unwrap_or_default();
     ServerError::new(format!("Syntax error{place}: {}.", reason.trim_end_matches(['.', ' '])), position)
 }
@@ -355,6 +356,7 @@ mod tests {
                 "{ a ... }",
                 "Syntax error at line 1, column 9: expected selection set, type condition, directive, or name.",
             ),
+            ("{ a } }", "Syntax error at line 1, column 7: expected end of document or executable definition."),
             ("{ a } query B { b }", "Syntax error at line 1, column 1: document contains multiple operations."),
             ("fragment a on B { c }", "Syntax error: document does not contain an operation."),
         ] {
