@@ -15,6 +15,7 @@ pub mod limits;
 pub mod operators;
 pub mod phone_lookup;
 pub mod restrictions;
+pub mod webhooks;
 
 pub use api_keys::ApiKeys;
 pub use audit::{AdminOrigin, AuditTrail};
