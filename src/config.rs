@@ -90,6 +90,9 @@ pub struct ServeSettings {
 
     #[command(flatten)]
     pub checks: CheckSettings,
+
+    #[command(flatten)]
+    pub webhooks: WebhookSettings,
 }
 
 /// The settings of the HTTP server.
@@ -184,6 +187,16 @@ pub struct CheckSettings {
     /// Policy for a phone whose line type the carrier does not know: `refuse` or `accept` [default: refuse]
     #[arg(long, env = "VIVAMO_UNKNOWN_LINE_TYPE", value_name = "POLICY", hide_possible_values = true)]
     pub unknown_line_type: Option<UnknownLinePolicy>,
+}
+
+/// The settings of webhooks.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Webhooks")]
+pub struct WebhookSettings {
+    /// Comma-separated addresses or networks that webhooks may reach although they are not public, for example
+    /// 127.0.0.0/8 for a receiver on this machine. Only in sandbox
+    #[arg(long, env = "VIVAMO_WEBHOOK_NETWORKS", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
+    pub webhook_networks: Vec<IpNet>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -368,6 +381,11 @@ impl ServeSettings {
                 "VIVAMO_METRICS (--metrics) and VIVAMO_LISTEN (--listen) are both {}. Use another port for the metrics.",
                 self.listen
             ));
+        }
+        if shared.environment == Environment::Production && !self.webhooks.webhook_networks.is_empty() {
+            return Err("VIVAMO_WEBHOOK_NETWORKS (--webhook-networks) is only for sandbox. Unset it: in production, \
+                        webhooks reach public addresses only."
+                .to_owned());
         }
         let user = twilio_user.as_ref().map(|_| TWILIO_USER);
         let password = twilio_password.as_ref().map(|_| TWILIO_PASSWORD);

@@ -15,6 +15,7 @@ use crate::database::{describe, sqlite_file};
 use crate::failure::Failure;
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::Twilio;
+use crate::service::webhooks::addresses::AddressFilter;
 use crate::service::{Actor, AdminOrigin, ServiceSettings, Services};
 use crate::telemetry;
 
@@ -37,7 +38,7 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure
 
 fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings, Failure> {
     const DATABASE_WAIT: u32 = 30;
-    let ServeSettings { listen, platform_key, http, limits, checks, .. } = serve;
+    let ServeSettings { listen, platform_key, http, limits, checks, webhooks, .. } = serve;
     let disposable_domains =
         DisposableDomains::new(read_domains(checks.disposable_domains)?, read_domains(checks.allowed_domains)?);
     // `check` allows the credentials only with `--phone-lookup twilio`.
@@ -51,7 +52,14 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
     };
     Ok(AppSettings {
         database: database_settings(settings, DATABASE_WAIT),
-        services: ServiceSettings { platform_key, disposable_domains, carrier, limits, ..service_settings(settings) },
+        services: ServiceSettings {
+            platform_key,
+            disposable_domains,
+            carrier,
+            limits,
+            webhook_addresses: AddressFilter::new(webhooks.webhook_networks),
+            ..service_settings(settings)
+        },
         listen,
         http,
         jobs: true,

@@ -40,6 +40,7 @@ use crate::keyed_hash::KeyedHash;
 use disposable_domains::DisposableDomains;
 use phone_lookup::{LineTypeLookup, PhoneLookup};
 use restrictions::Restrictions;
+use webhooks::addresses::AddressFilter;
 
 /// All services of one process, on one database.
 pub struct Services {
@@ -63,19 +64,28 @@ pub struct ServiceSettings {
     /// decide.
     pub carrier: Option<(Arc<dyn LineTypeLookup>, UnknownLinePolicy)>,
     pub limits: LimitSettings,
+    pub webhook_addresses: AddressFilter,
 }
 
 impl ServiceSettings {
     /// Settings without a platform key, a carrier and limits.
     pub fn new(environment: Environment, hash: KeyedHash) -> Self {
         let disposable_domains = DisposableDomains::new(Vec::new(), Vec::new());
-        Self { environment, hash, platform_key: None, disposable_domains, carrier: None, limits: LimitSettings::OFF }
+        Self {
+            environment,
+            hash,
+            platform_key: None,
+            disposable_domains,
+            carrier: None,
+            limits: LimitSettings::OFF,
+            webhook_addresses: AddressFilter::default(),
+        }
     }
 }
 
 impl Services {
     pub fn new(database: &Database, settings: ServiceSettings) -> Arc<Self> {
-        let ServiceSettings { environment, hash, platform_key, disposable_domains, carrier, limits } = settings;
+        let ServiceSettings { environment, hash, platform_key, disposable_domains, carrier, limits, .. } = settings;
         let limits = Limits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
         let phone_lookup =

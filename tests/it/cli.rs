@@ -441,6 +441,15 @@ fn wrong_settings_are_usage_errors_that_say_what_to_change() {
         ),
         (&["VIVAMO_LISTEN=127.0.0.1:9", "VIVAMO_METRICS=127.0.0.1:9"], "Use another port for the metrics"),
         (
+            &[
+                "VIVAMO_ENVIRONMENT=production",
+                "VIVAMO_KEY_SECRET=0123456789abcdef0123456789abcdef",
+                "VIVAMO_WEBHOOK_NETWORKS=::1",
+            ],
+            "VIVAMO_WEBHOOK_NETWORKS (--webhook-networks) is only for sandbox",
+        ),
+        (&["VIVAMO_WEBHOOK_NETWORKS=localhost"], "expected an address or a network"),
+        (
             &["DATABASE_URL=mysql://localhost/x"],
             "DATABASE_URL (--database-url) must start with sqlite:// or postgres://",
         ),
