@@ -180,6 +180,8 @@ function changes(before, after) {
 
 // The places of the words of a value start at a multiple of this number.
 const PLACES_PER_VALUE = 1000;
+// Further words of a value are ignored.
+const MAX_WORDS_PER_VALUE = 12;
 const placed = (words, index) => words.map((word, place) => [index * PLACES_PER_VALUE + place, word]);
 
 // The words of a new link: those of the external id, then those of the customer.
@@ -203,11 +205,12 @@ const columns = (words) => [words.map(([place]) => place), words.map(([, word]) 
 // the words `20260017` and `0017`.
 function tokenize(text) {
   const parts = (text ?? '').normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
-  return parts.map((part, first) => {
+  const joined = (part, first) => {
     let word = part;
     for (let next = first + 1; /^\d+$/.test(parts[next - 1]) && /^\d/.test(parts[next] ?? ''); next++) word += parts[next];
     return word;
-  });
+  };
+  return parts.map(joined).slice(0, MAX_WORDS_PER_VALUE);
 }
 
 // The digits of a phone with and without the country code, and its last four digits.

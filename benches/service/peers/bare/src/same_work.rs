@@ -318,6 +318,9 @@ type Words = Vec<(i16, Option<String>)>;
 /// The places of the words of a value start at a multiple of this number.
 const PLACES_PER_VALUE: i16 = 1000;
 
+/// Further words of a value are ignored.
+const MAX_WORDS_PER_VALUE: usize = 12;
+
 /// The words of a new link: those of the external id, then those of the customer.
 fn words_of_link(external_customer_id: &str, customer: &Customer) -> Words {
     let words_of_id = (-PLACES_PER_VALUE..).zip(tokenize(external_customer_id));
@@ -356,7 +359,7 @@ fn tokenize(text: &str) -> Vec<String> {
             .take_while(|pair| is_number(pair[0]) && pair[1].starts_with(|char: char| char.is_ascii_digit()));
         joined.fold(parts[first].to_owned(), |word, pair| word + pair[1])
     };
-    (0..parts.len()).map(word).collect()
+    (0..parts.len()).map(word).take(MAX_WORDS_PER_VALUE).collect()
 }
 
 /// The digits of a phone with and without the country code, and its last four digits.
