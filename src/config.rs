@@ -199,6 +199,22 @@ pub struct WebhookSettings {
     pub webhook_networks: Vec<IpNet>,
 }
 
+/// The settings of `vivamo webhook listen`.
+#[derive(Args, Clone, Debug)]
+pub struct ListenSettings {
+    /// Port on this machine that receives deliveries. Port 0 takes a free port
+    #[arg(long, default_value_t = 9000)]
+    pub port: u16,
+
+    /// Secret of the endpoint (whsec_…), to verify deliveries. `createWebhook` returns it
+    #[arg(long, env = "VIVAMO_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true, value_parser = secret)]
+    pub secret: Option<SecretString>,
+
+    /// File that contains the secret of the endpoint
+    #[arg(long, env = "VIVAMO_WEBHOOK_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PhoneLookupName {
     Metadata,
@@ -271,6 +287,7 @@ const KEY_SECRET: &str = "VIVAMO_KEY_SECRET (--key-secret)";
 const PLATFORM_KEY: &str = "VIVAMO_PLATFORM_KEY (--platform-key)";
 const TWILIO_USER: &str = "VIVAMO_TWILIO_USER (--twilio-user)";
 const TWILIO_PASSWORD: &str = "VIVAMO_TWILIO_PASSWORD (--twilio-password)";
+const WEBHOOK_SECRET: &str = "VIVAMO_WEBHOOK_SECRET (--secret)";
 const UNKNOWN_LINE_TYPE: &str = "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type)";
 
 /// Checks that a credential is not empty. An empty credential does not count as unset, because a template whose variable
@@ -348,6 +365,15 @@ impl Settings {
     /// The longest time to wait for the database. `default` is the command's number of seconds if the setting is unset.
     pub fn database_wait(&self, default: u32) -> Duration {
         Duration::from_secs(self.wait_for_database.unwrap_or(default).into())
+    }
+}
+
+impl ListenSettings {
+    /// Reads and checks the secret.
+    pub fn read_secret(mut self) -> Result<SecretString, String> {
+        read_credential(WEBHOOK_SECRET, &mut self.secret, &self.secret_file)?;
+        check_credential(WEBHOOK_SECRET, &self.secret)?;
+        self.secret.ok_or_else(|| format!("{WEBHOOK_SECRET} is required. `createWebhook` returns the secret."))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The command line. The commands `serve`, `operator`, `key` and `backup` have a file each. This file parses the arguments, runs
-//! the other commands itself, and decides which failures are wrong usage.
+//! The command line. The commands `serve`, `operator`, `key`, `webhook` and `backup` have a file each. This file parses the
+//! arguments, runs the other commands itself, and decides which failures are wrong usage.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings. Results go to standard output, errors to standard
 //! error.
@@ -10,6 +10,7 @@ mod operators;
 mod print;
 mod serve;
 mod variables;
+mod webhook;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,6 +71,9 @@ enum Command {
     /// Create, list or revoke API keys
     #[command(subcommand)]
     Key(keys::KeyCommand),
+    /// Receive the deliveries of a webhook on this machine, for developers
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Print the GraphQL schema
     #[command(help_template = "{about-with-newline}\nUsage: vivamo schema\n")]
     Schema,
@@ -96,7 +100,7 @@ impl Cli {
     pub async fn run(self) -> Result<(), Failure> {
         let Self { mut settings, serve, command } = self;
         let command = command.unwrap_or(Command::Serve(Box::new(serve)));
-        if !matches!(command, Command::Schema | Command::Completions { .. }) {
+        if !matches!(command, Command::Webhook(_) | Command::Schema | Command::Completions { .. }) {
             let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
             let variables = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
             variables::refuse_unknown(&variables::names(&Self::command()), variables).map_err(Failure::Usage)?;
@@ -112,6 +116,7 @@ impl Cli {
             Command::ChangeKeySecret => change_key_secret(&settings).await?,
             Command::Operator(command) => operators::run(command, &*open_services(&settings).await?).await?,
             Command::Key(command) => keys::run(command, &*open_services(&settings).await?).await?,
+            Command::Webhook(command) => webhook::run(command).await?,
             Command::Schema => print::text(&graphql::sdl()),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -13,6 +13,7 @@ mod cli;
 mod comments;
 mod create;
 mod databases;
+mod delivery;
 mod disconnect;
 mod docs;
 mod erase;
