@@ -1,4 +1,4 @@
-//! The cost of rejecting malicious documents: `cargo bench --bench attacks`.
+//! Measures the rejection of malicious documents: `cargo bench --bench attacks`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by a panic")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]

@@ -1,4 +1,4 @@
-//! The cost of parsing and checking values: `cargo bench --bench values`.
+//! Measures the parsing and checking of values: `cargo bench --bench values`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by a panic")]
 
@@ -28,7 +28,7 @@ fn parse_phones(bencher: Bencher) {
     bencher.counter(count).bench_local(|| phones.iter().filter(|phone| PhoneNumber::parse(phone).is_ok()).count());
 }
 
-/// Runs on one thread and on two threads, to show contention.
+/// Parses all numbers and finds their line types, on one thread and on two threads, to show contention.
 #[divan::bench(sample_count = 10, threads = [1, 2])]
 fn parse_phones_and_find_line_types(bencher: Bencher) {
     let phones = phones();

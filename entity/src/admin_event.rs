@@ -45,7 +45,7 @@ pub enum EventType {
     OperatorSuspended,
     /// The status was set to active. Other fields may have changed with it.
     OperatorResumed,
-    /// The customers of the operator were disconnected, or began to be.
+    /// A command began to disconnect all customers of the operator.
     OperatorCustomersRemoved,
     ApiKeyCreated,
     ApiKeyRevoked,

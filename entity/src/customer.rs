@@ -24,12 +24,12 @@ pub struct Model {
     pub version: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
-    /// Starts at 1 and increases by 1 with each change of a value, a verification or the links to operators. Writes compare the
-    /// revision to detect concurrent changes. Clients do not see the revision.
+    /// Starts at 1 and increases by 1 with each change of the customer's values, verifications or links. Writes compare
+    /// the revision to detect concurrent changes. Clients do not see the revision.
     pub revision: i32,
-    /// The time at which the person last proved to hold the email, and the phone. A write that changes the value clears
-    /// the time.
+    /// The time at which the person last proved to hold the email. Null after the email has changed.
     pub email_verified_at: Option<DateTime<Utc>>,
+    /// The same for the phone.
     pub phone_verified_at: Option<DateTime<Utc>>,
 }
 

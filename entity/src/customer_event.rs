@@ -17,7 +17,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: CustomerEventId,
     pub customer_id: CustomerId,
-    /// The operator and its key that made the change. Both are null if the platform made the change.
+    /// The operator that made the change, and its API key. Both are null if the platform made the change.
     pub operator_id: Option<OperatorId>,
     pub api_key_id: Option<ApiKeyId>,
     pub request_id: RequestId,
@@ -37,11 +37,11 @@ pub struct Model {
     pub verified_field: Option<VerifiableField>,
 }
 
-/// The kind of a change. Later versions add kinds.
+/// The kind of a change. Later versions may add kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum EventType {
-    /// The customer was created, and connected to its first operator.
+    /// The customer was created and connected to its first operator.
     Created,
     /// The existing customer was connected to one more operator. Empty fields may have been filled.
     Connected,
@@ -67,7 +67,7 @@ pub enum DisconnectReason {
 }
 
 impl DisconnectReason {
-    /// The stored name.
+    /// Returns the name that the database stores.
     pub fn name(self) -> String {
         self.to_value()
     }
@@ -81,8 +81,8 @@ pub enum VerifiableField {
     Phone,
 }
 
-/// The changed values of a customer, by their names in the GraphQL schema, for example `{"firstName": "Ada"}`. A value
-/// that is absent before or after the change is null.
+/// The values of the changed fields, by their names in the GraphQL schema, for example `{"firstName": "Ada"}`. The
+/// value of an empty field is null.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
 pub struct Values(pub serde_json::Map<String, serde_json::Value>);
 

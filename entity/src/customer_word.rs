@@ -21,7 +21,7 @@ pub struct Model {
     /// value. The words of the external id start at -1000.
     #[sea_orm(primary_key, auto_increment = false)]
     pub place: i16,
-    /// `None` if the value now has fewer words than before: a row is overwritten instead of deleted.
+    /// `None` if the value once had more words: the row of a removed word is overwritten, not deleted.
     pub word: Option<SearchWord>,
 }
 

@@ -1,7 +1,8 @@
 //! Table `deployment`: a single row with the facts that a server compares with its own settings when it starts.
 //!
-//! `service::deployment` writes the row at the first start. The row prevents a server with sandbox settings from using a
-//! production database, and a server from using another secret. The migrations raise `required_migration`.
+//! `service::deployment` writes the row when the database is opened for the first time. Because of this row, a server
+//! refuses a database of the other environment, and a database whose key secret it does not know. The migrations update
+//! `required_migration`.
 
 use sea_orm::entity::prelude::*;
 
@@ -15,10 +16,11 @@ pub struct Model {
     pub environment: Environment,
     /// A migration that a server must know in order to write. `None` if any server may write.
     pub required_migration: Option<String>,
-    /// The newest migration of the search words after which all words were written again. `None` if words may be missing.
+    /// The value that `migration::SEARCH_WORDS` had when the search words of all customers were last written. `None` if
+    /// words may be missing.
     pub words_migration: Option<String>,
-    /// A keyed hash of a constant. It differs if the server has another `VIVAMO_KEY_SECRET`. `None` until a version that
-    /// stores this hash has started for the first time.
+    /// A hash of a constant under `VIVAMO_KEY_SECRET`. A server compares it to find out if it has another secret.
+    /// `None` if only versions without this column have opened the database.
     pub key_fingerprint: Option<Vec<u8>>,
 }
 

@@ -1,7 +1,7 @@
-//! Table `phone_lookup`: the cached answers of the carrier lookup, shared by all replicas.
+//! Table `phone_lookup`: the cached results of the carrier lookup, shared by all servers.
 //!
-//! The number is not stored, only its keyed hash. Rows are written, and deleted after they have expired, by
-//! `service::phone_lookup`.
+//! The number is not stored, only its keyed hash. `service::phone_lookup` writes the rows, and deletes them after they
+//! have expired.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;

@@ -18,11 +18,12 @@ mod m20261126_000010_administration;
 mod m20261126_000011_verification_and_erasure;
 mod m20261126_000014_webhooks;
 
-/// The newest migration after which an older server must not write, because it would write rows that newer servers cannot
-/// use. A server that does not know this migration refuses to write. A server that knows this migration and
-/// lacks only later ones continues to write.
+/// The newest migration after which older servers must not write, because they would write rows that newer servers
+/// cannot use. A server that does not know this migration refuses to write. A server that knows it, but not the
+/// migrations after it, continues to write.
 ///
-/// An older server would change an email or a phone without clearing the time of its verification.
+/// A server that does not know the present value would change an email or a phone without clearing the time of its
+/// verification.
 pub const REQUIRED: &str = "m20261126_000011_verification_and_erasure";
 
 /// The newest migration that deletes search words, or changes how the words are written. Afterwards `vivamo migrate`

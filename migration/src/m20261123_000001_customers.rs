@@ -64,8 +64,8 @@ impl MigrationTrait for Migration {
             )
             .await?;
 
-        // PostgreSQL compares the column byte by byte, as SQLite does. Both databases then sort alike, and the index
-        // supports prefix searches.
+        // PostgreSQL compares the column byte by byte, as SQLite does. Both databases then sort in the same order, and
+        // the index supports prefix searches.
         let mut external_customer_id = text("external_customer_id");
         if manager.get_database_backend() == DatabaseBackend::Postgres {
             external_customer_id.extra(r#"COLLATE "C""#);

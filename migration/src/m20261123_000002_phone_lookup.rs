@@ -1,4 +1,4 @@
-//! Creates the cache of carrier lookups, so that replicas share the answers and a restart does not lose them.
+//! Creates the cache of carrier lookups. All servers share the cached results, and the results survive a restart.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

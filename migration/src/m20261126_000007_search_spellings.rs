@@ -10,7 +10,7 @@ pub(super) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Neither statement reads the rows: for a DELETE without a condition, SQLite empties the table as a whole.
+        // Neither statement reads the rows: SQLite executes a DELETE without a condition by emptying the whole table.
         let is_postgres = manager.get_database_backend() == DatabaseBackend::Postgres;
         let delete_all = if is_postgres { "TRUNCATE TABLE customer_word" } else { "DELETE FROM customer_word" };
         manager.get_connection().execute_unprepared(delete_all).await?;

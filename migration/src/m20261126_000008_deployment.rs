@@ -1,5 +1,5 @@
-//! Adds three columns to `deployment`, which a server compares before it serves: the migration that the server must know,
-//! the last migration for which all search words were written, and the fingerprint of the key secret.
+//! Adds three columns to `deployment`, which a server reads before it serves: the migration that it must know, the
+//! migration after which all search words were written, and the fingerprint of the key secret.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

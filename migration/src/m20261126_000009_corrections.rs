@@ -1,4 +1,4 @@
-//! Lets history entries have the platform as their author, and describe the end of a connection.
+//! Allows history entries whose author is the platform, and history entries about the end of a connection.
 //!
 //! On PostgreSQL this changes the catalog only. SQLite cannot drop the `NOT NULL` of a column, so this migration copies the
 //! table. As on PostgreSQL, the copy has no foreign keys, because the history outlives the rows that it refers to.
@@ -52,7 +52,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Replaces the table by a copy. In the copy, the operator and the key may be null if `is_nullable` is true.
+/// Replaces the table by a copy. `is_nullable` decides whether the operator and the key may be null in the copy.
 async fn copy_on_sqlite(manager: &SchemaManager<'_>, is_nullable: bool) -> Result<(), DbErr> {
     let id = if is_nullable { uuid_null } else { uuid };
     let mut copy = Table::create()

@@ -1,5 +1,5 @@
 //! Adds the status and the disclosure budget of operators, the member of staff behind a change, and the audit trail of
-//! administration. No statement rewrites a table: the default of a new column is a constant.
+//! administration. The default of each new column is a constant, so no statement rewrites a table.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
@@ -22,7 +22,7 @@ fn columns() -> [NewColumn; 3] {
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         add_columns(manager, columns()).await?;
-        // No foreign keys, as in the history of customers: nothing deletes the rows that an entry names.
+        // No foreign keys, as in the history of customers: no code deletes the rows that an entry refers to.
         manager
             .create_table(
                 Table::create()

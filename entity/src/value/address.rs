@@ -1,12 +1,12 @@
 //! A postal address: street lines, city, region, postal code and country.
 //!
 //! - Accepted: `line1`, `city` and `country` are required; each part is at most 200 characters, the postal code at most
-//!   20. The city may be left out where the country is a city.
+//!   20. The city may be left out if the country is a single city, such as Singapore.
 //! - Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent. Line breaks
 //!   become `, `.
-//! - Rejected: other control characters, and countries that are not in ISO 3166-1 alpha-2 or Kosovo (`XK`).
-//! - Examples: the country `" ch"` becomes `CH`; `UK` is rejected with a hint at `GB`; `"c/o X\nStr 1"` becomes
-//!   `c/o X, Str 1`.
+//! - Rejected: other control characters, and country codes other than those of ISO 3166-1 alpha-2 and `XK` (Kosovo).
+//! - Examples: the country `" ch"` becomes `CH`; `UK` is rejected with a message that names `GB`; `"c/o X\nStr 1"`
+//!   becomes `c/o X, Str 1`.
 
 use isocountry::CountryCode;
 use sea_orm::FromJsonQueryResult;
@@ -90,7 +90,7 @@ impl Address {
     }
 }
 
-/// Treats a blank optional part, as web forms send it, as absent.
+/// Returns `None` for a blank part. Web forms send blank texts for empty fields.
 fn non_blank(part: Option<String>) -> Option<String> {
     part.filter(|text| !text.trim().is_empty())
 }
@@ -119,7 +119,7 @@ fn city_of(country: &str) -> Option<&'static str> {
 /// Checks a country in upper case. If the code comes from another standard, the error names the code to write.
 fn check_country(country: &str) -> Result<(), Reason> {
     match country {
-        // ISO 3166-1 leaves this code to its users. Phone and payment systems use this code for Kosovo.
+        // ISO 3166-1 lets its users define this code. Phone and payment systems use it for Kosovo.
         "XK" => Ok(()),
         "UK" => Err(Reason::OtherCountryCode("GB")),
         // The European Union uses this code for Greece.

@@ -4,8 +4,7 @@
 //!   labels; at most 254 bytes in canonical form.
 //! - Canonical form: without white space and invisible characters at the ends, in lower case, the domain in ASCII
 //!   (IDNA).
-//! - Rejected: display names, quoted local parts, IP addresses and everything else that is not a mailbox at a domain
-//!   name; invisible characters inside.
+//! - Rejected: display names, quoted local parts, IP addresses, invisible characters inside the address.
 //! - Examples: `" Ada@BÜCHER.example "` becomes `ada@xn--bcher-kva.example`; `ada@localhost` is rejected.
 
 use email_address::Options;
@@ -27,12 +26,13 @@ impl EmailAddress {
         if text.is_empty() {
             return Err(Reason::Empty);
         }
-        // `MAX_BYTES` is checked below, on the canonical form. This check bounds the work of computing that form.
+        // `MAX_BYTES` is checked below, on the canonical form. This check limits the work of computing the canonical
+        // form.
         if text.len() > 4 * Self::MAX_BYTES {
             return Err(Reason::AddressTooLong);
         }
         let is_hidden = |char: &char| *char != ' ' && (is_blank(*char) || char.is_control());
-        // In a domain, joiners are part of some words.
+        // In the domain, joiners stay: they are part of the words of some languages.
         let is_joiner = |char: &char| matches!(char, '\u{200c}' | '\u{200d}');
         let (local, domain) = text.rsplit_once('@').ok_or(Reason::NotAnAddress)?;
         let hidden_in_domain = domain.chars().find(|char| is_hidden(char) && !is_joiner(char));

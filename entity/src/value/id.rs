@@ -1,8 +1,8 @@
 //! Ids of rows and requests.
 //!
 //! In the database an id is a UUIDv7. Outside the database an id is a [TypeID](https://github.com/jetify-com/typeid): a
-//! prefix for the kind of object and 26 characters, for example `cus_01h455vb4pex5vsknk084sn02q`. Parsing accepts only
-//! this exact form, and returns `None` for upper case or another prefix.
+//! prefix for the type of the object and 26 characters, for example `cus_01h455vb4pex5vsknk084sn02q`. `parse` accepts
+//! only this form: it returns `None` for upper case, or for another prefix.
 
 use std::fmt;
 use std::str::FromStr;
@@ -42,7 +42,7 @@ macro_rules! id {
             }
         }
 
-        // SeaORM requires this trait of every primary key type, for auto-increment keys.
+        // SeaORM requires this trait of the type of every primary key, although only auto-increment keys use it.
         impl TryFromU64 for $id {
             fn try_from_u64(_: u64) -> Result<Self, DbErr> {
                 Err(DbErr::ConvertFromU64(stringify!($id)))

@@ -1,14 +1,16 @@
 //! The value types of the service, one for each kind of value.
 //!
-//! `parse` of a type makes a value from text: it accepts the spellings that people use, returns the canonical form, and
-//! rejects all other texts. A value of the type is therefore always valid, and all spellings of a value are equal:
-//! `EmailAddress::parse(" Ada@Example.COM ")` is `ada@example.com`, and `EmailAddress::parse("ada@localhost")` is
-//! `Err(Reason::NotADomain)`. External ids and idempotency keys have one spelling only: their text is kept unchanged.
+//! Each type has a function `parse`, which makes a value from text. It accepts the spellings that people use, returns
+//! the canonical form, and rejects all other texts. A value of the type is therefore always valid, and two spellings of
+//! a value become equal values. For example, `EmailAddress::parse(" Ada@Example.COM ")` is `ada@example.com`, and
+//! `EmailAddress::parse("ada@localhost")` is `Err(Reason::NotADomain)`. External ids and idempotency keys have one
+//! spelling only: their text is kept unchanged.
 //!
-//! The error of `parse` is a [`Reason`], with two exceptions: an id that cannot be parsed is `None`, and an [`Address`]
-//! has a list of invalid parts, each with its `Reason`.
+//! The error of `parse` is a [`Reason`]. There are two exceptions: for an id, `parse` returns `None`; for an
+//! [`Address`], the error is a list of the invalid parts, each with its `Reason`.
 //!
-//! `Debug` hides values that may be personal data, for example as `EmailAddress(***)`, so they cannot leak into logs.
+//! `Debug` hides values that may be personal data, so that they cannot get into logs. For example, an email is printed
+//! as `EmailAddress(***)`.
 
 mod address;
 pub use address::{Address, AddressPart, AddressParts};
@@ -33,8 +35,8 @@ use icu_properties::CodePointSetData;
 use icu_properties::props::DefaultIgnorableCodePoint;
 use unicode_normalization::UnicodeNormalization;
 
-/// The reason why a text was rejected. `Display` writes a predicate, which follows a subject: "it", or the name of an
-/// address part.
+/// The reason why a text was rejected. `Display` writes the rest of a sentence, for example "is empty". The message
+/// puts a subject before it: "it", or the name of an address part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     #[error("is empty")]
@@ -95,8 +97,8 @@ pub enum Reason {
     UrlWithFragment,
 }
 
-/// Returns the text trimmed and in NFC. Rejects texts that are too long or have nothing visible, control characters, line
-/// separators and bidirectional controls.
+/// Returns the text trimmed and in NFC. Rejects a text that is too long, that has no visible character, or that
+/// contains control characters, line separators or bidirectional controls.
 fn single_line_text(text: &str, max_characters: usize) -> Result<String, Reason> {
     let text: String = text.trim_matches(is_blank_at_an_end).nfc().collect();
     if text.is_empty() {
@@ -112,13 +114,12 @@ fn single_line_text(text: &str, max_characters: usize) -> Result<String, Reason>
     }
 }
 
-/// Returns true for characters that are displayed as nothing, for example zero-width spaces and Hangul fillers.
+/// Returns true for characters that are not visible, for example zero-width spaces and Hangul fillers.
 fn is_invisible(char: char) -> bool {
     CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(char)
 }
 
-/// Returns true for white space, and for characters that look like white space. A text that has only such characters
-/// looks blank.
+/// Returns true for white space, and for characters that look like white space or are not visible.
 fn is_blank(char: char) -> bool {
     // U+2800 is the Braille pattern without dots.
     char.is_whitespace() || char == '\u{2800}' || is_invisible(char)
@@ -133,7 +134,7 @@ fn is_formatting_mark(char: char) -> bool {
     )
 }
 
-/// Returns true for white space, and for marks that mean nothing at the ends of a text.
+/// Returns true for white space, and for marks that have no meaning at the ends of a text.
 fn is_blank_at_an_end(char: char) -> bool {
     // Joiners and the emoji variation selector stay: they can be part of the last letter or emoji.
     char.is_whitespace() || is_formatting_mark(char) && !matches!(char, '\u{200c}' | '\u{200d}' | '\u{fe0f}')
@@ -143,7 +144,7 @@ fn is_line_separator_or_bidi_control(char: char) -> bool {
     matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Implements a `Debug` that prints the name of the type and hides the value.
+/// Implements `Debug` so that it prints the name of the type and hides the value.
 macro_rules! masked_debug {
     ($type:ident) => {
         impl std::fmt::Debug for $type {

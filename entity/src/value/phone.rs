@@ -2,13 +2,13 @@
 //!
 //! - Accepted: decimal digits of any script, separators (space, `-`, `.`, `(`, `)`, `/`), and a leading `+` before the
 //!   country code. Without a `+`, ten or more digits are read as a US number.
-//! - Ignored: zero-width and direction marks, and white space at the ends, since address books add them.
+//! - Ignored: zero-width and direction marks, and white space at the ends. Address books add such characters.
 //! - Canonical form: E.164.
 //! - Rejected: letters and extensions, unknown country codes, and numbers with too few or too many digits for their
 //!   country.
 //! - Examples: `(415) 555-2671` and `+1 415 555 2671` become `+14155552671`; `555-1234` is rejected.
 //!
-//! Two libraries are used: `rlibphonenumber` (a port of Google's libphonenumber) parses, formats and classifies
+//! The service uses two libraries: `rlibphonenumber` (a port of Google's libphonenumber) parses, formats and classifies
 //! numbers, and `phonenumber` has the table of country codes.
 
 use phonenumber::metadata::DATABASE;
@@ -53,7 +53,7 @@ impl PhoneNumber {
         if has_retired_mexican_prefix(digits) {
             return Err(Reason::RetiredMexicanPrefix);
         }
-        // Bounds the work. Allows two more digits than E.164, for a trunk prefix that is removed below.
+        // Limits the work. Allows two more digits than E.164, for a trunk prefix that is removed below.
         if digits.len() > Self::MAX_DIGITS + 2 {
             return Err(Reason::ImpossibleLength);
         }
@@ -115,16 +115,16 @@ fn format_e164(international: &str) -> Option<String> {
     is_possible.then(|| number.format_as(PhoneNumberFormat::E164).into_owned())
 }
 
-/// Recognises the prefixes that were dialled before the 10 digits of a Mexican mobile number until 2019. Numbers with
-/// such a prefix are refused. The prefix is not removed, because libraries disagree on which prefixes belong to the
-/// number.
+/// Returns true if the number has a prefix that was dialled before the 10 digits of a Mexican mobile number until 2019.
+/// Such a number is rejected. The prefix is not removed, because libraries disagree which of these prefixes are part of
+/// the number.
 fn has_retired_mexican_prefix(digits: &str) -> bool {
     let Some(national) = digits.strip_prefix("52") else { return false };
     ["1", "01", "044", "045"].iter().any(|prefix| national.strip_prefix(prefix).is_some_and(|rest| rest.len() == 10))
 }
 
-/// Returns the ITU country code at the start of the digits. Codes have one to three digits, and none is a prefix of
-/// another.
+/// Returns the ITU country code at the start of the digits. Codes have one to three digits, and no code is a prefix of
+/// another code.
 fn country_code(digits: &str) -> Option<&str> {
     (1..=3).filter_map(|length| digits.get(..length)).find(|code| {
         code.parse::<u16>().is_ok_and(|number| !code.starts_with('0') && DATABASE.by_code(&number).is_some())
@@ -267,7 +267,7 @@ mod tests {
             ("+155512345678", Reason::ImpossibleLength),
             ("07700900123", Reason::NotAUsNumber),
             ("+4912345678901234", Reason::ImpossibleLength),
-            // libphonenumber would rewrite these into numbers that may belong to another person.
+            // libphonenumber would change these numbers, and the results may belong to other people.
             ("+54 11 15 2345 6789", Reason::DomesticArgentineMobile),
             ("+54 0343 15 555 1212", Reason::DomesticArgentineMobile),
             ("+860007548059104", Reason::ImpossibleLength),

@@ -1,13 +1,13 @@
 //! Search words: the form in which customers are indexed and searched.
 //!
-//! A stored value is split into words with [`SearchWord::tokenize`], and each word becomes a row of `customer_word`. A
-//! search is split with [`SearchQuery::parse`]. A customer matches if each word of the query is a prefix of one of its
-//! words. `ada lovel` finds `Ada Lovelace`; `415 555` finds `+14155552671`.
+//! [`SearchWord::tokenize`] splits a stored value into words, and each word becomes a row of `customer_word`.
+//! [`SearchQuery::parse`] splits the text of a search. A customer matches if each word of the search is a prefix of one
+//! of the customer's words: `ada lovel` finds `Ada Lovelace`; `415 555` finds `+14155552671`.
 //!
-//! Stored values and queries are folded alike: case, accents, ligatures and character width are removed, and digits
-//! become ASCII (`Łukasz` becomes `lukasz`, `٣` becomes `3`). Marks that are parts of letters stay, such as the vowel
-//! signs of Indic scripts. After a change of the folding or of the word rules, the stored words no longer match: a
-//! migration must delete all rows of `customer_word`, and `vivamo migrate` writes them again.
+//! Stored values and searches are folded in the same way: case, accents, ligatures and character width are removed, and
+//! digits become ASCII (`Łukasz` becomes `lukasz`, `٣` becomes `3`). Marks that are parts of letters stay, such as the
+//! vowel signs of Indic scripts. After a change of the folding or of the word rules, the stored words no longer match:
+//! a migration must delete all rows of `customer_word`, and `vivamo migrate` writes them again.
 //!
 //! The word column is compared byte by byte on both databases, so a prefix is a range of the index:
 //! `word >= 'ada' AND word < 'ada\u{10ffff}'`.
@@ -29,7 +29,7 @@ use super::{EmailAddress, PersonName, PhoneNumber, Reason, is_invisible, masked_
 pub struct SearchWord(String);
 
 impl SearchWord {
-    /// Longer words are cut off here, because an index entry has a maximum size.
+    /// The maximum length of a word. A longer word is cut off, because an index entry has a maximum size.
     pub const MAX_CHARACTERS: usize = 50;
 
     /// The maximum number of searchable words of a value. Further words are ignored, because each word is a row for each
@@ -38,11 +38,11 @@ impl SearchWord {
 
     /// Splits a stored value into its words: runs of letters and digits. `Ada Lovelace` has `ada` and `lovelace`.
     ///
-    /// Some people write words together that other people write apart, and people search for any part. Such parts form
-    /// a run. Each part becomes a word together with all parts that follow it in the run:
+    /// People write some words together or apart, and search for any of their parts. Such neighbouring parts form a
+    /// run. For each part of the run, the part and all parts after it become one word:
     ///
     /// - numbers: `2026-0017` has `20260017` and `0017`; a word that starts with a digit may end the run;
-    /// - words at an apostrophe or after a single letter: `O'Brien` and `O Brien` have `obrien` and `brien`;
+    /// - parts around an apostrophe or after a single letter: `O'Brien` and `O Brien` have `obrien` and `brien`;
     /// - each character of a script without spaces: `王小明` has `王小明`, `小明` and `明`.
     ///
     /// A word with `ä`, `ö`, `ü`, `ø` or `å` is two words: `Müller` has `muller` and `mueller`.
@@ -56,8 +56,8 @@ impl SearchWord {
         runs.flat_map(|run| spellings(&run)).take(Self::MAX_PER_VALUE).map(Self).collect()
     }
 
-    /// Returns the words of first and last name written together, in both orders, as is usual in scripts without
-    /// spaces: `小明` and `王` have `王小明` and `小明王`. Returns no words for names in other scripts.
+    /// Returns the words of a first and a last name in a script without spaces, written together in both orders: `小明`
+    /// and `王` have `王小明` and `小明王`. For other names, returns no words.
     pub fn of_full_name(first: &PersonName, last: &PersonName) -> Vec<Self> {
         let [first, last] = [first, last].map(|name| fold(name.as_str()));
         if ![&first, &last].iter().all(|name| !name.is_empty() && name.chars().all(is_unspaced)) {
@@ -80,10 +80,10 @@ impl SearchWord {
 
 masked_debug!(SearchWord);
 
-/// A phone is also found by this many of its last digits.
+/// The number of last digits by which a phone is also found.
 const LAST_DIGITS: usize = 4;
-/// The mark that stands before the last digits of a phone. With this mark, only all four digits match, and not a prefix
-/// such as `26` of `2671`.
+/// The mark before the last digits of a phone, for example `#2671`. A search adds the mark only to words of four
+/// digits, so a prefix such as `26` does not match.
 const ENDS_IN: char = '#';
 
 /// A word of a search. The word keeps its umlauts, because an umlaut matches two spellings.
@@ -124,11 +124,12 @@ pub struct SearchQuery {
 }
 
 impl SearchQuery {
-    /// The maximum length of an external id; no searchable value is longer.
+    /// The maximum length of an external id, which is the longest searchable value.
     pub const MAX_CHARACTERS: usize = 255;
     pub const MAX_WORDS: usize = 8;
 
-    /// Parses what a user typed. Rejects a text of more than 255 characters or, unless it is an email, more than 8 words.
+    /// Parses the text that a user typed. Rejects a text of more than 255 characters. Rejects a text of more than 8
+    /// words, unless it is an email.
     ///
     /// Adjacent numbers are joined and a trunk prefix in brackets is dropped, so that a phone is found in any spelling:
     /// `+44 (0)20 7183` becomes `44207183`. Words at an apostrophe are joined as well. A word that is a prefix of

@@ -1,4 +1,4 @@
-//! The keys of callers: compared as text, or looked up by their keyed hash.
+//! The API keys of callers, which are compared as text, or looked up by their keyed hash.
 
 use std::env::var;
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl HashedKeys {
     }
 }
 
-/// The service hashes the purpose and the key, each after its length.
+/// Returns the hash of a key as the service computes it: over the purpose and the key, each preceded by its length.
 fn digest(secret: &hmac::Key, key: &str) -> [u8; 32] {
     let mut context = hmac::Context::with_key(secret);
     for part in ["api key", key] {

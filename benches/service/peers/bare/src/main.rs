@@ -1,5 +1,5 @@
 //! A minimal server with axum and async-graphql for the operations of the benchmark: handwritten SQL, prepared and
-//! pipelined statements, cached documents. It has no rules for values, limits or log.
+//! pipelined statements, cached documents. It does not check values, has no limits, and writes no log.
 //!
 //! With `WORK=least` it writes only customers and links, and compares keys as text. With `WORK=same-work` it looks keys up by
 //! their hash, shows an operator only its own customers, and writes history and search words, as the service does.
@@ -64,7 +64,7 @@ struct Customer {
     version: i32,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    /// The operators of the customer. Only the statement that reads a page of customers fills this field.
+    /// The operators of the customer. Empty unless the customer is part of a page.
     operators: CustomerOperatorConnection,
 }
 
@@ -214,7 +214,8 @@ impl Query {
         }
     }
 
-    /// With `WORK=same-work` for the platform key only, because the page shows the links of all operators.
+    /// Finds an operator. With `WORK=same-work`, only the platform key may, because the page shows the links of all
+    /// operators.
     async fn operator(&self, context: &Context<'_>, id: ID) -> Result<Option<Operator>> {
         let is_platform = context.data::<Caller>()?.operator.is_nil();
         let may_see = context.data::<Database>()?.work == Work::Least || is_platform;
@@ -234,7 +235,7 @@ impl Operator {
             Some(cursor) => read(&cursor).ok_or("invalid cursor")?,
             None => (DateTime::UNIX_EPOCH, Uuid::nil()),
         };
-        // PostgreSQL would expect many rows if the limit were a parameter.
+        // The limit is not a parameter, because PostgreSQL would then plan for many rows.
         let sql = format!(
             "WITH page AS (SELECT customer_id, connected_at FROM customer_operator \
                  WHERE operator_id = $1 AND (connected_at, customer_id) > ($2, $3) \

@@ -1,8 +1,8 @@
 //! Writes that store all that the service stores: the customer, its link, its search words for each of its operators, and
 //! a history entry with the changed values.
 //!
-//! A write takes two round trips. The first reads. The second writes everything in one statement, which writes nothing if
-//! the customer has changed since it was read. Then the write starts again.
+//! A write takes two round trips. The first reads. The second is one statement that writes everything. If the customer
+//! has changed since it was read, this statement writes nothing, and the write starts again.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ async fn try_create(
     input: &CreateCustomerInput,
 ) -> Result<Option<CreateCustomerPayload>> {
     let CreateCustomerInput { external_customer_id, data } = input;
-    // The joined tables hang on a constant row, so that the external id is found even if no customer is.
+    // The tables are joined to a constant row, so that the external id is found even if no customer is found.
     let sql = format!(
         "SELECT {CUSTOMER}, customer.revision, own.customer_id IS NOT NULL, same_id.customer_id IS NOT NULL \
          FROM (SELECT) AS always \
@@ -281,7 +281,7 @@ async fn replace_first_name(
     Ok(client.execute(&statement, &values).await? == 1)
 }
 
-/// The current time, as precise as PostgreSQL stores it.
+/// Returns the current time with the precision of PostgreSQL.
 fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
