@@ -128,8 +128,8 @@ pub struct HttpSettings {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitSettings {
-    /// Cost that an API key may spend per second, with bursts of up to ten times as much (0 = unlimited). A query costs 1
-    /// or more, a mutation 10 or more, by the work that it does.
+    /// Cost that an API key may spend per second, with bursts of up to ten times as much (0 = unlimited). A query costs
+    /// at least 1 and a mutation at least 10, depending on its work
     #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200)]
     pub cost_per_second: u32,
 
@@ -234,13 +234,14 @@ fn environment() -> impl TypedValueParser<Value = Environment> {
     PossibleValuesParser::new(["sandbox", "production"]).try_map(|name| Environment::try_from_value(&name))
 }
 
-/// Removes blanks and line breaks at the ends: a file or a Kubernetes secret often ends in a line break. Never fails, because
-/// the error message of clap would show the secret.
+/// Removes blanks and line breaks at the ends, because a file or a Kubernetes secret often ends in a line break. Never
+/// fails, because clap would show the secret in the message.
 fn secret(text: &str) -> Result<SecretString, Infallible> {
     Ok(text.trim().into())
 }
 
-/// Parses an address, or looks up a host name. Prefers IPv4, because every client of `localhost` tries IPv4.
+/// Parses an address, or looks up a host name. Prefers IPv4, because each client that connects to `localhost` tries
+/// IPv4.
 fn address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -274,7 +275,7 @@ fn origin(text: &str) -> Result<HeaderValue, &'static str> {
     origin.ok_or("expected an origin without a path, for example https://dashboard.example.com")
 }
 
-/// The key secret of a sandbox without a configured secret. This secret is public, so production refuses it.
+/// The key secret of a sandbox in which no secret is configured. It is public, so production refuses it.
 const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
 const MIN_SECRET_BYTES: usize = 32;
 
@@ -290,9 +291,9 @@ const TWILIO_PASSWORD: &str = "VIVAMO_TWILIO_PASSWORD (--twilio-password)";
 const WEBHOOK_SECRET: &str = "VIVAMO_WEBHOOK_SECRET (--secret)";
 const UNKNOWN_LINE_TYPE: &str = "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type)";
 
-/// Checks that a credential is not empty. An empty credential does not count as unset, because a template whose variable
-/// was not filled must not switch protection off. Quotes around a credential are an error too, because Docker's
-/// `--env-file` does not remove quotes.
+/// Checks that a credential is not empty. An empty credential does not count as unset: a template whose value was not
+/// filled in must not disable protection. Quotes around a credential are an error too, because Docker's `--env-file`
+/// does not remove quotes.
 fn check_credential(name: &str, value: &Option<SecretString>) -> Result<(), String> {
     let Some(value) = value.as_ref().map(ExposeSecret::expose_secret) else { return Ok(()) };
     if value.is_empty() {
@@ -362,7 +363,7 @@ impl Settings {
         self.key_secret_old.as_ref().map(ExposeSecret::expose_secret)
     }
 
-    /// The longest time to wait for the database. `default` is the command's number of seconds if the setting is unset.
+    /// The longest time to wait for the database. If the setting is unset: `default` seconds.
     pub fn database_wait(&self, default: u32) -> Duration {
         Duration::from_secs(self.wait_for_database.unwrap_or(default).into())
     }

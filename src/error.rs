@@ -30,7 +30,7 @@ pub enum ErrorCode {
     /// a control character or a character that changes the text direction.
     #[error("The name is not valid")]
     InvalidName,
-    /// A field of the address is missing, is too long or contains a control character, or the country is unknown.
+    /// A part of the address is missing, is too long or contains a control character, or the country is unknown.
     #[error("The address is not valid")]
     InvalidAddress,
     /// An argument other than the data of a customer is invalid, for example a page size, a cursor or a filter.
@@ -62,13 +62,14 @@ pub enum ErrorCode {
     /// The phone number belongs to another customer: on create to one of your own customers, on update to any customer.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
-    /// The email and the phone belong to two different customers, or `connectBy` lists no value that matches, so nothing was
-    /// connected. The message says what to do.
+    /// Nothing was connected, because the email and the phone belong to two different customers, or because none of the
+    /// values that matched is in `connectBy`. The message says what to do.
     #[error(
         "The email and the phone belong to two different customers, so nothing was connected. Leave out the phone, or ask the platform."
     )]
     IdentityConflict,
-    /// The customer has changed since `expectedVersion`. Read the customer again, then retry with the current version.
+    /// The customer does not have the version `expectedVersion`, usually because somebody has changed it meanwhile.
+    /// Read the customer again, then retry with the current version.
     #[error("The customer has changed since `expectedVersion`. Read it again, then retry with its version.")]
     VersionConflict,
     /// You used this idempotency key for a different request within the last 24 hours.
@@ -93,7 +94,8 @@ pub enum ErrorCode {
     /// Too many requests. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was refused.
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
-    /// The response would be larger than 4 MiB. Ask for less, for example smaller pages or fewer fields.
+    /// The response would be larger than 4 MiB, or the data that it is built from larger than 8 MiB. Ask for less, for
+    /// example smaller pages or fewer fields.
     #[error("The response would be larger than 4 MiB. Ask for less: smaller pages (`first`) or fewer fields.")]
     ResponseTooLarge,
     /// The request is malformed, violates the schema, or exceeds a limit.
@@ -246,7 +248,8 @@ impl Violation {
     }
 }
 
-/// The failure of a request. It has no `Display`, so that `?` cannot pass the message of a database error to a client.
+/// The failure of a request. This type has no `Display`, so that `?` cannot pass the message of a database error to a
+/// client.
 #[derive(Clone, Debug)]
 pub enum Error {
     /// The request is at fault: one violation for each fault.

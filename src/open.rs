@@ -1,5 +1,5 @@
-//! Opens the database: waits for it, inspects it, applies migrations, and builds the services on it. Refuses a database that
-//! this program cannot use or that belongs to other settings.
+//! Opens the database: waits for it, inspects it, applies migrations, and builds the services on it. Refuses a database
+//! that this program cannot use, and a database of another environment or secret.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,8 +95,8 @@ async fn open_claimed(
     Ok(Claimed { database, deployment, migrated, is_refilled })
 }
 
-/// Makes the database use the configured secret from now on. Returns false if the database already uses this secret. If an
-/// older secret is configured too, the database must use the older secret so far.
+/// Makes the database use the configured secret from now on. Returns false if the database already uses this secret. If
+/// an older secret is configured too, fails unless the database uses the older one.
 pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, Failure> {
     let ServiceSettings { environment, hash, .. } = services;
     let Claimed { database, deployment, .. } = open_claimed(settings, environment, &hash).await?;

@@ -1,5 +1,5 @@
-//! The command line. The commands `serve`, `operator`, `key`, `webhook` and `backup` have a file each. This file parses the
-//! arguments, runs the other commands itself, and decides which failures are wrong usage.
+//! The command line. The commands `serve`, `operator`, `key`, `webhook` and `backup` have a file each. This file parses
+//! the arguments, runs the other commands itself, and decides which failures are wrong usage.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings. Results go to standard output, errors to standard
 //! error.
@@ -54,16 +54,16 @@ enum Command {
     /// Apply pending database migrations. Needed only in production: in sandbox every command that opens the database
     /// applies them
     Migrate {
-        /// Change nothing. List what is pending, and exit with 1 if anything is
+        /// Only list the pending migrations, and exit with 1 if there are any
         #[arg(long)]
         check: bool,
     },
-    /// Copy the database into a file while servers use it (SQLite; for PostgreSQL, says how)
+    /// Copy a SQLite database into a file while servers use it. For PostgreSQL, print how to copy the database
     Backup {
         /// File to create
         file: PathBuf,
     },
-    /// Use VIVAMO_KEY_SECRET (--key-secret) for this database from now on, in place of the secret that it uses
+    /// Replace the secret that this database uses by VIVAMO_KEY_SECRET (--key-secret)
     ChangeKeySecret,
     /// Create, list, change, suspend or resume operators
     #[command(subcommand)]

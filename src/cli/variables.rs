@@ -7,11 +7,11 @@ use clap::{Arg, Command};
 
 const PREFIX: &str = "VIVAMO_";
 
-/// Makes clap ignore variables that are set but empty. A deployment template with an unfilled value leaves such a
+/// Makes clap ignore variables that are set but empty. A deployment template whose value was not filled in sets such a
 /// variable.
 ///
-/// Does not ignore empty credentials, because `config` must refuse them. Credentials are the arguments that have a
-/// hidden value and no default.
+/// Does not make clap ignore empty credentials, because `config` must refuse them. Credentials are the arguments with a
+/// hidden value and without a default.
 pub fn ignore_empty(command: Command) -> Command {
     // The URL of the database may contain a password, so its value is hidden too. But it has a default, so it does not
     // count as a credential.

@@ -39,15 +39,17 @@ enum Driver {
 impl Driver {
     async fn connect(options: &Options) -> Result<Self, DbErr> {
         /// - `statement_timeout`: a slow statement fails instead of holding its connection.
-        /// - `lock_timeout`: a statement that waits for a lock held elsewhere fails, and is retried after a pause without a
-        ///   connection. Shorter than `deadlock_timeout` (1 s), so it ends deadlocks too.
+        /// - `lock_timeout`: a statement that waits for the lock of another transaction fails. It is retried after a
+        ///   pause, during which the request holds no connection. The timeout is shorter than `deadlock_timeout` (1 s),
+        ///   so it also ends deadlocks.
         /// - `idle_in_transaction_session_timeout`: if the client dies inside a transaction, its locks are released.
-        /// - `plan_cache_mode`: statements are planned once per connection. Each statement is written so that the same
-        ///   index suits all values, so a generic plan is as good as a custom one.
-        /// - `enable_seqscan`: a plan that was made while a table was empty must not scan the table when it has grown. This
-        ///   happens to the table of idempotency keys, which is emptied regularly: a create then took 2.7 times as long.
-        /// - `jit`: compiling a plan takes longer than any statement, and PostgreSQL would compile a plan with a scan that
-        ///   `enable_seqscan` could not avoid.
+        /// - `plan_cache_mode`: statements are planned once per connection. Each statement is written so that one index
+        ///   is good for all values, so a generic plan is as good as a custom plan.
+        /// - `enable_seqscan`: otherwise a plan that was made while a table was empty scans the whole table after the
+        ///   table has grown. This happened with the table of idempotency keys, which is emptied regularly: a create
+        ///   took 2.7 times as long.
+        /// - `jit`: compiling a plan takes longer than executing it. PostgreSQL would compile plans that contain a
+        ///   scan, because `enable_seqscan` makes scans look expensive.
         /// - `enable_memoize`: the joins of a page look up each key once, so a cache of lookups only costs time.
         ///
         /// These settings are sent as statements and not as startup parameters, because poolers such as pgbouncer may
@@ -262,15 +264,15 @@ impl managed::Manager for Manager {
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: managed::Pool<Manager>,
-    /// Has one permit for each connection. Requests therefore wait in this queue, and never in the queue of `connections`,
-    /// which is not fair.
+    /// Has one permit for each connection. Requests therefore wait only in this queue, and not in the queue of
+    /// `connections`, which is not fair.
     queue: FairQueue,
 }
 
 /// A connection that was taken out of the pool. The connection returns to the pool when this value is dropped.
 pub(super) struct PooledConnection {
     connection: Object<Manager>,
-    /// Dropped after the connection.
+    /// Declared after the connection, so that it is dropped after the connection has returned to the pool.
     _permit: Permit,
 }
 

@@ -90,7 +90,8 @@ pub(super) fn is_conflict(error: &DbErr) -> bool {
     }
 }
 
-/// Returns true if the statement has waited for a lock of PostgreSQL as long as `lock_timeout` allows. Also a conflict.
+/// Returns true if PostgreSQL has ended the statement because it waited for a lock longer than `lock_timeout`. Such an
+/// error is also a conflict.
 pub(super) fn is_lock_timeout(error: &DbErr) -> bool {
     matches!(reported(error), Some((Code::Sqlstate("55P03"), _)))
 }
@@ -100,7 +101,7 @@ pub(super) fn is_rejection(error: &DbErr) -> bool {
     is_conflict(error) || reported(error).is_some() && !is_outage(error)
 }
 
-/// Returns true if the same request may succeed later, because the database is at fault and not the statement.
+/// Returns true if the database is at fault and not the statement, so that the same request may succeed later.
 fn is_outage(error: &DbErr) -> bool {
     use sqlx::Error::{Io, Protocol, Tls, WorkerCrashed};
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
@@ -140,11 +141,11 @@ pub fn is_unreachable(error: &DbErr) -> bool {
     }
 }
 
-/// The logged cause of a request that failed because a statement failed that several requests shared.
+/// The cause that is logged for each request of a batch whose statement failed.
 pub const SHARED_FAILURE: &str = "a statement that several requests shared failed";
 
-/// Logs the failure of a shared statement once for all requests that shared the statement. Returns the error for each of
-/// these requests: an outage stays an outage, and the cause becomes [`SHARED_FAILURE`].
+/// Logs the failure of a batch once for all its requests. Returns the error for each of these requests: an outage stays
+/// an outage, and the cause becomes [`SHARED_FAILURE`].
 pub(super) fn log_shared_failure(error: &DbErr, requests: usize) -> DbErr {
     tracing::error!(requests, cause = describe(error), "a statement that several requests shared failed");
     let cause = SHARED_FAILURE.to_owned();

@@ -1,9 +1,9 @@
 //! A fair queue: hands out a fixed number of permits, so that no tenant makes other tenants wait for long.
 //!
-//! A free permit goes to the waiting tenant that holds the fewest permits. Tenants that hold the same number of permits are
-//! served round robin. If a tenant sends a thousand requests at once, a request of another tenant therefore waits for one
-//! permit to become free, and not for a thousand. A tenant can never hold all permits, so a permit is usually free when a
-//! request of another tenant arrives.
+//! A free permit goes to the waiting tenant that holds the fewest permits. Tenants that hold the same number of permits
+//! are served round robin. If a tenant sends a thousand requests at once, a request of another tenant therefore waits
+//! for one permit to become free, and not for a thousand. One tenant can never hold all permits, so a permit is usually
+//! free when a request of another tenant arrives.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use entity::value::OperatorId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// The party that a statement runs for. Tenants share the connections equally.
+/// The party for which a statement runs. Tenants share the connections equally.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Tenant {
     Operator(OperatorId),
@@ -129,7 +129,7 @@ impl Drop for Permit {
             state.next(*share)
         };
         if let Some((tenant, sender)) = next {
-            // If the request stops waiting at this moment, the permit is dropped, and the drop serves the next request.
+            // If the request has just stopped waiting, the permit is dropped here, which serves the next request.
             drop(sender.send(Self { queue: self.queue.clone(), tenant }));
         }
     }
@@ -201,7 +201,7 @@ mod tests {
         let (given_up, mut second, third) = (wait(&queue, a), wait(&queue, a), wait(&queue, a));
         drop(given_up);
         drop(permit);
-        // The permit is on its way to `third` when `third` gives up.
+        // The permit has already been sent to `third` when `third` gives up.
         drop(second.try_recv().unwrap());
         drop(third);
         assert_eq!(queue.waiting(), 0);

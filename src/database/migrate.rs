@@ -24,8 +24,8 @@ pub struct Inspection {
     pub pending: Vec<String>,
     /// Names of applied migrations that this version does not know.
     pub unknown: Vec<String>,
-    /// The reason why the database cannot be used: its encoding is wrong, or the service may not write to it. `None` if there
-    /// is no such reason.
+    /// The reason why the database cannot be used: its encoding is wrong, or the service cannot write to it. `None` if
+    /// it can be used.
     pub fault: Option<Fault>,
     /// True if the database requires a newer version to write.
     pub is_outdated: bool,
@@ -40,7 +40,7 @@ pub struct Fault {
     pub remedy: String,
 }
 
-/// Returns how many migrations the program knows.
+/// Returns the number of migrations that the program knows.
 pub fn migration_count() -> usize {
     Migrator::migrations().len()
 }
@@ -64,7 +64,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     }
     let pending = Migrator::get_pending_migrations(&transaction).await?;
     Migrator::up(&transaction, None).await?;
-    // Part of the same transaction, because an older server that still runs must not write after this transaction.
+    // In the same transaction, so that an older server that still runs cannot write after the migrations.
     let require = format!("UPDATE deployment SET required_migration = '{}'", migration::REQUIRED);
     transaction.execute_unprepared(&require).await?;
     transaction.commit().await?;
@@ -132,7 +132,7 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
             format!("The database has the encoding {encoding}, in which texts are sorted in another order."),
             format!("Use a new file: change {}.", url::SETTING),
         ),
-        // The pending migrations must write anyway, so they report if that is impossible.
+        // The pending migrations will write, so they report if writing is impossible.
         _ if !pending.is_empty() => None,
         Options::Postgres(options) => postgres_write_fault(connection, options.get_username()).await?,
         Options::Sqlite(options) => {

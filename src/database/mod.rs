@@ -77,7 +77,7 @@ pub struct Database {
 #[derive(Clone)]
 pub struct Reader {
     pool: Pool,
-    /// The tenant that waits for connections. `None` stands for the tenant of the current request.
+    /// The tenant for which connections are taken. `None` stands for the tenant of the current request.
     tenant: Option<Tenant>,
 }
 
@@ -119,9 +119,9 @@ impl Database {
         Transaction::begin(&self.write_pool).await
     }
 
-    /// Refuses all writes with `UNAVAILABLE` from now on if `refuse` is true, and allows writes again otherwise. Writes are
-    /// refused after a newer version has migrated the database, if this version would write rows that the newer version
-    /// cannot use.
+    /// If `refuse` is true, refuses all writes with `UNAVAILABLE` from now on. Otherwise allows writes again. Writes
+    /// must be refused if a newer version has migrated the database and cannot use the rows that this version would
+    /// write.
     pub fn refuse_writes(&self, refuse: bool) {
         self.refuses_writes.store(refuse, Ordering::Relaxed);
     }
@@ -155,8 +155,8 @@ impl Database {
         }
     }
 
-    /// Returns the number in the header of the SQLite file that [`vacuum_sqlite`](Self::vacuum_sqlite) writes, 0 in a new
-    /// file. `None` for PostgreSQL.
+    /// Returns the number that [`vacuum_sqlite`](Self::vacuum_sqlite) has written to the header of the SQLite file. The
+    /// number is 0 in a new file. `None` for PostgreSQL.
     pub async fn sqlite_user_version(&self) -> Result<Option<u64>, DbErr> {
         if matches!(self.options, Options::Postgres(_)) {
             return Ok(None);
@@ -166,14 +166,14 @@ impl Database {
         Ok(Some(row.map(|row| row.try_get_by_index::<i32>(0)).transpose()?.unwrap_or_default().unsigned_abs().into()))
     }
 
-    /// Rewrites the SQLite file without its deleted content, empties the write-ahead log, and then writes `user_version` to
-    /// the header. Writes wait meanwhile. Secure deletion (`PRAGMA secure_delete`) is not enough: SQLite leaves copies of
-    /// rows in a page when it moves the rows to another page.
+    /// Rewrites the SQLite file without its deleted content, empties the write-ahead log, and then writes
+    /// `user_version` to the header of the file. Other writes wait meanwhile. Secure deletion (`PRAGMA secure_delete`)
+    /// is not enough: when SQLite moves rows to another page, it leaves copies in the old page.
     pub async fn vacuum_sqlite(&self, user_version: u64) -> Result<(), DbErr> {
         self.check_may_write()?;
         let mut connection = self.write_pool.get(Tenant::Service).await?;
         connection.execute_unprepared("VACUUM").await?;
-        // The first column is 1 if a reader still used the log, which was then not emptied.
+        // The first column is 1 if the log was not emptied, because a reader still used it.
         let checkpoint = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
         let rows = connection.query_all(checkpoint, None).await?;
         if rows.first().map(|row| row.try_get_by_index::<i32>(0)).transpose()? != Some(0) {
@@ -194,7 +194,7 @@ impl Database {
 }
 
 impl Reader {
-    /// Returns a reader that waits for connections as `tenant`.
+    /// Returns a reader that takes its connections for `tenant`.
     fn waiting_as(&self, tenant: Tenant) -> Self {
         Self { pool: self.pool.clone(), tenant: Some(tenant) }
     }

@@ -11,9 +11,9 @@
 //!
 //! Each arm reads one row more than the size of the page, which tells whether there are more rows.
 //!
-//! No index answers some conditions. A list with such conditions is read by a bounded [`Walk`], which checks the rows of the
-//! list one by one in the list's order, and at most [`MAX_WALK`] rows for a page. A second arm of the same statement reads
-//! the row at which the walk ends. Both arms are in one statement so that they see the same rows:
+//! Some conditions have no index. A [`Walk`] reads a list with such conditions: it checks the rows one by one in the
+//! order of the list, and stops after [`MAX_WALK`] rows. A second arm of the same statement reads the row at which the
+//! walk ends. Both arms are in one statement so that they see the same rows:
 //!
 //! ```sql
 //! SELECT 0 AS "arm", "customer_operator".*, "customer".*
@@ -87,21 +87,21 @@ pub struct List {
     pub descending: bool,
     /// Tables to join to the rows of the page after the limit has been applied.
     pub joined: Vec<JoinedTable>,
-    /// Conditions that are checked row by row. With a walk, `rows` selects the columns of the position first, and perhaps
-    /// other columns after them. The rows of the page then consist of the columns of the joined tables only.
+    /// Conditions that are checked row by row. With a walk, `rows` selects the columns of the position first, and
+    /// perhaps other columns after them. A row of the page then has only the columns of the joined tables.
     pub walk: Option<Walk>,
 }
 
-/// A bounded walk: checks the rows of a list one by one, in the order of the list.
+/// A walk checks the rows of a list one by one, in the order of the list.
 pub struct Walk {
     /// A row matches if each of these subqueries finds something. The subqueries refer to the row as [`WALK`]. The filters
     /// are not joins, because PostgreSQL would reorder joins and start from all customers that match a condition.
     pub filters: Vec<SelectStatement>,
     /// An upper bound on the number of rows of the list. `u64::MAX` if the number is unknown.
     pub max_rows: u64,
-    /// The numbers of the rows that the statement also reads in order to measure the progress of the walk. Row 1 is the first
-    /// row of the walk. The last milestone is the row [`MAX_WALK`], at which the walk ends. Empty if the list has fewer rows
-    /// than that.
+    /// Numbers of rows of the walk. The statement also reads these rows, to measure how far the walk has come. Row 1 is
+    /// the first row of the walk. The last milestone is row [`MAX_WALK`], at which the walk ends. Empty if the list has
+    /// fewer rows than [`MAX_WALK`].
     pub milestones: &'static [usize],
 }
 
@@ -152,7 +152,7 @@ pub struct Page<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     Exactly(u64),
-    /// The count ended at its bound.
+    /// The count ended at its limit, so there may be more rows.
     AtLeast(u64),
 }
 
@@ -344,8 +344,8 @@ pub async fn pages<T>(
                 most = cmp::min(most, *number as u64);
             }
         }
-        // The walk ended between two milestones. The geometric mean differs from the real number of checked rows by a factor
-        // of at most 2.3 between milestones.
+        // The walk ended between two milestones. Their geometric mean estimates the number of checked rows, with an
+        // error of at most a factor of 2.3.
         let checked = if milestones.is_empty() && !is_full { most } else { (least * most).isqrt() };
         record(Work::Check, checked * filters);
         pages.push(request.page_of_walk(rows, end));
@@ -370,8 +370,8 @@ pub async fn page<M: FromQueryResult + Positioned>(
 /// - **Same first or last page for all owners**, which is usual: one statement reads the rows of all owners, without order,
 ///   and this function forms the pages. If that statement reaches its limit, a second statement numbers the rows of each
 ///   owner and reads only the rows of the pages.
-/// - **Otherwise** all pages are read by a `UNION ALL`. Its text depends on the number of owners, so PostgreSQL plans it
-///   anew for each number, while the text of the statement above hardly varies.
+/// - **Otherwise** all pages are read by a `UNION ALL`. The text of the `UNION ALL` depends on the number of owners, so
+///   PostgreSQL plans it again for each number. The text of the first statement hardly varies.
 pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     connection: &impl ConnectionTrait,
     requests: &[(K, PageRequest)],
@@ -427,7 +427,7 @@ fn numbered(list: List, owner: SimpleExpr, request: &PageRequest) -> SelectState
     Query::select().column(Asterisk).from_subquery(all, "numbered").and_where(is_of_page).take()
 }
 
-/// Counts the rows of each query. Each count stops at the bound that is given with the query.
+/// Counts the rows of each query. Each count stops at the limit that is given with the query.
 pub async fn counts(
     connection: &impl ConnectionTrait,
     queries: Vec<(SelectStatement, usize)>,
@@ -484,8 +484,8 @@ struct Arm {
     query: SelectStatement,
     /// The filters of a [`Walk`] over the first [`MAX_WALK`] rows of the query.
     filters: Option<Vec<SelectStatement>>,
-    /// The text after the query, such as the limit. The limit is a literal, because PostgreSQL makes no reusable plan for a
-    /// limit that is a parameter.
+    /// The text after the query, such as the limit. The limit is a literal, because PostgreSQL plans for many rows if
+    /// the limit is a parameter.
     limit: String,
     join: String,
 }

@@ -14,21 +14,20 @@ tokio::task_local! {
 /// The facts about a request that the database layer needs.
 #[derive(Clone, Default)]
 pub struct RequestContext {
-    /// The tenant that waits for connections.
+    /// The tenant for which connections are taken.
     pub tenant: Tenant,
     pub work: Arc<WorkCounter>,
     /// The counted size of the response. `None` during authentication.
     pub response: Option<Arc<ResponseSize>>,
 }
 
-/// A kind of work that a request does. Except for [`Statement`](Self::Statement), the amounts depend only on the request
-/// and on the rows that the request finds. A write that is repeated after a conflict with another request is the exception:
-/// it does more work.
+/// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with two
+/// exceptions: the number of [statements](Self::Statement), and a write that does its work again after a conflict.
 #[derive(Clone, Copy)]
 pub enum Work {
     /// A statement that was sent, without `BEGIN`, `COMMIT` and `ROLLBACK`.
     Statement,
-    /// A query for rows. Counts also if the query shares a statement with other queries.
+    /// A query for rows. A query that shares a statement with other queries is counted too.
     Query,
     /// A row that was read.
     Row,

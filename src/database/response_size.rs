@@ -1,4 +1,4 @@
-//! Bounds the memory of responses, from the time when their rows are read until the client has read the response.
+//! Limits the memory of responses, from the reading of their rows until the client has read the response.
 //!
 //! - A response has at most [`MAX_BYTES`]. The size is counted while the response is built, so a larger response is never
 //!   built.
@@ -106,7 +106,7 @@ pub struct ResponseSize {
     key: KeyMemory,
     bytes: AtomicUsize,
     row_bytes: AtomicUsize,
-    /// Set when the response is large and has got a turn. The response may then grow up to [`MAX_BYTES`].
+    /// The turn of a large response, which may then grow up to [`MAX_BYTES`]. Not set before the response has a turn.
     turn: OnceCell<Mutex<Turn>>,
 }
 

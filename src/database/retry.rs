@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorCode};
 pub enum TransactionError {
     /// A conflict with another transaction. Nothing was written, and another attempt may succeed.
     Conflict(DbErr),
-    /// Any other error, which is returned to the caller unchanged.
+    /// Any other error. It is returned to the caller unchanged.
     Error(Error),
 }
 
@@ -91,8 +91,9 @@ where
         conflicts += 1;
         tracing::debug!(operation, conflicts, cause = describe(conflict), "transaction conflict, retrying");
         metrics::counter!("vivamo_retries_total", "operation" => operation).increment(1);
-        // Full jitter: attempts that wait equally long would collide again. After a lock timeout the lock is held by
-        // something slow, and each attempt may hold a connection for 200 ms: so the pause is twice as long on average.
+        // Full jitter, because attempts that pause for the same time would conflict again. After a lock timeout the
+        // pause is 400 ms on average: the lock is held by something slow, and each attempt holds a connection for 200
+        // ms.
         let pause =
             rand::rng().random_range(if is_lock_timeout(conflict) { 200..600 } else { 0..1 << conflicts.min(7) });
         #[expect(clippy::disallowed_methods, reason = "the backoff")]

@@ -1,4 +1,4 @@
-//! Estimates the cost of an operation from its document, and measures the size of the answer.
+//! Estimates the cost of an operation from its document, and measures the size of the response.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 pub struct DocumentCost {
     /// The number of fields, with all fragments expanded.
     pub selections: u64,
-    /// The minimum cost, also if the operation does less work.
+    /// The minimum cost, even if the operation does less work.
     pub least: u32,
     /// The cost to reserve before the execution.
     pub estimated: u32,
@@ -90,7 +90,7 @@ fn argument(field: &Field, name: &str, variables: &Variables) -> Option<ConstVal
     value.node.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(())).ok()
 }
 
-/// Returns the size of an answer: the number of its values, plus one for each 100 bytes of text.
+/// Returns the size of a response: the number of its values, plus one for each 100 bytes of text.
 pub fn answer_size(value: &ConstValue) -> u64 {
     match value {
         ConstValue::List(items) => items.iter().map(answer_size).sum(),

@@ -23,7 +23,8 @@ use crate::service::audit::AdminEventFilter;
 use crate::service::customers::{CustomerFilter, CustomerList};
 
 const PURPOSE: &str = "cursor";
-/// 8 bytes are enough to detect mistakes. A forged cursor reveals nothing: the list holds only what the caller may see.
+/// The signature detects mistakes, so 8 bytes are enough. A forged cursor reveals nothing, because the list has only
+/// rows that the caller may see.
 const SIGNATURE_BYTES: usize = 8;
 const ID_BYTES: usize = 16;
 
@@ -45,7 +46,7 @@ pub enum ListId {
     Erasures,
 }
 
-/// A cursor that is encoded lazily, because most requests select few of the cursors of a page.
+/// A cursor that is encoded only when it is needed, because most requests select few of the cursors of a page.
 pub struct Cursor {
     cursors: Arc<Cursors>,
     position: Position,
@@ -66,8 +67,8 @@ impl OutputType for Cursor {
 }
 
 impl ListId {
-    /// Returns the strings that enter the signature. Any two lists must have different strings. A change of the
-    /// strings, such as another `Debug` output of a type, invalidates all cursors that clients hold.
+    /// Returns the strings that are signed. Any two lists must have different strings. A change of the strings, for
+    /// example of the `Debug` output of a type, makes all existing cursors invalid.
     fn signed_parts(&self) -> Vec<String> {
         let (name, parts) = match self {
             Self::Operators => ("operators", Vec::new()),
@@ -98,7 +99,7 @@ impl ListId {
                 );
                 let conditions = (operator, missing, created_at, connected_at, order);
                 let mut parts = vec![format!("{values:?}"), format!("{conditions:?}")];
-                // Left out if they are not given, so that cursors from before these conditions stay valid.
+                // Left out if they are not given, so that cursors of versions without these conditions stay valid.
                 if email_verified.is_some() || phone_verified.is_some() {
                     parts.push(format!("{email_verified:?} {phone_verified:?}"));
                 }
@@ -199,7 +200,7 @@ mod tests {
         let decodes = |hash: &KeyedHash, cursor: &str| cursors(hash, ListId::Operators).decode(cursor).is_some();
         assert!(decodes(&both, &encode(&old)) && decodes(&both, &encode(&both)));
         assert!(!decodes(&old, &encode(&both)) && encode(&both) == encode(&KeyedHash::new("new")));
-        // Until the database is told to use the new secret, servers that have both sign with the old one.
+        // Until `vivamo change-key-secret` runs, servers that have both secrets sign with the old one.
         let waiting = both.with_fingerprint(&old.fingerprint()).expect("the old secret is known");
         assert!(decodes(&old, &encode(&waiting)) && decodes(&waiting, &encode(&KeyedHash::new("new"))));
     }

@@ -33,12 +33,12 @@ pub enum CustomerRefInput {
     Phone(String),
 }
 
-/// Identifies one of your customers. With the platform key, identifies any customer. Exactly one of the fields must be given.
+/// Identifies one of your customers, or any customer with the platform key. Exactly one of the fields must be given.
 #[derive(OneofObject)]
 pub enum UpdateCustomerRef {
     /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.
     Id(ID),
-    /// Your own id for the customer. Not available with the platform key.
+    /// Your own id for the customer. With the platform key, available only in `disconnectCustomer`.
     ExternalCustomerId(String),
 }
 
@@ -50,8 +50,8 @@ pub struct CustomerFilterInput {
     /// in the customer's names, email, external id or phone. Phone numbers are found with or without the country code,
     /// and by their last four digits. Adjacent groups of digits are read as one number. Ignores case, accents and
     /// apostrophes. There are no wildcards. At most 255 characters and 8 words. A text without letters and digits finds
-    /// nothing, so omit `search` if the user has typed nothing. Results are ordered by customer id, but if the text is an
-    /// email address, the customer with this email is first. If the words are common, a page checks at most 10,000
+    /// nothing. If the user has typed nothing, omit `search`. Results are ordered by customer id. If the text is an
+    /// email address, the customer with this email comes first. If all words are common, a page checks at most 10,000
     /// customers, as for `missing`. Cannot be combined with `orderBy`. Not available in the platform's list of all
     /// customers.
     search: Option<String>,
@@ -61,21 +61,22 @@ pub struct CustomerFilterInput {
     phone: Option<String>,
     /// The operator's own id for the customer. Matches the whole id. Not available in the platform's list of all customers.
     external_customer_id: Option<String>,
-    /// Fields that must all be empty. This condition has no index, so a page checks at most 10,000 customers. If few of these
-    /// customers match, the page has fewer items than requested, perhaps none, and `hasNextPage` is true. To continue, pass
+    /// Fields that must all be empty. This condition has no index, so a page checks at most 10,000 customers. If few of
+    /// them match, the page has fewer items than requested, perhaps none. `hasNextPage` is then true. To continue, pass
     /// `endCursor` as `after`.
     missing: Option<Vec<CustomerField>>,
-    /// True for customers whose email is verified: `emailVerifiedAt` is not null. False for the others. This condition has no
-    /// index, so a page checks at most 10,000 customers, as for `missing`.
+    /// True: customers whose `emailVerifiedAt` is not null. False: customers whose `emailVerifiedAt` is null. This
+    /// condition has no index, so a page checks at most 10,000 customers, as for `missing`.
     email_verified: Option<bool>,
-    /// True for customers whose phone is verified: `phoneVerifiedAt` is not null. False for the others, including those
-    /// without a phone. This condition has no index, so a page checks at most 10,000 customers, as for `missing`.
+    /// True: customers whose `phoneVerifiedAt` is not null. False: customers whose `phoneVerifiedAt` is null, also
+    /// because they have no phone. This condition has no index, so a page checks at most 10,000 customers, as for
+    /// `missing`.
     phone_verified: Option<bool>,
     /// Time range in which the record was created, by any operator. This condition has no index, so a page checks at most
     /// 10,000 customers, as for `missing`.
     created_at: Option<DateTimeRange>,
-    /// Time range in which the customer was connected to the operator. Fast even for large lists. Not available in the
-    /// platform's list of all customers.
+    /// Time range in which the customer was connected to the operator. This condition has an index. Not available in
+    /// the platform's list of all customers.
     connected_at: Option<DateTimeRange>,
 }
 
@@ -114,13 +115,14 @@ pub struct CreateCustomerInput {
     external_customer_id: String,
     /// Personal data of the customer. Only the email is required; the Vivamo SDK asks the customer for missing fields.
     data: CustomerDataInput,
-    /// Values by which a customer that the platform already knows may be connected to your operator. If a customer of other
-    /// operators has the email or the phone, but no value that matches is in this list, nothing is connected and the error is
-    /// `IDENTITY_CONFLICT`. An empty list connects nobody.
+    /// Values by which an existing customer may be connected to your operator. If a customer matches only by values
+    /// that are not in this list, nothing is connected and the error is `IDENTITY_CONFLICT`. With an empty list, nobody
+    /// is connected.
     #[graphql(default_with = "vec![MatchKey::Email, MatchKey::Phone]")]
     connect_by: Vec<MatchKey>,
-    /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
-    /// the same key within 24 hours returns the first result and changes nothing, so it is safe to retry after a timeout.
+    /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
+    /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
+    /// a timeout.
     idempotency_key: Option<String>,
 }
 
@@ -174,14 +176,16 @@ pub struct UpdateCustomerInput {
     customer: UpdateCustomerRef,
     /// The fields to change. Required unless `externalCustomerId` is given.
     data: Option<CustomerDataPatch>,
-    /// Your own new id for the customer: 1 to 255 characters, case-sensitive, unique among your customers. Cannot be null.
-    /// Only your operator and the platform see this change; `version` stays as it is. Not available with the platform key.
+    /// New value of your own id for the customer: 1 to 255 characters, case-sensitive, unique among your customers.
+    /// Cannot be null. Only your operator and the platform see this change; `version` stays as it is. Not available
+    /// with the platform key.
     external_customer_id: MaybeUndefined<String>,
     /// The `version` that your change is based on. If the customer now has another version, nothing is changed and the
     /// error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
-    /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
-    /// the same key within 24 hours returns the first result and changes nothing, so it is safe to retry after a timeout.
+    /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
+    /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
+    /// a timeout.
     idempotency_key: Option<String>,
 }
 
@@ -190,13 +194,13 @@ pub struct UpdateCustomerInput {
 pub struct DisconnectCustomerInput {
     /// The customer to disconnect. With the platform key, `externalCustomerId` is the id that the operator uses.
     customer: UpdateCustomerRef,
-    /// The reason of the disconnect. The platform sees it in the customer's history.
+    /// Reason of the disconnect. The platform sees it in the customer's history.
     reason: DisconnectReason,
     /// Id of the operator to disconnect the customer from. Required with the platform key. Not available with other keys.
     operator_id: Option<ID>,
-    /// A string of 1 to 255 characters that you use for this request and its repetitions only. If you repeat the request with
-    /// the same key within 24 hours, it returns the first result and changes nothing. You can therefore safely retry after a
-    /// timeout.
+    /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
+    /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
+    /// a timeout.
     idempotency_key: Option<String>,
 }
 
@@ -238,17 +242,19 @@ pub struct RecordVerificationInput {
     id: ID,
     /// Field that the person has proved to hold.
     field: VerifiableField,
-    /// Value that the person has proved to hold. It must be the value of the record, so that a late proof does not verify
-    /// a value that was changed meanwhile.
+    /// Value that the person has proved to hold. The record must have this value, so that a late proof does not verify
+    /// a value that has changed meanwhile. Only with `takeOver` the record may have another phone.
     value: String,
-    /// Time of the proof, not in the future. If the record already has the value, a proof that is not newer than the
-    /// recorded one changes nothing.
+    /// Time of the proof. Must not be in the future. If the same or a later time is recorded for the value already,
+    /// nothing changes.
     verified_at: Time,
-    /// Phones only. If another customer has the number and has not proved it later, that customer loses it, and this
-    /// customer gets it instead of its present number. Default: false.
+    /// If true, and another customer has the phone, this customer gets the phone and the other customer loses it. If
+    /// the other customer proved to hold the phone after `verifiedAt`, the error is `PHONE_TAKEN`. Only for phones.
+    /// Default: false.
     take_over: Option<bool>,
-    /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
-    /// the same key within 24 hours returns the first result and changes nothing, so it is safe to retry after a timeout.
+    /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
+    /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
+    /// a timeout.
     idempotency_key: Option<String>,
 }
 
@@ -257,11 +263,12 @@ pub struct RecordVerificationInput {
 pub struct EraseCustomerInput {
     /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
     id: ID,
-    /// Your reference for the receipt, 1 to 100 characters, for example the number of the person's request. The receipt is
-    /// kept, so the reference must not contain data of the person.
+    /// Your own text for the receipt, 1 to 100 characters, for example the number of the person's request. Must not
+    /// contain personal data, because the receipt is kept.
     reference: String,
-    /// A string of 1 to 255 characters that you use for this request and its repetitions only. Repeating the request with
-    /// the same key within 24 hours returns the first result and changes nothing, so it is safe to retry after a timeout.
+    /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
+    /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
+    /// a timeout.
     idempotency_key: Option<String>,
 }
 
@@ -370,7 +377,7 @@ impl CreateCustomerInput {
 }
 
 impl UpdateCustomerRef {
-    /// Returns `None` for a malformed id: no customer has it.
+    /// Returns `None` for a malformed id, because no customer has such an id.
     fn parse(self, faults: &mut Faults) -> Option<CustomerRef> {
         match self {
             Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
@@ -466,7 +473,7 @@ impl RecordVerificationInput {
             (Some(value), Some(verified_at)) if faults.0.is_empty() => Ok(Verification {
                 customer: CustomerId::parse(&id),
                 value,
-                // The precision that both databases store.
+                // Both databases store microseconds.
                 verified_at: verified_at.trunc_subsecs(6),
                 take_over,
                 idempotency_key,
@@ -527,7 +534,7 @@ impl CustomerFilterInput {
             external_customer_id: self
                 .external_customer_id
                 .and_then(|text| faults.external_customer_id(InputField::FilterExternalCustomerId, &text)),
-            // Repeated fields are removed, because they would lengthen the statement.
+            // Removes fields that are listed twice, because they would lengthen the statement.
             missing: self.missing.into_iter().flatten().collect::<IndexSet<_>>().into_iter().collect(),
             email_verified: self.email_verified,
             phone_verified: self.phone_verified,

@@ -1,12 +1,12 @@
 //! Cache of parsed documents.
 //!
-//! Clients send a few documents, each time with different values of the variables. A cached document is not parsed or
-//! checked against the limits again. A document that has passed validation is not validated again. The cache saves a
-//! quarter to a third of the cost of a read (`docs/benchmarks.md`).
+//! Clients send few different documents, with many different values of the variables. A cached document is not parsed,
+//! checked against the limits, or validated again. The cache saves a quarter to a third of the cost of a read
+//! (`docs/benchmarks.md`).
 //!
-//! A document is cached per set of missing variables, because it is executed without the arguments that use a missing
-//! variable (see `variables`). For example, this mutation clears the first name for `{"name": null}`, which executes
-//! the document as it is, and keeps the first name for `{}`, which executes it without `firstName`:
+//! A document is executed without the arguments that use a missing variable (see `variables`). It is therefore cached
+//! once for each set of missing variables. For example, this mutation clears the first name for `{"name": null}`, which
+//! executes the document as it is, and keeps the first name for `{}`, which executes it without `firstName`:
 //!
 //! ```graphql
 //! mutation ($name: String) { updateCustomer(input: { customer: { id: "…" }, data: { firstName: $name } }) { replayed } }
@@ -79,8 +79,8 @@ impl Document {
         self.is_valid.load(Ordering::Relaxed)
     }
 
-    /// Marks the document as valid, also for requests with other values of its variables. The types of variables are checked
-    /// on every request; all other checks happen when an argument is parsed.
+    /// Marks the document as valid, for all values of its variables: the types of the values are checked on every
+    /// request, and arguments are parsed on every execution.
     pub fn mark_valid(&self) {
         self.is_valid.store(true, Ordering::Relaxed);
     }

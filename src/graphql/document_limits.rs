@@ -1,9 +1,9 @@
 //! Limits on documents, and the description of the operation that a request executes.
 //!
-//! Each limit is checked before the work that it bounds. Length, tokens and nesting are checked before parsing, because the
-//! parser is recursive and would overflow the stack. Selections are counted before validation, because async-graphql's
-//! validation visits a fragment once per spread: 31 fragments that each spread the next one twice would be visited 2^31
-//! times. Here each fragment is counted once.
+//! Each limit is checked before the work that it limits. Length, tokens and nesting are checked before parsing, because
+//! the parser is recursive and would overflow the stack. Selections are counted before validation, because
+//! async-graphql's validation visits a fragment once per spread: 31 fragments that each spread the next one twice would
+//! be visited 2^31 times. Here each fragment is counted once.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -15,12 +15,12 @@ use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult, Variables}
 
 use super::cost::{self, DocumentCost, Fragments};
 
-/// Operations of GraphiQL, code generators and dashboards reach at most a tenth of each limit. The standard introspection
-/// query reaches more: 1.6 KiB, 15 levels, 229 fields.
+/// The operations of dashboards and other clients reach at most a tenth of each limit. The standard introspection query
+/// reaches more: 1.6 KiB, 15 levels, 229 fields.
 mod limits {
     pub const KIBIBYTES: usize = 16;
     pub const TOKENS: usize = 1500;
-    /// Bounds the response, which repeats an alias for each item of a list.
+    /// Limits the response, which repeats an alias for each item of a list.
     pub const NAME_LENGTH: usize = 100;
     /// The parser overflows its stack at about 2,000.
     pub const NESTING: usize = 40;
@@ -59,8 +59,8 @@ pub fn parse(text: &str) -> ServerResult<ExecutableDocument> {
 
 fn syntax_error(error: parser::Error) -> ServerError {
     let (message, position) = (error.to_string(), error.positions().next());
-    // The parser quotes the whole line. The end of its message says what it expected, as names of grammar rules.
-    // `EOI` is the end of the document.
+    // The parser quotes the whole line. Only the end of its message is used: the names of the grammar rules that it
+    // expected. `EOI` is the end of the document.
     let reason = message.rsplit("= ").next().unwrap_or_default().replace('_', " ").replace("EOI", "end of document");
     let place = position.map(|Pos { line, column }| format!(" at line {line}, column {column}")).unwrap_or_default();
     ServerError::new(format!("Syntax error{place}: {}.", reason.trim_end_matches(['.', ' '])), position)
@@ -127,10 +127,10 @@ fn string_length(text: &str) -> ServerResult<usize> {
     reject("The document has an unterminated string.")
 }
 
-/// Decodes the escapes of a string literal that the GraphQL specification of September 2025 allows and the parser does not
-/// know: `\u{1F600}`, and the surrogate pairs that JSON encoders write, such as `\ud83d\ude00`. The decoded literal is
-/// shorter, so spaces after it fill the difference, and positions in errors stay right. Returns `None` if the literal has
-/// no such escapes.
+/// Decodes the escapes of a string literal that the GraphQL specification of September 2025 allows and the parser does
+/// not know: `\u{1F600}`, and the surrogate pairs that JSON encoders write, such as `\ud83d\ude00`. The decoded literal
+/// is shorter. Spaces after it fill the difference, so that positions in errors stay correct. Returns `None` if the
+/// literal has no such escapes.
 fn decode_escapes(literal: &str) -> ServerResult<Option<String>> {
     let is_block = literal.starts_with("\"\"\"");
     if is_block || !["\\u{", "\\ud", "\\uD"].iter().any(|escape| literal.contains(escape)) {
@@ -151,7 +151,8 @@ fn decode_escapes(literal: &str) -> ServerResult<Option<String>> {
                 }
             }
             None => {
-                // Takes the character after a backslash too. In `\\u{41}`, the second backslash does not begin an escape.
+                // Also takes the character after a backslash: in `\\u{41}`, the second backslash does not begin an
+                // escape.
                 length += if char == '\\' { rest[1..].chars().next().map_or(0, char::len_utf8) } else { 0 };
                 decoded += &rest[..length];
             }
@@ -229,7 +230,7 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         let is_mutation = operation.ty == OperationType::Mutation;
         let max_fields = if is_mutation { limits::MUTATION_ROOT_FIELDS } else { limits::QUERY_ROOT_FIELDS };
         check_limit(keys.len(), max_fields, ("The operation has more than", "root fields"))?;
-        // async-graphql would execute each occurrence, but the response has room for the result of one.
+        // async-graphql would execute each occurrence, but the response can contain only one result per key.
         if is_mutation && keys.iter().collect::<HashSet<_>>().len() < keys.len() {
             return reject("The mutation has two root fields with the same response key. Give each its own alias.");
         }

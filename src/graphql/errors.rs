@@ -1,5 +1,5 @@
-//! Renders errors for clients: every entry of `errors` gets `extensions` of the same shape, and internal causes go to the
-//! log.
+//! Turns errors into entries of `errors`, whose `extensions` always have the same shape. Internal causes are written
+//! only to the log.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::database::SHARED_FAILURE;
 use crate::error::{Error, ErrorCode, Violation};
 
-/// A response could have an error for every field; only the first 50 errors are kept.
+/// The maximum number of errors in a response. Further errors are dropped.
 const MAX_ERRORS: usize = 50;
 
 /// Messages of async-graphql are cut to this number of characters.
@@ -92,7 +92,7 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
         None => vec![Violation { message: shorten(&error.message), ..Violation::new(ErrorCode::BadRequest) }],
         Some(Some(Error::Rejected(violations))) => violations.clone(),
         Some(Some(Error::Failed { code, cause })) => {
-            // The log already has one line for all requests that shared the statement.
+            // The log already has one line for the whole batch.
             if cause == SHARED_FAILURE {
                 tracing::debug!(%request_id, code = code.name(), cause, "request failed");
             } else {

@@ -1,13 +1,14 @@
-//! Reads rows for the fields of objects, and decides how: from memory, with a direct service call, or with the loader.
+//! Reads rows for the fields of objects. There are three ways:
 //!
 //! - From memory, if the rows were read before: no statement, no wait.
-//! - With a direct call, for a page of customers that is not inside another list. Few requests have several such pages
-//!   that could share a statement, and the loader would postpone the call by a round (see `load_rounds`).
-//! - With the loader otherwise. All rows of a list share one statement, so the number of statements depends on the query
-//!   and not on the number of rows.
+//! - With a direct call of the service, for a page of customers that is not inside another list. Few requests have
+//!   several such pages that could share a statement, and the loader would delay the call by a round (see
+//!   `load_rounds`).
+//! - With the loader, in all other cases. One statement then reads the rows for all items of a list, so the number of
+//!   statements depends on the query and not on the number of items.
 //!
-//! Fields that occur once in a request call the service themselves: the fields of `Query` and `Mutation` that return a
-//! single object, `Viewer.operator`, and the list of operators with its count.
+//! These fields occur once in a request, so they call the service themselves and do not use this module: the fields of
+//! `Query` and `Mutation` that return a single object, `Viewer.operator`, and the list of operators with its count.
 
 use std::collections::HashMap;
 use std::hash::Hash;

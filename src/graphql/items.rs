@@ -1,4 +1,4 @@
-//! Lists whose size is counted.
+//! Lists of objects. The size of a list is added to the size of the response.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Arguments and pages of lists (connections, as the Relay specification calls them).
+//! Arguments and pages of lists, which the Relay specification calls connections.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -66,11 +66,11 @@ pub struct PageInfo {
     has_previous_page: bool,
     /// Paging forwards: true if there are more items after this page. Paging backwards: true if `before` was given.
     has_next_page: bool,
-    /// Cursor to pass as `before` for the previous page. If the service stops before a page that is read backwards is full, the
-    /// cursor marks the place where it stopped. Otherwise the cursor is that of the first item, or null if the page is empty.
+    /// Cursor of the first item, to pass as `before` for the previous page. Null if the page is empty. Paging
+    /// backwards: if the service stopped before the page was full, the cursor is the place where it stopped.
     start_cursor: Option<Cursor>,
-    /// Cursor to pass as `after` for the next page. If the service stops before a page that is read forwards is full, the cursor
-    /// marks the place where it stopped. Otherwise the cursor is that of the last item, or null if the page is empty.
+    /// Cursor of the last item, to pass as `after` for the next page. Null if the page is empty. Paging forwards: if
+    /// the service stopped before the page was full, the cursor is the place where it stopped.
     end_cursor: Option<Cursor>,
 }
 

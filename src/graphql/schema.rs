@@ -127,7 +127,7 @@ impl Schema {
     }
 }
 
-/// Adds to messages of async-graphql the limit that was exceeded, or the format of a `DateTime`.
+/// Completes messages of async-graphql: adds the limit that was exceeded, or the format of a `DateTime`.
 fn complete_message(error: &mut ServerError) {
     if error.message == "Query is too complex." {
         error.message = format!("The query may return more than {MAX_COMPLEXITY} fields. Use smaller pages (`first`).");

@@ -1,9 +1,9 @@
 //! Checks the variables of a request as the GraphQL specification requires. async-graphql differs from the specification in
 //! three points:
 //!
-//! - A required variable that is missing, or a value of the wrong type, is an error of the request: nothing is executed.
-//!   The message names the field and holds no value, for example
-//!   "$input.data.emial: unknown field of CustomerDataInput. Did you mean `email`?"
+//! - If a required variable is missing, or a value has the wrong type, the request fails and nothing is executed. The
+//!   message names the field and contains no value, for example "$input.data.emial: unknown field of CustomerDataInput.
+//!   Did you mean `email`?"
 //! - An optional variable that is missing removes the arguments and input fields that use it. async-graphql would pass
 //!   null instead. For example, null clears a field of a customer, but an omitted field stays unchanged.
 //! - An integral number is an `Int`, even if the number is written as `1.0`, because many JSON encoders know only
@@ -94,8 +94,8 @@ fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Res
     }
 }
 
-/// Converts a floating-point number that has no fraction to an integer. Returns `None` above 2^53, because larger numbers
-/// may have lost digits.
+/// Converts a floating-point number without a fraction to an integer. Returns `None` for numbers above 2^53, which may
+/// have lost digits.
 fn integral(number: &Number) -> Option<i64> {
     const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
     let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() <= MAX_EXACT)?;

@@ -44,7 +44,7 @@ pub struct ApiKeys {
     cache: Cache<Vec<u8>, KeyRights>,
     /// Hashes of keys that were valid when they were last looked up. Their lookups are never delayed.
     seen: Cache<Vec<u8>, ()>,
-    /// Lookups for suspect clients, by the address or network of the client.
+    /// Lookups for clients that have used up their authentication failures, by address or network.
     delayed: Cache<IpAddr, Arc<DelayedLookups>>,
     /// Times of last use that are not written to the database yet.
     last_used: Arc<Mutex<HashMap<ApiKeyId, DateTime<Utc>>>>,
@@ -71,7 +71,7 @@ pub struct KeyRequest {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// A key that was just created. The secret is not stored, so this is the only time at which the secret can be shown.
+/// A key that was just created. The secret is not stored, so it can only be shown now.
 #[derive(Clone)]
 pub struct NewApiKey {
     pub row: Model,
@@ -103,12 +103,13 @@ impl ApiKeys {
         self.actor_of_valid_key(&self.cache.get(&hash)?).ok()
     }
 
-    /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked or
-    /// expired, or if its operator is suspended. The message names the reason, except for an unknown key. It also
-    /// says so if the key belongs to the other environment.
+    /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked, expired
+    /// or of the other environment, or if its operator is suspended. The message names the reason, unless the key is
+    /// unknown.
     ///
-    /// `suspect` is the network of a client that has used up its authentication failures. Its keys, except those that were
-    /// valid before, are looked up together: one statement at a time, and at most one per [`LOOKUP_DELAY`].
+    /// `suspect` is the network of a client that has used up its authentication failures. For such a client, keys that
+    /// this process has not seen valid before are looked up together: in one statement at a time, and after a pause of
+    /// [`LOOKUP_DELAY`].
     pub async fn authenticate(&self, key: &str, suspect: Option<IpAddr>) -> Result<Result<Actor, Violation>, DbErr> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
@@ -135,8 +136,8 @@ impl ApiKeys {
         Ok(actor)
     }
 
-    /// Finds a key in one statement with the other keys that the network sends meanwhile. The request that gets the turn
-    /// looks up the keys of all waiting requests.
+    /// Finds a key together with other keys from the same network. The request that gets the turn pauses, and then
+    /// looks up the keys of all requests that wait by then.
     async fn find_delayed(&self, network: IpAddr, hashes: Vec<Vec<u8>>) -> Result<Option<FoundKey>, DbErr> {
         let lookups = self.delayed.get_with(network, Arc::default);
         let (sender, mut found) = oneshot::channel();
@@ -160,7 +161,7 @@ impl ApiKeys {
     }
 
     async fn find_by_hashes(&self, mut hashes: Vec<Vec<u8>>) -> Result<Vec<FoundKey>, DbErr> {
-        // Padded to a power of two, so that few texts of the statement are prepared.
+        // Padded to a power of two, so that few different statements are prepared.
         hashes.resize(hashes.len().next_power_of_two(), Vec::new());
         let keys = Entity::find().filter(Column::Hash.is_in(hashes)).find_also_related(operator::Entity);
         let keys = keys.all(self.database.reader()).await?.into_iter();
@@ -410,19 +411,19 @@ fn refused(message: &str) -> Violation {
 /// The purpose of the keyed hash. The purpose is part of the stored hashes, so a change makes all keys invalid.
 const PURPOSE: &str = "api key";
 
-/// The time for which a process trusts its copy of a key or an operator. A key that another process has revoked still works
-/// for up to this time. The documented limit is one second; the remaining 200 ms are for requests in progress.
+/// The time for which a process caches a key or an operator. A key that another process has revoked still works for up
+/// to this time. The documented limit is one second; the remaining 200 ms are for requests in progress.
 pub(super) const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
 const MAX_CACHED_KEYS: u64 = 10_000;
 
-/// The time between two lookups for a suspect client. Short, because a valid key may be among them.
+/// The pause before a lookup for a suspect client. It is short, because one of the keys may be valid.
 const LOOKUP_DELAY: Duration = Duration::from_millis(50);
 const MAX_SUSPECTS: u64 = 10_000;
 
 /// The error of a lookup whose task was cancelled.
 const CANCELLED: DbErr = DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed);
 
-/// A row, and what it allows.
+/// A row, and the rights that it gives.
 type FoundKey = (Model, KeyRights);
 
 /// The accepted hashes of a key, and the channel to its request.
@@ -442,7 +443,7 @@ const CHECKSUM_CHARACTERS: usize = 6;
 /// The number of random characters in the stored prefix.
 const SHOWN_CHARACTERS: usize = 4;
 
-/// The first characters of all keys of an environment, for people and for secret scanners.
+/// The first characters of all keys of an environment, by which people and secret scanners recognise a key.
 fn key_prefix(environment: Environment) -> String {
     format!("vivamo_{}_", environment.to_value())
 }

@@ -15,7 +15,7 @@ use crate::error::Error;
 pub enum AdminOrigin {
     /// A request with the platform key.
     Request(RequestInfo),
-    /// A run of a command by this user of the operating system. The run has an id, as a request has one.
+    /// A run of a command by this user of the operating system. A run has an id, like a request.
     CommandLine { os_user: String, run: RequestId },
 }
 
@@ -27,7 +27,7 @@ impl AdminOrigin {
         Self::CommandLine { os_user, run: RequestId::new() }
     }
 
-    /// The request, or the run of the command.
+    /// Returns the request. For a run of a command, the request has the id of the run.
     pub fn request(&self) -> RequestInfo {
         match self {
             Self::Request(request) => request.clone(),

@@ -1,8 +1,8 @@
 //! The row of `deployment`, which decides if a server may use the database. The row has the environment of the database, the
 //! fingerprint of the key secret, and the migration that a server must know.
 //!
-//! The first process that opens a database claims it for its environment. From then on no process of the other environment
-//! opens it: a sandbox process must not change production data.
+//! The first process that opens a database claims it for its environment. Processes of the other environment then
+//! refuse to open the database, because a sandbox process must not change production data.
 
 use entity::deployment::{ActiveModel, Column, Entity, Environment, Model, ONLY_ROW_ID};
 use sea_orm::{ActiveModelTrait, EntityTrait, QuerySelect, Set, Unchanged};
@@ -63,7 +63,7 @@ pub async fn record_all_words(database: &Database) -> Result<(), Error> {
     update(database, ActiveModel { words_migration, ..Default::default() }).await
 }
 
-/// Stores the fingerprint of a new key secret. From now on, servers must know the new secret.
+/// Stores the fingerprint of a new key secret. Servers that start later must know the new secret.
 pub async fn change_key(database: &Database, key_fingerprint: Vec<u8>) -> Result<(), Error> {
     update(database, ActiveModel { key_fingerprint: Set(Some(key_fingerprint)), ..Default::default() }).await
 }

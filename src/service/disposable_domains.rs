@@ -1,8 +1,8 @@
 //! The list of disposable email domains: providers of throw-away addresses.
 //!
-//! The list comes from the `mailchecker` crate, minus the permanent providers and privacy relays in
-//! `permanent_domains.txt`, plus the additions and exceptions of the settings. A subdomain is treated like its closest
-//! listed parent: if `mailinator.com` is disposable and `good.mailinator.com` is an exception, then `x.mailinator.com` is
+//! The list comes from the `mailchecker` crate. `permanent_domains.txt` exempts providers and privacy relays whose
+//! addresses are permanent. The settings add domains and exceptions. A subdomain is treated like its closest listed
+//! parent: if `mailinator.com` is disposable and `good.mailinator.com` is an exception, then `x.mailinator.com` is
 //! disposable and `x.good.mailinator.com` is not.
 
 use std::borrow::Cow;

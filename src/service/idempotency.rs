@@ -1,18 +1,18 @@
 //! Idempotency keys: a request that is sent again with the same key returns the first outcome and changes nothing.
 //!
-//! The outcome is written in the same transaction as the work. The primary key of its row is the operator (the nil id for
-//! the platform) and the keyed hash of the idempotency key. The row also has a keyed hash of the input. The row holds ids
-//! and codes, but no personal data.
+//! The outcome is written in the same transaction as the work. Its row has the operator (for the platform: the nil id),
+//! keyed hashes of the idempotency key and of the input, and the outcome: ids and codes, but no personal data.
 //!
-//! 1. Look up the key before customers of other operators. If there is a stored outcome, return the outcome if the input is
-//!    the same, and fail with `IDEMPOTENCY_KEY_REUSED` otherwise. The key is looked up first, because a caller could
-//!    otherwise send a used key and learn from the response time if a person is known. The lookup needs no round trip of its
-//!    own: the statement of [`KeyLookup::join`] looks up the key and, only if the key is new, also the customers.
+//! 1. Look up the key before customers of other operators. If it has an outcome for the same input, return the outcome.
+//!    If it has an outcome for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked up first, because a
+//!    caller could otherwise send a used key and learn from the response time if a person is known. The lookup needs no
+//!    round trip of its own: the statement of [`KeyLookup::join`] looks up the key and, only if the key is new, also
+//!    the customers.
 //! 2. Do the work, and insert the outcome with it. If another request has used the key meanwhile, the insert conflicts and
 //!    nothing is written. If two requests with the same key run at the same time, the insert of the second waits for the
 //!    first to commit.
-//! 3. If the attempt failed and was not refused, for example because of a conflict or because the connection was lost, look
-//!    up the key again.
+//! 3. If the attempt failed for another reason than a refusal, for example because the connection was lost, look up the
+//!    key again: the outcome may have been stored.
 //!
 //! A refused request stores nothing, so its key can be used again.
 
@@ -37,8 +37,8 @@ use crate::keyed_hash::KeyedHash;
 /// The time for which an outcome is stored.
 const LIFETIME: TimeDelta = TimeDelta::hours(24);
 
-/// An extra column of the rows to insert: the time of the request. A stored key that has expired at this time is
-/// replaced.
+/// The name of an extra column of the rows to insert, with the time of the request. A stored key that has expired at
+/// this time is replaced.
 const NOW: &str = "now";
 
 /// Inserts outcomes, or replaces expired ones. A key that is in use aborts the writes of its request.
@@ -63,9 +63,9 @@ const STORE: WriteStatement = WriteStatement {
 #[derive(Clone, Debug)]
 pub struct IdempotentRequest {
     owner: OperatorId,
-    /// The hashes of the key and of the input, under each accepted secret. While the secret is being changed, the outcome is
-    /// stored once under each secret. Two requests with the same key then conflict, even if their servers use different
-    /// secrets.
+    /// The hashes of the key and of the input, under each accepted secret. While the secret is being changed, there are
+    /// two secrets, and the outcome is stored under both. Two requests with the same key therefore conflict, even if
+    /// their servers hash with different secrets.
     hashes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -98,8 +98,8 @@ impl IdempotentRequest {
         Ok(None)
     }
 
-    /// Returns true if the outcome may be stored under another hash than the hash in [`values`](Self::values), because the
-    /// secret is being changed.
+    /// Returns true while the secret is being changed. The outcome may then be stored under a hash that is not in
+    /// [`values`](Self::values).
     pub fn has_other_hash(&self) -> bool {
         self.hashes.len() > 1
     }
@@ -151,8 +151,8 @@ pub struct KeyLookup {
 
 impl KeyLookup {
     fn query(&self) -> SelectStatement {
-        // COALESCE keeps PostgreSQL from using the index of this column. A plan that was made while the table was empty
-        // would otherwise read all keys that have not expired, however many the table has by now.
+        // COALESCE prevents PostgreSQL from using the index of this column. Otherwise a plan that was made while the
+        // table was empty would read all keys that have not expired, even when there are many.
         let expires_at =
             SimpleExpr::from(Func::coalesce([Column::ExpiresAt.into_expr(), Column::ExpiresAt.into_expr()]));
         Query::select()
@@ -169,9 +169,9 @@ impl KeyLookup {
         Expr::exists(self.query()).not()
     }
 
-    /// Adds the columns of the stored outcome to the rows of `select`. `select` must select rows only if the key
-    /// [is new](Self::is_new). The query always returns a row. The columns of `select`, or of the outcome, are null if nothing
-    /// was found.
+    /// Adds the columns of the stored outcome to the rows of `select`, which must select rows only if the key [is
+    /// new](Self::is_new). The query always returns at least one row. If there is no outcome, its columns are null. If
+    /// `select` finds nothing, its columns are null.
     pub fn join(&self, select: SelectStatement) -> SelectStatement {
         let [always, stored, found] = ["always", "stored", "found"].map(Alias::new);
         Query::select()

@@ -7,13 +7,13 @@
 //! the cost of the work ([`CostCharge`]). Work is counted and not timed, so that the load of other requests does not change
 //! the cost.
 //!
-//! A bucket starts full, refills continuously at its rate up to its capacity, and a request takes tokens from it. If
-//! the bucket has too few tokens, the request is refused, and the error contains the time until there are enough
-//! tokens. For example, at 100 disclosures per hour the bucket of an operator holds 100 tokens and gains one every 36
-//! seconds. Each process counts separately, so with n processes the effective limit is n times as high.
+//! A bucket starts full and refills continuously, up to its capacity. A request takes tokens from the bucket. If there
+//! are too few tokens, the request is refused, and the error contains the time until there are enough. For example, at
+//! 100 disclosures per hour the bucket of an operator holds 100 tokens and gains one every 36 seconds. Each process
+//! counts separately, so with n processes the effective limit is n times as high.
 //!
-//! The buckets are implemented here, because the buckets of the `governor` crate cannot take tokens back. A request
-//! reserves disclosures before it knows if it needs them, and returns the unused tokens.
+//! The buckets are implemented here, because a request reserves disclosures before it knows whether it needs them, and
+//! returns unused ones. The buckets of the `governor` crate cannot take tokens back.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -47,8 +47,8 @@ pub struct Limits {
 /// retry. A request takes some milliseconds.
 const RESERVATION_TIME: Duration = Duration::from_secs(1);
 
-/// The maximum debt of a bucket, as the time that the debt takes to refill. A request that uses more than the bucket holds
-/// makes later requests wait at most this long, plus the time for their own cost.
+/// The maximum debt of a bucket, as the time in which the debt is refilled. If a request uses more than the bucket
+/// holds, later requests wait at most this long, plus the time for their own cost.
 const MAX_DEBT: Duration = Duration::from_secs(300);
 
 impl Limits {
@@ -75,7 +75,7 @@ impl Limits {
         Some(client_network(address)).filter(|network| self.auth_failures.is_used_up(network))
     }
 
-    /// Charges a request without a valid key to the client's address.
+    /// Takes a token of the client's address for a request without a valid key.
     pub fn record_auth_failure(&self, address: IpAddr) -> Result<(), Violation> {
         let message = "Too many requests from this address had no valid API key. Wait before you retry.";
         self.auth_failures
@@ -89,9 +89,9 @@ impl Limits {
         self.take_disclosures(origin, values).ok()
     }
 
-    /// Reserves the disclosure of up to `values` emails or phones. The reservation is made before the lookup, so that a
-    /// refusal reveals nothing. Waits for a moment if other requests have reserved the missing disclosures, because
-    /// most reservations end unused.
+    /// Reserves the disclosure of up to `values` emails or phones. Must be called before the lookup, so that a refusal
+    /// reveals nothing. If other requests have reserved the missing disclosures, waits for a moment, because most
+    /// reservations end unused.
     pub async fn reserve_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Violation> {
         let reserve = async {
             loop {
@@ -157,13 +157,13 @@ impl Drop for DisclosureReservation {
 /// The weights of the work of a request, in thousandths of a cost of 1. A cost of 1 stands for about 100 µs of processor
 /// time of the service and its database together, which `benches/service/cost.py` measures.
 pub mod weights {
-    /// The work to read, check and answer a request.
+    /// The work to read and check a request and to send the response.
     pub const REQUEST: u64 = 500;
     /// The work to parse and validate a field of the document.
     pub const SELECTION: u64 = 8;
     pub const QUERY: u64 = 100;
     pub const ROW: u64 = 40;
-    /// A value of the answer.
+    /// A value of the response.
     pub const VALUE: u64 = 5;
     pub const ENTRY: u64 = 1;
     pub const CHECK: u64 = 20;
@@ -182,8 +182,8 @@ pub mod weights {
 /// The cost of a mutation, unless it writes many rows.
 pub const MUTATION_COST: u32 = 10;
 
-/// Returns the cost of a request from the counted work, the number of selections in the document, and the number of values
-/// in the answer.
+/// Returns the cost of a request from the counted work, the number of selections in the document, and the number of
+/// values in the response.
 pub fn cost(work: &WorkCounter, selections: u64, values: u64) -> u32 {
     let weighted = [
         (Work::Query, weights::QUERY),
@@ -196,7 +196,7 @@ pub fn cost(work: &WorkCounter, selections: u64, values: u64) -> u32 {
     weights::cost(weights::REQUEST + work + selections * weights::SELECTION + values * weights::VALUE)
 }
 
-/// The cost that a request has been charged so far. If this value is dropped, the cost stays charged.
+/// The cost that a request has been charged until now. If this value is dropped, the cost stays charged.
 pub struct CostCharge {
     costs: TokenBuckets<Option<ApiKeyId>>,
     key: Option<ApiKeyId>,
@@ -259,14 +259,14 @@ struct TokenBuckets<K> {
     capacity: f64,
     /// The time in which an empty bucket becomes full.
     refill_time: Duration,
-    /// Buckets that were used recently. An unused bucket is dropped after the time that a complete refill from the maximum debt
-    /// takes, because the bucket is full again by then.
+    /// Buckets that were used recently. A bucket that is not used is dropped after the longest time in which it can
+    /// become full again, from the maximum debt.
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
 }
 
 struct Bucket {
-    /// The number of tokens that are missing in the bucket. The bucket stores the missing tokens and not the present tokens, so
-    /// that a change of its capacity takes effect at once.
+    /// The number of tokens that are missing in the bucket. Because the missing tokens are stored, and not the
+    /// available ones, a change of the capacity takes effect at once.
     taken: f64,
     /// Tokens that were taken as a reservation and may be given back.
     reserved: f64,
@@ -276,7 +276,7 @@ struct Bucket {
 impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
     const MAX_CLIENTS: u64 = 100_000;
 
-    /// `tokens` are refilled per `period`; a bucket holds the tokens of `periods` periods.
+    /// Each `period` refills `tokens`. A bucket holds the tokens of `periods` periods.
     fn new(tokens: u32, period: Duration, periods: u32) -> Self {
         let refill_time = period * periods;
         let idle_time = refill_time + MAX_DEBT;
@@ -284,8 +284,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         Self { capacity: f64::from(tokens) * f64::from(periods), refill_time, buckets }
     }
 
-    /// Takes tokens. If the bucket has too few tokens, returns the time until it has enough, or `None` if it may have
-    /// enough as soon as reservations end. More tokens than the capacity count as the capacity.
+    /// Takes tokens, at most as many as the capacity. If the bucket has too few tokens, the error is the time until it
+    /// has enough, or `None` if it may have enough as soon as reservations end.
     fn take(&self, client: K, tokens: u32, is_reservation: bool) -> Result<(), Option<Duration>> {
         self.take_up_to(self.capacity, client, tokens, is_reservation)
     }
@@ -314,8 +314,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         if self.capacity == 0.0 { tokens } else { tokens.min(self.capacity as u32) }
     }
 
-    /// Gives back the tokens that were taken, and takes the tokens that were used instead. The bucket may then be in debt.
-    /// Returns the number of tokens in the bucket, negative for a debt, or `None` if the limit is disabled.
+    /// Gives back the tokens that were taken, and takes the tokens that were used instead. Returns the number of tokens
+    /// in the bucket, which is negative for a debt. Returns `None` if the limit is disabled.
     fn settle(&self, client: K, taken: u32, used: u32) -> Option<i64> {
         (self.capacity > 0.0).then(|| {
             let most = self.capacity * (1.0 + MAX_DEBT.div_duration_f64(self.refill_time));

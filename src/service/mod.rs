@@ -1,9 +1,9 @@
-//! The rules: permissions, validation, and every read and write of the database. The rules use nothing of HTTP. They
-//! use only the derive `Enum` of GraphQL: some enums of the rules are types of the schema, and their doc comments are
-//! the descriptions in the schema.
+//! The rules: permissions, validation, and every read and write of the database. The rules use nothing of HTTP. Of
+//! GraphQL, they use only the derive macro `Enum`: some enums of the rules are types of the schema, and their doc
+//! comments are the descriptions in the schema.
 //!
-//! Each method that reads or writes data for a caller takes the [`Actor`] as its first parameter, so that the check of
-//! the caller's rights is not overlooked. [`Services`] holds one value per area; GraphQL and the command line share it.
+//! Each method that reads or writes data for a caller has the [`Actor`] as its first parameter, so that nobody forgets
+//! to check the caller's rights. [`Services`] holds the services; GraphQL and the command line use the same ones.
 
 pub mod api_keys;
 pub mod audit;
@@ -55,7 +55,7 @@ pub struct Services {
 /// The settings of [`Services`].
 pub struct ServiceSettings {
     pub environment: Environment,
-    /// Hashes API keys, idempotency keys and phone numbers. The schema signs cursors with a copy.
+    /// Hashes API keys, idempotency keys and phone numbers. A copy signs the cursors of the schema.
     pub hash: KeyedHash,
     /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,
@@ -203,7 +203,7 @@ pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
 
-/// True for the times that both databases can store and compare: the years 0001 to 9999 in UTC.
+/// Returns true for the years 0001 to 9999 in UTC, whose times both databases can store and compare.
 pub fn is_in_calendar(time: DateTime<Utc>) -> bool {
     (1..=9999).contains(&time.year())
 }

@@ -1,8 +1,8 @@
-//! Restrictions on emails and phones: production refuses values that violate a restriction; sandbox only warns.
+//! Restrictions on emails and phones: production rejects values that violate a restriction, sandbox only warns.
 //!
 //! The restricted values are emails at disposable domains, emails with a plus suffix (`ada+1@example.com`), and phones
 //! that are not mobile. Without a carrier lookup, this module checks phones by the numbering plans. With a carrier
-//! lookup, only the lookup decides, at the time when a phone is about to be stored.
+//! lookup, this module does not check phones: the lookup decides when a phone is about to be stored.
 
 use entity::deployment::Environment;
 use entity::value::{EmailAddress, LineType, PhoneNumber};
@@ -20,8 +20,8 @@ pub struct Restrictions {
 }
 
 impl Restrictions {
-    /// Checks the values that a request would store, and finds at most one violation for each. In production the violations
-    /// are the error; in sandbox they are returned as warnings.
+    /// Checks the values that a request would store, and finds at most one violation for each. Production returns the
+    /// violations as an error, sandbox as warnings.
     pub fn check(
         &self,
         email: Option<&EmailAddress>,

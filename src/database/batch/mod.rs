@@ -38,11 +38,11 @@
 //!   database rejects the statement. Then each caller runs a statement of its own, and only the statement that needs the
 //!   lock is rejected again, after another 200 ms. This is a conflict, so
 //!   [`OptimisticWrite`](super::OptimisticWrite) pauses without a connection and then starts the request again.
-//! - **Two batches write the same rows.** A batch writes its members in the order of their first ids. A first id is the
-//!   first value of a member's first row. For updates, and for creates that connect a customer, it is the id of the
-//!   customer. Two batches therefore lock customers in the same order, which avoids most deadlocks. The order has no effect
-//!   on new customers, which have new ids and compete for emails and phones, or on idempotency keys. Two batches that wait
-//!   for each other end at the `lock_timeout`.
+//! - **Two batches write the same rows.** A batch writes its members in the order of their first ids. The first id of a
+//!   member is the first value of its first row: for an update, or a create that connects a customer, the id of the
+//!   customer. Two batches therefore lock customers in the same order, which avoids most deadlocks. The order does not
+//!   help for new customers, which have new ids and conflict by their emails and phones, and not for idempotency keys.
+//!   If two batches wait for each other, `lock_timeout` ends both.
 //! - **Any other error**, for example a lost connection, no free connection or a statement timeout. All members get the
 //!   error, in these cases `UNAVAILABLE`. After a lost connection the rows may or may not be written.
 //! - **The leader is cancelled.** All other members get the error of a lost connection (`UNAVAILABLE`), even if the

@@ -85,7 +85,7 @@ impl<const N: usize> BatchedQuery<N> {
         };
         let sql = self.sql_for_batch.get_or_init(|| batch_sql(select)).clone();
         let mut rows_by_request: Vec<_> = requests.iter().map(|_| Vec::new()).collect();
-        // The members of the batch must not wait until the leader's tenant may have another connection.
+        // As a query of the leader's tenant, the batch would wait while this tenant holds its maximum of connections.
         let reader = reader.waiting_as(Tenant::Lookups);
         let values = Some(Values(into_arrays(requests)));
         for row in reader.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {
@@ -96,7 +96,7 @@ impl<const N: usize> BatchedQuery<N> {
     }
 }
 
-/// The column that says which request a row belongs to. The first request has the number 1.
+/// The column with the number of the request that a row belongs to. The first request has the number 1.
 const NUMBER: &str = "number";
 
 /// Builds the query whose parameters are arrays. The module docs of `batch` show an example.

@@ -39,13 +39,12 @@ struct Write {
 /// An `INSERT`, `UPDATE` or `DELETE` that takes its rows from a common table expression.
 #[derive(Clone, Copy)]
 pub struct WriteStatement {
-    /// The name of the statement, which no other write statement has. Names are part of the batch key, and of the key
-    /// under which SQL is cached.
+    /// The unique name of the statement. It is part of the batch key, and of the key under which the SQL is cached.
     pub name: &'static str,
     /// The columns of the common table expression, and of each row that is pushed.
     pub columns: fn() -> Vec<&'static str>,
-    /// Builds the statement. The argument is the name of the common table expression. Literals in the statement become part
-    /// of its text, so they must be constants of the program, never input.
+    /// Builds the statement. The argument is the name of the common table expression. Literals become part of the text
+    /// of the statement, so they must be constants and never input.
     pub statement: fn(&Alias) -> Box<dyn StatementBuilder>,
     /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given.
     pub must_write_all: bool,
@@ -96,8 +95,9 @@ impl WriteSet {
         self.writes.iter().map(|write| write.rows.len() as u64).sum()
     }
 
-    /// Writes `first` before the rows of this set, in the same transaction. Necessary if this set stores a unique value that
-    /// `first` removes: PostgreSQL checks uniqueness row by row, and orders the writes of one statement as it likes.
+    /// Writes `first` before the rows of this set, in the same transaction. Necessary if this set stores a unique value
+    /// that `first` removes: PostgreSQL checks uniqueness row by row, and may execute the parts of one statement in any
+    /// order.
     pub fn write_after(&mut self, first: Self) {
         self.first = Some(Box::new(first));
     }
@@ -114,8 +114,9 @@ impl WriteSet {
         }
     }
 
-    /// Returns the number of written rows of a set. `row_count` is the number of rows in the set, and `result` is the result
-    /// of the set's statement on PostgreSQL, which counts the rows of statements with `multiplies`.
+    /// Returns the number of rows that a set has written. `row_count` is the number of rows in the set. `result` is the
+    /// result of its statement on PostgreSQL, which has the numbers of rows that statements with `multiplies` have
+    /// written.
     pub(in crate::database) fn written_rows(row_count: u64, result: &[QueryResult]) -> Result<u64, DbErr> {
         let Some(result) = result.first() else { return Ok(row_count) };
         let multiplied = (1..result.column_names().len()).map(|column| result.try_get_by_index::<i64>(column));

@@ -28,7 +28,7 @@ enum AdminEventType {
     OperatorSuspended,
     /// The operator was resumed. Other fields may have changed with its status.
     OperatorResumed,
-    /// A command disconnected the customers of the operator, or began to do so.
+    /// A command began to disconnect all customers of the operator.
     OperatorCustomersRemoved,
     /// The API key was created.
     ApiKeyCreated,
@@ -90,7 +90,7 @@ impl AdminEvent {
         Time(self.0.occurred_at)
     }
 
-    /// Operator that the entry is about: the operator itself, its API keys or its customers were changed.
+    /// Operator that was changed, or whose API key or customers were changed.
     async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
         fetch::load(context, self.0.operator_id).await.map(Operator)
     }
@@ -110,8 +110,8 @@ impl AdminEvent {
         if self.0.os_user.is_none() { AdminEventSource::PlatformKey } else { AdminEventSource::CommandLine }
     }
 
-    /// Id of the request that made the change, as in the `x-request-id` header of its response. If a command made the change:
-    /// id of the run of the command. History entries of the same request or run have the same id.
+    /// Id of the request that made the change, as in the `x-request-id` header of its response. If a command made the
+    /// change: an id of this run of the command. History entries that the same run made have the same id.
     async fn request_id(&self) -> String {
         self.0.request_id.to_string()
     }

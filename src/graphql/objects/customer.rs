@@ -51,12 +51,12 @@ impl Customer {
         self.0.customer.phone.as_ref().map(|phone| phone.as_str())
     }
 
-    /// Time at which the person last proved to hold the email. Null if the email has not been verified since it changed.
+    /// Time at which the person last proved to hold the email. Null if the present email has not been verified.
     async fn email_verified_at(&self) -> Option<Time> {
         self.0.customer.email_verified_at.map(Time)
     }
 
-    /// Time at which the person last proved to hold the phone. Null if the phone has not been verified since it changed.
+    /// Time at which the person last proved to hold the phone. Null if the present phone has not been verified.
     async fn phone_verified_at(&self) -> Option<Time> {
         self.0.customer.phone_verified_at.map(Time)
     }
@@ -82,8 +82,8 @@ impl Customer {
         self.0.missing_fields()
     }
 
-    /// Version of the record. Starts at 1 and increases by 1 with every change. Pass the version as `expectedVersion` to
-    /// avoid overwriting somebody else's change.
+    /// Version of the record. Starts at 1 and increases by 1 with each request that changes a value. Pass the version
+    /// as `expectedVersion` to avoid overwriting somebody else's change.
     async fn version(&self) -> i32 {
         self.0.customer.version
     }
@@ -113,7 +113,7 @@ impl Customer {
         Some(Box::pin(CustomerOperatorConnection::load(context, &self.0, arguments)).await)
     }
 
-    /// Changes to this customer, oldest first. An operator sees the changes since its own connection, so that an entry explains
+    /// Changes to this customer, oldest first. An operator sees the changes since its own connection, with an entry for
     /// each step of `version`. If another caller made a change, the operator sees neither the author nor the values.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn history(
@@ -146,14 +146,15 @@ impl CustomerEdge {
 
 #[Object]
 impl CustomerCount {
-    /// Number of customers in the list. Null if the count stops early: after a million customers, or after 10,000 checked
-    /// customers if the list has `search` or a filter by `missing` or `createdAt`. Computed only if requested.
+    /// Number of customers in the list. Null if the count stops early: after a million customers, or after 10,000
+    /// checked customers if the list has `search` or a condition without an index (see `CustomerFilter`). Computed only
+    /// if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         total_count(self.count(context).await)
     }
 
-    /// The number of customers that were counted. Equal to `totalCount`. If `totalCount` is null, the list may have more
-    /// customers than this number. Computed only if requested.
+    /// Number of customers that were counted: equal to `totalCount`, or a lower bound if `totalCount` is null. Computed
+    /// only if requested.
     async fn total_count_at_least(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         let counted = |(Count::Exactly(count) | Count::AtLeast(count))| Count::Exactly(count);
         total_count(self.count(context).await.map(counted))

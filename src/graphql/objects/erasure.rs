@@ -21,7 +21,7 @@ impl Erasure {
     }
 }
 
-/// The receipt of an erased customer. It has no data of the person.
+/// The receipt of an erased customer. Contains no personal data.
 #[Object]
 impl Erasure {
     /// Global id, for example `era_01h455vb4pex5vsknk084sn02q`.
@@ -39,7 +39,7 @@ impl Erasure {
         Time(self.0.erased_at)
     }
 
-    /// Reference that the request gave.
+    /// The `reference` of the request.
     async fn reference(&self) -> &str {
         self.0.reference.as_str()
     }

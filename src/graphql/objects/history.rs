@@ -34,9 +34,9 @@ enum CustomerEventType {
     Disconnected,
     /// The person proved to hold the field in `verifiedField`.
     Verified,
-    /// The customer was erased. The values in its entries are null.
+    /// The customer was erased. The values in all its entries are null.
     Erased,
-    /// The operator changed its own id for the customer. Only that operator and the platform see such entries.
+    /// An operator changed its own id for the customer. Only this operator and the platform see such entries.
     ExternalCustomerIdChanged,
 }
 
@@ -47,9 +47,9 @@ impl CustomerEvent {
     }
 }
 
-/// An entry in a customer's history. Entries never change, except that the values in them become null when the customer is
-/// erased. If another caller made the change, an operator sees which fields changed and when, but neither the author nor the
-/// values.
+/// An entry in a customer's history. When the customer is erased, the values in its entries become null; otherwise
+/// entries never change. If another caller made the change, an operator sees which fields changed and when, but neither
+/// the author nor the values.
 #[Object]
 impl CustomerEvent {
     /// Global id, for example `evt_01h455vb4pex5vsknk084sn02q`.
@@ -115,7 +115,7 @@ impl CustomerEvent {
         &self.0.changed_fields
     }
 
-    /// Field that the person has proved to hold. Null for all entries but `VERIFIED`.
+    /// Field that the person has proved to hold. Null unless `type` is `VERIFIED`.
     async fn verified_field(&self) -> Option<VerifiableField> {
         self.0.verified_field.map(Into::into)
     }
@@ -140,8 +140,8 @@ impl CustomerEvent {
     }
 }
 
-/// Values of a customer's fields before or after a change. Null for a field that is empty or not among the
-/// `changedFields`.
+/// Values of a customer's fields before or after a change. A field is null if it was empty, if it is not in
+/// `changedFields`, or if the customer was erased.
 #[derive(Default, Deserialize, SimpleObject)]
 #[serde(rename_all = "camelCase")]
 struct CustomerValues<'e> {

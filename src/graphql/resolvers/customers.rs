@@ -92,9 +92,9 @@ impl CustomerMutation {
         Some(customers.update(actor(context), request_info(context), input.parse(actor(context))).await.map(Into::into))
     }
 
-    /// Ends the connection of a customer to your operator, for example if another person was connected by mistake. Afterwards
-    /// the customer does not exist for your operator, and your `externalCustomerId` is free again. The record stays as it is
-    /// for the other operators. The platform key may disconnect a customer from any operator.
+    /// Ends the connection of a customer to your operator, for example if the wrong person was connected. Afterwards
+    /// the customer does not exist for your operator, and your `externalCustomerId` is free again. The record stays as
+    /// it is for other operators. The platform key may disconnect a customer from any operator.
     async fn disconnect_customer(
         &self,
         context: &Context<'_>,
@@ -128,7 +128,7 @@ struct CreateCustomerPayload {
     /// `CREATED` for a new customer, `CONNECTED` for one that the platform already knew.
     outcome: Outcome,
     /// Your values that matched the existing customer. Empty for a new customer. If only the phone matched, the record
-    /// has a different email than the one you sent: check that the record belongs to the right person.
+    /// has a different email than the one you sent: check that it belongs to the right person.
     matched_by: Vec<MatchKey>,
     /// Fields whose stored value differs from the one you sent. The stored values were kept. Use `updateCustomer` if your
     /// value is correct.

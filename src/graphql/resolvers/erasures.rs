@@ -1,4 +1,4 @@
-//! The erasure of customers, and what stays afterwards: the receipt and the history. Platform key only.
+//! The erasure of customers, and the receipt and the history that stay afterwards. Platform key only.
 
 use async_graphql::{Context, ID, Object, SimpleObject};
 use entity::value::{CustomerId, ErasureId};
@@ -15,8 +15,8 @@ pub struct ErasureQuery;
 
 #[Object]
 impl ErasureQuery {
-    /// Looks up the receipt of an erasure. Returns null if the receipt does not exist, and for operators. Platform key
-    /// only.
+    /// Looks up the receipt of an erasure. Returns null if the receipt does not exist. Platform key only: for operators
+    /// the result is null.
     async fn erasure(
         &self,
         context: &Context<'_>,
@@ -38,8 +38,8 @@ impl ErasureQuery {
         Some(ErasureConnection::load(context, PageArguments { first, after, last, before }).await)
     }
 
-    /// Changes to a customer, oldest first, also of a customer that was erased: the values are then null. Empty for an
-    /// unknown id. Platform key only.
+    /// History of a customer, oldest entry first. If the customer was erased, the values in the entries are null. Empty
+    /// for an unknown id. Platform key only.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customer_events(
         &self,
@@ -64,9 +64,9 @@ pub struct ErasureMutation;
 
 #[Object]
 impl ErasureMutation {
-    /// Erases a customer: deletes the record and its connections to operators, and sets the values in its history to null.
-    /// Returns a receipt. The email and the phone can be used for a new customer at once. Cannot be undone. Platform key
-    /// only.
+    /// Erases a customer: deletes the record and its connections to operators, and sets the values in its history to
+    /// null. Returns a receipt. The email and the phone can be used for a new customer at once. An erasure cannot be
+    /// undone. Platform key only.
     async fn erase_customer(
         &self,
         context: &Context<'_>,

@@ -1,5 +1,5 @@
-//! The query `node`, by which Relay refetches objects. API keys are not nodes, because clients refetch the list of an
-//! operator's keys by the operator.
+//! The query `node`, with which Relay fetches an object again. API keys are not nodes: to fetch them again, clients
+//! fetch their operator.
 
 use async_graphql::{Context, ID, Interface, Object};
 use entity::value::{AdminEventId, CustomerEventId, CustomerId, ErasureId, OperatorId};

@@ -39,8 +39,7 @@ impl OperatorQuery {
         Operator::find(context, id?).await.transpose()
     }
 
-    /// Operators that the caller may see, oldest first. With the platform key: all operators. Otherwise: only the calling
-    /// operator.
+    /// Operators, oldest first. With the platform key: all operators. Otherwise: only the calling operator.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn operators(
         &self,
@@ -93,8 +92,8 @@ impl OperatorMutation {
         Some(update_operator(context, input).await)
     }
 
-    /// Creates an additional API key for an operator. Platform key only. To rotate keys: create a new key, use it
-    /// everywhere, and revoke the old key once its `lastUsedAt` no longer changes.
+    /// Creates an additional API key for an operator. Platform key only. To rotate a key: create a new one, use it
+    /// everywhere, and revoke the old one when its `lastUsedAt` no longer changes.
     async fn create_api_key(
         &self,
         context: &Context<'_>,

@@ -61,6 +61,6 @@ enum Role {
     Operator,
     /// Reads the customers of its operator.
     OperatorReadOnly,
-    /// Reads everything, and manages operators and API keys.
+    /// Reads everything, manages operators and API keys, and updates, disconnects, verifies and erases customers.
     Platform,
 }

@@ -1,6 +1,6 @@
-//! Bounds the number of requests that each API key has in flight.
+//! Limits the number of requests that each API key has in flight.
 //!
-//! A request that exceeds the bound waits before its body is read, so the request holds little memory and no database
+//! A request that exceeds the limit waits before its body is read, so it holds little memory and no database
 //! connection. Only requests of the same key wait for each other.
 
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::database::{KeyMemory, ProcessMemory, ResponseSize};
 use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
 
-/// The maximum number of requests of one key that are executed at the same time. The bound does not reduce
-/// throughput: 256 clients of one key reach as many requests per second as without the bound.
+/// The maximum number of requests of one key that are executed at the same time. The limit does not reduce throughput:
+/// 256 clients of one key reach as many requests per second as without it.
 const MAX_IN_FLIGHT: usize = 64;
 
 /// The maximum number of requests of one key that wait: half of the HTTP connections that a process accepts.
@@ -95,7 +95,7 @@ struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     fn join(of_key: &'a AtomicUsize, of_process: &'a Gauge) -> Result<Self, Violation> {
         of_process.increment(1);
-        // If too many requests wait, the drop of this value uncounts the request.
+        // If too many requests wait, this value is dropped, which subtracts the request again.
         let waiting = Self { of_key, of_process };
         if of_key.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
             return Ok(waiting);

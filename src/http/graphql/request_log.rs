@@ -18,7 +18,7 @@ use crate::service::limits::Cost;
 pub struct RequestLog {
     pub request_id: RequestId,
     started: Instant,
-    /// The address that the limit of failed authentications counts for the client. `None` until the headers are read.
+    /// The address of the client, by which failed authentications are counted. `None` until the headers are read.
     pub address: Option<IpAddr>,
     /// `None` until the request is authenticated.
     pub caller: Option<Actor>,

@@ -76,7 +76,7 @@ pub fn from_graphql(response: async_graphql::Response, media_type: MediaType, si
             serde_json::to_vec(&response)
         };
         text.map(|mut text| {
-            // The vector grows by doubling, and the text may be in memory for a long time.
+            // Frees the unused capacity of the vector, because the text may be in memory for a long time.
             text.shrink_to_fit();
             text
         })

@@ -36,7 +36,7 @@ pub struct CustomerDraft {
 pub struct ConnectBy(Vec<MatchKey>);
 
 impl ConnectBy {
-    /// `keys` is a set: order and repetitions have no meaning.
+    /// Order and repetitions of `keys` have no effect.
     pub fn new(keys: &[MatchKey]) -> Self {
         Self(MatchKey::iter().filter(|key| keys.contains(key)).collect())
     }
@@ -77,7 +77,7 @@ pub enum MatchKey {
 }
 
 impl MatchKey {
-    /// Returns the fault of a customer that matches by this key, if `connectBy` does not allow the connection.
+    /// Returns the fault for a match by this key, if `connectBy` does not allow the connection.
     fn not_allowed(self) -> Violation {
         let (field, message) = match self {
             Self::Email => (
@@ -212,8 +212,8 @@ impl Customers {
 }
 
 impl CustomerDraft {
-    /// Returns the request if it is complete and has no faults. Otherwise returns all faults, with the restrictions that its
-    /// valid values violate.
+    /// Returns the request if it is complete and has no faults. Otherwise returns all faults, and the violations of
+    /// restrictions by its valid values.
     fn complete(self, restrictions: &Restrictions) -> Result<NewCustomer, Vec<Violation>> {
         let Self { external_customer_id, email, optional, connect_by, idempotency_key, faults } = self;
         match (external_customer_id, email) {
@@ -236,8 +236,8 @@ impl NewCustomer {
         let mut data = json!({
             "externalCustomerId": external_customer_id.as_str(),
             "email": email,
-            // These fields are null if they are not given. A field that is added later must be left out if it is not
-            // given, so that a stored hash still matches after an upgrade.
+            // These fields are null if they are not given. A field that is added later must be left out instead, so
+            // that a stored hash still matches after an upgrade.
             "phone": null, "firstName": null, "lastName": null, "address": null,
         });
         for field in CustomerField::all() {

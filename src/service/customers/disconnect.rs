@@ -27,8 +27,7 @@ pub struct Disconnect {
     pub faults: Vec<Violation>,
 }
 
-/// The result of [`Customers::disconnect`]. The result has no `Customer`, because the caller may not see the customer any
-/// more.
+/// The result of [`Customers::disconnect`]. It has only the id, because the caller may not see the customer any more.
 #[derive(Clone, Copy, Debug)]
 pub struct Disconnected {
     pub customer: CustomerId,
@@ -85,7 +84,8 @@ pub(super) fn end_link(
     current: &customer::Model,
     reason: DisconnectReason,
 ) {
-    // Writes the same values with the next revision, so that concurrent writers of the customer notice the missing link.
+    // Writes the same values with the next revision, so that concurrent writes of the customer conflict: they may have
+    // read the link.
     let customer = changes::replace(writes, current, current.clone());
     changes::remove_links(writes, slice::from_ref(link));
     history::record_disconnect(writes, origin, &customer, link, reason);

@@ -1,8 +1,8 @@
 //! Erases customers, and reads the receipts of erasures. Platform only.
 //!
-//! One transaction deletes the customer, its links, its search words and the cached carrier results for its phones, sets
-//! the values in its history to null, and inserts the receipt. The history stays: it tells what changed, when and by whom.
-//! Stored results of idempotency keys stay too: they hold keyed hashes and ids, and expire after a day.
+//! One transaction deletes the customer, its links, its search words and the cached carrier results for its phones,
+//! sets the values in its history to null, and inserts the receipt. The history entries stay without values. Stored
+//! results of idempotency keys stay too: they hold keyed hashes and ids, and expire after a day.
 //!
 //! SQLite does not overwrite deleted content. [`Customers::purge_erased`] rewrites the file without it.
 
@@ -94,7 +94,8 @@ impl Customers {
         idempotent: Option<&IdempotentRequest>,
         erase: &EraseRequest,
     ) -> Result<Prepared<Erased>, TransactionError> {
-        // Locks from the first attempt on: words that `add_missing_words` inserts do not change the revision.
+        // Takes locks in the first attempt already, because `add_missing_words` inserts words without changing the
+        // revision.
         let write_tx = write_tx.into_locking().await?;
         let customers = customer::Entity::find().filter(customer::Column::Id.is_in(erase.customer)).lock_exclusive();
         let found = rows::customers(&write_tx, &customers.into_query()).await?;
@@ -153,8 +154,8 @@ impl Customers {
         Ok(pages::page(self.database.reader(), list, request).await?)
     }
 
-    /// Rewrites the SQLite file if customers were erased since the last time, so that it contains none of their values any
-    /// more. Returns true if it was rewritten. Does nothing on PostgreSQL.
+    /// If customers were erased since the last call, rewrites the SQLite file, so that the file contains none of their
+    /// values any more. Returns true if the file was rewritten. Does nothing on PostgreSQL.
     pub async fn purge_erased(&self, actor: &Actor) -> Result<bool, Error> {
         actor.require_platform()?;
         let Some(purged) = self.database.sqlite_user_version().await? else { return Ok(false) };
@@ -168,17 +169,18 @@ impl Customers {
     }
 }
 
-/// SQLite takes at most 32,766 values in a statement.
+/// The number of entries that one statement changes. SQLite allows at most 32,766 values in a statement, and an entry
+/// needs three.
 const MAX_EVENTS_PER_STATEMENT: usize = 5_000;
 
-/// All phones that a customer has or had.
+/// Returns all phones that a customer has or had.
 fn phones<'c>(customer: &'c customer::Model, events: &'c [customer_event::Model]) -> BTreeSet<&'c str> {
     let values = events.iter().flat_map(|event| [&event.before, &event.after]);
     let earlier = values.filter_map(|values| values.0.get(CustomerField::Phone.name())?.as_str());
     customer.phone.iter().map(|phone| phone.as_str()).chain(earlier).collect()
 }
 
-/// The same names, all with the value null.
+/// Returns the same fields, each with the value null.
 fn without_values(values: &Values) -> Values {
     Values(values.0.keys().map(|name| (name.clone(), Json::Null)).collect())
 }

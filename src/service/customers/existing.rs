@@ -24,7 +24,7 @@ pub(super) struct Existing {
     own_by_email: Option<CustomerId>,
     /// The operator's customer that has the phone.
     own_by_phone: Option<CustomerId>,
-    /// Customers of other operators that have the email or the phone. Empty if the operator uses one of the values itself.
+    /// Customers of other operators that have the email or the phone. Empty if one of the other fields is set.
     pub(super) others: Vec<customer::Model>,
 }
 
@@ -152,16 +152,18 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
     holders.select_only().column(Id).order_by_asc(Id).lock_exclusive().into_query()
 }
 
-/// Selects the operator's customers that have the external customer id, the email and the phone. With `with_others`, and
-/// only if there are none, also selects the customers of other operators that have the email or the phone.
+/// Selects the operator's customers that have the external customer id, the email and the phone. If there are none and
+/// `with_others` is true, selects the customers of other operators that have the email or the phone.
 ///
-/// If an own customer is in the way, the caller must not learn if a customer of another operator has the other value, not
-/// even from the response time: 2 µs more are enough to tell known from unknown people with 30 requests each. Therefore the
-/// query does not look up the value itself, but the next value that exists, and the operator's link to the customer that has
-/// it. This is the same work for all values except those after the last one.
+/// If one of the operator's own customers has a value, the request is refused. The response time must then not reveal
+/// whether a customer of another operator has the other value: with 30 requests for each person, a difference of 2 µs
+/// is enough to tell known from unknown people. Therefore the query does not look up an email itself. It looks up the
+/// next email that exists in the order of the index, and the operator's link to the customer with that email. This is
+/// the same work for known and unknown emails, except for emails after the last one. Phones are looked up in the same
+/// way.
 ///
-/// Selects no row if `condition` does not hold, and otherwise at least one row: if there is no customer, the columns of the
-/// row are null.
+/// If `condition` does not hold, selects no row. Otherwise selects at least one row, whose columns are null if there is
+/// no customer.
 ///
 /// ```sql
 /// SELECT same_id.customer_id, by_email.customer_id, by_phone.customer_id, other.*

@@ -1,8 +1,9 @@
-//! The table of customer fields: every rule that treats the fields of a customer alike uses this table.
+//! The table of customer fields. Every rule that treats all fields of a customer in the same way uses this table.
 //!
-//! In this file, a new field takes one variant of [`CustomerField`] and one row of the table; CONTRIBUTING.md lists the
-//! other edits. Missing and unapplied fields, the `missing` filter, history, idempotency fingerprints, the filling of empty
-//! fields on connect, and updates then include the field. The order of the variants is the order of fields in responses.
+//! A new field needs one variant of [`CustomerField`] and one row of the table in this file; CONTRIBUTING.md lists the
+//! other edits. The following then include the field: missing and unapplied fields, the `missing` filter, history,
+//! idempotency fingerprints, the filling of empty fields on connect, and updates. The order of the variants is the
+//! order of the fields in responses.
 
 use async_graphql::Enum;
 use chrono::{DateTime, Utc};

@@ -24,7 +24,7 @@ use crate::service::Actor;
 /// Conditions on the customers of a list. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerFilter {
-    /// Allowed only for an operator's list. A list with a search is ordered by customer id.
+    /// Only for an operator's list. A list with a search is ordered by customer id.
     pub search: Option<SearchQuery>,
     pub email: Option<EmailAddress>,
     pub phone: Option<PhoneNumber>,
@@ -45,7 +45,8 @@ pub struct TimeRange {
     pub before: Option<DateTime<Utc>>,
 }
 
-/// The order of an operator's list. The values that the list is ordered by never change, so a cursor stays valid.
+/// The order of an operator's list. A cursor has the sort key and the id of a customer, so it stays valid even if the
+/// key of the customer changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerOrder {
     pub field: CustomerOrderField,
@@ -152,7 +153,7 @@ impl Customers {
         Ok(found.into_iter().zip(plans).map(|(page, plan)| CustomerRows { page, plan }).collect())
     }
 
-    /// Adds the pages of operators that `pages` ask for to the customers that were found.
+    /// Adds the page of operators to each customer that was found, if its page in `pages` asks for operators.
     async fn add_operators(
         &self,
         actor: &Actor,
@@ -229,7 +230,7 @@ impl CustomerList {
         Position { key, id: *view.customer.id.as_uuid() }
     }
 
-    /// Selects an operator's links and their customers by all conditions of the filter except the search.
+    /// Selects an operator's links and their customers that match the filter, except its search.
     fn select_own_customers(&self, operator: OperatorId) -> SelectTwo<customer_operator::Entity, customer::Entity> {
         of_operator(operator).filter(self.filter.on_customer()).filter(self.filter.on_link())
     }
@@ -289,7 +290,7 @@ impl CustomerList {
         let is_by_index = filter.on_customer().is_empty() && excluded.is_none();
         let (rows, mut walk) = match (&filter.search, plan) {
             (Some(search), plan) => search::walk(operator, search, plan.unwrap_or(SearchPlan::ScanInIdOrder)),
-            // The index of the order answers the filter.
+            // The index by which the list is ordered can also apply the filter.
             (None, _) if is_by_index && is_in_order => {
                 // The `LIMIT` applies before the join, so customers are joined only to the rows of the page.
                 return List { joined: vec![join_customers(ARM_ROWS)], ..list(links(operator, filter).into_query()) };
@@ -315,7 +316,7 @@ impl CustomerList {
     }
 }
 
-/// Turns a query into a subquery that is null if it finds no row.
+/// Turns a query into a subquery for the filters of a [`Walk`]. The subquery is null if it finds no row.
 fn exists(query: impl QueryTrait<QueryStatement = SelectStatement>) -> SelectStatement {
     query.into_query().clear_selects().expr(Expr::cust("1")).take()
 }

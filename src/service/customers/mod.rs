@@ -1,12 +1,12 @@
 //! Customers: one record per person, shared by all operators that the person is connected to.
 //!
-//! [`Customers`] is the facade. Each of these modules has methods of `Customers` and the types of the methods: `create`,
-//! `update`, `disconnect`, `verify`, `erase`, `validate`, `lists`, `search`, `history`.
+//! [`Customers`] has all methods. They are implemented in the modules of this folder, with their types: for example,
+//! `create.rs` implements [`Customers::create`].
 //!
 //! An operator sees a customer only through its own link; the platform sees all customers. Queries for an operator's
-//! customers start from [`rows::of_operator`] or from the links in `lists`, which filter by the operator. Creates and updates
-//! also look for an email or a phone among all customers of the platform; the limit on disclosures bounds what the caller
-//! learns from this.
+//! customers start from [`rows::of_operator`] or from the links in `lists`, which filter by the operator. Creates and
+//! updates also look up an email or a phone among all customers of the platform. The limit on disclosures limits what a
+//! caller can learn from this.
 //!
 //! A write puts its rows into one `WriteSet`. On PostgreSQL, no statement of the set sees the rows that another
 //! statement writes; on SQLite the statements run in order. The order must give the same result on both databases. For
@@ -65,11 +65,11 @@ pub struct Customers {
     limits: Limits,
     /// Queries for one of an operator's customers, one for each kind of [`CustomerRef`].
     own_queries: [BatchedQuery<2>; 4],
-    /// The same queries, for an update with an idempotency key.
+    /// The same queries, which also look up an idempotency key.
     own_or_stored_queries: [BatchedQuery<4>; 4],
     /// Query for the rows that share a unique value with a new customer.
     existing_query: BatchedQuery<4>,
-    /// The same query, for a create with an idempotency key.
+    /// The same query, which also looks up an idempotency key.
     existing_or_stored_query: BatchedQuery<6>,
 }
 
@@ -83,7 +83,7 @@ pub struct CustomerView {
     pub operators: Option<(PageRequest, Page<Link>)>,
 }
 
-/// The result of a write: [`Created`] or [`Updated`].
+/// The result of a write, for example [`Created`].
 #[derive(Clone)]
 pub struct Written<D> {
     pub view: CustomerView,
@@ -138,7 +138,7 @@ impl<T, R> OrStored<T, R> {
 /// The outcome of the reads of an attempt to write.
 #[expect(clippy::large_enum_variant, reason = "nearly every attempt writes")]
 enum Prepared<R: Replayable> {
-    /// The rows to write, and the result once they are written.
+    /// The rows to write, and the result to return after they were written.
     Write {
         write_tx: OptimisticWrite,
         writes: WriteSet,
@@ -185,8 +185,8 @@ impl Customers {
     /// Runs a write to its end: retries it after conflicts, replays the stored outcome of `idempotent`, and checks `phone`.
     /// `prepare` must look up `idempotent` before it reads customers of other operators.
     ///
-    /// The carrier lookup may take several seconds, so it never runs inside a transaction. An attempt that would store an
-    /// unchecked phone ends before it writes; then the phone is checked, and the write starts again.
+    /// The carrier lookup may take several seconds, so it never runs inside a transaction. If an attempt would store a
+    /// phone that was not checked, it ends before it writes. Then the phone is checked, and a new attempt starts.
     async fn run_write<R: Replayable, F>(
         &self,
         name: &'static str,
@@ -220,8 +220,8 @@ impl Customers {
         };
         let attempt = async |write_tx, is_phone_checked| {
             let attempted = try_write(write_tx, is_phone_checked).await;
-            // After a conflict or a lost connection, another attempt may have stored its result. A refusal is final, because
-            // the key was not in use when the request was refused.
+            // After a conflict or a lost connection, the key may have a stored result: of another request, or of this
+            // attempt. After a refusal the key is not looked up, because it was not in use.
             if matches!(attempted, Ok(_) | Err(TransactionError::Error(Error::Rejected(_)))) {
                 return attempted;
             }
@@ -237,7 +237,7 @@ impl Customers {
             return Ok(result);
         }
         if let (Some(lookup), Some(phone)) = (lookup, phone) {
-            // Boxed: this rare lookup would double the size of every write's future.
+            // Boxed, because this rare lookup would otherwise double the size of the future of every write.
             Box::pin(lookup.check(phone)).await?;
         }
         match run(true).await? {
@@ -342,8 +342,8 @@ impl Customers {
                 let found = row.map(|row| rows::joined_own_at(row, 0)).transpose()?.flatten();
                 (found, row.map(|row| idempotent.outcome(row)).transpose()?.flatten())
             }
-            // The platform disconnects a customer of the operator. The idempotency key belongs to the platform, so one
-            // statement cannot look up both.
+            // The platform disconnects a customer of the operator. The idempotency key belongs to the platform and the
+            // customer to the operator, so one statement cannot look up both.
             _ => (self.find_own(operator, reference).await?, find_stored(idempotent, write_tx).await?),
         };
         Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))

@@ -1,9 +1,9 @@
 //! Search by word prefixes: writes the words of each link, and finds the customers of an operator by these words.
 //!
-//! A customer is found if each word of the query is a prefix of one of its words: `ada lov` finds Ada Lovelace. If the
-//! query is an email, the list puts the customer that has this email first. Each link has rows of its own in
-//! `customer_word`, so a search reads the words of one operator only. A query with a rare word starts from the
-//! customers with that word. For other queries the operator's customers are checked one by one (see [`SearchPlan`]).
+//! A search finds a customer if each word of the search is a prefix of one of the customer's words: `ada lov` finds Ada
+//! Lovelace. If the search is an email, the customer that has this email comes first in the list. Each link has rows of
+//! its own in `customer_word`, so a search reads the words of one operator only. A search with a rare word reads the
+//! customers with that word. Other searches check the operator's customers one by one (see [`SearchPlan`]).
 
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, QueryWord, SearchQuery, SearchWord};
@@ -23,7 +23,7 @@ use crate::database::{
 use crate::error::Error;
 use crate::service::Actor;
 
-/// A word and its place among the words of a link. `None` if there is no word at this place any more.
+/// A place among the words of a link, and the word at this place. `None` removes the word.
 type PlacedWord = (i16, Option<SearchWord>);
 
 /// Writes words of customers for all their operators.
@@ -215,8 +215,7 @@ impl Customers {
             .order_by_asc(OperatorId)
             .order_by_asc(CustomerId)
             .limit(BATCH as u64);
-        // A concurrent update or disconnect waits for the lock. Afterwards the update also updates these words, and the
-        // disconnect deletes these words.
+        // A concurrent update or disconnect waits for the lock. It then sees these words, and updates or deletes them.
         let links = lock_own_customers(&transaction, without_words).await?;
         for (link, customer) in &links {
             let mut writes = WriteSet::new(link.operator_id);
@@ -231,8 +230,8 @@ impl Customers {
 /// The plan of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SearchPlan {
-    /// The query word with this index is the rarest word, and it is rare enough: sort the customers that have this
-    /// word, then check the other words.
+    /// The word of the search with this index is the rarest, and rare enough: sort the customers that have it, then
+    /// check the other words.
     FromRarestWord {
         index: usize,
         /// The number of index entries of the word.
@@ -242,9 +241,9 @@ pub enum SearchPlan {
     ScanInIdOrder,
 }
 
-/// The largest number of index entries (rows of `customer_word`) that a rare word may have. The limit bounds the number
-/// of customers that must be sorted. The limit for a search of one word is lower, because a scan for one word fills a
-/// page sooner.
+/// The maximum number of index entries (rows of `customer_word`) of a rare word, which limits the number of customers
+/// that must be sorted. The limit for a search with one word is lower, because checking one by one fills a page of such
+/// a search sooner.
 fn rare_limit(search: &SearchQuery) -> usize {
     if search.words().len() == 1 { 10_000 } else { 100_000 }
 }
@@ -280,7 +279,7 @@ pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan)
     let columns = [Column::CustomerId, Column::OperatorId];
     let rows = match rarest {
         Some((_, word, _)) => {
-            // Without the limit, the databases would read another index in order to avoid the sort.
+            // Without the limit, the databases would read another index to avoid the sort.
             let all = customers_with(operator, word).column(Column::OperatorId).limit(u64::from(u32::MAX)).take();
             Query::select().distinct().columns(columns).from_subquery(all, "all").take()
         }

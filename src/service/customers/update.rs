@@ -79,7 +79,7 @@ impl Customers {
         Ok(self.restrictions.check(email, phone).err().unwrap_or_default())
     }
 
-    /// Counts the values that `error` reports as taken and that no customer of the caller's operator has.
+    /// Counts the values that `error` reports as taken by customers of other operators.
     async fn taken_by_other_operators(
         &self,
         origin: &Origin,
@@ -98,8 +98,8 @@ impl Customers {
         Ok(count(email, phone) - taken_by_own.len() as u32)
     }
 
-    /// Reads the rows and prepares the writes of one attempt. `refusal` is set if no disclosures could be reserved. The request
-    /// then fails with `refusal`, unless it fails earlier or is a replay.
+    /// Reads the rows and prepares the writes of one attempt. `refusal` is set if no disclosures could be reserved. The
+    /// request then fails with `refusal`, unless it fails for an earlier reason or repeats a stored request.
     async fn prepare_update(
         &self,
         write_tx: OptimisticWrite,
@@ -184,7 +184,7 @@ impl CustomerChanges {
         let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(values)?)));
         let data: Map<_, _> = given.collect();
         let mut request = json!({ "customer": customer, "expectedVersion": expected_version, "data": data });
-        // Added only if the request changes the external id, so that hashes that an earlier version stored still match.
+        // Added only if it is given, so that the hashes of requests without it still match those of an earlier version.
         if let Some(id) = external_customer_id {
             request["externalCustomerId"] = json!(id.as_str());
         }

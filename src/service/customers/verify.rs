@@ -1,7 +1,7 @@
 //! Records that a person has proved to hold an email or a phone. Platform only.
 //!
-//! Telephone companies reassign numbers. A proof can therefore take a phone over from the customer that had it before,
-//! unless that customer proved it later.
+//! Telephone companies reassign numbers. A proof can therefore move a phone from another customer to this one, unless
+//! the other customer proved to hold it later.
 
 use chrono::{DateTime, Utc};
 use entity::customer;
@@ -40,8 +40,8 @@ pub enum VerifiedValue {
 pub type Verified = Written<()>;
 
 impl Customers {
-    /// Records that a person has proved to hold an email or a phone. If the record already has the value,
-    /// a proof that is not newer than the stored one changes nothing. Platform only.
+    /// Records that a person has proved to hold an email or a phone. If the stored time of the proof is the same or
+    /// later, nothing changes. Platform only.
     pub async fn record_verification(
         &self,
         actor: &Actor,

@@ -62,10 +62,10 @@ pub fn lookup_hashes(hash: &KeyedHash, phone: &str) -> Vec<Vec<u8>> {
 impl PhoneLookup {
     const MAX_RECENT: u64 = 10_000;
     const RECENT_TTL: Duration = Duration::from_secs(60);
-    /// The lifetime of a result in the database for a mobile line.
+    /// The time for which the database keeps the result for a mobile line.
     const MOBILE_TTL: TimeDelta = TimeDelta::days(30);
-    /// The lifetime of any other result in the database. This lifetime is shorter, because a number that is unknown or
-    /// not mobile may become mobile, and its owner should not wait for long.
+    /// The time for which the database keeps any other result. It is shorter, because an unknown number may become
+    /// mobile, and its owner should not have to wait for long.
     const OTHER_TTL: TimeDelta = TimeDelta::hours(24);
 
     pub fn new(
@@ -122,7 +122,7 @@ impl PhoneLookup {
             let expires_at = now + if line == CarrierLineType::Mobile { Self::MOBILE_TTL } else { Self::OTHER_TTL };
             let row = ActiveModel { hash: Set(hash.to_vec()), line: Set(line), expires_at: Set(expires_at) };
             let transaction = self.database.begin_write().await?;
-            // Carrier lookups are rare and slow, so each of them can afford to delete the expired rows.
+            // Carrier lookups are rare and slow, so the time to delete the expired rows does not matter.
             Entity::delete_many().filter(Column::ExpiresAt.lte(now)).exec(&transaction).await?;
             let replace = OnConflict::column(Column::Hash).update_columns([Column::Line, Column::ExpiresAt]).to_owned();
             Entity::insert(row).on_conflict(replace).exec_without_returning(&transaction).await?;

@@ -25,7 +25,7 @@ pub struct Twilio {
     url: Url,
     user: SecretString,
     password: SecretString,
-    /// Twilio limits the number of concurrent requests of an account.
+    /// Limits the number of open requests, because Twilio limits the concurrent requests of an account.
     permits: Semaphore,
 }
 
@@ -54,7 +54,7 @@ impl Twilio {
     /// Sets up a client for the base URL, for example `https://lookups.twilio.com`. `user` is the SID of an API key
     /// (`SK…`) or of the account (`AC…`).
     pub fn new(url: Url, user: SecretString, password: SecretString) -> Result<Self, reqwest::Error> {
-        // reqwest needs a default provider for the process. An error means that there is one already.
+        // reqwest needs a default provider of cryptography for the process. An error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(Self::CONNECT_TIMEOUT)
@@ -127,7 +127,7 @@ fn line_type(response: LookupResponse) -> Result<CarrierLineType, LookupError> {
                 "landline" | "fixedVoip" | "nonFixedVoip" | "tollFree" | "premium" | "sharedCost" | "uan" | "voicemail"
                 | "pager" | "personal",
             ) => CarrierLineType::Other,
-            // These are `unknown`, null, and types that Twilio adds later.
+            // The type is `unknown`, null, or one that Twilio has added later.
             Some(_) | None => CarrierLineType::Unknown,
         }),
         // These codes mean: a Canadian number without approval, a country without data, a number outside coverage.
@@ -136,7 +136,7 @@ fn line_type(response: LookupResponse) -> Result<CarrierLineType, LookupError> {
         Some(code @ (60606 | 60614 | 60619)) => {
             Err(LookupError::Misconfigured { cause: format!("Twilio responded with error code {code}") })
         }
-        // The other codes mean a failure of Twilio's provider or too many requests for one number, or were added later.
+        // A failure of Twilio's provider, too many requests for one number, or a code that Twilio has added later.
         Some(_) => Err(LookupError::Unavailable { retry_after: None }),
     }
 }
