@@ -1,4 +1,4 @@
-//! The administration of operators and keys: suspension, budgets, the audit trail, and the member of staff behind a request.
+//! The administration of operators and keys: suspension, budgets, the audit trail, and the header `Vivamo-Actor`.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ async fn updated(app: &TestApp, operator: &Caller, changes: Value) -> Value {
     update(app, operator, changes).await.payload("updateOperator")["operator"].clone()
 }
 
-/// Sends requests until one has this status, which must happen within a second.
+/// Sends requests until a response has this status, which must happen within a second.
 async fn wait_for_status(app: &TestApp, caller: &Caller, status: u16) -> Answer {
     let started = Instant::now();
     loop {
@@ -61,7 +61,7 @@ both!(the_platform_changes_operators, Sandbox, async |app| {
     assert_eq!(renamed, expected);
     let changed = updated(app, &own, json!({ "disclosuresPerHour": 7 })).await;
     assert_eq!((&changed["name"], &changed["disclosuresPerHour"]), (&json!("Acme"), &json!(7)));
-    // The operator itself sees both.
+    // The operator sees its own status and budget.
     let seen = app.query(&own, "{ operator { name status disclosuresPerHour } }").await;
     assert_eq!(seen["operator"], json!({ "name": "Acme", "status": "ACTIVE", "disclosuresPerHour": 7 }));
     assert_eq!(updated(app, &own, json!({ "disclosuresPerHour": null })).await, expected);
@@ -83,7 +83,7 @@ both!(the_platform_changes_operators, Sandbox, async |app| {
         let answer = app.graphql(&app.platform(), REVOKE_ALL, json!({ "id": unknown.operator })).await;
         answer.assert_rejected("revokeApiKeys", &[("OPERATOR_NOT_FOUND", "input.operatorId")]);
     }
-    // Operators can change neither themselves nor their keys.
+    // An operator can change neither its own row nor its keys.
     let input = json!({ "input": { "id": own.operator, "disclosuresPerHour": 1000 } });
     for caller in [&own, &app.key(&own, Access::ReadOnly).await] {
         assert_eq!(app.graphql(caller, UPDATE, input.clone()).await.codes(), ["FORBIDDEN"]);
@@ -119,10 +119,11 @@ both!(a_suspended_operator_is_rejected_everywhere_within_a_second, Sandbox, asyn
         assert_eq!(answer.codes(), ["UNAUTHENTICATED"]);
         assert_eq!(answer.message(), "The operator of this API key is suspended. Ask the platform to resume it.");
     }
-    // The process that suspended the operator rejects its keys at once. Also a key that is created meanwhile.
+    // The process that suspended the operator rejects its keys at once, also a key that is created while the operator
+    // is suspended.
     let created_meanwhile = app.key(&own, Access::ReadWrite).await;
     assert_eq!(app.graphql(&created_meanwhile, ROLE, json!({})).await.status, 401);
-    // The others work, and the platform sees the operator and its customers.
+    // The keys of other operators work, and the platform sees the suspended operator and its customers.
     assert_eq!(replica.graphql(&other, ROLE, json!({})).await.status, 200);
     let query = format!("{{ operator(id: \"{}\") {{ status customers {{ totalCount }} }} }}", own.operator);
     let expected = json!({ "status": "SUSPENDED", "customers": { "totalCount": 1 } });
@@ -177,25 +178,25 @@ both!(an_operator_may_have_a_budget_for_disclosures_of_its_own, Sandbox, async |
     const NONE: [&str; 0] = [];
     assert_eq!((connect(&limited, &own, 0).await, connect(&limited, &own, 1).await), (vec![], vec![]));
     assert_eq!(connect(&limited, &own, 2).await, ["RATE_LIMITED"]);
-    // A larger budget takes effect at once. What was used counts.
+    // A larger budget takes effect at once. Disclosures that were used before still count.
     updated(&limited, &own, json!({ "disclosuresPerHour": 3 })).await;
     assert_eq!(connect(&limited, &own, 2).await, NONE);
     assert_eq!(connect(&limited, &own, 3).await, ["RATE_LIMITED"]);
-    // Other operators keep the default.
+    // Other operators keep the default budget.
     assert_eq!((connect(&limited, &third, 0).await, connect(&limited, &third, 1).await), (vec![], vec![]));
     assert_eq!(connect(&limited, &third, 2).await, ["RATE_LIMITED"]);
-    // Also where the default is no limit.
+    // A budget also limits an operator if the default is unlimited.
     updated(app, &third, json!({ "disclosuresPerHour": 1 })).await;
     assert_eq!(connect(app, &third, 4).await, NONE);
     assert_eq!(connect(app, &third, 5).await, ["RATE_LIMITED"]);
-    // Back to the default.
+    // Null restores the default.
     updated(app, &third, json!({ "disclosuresPerHour": null })).await;
     assert_eq!(connect(app, &third, 5).await, NONE);
     limited.stop().await;
 });
 
 both!(each_administrative_change_leaves_an_entry_in_the_audit_trail, Sandbox, async |app| {
-    // The tests create operators and keys as the command line does.
+    // `app.operator` creates operators and keys as the command line does.
     let own = app.operator("Own").await;
     app.key(&own, Access::ReadOnly).await;
     let platform = app.platform();
@@ -249,7 +250,7 @@ both!(each_administrative_change_leaves_an_entry_in_the_audit_trail, Sandbox, as
     assert!(actors.iter().enumerate().all(|(at, actor)| *actor == if at == 3 { json!("Zoë") } else { json!(null) }));
     assert!(events.is_sorted_by_key(|event| event["occurredAt"].as_str().unwrap().to_owned()));
 
-    // Filters and pages.
+    // Filters, and pages of the audit trail.
     assert_eq!(admin_events(app, json!({ "operatorId": own.operator })).await, events[..8]);
     assert_eq!(admin_events(app, json!({ "apiKeyId": key })).await, events[9..]);
     assert_eq!(admin_events(app, json!({ "operatorId": own.operator, "apiKeyId": key })).await, Vec::<Value>::new());
@@ -306,7 +307,7 @@ both!(history_names_the_member_of_staff_behind_a_request, Sandbox, async |app| {
     let email = json!({ "email": "ada@example.com" });
     let created = send_as(app, &own, " \u{202a}staff-4711 Núñez ".as_bytes(), create, email.clone()).await;
     created.payload("createCustomer");
-    // The member of staff is not a part of the request that an idempotency key stands for.
+    // A repeated request may name another member of staff.
     let replay = send_as(app, &own, b"somebody else", create, email).await;
     assert_eq!(replay.payload("createCustomer"), json!({ "replayed": true }));
     app.graphql(&own, update, json!({})).await.payload("updateCustomer");
@@ -345,7 +346,7 @@ both!(a_malformed_member_of_staff_is_a_bad_request, Sandbox, async |app| {
     let twice = twice.header("vivamo-actor", "staff-4712").header("vivamo-actor", "staff-4712");
     let answer = Answer::read(twice.json(&json!({ "query": ROLE })).send().await.unwrap()).await;
     assert_eq!(answer.message(), "The header Vivamo-Actor is not valid: it was sent more than once.");
-    // Without a valid key, the answer says nothing about the header.
+    // Without a valid key, the response says nothing about the header.
     let unknown = Caller { key: "x".to_owned(), ..own };
     assert_eq!(send_as(app, &unknown, b"", ROLE, json!({})).await.codes(), ["UNAUTHENTICATED"]);
     assert!(!support::logs::read().contains("staff-4712"));
@@ -370,7 +371,7 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
 
     updated(app, &own, json!({ "status": "SUSPENDED" })).await;
     assert_eq!(start().await.unwrap(), 250);
-    // Each batch is complete, so that a removal that was interrupted goes on where it ended.
+    // Each batch is a transaction of its own, so an interrupted removal can be continued.
     assert_eq!(remove().await.unwrap(), 100);
     assert_eq!((app.count_rows("customer_operator").await, app.count_rows("customer").await), (151, 250));
     assert_eq!(start().await.unwrap(), 150);
@@ -382,18 +383,18 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
     let runs: Vec<_> = removals.map(|event| event["requestId"].clone()).collect();
     assert_eq!(runs.len(), 2, "{events:?}");
 
-    // The entry in the history has the id of the run, and the version stays.
+    // The history entry has the id of the run, and the customer keeps its version.
     let query = "{ customer(by: { email: \"8@example.com\" }) { version operators { nodes { name } } \
                  history { nodes { type version requestId operator { name } } } } }";
     let customer = app.query(&app.platform(), query).await["customer"].clone();
     let ended = json!({ "type": "DISCONNECTED", "version": 1, "requestId": runs[0], "operator": null });
     assert_eq!((&customer["history"]["nodes"][1], &customer["version"]), (&ended, &json!(1)));
     assert_eq!(customer["operators"]["nodes"], json!([]));
-    // The other operator keeps its customer, without a word in its history.
+    // The other operator keeps its customer, and its history has no new entry.
     let query = "{ customers { nodes { externalCustomerId history { nodes { type } } } } }";
     let seen = json!([{ "externalCustomerId": "shared", "history": { "nodes": [{ "type": "CONNECTED" }] } }]);
     assert_eq!(app.query(&other, query).await["customers"]["nodes"], seen);
-    // If the operator comes back, it has no customers, and its external ids are free.
+    // If the operator is resumed, it has no customers, and its external ids can be used again.
     updated(app, &own, json!({ "status": "ACTIVE" })).await;
     let list = "{ customers(filter: { search: \"ada\" }) { totalCount } }";
     assert_eq!(wait_for_status(app, &own, 200).await.status, 200);

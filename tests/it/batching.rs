@@ -114,7 +114,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
     let (outcomes, sent) = app.statements_of(join_all(creates.map(|new| create(app, &actor, new)))).await;
     assert_eq!(outcomes, ["CREATED"; 3]);
     assert_eq!(sent.len(), read_and_write(app, 15), "{sent:#?}");
-    // A create that connects a customer has other statements, so it runs in another batch.
+    // A create that connects a customer writes with other statements, so it runs in another batch.
     let connects = [
         CustomerDraft {
             optional: Values { first_name: Set(name("Knew")), ..Default::default() },
@@ -313,8 +313,8 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
         let expire = "UPDATE idempotency_key SET expires_at = now() - interval '1 second'";
         support::postgres::execute(app.database_url(), expire).await.unwrap();
 
-        // One update waits for the row lock of its customer, one create for the row lock of its expired idempotency
-        // key. The locks are released only after the other members of both batches are done.
+        // An update waits for the row lock of its customer, and a create waits for the row lock of its expired
+        // idempotency key. Both locks are held until the other members of the batches are done.
         let holder = app.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM customer WHERE email = 'b@example.com' FOR UPDATE").await.unwrap();
         holder.execute_unprepared("SELECT 1 FROM idempotency_key FOR UPDATE").await.unwrap();
@@ -348,7 +348,7 @@ async fn a_cancelled_leader_makes_the_other_writes_unavailable() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
         let actor = actor(app, &own).await;
-        // Removes the lock_timeout of batches, so that the batch waits until the leader is cancelled.
+        // Disables `lock_timeout` for batches, so that the batch waits until the leader is cancelled.
         let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                     PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock(1); \
                     RETURN NEW; END $$; \

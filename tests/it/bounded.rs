@@ -1,4 +1,4 @@
-//! Lists with conditions that no index answers: a page and a count check at most 10,000 customers.
+//! Lists with conditions without an index: a page and a count check at most 10,000 customers.
 
 use serde_json::{Value, json};
 
@@ -17,8 +17,8 @@ const CUSTOMERS_OF_TEST: usize = 10_050;
 /// The numbers of the customers without a phone.
 const WITHOUT_PHONE: [usize; 3] = [5, 6, 10_040];
 
-/// Connects 10,050 customers to an operator. Their first names, external ids and the digits of their ids are their numbers.
-/// All of them have the search word `common`.
+/// Connects 10,050 customers to an operator. The number of a customer is its first name and external id, and the digits
+/// of its id. All customers have the search word `common`.
 async fn populate(app: &TestApp, caller: &Caller) {
     app.created(caller, "operator", json!({ "email": "operator@example.com" })).await;
     let operator = "(SELECT operator_id FROM customer_operator WHERE external_customer_id = 'operator')";
@@ -53,7 +53,7 @@ async fn populate(app: &TestApp, caller: &Caller) {
     postgres::execute(app.database_url(), analyze).await.unwrap();
 }
 
-/// Removes all rows again, since they have no history.
+/// Removes all rows, because the invariants would miss their history.
 async fn clear(app: &TestApp) {
     let tables = ["customer_word", "customer_operator", "customer_event", "customer"];
     let sql = tables.map(|table| format!("DELETE FROM {table};")).concat();
@@ -125,7 +125,7 @@ both!(a_page_ends_after_10000_checked_customers_and_the_next_one_goes_on, Sandbo
             if is_descending == forward {
                 expected.reverse();
             }
-            // The first page is full or ends after 10,000 customers, the last one is short.
+            // The first page is full or stops after 10,000 customers. The last page is short.
             assert_eq!(follow(app, caller, &arguments, forward).await, (expected.clone(), 2), "{arguments} {forward}");
         }
         let counted = page(app, caller, &arguments, &json!({})).await;
@@ -134,7 +134,7 @@ both!(a_page_ends_after_10000_checked_customers_and_the_next_one_goes_on, Sandbo
         assert_eq!(counted["pageInfo"]["hasNextPage"], true, "{arguments}");
         assert_eq!((&counted["totalCount"], &counted["totalCountAtLeast"]), (&json!(null), &json!(2)), "{arguments}");
     }
-    // A page without customers has a cursor, too.
+    // A page without customers has a cursor too.
     let nobody = json!({ "filter": { "createdAt": { "before": "2019-01-01T00:00:00Z" } } });
     let empty = page(app, &own, &nobody, &json!({})).await;
     assert_eq!((numbers(&empty), &empty["pageInfo"]["hasNextPage"]), (vec![], &json!(true)));

@@ -25,7 +25,7 @@ pub struct FakeCarrier {
     requests: Arc<Mutex<Vec<String>>>,
 }
 
-/// The reaction of the fake to a request.
+/// The reaction of the fake Twilio to a request.
 enum Behaviour {
     Respond { status: u16, headers: &'static str, body: String },
     Hang,
@@ -319,7 +319,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
         assert_eq!(create(app, &operator, "+14155550002").await.codes(), ["PHONE_NOT_MOBILE"]);
         assert_eq!(create(app, &operator, "+14155550020").await.codes(), ["PHONE_LOOKUP_UNAVAILABLE"]);
         assert_eq!(carrier.take_request_count(), 3);
-        // This is another replica, whose memory cache is empty.
+        // This replica has an empty cache in memory.
         let replica = vivamo::service::Services::new(
             &app.database,
             settings(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
@@ -358,7 +358,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
             row.update(&transaction).await.unwrap();
             transaction.commit().await.unwrap();
         }
-        // Expired answers are looked up again.
+        // Numbers whose cached results have expired are looked up again.
         let later = vivamo::service::Services::new(
             &app.database,
             settings(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
@@ -395,7 +395,7 @@ async fn only_numbers_that_would_be_stored_are_looked_up() {
             json!({ "externalCustomerId": "9", "data": { "email": "new@example.com", "phone": "+14155550002" } });
         let valid = app.graphql(&own, validate, json!({ "input": fresh })).await;
         assert_eq!(valid.body["data"]["validateCustomer"], json!({ "phone": "+14155550002", "faults": [] }));
-        // The service does not look up a number that the platform has already, an invalid number, or a number in a
+        // The service looks up neither a number that a customer already has, nor an invalid number, nor a number in a
         // request that is refused for another reason.
         app.created(&other, "1", json!({ "email": "other@example.com", "phone": "+14155550001" })).await;
         for data in [

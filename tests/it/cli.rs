@@ -14,7 +14,7 @@ use crate::build_script;
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const PLATFORM_KEY: &str = "fedcba9876543210fedcba9876543210";
 
-/// Standard output of a command that succeeded.
+/// Returns the standard output of a command that must succeed.
 #[track_caller]
 pub(crate) fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -30,13 +30,13 @@ pub(crate) fn stderr(command: &mut Command, exit_code: i32) -> String {
     stderr
 }
 
-/// Runs a command whose database or network is at fault.
+/// Runs a command that fails because of the database or the network, and returns its standard error.
 #[track_caller]
 pub(crate) fn failure(command: &mut Command) -> String {
     stderr(command, 1)
 }
 
-/// Runs a command whose arguments or settings are at fault.
+/// Runs a command that fails because of its arguments or settings, and returns its standard error.
 #[track_caller]
 pub(crate) fn usage_error(command: &mut Command) -> String {
     stderr(command, 2)
@@ -65,7 +65,7 @@ fn schema_needs_no_database() {
 async fn first_start_prints_a_key_and_a_request_that_works() {
     let folder = TempDir::new().unwrap();
     let (server, _) = Running::start(&mut vivamo(folder.path(), &[]));
-    // Standard output is read after the server has stopped, so the request goes to a second start.
+    // `stop` returns the output of the server, so the request goes to a server that is started again.
     let output = server.stop();
     assert!(folder.path().join("vivamo.db").exists());
     let curl = output.lines().map(str::trim).find(|line| line.starts_with("curl ")).unwrap();
@@ -384,7 +384,7 @@ async fn each_cause_of_a_connection_failure_has_its_own_message() {
     }
 }
 
-/// The address of a server that answers each PostgreSQL client with this error, for as long as the test runs.
+/// Starts a server that sends this error to each PostgreSQL client, and returns its address.
 fn server_that_rejects(code: &'static str, message: &'static str) -> String {
     server_at("127.0.0.1:0", code, message)
 }
@@ -403,7 +403,7 @@ pub(crate) fn server_at(address: &str, code: &'static str, message: &'static str
                 client.read_exact(&mut startup).unwrap();
                 startup
             };
-            // A request for TLS, which is refused. A client that requires TLS then closes the connection.
+            // The client asks for TLS, and the server refuses. A client that requires TLS then closes the connection.
             if read_startup() == 80_877_103_u32.to_be_bytes() {
                 client.write_all(b"N").unwrap();
                 continue;
@@ -508,8 +508,8 @@ fn unknown_variables_are_refused() {
         assert!(stderr.contains("VIVAMO_RATE_LIMIT is not a setting"), "{stderr}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    // The program accepts unknown variables of a command without settings, empty variables, and variables of the tests
-    // and of the build.
+    // These are accepted: unknown variables if the command has no settings, empty variables, and variables of the tests
+    // and the build.
     stdout(&vivamo(folder.path(), &["schema"]).env("VIVAMO_RATE_LIMIT", "0").output().unwrap());
     for (name, value) in
         [("VIVAMO_RATE_LIMIT", ""), ("VIVAMO_TEST_ISOLATION", "serializable"), ("VIVAMO_BUILD_WEB", "1")]

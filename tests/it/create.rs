@@ -200,7 +200,7 @@ both!(connect_by_restricts_the_values_that_connect, Sandbox, async |app| {
         (json!(["EMAIL"]), &by_phone, vec![conflict(phone)]),
         (json!([]), &by_email, vec![conflict(email)]),
         (json!([]), &by_both, vec![conflict(email), conflict(phone)]),
-        // Two different customers are a conflict whatever is listed.
+        // If the email and the phone belong to two customers, each `connectBy` leads to a conflict.
         (
             json!(["EMAIL"]),
             &json!({ "email": "ada@example.com", "phone": "+14155552672" }),
@@ -215,7 +215,7 @@ both!(connect_by_restricts_the_values_that_connect, Sandbox, async |app| {
     assert!(answer.message().contains("Add EMAIL to `connectBy`, or ask the platform."));
     assert_eq!(app.count_rows("customer").await, 2);
 
-    // One listed value is enough. Own customers and unknown people do not depend on the list.
+    // One match by a listed value is enough. `connectBy` has no effect on own customers and unknown people.
     let connected = create_by(app, &own, "1", json!(["PHONE", "PHONE"]), by_both.clone()).await;
     let expected = json!({ "outcome": "CONNECTED", "matchedBy": ["EMAIL", "PHONE"] });
     assert_eq!(connected.payload("createCustomer"), expected);

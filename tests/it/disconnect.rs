@@ -1,4 +1,4 @@
-//! `disconnectCustomer`: what ends, what stays, and who may call it.
+//! `disconnectCustomer`: its effects, and the callers that may use it.
 
 use entity::api_key::Access;
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ both!(a_disconnected_customer_does_not_exist_for_the_operator, Sandbox, async |a
 
     // For the other operator nothing has changed.
     assert_eq!(app.customer(&other, json!({ "externalCustomerId": "theirs" })).await, before);
-    // The external id is free again.
+    // The external id can be used again.
     app.created(&own, "mine", json!({ "email": "new@example.com" })).await;
 });
 
@@ -140,7 +140,7 @@ both!(the_platform_disconnects_a_customer_from_an_operator, Sandbox, async |app|
         let answer = disconnect(app, &platform, input(operator, operator)).await;
         answer.assert_rejected("disconnectCustomer", &NOT_FOUND);
     }
-    // By the id that the operator uses.
+    // The platform may identify the customer by the operator's id for it.
     let by_external_id =
         json!({ "customer": { "externalCustomerId": "1" }, "reason": "ENDED", "operatorId": b.operator });
     disconnect(app, &platform, by_external_id).await.payload("disconnectCustomer");

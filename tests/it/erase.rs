@@ -30,7 +30,7 @@ async fn erased(app: &TestApp, id: &Value) -> Value {
     erase(app, json!({ "id": id, "reference": "Case 7" })).await.payload("eraseCustomer")["erasure"].clone()
 }
 
-/// Everything that the database stores, as a copy of its files or its dump shows it, in lower case.
+/// Returns everything that the database stores, in lower case: the files of SQLite, or a dump of PostgreSQL.
 fn stored(app: &TestApp) -> String {
     let bytes = match app.database_url().strip_prefix("sqlite://") {
         Some(file) => {
@@ -79,7 +79,7 @@ both!(an_erased_person_is_nowhere, Sandbox, async |app| {
     });
     let verify = "mutation ($input: RecordVerificationInput!) { recordVerification(input: $input) { replayed } }";
     app.graphql(&app.platform(), verify, json!({ "input": input })).await.payload("recordVerification");
-    // Rows of other people, so that rows move between the pages of the SQLite file.
+    // Creates many other customers, so that rows move between the pages of the SQLite file.
     for number in 0..200 {
         let data = json!({
             "email": format!("{number}x{}@example.com", "x".repeat(number % 60)), "firstName": "Grace",
@@ -88,7 +88,7 @@ both!(an_erased_person_is_nowhere, Sandbox, async |app| {
         app.created(&a, &format!("other-{number}"), data).await;
     }
 
-    // The values, their search words, the earlier values and the external ids.
+    // The present values, the earlier values, their search words, and the external ids.
     let values = [
         "quuxmail.one",
         "quuxmail",
@@ -119,7 +119,7 @@ both!(an_erased_person_is_nowhere, Sandbox, async |app| {
     assert!(words.len() > 5);
     let values: Vec<_> = values.into_iter().chain(words.iter().map(String::as_str)).collect();
     let keys = ["quuxkey-1", "quuxkey-2", "quuxkey-3", "quuxkey-4"];
-    // On SQLite, the latest rows may be only in the log.
+    // On SQLite, the latest rows may be only in the `-wal` file.
     let before = stored(app);
     let missing: Vec<_> = values.iter().filter(|value| !before.contains(**value)).collect();
     assert_eq!(missing, Vec::<&&str>::new(), "the search would not find these values");
@@ -180,14 +180,14 @@ both!(an_erased_customer_does_not_exist, Sandbox, async |app| {
     }));
     assert_eq!(after["nodes"], json!(expected));
 
-    // The receipt.
+    // The receipt can be read.
     let found =
         "query ($id: ID!) { erasure(id: $id) { id customerId } node(id: $id) { id ... on Erasure { reference } } }";
     let answer = app.graphql(&app.platform(), found, json!({ "id": receipt["id"] })).await;
     assert_eq!(answer.data()["erasure"], json!({ "id": receipt["id"], "customerId": id }));
     assert_eq!(answer.data()["node"], json!({ "id": receipt["id"], "reference": "Case 7" }));
 
-    // The email and the phone are free at once, and so are the external ids.
+    // The email, the phone and the external ids can be used again at once.
     let new = app.created(&b, "2", data).await;
     assert_eq!(new["outcome"], "CREATED");
     assert_ne!(new["customer"]["id"], id);

@@ -78,7 +78,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
         ErrorCode::ResponseTooLarge => {
             crate::hostile::create_long_addresses(app, &own).await;
             let answer = app.graphql(&own, crate::hostile::LARGE_RESPONSE, json!({})).await;
-            // One entry for each list that no longer fitted.
+            // There is one error for each list that did not fit into the response.
             answer.codes().into_iter().take(1).collect()
         }
         ErrorCode::BadRequest => app.graphql(&own, "{ nothing }", json!({})).await.codes(),
@@ -88,7 +88,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
             Answer::read(request.send().await.unwrap()).await.codes()
         }
         ErrorCode::Unavailable => {
-            // Another process holds the table for longer than a request waits.
+            // Another process locks the table for longer than a request waits.
             let writer = app.database.begin_write().await.unwrap();
             if app.is_postgres() {
                 writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();

@@ -80,7 +80,7 @@ async fn a_full_disk_fails_writes_only() {
             // The limit is set again for each create, because a connection that reaches the limit is replaced by a
             // connection without a limit.
             limit(1).await;
-            // A create succeeds as long as the existing pages have room.
+            // A create succeeds as long as the existing pages of the file have free space.
             let data = json!({ "email": format!("{number}@example.com"), "firstName": "x".repeat(100) });
             let answer = app.create(&operator, &format!("{number}"), data).await;
             if answer.codes() == ["UNAVAILABLE"] {
@@ -137,10 +137,10 @@ async fn run_query(app: &TestApp, query: &BatchedQuery<2>, name: &str) -> String
 }
 
 both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, async |app| {
-    // Two operators, because one cannot take all connections.
+    // Uses two operators, because one operator cannot take all connections.
     let (operator, other) = (app.operator("A").await, app.operator("B").await);
     let watcher = app.replica(app.database_url().to_owned()).await;
-    // A separate connection holds the lock, because the connections of the service have timeouts.
+    // A connection outside the service holds the lock, because the connections of the service have timeouts.
     let connection = sea_orm::Database::connect(app.database_url()).await.unwrap();
     let immediate = Some(sea_orm::SqliteTransactionMode::Immediate);
     let options = TransactionOptions { sqlite_transaction_mode: immediate, ..Default::default() };
@@ -148,7 +148,7 @@ both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, asyn
     if app.is_postgres() {
         holder.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
     }
-    // On PostgreSQL creates would be batched and use one connection.
+    // The requests read pages, because creates would be batched on PostgreSQL and use one connection.
     let page = "{ customers(first: 1) { edges { node { id } } } }";
     let requests = join_all((0..40).map(|number| {
         let data = json!({ "email": format!("{number}@example.com") });
@@ -192,7 +192,7 @@ async fn an_operator_cannot_take_all_connections() {
         let holder = watcher.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
         let slow = async |number: usize| {
-            // One after the other, because creates that arrive together share a connection.
+            // Sends the creates one after the other, because creates that arrive together share a connection.
             watcher.wait_until_blocked(number.min(SHARE)).await;
             let (id, email) = (format!("slow-{number}"), format!("slow-{number}@example.com"));
             app.created(&own, &id, json!({ "email": email })).await;
@@ -276,8 +276,8 @@ async fn a_read_that_comes_later_starts_a_new_batch() {
         let (names, sent) = app
             .statements_of(async {
                 let mut first = send("first");
-                // The first poll waits for other requests. The second poll waits for the database, which may answer at
-                // once.
+                // At the first poll, the leader yields to other requests. At the second poll, it waits for the
+                // database, which may answer at once.
                 assert!(futures::poll!(&mut first).is_pending());
                 let polled = futures::poll!(&mut first);
                 let (mut second, mut third) = (send("second"), send("third"));

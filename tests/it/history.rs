@@ -80,7 +80,8 @@ both!(an_operator_sees_each_change_and_neither_its_author_nor_its_values, Sandbo
     app.created(second, "1", json!({ "email": "ada@example.com" })).await;
     app.updated(first, by.clone(), json!({ "phone": "+14155552671", "firstName": "Ada" })).await;
     app.updated(second, by.clone(), json!({ "phone": null })).await;
-    // A connect that fills a field, one that fills none, a disconnect, a new id, and a change by the platform.
+    // Other callers connect and fill a field, connect and fill no field, disconnect, change an external id, and update
+    // as the platform.
     app.created(third, "1", json!({ "email": "ada@example.com", "lastName": "Lovelace" })).await;
     let disconnect = "mutation { disconnectCustomer(input: { customer: { externalCustomerId: \"1\" }, reason: ENDED }) \
                       { replayed } }";
@@ -143,7 +144,7 @@ both!(an_operator_sees_each_change_and_neither_its_author_nor_its_values, Sandbo
     let own: Vec<_> = of_platform.iter().map(|event| event["own"] == true).collect();
     assert_eq!((own.iter().filter(|own| **own).count(), own.last()), (1, Some(&true)));
 
-    // `node(id:)` shows and hides the same entries.
+    // `node(id:)` returns exactly the entries that the history shows.
     let node = format!("query ($id: ID!) {{ node(id: $id) {{ ... on CustomerEvent {EVENT} }} }}");
     for caller in [first, second, third, &app.platform()] {
         let visible = history(app, caller, "ada@example.com").await;
@@ -170,7 +171,7 @@ both!(a_history_takes_the_same_statements_with_and_without_other_operators, Sand
     let query = format!(
         "query ($id: String!) {{ customer(by: {{ externalCustomerId: $id }}) {{ history {{ nodes {EVENT} }} }} }}"
     );
-    // Caches the operator.
+    // Reads the operator into the cache.
     app.query(&own, "{ operator { name } }").await;
     let statements = async |name: &str| app.statements_of(app.graphql(&own, &query, json!({ "id": name }))).await.1;
     assert_eq!(statements("alone").await, statements("shared").await);
@@ -202,7 +203,7 @@ both!(history_has_pages_and_is_loaded_in_a_constant_number_of_statements, Sandbo
     let nested = "query ($first: Int) { customers(first: $first) { edges { node { history { \
                   edges { node { version operator { name } apiKey { name } } } } } } } }";
     let mut counts = std::collections::BTreeSet::new();
-    // Caches the operator.
+    // Reads the operator into the cache.
     app.query(&operator, "{ operator { name } }").await;
     for first in [1, 10] {
         let (_, statements) = app.statements_of(app.graphql(&operator, nested, json!({ "first": first }))).await;

@@ -59,7 +59,7 @@ both!(attacks_are_rejected_and_the_service_keeps_running, Sandbox, async |app| {
 
 const LONG_ADDRESSES: usize = 40;
 
-/// The customers of the operator below each of its customers: 5 MB, if the customers have long addresses.
+/// Selects the operator's customers again below each of its customers: 5 MB, if the customers have long addresses.
 pub const LARGE_RESPONSE: &str = "{ customers(first: 40) { nodes { operators(first: 1) { nodes { \
     customers(first: 40) { nodes { id address { line1 line2 city region } } } } } } } }";
 
@@ -84,7 +84,7 @@ both!(a_response_that_grows_too_large_is_not_built, Sandbox, async |app| {
     assert_eq!(answer.body["data"], json!({ "customers": null }));
     assert!(answer.codes().iter().all(|code| code == "RESPONSE_TOO_LARGE"), "{:?}", answer.codes());
     assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], false);
-    // A root field that was complete before is there.
+    // A root field that was complete before the list has its value.
     let with_viewer = LARGE_RESPONSE.replacen('{', "{ viewer { role }", 1);
     let answer = app.graphql(&operator, &with_viewer, json!({})).await;
     assert_eq!(answer.body["data"], json!({ "viewer": { "role": "OPERATOR" }, "customers": null }));

@@ -267,7 +267,7 @@ both!(healthz_checks_the_process_and_readyz_the_database, Sandbox, async |app| {
     assert_eq!((status("/healthz").await, status("/elsewhere").await), (200, 404));
 });
 
-/// Waits until `/readyz` answers 503, which it does within a second of the cause, and returns the body.
+/// Waits until `/readyz` has the status 503, which takes at most a second after the cause. Returns the body.
 async fn not_ready(app: &TestApp) -> String {
     let since = Instant::now();
     loop {
@@ -298,7 +298,7 @@ both!(slow_clients_are_disconnected_and_do_not_block_others, Sandbox, async |app
     }
     assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
     for mut connection in slow {
-        // Sending another byte does not prolong the timeout.
+        // Another byte does not extend the timeout.
         let _ = connection.write_all(b"x").await;
         let mut rest = Vec::new();
         let _ = timeout(Duration::from_secs(10), connection.read_to_end(&mut rest)).await.unwrap();
@@ -310,7 +310,8 @@ both!(clients_that_do_not_read_are_disconnected, Sandbox, async |app| {
     let address = app.url.trim_start_matches("http://");
     let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
     let mut client = TcpStream::connect(address).await.unwrap();
-    // The answers fill every buffer on the way. The service then waits for the client until the idle timeout.
+    // The responses fill all buffers between the service and the client. The service then waits for the client until
+    // the idle timeout.
     let written = timeout(Duration::from_secs(60), client.write_all(requests.as_bytes())).await.unwrap();
     assert!(written.is_err(), "the service read all requests");
 });

@@ -26,7 +26,7 @@ async fn update(app: &TestApp, caller: &Caller, key: &str, id: &str, data: Value
     app.graphql(caller, UPDATE, json!({ "input": input })).await
 }
 
-/// Asserts that a payload is replayed, and returns the payload as it was the first time.
+/// Asserts that a payload is replayed, and returns it with `replayed: false`, as the first response had it.
 #[track_caller]
 fn first_payload(mut payload: Value) -> Value {
     assert_eq!(payload["replayed"], true);
@@ -111,7 +111,7 @@ both!(a_key_that_is_in_use_is_found_before_anything_else, Sandbox, async |app| {
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     create(app, &operator, "c", "1", data.clone()).await.payload("createCustomer");
     update(app, &operator, "u", "1", json!({ "email": "grace@example.com" })).await.payload("updateCustomer");
-    // The key, and the customer of the stored result.
+    // Two statements: one looks up the key, one reads the customer of the stored result.
     let (replayed, sent) = app.statements_of(create(app, &operator, "c", "1", data)).await;
     first_payload(replayed.payload("createCustomer"));
     assert_eq!(sent.len(), 2, "{sent:?}");
@@ -119,7 +119,7 @@ both!(a_key_that_is_in_use_is_found_before_anything_else, Sandbox, async |app| {
     let (replayed, sent) = app.statements_of(update(app, &operator, "u", "1", grace)).await;
     first_payload(replayed.payload("updateCustomer"));
     assert_eq!(sent.len(), 2, "{sent:?}");
-    // Only the key.
+    // One statement, which looks up the key only.
     for data in [json!({ "email": "grace@example.com" }), json!({ "email": "new@example.com" })] {
         let (answer, sent) = app.statements_of(create(app, &operator, "u", "1", data.clone())).await;
         answer.assert_rejected("createCustomer", &REUSED);

@@ -1,7 +1,7 @@
 //! Forces each race between two or three requests: all requests read before any request writes.
 //!
-//! On PostgreSQL a table lock allows reads and blocks writes until all requests wait for the lock. On SQLite a transaction
-//! holds the connection that writes until all requests wait for the connection.
+//! On PostgreSQL, a table lock allows reads and blocks writes until all requests wait for the lock. On SQLite, a
+//! transaction holds the only connection that writes until all requests wait for it.
 
 use futures::future::join_all;
 use sea_orm::ConnectionTrait;
@@ -16,9 +16,9 @@ enum Write<'a> {
     UpdateVersion(&'a Caller, &'a str, i32, Value),
     Disconnect(&'a Caller, &'a str),
     Rename(&'a Caller, &'a str, &'a str),
-    /// By the platform.
+    /// Sent by the platform.
     Erase(&'a Value),
-    /// By the platform.
+    /// Sent by the platform.
     TakeOver(&'a Value, &'a str),
 }
 
@@ -60,8 +60,8 @@ async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
 }
 
 /// Sends the requests so that all requests read before any request writes. Returns `CREATED`, `CONNECTED`, `UPDATED` or
-/// the error codes for each request. Each request has its own replica, because one replica would write several requests
-/// in one batch.
+/// the error codes for each request. On PostgreSQL, each request goes to a server of its own, because one server would
+/// write several requests in one batch.
 async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
     let replicas = if app.is_postgres() { requests.len() } else { 0 };
     let replicas = join_all((0..replicas).map(|_| app.replica(app.database_url().to_owned()))).await;
@@ -135,7 +135,7 @@ both!(one_operator_creates_the_same_external_id_twice, Sandbox, async |app| {
             .await;
     let taken = "EXTERNAL_CUSTOMER_ID_TAKEN";
     assert_one_of(&outcomes, &[&["CREATED", taken], &[taken, "CREATED"]]);
-    // The losing request left nothing behind.
+    // The request that lost the race has stored nothing.
     assert_eq!(app.count_rows("customer").await, 1);
 });
 
@@ -305,14 +305,14 @@ both!(a_disconnect_and_a_connect_of_one_customer, Sandbox, async |app| {
 both!(a_disconnect_and_a_create_by_the_same_operator, Sandbox, async |app| {
     let (a, b) = (app.operator("A").await, app.operator("B").await);
     app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
-    // The create does not wait for a lock if it reads the connection first.
+    // If the create finds the connection, it is refused without waiting for a lock.
     let data = json!({ "email": "ada@example.com" });
     let (disconnect, create) = (Write::Disconnect(&a, "1"), Write::Create(&a, "1", data.clone()));
     let (ended, created) = tokio::join!(send(app, &disconnect), send(app, &create));
     ended.payload("disconnectCustomer");
     let codes = created.codes();
     assert!(codes.is_empty() || codes == ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"], "{codes:?}");
-    // A create of new people is not disturbed.
+    // A create of a new person succeeds meanwhile.
     app.created(&b, "1", data).await;
     let new = json!({ "email": "new@example.com" });
     let outcomes = race(app, &[Write::Disconnect(&b, "1"), Write::Create(&b, "2", new)]).await;
@@ -409,7 +409,8 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
         let two = customer_with(app, &a, &name("2"), &email("two"), &phones[1]).await;
         let three = customer_with(app, &a, &name("3"), &email("three"), &phones[2]).await;
 
-        // The holder gives the number up, or the winner gets another number.
+        // Meanwhile an update removes the number from the customer that has it, or gives another number to the customer
+        // that takes it over.
         let first = name("1");
         let update = |phone: Value| Write::Update(&a, &first, json!({ "phone": phone }));
         let outcomes = race(app, &[Write::TakeOver(&two, &phones[0]), update(json!(null))]).await;
@@ -429,7 +430,7 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
         let outcomes = race(app, &[Write::TakeOver(&one, &numbers[1]), Write::TakeOver(&two, &numbers[0])]).await;
         assert_one_of(&outcomes, &[&["TAKEN_OVER", "INVALID_ARGUMENT"], &["INVALID_ARGUMENT", "TAKEN_OVER"]]);
 
-        // The holder or the winner is disconnected from its operator.
+        // Meanwhile the customer that has the number, or the one that takes it over, is disconnected from its operator.
         for (winner, phone) in [(&one, phone(8)), (&two, phone(9))] {
             app.update(&a, json!({ "id": three }), json!({ "phone": phone })).await.payload("updateCustomer");
             let id = name(if winner == &one { "3" } else { "2" });
@@ -439,7 +440,7 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
             app.create(&a, &id, data).await.payload("createCustomer");
         }
 
-        // A create matches the number.
+        // Meanwhile a create matches the number.
         app.update(&a, json!({ "id": three }), json!({ "phone": phone(7) })).await.payload("updateCustomer");
         let create = json!({ "email": email("new"), "phone": phone(7) });
         let outcomes = race(app, &[Write::TakeOver(&one, &phone(7)), Write::Create(&b, &name("new"), create)]).await;

@@ -207,7 +207,7 @@ both!(a_key_revoked_on_one_replica_is_rejected_on_another_within_a_second, Sandb
     app.services.api_keys.revoke(&Actor::Platform, &AdminOrigin::command_line(), key.id).await.unwrap();
     let revoked_at = Instant::now();
     while replica.graphql(&own, ROLE, json!({})).await.status != 401 {
-        // The new key works all the time, so a client that has changed to it loses no request.
+        // The new key works all the time, so a client that already uses it loses no request.
         assert_eq!(replica.graphql(&second, ROLE, json!({})).await.status, 200);
         assert!(revoked_at.elapsed() < Duration::from_secs(1));
     }

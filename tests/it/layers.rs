@@ -87,7 +87,7 @@ fn used_paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
     let is_path = |char: char| char.is_ascii_alphanumeric() || "_:".contains(char);
     let in_code = ["crate::", "super::"].into_iter().flat_map(|start| {
         code.match_indices(start).filter_map(move |(at, _)| {
-            // Skips the second `super` of `super::super::now`.
+            // Skips the second `super` of a path such as `super::super::now`.
             let is_start = !code[..at].ends_with(is_path);
             is_start.then(|| code[at..].chars().take_while(|char| is_path(*char)).collect::<String>())
         })

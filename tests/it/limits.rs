@@ -90,7 +90,7 @@ async fn enumerate_emails(
 both!(a_key_is_limited_by_the_cost_of_its_requests, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { cost_per_second: 1, ..LimitSettings::OFF }).await;
     let (own, other) = (replica.operator("Own").await, replica.operator("Other").await);
-    // The capacity is the cost of ten seconds, which is enough for one mutation.
+    // The capacity is ten times the cost per second, which is enough for one mutation.
     let created = replica.create(&own, "1", json!({ "email": "ada@example.com" })).await;
     assert_eq!(created.codes(), Vec::<String>::new());
     let rejected = replica.create(&own, "2", json!({ "email": "grace@example.com" })).await;
@@ -193,7 +193,7 @@ both!(an_update_costs_as_much_as_it_writes, Sandbox, async |app| {
         let other = app.operator(&format!("Other {number}")).await;
         app.created(&other, "1", json!({ "email": "ada@example.com" })).await;
     }
-    // Twelve words for each of 21 operators.
+    // The update writes twelve words for each of 21 operators.
     let update = "mutation { updateCustomer(input: { customer: { externalCustomerId: \"1\" }, \
                   data: { firstName: \"a b c d e f g h i j k l\" } }) { replayed } }";
     let cost = cost_of(app, &own, update).await;
@@ -208,7 +208,7 @@ both!(a_refused_request_costs_nothing_and_a_dear_one_makes_the_next_wait, Sandbo
     let own = replica.operator("Own").await;
     replica.created(&own, "1", json!({ "email": "1@example.com" })).await;
     let available = cost_of(&replica, &own, ROLE).await["available"].as_i64().unwrap();
-    // Whatever is available now is too little for a request of 20.
+    // The rest of the budget is too small for a request that costs 20.
     let two = "mutation { a: createCustomer(input: { externalCustomerId: \"2\", data: { email: \"2@example.com\" } }) \
                { outcome } b: createCustomer(input: { externalCustomerId: \"3\", data: { email: \"3@example.com\" } }) \
                { outcome } }";
@@ -217,7 +217,7 @@ both!(a_refused_request_costs_nothing_and_a_dear_one_makes_the_next_wait, Sandbo
     }
     let cost = cost_of(&replica, &own, ROLE).await;
     assert!(cost["available"].as_i64().unwrap() >= available - 1, "{available} {cost}");
-    // Ten customers cost more than they are estimated.
+    // Ten customers cost more than their estimate.
     let fields = "id externalCustomerId email phone firstName lastName missingFields version createdAt updatedAt \
                   address { line1 line2 city region postalCode country }";
     let aliases: Vec<_> =
@@ -395,7 +395,7 @@ both!(budget_that_requests_under_way_hold_is_waited_for, Sandbox, async |app| {
 both!(budget_that_stays_held_is_not_reported_as_used_up, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
     let own = replica.operator("Fresh").await;
-    // No request can write, so one of the two requests holds the budget and waits.
+    // No request can write, so one of the two requests reserves the budget and waits for the lock.
     let writer = app.database.begin_write().await.unwrap();
     if app.is_postgres() {
         writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();

@@ -1,4 +1,4 @@
-//! Problems of operators: databases that refuse or lack something, settings as files and templates produce them, changed
+//! Problems in operation: databases that refuse connections or lack rights, settings from files and templates, changed
 //! secrets, upgrades and backups.
 
 use std::fs::Permissions;
@@ -22,7 +22,7 @@ use support::{Answer, Backend, Caller, TestApp, TestDatabase, both, http_client,
 
 use crate::cli::{SECRET, failure, json_output, role, server_at, stderr, stdout, usage_error};
 
-/// Waits until `/readyz` has this status, which it has at most a second after the cause. Returns the body.
+/// Waits until `/readyz` has this status, which takes at most a second after the cause. Returns the body.
 async fn wait_until_ready_is(url: &str, status: u16) -> String {
     let since = Instant::now();
     loop {
@@ -58,7 +58,7 @@ both!(probes_at_the_same_time_share_one_check, Sandbox, async |app| {
     let before = proxy.connection_count();
     let statuses = join_all((0..200).map(|_| probe(&replica.url))).await;
     assert!(statuses.iter().all(|status| *status == 200));
-    // More than one only if the probes take longer than the second for which a check counts.
+    // A check counts for a second. There is more than one check only if the probes take longer.
     let opened = proxy.connection_count() - before;
     assert!((1..10).contains(&opened), "{opened} connections for 200 probes");
     replica.stop().await;
@@ -162,7 +162,7 @@ async fn writes_to_a_read_only_sqlite_are_unavailable() {
     .await;
 }
 
-/// The binary as the user postgres, who obeys the permissions of files.
+/// The binary, run by the user postgres, because permissions of files do not apply to root.
 fn vivamo_as_user(folder: &Path, arguments: &[&str]) -> Command {
     let binary = folder.join("vivamo");
     if !binary.exists() {
@@ -194,7 +194,7 @@ async fn a_sqlite_file_is_private_and_must_be_writable() {
         assert!(message.contains("vivamo.db cannot be written"), "{message}");
     }
     mode("vivamo.db", 0o600);
-    // SQLite has given these the permissions of the file.
+    // SQLite has given these files the permissions of the database file.
     for file in ["vivamo.db-wal", "vivamo.db-shm"] {
         let _ = std::fs::remove_file(folder.path().join(file));
     }
@@ -230,7 +230,7 @@ async fn databases_that_cannot_hold_all_texts_are_refused() {
         let message = failure(&mut listing(&format!("{server}/{name}")));
         assert!(message.contains(&format!("encoding {encoding}")) && message.contains("ENCODING 'UTF8'"), "{message}");
         on_server(&format!("DROP DATABASE {name}")).await;
-        // The command that the message names.
+        // The message names a command to run.
         let create = message.split("CREATE DATABASE name").nth(1).unwrap().split(';').next().unwrap();
         on_server(&format!("CREATE DATABASE {name}{create}")).await;
         stdout(&listing(&format!("{server}/{name}")).output().unwrap());
@@ -406,7 +406,7 @@ fn lists_may_have_blanks_and_addresses_may_be_host_names() {
     }
 }
 
-/// Answers of one server to one key.
+/// Sends a query to a server with this key, and returns the response.
 async fn graphql(url: &str, key: &str, query: &str) -> Value {
     let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
     request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap()
@@ -472,7 +472,7 @@ async fn the_key_secret_is_changed_without_an_interruption() {
         assert_eq!(role(&old_url, second["key"].as_str().unwrap()).await["data"]["viewer"]["role"], "OPERATOR");
         old_server.stop();
 
-        // The change. Servers that were started before it go on.
+        // Changes the secret. Servers that were started before continue.
         let changed = stdout(&with(&["change-key-secret"], NEW, Some(OLD)).output().unwrap());
         assert!(changed.contains("uses the new VIVAMO_KEY_SECRET"), "{changed}");
         let again = stdout(&with(&["change-key-secret"], NEW, Some(OLD)).output().unwrap());
@@ -492,7 +492,7 @@ async fn the_key_secret_is_changed_without_an_interruption() {
         both_server.stop();
         new_server.stop();
 
-        // Without the old secret: the key that was used since then works, and the other one does not.
+        // Without the old secret, the key that was used after the change works, and the other key does not.
         failure(&mut with(&["serve"], OLD, None));
         let (server, url) = Running::start(&mut with(&["serve"], NEW, None));
         assert_eq!(role(&url, key).await["data"]["viewer"]["role"], "OPERATOR");
@@ -502,7 +502,7 @@ async fn the_key_secret_is_changed_without_an_interruption() {
         assert_eq!(replayed(&graphql(&url, key, &create_with_key("3@example.com", "k3")).await), Some(true));
         server.stop();
 
-        // The old value was lost or has leaked.
+        // Changes the secret without the old one, as after a leak.
         let changed = stdout(&with(&["change-key-secret"], OLD, None).output().unwrap());
         assert!(changed.contains("have stopped working"), "{changed}");
         let (server, url) = Running::start(&mut with(&["serve"], OLD, None));
@@ -528,7 +528,7 @@ async fn a_running_server_stops_writing_only_if_a_newer_migration_requires_it() 
         execute(&database.url, applied).await.unwrap();
         let message = failure(&mut run(&["operator", "list"]));
         assert!(message.contains("newer version") && message.contains("m20990101_000001_later"), "{message}");
-        // The running server goes on: nothing says that it must not.
+        // The running server continues to write, because the database does not require a newer version.
         let since = Instant::now();
         while since.elapsed() < Duration::from_millis(1500) {
             assert_eq!(wait_until_ready_is(&url, 200).await, "ready\n");
@@ -599,7 +599,8 @@ async fn words_that_an_interrupted_migration_left_out_are_noticed_at_the_start()
             let (server, url) = Running::start(&mut run(environment, &["serve"]));
             graphql(&url, key, &create_with_key("ada@example.com", "k")).await;
             server.stop();
-            // As if the server had been killed after the migration that deletes the words.
+            // Puts the database into the state after a crash between the migration that deletes the words and the
+            // writing of the words.
             execute(&database.url, "DELETE FROM customer_word; UPDATE deployment SET words_migration = NULL")
                 .await
                 .unwrap();
@@ -673,7 +674,7 @@ async fn a_backup_is_restored_as_the_documentation_says() {
                 restored
             }
         };
-        // After the backup: the copy does not have it.
+        // This customer is created after the backup, so the copy does not have it.
         graphql(&url, key, &create_with_key("later@example.com", "k2")).await;
         let (restored_server, url) = Running::start(&mut run(&restored.url, &["serve"]));
         let found =
@@ -698,7 +699,7 @@ fn a_file_without_tables_is_not_silently_taken_for_a_new_database() {
         let mut listing = vivamo(folder.path(), &["operator", "list"]);
         let message = stderr(listing.env("DATABASE_URL", format!("sqlite://{file}")), 0);
         assert!(message.contains("had no tables") && message.contains("`vivamo backup`"), "{file}: {message}");
-        // Only once, and not for a file that did not exist.
+        // The warning is printed only once, and not for a file that did not exist.
         assert_eq!(stderr(&mut listing, 0), "");
     }
     assert_eq!(stderr(vivamo(folder.path(), &["operator", "list"]).env("DATABASE_URL", "sqlite://new.db"), 0), "");
@@ -736,7 +737,7 @@ async fn a_start_waits_for_postgres() {
     let mut child = run(&["serve"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(log.any(|line| line.contains("WARN") && line.contains("waiting for the database")));
-    // PostgreSQL comes up.
+    // A proxy makes PostgreSQL reachable.
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
@@ -785,7 +786,7 @@ async fn requests_whose_shared_statement_fails_leave_one_error_in_the_log() {
             next += 20;
             let failed = answers.iter().filter(|answer| answer.codes() == ["UNAVAILABLE"]);
             let ids: Vec<_> = failed.map(|answer| answer.headers["x-request-id"].to_str().unwrap()).collect();
-            // The first create may be alone in its statement.
+            // The first create may run in a statement of its own.
             if ids.len() < 2 {
                 continue;
             }

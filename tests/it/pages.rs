@@ -206,7 +206,7 @@ both!(order_by_sorts_in_both_directions, Sandbox, async |app| {
         let answer = app.graphql(&own, CUSTOMERS, json!({ "after": cursor, "orderBy": other })).await;
         answer.assert_rejected("customers", &[("INVALID_ARGUMENT", "after")]);
     }
-    // Rows that are added before and after a page do not shift it.
+    // Rows that are added before and after a page do not change the page.
     let all = page(app, &own, json!({ "orderBy": order })).await;
     app.created(&own, "0", json!({ "email": "first@example.com" })).await;
     app.created(&own, "\u{10ffff}", json!({ "email": "last@example.com" })).await;
@@ -285,7 +285,7 @@ both!(pages_of_any_size_take_the_same_number_of_statements, Sandbox, async |app|
     let nested = "query ($first: Int) { operators(first: $first) { edges { node { name \
                   customers(first: $first) { totalCount \
                   edges { node { email operators(first: 2) { edges { node { name } } } } } } } } } }";
-    // Caches the operators.
+    // Reads the operators into the cache.
     app.graphql(&app.platform(), query, json!({ "first": 50 })).await;
     for (caller, query, max) in [(&own, query, 3), (&app.platform(), query, 4), (&app.platform(), nested, 5)] {
         let mut counts = BTreeSet::new();
@@ -352,7 +352,8 @@ both!(nodes_are_the_nodes_of_the_edges, Sandbox, async |app| {
         "{{ operators(last: 2) {{ edges {{ node {{ name }} }} nodes {{ name }} }} \
          customers(first: 2) {{ edges {{ node {customer} }} nodes {customer} }} }}"
     );
-    // The lists of operators and of customers, and two lists of each of two customers, by edges and by nodes.
+    // There are lists of operators and of customers. Each of two customers has two lists, once in `edges` and once in
+    // `nodes`.
     for caller in [&own, &app.platform()] {
         assert_eq!(assert_nodes_are_those_of_the_edges(&app.query(caller, &query).await), 10);
     }

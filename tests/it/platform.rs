@@ -1,4 +1,4 @@
-//! The platform's key: it changes customers of all operators, and creates none.
+//! The platform key changes customers of all operators, but creates no customers.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use vivamo::config::LimitSettings;
 
 use support::{Answer, TestApp, both};
 
-/// Sends an `updateCustomer` with the platform's key.
+/// Sends an `updateCustomer` with the platform key.
 async fn update(app: &TestApp, input: Value) -> Answer {
     let query = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed \
                  customer { id externalCustomerId email firstName version operators { nodes { name } } } } }";

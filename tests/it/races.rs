@@ -1,4 +1,5 @@
-//! Concurrent requests: one person stays one record, and a request that loses a race gets the usual outcome or error.
+//! Concurrent requests: a person has one record, and a request that loses a race gets the outcome or error of a later
+//! request.
 
 use futures::future::join_all;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Restrictions on emails and phones: sandbox warns about the same values that production refuses.
+//! Restrictions on emails and phones: sandbox warns about the values that production rejects.
 
 use serde_json::{Value, json};
 
@@ -129,7 +129,7 @@ both!(validate_reports_conflicts_with_own_customers_only, Sandbox, async |app| {
     ]);
     let mine = json!({ "email": "MINE@example.com", "phone": "(415) 555-2671" });
     assert_eq!(reported_faults(&own, "mine", mine.clone()).await, all);
-    // Values of another operator's customers look like unused values, and run the same SQL.
+    // For values of another operator's customers, the response and the SQL are the same as for unused values.
     let theirs = json!({ "email": "theirs@example.com", "phone": "+14155552672" });
     let unused = json!({ "email": "nobody@example.com", "phone": "+14155552673" });
     let (reported_for_theirs, sql_for_theirs) = app.statements_of(reported_faults(&own, "new", theirs)).await;

@@ -78,7 +78,7 @@ both!(introspection_is_within_the_limits, Sandbox, async |app| {
     assert_eq!(answer.body, expected);
 });
 
-/// Guards the pinned version of async-graphql: versions 7.1.0 to 7.2.1 do not set the nearest nullable parent to null.
+/// Fails with versions 7.1.0 to 7.2.1 of async-graphql, which do not set the nearest nullable parent to null.
 #[tokio::test]
 async fn a_failing_non_null_field_nulls_its_parent() {
     struct Query;

@@ -171,7 +171,7 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
     }
     let mut results = Vec::new();
     for step in 0..3 {
-        // First both words are rare, then one word, then no word.
+        // At first both words are rare, later one word, and at last no word.
         if step > 0 {
             make_common(app, "customer-0", ["", "even", "third"][step], 100_001).await;
         }
@@ -244,7 +244,7 @@ both!(invalid_searches_are_rejected, Sandbox, async |app| {
         let answer = app.graphql(caller, query, arguments.clone()).await;
         answer.assert_rejected("customers", &[("INVALID_ARGUMENT", path)]);
     }
-    // The cursor is valid in another spelling of the same search.
+    // The cursor is valid for another spelling of the same search.
     assert_eq!(names(&page(app, &own, json!({ "search": "ÁDA", "after": cursor })).await), ["ada"]);
 });
 

@@ -34,7 +34,7 @@ both!(omitted_fields_stay_and_null_clears, Sandbox, async |app| {
     answer.assert_rejected("updateCustomer", &[("INVALID_EMAIL", "input.data.email")]);
 });
 
-// A typical form declares a variable for every field, and sends only the variables that changed.
+// A typical web form declares a variable for every field, and sends only the variables that have changed.
 both!(omitted_variables_keep_fields_and_null_variables_clear_them, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
@@ -219,7 +219,7 @@ both!(an_operator_changes_its_own_id_of_a_customer, Sandbox, async |app| {
     let theirs = app.customer(&other, json!({ "externalCustomerId": "theirs" })).await;
     assert_eq!((&theirs["id"], &theirs["version"]), (&created["id"], &json!(1)));
 
-    // The same id is no fault, and leaves no entry.
+    // Sending the present id again is no error, and writes no history entry.
     let events = app.count_rows("customer_event").await;
     rename("new", json!("new")).await.payload("updateCustomer");
     assert_eq!(app.count_rows("customer_event").await, events);
@@ -245,7 +245,7 @@ both!(an_operator_changes_its_own_id_of_a_customer, Sandbox, async |app| {
     ];
     send(all).await.assert_rejected("updateCustomer", &expected);
 
-    // Id and values change together, with an entry each.
+    // If the id and values change together, each change has a history entry.
     let both = json!({
         "customer": { "externalCustomerId": "new" }, "externalCustomerId": "newest", "data": { "firstName": "Augusta" },
         "idempotencyKey": "k",
@@ -258,7 +258,7 @@ both!(an_operator_changes_its_own_id_of_a_customer, Sandbox, async |app| {
     let mut reused = both;
     reused["externalCustomerId"] = json!("another");
     assert_eq!(send(reused).await.codes(), ["IDEMPOTENCY_KEY_REUSED"]);
-    // The old id is free.
+    // The old id can be used again.
     app.created(&own, "old one", json!({ "email": "new@example.com" })).await;
 
     let platform = json!({ "customer": { "id": created["id"] }, "externalCustomerId": "by the platform" });

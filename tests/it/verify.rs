@@ -15,7 +15,7 @@ const MORNING: &str = "2026-11-20T09:00:00.000000+00:00";
 const NOON: &str = "2026-11-20T12:00:00.000000+00:00";
 const EVENING: &str = "2026-11-20T18:00:00.000000+00:00";
 
-/// Sends a `recordVerification` with the platform's key. `more` has further fields of the input.
+/// Sends a `recordVerification` with the platform key. `more` has further fields of the input.
 async fn send(app: &TestApp, id: &Value, field: &str, value: &str, time: &str, more: Value) -> Answer {
     let mut input = json!({ "id": id, "field": field, "value": value, "verifiedAt": time });
     input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -60,7 +60,7 @@ both!(a_verification_sets_the_time_and_nothing_else, Sandbox, async |app| {
     let before = customer(app, &operator, &id).await;
     assert_eq!((&before["emailVerifiedAt"], &before["phoneVerifiedAt"]), (&json!(null), &json!(null)));
 
-    // Other spellings of the value and of the time.
+    // The value and the time may have other spellings.
     let after = verified(app, &id, "EMAIL", " ADA@Example.com ", "2026-11-20T13:00:00.0000009+01:00").await;
     assert_eq!((&after["emailVerifiedAt"], &after["externalCustomerId"]), (&json!(NOON), &json!(null)));
     assert_eq!(after["phoneVerifiedAt"], json!(null));
@@ -88,7 +88,7 @@ both!(a_faulty_verification_changes_nothing, Sandbox, async |app| {
         (&id, "EMAIL", "grace@example.com", NOON, json!({}), value),
         (&id, "PHONE", "+14155552672", NOON, json!({}), value),
         (&without_phone, "PHONE", "+14155552671", NOON, json!({}), value),
-        // Nobody has the number.
+        // No customer has the number.
         (&without_phone, "PHONE", "+14155552672", NOON, over.clone(), value),
         (&id, "EMAIL", "ada", NOON, json!({}), ("INVALID_EMAIL", "input.value")),
         (&id, "PHONE", "1", NOON, json!({}), ("INVALID_PHONE", "input.value")),
@@ -142,7 +142,7 @@ both!(every_change_of_a_value_clears_its_verification, Sandbox, async |app| {
         let times = [changed["emailVerifiedAt"].clone(), changed["phoneVerifiedAt"].clone()];
         assert_eq!(times, *expected, "{change}");
     }
-    // A connect that fills the empty phone does not verify it.
+    // If a connection fills the empty phone, the phone is not verified.
     let c = app.operator("C").await;
     created(app, &c, "ada-4@example.com", json!("+14155552671")).await;
     let filled = customer(app, &c, &id).await;
@@ -192,11 +192,11 @@ both!(a_newer_proof_takes_a_phone_over, Sandbox, async |app| {
             "apiKey": null, "before": phone(json!("+14155552672")), "after": phone(json!("+14155552671")),
         })
     );
-    // The number that was given up is free. A second takeover changes nothing.
+    // The earlier number can be used again. A second takeover changes nothing.
     created(app, &a, "third@example.com", json!("+14155552672")).await;
     let again = take_over(app, &new, "+14155552671", NOON).await.payload("recordVerification")["customer"].clone();
     assert_eq!(again, taken);
-    // A customer that never proved to have the number loses it to any proof.
+    // A customer that never proved to hold the number loses it, however old the proof is.
     let taken = take_over(app, &former, "+14155552672", "2001-01-01T00:00:00Z").await.payload("recordVerification");
     assert_eq!(taken["customer"]["phone"], "+14155552672");
 });
@@ -236,7 +236,7 @@ both!(a_repeated_verification_is_replayed, Sandbox, async |app| {
         let answer = send(app, id, field, value, time, json!({ "idempotencyKey": "k", "takeOver": take_over })).await;
         answer.assert_rejected("recordVerification", &[("IDEMPOTENCY_KEY_REUSED", "input.idempotencyKey")]);
     }
-    // A refused request does not use its key up.
+    // A refused request does not use up its key.
     for time in [EVENING, NOON] {
         let data = if time == NOON { json!({ "phone": "+14155552671" }) } else { json!({ "phone": null }) };
         app.updated(&operator, json!({ "id": other }), data).await;

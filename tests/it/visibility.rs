@@ -45,7 +45,7 @@ both!(customers_of_other_operators_look_like_unknown_ones, Sandbox, async |app| 
     app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
     let data = json!({ "email": "theirs@example.com", "phone": "+14155552671" });
     let foreign = app.created(&other, "theirs", data).await["customer"]["id"].clone();
-    // Caches the operator.
+    // Reads the operator into the cache.
     app.query(&own, "{ operator { name } }").await;
 
     let customer = "query ($by: CustomerRef!) { customer(by: $by) { id email operators { edges { node { name } } } } }";
@@ -124,7 +124,7 @@ both!(a_refused_request_does_not_tell_if_a_person_is_known, Sandbox, async |app|
     let update = |customer: Value, data: Value| json!({ "customer": customer, "data": data });
     let unknown_customer = json!({ "externalCustomerId": "unknown" });
     let (email, phone, limited) = (["EMAIL_TAKEN"], ["PHONE_TAKEN"], ["RATE_LIMITED"]);
-    // `?` stands for the person: an email or a phone that is known or not.
+    // `?` is replaced by an email or a phone, which is known or unknown to the platform.
     let by_email = [
         (app, CREATE, create("mine", json!({ "email": "?" })), ["EXTERNAL_CUSTOMER_ID_TAKEN"]),
         (app, CREATE, create("new", json!({ "email": "?", "phone": "+14155552670" })), phone),

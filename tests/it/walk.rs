@@ -120,7 +120,7 @@ impl Types {
     }
 }
 
-/// Returns keys that are not accepted: an empty, a revoked, an expired and a mistyped key, and a key of the other
+/// Returns keys that must be rejected: an empty, a revoked, an expired and a mistyped key, and a key of the other
 /// environment.
 async fn rejected_keys(app: &TestApp, own: &Caller) -> Vec<String> {
     let operator = OperatorId::parse(&own.operator).unwrap();

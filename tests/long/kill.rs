@@ -28,7 +28,7 @@ const ERASE: &str = "mutation ($input: EraseCustomerInput!) { result: eraseCusto
 enum Write {
     Create(String),
     Disconnect(String),
-    /// By the platform, with the id of the customer.
+    /// Sent by the platform, with the id of the customer.
     Erase(String, Value),
 }
 
@@ -48,7 +48,7 @@ impl Write {
         }
     }
 
-    /// The external id of the customer that does not exist for the operator afterwards.
+    /// The external id of the customer, if the request makes it disappear for the operator.
     fn removed(&self) -> Option<&String> {
         match self {
             Self::Create(_) => None,
@@ -92,7 +92,7 @@ async fn run(backend: Backend) {
         let writer = async |writer: usize| {
             let mut customer = Value::Null;
             for number in 0.. {
-                // Each five requests create three customers, disconnect the second, and erase the third.
+                // Five requests create three customers, disconnect the second, and erase the third.
                 let id = |number: usize| format!("{round}-{writer}-{number}");
                 let write = match number % 5 {
                     2 => Write::Disconnect(id(number - 1)),
@@ -106,7 +106,7 @@ async fn run(backend: Backend) {
                         answered.lock().unwrap().push(write);
                     }
                     Err(_) => {
-                        // The answer is lost. The idempotency key tells later whether the request was applied.
+                        // The response was lost. The idempotency key tells later whether the request was applied.
                         lost.lock().unwrap().push(write);
                         return;
                     }
@@ -138,7 +138,7 @@ async fn run(backend: Backend) {
 
     let all = || acknowledged.iter().chain(&unanswered);
     let gone: BTreeSet<_> = all().filter_map(Write::removed).collect();
-    // An acknowledged request is replayed. An unanswered request is replayed or applied now.
+    // An acknowledged request is replayed. A request without a response is replayed, or applied now.
     for (writes, may_be_new) in [(&acknowledged, false), (&unanswered, true)] {
         for write in writes {
             let sent = servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await;

@@ -60,9 +60,9 @@ enum Kind {
     Create,
     Update,
     Disconnect,
-    /// By the platform only.
+    /// Sent by the platform only.
     Verify,
-    /// By the platform only.
+    /// Sent by the platform only.
     Erase,
 }
 
@@ -98,7 +98,7 @@ fn random_platform_request(random: &mut StdRng, known: &[Value]) -> Request {
         return Request { operator: PLATFORM, kind: Kind::Erase, input };
     }
     let is_email = random.random_bool(0.4);
-    // The value that the customer had in an answer, or another one.
+    // The value that the customer had in an earlier response, or another value.
     let value = match customer[if is_email { "email" } else { "phone" }].as_str() {
         Some(value) if random.random_bool(0.7) => json!(value),
         _ if is_email => random_email(random),
@@ -112,7 +112,7 @@ fn random_platform_request(random: &mut StdRng, known: &[Value]) -> Request {
     Request { operator: PLATFORM, kind: Kind::Verify, input }
 }
 
-/// `operators` are the ids of the operators, and `known` are customers as they were in answers.
+/// Returns a random request. `operators` are the callers, and `known` are customers from earlier responses.
 fn random_request(random: &mut StdRng, operators: &[Caller], known: &[Value]) -> Request {
     if !known.is_empty() && random.random_bool(0.2) {
         return random_platform_request(random, known);
@@ -408,7 +408,7 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
         operators.push(servers.operator(&format!("Operator {number}")).await);
     }
 
-    // Customers as they were in answers, for requests of the platform.
+    // Customers from earlier responses, for requests of the platform.
     let known = Mutex::new(Vec::new());
     // Requests and answers by request id.
     let answers = Mutex::new(HashMap::new());
@@ -435,8 +435,8 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
     servers.stop().await;
 }
 
-/// Sends a request, and repeats it while the answer is `UNAVAILABLE`: on a busy machine, a request may meet conflicts
-/// until the time for its retries is over.
+/// Sends a request, and repeats it while the response is `UNAVAILABLE`: on a busy machine, a request may have conflicts
+/// until its time for retries is over.
 async fn send(servers: &Servers, operators: &[Caller], request: &Request) -> Vec<(String, Value)> {
     const MAX_ATTEMPTS: usize = 20;
     let query = match request.kind {
@@ -492,7 +492,7 @@ fn replay(operators: &[Caller], changes: &[Change<'_>]) -> Model {
     // The most recent changes, each with the model before the change.
     let mut recent: VecDeque<(Model, Change<'_>)> = VecDeque::new();
     for change in changes {
-        // Tries to insert the change before the last 0, 1, 2, … changes.
+        // Tries to insert the change before the last 0, 1, 2 and more changes.
         let position = (0..=recent.len()).find_map(|back| {
             let mut attempt = if back == 0 { model.clone() } else { recent[recent.len() - back].0.clone() };
             let mut order = vec![*change];
@@ -533,7 +533,7 @@ async fn compare(servers: &Servers, operators: &[Caller], answers: HashMap<Strin
     let reader = servers.database.reader();
     let mut events = customer_event::Entity::find().all(reader).await.unwrap();
     events.sort_by_key(|event| event.occurred_at);
-    // An update of values and of the external id has two events, and so has a takeover.
+    // An update that changes values and the external id has two events. A takeover has two events too.
     let mut requests = BTreeSet::new();
     let changes: Vec<Change> = events
         .iter()
@@ -627,7 +627,8 @@ async fn erased_customers(servers: &Servers, events: &[customer_event::Model]) -
     erased
 }
 
-/// Asserts that an operator sees one entry for each version of a customer since its connection, and no author but itself.
+/// Asserts that an operator sees one entry for each version of a customer since its connection, and itself as the only
+/// author.
 async fn assert_history_explains_the_version(servers: &Servers, caller: &Caller, id: &str) {
     let by = json!({ "by": { "externalCustomerId": id } });
     let (_, answer) = servers.send(caller, HISTORY, &by).await.unwrap();

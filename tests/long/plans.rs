@@ -41,7 +41,7 @@ const ALL_CUSTOMERS: &str = "query ($filter: CustomerFilter, $first: Int, $after
     customers(filter: $filter, first: $first, after: $after, last: $last) { \
     edges { cursor node { email } } pageInfo { hasNextPage startCursor } } }";
 
-/// SQLite functions that seed.sql uses, defined for PostgreSQL.
+/// Defines, for PostgreSQL, the SQLite functions that seed.sql uses.
 const FUNCTIONS: &str = "
     CREATE FUNCTION unhex(text) RETURNS uuid IMMUTABLE LANGUAGE sql AS 'SELECT $1::uuid';
     CREATE FUNCTION strftime(text, bigint, text) RETURNS timestamptz IMMUTABLE LANGUAGE sql
@@ -178,7 +178,7 @@ impl Measured<'_> {
         (data.get("operator").unwrap_or(data)["customers"].clone(), count_blocks(self.log, offset))
     }
 
-    /// Sends a request several times and returns the last result, when the plans are final.
+    /// Sends a request several times, until PostgreSQL uses its generic plans, and returns the last result.
     async fn send_repeatedly(&self, key: &str, query: &str, variables: &Value) -> (Value, u64) {
         let mut result = self.send(key, query, variables).await;
         for _ in 1..RUNS {
@@ -198,7 +198,7 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
     cluster.start("-c shared_buffers=1GB -c max_wal_size=16GB -c fsync=off -c autovacuum=off").unwrap();
     postgres::execute(&format!("{}/postgres", cluster.url()), "CREATE DATABASE plans").await.unwrap();
     let database = format!("{}/plans", cluster.url());
-    // Before the rows: the command then need not look for links without search words.
+    // Migrates before the rows are inserted, so that the command need not look for links without search words.
     let migrated = vivamo(folder.path(), &["migrate"]).env("DATABASE_URL", &database).output().unwrap();
     assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
     seed(&database).await;

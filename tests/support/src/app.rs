@@ -75,12 +75,13 @@ impl TestApp {
         Some(Self::start_on(TestDatabase::create(backend).await?, settings).await)
     }
 
-    /// Starts another replica without limits. `database_url` leads to the same database, directly or through a proxy.
+    /// Starts another server on the same database, without limits. `database_url` leads to the database, directly or
+    /// through a proxy.
     pub async fn replica(&self, database_url: String) -> Self {
         self.replica_with(database_url, LimitSettings::OFF).await
     }
 
-    /// Starts another replica with limits.
+    /// Starts another server on the same database, with limits.
     pub async fn replica_with(&self, database_url: String, limits: LimitSettings) -> Self {
         let settings = ServiceSettings { limits, ..default_settings(self.services.environment) };
         Self::start_on(TestDatabase::existing(database_url), settings).await
@@ -107,7 +108,7 @@ impl TestApp {
                 trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
                 cors_origins: vec![HeaderValue::from_static("https://dashboard.example")],
             },
-            // The statements of background jobs would be counted as statements of a request.
+            // Disabled, because the statements of background jobs would be counted as statements of a request.
             jobs: false,
         });
         let app = app.await.unwrap();
@@ -206,8 +207,8 @@ impl TestApp {
         (output, statements)
     }
 
-    /// Returns the same as [`all_statements_of`](Self::all_statements_of), but without the lookup of the API key, which
-    /// is sometimes cached.
+    /// Like [`all_statements_of`](Self::all_statements_of), but leaves out the lookup of the API key, which is
+    /// sometimes cached.
     pub async fn statements_of<T>(&self, future: impl Future<Output = T>) -> (T, Vec<String>) {
         let (output, mut statements) = self.all_statements_of(future).await;
         statements.retain(|sql| !is_key_lookup(sql));

@@ -1,6 +1,6 @@
 //! Malicious GraphQL documents: deep nesting, many aliases, fragments that multiply, and unterminated strings.
 
-/// A document whose fragments each spread the next one twice, so that its size doubles per level.
+/// A document in which each fragment spreads the next fragment twice, so that each level doubles the size.
 fn fragment_bomb(levels: usize) -> String {
     let fragments: String =
         (0..levels).map(|n| format!("fragment f{n} on Query {{ ...f{m} ...f{m} }} ", m = n + 1)).collect();

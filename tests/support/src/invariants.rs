@@ -1,5 +1,5 @@
-//! Checks that hold after every test: the rows are consistent, no operator received another operator's customers, and
-//! the log contains no personal data.
+//! Checks after every test: the rows are consistent, no operator has received another operator's customers, and the log
+//! contains no personal data.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::TestApp;
 
-/// The rules, each with a statement that counts the rows that break the rule.
+/// The rules. Each rule has a statement that counts the rows that break it.
 const RULES: [(&str, &str); 12] = [
     (
         "customers without a link that were not disconnected",
@@ -125,7 +125,7 @@ async fn check_disclosures(app: &TestApp) {
     for (operator, allowed) in &mut allowed {
         let own = customer_event::Column::OperatorId.eq(OperatorId::parse(operator).unwrap());
         let reader = app.database.reader();
-        // Some of them may be disconnected by now.
+        // Finds the customers through the history, because some may be disconnected by now.
         let own = customer_event::Entity::find().filter(own).all(reader).await.unwrap();
         let is_link =
             |event: &&customer_event::Model| matches!(event.r#type, EventType::Created | EventType::Connected);

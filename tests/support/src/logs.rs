@@ -103,8 +103,8 @@ pub fn add(lines: &str) {
     LOG.lock().unwrap().add(lines);
 }
 
-/// Asserts that nothing forbidden was logged since the last call. All tests of a run write to one log, so the forbidden
-/// text may come from another test than the test that calls this function.
+/// Asserts that nothing forbidden was logged since the last call. All tests of a run write to one log, so another test
+/// may have logged the forbidden text.
 pub fn assert_clean() {
     let leaks = std::mem::take(&mut LOG.lock().unwrap().leaks);
     assert!(leaks.is_empty(), "the log contains forbidden text: {leaks:?}");

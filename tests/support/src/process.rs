@@ -15,7 +15,7 @@ pub fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Removes the settings of the environment of the tests.
+/// Removes the settings that come from the environment of the tests.
 pub fn remove_settings(command: &mut Command) {
     for (setting, _) in std::env::vars_os() {
         if setting == "DATABASE_URL" || setting.to_string_lossy().starts_with("VIVAMO_") {
@@ -24,7 +24,7 @@ pub fn remove_settings(command: &mut Command) {
     }
 }
 
-/// A running server. Dropping it kills it.
+/// A running server. It is killed when this value is dropped.
 pub struct Running {
     process: Child,
     /// Adds the log of the server to the log of the tests.
@@ -60,7 +60,7 @@ impl Running {
         let address: String =
             address.chars().take_while(|char| char.is_ascii_digit() || ".:".contains(*char)).collect();
         crate::logs::add(&log);
-        // The log must be read, otherwise the server blocks on a full pipe.
+        // Reads the log, because the server would otherwise block on a full pipe.
         running.log = Some(crate::logs::add_in_background(logs));
         (running, format!("http://{address}"), log)
     }
