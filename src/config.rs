@@ -1,7 +1,7 @@
 //! The settings of the service. Each setting has a flag and an environment variable. If both are given, the flag wins.
 //!
-//! The command line parses the settings. Each group of settings, such as [`LimitSettings`], is a struct that is passed
-//! to the code that it configures, so this module uses no other module of `src`.
+//! The command line parses the settings. Each group of settings, such as [`LimitSettings`], is a struct, which is
+//! passed to the code that it configures. This module uses no other module of `src`.
 //!
 //! The doc comments of the fields are the help texts of `vivamo --help`; CONTRIBUTING.md says how to add a setting. The
 //! two `check` functions check settings that depend on each other. They also check secrets, because a message of clap
@@ -73,8 +73,8 @@ pub struct ServeSettings {
     #[arg(value_parser = address)]
     pub listen: SocketAddr,
 
-    /// Key for platform-wide access: reads all customers, manages operators and keys (at least 32 characters in
-    /// production). If unset, platform access is disabled
+    /// Key for platform-wide access: reads and changes all customers, manages operators and keys (at least 32
+    /// characters in production). If unset, platform access over the API is disabled
     #[arg(long, env = "VIVAMO_PLATFORM_KEY", value_name = "KEY", hide_env_values = true, value_parser = secret)]
     pub platform_key: Option<SecretString>,
 

@@ -15,19 +15,20 @@ use serde::{Deserialize, Serialize};
 /// Machine-readable error code. New codes may be added, so keep a default case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize, thiserror::Error)]
 pub enum ErrorCode {
-    /// The external customer id is empty or longer than 255 characters, starts or ends with white space or an invisible
-    /// character, or contains a control character.
+    /// The external customer id is empty, has more than 255 characters, has a control character, or starts or ends with
+    /// white space or an invisible character.
     #[error("The external customer id is not valid")]
     InvalidExternalCustomerId,
-    /// The email address does not have the form `local@domain.tld`, contains an invisible character, has quotes or
-    /// non-ASCII characters before the `@`, is longer than 254 bytes, or has more than 64 bytes before the `@`.
+    /// The email address does not have the form `local@domain.tld`, or has characters or a length that are not
+    /// accepted: invisible characters, quotes or non-ASCII characters before the `@`, more than 64 bytes before the
+    /// `@`, more than 254 bytes in total.
     #[error("The email address is not valid")]
     InvalidEmail,
     /// The phone number cannot be parsed, or cannot exist, for example because of its country code or length.
     #[error("The phone number is not valid")]
     InvalidPhone,
-    /// The name of a customer, an operator or an API key has no visible character, is longer than 100 characters, or contains
-    /// a control character or a character that changes the text direction.
+    /// The name of a customer, an operator or an API key has no visible character, has more than 100 characters, or
+    /// contains control characters or characters that change the text direction.
     #[error("The name is not valid")]
     InvalidName,
     /// A part of the address is missing, is too long or contains a control character, or the country is unknown.

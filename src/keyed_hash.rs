@@ -1,9 +1,9 @@
 //! Keyed hashes: HMAC-SHA256 under the deployment's secret (`VIVAMO_KEY_SECRET`).
 //!
-//! API keys, idempotency keys and looked-up phone numbers are stored as keyed hashes, because the service only compares
-//! these values, and nobody must be able to read them in the database. Cursors are signed with a keyed hash. Without
-//! the secret, nobody can compute a hash, or test guesses against a stolen hash. The purpose is part of the input, so
-//! that hashes of different purposes never match.
+//! API keys, idempotency keys and looked-up phone numbers are stored as keyed hashes. The service only compares these
+//! values, and nobody must be able to read them in the database. Cursors are signed with a keyed hash. Without the
+//! secret, nobody can compute a hash, or test guesses against a stolen hash. The purpose is part of the input, so that
+//! hashes of different purposes never match.
 //!
 //! While the secret is being changed, the service has two secrets. New hashes are made with one secret, and hashes of both
 //! secrets are accepted.
@@ -54,7 +54,8 @@ impl KeyedHash {
         self.digest(FINGERPRINT, &[])
     }
 
-    /// Selects the secret with this fingerprint for new hashes. Returns `None` if no configured secret has this fingerprint.
+    /// Makes new hashes with the secret that has this fingerprint. Returns `None` if no configured secret has this
+    /// fingerprint.
     ///
     /// The older secret stays in use until `vivamo change-key-secret` stores the fingerprint of the newer secret. Servers that
     /// do not know the newer secret yet therefore recognise all hashes.

@@ -67,7 +67,7 @@ def connect_many_operators(database, name):
 
 
 def measure_limit(program, database, customers, key, folder):
-    """Sends mutations for 6 seconds, ten at a time, to a server with the default limit. Prints how many are accepted."""
+    """Sends mutations for 6 seconds, ten at a time, to a server with the default limit. Prints the number of accepted ones."""
     server = Server("vivamo", [program], database, "cost", customers, [key], folder, cost_per_second="200")
     document = REQUESTS[-3][2]
     accepted, started = [], time.monotonic()
@@ -100,7 +100,7 @@ def measure_limit(program, database, customers, key, folder):
 
 
 def measure(server, index, seconds):
-    """Sends a request again and again. Returns the processor time in µs, and the cost, of one."""
+    """Sends a request repeatedly. Returns the processor time in µs and the cost of one request."""
     name, key, document, variables = REQUESTS[index]
     connection = http.client.HTTPConnection(server.url.split("/")[2])
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {[*server.keys, PLATFORM_KEY][key]}", "Vivamo-Cost": "1"}

@@ -87,7 +87,7 @@ def repeat(server, key, send, until, pause=0.0):
 numbers = iter(range(100_000_000, 200_000_000))
 
 OPERATIONS = {
-    # Customers with even numbers belong to other operators; those of the second have the numbers 19 k + 19.
+    # Customers with even numbers belong to other operators. The customers of the second operator have the numbers 19 k + 19.
     "r1": lambda client, number: client.send(R1, {"id": service.type_id("cus_", 38 * (number % 5000 + 1))}),
     "w1": lambda client, number: client.send(W1, json.loads(json.dumps(
         {"input": {**service.OPERATIONS["w1"][1]["input"], "externalCustomerId": f"victim-~"}}).replace("#", "~").replace("~", str(next(numbers))))),
@@ -95,9 +95,9 @@ OPERATIONS = {
 
 
 def victim(server, seconds):
-    """Latencies of the second operator's requests, by operation."""
+    """Sends requests of the second operator. Returns their latencies and errors, by operation."""
     results = {}
-    # Slower than the rate limit.
+    # The pauses keep the cost below the rate limit.
     for name, pause in (("r1", 0.005), ("w1", 0.05)):
         end = time.monotonic() + seconds / 2
         latencies, failures = repeat(server, server.victim, OPERATIONS[name], lambda: time.monotonic() > end, pause)

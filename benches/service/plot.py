@@ -15,14 +15,14 @@ def label(value):
 
 
 def linear_ticks(largest):
-    """Five round numbers from 0 to at least the largest value."""
+    """Five round numbers, from 0 to a number that is not below the largest value."""
     steps = (factor * 10 ** power for power in range(-3, 9) for factor in (1, 2, 2.5, 5))
     step = next(step for step in steps if 4 * step >= largest)
     return [step * place for place in range(5)]
 
 
 def decades(smallest, largest):
-    """Powers of ten from at most the smallest to at least the largest value."""
+    """Powers of ten that enclose all values."""
     first, last = math.floor(math.log10(smallest)), math.ceil(math.log10(largest))
     return [10.0 ** power for power in range(first, max(last, first + 1) + 1)]
 

@@ -53,8 +53,8 @@ OPERATIONS = {
            {"id": "~", "firstName": "New #"}, '"firstName":"New '),
 }
 OPERATIONS["u1"] = OPERATIONS["u2"] = OPERATIONS["w2"]
-# The schema of PostGraphile follows from the tables. Aliases give its answers the shape of those of the other targets, but for
-# `link`.
+# The schema of PostGraphile follows from the tables. With aliases, its responses have the shape of the other targets' responses,
+# except for `link`.
 ROW = CUSTOMER.replace("id ", "id: rowId ", 1).replace("address { line1 line2 city region postalCode country }", "address")
 POSTGRAPHILE_PAGE = (
     "query ($operator: UUID!, $first: Int!, $after: Cursor) { operator: operatorByRowId(rowId: $operator) { customers: "
@@ -213,7 +213,7 @@ def fill(database, name, customers, keys, program=None):
 
 
 def keys_for(connections):
-    """The number of API keys for so many clients. The service bounds the requests that each key has in flight."""
+    """The number of API keys for this number of clients. The service limits the requests that each key has in flight."""
     return math.ceil(connections / 50)
 
 
@@ -252,8 +252,8 @@ class Server:
         return type_id("cus_", n) if self.is_vivamo else str(uuid_for(n))
 
     def keys_for(self, operation, connections=1):
-        """The platform key for r3 and r3d, because only that key sees the links of all operators; otherwise the operator's keys,
-        one for each 50 clients."""
+        """The keys for an operation. For r3 and r3d: the platform key, because only this key sees the links of all operators.
+        Otherwise: the operator's keys, one for each 50 clients."""
         return [PLATFORM_KEY] if operation.startswith("r3") else self.keys[:keys_for(connections)]
 
     def supports(self, operation):
@@ -304,9 +304,9 @@ class Server:
         (self.folder / f"{self.name}.{operation}").write_text("\n".join([self.request(operation), *values]))
 
     def check(self, operation):
-        """Checks that a response agrees with the database."""
+        """Checks that a response has the values of the database."""
         n, number, deep = {"u1": 53, "u2": 47}.get(operation, 43), "999999999", min(self.customers // 8, 25_000)
-        # Fills the caches of keys and operators, whose statements must not be counted.
+        # Fills the caches of keys and operators, so that their statements are not counted.
         self.ask("r3" if operation == "r3" else "r1", self.customer(n))
         value = {"r2": f"ext-1-{n}", "r3d": self.cursors(deep)[-1] if operation == "r3d" else "", "s1": "last343"}
         data = self.ask(operation, value.get(operation, self.customer(n)), number)
@@ -338,8 +338,8 @@ class Server:
         assert got == expected and got, (self.name, operation, got, expected)
 
     def written_rows(self):
-        """Creates, connects and updates customers. Returns the number of rows that this added to each table, and the rows that
-        belong to these customers, without ids and times."""
+        """Creates, connects and updates customers. Returns the number of rows that were added to each table, and the rows of
+        these customers without ids and times."""
         sql = lambda text: self.database.sql(self.database_name, text)
         columns = {}
         for table, column, kind in sql("SELECT table_name, column_name, data_type FROM information_schema.columns "
@@ -394,7 +394,7 @@ def processor_seconds(process):
     """Processor seconds of a process with its threads, and of its children that have ended."""
     try:
         times = pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[11:15]
-    except FileNotFoundError:  # the process has ended, and its parent counts its time
+    except FileNotFoundError:  # the process has ended, so its parent counts its time
         return 0, 0
     user, system, *ended = (int(time) / os.sysconf("SC_CLK_TCK") for time in times)
     return user + system, sum(ended)
@@ -423,7 +423,7 @@ def measure(server, operation, seconds, connections, number):
     if figures["errors"]:
         print(f"{server.name}, {operation}, {connections} clients: {figures['errors']} errors, for example {example}")
     status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
-    # Many clients of a slow target may get no answer in time.
+    # With many clients, a slow target may not answer some of them in time.
     requests = figures["requests"] or math.nan
     return {
         "req/s": figures["requests"] / figures["microseconds"] * 1e6, "p50 ms": figures["p50"] / 1e3, "p99 ms": figures["p99"] / 1e3,
@@ -434,7 +434,7 @@ def measure(server, operation, seconds, connections, number):
 
 
 def wait_until_idle(server):
-    """Waits until the server has done the requests that were under way at the end of a measurement."""
+    """Waits until the server has finished all requests of a measurement."""
     work = lambda: processor_seconds(server.process.pid)[0] + server.database.processor_seconds()
     before, deadline = work(), time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -509,7 +509,7 @@ def main(options, folder, running):
                 for server in servers:
                     if operation not in results["targets"][server.name]["SQL"]:
                         continue
-                    # Each client gets several answers in a measurement, even if there are many clients. The warm-up tells how
+                    # Even if there are many clients, each client gets several responses in a measurement. The warm-up shows how
                     # long this takes.
                     several = 4 * connections / (rates.get((server.name, operation, connections)) or 1)
                     seconds = max(options.seconds, min(math.ceil(several), 60)) if round else 1 + connections // 250

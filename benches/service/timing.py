@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Plays an operator that wants to learn from response times which people are customers of other operators, although the answers
-do not tell. Prints how many of 60 people it guesses right: 30 are expected from guessing without knowledge. See docs/benchmarks.md."""
+"""Plays an operator that wants to learn from response times which people are customers of other operators. The responses
+themselves do not reveal it. Prints the number of right guesses for 60 people; by chance, 30 are right. See docs/benchmarks.md."""
 
 import argparse, contextlib, http.client, json, random, statistics, subprocess, sys, time
 
 from run import VIVAMO, Postgres, Sqlite, free_port, run, start
 
 PEOPLE = 60  # half of them are known
-CALIBRATION = 20  # people of whom the attacker knows if they are known
-MAX_RIGHT = 36  # more than this has a probability of 3% without knowledge
+CALIBRATION = 20  # further people, of whom the attacker knows whether the platform knows them
+MAX_RIGHT = 36  # by chance, more right guesses have a probability of 3%
 TRIES = 3  # a case fails if it exceeds MAX_RIGHT each time
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -32,7 +32,7 @@ def update(data, id="mine", **more):
     return UPDATE, {"customer": {"externalCustomerId": id}, "data": data, **more}
 
 
-# The requests about a person, by email or by phone. The answer is the same for known and unknown people.
+# The requests about a person, by email or by phone. The response is the same for known and unknown people.
 CASES = {
     "update, reused key, email": lambda email, phone: update({"email": email}, idempotencyKey=USED),
     "update, reused key, phone": lambda email, phone: update({"phone": phone}, idempotencyKey=USED),
@@ -92,8 +92,9 @@ def server(program, url, disclosures):
 
 
 def measure(client, case, people, requests):
-    """The mean of the faster half of the times, for each person. The order is random: the load of the machine changes."""
-    client.connection.close()  # the server may have closed it, as it was idle; the next request opens it again
+    """The mean of the faster half of the times, for each person. The order of the requests is random, because the load of the
+    machine changes."""
+    client.connection.close()  # the server may have closed the idle connection; the next request opens a new one
     times, answers = [[] for _ in people], set()
     order = [number for number in range(len(people)) for _ in range(requests)]
     random.shuffle(order)
@@ -107,7 +108,7 @@ def measure(client, case, people, requests):
 
 
 def guess(client, case, known, unknown, requests):
-    """The number of right guesses. Learns from the first people which of them are faster."""
+    """The number of right guesses. Learns from the first people whether known or unknown people are faster."""
     people = known + unknown
     times = measure(client, case, people, requests)
     split, half = len(known), CALIBRATION // 2
@@ -121,7 +122,7 @@ def guess(client, case, known, unknown, requests):
 def attack(program, kind, url, options):
     """Runs all cases and returns those in which the attacker learns something."""
     operators = [json.loads(run(program, "operator", "create", name, "--json", env={"DATABASE_URL": url})) for name in ("A", "B")]
-    # Known people have even numbers, so that the values of unknown people lie between theirs.
+    # Known people have even numbers, so that the values of unknown people are between those of known people.
     numbers = range(1000, 1000 + PEOPLE + CALIBRATION)
     people = [[(f"person{n}@example.com", f"+1415555{n}") for n in numbers[first::2]] for first in (0, 1)]
     address = {"line1": "1 Main Street", "city": "Town", "postalCode": "12345", "country": "US"}

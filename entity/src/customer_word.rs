@@ -1,9 +1,9 @@
 //! Table `customer_word`: the search index.
 //!
 //! Each row is a word by which an operator can find a customer (see [`SearchWord`]). Each operator has its own rows for
-//! a shared customer, because the rows include the words of the operator's external id, and because a search then reads
-//! the rows of one operator only. All rows are derived from `customer` and `customer_operator` and can be rebuilt:
-//! delete all rows and run `vivamo migrate`. Rows are written by `service::customers::search`.
+//! a shared customer. The rows include the words of the operator's external id, and a search reads the rows of one
+//! operator only. All rows are derived from `customer` and `customer_operator` and can be rebuilt: delete all rows and
+//! run `vivamo migrate`. Rows are written by `service::customers::search`.
 
 use sea_orm::entity::prelude::*;
 

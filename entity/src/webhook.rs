@@ -1,8 +1,8 @@
 //! Table `webhook`: the endpoints to which changes of customers are delivered, one row for each endpoint.
 //!
-//! An endpoint is a reader of the feed of its operator (table `customer_change`) with a stored cursor, so there is no row for each
-//! delivery. Rows are inserted, changed and deleted by `service::webhooks`. The secret of an endpoint is not stored: it is
-//! derived from `VIVAMO_KEY_SECRET`, the id and `secret_version`.
+//! An endpoint reads the feed of its operator (table `customer_change`), and its row stores how far it has read. There
+//! are no rows for single deliveries. `service::webhooks` inserts, changes and deletes the rows. The secret of an
+//! endpoint is not stored, because it is derived from `VIVAMO_KEY_SECRET`, the id and `secret_version`.
 
 use chrono::{DateTime, Utc};
 use sea_orm::FromJsonQueryResult;
@@ -19,35 +19,37 @@ pub struct Model {
     pub id: WebhookId,
     pub operator_id: OperatorId,
     pub url: WebhookUrl,
-    /// The types of the changes to deliver. `None` stands for all types, also those that later versions add.
+    /// The types of the changes to deliver. `None` stands for all types, also types that later versions add.
     pub types: Option<ChangeTypes>,
     /// Starts at 1 and increases by 1 with each rotation of the secret.
     pub secret_version: i32,
     pub secret_created_at: DateTime<Utc>,
-    /// The time until which deliveries are also signed with the secret of the version before. `None` before the first rotation.
+    /// The time until which deliveries are also signed with the previous secret. `None` before the first rotation.
     pub previous_secret_until: Option<DateTime<Utc>>,
-    /// The cursor in the feed: the last change that was delivered or skipped. `delivered_id` is the nil id before the first one.
+    /// The last change that was delivered or skipped: its position in the feed, and its id. Before the first change,
+    /// the id is nil.
     pub delivered_position: i64,
     pub delivered_id: Uuid,
-    /// The last change of the page that is being delivered. Set before the first attempt, so that each attempt sends the
-    /// same page. `None` between two pages. A change of `types` and a move of the cursor set it to `None`, also during an
-    /// attempt: the attempt then must not move the cursor.
+    /// The last change of the page that is being delivered. It is set before the first attempt, so that each attempt
+    /// sends the same page. `None` between two pages. If `types` or the cursor changes during an attempt, it becomes
+    /// `None`, and the attempt must not move the cursor.
     pub sending_position: Option<i64>,
     pub sending_id: Option<Uuid>,
     /// The number of attempts that have failed since the last success.
     pub failed_attempts: i32,
-    /// The time of the first of these attempts. While the operator is suspended, no time passes: a resume moves the value.
+    /// The time of the first of these attempts. The time of a suspension does not count: when the operator is resumed,
+    /// the value moves by that time.
     pub failing_since: Option<DateTime<Utc>>,
-    /// The time from which the endpoint is due.
+    /// The time from which the next attempt may start.
     pub next_attempt_at: DateTime<Utc>,
-    /// The time until which one process has the endpoint for itself. `None` if no process delivers to the endpoint.
+    /// The time until which only one process may deliver to the endpoint. `None` if no process delivers to it.
     pub lease_until: Option<DateTime<Utc>>,
     pub last_attempt_at: Option<DateTime<Utc>>,
-    /// The HTTP status of the last attempt. `None` without a response.
+    /// The HTTP status of the last attempt. `None` if there was no response.
     pub last_status: Option<i32>,
     /// The reason for which the last attempt failed. `None` if it succeeded.
     pub last_failure: Option<Failure>,
-    /// The time at which deliveries ended, because of failures or by a request. `None` if the endpoint is enabled.
+    /// The time at which the endpoint was disabled, by a request or because of failures. `None` if it is enabled.
     pub disabled_at: Option<DateTime<Utc>>,
     /// The time at which the operator was suspended. `None` while the operator is active.
     pub paused_at: Option<DateTime<Utc>>,

@@ -48,8 +48,7 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        // For the history of a customer: the platform reads all entries; an operator reads only the entries that it
-        // caused.
+        // The indexes are for reading all entries of a customer, and for reading the entries of one operator.
         for (name, table, columns) in [
             ("customer_event_customer_id_idx", "customer_event", &["customer_id", "id"][..]),
             ("customer_event_operator_id_idx", "customer_event", &["customer_id", "operator_id", "id"]),

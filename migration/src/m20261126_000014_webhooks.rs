@@ -49,7 +49,7 @@ impl MigrationTrait for Migration {
             .await?;
         for (name, table, columns) in [
             ("webhook_operator_id_idx", "webhook", &["operator_id", "id"][..]),
-            // For the endpoints that are due: the first two columns are null.
+            // The index finds the endpoints whose next attempt is due. In their rows, the first two columns are null.
             ("webhook_next_attempt_at_idx", "webhook", &["disabled_at", "paused_at", "next_attempt_at"]),
             ("admin_event_webhook_id_idx", "admin_event", &["webhook_id", "id"]),
         ] {

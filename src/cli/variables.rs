@@ -1,5 +1,5 @@
-//! Environment variables. An empty variable counts as unset, and an unknown variable that starts with `VIVAMO_` is refused:
-//! the old name of a limit, or a typo, must not be silently ignored.
+//! Environment variables. An empty variable counts as unset. An unknown variable that starts with `VIVAMO_` is refused,
+//! because a misspelt setting must not be silently ignored.
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};

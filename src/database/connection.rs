@@ -259,8 +259,8 @@ impl managed::Manager for Manager {
 /// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its next
 ///   use: see [`Manager`].
 /// - **Error:** after a failed statement the connection is pinged before it is used again.
-/// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed instead of reused,
-///   because the rest of the answer would be read as the answer to the next statement.
+/// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed. Otherwise the
+///   rest of the result would be read as the result of the next statement.
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: managed::Pool<Manager>,

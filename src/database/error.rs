@@ -111,8 +111,9 @@ fn is_outage(error: &DbErr) -> bool {
         return true;
     }
     match reported(error) {
-        // Connection lost, role refused, out of resources, shutting down or starting up, statement timeout; a serialization
-        // failure, deadlock or lock timeout after the last retry; a role without the right.
+        // 08: connection lost. 28: role refused. 3D: no such database. 40 and 55P03: a conflict or lock timeout after
+        // the last retry. 53: out of resources. 57: statement timeout, shutting down, starting up. 58: system error.
+        // 42501: a missing right.
         Some((Code::Sqlstate(code), _)) => {
             ["08", "28", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                 || matches!(code, "42501" | "55P03")
@@ -122,7 +123,7 @@ fn is_outage(error: &DbErr) -> bool {
     }
 }
 
-/// Returns true if the database can be read but not written: a standby, or a file without the permission.
+/// Returns true if the database can be read but not written, for example a standby, or a file without write permission.
 pub(super) fn is_read_only(error: &DbErr) -> bool {
     const READONLY: u32 = 8;
     matches!(reported(error), Some((Code::Sqlstate("25006") | Code::Sqlite(READONLY), _)))

@@ -159,7 +159,7 @@ mod tests {
         let (a, b) = (operator(1), operator(2));
         let mut of_a: Vec<_> = (0..4).map(|_| take(&queue, a)).collect();
         let mut waiting_a: Vec<_> = (0..100).map(|_| wait(&queue, a)).collect();
-        // The fifth permit is out of reach of `a`.
+        // `a` cannot take the fifth permit.
         let of_b = take(&queue, b);
         let mut waiting_b = wait(&queue, b);
         assert_eq!(queue.waiting(), 101);

@@ -71,9 +71,9 @@ where
     retry("read", attempt, |error| is_conflict(error).then_some(error)).await
 }
 
-/// Retries with exponential backoff and full jitter. Limits the time and not the number of attempts: under the
-/// isolation level `serializable`, a busy row causes many consecutive conflicts, but the next attempt may still
-/// succeed.
+/// Retries with exponential backoff and full jitter. Limits the time and not the number of attempts, because the next
+/// attempt may succeed even after many conflicts. Under the isolation level `serializable`, a busy row causes many
+/// consecutive conflicts.
 async fn retry<T, E, F>(
     operation: &'static str,
     mut attempt: impl FnMut() -> F,

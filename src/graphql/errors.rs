@@ -107,7 +107,7 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
     }
 }
 
-/// Shortens a message of async-graphql, which may quote the document, and removes the value that the message may quote.
+/// Shortens a message of async-graphql, and removes the value that it may quote.
 fn shorten(message: &str) -> String {
     let message = message.split(", found ").next().unwrap_or_default();
     match message.char_indices().nth(MAX_MESSAGE_LENGTH) {

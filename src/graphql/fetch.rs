@@ -27,8 +27,8 @@ use crate::error::{Error, ErrorCode};
 use crate::service::customers::{CustomerList, CustomerPage, CustomerRows, CustomerView, HistoryEntry, SearchPlan};
 use crate::service::{Actor, Services};
 
-/// Returns a page of a list of customers. For the platform, the service also reads the page of operators that the
-/// request selects for each customer, so that the operators of the customers need no statement of their own later.
+/// Returns a page of a list of customers. For the platform, also reads the operators of these customers, if the request
+/// selects them, so that they need no statement later.
 pub async fn customers(
     context: &Context<'_>,
     list: Arc<CustomerList>,

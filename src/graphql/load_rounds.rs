@@ -2,9 +2,9 @@
 //!
 //! async-graphql's `DataLoader` fetches when a timer expires. On a busy machine, some resolvers of a page may run after
 //! the timer has expired, and need another statement for their rows. Here the fetches run inside the future of the
-//! request, after its resolvers. For example, a list of operators, each with a page of customers and the history of
-//! each customer, takes two rounds: one for all pages of customers, and one for the histories of all these customers.
-//! So the number of statements depends on the query and not on the load of the machine.
+//! request, after its resolvers. For example, a query selects operators, the customers of each operator, and the
+//! history of each customer. It takes two rounds: one loads all pages of customers, and one loads all histories. So the
+//! number of statements depends on the query and not on the load of the machine.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

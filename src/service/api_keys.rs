@@ -107,9 +107,9 @@ impl ApiKeys {
     /// or of the other environment, or if its operator is suspended. The message names the reason, unless the key is
     /// unknown.
     ///
-    /// `suspect` is the network of a client that has used up its authentication failures. For such a client, keys that
-    /// this process has not seen valid before are looked up together: in one statement at a time, and after a pause of
-    /// [`LOOKUP_DELAY`].
+    /// `suspect` is the network of a client that has used up its authentication failures. The keys of such a client are
+    /// collected for [`LOOKUP_DELAY`] and looked up in one statement. Only a key that was valid at its last lookup is
+    /// looked up at once.
     pub async fn authenticate(&self, key: &str, suspect: Option<IpAddr>) -> Result<Result<Actor, Violation>, DbErr> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {

@@ -11,8 +11,8 @@
 //! 2. Do the work, and insert the outcome with it. If another request has used the key meanwhile, the insert conflicts and
 //!    nothing is written. If two requests with the same key run at the same time, the insert of the second waits for the
 //!    first to commit.
-//! 3. If the attempt failed for another reason than a refusal, for example because the connection was lost, look up the
-//!    key again: the outcome may have been stored.
+//! 3. If the attempt failed because of a conflict or a lost connection, look up the key again: another request, or this
+//!    attempt, may have stored an outcome.
 //!
 //! A refused request stores nothing, so its key can be used again.
 
@@ -170,8 +170,8 @@ impl KeyLookup {
     }
 
     /// Adds the columns of the stored outcome to the rows of `select`, which must select rows only if the key [is
-    /// new](Self::is_new). The query always returns at least one row. If there is no outcome, its columns are null. If
-    /// `select` finds nothing, its columns are null.
+    /// new](Self::is_new). The query always returns at least one row. The columns of the outcome are null if there is
+    /// no outcome. The columns of `select` are null if it finds nothing.
     pub fn join(&self, select: SelectStatement) -> SelectStatement {
         let [always, stored, found] = ["always", "stored", "found"].map(Alias::new);
         Query::select()

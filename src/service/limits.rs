@@ -285,7 +285,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
     }
 
     /// Takes tokens, at most as many as the capacity. If the bucket has too few tokens, the error is the time until it
-    /// has enough, or `None` if it may have enough as soon as reservations end.
+    /// has enough. The error is `None` if reservations hold the missing tokens, because these may come back at any
+    /// time.
     fn take(&self, client: K, tokens: u32, is_reservation: bool) -> Result<(), Option<Duration>> {
         self.take_up_to(self.capacity, client, tokens, is_reservation)
     }

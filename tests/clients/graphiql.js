@@ -53,7 +53,7 @@ class Page {
     await this.page.context().close();
   }
 
-  /** GraphiQL reads an editor 100 ms after it changed. The rest is for slow machines. */
+  /** Waits until GraphiQL has read an editor, which it does 100 ms after a change. The rest of the time is for slow machines. */
   settle = () => this.page.waitForTimeout(800);
 
   async reload() {

@@ -53,11 +53,12 @@ both!(only_values_of_the_callers_customers_are_reported_as_taken, Sandbox, async
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
     app.created(&other, "theirs", json!({ "email": "theirs@example.com", "phone": "+14155552671" })).await;
-    // The email belongs to a customer of `own`, the phone to a customer of `other`, which is not reported to `own`.
+    // The email belongs to a customer of `own`, and the phone to a customer of `other`. The match of the phone is not
+    // reported to `own`.
     let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
     let answer = app.create(&own, "user-1", data).await;
     answer.assert_rejected("createCustomer", &[("EMAIL_TAKEN", "input.data.email")]);
-    // The phone belongs to a customer of `other`, and the email is not reported to `other`.
+    // The phone belongs to a customer of `other`. The match of the email is not reported to `other`.
     let data = json!({ "email": "mine@example.com", "phone": "+14155552671" });
     let answer = app.create(&other, "user-1", data).await;
     answer.assert_rejected("createCustomer", &[("PHONE_TAKEN", "input.data.phone")]);

@@ -42,7 +42,8 @@ fn anchors(page: &Path) -> BTreeSet<String> {
     headings.map(|heading| heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
 }
 
-/// The names in backticks in the first column of the first table after this heading of docs/operations.md.
+/// Returns the names in backticks in the first column of a table in docs/operations.md: the first table after this
+/// heading.
 fn documented(heading: &str) -> BTreeSet<String> {
     let operations = read("docs/operations.md");
     let section = operations.split(&format!("\n## {heading}\n")).nth(1).unwrap();

@@ -80,8 +80,8 @@ both!(an_operator_sees_each_change_and_neither_its_author_nor_its_values, Sandbo
     app.created(second, "1", json!({ "email": "ada@example.com" })).await;
     app.updated(first, by.clone(), json!({ "phone": "+14155552671", "firstName": "Ada" })).await;
     app.updated(second, by.clone(), json!({ "phone": null })).await;
-    // Other callers connect and fill a field, connect and fill no field, disconnect, change an external id, and update
-    // as the platform.
+    // Changes by other callers: a connection that fills a field, a connection that fills no field, a disconnect, a new
+    // external id, and an update by the platform.
     app.created(third, "1", json!({ "email": "ada@example.com", "lastName": "Lovelace" })).await;
     let disconnect = "mutation { disconnectCustomer(input: { customer: { externalCustomerId: \"1\" }, reason: ENDED }) \
                       { replayed } }";

@@ -409,8 +409,8 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
         let two = customer_with(app, &a, &name("2"), &email("two"), &phones[1]).await;
         let three = customer_with(app, &a, &name("3"), &email("three"), &phones[2]).await;
 
-        // Meanwhile an update removes the number from the customer that has it, or gives another number to the customer
-        // that takes it over.
+        // Meanwhile an update removes the number from the first customer, or gives another number to the customer that
+        // takes the number over.
         let first = name("1");
         let update = |phone: Value| Write::Update(&a, &first, json!({ "phone": phone }));
         let outcomes = race(app, &[Write::TakeOver(&two, &phones[0]), update(json!(null))]).await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use support::proxy::Proxy;
 use support::{Caller, TestApp, both, is_key_lookup};
 
-/// Runs an operation and returns the number of statements that it sends, with `BEGIN` and `COMMIT` and without the
+/// Runs an operation and returns the number of statements that it sends. Counts `BEGIN` and `COMMIT`, but not the
 /// lookup of the API key, which is repeated when its cache entry expires.
 async fn count_statements(
     app: &TestApp,

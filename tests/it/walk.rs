@@ -39,7 +39,7 @@ impl Types {
         Self(types.iter().map(|kind| (text(&kind["name"]).to_owned(), kind.clone())).collect())
     }
 
-    /// A valid GraphQL literal of a type. References lead to the customer and the operator in `ids`.
+    /// A valid GraphQL literal of a type. Ids are those of the customer and the operator in `ids`.
     fn value(&self, kind: &Value, ids: &Value) -> String {
         if kind["kind"] == "NON_NULL" {
             return self.value(&kind["ofType"], ids);

@@ -48,7 +48,7 @@ impl Write {
         }
     }
 
-    /// The external id of the customer, if the request makes it disappear for the operator.
+    /// Returns the external id of the customer, if the operator cannot see the customer after the request.
     fn removed(&self) -> Option<&String> {
         match self {
             Self::Create(_) => None,

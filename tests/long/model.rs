@@ -466,7 +466,7 @@ fn payload(answer: &Value) -> Option<&Value> {
     answer["data"].as_object()?.values().find(|payload| payload.is_object())
 }
 
-/// Asserts that a repeated request was applied once and replayed otherwise, or rejected every time.
+/// Asserts that a repeated request was applied once and then replayed, or was rejected every time.
 fn assert_applied_once(sent: &[(String, Value)]) {
     let payloads: Vec<_> = sent.iter().filter_map(|(_, answer)| payload(answer)).collect();
     let applied = payloads.iter().filter(|payload| payload["replayed"] == false).count();
@@ -492,7 +492,7 @@ fn replay(operators: &[Caller], changes: &[Change<'_>]) -> Model {
     // The most recent changes, each with the model before the change.
     let mut recent: VecDeque<(Model, Change<'_>)> = VecDeque::new();
     for change in changes {
-        // Tries to insert the change before the last 0, 1, 2 and more changes.
+        // Tries to insert the change at the end, before the last change, before the last two changes, and so on.
         let position = (0..=recent.len()).find_map(|back| {
             let mut attempt = if back == 0 { model.clone() } else { recent[recent.len() - back].0.clone() };
             let mut order = vec![*change];
@@ -627,8 +627,8 @@ async fn erased_customers(servers: &Servers, events: &[customer_event::Model]) -
     erased
 }
 
-/// Asserts that an operator sees one entry for each version of a customer since its connection, and itself as the only
-/// author.
+/// Asserts that an operator sees one entry for each version of a customer since its connection, and no author except
+/// itself.
 async fn assert_history_explains_the_version(servers: &Servers, caller: &Caller, id: &str) {
     let by = json!({ "by": { "externalCustomerId": id } });
     let (_, answer) = servers.send(caller, HISTORY, &by).await.unwrap();

@@ -35,7 +35,7 @@ const loadTabs = () => {
     const { tabs, active } = JSON.parse(localStorage.getItem(TABS));
     if (tabs.length > 0) return { tabs: tabs.map(contentOf), active: tabs[active] ? active : 0 };
   } catch {
-    // Nothing was saved, or not by this version of the page.
+    // Nothing was saved, or another version of the page saved it.
   }
   return { tabs: exampleTabs, active: 0 };
 };

@@ -156,7 +156,7 @@ impl SearchQuery {
         if words.len() > Self::MAX_WORDS && email.is_none() {
             return Err(Reason::TooManyWords(Self::MAX_WORDS));
         }
-        // If an email has more words, its customer is still found by the whole email.
+        // If an email has more words, the customer is still found by the whole email.
         words.truncate(Self::MAX_WORDS);
         Ok(Self { words, email })
     }
@@ -166,7 +166,8 @@ impl SearchQuery {
         &self.words
     }
 
-    /// Returns the email address if the whole text is an email address. The customer who has this email is found first.
+    /// Returns the email address, if the whole text is an email address. The customer with this email comes first in
+    /// the list.
     pub fn email(&self) -> Option<&EmailAddress> {
         self.email.as_ref()
     }
@@ -174,7 +175,7 @@ impl SearchQuery {
 
 masked_debug!(SearchQuery);
 
-/// A part of a folded text that nobody splits: a word, or a character of a script without spaces.
+/// A part of a folded text that is not split further: a word, or a character of a script without spaces.
 struct Part<'t> {
     text: &'t str,
     /// True if a search for this part and the previous part, written together, also finds the stored value.

@@ -1,8 +1,9 @@
 //! URLs of webhook endpoints.
 //!
 //! - Accepted: absolute `http` and `https` URLs, at most 2,000 characters in canonical form.
-//! - Canonical form: as the [URL Standard](https://url.spec.whatwg.org/) serialises the URL: white space at the ends
-//!   removed, host in lower case and in ASCII (IDNA), IPv4 addresses in decimal notation, no default port.
+//! - Canonical form: the form of the [URL Standard](https://url.spec.whatwg.org/), without white space at the ends. The
+//!   host is in lower case and in ASCII (IDNA), an IPv4 address is in decimal notation, and the default port is left
+//!   out.
 //! - Rejected: other schemes, user names and passwords, fragments.
 //! - Examples: `" HTTPS://Example.com:443/hook"` becomes `https://example.com/hook`; `https://user@example.com/` is rejected.
 
@@ -23,11 +24,11 @@ impl WebhookUrl {
             return Err(Reason::Empty);
         }
         let too_long = Reason::TooLong(Self::MAX_CHARACTERS);
-        // Checked again below, on the canonical form. This check bounds the work of parsing.
+        // Checked again below, on the canonical form. This check limits the work of parsing.
         if text.len() > 4 * Self::MAX_CHARACTERS {
             return Err(too_long);
         }
-        // The URL Standard drops these characters, so a URL that was pasted in pieces would be accepted.
+        // `Url::parse` would remove these characters, and accept a URL that was pasted with line breaks.
         if text.trim().contains(char::is_control) {
             return Err(Reason::ControlCharacter);
         }

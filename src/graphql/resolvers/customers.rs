@@ -30,11 +30,11 @@ impl CustomerQuery {
         }
     }
 
-    /// Customers connected to the calling operator, oldest connection first. With the platform key: all customers, oldest
-    /// first. With some filters, a page may have fewer items than requested although more pages follow, so continue as long
-    /// as `hasNextPage` is true. A new customer can appear before customers that you have read already. To poll for new
-    /// customers, filter by `connectedAt` (with the platform key: by `createdAt`) from 30 seconds before the latest time that
-    /// you have seen, and skip the customers that you know.
+    /// Customers connected to the calling operator, oldest connection first. With the platform key: all customers,
+    /// oldest first. With some filters, a page may have fewer items than requested although more pages follow, so
+    /// continue as long as `hasNextPage` is true. A new customer can appear before customers that you have read
+    /// already. To poll for new customers, filter by `connectedAt` (with the platform key: `createdAt`). Let the range
+    /// start 30 seconds before the latest time that you have seen, and skip the customers that you know.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,

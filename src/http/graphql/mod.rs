@@ -2,7 +2,7 @@
 //!
 //! A request passes these steps; the first step that refuses the request determines the response, an [`HttpError`]:
 //!
-//! 1. Read the API key ([`authentication`]). Without a valid key a request learns nothing else.
+//! 1. Read the API key ([`authentication`]). Without a valid key, the response contains no other information.
 //! 2. Charge a cost of 1 to the rate limit of the key.
 //! 3. Check the method and the `Accept` header ([`MediaType`]).
 //! 4. Wait until the key has fewer requests in flight ([`InFlight`]).

@@ -1,5 +1,5 @@
-//! Helpers of the integration tests: a server under test with its own database, processes of the binary, a PostgreSQL
-//! server, a proxy that breaks connections, and the log with its checks.
+//! Helpers of the integration tests: a service with a database of its own, processes of the binary, a PostgreSQL
+//! server, a proxy that breaks connections, and checks of the log.
 
 #![expect(clippy::disallowed_types, reason = "a poisoned lock fails a test that a panic has failed already")]
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]

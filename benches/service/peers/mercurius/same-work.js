@@ -1,8 +1,8 @@
 // Keys that are looked up by their hash, and writes that store all that the service stores: the customer, its link, its
 // search words for each of its operators, and a history entry with the changed values.
 //
-// A write takes two round trips. The first reads. The second writes everything in one statement, which writes nothing if
-// the customer has changed since it was read. Then the write starts again.
+// A write takes two round trips. The first reads. The second is one statement that writes everything. If the customer has
+// changed since it was read, this statement writes nothing, and the write starts again.
 import { createHmac } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { v7 as uuid } from 'uuid';
@@ -12,7 +12,7 @@ const { VIVAMO_KEY_SECRET, VIVAMO_PLATFORM_KEY } = process.env;
 const ATTEMPTS = 5;
 const UNIQUE_VIOLATION = '23505';
 
-// The service hashes the purpose and the key, each after its length.
+// Returns the hash of a key as the service computes it: over the purpose and the key, each preceded by its length.
 function digest(key) {
   const hmac = createHmac('sha256', VIVAMO_KEY_SECRET);
   for (const part of ['api key', key]) {

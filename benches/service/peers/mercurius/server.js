@@ -1,5 +1,5 @@
 // A typical Node server for the operations of the benchmark: Fastify, Mercurius with its JIT, `pg` with named prepared
-// statements, and a loader for nested fields. It uses the tables of the service, and has no rules for values, limits or log.
+// statements, and a loader for nested fields. It uses the tables of the service. It does not check values, has no limits, and writes no log.
 //
 // With `WORK=least` it writes only customers and links, and compares keys as text. With `WORK=same-work` it looks keys up by
 // their hash, shows an operator only its own customers, and writes history and search words, as the service does.

@@ -1,5 +1,5 @@
-// What a team gets that lets PostGraphile 5 write the SQL: the Amber preset over the tables of the service, for reads. It
-// compares keys as text, and has no limits or log.
+// PostGraphile 5 with the Amber preset on the tables of the service, for reads. PostGraphile generates the SQL. The server
+// compares keys as text, has no limits, and writes no log.
 import { createServer } from 'node:http';
 import { postgraphile } from 'postgraphile';
 import { makePgService } from 'postgraphile/adaptors/pg';
