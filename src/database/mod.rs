@@ -5,8 +5,8 @@
 //! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. It writes everything at
 //!   its end. Changes of customers use an [`OptimisticWrite`]. On PostgreSQL, concurrent requests share the statements
 //!   (see `batch/mod.rs`).
-//! - A [`Transaction`], in most cases inside [`with_retry`], begins and commits explicitly. All other writes use a
-//!   [`Transaction`], for example writes of operators and API keys.
+//! - A [`Transaction`] begins and commits explicitly. Most code runs it inside [`with_retry`], which repeats it after a
+//!   conflict. All other writes use a [`Transaction`], for example writes of operators and API keys.
 
 mod arrays;
 mod batch;

@@ -68,8 +68,8 @@ pub struct CustomerFilterInput {
     /// True: customers whose `emailVerifiedAt` is not null. False: customers whose `emailVerifiedAt` is null. This
     /// condition has no index, so a page checks at most 10,000 customers, as for `missing`.
     email_verified: Option<bool>,
-    /// True: customers whose `phoneVerifiedAt` is not null. False: customers whose `phoneVerifiedAt` is null, also
-    /// because they have no phone. This condition has no index, so a page checks at most 10,000 customers, as for
+    /// True: customers whose `phoneVerifiedAt` is not null. False: customers whose `phoneVerifiedAt` is null, including
+    /// customers without a phone. This condition has no index, so a page checks at most 10,000 customers, as for
     /// `missing`.
     phone_verified: Option<bool>,
     /// Time range in which the record was created, by any operator. This condition has no index, so a page checks at most

@@ -290,7 +290,7 @@ impl CustomerList {
         let is_by_index = filter.on_customer().is_empty() && excluded.is_none();
         let (rows, mut walk) = match (&filter.search, plan) {
             (Some(search), plan) => search::walk(operator, search, plan.unwrap_or(SearchPlan::ScanInIdOrder)),
-            // The index by which the list is ordered can also apply the filter.
+            // The index that gives the order of the list also has the columns of the filter.
             (None, _) if is_by_index && is_in_order => {
                 // The `LIMIT` applies before the join, so customers are joined only to the rows of the page.
                 return List { joined: vec![join_customers(ARM_ROWS)], ..list(links(operator, filter).into_query()) };
