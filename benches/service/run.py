@@ -103,10 +103,11 @@ class Postgres:
     FUNCTIONS = """
         CREATE FUNCTION unhex(text) RETURNS uuid IMMUTABLE LANGUAGE sql AS 'SELECT $1::uuid';
         CREATE FUNCTION strftime(text, bigint, text) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS 'SELECT to_timestamp($2)';
-        SET session_replication_role = replica; SET maintenance_work_mem = '512MB'; SET work_mem = '256MB';"""
+        SET session_replication_role = replica; SET maintenance_work_mem = '512MB'; SET work_mem = '256MB';
+        SET client_min_messages = warning;"""
     DROP_FUNCTIONS = "DROP FUNCTION unhex; DROP FUNCTION strftime;"
     # PostgreSQL does not log inserts into a table that the same transaction has truncated.
-    TRUNCATE = "TRUNCATE operator, api_key, customer, customer_operator, customer_event, customer_word;"
+    TRUNCATE = "TRUNCATE operator, api_key, customer, customer_operator, customer_event, customer_word CASCADE;"
     WORDS_KEY = "ALTER TABLE customer_word {} CONSTRAINT customer_word_pkey {};"
 
     def __init__(self, folder):
