@@ -31,7 +31,7 @@ pub struct Model {
     pub actor: Option<StaffName>,
     /// The webhook endpoint that was created, changed or deleted. `None` for a change of anything else.
     pub webhook_id: Option<WebhookId>,
-    /// The operator's key that made the change. `None` if the platform made the change.
+    /// The operator's key that made the change. `None` if the platform or a command made it.
     pub caller_key_id: Option<ApiKeyId>,
 }
 

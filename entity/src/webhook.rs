@@ -31,14 +31,14 @@ pub struct Model {
     pub delivered_position: i64,
     pub delivered_id: Uuid,
     /// The last change of the page that is being delivered. It is set before the first attempt, so that each attempt
-    /// sends the same page. `None` between two pages. If `types` or the cursor changes during an attempt, it becomes
-    /// `None`, and the attempt must not move the cursor.
+    /// sends the same page. `None` between two pages. If a request changes `types` or the delivered position during an
+    /// attempt, this value becomes `None`, and the attempt must not change the delivered position.
     pub sending_position: Option<i64>,
     pub sending_id: Option<Uuid>,
     /// The number of attempts that have failed since the last success.
     pub failed_attempts: i32,
-    /// The time of the first of these attempts. The time of a suspension does not count: when the operator is resumed,
-    /// the value moves by that time.
+    /// The time of the first of these attempts. When a suspended operator is resumed, the length of the suspension is
+    /// added, because it does not count.
     pub failing_since: Option<DateTime<Utc>>,
     /// The time from which the next attempt may start.
     pub next_attempt_at: DateTime<Utc>,

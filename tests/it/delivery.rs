@@ -1,4 +1,4 @@
-//! Deliveries of webhooks, to receivers that answer, fail, hang and lead elsewhere.
+//! Deliveries of webhooks.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;

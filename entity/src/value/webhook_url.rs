@@ -24,7 +24,7 @@ impl WebhookUrl {
             return Err(Reason::Empty);
         }
         let too_long = Reason::TooLong(Self::MAX_CHARACTERS);
-        // Checked again below, on the canonical form. This check limits the work of parsing.
+        // This check limits the work of parsing. The canonical form is checked below.
         if text.len() > 4 * Self::MAX_CHARACTERS {
             return Err(too_long);
         }

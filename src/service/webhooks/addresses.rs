@@ -5,8 +5,9 @@
 //!
 //! - to an address in a URL, by [`AddressFilter::allows_url`], when the URL is stored and before each delivery. The HTTP
 //!   client does not resolve such an address;
-//! - to the addresses of a host name, by [`FilteredResolver`], at each connection. The client connects to the addresses
-//!   that were checked, so a name that resolves to another address the second time (DNS rebinding) reaches nothing else.
+//! - to the addresses of a host name, by [`FilteredResolver`], at each connection. The client connects only to the
+//!   addresses that were checked, so it does not matter whether the name resolves to other addresses later (DNS
+//!   rebinding).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
@@ -16,7 +17,8 @@ use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::net::lookup_host;
 
-/// IPv4 networks that are not public, by the IANA registry of special-purpose addresses.
+/// IPv4 networks that are not public: those of the IANA registry of special-purpose addresses, multicast, and an
+/// address that Azure uses.
 const NOT_PUBLIC_V4: [(&str, &str); 17] = [
     ("0.0.0.0/8", "this network"),
     ("10.0.0.0/8", "private"),
@@ -37,9 +39,9 @@ const NOT_PUBLIC_V4: [(&str, &str); 17] = [
     ("255.255.255.255/32", "broadcast"),
 ];
 
-/// The IPv6 network of all public addresses. Outside it are loopback (`::1`), unique local (`fc00::/7`, with the
-/// metadata servers of AWS and Google Cloud), link-local (`fe80::/10`), site-local (`fec0::/10`), multicast (`ff00::/8`)
-/// and IPv4-compatible addresses (`::/96`).
+/// The IPv6 network of all public addresses except those of [`NAT64`]. Outside it are loopback (`::1`), unique local
+/// (`fc00::/7`, with the metadata servers of AWS and Google Cloud), link-local (`fe80::/10`), site-local (`fec0::/10`),
+/// multicast (`ff00::/8`) and IPv4-compatible addresses (`::/96`).
 const GLOBAL_UNICAST_V6: &str = "2000::/3";
 
 /// IPv6 networks inside [`GLOBAL_UNICAST_V6`] that are not public.
@@ -50,7 +52,8 @@ const NOT_PUBLIC_V6: [(&str, &str); 4] = [
     ("3fff::/20", "documentation"),
 ];
 
-/// The network of NAT64 addresses. The last 32 bits are the IPv4 address that the gateway connects to.
+/// The network of NAT64 addresses. The last 32 bits of such an address are the IPv4 address that the gateway connects
+/// to.
 const NAT64: &str = "64:ff9b::/96";
 
 struct Networks {
@@ -79,7 +82,7 @@ pub struct AddressFilter {
 }
 
 impl AddressFilter {
-    /// Also allows these networks, for example loopback on the machine of a developer.
+    /// Allows public addresses and these networks, for example loopback on the machine of a developer.
     pub fn new(allowed: Vec<IpNet>) -> Self {
         Self { allowed: allowed.into() }
     }
@@ -95,9 +98,9 @@ impl AddressFilter {
         is_public || self.allowed.iter().any(|network| network.contains(&address))
     }
 
-    /// True if the host of the URL is an address that webhooks may reach, or a name, whose addresses are checked at each
-    /// connection. [`Url`] has already turned decimal, octal and hexadecimal forms of an IPv4 address, for example
-    /// `2130706433` and `0177.1`, into the usual form.
+    /// True if the host of the URL is an address that webhooks may reach, or a name. The addresses of a name are
+    /// checked at each connection. [`Url`] has already turned decimal, octal and hexadecimal forms of an IPv4 address,
+    /// for example `2130706433` and `0177.1`, into the usual form.
     pub fn allows_url(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
         // `localhost` is refused early, with a message for the caller, because it always resolves to loopback.

@@ -1,9 +1,9 @@
 //! Signatures by the [Standard Webhooks](https://www.standardwebhooks.com) scheme.
 //!
-//! A delivery has the headers `webhook-id`, `webhook-timestamp` (seconds since 1970) and `webhook-signature`. A signature
-//! is the HMAC-SHA256 of `id.timestamp.body`, for example `v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=`. The header
-//! has one signature per valid secret, separated by spaces, so that a receiver can verify a delivery with the old or the
-//! new secret during a rotation.
+//! A delivery has the headers `webhook-id`, `webhook-timestamp` (seconds since 1970) and `webhook-signature`. A
+//! signature is the HMAC-SHA256 of `id.timestamp.body`, for example `v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=`.
+//! The header has one signature per valid secret, separated by spaces. So during a rotation, a receiver can verify a
+//! delivery with the old or the new secret.
 
 use std::fmt::{Debug, Formatter, Result as FormatResult};
 
@@ -20,8 +20,8 @@ pub const ID_HEADER: &str = "webhook-id";
 pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
 pub const SIGNATURE_HEADER: &str = "webhook-signature";
 
-/// The secret of an endpoint, in text `whsec_` and base64. [`derive`](Self::derive) computes the secret, so no secret is
-/// stored.
+/// The secret of an endpoint. Its text is `whsec_` and base64. No secret is stored, because [`derive`](Self::derive)
+/// computes it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningSecret(Vec<u8>);
 
@@ -45,9 +45,9 @@ impl SigningSecret {
     /// The allowed difference between the time of a delivery and the clock of the receiver.
     const TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
-    /// Returns the secrets of one generation of an endpoint, one for each accepted key secret. Only the first secret is
-    /// shown. While `VIVAMO_KEY_SECRET` is being changed, the second one lets receivers verify deliveries with the secret
-    /// that they know.
+    /// Returns the secrets of an endpoint, one for each accepted key secret. `generation` is 1 at first, and increases
+    /// with each rotation. Only the first secret is shown to the operator. While `VIVAMO_KEY_SECRET` is being changed,
+    /// there is a second one, so that receivers can verify deliveries with the secret that they know.
     pub fn derive(hash: &KeyedHash, webhook: Uuid, generation: i32) -> Vec<Self> {
         let parts: [&[u8]; 2] = [webhook.as_bytes(), &generation.to_be_bytes()];
         hash.accepted_digests(PURPOSE, &parts).into_iter().map(Self).collect()
