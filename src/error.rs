@@ -95,8 +95,8 @@ pub enum ErrorCode {
     /// Too many requests. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was refused.
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
-    /// The response would be larger than 4 MiB, or the data that it is built from larger than 8 MiB. Ask for less, for
-    /// example smaller pages or fewer fields.
+    /// The response would be larger than 4 MiB, or the data that it is built from would be larger than 8 MiB. Ask for
+    /// less, for example smaller pages or fewer fields.
     #[error("The response would be larger than 4 MiB. Ask for less: smaller pages (`first`) or fewer fields.")]
     ResponseTooLarge,
     /// The request is malformed, violates the schema, or exceeds a limit.

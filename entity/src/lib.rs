@@ -1,9 +1,9 @@
 //! The values and tables of the service.
 //!
-//! [`value`] has one type for each kind of value. The function `parse` of a type makes a value from text; for search
-//! words, functions such as [`SearchWord::tokenize`](value::SearchWord::tokenize) do. The other modules are the tables,
-//! one file each. Their columns have the types of [`value`]. Values read from the database are not validated again, so
-//! a stricter rule does not make old rows unreadable.
+//! [`value`] has one type for each kind of value. The function `parse` of a type makes a value from text. Search words
+//! are made by functions such as [`SearchWord::tokenize`](value::SearchWord::tokenize). The other modules are the
+//! tables, one file each. Their columns have the types of [`value`]. Values read from the database are not validated
+//! again, so a stricter rule does not make old rows unreadable.
 
 pub mod value;
 

@@ -93,8 +93,8 @@ impl CustomerMutation {
     }
 
     /// Ends the connection of a customer to your operator, for example if the wrong person was connected. Afterwards
-    /// the customer does not exist for your operator, and your `externalCustomerId` is free again. The record stays as
-    /// it is for other operators. The platform key may disconnect a customer from any operator.
+    /// the customer does not exist for your operator, and you can use your `externalCustomerId` for another customer.
+    /// The record stays as it is for other operators. The platform key may disconnect a customer from any operator.
     async fn disconnect_customer(
         &self,
         context: &Context<'_>,

@@ -159,7 +159,8 @@ impl Customers {
     pub async fn purge_erased(&self, actor: &Actor) -> Result<bool, Error> {
         actor.require_platform()?;
         let Some(purged) = self.database.sqlite_user_version().await? else { return Ok(false) };
-        // Counted before the file is rewritten: an erasure that comes later is purged the next time.
+        // The erasures are counted before the file is rewritten. If a customer is erased later, the next call rewrites
+        // the file again.
         let erasures = Entity::find().count(self.database.reader()).await?;
         if erasures <= purged {
             return Ok(false);

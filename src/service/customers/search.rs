@@ -241,9 +241,9 @@ pub enum SearchPlan {
     ScanInIdOrder,
 }
 
-/// The maximum number of index entries (rows of `customer_word`) of a rare word, which limits the number of customers
-/// that must be sorted. The limit for a search with one word is lower, because checking one by one fills a page of such
-/// a search sooner.
+/// The maximum number of index entries (rows of `customer_word`) of a rare word. It limits the number of customers that
+/// must be sorted. For a search with one word the limit is lower: many customers have a common word, so checking the
+/// customers one by one soon fills a page.
 fn rare_limit(search: &SearchQuery) -> usize {
     if search.words().len() == 1 { 10_000 } else { 100_000 }
 }
