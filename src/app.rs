@@ -106,8 +106,8 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener
     Ok((listener, address))
 }
 
-/// Stores once per minute when keys were last used. Every ten minutes deletes expired idempotency keys, and removes the
-/// content of erased customers from a SQLite file.
+/// Once per minute, stores when each key was last used. Every ten minutes, deletes expired idempotency keys, and
+/// removes the content of erased customers from a SQLite file.
 async fn run_jobs(database: Database, services: Arc<Services>) {
     const PERIOD: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;
@@ -141,7 +141,7 @@ async fn watch_version(database: Database) {
     let mut may_write = true;
     loop {
         interval.tick().await;
-        // An outage is reported elsewhere.
+        // If the database is unavailable, the requests log the cause.
         let Ok(now) = database.check_version().await else { continue };
         if may_write && !now {
             tracing::error!(

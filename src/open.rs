@@ -80,7 +80,8 @@ async fn open_claimed(
         return Err(Failure::Other(format!("{cause} {remedy}")));
     }
     let pending = inspection.pending;
-    // Checked before the migrations: they must not change a database of the other environment.
+    // The environment is checked before the migrations, because they must not change a database of the other
+    // environment.
     if pending.len() < database::migration_count() {
         check_owner(deployment::owner(&database).await?.unwrap_or(environment), environment)?;
     }

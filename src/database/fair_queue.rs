@@ -38,8 +38,8 @@ struct State {
     free: usize,
     /// The number of permits that each tenant holds. Tenants without a permit are left out.
     held: HashMap<Tenant, usize>,
-    /// The tenants with waiting requests. The tenant that was served last stands last. If a permit is free, each of these
-    /// tenants holds its full share.
+    /// The tenants with waiting requests. The tenant that was served last stands last. If a permit is free, each of
+    /// these tenants already holds the maximum of one tenant.
     waiting: Vec<(Tenant, VecDeque<oneshot::Sender<Permit>>)>,
 }
 

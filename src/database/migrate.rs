@@ -64,7 +64,8 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     }
     let pending = Migrator::get_pending_migrations(&transaction).await?;
     Migrator::up(&transaction, None).await?;
-    // In the same transaction, so that an older server that still runs cannot write after the migrations.
+    // The same transaction stores the required migration, so that an older server that still runs cannot write after
+    // the migrations.
     let require = format!("UPDATE deployment SET required_migration = '{}'", migration::REQUIRED);
     transaction.execute_unprepared(&require).await?;
     transaction.commit().await?;

@@ -99,7 +99,8 @@ impl ListId {
                 );
                 let conditions = (operator, missing, created_at, connected_at, order);
                 let mut parts = vec![format!("{values:?}"), format!("{conditions:?}")];
-                // Left out if they are not given, so that cursors of versions without these conditions stay valid.
+                // Conditions that are not given are left out, so that cursors of versions without these conditions stay
+                // valid.
                 if email_verified.is_some() || phone_verified.is_some() {
                     parts.push(format!("{email_verified:?} {phone_verified:?}"));
                 }

@@ -14,7 +14,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::State;
 
-/// The files of the page. Each file has a path in the folder of the built page, and a content.
+/// The files of the page: the path of each file in the folder of the built page, and its content.
 const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/web.rs"));
 
 /// Allows the page to load files from this server and to send requests to this server. Forbids everything else.

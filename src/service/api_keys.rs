@@ -161,7 +161,7 @@ impl ApiKeys {
     }
 
     async fn find_by_hashes(&self, mut hashes: Vec<Vec<u8>>) -> Result<Vec<FoundKey>, DbErr> {
-        // Padded to a power of two, so that few different statements are prepared.
+        // The list is padded to a power of two, so that few different statements are prepared.
         hashes.resize(hashes.len().next_power_of_two(), Vec::new());
         let keys = Entity::find().filter(Column::Hash.is_in(hashes)).find_also_related(operator::Entity);
         let keys = keys.all(self.database.reader()).await?.into_iter();

@@ -43,8 +43,8 @@ pub struct Limits {
     reservation_ended: Arc<Notify>,
 }
 
-/// The longest time that a request waits for disclosures that other requests have reserved, and the time to wait before a
-/// retry. A request takes some milliseconds.
+/// The longest time that a request waits for disclosures that other requests have reserved, and the time to wait before
+/// a retry. Most reservations end after some milliseconds.
 const RESERVATION_TIME: Duration = Duration::from_secs(1);
 
 /// The maximum debt of a bucket, as the time in which the debt is refilled. If a request uses more than the bucket

@@ -53,7 +53,7 @@ async fn populate(app: &TestApp, caller: &Caller) {
     postgres::execute(app.database_url(), analyze).await.unwrap();
 }
 
-/// Removes all rows, because the invariants would miss their history.
+/// Removes all rows. They have no history, so the check of the invariants would fail.
 async fn clear(app: &TestApp) {
     let tables = ["customer_word", "customer_operator", "customer_event", "customer"];
     let sql = tables.map(|table| format!("DELETE FROM {table};")).concat();

@@ -395,8 +395,8 @@ async fn only_numbers_that_would_be_stored_are_looked_up() {
             json!({ "externalCustomerId": "9", "data": { "email": "new@example.com", "phone": "+14155550002" } });
         let valid = app.graphql(&own, validate, json!({ "input": fresh })).await;
         assert_eq!(valid.body["data"]["validateCustomer"], json!({ "phone": "+14155550002", "faults": [] }));
-        // Not looked up: a number that a customer already has, an invalid number, and a number in a request that is
-        // refused for another reason.
+        // These numbers are not looked up: a number that a customer already has, an invalid number, and a number in a
+        // request that is refused for another reason.
         app.created(&other, "1", json!({ "email": "other@example.com", "phone": "+14155550001" })).await;
         for data in [
             json!({ "email": "no address", "phone": "+14155550002" }),

@@ -65,7 +65,7 @@ fn schema_needs_no_database() {
 async fn first_start_prints_a_key_and_a_request_that_works() {
     let folder = TempDir::new().unwrap();
     let (server, _) = Running::start(&mut vivamo(folder.path(), &[]));
-    // `stop` returns the output of the server, so the request goes to a server that is started again.
+    // Only `stop` returns the output of the server. The server is therefore started again for the request.
     let output = server.stop();
     assert!(folder.path().join("vivamo.db").exists());
     let curl = output.lines().map(str::trim).find(|line| line.starts_with("curl ")).unwrap();

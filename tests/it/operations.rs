@@ -58,7 +58,7 @@ both!(probes_at_the_same_time_share_one_check, Sandbox, async |app| {
     let before = proxy.connection_count();
     let statuses = join_all((0..200).map(|_| probe(&replica.url))).await;
     assert!(statuses.iter().all(|status| *status == 200));
-    // A check counts for a second. There is more than one check only if the probes take longer.
+    // The result of a check is used for a second. There is more than one check only if the probes take longer.
     let opened = proxy.connection_count() - before;
     assert!((1..10).contains(&opened), "{opened} connections for 200 probes");
     replica.stop().await;

@@ -108,7 +108,7 @@ fn own_cluster() -> Option<OwnCluster> {
     Some(OwnCluster { cluster: cluster?, _folder: folder })
 }
 
-/// Waits until `/readyz` has this status, which may take a second, because a check counts for a second.
+/// Waits until `/readyz` has this status, which may take a second, because the result of a check is used for a second.
 async fn wait_until_ready_is(servers: &Servers, status: u16) {
     let since = Instant::now();
     while servers.status("/readyz").await != Some(status) {

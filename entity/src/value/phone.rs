@@ -61,8 +61,9 @@ impl PhoneNumber {
         let typed = &digits[country_code.len()..];
         let national =
             e164.strip_prefix('+').and_then(|e164| e164.strip_prefix(country_code)).ok_or(Reason::ImpossibleLength)?;
-        // libphonenumber may change a number. A prefix that it removes (such as a trunk 0) is accepted, if it does not
-        // change the result again. After any other change, the number could belong to another person.
+        // libphonenumber may change a number. The result is accepted if only a prefix was removed (such as a trunk 0),
+        // and if libphonenumber does not change the result again. After any other change, the number could belong to
+        // another person.
         let is_unchanged = national == typed;
         let lost_only_a_prefix = || typed.ends_with(national) && format_e164(&e164).as_deref() == Some(e164.as_str());
         if country_code == "54" && !is_unchanged && !typed.ends_with(national) {

@@ -38,7 +38,7 @@ impl From<Violation> for HttpError {
         let (status, header) = match violation.code {
             ErrorCode::Unauthenticated => (StatusCode::UNAUTHORIZED, Some((header::WWW_AUTHENTICATE, scheme))),
             ErrorCode::RateLimited => (StatusCode::TOO_MANY_REQUESTS, retry_after),
-            // Clients that send hashes treat any other status as a network failure.
+            // Clients that send hashes expect the status 200. They treat any other status as a network failure.
             ErrorCode::PersistedQueryNotSupported => (StatusCode::OK, None),
             ErrorCode::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, retry_after),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, None),

@@ -94,8 +94,7 @@ impl Customers {
         idempotent: Option<&IdempotentRequest>,
         erase: &EraseRequest,
     ) -> Result<Prepared<Erased>, TransactionError> {
-        // Takes locks in the first attempt already, because `add_missing_words` inserts words without changing the
-        // revision.
+        // The first attempt takes locks too, because `add_missing_words` inserts words without changing the revision.
         let write_tx = write_tx.into_locking().await?;
         let customers = customer::Entity::find().filter(customer::Column::Id.is_in(erase.customer)).lock_exclusive();
         let found = rows::customers(&write_tx, &customers.into_query()).await?;

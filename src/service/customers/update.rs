@@ -184,7 +184,8 @@ impl CustomerChanges {
         let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(values)?)));
         let data: Map<_, _> = given.collect();
         let mut request = json!({ "customer": customer, "expectedVersion": expected_version, "data": data });
-        // Added only if it is given, so that the hashes of requests without it still match those of an earlier version.
+        // The new external id is added only if it is given, so that the hashes of requests without it still match those
+        // of an earlier version.
         if let Some(id) = external_customer_id {
             request["externalCustomerId"] = json!(id.as_str());
         }

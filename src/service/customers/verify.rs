@@ -1,7 +1,7 @@
 //! Records that a person has proved to hold an email or a phone. Platform only.
 //!
-//! Telephone companies reassign numbers. A proof can therefore move a phone from another customer to this one, unless
-//! the other customer proved to hold it later.
+//! Telephone companies reassign numbers. A proof can therefore move a phone from one customer to another, unless the
+//! first customer proved to hold the phone later.
 
 use chrono::{DateTime, Utc};
 use entity::customer;
@@ -66,7 +66,8 @@ impl Customers {
     ) -> Result<Prepared<Verified>, TransactionError> {
         let Verification { customer, value, verified_at: time, take_over, idempotency_key: _ } = verification;
         let phone = value.phone().filter(|_| *take_over);
-        // Locked in the order of the ids, so that two requests for the same customers do not deadlock.
+        // The customers are locked in the order of their ids, so that two requests for the same customers do not
+        // deadlock.
         let customers = customer::Entity::find()
             .filter(
                 Condition::any()

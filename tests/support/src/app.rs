@@ -108,7 +108,7 @@ impl TestApp {
                 trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
                 cors_origins: vec![HeaderValue::from_static("https://dashboard.example")],
             },
-            // Disabled, because the statements of background jobs would be counted as statements of a request.
+            // Background jobs are disabled, because their statements would be counted as statements of a request.
             jobs: false,
         });
         let app = app.await.unwrap();

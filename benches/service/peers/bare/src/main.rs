@@ -214,8 +214,8 @@ impl Query {
         }
     }
 
-    /// Finds an operator. With `WORK=same-work`, only the platform key may, because the page shows the links of all
-    /// operators.
+    /// Finds an operator. With `WORK=same-work`, only the platform key finds one, because the page of its customers
+    /// shows the links of all operators.
     async fn operator(&self, context: &Context<'_>, id: ID) -> Result<Option<Operator>> {
         let is_platform = context.data::<Caller>()?.operator.is_nil();
         let may_see = context.data::<Database>()?.work == Work::Least || is_platform;
