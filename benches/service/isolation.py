@@ -87,7 +87,7 @@ def repeat(server, key, send, until, pause=0.0):
 numbers = iter(range(100_000_000, 200_000_000))
 
 OPERATIONS = {
-    # Customers with even numbers belong to other operators. The customers of the second operator have the numbers 19 k + 19.
+    # The second operator has each customer whose number is a multiple of 38.
     "r1": lambda client, number: client.send(R1, {"id": service.type_id("cus_", 38 * (number % 5000 + 1))}),
     "w1": lambda client, number: client.send(W1, json.loads(json.dumps(
         {"input": {**service.OPERATIONS["w1"][1]["input"], "externalCustomerId": f"victim-~"}}).replace("#", "~").replace("~", str(next(numbers))))),

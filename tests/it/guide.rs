@@ -97,8 +97,8 @@ both!(an_external_id_is_unique_within_an_operator, Sandbox, async |app| {
     app.created(&second, "user-1", json!({ "email": "grace@example.com" })).await;
 });
 
-// "No two customers can use the same email address. You will receive an error if you attempt to create a customer
-// with an existing email address." For an operator, the existing customers are its own.
+// "No two customers can use the same email address. You will receive an error if you attempt to create a customer with
+// an existing email address." Here, "existing" means that one of the operator's own customers has the email.
 both!(an_email_of_the_callers_customers_is_rejected, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;

@@ -202,7 +202,7 @@ both!(an_update_costs_as_much_as_it_writes, Sandbox, async |app| {
     assert!((12..100).contains(&used), "{used}");
 });
 
-both!(a_refused_request_costs_nothing_and_a_dear_one_makes_the_next_wait, Sandbox, async |app| {
+both!(a_refused_request_costs_nothing_and_an_expensive_one_makes_the_next_wait, Sandbox, async |app| {
     let limits = LimitSettings { cost_per_second: 2, ..LimitSettings::OFF };
     let replica = replica_with_limits(app, limits).await;
     let own = replica.operator("Own").await;

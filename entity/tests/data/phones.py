@@ -48,7 +48,7 @@ def spellings(number):
     country, national = str(number.country_code), phonenumbers.national_significant_number(number)
     yield phonenumbers.format_number(number, Format.E164)
     yield phonenumbers.format_number(number, Format.INTERNATIONAL)
-    # The country code before the national format, with its trunk prefix.
+    # The country code, then the national format, which may have a trunk prefix.
     yield f"+{country} {phonenumbers.format_number(number, Format.NATIONAL)}"
     digits = RANDOM.choice(DIGITS)
     spelt = "".join(digits[int(digit)] + RANDOM.choice(SEPARATORS) for digit in country + national)

@@ -61,7 +61,8 @@ fn in_the_way(own: CustomerId, code: ErrorCode, field: InputField) -> Violation 
     Violation { own_customer: Some(own), ..Violation::of(code, field) }
 }
 
-/// Returns a fault for the email and a fault for the phone, if one of the customers has the value.
+/// Returns a fault for the email if one of the customers has it, and a fault for the phone if one of the customers has
+/// it.
 pub(super) fn taken<'c>(
     mut customers: impl Iterator<Item = &'c customer::Model> + Clone,
     email: Option<&EmailAddress>,
