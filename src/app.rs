@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::MissedTickBehavior;
 
-use crate::config::HttpSettings;
+use crate::config::{ClientTimeouts, HttpSettings};
 use crate::database::Database;
 use crate::failure::{Failure, error_message};
 use crate::graphql::Schema;
@@ -46,7 +46,7 @@ pub struct App {
     pub services: Arc<Services>,
     listener: TcpListener,
     router: Router,
-    idle_timeout: Duration,
+    timeouts: ClientTimeouts,
     background: JoinSet<()>,
     jobs: bool,
 }
@@ -56,7 +56,7 @@ impl App {
     /// [`run_until`](Self::run_until) serves them.
     pub async fn start(settings: AppSettings) -> Result<Self, Failure> {
         let AppSettings { database, services, listen, http, jobs } = settings;
-        let idle_timeout = http.idle_timeout;
+        let timeouts = http.client_timeouts;
         let opened = open(database, services).await?;
         let Opened { database, services, hash, migrated, is_refilled, has_all_words } = opened;
         if !has_all_words {
@@ -73,24 +73,24 @@ impl App {
         if let Some(listen) = http.metrics {
             let (listener, address) = bind(listen, "VIVAMO_METRICS (--metrics)").await?;
             tracing::info!("metrics on http://{address}/metrics");
-            background.spawn(http::serve(listener, http::metrics_router(database.clone()), idle_timeout, pending()));
+            background.spawn(http::serve(listener, http::metrics_router(database.clone()), timeouts, pending()));
         }
         let schema = Schema::new(services.clone(), hash);
         let router = http::router(http, database.clone(), services.clone(), schema).await;
         // The first use of the numbering plans parses them, which takes as long as many requests. This call is the
         // first use, so no request has to wait.
         spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
-        Ok(Self { address, database, services, listener, router, idle_timeout, background, jobs })
+        Ok(Self { address, database, services, listener, router, timeouts, background, jobs })
     }
 
     /// Serves until `stop` completes, then finishes the requests under way and closes the database.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), DbErr> {
-        let Self { database, services, listener, router, idle_timeout, mut background, jobs, .. } = self;
+        let Self { database, services, listener, router, timeouts, mut background, jobs, .. } = self;
         if jobs {
             background.spawn(run_jobs(database.clone(), services.clone()));
             background.spawn(watch_version(database.clone()));
         }
-        http::serve(listener, router, idle_timeout, stop).await;
+        http::serve(listener, router, timeouts, stop).await;
         background.shutdown().await;
         if jobs {
             write_key_uses(&services).await;

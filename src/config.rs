@@ -118,10 +118,24 @@ pub struct HttpSettings {
     #[arg(long, env = "VIVAMO_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 
-    /// The time that a client may take to send the head of its next request, or to read a part of a response. This
-    /// field has no flag, because only tests change its value.
-    #[arg(skip = Duration::from_secs(30))]
-    pub idle_timeout: Duration,
+    /// This field has no flag, because only tests change its value.
+    #[arg(skip)]
+    pub client_timeouts: ClientTimeouts,
+}
+
+/// The times that a client may take before the service closes its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientTimeouts {
+    /// To send the head of its next request.
+    pub idle: Duration,
+    /// To read a response.
+    pub response: Duration,
+}
+
+impl Default for ClientTimeouts {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(30), response: Duration::from_secs(60) }
+    }
 }
 
 /// The rate limits. 0 disables a limit.

@@ -1,7 +1,5 @@
 //! `vivamo webhook`: receives deliveries on the machine of a developer.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
@@ -13,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::ctrl_c;
 
 use super::print;
-use crate::config::ListenSettings;
+use crate::config::{ClientTimeouts, ListenSettings};
 use crate::failure::Failure;
 use crate::http;
 use crate::service::now;
@@ -41,14 +39,12 @@ pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
         status
     };
     let router = Router::new().fallback(post(receive));
-    http::serve(listener, router, IDLE_TIMEOUT, async { drop(ctrl_c().await) }).await;
+    http::serve(listener, router, ClientTimeouts::default(), async { drop(ctrl_c().await) }).await;
     Ok(())
 }
 
 const NOT_A_SECRET: &str = "VIVAMO_WEBHOOK_SECRET (--secret) is not the secret of an endpoint: expected whsec_ and 44 characters, as \
                             `createWebhook` and `rotateWebhookSecret` return it.";
-
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Verifies a delivery. Returns the status of the response, and a text for the terminal.
 fn receive(secret: &SigningSecret, headers: &HeaderMap, body: &[u8]) -> (StatusCode, String) {

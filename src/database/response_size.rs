@@ -4,8 +4,9 @@
 //!   built.
 //! - Only a few *large* responses are in memory at the same time, in the process and for each API key. A large response
 //!   needs a *turn*: a reservation of memory for [`MAX_BYTES`]. When a response becomes large, it waits for a turn. While it
-//!   waits, the response holds little memory and no database connection. The turn ends when the client has read the response.
-//!   A client that does not read therefore delays only its own large responses.
+//!   waits, the response holds little memory and no database connection. The turn ends when the client has read the response,
+//!   or when the server closes the connection of a client that reads too slowly. A client that does not read therefore delays
+//!   only its own large responses.
 //!
 //! Small responses need no turn, because the number of connections limits their memory.
 

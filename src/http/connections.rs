@@ -15,8 +15,10 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
 use tower::Service;
+
+use super::response_timeout::ResponseTimeout;
+use crate::config::ClientTimeouts;
 
 /// The maximum number of open connections. Each connection costs a file descriptor and some memory, even if the client
 /// sends nothing.
@@ -29,11 +31,10 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Serves connections until `stop` completes, then finishes the requests under way. Each request has the extension
-/// `ConnectInfo<SocketAddr>`, the peer address. Closes a connection whose client takes longer than `idle_timeout` to send
-/// the head of a request, or to read a part of a response.
-pub async fn serve(listener: TcpListener, router: Router, idle_timeout: Duration, stop: impl Future<Output = ()>) {
+/// `ConnectInfo<SocketAddr>`, the peer address. Closes the connection of a client that is slower than `timeouts` allows.
+pub async fn serve(listener: TcpListener, router: Router, timeouts: ClientTimeouts, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(idle_timeout).max_buf_size(MAX_HEAD_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(timeouts.idle).max_buf_size(MAX_HEAD_BYTES);
     let connections = GracefulShutdown::new();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut stop = pin!(stop);
@@ -51,14 +52,13 @@ pub async fn serve(listener: TcpListener, router: Router, idle_timeout: Duration
         };
         // A response is written at once, so Nagle's algorithm would only delay its last packet.
         let _ = stream.set_nodelay(true);
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(idle_timeout));
+        let stream = TokioIo::new(ResponseTimeout::new(stream, timeouts.response));
         let router = router.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
             router.clone().call(request)
         });
-        let connection = connections.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
+        let connection = connections.watch(http.serve_connection(stream, service));
         tokio::spawn(async move {
             // A broken connection is not an error of the service.
             let _ = connection.await;

@@ -7,13 +7,15 @@
 //! | `/healthz`, `/readyz` | `health` |
 //! | `/metrics`, at an address of its own | `metrics` |
 //!
-//! `connections` accepts the connections of both addresses.
+//! `connections` accepts the connections of both addresses. `response_timeout` limits the time that a client may take to read a
+//! response.
 
 mod connections;
 mod graphiql;
 mod graphql;
 mod health;
 mod metrics;
+mod response_timeout;
 
 pub use connections::serve;
 pub use metrics::metrics_router;

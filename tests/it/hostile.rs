@@ -6,6 +6,9 @@ use entity::value::OperatorId;
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::sync::Semaphore;
 use vivamo::database::{KeyMemory, ProcessMemory, RequestContext, ResponseSize, Tenant, run_to_completion};
 use vivamo::error::{Error, ErrorCode};
 
@@ -88,6 +91,41 @@ both!(a_response_that_grows_too_large_is_not_built, Sandbox, async |app| {
     let with_viewer = LARGE_RESPONSE.replacen('{', "{ viewer { role }", 1);
     let answer = app.graphql(&operator, &with_viewer, json!({})).await;
     assert_eq!(answer.body["data"], json!({ "viewer": { "role": "OPERATOR" }, "customers": null }));
+});
+
+both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    create_long_addresses(app, &operator).await;
+    // Nearly as large as a response may be. Four such responses use all memory of a key.
+    let query = LARGE_RESPONSE.replacen("40", "30", 1);
+    let body = json!({ "query": query }).to_string();
+    let (key, length) = (&operator.key, body.len());
+    let request = format!(
+        "POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    let started = Semaphore::new(0);
+    let read_slowly = async || {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut client = socket.connect(app.url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.read_exact(&mut [0; 64]).await.unwrap();
+        started.add_permits(1);
+        loop {
+            let _ = client.read(&mut [0; 64]).await;
+            // The time of this request is the pause between two parts.
+            app.query(&operator, "{ viewer { role } }").await;
+        }
+    };
+    let read_at_once = async {
+        let _ = started.acquire_many(4).await.unwrap();
+        app.graphql(&operator, &query, json!({})).await
+    };
+    tokio::select! {
+        _ = join_all((0..4).map(|_| read_slowly())) => {}
+        answer = read_at_once => assert_eq!(answer.codes(), Vec::<String>::new()),
+    }
 });
 
 both!(rows_that_make_a_response_too_large_are_not_read, Sandbox, async |app| {

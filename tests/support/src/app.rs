@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vivamo::app::{App, AppSettings};
-use vivamo::config::{HttpSettings, LimitSettings};
+use vivamo::config::{ClientTimeouts, HttpSettings, LimitSettings};
 use vivamo::database::Database;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::open::DatabaseSettings;
@@ -104,7 +104,7 @@ impl TestApp {
             http: HttpSettings {
                 metrics: None,
                 graphiql: Some(false),
-                idle_timeout: Duration::from_secs(2),
+                client_timeouts: ClientTimeouts { idle: Duration::from_secs(2), response: Duration::from_secs(2) },
                 trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
                 cors_origins: vec![HeaderValue::from_static("https://dashboard.example")],
             },
