@@ -5,6 +5,8 @@
 
 pub use sea_orm_migration::prelude::*;
 
+use sea_orm_migration::sea_orm::{DbBackend, Statement};
+
 mod m20261123_000001_customers;
 mod m20261123_000002_phone_lookup;
 mod m20261123_000003_history;
@@ -16,6 +18,7 @@ mod m20261126_000008_deployment;
 mod m20261126_000009_corrections;
 mod m20261126_000010_administration;
 mod m20261126_000011_verification_and_erasure;
+mod m20261126_000012_event_lookups;
 mod m20261126_000014_webhooks;
 
 /// The newest migration after which older servers must not write, because they would write rows that newer servers
@@ -47,9 +50,36 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000009_corrections::Migration),
             Box::new(m20261126_000010_administration::Migration),
             Box::new(m20261126_000011_verification_and_erasure::Migration),
+            Box::new(m20261126_000012_event_lookups::Migration),
             Box::new(m20261126_000014_webhooks::Migration),
         ]
     }
+}
+
+/// Builds the indexes of tables with many rows on PostgreSQL, before the transaction of the migrations. Inside that
+/// transaction, an index would block the writes to its table until the index is complete. The migration that adds the index
+/// finds the index and skips it.
+///
+/// Must not run inside a transaction. An index whose build was interrupted is dropped and built again. A table that does not
+/// exist yet is skipped, because it will be empty when its migration adds the index.
+pub async fn build_large_indexes(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
+    use m20261126_000012_event_lookups::{INDEXES, TABLE};
+    for (name, columns) in INDEXES {
+        let state = format!(
+            "SELECT to_regclass('{TABLE}') IS NOT NULL AS has_table, \
+             (SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')) AS is_valid"
+        );
+        let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, state)).await?;
+        let Some(row) = row.filter(|row| row.try_get("", "has_table") == Ok(true)) else { continue };
+        let is_valid: Option<bool> = row.try_get("", "is_valid")?;
+        if is_valid == Some(false) {
+            connection.execute(Index::drop().name(name).concurrently()).await?;
+        }
+        if is_valid != Some(true) {
+            connection.execute(index(name, TABLE, &columns).concurrently()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A new column of a table.

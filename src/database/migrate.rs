@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::sqlx::postgres::PgPoolOptions;
@@ -45,23 +46,24 @@ pub fn migration_count() -> usize {
     Migrator::migrations().len()
 }
 
-/// Applies all pending migrations to the database at `url` in one transaction. Processes that start at the same time take
-/// turns. Returns the names of the migrations that this call applied.
+/// Applies all pending migrations to the database at `url` in one transaction. On PostgreSQL, first builds the indexes of
+/// tables with many rows. Processes that start at the same time take turns. Returns the names of the migrations that this
+/// call applied.
 pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     let connection = connect(Options::parse(url)?).await?;
     let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
+    if is_postgres {
+        wait_for_turn(&connection).await?;
+        migration::build_large_indexes(&connection).await?;
+    }
     let transaction = connection
         .begin_with_options(TransactionOptions {
-            // At a stricter isolation level, PostgreSQL would take the snapshot before the transaction gets the lock
-            // below. The snapshot would then miss the migrations of the process that held the lock.
+            // A stricter isolation level would refuse the update below if a server updates `deployment` meanwhile.
             isolation_level: is_postgres.then_some(IsolationLevel::ReadCommitted),
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
         })
         .await?;
-    if is_postgres {
-        transaction.execute_unprepared("SELECT pg_advisory_xact_lock(8247619230001)").await?;
-    }
     let pending = Migrator::get_pending_migrations(&transaction).await?;
     Migrator::up(&transaction, None).await?;
     // The same transaction stores the required migration, so that an older server that still runs cannot write after
@@ -71,6 +73,22 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     transaction.commit().await?;
     connection.close().await?;
     Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
+}
+
+/// Waits for the lock of migrations, which the connection then holds until it is closed. Asks for the lock repeatedly: a
+/// statement that waits inside PostgreSQL has a snapshot, and `CREATE INDEX CONCURRENTLY` of the process that holds the lock
+/// waits for all older snapshots.
+async fn wait_for_turn(connection: &DatabaseConnection) -> Result<(), DbErr> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let lock = Statement::from_string(DbBackend::Postgres, "SELECT pg_try_advisory_lock(8247619230001) AS is_locked");
+    loop {
+        let row = connection.query_one_raw(lock.clone()).await?;
+        if row.is_some_and(|row| row.try_get("", "is_locked") == Ok(true)) {
+            return Ok(());
+        }
+        #[expect(clippy::disallowed_methods, reason = "the backoff")]
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 impl Database {
@@ -190,7 +208,8 @@ async fn connect(options: Options) -> Result<DatabaseConnection, DbErr> {
     retry_read(|| async {
         match &options {
             Options::Postgres(options) => {
-                let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(MAX_WAIT);
+                // The lock of migrations belongs to the connection, so the pool must not replace the connection.
+                let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(MAX_WAIT).max_lifetime(None);
                 pool.connect_with(options.clone()).await.map(SqlxPostgresConnector::from_sqlx_postgres_pool)
             }
             Options::Sqlite(options) => {

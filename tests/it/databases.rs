@@ -7,12 +7,13 @@ use entity::deployment::Environment;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, Database, DbBackend, EntityName, EntityTrait, IdenStatic, Iterable, Statement,
+    TransactionTrait,
 };
 use serde_json::json;
 use vivamo::database::Inspection;
 use vivamo::service::deployment;
 
-use support::both;
+use support::{Backend, both, run};
 
 /// The columns of a table: name, and true if the column may be null.
 type Columns = BTreeSet<(String, bool)>;
@@ -136,6 +137,35 @@ both!(concurrent_migrations_are_applied_once, Sandbox, async |app| {
     }
     assert_eq!(app.database.inspect().await.unwrap(), Inspection::default());
 });
+
+#[tokio::test]
+async fn large_indexes_are_built_while_others_write() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let connection = Database::connect(app.database_url()).await.unwrap();
+        // One index is missing, and the build of the other was interrupted.
+        let reset = "DELETE FROM seaql_migrations WHERE version LIKE '%_event_lookups'; \
+                     DROP INDEX customer_event_request_id_idx; \
+                     UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'customer_event_api_key_id_idx'::regclass";
+        connection.execute_unprepared(reset).await.unwrap();
+        // A transaction that has written, which the build must wait for.
+        let writer = connection.begin().await.unwrap();
+        writer.execute_unprepared("LOCK TABLE customer_event IN ROW EXCLUSIVE MODE").await.unwrap();
+        let migrate = || vivamo::database::migrate(app.database_url());
+        let others = async {
+            app.wait_until_blocked(1).await;
+            app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+            writer.commit().await.unwrap();
+        };
+        let (first, second, ()) = tokio::join!(migrate(), migrate(), others);
+        assert_eq!(first.unwrap().len() + second.unwrap().len(), 1);
+        let valid = "SELECT COUNT(*) AS n FROM pg_index WHERE indisvalid AND indexrelid IN \
+                     ('customer_event_request_id_idx'::regclass, 'customer_event_api_key_id_idx'::regclass)";
+        assert_eq!(app.select_number(valid).await, 2);
+        connection.close().await.unwrap();
+    })
+    .await;
+}
 
 both!(values_are_read_as_they_were_written, Sandbox, async |app| {
     let operator = app.operator("A").await;
