@@ -58,7 +58,7 @@ impl App {
         let AppSettings { database, services, listen, http, jobs } = settings;
         let timeouts = http.client_timeouts;
         let opened = open(database, services).await?;
-        let Opened { database, services, hash, migrated, is_refilled, has_all_words } = opened;
+        let Opened { database, services, hash, migrated, is_refilled, has_all_words, .. } = opened;
         if !has_all_words {
             return Err(Failure::IncompleteWords);
         }

@@ -37,6 +37,8 @@ pub struct Opened {
     pub is_refilled: bool,
     /// False if some customers cannot be found by a search yet.
     pub has_all_words: bool,
+    /// True if the missing search words were written just now.
+    pub wrote_words: bool,
 }
 
 /// The warning for a SQLite file that existed and had no tables.
@@ -51,13 +53,14 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
     let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(Failure::OtherKeySecret)?;
     let services = Services::new(&database, ServiceSettings { hash: hash.clone(), ..services });
-    let mut has_all_words = deployment::has_all_words(&database).await?;
-    if !has_all_words && is_migrating {
+    let had_all_words = deployment::has_all_words(&database).await?;
+    let wrote_words = !had_all_words && is_migrating;
+    if wrote_words {
         services.customers.add_missing_words(&Actor::Platform).await?;
         deployment::record_all_words(&database).await?;
-        has_all_words = true;
     }
-    Ok(Opened { database, services, hash, migrated, is_refilled, has_all_words })
+    let has_all_words = had_all_words || wrote_words;
+    Ok(Opened { database, services, hash, migrated, is_refilled, has_all_words, wrote_words })
 }
 
 /// A database of the configured environment with all migrations applied.

@@ -160,9 +160,11 @@ async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened,
 /// `vivamo migrate`: applies pending migrations and lists them.
 async fn migrate(settings: &Settings) -> Result<(), Failure> {
     let database = DatabaseSettings { migrate: true, ..database_settings(settings, 0) };
-    let Opened { services, migrated, .. } = open(settings, database).await?;
-    // Customers that an older version wrote during the upgrade have no search words yet.
-    services.customers.add_missing_words(&Actor::Platform).await?;
+    let Opened { services, migrated, wrote_words, .. } = open(settings, database).await?;
+    if !wrote_words {
+        // Customers that an older version wrote during the upgrade have no search words yet.
+        services.customers.add_missing_words(&Actor::Platform).await?;
+    }
     print_lines("applied", &migrated);
     print::text("The database is up to date.\n");
     Ok(())
