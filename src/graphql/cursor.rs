@@ -20,7 +20,7 @@ use super::context::actor;
 use crate::database::pages::{Key, Position};
 use crate::keyed_hash::KeyedHash;
 use crate::service::audit::AdminEventFilter;
-use crate::service::customers::{CustomerFilter, CustomerList};
+use crate::service::customers::{CustomerFilter, CustomerList, EventList};
 
 const PURPOSE: &str = "cursor";
 /// The signature detects mistakes, so 8 bytes are enough. A forged cursor reveals nothing, because the list has only
@@ -42,7 +42,7 @@ pub enum ListId {
     AdminEvents(AdminEventFilter),
     Customers(Arc<CustomerList>),
     OperatorsOfCustomer(CustomerId),
-    HistoryOfCustomer(CustomerId),
+    Events(EventList),
     Erasures,
 }
 
@@ -75,7 +75,8 @@ impl ListId {
             Self::AdminEvents(filter) => ("admin events", vec![format!("{filter:?}")]),
             Self::Erasures => ("erasures", Vec::new()),
             Self::OperatorsOfCustomer(customer) => ("operators of", vec![customer.to_string()]),
-            Self::HistoryOfCustomer(customer) => ("history", vec![customer.to_string()]),
+            Self::Events(EventList::OfCustomer(customer)) => ("history", vec![customer.to_string()]),
+            Self::Events(list) => ("events", vec![format!("{list:?}")]),
             Self::Customers(list) => {
                 let CustomerList { operator, filter, order } = &**list;
                 let CustomerFilter {

@@ -24,7 +24,9 @@ use super::context::{actor, services};
 use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest};
 use crate::error::{Error, ErrorCode};
-use crate::service::customers::{CustomerList, CustomerPage, CustomerRows, CustomerView, HistoryEntry, SearchPlan};
+use crate::service::customers::{
+    CustomerList, CustomerPage, CustomerRows, CustomerView, EventList, HistoryEntry, SearchPlan,
+};
 use crate::service::{Actor, Services};
 
 /// Returns a page of a list of customers. For the platform, also reads the operators of these customers, if the request
@@ -119,9 +121,9 @@ pub struct Loader {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OperatorsOfCustomer(CustomerId, PageRequest);
 
-/// Key of a page of a customer's history.
+/// Key of a page of history entries.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct HistoryOfCustomer(pub CustomerId, pub PageRequest);
+pub struct EventPage(pub EventList, pub PageRequest);
 
 /// Key of the number of customers in a list. If the list has a search, the second value is the plan of the search.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -169,13 +171,13 @@ impl dataloader::Loader<OperatorsOfCustomer> for Loader {
     }
 }
 
-impl dataloader::Loader<HistoryOfCustomer> for Loader {
+impl dataloader::Loader<EventPage> for Loader {
     type Value = Page<HistoryEntry>;
     type Error = Error;
 
-    async fn load(&self, keys: &[HistoryOfCustomer]) -> Result<HashMap<HistoryOfCustomer, Self::Value>, Error> {
+    async fn load(&self, keys: &[EventPage]) -> Result<HashMap<EventPage, Self::Value>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        Ok(by_key(keys, self.services.customers.histories(&self.actor, &lists).await?))
+        Ok(by_key(keys, self.services.customers.events(&self.actor, &lists).await?))
     }
 }
 

@@ -221,15 +221,22 @@ async fn commands_suspend_resume_and_change_operators() {
             "{table}"
         );
 
-        let query = "{ adminEvents { nodes { type source osUser actor } } }";
-        let request = http_client().post(format!("{url}/graphql")).bearer_auth(PLATFORM_KEY);
-        let answer: Value = request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap();
+        let ask = async |query: &str| -> Value {
+            let request = http_client().post(format!("{url}/graphql")).bearer_auth(PLATFORM_KEY);
+            request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap()
+        };
+        let answer = ask("{ adminEvents { nodes { type source osUser actor requestId } } }").await;
         let events = answer["data"]["adminEvents"]["nodes"].as_array().unwrap();
         assert_eq!(events.len(), 11, "{answer}");
         let user = stdout(&Command::new("id").arg("-un").output().unwrap());
         for event in events {
             assert_eq!((&event["source"], &event["osUser"]), (&json!("COMMAND_LINE"), &json!(user.trim())));
         }
+        // The id of the run leads to the customers that it disconnected.
+        let removed = events.iter().find(|event| event["type"] == "OPERATOR_CUSTOMERS_REMOVED").unwrap();
+        let run_id = &removed["requestId"];
+        let answer = ask(&format!("{{ customerEvents(requestId: {run_id}) {{ nodes {{ type reason }} }} }}")).await;
+        assert_eq!(answer["data"]["customerEvents"]["nodes"], json!([{ "type": "DISCONNECTED", "reason": "ENDED" }]));
 
         let unknown = "op_01h455vb4pex5vsknk084sn02q";
         for arguments in [

@@ -1,5 +1,6 @@
 //! `Customer.history`: the events of a customer, and the events that an operator may read.
 
+use entity::api_key::Access;
 use serde_json::{Value, json};
 
 use support::{Caller, TestApp, both};
@@ -210,4 +211,83 @@ both!(history_has_pages_and_is_loaded_in_a_constant_number_of_statements, Sandbo
         counts.insert(statements.len());
     }
     assert_eq!(counts.len(), 1, "{counts:?}");
+});
+
+/// The query of the platform for the entries that an argument selects, for example `requestId: "req_…"`.
+const EVENTS_BY: &str = "query ($customer: ID, $request: String, $key: ID, $first: Int, $after: String) { \
+    customerEvents(customerId: $customer, requestId: $request, apiKeyId: $key, first: $first, after: $after) { \
+    nodes { type customerId } pageInfo { endCursor } } }";
+
+both!(the_platform_finds_the_entries_of_a_request_and_of_a_key, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let (leaked, platform) = (app.key(&own, Access::ReadWrite).await, app.platform());
+    let find = async |variables: Value| {
+        let answer = app.graphql(&platform, EVENTS_BY, variables).await;
+        let nodes = answer.data()["customerEvents"]["nodes"].as_array().cloned().unwrap();
+        let entry = |node: Value| (node["type"].as_str().unwrap().to_owned(), node["customerId"].clone());
+        nodes.into_iter().map(entry).collect::<Vec<_>>()
+    };
+    let entry = |r#type: &str, customer: &Value| (r#type.to_owned(), customer.clone());
+
+    // A request with two mutations, and changes with other keys.
+    let mutation = |alias: &str| {
+        format!(
+            "{alias}: createCustomer(input: {{ externalCustomerId: \"{alias}\", data: {{ email: \"{alias}@example.com\" \
+             }} }}) {{ customer {{ id }} }}"
+        )
+    };
+    let query = format!("mutation {{ {} {} }}", mutation("a"), mutation("b"));
+    let answer = app.graphql(&leaked, &query, json!({})).await;
+    let [a, b] = ["a", "b"].map(|alias| answer.data()[alias]["customer"]["id"].clone());
+    let request = answer.headers["x-request-id"].to_str().unwrap().to_owned();
+    app.created(&other, "1", json!({ "email": "a@example.com", "firstName": "Ada" })).await;
+    app.updated(&own, json!({ "id": a }), json!({ "firstName": "Augusta" })).await;
+    app.updated(&leaked, json!({ "id": a }), json!({ "firstName": "Eve", "phone": "+14155552671" })).await;
+    assert_eq!(find(json!({ "request": request })).await, [entry("CREATED", &a), entry("CREATED", &b)]);
+
+    let keys = "query ($id: ID!) { operator(id: $id) { apiKeys { id prefix } } }";
+    let keys = app.graphql(&platform, keys, json!({ "id": own.operator })).await.data()["operator"]["apiKeys"].clone();
+    let is_leaked = |key: &&Value| leaked.key.starts_with(key["prefix"].as_str().unwrap());
+    let key = keys.as_array().unwrap().iter().find(is_leaked).unwrap()["id"].clone();
+    let of_key = [entry("CREATED", &a), entry("CREATED", &b), entry("UPDATED", &a)];
+    assert_eq!(find(json!({ "key": key })).await, of_key);
+    let first = app.graphql(&platform, EVENTS_BY, json!({ "key": key, "first": 2 })).await;
+    let after = first.data()["customerEvents"]["pageInfo"]["endCursor"].clone();
+    assert_eq!(find(json!({ "key": key, "first": 2, "after": after })).await, of_key[2..]);
+    for other_list in [json!({ "request": request }), json!({ "customer": a })] {
+        let mut variables = other_list;
+        variables["after"] = after.clone();
+        let answer = app.graphql(&platform, EVENTS_BY, variables).await;
+        answer.assert_rejected("customerEvents", &[("INVALID_ARGUMENT", "after")]);
+    }
+
+    // One request of the platform that changes two customers: the number of one passes to the other.
+    let verify = "mutation ($id: ID!) { recordVerification(input: { id: $id, field: PHONE, value: \"+14155552671\", \
+                  verifiedAt: \"2026-11-20T12:00:00Z\", takeOver: true }) { replayed } }";
+    let answer = app.graphql(&platform, verify, json!({ "id": b })).await;
+    answer.payload("recordVerification");
+    let request = answer.headers["x-request-id"].to_str().unwrap();
+    let mut found = find(json!({ "request": request })).await;
+    found.sort_by_key(|(r#type, _)| r#type.clone());
+    assert_eq!(found, [entry("UPDATED", &a), entry("VERIFIED", &b)]);
+
+    // Entries of erased customers are found too.
+    let erase = "mutation ($id: ID!) { eraseCustomer(input: { id: $id, reference: \"Case 7\" }) { replayed } }";
+    app.graphql(&platform, erase, json!({ "id": a })).await.payload("eraseCustomer");
+    assert_eq!(find(json!({ "key": key })).await, of_key);
+
+    for unknown in ["", "x", "req_01h455vb4pex5vsknk084sn02q", "key_01h455vb4pex5vsknk084sn02q"] {
+        for argument in ["customer", "request", "key"] {
+            assert_eq!(find(json!({ argument: unknown })).await, []);
+        }
+    }
+    for arguments in [json!({}), json!({ "customer": a, "request": request }), json!({ "request": "x", "key": "x" })] {
+        let answer = app.graphql(&platform, EVENTS_BY, arguments.clone()).await;
+        answer.assert_rejected("customerEvents", &[("INVALID_ARGUMENT", "")]);
+        assert_eq!(answer.message(), "Give exactly one of customerId, requestId and apiKeyId.");
+        app.graphql(&own, EVENTS_BY, arguments).await.assert_rejected("customerEvents", &[("FORBIDDEN", "")]);
+    }
+    for arguments in [json!({ "request": request }), json!({ "key": key })] {
+        app.graphql(&own, EVENTS_BY, arguments).await.assert_rejected("customerEvents", &[("FORBIDDEN", "")]);
+    }
 });

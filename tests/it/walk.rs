@@ -99,7 +99,10 @@ impl Types {
     }
 
     fn field(&self, field: &Value, ids: &Value, levels: usize) -> String {
-        let required = list(&field["args"]).iter().filter(|argument| argument["type"]["kind"] == "NON_NULL");
+        // `customerEvents` needs one of its optional arguments.
+        let is_required =
+            |argument: &&Value| argument["type"]["kind"] == "NON_NULL" || argument["name"] == "customerId";
+        let required = list(&field["args"]).iter().filter(is_required);
         let arguments: Vec<_> = required
             .map(|argument| format!("{}: {}", text(&argument["name"]), self.value(&argument["type"], ids)))
             .collect();

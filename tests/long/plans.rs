@@ -6,7 +6,9 @@ use std::path::Path;
 use entity::api_key::Access;
 use entity::customer;
 use entity::deployment::Environment;
-use entity::value::{DisplayName, EmailAddress, ExternalCustomerId, OperatorId, PersonName, PhoneNumber, RequestId};
+use entity::value::{
+    ApiKeyId, CustomerId, DisplayName, EmailAddress, ExternalCustomerId, OperatorId, PersonName, PhoneNumber, RequestId,
+};
 use futures::future::join_all;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, Statement};
@@ -35,11 +37,16 @@ const MAX_BLOCKS_OF_WALK: u64 = 500_000;
 
 const LIST: &str = "query ($id: ID, $filter: CustomerFilter, $orderBy: CustomerOrder, \
     $first: Int, $after: String, $last: Int) { \
-    operator(id: $id) { customers(filter: $filter, orderBy: $orderBy, first: $first, after: $after, last: $last) { \
+    operator(id: $id) { list: customers(filter: $filter, orderBy: $orderBy, first: $first, after: $after, last: $last) { \
     edges { cursor node { email } } pageInfo { hasNextPage startCursor } } } }";
 const ALL_CUSTOMERS: &str = "query ($filter: CustomerFilter, $first: Int, $after: String, $last: Int) { \
-    customers(filter: $filter, first: $first, after: $after, last: $last) { \
+    list: customers(filter: $filter, first: $first, after: $after, last: $last) { \
     edges { cursor node { email } } pageInfo { hasNextPage startCursor } } }";
+const EVENTS: &str = "query ($customerId: ID, $requestId: String, $apiKeyId: ID, \
+    $first: Int, $after: String, $last: Int) { \
+    list: customerEvents(customerId: $customerId, requestId: $requestId, apiKeyId: $apiKeyId, \
+    first: $first, after: $after, last: $last) { \
+    edges { cursor node { type } } pageInfo { hasNextPage startCursor } } }";
 
 /// Defines, for PostgreSQL, the SQLite functions that seed.sql uses.
 const FUNCTIONS: &str = "
@@ -47,6 +54,14 @@ const FUNCTIONS: &str = "
     CREATE FUNCTION strftime(text, bigint, text) RETURNS timestamptz IMMUTABLE LANGUAGE sql
         AS 'SELECT to_timestamp($2)';
     SET session_replication_role = replica; SET maintenance_work_mem = '512MB'; SET work_mem = '256MB';";
+
+/// Creates an entry in the history for each link: the request has the id of the customer, and the key has the id of the
+/// operator.
+const SEED_EVENTS: &str = "
+    INSERT INTO customer_event
+        (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at)
+    SELECT gen_random_uuid(), customer_id, operator_id, operator_id, customer_id, 'connected', 1, '{}', '{}', connected_at
+    FROM customer_operator;";
 
 /// Fills the tables. Creates the indexes afterwards, which is much faster.
 async fn seed(url: &str) {
@@ -61,13 +76,18 @@ async fn seed(url: &str) {
     }
     connection.close().await.unwrap();
     let seed = include_str!("../../benches/service/seed.sql").replace("{customers}", &CUSTOMERS.to_string());
-    postgres::execute(url, &format!("{FUNCTIONS} {drop} {seed} {create}")).await.unwrap();
+    postgres::execute(url, &format!("{FUNCTIONS} {drop} {seed} {SEED_EVENTS} {create}")).await.unwrap();
     postgres::execute(url, "VACUUM (FREEZE, ANALYZE)").await.unwrap();
+}
+
+/// The id that seed.sql gives to the customer, and to the operator, with this number.
+fn seeded_id(number: usize) -> Uuid {
+    Uuid::parse_str(&format!("018{number:09}70008000000000000000")).unwrap()
 }
 
 /// Creates a key of the operator that has half of the customers.
 fn create_key(folder: &Path, url: &str) -> String {
-    let operator = OperatorId::from(Uuid::parse_str("01800000000170008000000000000000").unwrap()).to_string();
+    let operator = OperatorId::from(seeded_id(1)).to_string();
     let mut create = vivamo(folder, &["key", "create", &operator, "--name", "plans", "--json"]);
     let output = create.env("DATABASE_URL", url).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -167,7 +187,7 @@ struct Measured<'a> {
 }
 
 impl Measured<'_> {
-    /// Sends a request. Returns `customers` of the answer and the number of blocks that its statements touched.
+    /// Sends a request. Returns `list` of the answer and the number of blocks that its statements touched.
     async fn send(&self, key: &str, query: &str, variables: &Value) -> (Value, u64) {
         let offset = std::fs::metadata(self.log).unwrap().len() as usize;
         let request = support::http_client().post(format!("{}/graphql", self.url)).bearer_auth(key);
@@ -175,7 +195,7 @@ impl Measured<'_> {
         let answer: Value = answer.json().await.unwrap();
         assert_eq!(answer.get("errors"), None, "{variables}");
         let data = &answer["data"];
-        (data.get("operator").unwrap_or(data)["customers"].clone(), count_blocks(self.log, offset))
+        (data.get("operator").unwrap_or(data)["list"].clone(), count_blocks(self.log, offset))
     }
 
     /// Sends a request several times, until PostgreSQL uses its generic plans, and returns the last result.
@@ -250,8 +270,15 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
     ];
     let operator_lists = operator_lists.map(|list| (own, LIST, list));
     let all_customer_lists = all_customer_lists.map(|list| (PLATFORM_KEY, ALL_CUSTOMERS, list));
+    let customer = seeded_id(number);
+    let event_lists = [
+        ("history of a customer", json!({ "customerId": CustomerId::from(customer).to_string() })),
+        ("entries of a request", json!({ "requestId": RequestId::from(customer).to_string() })),
+        ("entries of an API key", json!({ "apiKeyId": ApiKeyId::from(seeded_id(1)).to_string() })),
+    ];
+    let event_lists = event_lists.map(|list| (PLATFORM_KEY, EVENTS, list));
     println!("{:<28}{:>6}{:>14}{:>14}", "list", "rows", "first page", "last page");
-    for (key, query, (name, list)) in operator_lists.into_iter().chain(all_customer_lists) {
+    for (key, query, (name, list)) in operator_lists.into_iter().chain(all_customer_lists).chain(event_lists) {
         let page = |arguments: Value| {
             let mut list = list.clone();
             list.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());

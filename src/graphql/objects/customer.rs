@@ -17,7 +17,7 @@ use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::fetch::{self, CountOfCustomers};
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
-use crate::service::customers::{CustomerField, CustomerRef, CustomerRows, CustomerView};
+use crate::service::customers::{CustomerField, CustomerRef, CustomerRows, CustomerView, EventList};
 
 impl Customer {
     /// Returns the customer, or `None` if it does not exist or the caller may not see it.
@@ -126,7 +126,10 @@ impl Customer {
     ) -> Option<Result<CustomerEventConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
         // Boxed. Without the box, the future of each field of `Customer` would be as large as this future.
-        Some(Box::pin(CustomerEventConnection::load(context, self.0.customer.id, arguments)).await)
+        Some(
+            Box::pin(CustomerEventConnection::load(context, EventList::OfCustomer(self.0.customer.id), arguments))
+                .await,
+        )
     }
 }
 

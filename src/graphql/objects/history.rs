@@ -3,7 +3,7 @@
 use async_graphql::connection::EmptyFields;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use entity::customer_event;
-use entity::value::{CustomerEventId, CustomerId};
+use entity::value::CustomerEventId;
 use serde::Deserialize;
 
 use super::address::Address;
@@ -14,10 +14,10 @@ use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::customer_input::{DisconnectReason, VerifiableField};
-use crate::graphql::fetch::{self, HistoryOfCustomer};
+use crate::graphql::fetch::{self, EventPage};
 use crate::graphql::pagination::{PageArguments, PageInfo};
 use crate::graphql::time::Time;
-use crate::service::customers::{CustomerField, HistoryEntry};
+use crate::service::customers::{CustomerField, EventList, HistoryEntry};
 
 /// Type of a history entry. Types may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -60,6 +60,11 @@ impl CustomerEvent {
     /// Type of the entry.
     async fn r#type(&self) -> CustomerEventType {
         self.0.r#type.into()
+    }
+
+    /// Id of the customer. The customer may have been erased since.
+    async fn customer_id(&self) -> ID {
+        self.0.customer_id.to_string().into()
     }
 
     /// Time of the change.
@@ -162,10 +167,10 @@ struct CustomerValues<'e> {
 }
 
 impl CustomerEventConnection {
-    /// Reads a page of a customer's history.
-    pub async fn load(context: &Context<'_>, customer: CustomerId, arguments: PageArguments) -> Result<Self, Error> {
-        let cursors = Cursors::new(context, ListId::HistoryOfCustomer(customer));
-        let page = fetch::load(context, HistoryOfCustomer(customer, arguments.parse(Some(&cursors))?)).await?;
+    /// Reads a page of history entries.
+    pub async fn load(context: &Context<'_>, list: EventList, arguments: PageArguments) -> Result<Self, Error> {
+        let cursors = Cursors::new(context, ListId::Events(list));
+        let page = fetch::load(context, EventPage(list, arguments.parse(Some(&cursors))?)).await?;
         let page_info = PageInfo::new(&page, &cursors, Positioned::position);
         let edge = |event: HistoryEntry| CustomerEventEdge {
             cursor: cursors.at(event.position()),

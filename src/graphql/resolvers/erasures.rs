@@ -1,18 +1,20 @@
 //! The erasure of customers, and the receipt and the history that stay afterwards. Platform key only.
 
 use async_graphql::{Context, ID, Object, SimpleObject};
-use entity::value::{CustomerId, ErasureId};
+use entity::value::{ApiKeyId, CustomerId, ErasureId, RequestId};
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorCode, Violation};
 use crate::graphql::context::{actor, request_info, services};
 use crate::graphql::customer_input::EraseCustomerInput;
 use crate::graphql::objects::{CustomerEventConnection, Erasure, ErasureConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
+use crate::service::customers::EventList;
 
 #[derive(Default)]
 pub struct ErasureQuery;
 
+#[expect(clippy::too_many_arguments, reason = "an argument of a field is an argument of its method")]
 #[Object]
 impl ErasureQuery {
     /// Looks up the receipt of an erasure. Returns null if the receipt does not exist. Platform key only: for operators
@@ -38,25 +40,51 @@ impl ErasureQuery {
         Some(ErasureConnection::load(context, PageArguments { first, after, last, before }).await)
     }
 
-    /// History of a customer, oldest entry first. If the customer was erased, the values in the entries are null. Empty
-    /// for an unknown id. Platform key only.
+    /// History entries of one customer, of one request or of one API key, oldest first. Requires exactly one of
+    /// `customerId`, `requestId` and `apiKeyId`. If a customer was erased, the values in its entries are null. Empty for
+    /// an unknown id. Platform key only.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customer_events(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Id that the customer has or had.")] customer_id: ID,
+        #[graphql(desc = "Id that the customer has or had.")] customer_id: Option<ID>,
+        #[graphql(
+            desc = "Id of a request, as in the `x-request-id` header of its response, or id of the run of a command, as in `AdminEvent.requestId`."
+        )]
+        request_id: Option<String>,
+        #[graphql(desc = "Id of the API key that made the changes. The key may be revoked.")] api_key_id: Option<ID>,
         #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
         #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
-        if let Err(error) = actor(context).require_platform() {
-            return Some(Err(error));
-        }
-        // No customer has the nil id, and no customer has a malformed id.
-        let customer = CustomerId::parse(&customer_id).unwrap_or_else(|| Uuid::nil().into());
-        Some(CustomerEventConnection::load(context, customer, PageArguments { first, after, last, before }).await)
+        let list = match event_list(context, customer_id, request_id, api_key_id) {
+            Ok(list) => list,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(CustomerEventConnection::load(context, list, PageArguments { first, after, last, before }).await)
     }
+}
+
+/// Parses the arguments of `customerEvents` that select the entries.
+fn event_list(
+    context: &Context<'_>,
+    customer: Option<ID>,
+    request: Option<String>,
+    key: Option<ID>,
+) -> Result<EventList, Error> {
+    actor(context).require_platform()?;
+    let list = match (customer, request, key) {
+        (Some(id), None, None) => CustomerId::parse(&id).map(EventList::OfCustomer),
+        (None, Some(id), None) => RequestId::parse(&id).map(EventList::OfRequest),
+        (None, None, Some(id)) => ApiKeyId::parse(&id).map(EventList::OfApiKey),
+        _ => {
+            let violation = Violation::new(ErrorCode::InvalidArgument);
+            return Err(violation.with_note("Give exactly one of customerId, requestId and apiKeyId.").into());
+        }
+    };
+    // A malformed id has no entries, and neither has the nil id.
+    Ok(list.unwrap_or_else(|| EventList::OfCustomer(Uuid::nil().into())))
 }
 
 #[derive(Default)]

@@ -9,7 +9,7 @@ use std::iter;
 
 use chrono::{DateTime, Utc};
 use entity::customer_event::{Column, DisconnectReason, Entity, EventType, Model, Values, VerifiableField};
-use entity::value::{CustomerEventId, CustomerId};
+use entity::value::{ApiKeyId, CustomerEventId, CustomerId, RequestId};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Select};
@@ -22,10 +22,21 @@ use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned
 use crate::error::Error;
 use crate::service::{Actor, Origin, now};
 
+/// A list of history entries, oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventList {
+    OfCustomer(CustomerId),
+    /// The entries that a request, or the run of a command, wrote.
+    OfRequest(RequestId),
+    /// The entries of all requests with an API key.
+    OfApiKey(ApiKeyId),
+}
+
 /// An entry of a history, as a caller sees it.
 #[derive(Clone)]
 pub struct HistoryEntry {
     pub id: CustomerEventId,
+    pub customer_id: CustomerId,
     pub r#type: EventType,
     pub occurred_at: DateTime<Utc>,
     pub version: i32,
@@ -46,6 +57,7 @@ impl HistoryEntry {
         let changed_fields = CustomerField::all().filter(|field| event.after.0.contains_key(field.name()));
         Self {
             id: event.id,
+            customer_id: event.customer_id,
             // Otherwise the operator would learn that the customer has another operator.
             r#type: if event.r#type == EventType::Connected && !sees_all { EventType::Updated } else { event.r#type },
             occurred_at: event.occurred_at,
@@ -59,14 +71,19 @@ impl HistoryEntry {
 }
 
 impl Customers {
-    /// Loads pages of the histories of customers, oldest entry first.
-    pub async fn histories(
+    /// Loads pages of lists of history entries.
+    pub async fn events(
         &self,
         actor: &Actor,
-        requests: &[(CustomerId, PageRequest)],
+        requests: &[(EventList, PageRequest)],
     ) -> Result<Vec<Page<HistoryEntry>>, Error> {
-        let lists = requests.iter().map(|(customer, request)| {
-            let events = visible_to(actor, (*customer).into(), Entity::find()).filter(Column::CustomerId.eq(*customer));
+        let lists = requests.iter().map(|(list, request)| {
+            let (customer, condition) = match *list {
+                EventList::OfCustomer(id) => (id.into(), Column::CustomerId.eq(id)),
+                EventList::OfRequest(id) => (Column::CustomerId.into_expr(), Column::RequestId.eq(id)),
+                EventList::OfApiKey(id) => (Column::CustomerId.into_expr(), Column::ApiKeyId.eq(id)),
+            };
+            let events = visible_to(actor, customer, Entity::find()).filter(condition);
             (List::new(events.into_query(), vec![Column::Id.into_expr()]), request.clone())
         });
         let read = |row: &QueryResult| Ok(HistoryEntry::new(actor, Model::from_query_result(row, "")?));

@@ -31,7 +31,7 @@ pub use create::{ConnectBy, Created, CustomerDraft, MatchKey, Outcome};
 pub use disconnect::{Disconnect, Disconnected};
 pub use erase::{EraseRequest, Erased};
 pub use field::CustomerField;
-pub use history::HistoryEntry;
+pub use history::{EventList, HistoryEntry};
 pub use lists::{
     CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerRows, TimeRange,
 };
