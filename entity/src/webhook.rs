@@ -37,8 +37,8 @@ pub struct Model {
     pub sending_id: Option<Uuid>,
     /// The number of attempts that have failed since the last success.
     pub failed_attempts: i32,
-    /// The time of the first of these attempts. When a suspended operator is resumed, the length of the suspension is
-    /// added, because it does not count.
+    /// The time of the first attempt that failed since the last success. When a suspended operator is resumed, the
+    /// length of the suspension is added, because it does not count.
     pub failing_since: Option<DateTime<Utc>>,
     /// The time from which the next attempt may start.
     pub next_attempt_at: DateTime<Utc>,
