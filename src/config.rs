@@ -126,9 +126,9 @@ pub struct HttpSettings {
 /// The times that a client may take before the service closes its connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientTimeouts {
-    /// To send the head of its next request.
+    /// The time to send the head of the next request.
     pub idle: Duration,
-    /// To read a response.
+    /// The time to read a response.
     pub response: Duration,
 }
 

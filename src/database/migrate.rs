@@ -75,9 +75,9 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
 }
 
-/// Waits for the lock of migrations, which the connection then holds until it is closed. Asks for the lock repeatedly: a
-/// statement that waits inside PostgreSQL has a snapshot, and `CREATE INDEX CONCURRENTLY` of the process that holds the lock
-/// waits for all older snapshots.
+/// Waits for the lock of migrations, which the connection then holds until it is closed. Asks for the lock repeatedly
+/// instead of waiting in one statement. Such a statement would hold a snapshot, and the process that has the lock may
+/// run `CREATE INDEX CONCURRENTLY`, which waits for all older snapshots.
 async fn wait_for_turn(connection: &DatabaseConnection) -> Result<(), DbErr> {
     const PAUSE: Duration = Duration::from_millis(100);
     let lock = Statement::from_string(DbBackend::Postgres, "SELECT pg_try_advisory_lock(8247619230001) AS is_locked");

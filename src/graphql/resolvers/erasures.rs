@@ -83,7 +83,7 @@ fn event_list(
             return Err(violation.with_note("Give exactly one of customerId, requestId and apiKeyId.").into());
         }
     };
-    // A malformed id has no entries, and neither has the nil id.
+    // There are no entries for a malformed id or for the nil id.
     Ok(list.unwrap_or_else(|| EventList::OfCustomer(Uuid::nil().into())))
 }
 
