@@ -95,6 +95,12 @@ pub enum ErrorCode {
     /// Too many requests. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was refused.
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
+    /// The cursor of `changes` is too old: changes after it were deleted. Or the database was restored from a backup that is
+    /// older than the cursor. Take `Viewer.changesCursor`, read all customers again, and continue from that cursor.
+    #[error(
+        "Changes after this cursor are not stored any more. Take `viewer.changesCursor`, read all customers, and continue from that cursor."
+    )]
+    CursorExpired,
     /// The response would be larger than 4 MiB, or the data that it is built from would be larger than 8 MiB. Ask for
     /// less, for example smaller pages or fewer fields.
     #[error("The response would be larger than 4 MiB. Ask for less: smaller pages (`first`) or fewer fields.")]

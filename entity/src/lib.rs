@@ -10,6 +10,7 @@ pub mod value;
 pub mod admin_event;
 pub mod api_key;
 pub mod customer;
+pub mod customer_change;
 pub mod customer_event;
 pub mod customer_operator;
 pub mod customer_word;

@@ -19,15 +19,15 @@ mod m20261126_000009_corrections;
 mod m20261126_000010_administration;
 mod m20261126_000011_verification_and_erasure;
 mod m20261126_000012_event_lookups;
+mod m20261126_000013_changes;
 mod m20261126_000014_webhooks;
 
 /// The newest migration after which older servers must not write, because they would write rows that newer servers
 /// cannot use. A server that does not know this migration refuses to write. A server that knows it, but not the
 /// migrations after it, continues to write.
 ///
-/// A server that does not know the present value would change an email or a phone without clearing the time of its
-/// verification.
-pub const REQUIRED: &str = "m20261126_000011_verification_and_erasure";
+/// A server that does not know the present value would change customers without adding the changes to the feed.
+pub const REQUIRED: &str = "m20261126_000013_changes";
 
 /// The newest migration that deletes search words, or changes how the words are written. Afterwards `vivamo migrate`
 /// writes all words again.
@@ -51,6 +51,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000010_administration::Migration),
             Box::new(m20261126_000011_verification_and_erasure::Migration),
             Box::new(m20261126_000012_event_lookups::Migration),
+            Box::new(m20261126_000013_changes::Migration),
             Box::new(m20261126_000014_webhooks::Migration),
         ]
     }

@@ -82,6 +82,7 @@ mod tests {
     fn every_column_of_every_entity_can_be_sent_in_an_array() {
         assert_columns_fit_in_arrays::<entity::api_key::Entity>();
         assert_columns_fit_in_arrays::<entity::customer::Entity>();
+        assert_columns_fit_in_arrays::<entity::customer_change::Entity>();
         assert_columns_fit_in_arrays::<entity::customer_event::Entity>();
         assert_columns_fit_in_arrays::<entity::customer_operator::Entity>();
         assert_columns_fit_in_arrays::<entity::customer_word::Entity>();

@@ -16,6 +16,7 @@ mod fair_queue;
 mod migrate;
 mod optimistic_write;
 pub mod pages;
+pub mod positions;
 mod request;
 mod response_size;
 mod retry;
@@ -24,7 +25,9 @@ mod sql;
 mod transaction;
 mod url;
 
-pub use batch::{BatchedQuery, WriteSet, WriteStatement, delete_listed, insert_from_select, row_values, update_listed};
+pub use batch::{
+    BatchedQuery, ByBackend, WriteSet, WriteStatement, delete_listed, insert_from_select, row_values, update_listed,
+};
 pub use error::{SHARED_FAILURE, describe, error_code, explain_connect_error, is_unreachable};
 pub use fair_queue::Tenant;
 pub use migrate::{Fault, Inspection, backup, migrate, migration_count};

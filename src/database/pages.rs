@@ -58,6 +58,7 @@ pub enum Key {
     /// No key: the list is ordered by id only.
     None,
     Time(DateTime<Utc>),
+    Number(i64),
     /// A text that is unique in the list.
     Text(String),
 }
@@ -207,6 +208,9 @@ impl PageRequest {
                 Key::First => (Expr::val(1), Expr::val(1)),
                 Key::None => (columns[0].clone(), Expr::val(*id)),
                 Key::Time(time) => (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)])),
+                Key::Number(number) => {
+                    (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*number), Expr::val(*id)]))
+                }
                 Key::Text(text) => (columns[0].clone(), Expr::val(text.as_str())),
             };
             query.and_where(if is_after != descending { row.gt(bound) } else { row.lt(bound) });
@@ -335,7 +339,7 @@ pub async fn pages<T>(
             // A milestone may be the row with `Key::First`. The walk reads this row at the place of its id.
             end = next_arm()?.first().map(|row| position(index, row)).map(|position| match position.key {
                 Key::First => Position::by_id(position.id),
-                Key::None | Key::Time(_) | Key::Text(_) => position,
+                Key::None | Key::Time(_) | Key::Number(_) | Key::Text(_) => position,
             });
             let is_passed = |milestone: &Position| last.as_ref().is_none_or(|last| is_before(milestone, last));
             if end.as_ref().is_some_and(is_passed) {

@@ -8,7 +8,7 @@ use async_graphql::parser::types::{
 use async_graphql::{Name, Positioned, Variables};
 use async_graphql_value::ConstValue;
 
-use super::pagination::page_size;
+use super::pagination::{MAX_PAGE_SIZE, page_size};
 use crate::service::limits::{MUTATION_COST, weights};
 
 pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
@@ -67,18 +67,22 @@ fn sum(set: &SelectionSet, fragments: &Fragments, of_field: &impl Fn(&Field) -> 
 /// Estimates the work for a list, a search or a count. Other fields need no work of their own, because their row is already
 /// read.
 fn work_of_field(field: &Field, variables: &Variables) -> u64 {
+    let size = |name| {
+        let Some(ConstValue::Number(size)) = argument(field, name, variables) else { return None };
+        size.as_i64().and_then(|size| i32::try_from(size).ok())
+    };
     match field.name.node.as_str() {
         "customers" | "operators" | "history" => {
-            let size = |name| {
-                let Some(ConstValue::Number(size)) = argument(field, name, variables) else { return None };
-                size.as_i64()
-            };
-            let items = page_size(size("first").or(size("last")).and_then(|size| i32::try_from(size).ok())) as u64;
+            let items = page_size(size("first").or(size("last"))) as u64;
             let filter = argument(field, "filter", variables);
             let is_given =
                 |name: &str| matches!(&filter, Some(ConstValue::Object(filter)) if filter.contains_key(name));
-            let walks = u64::from(["search", "missing", "createdAt"].into_iter().any(is_given));
-            weights::QUERY + items * weights::ITEM + walks * weights::WALK
+            let is_walked = ["search", "missing", "createdAt"].into_iter().any(is_given);
+            weights::list(items, is_walked)
+        }
+        "changes" => {
+            let is_filtered = argument(field, "types", variables).is_some_and(|types| types != ConstValue::Null);
+            weights::list(page_size(size("first").or(Some(MAX_PAGE_SIZE))) as u64, is_filtered)
         }
         "totalCount" | "totalCountAtLeast" => weights::WALK,
         _ => 0,

@@ -44,6 +44,8 @@ pub enum ListId {
     OperatorsOfCustomer(CustomerId),
     Events(EventList),
     Erasures,
+    /// The feed of changes, with any filter: the filter may change while a reader follows the feed.
+    Changes,
 }
 
 /// A cursor that is encoded only when it is needed, because most requests select few of the cursors of a page.
@@ -74,6 +76,7 @@ impl ListId {
             Self::Operators => ("operators", Vec::new()),
             Self::AdminEvents(filter) => ("admin events", vec![format!("{filter:?}")]),
             Self::Erasures => ("erasures", Vec::new()),
+            Self::Changes => ("changes", Vec::new()),
             Self::OperatorsOfCustomer(customer) => ("operators of", vec![customer.to_string()]),
             Self::Events(EventList::OfCustomer(customer)) => ("history", vec![customer.to_string()]),
             Self::Events(list) => ("events", vec![format!("{list:?}")]),
@@ -132,6 +135,10 @@ impl Cursors {
                 bytes.push(1);
                 bytes.extend(time.timestamp_micros().to_be_bytes());
             }
+            Key::Number(number) => {
+                bytes.push(4);
+                bytes.extend(number.to_be_bytes());
+            }
             Key::Text(text) => {
                 bytes.push(2);
                 bytes.extend(text.as_bytes());
@@ -154,6 +161,7 @@ impl Cursors {
             [0] => Key::None,
             [3] => Key::First,
             [1, time @ ..] => Key::Time(DateTime::from_timestamp_micros(i64::from_be_bytes(time.try_into().ok()?))?),
+            [4, number @ ..] => Key::Number(i64::from_be_bytes(number.try_into().ok()?)),
             [2, text @ ..] => Key::Text(String::from_utf8(text.to_vec()).ok()?),
             _ => return None,
         };
@@ -184,7 +192,7 @@ mod tests {
     #[test]
     fn a_cursor_is_valid_only_in_its_own_list() {
         let hash = KeyedHash::new("one");
-        for key in [Key::None, Key::First, Key::Time(now()), Key::Text("名前".to_owned())] {
+        for key in [Key::None, Key::First, Key::Time(now()), Key::Number(7), Key::Text("名前".to_owned())] {
             let position = Position { key, id: Uuid::now_v7() };
             let cursor = cursors(&hash, ListId::Operators).encode(&position);
             assert!(cursors(&hash, ListId::Operators).decode(&cursor) == Some(position));

@@ -117,6 +117,10 @@ pub struct Loader {
     pub services: Arc<Services>,
 }
 
+/// Key of a customer that the caller may not see, or not any more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VisibleCustomer(pub CustomerId);
+
 /// Key of a page of the operators that a customer is connected to.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OperatorsOfCustomer(CustomerId, PageRequest);
@@ -139,6 +143,17 @@ impl dataloader::Loader<OperatorId> for Loader {
 
     async fn load(&self, keys: &[OperatorId]) -> Result<HashMap<OperatorId, Self::Value>, Error> {
         self.services.operators.find(&self.actor, keys).await
+    }
+}
+
+impl dataloader::Loader<VisibleCustomer> for Loader {
+    type Value = CustomerView;
+    type Error = Error;
+
+    async fn load(&self, keys: &[VisibleCustomer]) -> Result<HashMap<VisibleCustomer, CustomerView>, Error> {
+        let ids = keys.iter().map(|key| key.0).collect();
+        let found = self.services.customers.find_visible_among(&self.actor, ids).await?;
+        Ok(found.into_iter().map(|view| (VisibleCustomer(view.customer.id), view)).collect())
     }
 }
 

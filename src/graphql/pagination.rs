@@ -12,8 +12,10 @@ use crate::database::pages::{Count, Direction, Page, PageRequest, Position};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 const MIN_PAGE_SIZE: i32 = 1;
-const MAX_PAGE_SIZE: i32 = 100;
+pub const MAX_PAGE_SIZE: i32 = 100;
 const DEFAULT_PAGE_SIZE: usize = 20;
+
+const PAGE_SIZE: &str = "A page size must be 1 to 100.";
 
 /// The arguments that every list has.
 #[derive(InputObject)]
@@ -33,7 +35,7 @@ impl PageArguments {
             |field, note| violations.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));
         for (field, size) in [(InputField::First, self.first), (InputField::Last, self.last)] {
             if size.is_some_and(|size| !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&size)) {
-                reject(field, "A page size must be 1 to 100.");
+                reject(field, PAGE_SIZE);
             }
         }
         if self.first.is_some() && self.last.is_some() {
@@ -57,6 +59,21 @@ impl PageArguments {
         let size = size.map_or(DEFAULT_PAGE_SIZE, |size| size.unsigned_abs() as usize);
         Ok(PageRequest { direction, size, after, before })
     }
+}
+
+/// Checks the arguments of the feed of changes. Returns the size of the page and the position of the cursor.
+pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Result<(usize, Option<Position>), Error> {
+    let mut violations = Vec::new();
+    let mut reject = |field, note| violations.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));
+    if !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&first) {
+        reject(InputField::First, PAGE_SIZE);
+    }
+    let position = after.and_then(|cursor| cursors.decode(cursor));
+    if after.is_some() && position.is_none() {
+        reject(InputField::After, "The cursor is not one of `changes` for this operator.");
+    }
+    Error::reject_if_any(violations)?;
+    Ok((first.unsigned_abs() as usize, position))
 }
 
 /// Information about the current page.

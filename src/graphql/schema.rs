@@ -18,7 +18,7 @@ use super::document_limits::{self, Operation};
 use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
-use super::resolvers::{customers, erasures, node, operators, verification, viewer};
+use super::resolvers::{changes, customers, erasures, node, operators, verification, viewer};
 use super::time;
 use crate::database::ResponseSize;
 use crate::keyed_hash::KeyedHash;
@@ -29,6 +29,7 @@ use crate::service::{Actor, RequestInfo, Services};
 struct Query(
     viewer::ViewerQuery,
     customers::CustomerQuery,
+    changes::ChangeQuery,
     erasures::ErasureQuery,
     operators::OperatorQuery,
     node::NodeQuery,

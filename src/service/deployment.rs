@@ -40,6 +40,7 @@ pub async fn claim(database: &Database, environment: Environment, key_fingerprin
                     required_migration: Set(Some(migration::REQUIRED.to_owned())),
                     words_migration: Set(None),
                     key_fingerprint,
+                    feed_base: Set(0),
                 };
                 row.insert(&transaction).await?
             }

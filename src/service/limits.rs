@@ -173,6 +173,11 @@ pub mod weights {
     /// The estimate for a search, a filter without an index, or a count.
     pub const WALK: u64 = 1000;
 
+    /// Estimates the work for a page of a list.
+    pub fn list(items: u64, is_walked: bool) -> u64 {
+        QUERY + items * ITEM + u64::from(is_walked) * WALK
+    }
+
     /// Converts work to a cost.
     pub fn cost(work: u64) -> u32 {
         u32::try_from(work.div_ceil(1000)).unwrap_or(u32::MAX)

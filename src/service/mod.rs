@@ -10,6 +10,7 @@ pub mod audit;
 pub mod customers;
 pub mod deployment;
 pub mod disposable_domains;
+pub mod feed;
 pub mod idempotency;
 pub mod limits;
 pub mod operators;
@@ -20,6 +21,7 @@ pub mod webhooks;
 pub use api_keys::ApiKeys;
 pub use audit::{AdminOrigin, AuditTrail};
 pub use customers::Customers;
+pub use feed::Feed;
 pub use limits::Limits;
 pub use operators::Operators;
 
@@ -31,7 +33,6 @@ use entity::deployment::Environment;
 use entity::value::{ApiKeyId, OperatorId, RequestId, StaffName};
 
 use secrecy::SecretString;
-use uuid::Uuid;
 
 use crate::config::{LimitSettings, UnknownLinePolicy};
 use crate::database::{Database, Tenant};
@@ -46,6 +47,7 @@ use webhooks::addresses::AddressFilter;
 pub struct Services {
     pub environment: Environment,
     pub customers: Customers,
+    pub feed: Feed,
     pub operators: Operators,
     pub api_keys: ApiKeys,
     pub audit_trail: AuditTrail,
@@ -95,6 +97,7 @@ impl Services {
         Arc::new(Self {
             environment,
             customers: Customers::new(database.clone(), restrictions, hash, limits.clone()),
+            feed: Feed::new(database.clone()),
             operators: Operators::new(database.clone(), api_keys.clone()),
             api_keys,
             audit_trail: AuditTrail::new(database.clone()),
@@ -125,6 +128,12 @@ impl Actor {
             Self::Operator { id, .. } => Some(id),
             Self::Platform => None,
         }
+    }
+
+    /// Returns the id that the caller's idempotency keys and its rows of the feed have: the id of the operator, or
+    /// [`OperatorId::PLATFORM`].
+    pub fn owner(&self) -> OperatorId {
+        self.operator().unwrap_or(OperatorId::PLATFORM)
     }
 
     /// Returns the tenant that the caller's statements run for.
@@ -189,10 +198,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Returns the id that owns the caller's idempotency keys and groups its writes into batches: the id of the operator, or
-    /// the nil id for the platform.
+    /// Returns the id that owns the caller's idempotency keys and groups its writes into batches.
     pub fn owner(&self) -> OperatorId {
-        self.actor.operator().unwrap_or_else(|| Uuid::nil().into())
+        self.actor.owner()
     }
 }
 

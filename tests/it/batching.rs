@@ -113,7 +113,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
     ];
     let (outcomes, sent) = app.statements_of(join_all(creates.map(|new| create(app, &actor, new)))).await;
     assert_eq!(outcomes, ["CREATED"; 3]);
-    assert_eq!(sent.len(), read_and_write(app, 15), "{sent:#?}");
+    assert_eq!(sent.len(), read_and_write(app, 18), "{sent:#?}");
     // A create that connects a customer writes with other statements, so it runs in another batch.
     let connects = [
         CustomerDraft {
@@ -183,7 +183,7 @@ both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app|
     ];
     let (outcomes, sent) = app.statements_of(join_all(updates.map(|changes| update(app, &actor, changes)))).await;
     assert_eq!(outcomes, ["VERSION 2"; 3]);
-    assert_eq!(sent.len(), read_and_write(app, 12), "{sent:#?}");
+    assert_eq!(sent.len(), read_and_write(app, 15), "{sent:#?}");
     let customer = async |id: &str| {
         let customer = app.customer(&own, json!({ "externalCustomerId": id })).await;
         [&customer["firstName"], &customer["phone"], &customer["lastName"]].map(Clone::clone)
@@ -252,7 +252,7 @@ both!(operators_do_not_share_a_write_batch, Sandbox, async |app| {
     let (outcomes, sent) = app.statements_of(join_all(creates)).await;
     assert_eq!(outcomes, ["CREATED"; 4]);
     // On PostgreSQL all requests share one read, and each operator has one write.
-    assert_eq!(sent.len(), if app.is_postgres() { 3 } else { 20 }, "{sent:#?}");
+    assert_eq!(sent.len(), if app.is_postgres() { 3 } else { 24 }, "{sent:#?}");
 });
 
 both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
@@ -265,7 +265,7 @@ both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
     let creates = || [keyed("1", "one"), keyed("2", "two"), keyed("3", "three")].map(|new| create(app, &actor, new));
     let (outcomes, sent) = app.statements_of(join_all(creates())).await;
     assert_eq!(outcomes, ["CREATED"; 3]);
-    assert_eq!(sent.len(), read_and_write(app, 18), "{sent:#?}");
+    assert_eq!(sent.len(), read_and_write(app, 21), "{sent:#?}");
     assert_eq!(join_all(creates()).await, ["REPLAYED"; 3]);
     // Sends the same request several times at once.
     let repeated = ["four", "four", "five", "four"].map(|key| create(app, &actor, keyed(key, key)));

@@ -59,6 +59,7 @@ both!(tables_have_the_columns_of_their_entities, Sandbox, async |app| {
         admin_event,
         api_key,
         customer,
+        customer_change,
         customer_event,
         customer_operator,
         customer_word,

@@ -75,6 +75,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
             app.graphql(&unknown_key, "{ viewer { role } }", json!({})).await.codes()
         }
         ErrorCode::Forbidden => app.create(&app.platform(), "1", json!({ "email": "a@example.com" })).await.codes(),
+        ErrorCode::CursorExpired => crate::changes::codes_of_an_expired_cursor(app, &own).await,
         ErrorCode::ResponseTooLarge => {
             crate::hostile::create_long_addresses(app, &own).await;
             let answer = app.graphql(&own, crate::hostile::LARGE_RESPONSE, json!({})).await;

@@ -9,6 +9,7 @@ mod batching;
 mod bounded;
 mod build_script;
 mod carrier;
+mod changes;
 mod cli;
 mod comments;
 mod create;

@@ -118,6 +118,11 @@ id!(
     "wh"
 );
 
+impl OperatorId {
+    /// Stands for the platform in columns that name an operator and cannot be null. No operator has this id.
+    pub const PLATFORM: Self = Self(Uuid::nil());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -99,7 +99,9 @@ mod write_set;
 mod writes;
 
 pub use reads::BatchedQuery;
-pub use write_set::{WriteSet, WriteStatement, delete_listed, insert_from_select, row_values, update_listed};
+pub use write_set::{
+    ByBackend, WriteSet, WriteStatement, delete_listed, insert_from_select, row_values, update_listed,
+};
 pub(super) use writes::BatchWriter;
 
 use std::collections::HashMap;

@@ -53,6 +53,15 @@ pub struct WriteStatement {
     pub multiplies: bool,
 }
 
+/// A statement whose text depends on the database. The function builds it.
+pub struct ByBackend<F>(pub F);
+
+impl<S: StatementBuilder, F: Fn(DbBackend) -> S + Sync> StatementBuilder for ByBackend<F> {
+    fn build(&self, backend: &DbBackend) -> Statement {
+        self.0(*backend).build(backend)
+    }
+}
+
 /// Write sets with the same key can be merged: they belong to the same operator and have the same statements.
 pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
 

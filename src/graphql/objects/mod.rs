@@ -3,6 +3,7 @@
 mod address;
 mod admin_event;
 mod api_key;
+mod change;
 mod customer;
 mod erasure;
 mod history;
@@ -11,6 +12,7 @@ mod types;
 
 pub use admin_event::{AdminEvent, AdminEventConnection, AdminEventFilterInput};
 pub use api_key::{ApiKey, ApiKeyAccess};
+pub use change::{ChangeFeed, ChangeType};
 pub use erasure::{Erasure, ErasureConnection};
 pub use operator::{OperatorConnection, OperatorStatus};
 pub use types::{Customer, CustomerConnection, CustomerEvent, CustomerEventConnection, Operator};

@@ -1,5 +1,6 @@
 //! The fields of `Query` and `Mutation`, by topic. A resolver parses its input, makes one service call and wraps the result.
 
+pub mod changes;
 pub mod customers;
 pub mod erasures;
 pub mod node;

@@ -5,7 +5,8 @@ use entity::api_key::Access;
 
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
-use crate::graphql::objects::Operator;
+use crate::graphql::cursor::Cursor;
+use crate::graphql::objects::{ChangeFeed, Operator};
 use crate::service::Actor;
 
 #[derive(Default)]
@@ -41,6 +42,11 @@ impl Viewer {
     /// Operator that the API key of this request belongs to. Null for the platform key.
     async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
         Operator::find(context, actor(context).operator()?).await.transpose()
+    }
+
+    /// Cursor of the end of the feed, to pass to `changes` as `after`. Take it before you read all customers for the first time.
+    async fn changes_cursor(&self, context: &Context<'_>) -> Option<Result<Cursor, Error>> {
+        Some(ChangeFeed::end(context).await)
     }
 }
 

@@ -9,10 +9,11 @@ use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 use super::field::{CustomerField, verified_at};
 use super::rows::Link;
 use super::search;
-use crate::database::{WriteSet, WriteStatement, delete_listed, row_values, update_listed};
+use crate::database::{ByBackend, WriteSet, WriteStatement, delete_listed, positions, row_values, update_listed};
 use crate::service::now;
 
-/// Replaces a customer only if the stored revision is one less than the revision of the new row.
+/// Replaces a customer only if the stored revision is one less than the revision of the new row, and only if the feed of
+/// changes then stays in the order of the versions: see `database::positions`.
 const REPLACE: WriteStatement = WriteStatement {
     name: "replace customers",
     columns: || customer::Column::iter().map(|column| column.as_str()).collect(),
@@ -20,7 +21,10 @@ const REPLACE: WriteStatement = WriteStatement {
         use customer::Column::{Id, Revision};
         let columns = customer::Column::iter().filter(|column| !matches!(column, Id));
         let is_next = Revision.into_expr().eq(Expr::col((new.clone(), Revision)).sub(1));
-        Box::new(update_listed::<customer::Entity>(new, &[Id], columns).and_where(is_next).take())
+        let replace = update_listed::<customer::Entity>(new, &[Id], columns).and_where(is_next).take();
+        Box::new(ByBackend(move |backend| {
+            replace.clone().and_where_option(positions::is_written_before(backend, "customer")).take()
+        }))
     },
     must_write_all: true,
     multiplies: false,

@@ -2,7 +2,6 @@
 
 use async_graphql::Enum;
 use entity::customer;
-use entity::customer_event::EventType;
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId};
 use sea_orm::{EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
@@ -182,24 +181,26 @@ impl Customers {
         let current = by_email.or(by_phone);
         let mut writes = WriteSet::new(operator);
         let given = new.row();
-        let (customer, outcome, unapplied_fields) = match current {
-            Some(current) => {
-                let customer = changes::replace(&mut writes, current, filled(current, optional));
-                history::record(&mut writes, origin, EventType::Connected, Some(current), &customer);
-                let unapplied_fields = unapplied_fields(&given, &customer);
-                (customer, Outcome::Connected, unapplied_fields)
-            }
-            None => {
-                writes.insert([given.clone()]);
-                history::record(&mut writes, origin, EventType::Created, None, &given);
-                (given, Outcome::Created, Vec::new())
-            }
-        };
-        let link = Link {
+        let link_to = |customer: &customer::Model| Link {
             operator_id: operator,
             customer_id: customer.id,
             external_customer_id: external_customer_id.clone(),
             connected_at: now(),
+        };
+        let (customer, link, outcome, unapplied_fields) = match current {
+            Some(current) => {
+                let customer = changes::replace(&mut writes, current, filled(current, optional));
+                let link = link_to(&customer);
+                history::record_connected(&mut writes, origin, current, &customer, &link);
+                let unapplied_fields = unapplied_fields(&given, &customer);
+                (customer, link, Outcome::Connected, unapplied_fields)
+            }
+            None => {
+                writes.insert([given.clone()]);
+                let link = link_to(&given);
+                history::record_created(&mut writes, origin, &given, &link);
+                (given, link, Outcome::Created, Vec::new())
+            }
         };
         writes.insert([link.clone()]);
         search::add(&mut writes, &link, &customer);

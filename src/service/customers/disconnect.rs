@@ -87,8 +87,8 @@ pub(super) fn end_link(
     // Writes the same values with the next revision, so that concurrent writes of the customer conflict: they may have
     // read the link.
     let customer = changes::replace(writes, current, current.clone());
-    changes::remove_links(writes, slice::from_ref(link));
     history::record_disconnect(writes, origin, &customer, link, reason);
+    changes::remove_links(writes, slice::from_ref(link));
 }
 
 /// The stored form of [`Disconnected`].

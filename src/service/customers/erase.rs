@@ -17,9 +17,11 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use super::{CustomerField, Customers, Prepared, Replayable, changes, find_stored, history, rows};
+use super::{CustomerField, Customers, Prepared, Replayable, changes, feed_rows, find_stored, history, rows};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, update_listed};
+use crate::database::{
+    ByBackend, OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, positions, update_listed,
+};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::phone_lookup::lookup_hashes;
@@ -47,7 +49,10 @@ const DELETE_CUSTOMER: WriteStatement = WriteStatement {
     columns: || vec![customer::Column::Id.as_str(), customer::Column::Revision.as_str()],
     statement: |new| {
         use customer::Column::{Id, Revision};
-        Box::new(delete_listed::<customer::Entity>(new, &[Id, Revision]))
+        let delete = delete_listed::<customer::Entity>(new, &[Id, Revision]);
+        Box::new(ByBackend(move |backend| {
+            delete.clone().and_where_option(positions::is_written_before(backend, "customer")).take()
+        }))
     },
     must_write_all: true,
     multiplies: false,
@@ -124,7 +129,8 @@ impl Customers {
         for events in events.chunks(MAX_EVENTS_PER_STATEMENT) {
             writes.push(REDACT_EVENTS, events.iter().map(redacted).collect());
         }
-        history::record_erased(&mut writes, origin, customer);
+        feed_rows::redact(&mut writes, customer.id);
+        history::record_erased(&mut writes, origin, customer, &links);
         let erasure = Model {
             id: ErasureId::new(),
             customer_id: customer.id,

@@ -8,7 +8,7 @@
 use async_graphql::Enum;
 use chrono::{DateTime, Utc};
 use entity::customer;
-use entity::customer_event::VerifiableField;
+use entity::customer_event::{self, VerifiableField};
 use entity::value::EmailAddress;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EnumIter, Iterable};
@@ -72,6 +72,11 @@ impl CustomerField {
     /// All fields, in the order of responses.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::iter()
+    }
+
+    /// The fields that a history entry changed, in the order of responses.
+    pub(super) fn changed_by(event: &customer_event::Model) -> impl Iterator<Item = Self> {
+        Self::all().filter(|field| event.after.0.contains_key(field.name()))
     }
 
     /// Name in the schema, in stored history and in idempotency fingerprints.

@@ -5,7 +5,7 @@
 //! entries that explain the versions of the customer since the operator's own connection. If another caller made the
 //! change, the operator sees no values.
 
-use std::iter;
+use std::{iter, slice};
 
 use chrono::{DateTime, Utc};
 use entity::customer_event::{Column, DisconnectReason, Entity, EventType, Model, Values, VerifiableField};
@@ -15,6 +15,7 @@ use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Select};
 use serde_json::{Value as Json, json};
 
+use super::feed_rows::{self, Readers};
 use super::rows::Link;
 use super::{CustomerField, Customers};
 use crate::database::WriteSet;
@@ -54,7 +55,7 @@ impl HistoryEntry {
     fn new(actor: &Actor, event: Model) -> Self {
         let own = event.operator_id == actor.operator();
         let sees_all = own || actor.operator().is_none();
-        let changed_fields = CustomerField::all().filter(|field| event.after.0.contains_key(field.name()));
+        let changed_fields = CustomerField::changed_by(&event).collect();
         Self {
             id: event.id,
             customer_id: event.customer_id,
@@ -62,7 +63,7 @@ impl HistoryEntry {
             r#type: if event.r#type == EventType::Connected && !sees_all { EventType::Updated } else { event.r#type },
             occurred_at: event.occurred_at,
             version: event.version,
-            changed_fields: changed_fields.collect(),
+            changed_fields,
             verified_field: event.verified_field,
             own,
             details: sees_all.then_some(event),
@@ -141,15 +142,41 @@ impl Positioned for HistoryEntry {
     }
 }
 
-/// Adds an entry to the writes, with the values that differ. `before` is `None` for a new customer.
-pub(super) fn record(
+/// Adds an entry, and its rows in the feed, to the writes.
+fn add(writes: &mut WriteSet, entry: Model, readers: &Readers<'_>) {
+    feed_rows::add(writes, &entry, readers);
+    writes.insert([entry]);
+}
+
+/// Adds the entry of a new customer to the writes, with all its values.
+pub(super) fn record_created(writes: &mut WriteSet, origin: &Origin, customer: &customer::Model, link: &Link) {
+    let entry = entry_of_change(origin, EventType::Created, None, customer);
+    add(writes, entry, &Readers { links: slice::from_ref(link), others: None });
+}
+
+/// Adds the entry of a new link to an existing customer to the writes, with the values that were filled in.
+pub(super) fn record_connected(
     writes: &mut WriteSet,
     origin: &Origin,
-    r#type: EventType,
-    before: Option<&customer::Model>,
+    before: &customer::Model,
+    after: &customer::Model,
+    link: &Link,
+) {
+    let entry = entry_of_change(origin, EventType::Connected, Some(before), after);
+    let is_filled = CustomerField::changed_by(&entry).next().is_some();
+    let others = is_filled.then_some(EventType::Updated);
+    add(writes, entry, &Readers { links: slice::from_ref(link), others });
+}
+
+/// Adds the entry of changed values to the writes.
+pub(super) fn record_updated(
+    writes: &mut WriteSet,
+    origin: &Origin,
+    before: &customer::Model,
     after: &customer::Model,
 ) {
-    writes.insert([entry_of_change(origin, r#type, before, after)]);
+    let entry = entry_of_change(origin, EventType::Updated, Some(before), after);
+    add(writes, entry, &Readers { links: &[], others: Some(EventType::Updated) });
 }
 
 /// Adds an entry for a person who has proved to hold the value of a field, with the values that differ.
@@ -161,12 +188,13 @@ pub(super) fn record_verified(
     after: &customer::Model,
 ) {
     let entry = entry_of_change(origin, EventType::Verified, Some(before), after);
-    writes.insert([Model { verified_field: Some(field), ..entry }]);
+    let entry = Model { verified_field: Some(field), ..entry };
+    add(writes, entry, &Readers { links: &[], others: Some(EventType::Verified) });
 }
 
-/// Adds an entry without values for an erased customer.
-pub(super) fn record_erased(writes: &mut WriteSet, origin: &Origin, customer: &customer::Model) {
-    writes.insert([entry(origin, EventType::Erased, customer)]);
+/// Adds an entry without values for an erased customer. `links` are the links that the customer had.
+pub(super) fn record_erased(writes: &mut WriteSet, origin: &Origin, customer: &customer::Model, links: &[Link]) {
+    add(writes, entry(origin, EventType::Erased, customer), &Readers { links, others: None });
 }
 
 fn entry_of_change(
@@ -195,13 +223,14 @@ pub(super) fn record_disconnect(
     link: &Link,
     reason: DisconnectReason,
 ) {
-    writes.insert([Model {
+    let entry = Model {
         before: external_id(json!(link.external_customer_id.as_str())),
         after: external_id(Json::Null),
         disconnected_operator_id: Some(link.operator_id),
         reason: Some(reason),
         ..entry(origin, EventType::Disconnected, customer)
-    }]);
+    };
+    add(writes, entry, &Readers { links: slice::from_ref(link), others: None });
 }
 
 /// Adds the entry of a changed external id to the writes.
@@ -212,11 +241,12 @@ pub(super) fn record_rename(
     before: &Link,
     after: &Link,
 ) {
-    writes.insert([Model {
+    let entry = Model {
         before: external_id(json!(before.external_customer_id.as_str())),
         after: external_id(json!(after.external_customer_id.as_str())),
         ..entry(origin, EventType::ExternalCustomerIdChanged, customer)
-    }]);
+    };
+    add(writes, entry, &Readers { links: slice::from_ref(after), others: None });
 }
 
 /// Returns an external customer id under its name in the schema.

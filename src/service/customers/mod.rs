@@ -17,6 +17,7 @@ mod create;
 mod disconnect;
 mod erase;
 mod existing;
+mod feed_rows;
 mod field;
 mod history;
 mod lists;
@@ -53,7 +54,7 @@ use super::idempotency::{IdempotentRequest, KeyLookup};
 use super::restrictions::Restrictions;
 use super::{Actor, Limits, Origin};
 use crate::database::pages::{Page, PageRequest};
-use crate::database::{BatchedQuery, Database, OptimisticWrite, TransactionError, WriteSet};
+use crate::database::{BatchedQuery, Database, OptimisticWrite, TransactionError, Work, WriteSet, record};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 use rows::{Link, of_operator, own_at};
@@ -261,6 +262,34 @@ impl Customers {
     /// Finds a customer. Returns `None` if the caller may not see it.
     pub async fn find(&self, actor: &Actor, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
         Ok(self.find_visible(actor, reference).await?)
+    }
+
+    /// Finds the customers with these ids that the caller may see.
+    pub async fn find_visible_among(
+        &self,
+        actor: &Actor,
+        mut ids: Vec<CustomerId>,
+    ) -> Result<Vec<CustomerView>, Error> {
+        let Some(first) = ids.first().copied() else { return Ok(Vec::new()) };
+        // Repeats an id until the number of ids is a power of two, so that there are few different statements to prepare.
+        ids.resize(ids.len().next_power_of_two(), first);
+        record(Work::Query, 1);
+        let is_listed = customer::Column::Id.is_in(ids);
+        let reader = self.database.reader();
+        let views: Vec<_> = match actor.operator() {
+            None => {
+                let query = customer::Entity::find().filter(is_listed).into_query();
+                let found = rows::customers(reader, &query).await?;
+                found.into_iter().map(|customer| CustomerView::new(customer, None)).collect()
+            }
+            Some(operator) => {
+                let query = of_operator(operator).filter(is_listed).into_query();
+                let found = rows::own_customers(reader, &query).await?;
+                found.into_iter().map(|(link, customer)| CustomerView::new(customer, Some(link))).collect()
+            }
+        };
+        record(Work::Row, views.len() as u64);
+        Ok(views)
     }
 
     async fn find_visible(&self, actor: &Actor, reference: &CustomerRef) -> Result<Option<CustomerView>, DbErr> {

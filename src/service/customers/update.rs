@@ -1,6 +1,5 @@
 //! Updates a customer.
 
-use entity::customer_event::EventType;
 use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryTrait};
@@ -149,11 +148,11 @@ impl Customers {
         let customer =
             if is_changed || is_renamed { changes::replace(&mut writes, &current, changed) } else { current.clone() };
         if is_changed {
-            history::record(&mut writes, origin, EventType::Updated, Some(&current), &customer);
+            history::record_updated(&mut writes, origin, &current, &customer);
         }
         if let (Some(link), Some(renamed)) = (&link, &renamed) {
-            changes::rename_link(&mut writes, link, renamed);
             history::record_rename(&mut writes, origin, &customer, link, renamed);
+            changes::rename_link(&mut writes, link, renamed);
         }
         let view = CustomerView::new(customer, renamed.or(link));
         let result = Written { view, warnings, replayed: false, details: () };

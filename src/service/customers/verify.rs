@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, Utc};
 use entity::customer;
-use entity::customer_event::{EventType, VerifiableField};
+use entity::customer_event::VerifiableField;
 use entity::value::{CustomerId, EmailAddress, IdempotencyKey, PhoneNumber};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 use serde_json::json;
@@ -95,7 +95,7 @@ impl Customers {
             }
             let mut first = WriteSet::new(origin.owner());
             let without = changes::replace(&mut first, holder, customer::Model { phone: None, ..holder.clone() });
-            history::record(&mut first, origin, EventType::Updated, Some(holder), &without);
+            history::record_updated(&mut first, origin, holder, &without);
             writes.write_after(first);
             verified.phone = phone.cloned();
         }

@@ -172,6 +172,15 @@ impl TestApp {
         }
     }
 
+    /// Waits until the feed shows all committed changes. On PostgreSQL, an open transaction of any test delays the feed.
+    pub async fn wait_for_feed(&self) {
+        let hidden = "SELECT COUNT(*) AS n FROM customer_change WHERE position >= \
+                      pg_snapshot_xmin(pg_current_snapshot())::text::bigint + (SELECT feed_base FROM deployment)";
+        while self.is_postgres() && self.select_number(hidden).await > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Creates an operator with a key that reads and writes.
     pub async fn operator(&self, name: &str) -> Caller {
         let name = DisplayName::parse(name).unwrap();

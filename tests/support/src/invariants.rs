@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::TestApp;
 
 /// The rules. Each rule has a statement that counts the rows that break it.
-const RULES: [(&str, &str); 12] = [
+const RULES: [(&str, &str); 15] = [
     (
         "customers without a link that were not disconnected",
         "SELECT COUNT(*) AS n FROM customer c WHERE NOT EXISTS \
@@ -60,6 +60,23 @@ const RULES: [(&str, &str); 12] = [
     (
         "verified phones of customers without a phone",
         "SELECT COUNT(*) AS n FROM customer WHERE phone IS NULL AND phone_verified_at IS NOT NULL",
+    ),
+    (
+        "history entries without exactly one row of the platform in the feed",
+        "SELECT COUNT(*) AS n FROM customer_event e WHERE 1 <> (SELECT COUNT(*) FROM customer_change c \
+         WHERE c.id = e.id AND c.reader_id NOT IN (SELECT id FROM operator)) \
+         AND NOT EXISTS (SELECT 1 FROM customer_change s WHERE s.swept)",
+    ),
+    (
+        "changes of a customer that are not in the order of its versions",
+        "SELECT COUNT(*) AS n FROM (SELECT version, LAG(version) OVER \
+         (PARTITION BY reader_id, customer_id ORDER BY position, id) AS previous FROM customer_change) c \
+         WHERE version < previous",
+    ),
+    (
+        "external ids in the feed of an erased customer",
+        "SELECT COUNT(*) AS n FROM customer_change c JOIN erasure e ON c.customer_id = e.customer_id \
+         WHERE c.external_customer_id IS NOT NULL AND c.type <> 'erased'",
     ),
     ("versions below 1", "SELECT COUNT(*) AS n FROM customer WHERE version < 1"),
 ];

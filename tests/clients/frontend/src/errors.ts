@@ -26,6 +26,7 @@ export function remedy(code: ErrorCode): Remedy {
     case 'CUSTOMER_NOT_FOUND':
     case 'OPERATOR_NOT_FOUND':
     case 'API_KEY_NOT_FOUND':
+    case 'CURSOR_EXPIRED':
       return 'reload';
     case 'PHONE_LOOKUP_UNAVAILABLE':
     case 'RATE_LIMITED':

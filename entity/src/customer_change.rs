@@ -1,0 +1,44 @@
+//! Table `customer_change`: the feed of changes, with rows of its own for each reader.
+//!
+//! A reader is an operator, or the platform. A change of a customer adds a row for the platform and a row for each operator
+//! that may know of the change. `service::customers::feed_rows` inserts the rows in the transaction of the change. They hold no
+//! values of the person. Rows are deleted when they are old (`service::feed`), and outlive their customer until then.
+
+use chrono::{DateTime, Utc};
+use sea_orm::entity::prelude::*;
+
+use crate::customer_event::EventType;
+use crate::value::{CustomerEventId, CustomerId, ExternalCustomerId, OperatorId};
+
+pub use crate::admin_event::ChangedFields;
+
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "customer_change")]
+pub struct Model {
+    /// The operator that reads the row, or [`OperatorId::PLATFORM`]: a column of a primary key cannot be null.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub reader_id: OperatorId,
+    /// The position in the order of commits: see `database::positions`. The changes of one transaction may have the same
+    /// position, and are ordered by their ids.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub position: i64,
+    /// The id of the history entry of the change.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: CustomerEventId,
+    pub customer_id: CustomerId,
+    /// The reader's own id for the customer at the time of the change. `None` for the platform, and after the customer was
+    /// erased.
+    pub external_customer_id: Option<ExternalCustomerId>,
+    pub r#type: EventType,
+    /// The version of the customer after the change.
+    pub version: i32,
+    pub changed_fields: ChangedFields,
+    /// True if the reader made the change.
+    pub own: bool,
+    pub occurred_at: DateTime<Utc>,
+    /// True for the newest row of the reader that is too old to be shown. All rows before it were deleted.
+    pub swept: bool,
+}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,124 @@
+//! `Change` and the feed of changes.
+
+use async_graphql::{Context, Enum, ID, Object, SimpleObject};
+use entity::customer_change;
+
+use super::types::Customer;
+use crate::error::Error;
+use crate::graphql::context::{actor, services};
+use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::fetch::{self, VisibleCustomer};
+use crate::graphql::items::Items;
+use crate::graphql::pagination::feed_arguments;
+use crate::graphql::time::Time;
+use crate::service::customers::CustomerField;
+use crate::service::feed::FeedRequest;
+
+/// Type of a change. Types may be added, so keep a default case.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::customer_event::EventType")]
+pub enum ChangeType {
+    /// Your operator created the customer. With the platform key: an operator created the customer.
+    Created,
+    /// Your operator was connected to the existing customer. With the platform key: an operator was connected to the customer.
+    Connected,
+    /// The fields in `changedFields` changed.
+    Updated,
+    /// The connection of the customer to your operator ended. With the platform key: a connection to an operator ended.
+    Disconnected,
+    /// The person proved to hold the email or the phone. If the proof changed the phone, `changedFields` contains `PHONE`.
+    Verified,
+    /// The platform erased the customer.
+    Erased,
+    /// Your operator changed its own id for the customer. With the platform key: an operator changed its id.
+    ExternalCustomerIdChanged,
+}
+
+/// A part of the feed of changes.
+#[derive(SimpleObject)]
+pub struct ChangeFeed {
+    /// Changes, oldest first.
+    changes: Items<Vec<Change>>,
+    /// Cursor to pass as `after` for the changes that follow. The cursor is there even if `changes` is empty.
+    cursor: Cursor,
+    /// True if more changes may follow at once. Otherwise wait before the next request.
+    has_more: bool,
+}
+
+pub struct Change(customer_change::Model);
+
+/// A change of a customer, as your operator sees it. It has no data of the person.
+#[Object]
+impl Change {
+    /// Id of the change, the same as the id of its entry in `Customer.history`. Use it to recognise a change that you have
+    /// processed already.
+    async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// Type of the change.
+    async fn r#type(&self) -> ChangeType {
+        self.0.r#type.into()
+    }
+
+    /// Time of the change.
+    async fn occurred_at(&self) -> Time {
+        Time(self.0.occurred_at)
+    }
+
+    /// Id of the customer.
+    async fn customer_id(&self) -> ID {
+        self.0.customer_id.to_string().into()
+    }
+
+    /// Your own id for the customer at the time of the change. Null for the platform key. After the customer was erased, null for
+    /// all changes but `ERASED`.
+    async fn external_customer_id(&self) -> Option<&str> {
+        self.0.external_customer_id.as_ref().map(|id| id.as_str())
+    }
+
+    /// Version of the customer after the change. The changes of one customer come in the order of their versions.
+    async fn version(&self) -> i32 {
+        self.0.version
+    }
+
+    /// Fields that changed.
+    async fn changed_fields(&self) -> Vec<CustomerField> {
+        CustomerField::all().filter(|field| self.0.changed_fields.0.iter().any(|name| name == field.name())).collect()
+    }
+
+    /// True if your operator made the change. With the platform key: true if the platform made the change.
+    async fn own(&self) -> bool {
+        self.0.own
+    }
+
+    /// The present record of the customer, which may be newer than the change. Null if your operator is not connected to the
+    /// customer any more, or if the customer was erased.
+    async fn customer(&self, context: &Context<'_>) -> Option<Result<Customer, Error>> {
+        let found = fetch::loader(context).load_one(VisibleCustomer(self.0.customer_id)).await;
+        found.map(|found| found.map(Customer)).transpose()
+    }
+}
+
+impl ChangeFeed {
+    /// Reads a part of the caller's feed.
+    pub async fn load(
+        context: &Context<'_>,
+        first: i32,
+        after: Option<String>,
+        types: Option<Vec<ChangeType>>,
+    ) -> Result<Self, Error> {
+        let cursors = Cursors::new(context, ListId::Changes);
+        let (size, after) = feed_arguments(first, after.as_deref(), &cursors)?;
+        let types = types.map(|types| types.into_iter().map(Into::into).collect());
+        let page = services(context).feed.read(actor(context), FeedRequest { size, after, types }).await?;
+        let changes = page.changes.into_iter().map(Change).collect();
+        Ok(Self { changes: Items(changes), cursor: cursors.at(page.end), has_more: page.has_more })
+    }
+
+    /// Returns the cursor of the end of the caller's feed.
+    pub async fn end(context: &Context<'_>) -> Result<Cursor, Error> {
+        let cursors = Cursors::new(context, ListId::Changes);
+        Ok(cursors.at(services(context).feed.end(actor(context)).await?))
+    }
+}

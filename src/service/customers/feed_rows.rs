@@ -1,0 +1,166 @@
+//! Writes the rows of the feed for each history entry.
+//!
+//! The platform gets a row for each entry. An operator gets a row for the entries that it may see (see `history::visible_to`),
+//! for the end of its own connection, and for the erasure of a customer that it is connected to. No row tells an operator that
+//! the customer has other operators.
+
+use entity::customer_change::{ChangedFields, Column, Entity, Model};
+use entity::customer_event::{self, EventType};
+use entity::customer_operator;
+use entity::value::{CustomerId, OperatorId};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
+use sea_orm::{ActiveEnum, ColumnTrait, DbBackend, IdenStatic, Iterable, Value};
+
+use super::field::CustomerField;
+use super::rows::Link;
+use crate::database::{ByBackend, WriteSet, WriteStatement, insert_from_select, positions, row_values};
+
+/// Inserts a row for each operator with a link to the customer, and a row for the platform.
+const INSERT_FOR_ALL: WriteStatement = WriteStatement {
+    name: "feed of all readers",
+    columns: || {
+        let columns = SHARED.into_iter().map(|column| column.as_str());
+        columns.chain([Column::Type.as_str(), TYPE_FOR_OPERATORS, AUTHOR]).collect()
+    },
+    statement: |new| {
+        let new = new.clone();
+        Box::new(ByBackend(move |backend| {
+            let of_new = |column: &'static str| Expr::col((new.clone(), Alias::new(column)));
+            let is_author = |reader: &SimpleExpr| reader.clone().eq(of_new(AUTHOR));
+            let (operator, platform) =
+                (customer_operator::Column::OperatorId.into_expr(), positions::platform(backend));
+            let is_linked = customer_operator::Column::CustomerId.into_expr().eq(of_new(Column::CustomerId.as_str()));
+            let external_id = customer_operator::Column::ExternalCustomerId.into_expr();
+            let for_operators = [
+                (Column::Own, is_author(&operator)),
+                (Column::ReaderId, operator),
+                (Column::ExternalCustomerId, external_id),
+                (Column::Type, of_new(TYPE_FOR_OPERATORS)),
+            ];
+            let for_platform = [
+                (Column::Own, is_author(&platform)),
+                (Column::ReaderId, platform),
+                (Column::ExternalCustomerId, Expr::cust("NULL")),
+            ];
+            let mut operators = rows(&new, backend, &for_operators);
+            operators.inner_join(customer_operator::Entity, is_linked);
+            let platform = rows(&new, backend, &for_platform);
+            insert_from_select::<Entity>(operators.union(UnionType::All, platform).take())
+        }))
+    },
+    must_write_all: false,
+    multiplies: true,
+};
+
+/// Inserts rows for given readers.
+const INSERT: WriteStatement = WriteStatement {
+    name: "feed of readers",
+    columns: || given_columns().map(|column| column.as_str()).collect(),
+    statement: |new| {
+        let new = new.clone();
+        Box::new(ByBackend(move |backend| insert_from_select::<Entity>(rows(&new, backend, &[]))))
+    },
+    must_write_all: false,
+    multiplies: false,
+};
+
+/// Removes the external ids from the rows of customers.
+const REDACT: WriteStatement = WriteStatement {
+    name: "redact feed",
+    columns: || vec![Column::CustomerId.as_str()],
+    statement: |new| {
+        let listed = Query::select().column(Column::CustomerId).from(new.clone()).take();
+        let mut update = Query::update();
+        update
+            .table(Entity)
+            .value(Column::ExternalCustomerId, Expr::cust("NULL"))
+            .and_where(Column::CustomerId.into_expr().in_subquery(listed))
+            .and_where(Column::ExternalCustomerId.is_not_null());
+        Box::new(update)
+    },
+    must_write_all: false,
+    multiplies: false,
+};
+
+/// The columns with the same value for all readers.
+const SHARED: [Column; 5] =
+    [Column::Id, Column::CustomerId, Column::Version, Column::ChangedFields, Column::OccurredAt];
+
+/// The extra columns of [`INSERT_FOR_ALL`].
+const TYPE_FOR_OPERATORS: &str = "type_for_operators";
+const AUTHOR: &str = "author_id";
+
+/// The columns of [`INSERT`]: all but those that each new row gets from the database.
+fn given_columns() -> impl Iterator<Item = Column> {
+    Column::iter().filter(|column| !matches!(column, Column::Position | Column::Swept))
+}
+
+/// Selects rows to insert. A column that is not among `values` has the value of the common table expression `new`.
+fn rows(new: &Alias, backend: DbBackend, values: &[(Column, SimpleExpr)]) -> SelectStatement {
+    let of_each_row = [(Column::Position, positions::current(backend)), (Column::Swept, Expr::cust("FALSE"))];
+    let value = |column: Column| {
+        let found = values.iter().chain(&of_each_row).find(|(other, _)| other.as_str() == column.as_str());
+        found.map_or_else(|| Expr::col((new.clone(), column)), |(_, value)| value.clone())
+    };
+    Query::select().exprs(Column::iter().map(value)).from(new.clone()).take()
+}
+
+/// The operators that get a row of the feed. The platform always gets a row.
+pub(super) struct Readers<'l> {
+    /// The operators of these links get a row of the type of the entry. The links are new, changed or removed by the same
+    /// writes. Each of them is given as the operator should see it.
+    pub links: &'l [Link],
+    /// The operators of all other links get a row of this type. `None` if they get no row.
+    pub others: Option<EventType>,
+}
+
+/// Adds the rows of an entry to the writes. Must come before writes that insert, change or delete links: on SQLite the
+/// statements of `writes` see the rows of earlier statements, on PostgreSQL they do not.
+pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, readers: &Readers<'_>) {
+    let author = entry.operator_id.unwrap_or(OperatorId::PLATFORM);
+    let names = CustomerField::changed_by(entry).map(|field| field.name().to_owned());
+    let for_platform = Model {
+        reader_id: OperatorId::PLATFORM,
+        position: 0,
+        id: entry.id,
+        customer_id: entry.customer_id,
+        external_customer_id: None,
+        r#type: entry.r#type,
+        version: entry.version,
+        changed_fields: ChangedFields(names.collect()),
+        own: author == OperatorId::PLATFORM,
+        occurred_at: entry.occurred_at,
+        swept: false,
+    };
+    let for_operator = |link: &Link| Model {
+        reader_id: link.operator_id,
+        external_customer_id: Some(link.external_customer_id.clone()),
+        own: author == link.operator_id,
+        ..for_platform.clone()
+    };
+    let mut given: Vec<_> = readers.links.iter().map(for_operator).collect();
+    if readers.others.is_none() {
+        given.push(for_platform.clone());
+    }
+    for rows in given.chunks(MAX_ROWS_PER_STATEMENT) {
+        writes.push(INSERT, rows.iter().map(|row| values_of(row, given_columns())).collect());
+    }
+    if let Some(r#type) = readers.others {
+        let mut row = values_of(&for_platform, SHARED.into_iter().chain([Column::Type]));
+        row.extend([r#type.to_value().into(), author.into()]);
+        writes.push(INSERT_FOR_ALL, vec![row]);
+    }
+}
+
+/// Removes the external ids of a customer from the rows that are stored. Must come before [`add`], which adds the last row.
+pub(super) fn redact(writes: &mut WriteSet, customer: CustomerId) {
+    writes.push(REDACT, vec![vec![customer.into()]]);
+}
+
+/// SQLite takes at most 32,766 values in a statement.
+const MAX_ROWS_PER_STATEMENT: usize = 3_000;
+
+fn values_of(row: &Model, columns: impl Iterator<Item = Column>) -> Vec<Value> {
+    let values: Vec<_> = row_values(row);
+    columns.map(|column| values[column as usize].clone()).collect()
+}

@@ -1,0 +1,121 @@
+//! Reads the feed of changes: what happened to the customers of an operator, in the order of commits.
+//!
+//! `customers::feed_rows` writes the rows. A reader follows the feed with a position, and asks for the changes after it. The
+//! position is always that of a row of the reader. A position between rows would not survive a failover of PostgreSQL: the
+//! new server may use it for a later change.
+
+use entity::customer_change::{Column, Entity, Model};
+use entity::customer_event::EventType;
+use entity::value::OperatorId;
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter, QueryResult,
+    QuerySelect, QueryTrait,
+};
+use uuid::Uuid;
+
+use super::Actor;
+use crate::database::pages::{
+    self, ARM_ROWS, Direction, JoinedTable, Key, List, Page, PageRequest, Position, Positioned, WALK, Walk,
+};
+use crate::database::{Database, positions};
+use crate::error::{Error, ErrorCode, InputField, Violation};
+
+pub struct Feed {
+    database: Database,
+}
+
+/// A part of a feed to read.
+#[derive(Clone, Debug)]
+pub struct FeedRequest {
+    /// The maximum number of changes.
+    pub size: usize,
+    /// The position after which the changes come. `None` starts at the oldest change that is stored.
+    pub after: Option<Position>,
+    /// The types of changes to read. `None` stands for all types.
+    pub types: Option<Vec<EventType>>,
+}
+
+/// The changes that a request has found, oldest first.
+#[derive(Clone, Debug)]
+pub struct FeedPage {
+    pub changes: Vec<Model>,
+    /// The position at which the next request continues.
+    pub end: Position,
+    /// True if there may be changes after `end`.
+    pub has_more: bool,
+}
+
+impl Feed {
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or if the
+    /// position is ahead of the feed, which happens after a restore of an older backup.
+    pub async fn read(&self, actor: &Actor, request: FeedRequest) -> Result<FeedPage, Error> {
+        let FeedRequest { size, after, types } = request;
+        let reader = actor.owner();
+        let list = self.list(reader, after.is_none(), types);
+        let page = PageRequest { direction: Direction::Forward, size, after: after.clone(), before: None };
+        let [page, last] = self.pages([(list, page), self.last(reader)]).await?;
+        let last = last.rows.last().map_or_else(start, Positioned::position);
+        // The swept row comes before all rows that are shown.
+        let is_swept = page.rows.first().is_some_and(|change| change.swept);
+        if is_swept || after.is_some_and(|after| after > last) {
+            return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());
+        }
+        let [_, next] = page.ends(Positioned::position);
+        // Without more changes, a filter by type has checked all rows, so the reader need not check them again.
+        let end = next.filter(|_| page.has_next).unwrap_or(last);
+        Ok(FeedPage { changes: page.rows, end, has_more: page.has_next })
+    }
+
+    /// Returns the position of the last change in the caller's feed.
+    pub async fn end(&self, actor: &Actor) -> Result<Position, Error> {
+        let [last] = self.pages([self.last(actor.owner())]).await?;
+        Ok(last.rows.last().map_or_else(start, Positioned::position))
+    }
+
+    async fn pages<const N: usize>(&self, lists: [(List, PageRequest); N]) -> Result<[Page<Model>; N], DbErr> {
+        let read = |row: &QueryResult| Model::from_query_result(row, "");
+        let pages = pages::pages(self.database.reader(), lists.into(), read, |_, change| change.position()).await?;
+        pages.try_into().map_err(|_| DbErr::RecordNotFound("the pages".to_owned()))
+    }
+
+    /// The last row of a reader.
+    fn last(&self, reader: OperatorId) -> (List, PageRequest) {
+        let request = PageRequest { direction: Direction::Backward, size: 1, after: None, before: None };
+        (self.list(reader, false, None), request)
+    }
+
+    /// The rows of a reader that are below the horizon. The swept row is among them unless `is_from_start` is true.
+    fn list(&self, reader: OperatorId, is_from_start: bool, types: Option<Vec<EventType>>) -> List {
+        let horizon = positions::horizon(self.database.reader().get_database_backend());
+        let rows = Entity::find()
+            .filter(Column::ReaderId.eq(reader))
+            .apply_if(horizon, |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
+            .apply_if(is_from_start.then_some(false), |rows, swept| rows.filter(Column::Swept.eq(swept)));
+        let columns: Vec<SimpleExpr> = [Column::Position, Column::Id].map(|column| column.into_expr()).into();
+        let Some(types) = types else { return List::new(rows.into_query(), columns) };
+        let walked = |column: Column| Expr::col((Alias::new(WALK), column));
+        let is_shown = walked(Column::Type).is_in(types).or(walked(Column::Swept));
+        let filters = vec![Query::select().expr(Expr::cust("1")).and_where(is_shown).take()];
+        let walk_columns = [Column::Position, Column::Id, Column::ReaderId, Column::Type, Column::Swept];
+        let rows = rows.select_only().columns(walk_columns).into_query();
+        let key = [Column::ReaderId, Column::Position, Column::Id];
+        let joined = vec![JoinedTable::new::<Entity>(&key.map(|column| (column, ARM_ROWS, column.as_str())))];
+        List { joined, walk: Some(Walk { filters, ..Walk::default() }), ..List::new(rows, columns) }
+    }
+}
+
+/// The position before all changes.
+fn start() -> Position {
+    Position { key: Key::Number(0), id: Uuid::nil() }
+}
+
+impl Positioned for Model {
+    fn position(&self) -> Position {
+        Position { key: Key::Number(self.position), id: *self.id.as_uuid() }
+    }
+}

@@ -1,0 +1,354 @@
+//! `changes`: the feed of what happened to the customers of an operator.
+
+use entity::api_key::Access;
+use entity::value::OperatorId;
+use sea_orm::ConnectionTrait;
+use serde_json::{Value, json};
+use vivamo::service::{Actor, AdminOrigin};
+
+use support::{Answer, Caller, TestApp, both};
+
+const CHANGES: &str = "query ($first: Int! = 100, $after: String, $types: [ChangeType!]) { \
+    changes(first: $first, after: $after, types: $types) { cursor hasMore changes { \
+    id type occurredAt customerId externalCustomerId version changedFields own customer { id } } } }";
+
+async fn read(app: &TestApp, caller: &Caller, variables: Value) -> Answer {
+    app.graphql(caller, CHANGES, variables).await
+}
+
+/// Follows the feed to its end, in pages of this size. Returns the changes, and the cursor of the end.
+async fn follow(app: &TestApp, caller: &Caller, first: usize, after: Value, types: Value) -> (Vec<Value>, Value) {
+    app.wait_for_feed().await;
+    let (mut changes, mut cursor) = (Vec::new(), after);
+    loop {
+        let page = read(app, caller, json!({ "first": first, "after": cursor, "types": types })).await;
+        let page = page.data()["changes"].clone();
+        changes.extend(page["changes"].as_array().unwrap().iter().cloned());
+        cursor = page["cursor"].clone();
+        if page["hasMore"] == false {
+            return (changes, cursor);
+        }
+    }
+}
+
+/// The whole feed of a caller.
+async fn feed(app: &TestApp, caller: &Caller) -> Vec<Value> {
+    follow(app, caller, 100, json!(null), json!(null)).await.0
+}
+
+/// The parts of changes that the tests compare.
+fn summary(changes: &[Value]) -> Vec<Value> {
+    let fields = ["type", "version", "changedFields", "own", "externalCustomerId"];
+    changes.iter().map(|change| fields.iter().map(|field| change[field].clone()).collect()).collect()
+}
+
+async fn mutate(app: &TestApp, caller: &Caller, name: &str, input: Value) -> Value {
+    let kind = format!("{}{}Input", name[..1].to_uppercase(), &name[1..]);
+    let query = format!("mutation ($input: {kind}!) {{ {name}(input: $input) {{ replayed }} }}");
+    app.graphql(caller, &query, json!({ "input": input })).await.payload(name)
+}
+
+both!(each_reader_sees_what_it_may_know, Sandbox, async |app| {
+    let (a, b, c) = (app.operator("A").await, app.operator("B").await, app.operator("C").await);
+    let platform = app.platform();
+    let email = json!({ "email": "ada@example.com" });
+    let id = app.created(&a, "a-1", email.clone()).await["customer"]["id"].clone();
+    app.created(&b, "b-1", json!({ "email": "ada@example.com", "lastName": "Lovelace" })).await;
+    app.created(&c, "c-1", email).await;
+    app.updated(&a, json!({ "id": id }), json!({ "firstName": "Ada", "phone": "+14155552671" })).await;
+    app.updated(&platform, json!({ "id": id }), json!({ "firstName": "Grace" })).await;
+    // Changes nothing.
+    app.updated(&a, json!({ "id": id }), json!({ "firstName": "Grace" })).await;
+    let both = json!({ "customer": { "id": id }, "externalCustomerId": "b-2", "data": { "lastName": "Hopper" } });
+    mutate(app, &b, "updateCustomer", both).await;
+    let verified = |id: &Value, phone: &str, take_over: bool| {
+        json!({
+            "id": id, "field": "PHONE", "value": phone, "verifiedAt": "2026-11-20T12:00:00Z", "takeOver": take_over,
+        })
+    };
+    mutate(app, &platform, "recordVerification", verified(&id, "+14155552671", false)).await;
+    let end = |id: &str| json!({ "customer": { "externalCustomerId": id }, "reason": "MISTAKE" });
+    mutate(app, &b, "disconnectCustomer", end("b-2")).await;
+    let by_platform = json!({ "customer": { "id": id }, "reason": "ENDED", "operatorId": c.operator });
+    mutate(app, &platform, "disconnectCustomer", by_platform).await;
+    app.updated(&a, json!({ "id": id }), json!({ "address": null, "lastName": null })).await;
+
+    let name = |name: &str| json!([name]);
+    let (none, first, last) = (json!([]), name("FIRST_NAME"), name("LAST_NAME"));
+    let both = json!(["FIRST_NAME", "PHONE"]);
+    assert_eq!(
+        summary(&feed(app, &a).await),
+        [
+            json!(["CREATED", 1, ["EMAIL"], true, "a-1"]),
+            json!(["UPDATED", 2, last, false, "a-1"]),
+            json!(["UPDATED", 3, both, true, "a-1"]),
+            json!(["UPDATED", 4, first, false, "a-1"]),
+            json!(["UPDATED", 5, last, false, "a-1"]),
+            json!(["VERIFIED", 5, none, false, "a-1"]),
+            json!(["UPDATED", 6, last, true, "a-1"]),
+        ]
+    );
+    assert_eq!(
+        summary(&feed(app, &b).await),
+        [
+            json!(["CONNECTED", 2, last, true, "b-1"]),
+            json!(["UPDATED", 3, both, false, "b-1"]),
+            json!(["UPDATED", 4, first, false, "b-1"]),
+            json!(["UPDATED", 5, last, true, "b-1"]),
+            json!(["EXTERNAL_CUSTOMER_ID_CHANGED", 5, none, true, "b-2"]),
+            json!(["VERIFIED", 5, none, false, "b-2"]),
+            json!(["DISCONNECTED", 5, none, true, "b-2"]),
+        ]
+    );
+    assert_eq!(
+        summary(&feed(app, &c).await),
+        [
+            json!(["CONNECTED", 2, none, true, "c-1"]),
+            json!(["UPDATED", 3, both, false, "c-1"]),
+            json!(["UPDATED", 4, first, false, "c-1"]),
+            json!(["UPDATED", 5, last, false, "c-1"]),
+            json!(["VERIFIED", 5, none, false, "c-1"]),
+            json!(["DISCONNECTED", 5, none, false, "c-1"]),
+        ]
+    );
+    let of_platform = [
+        ("CREATED", 1, name("EMAIL"), false),
+        ("CONNECTED", 2, last.clone(), false),
+        ("CONNECTED", 2, none.clone(), false),
+        ("UPDATED", 3, both, false),
+        ("UPDATED", 4, first, true),
+        ("UPDATED", 5, last.clone(), false),
+        ("EXTERNAL_CUSTOMER_ID_CHANGED", 5, none.clone(), false),
+        ("VERIFIED", 5, none.clone(), true),
+        ("DISCONNECTED", 5, none.clone(), false),
+        ("DISCONNECTED", 5, none, true),
+        ("UPDATED", 6, last, false),
+    ];
+    let of_platform =
+        of_platform.map(|(r#type, version, fields, own)| json!([r#type, version, fields, own, Value::Null]));
+    assert_eq!(summary(&feed(app, &platform).await), of_platform);
+
+    // The customer is there for those that may see it now.
+    for (caller, sees) in [(&a, true), (&b, false), (&c, false), (&platform, true)] {
+        let expected = if sees { json!({ "id": id }) } else { json!(null) };
+        assert!(feed(app, caller).await.iter().all(|change| change["customer"] == expected));
+    }
+    // The ids and times are those of the history.
+    let history = "query ($id: ID!) { customer(by: { id: $id }) { history(first: 100) { nodes { id occurredAt } } } }";
+    for caller in [&a, &platform] {
+        let entries = app.graphql(caller, history, json!({ "id": id })).await;
+        let entries = entries.data()["customer"]["history"]["nodes"].as_array().cloned().unwrap();
+        let changes = feed(app, caller).await.into_iter();
+        let changes = changes.map(|change| json!({ "id": change["id"], "occurredAt": change["occurredAt"] }));
+        assert_eq!(changes.collect::<Vec<_>>(), entries);
+    }
+});
+
+both!(a_takeover_is_a_change_of_both_customers, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    app.created(&a, "holder", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
+    let winner = app.created(&b, "winner", json!({ "email": "two@example.com" })).await["customer"]["id"].clone();
+    let input = json!({
+        "id": winner, "field": "PHONE", "value": "+14155552671", "verifiedAt": "2026-11-20T12:00:00Z",
+        "takeOver": true,
+    });
+    mutate(app, &app.platform(), "recordVerification", input).await;
+    assert_eq!(summary(&feed(app, &a).await)[1..], [json!(["UPDATED", 2, ["PHONE"], false, "holder"])]);
+    assert_eq!(summary(&feed(app, &b).await)[1..], [json!(["VERIFIED", 2, ["PHONE"], false, "winner"])]);
+});
+
+both!(an_erasure_removes_the_external_ids_of_earlier_changes, Sandbox, async |app| {
+    let (a, b, c) = (app.operator("A").await, app.operator("B").await, app.operator("C").await);
+    let email = json!({ "email": "ada@example.com" });
+    let id = app.created(&a, "a-1", email.clone()).await["customer"]["id"].clone();
+    app.created(&b, "b-1", email.clone()).await;
+    app.created(&c, "c-1", email).await;
+    app.created(&a, "other", json!({ "email": "other@example.com" })).await;
+    let ended = json!({ "customer": { "externalCustomerId": "c-1" }, "reason": "ENDED" });
+    mutate(app, &c, "disconnectCustomer", ended).await;
+    mutate(app, &app.platform(), "eraseCustomer", json!({ "id": id, "reference": "Case 7" })).await;
+    assert_eq!(
+        summary(&feed(app, &a).await),
+        [
+            json!(["CREATED", 1, ["EMAIL"], true, null]),
+            json!(["CREATED", 1, ["EMAIL"], true, "other"]),
+            json!(["ERASED", 1, [], false, "a-1"]),
+        ]
+    );
+    let of_b = feed(app, &b).await;
+    assert_eq!(summary(&of_b), [json!(["CONNECTED", 1, [], true, null]), json!(["ERASED", 1, [], false, "b-1"])]);
+    assert!(of_b.iter().all(|change| change["customer"].is_null() && change["customerId"] == id));
+    let of_c = summary(&feed(app, &c).await);
+    assert_eq!(of_c, [json!(["CONNECTED", 1, [], true, null]), json!(["DISCONNECTED", 1, [], true, null])]);
+    let of_platform = summary(&feed(app, &app.platform()).await);
+    assert_eq!(of_platform.last(), Some(&json!(["ERASED", 1, [], true, null])));
+});
+
+both!(a_cursor_continues_where_the_last_response_ended, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    let empty = read(app, &a, json!({})).await.data()["changes"].clone();
+    assert_eq!((&empty["changes"], &empty["hasMore"]), (&json!([]), &json!(false)));
+    for number in 0..5 {
+        app.created(&a, &format!("{number}"), json!({ "email": format!("{number}@example.com") })).await;
+    }
+    app.created(&b, "1", json!({ "email": "1@example.com", "firstName": "Ada" })).await;
+    let all = feed(app, &a).await;
+    assert_eq!(all.len(), 6);
+    for first in [1, 2, 3, 6] {
+        let (changes, end) = follow(app, &a, first, json!(null), json!(null)).await;
+        assert_eq!(changes, all);
+        assert_eq!(follow(app, &a, first, empty["cursor"].clone(), json!(null)).await, (changes, end.clone()));
+        assert_eq!(follow(app, &a, first, end.clone(), json!(null)).await, (Vec::new(), end));
+    }
+
+    // The cursor of the end skips what was before.
+    let viewer = "{ viewer { changesCursor } }";
+    let end = app.query(&a, viewer).await["viewer"]["changesCursor"].clone();
+    app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": null })).await;
+    app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "lastName": "Lovelace" })).await;
+    let (changes, _) = follow(app, &a, 1, end.clone(), json!(null)).await;
+    assert_eq!(changes.iter().map(|change| change["version"].clone()).collect::<Vec<_>>(), [3, 4]);
+
+    // Another filter continues with the same cursor. The end is the same for all filters.
+    let (_, at_end) = follow(app, &a, 2, json!(null), json!(null)).await;
+    for types in [json!(["UPDATED"]), json!(["ERASED"]), json!(["CREATED", "UPDATED"]), json!([])] {
+        let is_listed = |change: &&Value| types.as_array().unwrap().contains(&change["type"]);
+        for first in [1, 100] {
+            let (changes, cursor) = follow(app, &a, first, json!(null), types.clone()).await;
+            assert_eq!(changes, feed(app, &a).await.iter().filter(is_listed).cloned().collect::<Vec<_>>());
+            assert_eq!(cursor, at_end);
+            let after = follow(app, &a, first, end.clone(), types.clone()).await.0;
+            assert_eq!(after.len(), if types[0] == "UPDATED" || types[1] == "UPDATED" { 2 } else { 0 });
+        }
+    }
+
+    let invalid = |field: &str| [("INVALID_ARGUMENT", field.to_owned())];
+    let of_b = app.query(&b, viewer).await["viewer"]["changesCursor"].clone();
+    let of_platform = app.query(&app.platform(), viewer).await["viewer"]["changesCursor"].clone();
+    let customers = app.query(&a, "{ customers { pageInfo { endCursor } } }").await;
+    let of_list = customers["customers"]["pageInfo"]["endCursor"].clone();
+    let damaged = json!(end.as_str().unwrap().replacen(|char: char| char.is_ascii_lowercase(), "-", 1));
+    for cursor in [of_b, of_platform, of_list, damaged, json!(""), json!("x")] {
+        let answer = read(app, &a, json!({ "after": cursor })).await;
+        let [(code, field)] = invalid("after");
+        answer.assert_rejected("changes", &[(code, &field)]);
+    }
+    for first in [0, -1, 101] {
+        let [(code, field)] = invalid("first");
+        read(app, &a, json!({ "first": first })).await.assert_rejected("changes", &[(code, &field)]);
+    }
+    let read_only = app.key(&a, Access::ReadOnly).await;
+    assert_eq!(feed(app, &read_only).await, feed(app, &a).await);
+});
+
+both!(a_filter_by_type_reads_a_bounded_number_of_changes, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    let copies = if app.is_postgres() {
+        "SELECT reader_id, position, gen_random_uuid(), customer_id, external_customer_id, 'updated', version, \
+         changed_fields, own, occurred_at, swept FROM customer_change, generate_series(1, 12000)"
+    } else {
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 12000) \
+         SELECT reader_id, position, randomblob(16), customer_id, external_customer_id, 'updated', version, \
+         changed_fields, own, occurred_at, swept FROM customer_change, n"
+    };
+    support::postgres::execute(app.database_url(), &format!("INSERT INTO customer_change {copies}")).await.unwrap();
+    app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;
+    app.wait_for_feed().await;
+    let first = read(app, &a, json!({ "types": ["ERASED"] })).await.data()["changes"].clone();
+    assert_eq!((&first["changes"], &first["hasMore"]), (&json!([]), &json!(true)));
+    let second = read(app, &a, json!({ "types": ["ERASED"], "after": first["cursor"] })).await;
+    let second = second.data()["changes"].clone();
+    assert_eq!((&second["changes"], &second["hasMore"]), (&json!([]), &json!(false)));
+    // The rest of the feed has fewer changes than a filter reads.
+    let (rest, end) = follow(app, &a, 100, first["cursor"].clone(), json!(null)).await;
+    assert_eq!((rest.len(), &end), (2_002, &second["cursor"]));
+    assert_eq!(rest.last().unwrap()["changedFields"], json!(["FIRST_NAME"]));
+});
+
+both!(a_page_with_customers_takes_two_statements, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    for number in 0..8 {
+        app.created(&own, &format!("{number}"), json!({ "email": format!("{number}@example.com") })).await;
+    }
+    app.created(&other, "1", json!({ "email": "1@example.com", "firstName": "Ada" })).await;
+    app.wait_for_feed().await;
+    for (caller, count) in [(&own, 9), (&other, 1), (&app.platform(), 9)] {
+        let (answer, statements) = app.statements_of(read(app, caller, json!({}))).await;
+        let changes = answer.data()["changes"]["changes"].as_array().unwrap().clone();
+        assert_eq!((changes.len(), statements.len()), (count, 2), "{statements:#?}");
+        assert!(changes.iter().all(|change| change["customer"]["id"] == change["customerId"]));
+        let after = json!({ "after": answer.data()["changes"]["cursor"] });
+        let (answer, statements) = app.statements_of(read(app, caller, after)).await;
+        assert_eq!((&answer.data()["changes"]["changes"], statements.len()), (&json!([]), 1));
+    }
+});
+
+both!(a_change_appears_after_all_changes_with_smaller_positions, Sandbox, async |app| {
+    if !app.is_postgres() {
+        return;
+    }
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "one@example.com" })).await;
+    app.created(&a, "2", json!({ "email": "two@example.com" })).await;
+    let (_, end) = follow(app, &a, 100, json!(null), json!(null)).await;
+    let customer = app.customer(&a, json!({ "externalCustomerId": "1" })).await["id"].clone();
+    let slow = app.database.begin_write().await.unwrap();
+    slow.execute_unprepared("SELECT pg_current_xact_id()").await.unwrap();
+    app.updated(&a, json!({ "id": customer }), json!({ "firstName": "Ada" })).await;
+    let page = read(app, &a, json!({ "after": end })).await.data()["changes"].clone();
+    assert_eq!((&page["changes"], &page["hasMore"], &page["cursor"]), (&json!([]), &json!(false), &end));
+    let by_viewer = app.query(&a, "{ viewer { changesCursor } }").await["viewer"]["changesCursor"].clone();
+    assert_eq!(by_viewer, end);
+    let copy = "INSERT INTO customer_change SELECT reader_id, pg_current_xact_id()::text::bigint, gen_random_uuid(), \
+                customer_id, external_customer_id, 'updated', version, changed_fields, own, occurred_at, swept \
+                FROM customer_change WHERE external_customer_id = '2'";
+    slow.execute_unprepared(copy).await.unwrap();
+    slow.commit().await.unwrap();
+    let (changes, _) = follow(app, &a, 100, end, json!(null)).await;
+    let ids: Vec<_> = changes.iter().map(|change| change["externalCustomerId"].clone()).collect();
+    assert_eq!(ids, ["2", "1"], "the transaction that began first has the smaller position");
+});
+
+both!(a_transaction_does_not_change_what_a_later_one_has_changed, Sandbox, async |app| {
+    if !app.is_postgres() {
+        return;
+    }
+    let a = app.operator("A").await;
+    for number in 0..2 {
+        app.created(&a, &format!("{number}"), json!({ "email": format!("{number}@example.com") })).await;
+    }
+    let (customers, origin) = (&app.services.customers, AdminOrigin::command_line());
+    let operator = OperatorId::parse(&a.operator).unwrap();
+    let suspend = "UPDATE operator SET status = 'suspended'";
+    support::postgres::execute(app.database_url(), suspend).await.unwrap();
+    let holder = app.database.begin_write().await.unwrap();
+    let lock_first = "SELECT 1 FROM customer WHERE email = '0@example.com' FOR UPDATE";
+    holder.execute_unprepared(lock_first).await.unwrap();
+    // The transaction of the batch has an id when it locks the operator, and then waits for the first customer.
+    let remove = async { customers.remove_batch(&Actor::Platform, &origin, operator).await.unwrap() };
+    let change_second = async {
+        app.wait_until_blocked(1).await;
+        let second = app.customer(&app.platform(), json!({ "email": "1@example.com" })).await["id"].clone();
+        app.updated(&app.platform(), json!({ "id": second }), json!({ "firstName": "Ada" })).await;
+        holder.commit().await.unwrap();
+    };
+    let (removed, ()) = tokio::join!(remove, change_second);
+    assert_eq!(removed, 2);
+    let changes = feed(app, &app.platform()).await;
+    let of_second: Vec<_> = changes.iter().filter(|change| change["customerId"] == changes[1]["customerId"]).collect();
+    let types: Vec<_> = of_second.iter().map(|change| change["type"].clone()).collect();
+    assert_eq!(types, ["CREATED", "UPDATED", "DISCONNECTED"]);
+});
+
+/// Reads with a cursor of changes that were deleted, and returns the codes of the answer.
+pub async fn codes_of_an_expired_cursor(app: &TestApp, own: &Caller) -> Vec<String> {
+    app.created(own, "expired", json!({ "email": "expired@example.com" })).await;
+    let (_, start) = follow(app, own, 1, json!(null), json!(null)).await;
+    app.updated(own, json!({ "externalCustomerId": "expired" }), json!({ "firstName": "Ada" })).await;
+    app.wait_for_feed().await;
+    support::postgres::execute(app.database_url(), "UPDATE customer_change SET swept = TRUE WHERE version = 2")
+        .await
+        .unwrap();
+    read(app, own, json!({ "after": start })).await.codes()
+}
