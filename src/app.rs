@@ -14,16 +14,20 @@ use axum::Router;
 use entity::value::PhoneNumber;
 use sea_orm::DbErr;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::config::{ClientTimeouts, HttpSettings};
 use crate::database::Database;
 use crate::failure::{Failure, error_message};
-use crate::graphql::Schema;
+use crate::graphql::{Schema, WebhookRender};
 use crate::http;
+use crate::keyed_hash::KeyedHash;
 use crate::open::{DatabaseSettings, NO_TABLES, Opened, open};
-use crate::service::{Actor, ServiceSettings, Services, idempotency};
+use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
+use crate::service::webhooks::sender::{Sender, SenderSettings};
+use crate::service::{Actor, ServiceSettings, Services, idempotency, now};
 
 /// The settings of [`App`]. The command line takes the settings from its arguments; the tests choose their own
 /// settings.
@@ -34,7 +38,7 @@ pub struct AppSettings {
     pub listen: SocketAddr,
     /// The other settings of the server. Only one [`App`] in a process can serve metrics.
     pub http: HttpSettings,
-    /// True to run the background jobs, which store when each key was last used and delete expired idempotency keys.
+    /// True to run the background jobs, for example to deliver webhooks and to delete expired idempotency keys.
     pub jobs: bool,
 }
 
@@ -49,6 +53,8 @@ pub struct App {
     timeouts: ClientTimeouts,
     background: JoinSet<()>,
     jobs: bool,
+    /// `None` if deliveries are disabled.
+    deliveries: Option<Deliveries>,
 }
 
 impl App {
@@ -57,6 +63,7 @@ impl App {
     pub async fn start(settings: AppSettings) -> Result<Self, Failure> {
         let AppSettings { database, services, listen, http, jobs } = settings;
         let timeouts = http.client_timeouts;
+        let sender = SenderSettings::new(services.environment, services.webhook_addresses.clone());
         let opened = open(database, services).await?;
         let Opened { database, services, hash, migrated, is_refilled, has_all_words, .. } = opened;
         if !has_all_words {
@@ -75,28 +82,64 @@ impl App {
             tracing::info!("metrics on http://{address}/metrics");
             background.spawn(http::serve(listener, http::metrics_router(database.clone()), timeouts, pending()));
         }
+        let deliveries = if jobs { start_deliveries(&database, &services, &hash, sender) } else { None };
         let schema = Schema::new(services.clone(), hash);
         let router = http::router(http, database.clone(), services.clone(), schema).await;
         // The first use of the numbering plans parses them, which takes as long as many requests. This call is the
         // first use, so no request has to wait.
         spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
-        Ok(Self { address, database, services, listener, router, timeouts, background, jobs })
+        Ok(Self { address, database, services, listener, router, timeouts, background, jobs, deliveries })
     }
 
-    /// Serves until `stop` completes, then finishes the requests under way and closes the database.
+    /// Serves until `stop` completes, then finishes the requests and deliveries under way and closes the database.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), DbErr> {
-        let Self { database, services, listener, router, timeouts, mut background, jobs, .. } = self;
+        let Self { database, services, listener, router, timeouts, mut background, jobs, deliveries, .. } = self;
         if jobs {
             background.spawn(run_jobs(database.clone(), services.clone()));
             background.spawn(watch_version(database.clone()));
         }
+        let (stopping, stopped) = oneshot::channel::<()>();
+        let stop_deliveries = async { drop(stopped.await) };
+        let delivering = deliveries.map(|deliveries| tokio::spawn(deliveries.run(stop_deliveries)));
+        let stop = async {
+            stop.await;
+            drop(stopping);
+        };
         http::serve(listener, router, timeouts, stop).await;
+        if let Some(delivering) = delivering {
+            // An attempt that is cut off is repeated by another process, or after the next start.
+            let _ = timeout(DELIVERY_DRAIN_TIMEOUT, delivering).await;
+        }
         background.shutdown().await;
         if jobs {
             write_key_uses(&services).await;
         }
         database.close().await
     }
+}
+
+/// The longest time to wait for attempts to deliver webhooks, after the requests under way were finished.
+const DELIVERY_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sets up the deliveries of webhooks. Returns `None` if the HTTP client cannot be set up, which happens on a system without
+/// CA certificates.
+fn start_deliveries(
+    database: &Database,
+    services: &Arc<Services>,
+    hash: &KeyedHash,
+    sender: SenderSettings,
+) -> Option<Deliveries> {
+    let sender = match Sender::new(sender) {
+        Ok(sender) => sender,
+        Err(error) => {
+            let cause = error.to_string();
+            tracing::error!(cause, "cannot deliver webhooks: install the CA certificates of the system");
+            return None;
+        }
+    };
+    let render = Arc::new(WebhookRender { hash: hash.clone() });
+    let settings = DeliverySettings { hash: hash.clone(), sender, render, clock: Arc::new(now) };
+    Some(Deliveries::new(database.clone(), services.clone(), settings))
 }
 
 /// Binds an address. Returns the listener and its address, which has the actual port if the given port was 0.

@@ -38,8 +38,9 @@ pub struct Model {
 }
 
 /// The kind of a change. Later versions may add kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum EventType {
     /// The customer was created and connected to its first operator.
     Created,

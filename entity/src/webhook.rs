@@ -9,6 +9,7 @@ use sea_orm::FromJsonQueryResult;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::customer_event::EventType;
 use crate::value::{OperatorId, WebhookId, WebhookUrl};
 
 #[sea_orm::model]
@@ -58,9 +59,9 @@ pub struct Model {
     pub operator: HasOne<super::operator::Entity>,
 }
 
-/// The types of changes, by their names in the column `type` of `customer_change`, for example `["updated"]`.
+/// A list of types of changes, stored as JSON, for example `["updated"]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
-pub struct ChangeTypes(pub Vec<String>);
+pub struct ChangeTypes(pub Vec<EventType>);
 
 /// The reason for which a delivery failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
@@ -74,6 +75,8 @@ pub enum Failure {
     Connection,
     /// The host has only addresses that the service does not connect to, for example private ones.
     ForbiddenAddress,
+    /// Changes after the cursor were deleted because of their age, so no delivery was attempted.
+    CursorExpired,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

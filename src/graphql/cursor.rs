@@ -118,7 +118,12 @@ impl ListId {
 impl Cursors {
     pub fn new(context: &Context<'_>, list: ListId) -> Arc<Self> {
         let hash = context.data_unchecked::<KeyedHash>().clone();
-        Arc::new(Self { hash, caller: actor(context).operator(), list })
+        Arc::new(Self::of(hash, actor(context).operator(), list))
+    }
+
+    /// The cursors of a list for this operator, or for the platform.
+    pub fn of(hash: KeyedHash, caller: Option<OperatorId>, list: ListId) -> Self {
+        Self { hash, caller, list }
     }
 
     /// Returns the cursor of a position.
@@ -126,7 +131,7 @@ impl Cursors {
         Cursor { cursors: self.clone(), position }
     }
 
-    fn encode(&self, position: &Position) -> String {
+    pub fn encode(&self, position: &Position) -> String {
         let mut bytes = position.id.as_bytes().to_vec();
         match &position.key {
             Key::None => bytes.push(0),

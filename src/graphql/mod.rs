@@ -21,8 +21,10 @@ mod resolvers;
 mod schema;
 mod time;
 mod variables;
+mod webhooks;
 
 pub use cost::answer_size;
 pub use document_limits::Operation;
 pub use errors::{ErrorExtensions, Rendered, render};
 pub use schema::{Schema, introspection, sdl};
+pub use webhooks::WebhookRender;

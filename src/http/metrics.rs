@@ -41,6 +41,17 @@ pub fn metrics_router(database: Database) -> Router {
         "Emails and phones that were revealed to belong to customers of other operators, by kind."
     );
     describe_counter!("vivamo_phone_lookups_total", "Requests to the carrier lookup, by outcome.");
+    describe_counter!("vivamo_webhook_deliveries_total", "Attempts to deliver webhooks, by outcome.");
+    describe_counter!("vivamo_webhooks_disabled_total", "Webhook endpoints that the service disabled, by reason.");
+    describe_gauge!(
+        "vivamo_webhooks_disabled",
+        "Webhook endpoints that are disabled, by the service or by their operators."
+    );
+    describe_gauge!(
+        "vivamo_webhook_lag_seconds",
+        Unit::Seconds,
+        "Age of the oldest change that an enabled webhook endpoint has not received."
+    );
     describe_gauge!("vivamo_database_connections", "Open connections to the database, by state.");
     describe_gauge!("vivamo_unread_response_bytes", Unit::Bytes, "Responses that clients have not read completely.");
     describe_gauge!("vivamo_requests_waiting", "Requests that wait because their key has too many in flight.");

@@ -54,8 +54,12 @@ impl Feed {
     /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or if the
     /// position is ahead of the feed, which happens after a restore of an older backup.
     pub async fn read(&self, actor: &Actor, request: FeedRequest) -> Result<FeedPage, Error> {
+        self.read_as(actor.owner(), request).await
+    }
+
+    /// Reads changes as [`read`](Self::read) does, without a caller: for the deliveries of webhooks.
+    pub(super) async fn read_as(&self, reader: OperatorId, request: FeedRequest) -> Result<FeedPage, Error> {
         let FeedRequest { size, after, types } = request;
-        let reader = actor.owner();
         let list = self.list(reader, after.is_none(), types);
         let page = PageRequest { direction: Direction::Forward, size, after: after.clone(), before: None };
         let [page, last] = self.pages([(list, page), self.last(reader)]).await?;

@@ -1,17 +1,596 @@
 //! Deliveries of webhooks.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use serde_json::json;
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::customer_event::EventType;
+use entity::deployment::Environment;
+use entity::value::{OperatorId, WebhookId, WebhookUrl};
+use entity::webhook::{self, ChangeTypes, Failure};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, Set, Unchanged};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use tempfile::TempDir;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{interval, timeout};
+use uuid::Uuid;
+use vivamo::graphql::WebhookRender;
+use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::now;
+use vivamo::service::webhooks::addresses::AddressFilter;
+use vivamo::service::webhooks::delivery::{Deliveries, DeliverySettings};
+use vivamo::service::webhooks::sender::{Sender, SenderSettings};
+use vivamo::service::webhooks::signature::SigningSecret;
 
-use support::http_client;
 use support::process::vivamo;
+use support::receiver::{Receiver, Reply, URL_TOKEN};
+use support::{Caller, KEY_SECRET, TestApp, both, http_client, logs};
 
 use crate::cli::usage_error;
+
+/// A process that delivers webhooks of a test, with a clock that the test sets.
+struct Process<'a> {
+    app: &'a TestApp,
+    deliveries: Deliveries,
+    clock: Arc<Mutex<DateTime<Utc>>>,
+}
+
+/// Sender settings that reach receivers of the test, and that give up soon.
+fn sender_settings() -> SenderSettings {
+    let loopback = AddressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    SenderSettings { timeout: Duration::from_millis(500), ..SenderSettings::new(Environment::Sandbox, loopback) }
+}
+
+impl<'a> Process<'a> {
+    fn start(app: &'a TestApp) -> Self {
+        Self::start_with(app, sender_settings())
+    }
+
+    fn start_with(app: &'a TestApp, sender: SenderSettings) -> Self {
+        let clock = Arc::new(Mutex::new(now()));
+        let read = clock.clone();
+        let settings = DeliverySettings {
+            hash: KeyedHash::new(KEY_SECRET),
+            sender: Sender::new(sender).unwrap(),
+            render: Arc::new(WebhookRender { hash: KeyedHash::new(KEY_SECRET) }),
+            clock: Arc::new(move || *read.lock().unwrap()),
+        };
+        Self { app, deliveries: Deliveries::new(app.database.clone(), app.services.clone(), settings), clock }
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        *self.clock.lock().unwrap()
+    }
+
+    /// Sets the clock to the time from which the endpoint is due.
+    async fn advance_to_next_attempt(&self, webhook: WebhookId) {
+        let next = row(self.app, webhook).await.next_attempt_at;
+        let mut clock = self.clock.lock().unwrap();
+        *clock = next.max(*clock);
+    }
+
+    /// Delivers what is due until `is_done`. Changes can become visible late on PostgreSQL, because transactions of other
+    /// tests hold the horizon of the feed back.
+    async fn deliver_until(&self, mut is_done: impl AsyncFnMut() -> bool) {
+        let mut pace = interval(Duration::from_millis(20));
+        let deliver = async {
+            while !is_done().await {
+                pace.tick().await;
+                self.deliveries.deliver_due().await.unwrap();
+            }
+        };
+        timeout(Duration::from_secs(30), deliver).await.expect("the deliveries end");
+    }
+
+    /// Delivers what is due until the receiver has got a delivery.
+    async fn deliver_to(&self, receiver: &Receiver) -> Vec<support::receiver::Received> {
+        let mut received = Vec::new();
+        self.deliver_until(async || {
+            received.extend(receiver.take());
+            !received.is_empty()
+        })
+        .await;
+        received
+    }
+}
+
+/// Stores an endpoint whose cursor is before the first change.
+async fn endpoint(app: &TestApp, operator: &Caller, url: &str) -> WebhookId {
+    let now = now();
+    let row = webhook::Model {
+        id: WebhookId::new(),
+        operator_id: OperatorId::parse(&operator.operator).unwrap(),
+        url: WebhookUrl::parse(url).unwrap(),
+        types: None,
+        secret_version: 1,
+        secret_created_at: now,
+        previous_secret_until: None,
+        delivered_position: 0,
+        delivered_id: Uuid::nil(),
+        sending_position: None,
+        sending_id: None,
+        failed_attempts: 0,
+        failing_since: None,
+        // Before the clock of any process of the test.
+        next_attempt_at: now - TimeDelta::hours(1),
+        lease_until: None,
+        last_attempt_at: None,
+        last_status: None,
+        last_failure: None,
+        disabled_at: None,
+        paused_at: None,
+        created_at: now,
+    };
+    let transaction = app.database.begin_write().await.unwrap();
+    let row = row.into_active_model().insert(&transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    row.id
+}
+
+async fn row(app: &TestApp, id: WebhookId) -> webhook::Model {
+    webhook::Entity::find_by_id(id).one(app.database.reader()).await.unwrap().unwrap()
+}
+
+/// Changes the row of an endpoint.
+async fn change(app: &TestApp, id: WebhookId, changes: webhook::ActiveModel) {
+    let transaction = app.database.begin_write().await.unwrap();
+    webhook::ActiveModel { id: Unchanged(id), ..changes }.update(&transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+}
+
+fn secret(id: WebhookId, version: i32) -> String {
+    let secrets = SigningSecret::derive(&KeyedHash::new(KEY_SECRET), *id.as_uuid(), version);
+    secrets[0].to_text().expose_secret().to_owned()
+}
+
+/// Creates customers with external ids of this form and these numbers.
+async fn create(app: &TestApp, operator: &Caller, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        app.created(operator, &format!("user-{number}"), json!({ "email": format!("{number}@example.com") })).await;
+    }
+}
+
+/// The external ids of the customers in the changes, in order.
+fn external_ids(changes: &[Value]) -> Vec<String> {
+    changes.iter().map(|change| change["externalCustomerId"].as_str().unwrap().to_owned()).collect()
+}
+
+const CHANGES: &str = "query ($after: String) { changes(after: $after) { hasMore cursor \
+    changes { id type occurredAt customerId externalCustomerId version changedFields own } } }";
+
+both!(a_delivery_has_the_changes_of_the_api_and_a_signature, Sandbox, async |app| {
+    let (operator, other) = (app.operator("A").await, app.operator("B").await);
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    let data = json!({ "email": "ada@example.com", "firstName": "Ada" });
+    app.created(&operator, "1", data.clone()).await;
+    app.created(&other, "other", data).await;
+    app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": "+14155552671" })).await;
+    app.updated(&other, json!({ "externalCustomerId": "other" }), json!({ "lastName": "Lovelace" })).await;
+    // All changes are visible now, and arrive in one page.
+    let mut feed = Value::Null;
+    while feed["changes"].as_array().is_none_or(|changes| changes.len() < 3) {
+        feed = app.graphql(&operator, CHANGES, json!({})).await.data()["changes"].clone();
+    }
+    let process = Process::start(app);
+    let [delivery] = &process.deliver_to(&receiver).await[..] else { panic!("one delivery") };
+    let body = delivery.json();
+    assert_eq!(body["type"], "customer.changes");
+    assert_eq!(body["timestamp"], feed["changes"][2]["occurredAt"]);
+    assert_eq!(body["data"], json!({ "changes": feed["changes"], "cursor": feed["cursor"] }));
+    let own: Vec<_> = delivery.changes().iter().map(|change| change["own"].clone()).collect();
+    assert_eq!(own, [true, true, false]);
+    assert!(!logs::is_leak(&body.to_string()), "{body}");
+    assert!(delivery.is_signed_with(&secret(webhook, 1)) && delivery.signatures.len() == 1);
+    let library = Webhook::new(&secret(webhook, 1)).unwrap();
+    library.verify(&delivery.body, &delivery.headers).unwrap();
+    assert_eq!(delivery.headers["content-type"], "application/json");
+    assert!(delivery.id.starts_with("msg_") && delivery.headers.get("authorization").is_none());
+
+    assert_eq!(process.deliveries.deliver_due().await.unwrap(), 0);
+    let row = row(app, webhook).await;
+    assert_eq!((row.last_status, row.failed_attempts, row.lease_until), (Some(204), 0, None));
+    assert_eq!((row.sending_position, row.last_failure, row.failing_since), (None, None, None));
+    assert_eq!(row.last_attempt_at, Some(process.now()));
+    assert!(!logs::read().contains(URL_TOKEN));
+});
+
+both!(pages_have_at_most_100_changes_and_20_kilobytes, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    endpoint(app, &operator, &receiver.url).await;
+    create(app, &operator, 0..120).await;
+    let long = "\"".repeat(255);
+    for number in 120..140 {
+        let id = format!("{number}{}", &long[3..]);
+        app.created(&operator, &id, json!({ "email": format!("{number}@example.com") })).await;
+    }
+    let process = Process::start(app);
+    let mut received = Vec::new();
+    let count =
+        |received: &[support::receiver::Received]| received.iter().map(|page| page.changes().len()).sum::<usize>();
+    process
+        .deliver_until(async || {
+            received.extend(receiver.take());
+            count(&received) >= 140
+        })
+        .await;
+    let ids: Vec<_> = received.iter().flat_map(|page| external_ids(&page.changes())).collect();
+    assert_eq!(ids.len(), 140);
+    assert_eq!(ids[..120], (0..120).map(|number| format!("user-{number}")).collect::<Vec<_>>());
+    for page in &received {
+        assert!(page.changes().len() <= 100 && page.body.len() <= 20_000, "{}", page.body.len());
+    }
+    let distinct: BTreeSet<_> = received.iter().map(|page| &page.id).collect();
+    assert_eq!(distinct.len(), received.len());
+});
+
+both!(a_failed_attempt_is_repeated_with_the_same_id_and_body, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    let process = Process::start(app);
+    let soon = (process.now() + TimeDelta::hours(1)).format("%a, %d %b %Y %H:%M:%S GMT");
+    let status = |status, headers: &str| Reply::Status(status, headers.to_owned());
+    // Each reply with its status, its failure, and the shortest and the longest pause in seconds.
+    let cases = [
+        (status(500, ""), Some(500), Failure::Status, 5, 6),
+        (status(404, ""), Some(404), Failure::Status, 15, 18),
+        (status(302, "Location: http://169.254.169.254/\r\n"), Some(302), Failure::Status, 60, 72),
+        (status(429, "Retry-After: 1200\r\n"), Some(429), Failure::Status, 1200, 1440),
+        (status(503, "Retry-After: 0\r\n"), Some(503), Failure::Status, 5, 6),
+        (status(503, &format!("Retry-After: {soon}\r\n")), Some(503), Failure::Status, 60, 4320),
+        (status(429, "Retry-After: 99999999\r\n"), Some(429), Failure::Status, 14_400, 17_280),
+        (Reply::Hang, None, Failure::Timeout, 7200, 8640),
+        (Reply::Drop, None, Failure::Connection, 14_400, 17_280),
+        (Reply::SlowHead, None, Failure::Timeout, 14_400, 17_280),
+    ];
+    create(app, &operator, 0..2).await;
+    let mut sent = Vec::new();
+    for (attempt, (reply, status, failure, min, max)) in (1..).zip(cases) {
+        receiver.plan(reply);
+        sent.extend(process.deliver_to(&receiver).await);
+        let row = row(app, webhook).await;
+        assert_eq!((row.failed_attempts, row.last_status, row.last_failure), (attempt, status, Some(failure)));
+        let pause = (row.next_attempt_at - process.now()).num_seconds();
+        assert!((min..=max).contains(&pause), "attempt {attempt}: {pause} seconds");
+        assert!(row.failing_since.is_some() && row.lease_until.is_none() && row.disabled_at.is_none());
+        // A later change does not change the page.
+        create(app, &operator, 10 + sent.len()..11 + sent.len()).await;
+        assert_eq!(process.deliveries.deliver_due().await.unwrap(), 0);
+        process.advance_to_next_attempt(webhook).await;
+    }
+    // The later changes come in a page of their own.
+    while sent.len() < 12 {
+        sent.extend(process.deliver_to(&receiver).await);
+    }
+    let first = &sent[0];
+    for delivery in &sent[..=10] {
+        assert_eq!((&delivery.id, &delivery.body), (&first.id, &first.body));
+        assert!(delivery.is_signed_with(&secret(webhook, 1)));
+    }
+    assert!(sent[10].timestamp > first.timestamp);
+    assert_ne!(sent[11].id, first.id);
+    let row = row(app, webhook).await;
+    assert_eq!((row.failed_attempts, row.failing_since, row.last_failure), (0, None, None));
+});
+
+both!(an_answer_without_an_end_is_an_answer, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    create(app, &operator, 0..1).await;
+    receiver.plan(Reply::EndlessBody);
+    let process = Process::start(app);
+    process.deliver_to(&receiver).await;
+    assert_eq!((row(app, webhook).await.last_status, row(app, webhook).await.failed_attempts), (Some(200), 0));
+});
+
+both!(an_endpoint_that_is_gone_is_disabled_at_once, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    create(app, &operator, 0..1).await;
+    receiver.plan(Reply::Status(410, String::new()));
+    let process = Process::start(app);
+    let first = process.deliver_to(&receiver).await.remove(0);
+    let disabled = row(app, webhook).await;
+    assert_eq!((disabled.disabled_at, disabled.last_status), (Some(process.now()), Some(410)));
+    process.advance_to_next_attempt(webhook).await;
+    assert_eq!(process.deliveries.deliver_due().await.unwrap(), 0);
+    // Enabled again, it continues at its cursor.
+    change(app, webhook, webhook::ActiveModel { disabled_at: Set(None), ..Default::default() }).await;
+    assert_eq!(process.deliver_to(&receiver).await.remove(0).id, first.id);
+});
+
+both!(an_endpoint_is_disabled_after_five_days_of_failures, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    create(app, &operator, 0..1).await;
+    let process = Process::start(app);
+    let (mut attempts, mut failing_since) = (Vec::new(), None);
+    while row(app, webhook).await.disabled_at.is_none() {
+        process.advance_to_next_attempt(webhook).await;
+        receiver.plan(Reply::Status(500, String::new()));
+        attempts.extend(process.deliver_to(&receiver).await);
+        failing_since = failing_since.or(row(app, webhook).await.failing_since);
+        assert!(attempts.len() < 100);
+    }
+    let disabled = row(app, webhook).await;
+    assert_eq!(disabled.failing_since, failing_since);
+    assert_eq!(disabled.disabled_at, failing_since.map(|since| since + TimeDelta::days(5)));
+    assert!((30..=50).contains(&attempts.len()), "{} attempts", attempts.len());
+    assert!(attempts.iter().all(|attempt| attempt.id == attempts[0].id));
+    let log = logs::read();
+    assert!(log.contains("webhook endpoint disabled") && log.contains(&webhook.to_string()));
+    assert!(!log.contains(URL_TOKEN));
+});
+
+both!(no_delivery_is_sent_while_the_operator_is_suspended, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    create(app, &operator, 0..1).await;
+    change(app, webhook, webhook::ActiveModel { paused_at: Set(Some(now())), ..Default::default() }).await;
+    let process = Process::start(app);
+    assert_eq!(process.deliveries.deliver_due().await.unwrap(), 0);
+    change(app, webhook, webhook::ActiveModel { paused_at: Set(None), ..Default::default() }).await;
+    assert_eq!(process.deliver_to(&receiver).await.len(), 1);
+});
+
+both!(deliveries_are_signed_with_both_secrets_during_a_rotation, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    let process = Process::start(app);
+    let until = Some(process.now() + TimeDelta::hours(24));
+    let rotated =
+        webhook::ActiveModel { secret_version: Set(2), previous_secret_until: Set(until), ..Default::default() };
+    change(app, webhook, rotated).await;
+    for (hours, old_is_valid) in [(0, true), (23, true), (1, false)] {
+        *process.clock.lock().unwrap() += TimeDelta::hours(hours);
+        let number = process.now().timestamp() as usize;
+        create(app, &operator, number..number + 1).await;
+        let delivery = process.deliver_to(&receiver).await.remove(0);
+        assert!(delivery.is_signed_with(&secret(webhook, 2)));
+        assert_eq!(delivery.is_signed_with(&secret(webhook, 1)), old_is_valid);
+        assert!(!delivery.is_signed_with(&secret(webhook, 3)));
+    }
+});
+
+both!(only_changes_of_the_chosen_types_are_sent, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    let types = ChangeTypes(vec![EventType::Updated, EventType::Disconnected]);
+    change(app, webhook, webhook::ActiveModel { types: Set(Some(types)), ..Default::default() }).await;
+    create(app, &operator, 0..3).await;
+    let process = Process::start(app);
+    // The cursor moves over the changes without a delivery.
+    process.deliver_until(async || row(app, webhook).await.delivered_position > 0).await;
+    while process.deliveries.deliver_due().await.unwrap() > 0 {}
+    assert!(receiver.take().is_empty());
+    assert_eq!(row(app, webhook).await.last_attempt_at, None);
+    app.updated(&operator, json!({ "externalCustomerId": "user-1" }), json!({ "firstName": "Ada" })).await;
+    create(app, &operator, 3..5).await;
+    let delivery = process.deliver_to(&receiver).await.remove(0);
+    assert_eq!(external_ids(&delivery.changes()), ["user-1"]);
+    assert_eq!(delivery.changes()[0]["changedFields"], json!(["FIRST_NAME"]));
+});
+
+both!(a_change_of_the_endpoint_during_an_attempt_is_kept, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    create(app, &operator, 0..1).await;
+    let process = Process::start_with(app, SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
+    let moved = webhook::ActiveModel {
+        delivered_position: Set(0),
+        sending_position: Set(None),
+        sending_id: Set(None),
+        ..Default::default()
+    };
+    let to_created = webhook::ActiveModel {
+        types: Set(Some(ChangeTypes(vec![EventType::Created]))),
+        sending_position: Set(None),
+        sending_id: Set(None),
+        ..Default::default()
+    };
+    let other_url = webhook::ActiveModel {
+        url: Set(WebhookUrl::parse(&receiver.url_at("127.0.0.1")).unwrap()),
+        ..Default::default()
+    };
+    for (changes, status) in [(moved.clone(), 204), (moved, 500), (to_created, 204), (other_url.clone(), 410)] {
+        let webhook = endpoint(app, &operator, &receiver.url).await;
+        let answer = Arc::new(Notify::new());
+        receiver.plan(Reply::After(answer.clone(), status));
+        let attempt = process.deliver_until(async || row(app, webhook).await.last_attempt_at.is_some());
+        let change_meanwhile = async {
+            receiver.wait_for(1).await;
+            change(app, webhook, changes).await;
+            answer.notify_one();
+        };
+        tokio::join!(attempt, change_meanwhile);
+        let row = row(app, webhook).await;
+        assert_eq!((row.delivered_position, row.failed_attempts, row.disabled_at), (0, 0, None));
+        assert_eq!((row.lease_until, row.last_status), (None, None));
+        receiver.take();
+        // The page is sent again.
+        process.deliver_to(&receiver).await;
+        let delete = webhook::Entity::delete_by_id(webhook);
+        let transaction = app.database.begin_write().await.unwrap();
+        delete.exec(&transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+});
+
+both!(an_endpoint_can_be_deleted_during_an_attempt, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    create(app, &operator, 0..1).await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    let process = Process::start_with(app, SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
+    let answer = Arc::new(Notify::new());
+    receiver.plan(Reply::After(answer.clone(), 204));
+    let is_gone = async || webhook::Entity::find_by_id(webhook).one(app.database.reader()).await.unwrap().is_none();
+    let delete_meanwhile = async {
+        receiver.wait_for(1).await;
+        let transaction = app.database.begin_write().await.unwrap();
+        webhook::Entity::delete_by_id(webhook).exec(&transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        answer.notify_one();
+    };
+    tokio::join!(process.deliver_until(is_gone), delete_meanwhile);
+});
+
+both!(a_slow_endpoint_delays_no_other, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let (slow, fast) = (Receiver::start().await, Receiver::start().await);
+    endpoint(app, &operator, &slow.url).await;
+    endpoint(app, &operator, &fast.url).await;
+    create(app, &operator, 0..1).await;
+    let answer = Arc::new(Notify::new());
+    slow.plan(Reply::After(answer.clone(), 204));
+    let process = Process::start_with(app, SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
+    let mut is_delivered = false;
+    let deliver = process.deliver_until(async || std::mem::replace(&mut is_delivered, !slow.take().is_empty()));
+    let wait = async {
+        // Both deliveries arrive before the slow endpoint answers.
+        slow.wait_for(1).await;
+        fast.wait_for(1).await;
+        answer.notify_one();
+    };
+    tokio::join!(deliver, wait);
+});
+
+both!(processes_share_the_endpoints, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receivers = [Receiver::start().await, Receiver::start().await, Receiver::start().await];
+    for receiver in &receivers {
+        endpoint(app, &operator, &receiver.url).await;
+    }
+    create(app, &operator, 0..5).await;
+    let (one, other) = (Process::start(app), Process::start(app));
+    for round in 1..=3 {
+        create(app, &operator, round * 10..round * 10 + 5).await;
+        let deliver = async |process: &Process| {
+            for _ in 0..5 {
+                process.deliveries.deliver_due().await.unwrap();
+            }
+        };
+        tokio::join!(deliver(&one), deliver(&other));
+    }
+    for receiver in &receivers {
+        let mut received = Vec::new();
+        one.deliver_until(async || {
+            received.extend(receiver.take());
+            received.iter().map(|page| page.changes().len()).sum::<usize>() >= 20
+        })
+        .await;
+        let ids: Vec<_> = received.iter().flat_map(|page| external_ids(&page.changes())).collect();
+        let numbers = [0..5, 10..15, 20..25, 30..35].into_iter().flatten();
+        assert_eq!(ids, numbers.map(|number| format!("user-{number}")).collect::<Vec<_>>());
+    }
+});
+
+/// Resolves names to addresses that change from lookup to lookup.
+struct Rebinding {
+    lookups: AtomicUsize,
+    answers: Vec<Vec<&'static str>>,
+}
+
+impl Resolve for Rebinding {
+    fn resolve(&self, _: Name) -> Resolving {
+        let lookup = self.lookups.fetch_add(1, Ordering::Relaxed);
+        let addresses = self.answers[lookup.min(self.answers.len() - 1)].iter();
+        let addresses: Vec<_> = addresses.map(|address| SocketAddr::new(address.parse().unwrap(), 0)).collect();
+        Box::pin(async move { Ok(Box::new(addresses.into_iter()) as Addrs) })
+    }
+}
+
+both!(private_addresses_are_not_reached, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    create(app, &operator, 0..1).await;
+    let attempt = async |url: String, answers: Vec<Vec<&'static str>>| {
+        let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers });
+        let settings = SenderSettings::new(Environment::Sandbox, AddressFilter::default());
+        let process =
+            Process::start_with(app, SenderSettings { timeout: Duration::from_millis(500), resolver, ..settings });
+        let webhook = endpoint(app, &operator, &url).await;
+        process.deliver_until(async || row(app, webhook).await.failed_attempts > 0).await;
+        let failure = row(app, webhook).await.last_failure.unwrap();
+        let transaction = app.database.begin_write().await.unwrap();
+        webhook::Entity::delete_by_id(webhook).exec(&transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        failure
+    };
+    for host in ["127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "0"] {
+        assert_eq!(attempt(receiver.url_at(host), vec![vec!["8.8.8.8"]]).await, Failure::ForbiddenAddress, "{host}");
+    }
+    for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "10.0.0.1", "fd00:ec2::254"] {
+        let url = receiver.url_at("name.example");
+        assert_eq!(attempt(url, vec![vec![address]]).await, Failure::ForbiddenAddress, "{address}");
+    }
+    // A name with a public address at first, and loopback afterwards: each connection checks the address it connects to.
+    let (url, public) = (receiver.url_at("rebinding.example"), "192.0.1.1");
+    let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers: vec![vec![public], vec!["127.0.0.1"]] });
+    let settings = SenderSettings {
+        resolver: resolver.clone(),
+        ..SenderSettings::new(Environment::Sandbox, AddressFilter::default())
+    };
+    let process = Process::start_with(app, SenderSettings { connect_timeout: Duration::from_millis(200), ..settings });
+    let webhook = endpoint(app, &operator, &url).await;
+    for attempts in 1..=2 {
+        process.advance_to_next_attempt(webhook).await;
+        process.deliver_until(async || row(app, webhook).await.failed_attempts == attempts).await;
+    }
+    assert_eq!(row(app, webhook).await.last_failure, Some(Failure::ForbiddenAddress));
+    assert_eq!(resolver.lookups.load(Ordering::Relaxed), 2);
+    assert!(receiver.take().is_empty());
+});
+
+both!(production_sends_over_https_only, Production, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    create(app, &operator, 0..1).await;
+    let settings = SenderSettings { environment: Environment::Production, ..sender_settings() };
+    let process = Process::start_with(app, settings);
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    process.deliver_until(async || row(app, webhook).await.failed_attempts > 0).await;
+    assert!(receiver.take().is_empty());
+});
+
+both!(the_background_job_delivers_and_stops, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    let process = Process::start_with(app, SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
+    // The job polls with the clock of the computer.
+    let (stop, stopped) = oneshot::channel::<()>();
+    let job = tokio::spawn(process.deliveries.clone().run(async { drop(stopped.await) }));
+    create(app, &operator, 0..1).await;
+    receiver.wait_for(1).await;
+    // A stop waits for the attempt under way, and stores its result.
+    let answer = Arc::new(Notify::new());
+    receiver.plan(Reply::After(answer.clone(), 204));
+    create(app, &operator, 1..2).await;
+    receiver.wait_for(2).await;
+    let before = row(app, webhook).await.delivered_position;
+    drop(stop);
+    answer.notify_one();
+    job.await.unwrap();
+    let row = row(app, webhook).await;
+    assert!(row.delivered_position > before && row.lease_until.is_none());
+});
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listen_verifies_and_prints_deliveries() {

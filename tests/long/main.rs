@@ -12,3 +12,4 @@ mod outages;
 mod pgbouncer;
 mod plans;
 mod servers;
+mod webhooks;

@@ -84,7 +84,7 @@ impl Change {
 
     /// Fields that changed.
     async fn changed_fields(&self) -> Vec<CustomerField> {
-        CustomerField::all().filter(|field| self.0.changed_fields.0.iter().any(|name| name == field.name())).collect()
+        changed_fields(&self.0).collect()
     }
 
     /// True if your operator made the change. With the platform key: true if the platform made the change.
@@ -98,6 +98,11 @@ impl Change {
         let found = fetch::loader(context).load_one(VisibleCustomer(self.0.customer_id)).await;
         found.map(|found| found.map(Customer)).transpose()
     }
+}
+
+/// Returns the fields that a change has changed.
+pub fn changed_fields(change: &customer_change::Model) -> impl Iterator<Item = CustomerField> {
+    CustomerField::all().filter(|field| change.changed_fields.0.iter().any(|name| name == field.name()))
 }
 
 impl ChangeFeed {

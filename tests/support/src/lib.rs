@@ -1,5 +1,5 @@
 //! Helpers of the integration tests: a service with a database of its own, processes of the binary, a PostgreSQL
-//! server, a proxy that breaks connections, and checks of the log.
+//! server, a proxy that breaks connections, a receiver of webhooks, and checks of the log.
 
 #![expect(clippy::disallowed_types, reason = "a poisoned lock fails a test that a panic has failed already")]
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
@@ -13,6 +13,7 @@ pub mod logs;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 
 pub use answer::{Answer, errors};
 pub use app::{Caller, KEY_SECRET, PLATFORM_KEY, TestApp, http_client, is_key_lookup};

@@ -1,0 +1,39 @@
+//! The parts of webhook deliveries that have the form of the API.
+
+use async_graphql::ScalarType;
+use async_graphql::resolver_utils::enum_value;
+use entity::customer_change;
+use entity::value::OperatorId;
+use serde_json::{Value as Json, json};
+
+use super::cursor::{Cursors, ListId};
+use super::objects::{ChangeType, changed_fields};
+use super::time::Time;
+use crate::database::pages::Position;
+use crate::keyed_hash::KeyedHash;
+use crate::service::webhooks::delivery::Render;
+
+/// Renders changes and cursors for deliveries as the query `changes` does.
+pub struct WebhookRender {
+    /// Signs cursors.
+    pub hash: KeyedHash,
+}
+
+impl Render for WebhookRender {
+    fn change(&self, change: &customer_change::Model) -> Json {
+        json!({
+            "id": change.id.to_string(),
+            "type": enum_value(ChangeType::from(change.r#type)),
+            "occurredAt": Time(change.occurred_at).to_value(),
+            "customerId": change.customer_id.to_string(),
+            "externalCustomerId": change.external_customer_id.as_ref().map(|id| id.as_str()),
+            "version": change.version,
+            "changedFields": changed_fields(change).map(enum_value).collect::<Vec<_>>(),
+            "own": change.own,
+        })
+    }
+
+    fn cursor(&self, operator: OperatorId, position: &Position) -> String {
+        Cursors::of(self.hash.clone(), Some(operator), ListId::Changes).encode(position)
+    }
+}

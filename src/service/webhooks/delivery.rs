@@ -1,0 +1,563 @@
+//! Delivers changes to the endpoints of webhooks.
+//!
+//! An endpoint reads the feed of its operator, and its row has the cursor of the last change that was delivered. There are no
+//! rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
+//!
+//! 1. **Poll.** One statement per second asks for the position of the last change, and if the pause of an endpoint has ended. It
+//!    reads two index entries, so endpoints without changes cost nothing. Every 30 seconds, and after each delivery, the
+//!    process claims without asking, for the endpoints of processes that were killed.
+//! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of one
+//!    minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many endpoints at
+//!    once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other endpoint.
+//! 3. **Page.** The changes after the cursor, at most 100 and at most 20 kB. The end of the page is stored before the first
+//!    attempt. A repeated attempt therefore sends the same changes under the same id, also by another process.
+//! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, for seconds at first and for hours
+//!    at last. After five days of failures, or with status 410, the endpoint is disabled.
+//!
+//! Steps 3 and 4 change the row of an endpoint only if the lease, the cursor and the page are still those that the process
+//! has read. If the operator has changed the endpoint meanwhile, the result of the attempt is ignored.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use entity::customer_change;
+use entity::value::OperatorId;
+use entity::webhook::{ActiveModel, Column, Entity, Failure, Model};
+use rand::RngExt;
+use reqwest::StatusCode;
+use ring::digest;
+use sea_orm::sea_query::{Expr, ExprTrait, Func, LockBehavior, LockType, Order, Query, SelectStatement, SimpleExpr};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, Set, Unchanged,
+};
+use serde::Serialize;
+use serde_json::Value as Json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::sender::{Attempt, Response, Sender};
+use super::signature::{SigningSecret, sign};
+use crate::database::pages::{Key, Position, Positioned};
+use crate::database::{Database, positions, with_retry};
+use crate::error::{Error, ErrorCode};
+use crate::failure::error_message;
+use crate::keyed_hash::KeyedHash;
+use crate::service::Services;
+use crate::service::feed::FeedRequest;
+
+/// A function that returns the current time. Tests pass their own function in order to let days pass.
+pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+
+/// Renders the parts of a delivery that clients also read from the API.
+pub trait Render: Send + Sync {
+    /// Returns a change with the field names of the API.
+    fn change(&self, change: &customer_change::Model) -> Json;
+
+    /// Returns the cursor of a position in the feed of an operator.
+    fn cursor(&self, operator: OperatorId, position: &Position) -> String;
+}
+
+/// The settings of [`Deliveries`].
+pub struct DeliverySettings {
+    /// Derives the secrets that deliveries are signed with.
+    pub hash: KeyedHash,
+    pub sender: Sender,
+    pub render: Arc<dyn Render>,
+    pub clock: Clock,
+}
+
+/// Delivers changes to endpoints. Clones share their state.
+#[derive(Clone)]
+pub struct Deliveries {
+    database: Database,
+    /// Reads the feed.
+    services: Arc<Services>,
+    settings: Arc<DeliverySettings>,
+    /// True if the process is about to end. Attempts under way are finished, and no others begin.
+    is_stopping: Arc<AtomicBool>,
+}
+
+/// The facts that a process remembers between two polls.
+struct LastPoll {
+    /// The position of the last change.
+    position: Option<i64>,
+    /// The pauses that ended before this time are known.
+    time: DateTime<Utc>,
+    /// True if an endpoint may be due.
+    must_claim: bool,
+    claimed_at: Instant,
+    /// The time at which the gauges were set.
+    measured_at: Option<Instant>,
+}
+
+/// The next page of an endpoint.
+struct NextPage {
+    /// The changes to send. Empty if no change has a type that the endpoint wants.
+    changes: Vec<customer_change::Model>,
+    /// The cursor after the page.
+    end: Position,
+    has_more: bool,
+}
+
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest time between two claims.
+const CLAIM_INTERVAL: Duration = Duration::from_secs(30);
+const GAUGE_INTERVAL: Duration = Duration::from_secs(30);
+/// The maximum number of endpoints that a process delivers to at the same time.
+const MAX_ENDPOINTS: usize = 200;
+/// The time for which a process has an endpoint for itself. Longer than an attempt and its statements take.
+const LEASE: TimeDelta = TimeDelta::minutes(1);
+/// The maximum number of pages that an endpoint receives before other endpoints have their turn.
+const MAX_PAGES: usize = 20;
+const PAGE_CHANGES: usize = 100;
+const MAX_BODY_BYTES: usize = 20_000;
+/// The size of a body without changes is smaller.
+const ENVELOPE_BYTES: usize = 500;
+/// The time of failures after which an endpoint is disabled.
+const MAX_FAILING: TimeDelta = TimeDelta::days(5);
+/// The pauses after the first, the second, … failure in a row. The last one repeats.
+const PAUSES: [TimeDelta; 9] = [
+    TimeDelta::seconds(5),
+    TimeDelta::seconds(15),
+    TimeDelta::minutes(1),
+    TimeDelta::minutes(5),
+    TimeDelta::minutes(15),
+    TimeDelta::minutes(30),
+    TimeDelta::hours(1),
+    TimeDelta::hours(2),
+    MAX_PAUSE,
+];
+const MIN_PAUSE: TimeDelta = TimeDelta::seconds(5);
+const MAX_PAUSE: TimeDelta = TimeDelta::hours(4);
+/// The number of bytes of a message id, which is a hash.
+const ID_BYTES: usize = 16;
+
+impl Deliveries {
+    pub fn new(database: Database, services: Arc<Services>, settings: DeliverySettings) -> Self {
+        Self { database, services, settings: Arc::new(settings), is_stopping: Arc::default() }
+    }
+
+    /// Delivers changes until `stop` completes, then finishes the attempts under way.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut interval = interval(POLL_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (time, claimed_at) = (self.now(), Instant::now());
+        let mut last = LastPoll { position: None, time, must_claim: true, claimed_at, measured_at: None };
+        let mut running = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                _ = interval.tick() => {}
+            }
+            // An endpoint that was busy at the last claim may have changes again.
+            while running.try_join_next().is_some() {
+                last.must_claim = true;
+            }
+            // An outage of the database is reported elsewhere.
+            let is_polled = self.poll(&mut last).await.is_ok();
+            if is_polled && last.must_claim && self.claim_and_deliver(&mut running).await.is_ok() {
+                (last.must_claim, last.claimed_at) = (running.len() >= MAX_ENDPOINTS, Instant::now());
+            }
+        }
+        self.is_stopping.store(true, Ordering::Relaxed);
+        while running.join_next().await.is_some() {}
+    }
+
+    /// Delivers to the endpoints that are due, and returns their number.
+    pub async fn deliver_due(&self) -> Result<usize, Error> {
+        let mut running = JoinSet::new();
+        let endpoints = self.claim_and_deliver(&mut running).await?;
+        while running.join_next().await.is_some() {}
+        Ok(endpoints)
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        (self.settings.clock)()
+    }
+
+    /// Looks for work since the last poll.
+    async fn poll(&self, last: &mut LastPoll) -> Result<(), DbErr> {
+        let (reader, now) = (self.database.reader(), self.now());
+        let position = Query::select()
+            .expr(customer_change::Column::Position.max())
+            .from(customer_change::Entity)
+            .and_where(customer_change::Column::ReaderId.eq(OperatorId::PLATFORM))
+            .and_where_option(self.is_visible())
+            .take();
+        let ended_pause = Query::select()
+            .expr(Expr::cust("1"))
+            .from(Entity)
+            .cond_where(is_active())
+            .and_where(Column::NextAttemptAt.gt(last.time))
+            .and_where(Column::NextAttemptAt.lte(now))
+            .take();
+        let poll = Query::select()
+            .expr_as(subquery(position), "position")
+            .expr_as(Expr::exists(ended_pause), "has_ended_pause")
+            .take();
+        let Some(row) = reader.query_one(&poll).await? else { return Ok(()) };
+        let position = row.try_get::<Option<i64>>("", "position")?;
+        if position != last.position
+            || row.try_get::<bool>("", "has_ended_pause")?
+            || last.claimed_at.elapsed() >= CLAIM_INTERVAL
+        {
+            last.must_claim = true;
+        }
+        (last.position, last.time) = (position, now);
+        if last.measured_at.is_none_or(|measured_at| measured_at.elapsed() >= GAUGE_INTERVAL) {
+            self.set_gauges().await?;
+            last.measured_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Sets the gauges, which are the same in all processes.
+    async fn set_gauges(&self) -> Result<(), DbErr> {
+        let count =
+            Query::select().expr(Column::Id.count()).from(Entity).and_where(Column::DisabledAt.is_not_null()).take();
+        let mut first = self.next_change(customer_change::Column::OccurredAt.into_expr());
+        let first = first
+            .order_by(customer_change::Column::Position, Order::Asc)
+            .order_by(customer_change::Column::Id, Order::Asc)
+            .limit(1)
+            .take();
+        let oldest = Query::select().expr(Func::min(subquery(first))).from(Entity).cond_where(is_active()).take();
+        let gauges = Query::select().expr_as(subquery(count), "disabled").expr_as(subquery(oldest), "oldest").take();
+        let Some(row) = self.database.reader().query_one(&gauges).await? else { return Ok(()) };
+        let oldest: Option<DateTime<Utc>> = row.try_get("", "oldest")?;
+        let lag = oldest.map_or(TimeDelta::zero(), |oldest| self.now() - oldest);
+        metrics::gauge!("vivamo_webhook_lag_seconds").set(lag.num_milliseconds() as f64 / 1000.0);
+        metrics::gauge!("vivamo_webhooks_disabled").set(row.try_get::<i64>("", "disabled")? as f64);
+        Ok(())
+    }
+
+    async fn claim_and_deliver(&self, running: &mut JoinSet<()>) -> Result<usize, Error> {
+        let claimed = self.claim(MAX_ENDPOINTS.saturating_sub(running.len())).await?;
+        let endpoints = claimed.len();
+        for webhook in claimed {
+            let deliveries = self.clone();
+            running.spawn(async move {
+                let id = webhook.id;
+                if let Err(error) = deliveries.deliver(webhook).await {
+                    // The endpoint is due again at the end of its lease.
+                    tracing::warn!(webhook = %id, cause = error_message(error), "cannot deliver to a webhook endpoint");
+                }
+            });
+        }
+        Ok(endpoints)
+    }
+
+    /// Takes up to `count` endpoints that are due, the one that waits for the longest time first, and gives them a lease.
+    async fn claim(&self, count: usize) -> Result<Vec<Model>, Error> {
+        let claim = || async {
+            let (now, lease) = (self.now(), self.new_lease());
+            let transaction = self.database.begin_write().await?;
+            let is_free = Condition::any().add(Column::LeaseUntil.is_null()).add(Column::LeaseUntil.lte(now));
+            let due = Entity::find()
+                .filter(is_active())
+                .filter(Column::NextAttemptAt.lte(now))
+                .filter(is_free)
+                .filter(Expr::exists(self.next_change(Expr::cust("1"))))
+                .order_by_asc(Column::NextAttemptAt)
+                .limit(count as u64)
+                .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
+            let mut claimed = due.all(&transaction).await?;
+            if claimed.is_empty() {
+                return Ok(claimed);
+            }
+            Entity::update_many()
+                .col_expr(Column::LeaseUntil, lease.into())
+                .filter(Column::Id.is_in(claimed.iter().map(|webhook| webhook.id)))
+                .exec(&transaction)
+                .await?;
+            transaction.commit().await?;
+            for webhook in &mut claimed {
+                webhook.lease_until = Some(lease);
+            }
+            Ok(claimed)
+        };
+        with_retry("webhook.claim", claim).await
+    }
+
+    /// Selects an expression for a change after the cursor of the endpoint in the outer query.
+    fn next_change(&self, expression: SimpleExpr) -> SelectStatement {
+        let change = |column: customer_change::Column| column.into_expr();
+        let position = [customer_change::Column::Position, customer_change::Column::Id].map(change);
+        let cursor = [Column::DeliveredPosition, Column::DeliveredId].map(|column| column.into_expr());
+        Query::select()
+            .expr(expression)
+            .from(customer_change::Entity)
+            .and_where(change(customer_change::Column::ReaderId).eq(Column::OperatorId.into_expr()))
+            .and_where(Expr::tuple(position).gt(Expr::tuple(cursor)))
+            .and_where_option(self.is_visible())
+            .take()
+    }
+
+    /// True for changes below the horizon. `None` if all changes are.
+    fn is_visible(&self) -> Option<SimpleExpr> {
+        let horizon = positions::horizon(self.database.reader().get_database_backend());
+        horizon.map(|horizon| customer_change::Column::Position.into_expr().lt(horizon))
+    }
+
+    fn new_lease(&self) -> DateTime<Utc> {
+        self.now() + LEASE
+    }
+
+    /// Delivers pages to an endpoint of which this process has the lease.
+    async fn deliver(&self, mut webhook: Model) -> Result<(), Error> {
+        for _ in 0..MAX_PAGES {
+            if self.is_stopping.load(Ordering::Relaxed) {
+                break;
+            }
+            match self.deliver_page(&webhook).await? {
+                Some(next) => webhook = next,
+                None => return Ok(()),
+            }
+        }
+        self.update(&webhook, ActiveModel { lease_until: Set(None), ..unchanged() }).await?;
+        Ok(())
+    }
+
+    /// Delivers one page. Returns the new row if there are more changes, and the process therefore still has the lease.
+    async fn deliver_page(&self, webhook: &Model) -> Result<Option<Model>, Error> {
+        let page = match self.next_page(webhook).await {
+            Err(error) if error.has(ErrorCode::CursorExpired) => {
+                let expired = ActiveModel { last_failure: Set(Some(Failure::CursorExpired)), ..unchanged() };
+                self.disable(webhook, expired, "cursor_expired").await?;
+                return Ok(None);
+            }
+            page => page?,
+        };
+        let Some(last) = page.changes.last() else {
+            return self.move_cursor(webhook, &page, unchanged()).await;
+        };
+        let begin = ActiveModel {
+            sending_position: Set(Some(last.position)),
+            sending_id: Set(Some(*last.id.as_uuid())),
+            last_attempt_at: Set(Some(self.now())),
+            lease_until: Set(Some(self.new_lease())),
+            ..unchanged()
+        };
+        let begun = self.update(webhook, begin).await?;
+        // The operator was perhaps suspended since the claim, or it has disabled the endpoint.
+        let is_active = |webhook: &Model| webhook.disabled_at.is_none() && webhook.paused_at.is_none();
+        let Some(webhook) = begun.filter(is_active) else { return Ok(None) };
+        let result = self.settings.sender.send(&webhook.url, self.attempt(&webhook, &page.changes), self.now()).await;
+        metrics::counter!("vivamo_webhook_deliveries_total", "outcome" => outcome(&result)).increment(1);
+        let status = result.as_ref().ok().map(|response| response.status.as_u16().into());
+        let answered = ActiveModel { last_status: Set(status), ..unchanged() };
+        match result {
+            Ok(Response { status, .. }) if status.is_success() => self.move_cursor(&webhook, &page, answered).await,
+            Ok(response) => self.fail(&webhook, Failure::Status, response.retry_after, answered).await,
+            Err(failure) => self.fail(&webhook, failure, None, answered).await,
+        }
+    }
+
+    /// Reads the changes after the cursor of an endpoint. If an attempt was made before, reads the same changes again.
+    async fn next_page(&self, webhook: &Model) -> Result<NextPage, Error> {
+        let position = |position, id| Position { key: Key::Number(position), id };
+        let cursor = position(webhook.delivered_position, webhook.delivered_id);
+        let sending = webhook.sending_position.zip(webhook.sending_id).map(|(number, id)| position(number, id));
+        let request = FeedRequest {
+            size: PAGE_CHANGES,
+            after: Some(cursor.clone()),
+            types: webhook.types.clone().map(|types| types.0),
+        };
+        let page = self.services.feed.read_as(webhook.operator_id, request).await?;
+        let (found, mut bytes) = (page.changes.len(), ENVELOPE_BYTES);
+        let mut fits = |change: &customer_change::Model| {
+            bytes += self.settings.render.change(change).to_string().len() + 1;
+            bytes <= MAX_BODY_BYTES
+        };
+        let is_sending = |change: &customer_change::Model| sending.as_ref().is_none_or(|end| change.position() <= *end);
+        let changes: Vec<_> =
+            page.changes.into_iter().take_while(|change| is_sending(change) && fits(change)).collect();
+        Ok(match changes.last() {
+            _ if changes.len() == found => NextPage { changes, end: page.end, has_more: page.has_more },
+            last => NextPage { end: last.map_or(cursor, Positioned::position), changes, has_more: true },
+        })
+    }
+
+    /// Builds an attempt to deliver these changes. Each attempt for the same changes has the same id and the same body.
+    fn attempt(&self, webhook: &Model, changes: &[customer_change::Model]) -> Attempt {
+        let render = &self.settings.render;
+        let last = changes.last();
+        let body = Body {
+            r#type: "customer.changes",
+            timestamp: last.map(|change| change.occurred_at.to_rfc3339_opts(SecondsFormat::Micros, false)),
+            data: BodyData {
+                changes: changes.iter().map(|change| render.change(change)).collect(),
+                cursor: last.map(|change| render.cursor(webhook.operator_id, &change.position())),
+            },
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let (id, now) = (message_id(webhook, changes), self.now());
+        let mut versions = vec![webhook.secret_version];
+        if webhook.previous_secret_until.is_some_and(|until| now < until) {
+            versions.push(webhook.secret_version - 1);
+        }
+        let secret = |version| SigningSecret::derive(&self.settings.hash, *webhook.id.as_uuid(), version);
+        let secrets: Vec<_> = versions.into_iter().flat_map(secret).collect();
+        let timestamp = now.timestamp();
+        Attempt { signatures: sign(&secrets, &id, timestamp, &body), id, timestamp, body }
+    }
+
+    /// Moves the cursor of an endpoint behind a page that was delivered, or that has no changes to deliver.
+    async fn move_cursor(
+        &self,
+        webhook: &Model,
+        page: &NextPage,
+        changes: ActiveModel,
+    ) -> Result<Option<Model>, Error> {
+        let position = match page.end.key {
+            Key::Number(position) => position,
+            Key::None | Key::First | Key::Time(_) | Key::Text(_) => webhook.delivered_position,
+        };
+        let moved = ActiveModel {
+            delivered_position: Set(position),
+            delivered_id: Set(page.end.id),
+            sending_position: Set(None),
+            sending_id: Set(None),
+            failed_attempts: Set(0),
+            failing_since: Set(None),
+            last_failure: Set(None),
+            next_attempt_at: Set(self.now()),
+            lease_until: Set(page.has_more.then(|| self.new_lease())),
+            ..changes
+        };
+        Ok(self.update(webhook, moved).await?.filter(|_| page.has_more))
+    }
+
+    /// Records a failed attempt: pauses the endpoint, or disables it.
+    async fn fail(
+        &self,
+        webhook: &Model,
+        failure: Failure,
+        retry_after: Option<TimeDelta>,
+        changes: ActiveModel,
+    ) -> Result<Option<Model>, Error> {
+        let now = self.now();
+        let failing_since = webhook.failing_since.unwrap_or(now);
+        let (end, failed_attempts) = (failing_since + MAX_FAILING, webhook.failed_attempts + 1);
+        let failed = ActiveModel {
+            failed_attempts: Set(failed_attempts),
+            failing_since: Set(Some(failing_since)),
+            last_failure: Set(Some(failure)),
+            next_attempt_at: Set(Ord::min(now + pause(failed_attempts, retry_after), end)),
+            lease_until: Set(None),
+            ..changes
+        };
+        let is_gone = failed.last_status == Set(Some(StatusCode::GONE.as_u16().into()));
+        if is_gone || now >= end {
+            self.disable(webhook, failed, if is_gone { "gone" } else { "failing" }).await?;
+        } else {
+            self.update(webhook, failed).await?;
+        }
+        Ok(None)
+    }
+
+    /// Disables an endpoint, with these further changes, until its operator enables it.
+    async fn disable(&self, webhook: &Model, changes: ActiveModel, reason: &'static str) -> Result<(), Error> {
+        let disabled = ActiveModel { disabled_at: Set(Some(self.now())), lease_until: Set(None), ..changes };
+        if self.update(webhook, disabled).await?.is_some() {
+            // The URL may contain a secret, so it is not logged.
+            tracing::warn!(webhook = %webhook.id, operator = %webhook.operator_id, reason, "webhook endpoint disabled");
+            metrics::counter!("vivamo_webhooks_disabled_total", "reason" => reason).increment(1);
+        }
+        Ok(())
+    }
+
+    /// Changes the row of an endpoint, and returns the new row. Returns `None` without a change if the endpoint was deleted,
+    /// or if its operator or another process has changed it since the process read `webhook`.
+    async fn update(&self, webhook: &Model, changes: ActiveModel) -> Result<Option<Model>, Error> {
+        let update = || async {
+            let transaction = self.database.begin_write().await?;
+            let current = Entity::find_by_id(webhook.id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
+            // Another process has the endpoint if the lease is another one.
+            let Some(current) = current.filter(|current| current.lease_until == webhook.lease_until) else {
+                return Ok(None);
+            };
+            let is_same = is_same_page(&current, webhook);
+            let changes = if is_same { changes.clone() } else { ActiveModel { lease_until: Set(None), ..unchanged() } };
+            let updated = ActiveModel { id: Unchanged(webhook.id), ..changes }.update(&transaction).await?;
+            transaction.commit().await?;
+            Ok(Some(updated).filter(|_| is_same))
+        };
+        with_retry("webhook.update", update).await
+    }
+}
+
+/// The body of a delivery.
+#[derive(Serialize)]
+struct Body {
+    r#type: &'static str,
+    /// The time of the last change.
+    timestamp: Option<String>,
+    data: BodyData,
+}
+
+#[derive(Serialize)]
+struct BodyData {
+    changes: Vec<Json>,
+    /// The cursor after these changes in the feed of the operator.
+    cursor: Option<String>,
+}
+
+/// A row without changes.
+fn unchanged() -> ActiveModel {
+    <ActiveModel as Default>::default()
+}
+
+/// True for endpoints to which changes are delivered.
+fn is_active() -> Condition {
+    Condition::all().add(Column::DisabledAt.is_null()).add(Column::PausedAt.is_null())
+}
+
+fn subquery(select: SelectStatement) -> SimpleExpr {
+    SimpleExpr::SubQuery(None, Box::new(select.into()))
+}
+
+/// True if two rows of an endpoint lead to the same page at the same URL.
+fn is_same_page(one: &Model, other: &Model) -> bool {
+    let page = |webhook: &Model| {
+        let cursor = (webhook.delivered_position, webhook.delivered_id);
+        (cursor, webhook.sending_position, webhook.sending_id, webhook.types.clone(), webhook.url.clone())
+    };
+    page(one) == page(other)
+}
+
+/// Returns the id of the message with these changes. Depends only on the endpoint and the changes.
+fn message_id(webhook: &Model, changes: &[customer_change::Model]) -> String {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(webhook.id.as_uuid().as_bytes());
+    for change in changes {
+        hash.update(change.id.as_uuid().as_bytes());
+    }
+    let hash = hash.finish();
+    format!("msg_{}", BASE64_URL_SAFE_NO_PAD.encode(&hash.as_ref()[..ID_BYTES]))
+}
+
+/// Returns the pause after a failed attempt. An endpoint may ask for another pause within bounds.
+fn pause(failed_attempts: i32, retry_after: Option<TimeDelta>) -> TimeDelta {
+    let index = usize::try_from(failed_attempts - 1).unwrap_or_default().min(PAUSES.len() - 1);
+    let pause = retry_after.map_or(PAUSES[index], |asked| asked.clamp(MIN_PAUSE, MAX_PAUSE));
+    // Jitter: endpoints that failed at the same time must not be tried again at the same time.
+    pause * rand::rng().random_range(1000..1200) / 1000
+}
+
+fn outcome(result: &Result<Response, Failure>) -> &'static str {
+    match result {
+        Ok(response) if response.status.is_success() => "delivered",
+        Ok(_) => "status",
+        Err(Failure::Timeout) => "timeout",
+        Err(Failure::ForbiddenAddress) => "forbidden_address",
+        Err(_) => "connection",
+    }
+}

@@ -1,0 +1,173 @@
+//! Sends deliveries over HTTP.
+//!
+//! An endpoint belongs to somebody else and may be faulty or hostile. Therefore a connection reaches public addresses only
+//! (see `addresses`), uses no proxy and follows no redirect; an attempt ends after 15 seconds; and at most 1 KiB of the body
+//! of a response is read, and none of it is kept.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::deployment::Environment;
+use entity::value::WebhookUrl;
+use entity::webhook::Failure;
+use reqwest::dns::Resolve;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, StatusCode, Url};
+use tokio::time::timeout;
+
+use super::addresses::{AddressFilter, FilteredResolver, NoPublicAddress, SystemResolver};
+use super::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+
+/// The settings of [`Sender`].
+#[derive(Clone)]
+pub struct SenderSettings {
+    pub environment: Environment,
+    pub addresses: AddressFilter,
+    /// Resolves host names. The results are filtered.
+    pub resolver: Arc<dyn Resolve>,
+    /// The time for a connection, with the lookup of its name and its TLS handshake.
+    pub connect_timeout: Duration,
+    /// The time for a whole attempt.
+    pub timeout: Duration,
+}
+
+impl SenderSettings {
+    /// Settings with the resolver of the operating system and the timeouts of production.
+    pub fn new(environment: Environment, addresses: AddressFilter) -> Self {
+        let (connect_timeout, timeout) = (Duration::from_secs(5), Duration::from_secs(15));
+        Self { environment, addresses, resolver: Arc::new(SystemResolver), connect_timeout, timeout }
+    }
+}
+
+/// Sends deliveries.
+pub struct Sender {
+    client: Client,
+    addresses: AddressFilter,
+}
+
+/// One attempt of a delivery.
+pub struct Attempt {
+    /// The id of the message, the same for each attempt.
+    pub id: String,
+    /// Seconds since 1970.
+    pub timestamp: i64,
+    /// One signature per valid secret, separated by spaces.
+    pub signatures: String,
+    pub body: Vec<u8>,
+}
+
+/// The response of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Response {
+    pub status: StatusCode,
+    /// The pause that the endpoint asks for before the next attempt.
+    pub retry_after: Option<TimeDelta>,
+}
+
+impl Sender {
+    /// The size of the part of a response that is read, so that the connection can be used again.
+    const MAX_READ_BYTES: usize = 1024;
+    /// The time for this part. The status has arrived before, so the result of the attempt is known.
+    const READ_TIMEOUT: Duration = Duration::from_secs(1);
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Sets up the HTTP client. Fails if the system has no CA certificates.
+    pub fn new(settings: SenderSettings) -> Result<Self, reqwest::Error> {
+        let SenderSettings { environment, addresses, resolver, connect_timeout, timeout } = settings;
+        // reqwest needs a default provider for the process. An error means that there is one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .user_agent("Vivamo-Webhooks")
+            .dns_resolver(Arc::new(FilteredResolver::new(addresses.clone(), resolver)))
+            // A redirect could lead to a private address, and a proxy would connect to addresses that nobody checks.
+            .redirect(Policy::none())
+            .no_proxy()
+            .https_only(environment == Environment::Production)
+            .connect_timeout(connect_timeout)
+            .timeout(timeout)
+            .pool_idle_timeout(Self::IDLE_TIMEOUT)
+            .build()?;
+        Ok(Self { client, addresses })
+    }
+
+    /// Sends an attempt, and returns the response of the endpoint.
+    pub async fn send(&self, url: &WebhookUrl, attempt: Attempt, now: DateTime<Utc>) -> Result<Response, Failure> {
+        let url = Url::parse(url.as_str()).map_err(|_| Failure::Connection)?;
+        // The client does not resolve an address in a URL, so the resolver does not check it.
+        if !self.addresses.allows_url(&url) {
+            return Err(Failure::ForbiddenAddress);
+        }
+        let Attempt { id, timestamp, signatures, body } = attempt;
+        let request = self
+            .client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header(ID_HEADER, id)
+            .header(TIMESTAMP_HEADER, timestamp)
+            .header(SIGNATURE_HEADER, signatures)
+            .body(body);
+        let mut response = request.send().await.map_err(|error| failure(&error))?;
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let result = Response { status: response.status(), retry_after: retry_after.and_then(|text| pause(text, now)) };
+        let read = async {
+            let mut bytes = 0;
+            while let Ok(Some(chunk)) = response.chunk().await {
+                bytes += chunk.len();
+                if bytes > Self::MAX_READ_BYTES {
+                    break;
+                }
+            }
+        };
+        let _ = timeout(Self::READ_TIMEOUT, read).await;
+        Ok(result)
+    }
+}
+
+fn failure(error: &reqwest::Error) -> Failure {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if inner.is::<NoPublicAddress>() {
+            return Failure::ForbiddenAddress;
+        }
+        cause = inner.source();
+    }
+    if error.is_timeout() { Failure::Timeout } else { Failure::Connection }
+}
+
+/// Parses the header `Retry-After`: a number of seconds, or a date.
+fn pause(text: &str, now: DateTime<Utc>) -> Option<TimeDelta> {
+    let text = text.trim();
+    match text.parse() {
+        Ok(seconds) => TimeDelta::try_seconds(seconds),
+        Err(_) => Some(DateTime::parse_from_rfc2822(text).ok()?.to_utc() - now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::now;
+
+    #[test]
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let now = now();
+        for (text, seconds) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("-1", Some(-1)),
+            ("99999999999999999999", None),
+            ("9223372036854775807", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(pause(text, now).map(|pause| pause.num_seconds()), seconds, "{text}");
+        }
+        let date = (now + TimeDelta::hours(1)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let pause = pause(&date, now).unwrap();
+        assert!((3599..=3600).contains(&pause.num_seconds()), "{date}: {pause}");
+    }
+}
