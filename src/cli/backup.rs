@@ -28,6 +28,5 @@ pub async fn run(url: &str, copy: &Path) -> Result<(), Failure> {
         let _ = std::fs::remove_file(copy);
     }
     copied?;
-    print::text(&format!("Copied {} to {}.\n", file.display(), copy.display()));
-    Ok(())
+    print::text(&format!("Copied {} to {}.\n", file.display(), copy.display()))
 }

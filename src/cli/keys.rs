@@ -81,7 +81,7 @@ pub async fn run(command: KeyCommand, services: &Services) -> Result<(), Failure
             let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
             let request = KeyRequest { name, access, expires_at };
             let key = keys.create(&Actor::Platform, origin, operator, request).await?;
-            print::new_key(json, &key.row.id.to_string(), key.row.name.as_str(), &key);
+            print::new_key(json, &key.row.id.to_string(), key.row.name.as_str(), &key)
         }
         KeyCommand::List { operator: None, json } => print_keys(json, keys.list(&Actor::Platform).await?),
         KeyCommand::List { operator: Some(operator), json } => {
@@ -89,17 +89,16 @@ pub async fn run(command: KeyCommand, services: &Services) -> Result<(), Failure
             // Every operator is created with a first key, and keys are never deleted. An id that has no keys is
             // therefore not the id of an operator.
             let found = found.filter(|keys| !keys.is_empty()).ok_or(Error::from(ErrorCode::OperatorNotFound))?;
-            print_keys(json, found);
+            print_keys(json, found)
         }
         KeyCommand::Revoke { id, json } => print_keys(json, vec![keys.revoke(&Actor::Platform, origin, id).await?]),
         KeyCommand::RevokeAll { operator, json } => {
-            print_keys(json, keys.revoke_all(&Actor::Platform, origin, operator).await?);
+            print_keys(json, keys.revoke_all(&Actor::Platform, origin, operator).await?)
         }
     }
-    Ok(())
 }
 
-fn print_keys(json: bool, keys: Vec<api_key::Model>) {
+fn print_keys(json: bool, keys: Vec<api_key::Model>) -> Result<(), Failure> {
     let columns = ["id", "operatorId", "name", "prefix", "access", "createdAt", "expiresAt", "lastUsedAt", "revokedAt"];
     let row = |key: api_key::Model| {
         [
@@ -114,5 +113,5 @@ fn print_keys(json: bool, keys: Vec<api_key::Model>) {
             key.revoked_at.map(|time| time.to_rfc3339()),
         ]
     };
-    print::rows(json, columns, keys.into_iter().map(row));
+    print::rows(json, columns, keys.into_iter().map(row))
 }

@@ -117,11 +117,11 @@ impl Cli {
             Command::Operator(command) => operators::run(command, &*open_services(&settings).await?).await?,
             Command::Key(command) => keys::run(command, &*open_services(&settings).await?).await?,
             Command::Webhook(command) => webhook::run(command).await?,
-            Command::Schema => print::text(&graphql::sdl()),
+            Command::Schema => print::text(&graphql::sdl())?,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "vivamo", &mut script);
-                print::text(&String::from_utf8_lossy(&script));
+                print::text(&String::from_utf8_lossy(&script))?;
             }
         }
         Ok(())
@@ -165,24 +165,22 @@ async fn migrate(settings: &Settings) -> Result<(), Failure> {
         // Customers that an older version wrote during the upgrade have no search words yet.
         services.customers.add_missing_words(&Actor::Platform).await?;
     }
-    print_lines("applied", &migrated);
-    print::text("The database is up to date.\n");
-    Ok(())
+    print_lines("applied", &migrated)?;
+    print::text("The database is up to date.\n")
 }
 
 /// `vivamo migrate --check`: lists the pending migrations, and fails if there are any.
 async fn list_pending(settings: &Settings) -> Result<(), Failure> {
     let pending = open::pending_migrations(database_settings(settings, 0)).await?;
-    print_lines("pending", &pending);
+    print_lines("pending", &pending)?;
     match pending.len() {
         0 => print::text("The database is up to date.\n"),
-        _ => return Err(Failure::Other("The database is not up to date. Run `vivamo migrate`.".to_owned())),
+        _ => Err(Failure::Other("The database is not up to date. Run `vivamo migrate`.".to_owned())),
     }
-    Ok(())
 }
 
-fn print_lines(state: &str, names: &[String]) {
-    print::text(&names.iter().map(|name| format!("{state}  {name}\n")).collect::<String>());
+fn print_lines(state: &str, names: &[String]) -> Result<(), Failure> {
+    print::text(&names.iter().map(|name| format!("{state}  {name}\n")).collect::<String>())
 }
 
 /// `vivamo change-key-secret`: lets the database use another secret.
@@ -199,8 +197,7 @@ async fn change_key_secret(settings: &Settings) -> Result<(), Failure> {
             "The database uses the new VIVAMO_KEY_SECRET. API keys that were made with another secret have stopped working: \
              create new ones.\n"
         }
-    });
-    Ok(())
+    })
 }
 
 /// The settings of the database. In sandbox, every command applies pending migrations.

@@ -92,37 +92,33 @@ pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), Fa
     let (operators, origin) = (&services.operators, &AdminOrigin::command_line());
     let update = async |operator, changes, json| {
         let operator = operators.update(&Actor::Platform, origin, operator, changes).await?;
-        print_operators(json, vec![operator]);
-        Ok::<_, Failure>(())
+        print_operators(json, vec![operator])
     };
     match command {
         OperatorCommand::Create { name, json } => {
             let (operator, key) = operators.create(&Actor::Platform, origin, name).await?;
-            print::new_key(json, &operator.id.to_string(), operator.name.as_str(), &key);
+            print::new_key(json, &operator.id.to_string(), operator.name.as_str(), &key)
         }
-        OperatorCommand::List { json } => {
-            print_operators(json, operators.list(&Actor::Platform).await?);
-        }
+        OperatorCommand::List { json } => print_operators(json, operators.list(&Actor::Platform).await?),
         OperatorCommand::Update { operator, name, disclosures_per_hour, json } => {
             let disclosures_per_hour = disclosures_per_hour.map(|Budget(budget)| budget);
-            update(operator, OperatorChanges { name, disclosures_per_hour, ..Default::default() }, json).await?;
+            update(operator, OperatorChanges { name, disclosures_per_hour, ..Default::default() }, json).await
         }
         OperatorCommand::Suspend { operator, json } => {
             let changes = OperatorChanges { status: Some(Status::Suspended), ..Default::default() };
-            update(operator, changes, json).await?;
+            update(operator, changes, json).await
         }
         OperatorCommand::Resume { operator, json } => {
             let changes = OperatorChanges { status: Some(Status::Active), ..Default::default() };
-            update(operator, changes, json).await?;
+            update(operator, changes, json).await
         }
         OperatorCommand::RemoveCustomers { operator, json } => {
             let removed = remove_customers(services, origin, operator).await?;
             let object = serde_json::json!({ "id": operator.to_string(), "disconnected": removed });
             let line = format!("Customers disconnected from {operator}: {removed}");
-            print::text(&if json { format!("{object}\n") } else { format!("{line}\n") });
+            print::text(&if json { format!("{object}\n") } else { format!("{line}\n") })
         }
     }
-    Ok(())
 }
 
 /// Disconnects all customers of an operator and returns their number. Shows the progress if standard error is a terminal.
@@ -139,7 +135,7 @@ async fn remove_customers(services: &Services, origin: &AdminOrigin, operator: O
     Ok(progress.position())
 }
 
-fn print_operators(json: bool, operators: Vec<operator::Model>) {
+fn print_operators(json: bool, operators: Vec<operator::Model>) -> Result<(), Failure> {
     let row = |operator: operator::Model| {
         [
             Some(operator.id.to_string()),
@@ -150,5 +146,5 @@ fn print_operators(json: bool, operators: Vec<operator::Model>) {
         ]
     };
     let columns = ["id", "name", "createdAt", "status", "disclosuresPerHour"];
-    print::rows(json, columns, operators.into_iter().map(row));
+    print::rows(json, columns, operators.into_iter().map(row))
 }

@@ -1,17 +1,23 @@
 //! Output of the commands on standard output: tables for people, JSON for programs.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::iter::zip;
 
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
+use crate::failure::Failure;
 use crate::service::api_keys::NewApiKey;
 
-/// Prints text unchanged. Ignores errors, because the reader of a pipe may have closed the pipe.
-pub fn text(text: &str) {
+/// Prints text unchanged. A closed pipe is not an error, because its reader may need only the first lines.
+pub fn text(text: &str) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
-    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Other(format!("Cannot write to standard output: {error}.")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Prints rows with these columns, as a table or as an array of objects. `None` becomes an empty cell in a table, and
@@ -22,7 +28,7 @@ pub fn rows<const COLUMNS: usize>(
     json: bool,
     columns: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [Option<String>; COLUMNS]>,
-) {
+) -> Result<(), Failure> {
     if json {
         let objects: Value = rows.into_iter().map(|row| Value::from_iter(zip(columns, row))).collect();
         return text(&format!("{objects}\n"));
@@ -33,8 +39,9 @@ pub fn rows<const COLUMNS: usize>(
     let widths: [usize; COLUMNS] = std::array::from_fn(width);
     for line in &lines {
         let padded = zip(line, widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text(&format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end()));
+        text(&format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end()))?;
     }
+    Ok(())
 }
 
 fn title(column: &str) -> String {
@@ -43,11 +50,11 @@ fn title(column: &str) -> String {
 }
 
 /// Prints the secret of a new key, with the id and the name of the new operator or key.
-pub fn new_key(json: bool, id: &str, name: &str, key: &NewApiKey) {
+pub fn new_key(json: bool, id: &str, name: &str, key: &NewApiKey) -> Result<(), Failure> {
     let secret = key.secret.expose_secret();
     if json {
-        text(&format!("{}\n", json!({ "id": id, "name": name, "key": secret })));
+        text(&format!("{}\n", json!({ "id": id, "name": name, "key": secret })))
     } else {
-        text(&format!("{id}  {name}\n\n    {secret}\n\nStore the key in a safe place. It is not shown again.\n"));
+        text(&format!("{id}  {name}\n\n    {secret}\n\nStore the key in a safe place. It is not shown again.\n"))
     }
 }

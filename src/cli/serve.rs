@@ -88,9 +88,9 @@ async fn create_demo_operator(services: &Services, url: &str) -> Result<(), Fail
          {key}\n\nCreate a first customer:\n\n    \
          curl {url}/graphql -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
          -d '{{\"query\":\"{query}\"}}'\n\n"
-    ));
+    ))?;
     if cfg!(graphiql) {
-        print::text(&format!("Explore the API in a browser: {url}/graphiql\n\n"));
+        print::text(&format!("Explore the API in a browser: {url}/graphiql\n\n"))?;
     }
     Ok(())
 }

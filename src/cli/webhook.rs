@@ -32,10 +32,11 @@ pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
     let failed = |cause| Failure::Listen(address, cause, "--port");
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    print::text(&format!("Waiting for deliveries on http://{address}/\n"));
+    print::text(&format!("Waiting for deliveries on http://{address}/\n"))?;
     let receive = async move |headers: HeaderMap, body: Bytes| {
         let (status, text) = receive(&secret, &headers, &body);
-        print::text(&text);
+        // A delivery is received even if its text cannot be printed.
+        let _ = print::text(&text);
         status
     };
     let router = Router::new().fallback(post(receive));

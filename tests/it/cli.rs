@@ -562,6 +562,51 @@ fn wrong_arguments_are_usage_errors() {
 }
 
 #[test]
+fn help_succeeds_and_incomplete_commands_are_usage_errors() {
+    let folder = TempDir::new().unwrap();
+    for (arguments, exit_code) in [
+        (&["--help"][..], 0),
+        (&["help", "key"], 0),
+        (&["operator", "create", "--help"], 0),
+        (&["key"], 2),
+        (&["backup"], 2),
+        (&["completions"], 2),
+        (&["operator", "suspend"], 2),
+        (&["migrate", "now"], 2),
+        (&["schema", "customer"], 2),
+        (&["webhook", "listen"], 2),
+        (&["webhook", "listen", "--secret", "x"], 2),
+        (&["migrate", "--check"], 1),
+        (&["backup", "copy.db"], 1),
+    ] {
+        stderr(&mut vivamo(folder.path(), arguments), exit_code);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let folder = TempDir::new().unwrap();
+    // This device of Linux behaves like a file on a full disk.
+    let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
+    for arguments in [
+        &["schema"][..],
+        &["completions", "bash"],
+        &["migrate"],
+        &["operator", "create", "Acme", "--json"],
+        &["operator", "list"],
+        &["key", "list", "--json"],
+    ] {
+        let message = failure(vivamo(folder.path(), arguments).stdout(full.try_clone().unwrap()));
+        assert!(message.contains("Cannot write to standard output"), "{arguments:?}: {message}");
+    }
+    // A reader that closes the pipe has read enough.
+    let mut child = vivamo(folder.path(), &["schema"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn shared_options_work_before_and_after_a_command() {
     let folder = TempDir::new().unwrap();
     let run = |arguments: &[&str]| json_output(&mut vivamo(folder.path(), arguments));
