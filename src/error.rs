@@ -271,6 +271,11 @@ impl Error {
         if violations.is_empty() { Ok(()) } else { Err(Self::Rejected(violations)) }
     }
 
+    /// A defect of the service, or rows that were changed outside the service.
+    pub fn internal(cause: &str) -> Self {
+        Self::Failed { code: ErrorCode::Internal, cause: cause.to_owned() }
+    }
+
     /// True if the request was rejected for this code.
     pub fn has(&self, code: ErrorCode) -> bool {
         matches!(self, Self::Rejected(violations) if violations.iter().any(|violation| violation.code == code))

@@ -23,7 +23,7 @@ use entity::{api_key, customer_operator, operator};
 use super::context::{actor, services};
 use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest};
-use crate::error::{Error, ErrorCode};
+use crate::error::Error;
 use crate::service::customers::{
     CustomerList, CustomerPage, CustomerRows, CustomerView, EventList, HistoryEntry, SearchPlan,
 };
@@ -41,7 +41,7 @@ pub async fn customers(
         return load(context, page).await;
     }
     let mut pages = services(context).customers.pages(actor(context), &[page]).await?;
-    pages.pop().ok_or_else(|| ErrorCode::Internal.into())
+    pages.pop().ok_or_else(|| Error::internal("a page is missing"))
 }
 
 /// Returns a page of the links between a customer and its operators.
@@ -69,7 +69,7 @@ pub async fn operators(
         return Ok(operators);
     }
     let by_id = loader(context).load_many(ids.clone()).await?;
-    ids.map(|id| by_id.get(&id).cloned()).collect::<Option<_>>().ok_or_else(|| ErrorCode::Internal.into())
+    ids.map(|id| by_id.get(&id).cloned()).collect::<Option<_>>().ok_or_else(missing_row)
 }
 
 /// Loads the value of a key. A key without a value is an internal error.
@@ -78,7 +78,13 @@ where
     K: Send + Sync + Hash + Eq + Clone + 'static,
     Loader: dataloader::Loader<K, Error = Error>,
 {
-    loader(context).load_one(key).await?.ok_or_else(|| ErrorCode::Internal.into())
+    loader(context).load_one(key).await?.ok_or_else(missing_row)
+}
+
+/// The error of a row that refers to a row that does not exist, for example an entry of the history whose operator was
+/// deleted by SQL.
+fn missing_row() -> Error {
+    Error::internal("a row refers to a row that does not exist")
 }
 
 /// Returns true if the current field belongs to an item of a list. Such a field may occur once per item.

@@ -125,7 +125,7 @@ impl IdempotentRequest {
         }
         let result: Option<Json> = row.try_get("", Column::Result.as_str())?;
         let outcome = result.and_then(|result| serde_json::from_value(result).ok());
-        let unreadable = || Error::Failed { code: ErrorCode::Internal, cause: "cannot read a stored outcome".into() };
+        let unreadable = || Error::internal("cannot read a stored outcome");
         Ok(Some(outcome.ok_or_else(unreadable)?))
     }
 

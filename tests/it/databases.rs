@@ -104,6 +104,48 @@ both!(constraints_enforce_uniqueness_and_references, Sandbox, async |app| {
     }
 });
 
+both!(rows_deleted_by_sql_leave_the_same_on_both_databases, Sandbox, async |app| {
+    let own = app.operator("A").await;
+    let run = async |sql: &str| support::postgres::execute(app.database_url(), sql).await;
+    let create = async || {
+        let mutation = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome } }";
+        let data = json!({ "email": "ada@example.com", "firstName": "Ada" });
+        let input = json!({ "externalCustomerId": "1", "data": data, "idempotencyKey": "k" });
+        app.graphql(&own, mutation, json!({ "input": input })).await
+    };
+    create().await.payload("createCustomer");
+    for refused in ["DELETE FROM customer", "DELETE FROM operator"] {
+        assert!(run(refused).await.is_err(), "{refused}");
+    }
+    // Without its idempotency key, the request is executed again, but it creates no second customer.
+    run("DELETE FROM idempotency_key").await.unwrap();
+    let mut codes = create().await.codes();
+    codes.sort_unstable();
+    assert_eq!(codes, ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
+
+    let history = "{ customers { nodes { history { nodes { type operator { id } apiKey { id } } } } } }";
+    run("DELETE FROM api_key").await.unwrap();
+    assert!(run("DELETE FROM operator").await.is_err());
+    let entries = app.query(&app.platform(), history).await["customers"]["nodes"][0]["history"]["nodes"].clone();
+    assert_eq!(entries, json!([{ "type": "CREATED", "operator": { "id": own.operator }, "apiKey": null }]));
+    run("DELETE FROM customer_operator").await.unwrap();
+    run("DELETE FROM operator").await.unwrap();
+    // Another server has not cached the operator.
+    let replica = app.replica(app.database_url().to_owned()).await;
+    let answer = replica.graphql(&replica.platform(), history, json!({})).await;
+    assert_eq!(answer.codes(), ["INTERNAL"]);
+    let id = answer.headers["x-request-id"].to_str().unwrap();
+    let log = support::logs::read();
+    let cause = "a row refers to a row that does not exist";
+    assert!(log.lines().any(|line| line.contains(id) && line.contains("\"level\":\"ERROR\"") && line.contains(cause)));
+    replica.stop().await;
+
+    run("DELETE FROM customer").await.unwrap();
+    let left = async |table| app.count_rows(table).await > 0;
+    assert!(left("customer_word").await && left("customer_event").await && left("customer_change").await);
+    run("DELETE FROM customer_word; DELETE FROM customer_event; DELETE FROM customer_change").await.unwrap();
+});
+
 both!(migrations_can_be_reverted_and_reapplied_with_rows_in_the_tables, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "1", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;

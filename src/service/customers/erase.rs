@@ -201,7 +201,7 @@ impl Replayable for Erased {
 
     async fn replay(customers: &Customers, origin: &Origin, stored: Uuid) -> Result<Self, TransactionError> {
         let erasure = customers.find_erasure(&origin.actor, stored.into()).await?;
-        let erasure = erasure.ok_or_else(|| Error::from(ErrorCode::Internal))?;
+        let erasure = erasure.ok_or_else(|| Error::internal("the receipt of an erasure is missing"))?;
         Ok(Self { erasure, replayed: true })
     }
 }

@@ -243,7 +243,7 @@ impl Customers {
         }
         match run(true).await? {
             Attempt::Done(result) => Ok(result),
-            Attempt::NeedsPhoneCheck => Err(ErrorCode::Internal.into()),
+            Attempt::NeedsPhoneCheck => Err(Error::internal("a phone was not checked")),
         }
     }
 
