@@ -8,17 +8,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use entity::api_key::Access;
 use entity::deployment::{self, Environment};
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait, EntityTrait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use vivamo::config::LimitSettings;
 use vivamo::database::Database;
 
 use support::postgres::{self, as_postgres, execute};
 use support::process::{Running, remove_settings, vivamo};
 use support::proxy::{Cut, Proxy};
-use support::{Answer, Backend, Caller, TestApp, TestDatabase, both, http_client, run};
+use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, TestDatabase, both, http_client, run};
 
 use crate::cli::{SECRET, failure, json_output, role, server_at, stderr, stdout, usage_error};
 
@@ -63,6 +65,51 @@ both!(probes_at_the_same_time_share_one_check, Sandbox, async |app| {
     assert!((1..10).contains(&opened), "{opened} connections for 200 probes");
     replica.stop().await;
 });
+
+/// Sends 200 requests to this URL at the same time, and returns their common status.
+async fn status_of_probes(url: &str) -> u16 {
+    let http = http_client();
+    let statuses = join_all((0..200).map(|_| async { http.get(url).send().await.unwrap().status().as_u16() })).await;
+    assert!(statuses.iter().all(|status| *status == statuses[0]), "{statuses:?}");
+    statuses[0]
+}
+
+both!(failing_probes_share_one_check_and_healthz_needs_none, Sandbox, async |app| {
+    let proxied = if app.is_postgres() { Some(Proxy::before(app.database_url()).await) } else { None };
+    let url = proxied.as_ref().map_or_else(|| app.database_url().to_owned(), |(_, url)| url.to_string());
+    let connection_count = || proxied.as_ref().map_or(0, |(proxy, _)| proxy.connection_count());
+    let replica = app.replica(url).await;
+    let before = connection_count();
+    assert_eq!(status_of_probes(&format!("{}/healthz", replica.url)).await, 200);
+    assert_eq!(connection_count(), before);
+    // Makes the migrations look as if they were not applied.
+    execute(app.database_url(), "DELETE FROM seaql_migrations").await.unwrap();
+    wait_until_ready_is(&replica.url, 503).await;
+    let before = connection_count();
+    assert_eq!(status_of_probes(&format!("{}/readyz", replica.url)).await, 503);
+    let opened = connection_count() - before;
+    assert!(opened < 10, "{opened} connections for 200 probes");
+    replica.stop().await;
+});
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_are_read_without_a_connection() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let (proxy, database_url) = Proxy::before(app.database_url()).await;
+        let folder = TempDir::new().unwrap();
+        let mut serve = vivamo(folder.path(), &["serve"]);
+        serve.env("DATABASE_URL", database_url.as_str()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
+        let (server, _, log) = Running::start_with_log(serve.env("VIVAMO_METRICS", "127.0.0.1:0"));
+        let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        let before = proxy.connection_count();
+        assert_eq!(status_of_probes(metrics).await, 200);
+        // The background jobs of the server may open connections meanwhile.
+        let opened = proxy.connection_count() - before;
+        assert!(opened < 10, "{opened} connections for 200 requests");
+        server.stop();
+    })
+    .await;
+}
 
 /// A role of PostgreSQL that may use one database.
 struct Role {
@@ -773,35 +820,128 @@ both!(the_log_has_the_address_that_the_limit_counts, Sandbox, async |app| {
     }
 });
 
+/// Returns the log line of a request.
+fn request_line(answer: &Answer) -> Value {
+    let log = support::logs::read();
+    let id = request_id(answer);
+    let line = log.lines().find(|line| line.contains(id) && line.contains("\"milliseconds\"")).unwrap();
+    serde_json::from_str(line).unwrap()
+}
+
+fn request_id(answer: &Answer) -> &str {
+    answer.headers["x-request-id"].to_str().unwrap()
+}
+
+both!(the_line_of_a_refused_key_names_only_the_address, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let revoked = app.key(&own, Access::ReadOnly).await;
+    let limits = LimitSettings { auth_failures_per_minute: 2, cost_per_second: 1, ..LimitSettings::OFF };
+    let replica = app.replica_with(app.database_url().to_owned(), limits).await;
+    let change = async |sql: String| execute(app.database_url(), &sql).await.unwrap();
+    change(format!("UPDATE api_key SET revoked_at = created_at WHERE prefix = '{}'", &revoked.key[..19])).await;
+    let suspended = "WHERE name = 'Other'";
+    change(format!("UPDATE operator SET status = 'suspended' {suspended}")).await;
+    let send = async |key: &str, address: &str| {
+        let query = "query Find { customer(by: { email: \"ada@example.com\" }) { id } }";
+        let request = replica.http.post(format!("{}/graphql", replica.url)).bearer_auth(key);
+        let request = request.header("x-forwarded-for", address).json(&json!({ "query": query }));
+        Answer::read(request.send().await.unwrap()).await
+    };
+    for (key, address) in [("wrong", "203.0.113.20"), (&other.key, "203.0.113.21"), (&revoked.key, "203.0.113.22")] {
+        for (status, code) in [(401, "UNAUTHENTICATED"), (401, "UNAUTHENTICATED"), (429, "RATE_LIMITED")] {
+            let line = request_line(&send(key, address).await);
+            assert_eq!(
+                (&line["status"], &line["codes"], &line["address"]),
+                (&json!(status), &json!(code), &json!(address))
+            );
+            for field in ["operator", "key", "operation"] {
+                assert_eq!(line.get(field), None, "{line}");
+            }
+        }
+    }
+    // A valid key over its limit is named, because its operator is known.
+    let mut answer = send(&own.key, "203.0.113.23").await;
+    while answer.status != 429 {
+        answer = send(&own.key, "203.0.113.23").await;
+    }
+    let line = request_line(&answer);
+    assert_eq!((&line["operator"], &line["address"]), (&json!(own.operator), &json!("203.0.113.23")));
+    assert!(line["key"].as_str().unwrap().starts_with("key_"), "{line}");
+    replica.stop().await;
+});
+
+/// Asserts that the log has one line at level `ERROR` for these requests, which failed together.
+fn assert_logged_as_one_error(failed: &[&Answer]) {
+    let ids: Vec<_> = failed.iter().map(|answer| request_id(answer)).collect();
+    let log = support::logs::read();
+    let of_failed = log.lines().filter(|line| ids.iter().any(|id| line.contains(id)));
+    let (errors, others): (Vec<_>, Vec<_>) = of_failed.partition(|line| line.contains("\"level\":\"ERROR\""));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains(&format!("\"requests\":{}", ids.len())), "{errors:?}");
+    for id in ids {
+        let has = |words: &str| others.iter().any(|line| line.contains(id) && line.contains(words));
+        assert!(has("\"request failed\"") && has("\"milliseconds\""));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_whose_shared_statement_fails_leave_one_error_in_the_log() {
+    const REQUESTS: usize = 20;
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let operator = app.operator("A").await;
         let (proxy, url) = Proxy::before(app.database_url()).await;
         let replica = app.replica(url.into()).await;
-        let mut next = 0;
-        loop {
-            proxy.set_trap(Cut::BeforeCommit);
-            let answers = join_all((next..next + 20).map(|number| create(&replica, &operator, number))).await;
-            next += 20;
-            let failed = answers.iter().filter(|answer| answer.codes() == ["UNAVAILABLE"]);
-            let ids: Vec<_> = failed.map(|answer| answer.headers["x-request-id"].to_str().unwrap()).collect();
-            // The first create may run in a statement of its own.
-            if ids.len() < 2 {
-                continue;
+        for is_update in [false, true] {
+            let mut next = 0;
+            loop {
+                let numbers = next..next + REQUESTS;
+                next += REQUESTS;
+                let send = async |number: usize| {
+                    let customer = json!({ "externalCustomerId": number.to_string() });
+                    match is_update {
+                        true => replica.update(&operator, customer, json!({ "firstName": "Ada" })).await,
+                        false => create(&replica, &operator, number).await,
+                    }
+                };
+                if is_update {
+                    join_all(numbers.clone().map(|number| create(app, &operator, number))).await;
+                }
+                proxy.set_trap(Cut::BeforeCommit);
+                let answers = join_all(numbers.map(send)).await;
+                let failed: Vec<_> = answers.iter().filter(|answer| answer.codes() == ["UNAVAILABLE"]).collect();
+                // The first request may run in a statement of its own.
+                if failed.len() >= 2 {
+                    assert_logged_as_one_error(&failed);
+                    break;
+                }
             }
-            let log = support::logs::read();
-            let of_failed = log.lines().filter(|line| ids.iter().any(|id| line.contains(id)));
-            let (errors, others): (Vec<_>, Vec<_>) = of_failed.partition(|line| line.contains("\"level\":\"ERROR\""));
-            assert_eq!(errors.len(), 1, "{errors:?}");
-            assert!(errors[0].contains(&format!("\"requests\":{}", ids.len())), "{errors:?}");
-            for id in ids {
-                let has = |words: &str| others.iter().any(|line| line.contains(id) && line.contains(words));
-                assert!(has("\"request failed\"") && has("\"milliseconds\""));
-            }
-            break;
         }
         replica.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_whose_shared_statement_fails_leave_one_error_in_the_log() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let find = "{ customer(by: { email: \"1@example.com\" }) { id } }";
+        app.query(&operator, find).await;
+        let rename = async |from: &str, to: &str| {
+            execute(app.database_url(), &format!("ALTER TABLE {from} RENAME TO {to}")).await.unwrap();
+        };
+        rename("customer", "renamed").await;
+        let answers = join_all((0..20).map(|_| app.graphql(&operator, find, json!({})))).await;
+        rename("renamed", "customer").await;
+        assert!(answers.iter().all(|answer| answer.codes() == ["INTERNAL"]));
+        let log = support::logs::read();
+        let is_error = |line: &&str| line.contains("\"level\":\"ERROR\"");
+        let is_of_these = |line: &&str| answers.iter().any(|answer| line.contains(request_id(answer)));
+        let errors: Vec<Value> =
+            log.lines().filter(is_error).filter(is_of_these).map(|line| serde_json::from_str(line).unwrap()).collect();
+        // A read that arrives alone is no batch. Its line has no number of requests.
+        let counted: u64 = errors.iter().map(|error| error["requests"].as_u64().unwrap_or(1)).sum();
+        assert!(errors.len() < 20 && counted == 20, "{errors:?}");
     })
     .await;
 }
@@ -834,4 +974,53 @@ both!(a_lost_race_is_no_warning, Sandbox, async |app| {
     let is_race = |line: &&str| line.contains("\"transaction conflict, retrying\"");
     let races: Vec<_> = log.lines().filter(is_race).filter(|line| ids.iter().any(|id| line.contains(id))).collect();
     assert!(!races.is_empty() && races.iter().all(|line| line.contains("\"level\":\"DEBUG\"")), "{races:?}");
+});
+
+both!(a_race_that_ends_in_a_refusal_is_no_warning, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    create(app, &operator, 1).await.payload("createCustomer");
+    let replica = app.replica(app.database_url().to_owned()).await;
+    // On SQLite, only requests of the same process wait for each other.
+    let second = if app.is_postgres() { &replica } else { app };
+    let disconnect = async |server: &TestApp| {
+        let mutation =
+            "mutation ($input: DisconnectCustomerInput!) { disconnectCustomer(input: $input) { customerId } }";
+        let input = json!({ "customer": { "externalCustomerId": "1" }, "reason": "ENDED" });
+        server.graphql(&operator, mutation, json!({ "input": input })).await
+    };
+    // Both requests read before one of them can write.
+    let hold = async || {
+        let holder = app.database.begin_write().await.unwrap();
+        if app.is_postgres() {
+            let lock = "LOCK TABLE customer, customer_operator, customer_event IN SHARE MODE";
+            holder.execute_unprepared(lock).await.unwrap();
+        }
+        holder
+    };
+    let holder = hold().await;
+    let release = async {
+        app.wait_until_blocked(2).await;
+        holder.commit().await.unwrap();
+    };
+    let (one, other, ()) = tokio::join!(create(app, &operator, 2), create(second, &operator, 2), release);
+    let holder = hold().await;
+    let release = async {
+        app.wait_until_blocked(2).await;
+        holder.commit().await.unwrap();
+    };
+    let (first, last, ()) = tokio::join!(disconnect(app), disconnect(second), release);
+    replica.stop().await;
+    let log = support::logs::read();
+    for (answers, refusal) in [
+        ([&one, &other], &["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"][..]),
+        ([&first, &last], &["CUSTOMER_NOT_FOUND"]),
+    ] {
+        let mut codes = answers.map(Answer::codes);
+        codes.iter_mut().for_each(|codes| codes.sort_unstable());
+        codes.sort_unstable();
+        assert_eq!(codes, [vec![], refusal.iter().map(|code| (*code).to_owned()).collect()]);
+        for line in log.lines().filter(|line| answers.iter().any(|answer| line.contains(request_id(answer)))) {
+            assert!(!line.contains("\"level\":\"WARN\"") && !line.contains("\"level\":\"ERROR\""), "{line}");
+        }
+    }
 });
