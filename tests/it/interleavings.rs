@@ -3,9 +3,13 @@
 //! On PostgreSQL, a table lock allows reads and blocks writes until all requests wait for the lock. On SQLite, a
 //! transaction holds the only connection that writes until all requests wait for it.
 
+use entity::operator::Status;
+use entity::value::OperatorId;
 use futures::future::join_all;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
+use vivamo::service::operators::OperatorChanges;
+use vivamo::service::{Actor, AdminOrigin};
 
 use support::{Answer, Caller, TestApp, both};
 
@@ -20,6 +24,10 @@ enum Write<'a> {
     Erase(&'a Value),
     /// Sent by the platform.
     TakeOver(&'a Value, &'a str),
+    /// Sent by the platform, for this operator.
+    DisconnectFrom(&'a Caller, &'a str),
+    /// A run of `vivamo operator remove-customers`.
+    RemoveCustomers(&'a Caller),
 }
 
 async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
@@ -56,12 +64,43 @@ async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
             });
             app.graphql(&app.platform(), query, json!({ "input": input })).await
         }
+        Write::DisconnectFrom(operator, id) => {
+            let query =
+                "mutation ($input: DisconnectCustomerInput!) { disconnectCustomer(input: $input) { replayed } }";
+            let customer = json!({ "externalCustomerId": id });
+            let input = json!({ "customer": customer, "operatorId": operator.operator, "reason": "MISTAKE" });
+            app.graphql(&app.platform(), query, json!({ "input": input })).await
+        }
+        Write::RemoveCustomers(_) => unreachable!("not a request"),
     }
 }
 
-/// Sends the requests so that all requests read before any request writes. Returns `CREATED`, `CONNECTED`, `UPDATED` or
-/// the error codes for each request. On PostgreSQL, each request goes to a server of its own, because one server would
-/// write several requests in one batch.
+/// Sends a request, or runs the command. Returns `CREATED`, `CONNECTED`, `UPDATED`, …, or the error codes.
+async fn outcome(app: &TestApp, request: &Write<'_>) -> String {
+    if let Write::RemoveCustomers(caller) = request {
+        let (origin, operator) = (AdminOrigin::command_line(), OperatorId::parse(&caller.operator).unwrap());
+        let removed = app.services.customers.remove_batch(&Actor::Platform, &origin, operator).await.unwrap();
+        return format!("REMOVED {removed}");
+    }
+    let answer = send(app, request).await;
+    let data = &answer.body["data"];
+    if let Some(outcome) = data["createCustomer"]["outcome"].as_str() {
+        return outcome.to_owned();
+    }
+    let done = [
+        ("updateCustomer", "UPDATED"),
+        ("disconnectCustomer", "DISCONNECTED"),
+        ("eraseCustomer", "ERASED"),
+        ("recordVerification", "TAKEN_OVER"),
+    ];
+    match done.iter().find(|(field, _)| data[field].is_object()) {
+        Some((_, outcome)) => (*outcome).to_owned(),
+        None => answer.codes().join("+"),
+    }
+}
+
+/// Sends the requests so that all requests read before any request writes. Returns the [`outcome`] of each request. On
+/// PostgreSQL, each request goes to a server of its own, because one server would write several requests in one batch.
 async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
     let replicas = if app.is_postgres() { requests.len() } else { 0 };
     let replicas = join_all((0..replicas).map(|_| app.replica(app.database_url().to_owned()))).await;
@@ -73,28 +112,11 @@ async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
         app.wait_until_blocked(requests.len()).await;
         holder.commit().await.unwrap();
     };
-    let sent = requests.iter().enumerate().map(|(number, request)| send(replicas.get(number).unwrap_or(app), request));
-    let (answers, ()) = tokio::join!(join_all(sent), release);
+    let sent =
+        requests.iter().enumerate().map(|(number, request)| outcome(replicas.get(number).unwrap_or(app), request));
+    let (outcomes, ()) = tokio::join!(join_all(sent), release);
     join_all(replicas.into_iter().map(TestApp::stop)).await;
-    answers
-        .iter()
-        .map(|answer| {
-            let data = &answer.body["data"];
-            if let Some(outcome) = data["createCustomer"]["outcome"].as_str() {
-                return outcome.to_owned();
-            }
-            let done = [
-                ("updateCustomer", "UPDATED"),
-                ("disconnectCustomer", "DISCONNECTED"),
-                ("eraseCustomer", "ERASED"),
-                ("recordVerification", "TAKEN_OVER"),
-            ];
-            match done.iter().find(|(field, _)| data[field].is_object()) {
-                Some((_, outcome)) => (*outcome).to_owned(),
-                None => answer.codes().join("+"),
-            }
-        })
-        .collect()
+    outcomes
 }
 
 /// Asserts that the outcomes are the outcomes of one possible order of the requests.
@@ -447,4 +469,67 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
         assert_one_of(&outcomes, &[&["TAKEN_OVER", "CONNECTED"]]);
         assert_eq!(app.customer(&a, json!({ "phone": phone(7) })).await["id"], one);
     }
+});
+
+/// Creates an operator with a customer, and suspends it. Returns the operator and the id of the customer.
+async fn leaving_operator(app: &TestApp, data: Value) -> (Caller, Value) {
+    let operator = app.operator("Leaving").await;
+    let customer = app.created(&operator, "1", data).await["customer"]["id"].clone();
+    let changes = OperatorChanges { status: Some(Status::Suspended), ..Default::default() };
+    let (origin, id) = (AdminOrigin::command_line(), OperatorId::parse(&operator.operator).unwrap());
+    app.services.operators.update(&Actor::Platform, &origin, id, changes).await.unwrap();
+    (operator, customer)
+}
+
+both!(the_removal_of_all_customers_against_each_write, Sandbox, async |app| {
+    let other = app.operator("Other").await;
+    for round in 0..3 {
+        let email = |name: &str| format!("{name}-{round}@example.com");
+        let name = |name: &str| format!("{name}-{round}");
+        let phone = |number: usize| format!("+1415555{round}{number:03}");
+        let (removed, late, lost) = ("REMOVED 1", "REMOVED 0", "CUSTOMER_NOT_FOUND");
+
+        let updated = name("updated");
+        app.created(&other, &updated, json!({ "email": email("updated") })).await;
+        let (leaving, _) = leaving_operator(app, json!({ "email": email("updated") })).await;
+        let update = Write::Update(&other, &updated, json!({ "firstName": "Ada" }));
+        let outcomes = race(app, &[Write::RemoveCustomers(&leaving), update]).await;
+        assert_one_of(&outcomes, &[&[removed, "UPDATED"]]);
+
+        let connected = name("connected");
+        let (leaving, _) = leaving_operator(app, json!({ "email": email("connected") })).await;
+        let connect = json!({ "email": email("connected"), "firstName": "Ada" });
+        let connect = Write::Create(&other, &connected, connect);
+        let outcomes = race(app, &[Write::RemoveCustomers(&leaving), connect]).await;
+        assert_one_of(&outcomes, &[&[removed, "CONNECTED"]]);
+
+        let (leaving, erased) = leaving_operator(app, json!({ "email": email("erased") })).await;
+        let outcomes = race(app, &[Write::RemoveCustomers(&leaving), Write::Erase(&erased)]).await;
+        assert_one_of(&outcomes, &[&[removed, "ERASED"], &[late, "ERASED"]]);
+
+        let (leaving, _) = leaving_operator(app, json!({ "email": email("ended") })).await;
+        let outcomes = race(app, &[Write::RemoveCustomers(&leaving), Write::DisconnectFrom(&leaving, "1")]).await;
+        assert_one_of(&outcomes, &[&[removed, lost], &[late, "DISCONNECTED"]]);
+
+        let (leaving, _) = leaving_operator(app, json!({ "email": email("twice") })).await;
+        let outcomes = race(app, &[Write::RemoveCustomers(&leaving), Write::RemoveCustomers(&leaving)]).await;
+        assert_one_of(&outcomes, &[&[removed, late], &[late, removed]]);
+
+        // The customer of the operator loses its number, and gets another number.
+        let (winner, holder) = (name("winner"), name("holder"));
+        let winner = customer_with(app, &other, &winner, &email("winner"), &phone(1)).await;
+        let data = json!({ "email": email("loses"), "phone": phone(2) });
+        let (leaving, _) = leaving_operator(app, data).await;
+        let take_over = phone(2);
+        let outcomes = race(app, &[Write::RemoveCustomers(&leaving), Write::TakeOver(&winner, &take_over)]).await;
+        assert_one_of(&outcomes, &[&[removed, "TAKEN_OVER"]]);
+        customer_with(app, &other, &holder, &email("holder"), &phone(3)).await;
+        let (leaving, winner) = leaving_operator(app, json!({ "email": email("wins") })).await;
+        let take_over = phone(3);
+        let outcomes = race(app, &[Write::RemoveCustomers(&leaving), Write::TakeOver(&winner, &take_over)]).await;
+        assert_one_of(&outcomes, &[&[removed, "TAKEN_OVER"]]);
+    }
+    let links = "SELECT COUNT(*) AS n FROM customer_operator WHERE operator_id IN \
+                 (SELECT id FROM operator WHERE status = 'suspended')";
+    assert_eq!(app.select_number(links).await, 0);
 });
