@@ -167,3 +167,75 @@ both!(the_operator_is_given_by_the_platform_only, Sandbox, async |app| {
     disconnect(app, &read_only, by_external_id("1")).await.assert_rejected("disconnectCustomer", &[("FORBIDDEN", "")]);
     assert_eq!(app.count_rows("customer_operator").await, 1);
 });
+
+both!(two_calls_take_over_an_identity_and_the_platform_restores_it, Sandbox, async |app| {
+    let (first, second, platform) = (app.operator("First").await, app.operator("Second").await, app.platform());
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
+    let before = app.created(&first, "1", data).await["customer"].clone();
+    let (id, own) = (&before["id"], json!({ "externalCustomerId": "1" }));
+    let verify = "mutation ($input: RecordVerificationInput!) { recordVerification(input: $input) { \
+                  customer { emailVerifiedAt phoneVerifiedAt } } }";
+    for (field, value) in [("EMAIL", "ada@example.com"), ("PHONE", "+14155552671")] {
+        let input = json!({ "id": id, "field": field, "value": value, "verifiedAt": "2026-11-20T12:00:00Z" });
+        app.graphql(&platform, verify, json!({ "input": input })).await.payload("recordVerification");
+    }
+
+    // The second operator knows only the phone. The create shows a stranger's record, and the update changes it.
+    let data = json!({ "email": "mallory@example.com", "phone": "+14155552671", "lastName": "Mallory" });
+    let connected = app.created(&second, "1", data).await;
+    assert_eq!((&connected["outcome"], &connected["matchedBy"]), (&json!("CONNECTED"), &json!(["PHONE"])));
+    assert_eq!(connected["unappliedFields"], json!(["EMAIL"]));
+    assert_eq!(connected["customer"]["email"], "ada@example.com");
+    let changes = json!({ "email": "mallory@example.com", "firstName": "Eve" });
+    let taken = app.updated(&second, own.clone(), changes).await;
+    assert_eq!(taken["customer"]["email"], "mallory@example.com");
+
+    // The first operator sees each step, and that the new email is not verified.
+    let history = "{ customer(by: { externalCustomerId: \"1\" }) { email emailVerifiedAt phoneVerifiedAt version \
+                   history { nodes { type version own changedFields operator { name } before { email } } } } }";
+    let seen = app.query(&first, history).await["customer"].clone();
+    assert_eq!((&seen["email"], &seen["version"]), (&json!("mallory@example.com"), &json!(3)));
+    assert_eq!(seen["emailVerifiedAt"], json!(null));
+    assert_eq!(seen["phoneVerifiedAt"], "2026-11-20T12:00:00.000000+00:00");
+    let by_others = |version: i32, fields: &[&str]| {
+        json!({
+            "type": "UPDATED", "version": version, "own": false, "changedFields": fields, "operator": null,
+            "before": null,
+        })
+    };
+    let steps = [by_others(2, &["LAST_NAME"]), by_others(3, &["EMAIL", "FIRST_NAME"])];
+    let nodes = seen["history"]["nodes"].as_array().unwrap();
+    let changed: Vec<_> = nodes.iter().filter(|node| node["type"] == "UPDATED").cloned().collect();
+    assert_eq!(changed, steps);
+
+    // The platform sees who changed what, ends that connection, and restores the values from the history.
+    let history = "query ($id: ID!) { customer(by: { id: $id }) { history { nodes { type requestId operator { id name } \
+                   changedFields before { email firstName lastName } } } } }";
+    let history = app.graphql(&platform, history, json!({ "id": id })).await;
+    let nodes = history.data()["customer"]["history"]["nodes"].as_array().cloned().unwrap();
+    let [connect, update] = ["CONNECTED", "UPDATED"].map(|r#type| {
+        let of_type = nodes.iter().find(|node| node["type"] == r#type).unwrap();
+        assert_eq!(of_type["operator"], json!({ "id": second.operator, "name": "Second" }));
+        of_type.clone()
+    });
+    let of_request = "query ($id: String!) { customerEvents(requestId: $id) { nodes { type customerId } } }";
+    let found = app.graphql(&platform, of_request, json!({ "id": update["requestId"] })).await;
+    assert_eq!(found.data()["customerEvents"]["nodes"], json!([{ "type": "UPDATED", "customerId": id }]));
+    let ended = json!({ "customer": { "id": id }, "operatorId": second.operator, "reason": "NOT_THIS_PERSON" });
+    disconnect(app, &platform, ended).await.payload("disconnectCustomer");
+    assert_eq!(app.customer(&second, own.clone()).await, json!(null));
+    let restored = json!({
+        "email": update["before"]["email"], "firstName": update["before"]["firstName"],
+        "lastName": connect["before"]["lastName"],
+    });
+    app.updated(&platform, json!({ "id": id }), restored).await;
+    let input = json!({ "id": id, "field": "EMAIL", "value": "ada@example.com", "verifiedAt": "2026-11-20T12:00:00Z" });
+    let verified = app.graphql(&platform, verify, json!({ "input": input })).await.payload("recordVerification");
+    assert!(verified["customer"]["emailVerifiedAt"].is_string() && verified["customer"]["phoneVerifiedAt"].is_string());
+    let mut after = app.customer(&first, own).await;
+    assert_eq!(after["version"], 4);
+    for varies in ["version", "updatedAt"] {
+        after[varies] = before[varies].clone();
+    }
+    assert_eq!(after, before);
+});
