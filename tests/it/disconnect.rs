@@ -168,6 +168,42 @@ both!(the_operator_is_given_by_the_platform_only, Sandbox, async |app| {
     assert_eq!(app.count_rows("customer_operator").await, 1);
 });
 
+both!(a_key_of_an_earlier_connection_does_not_return_the_record, Sandbox, async |app| {
+    let (own, other, platform) = (app.operator("Own").await, app.operator("Other").await, app.platform());
+    let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed } }";
+    let update = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed } }";
+    let send =
+        async |caller: &Caller, query: &str, input: &Value| app.graphql(caller, query, json!({ "input": input })).await;
+    // The operator's user 1 gives a number that belongs to Ada, and is disconnected.
+    let ada = json!({ "email": "ada@example.com", "phone": "+14155552671" });
+    let id = app.created(&other, "1", ada.clone()).await["customer"]["id"].clone();
+    let data = json!({ "email": "user1@example.com", "phone": "+14155552671" });
+    let created = json!({ "externalCustomerId": "user-1", "data": data, "idempotencyKey": "create" });
+    let customer = json!({ "id": id });
+    let updated = json!({ "customer": customer, "data": { "firstName": "Ada" }, "idempotencyKey": "update" });
+    let ended = json!({ "customer": customer, "reason": "NOT_THIS_PERSON", "idempotencyKey": "disconnect" });
+    send(&own, create, &created).await.payload("createCustomer");
+    send(&own, update, &updated).await.payload("updateCustomer");
+    send(&platform, update, &updated).await.payload("updateCustomer");
+    disconnect(app, &own, ended.clone()).await.payload("disconnectCustomer");
+
+    // Ada herself becomes user 2 of the operator. The requests about user 1 do not lead to her record.
+    let again = json!({ "externalCustomerId": "user-2", "data": ada, "idempotencyKey": "create again" });
+    assert_eq!(send(&own, create, &again).await.payload("createCustomer")["replayed"], false);
+    let not_found = [("CUSTOMER_NOT_FOUND", "")];
+    send(&own, create, &created).await.assert_rejected("createCustomer", &not_found);
+    send(&own, update, &updated).await.assert_rejected("updateCustomer", &not_found);
+    // The repeated disconnect does not end the new connection, which keeps its own keys, also under another id.
+    assert_eq!(disconnect(app, &own, ended).await.payload("disconnectCustomer")["replayed"], true);
+    let rename = json!({ "customer": customer, "externalCustomerId": "user-3", "idempotencyKey": "rename" });
+    for is_replayed in [false, true] {
+        assert_eq!(send(&own, update, &rename).await.payload("updateCustomer")["replayed"], is_replayed);
+        assert_eq!(send(&own, create, &again).await.payload("createCustomer")["replayed"], true);
+    }
+    // The platform has no connection that could end.
+    assert_eq!(send(&platform, update, &updated).await.payload("updateCustomer")["replayed"], true);
+});
+
 both!(two_calls_take_over_an_identity_and_the_platform_restores_it, Sandbox, async |app| {
     let (first, second, platform) = (app.operator("First").await, app.operator("Second").await, app.platform());
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });

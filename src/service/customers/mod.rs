@@ -115,6 +115,10 @@ trait Replayable: Sized {
 #[derive(Serialize, Deserialize)]
 struct StoredOutcome<D> {
     customer: Uuid,
+    /// Time at which the customer was connected to the caller's operator, in microseconds since 1970. `None` if the
+    /// platform was the caller, or if an earlier version stored the outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connected_at: Option<i64>,
     warnings: Vec<ErrorCode>,
     #[serde(flatten)]
     details: D,
@@ -384,7 +388,8 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
 
     fn to_stored(&self) -> impl Serialize {
         let warnings = self.warnings.iter().map(|warning| warning.code).collect();
-        StoredOutcome { customer: *self.view.customer.id.as_uuid(), warnings, details: &self.details }
+        let customer = *self.view.customer.id.as_uuid();
+        StoredOutcome { customer, connected_at: self.view.connected_micros(), warnings, details: &self.details }
     }
 
     async fn replay(
@@ -392,8 +397,11 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
         origin: &Origin,
         stored: StoredOutcome<D>,
     ) -> Result<Self, TransactionError> {
-        let StoredOutcome { customer, warnings, details } = stored;
+        let StoredOutcome { customer, connected_at, warnings, details } = stored;
         let view = customers.find_visible(&origin.actor, &CustomerRef::Id(customer.into())).await?;
+        // The request belongs to the connection at that time. If the operator has disconnected the customer and connected it
+        // again, perhaps for another person, a late repetition must not return the record.
+        let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
         let view = view.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
         let warnings = customers.restrictions.warnings_from_codes(&warnings);
         Ok(Written { view, warnings, replayed: true, details })
@@ -441,6 +449,11 @@ impl CustomerRef {
 impl CustomerView {
     fn new(customer: customer::Model, link: Option<Link>) -> Self {
         Self { customer, link, operators: None }
+    }
+
+    /// Time at which the customer was connected to the caller's operator, in microseconds since 1970.
+    fn connected_micros(&self) -> Option<i64> {
+        self.link.as_ref().map(|link| link.connected_at.timestamp_micros())
     }
 
     /// Fields that are still empty.
