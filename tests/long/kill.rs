@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use entity::{customer, customer_event, customer_operator, erasure};
 use futures::future::join_all;
-use sea_orm::{EntityTrait, PaginatorTrait};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::{Value, json};
 
 use crate::servers::{Servers, codes};
@@ -21,13 +21,18 @@ const CREATE: &str = "mutation ($input: CreateCustomerInput!) { result: createCu
     replayed customer { id } } }";
 const DISCONNECT: &str =
     "mutation ($input: DisconnectCustomerInput!) { result: disconnectCustomer(input: $input) { replayed } }";
+const TAKE_OVER: &str =
+    "mutation ($input: RecordVerificationInput!) { result: recordVerification(input: $input) { replayed } }";
 const ERASE: &str = "mutation ($input: EraseCustomerInput!) { result: eraseCustomer(input: $input) { replayed } }";
 
 /// A request of the test, by the external id of its customer.
 #[derive(Clone, Debug)]
 enum Write {
-    Create(String),
+    /// With a phone, or without one.
+    Create(String, Option<String>),
     Disconnect(String),
+    /// Sent by the platform: the customer with this id gets this phone of another customer.
+    TakeOver(Value, String),
     /// Sent by the platform, with the id of the customer.
     Erase(String, Value),
 }
@@ -35,36 +40,43 @@ enum Write {
 impl Write {
     fn query(&self) -> &'static str {
         match self {
-            Self::Create(_) => CREATE,
+            Self::Create(..) => CREATE,
             Self::Disconnect(_) => DISCONNECT,
+            Self::TakeOver(..) => TAKE_OVER,
             Self::Erase(..) => ERASE,
         }
     }
 
     fn caller<'c>(&self, operator: &'c Caller, platform: &'c Caller) -> &'c Caller {
         match self {
-            Self::Create(_) | Self::Disconnect(_) => operator,
-            Self::Erase(..) => platform,
+            Self::Create(..) | Self::Disconnect(_) => operator,
+            Self::TakeOver(..) | Self::Erase(..) => platform,
         }
     }
 
     /// Returns the external id of the customer, if the operator cannot see the customer after the request.
     fn removed(&self) -> Option<&String> {
         match self {
-            Self::Create(_) => None,
+            Self::Create(..) | Self::TakeOver(..) => None,
             Self::Disconnect(id) | Self::Erase(id, _) => Some(id),
         }
     }
 
     fn variables(&self) -> Value {
         match self {
-            Self::Create(id) => {
-                let data = json!({ "email": format!("{id}@example.com"), "firstName": "Ada" });
+            Self::Create(id, phone) => {
+                let data = json!({ "email": format!("{id}@example.com"), "firstName": "Ada", "phone": phone });
                 json!({ "input": { "externalCustomerId": id, "data": data, "idempotencyKey": id } })
             }
             Self::Disconnect(id) => {
                 let (customer, key) = (json!({ "externalCustomerId": id }), format!("end {id}"));
                 json!({ "input": { "customer": customer, "reason": "ENDED", "idempotencyKey": key } })
+            }
+            Self::TakeOver(id, phone) => {
+                let (time, key) = ("2026-11-20T12:00:00Z", format!("take {phone}"));
+                json!({ "input": {
+                    "id": id, "field": "PHONE", "value": phone, "verifiedAt": time, "takeOver": true, "idempotencyKey": key,
+                } })
             }
             Self::Erase(_, id) => json!({ "input": { "id": id, "reference": "x", "idempotencyKey": id } }),
         }
@@ -92,12 +104,16 @@ async fn run(backend: Backend) {
         let writer = async |writer: usize| {
             let mut customer = Value::Null;
             for number in 0.. {
-                // Five requests create three customers, disconnect the second, and erase the third.
+                // Seven requests create four customers, disconnect the second, give the phone of the first to the third, and
+                // erase the fourth.
                 let id = |number: usize| format!("{round}-{writer}-{number}");
-                let write = match number % 5 {
+                let phone = |number: usize| format!("+1415{}{writer}5{number:04}", 2 + round);
+                let write = match number % 7 {
+                    0 => Write::Create(id(number), Some(phone(number))),
                     2 => Write::Disconnect(id(number - 1)),
-                    4 => Write::Erase(id(number - 1), customer.clone()),
-                    _ => Write::Create(id(number)),
+                    4 => Write::TakeOver(customer.clone(), phone(number - 4)),
+                    6 => Write::Erase(id(number - 1), customer.clone()),
+                    _ => Write::Create(id(number), None),
                 };
                 match servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await {
                     Ok((_, answer)) => {
@@ -144,21 +160,27 @@ async fn run(backend: Backend) {
             let sent = servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await;
             let (_, answer) = sent.unwrap();
             let is_gone =
-                matches!(write, Write::Create(id) if gone.contains(id)) && codes(&answer) == ["CUSTOMER_NOT_FOUND"];
+                matches!(write, Write::Create(id, _) if gone.contains(id)) && codes(&answer) == ["CUSTOMER_NOT_FOUND"];
             let replayed = &answer["data"]["result"]["replayed"];
             assert!(is_gone || *replayed == true || (may_be_new && *replayed == false), "{write:?}: {answer}");
         }
     }
     let reads = servers.database.reader();
     let count = |query: &str| all().filter(|write| write.query() == query).count() as u64;
-    let (created, ended, erased) = (count(CREATE), count(DISCONNECT), count(ERASE));
-    assert!(ended > 0 && erased > 0);
+    let (created, ended, taken, erased) = (count(CREATE), count(DISCONNECT), count(TAKE_OVER), count(ERASE));
+    assert!(ended > 0 && taken > 0 && erased > 0);
     assert_eq!(customer::Entity::find().count(reads).await.unwrap(), created - erased);
     assert_eq!(customer_operator::Entity::find().count(reads).await.unwrap(), created - ended - erased);
     assert_eq!(erasure::Entity::find().count(reads).await.unwrap(), erased);
     let events = customer_event::Entity::find().all(reads).await.unwrap();
-    assert_eq!(events.len() as u64, created + ended + erased);
+    // A takeover writes an entry for the customer that loses the phone, and an entry for the one that gets it.
+    assert_eq!(events.len() as u64, created + ended + 2 * taken + erased);
     let is_of_a_value = |event: &&customer_event::Model| event.after.0.values().any(|value| !value.is_null());
-    assert_eq!(events.iter().filter(is_of_a_value).count() as u64, created - erased);
+    assert_eq!(events.iter().filter(is_of_a_value).count() as u64, created + taken - erased);
+    let has_phone = |write: &&Write| matches!(write, Write::Create(_, Some(_)));
+    let phones = customer::Entity::find().filter(customer::Column::Phone.is_not_null());
+    assert_eq!(phones.clone().count(reads).await.unwrap(), all().filter(has_phone).count() as u64);
+    let verified = phones.filter(customer::Column::PhoneVerifiedAt.is_not_null());
+    assert_eq!(verified.count(reads).await.unwrap(), taken);
     servers.stop().await;
 }

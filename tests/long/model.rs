@@ -6,19 +6,23 @@
 //! state of the database. Set `VIVAMO_TEST_SEED` to the printed seed to repeat nearly the same requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use chrono::SecondsFormat::Micros;
 use chrono::{DateTime, Utc};
 use entity::customer_event::EventType;
-use entity::value::CustomerId;
+use entity::operator::Status;
+use entity::value::{CustomerId, OperatorId, RequestId};
 use entity::{customer, customer_event, customer_operator, customer_word, erasure};
 use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sea_orm::EntityTrait;
 use serde_json::{Map, Value, json};
+use vivamo::error::Error;
+use vivamo::service::operators::OperatorChanges;
+use vivamo::service::{Actor, AdminOrigin, Services};
 
 use crate::servers::{Servers, codes};
 use support::{Backend, Caller, TestDatabase};
@@ -54,6 +58,9 @@ struct Request {
 }
 
 const PLATFORM: usize = OPERATORS;
+
+/// The operator whose customers are all disconnected in the middle of the test.
+const LEAVING: usize = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -299,9 +306,11 @@ impl Model {
     fn disconnect(&mut self, request: &Request) -> Result<Value, Vec<&'static str>> {
         let given = self.operators.iter().position(|operator| request.input["operatorId"] == **operator);
         let operator = given.unwrap_or(request.operator);
-        let id = request.input["customer"]["externalCustomerId"].as_str().unwrap().to_owned();
-        let ended = self.links.remove(&(operator, id)).ok_or_else(|| vec!["CUSTOMER_NOT_FOUND"])?;
-        Ok(json!({ "customerId": ended }))
+        let customer = self.find(operator, &request.input["customer"]);
+        let customer = customer.filter(|customer| self.is_linked(operator, customer));
+        let customer = customer.ok_or_else(|| vec!["CUSTOMER_NOT_FOUND"])?;
+        self.links.retain(|(owner, _), linked| *owner != operator || *linked != customer);
+        Ok(json!({ "customerId": customer }))
     }
 
     /// Applies a verification. Returns the expected payload, or the expected error codes.
@@ -413,9 +422,14 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
     // Requests and answers by request id.
     let answers = Mutex::new(HashMap::new());
     let remaining = AtomicUsize::new(requests);
+    let removal = OnceLock::new();
     let worker = async |number: u64| {
         let mut random = StdRng::seed_from_u64(seed.wrapping_add(number));
-        while remaining.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1)).is_ok() {
+        while let Ok(count) = remaining.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1))
+        {
+            if count == requests / 2 {
+                removal.set(remove_customers(&servers, &operators[LEAVING]).await).unwrap();
+            }
             let mut request = random_request(&mut random, &operators, &known.lock().unwrap());
             let is_sent_twice = random.random_bool(0.1);
             if is_sent_twice {
@@ -431,8 +445,34 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
         }
     };
     join_all((0..WORKERS as u64).map(worker)).await;
-    compare(&servers, &operators, answers.into_inner().unwrap()).await;
+    compare(&servers, &operators, answers.into_inner().unwrap(), removal.into_inner().unwrap()).await;
     servers.stop().await;
+}
+
+/// Suspends an operator, disconnects all its customers as `vivamo operator remove-customers` does, and resumes the
+/// operator. Returns the id of the run.
+async fn remove_customers(servers: &Servers, operator: &Caller) -> RequestId {
+    let Services { operators, customers, .. } = &*servers.services;
+    let (platform, origin) = (&Actor::Platform, &AdminOrigin::command_line());
+    let id = OperatorId::parse(&operator.operator).unwrap();
+    let change = |status| OperatorChanges { status: Some(status), ..Default::default() };
+    until_available(|| operators.update(platform, origin, id, change(Status::Suspended))).await;
+    let count = until_available(|| customers.start_removal(platform, origin, id)).await;
+    while until_available(|| customers.remove_batch(platform, origin, id)).await > 0 {}
+    until_available(|| operators.update(platform, origin, id, change(Status::Active))).await;
+    println!("{count} customers of an operator were disconnected");
+    origin.request().id
+}
+
+/// Runs a command again while it fails, as an administrator does if the database is busy.
+async fn until_available<T, F: Future<Output = Result<T, Error>>>(command: impl Fn() -> F) -> T {
+    const MAX_ATTEMPTS: usize = 20;
+    for _ in 0..MAX_ATTEMPTS {
+        if let Ok(done) = command().await {
+            return done;
+        }
+    }
+    panic!("the command failed {MAX_ATTEMPTS} times");
 }
 
 /// Sends a request, and repeats it while the response is `UNAVAILABLE`: on a busy machine, a request may have conflicts
@@ -518,8 +558,14 @@ fn replay(operators: &[Caller], changes: &[Change<'_>]) -> Model {
 }
 
 /// Replays the changes, checks the results of all requests, and compares the final model with the database.
-async fn compare(servers: &Servers, operators: &[Caller], answers: HashMap<String, (Request, Value)>) {
-    const EXPECTED_CODES: [&str; 9] = [
+/// `removal` is the id of the run of [`remove_customers`].
+async fn compare(
+    servers: &Servers,
+    operators: &[Caller],
+    answers: HashMap<String, (Request, Value)>,
+    removal: RequestId,
+) {
+    const EXPECTED_CODES: [&str; 10] = [
         "EXTERNAL_CUSTOMER_ID_TAKEN",
         "EMAIL_TAKEN",
         "PHONE_TAKEN",
@@ -528,18 +574,30 @@ async fn compare(servers: &Servers, operators: &[Caller], answers: HashMap<Strin
         "VERSION_CONFLICT",
         "INVALID_ARGUMENT",
         "BAD_REQUEST",
+        "UNAUTHENTICATED",
         "UNAVAILABLE",
     ];
     let reader = servers.database.reader();
     let mut events = customer_event::Entity::find().all(reader).await.unwrap();
     events.sort_by_key(|event| event.occurred_at);
+    // The removal disconnects each customer as a request of the platform does, and all its entries have the id of the run.
+    let disconnect = |event: &customer_event::Model| {
+        let customer = json!({ "id": event.customer_id.to_string() });
+        let input = json!({ "customer": customer, "operatorId": operators[LEAVING].operator, "reason": "ENDED" });
+        let payload = json!({ "customerId": customer["id"], "replayed": false });
+        let request = Request { operator: PLATFORM, kind: Kind::Disconnect, input };
+        (event.id, (request, json!({ "data": { "disconnectCustomer": payload } })))
+    };
+    let removed: HashMap<_, _> = events.iter().filter(|event| event.request_id == removal).map(disconnect).collect();
+    assert!(!removed.is_empty());
     // An update that changes values and the external id has two events. A takeover has two events too.
     let mut requests = BTreeSet::new();
     let changes: Vec<Change> = events
         .iter()
-        .filter(|event| requests.insert(event.request_id))
+        .filter(|event| removed.contains_key(&event.id) || requests.insert(event.request_id))
         .map(|event| {
-            let (request, answer) = &answers[&event.request_id.to_string()];
+            let sent = || &answers[&event.request_id.to_string()];
+            let (request, answer) = removed.get(&event.id).unwrap_or_else(sent);
             let payload =
                 payload(answer).unwrap_or_else(|| panic!("the client of a change received an error: {answer}"));
             Change { request, payload, customer: event.customer_id }
