@@ -16,7 +16,8 @@ pub use crate::admin_event::ChangedFields;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "customer_change")]
 pub struct Model {
-    /// The operator that reads the row, or [`OperatorId::PLATFORM`]: a column of a primary key cannot be null.
+    /// The operator that reads the row, or [`OperatorId::PLATFORM`]. The column is part of the primary key, so it
+    /// cannot be null.
     #[sea_orm(primary_key, auto_increment = false)]
     pub reader_id: OperatorId,
     /// The position in the order of commits: see `database::positions`. The changes of one transaction may have the same

@@ -22,7 +22,7 @@ pub struct Model {
     /// A hash of a constant under `VIVAMO_KEY_SECRET`. A server compares it to find out if it has another secret.
     /// `None` if only versions without this column have opened the database.
     pub key_fingerprint: Option<Vec<u8>>,
-    /// The number that PostgreSQL's transaction ids are raised by in positions of the feed: see `database::positions`.
+    /// The number that is added to PostgreSQL's transaction ids in positions of the feed: see `database::positions`.
     pub feed_base: i64,
 }
 

@@ -45,7 +45,7 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        // For erasures, which remove the external ids of one customer.
+        // The index is for erasures, which remove the external ids of one customer.
         let index = "CREATE INDEX customer_change_customer_id_idx ON customer_change (customer_id) \
                      WHERE external_customer_id IS NOT NULL";
         manager.get_connection().execute_unprepared(index).await?;

@@ -1,25 +1,26 @@
 //! Positions in the feed of changes (`entity::customer_change`).
 //!
-//! A reader remembers the position of the last change that it has seen, and asks for the changes after it. It misses a change
-//! if a change with a smaller position becomes visible later. Numbers of a sequence have this fault on PostgreSQL: a
-//! transaction takes a number before it commits, and the transaction with the next number may commit first.
+//! A reader remembers the position of the last change that it has seen, and asks for the changes after it. The reader
+//! would miss a change with a smaller position that becomes visible later. Numbers of a sequence have this fault on
+//! PostgreSQL: a transaction takes a number before it commits, and the transaction with the next number may commit
+//! first.
 //!
-//! - **PostgreSQL**: the position is the id of the writing transaction, raised by `deployment.feed_base`. Readers see only
-//!   positions below the [`horizon`]: the id of the oldest transaction that has not ended. No change below the horizon can
-//!   become visible later. A long transaction, also one of another database of the same server, delays the feed, but no change
-//!   is lost.
+//! - **PostgreSQL**: the position is the id of the writing transaction, raised by `deployment.feed_base`. Readers see
+//!   only positions below the [`horizon`]: the id of the oldest transaction that has not ended. No change below the
+//!   horizon can become visible later. A long transaction, even in another database of the same server, delays the
+//!   feed, but no change is lost.
 //! - **SQLite**: transactions that write run one after the other. The position is one more than the platform's last position,
 //!   because the platform has a row for each change. The platform's last row is never deleted, so no position is used twice.
 //!
-//! Positions of one customer must also be in the order of its versions. On SQLite they are. PostgreSQL gives a transaction its
-//! id at the first row that it locks or writes, and the transaction may find other rows later that a transaction with a larger
-//! id has changed meanwhile. [`is_written_before`] refuses to change such a row.
+//! Positions of one customer must also be in the order of its versions. On SQLite they are. PostgreSQL gives a
+//! transaction its id when it locks or writes its first row. Later the transaction may find rows that a transaction
+//! with a larger id has changed meanwhile. [`is_written_before`] refuses to change such a row.
 
 use entity::customer_change;
 use sea_orm::sea_query::{Expr, ExprTrait, Func, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, DbBackend};
 
-/// The base on PostgreSQL.
+/// The SQL that reads `deployment.feed_base`.
 const BASE: &str = "COALESCE((SELECT feed_base FROM deployment WHERE id = 1), 0)";
 
 /// The position of the changes that the current statement writes.

@@ -123,7 +123,7 @@ pub struct Loader {
     pub services: Arc<Services>,
 }
 
-/// Key of a customer that the caller may not see, or not any more.
+/// Key of a customer. A customer that the caller may not see has no value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VisibleCustomer(pub CustomerId);
 

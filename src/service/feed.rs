@@ -1,8 +1,8 @@
 //! Reads the feed of changes: what happened to the customers of an operator, in the order of commits.
 //!
-//! `customers::feed_rows` writes the rows. A reader follows the feed with a position, and asks for the changes after it. The
-//! position is always that of a row of the reader. A position between rows would not survive a failover of PostgreSQL: the
-//! new server may use it for a later change.
+//! `customers::feed_rows` writes the rows. A reader follows the feed with a position, and asks for the changes after
+//! it. The position is always that of a row of the reader. A position between two rows would be wrong after a failover
+//! of PostgreSQL: the new server may give it to a later change.
 
 use entity::customer_change::{Column, Entity, Model};
 use entity::customer_event::EventType;
@@ -70,7 +70,8 @@ impl Feed {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());
         }
         let [_, next] = page.ends(Positioned::position);
-        // Without more changes, a filter by type has checked all rows, so the reader need not check them again.
+        // If there are no more changes, the filter by type has checked all rows, so the next request need not check
+        // them again.
         let end = next.filter(|_| page.has_next).unwrap_or(last);
         Ok(FeedPage { changes: page.rows, end, has_more: page.has_next })
     }

@@ -57,7 +57,7 @@ both!(each_reader_sees_what_it_may_know, Sandbox, async |app| {
     app.created(&c, "c-1", email).await;
     app.updated(&a, json!({ "id": id }), json!({ "firstName": "Ada", "phone": "+14155552671" })).await;
     app.updated(&platform, json!({ "id": id }), json!({ "firstName": "Grace" })).await;
-    // Changes nothing.
+    // This update changes nothing, so the feed gets no change.
     app.updated(&a, json!({ "id": id }), json!({ "firstName": "Grace" })).await;
     let both = json!({ "customer": { "id": id }, "externalCustomerId": "b-2", "data": { "lastName": "Hopper" } });
     mutate(app, &b, "updateCustomer", both).await;
@@ -128,7 +128,7 @@ both!(each_reader_sees_what_it_may_know, Sandbox, async |app| {
         of_platform.map(|(r#type, version, fields, own)| json!([r#type, version, fields, own, Value::Null]));
     assert_eq!(summary(&feed(app, &platform).await), of_platform);
 
-    // The customer is there for those that may see it now.
+    // Only a caller that may see the customer now gets its record.
     for (caller, sees) in [(&a, true), (&b, false), (&c, false), (&platform, true)] {
         let expected = if sees { json!({ "id": id }) } else { json!(null) };
         assert!(feed(app, caller).await.iter().all(|change| change["customer"] == expected));
@@ -201,7 +201,7 @@ both!(a_cursor_continues_where_the_last_response_ended, Sandbox, async |app| {
         assert_eq!(follow(app, &a, first, end.clone(), json!(null)).await, (Vec::new(), end));
     }
 
-    // The cursor of the end skips what was before.
+    // The cursor of the end skips all earlier changes.
     let viewer = "{ viewer { changesCursor } }";
     let end = app.query(&a, viewer).await["viewer"]["changesCursor"].clone();
     app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": null })).await;
@@ -260,7 +260,7 @@ both!(a_filter_by_type_reads_a_bounded_number_of_changes, Sandbox, async |app| {
     let second = read(app, &a, json!({ "types": ["ERASED"], "after": first["cursor"] })).await;
     let second = second.data()["changes"].clone();
     assert_eq!((&second["changes"], &second["hasMore"]), (&json!([]), &json!(false)));
-    // The rest of the feed has fewer changes than a filter reads.
+    // The rest of the feed has fewer changes than a request with a filter checks.
     let (rest, end) = follow(app, &a, 100, first["cursor"].clone(), json!(null)).await;
     assert_eq!((rest.len(), &end), (2_002, &second["cursor"]));
     assert_eq!(rest.last().unwrap()["changedFields"], json!(["FIRST_NAME"]));

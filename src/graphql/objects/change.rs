@@ -30,7 +30,8 @@ pub enum ChangeType {
     Verified,
     /// The platform erased the customer.
     Erased,
-    /// Your operator changed its own id for the customer. With the platform key: an operator changed its id.
+    /// Your operator changed its own id for the customer. With the platform key: an operator changed its own id for the
+    /// customer.
     ExternalCustomerIdChanged,
 }
 
@@ -39,9 +40,9 @@ pub enum ChangeType {
 pub struct ChangeFeed {
     /// Changes, oldest first.
     changes: Items<Vec<Change>>,
-    /// Cursor to pass as `after` for the changes that follow. The cursor is there even if `changes` is empty.
+    /// Cursor to pass as `after` for the changes that follow. Present even if `changes` is empty.
     cursor: Cursor,
-    /// True if more changes may follow at once. Otherwise wait before the next request.
+    /// True if there may be more changes: send the next request at once. If false, wait before the next request.
     has_more: bool,
 }
 
@@ -71,8 +72,8 @@ impl Change {
         self.0.customer_id.to_string().into()
     }
 
-    /// Your own id for the customer at the time of the change. Null for the platform key. After the customer was erased, null for
-    /// all changes but `ERASED`.
+    /// Your own id for the customer at the time of the change. Null for the platform key. After an erasure, only the
+    /// change of the type `ERASED` still has the id.
     async fn external_customer_id(&self) -> Option<&str> {
         self.0.external_customer_id.as_ref().map(|id| id.as_str())
     }

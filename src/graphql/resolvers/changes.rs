@@ -11,11 +11,11 @@ pub struct ChangeQuery;
 
 #[Object]
 impl ChangeQuery {
-    /// The feed of changes: what happened to your customers, by whoever made the change, oldest change first. With the
-    /// platform key: what happened to all customers. Read the feed repeatedly and pass the `cursor` of the last response as
-    /// `after`: no change is missed, and the changes of one customer come in the order of their versions. Changes are kept for
-    /// 90 days, unless the platform has set another time. To start, take `viewer { changesCursor }`, read all customers, and
-    /// then follow the feed from the cursor.
+    /// The feed of changes: all changes of your customers, made by any caller, oldest change first. With the platform
+    /// key: the changes of all customers. Read the feed repeatedly and pass the `cursor` of the last response as
+    /// `after`: no change is missed, and the changes of one customer come in the order of their versions. Changes are
+    /// kept for 90 days, unless the platform has set another time. To start, take `viewer { changesCursor }`, read all
+    /// customers, and then follow the feed from the cursor.
     #[graphql(complexity = "list_complexity(Some(first), None, child_complexity)")]
     async fn changes(
         &self,

@@ -34,7 +34,7 @@ const REPLACE: WriteStatement = WriteStatement {
 ///
 /// If a value differs, the row gets a new version and the customer's search words are updated. If no value differs,
 /// only the revision is incremented, so that concurrent writers that have read the old revision conflict. The write
-/// fails if `current` is outdated. A value that differs has not been verified yet.
+/// fails if `current` is outdated. If the email or the phone differs, the time of its verification becomes null.
 pub(super) fn replace(writes: &mut WriteSet, current: &customer::Model, changed: customer::Model) -> customer::Model {
     replace_verified(writes, current, changed, None)
 }
