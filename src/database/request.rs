@@ -19,7 +19,14 @@ pub struct RequestContext {
     pub work: Arc<WorkCounter>,
     /// The counted size of the response. `None` during authentication.
     pub response: Option<Arc<ResponseSize>>,
+    /// True if the request never submits two requests to batches at the same time.
+    pub is_sequential: bool,
+    pub running: RunningRequests,
 }
+
+/// The requests that a process runs. Each of them holds a clone of the server's value.
+#[derive(Clone, Default)]
+pub struct RunningRequests(Arc<()>);
 
 /// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with two
 /// exceptions: the number of [statements](Self::Statement), and a write that does its work again after a conflict.
@@ -57,6 +64,14 @@ pub(super) fn tenant() -> Tenant {
 /// Returns the size of the response to the current request.
 pub(super) fn response() -> Option<Arc<ResponseSize>> {
     REQUEST.try_with(|request| request.response.clone()).ok().flatten()
+}
+
+/// Returns true if nothing can join a batch that the current request opens now.
+pub(super) fn is_alone() -> bool {
+    /// The clones of the server and of the current request.
+    const CLONES: usize = 2;
+    let is_alone = |request: &RequestContext| request.is_sequential && Arc::strong_count(&request.running.0) <= CLONES;
+    REQUEST.try_with(is_alone).unwrap_or_default()
 }
 
 /// Adds work to the current request. Does nothing outside a request.

@@ -186,6 +186,8 @@ pub struct Operation {
     pub kind: &'static str,
     pub name: Option<String>,
     pub cost: DocumentCost,
+    /// True if at most one root field is executed at a time.
+    pub is_sequential: bool,
 }
 
 /// Returns the operation with this name, or the first one if no name is given. If the document has several operations
@@ -202,7 +204,7 @@ pub fn selected_operation<'d>(
 pub fn operation(document: &ExecutableDocument, name: Option<&str>, variables: &Variables) -> Operation {
     let Some((name, operation)) = selected_operation(document, name) else {
         let cost = DocumentCost { selections: 0, least: 1, estimated: 1 };
-        return Operation { kind: "unknown", name: None, cost };
+        return Operation { kind: "unknown", name: None, cost, is_sequential: false };
     };
     let kind = match operation.node.ty {
         OperationType::Mutation => "mutation",
@@ -210,7 +212,10 @@ pub fn operation(document: &ExecutableDocument, name: Option<&str>, variables: &
     };
     let cost = cost::estimate(&operation.node, &document.fragments, variables);
     let name = name.map(|name| name.chars().take(MAX_LOGGED_NAME).collect());
-    Operation { kind, name, cost }
+    let has_one_field =
+        matches!(operation.node.selection_set.node.items.as_slice(), [one] if matches!(one.node, Selection::Field(_)));
+    let is_sequential = operation.node.ty == OperationType::Mutation || has_one_field;
+    Operation { kind, name, cost, is_sequential }
 }
 
 /// Checks the number of operations and fragments, and the selections of each operation.

@@ -32,7 +32,7 @@ use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::config::HttpSettings;
-use crate::database::Database;
+use crate::database::{Database, RunningRequests};
 use crate::graphql::{Schema, introspection};
 use crate::service::Services;
 
@@ -45,6 +45,7 @@ struct Shared {
     schema: Schema,
     trusted_proxies: Vec<IpNet>,
     in_flight: graphql::InFlight,
+    running: RunningRequests,
     last_check: health::LastCheck,
 }
 
@@ -52,8 +53,8 @@ struct Shared {
 pub async fn router(settings: HttpSettings, database: Database, services: Arc<Services>, schema: Schema) -> Router {
     let HttpSettings { graphiql, trusted_proxies, cors_origins, .. } = settings;
     let graphiql = graphiql.unwrap_or(services.environment == Environment::Sandbox);
-    let (in_flight, last_check) = Default::default();
-    let state = Arc::new(Shared { database, services, schema, trusted_proxies, in_flight, last_check });
+    let (in_flight, running, last_check) = Default::default();
+    let state = Arc::new(Shared { database, services, schema, trusted_proxies, in_flight, running, last_check });
     let graphql = any(graphql::handle);
     let graphql = if cors_origins.is_empty() { graphql } else { graphql.layer(cors(cors_origins)) };
     let mut router = Router::new()

@@ -3,7 +3,8 @@
 //!
 //! 1. A caller submits a request under a key. Requests with the same key can be run by one statement.
 //! 2. The first caller per key becomes the leader. Later callers only wait for their results.
-//! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too.
+//! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too. A leader
+//!    without concurrent requests does not yield, because tokio then wakes another thread for nothing.
 //! 4. The leader takes all requests of its key. A caller that comes later becomes the leader of the next batch.
 //! 5. The leader runs the requests as one statement. If there is only one request, a write runs as the same statement,
 //!    and a read runs as an ordinary query. A server without concurrent requests therefore pays nothing for batching.
@@ -111,7 +112,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task;
 
-use super::request::{Work, record};
+use super::request::{Work, is_alone, record};
 
 /// Collects requests `T` of concurrent callers per key `K`, and distributes the results `R`.
 struct Batcher<K, T, R> {
@@ -136,7 +137,9 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
         };
         if is_leader {
             let mut batch = OpenBatch { batcher: self, key: Some(key) };
-            task::yield_now().await;
+            if !is_alone() {
+                task::yield_now().await;
+            }
             let (requests, senders): (Vec<_>, Vec<_>) = batch.close().into_iter().unzip();
             for (sender, result) in senders.into_iter().zip(run(requests).await) {
                 let _ = sender.send(result);
@@ -179,8 +182,10 @@ impl<K: Eq + Hash, T, R> Drop for OpenBatch<'_, K, T, R> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::task::Poll;
 
     use super::Batcher;
+    use crate::database::request::{REQUEST, RequestContext, RunningRequests};
 
     #[tokio::test]
     async fn requests_that_are_ready_together_run_as_one_batch() {
@@ -189,6 +194,22 @@ mod tests {
             |request| batcher.submit("key", request, async |requests: Vec<u8>| vec![requests.clone(); requests.len()]);
         let (one, two, three) = tokio::join!(submit(1), submit(2), submit(3));
         assert_eq!([one, two, three], [Some(vec![1, 2, 3]), Some(vec![1, 2, 3]), Some(vec![1, 2, 3])]);
+    }
+
+    #[tokio::test]
+    async fn a_leader_without_concurrent_requests_does_not_yield() {
+        let batcher = Batcher::default();
+        let running = RunningRequests::default();
+        let polled = async |is_sequential| {
+            let context = RequestContext { is_sequential, running: running.clone(), ..RequestContext::default() };
+            let submit = batcher.submit("key", 1, async |requests: Vec<u8>| requests);
+            let mut submit = Box::pin(REQUEST.scope(context, submit));
+            futures::poll!(&mut submit)
+        };
+        assert_eq!(polled(true).await, Poll::Ready(Some(1)));
+        assert_eq!(polled(false).await, Poll::Pending);
+        let _other = running.clone();
+        assert_eq!(polled(true).await, Poll::Pending);
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
     }
     let (services, key, suspect) = (state.services.clone(), key.to_owned(), limits.suspect_network(address));
     let authentication = async move { services.api_keys.authenticate(&key, suspect).await };
-    match run_database_work(log, None, authentication).await? {
+    match run_database_work(state, log, None, authentication).await? {
         Ok(authenticated) => Ok(authenticated.map_err(refuse)?),
         Err(error) => {
             let (code, cause) = (error_code(&error), describe(&error));

@@ -120,11 +120,11 @@ async fn process(
     charge.raise_to(document.estimated)?;
     let request_info = RequestInfo { id: request_id, actor: staff };
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
-    let (state, work) = (state.clone(), log.work.clone());
+    let (shared, work) = (state.clone(), log.work.clone());
     let execution = async move {
         // If the client disconnects, the request is in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
-        let mut response = state.schema.execute(checked, request_info, actor, size).await;
+        let mut response = shared.schema.execute(checked, request_info, actor, size).await;
         let used = limits::cost(&work, document.selections, graphql::answer_size(&response.data));
         let cost = charge.settle(used.max(document.least));
         if shows_cost {
@@ -134,7 +134,7 @@ async fn process(
         }
         (finish(response, size), cost)
     };
-    let (response, cost) = run_database_work(log, Some(size), execution).await?;
+    let (response, cost) = run_database_work(state, log, Some(size), execution).await?;
     log.cost = cost;
     Ok(response)
 }
@@ -146,12 +146,15 @@ fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
 /// Runs database work, and counts its statements. If the work takes longer than [`REQUEST_TIMEOUT`], the caller gets an
 /// error and the work goes on.
 async fn run_database_work<T: Send + 'static>(
+    state: &State,
     log: &RequestLog,
     response: Option<Arc<ResponseSize>>,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
     let tenant = log.caller.map(|caller| caller.tenant()).unwrap_or_default();
-    let context = RequestContext { tenant, work: log.work.clone(), response };
+    let is_sequential = log.operation.as_ref().is_some_and(|operation| operation.is_sequential);
+    let running = state.running.clone();
+    let context = RequestContext { tenant, work: log.work.clone(), response, is_sequential, running };
     match timeout(REQUEST_TIMEOUT, run_to_completion(context, work)).await {
         Ok(Ok(Ok(output))) => Ok(output),
         Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),
