@@ -19,7 +19,7 @@ arguments.add_argument("--customers", default="200000",
                        help="number of customers in the database; several numbers measure only the service, once per number")
 arguments.add_argument("--targets", help="servers to measure; NAME=PROGRAM is another build of the service, for example vivamo-before=/path/to/vivamo",
                        default="vivamo,vivamo-sqlite,bare-least,bare-same-work,mercurius-least,mercurius-same-work,postgraphile")
-arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2", help="operations to measure; docs/benchmarks.md lists them")
+arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2,f1", help="operations to measure; docs/benchmarks.md lists them")
 arguments.add_argument("--rounds", type=int, default=5, help="number of rounds; the report shows medians")
 arguments.add_argument("--seconds", type=int, default=2, help="seconds per measurement; longer if many clients send to a slow target")
 arguments.add_argument("--connections", default="1,32", help="number of clients that send at the same time; each number is measured in each round")
@@ -51,6 +51,8 @@ OPERATIONS = {
     "w2": ("mutation ($id: ID!, $firstName: String!) { updateCustomer(input: {customer: {id: $id}, data: {firstName: "
            "$firstName}}) { customer { id email phone firstName lastName version updatedAt } } }",
            {"id": "~", "firstName": "New #"}, '"firstName":"New '),
+    "f1": ("query ($after: String) { changes(after: $after) { changes { id type occurredAt customerId externalCustomerId version "
+           "changedFields own } cursor hasMore } }", {"after": "~"}, '"changes":[]'),
 }
 OPERATIONS["u1"] = OPERATIONS["u2"] = OPERATIONS["w2"]
 # The schema of PostGraphile follows from the tables. With aliases, its responses have the shape of the other targets' responses,
@@ -69,7 +71,7 @@ POSTGRAPHILE = {
     "r3": POSTGRAPHILE_PAGE, "r3d": POSTGRAPHILE_PAGE,
 }
 # Columns whose values differ between two targets that have done the same work.
-UNIQUE_COLUMNS = ("id", "customer_id", "request_id")
+UNIQUE_COLUMNS = ("id", "customer_id", "request_id", "position")
 # Name of a target, its folder in `peers`, and the value of `WORK`.
 PEERS = {name: (name.partition("-")[0], name.partition("-")[2])
          for name in ("bare-least", "bare-same-work", "mercurius-least", "mercurius-same-work", "postgraphile")}
@@ -258,6 +260,8 @@ class Server:
         return [PLATFORM_KEY] if operation.startswith("r3") else self.keys[:keys_for(connections)]
 
     def supports(self, operation):
+        if operation == "f1":
+            return self.is_vivamo and self.has_feed()
         return self.is_vivamo or operation != "s1" and (self.name != "postgraphile" or operation in POSTGRAPHILE)
 
     def request(self, operation):
@@ -270,6 +274,10 @@ class Server:
         """Sends a request and returns the data of the response."""
         request = json.loads(self.request(operation).replace("~", value).replace("#", number))
         request["variables"].update(variables)
+        return self.send(operation, request)
+
+    def send(self, operation, request):
+        """Sends a request with the key of this operation and returns the data of the response."""
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.keys_for(operation)[0]}"}
         try:
             answer = json.load(urllib.request.urlopen(urllib.request.Request(self.url, json.dumps(request).encode(), headers)))
@@ -288,6 +296,14 @@ class Server:
             read += first
         return cursors
 
+    def has_feed(self):
+        """Earlier builds of the service have no feed of changes."""
+        fields = self.send("f1", {"query": "{ __type(name: \"Query\") { fields { name } } }"})["__type"]["fields"]
+        return {"name": "changes"} in fields
+
+    def end_of_feed(self):
+        return self.send("f1", {"query": "{ viewer { changesCursor } }"})["viewer"]["changesCursor"]
+
     def statements(self):
         """The number of statements of the last request, from the log of the service."""
         return int(self.log.read_text().rsplit("statements=")[-1].split()[0]) if self.is_vivamo else None
@@ -299,17 +315,20 @@ class Server:
         scattered = [i * 1_000_003 % half * 2 + 1 for i in range(min(half, 200_000))]
         ids = lambda *last_digits: lambda: (self.customer(n) for n in scattered if n % 10 in last_digits)
         # The last digit of its number tells how many operators a customer has.
-        values = {"r1": ids(*range(10)), "w2": ids(*range(10)), "u1": ids(3, 9), "u2": ids(1, 7),
+        values = {"r1": ids(*range(10)), "w2": ids(*range(10)), "u1": ids(3, 9), "u2": ids(1, 7), "f1": lambda: [self.end_of_feed()],
                   "r2": lambda: (f"ext-1-{n}" for n in scattered), "r3d": lambda: self.cursors(end)[end // 200:],
                   "s1": lambda: (f"last{n}" for n in range(200, 1999))}.get(operation, lambda: [""])()
         (self.folder / f"{self.name}.{operation}").write_text("\n".join([self.request(operation), *values]))
 
     def check(self, operation):
         """Checks that a response has the values of the database."""
-        n, number, deep = {"u1": 53, "u2": 47}.get(operation, 43), "999999999", min(self.customers // 8, 25_000)
+        n, number, deep = {"u1": 53, "u2": 47, "f1": 49}.get(operation, 43), "999999999", min(self.customers // 8, 25_000)
         # Fills the caches of keys and operators, so that their statements are not counted.
         self.ask("r3" if operation == "r3" else "r1", self.customer(n))
         value = {"r2": f"ext-1-{n}", "r3d": self.cursors(deep)[-1] if operation == "r3d" else "", "s1": "last343"}
+        if operation == "f1":
+            value["f1"] = self.end_of_feed()
+            self.ask("w2", self.customer(n), number)
         data = self.ask(operation, value.get(operation, self.customer(n)), number)
         sql = lambda text: self.database.sql(self.database_name, text)
         is_first_operator = "operator_id = (SELECT id FROM operator WHERE name = 'Operator 1')"
@@ -329,6 +348,11 @@ class Server:
             got = [[edge["node"]["email"]] for edge in data["customers"]["edges"]]
             expected = sql(f"""SELECT email FROM customer JOIN customer_operator ON customer_id = customer.id
                 WHERE last_name = 'Last343' AND {is_first_operator} ORDER BY customer.id LIMIT 20""")
+        elif operation == "f1":
+            got = [[change["externalCustomerId"], str(change["version"])] for change in data["changes"]["changes"]]
+            expected = sql(f"""SELECT external_customer_id, version FROM customer JOIN customer_operator ON customer_id = customer.id
+                WHERE email = 'person{n}@example.com' AND {is_first_operator}""")
+            assert not self.ask(operation, data["changes"]["cursor"])["changes"]["changes"]
         else:
             customer = data["customer"] if "customer" in data else next(iter(data.values()))["customer"]
             got = [[str(customer[field]) for field in ("email", "phone", "firstName", "lastName", "version")]]
@@ -510,6 +534,8 @@ def main(options, folder, running):
                 for server in servers:
                     if operation not in results["targets"][server.name]["SQL"]:
                         continue
+                    if operation == "f1":
+                        server.prepare(operation)  # the other operations have added changes
                     # Even if there are many clients, each client gets several responses in a measurement. The warm-up shows how
                     # long this takes.
                     several = 4 * connections / (rates.get((server.name, operation, connections)) or 1)

@@ -1,5 +1,5 @@
 // Keys that are looked up by their hash, and writes that store all that the service stores: the customer, its link, its
-// search words for each of its operators, and a history entry with the changed values.
+// search words for each of its operators, a history entry with the changed values, and the rows of the feed of changes.
 //
 // A write takes two round trips. The first reads. The second is one statement that writes everything. If the customer has
 // changed since it was read, this statement writes nothing, and the write starts again.
@@ -11,6 +11,8 @@ import { CUSTOMER, pool, row, rows, stored } from './database.js';
 const { VIVAMO_KEY_SECRET, VIVAMO_PLATFORM_KEY } = process.env;
 const ATTEMPTS = 5;
 const UNIQUE_VIOLATION = '23505';
+// The reader of the feed who reads all changes.
+const PLATFORM = '00000000-0000-0000-0000-000000000000';
 
 // Returns the hash of a key as the service computes it: over the purpose and the key, each preceded by its length.
 function digest(key) {
@@ -87,7 +89,7 @@ async function tryCreate(caller, { externalCustomerId, data }) {
 }
 
 async function insert({ operator, key }, externalCustomerId, customer) {
-  const { before, after } = changes({}, customer);
+  const { fields, before, after } = changes({}, customer);
   await pool.query({
     name: 'insert',
     text: `WITH
@@ -97,24 +99,29 @@ async function insert({ operator, key }, externalCustomerId, customer) {
       new_link AS (INSERT INTO customer_operator (operator_id, customer_id, external_customer_id, connected_at)
         VALUES ($8, $1, $9, $7)),
       new_words AS (INSERT INTO customer_word (operator_id, customer_id, place, word)
-        SELECT $8, $1, * FROM unnest($10::int2[], $11::text[]))
+        SELECT $8, $1, * FROM unnest($10::int2[], $11::text[])),
+      new_changes AS (INSERT INTO customer_change
+        (reader_id, position, id, customer_id, external_customer_id, type, version, changed_fields, own, occurred_at, swept)
+        SELECT reader, pg_current_xact_id()::text::bigint + feed_base, $12, $1, external_id, 'created', 1, $17, reader = $8, $7, false
+        FROM deployment, (VALUES ($8, $9), ($18, NULL)) AS readers (reader, external_id))
       INSERT INTO customer_event
         (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at)
       VALUES ($12, $1, $8, $13, $14, 'created', 1, $15, $16, $7)`,
     values: [customer.id, customer.email, customer.phone, customer.firstName, customer.lastName, customer.address, customer.updatedAt,
-      operator, externalCustomerId, ...columns(wordsOfLink(externalCustomerId, customer)), uuid(), key, uuid(), before, after],
+      operator, externalCustomerId, ...columns(wordsOfLink(externalCustomerId, customer)), uuid(), key, uuid(), before, after,
+      JSON.stringify(fields), PLATFORM],
   });
 }
 
 // Connects an existing customer and writes the fields that were filled. Returns false if the revision has changed.
 async function connect({ operator, key }, externalCustomerId, current, customer, now) {
-  const { before, after } = changes(current, customer);
+  const { fields, before, after } = changes(current, customer);
   const { rowCount } = await pool.query({
     name: 'connect',
     text: `WITH
       changed AS (UPDATE customer SET phone = $2, first_name = $3, last_name = $4, address = $5, version = $6,
           updated_at = $7, revision = revision + 1
-        WHERE id = $1 AND revision = $8 RETURNING id),
+        WHERE id = $1 AND revision = $8 AND age(customer.xmin) >= 0 RETURNING id),
       changed_words AS (INSERT INTO customer_word (operator_id, customer_id, place, word)
         SELECT operator_id, customer_id, new.*
         FROM changed JOIN customer_operator ON customer_id = id, unnest($9::int2[], $10::text[]) AS new
@@ -122,13 +129,20 @@ async function connect({ operator, key }, externalCustomerId, current, customer,
       new_link AS (INSERT INTO customer_operator (operator_id, customer_id, external_customer_id, connected_at)
         SELECT $11, id, $12, $13 FROM changed),
       new_words AS (INSERT INTO customer_word (operator_id, customer_id, place, word)
-        SELECT $11, id, new.* FROM changed, unnest($14::int2[], $15::text[]) AS new)
+        SELECT $11, id, new.* FROM changed, unnest($14::int2[], $15::text[]) AS new),
+      new_changes AS (INSERT INTO customer_change
+        (reader_id, position, id, customer_id, external_customer_id, type, version, changed_fields, own, occurred_at, swept)
+        SELECT reader, pg_current_xact_id()::text::bigint + feed_base, $16, changed.id, external_id, type, $6, $21, reader = $11, $13, false
+        FROM changed, deployment,
+          (VALUES ($11, $12, 'connected'), ($22, NULL, 'connected')
+           UNION ALL SELECT operator_id, external_customer_id, 'updated' FROM customer_operator
+           WHERE customer_id = $1 AND $21::jsonb <> '[]') AS readers (reader, external_id, type))
       INSERT INTO customer_event
         (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at)
       SELECT $16, id, $11, $17, $18, 'connected', $6, $19, $20, $13 FROM changed`,
     values: [customer.id, customer.phone, customer.firstName, customer.lastName, customer.address, customer.version, customer.updatedAt,
       current.revision, ...columns(changedWords(current, customer)), operator, externalCustomerId, now,
-      ...columns(wordsOfLink(externalCustomerId, customer)), uuid(), key, uuid(), before, after],
+      ...columns(wordsOfLink(externalCustomerId, customer)), uuid(), key, uuid(), before, after, JSON.stringify(fields), PLATFORM],
   });
   return rowCount === 1;
 }
@@ -148,21 +162,28 @@ export async function update(caller, { customer: { id, externalCustomerId }, dat
 
 // Returns false if the revision has changed.
 async function replaceFirstName({ operator, key }, current, customer) {
-  const { before, after } = changes(current, customer);
+  const { fields, before, after } = changes(current, customer);
   const { rowCount } = await pool.query({
     name: 'replace',
     text: `WITH
       changed AS (UPDATE customer SET first_name = $2, version = $3, updated_at = $4, revision = revision + 1
-        WHERE id = $1 AND revision = $5 RETURNING id),
+        WHERE id = $1 AND revision = $5 AND age(customer.xmin) >= 0 RETURNING id),
       words AS (INSERT INTO customer_word (operator_id, customer_id, place, word)
         SELECT operator_id, customer_id, new.*
         FROM changed JOIN customer_operator ON customer_id = id, unnest($6::int2[], $7::text[]) AS new
-        ON CONFLICT (operator_id, customer_id, place) DO UPDATE SET word = excluded.word)
+        ON CONFLICT (operator_id, customer_id, place) DO UPDATE SET word = excluded.word),
+      new_changes AS (INSERT INTO customer_change
+        (reader_id, position, id, customer_id, external_customer_id, type, version, changed_fields, own, occurred_at, swept)
+        SELECT reader, pg_current_xact_id()::text::bigint + feed_base, $8, changed.id, external_id, 'updated', $3, $14, reader = $9, $4, false
+        FROM changed, deployment,
+          (SELECT operator_id, external_customer_id FROM customer_operator WHERE customer_id = $1 UNION ALL VALUES ($15::uuid, NULL))
+          AS readers (reader, external_id))
       INSERT INTO customer_event
         (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at)
       SELECT $8, id, $9, $10, $11, 'updated', $3, $12, $13, $4 FROM changed`,
     values: [customer.id, customer.firstName, customer.version, customer.updatedAt, current.revision,
-      ...columns(changedWords(current, customer)), uuid(), operator, key, uuid(), before, after],
+      ...columns(changedWords(current, customer)), uuid(), operator, key, uuid(), before, after,
+      JSON.stringify(fields), PLATFORM],
   });
   return rowCount === 1;
 }

@@ -1,5 +1,5 @@
-//! Writes that store all that the service stores: the customer, its link, its search words for each of its operators, and
-//! a history entry with the changed values.
+//! Writes that store all that the service stores: the customer, its link, its search words for each of its operators, a
+//! history entry with the changed values, and the rows of the feed of changes.
 //!
 //! A write takes two round trips. The first reads. The second is one statement that writes everything. If the customer
 //! has changed since it was read, this statement writes nothing, and the write starts again.
@@ -20,6 +20,9 @@ use crate::keys::Caller;
 use crate::{CUSTOMER, CreateCustomerInput, CreateCustomerPayload, Customer, CustomerRef, Outcome};
 
 const ATTEMPTS: usize = 5;
+
+/// The reader of the feed who reads all changes.
+const PLATFORM: Uuid = Uuid::nil();
 
 /// Creates or connects a customer.
 pub async fn create(client: &Client, caller: Caller, input: &CreateCustomerInput) -> Result<CreateCustomerPayload> {
@@ -123,13 +126,18 @@ async fn insert(
          new_link AS (INSERT INTO customer_operator (operator_id, customer_id, external_customer_id, connected_at) \
              VALUES ($8, $1, $9, $7)), \
          new_words AS (INSERT INTO customer_word (operator_id, customer_id, place, word) \
-             SELECT $8, $1, * FROM unnest($10::int2[], $11::text[])) \
+             SELECT $8, $1, * FROM unnest($10::int2[], $11::text[])), \
+         new_changes AS (INSERT INTO customer_change (reader_id, position, id, customer_id, external_customer_id, \
+                 type, version, changed_fields, own, occurred_at, swept) \
+             SELECT reader, pg_current_xact_id()::text::bigint + feed_base, $12, $1, external_id, 'created', 1, $17, \
+                 reader = $8, $7, false \
+             FROM deployment, (VALUES ($8, $9), ($18, NULL)) AS readers (reader, external_id)) \
          INSERT INTO customer_event \
              (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at) \
          VALUES ($12, $1, $8, $13, $14, 'created', 1, $15, $16, $7)";
     let (places, words) = columns(words_of_link(external_customer_id, customer));
-    let Changes { before, after } = changes(None, customer);
-    let values: [&(dyn ToSql + Sync); 16] = [
+    let Changes { fields, before, after } = changes(None, customer);
+    let values: [&(dyn ToSql + Sync); 18] = [
         &customer.id,
         &customer.email,
         &customer.phone,
@@ -146,6 +154,8 @@ async fn insert(
         &Uuid::now_v7(),
         &before,
         &after,
+        &fields,
+        &PLATFORM,
     ];
     let statement = client.prepare_cached(sql).await?;
     Ok(client.execute(&statement, &values).await? == 1)
@@ -163,7 +173,7 @@ async fn connect(
     let sql = "WITH \
          changed AS (UPDATE customer SET phone = $2, first_name = $3, last_name = $4, address = $5, version = $6, \
                  updated_at = $7, revision = revision + 1 \
-             WHERE id = $1 AND revision = $8 RETURNING id), \
+             WHERE id = $1 AND revision = $8 AND age(customer.xmin) >= 0 RETURNING id), \
          changed_words AS (INSERT INTO customer_word (operator_id, customer_id, place, word) \
              SELECT operator_id, customer_id, new.* \
              FROM changed JOIN customer_operator ON customer_id = id, unnest($9::int2[], $10::text[]) AS new \
@@ -171,14 +181,22 @@ async fn connect(
          new_link AS (INSERT INTO customer_operator (operator_id, customer_id, external_customer_id, connected_at) \
              SELECT $11, id, $12, $13 FROM changed), \
          new_words AS (INSERT INTO customer_word (operator_id, customer_id, place, word) \
-             SELECT $11, id, new.* FROM changed, unnest($14::int2[], $15::text[]) AS new) \
+             SELECT $11, id, new.* FROM changed, unnest($14::int2[], $15::text[]) AS new), \
+         new_changes AS (INSERT INTO customer_change (reader_id, position, id, customer_id, external_customer_id, \
+                 type, version, changed_fields, own, occurred_at, swept) \
+             SELECT reader, pg_current_xact_id()::text::bigint + feed_base, $16, changed.id, external_id, type, $6, $21, \
+                 reader = $11, $13, false \
+             FROM changed, deployment, \
+                 (VALUES ($11, $12, 'connected'), ($22, NULL, 'connected') \
+                  UNION ALL SELECT operator_id, external_customer_id, 'updated' FROM customer_operator \
+                  WHERE customer_id = $1 AND $21::jsonb <> '[]') AS readers (reader, external_id, type)) \
          INSERT INTO customer_event \
              (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at) \
          SELECT $16, id, $11, $17, $18, 'connected', $6, $19, $20, $13 FROM changed";
     let (changed_places, changed_words) = columns(changed_words(current, customer));
     let (places, words) = columns(words_of_link(external_customer_id, customer));
-    let Changes { before, after } = changes(Some(current), customer);
-    let values: [&(dyn ToSql + Sync); 20] = [
+    let Changes { fields, before, after } = changes(Some(current), customer);
+    let values: [&(dyn ToSql + Sync); 22] = [
         &customer.id,
         &customer.phone,
         &customer.first_name,
@@ -199,6 +217,8 @@ async fn connect(
         &Uuid::now_v7(),
         &before,
         &after,
+        &fields,
+        &PLATFORM,
     ];
     let statement = client.prepare_cached(sql).await?;
     Ok(client.execute(&statement, &values).await? == 1)
@@ -252,17 +272,25 @@ async fn replace_first_name(
 ) -> Result<bool> {
     let sql = "WITH \
          changed AS (UPDATE customer SET first_name = $2, version = $3, updated_at = $4, revision = revision + 1 \
-             WHERE id = $1 AND revision = $5 RETURNING id), \
+             WHERE id = $1 AND revision = $5 AND age(customer.xmin) >= 0 RETURNING id), \
          words AS (INSERT INTO customer_word (operator_id, customer_id, place, word) \
              SELECT operator_id, customer_id, new.* \
              FROM changed JOIN customer_operator ON customer_id = id, unnest($6::int2[], $7::text[]) AS new \
-             ON CONFLICT (operator_id, customer_id, place) DO UPDATE SET word = excluded.word) \
+             ON CONFLICT (operator_id, customer_id, place) DO UPDATE SET word = excluded.word), \
+         new_changes AS (INSERT INTO customer_change (reader_id, position, id, customer_id, external_customer_id, \
+                 type, version, changed_fields, own, occurred_at, swept) \
+             SELECT reader, pg_current_xact_id()::text::bigint + feed_base, $8, changed.id, external_id, 'updated', $3, \
+                 $14, reader = $9, $4, false \
+             FROM changed, deployment, \
+                 (SELECT operator_id, external_customer_id FROM customer_operator WHERE customer_id = $1 \
+                  UNION ALL VALUES ($15::uuid, NULL)) \
+                 AS readers (reader, external_id)) \
          INSERT INTO customer_event \
              (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at) \
          SELECT $8, id, $9, $10, $11, 'updated', $3, $12, $13, $4 FROM changed";
     let (places, words) = columns(changed_words(current, customer));
-    let Changes { before, after } = changes(Some(current), customer);
-    let values: [&(dyn ToSql + Sync); 13] = [
+    let Changes { fields, before, after } = changes(Some(current), customer);
+    let values: [&(dyn ToSql + Sync); 15] = [
         &customer.id,
         &customer.first_name,
         &customer.version,
@@ -276,6 +304,8 @@ async fn replace_first_name(
         &Uuid::now_v7(),
         &before,
         &after,
+        &fields,
+        &PLATFORM,
     ];
     let statement = client.prepare_cached(sql).await?;
     Ok(client.execute(&statement, &values).await? == 1)
@@ -297,8 +327,9 @@ fn values(customer: &Customer) -> [(&'static str, Value); 5] {
     ]
 }
 
-/// The changed values, before and after the change.
+/// The changed fields, and their values before and after the change.
 struct Changes {
+    fields: Json<Vec<&'static str>>,
     before: Json<Map<String, Value>>,
     after: Json<Map<String, Value>>,
 }
@@ -306,10 +337,11 @@ struct Changes {
 fn changes(before: Option<&Customer>, after: &Customer) -> Changes {
     let nothing = values(after).map(|(name, _)| (name, Value::Null));
     let pairs = before.map_or(nothing, values).into_iter().zip(values(after));
-    let changed = pairs.filter(|(old, new)| old != new);
-    let (before, after) =
-        changed.map(|((name, old), (_, new))| ((name.to_owned(), old), (name.to_owned(), new))).unzip();
-    Changes { before: Json(before), after: Json(after) }
+    let changed: Vec<_> = pairs.filter(|(old, new)| old != new).collect();
+    let fields = changed.iter().map(|((name, _), _)| *name).collect();
+    let named = changed.into_iter().map(|((name, old), (_, new))| ((name.to_owned(), old), (name.to_owned(), new)));
+    let (before, after) = named.unzip();
+    Changes { fields: Json(fields), before: Json(before), after: Json(after) }
 }
 
 /// Search words by their places. `None` removes the word at a place.
