@@ -34,6 +34,10 @@ pub enum ErrorCode {
     /// A part of the address is missing, is too long or contains a control character, or the country is unknown.
     #[error("The address is not valid")]
     InvalidAddress,
+    /// The URL of a webhook endpoint is not an absolute URL with `https://` (in sandbox also `http://`), is longer than 2,000
+    /// characters, contains a user name, a password or a fragment, or has a host that webhooks may not reach.
+    #[error("The URL is not valid")]
+    InvalidUrl,
     /// An argument other than the data of a customer is invalid, for example a page size, a cursor or a filter.
     #[error("The argument is not valid")]
     InvalidArgument,
@@ -86,6 +90,12 @@ pub enum ErrorCode {
     /// The API key does not exist.
     #[error("There is no such API key.")]
     ApiKeyNotFound,
+    /// The webhook endpoint does not exist, or does not belong to your operator.
+    #[error("There is no such webhook endpoint.")]
+    WebhookNotFound,
+    /// The operator has the maximum number of webhook endpoints already. Delete an endpoint first.
+    #[error("An operator can have at most 5 webhook endpoints. Delete one first.")]
+    TooManyWebhooks,
     /// The request has no valid API key, or the operator of the key is suspended. HTTP status 401.
     #[error("This request needs a valid API key, in the header: Authorization: Bearer <key>")]
     Unauthenticated,
@@ -180,6 +190,14 @@ input_fields! {
     Status: ["input", "status"],
     DisclosuresPerHour: ["input", "disclosuresPerHour"],
     ExpiresAt: ["input", "expiresAt"],
+
+    // Arguments of the mutations for webhook endpoints, which also have `Id` and `OperatorId`.
+    Url: ["input", "url"],
+    Types: ["input", "types"],
+    Enabled: ["input", "enabled"],
+    DeliverFromCursor: ["input", "deliverFrom", "cursor"],
+    DeliverFromTime: ["input", "deliverFrom", "time"],
+    OverlapHours: ["input", "overlapHours"],
 
     // Arguments of queries.
     ByExternalCustomerId: ["by", "externalCustomerId"],

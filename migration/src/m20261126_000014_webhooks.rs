@@ -47,13 +47,12 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        for (name, table, columns) in [
-            ("webhook_operator_id_idx", "webhook", &["operator_id", "id"][..]),
+        for (name, columns) in [
+            ("webhook_operator_id_idx", &["operator_id", "id"][..]),
             // The index finds the endpoints whose next attempt is due. In their rows, the first two columns are null.
-            ("webhook_next_attempt_at_idx", "webhook", &["disabled_at", "paused_at", "next_attempt_at"]),
-            ("admin_event_webhook_id_idx", "admin_event", &["webhook_id", "id"]),
+            ("webhook_next_attempt_at_idx", &["disabled_at", "paused_at", "next_attempt_at"]),
         ] {
-            manager.create_index(index(name, table, columns)).await?;
+            manager.create_index(index(name, "webhook", columns)).await?;
         }
         Ok(())
     }
@@ -61,7 +60,6 @@ impl MigrationTrait for Migration {
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         // The earlier version cannot read these entries.
         manager.get_connection().execute_unprepared("DELETE FROM admin_event WHERE webhook_id IS NOT NULL").await?;
-        manager.drop_index(Index::drop().name("admin_event_webhook_id_idx").table("admin_event").to_owned()).await?;
         manager.drop_table(Table::drop().table("webhook").to_owned()).await?;
         drop_columns(manager, columns()).await
     }

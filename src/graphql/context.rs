@@ -16,7 +16,7 @@ pub fn request_info<'c>(context: &Context<'c>) -> &'c RequestInfo {
 
 /// The origin of an administrative change that this request makes.
 pub fn admin_origin(context: &Context<'_>) -> AdminOrigin {
-    AdminOrigin::Request(request_info(context).clone())
+    AdminOrigin::Request { request: request_info(context).clone(), key: actor(context).key() }
 }
 
 pub fn services<'c>(context: &Context<'c>) -> &'c Services {

@@ -46,6 +46,7 @@ pub enum ListId {
     Erasures,
     /// The feed of changes, with any filter: the filter may change while a reader follows the feed.
     Changes,
+    Webhooks,
 }
 
 /// A cursor that is encoded only when it is needed, because most requests select few of the cursors of a page.
@@ -77,6 +78,7 @@ impl ListId {
             Self::AdminEvents(filter) => ("admin events", vec![format!("{filter:?}")]),
             Self::Erasures => ("erasures", Vec::new()),
             Self::Changes => ("changes", Vec::new()),
+            Self::Webhooks => ("webhooks", Vec::new()),
             Self::OperatorsOfCustomer(customer) => ("operators of", vec![customer.to_string()]),
             Self::Events(EventList::OfCustomer(customer)) => ("history", vec![customer.to_string()]),
             Self::Events(list) => ("events", vec![format!("{list:?}")]),

@@ -18,7 +18,7 @@ use super::document_limits::{self, Operation};
 use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
-use super::resolvers::{changes, customers, erasures, node, operators, verification, viewer};
+use super::resolvers::{changes, customers, erasures, node, operators, verification, viewer, webhooks};
 use super::time;
 use crate::database::ResponseSize;
 use crate::keyed_hash::KeyedHash;
@@ -32,6 +32,7 @@ struct Query(
     changes::ChangeQuery,
     erasures::ErasureQuery,
     operators::OperatorQuery,
+    webhooks::WebhookQuery,
     node::NodeQuery,
 );
 
@@ -43,6 +44,7 @@ struct Mutation(
     verification::VerificationMutation,
     erasures::ErasureMutation,
     operators::OperatorMutation,
+    webhooks::WebhookMutation,
 );
 
 /// The maximum number of fields in a response whose pages are all full. A page of 100 customers with 20 operators each

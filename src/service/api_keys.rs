@@ -28,7 +28,8 @@ use sea_orm::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
-use super::{Actor, AdminOrigin, audit, is_in_calendar, now};
+use super::audit::{self, Subject};
+use super::{Actor, AdminOrigin, is_in_calendar, now};
 use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -394,7 +395,7 @@ async fn check_operator(transaction: &Transaction, operator: OperatorId) -> Resu
 
 /// Records a change of a key in the audit trail.
 async fn record(transaction: &Transaction, origin: &AdminOrigin, r#type: EventType, key: &Model) -> Result<(), DbErr> {
-    audit::record(transaction, origin, r#type, key.operator_id, Some(key.id), &[]).await
+    audit::record(transaction, origin, r#type, key.operator_id, Subject::ApiKey(key.id), &[]).await
 }
 
 const OTHER_ENVIRONMENT: &str =

@@ -1,8 +1,8 @@
-//! The audit trail of administration: one entry for each change of an operator or an API key, written in the same
-//! transaction as the change. Only the platform reads it.
+//! The audit trail of administration: one entry for each change of an operator, an API key or a webhook endpoint, written in
+//! the same transaction as the change. Only the platform reads it.
 
 use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
-use entity::value::{AdminEventId, ApiKeyId, OperatorId, RequestId};
+use entity::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, WebhookId};
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryTrait};
 
 use super::{Actor, RequestInfo, now};
@@ -10,11 +10,11 @@ use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned
 use crate::database::{Database, Transaction};
 use crate::error::Error;
 
-/// The origin of a change to an operator or an API key.
+/// The origin of an administrative change.
 #[derive(Clone, Debug)]
 pub enum AdminOrigin {
-    /// A request with the platform key.
-    Request(RequestInfo),
+    /// A request with this key of an operator, or with the platform key (`None`).
+    Request { request: RequestInfo, key: Option<ApiKeyId> },
     /// A run of a command by this user of the operating system. A run has an id, like a request.
     CommandLine { os_user: String, run: RequestId },
 }
@@ -30,10 +30,17 @@ impl AdminOrigin {
     /// Returns the request. For a run of a command, the request has the id of the run.
     pub fn request(&self) -> RequestInfo {
         match self {
-            Self::Request(request) => request.clone(),
+            Self::Request { request, .. } => request.clone(),
             Self::CommandLine { run, .. } => (*run).into(),
         }
     }
+}
+
+/// The object that was changed.
+pub(super) enum Subject {
+    Operator,
+    ApiKey(ApiKeyId),
+    Webhook(WebhookId),
 }
 
 /// Conditions on the entries of the audit trail. All of them must hold.
@@ -82,32 +89,37 @@ impl Positioned for Model {
     }
 }
 
-/// Writes an entry within the transaction of the change. `changed_fields` are the names of the changed fields in the schema.
+/// Writes an entry within the transaction of the change. `operator` is the subject or its owner. `changed_fields` are the names of the changed fields in the schema.
 pub(super) async fn record(
     transaction: &Transaction,
     origin: &AdminOrigin,
     r#type: EventType,
     operator: OperatorId,
-    api_key: Option<ApiKeyId>,
+    subject: Subject,
     changed_fields: &[&str],
 ) -> Result<(), DbErr> {
     let RequestInfo { id: request_id, actor } = origin.request();
-    let os_user = match origin {
-        AdminOrigin::Request(_) => None,
-        AdminOrigin::CommandLine { os_user, .. } => Some(os_user.clone()),
+    let (os_user, caller_key_id) = match origin {
+        AdminOrigin::Request { key, .. } => (None, *key),
+        AdminOrigin::CommandLine { os_user, .. } => (Some(os_user.clone()), None),
+    };
+    let (api_key_id, webhook_id) = match subject {
+        Subject::Operator => (None, None),
+        Subject::ApiKey(key) => (Some(key), None),
+        Subject::Webhook(webhook) => (None, Some(webhook)),
     };
     let event = Model {
         id: AdminEventId::new(),
         r#type,
         occurred_at: now(),
         operator_id: operator,
-        api_key_id: api_key,
+        api_key_id,
         changed_fields: ChangedFields(changed_fields.iter().map(ToString::to_string).collect()),
         request_id,
         os_user,
         actor,
-        webhook_id: None,
-        caller_key_id: None,
+        webhook_id,
+        caller_key_id,
     };
     event.into_active_model().insert(transaction).await?;
     Ok(())

@@ -24,6 +24,7 @@ pub use customers::Customers;
 pub use feed::Feed;
 pub use limits::Limits;
 pub use operators::Operators;
+pub use webhooks::Webhooks;
 
 use std::sync::Arc;
 
@@ -51,6 +52,7 @@ pub struct Services {
     pub operators: Operators,
     pub api_keys: ApiKeys,
     pub audit_trail: AuditTrail,
+    pub webhooks: Webhooks,
     pub limits: Limits,
 }
 
@@ -87,7 +89,8 @@ impl ServiceSettings {
 
 impl Services {
     pub fn new(database: &Database, settings: ServiceSettings) -> Arc<Self> {
-        let ServiceSettings { environment, hash, platform_key, disposable_domains, carrier, limits, .. } = settings;
+        let ServiceSettings { environment, hash, platform_key, disposable_domains, carrier, limits, webhook_addresses } =
+            settings;
         let limits = Limits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
         let phone_lookup =
@@ -96,6 +99,7 @@ impl Services {
         let api_keys = ApiKeys::new(database.clone(), environment, hash.clone(), platform_key.as_ref());
         Arc::new(Self {
             environment,
+            webhooks: Webhooks::new(database.clone(), environment, hash.clone(), webhook_addresses),
             customers: Customers::new(database.clone(), restrictions, hash, limits.clone()),
             feed: Feed::new(database.clone()),
             operators: Operators::new(database.clone(), api_keys.clone()),
@@ -152,12 +156,18 @@ impl Actor {
     /// Checks that the caller may change customers, and returns the origin to record with the changes. Fails with
     /// `FORBIDDEN` for operators with a read-only key.
     pub fn origin(&self, request: &RequestInfo) -> Result<Origin, Error> {
-        match self {
-            Self::Operator { access: Access::ReadWrite, .. } | Self::Platform => {
-                Ok(Origin { actor: *self, request: request.clone() })
-            }
-            Self::Operator { access: Access::ReadOnly, .. } => Err(ErrorCode::Forbidden.into()),
-        }
+        self.require_write()?;
+        Ok(Origin { actor: *self, request: request.clone() })
+    }
+
+    /// Fails with `FORBIDDEN` for operators with a read-only key.
+    pub fn require_write(&self) -> Result<(), Error> {
+        if self.is_read_only() { Err(ErrorCode::Forbidden.into()) } else { Ok(()) }
+    }
+
+    /// True for an operator with a read-only key.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Operator { access: Access::ReadOnly, .. })
     }
 
     /// Returns the caller's operator. Fails with `FORBIDDEN` for the platform, which has no customers of its own.

@@ -16,7 +16,9 @@ use sea_orm::{
 };
 
 use super::api_keys::{KEY_CACHE_TTL, KeyRequest, NewApiKey};
-use super::{Actor, AdminOrigin, ApiKeys, audit, now};
+use super::audit::{self, Subject};
+use super::webhooks::endpoints;
+use super::{Actor, AdminOrigin, ApiKeys, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -130,8 +132,8 @@ impl Operators {
     }
 
     /// Changes an operator and returns its row. Platform only. Within a second, all servers reject the keys of a
-    /// suspended operator, and accept the keys of a resumed operator. A request that changes nothing leaves no entry in
-    /// the audit trail.
+    /// suspended operator, and accept the keys of a resumed operator. Deliveries to the webhook endpoints of a suspended
+    /// operator pause. A request that changes nothing leaves no entry in the audit trail.
     pub async fn update(
         &self,
         actor: &Actor,
@@ -165,8 +167,13 @@ impl Operators {
                 ..Default::default()
             };
             row.update(&transaction).await?;
+            match changed.status {
+                status if status == current.status => (),
+                Status::Suspended => endpoints::pause(&transaction, id).await?,
+                Status::Active => endpoints::resume(&transaction, id).await?,
+            }
             let (r#type, fields) = (type_of_change(&current, &changed), changed_fields(&current, &changed));
-            audit::record(&transaction, origin, r#type, id, None, &fields).await?;
+            audit::record(&transaction, origin, r#type, id, Subject::Operator, &fields).await?;
             transaction.commit().await?;
             self.cache.write().operators.remove(&id);
             self.api_keys.clear_cache();
@@ -189,7 +196,8 @@ impl Operators {
             disclosures_per_hour: Set(None),
         };
         let operator = operator.insert(&transaction).await?;
-        audit::record(&transaction, origin, EventType::OperatorCreated, operator.id, None, &[]).await?;
+        let created = EventType::OperatorCreated;
+        audit::record(&transaction, origin, created, operator.id, Subject::Operator, &[]).await?;
         let name = DisplayName::parse("First key").expect("a name");
         let first = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
         let key = self.api_keys.insert(&transaction, origin, operator.id, first).await?;

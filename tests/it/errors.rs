@@ -24,6 +24,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
             let address = json!({ "line1": "", "city": "Springfield", "country": "US" });
             create("1", json!({ "email": "a@example.com", "address": address })).await
         }
+        ErrorCode::InvalidUrl => crate::webhooks::create(app, &own, "https://127.0.0.1/").await.codes(),
         ErrorCode::InvalidArgument => {
             app.graphql(&own, "{ customers(first: 0) { totalCount } }", json!({})).await.codes()
         }
@@ -68,6 +69,16 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
         ErrorCode::ApiKeyNotFound => {
             let revoke = "mutation { revokeApiKey(input: { id: \"key_x\" }) { apiKey { id } } }";
             app.graphql(&app.platform(), revoke, json!({})).await.codes()
+        }
+        ErrorCode::WebhookNotFound => {
+            let delete = "mutation { deleteWebhook(input: { id: \"wh_x\" }) { webhookId } }";
+            app.graphql(&own, delete, json!({})).await.codes()
+        }
+        ErrorCode::TooManyWebhooks => {
+            for _ in 0..5 {
+                crate::webhooks::created(app, &own).await;
+            }
+            crate::webhooks::create(app, &own, "https://receiver.example/").await.codes()
         }
         ErrorCode::RateLimited => codes_of_second_disclosure(app, &other).await,
         ErrorCode::Unauthenticated => {

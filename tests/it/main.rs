@@ -44,3 +44,4 @@ mod values;
 mod verify;
 mod visibility;
 mod walk;
+mod webhooks;

@@ -70,6 +70,12 @@ both!(each_operation_sends_few_statements, Sandbox, async |app| {
         let customer = json!({ "externalCustomerId": id });
         json!({ "input": { "customer": customer, "reason": "ENDED", "idempotencyKey": key } })
     };
+    let create_webhook = "mutation ($input: CreateWebhookInput!) { createWebhook(input: $input) { webhook { id } } }";
+    let update_webhook = "mutation ($input: UpdateWebhookInput!) { updateWebhook(input: $input) { webhook { id } } }";
+    let rotate = "mutation ($input: RotateWebhookSecretInput!) { rotateWebhookSecret(input: $input) { secret } }";
+    let delete = "mutation ($input: DeleteWebhookInput!) { deleteWebhook(input: $input) { webhookId } }";
+    let webhook = crate::webhooks::created(app, &own).await["webhook"]["id"].clone();
+    let of_webhook = json!({ "input": { "id": webhook } });
     for (operation, caller, query, variables, max) in [
         ("a customer by id", &own, by, json!({ "by": { "id": ids[0] } }), 1),
         ("by external id", &own, by, json!({ "by": { "externalCustomerId": "id-1" } }), 1),
@@ -81,6 +87,11 @@ both!(each_operation_sends_few_statements, Sandbox, async |app| {
         ("update with a key", &own, update, change("Grace", Some("two")), 8),
         ("disconnect", &own, disconnect, end("id-1", None), 8),
         ("disconnect with a key", &own, disconnect, end("id-2", Some("three")), 9),
+        ("endpoints", &own, "{ webhooks { nodes { id url } } }", json!({}), 1),
+        ("create an endpoint", &own, create_webhook, json!({ "input": { "url": "https://receiver.example/" } }), 6),
+        ("update an endpoint", &own, update_webhook, json!({ "input": { "id": webhook, "enabled": false } }), 5),
+        ("rotate a secret", &own, rotate, of_webhook.clone(), 5),
+        ("delete an endpoint", &own, delete, of_webhook, 5),
     ] {
         let sent = count_statements(server, proxy, caller, query, variables).await;
         assert!(sent > 0 && sent <= max, "{operation}: {sent}");

@@ -95,6 +95,10 @@ pub enum Reason {
     UrlWithUser,
     #[error("contains a fragment, that is, a # and the text after it")]
     UrlWithFragment,
+    #[error("must start with https:// in production")]
+    NotHttps,
+    #[error("has a host that is not reachable from the internet")]
+    HostNotPublic,
 }
 
 /// Returns the text trimmed and in NFC. Rejects a text that is too long, that has no visible character, or that

@@ -49,6 +49,8 @@ enum AdminEventType {
 enum AdminEventSource {
     /// A request with the platform key.
     PlatformKey,
+    /// A request with a key of the operator.
+    OperatorKey,
     /// A command on a server.
     CommandLine,
 }
@@ -72,7 +74,8 @@ impl AdminEvent {
     }
 }
 
-/// An entry in the audit trail of administration: a change of an operator or of an API key. Entries never change.
+/// An entry in the audit trail of administration: a change of an operator, an API key or a webhook endpoint. Entries never
+/// change.
 #[Object]
 impl AdminEvent {
     /// Global id, for example `adm_01h455vb4pex5vsknk084sn02q`.
@@ -90,24 +93,38 @@ impl AdminEvent {
         Time(self.0.occurred_at)
     }
 
-    /// Operator that was changed, or whose API key or customers were changed.
+    /// Operator that was changed, or whose API key, webhook endpoint or customers were changed.
     async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
         fetch::load(context, self.0.operator_id).await.map(Operator)
     }
 
-    /// API key that was created or revoked. Null for a change of the operator itself.
+    /// API key that was created or revoked. Null for other changes.
     async fn api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
-        fetch::loader(context).load_one(self.0.api_key_id?).await.map(|key| key.map(Into::into)).transpose()
+        api_key(context, self.0.api_key_id?).await.transpose()
     }
 
-    /// Names of the fields of `Operator` that were changed, for example `["status"]`.
+    /// Id of the webhook endpoint that was created, changed or deleted. Null for other changes.
+    async fn webhook_id(&self) -> Option<ID> {
+        self.0.webhook_id.map(|id| id.to_string().into())
+    }
+
+    /// Names of the fields of `Operator` or `Webhook` that were changed, for example `["status"]`.
     async fn changed_fields(&self) -> &[String] {
         &self.0.changed_fields.0
     }
 
     /// Origin of the change.
     async fn source(&self) -> AdminEventSource {
-        if self.0.os_user.is_none() { AdminEventSource::PlatformKey } else { AdminEventSource::CommandLine }
+        match (&self.0.os_user, self.0.caller_key_id) {
+            (Some(_), _) => AdminEventSource::CommandLine,
+            (None, Some(_)) => AdminEventSource::OperatorKey,
+            (None, None) => AdminEventSource::PlatformKey,
+        }
+    }
+
+    /// API key of the operator that made the change. Null unless `source` is `OPERATOR_KEY`.
+    async fn caller_api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
+        api_key(context, self.0.caller_key_id?).await.transpose()
     }
 
     /// Id of the request that made the change, as in the `x-request-id` header of its response. If a command made the
@@ -125,6 +142,10 @@ impl AdminEvent {
     async fn actor(&self) -> Option<&str> {
         self.0.actor.as_ref().map(|actor| actor.as_str())
     }
+}
+
+async fn api_key(context: &Context<'_>, id: ApiKeyId) -> Result<Option<ApiKey>, Error> {
+    Ok(fetch::loader(context).load_one(id).await?.map(Into::into))
 }
 
 pub type AdminEventConnection = Connection<AdminEventEdge, AdminEvent>;

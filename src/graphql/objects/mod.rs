@@ -9,6 +9,7 @@ mod erasure;
 mod history;
 mod operator;
 mod types;
+mod webhook;
 
 pub use admin_event::{AdminEvent, AdminEventConnection, AdminEventFilterInput};
 pub use api_key::{ApiKey, ApiKeyAccess};
@@ -16,3 +17,4 @@ pub use change::{ChangeFeed, ChangeType, changed_fields};
 pub use erasure::{Erasure, ErasureConnection};
 pub use operator::{OperatorConnection, OperatorStatus};
 pub use types::{Customer, CustomerConnection, CustomerEvent, CustomerEventConnection, Operator};
+pub use webhook::{Webhook, WebhookConnection};

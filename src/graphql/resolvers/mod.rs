@@ -7,3 +7,4 @@ pub mod node;
 pub mod operators;
 pub mod verification;
 pub mod viewer;
+pub mod webhooks;

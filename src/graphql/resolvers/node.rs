@@ -2,10 +2,10 @@
 //! fetch their operator.
 
 use async_graphql::{Context, ID, Interface, Object};
-use entity::value::{AdminEventId, CustomerEventId, CustomerId, ErasureId, OperatorId};
+use entity::value::{AdminEventId, CustomerEventId, CustomerId, ErasureId, OperatorId, WebhookId};
 
 use crate::error::Error;
-use crate::graphql::objects::{AdminEvent, Customer, CustomerEvent, Erasure, Operator};
+use crate::graphql::objects::{AdminEvent, Customer, CustomerEvent, Erasure, Operator, Webhook};
 use crate::service::customers::CustomerRef;
 
 /// An object with a global id.
@@ -14,7 +14,7 @@ use crate::service::customers::CustomerRef;
 #[graphql(field(
     name = "id",
     ty = "ID",
-    desc = "Global id. The prefix of the id tells the type: `cus_` for a customer, `op_` for an operator, `evt_` for a history entry, `era_` for the receipt of an erasure, `adm_` for an entry of the audit trail."
+    desc = "Global id. The prefix of the id tells the type: `cus_` for a customer, `op_` for an operator, `evt_` for a history entry, `era_` for the receipt of an erasure, `adm_` for an entry of the audit trail, `wh_` for a webhook endpoint."
 ))]
 enum Node {
     Customer(Customer),
@@ -22,6 +22,7 @@ enum Node {
     CustomerEvent(CustomerEvent),
     Erasure(Erasure),
     AdminEvent(AdminEvent),
+    Webhook(Webhook),
 }
 
 #[derive(Default)]
@@ -43,6 +44,8 @@ impl NodeQuery {
             Erasure::find(context, id).await.map(|found| found.map(Node::Erasure))
         } else if let Some(id) = AdminEventId::parse(&id) {
             AdminEvent::find(context, id).await.map(|found| found.map(Node::AdminEvent))
+        } else if let Some(id) = WebhookId::parse(&id) {
+            Webhook::find(context, id).await.map(|found| found.map(Node::Webhook))
         } else {
             Operator::find(context, OperatorId::parse(&id)?).await.map(|found| found.map(Node::Operator))
         };

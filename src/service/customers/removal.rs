@@ -13,7 +13,8 @@ use super::disconnect::end_link;
 use super::rows::{lock_own_customers, of_operator};
 use crate::database::{Transaction, TransactionError, WriteSet, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::service::{Actor, AdminOrigin, audit};
+use crate::service::audit::{self, Subject};
+use crate::service::{Actor, AdminOrigin};
 
 /// The number of customers that one transaction disconnects. Writers of these customers wait for the transaction.
 const BATCH: u64 = 100;
@@ -30,7 +31,7 @@ impl Customers {
             let count = links.count(&transaction).await?;
             if count > 0 {
                 let removed = AdminEventType::OperatorCustomersRemoved;
-                audit::record(&transaction, origin, removed, operator, None, &[]).await?;
+                audit::record(&transaction, origin, removed, operator, Subject::Operator, &[]).await?;
             }
             transaction.commit().await?;
             Ok(count)

@@ -2,5 +2,8 @@
 
 pub mod addresses;
 pub mod delivery;
+pub mod endpoints;
 pub mod sender;
 pub mod signature;
+
+pub use endpoints::Webhooks;

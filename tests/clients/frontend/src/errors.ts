@@ -14,6 +14,8 @@ export function remedy(code: ErrorCode): Remedy {
     case 'INVALID_PHONE':
     case 'INVALID_NAME':
     case 'INVALID_ADDRESS':
+    case 'INVALID_URL':
+    case 'TOO_MANY_WEBHOOKS':
     case 'DISPOSABLE_EMAIL':
     case 'PLUS_SUFFIX_EMAIL':
     case 'PHONE_NOT_MOBILE':
@@ -27,6 +29,7 @@ export function remedy(code: ErrorCode): Remedy {
     case 'OPERATOR_NOT_FOUND':
     case 'API_KEY_NOT_FOUND':
     case 'CURSOR_EXPIRED':
+    case 'WEBHOOK_NOT_FOUND':
       return 'reload';
     case 'PHONE_LOOKUP_UNAVAILABLE':
     case 'RATE_LIMITED':

@@ -1,0 +1,136 @@
+//! `Webhook` and the list of webhook endpoints.
+
+use async_graphql::connection::EmptyFields;
+use async_graphql::{Context, Enum, ID, Object, SimpleObject};
+use entity::value::WebhookId;
+use entity::webhook;
+
+use super::types::Operator;
+use crate::database::pages::Positioned;
+use crate::error::Error;
+use crate::graphql::context::{actor, services};
+use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::fetch;
+use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
+use crate::graphql::time::Time;
+
+/// Reason for which a delivery failed. Values may be added, so keep a default case.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::webhook::Failure")]
+enum WebhookFailure {
+    /// The endpoint responded with a status other than 2xx: see `lastStatus`. A redirect is such a status.
+    Status,
+    /// The endpoint did not respond in time.
+    Timeout,
+    /// No connection: the host has no address, refused the connection, has no valid certificate, or closed the connection.
+    Connection,
+    /// The host is not reachable from the internet: all its addresses are private or reserved.
+    ForbiddenAddress,
+}
+
+pub struct Webhook(pub webhook::Model);
+
+impl Webhook {
+    /// Returns the endpoint, or `None` if it does not exist or the caller may not see it.
+    pub async fn find(context: &Context<'_>, id: WebhookId) -> Result<Option<Self>, Error> {
+        Ok(services(context).webhooks.find(actor(context), id).await?.map(Self))
+    }
+}
+
+/// A webhook endpoint: a URL to which the service delivers the changes of an operator's customers, in the order of the feed
+/// `changes`.
+#[Object]
+impl Webhook {
+    /// Global id, for example `wh_01h455vb4pex5vsknk084sn02q`.
+    pub async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// Operator that the endpoint belongs to.
+    async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
+        fetch::load(context, self.0.operator_id).await.map(Operator)
+    }
+
+    /// URL that deliveries are sent to. Null with a read-only key, because a URL may contain a token.
+    async fn url(&self, context: &Context<'_>) -> Option<&str> {
+        (!actor(context).is_read_only()).then_some(self.0.url.as_str())
+    }
+
+    /// False if the endpoint was disabled by `updateWebhook`, by the response 410, or after five days of failed deliveries.
+    async fn enabled(&self) -> bool {
+        self.0.disabled_at.is_none()
+    }
+
+    /// Time at which the endpoint was disabled. Null if it is enabled.
+    async fn disabled_at(&self) -> Option<Time> {
+        self.0.disabled_at.map(Time)
+    }
+
+    /// Time at which the endpoint was created.
+    async fn created_at(&self) -> Time {
+        Time(self.0.created_at)
+    }
+
+    /// Time at which the present secret was created.
+    async fn secret_created_at(&self) -> Time {
+        Time(self.0.secret_created_at)
+    }
+
+    /// Time until which deliveries are also signed with the secret before the last rotation. Null if the secret was never
+    /// rotated.
+    async fn previous_secret_until(&self) -> Option<Time> {
+        self.0.previous_secret_until.map(Time)
+    }
+
+    /// Time of the last attempt to deliver. Null if there was none.
+    async fn last_attempt_at(&self) -> Option<Time> {
+        self.0.last_attempt_at.map(Time)
+    }
+
+    /// HTTP status of the response to the last attempt. Null if there was no response.
+    async fn last_status(&self) -> Option<i32> {
+        self.0.last_status
+    }
+
+    /// Reason for which the last attempt failed. Null if it succeeded.
+    async fn last_failure(&self) -> Option<WebhookFailure> {
+        self.0.last_failure.map(Into::into)
+    }
+
+    /// Time since which all attempts have failed. Null if the last attempt succeeded. After five days the endpoint is disabled.
+    /// The time during which the operator was suspended is not counted: the value moves by that time.
+    async fn failing_since(&self) -> Option<Time> {
+        self.0.failing_since.map(Time)
+    }
+
+    /// Time of the next attempt after a failed one. Null if deliveries do not fail, if the endpoint is disabled, or while the
+    /// operator is suspended.
+    async fn next_attempt_at(&self) -> Option<Time> {
+        let row = &self.0;
+        let is_retrying = row.failing_since.is_some() && row.disabled_at.is_none() && row.paused_at.is_none();
+        is_retrying.then_some(Time(row.next_attempt_at))
+    }
+}
+
+pub type WebhookConnection = Connection<WebhookEdge, Webhook>;
+
+/// A webhook endpoint in a list.
+#[derive(SimpleObject)]
+pub struct WebhookEdge {
+    /// Cursor of this endpoint, for `after` and `before`.
+    cursor: Cursor,
+    /// The endpoint.
+    node: Webhook,
+}
+
+impl WebhookConnection {
+    /// Reads a page of the endpoints that the caller may see.
+    pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
+        let cursors = Cursors::new(context, ListId::Webhooks);
+        let page = services(context).webhooks.page(actor(context), arguments.parse(Some(&cursors))?).await?;
+        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
+        let edge = |row: webhook::Model| WebhookEdge { cursor: cursors.at(row.position()), node: Webhook(row) };
+        let edges = page.rows.into_iter().map(edge).collect();
+        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+    }
+}

@@ -1,0 +1,246 @@
+//! Queries and mutations of webhook endpoints.
+
+use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, SimpleObject};
+use entity::value::{OperatorId, Reason, WebhookId, WebhookUrl};
+use secrecy::ExposeSecret;
+
+use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::graphql::context::{actor, admin_origin, services};
+use crate::graphql::objects::{Webhook, WebhookConnection};
+use crate::graphql::pagination::{PageArguments, list_complexity};
+use crate::service::Actor;
+use crate::service::webhooks::endpoints::{EndpointChanges, EndpointRequest, EndpointWithSecret};
+
+#[derive(Default)]
+pub struct WebhookQuery;
+
+#[Object]
+impl WebhookQuery {
+    /// Looks up a webhook endpoint. Returns null if the endpoint does not exist or belongs to another operator.
+    async fn webhook(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Id of the endpoint, for example `wh_01h455vb4pex5vsknk084sn02q`.")] id: ID,
+    ) -> Option<Result<Webhook, Error>> {
+        Webhook::find(context, WebhookId::parse(&id)?).await.transpose()
+    }
+
+    /// Webhook endpoints of the calling operator, oldest first: at most five. With the platform key: the endpoints of all
+    /// operators.
+    #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
+    async fn webhooks(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
+        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
+    ) -> Option<Result<WebhookConnection, Error>> {
+        Some(WebhookConnection::load(context, PageArguments { first, after, last, before }).await)
+    }
+}
+
+#[derive(Default)]
+pub struct WebhookMutation;
+
+#[Object]
+impl WebhookMutation {
+    /// Creates a webhook endpoint. The service delivers the changes of your customers to its URL. An operator can have at most
+    /// five endpoints.
+    async fn create_webhook(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The endpoint to create.")] input: CreateWebhookInput,
+    ) -> Option<Result<CreateWebhookPayload, Error>> {
+        Some(create_webhook(context, input).await)
+    }
+
+    /// Changes, enables or disables a webhook endpoint. Omitted fields stay as they are. An endpoint that is enabled receives
+    /// all changes since it was disabled, as far as the feed still has them.
+    async fn update_webhook(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The endpoint and the changes to it.")] input: UpdateWebhookInput,
+    ) -> Option<Result<UpdateWebhookPayload, Error>> {
+        Some(update_webhook(context, input).await)
+    }
+
+    /// Gives a webhook endpoint a new secret. For some time, deliveries are signed with the new and the old secret, so that you
+    /// can replace the secret in your receiver meanwhile.
+    async fn rotate_webhook_secret(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The endpoint.")] input: RotateWebhookSecretInput,
+    ) -> Option<Result<RotateWebhookSecretPayload, Error>> {
+        Some(rotate_webhook_secret(context, &input).await)
+    }
+
+    /// Deletes a webhook endpoint. A delivery that is under way may still arrive.
+    async fn delete_webhook(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "The endpoint to delete.")] input: DeleteWebhookInput,
+    ) -> Option<Result<DeleteWebhookPayload, Error>> {
+        Some(delete_webhook(context, &input).await)
+    }
+}
+
+async fn create_webhook(context: &Context<'_>, input: CreateWebhookInput) -> Result<CreateWebhookPayload, Error> {
+    let (services, actor) = (services(context), actor(context));
+    actor.require_write()?;
+    let request = input.parse(actor)?;
+    let EndpointWithSecret { row, secret } = services.webhooks.create(actor, &admin_origin(context), request).await?;
+    Ok(CreateWebhookPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
+}
+
+async fn update_webhook(context: &Context<'_>, input: UpdateWebhookInput) -> Result<UpdateWebhookPayload, Error> {
+    let (services, actor) = (services(context), actor(context));
+    actor.require_write()?;
+    let id = parse_id(&input.id)?;
+    let row = services.webhooks.update(actor, &admin_origin(context), id, input.parse()?).await?;
+    Ok(UpdateWebhookPayload { webhook: Webhook(row) })
+}
+
+async fn rotate_webhook_secret(
+    context: &Context<'_>,
+    input: &RotateWebhookSecretInput,
+) -> Result<RotateWebhookSecretPayload, Error> {
+    let (services, actor) = (services(context), actor(context));
+    actor.require_write()?;
+    let (id, origin) = (parse_id(&input.id)?, admin_origin(context));
+    let EndpointWithSecret { row, secret } =
+        services.webhooks.rotate_secret(actor, &origin, id, input.overlap_hours).await?;
+    Ok(RotateWebhookSecretPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
+}
+
+async fn delete_webhook(context: &Context<'_>, input: &DeleteWebhookInput) -> Result<DeleteWebhookPayload, Error> {
+    let (services, actor) = (services(context), actor(context));
+    actor.require_write()?;
+    let id = parse_id(&input.id)?;
+    services.webhooks.delete(actor, &admin_origin(context), id).await?;
+    Ok(DeleteWebhookPayload { webhook_id: id.to_string().into() })
+}
+
+fn parse_id(id: &ID) -> Result<WebhookId, Violation> {
+    WebhookId::parse(id).ok_or_else(|| Violation::of(ErrorCode::WebhookNotFound, InputField::Id))
+}
+
+fn parse_url(text: &str) -> Result<WebhookUrl, Violation> {
+    WebhookUrl::parse(text).map_err(invalid_url)
+}
+
+fn invalid_url(reason: Reason) -> Violation {
+    Violation::of(ErrorCode::InvalidUrl, InputField::Url).with_reason(reason)
+}
+
+/// Input of `createWebhook`.
+#[derive(InputObject)]
+struct CreateWebhookInput {
+    /// URL to send deliveries to, at most 2,000 characters. It starts with `https://`, in sandbox also with `http://`, contains
+    /// no user name, password or fragment, and its host is reachable from the internet.
+    url: String,
+    /// Id of the operator that the endpoint is for. Required with the platform key. Not available with other keys.
+    operator_id: Option<ID>,
+}
+
+impl CreateWebhookInput {
+    fn parse(self, actor: &Actor) -> Result<EndpointRequest, Error> {
+        let Self { url, operator_id } = self;
+        let mut violations = Vec::new();
+        let note = match (actor.operator(), &operator_id) {
+            (Some(_), Some(_)) => {
+                Some("Leave out `operatorId`: an operator's key creates endpoints of that operator only.")
+            }
+            (None, None) => Some("With the platform key, `operatorId` must name the operator of the endpoint."),
+            (Some(_), None) | (None, Some(_)) => None,
+        };
+        let fault = note.map(|note| Violation::of(ErrorCode::InvalidArgument, InputField::OperatorId).with_note(note));
+        violations.extend(fault);
+        let url = parse_url(&url).map_err(|violation| violations.push(violation));
+        Error::reject_if_any(violations)?;
+        let Ok(url) = url else { return Err(ErrorCode::Internal.into()) };
+        Ok(EndpointRequest { operator: operator_id.and_then(|id| OperatorId::parse(&id)), url, types: None })
+    }
+}
+
+/// The result of `createWebhook`.
+#[derive(SimpleObject)]
+struct CreateWebhookPayload {
+    /// The new endpoint.
+    webhook: Webhook,
+    /// The secret that signs the deliveries, for example `whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw`. The secret is shown only
+    /// here, so store it safely.
+    secret: String,
+}
+
+/// Input of `updateWebhook`.
+#[derive(InputObject)]
+struct UpdateWebhookInput {
+    /// Id of the endpoint, for example `wh_01h455vb4pex5vsknk084sn02q`.
+    id: ID,
+    /// New URL, with the same rules as in `createWebhook`. Cannot be null. The new URL is tried at once.
+    url: MaybeUndefined<String>,
+    /// True enables the endpoint, false disables it. Cannot be null.
+    enabled: MaybeUndefined<bool>,
+}
+
+impl UpdateWebhookInput {
+    fn parse(self) -> Result<EndpointChanges, Error> {
+        let mut violations = Vec::new();
+        let url = match self.url {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => Some(Err(invalid_url(Reason::NotRemovable))),
+            MaybeUndefined::Value(url) => Some(parse_url(&url)),
+        };
+        let url = url.transpose().unwrap_or_else(|violation| {
+            violations.push(violation);
+            None
+        });
+        if self.enabled.is_null() {
+            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Enabled);
+            violations.push(violation.with_note("enabled cannot be null. Leave it out to keep the present state."));
+        }
+        Error::reject_if_any(violations)?;
+        Ok(EndpointChanges { url, types: None, is_enabled: self.enabled.take() })
+    }
+}
+
+/// The result of `updateWebhook`.
+#[derive(SimpleObject)]
+struct UpdateWebhookPayload {
+    /// The changed endpoint.
+    webhook: Webhook,
+}
+
+/// Input of `rotateWebhookSecret`.
+#[derive(InputObject)]
+struct RotateWebhookSecretInput {
+    /// Id of the endpoint, for example `wh_01h455vb4pex5vsknk084sn02q`.
+    id: ID,
+    /// Number of hours for which deliveries are also signed with the present secret, 0 to 168. Use 0 if the secret has leaked.
+    #[graphql(default = 24)]
+    overlap_hours: i32,
+}
+
+/// The result of `rotateWebhookSecret`.
+#[derive(SimpleObject)]
+struct RotateWebhookSecretPayload {
+    /// The endpoint.
+    webhook: Webhook,
+    /// The new secret. The secret is shown only here, so store it safely.
+    secret: String,
+}
+
+/// Input of `deleteWebhook`.
+#[derive(InputObject)]
+struct DeleteWebhookInput {
+    /// Id of the endpoint, for example `wh_01h455vb4pex5vsknk084sn02q`.
+    id: ID,
+}
+
+/// The result of `deleteWebhook`.
+#[derive(SimpleObject)]
+struct DeleteWebhookPayload {
+    /// Id of the endpoint that was deleted.
+    webhook_id: ID,
+}

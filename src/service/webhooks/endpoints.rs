@@ -1,0 +1,321 @@
+//! The endpoints of operators: creates, changes, lists and deletes them, and derives their secrets.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::admin_event::EventType;
+use entity::deployment::Environment;
+use entity::operator;
+use entity::value::{OperatorId, Reason, WebhookId, WebhookUrl};
+use entity::webhook::{ChangeTypes, Column, Entity, Model};
+use reqwest::Url;
+use sea_orm::sea_query::LockType;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, ModelTrait, PaginatorTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, Select, Set,
+};
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use super::addresses::AddressFilter;
+use super::signature::SigningSecret;
+use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
+use crate::database::{Database, Transaction, TransactionError, with_retry};
+use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::keyed_hash::KeyedHash;
+use crate::service::audit::{self, Subject};
+use crate::service::{Actor, AdminOrigin, now};
+
+/// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
+const MAX_ENDPOINTS: u64 = 5;
+
+/// The longest time for which deliveries are also signed with the secret before a rotation: one week.
+const MAX_OVERLAP_HOURS: i32 = 168;
+
+pub struct Webhooks {
+    database: Database,
+    environment: Environment,
+    hash: KeyedHash,
+    addresses: AddressFilter,
+}
+
+/// The properties of an endpoint to create.
+#[derive(Clone, Debug)]
+pub struct EndpointRequest {
+    /// The operator of the endpoint, if the platform sends the request.
+    pub operator: Option<OperatorId>,
+    pub url: WebhookUrl,
+    /// `None` stands for all types.
+    pub types: Option<ChangeTypes>,
+}
+
+/// The new values of an endpoint. `None` leaves a value as it is.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointChanges {
+    pub url: Option<WebhookUrl>,
+    /// `Some(None)` stands for all types.
+    pub types: Option<Option<ChangeTypes>>,
+    pub is_enabled: Option<bool>,
+}
+
+/// An endpoint with its new secret, which is shown only once.
+#[derive(Clone)]
+pub struct EndpointWithSecret {
+    pub row: Model,
+    pub secret: SecretString,
+}
+
+impl Webhooks {
+    pub fn new(database: Database, environment: Environment, hash: KeyedHash, addresses: AddressFilter) -> Self {
+        Self { database, environment, hash, addresses }
+    }
+
+    /// Returns the endpoint, or `None` if the caller may not see it: an operator sees its own endpoints, the platform all.
+    pub async fn find(&self, actor: &Actor, id: WebhookId) -> Result<Option<Model>, Error> {
+        Ok(visible(actor).filter(Column::Id.eq(id)).one(self.database.reader()).await?)
+    }
+
+    /// Returns a page of the endpoints that the caller may see, oldest first.
+    pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
+        let list = List::new(visible(actor).into_query(), vec![Column::Id.into_expr()]);
+        Ok(pages::page(self.database.reader(), list, request).await?)
+    }
+
+    /// Creates an endpoint of the caller's operator. If the platform calls, creates an endpoint of the given operator. Fails
+    /// with `TOO_MANY_WEBHOOKS` if the operator has the maximum number of endpoints.
+    pub async fn create(
+        &self,
+        actor: &Actor,
+        origin: &AdminOrigin,
+        request: EndpointRequest,
+    ) -> Result<EndpointWithSecret, Error> {
+        actor.require_write()?;
+        let EndpointRequest { operator, url, types } = request;
+        self.check_url(&url)?;
+        let not_found = || Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId);
+        let operator = actor.operator().or(operator).ok_or_else(not_found)?;
+        let create = || async {
+            let transaction = self.database.begin_write().await?;
+            // The lock makes concurrent requests count one after the other.
+            let owner = operator::Entity::find_by_id(operator).lock(LockType::NoKeyUpdate).one(&transaction).await?;
+            let owner = owner.ok_or_else(|| Error::from(not_found()))?;
+            if Entity::find().filter(Column::OperatorId.eq(operator)).count(&transaction).await? >= MAX_ENDPOINTS {
+                return Err(Error::from(ErrorCode::TooManyWebhooks).into());
+            }
+            let now = now();
+            let row = Model {
+                id: WebhookId::new(),
+                operator_id: operator,
+                url: url.clone(),
+                types: types.clone(),
+                secret_version: 1,
+                secret_created_at: now,
+                previous_secret_until: None,
+                delivered_position: 0,
+                delivered_id: Uuid::nil(),
+                sending_position: None,
+                sending_id: None,
+                failed_attempts: 0,
+                failing_since: None,
+                next_attempt_at: now,
+                lease_until: None,
+                last_attempt_at: None,
+                last_status: None,
+                last_failure: None,
+                disabled_at: None,
+                paused_at: (owner.status == operator::Status::Suspended).then_some(now),
+                created_at: now,
+            };
+            let row = row.into_active_model().insert(&transaction).await?;
+            record(&transaction, origin, EventType::WebhookCreated, &row, &[]).await?;
+            transaction.commit().await?;
+            Ok(row)
+        };
+        let row = with_retry("webhook.create", create).await?;
+        Ok(self.with_secret(row))
+    }
+
+    /// Changes an endpoint and returns its row. An endpoint that is enabled continues at its cursor. A new URL is tried at
+    /// once. A request that changes nothing leaves no entry in the audit trail.
+    pub async fn update(
+        &self,
+        actor: &Actor,
+        origin: &AdminOrigin,
+        id: WebhookId,
+        changes: EndpointChanges,
+    ) -> Result<Model, Error> {
+        actor.require_write()?;
+        if let Some(url) = &changes.url {
+            self.check_url(url)?;
+        }
+        let update = || async {
+            let transaction = self.database.begin_write().await?;
+            let current = lock(&transaction, actor, id).await?;
+            let changed = changes.applied_to(&current);
+            let fields = changed_fields(&current, &changed);
+            if fields.is_empty() {
+                return Ok(current);
+            }
+            let row = changed.into_active_model().reset_all().update(&transaction).await?;
+            record(&transaction, origin, EventType::WebhookUpdated, &row, &fields).await?;
+            transaction.commit().await?;
+            Ok(row)
+        };
+        with_retry("webhook.update", update).await
+    }
+
+    /// Gives an endpoint a new secret. Deliveries are also signed with the secret before for `overlap_hours`. Fails with
+    /// `INVALID_ARGUMENT` if that is more than a week.
+    pub async fn rotate_secret(
+        &self,
+        actor: &Actor,
+        origin: &AdminOrigin,
+        id: WebhookId,
+        overlap_hours: i32,
+    ) -> Result<EndpointWithSecret, Error> {
+        actor.require_write()?;
+        if !(0..=MAX_OVERLAP_HOURS).contains(&overlap_hours) {
+            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::OverlapHours);
+            return Err(violation.with_note("overlapHours must be 0 to 168, which is a week.").into());
+        }
+        let rotate = || async {
+            let transaction = self.database.begin_write().await?;
+            let current = lock(&transaction, actor, id).await?;
+            let now = now();
+            let version = current.secret_version + 1;
+            let mut row = current.into_active_model();
+            row.secret_version = Set(version);
+            row.secret_created_at = Set(now);
+            row.previous_secret_until = Set(Some(now + TimeDelta::hours(overlap_hours.into())));
+            let row = row.update(&transaction).await?;
+            record(&transaction, origin, EventType::WebhookSecretRotated, &row, &[]).await?;
+            transaction.commit().await?;
+            Ok(row)
+        };
+        let row = with_retry("webhook.rotate_secret", rotate).await?;
+        Ok(self.with_secret(row))
+    }
+
+    /// Deletes an endpoint. A delivery that is under way may still arrive.
+    pub async fn delete(&self, actor: &Actor, origin: &AdminOrigin, id: WebhookId) -> Result<(), Error> {
+        actor.require_write()?;
+        let delete = || async {
+            let transaction = self.database.begin_write().await?;
+            let row = lock(&transaction, actor, id).await?;
+            record(&transaction, origin, EventType::WebhookDeleted, &row, &[]).await?;
+            row.delete(&transaction).await?;
+            transaction.commit().await?;
+            Ok(())
+        };
+        with_retry("webhook.delete", delete).await
+    }
+
+    /// Returns the secrets that sign the deliveries to an endpoint at this time: the current secret, and after a rotation
+    /// also the secret before. While `VIVAMO_KEY_SECRET` is being changed, there are secrets of both key secrets.
+    pub fn secrets(&self, endpoint: &Model, now: DateTime<Utc>) -> Vec<SigningSecret> {
+        let version = endpoint.secret_version;
+        let has_previous = endpoint.previous_secret_until.is_some_and(|until| now < until);
+        let versions = [version].into_iter().chain(has_previous.then_some(version - 1));
+        versions.flat_map(|version| SigningSecret::derive(&self.hash, *endpoint.id.as_uuid(), version)).collect()
+    }
+
+    fn with_secret(&self, row: Model) -> EndpointWithSecret {
+        // The first secret is the current one.
+        let secret = self.secrets(&row, now()).swap_remove(0).to_text();
+        EndpointWithSecret { row, secret }
+    }
+
+    /// Fails with `INVALID_URL` if the URL has a host that webhooks may not reach, and in production without `https`.
+    fn check_url(&self, url: &WebhookUrl) -> Result<(), Error> {
+        let reject = |reason| Err(Violation::of(ErrorCode::InvalidUrl, InputField::Url).with_reason(reason).into());
+        if self.environment == Environment::Production && !url.is_https() {
+            return reject(Reason::NotHttps);
+        }
+        let is_allowed = Url::parse(url.as_str()).is_ok_and(|url| self.addresses.allows_url(&url));
+        if is_allowed { Ok(()) } else { reject(Reason::HostNotPublic) }
+    }
+}
+
+impl EndpointChanges {
+    fn applied_to(&self, current: &Model) -> Model {
+        let mut changed = current.clone();
+        let now = now();
+        if let Some(url) = &self.url {
+            changed.url = url.clone();
+        }
+        if let Some(types) = &self.types {
+            changed.types = types.clone();
+        }
+        match self.is_enabled {
+            Some(true) => changed.disabled_at = None,
+            Some(false) => changed.disabled_at = current.disabled_at.or(Some(now)),
+            None => (),
+        }
+        if changed.types != current.types {
+            (changed.sending_position, changed.sending_id) = (None, None);
+        }
+        let is_resumed = current.disabled_at.is_some() && changed.disabled_at.is_none();
+        if is_resumed || changed.url != current.url {
+            (changed.failed_attempts, changed.failing_since, changed.next_attempt_at) = (0, None, now);
+        }
+        changed
+    }
+}
+
+/// The names of the changed fields in the schema.
+fn changed_fields(before: &Model, after: &Model) -> Vec<&'static str> {
+    let fields = [
+        ("url", before.url != after.url),
+        ("types", before.types != after.types),
+        ("enabled", before.disabled_at.is_some() != after.disabled_at.is_some()),
+    ];
+    fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()
+}
+
+/// Pauses the deliveries to the endpoints of an operator that is being suspended.
+pub(in crate::service) async fn pause(transaction: &Transaction, operator: OperatorId) -> Result<(), DbErr> {
+    let endpoints = Entity::update_many().filter(Column::OperatorId.eq(operator));
+    endpoints.col_expr(Column::PausedAt, now().into()).exec(transaction).await?;
+    Ok(())
+}
+
+/// Resumes the deliveries to the endpoints of an operator. The time of the pause does not count as a time of failure.
+pub(in crate::service) async fn resume(transaction: &Transaction, operator: OperatorId) -> Result<(), DbErr> {
+    let now = now();
+    let endpoints = Entity::find().filter(Column::OperatorId.eq(operator)).order_by_asc(Column::Id);
+    for endpoint in endpoints.lock(LockType::NoKeyUpdate).all(transaction).await? {
+        let pause = endpoint.paused_at.map_or(TimeDelta::zero(), |paused_at| now - paused_at);
+        let failing_since = endpoint.failing_since.map(|since| since + pause);
+        let mut row = endpoint.into_active_model();
+        row.paused_at = Set(None);
+        row.failing_since = Set(failing_since);
+        row.update(transaction).await?;
+    }
+    Ok(())
+}
+
+fn visible(actor: &Actor) -> Select<Entity> {
+    Entity::find().apply_if(actor.operator(), |endpoints, own| endpoints.filter(Column::OperatorId.eq(own)))
+}
+
+/// Locks an endpoint. Fails with `WEBHOOK_NOT_FOUND` if the caller may not see it.
+async fn lock(transaction: &Transaction, actor: &Actor, id: WebhookId) -> Result<Model, TransactionError> {
+    let endpoint = visible(actor).filter(Column::Id.eq(id)).lock(LockType::NoKeyUpdate).one(transaction).await?;
+    endpoint.ok_or_else(|| Error::from(Violation::of(ErrorCode::WebhookNotFound, InputField::Id)).into())
+}
+
+/// Records a change of an endpoint in the audit trail.
+async fn record(
+    transaction: &Transaction,
+    origin: &AdminOrigin,
+    r#type: EventType,
+    endpoint: &Model,
+    changed_fields: &[&str],
+) -> Result<(), DbErr> {
+    let subject = Subject::Webhook(endpoint.id);
+    audit::record(transaction, origin, r#type, endpoint.operator_id, subject, changed_fields).await
+}
+
+impl Positioned for Model {
+    fn position(&self) -> Position {
+        Position::by_id(*self.id.as_uuid())
+    }
+}
