@@ -17,12 +17,13 @@ use std::sync::Arc;
 
 use async_graphql::dataloader::{self, DataLoader};
 use async_graphql::{Context, InputType, QueryPathSegment, Value};
+use chrono::{DateTime, Utc};
 use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_operator, operator};
 
 use super::context::{actor, services};
 use super::pagination::PageArguments;
-use crate::database::pages::{Count, Page, PageRequest};
+use crate::database::pages::{Count, Page, PageRequest, Position};
 use crate::error::Error;
 use crate::service::customers::{
     CustomerList, CustomerPage, CustomerRows, CustomerView, EventList, HistoryEntry, SearchPlan,
@@ -142,6 +143,20 @@ pub struct CountOfCustomers(pub Arc<CustomerList>, pub Option<SearchPlan>);
 /// Key of all API keys of an operator.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ApiKeysOfOperator(pub OperatorId);
+
+/// Key of the time of the oldest undelivered change of a webhook endpoint: its operator and its cursor.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct UndeliveredSince(pub OperatorId, pub Position);
+
+impl dataloader::Loader<UndeliveredSince> for Loader {
+    type Value = Option<DateTime<Utc>>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[UndeliveredSince]) -> Result<HashMap<UndeliveredSince, Self::Value>, Error> {
+        let endpoints: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
+        Ok(by_key(keys, self.services.webhooks.undelivered_since(&self.actor, &endpoints).await?))
+    }
+}
 
 impl dataloader::Loader<OperatorId> for Loader {
     type Value = Arc<operator::Model>;

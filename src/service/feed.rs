@@ -4,6 +4,7 @@
 //! it. The position is always that of a row of the reader. A position between two rows would be wrong after a failover
 //! of PostgreSQL: the new server may give it to a later change.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change::{Column, Entity, Model};
 use entity::customer_event::EventType;
 use entity::value::OperatorId;
@@ -54,15 +55,15 @@ impl Feed {
     /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or if the
     /// position is ahead of the feed, which happens after a restore of an older backup.
     pub async fn read(&self, actor: &Actor, request: FeedRequest) -> Result<FeedPage, Error> {
-        self.read_as(actor.owner(), request).await
+        self.read_of(actor.owner(), request).await
     }
 
-    /// Reads changes as [`read`](Self::read) does, without a caller: for the deliveries of webhooks.
-    pub(super) async fn read_as(&self, reader: OperatorId, request: FeedRequest) -> Result<FeedPage, Error> {
+    /// Reads changes of a reader's feed, as [`read`](Self::read) does for a caller.
+    pub(super) async fn read_of(&self, reader: OperatorId, request: FeedRequest) -> Result<FeedPage, Error> {
         let FeedRequest { size, after, types } = request;
         let list = self.list(reader, after.is_none(), types);
         let page = PageRequest { direction: Direction::Forward, size, after: after.clone(), before: None };
-        let [page, last] = self.pages([(list, page), self.last(reader)]).await?;
+        let [page, last] = array(self.pages(vec![(list, page), self.last(reader)]).await?)?;
         let last = last.rows.last().map_or_else(start, Positioned::position);
         // The swept row comes before all rows that are shown.
         let is_swept = page.rows.first().is_some_and(|change| change.swept);
@@ -78,14 +79,57 @@ impl Feed {
 
     /// Returns the position of the last change in the caller's feed.
     pub async fn end(&self, actor: &Actor) -> Result<Position, Error> {
-        let [last] = self.pages([self.last(actor.owner())]).await?;
+        self.end_of(actor.owner()).await
+    }
+
+    /// Returns the position of the last change in a reader's feed.
+    pub(super) async fn end_of(&self, reader: OperatorId) -> Result<Position, Error> {
+        let [last] = array(self.pages(vec![self.last(reader)]).await?)?;
         Ok(last.rows.last().map_or_else(start, Positioned::position))
     }
 
-    async fn pages<const N: usize>(&self, lists: [(List, PageRequest); N]) -> Result<[Page<Model>; N], DbErr> {
+    /// Returns a position after which a reader finds all changes from this time on, and perhaps some earlier ones.
+    ///
+    /// A binary search, because no index has the times of changes. The times are nearly in the order of the positions:
+    /// a request commits at most 30 seconds after it has set the time of its change.
+    pub(super) async fn position_before(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Position, Error> {
+        let is_earlier = |change: &Model| change.swept || change.occurred_at < time - TimeDelta::seconds(30);
+        let [last] = array(self.pages(vec![self.last(reader)]).await?)?;
+        let (mut found, mut low) = (start(), 0);
+        // All changes below `low` are earlier, and no change from `high` on is.
+        let mut high = last.rows.last().map_or(0, |change| change.position + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let before_middle = Position { key: Key::Number(middle), id: Uuid::nil() };
+            let [page] = array(self.pages(vec![self.first_after(reader, before_middle)]).await?)?;
+            match page.rows.first() {
+                Some(change) if is_earlier(change) => (found, low) = (change.position(), change.position + 1),
+                Some(_) | None => high = middle,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the time of the first change after each position in a reader's feed, in this order. `None` if there is no
+    /// change after the position.
+    pub(super) async fn times_after(
+        &self,
+        positions: Vec<(OperatorId, Position)>,
+    ) -> Result<Vec<Option<DateTime<Utc>>>, Error> {
+        let lists = positions.into_iter().map(|(reader, position)| self.first_after(reader, position)).collect();
+        let pages = self.pages(lists).await?;
+        Ok(pages.iter().map(|page| page.rows.first().map(|change| change.occurred_at)).collect())
+    }
+
+    async fn pages(&self, lists: Vec<(List, PageRequest)>) -> Result<Vec<Page<Model>>, DbErr> {
         let read = |row: &QueryResult| Model::from_query_result(row, "");
-        let pages = pages::pages(self.database.reader(), lists.into(), read, |_, change| change.position()).await?;
-        pages.try_into().map_err(|_| DbErr::RecordNotFound("the pages".to_owned()))
+        pages::pages(self.database.reader(), lists, read, |_, change| change.position()).await
+    }
+
+    /// The first row of a reader after a position.
+    fn first_after(&self, reader: OperatorId, position: Position) -> (List, PageRequest) {
+        let request = PageRequest { direction: Direction::Forward, size: 1, after: Some(position), before: None };
+        (self.list(reader, false, None), request)
     }
 
     /// The last row of a reader.
@@ -112,6 +156,10 @@ impl Feed {
         let joined = vec![JoinedTable::new::<Entity>(&key.map(|column| (column, ARM_ROWS, column.as_str())))];
         List { joined, walk: Some(Walk { filters, ..Walk::default() }), ..List::new(rows, columns) }
     }
+}
+
+fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N], DbErr> {
+    items.try_into().map_err(|_| DbErr::RecordNotFound("the pages".to_owned()))
 }
 
 /// The position before all changes.

@@ -88,7 +88,7 @@ both!(each_operation_sends_few_statements, Sandbox, async |app| {
         ("disconnect", &own, disconnect, end("id-1", None), 8),
         ("disconnect with a key", &own, disconnect, end("id-2", Some("three")), 9),
         ("endpoints", &own, "{ webhooks { nodes { id url } } }", json!({}), 1),
-        ("create an endpoint", &own, create_webhook, json!({ "input": { "url": "https://receiver.example/" } }), 6),
+        ("create an endpoint", &own, create_webhook, json!({ "input": { "url": "https://receiver.example/" } }), 7),
         ("update an endpoint", &own, update_webhook, json!({ "input": { "id": webhook, "enabled": false } }), 5),
         ("rotate a secret", &own, rotate, of_webhook.clone(), 5),
         ("delete an endpoint", &own, delete, of_webhook, 5),

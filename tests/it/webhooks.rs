@@ -7,17 +7,17 @@ use entity::api_key::Access;
 use entity::value::WebhookId;
 use entity::webhook;
 use futures::future::join_all;
-use sea_orm::{EntityTrait, QueryOrder};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use serde_json::{Value, json};
 use vivamo::service::now;
 
 use support::{Answer, Caller, TestApp, both};
 
 const CREATE: &str = "mutation ($input: CreateWebhookInput!) { createWebhook(input: $input) { secret webhook { \
-                      id url enabled disabledAt createdAt secretCreatedAt previousSecretUntil \
+                      id url types enabled disabledAt createdAt secretCreatedAt previousSecretUntil \
                       failingSince lastAttemptAt lastStatus lastFailure nextAttemptAt operator { id } } } }";
 const UPDATE: &str = "mutation ($input: UpdateWebhookInput!) { updateWebhook(input: $input) { webhook { \
-                      id url enabled disabledAt failingSince nextAttemptAt } } }";
+                      id url types enabled disabledAt cursor failingSince nextAttemptAt } } }";
 const ROTATE: &str = "mutation ($input: RotateWebhookSecretInput!) { rotateWebhookSecret(input: $input) { \
                       secret webhook { id secretCreatedAt previousSecretUntil } } }";
 const DELETE: &str = "mutation ($id: ID!) { deleteWebhook(input: { id: $id }) { webhookId } }";
@@ -97,7 +97,7 @@ both!(an_operator_creates_changes_and_deletes_endpoints, Sandbox, async |app| {
     assert!((before..=now()).contains(&time(&webhook["createdAt"])));
     let null = Value::Null;
     let expected = json!({
-        "id": webhook["id"], "url": "https://receiver.example/hook?token=tok-4713", "enabled": true, "disabledAt": null,
+        "id": webhook["id"], "url": "https://receiver.example/hook?token=tok-4713", "types": null, "enabled": true, "disabledAt": null,
         "createdAt": webhook["createdAt"], "secretCreatedAt": webhook["createdAt"], "previousSecretUntil": null,
         "failingSince": null, "lastAttemptAt": null, "lastStatus": null, "lastFailure": null, "nextAttemptAt": null,
         "operator": { "id": own.operator },
@@ -158,6 +158,12 @@ both!(invalid_input_is_rejected_with_its_path, Sandbox, async |app| {
     for (changes, errors) in [
         (json!({ "url": null }), vec![("INVALID_URL", "input.url")]),
         (json!({ "enabled": null }), vec![("INVALID_ARGUMENT", "input.enabled")]),
+        (json!({ "types": [] }), vec![("INVALID_ARGUMENT", "input.types")]),
+        (json!({ "deliverFrom": { "cursor": "x" } }), vec![("INVALID_ARGUMENT", "input.deliverFrom.cursor")]),
+        (
+            json!({ "deliverFrom": { "time": "0001-01-01T00:00:00+01:00" } }),
+            vec![("INVALID_ARGUMENT", "input.deliverFrom.time")],
+        ),
         (
             json!({ "url": "x", "enabled": null }),
             vec![("INVALID_URL", "input.url"), ("INVALID_ARGUMENT", "input.enabled")],
@@ -395,4 +401,104 @@ both!(each_change_of_an_endpoint_leaves_an_entry_in_the_audit_trail, Sandbox, as
     let stored = entity::admin_event::Entity::find().order_by_asc(entity::admin_event::Column::Id);
     let stored = stored.all(app.database.reader()).await.unwrap();
     assert!(!format!("{stored:?}").contains("receiver"));
+});
+
+/// The ids of the changes that an endpoint has not received.
+async fn undelivered(app: &TestApp, caller: &Caller, id: &Value) -> Vec<Value> {
+    let query = "query ($id: ID!) { webhook(id: $id) { cursor undeliveredSince } }";
+    let webhook = app.graphql(caller, query, json!({ "id": id })).await.data()["webhook"].clone();
+    let query = "query ($after: String) { changes(after: $after) { changes { id occurredAt } } }";
+    let answer = app.graphql(caller, query, json!({ "after": webhook["cursor"] })).await;
+    let changes = answer.data()["changes"]["changes"].as_array().unwrap().clone();
+    let first = changes.first().map_or(Value::Null, |change| change["occurredAt"].clone());
+    assert_eq!(webhook["undeliveredSince"], first);
+    changes.into_iter().map(|change| change["id"].clone()).collect()
+}
+
+both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let empty = created(app, &own).await["webhook"]["id"].clone();
+    for number in 0..6 {
+        let email = json!({ "email": format!("{number}@example.com") });
+        app.created(&own, &number.to_string(), email.clone()).await;
+        app.created(&other, &number.to_string(), email).await;
+    }
+    // The changes of the first two customers are an hour and two days old.
+    for (number, age) in [(0, TimeDelta::days(2)), (1, TimeDelta::hours(1))] {
+        let rows = entity::customer_change::Entity::update_many()
+            .col_expr(entity::customer_change::Column::OccurredAt, (now() - age).into())
+            .filter(entity::customer_change::Column::ExternalCustomerId.eq(number.to_string()));
+        let transaction = app.database.begin_write().await.unwrap();
+        rows.exec(&transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    let all = undelivered(app, &own, &empty).await;
+    assert_eq!(all.len(), 6);
+    let id = created(app, &own).await["webhook"]["id"].clone();
+    assert_eq!(undelivered(app, &own, &id).await, Vec::<Value>::new());
+
+    // A cursor of the feed.
+    let query = "query ($first: Int!) { changes(first: $first) { cursor } }";
+    let cursor = app.graphql(&own, query, json!({ "first": 4 })).await.data()["changes"]["cursor"].clone();
+    set(app, "sending_position = 1").await;
+    let moved = updated(app, &own, &id, json!({ "deliverFrom": { "cursor": cursor } })).await;
+    assert_eq!(moved["cursor"], cursor);
+    assert_eq!(undelivered(app, &own, &id).await, all[4..]);
+    assert_eq!(row(app, &id).await.sending_position, None);
+    // A time.
+    for (age, expected) in [
+        (TimeDelta::days(3), &all[..]),
+        (TimeDelta::days(1), &all[1..]),
+        (TimeDelta::minutes(10), &all[2..]),
+        (TimeDelta::minutes(-10), &[]),
+    ] {
+        let time = (now() - age).to_rfc3339();
+        for caller in [&own, &app.platform()] {
+            updated(app, caller, &id, json!({ "deliverFrom": { "time": time } })).await;
+            assert_eq!(undelivered(app, &own, &id).await, expected, "{age}");
+        }
+    }
+    // Also at the creation.
+    let input = json!({ "url": "https://receiver.example/", "deliverFrom": { "cursor": cursor } });
+    let payload = app.graphql(&own, CREATE, json!({ "input": input })).await.payload("createWebhook");
+    assert_eq!(undelivered(app, &own, &payload["webhook"]["id"]).await, all[4..]);
+
+    // Cursors belong to one caller.
+    for caller in [&other, &app.platform()] {
+        let theirs = app.query(caller, "{ viewer { changesCursor } }").await["viewer"]["changesCursor"].clone();
+        let answer = update(app, &own, &id, json!({ "deliverFrom": { "cursor": theirs } })).await;
+        answer.assert_rejected("updateWebhook", &[("INVALID_ARGUMENT", "input.deliverFrom.cursor")]);
+    }
+    let platform = app.platform();
+    let theirs = app.query(&platform, "{ viewer { changesCursor } }").await["viewer"]["changesCursor"].clone();
+    let answer = update(app, &platform, &id, json!({ "deliverFrom": { "cursor": theirs } })).await;
+    answer.assert_rejected("updateWebhook", &[("INVALID_ARGUMENT", "input.deliverFrom.cursor")]);
+    let seen = app.query(&platform, "{ webhooks { nodes { cursor } } }").await;
+    assert_eq!(seen["webhooks"]["nodes"][0]["cursor"], Value::Null);
+    let unknown = update(app, &own, &json!(UNKNOWN_ID), json!({ "deliverFrom": { "cursor": cursor } })).await;
+    unknown.assert_rejected("updateWebhook", &[("WEBHOOK_NOT_FOUND", "input.id")]);
+    // The feed no longer has the change of the cursor, as after a restore of an older backup.
+    support::postgres::execute(app.database_url(), "DELETE FROM customer_change").await.unwrap();
+    let answer = update(app, &own, &id, json!({ "deliverFrom": { "cursor": cursor } })).await;
+    answer.assert_rejected("updateWebhook", &[("CURSOR_EXPIRED", "input.deliverFrom.cursor")]);
+});
+
+both!(an_endpoint_receives_all_types_or_some, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    let input = json!({ "url": "https://receiver.example/", "types": ["ERASED", "CREATED", "ERASED"] });
+    let webhook =
+        app.graphql(&own, CREATE, json!({ "input": input })).await.payload("createWebhook")["webhook"].clone();
+    let id = &webhook["id"];
+    assert_eq!(webhook["types"], json!(["CREATED", "ERASED"]));
+    set(app, "sending_position = 1").await;
+    // The same types in another order are no change.
+    updated(app, &own, id, json!({ "types": ["ERASED", "CREATED"] })).await;
+    assert_eq!(row(app, id).await.sending_position, Some(1));
+    assert_eq!(updated(app, &own, id, json!({ "types": ["UPDATED"] })).await["types"], json!(["UPDATED"]));
+    assert_eq!(row(app, id).await.sending_position, None);
+    assert_eq!(updated(app, &own, id, json!({ "types": null })).await["types"], Value::Null);
+    let query = "{ adminEvents { nodes { changedFields } } }";
+    let events = app.query(&app.platform(), query).await["adminEvents"]["nodes"].as_array().unwrap().clone();
+    let changed: Vec<_> = events[3..].iter().map(|event| event["changedFields"].clone()).collect();
+    assert_eq!(changed, [json!(["types"]), json!(["types"])]);
 });

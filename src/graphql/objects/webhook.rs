@@ -5,14 +5,16 @@ use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use entity::value::WebhookId;
 use entity::webhook;
 
+use super::change::ChangeType;
 use super::types::Operator;
 use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::fetch;
+use crate::graphql::fetch::{self, UndeliveredSince};
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
 use crate::graphql::time::Time;
+use crate::service::webhooks::endpoints;
 
 /// Reason for which a delivery failed. Values may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -54,6 +56,23 @@ impl Webhook {
     /// URL that deliveries are sent to. Null with a read-only key, because a URL may contain a token.
     async fn url(&self, context: &Context<'_>) -> Option<&str> {
         (!actor(context).is_read_only()).then_some(self.0.url.as_str())
+    }
+
+    /// Types of the changes that are delivered. Null stands for all types.
+    async fn types(&self) -> Option<Vec<ChangeType>> {
+        self.0.types.as_ref().map(|types| types.0.iter().copied().map(Into::into).collect())
+    }
+
+    /// Cursor of the last change that was delivered or skipped, to pass to `changes` as `after`. Null for the platform key.
+    async fn cursor(&self, context: &Context<'_>) -> Option<Cursor> {
+        let cursor = || Cursors::new(context, ListId::Changes).at(endpoints::cursor(&self.0));
+        actor(context).operator().map(|_| cursor())
+    }
+
+    /// Time of the oldest change that was not delivered yet. Null if all changes were delivered.
+    async fn undelivered_since(&self, context: &Context<'_>) -> Option<Result<Time, Error>> {
+        let key = UndeliveredSince(self.0.operator_id, endpoints::cursor(&self.0));
+        fetch::load(context, key).await.map(|time| time.map(Time)).transpose()
     }
 
     /// False if the endpoint was disabled by `updateWebhook`, by the response 410, or after five days of failed deliveries.

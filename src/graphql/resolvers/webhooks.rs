@@ -1,15 +1,20 @@
 //! Queries and mutations of webhook endpoints.
 
-use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, SimpleObject};
+use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, OneofObject, SimpleObject};
+use entity::customer_event::EventType;
 use entity::value::{OperatorId, Reason, WebhookId, WebhookUrl};
+use entity::webhook::ChangeTypes;
+use sea_orm::Iterable;
 use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::context::{actor, admin_origin, services};
-use crate::graphql::objects::{Webhook, WebhookConnection};
+use crate::graphql::cursor::{Cursors, ListId};
+use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
+use crate::graphql::time::Time;
 use crate::service::Actor;
-use crate::service::webhooks::endpoints::{EndpointChanges, EndpointRequest, EndpointWithSecret};
+use crate::service::webhooks::endpoints::{EndpointChanges, EndpointRequest, EndpointWithSecret, StartOfDeliveries};
 
 #[derive(Default)]
 pub struct WebhookQuery;
@@ -88,7 +93,7 @@ impl WebhookMutation {
 async fn create_webhook(context: &Context<'_>, input: CreateWebhookInput) -> Result<CreateWebhookPayload, Error> {
     let (services, actor) = (services(context), actor(context));
     actor.require_write()?;
-    let request = input.parse(actor)?;
+    let request = input.parse(actor, &Cursors::new(context, ListId::Changes))?;
     let EndpointWithSecret { row, secret } = services.webhooks.create(actor, &admin_origin(context), request).await?;
     Ok(CreateWebhookPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
 }
@@ -97,7 +102,10 @@ async fn update_webhook(context: &Context<'_>, input: UpdateWebhookInput) -> Res
     let (services, actor) = (services(context), actor(context));
     actor.require_write()?;
     let id = parse_id(&input.id)?;
-    let row = services.webhooks.update(actor, &admin_origin(context), id, input.parse()?).await?;
+    let row = services
+        .webhooks
+        .update(actor, &admin_origin(context), id, input.parse(&Cursors::new(context, ListId::Changes))?)
+        .await?;
     Ok(UpdateWebhookPayload { webhook: Webhook(row) })
 }
 
@@ -133,19 +141,61 @@ fn invalid_url(reason: Reason) -> Violation {
     Violation::of(ErrorCode::InvalidUrl, InputField::Url).with_reason(reason)
 }
 
+/// Returns the types without repetitions. An empty list is a violation.
+fn parse_types(types: Vec<ChangeType>, violations: &mut Vec<Violation>) -> Option<ChangeTypes> {
+    let types: Vec<EventType> = types.into_iter().map(Into::into).collect();
+    if types.is_empty() {
+        let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Types);
+        violations.push(violation.with_note("types must not be empty. Null stands for all types."));
+        return None;
+    }
+    let is_given = |r#type: &EventType| types.contains(r#type);
+    Some(ChangeTypes(EventType::iter().filter(is_given).collect()))
+}
+
+/// Place in the feed `changes`. Exactly one of the fields must be given.
+#[derive(OneofObject)]
+enum WebhookStart {
+    /// Cursor of `changes`, of `viewer.changesCursor` or of `Webhook.cursor`: the changes after the cursor are delivered. Not
+    /// available with the platform key.
+    Cursor(String),
+    /// Time: the changes from this time on are delivered, and perhaps changes of the 30 seconds before.
+    Time(Time),
+}
+
+impl WebhookStart {
+    fn parse(self, cursors: &Cursors, violations: &mut Vec<Violation>) -> Option<StartOfDeliveries> {
+        match self {
+            Self::Time(Time(time)) => Some(StartOfDeliveries::From(time)),
+            Self::Cursor(cursor) => {
+                let position = cursors.decode(&cursor);
+                if position.is_none() {
+                    let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DeliverFromCursor);
+                    violations.push(violation.with_note("The cursor is not one of `changes` for this operator."));
+                }
+                position.map(StartOfDeliveries::After)
+            }
+        }
+    }
+}
+
 /// Input of `createWebhook`.
 #[derive(InputObject)]
 struct CreateWebhookInput {
     /// URL to send deliveries to, at most 2,000 characters. It starts with `https://`, in sandbox also with `http://`, contains
     /// no user name, password or fragment, and its host is reachable from the internet.
     url: String,
+    /// Types of the changes to deliver. By default all types, also types that are added later.
+    types: Option<Vec<ChangeType>>,
+    /// Place in the feed `changes` at which deliveries start. By default the end of the feed.
+    deliver_from: Option<WebhookStart>,
     /// Id of the operator that the endpoint is for. Required with the platform key. Not available with other keys.
     operator_id: Option<ID>,
 }
 
 impl CreateWebhookInput {
-    fn parse(self, actor: &Actor) -> Result<EndpointRequest, Error> {
-        let Self { url, operator_id } = self;
+    fn parse(self, actor: &Actor, cursors: &Cursors) -> Result<EndpointRequest, Error> {
+        let Self { url, types, deliver_from, operator_id } = self;
         let mut violations = Vec::new();
         let note = match (actor.operator(), &operator_id) {
             (Some(_), Some(_)) => {
@@ -156,10 +206,13 @@ impl CreateWebhookInput {
         };
         let fault = note.map(|note| Violation::of(ErrorCode::InvalidArgument, InputField::OperatorId).with_note(note));
         violations.extend(fault);
+        let types = types.and_then(|types| parse_types(types, &mut violations));
+        let deliver_from = deliver_from.and_then(|start| start.parse(cursors, &mut violations));
         let url = parse_url(&url).map_err(|violation| violations.push(violation));
         Error::reject_if_any(violations)?;
         let Ok(url) = url else { return Err(ErrorCode::Internal.into()) };
-        Ok(EndpointRequest { operator: operator_id.and_then(|id| OperatorId::parse(&id)), url, types: None })
+        let operator = operator_id.and_then(|id| OperatorId::parse(&id));
+        Ok(EndpointRequest { operator, url, types, deliver_from })
     }
 }
 
@@ -180,12 +233,17 @@ struct UpdateWebhookInput {
     id: ID,
     /// New URL, with the same rules as in `createWebhook`. Cannot be null. The new URL is tried at once.
     url: MaybeUndefined<String>,
+    /// New types of the changes to deliver. Null stands for all types.
+    types: MaybeUndefined<Vec<ChangeType>>,
+    /// Place in the feed `changes` at which deliveries continue: an earlier place delivers changes again, a later place skips
+    /// changes. If omitted or null, deliveries continue after the last delivered change.
+    deliver_from: Option<WebhookStart>,
     /// True enables the endpoint, false disables it. Cannot be null.
     enabled: MaybeUndefined<bool>,
 }
 
 impl UpdateWebhookInput {
-    fn parse(self) -> Result<EndpointChanges, Error> {
+    fn parse(self, cursors: &Cursors) -> Result<EndpointChanges, Error> {
         let mut violations = Vec::new();
         let url = match self.url {
             MaybeUndefined::Undefined => None,
@@ -196,12 +254,18 @@ impl UpdateWebhookInput {
             violations.push(violation);
             None
         });
+        let types = match self.types {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => Some(None),
+            MaybeUndefined::Value(types) => Some(parse_types(types, &mut violations)),
+        };
+        let deliver_from = self.deliver_from.and_then(|start| start.parse(cursors, &mut violations));
         if self.enabled.is_null() {
             let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Enabled);
             violations.push(violation.with_note("enabled cannot be null. Leave it out to keep the present state."));
         }
         Error::reject_if_any(violations)?;
-        Ok(EndpointChanges { url, types: None, is_enabled: self.enabled.take() })
+        Ok(EndpointChanges { url, types, is_enabled: self.enabled.take(), deliver_from })
     }
 }
 

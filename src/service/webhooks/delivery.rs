@@ -42,7 +42,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::sender::{Attempt, Response, Sender};
-use super::signature::{SigningSecret, sign};
+use super::signature::sign;
 use crate::database::pages::{Key, Position, Positioned};
 use crate::database::{Database, positions, with_retry};
 use crate::error::{Error, ErrorCode};
@@ -370,7 +370,7 @@ impl Deliveries {
             after: Some(cursor.clone()),
             types: webhook.types.clone().map(|types| types.0),
         };
-        let page = self.services.feed.read_as(webhook.operator_id, request).await?;
+        let page = self.services.feed.read_of(webhook.operator_id, request).await?;
         let (found, mut bytes) = (page.changes.len(), ENVELOPE_BYTES);
         let mut fits = |change: &customer_change::Model| {
             bytes += self.settings.render.change(change).to_string().len() + 1;
@@ -399,12 +399,7 @@ impl Deliveries {
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let (id, now) = (message_id(webhook, changes), self.now());
-        let mut versions = vec![webhook.secret_version];
-        if webhook.previous_secret_until.is_some_and(|until| now < until) {
-            versions.push(webhook.secret_version - 1);
-        }
-        let secret = |version| SigningSecret::derive(&self.settings.hash, *webhook.id.as_uuid(), version);
-        let secrets: Vec<_> = versions.into_iter().flat_map(secret).collect();
+        let secrets = self.services.webhooks.secrets(webhook, now);
         let timestamp = now.timestamp();
         Attempt { signatures: sign(&secrets, &id, timestamp, &body), id, timestamp, body }
     }

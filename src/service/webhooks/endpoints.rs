@@ -17,12 +17,13 @@ use uuid::Uuid;
 
 use super::addresses::AddressFilter;
 use super::signature::SigningSecret;
-use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
+use crate::database::pages::{self, Key, List, Page, PageRequest, Position, Positioned};
 use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 use crate::service::audit::{self, Subject};
-use crate::service::{Actor, AdminOrigin, now};
+use crate::service::feed::FeedRequest;
+use crate::service::{Actor, AdminOrigin, Feed, is_in_calendar, now};
 
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
 const MAX_ENDPOINTS: u64 = 5;
@@ -35,6 +36,7 @@ pub struct Webhooks {
     environment: Environment,
     hash: KeyedHash,
     addresses: AddressFilter,
+    feed: Feed,
 }
 
 /// The properties of an endpoint to create.
@@ -45,6 +47,17 @@ pub struct EndpointRequest {
     pub url: WebhookUrl,
     /// `None` stands for all types.
     pub types: Option<ChangeTypes>,
+    /// `None` stands for the end of the feed.
+    pub deliver_from: Option<StartOfDeliveries>,
+}
+
+/// The place in the feed at which deliveries start or continue.
+#[derive(Clone, Debug)]
+pub enum StartOfDeliveries {
+    /// After this position of the caller's feed. Not for the platform, whose feed is another one.
+    After(Position),
+    /// With the changes from this time on.
+    From(DateTime<Utc>),
 }
 
 /// The new values of an endpoint. `None` leaves a value as it is.
@@ -54,6 +67,7 @@ pub struct EndpointChanges {
     /// `Some(None)` stands for all types.
     pub types: Option<Option<ChangeTypes>>,
     pub is_enabled: Option<bool>,
+    pub deliver_from: Option<StartOfDeliveries>,
 }
 
 /// An endpoint with its new secret, which is shown only once.
@@ -65,7 +79,8 @@ pub struct EndpointWithSecret {
 
 impl Webhooks {
     pub fn new(database: Database, environment: Environment, hash: KeyedHash, addresses: AddressFilter) -> Self {
-        Self { database, environment, hash, addresses }
+        let feed = Feed::new(database.clone());
+        Self { database, environment, hash, addresses, feed }
     }
 
     /// Returns the endpoint, or `None` if the caller may not see it: an operator sees its own endpoints, the platform all.
@@ -88,10 +103,15 @@ impl Webhooks {
         request: EndpointRequest,
     ) -> Result<EndpointWithSecret, Error> {
         actor.require_write()?;
-        let EndpointRequest { operator, url, types } = request;
+        let EndpointRequest { operator, url, types, deliver_from } = request;
         self.check_url(&url)?;
         let not_found = || Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId);
         let operator = actor.operator().or(operator).ok_or_else(not_found)?;
+        let position = match deliver_from {
+            Some(start) => self.position_of(actor, operator, start).await?,
+            None => self.feed.end_of(operator).await?,
+        };
+        let (delivered_position, delivered_id) = columns_of(&position);
         let create = || async {
             let transaction = self.database.begin_write().await?;
             // The lock makes concurrent requests count one after the other.
@@ -109,8 +129,8 @@ impl Webhooks {
                 secret_version: 1,
                 secret_created_at: now,
                 previous_secret_until: None,
-                delivered_position: 0,
-                delivered_id: Uuid::nil(),
+                delivered_position,
+                delivered_id,
                 sending_position: None,
                 sending_id: None,
                 failed_attempts: 0,
@@ -133,6 +153,19 @@ impl Webhooks {
         Ok(self.with_secret(row))
     }
 
+    /// Returns the time of the oldest change that was not delivered yet to each endpoint, in this order. `None` if all changes
+    /// were delivered.
+    pub async fn undelivered_since(
+        &self,
+        actor: &Actor,
+        endpoints: &[(OperatorId, Position)],
+    ) -> Result<Vec<Option<DateTime<Utc>>>, Error> {
+        if !endpoints.iter().all(|(operator, _)| actor.sees(*operator)) {
+            return Err(ErrorCode::Forbidden.into());
+        }
+        self.feed.times_after(endpoints.to_vec()).await
+    }
+
     /// Changes an endpoint and returns its row. An endpoint that is enabled continues at its cursor. A new URL is tried at
     /// once. A request that changes nothing leaves no entry in the audit trail.
     pub async fn update(
@@ -146,11 +179,19 @@ impl Webhooks {
         if let Some(url) = &changes.url {
             self.check_url(url)?;
         }
+        let position = match changes.deliver_from.clone() {
+            Some(start) => {
+                let endpoint = self.find(actor, id).await?.ok_or_else(not_found)?;
+                Some(self.position_of(actor, endpoint.operator_id, start).await?)
+            }
+            None => None,
+        };
         let update = || async {
             let transaction = self.database.begin_write().await?;
             let current = lock(&transaction, actor, id).await?;
-            let changed = changes.applied_to(&current);
-            let fields = changed_fields(&current, &changed);
+            let changed = changes.applied_to(&current, position.as_ref());
+            let mut fields = changed_fields(&current, &changed);
+            fields.extend(position.is_some().then_some("cursor"));
             if fields.is_empty() {
                 return Ok(current);
             }
@@ -223,6 +264,37 @@ impl Webhooks {
         EndpointWithSecret { row, secret }
     }
 
+    /// Returns the position of a place in an operator's feed. Fails with `CURSOR_EXPIRED` for a position that the feed no longer
+    /// has.
+    async fn position_of(
+        &self,
+        actor: &Actor,
+        operator: OperatorId,
+        start: StartOfDeliveries,
+    ) -> Result<Position, Error> {
+        match start {
+            StartOfDeliveries::From(time) if !is_in_calendar(time) => {
+                Err(Violation::outside_calendar(InputField::DeliverFromTime).into())
+            }
+            StartOfDeliveries::From(time) => self.feed.position_before(operator, time).await,
+            StartOfDeliveries::After(_) if actor.operator() != Some(operator) => {
+                let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DeliverFromCursor);
+                let note = "With the platform key, use `time`: its cursors belong to the feed of all customers.";
+                Err(violation.with_note(note).into())
+            }
+            StartOfDeliveries::After(position) => {
+                let request = FeedRequest { size: 1, after: Some(position.clone()), types: None };
+                match self.feed.read_of(operator, request).await {
+                    Ok(_) => Ok(position),
+                    Err(error) if error.has(ErrorCode::CursorExpired) => {
+                        Err(Violation::of(ErrorCode::CursorExpired, InputField::DeliverFromCursor).into())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
     /// Fails with `INVALID_URL` if the URL has a host that webhooks may not reach, and in production without `https`.
     fn check_url(&self, url: &WebhookUrl) -> Result<(), Error> {
         let reject = |reason| Err(Violation::of(ErrorCode::InvalidUrl, InputField::Url).with_reason(reason).into());
@@ -235,7 +307,8 @@ impl Webhooks {
 }
 
 impl EndpointChanges {
-    fn applied_to(&self, current: &Model) -> Model {
+    /// `position` is the new cursor. `None` leaves the cursor as it is.
+    fn applied_to(&self, current: &Model, position: Option<&Position>) -> Model {
         let mut changed = current.clone();
         let now = now();
         if let Some(url) = &self.url {
@@ -249,7 +322,11 @@ impl EndpointChanges {
             Some(false) => changed.disabled_at = current.disabled_at.or(Some(now)),
             None => (),
         }
-        if changed.types != current.types {
+        if let Some(position) = position {
+            (changed.delivered_position, changed.delivered_id) = columns_of(position);
+            changed.next_attempt_at = now;
+        }
+        if changed.types != current.types || position.is_some() {
             (changed.sending_position, changed.sending_id) = (None, None);
         }
         let is_resumed = current.disabled_at.is_some() && changed.disabled_at.is_none();
@@ -299,7 +376,22 @@ fn visible(actor: &Actor) -> Select<Entity> {
 /// Locks an endpoint. Fails with `WEBHOOK_NOT_FOUND` if the caller may not see it.
 async fn lock(transaction: &Transaction, actor: &Actor, id: WebhookId) -> Result<Model, TransactionError> {
     let endpoint = visible(actor).filter(Column::Id.eq(id)).lock(LockType::NoKeyUpdate).one(transaction).await?;
-    endpoint.ok_or_else(|| Error::from(Violation::of(ErrorCode::WebhookNotFound, InputField::Id)).into())
+    endpoint.ok_or_else(|| Error::from(not_found()).into())
+}
+
+fn not_found() -> Violation {
+    Violation::of(ErrorCode::WebhookNotFound, InputField::Id)
+}
+
+/// Returns the cursor of an endpoint: the position of the last change that was delivered.
+pub fn cursor(endpoint: &Model) -> Position {
+    Position { key: Key::Number(endpoint.delivered_position), id: endpoint.delivered_id }
+}
+
+/// The columns that store a position of the feed.
+fn columns_of(position: &Position) -> (i64, Uuid) {
+    let number = if let Key::Number(number) = position.key { number } else { 0 };
+    (number, position.id)
 }
 
 /// Records a change of an endpoint in the audit trail.
