@@ -51,8 +51,18 @@ pub fn horizon(backend: DbBackend) -> Option<SimpleExpr> {
 /// True for a row of `table` that no transaction with a larger id than the current one has written. `None` on SQLite, where
 /// this is always true.
 ///
-/// `age` counts the transaction ids from the one that wrote the row to the current one. If the current transaction has no id
-/// yet, its id will be larger than all present ids.
+/// PostgreSQL stores the id of the transaction that wrote a row in the column `xmin`: only the low 32 bits, and forever, also
+/// after `VACUUM FREEZE`. A comparison of two such numbers (`age`) is wrong if more than 2³¹ transactions lie between them. So
+/// the condition counts how many ids `xmin` is ahead of the current transaction, modulo 2³². It refuses the row only if this
+/// number leads to an id that PostgreSQL has assigned. If a row is older by nearly a multiple of 2³² ids, it can be refused
+/// once. The retry has a larger id, which `xmin` is not ahead of.
+///
+/// A transaction without an id gets one that is larger than the ids of all transactions that it sees, so it is refused no row.
+/// If a statement waits for a row and then finds a newer version of the row, the check of the revision refuses the row.
 pub fn is_written_before(backend: DbBackend, table: &str) -> Option<SimpleExpr> {
-    (backend == DbBackend::Postgres).then(|| Expr::cust(format!("age(\"{table}\".\"xmin\") >= 0")))
+    const CURRENT: &str = "pg_current_xact_id_if_assigned()::text::bigint";
+    const NEXT: &str = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+    let ahead = format!("(\"{table}\".\"xmin\"::text::bigint - {CURRENT}) & 4294967295");
+    let is_later = format!("{ahead} BETWEEN 1 AND {NEXT} - {CURRENT}");
+    (backend == DbBackend::Postgres).then(|| Expr::cust(format!("({is_later}) IS NOT TRUE")))
 }

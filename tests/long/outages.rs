@@ -12,12 +12,11 @@ use entity::customer;
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, QuerySelect};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::task::{block_in_place, yield_now};
 use vivamo::database::Database;
 
 use crate::servers::{Servers, codes};
-use support::postgres::{self, Cluster};
+use support::postgres::{self, own_cluster};
 use support::process::vivamo;
 use support::proxy::Proxy;
 use support::{Backend, Caller, TestDatabase};
@@ -83,29 +82,6 @@ impl Load {
         assert_eq!(emails, expected);
         database.close().await.unwrap();
     }
-}
-
-/// A PostgreSQL cluster in its own folder. The cluster is stopped when this value is dropped.
-struct OwnCluster {
-    cluster: Cluster,
-    _folder: TempDir,
-}
-
-impl Drop for OwnCluster {
-    fn drop(&mut self) {
-        if self.cluster.is_running() {
-            self.cluster.stop("immediate");
-        }
-    }
-}
-
-fn own_cluster() -> Option<OwnCluster> {
-    let folder = postgres::folder();
-    let cluster = Cluster::at(folder.path().join("postgres"), postgres::free_port());
-    if cluster.is_none() {
-        postgres::skip("a test that starts its own PostgreSQL");
-    }
-    Some(OwnCluster { cluster: cluster?, _folder: folder })
 }
 
 /// Waits until `/readyz` has this status, which may take a second, because the result of a check is used for a second.

@@ -136,9 +136,41 @@ impl Cluster {
         run(self.program("pg_ctl").args(["promote", "-w", "-D"]).arg(self.data()))
     }
 
+    /// Makes this number the next transaction id of the stopped server. The number must be a multiple of 2^20, because each
+    /// file with the states of transactions has 2^20 of them, and the file of the next one must exist.
+    pub fn set_next_transaction(&self, id: u32) -> Option<()> {
+        let states = self.data().join("pg_xact").join(format!("{:04X}", id >> 20));
+        run(as_postgres(Path::new("truncate")).arg("--size=256K").arg(states))?;
+        run(self.program("pg_resetwal").args(["--next-transaction-id", &id.to_string(), "--pgdata"]).arg(self.data()))
+    }
+
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}", self.port)
     }
+}
+
+/// A PostgreSQL cluster in its own folder. The cluster is stopped when this value is dropped.
+pub struct OwnCluster {
+    pub cluster: Cluster,
+    _folder: TempDir,
+}
+
+impl Drop for OwnCluster {
+    fn drop(&mut self) {
+        if self.cluster.is_running() {
+            self.cluster.stop("immediate");
+        }
+    }
+}
+
+/// A cluster of the test. Returns `None` if PostgreSQL is not installed.
+pub fn own_cluster() -> Option<OwnCluster> {
+    let folder = folder();
+    let cluster = Cluster::at(folder.path().join("postgres"), free_port());
+    if cluster.is_none() {
+        skip("a test that starts its own PostgreSQL");
+    }
+    Some(OwnCluster { cluster: cluster?, _folder: folder })
 }
 
 /// The folder of the binaries of the newest PostgreSQL that is installed.
