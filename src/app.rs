@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use chrono::TimeDelta;
 use entity::value::PhoneNumber;
 use sea_orm::DbErr;
 use tokio::net::TcpListener;
@@ -38,6 +39,8 @@ pub struct AppSettings {
     pub listen: SocketAddr,
     /// The other settings of the server. Only one [`App`] in a process can serve metrics.
     pub http: HttpSettings,
+    /// Number of days for which the feed of changes keeps a change.
+    pub changes_days: u32,
     /// True to run the background jobs, for example to deliver webhooks and to delete expired idempotency keys.
     pub jobs: bool,
 }
@@ -52,6 +55,7 @@ pub struct App {
     router: Router,
     timeouts: ClientTimeouts,
     background: JoinSet<()>,
+    changes_days: u32,
     jobs: bool,
     /// `None` if deliveries are disabled.
     deliveries: Option<Deliveries>,
@@ -61,7 +65,7 @@ impl App {
     /// Opens the database, binds the addresses and serves metrics. Connections to the API wait until
     /// [`run_until`](Self::run_until) serves them.
     pub async fn start(settings: AppSettings) -> Result<Self, Failure> {
-        let AppSettings { database, services, listen, http, jobs } = settings;
+        let AppSettings { database, services, listen, http, changes_days, jobs } = settings;
         let timeouts = http.client_timeouts;
         let sender = SenderSettings::new(services.environment, services.webhook_addresses.clone());
         let opened = open(database, services).await?;
@@ -88,14 +92,15 @@ impl App {
         // The first use of the numbering plans parses them, which takes as long as many requests. This call is the
         // first use, so no request has to wait.
         spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
-        Ok(Self { address, database, services, listener, router, timeouts, background, jobs, deliveries })
+        Ok(Self { address, database, services, listener, router, timeouts, background, changes_days, jobs, deliveries })
     }
 
     /// Serves until `stop` completes, then finishes the requests and deliveries under way and closes the database.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), DbErr> {
-        let Self { database, services, listener, router, timeouts, mut background, jobs, deliveries, .. } = self;
+        let Self { database, services, listener, router, timeouts, mut background, changes_days, jobs, deliveries, .. } = self;
         if jobs {
-            background.spawn(run_jobs(database.clone(), services.clone()));
+            background.spawn(run_jobs(database.clone(), services.clone(), TimeDelta::days(changes_days.into())));
+            background.spawn(watch_feed(services.clone()));
             background.spawn(watch_version(database.clone()));
         }
         let (stopping, stopped) = oneshot::channel::<()>();
@@ -151,7 +156,7 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener
 
 /// Once per minute, stores when each key was last used. Every ten minutes, deletes expired idempotency keys, and
 /// removes the content of erased customers from a SQLite file.
-async fn run_jobs(database: Database, services: Arc<Services>) {
+async fn run_jobs(database: Database, services: Arc<Services>, keep_changes: TimeDelta) {
     const PERIOD: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;
     let mut interval = tokio::time::interval(PERIOD);
@@ -168,6 +173,10 @@ async fn run_jobs(database: Database, services: Arc<Services>) {
                         "cannot remove erased customers from the database file"
                     );
                 }
+            }
+            match services.feed.sweep(&Actor::Platform, now() - keep_changes).await {
+                Ok(deleted) => tracing::debug!(deleted, "deleted old changes"),
+                Err(error) => tracing::warn!(cause = error_message(error), "cannot delete old changes"),
             }
             match idempotency::sweep(&database).await {
                 Ok(deleted) => tracing::debug!(deleted, "deleted expired idempotency keys"),
@@ -193,6 +202,28 @@ async fn watch_version(database: Database) {
             );
         }
         may_write = now;
+    }
+}
+
+/// Measures every five seconds how long the feed of changes is delayed.
+async fn watch_feed(services: Arc<Services>) {
+    const PERIOD: Duration = Duration::from_secs(5);
+    const LONG: TimeDelta = TimeDelta::seconds(60);
+    let mut interval = tokio::time::interval(PERIOD);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_long = false;
+    loop {
+        interval.tick().await;
+        // An outage is reported elsewhere.
+        let Ok(lag) = services.feed.lag().await else { continue };
+        metrics::gauge!("vivamo_feed_lag_seconds").set(lag.as_seconds_f64());
+        if lag > LONG && !was_long {
+            tracing::warn!(
+                seconds = lag.num_seconds(),
+                "an open transaction delays the feed of changes: look for it in pg_stat_activity and pg_prepared_xacts"
+            );
+        }
+        was_long = lag > LONG;
     }
 }
 

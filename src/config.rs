@@ -85,6 +85,11 @@ pub struct ServeSettings {
     #[command(flatten)]
     pub http: HttpSettings,
 
+    /// Number of days for which the feed of changes keeps a change
+    #[arg(long, env = "VIVAMO_CHANGES_DAYS", value_name = "DAYS", default_value_t = 90)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub changes_days: u32,
+
     #[command(flatten)]
     pub limits: LimitSettings,
 

@@ -29,6 +29,11 @@ pub enum Failure {
     #[error("The search words are incomplete: `vivamo migrate` was interrupted. Run it again with the same settings.")]
     IncompleteWords,
     #[error(
+        "The database was restored from a dump of another PostgreSQL server, whose positions in the feed of changes are ahead of \
+         this server's. Run `vivamo migrate` with the same settings: new changes then continue after the stored ones."
+    )]
+    FeedAhead,
+    #[error(
         "The API keys of this database were made with another VIVAMO_KEY_SECRET (--key-secret). Set the value of that time. \
          If you changed it on purpose, give the old value as VIVAMO_KEY_SECRET_OLD (--key-secret-old) too, and run \
          `vivamo change-key-secret`. Without the old value, all API keys stop working."

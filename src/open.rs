@@ -8,7 +8,10 @@ use entity::deployment::{self as entity_deployment, Environment};
 use sea_orm::DbErr;
 use tokio::time::sleep;
 
-use crate::database::{self, Database, Fault, Inspection, StatementObserver, describe, explain_connect_error};
+use crate::database::{
+    self, Database, Fault, Inspection, StatementObserver, describe, explain_connect_error, positions,
+};
+use crate::error::Error;
 use crate::failure::Failure;
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, ServiceSettings, Services, deployment};
@@ -52,6 +55,13 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
     let Claimed { database, deployment, migrated, is_refilled } = claimed;
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
     let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(Failure::OtherKeySecret)?;
+    if positions::is_ahead(&database).await.map_err(Error::from)? {
+        if !is_migrating {
+            return Err(Failure::FeedAhead);
+        }
+        positions::raise_base(&database).await.map_err(Error::from)?;
+        tracing::info!("raised the positions in the feed of changes");
+    }
     let services = Services::new(&database, ServiceSettings { hash: hash.clone(), ..services });
     let had_all_words = deployment::has_all_words(&database).await?;
     let wrote_words = !had_all_words && is_migrating;
@@ -120,8 +130,13 @@ pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSett
 pub async fn pending_migrations(settings: DatabaseSettings) -> Result<Vec<String>, Failure> {
     let DatabaseSettings { url, wait, observer, .. } = settings;
     let (database, inspection) = connect_and_inspect(&url, false, wait, observer).await?;
-    if inspection.pending.is_empty() && !deployment::has_all_words(&database).await? {
-        return Ok(vec!["the search words are incomplete".to_owned()]);
+    if inspection.pending.is_empty() {
+        if !deployment::has_all_words(&database).await? {
+            return Ok(vec!["the search words are incomplete".to_owned()]);
+        }
+        if positions::is_ahead(&database).await.map_err(Error::from)? {
+            return Ok(vec!["the feed of changes is ahead of this server".to_owned()]);
+        }
     }
     Ok(inspection.pending)
 }

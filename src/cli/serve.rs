@@ -38,7 +38,7 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure
 
 fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings, Failure> {
     const DATABASE_WAIT: u32 = 30;
-    let ServeSettings { listen, platform_key, http, limits, checks, webhooks, .. } = serve;
+    let ServeSettings { listen, platform_key, http, changes_days, limits, checks, webhooks, .. } = serve;
     let disposable_domains =
         DisposableDomains::new(read_domains(checks.disposable_domains)?, read_domains(checks.allowed_domains)?);
     // `check` allows the credentials only with `--phone-lookup twilio`.
@@ -62,6 +62,7 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
         },
         listen,
         http,
+        changes_days,
         jobs: true,
     })
 }

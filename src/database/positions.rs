@@ -15,10 +15,15 @@
 //! Positions of one customer must also be in the order of its versions. On SQLite they are. PostgreSQL gives a
 //! transaction its id when it locks or writes its first row. Later the transaction may find rows that a transaction
 //! with a larger id has changed meanwhile. [`is_written_before`] refuses to change such a row.
+//!
+//! A dump does not contain the transaction ids of its server. In a younger server, new positions would be smaller than the
+//! stored ones. [`is_ahead`] detects this, and [`raise_base`] lets new positions continue after the stored ones.
 
 use entity::customer_change;
 use sea_orm::sea_query::{Expr, ExprTrait, Func, Query, SimpleExpr};
-use sea_orm::{ColumnTrait, DbBackend};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, DbErr, Statement};
+
+use super::Database;
 
 /// The SQL that reads `deployment.feed_base`.
 const BASE: &str = "COALESCE((SELECT feed_base FROM deployment WHERE id = 1), 0)";
@@ -65,4 +70,39 @@ pub fn is_written_before(backend: DbBackend, table: &str) -> Option<SimpleExpr> 
     let ahead = format!("(\"{table}\".\"xmin\"::text::bigint - {CURRENT}) & 4294967295");
     let is_later = format!("{ahead} BETWEEN 1 AND {NEXT} - {CURRENT}");
     (backend == DbBackend::Postgres).then(|| Expr::cust(format!("({is_later}) IS NOT TRUE")))
+}
+
+/// The distance between the last stored position and the next one after [`raise_base`]. Readers may have seen positions that
+/// are not in the dump. The distance is far larger than the number of transactions between a dump and its restore.
+const RESTORE_DISTANCE: i64 = 1 << 32;
+
+/// True if stored positions are not below those that the server will give next.
+pub async fn is_ahead(database: &Database) -> Result<bool, DbErr> {
+    let backend = database.reader().get_database_backend();
+    if backend != DbBackend::Postgres {
+        return Ok(false);
+    }
+    let query = format!("SELECT {} AS ahead", is_ahead_sql());
+    let row = database.reader().query_one_raw(Statement::from_string(backend, query)).await?;
+    row.map_or(Ok(false), |row| row.try_get("", "ahead"))
+}
+
+/// Raises the base of the positions if stored positions [are ahead](is_ahead).
+pub async fn raise_base(database: &Database) -> Result<(), DbErr> {
+    let transaction = database.begin_write().await?;
+    let raise =
+        format!("UPDATE deployment SET feed_base = {LAST} - {NEXT_ID} + {RESTORE_DISTANCE} WHERE {}", is_ahead_sql());
+    transaction.execute_unprepared(&raise).await?;
+    transaction.commit().await
+}
+
+/// The last stored position. The platform has a row for each change.
+const LAST: &str = "COALESCE((SELECT MAX(position) FROM customer_change \
+                    WHERE reader_id = '00000000000000000000000000000000'), 0)";
+
+/// The id of PostgreSQL's next transaction.
+const NEXT_ID: &str = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+
+fn is_ahead_sql() -> String {
+    format!("{LAST} >= {NEXT_ID} + {BASE}")
 }

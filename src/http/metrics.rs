@@ -53,6 +53,11 @@ pub fn metrics_router(database: Database) -> Router {
         "Age of the oldest change that an enabled webhook endpoint has not received."
     );
     describe_gauge!("vivamo_database_connections", "Open connections to the database, by state.");
+    describe_gauge!(
+        "vivamo_feed_lag_seconds",
+        Unit::Seconds,
+        "Age of the oldest change that the feed does not show yet. 0 if it shows all changes."
+    );
     describe_gauge!("vivamo_unread_response_bytes", Unit::Bytes, "Responses that clients have not read completely.");
     describe_gauge!("vivamo_requests_waiting", "Requests that wait because their key has too many in flight.");
     describe_gauge!(

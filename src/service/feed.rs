@@ -1,25 +1,26 @@
-//! Reads the feed of changes: what happened to the customers of an operator, in the order of commits.
+//! Reads and sweeps the feed of changes: what happened to the customers of an operator, in the order of commits.
 //!
 //! `customers::feed_rows` writes the rows. A reader follows the feed with a position, and asks for the changes after
 //! it. The position is always that of a row of the reader. A position between two rows would be wrong after a failover
 //! of PostgreSQL: the new server may give it to a later change.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::customer_change::{Column, Entity, Model};
+use entity::customer_change::{ActiveModel, Column, Entity, Model};
 use entity::customer_event::EventType;
+use entity::operator;
 use entity::value::OperatorId;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter, QueryResult,
-    QuerySelect, QueryTrait,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter, QueryOrder,
+    QueryResult, QuerySelect, QueryTrait, Select, Set, Unchanged,
 };
 use uuid::Uuid;
 
-use super::Actor;
+use super::{Actor, now};
 use crate::database::pages::{
     self, ARM_ROWS, Direction, JoinedTable, Key, List, Page, PageRequest, Position, Positioned, WALK, Walk,
 };
-use crate::database::{Database, positions};
+use crate::database::{Database, TransactionError, positions, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 pub struct Feed {
@@ -121,6 +122,73 @@ impl Feed {
         Ok(pages.iter().map(|page| page.rows.first().map(|change| change.occurred_at)).collect())
     }
 
+    /// Deletes the changes of all readers that occurred before `time`, and returns the number of deleted rows. The last of a
+    /// reader's old changes stays as the swept row, so that a position before it is recognised as too old.
+    pub async fn sweep(&self, actor: &Actor, time: DateTime<Utc>) -> Result<u64, Error> {
+        actor.require_platform()?;
+        let oldest = Entity::find()
+            .select_only()
+            .column(Column::OccurredAt)
+            .filter(Column::ReaderId.into_expr().eq(operator::Column::Id.into_expr()))
+            .filter(Column::Swept.eq(false))
+            .order_by_asc(Column::Position)
+            .order_by_asc(Column::Id)
+            .limit(1)
+            .into_query();
+        let is_old = SimpleExpr::SubQuery(None, Box::new(oldest.into())).lt(time);
+        let operators = operator::Entity::find().select_only().column(operator::Column::Id).filter(is_old);
+        let operators: Vec<OperatorId> = operators.into_tuple().all(self.database.reader()).await?;
+        let mut deleted = 0;
+        for reader in operators.into_iter().chain([OperatorId::PLATFORM]) {
+            while let Some(rows) = with_retry("feed.sweep", || self.sweep_batch(reader, time)).await? {
+                deleted += rows;
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Deletes a batch of a reader's oldest changes. Returns the number of deleted rows, or `None` if none is left that is old
+    /// enough.
+    async fn sweep_batch(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Option<u64>, TransactionError> {
+        const BATCH: u64 = 1_000;
+        let transaction = self.database.begin_write().await?;
+        let rows = self.visible_to(reader).order_by_asc(Column::Position).order_by_asc(Column::Id).limit(BATCH);
+        let rows = rows.all(&transaction).await?;
+        let old = rows.iter().take_while(|row| row.swept || row.occurred_at < time);
+        let Some(last) = old.last().filter(|last| !last.swept) else { return Ok(None) };
+        let position = [Column::Position, Column::Id].map(|column| column.into_expr());
+        let end = Expr::tuple([Expr::val(last.position), Expr::val(last.id)]);
+        let before = Entity::delete_many().filter(Column::ReaderId.eq(reader)).filter(Expr::tuple(position).lt(end));
+        let deleted = before.exec(&transaction).await?.rows_affected;
+        let swept = ActiveModel {
+            reader_id: Unchanged(reader),
+            position: Unchanged(last.position),
+            id: Unchanged(last.id),
+            external_customer_id: Set(None),
+            swept: Set(true),
+            ..Default::default()
+        };
+        // If another process has deleted the row meanwhile, that process has left a later one.
+        Entity::update_many().set(swept).filter(is_row(last)).exec(&transaction).await?;
+        transaction.commit().await?;
+        Ok(Some(deleted))
+    }
+
+    /// Returns the age of the oldest change that readers do not see yet, because an older transaction has not ended. Zero if
+    /// readers see all changes.
+    pub async fn lag(&self) -> Result<TimeDelta, Error> {
+        let Some(horizon) = positions::horizon(self.database.reader().get_database_backend()) else {
+            return Ok(TimeDelta::zero());
+        };
+        let hidden = Entity::find()
+            .filter(Column::ReaderId.eq(OperatorId::PLATFORM))
+            .filter(Column::Position.into_expr().gte(horizon))
+            .order_by_asc(Column::Position)
+            .order_by_asc(Column::Id);
+        let oldest = hidden.one(self.database.reader()).await?;
+        Ok(oldest.map_or(TimeDelta::zero(), |change| now() - change.occurred_at))
+    }
+
     async fn pages(&self, lists: Vec<(List, PageRequest)>) -> Result<Vec<Page<Model>>, DbErr> {
         let read = |row: &QueryResult| Model::from_query_result(row, "");
         pages::pages(self.database.reader(), lists, read, |_, change| change.position()).await
@@ -138,12 +206,18 @@ impl Feed {
         (self.list(reader, false, None), request)
     }
 
-    /// The rows of a reader that are below the horizon. The swept row is among them unless `is_from_start` is true.
-    fn list(&self, reader: OperatorId, is_from_start: bool, types: Option<Vec<EventType>>) -> List {
+    /// Selects the rows of a reader that are below the horizon.
+    fn visible_to(&self, reader: OperatorId) -> Select<Entity> {
         let horizon = positions::horizon(self.database.reader().get_database_backend());
-        let rows = Entity::find()
+        Entity::find()
             .filter(Column::ReaderId.eq(reader))
             .apply_if(horizon, |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
+    }
+
+    /// The rows that a reader sees, of these types. The swept row is among them unless `is_from_start` is true.
+    fn list(&self, reader: OperatorId, is_from_start: bool, types: Option<Vec<EventType>>) -> List {
+        let rows = self
+            .visible_to(reader)
             .apply_if(is_from_start.then_some(false), |rows, swept| rows.filter(Column::Swept.eq(swept)));
         let columns: Vec<SimpleExpr> = [Column::Position, Column::Id].map(|column| column.into_expr()).into();
         let Some(types) = types else { return List::new(rows.into_query(), columns) };
@@ -160,6 +234,14 @@ impl Feed {
 
 fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N], DbErr> {
     items.try_into().map_err(|_| DbErr::RecordNotFound("the pages".to_owned()))
+}
+
+/// The condition that a row is this one.
+fn is_row(row: &Model) -> Condition {
+    Condition::all()
+        .add(Column::ReaderId.eq(row.reader_id))
+        .add(Column::Position.eq(row.position))
+        .add(Column::Id.eq(row.id))
 }
 
 /// The position before all changes.

@@ -1,12 +1,18 @@
 //! `changes`: the feed of what happened to the customers of an operator.
 
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use entity::api_key::Access;
+use entity::deployment::Environment;
 use entity::value::OperatorId;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
-use vivamo::service::{Actor, AdminOrigin};
+use vivamo::keyed_hash::KeyedHash;
+use vivamo::open::{DatabaseSettings, open};
+use vivamo::service::{Actor, AdminOrigin, ServiceSettings, now};
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, Caller, KEY_SECRET, TestApp, both};
 
 const CHANGES: &str = "query ($first: Int! = 100, $after: String, $types: [ChangeType!]) { \
     changes(first: $first, after: $after, types: $types) { cursor hasMore changes { \
@@ -341,14 +347,114 @@ both!(a_transaction_does_not_change_what_a_later_one_has_changed, Sandbox, async
     assert_eq!(types, ["CREATED", "UPDATED", "DISCONNECTED"]);
 });
 
+both!(old_changes_are_deleted_for_each_reader, Sandbox, async |app| {
+    let (a, quiet, b) = (app.operator("A").await, app.operator("Quiet").await, app.operator("B").await);
+    let sweep = async |time| app.services.feed.sweep(&Actor::Platform, time).await.unwrap();
+    app.created(&quiet, "1", json!({ "email": "quiet@example.com" })).await;
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    let (_, first) = follow(app, &a, 1, json!(null), json!(null)).await;
+    for name in ["One", "Two", "Three"] {
+        app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": name })).await;
+    }
+    let (all, end) = follow(app, &a, 1, json!(null), json!(null)).await;
+    let (_, end_of_quiet) = follow(app, &quiet, 1, json!(null), json!(null)).await;
+    let (_, start_of_b) = follow(app, &b, 1, json!(null), json!(null)).await;
+    let time = |change: &Value| change["occurredAt"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+
+    // Nothing is old enough.
+    assert_eq!(sweep(time(&all[0]) - TimeDelta::seconds(60)).await, 0);
+    assert_eq!(feed(app, &a).await, all);
+    // The first two changes of A are.
+    sweep(time(&all[2])).await;
+    assert_eq!(feed(app, &a).await, all[2..]);
+    for types in [json!(null), json!(["UPDATED"]), json!(["ERASED"])] {
+        let answer = read(app, &a, json!({ "after": first, "types": types })).await;
+        answer.assert_rejected("changes", &[("CURSOR_EXPIRED", "after")]);
+    }
+    // The last deleted change is a good cursor, and so is the end of a feed without new changes.
+    let (after_second, _) = follow(app, &a, 1, json!(null), json!(null)).await;
+    assert_eq!(after_second, all[2..]);
+    sweep(now() + TimeDelta::seconds(60)).await;
+    for (caller, cursor) in [(&a, &end), (&quiet, &end_of_quiet), (&b, &start_of_b)] {
+        assert_eq!(follow(app, caller, 1, cursor.clone(), json!(null)).await, (Vec::new(), cursor.clone()));
+        assert_eq!(follow(app, caller, 1, json!(null), json!(null)).await, (Vec::new(), cursor.clone()));
+    }
+    let expired = read(app, &a, json!({ "after": first })).await;
+    expired.assert_rejected("changes", &[("CURSOR_EXPIRED", "after")]);
+    // One row of each reader is left. It has no external id.
+    assert_eq!(app.count_rows("customer_change").await, 3);
+    assert_eq!(app.select_number("SELECT COUNT(external_customer_id) AS n FROM customer_change").await, 0);
+    assert_eq!(sweep(now() + TimeDelta::seconds(60)).await, 0);
+
+    // New changes follow, also for an operator that had none when others were deleted.
+    app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Four" })).await;
+    app.created(&b, "1", json!({ "email": "ada@example.com" })).await;
+    let versions = |changes: Vec<Value>| changes.iter().map(|change| change["version"].clone()).collect::<Vec<_>>();
+    assert_eq!(versions(follow(app, &a, 1, end, json!(null)).await.0), [5]);
+    assert_eq!(versions(follow(app, &b, 1, start_of_b, json!(null)).await.0), [5]);
+});
+
+both!(a_cursor_from_after_the_backup_is_refused, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;
+    let (_, end) = follow(app, &a, 1, json!(null), json!(null)).await;
+    for lost in ["DELETE FROM customer_change WHERE version = 2", "DELETE FROM customer_event WHERE version = 2"] {
+        support::postgres::execute(app.database_url(), lost).await.unwrap();
+    }
+    support::postgres::execute(app.database_url(), "UPDATE customer SET version = 1").await.unwrap();
+    let answer = read(app, &a, json!({ "after": end })).await;
+    answer.assert_rejected("changes", &[("CURSOR_EXPIRED", "after")]);
+});
+
+both!(a_dump_is_restored_into_a_younger_server, Sandbox, async |app| {
+    if !app.is_postgres() {
+        return;
+    }
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    // The positions of a server that has had more transactions.
+    let restore = "UPDATE customer_change SET position = position + 1000000000";
+    support::postgres::execute(app.database_url(), restore).await.unwrap();
+    let open = async |migrate| {
+        let url = app.database_url().to_owned();
+        let settings = DatabaseSettings { url, migrate, wait: Duration::ZERO, observer: None };
+        open(settings, ServiceSettings::new(Environment::Sandbox, KeyedHash::new(KEY_SECRET))).await
+    };
+    let failure = open(false).await.err().unwrap().to_string();
+    assert!(failure.contains("`vivamo migrate`"), "{failure}");
+    open(true).await.unwrap().database.close().await.unwrap();
+    open(false).await.unwrap().database.close().await.unwrap();
+    let (stored, end) = follow(app, &a, 1, json!(null), json!(null)).await;
+    assert_eq!(stored.len(), 1);
+    app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;
+    let (changes, _) = follow(app, &a, 1, end, json!(null)).await;
+    assert_eq!(changes.iter().map(|change| change["version"].clone()).collect::<Vec<_>>(), [2]);
+});
+
+both!(the_lag_is_the_age_of_the_oldest_change_that_is_not_shown, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    app.wait_for_feed().await;
+    assert_eq!(app.services.feed.lag().await.unwrap(), TimeDelta::zero());
+    if !app.is_postgres() {
+        return;
+    }
+    let slow = app.database.begin_write().await.unwrap();
+    slow.execute_unprepared("SELECT pg_current_xact_id()").await.unwrap();
+    app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;
+    assert!(app.services.feed.lag().await.unwrap() > TimeDelta::zero());
+    slow.commit().await.unwrap();
+    app.wait_for_feed().await;
+    assert_eq!(app.services.feed.lag().await.unwrap(), TimeDelta::zero());
+});
+
 /// Reads with a cursor of changes that were deleted, and returns the codes of the answer.
 pub async fn codes_of_an_expired_cursor(app: &TestApp, own: &Caller) -> Vec<String> {
     app.created(own, "expired", json!({ "email": "expired@example.com" })).await;
     let (_, start) = follow(app, own, 1, json!(null), json!(null)).await;
     app.updated(own, json!({ "externalCustomerId": "expired" }), json!({ "firstName": "Ada" })).await;
     app.wait_for_feed().await;
-    support::postgres::execute(app.database_url(), "UPDATE customer_change SET swept = TRUE WHERE version = 2")
-        .await
-        .unwrap();
+    app.services.feed.sweep(&Actor::Platform, now() + TimeDelta::seconds(60)).await.unwrap();
     read(app, own, json!({ "after": start })).await.codes()
 }

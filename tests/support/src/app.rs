@@ -109,6 +109,7 @@ impl TestApp {
                 cors_origins: vec![HeaderValue::from_static("https://dashboard.example")],
             },
             // Background jobs are disabled, because their statements would be counted as statements of a request.
+            changes_days: 90,
             jobs: false,
         });
         let app = app.await.unwrap();
