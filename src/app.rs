@@ -97,7 +97,9 @@ impl App {
 
     /// Serves until `stop` completes, then finishes the requests and deliveries under way and closes the database.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), DbErr> {
-        let Self { database, services, listener, router, timeouts, mut background, changes_days, jobs, deliveries, .. } = self;
+        let Self {
+            database, services, listener, router, timeouts, mut background, changes_days, jobs, deliveries, ..
+        } = self;
         if jobs {
             background.spawn(run_jobs(database.clone(), services.clone(), TimeDelta::days(changes_days.into())));
             background.spawn(watch_feed(services.clone()));

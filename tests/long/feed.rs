@@ -1,10 +1,326 @@
-//! The feed of changes on clusters of PostgreSQL that the test starts: nothing is missing, and nothing comes twice.
+//! The feed of changes while transactions commit in another order than they began, servers are killed, PostgreSQL fails over,
+//! and a dump is restored. A reader that follows its cursor gets each change once, and the changes of a customer in their order.
 
-use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use entity::customer_event;
+use entity::customer_event::EventType;
+use futures::future::join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sea_orm::{ActiveEnum, ConnectionTrait, DbBackend, EntityTrait, Statement};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::{block_in_place, yield_now};
+use vivamo::database::Database;
 
 use crate::servers::{Servers, codes};
-use support::TestDatabase;
-use support::postgres::{self, own_cluster};
+use support::postgres::{self, Cluster, own_cluster};
+use support::process::vivamo;
+use support::proxy::Proxy;
+use support::{Backend, Caller, KEY_SECRET, TestDatabase};
+
+const OPERATORS: usize = 3;
+const WRITERS: usize = 8;
+/// The numbers of people and phones, so small that most transactions wait for another one.
+const PEOPLE: usize = 6;
+const PHONES: usize = 3;
+/// The number of requests after which a round disturbs the service, and after which it ends.
+const REQUESTS: usize = 300;
+
+const CHANGES: &str = "query ($after: String) { changes(first: 20, after: $after) { cursor hasMore \
+    changes { id type version own customerId } } }";
+const CREATE: &str =
+    "mutation ($input: CreateCustomerInput!) { result: createCustomer(input: $input) { customer { id } } }";
+const UPDATE: &str = "mutation ($input: UpdateCustomerInput!) { result: updateCustomer(input: $input) { replayed } }";
+const VERIFY: &str =
+    "mutation ($input: RecordVerificationInput!) { result: recordVerification(input: $input) { replayed } }";
+const DISCONNECT: &str =
+    "mutation ($input: DisconnectCustomerInput!) { result: disconnectCustomer(input: $input) { replayed } }";
+const ERASE: &str = "mutation ($input: EraseCustomerInput!) { result: eraseCustomer(input: $input) { replayed } }";
+
+/// Lets each transaction that writes history pause before its commit, most of them shortly.
+const PAUSES: &str = "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS \
+    'BEGIN PERFORM pg_sleep(0.05 * random() ^ 4); RETURN NULL; END'; \
+    CREATE CONSTRAINT TRIGGER pause AFTER INSERT ON customer_event DEFERRABLE INITIALLY DEFERRED \
+    FOR EACH ROW EXECUTE FUNCTION pause()";
+
+/// A reader of the feed.
+struct Follower {
+    caller: Caller,
+    cursor: Value,
+    changes: Vec<Value>,
+}
+
+impl Follower {
+    /// Reads a page, unless the service is unavailable. Returns false if the feed has no more changes at this moment.
+    async fn read(&mut self, servers: &Servers) -> bool {
+        let Ok((_, answer)) = servers.send(&self.caller, CHANGES, &json!({ "after": self.cursor })).await else {
+            return true;
+        };
+        if codes(&answer) == ["UNAVAILABLE"] {
+            return true;
+        }
+        let page = &answer["data"]["changes"];
+        self.changes.extend(page["changes"].as_array().unwrap_or_else(|| panic!("{answer}")).iter().cloned());
+        self.cursor = page["cursor"].clone();
+        page["hasMore"] == true
+    }
+}
+
+/// The servers, and what is kept from round to round.
+struct Fire {
+    servers: Servers,
+    followers: Vec<Follower>,
+    /// Ids of customers from responses.
+    customers: Mutex<Vec<Value>>,
+    /// The number of requests that the service accepted or rejected.
+    answered: watch::Sender<usize>,
+}
+
+impl Fire {
+    async fn new(servers: Servers) -> Self {
+        let mut callers = Vec::new();
+        for number in 0..OPERATORS {
+            callers.push(servers.operator(&number.to_string()).await);
+        }
+        callers.push(servers.platform());
+        let followers = callers.into_iter().map(|caller| Follower { caller, cursor: json!(null), changes: Vec::new() });
+        let followers = followers.collect();
+        Self { servers, followers, customers: Mutex::default(), answered: watch::Sender::default() }
+    }
+
+    /// Writes and follows the feeds, calls `disturb` under load, and then continues for a while.
+    async fn round(&mut self, disturb: impl AsyncFnOnce(&Servers)) {
+        let Self { servers, followers, customers, answered } = self;
+        let (servers, customers, is_over) = (&*servers, &*customers, AtomicBool::new(false));
+        let callers: Vec<_> = followers.iter().map(|follower| follower.caller.clone()).collect();
+        let start = *answered.borrow();
+        let writer = async |number: usize| {
+            let mut random = StdRng::seed_from_u64((start * WRITERS + number) as u64);
+            while !is_over.load(Ordering::Relaxed) {
+                let (caller, query, input) = random_request(&mut random, &customers.lock().unwrap());
+                let answer = send_until_answered(servers, &callers[caller], query, &json!({ "input": input })).await;
+                let customer = &answer["data"]["result"]["customer"]["id"];
+                if customer.is_string() {
+                    customers.lock().unwrap().push(customer.clone());
+                }
+                answered.send_modify(|count| *count += 1);
+            }
+        };
+        let follow = async |follower: &mut Follower| {
+            while !is_over.load(Ordering::Relaxed) {
+                follower.read(servers).await;
+            }
+        };
+        let control = async {
+            wait_for(answered, start + REQUESTS).await;
+            disturb(servers).await;
+            let disturbed = *answered.borrow();
+            wait_for(answered, disturbed + REQUESTS).await;
+            is_over.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(join_all((0..WRITERS).map(writer)), join_all(followers.iter_mut().map(follow)), control);
+    }
+
+    /// Kills a process under load, and replaces it after the round.
+    async fn kill(&mut self) {
+        self.round(async |servers| servers.processes[0].0.kill()).await;
+        self.servers.processes.remove(0);
+        self.servers.add_process();
+    }
+
+    /// Reads the feeds to their ends, and compares them with the history.
+    async fn compare(&mut self) {
+        let database = Database::connect(self.servers.url(), None).await.unwrap();
+        wait_until_idle(&database).await;
+        let events = customer_event::Entity::find().all(database.reader()).await.unwrap();
+        for follower in &mut self.followers {
+            while follower.read(&self.servers).await {}
+            let mut changes: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+            for change in &follower.changes {
+                let of_customer = changes.entry(change["customerId"].as_str().unwrap()).or_default();
+                of_customer.push(json!([change["id"], change["type"], change["version"], change["own"]]));
+            }
+            let expected = predict(&events, &follower.caller.operator);
+            println!("{} changes of {} customers", follower.changes.len(), expected.len());
+            assert_eq!(changes.keys().copied().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+            for (customer, expected) in &expected {
+                assert_eq!(&changes[customer.as_str()], expected, "the changes of {customer}");
+            }
+        }
+        database.close().await.unwrap();
+    }
+}
+
+/// Waits until this number of requests is answered.
+async fn wait_for(answered: &watch::Sender<usize>, count: usize) {
+    answered.subscribe().wait_for(|answered| *answered >= count).await.unwrap();
+}
+
+/// Waits until no transaction has an id. A killed process may have left a transaction that continues.
+async fn wait_until_idle(database: &Database) {
+    let backend = database.reader().get_database_backend();
+    let running = "SELECT 1 FROM pg_stat_activity WHERE backend_xid IS NOT NULL";
+    let running = || Statement::from_string(backend, running);
+    while backend == DbBackend::Postgres && !database.reader().query_all_raw(running()).await.unwrap().is_empty() {
+        yield_now().await;
+    }
+}
+
+/// Returns the index of the caller, the query, and the input.
+fn random_request(random: &mut StdRng, customers: &[Value]) -> (usize, &'static str, Value) {
+    let person = random.random_range(0..PEOPLE);
+    let phone = format!("+1415555267{}", random.random_range(0..PHONES));
+    let mut caller = random.random_range(0..OPERATORS);
+    let customer = json!({ "externalCustomerId": format!("{person}") });
+    let known = (!customers.is_empty())
+        .then(|| customers[customers.len() - 1 - random.random_range(0..customers.len().min(PEOPLE))].clone());
+    let (query, mut input) = match (random.random_range(0..100), known) {
+        (0..40, Some(id)) => {
+            caller = OPERATORS;
+            let verified_at = format!("2026-11-20T12:{:02}:{:02}Z", customers.len() / 60 % 60, customers.len() % 60);
+            (VERIFY, json!({ "id": id, "field": "PHONE", "value": phone, "verifiedAt": verified_at, "takeOver": true }))
+        }
+        (40..42, Some(id)) => {
+            caller = OPERATORS;
+            (ERASE, json!({ "id": id, "reference": "x" }))
+        }
+        (42..75, _) => {
+            let name = ["Ada", "Grace", "Alan"][random.random_range(0..3)];
+            let data = if random.random_bool(0.3) { json!({ "phone": phone }) } else { json!({ "firstName": name }) };
+            (UPDATE, json!({ "customer": customer, "data": data }))
+        }
+        (75..80, _) => (DISCONNECT, json!({ "customer": customer, "reason": "ENDED" })),
+        _ => {
+            let data = json!({ "email": format!("{person}@example.com"), "lastName": "Lovelace" });
+            (CREATE, json!({ "externalCustomerId": format!("{person}"), "data": data }))
+        }
+    };
+    input["idempotencyKey"] = json!(format!("{:x}", random.random::<u64>()));
+    (caller, query, input)
+}
+
+/// Repeats a request until the service accepts or rejects it.
+async fn send_until_answered(servers: &Servers, caller: &Caller, query: &str, variables: &Value) -> Value {
+    loop {
+        match servers.send(caller, query, variables).await {
+            Ok((_, answer)) if codes(&answer) != ["UNAVAILABLE"] => return answer,
+            _ => yield_now().await,
+        }
+    }
+}
+
+/// Returns the changes that an operator must see, or the platform if `reader` is empty, by customer and in their order.
+fn predict(events: &[customer_event::Model], reader: &str) -> BTreeMap<String, Vec<Value>> {
+    let mut events: Vec<_> = events.iter().collect();
+    // A change of a customer reads the customer after the previous change was committed, so it has a later time.
+    events.sort_by_key(|event| (event.customer_id, event.version, event.occurred_at));
+    let (mut linked, mut predicted) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
+    let is_platform = reader.is_empty();
+    for event in events {
+        let own = event.operator_id.map_or(is_platform, |author| author.to_string() == reader);
+        let is_disconnected = event.disconnected_operator_id.is_some_and(|operator| operator.to_string() == reader);
+        let is_linked = linked.contains(&event.customer_id);
+        let visible = match event.r#type {
+            EventType::Connected if own => {
+                linked.insert(event.customer_id);
+                Some(EventType::Connected)
+            }
+            EventType::Connected => (is_linked && !event.after.0.is_empty()).then_some(EventType::Updated),
+            EventType::Created => own.then_some(EventType::Created),
+            EventType::Disconnected => is_disconnected.then_some(EventType::Disconnected),
+            EventType::ExternalCustomerIdChanged => own.then_some(event.r#type),
+            EventType::Updated | EventType::Verified | EventType::Erased => is_linked.then_some(event.r#type),
+        };
+        if event.r#type == EventType::Created && own {
+            linked.insert(event.customer_id);
+        }
+        if is_disconnected {
+            linked.remove(&event.customer_id);
+        }
+        if let Some(r#type) = if is_platform { Some(event.r#type) } else { visible } {
+            let change = json!([event.id.to_string(), r#type.to_value().to_uppercase(), event.version, own]);
+            predicted.entry(event.customer_id.to_string()).or_default().push(change);
+        }
+    }
+    predicted
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_on_sqlite_miss_nothing() {
+    let Some(servers) = Servers::start(Backend::Sqlite, 2).await else { return };
+    let mut fire = Fire::new(servers).await;
+    for _ in 0..4 {
+        fire.kill().await;
+    }
+    fire.compare().await;
+    fire.servers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_on_postgres_miss_nothing() {
+    let (Some(primary), Some(standby), Some(young)) = (own_cluster(), own_cluster(), own_cluster()) else { return };
+    let (primary, standby, young) = (&primary.cluster, &standby.cluster, &young.cluster);
+    primary.initialise().unwrap();
+    primary.set_next_transaction(1 << 20).unwrap();
+    primary.start("").unwrap();
+    standby.follow(primary).unwrap();
+    standby.start("").unwrap();
+    let synchronous = "ALTER SYSTEM SET synchronous_standby_names = '*'";
+    for sql in [synchronous, "SELECT pg_reload_conf()"] {
+        postgres::execute(&format!("{}/postgres", primary.url()), sql).await.unwrap();
+    }
+    let test_database = TestDatabase::create_on(&primary.url(), None).await;
+    let database_url = test_database.url.clone();
+    let (proxy, url) = Proxy::before(&database_url).await;
+    let mut fire = Fire::new(Servers::start_on(test_database, url.into(), 2).await).await;
+    postgres::execute(&database_url, PAUSES).await.unwrap();
+    fire.kill().await;
+    fire.round(async |_| {
+        block_in_place(|| primary.stop("immediate")).unwrap();
+        block_in_place(|| standby.promote()).unwrap();
+        proxy.redirect_to(standby.port);
+    })
+    .await;
+    fire.kill().await;
+    fire.servers.processes.clear();
+    young.initialise().unwrap();
+    young.start("").unwrap();
+    restore(&database_url.replace(&primary.url(), &standby.url()), young).await;
+    proxy.redirect_to(young.port);
+    let folder = TempDir::new().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = vivamo(folder.path(), arguments);
+        command.env("DATABASE_URL", fire.servers.url()).env("VIVAMO_KEY_SECRET", KEY_SECRET).output().unwrap()
+    };
+    let checked = block_in_place(|| run(&["migrate", "--check"]));
+    let text = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.status.code() == Some(1) && text.contains("the feed of changes is ahead"), "{text}");
+    assert!(block_in_place(|| run(&["migrate"])).status.success());
+    for _ in 0..2 {
+        fire.servers.add_process();
+    }
+    fire.kill().await;
+    fire.compare().await;
+}
+
+/// Restores a dump of the database at `url` into another cluster, under the same name.
+async fn restore(url: &str, cluster: &Cluster) {
+    let database = Database::connect(url, None).await.unwrap();
+    wait_until_idle(&database).await;
+    database.close().await.unwrap();
+    let name = url.rsplit('/').next().unwrap();
+    postgres::execute(&format!("{}/postgres", cluster.url()), &format!("CREATE DATABASE {name}")).await.unwrap();
+    let copy = "pg_dump --format=custom \"$0\" | pg_restore --exit-on-error --dbname=\"$1\"";
+    let new_url = format!("{}/{name}", cluster.url());
+    let copied = block_in_place(|| Command::new("sh").args(["-c", copy, url, &new_url]).status());
+    assert!(copied.unwrap().success());
+}
 
 /// Tests that a customer can be changed if its row was written more than 2^31 transactions ago.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

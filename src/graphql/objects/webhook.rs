@@ -28,6 +28,8 @@ enum WebhookFailure {
     Connection,
     /// The host is not reachable from the internet: all its addresses are private or reserved.
     ForbiddenAddress,
+    /// Changes after the cursor are no longer stored, so nothing was delivered. Move the cursor with `updateWebhook`.
+    CursorExpired,
 }
 
 pub struct Webhook(pub webhook::Model);
