@@ -118,9 +118,10 @@ impl Receiver {
 async fn serve(stream: TcpStream, state: Arc<State>) {
     let mut stream = BufReader::new(stream);
     while let Some(received) = read(&mut stream).await {
+        // Taken before the test learns of the delivery, so that a reply that the test then plans is for the next one.
+        let reply = state.replies.lock().unwrap().pop_front();
         state.received.lock().unwrap().push(received);
         state.arrived.notify_waiters();
-        let reply = state.replies.lock().unwrap().pop_front();
         let (status, headers) = match reply {
             None => (204, String::new()),
             Some(Reply::Status(status, headers)) => (status, headers),
