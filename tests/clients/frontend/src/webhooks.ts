@@ -1,0 +1,42 @@
+// The receiver of docs/api.md gets the delivery of a new customer. Arguments: the URL of a server that may reach this machine, and
+// an API key.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { createInterface } from 'node:readline';
+
+const [url, key] = process.argv.slice(2);
+
+const send = async (query: string, variables: object) => {
+  const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' };
+  const response = await fetch(`${url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query, variables }) });
+  const { data, errors } = (await response.json()) as { data: Record<string, any>; errors?: unknown };
+  assert.equal(errors, undefined);
+  return data;
+};
+
+const probe = createServer().listen(0, '127.0.0.1');
+await once(probe, 'listening');
+const { port } = probe.address() as { port: number };
+probe.close();
+
+const create = 'mutation ($input: CreateWebhookInput!) { createWebhook(input: $input) { secret webhook { id } } }';
+const { createWebhook } = await send(create, { input: { url: `http://127.0.0.1:${port}/` } });
+const env = { ...process.env, PORT: String(port), VIVAMO_WEBHOOK_SECRET: createWebhook.secret };
+const receiver = spawn('tsx', ['src/receive.ts'], { env, stdio: ['ignore', 'pipe', 'inherit'] });
+try {
+  const mutation = 'mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { customer { id } } }';
+  const input = { externalCustomerId: 'webhook-1', data: { email: 'webhook-1@example.com' } };
+  const { createCustomer } = await send(mutation, { input });
+  const expected = `CREATED ${createCustomer.customer.id} webhook-1`;
+  for await (const line of createInterface(receiver.stdout)) {
+    if (line === expected) break;
+  }
+  assert.equal(receiver.exitCode, null);
+  console.log(`the receiver of docs/api.md has verified and printed: ${expected}`);
+} finally {
+  receiver.kill();
+}
+const remove = 'mutation ($input: DeleteWebhookInput!) { deleteWebhook(input: $input) { webhookId } }';
+await send(remove, { input: { id: createWebhook.webhook.id } });
