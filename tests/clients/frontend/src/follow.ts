@@ -1,0 +1,20 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { setTimeout as wait } from 'node:timers/promises';
+
+const [url, key, file] = process.argv.slice(2); // in your service: store the cursor in a table
+const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' };
+const query = `query ($after: String) {
+  changes(after: $after) { changes { id type customerId customer { version missingFields } } cursor hasMore }
+}`;
+
+let after = await readFile(file, 'utf8').catch(() => null); // null: start at the oldest change
+for (;;) {
+  const body = JSON.stringify({ query, variables: { after } });
+  const { data, errors } = await (await fetch(`${url}/graphql`, { method: 'POST', headers, body })).json();
+  if (errors?.[0].extensions.code === 'CURSOR_EXPIRED') throw new Error('read all customers again, from step 1');
+  for (const { id, type, customerId, customer } of data?.changes?.changes ?? []) {
+    console.log(id, type, customerId, customer?.version); // process each change, at least once
+  }
+  if (data?.changes) await writeFile(file, (after = data.changes.cursor));
+  if (!data?.changes?.hasMore) await wait(2_000);
+}
