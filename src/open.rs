@@ -1,5 +1,5 @@
-//! Opens the database: waits for it, inspects it, applies migrations, and builds the services on it. Refuses a database
-//! that this program cannot use, and a database of another environment or secret.
+//! Opens the database: waits for it, inspects it, applies migrations, and builds the services on it. [`open`] refuses a
+//! database that this program cannot use, that belongs to another environment, or that uses another key secret.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -39,9 +39,9 @@ enum Driver {
 impl Driver {
     async fn connect(options: &Options) -> Result<Self, DbErr> {
         /// - `statement_timeout`: a slow statement fails instead of holding its connection.
-        /// - `lock_timeout`: a statement that waits for the lock of another transaction fails. It is retried after a
-        ///   pause, during which the request holds no connection. The timeout is shorter than `deadlock_timeout` (1 s),
-        ///   so it also ends deadlocks.
+        /// - `lock_timeout`: a statement that waits for the lock of another transaction fails. Its request gives the
+        ///   connection back, pauses and starts again. The timeout is shorter than `deadlock_timeout` (1 s), so it also
+        ///   ends deadlocks.
         /// - `idle_in_transaction_session_timeout`: if the client dies inside a transaction, its locks are released.
         /// - `plan_cache_mode`: statements are planned once per connection. Each statement is written so that one index
         ///   is good for all values, so a generic plan is as good as a custom plan.

@@ -141,7 +141,8 @@ struct CustomerDataInput {
 #[derive(Default, InputObject)]
 struct OptionalDataInput {
     /// Phone number with a leading `+` and country code, for example `+14155552671`. Without `+`, a number of at least 10
-    /// digits is read as a US number. Unique on the platform. Production accepts mobile numbers only.
+    /// digits is read as a US number. Unique on the platform. Production accepts only numbers that can belong to a
+    /// mobile line.
     phone: MaybeUndefined<String>,
     /// First name, 1 to 100 characters.
     first_name: MaybeUndefined<String>,

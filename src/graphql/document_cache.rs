@@ -5,9 +5,9 @@
 //! (`docs/benchmarks.md`).
 //!
 //! A document is executed without the arguments that use a missing variable (see `variables`). It is therefore cached
-//! once for each set of missing variables. For example, with the variables `{"name": null}` this mutation is executed
-//! as it is, and clears the first name. With the variables `{}` it is executed without `firstName`, and keeps the first
-//! name:
+//! once for each set of missing variables. For example, with the variables `{"name": null}` the mutation below is
+//! executed as it is, and clears the first name. With the variables `{}` it is executed without `firstName`, and keeps
+//! the first name:
 //!
 //! ```graphql
 //! mutation ($name: String) { updateCustomer(input: { customer: { id: "…" }, data: { firstName: $name } }) { replayed } }

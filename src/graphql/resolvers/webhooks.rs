@@ -159,7 +159,7 @@ enum WebhookStart {
     /// Cursor of `changes`, of `viewer.changesCursor` or of `Webhook.cursor`: the changes after the cursor are delivered. Not
     /// available with the platform key.
     Cursor(String),
-    /// Time: the changes from this time on are delivered, and perhaps changes of the 30 seconds before.
+    /// Time: the changes from this time on are delivered, and perhaps some changes of the minute before.
     Time(Time),
 }
 

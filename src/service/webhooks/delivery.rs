@@ -1,7 +1,7 @@
 //! Delivers changes to the endpoints of webhooks.
 //!
-//! An endpoint reads the feed of its operator, and its row has the cursor of the last change that was delivered. There are no
-//! rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
+//! An endpoint reads the feed of its operator, and its row has the cursor of the last change that was delivered or skipped.
+//! There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
 //!
 //! 1. **Poll.** One statement per second asks for the position of the last change, and if the pause of an endpoint has ended. It
 //!    reads two index entries, so endpoints without changes cost nothing. Every 30 seconds, and after each delivery, the

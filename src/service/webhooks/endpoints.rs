@@ -383,7 +383,7 @@ fn not_found() -> Violation {
     Violation::of(ErrorCode::WebhookNotFound, InputField::Id)
 }
 
-/// Returns the cursor of an endpoint: the position of the last change that was delivered.
+/// Returns the cursor of an endpoint: the position of the last change that was delivered or skipped.
 pub fn cursor(endpoint: &Model) -> Position {
     Position { key: Key::Number(endpoint.delivered_position), id: endpoint.delivered_id }
 }
