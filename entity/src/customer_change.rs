@@ -20,7 +20,7 @@ pub struct Model {
     /// cannot be null.
     #[sea_orm(primary_key, auto_increment = false)]
     pub reader_id: OperatorId,
-    /// The position in the order of commits: see `database::positions`. The changes of one transaction may have the same
+    /// The position in the feed: see `database::positions`. The changes of one transaction may have the same
     /// position, and are ordered by their ids.
     #[sea_orm(primary_key, auto_increment = false)]
     pub position: i64,
@@ -28,8 +28,8 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: CustomerEventId,
     pub customer_id: CustomerId,
-    /// The reader's own id for the customer at the time of the change. `None` for the platform, and after the customer was
-    /// erased.
+    /// The reader's own id for the customer at the time of the change. `None` for the platform. After the customer was erased,
+    /// `None` except in the row of the erasure.
     pub external_customer_id: Option<ExternalCustomerId>,
     pub r#type: EventType,
     /// The version of the customer after the change.
@@ -38,7 +38,7 @@ pub struct Model {
     /// True if the reader made the change.
     pub own: bool,
     pub occurred_at: DateTime<Utc>,
-    /// True for the newest row of the reader that is too old to be shown. All rows before it were deleted.
+    /// True for the row that marks where deletion ended. Readers do not see it. All earlier rows of the reader were deleted.
     pub swept: bool,
 }
 

@@ -5,7 +5,7 @@
 //! PostgreSQL: a transaction takes a number before it commits, and the transaction with the next number may commit
 //! first.
 //!
-//! - **PostgreSQL**: the position is the id of the writing transaction, raised by `deployment.feed_base`. Readers see
+//! - **PostgreSQL**: the position is the id of the writing transaction plus `deployment.feed_base`. Readers see
 //!   only positions below the [`horizon`]: the id of the oldest transaction that has not ended. No change below the
 //!   horizon can become visible later. A long transaction, even in another database of the same server, delays the
 //!   feed, but no change is lost.

@@ -1,8 +1,8 @@
-//! Reads and sweeps the feed of changes: what happened to the customers of an operator, in the order of commits.
+//! Reads the feed of changes, and deletes old changes.
 //!
 //! `customers::feed_rows` writes the rows. A reader follows the feed with a position, and asks for the changes after
-//! it. The position is always that of a row of the reader. A position between two rows would be wrong after a failover
-//! of PostgreSQL: the new server may give it to a later change.
+//! it. The position is always that of a row of the reader: after a failover of PostgreSQL, the new server may give a
+//! position between two rows to a later change, and the reader would skip the change.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change::{ActiveModel, Column, Entity, Model};
@@ -72,8 +72,7 @@ impl Feed {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());
         }
         let [_, next] = page.ends(Positioned::position);
-        // If there are no more changes, the filter by type has checked all rows, so the next request need not check
-        // them again.
+        // Without more changes, the walk has checked all rows. The next request starts after the last row of any type.
         let end = next.filter(|_| page.has_next).unwrap_or(last);
         Ok(FeedPage { changes: page.rows, end, has_more: page.has_next })
     }
@@ -92,23 +91,28 @@ impl Feed {
     /// Returns a position after which a reader finds all changes from this time on, and perhaps some earlier ones.
     ///
     /// A binary search, because no index has the times of changes. The times are nearly in the order of the positions:
-    /// a request commits at most 30 seconds after it has set the time of its change.
+    /// a request commits at most 30 seconds after it has set the time of its change. Fails with `CURSOR_EXPIRED` if changes
+    /// of this time may have been deleted.
     pub(super) async fn position_before(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Position, Error> {
-        let is_earlier = |change: &Model| change.swept || change.occurred_at < time - TimeDelta::seconds(30);
+        let start_time = time - TimeDelta::seconds(30);
+        let is_earlier = |change: &Model| change.swept || change.occurred_at < start_time;
         let [last] = array(self.pages(vec![self.last(reader)]).await?)?;
-        let (mut found, mut low) = (start(), 0);
-        // All changes below `low` are earlier, and no change from `high` on is.
+        let (mut found, mut low) = (None, 0);
+        // All changes below `low` are earlier. The changes at or above `high` are not.
         let mut high = last.rows.last().map_or(0, |change| change.position + 1);
         while low < high {
             let middle = low + (high - low) / 2;
             let before_middle = Position { key: Key::Number(middle), id: Uuid::nil() };
             let [page] = array(self.pages(vec![self.first_after(reader, before_middle)]).await?)?;
             match page.rows.first() {
-                Some(change) if is_earlier(change) => (found, low) = (change.position(), change.position + 1),
+                Some(change) if is_earlier(change) => (found, low) = (Some(change.clone()), change.position + 1),
                 Some(_) | None => high = middle,
             }
         }
-        Ok(found)
+        if found.as_ref().is_some_and(|change| change.swept && change.occurred_at >= start_time) {
+            return Err(Violation::of(ErrorCode::CursorExpired, InputField::DeliverFromTime).into());
+        }
+        Ok(found.as_ref().map_or_else(start, Positioned::position))
     }
 
     /// Returns the time of the first change after each position in a reader's feed, in this order. `None` if there is no

@@ -78,7 +78,8 @@ impl Change {
         self.0.external_customer_id.as_ref().map(|id| id.as_str())
     }
 
-    /// Version of the customer after the change. The changes of one customer come in the order of their versions.
+    /// Version of the customer after the change. The changes of one customer come in the order of their versions. Several changes
+    /// can have the same version, for example an update and a later disconnect.
     async fn version(&self) -> i32 {
         self.0.version
     }

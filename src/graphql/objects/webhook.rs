@@ -28,7 +28,8 @@ enum WebhookFailure {
     Connection,
     /// The host is not reachable from the internet: all its addresses are private or reserved.
     ForbiddenAddress,
-    /// Changes after the cursor are no longer stored, so nothing was delivered. Move the cursor with `updateWebhook`.
+    /// Changes after the cursor are no longer stored, so the endpoint was disabled. Call `updateWebhook` with `deliverFrom` and
+    /// `enabled: true`.
     CursorExpired,
 }
 
@@ -97,8 +98,7 @@ impl Webhook {
         Time(self.0.secret_created_at)
     }
 
-    /// Time until which deliveries are also signed with the secret before the last rotation. Null if the secret was never
-    /// rotated.
+    /// Time until which deliveries are also signed with the previous secret. Null if the secret was never rotated.
     async fn previous_secret_until(&self) -> Option<Time> {
         self.0.previous_secret_until.map(Time)
     }
@@ -113,13 +113,15 @@ impl Webhook {
         self.0.last_status
     }
 
-    /// Reason for which the last attempt failed. Null if it succeeded.
+    /// Reason for which the last attempt failed, or for which the service disabled the endpoint. Null if the last attempt
+    /// succeeded.
     async fn last_failure(&self) -> Option<WebhookFailure> {
         self.0.last_failure.map(Into::into)
     }
 
-    /// Time since which all attempts have failed. Null if the last attempt succeeded. After five days the endpoint is disabled.
-    /// The time during which the operator was suspended is not counted: the value moves by that time.
+    /// Time since which all attempts have failed. Null if the last attempt succeeded, and after the endpoint was enabled or
+    /// got another URL. After five days the endpoint is disabled. After a suspension, the value becomes later by the length
+    /// of the suspension.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)
     }

@@ -160,6 +160,7 @@ enum WebhookStart {
     /// available with the platform key.
     Cursor(String),
     /// Time: the changes from this time on are delivered, and perhaps some changes of the minute before.
+    /// `CURSOR_EXPIRED` if changes of this time may have been deleted.
     Time(Time),
 }
 

@@ -108,7 +108,7 @@ fn rows(new: &Alias, backend: DbBackend, values: &[(Column, SimpleExpr)]) -> Sel
 /// The operators that get a row of the feed. The platform always gets a row.
 pub(super) struct Readers<'l> {
     /// The operators of these links get a row of the type of the entry. The links are new, changed or removed by the same
-    /// writes. Each of them is given as the operator should see it.
+    /// writes. Each link has the external id that the row gets.
     pub links: &'l [Link],
     /// The operators of all other links get a row of this type. `None` if they get no row.
     pub others: Option<EventType>,

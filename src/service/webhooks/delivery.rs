@@ -4,15 +4,15 @@
 //! There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
 //!
 //! 1. **Poll.** One statement per second asks for the position of the last change, and if the pause of an endpoint has ended. It
-//!    reads two index entries, so endpoints without changes cost nothing. Every 30 seconds, and after each delivery, the
-//!    process claims without asking, for the endpoints of processes that were killed.
+//!    reads two index entries. The process also claims every 30 seconds, because a killed process may have left endpoints,
+//!    and when a delivery task ends, because its endpoint may have new changes.
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of one
 //!    minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many endpoints at
 //!    once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other endpoint.
 //! 3. **Page.** The changes after the cursor, at most 100 and at most 20 kB. The end of the page is stored before the first
 //!    attempt. A repeated attempt therefore sends the same changes under the same id, also by another process.
-//! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, for seconds at first and for hours
-//!    at last. After five days of failures, or with status 410, the endpoint is disabled.
+//! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, first for seconds, later for hours.
+//!    After five days of failures, or with status 410, the endpoint is disabled.
 //!
 //! Steps 3 and 4 change the row of an endpoint only if the lease, the cursor and the page are still those that the process
 //! has read. If the operator has changed the endpoint meanwhile, the result of the attempt is ignored.
@@ -44,7 +44,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::sender::{Attempt, Response, Sender};
 use super::signature::sign;
 use crate::database::pages::{Key, Position, Positioned};
-use crate::database::{Database, positions, with_retry};
+use crate::database::{Database, describe, positions, with_retry};
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
 use crate::keyed_hash::KeyedHash;
@@ -87,7 +87,7 @@ pub struct Deliveries {
 struct LastPoll {
     /// The position of the last change.
     position: Option<i64>,
-    /// The pauses that ended before this time are known.
+    /// The time of the last poll. Pauses that ended before it have already caused a claim.
     time: DateTime<Utc>,
     /// True if an endpoint may be due.
     must_claim: bool,
@@ -212,8 +212,11 @@ impl Deliveries {
         }
         (last.position, last.time) = (position, now);
         if last.measured_at.is_none_or(|measured_at| measured_at.elapsed() >= GAUGE_INTERVAL) {
-            self.set_gauges().await?;
             last.measured_at = Some(Instant::now());
+            // Deliveries go on without the gauges.
+            if let Err(error) = self.set_gauges().await {
+                tracing::warn!(cause = describe(&error), "cannot measure the webhooks");
+            }
         }
         Ok(())
     }
@@ -254,8 +257,11 @@ impl Deliveries {
         Ok(endpoints)
     }
 
-    /// Takes up to `count` endpoints that are due, the one that waits for the longest time first, and gives them a lease.
+    /// Takes up to `count` endpoints that are due, in the order of `next_attempt_at`, and gives them a lease.
     async fn claim(&self, count: usize) -> Result<Vec<Model>, Error> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         let claim = || async {
             let (now, lease) = (self.now(), self.new_lease());
             let transaction = self.database.begin_write().await?;
@@ -286,7 +292,7 @@ impl Deliveries {
         with_retry("webhook.claim", claim).await
     }
 
-    /// Selects an expression for a change after the cursor of the endpoint in the outer query.
+    /// Selects `expression` from the changes after the cursor of the endpoint in the outer query.
     fn next_change(&self, expression: SimpleExpr) -> SelectStatement {
         let change = |column: customer_change::Column| column.into_expr();
         let position = [customer_change::Column::Position, customer_change::Column::Id].map(change);
@@ -346,9 +352,12 @@ impl Deliveries {
             ..unchanged()
         };
         let begun = self.update(webhook, begin).await?;
-        // The operator was perhaps suspended since the claim, or it has disabled the endpoint.
-        let is_active = |webhook: &Model| webhook.disabled_at.is_none() && webhook.paused_at.is_none();
-        let Some(webhook) = begun.filter(is_active) else { return Ok(None) };
+        let Some(webhook) = begun else { return Ok(None) };
+        // Since the claim, the operator may have been suspended.
+        if webhook.paused_at.is_some() {
+            self.update(&webhook, ActiveModel { lease_until: Set(None), ..unchanged() }).await?;
+            return Ok(None);
+        }
         let result = self.settings.sender.send(&webhook.url, self.attempt(&webhook, &page.changes), self.now()).await;
         metrics::counter!("vivamo_webhook_deliveries_total", "outcome" => outcome(&result)).increment(1);
         let status = result.as_ref().ok().map(|response| response.status.as_u16().into());
@@ -469,8 +478,9 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Changes the row of an endpoint, and returns the new row. Returns `None` without a change if the endpoint was deleted,
-    /// or if its operator or another process has changed it since the process read `webhook`.
+    /// Changes the row of an endpoint, and returns the new row. Returns `None` if the endpoint was deleted, or if its
+    /// operator or another process has changed it since the process read `webhook`. In these cases, only the lease of this
+    /// process ends.
     async fn update(&self, webhook: &Model, changes: ActiveModel) -> Result<Option<Model>, Error> {
         let update = || async {
             let transaction = self.database.begin_write().await?;
@@ -479,7 +489,7 @@ impl Deliveries {
             let Some(current) = current.filter(|current| current.lease_until == webhook.lease_until) else {
                 return Ok(None);
             };
-            let is_same = is_same_page(&current, webhook);
+            let is_same = is_same_attempt(&current, webhook);
             let changes = if is_same { changes.clone() } else { ActiveModel { lease_until: Set(None), ..unchanged() } };
             let updated = ActiveModel { id: Unchanged(webhook.id), ..changes }.update(&transaction).await?;
             transaction.commit().await?;
@@ -519,13 +529,14 @@ fn subquery(select: SelectStatement) -> SimpleExpr {
     SimpleExpr::SubQuery(None, Box::new(select.into()))
 }
 
-/// True if two rows of an endpoint lead to the same page at the same URL.
-fn is_same_page(one: &Model, other: &Model) -> bool {
-    let page = |webhook: &Model| {
+/// True if nothing that an attempt depends on differs between two rows of an endpoint.
+fn is_same_attempt(one: &Model, other: &Model) -> bool {
+    let facts = |webhook: &Model| {
         let cursor = (webhook.delivered_position, webhook.delivered_id);
-        (cursor, webhook.sending_position, webhook.sending_id, webhook.types.clone(), webhook.url.clone())
+        let page = (webhook.sending_position, webhook.sending_id, webhook.types.clone());
+        (cursor, page, webhook.url.clone(), webhook.disabled_at, webhook.failing_since)
     };
-    page(one) == page(other)
+    facts(one) == facts(other)
 }
 
 /// Returns the id of the message with these changes. Depends only on the endpoint and the changes.

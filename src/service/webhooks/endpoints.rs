@@ -28,7 +28,7 @@ use crate::service::{Actor, AdminOrigin, Feed, is_in_calendar, now};
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
 const MAX_ENDPOINTS: u64 = 5;
 
-/// The longest time for which deliveries are also signed with the secret before a rotation: one week.
+/// The longest time for which deliveries are also signed with the previous secret: one week.
 const MAX_OVERLAP_HOURS: i32 = 168;
 
 pub struct Webhooks {
@@ -203,7 +203,7 @@ impl Webhooks {
         with_retry("webhook.update", update).await
     }
 
-    /// Gives an endpoint a new secret. Deliveries are also signed with the secret before for `overlap_hours`. Fails with
+    /// Gives an endpoint a new secret. Deliveries are also signed with the previous secret for `overlap_hours`. Fails with
     /// `INVALID_ARGUMENT` if that is more than a week.
     pub async fn rotate_secret(
         &self,
@@ -250,7 +250,7 @@ impl Webhooks {
     }
 
     /// Returns the secrets that sign the deliveries to an endpoint at this time: the current secret, and after a rotation
-    /// also the secret before. While `VIVAMO_KEY_SECRET` is being changed, there are secrets of both key secrets.
+    /// also the previous secret. While `VIVAMO_KEY_SECRET` is being changed, there are secrets of both key secrets.
     pub fn secrets(&self, endpoint: &Model, now: DateTime<Utc>) -> Vec<SigningSecret> {
         let version = endpoint.secret_version;
         let has_previous = endpoint.previous_secret_until.is_some_and(|until| now < until);

@@ -11,10 +11,15 @@ let after = await readFile(file, 'utf8').catch(() => null); // null: start at th
 for (;;) {
   const body = JSON.stringify({ query, variables: { after } });
   const { data, errors } = await (await fetch(`${url}/graphql`, { method: 'POST', headers, body })).json();
-  if (errors?.[0].extensions.code === 'CURSOR_EXPIRED') throw new Error('read all customers again, from step 1');
-  for (const { id, type, customerId, customer } of data?.changes?.changes ?? []) {
+  if (errors) {
+    const { code, retryable } = errors[0].extensions; // CURSOR_EXPIRED: start again with step 1
+    if (!retryable) throw new Error(code);
+    await wait(2_000);
+    continue; // the stored cursor stays
+  }
+  for (const { id, type, customerId, customer } of data.changes.changes) {
     console.log(id, type, customerId, customer?.version); // process each change, at least once
   }
-  if (data?.changes) await writeFile(file, (after = data.changes.cursor));
-  if (!data?.changes?.hasMore) await wait(2_000);
+  await writeFile(file, (after = data.changes.cursor));
+  if (!data.changes.hasMore) await wait(2_000);
 }
