@@ -52,7 +52,9 @@ impl ErasureQuery {
             desc = "Id of a request, as in the `x-request-id` header of its response, or id of the run of a command, as in `AdminEvent.requestId`."
         )]
         request_id: Option<String>,
-        #[graphql(desc = "Id of the API key that made the changes. The key may have been revoked.")] api_key_id: Option<ID>,
+        #[graphql(desc = "Id of the API key that made the changes. The key may have been revoked.")] api_key_id: Option<
+            ID,
+        >,
         #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
         #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
