@@ -405,6 +405,7 @@ both!(each_change_of_an_endpoint_leaves_an_entry_in_the_audit_trail, Sandbox, as
 
 /// The ids of the changes that an endpoint has not received.
 async fn undelivered(app: &TestApp, caller: &Caller, id: &Value) -> Vec<Value> {
+    app.wait_for_feed().await;
     let query = "query ($id: ID!) { webhook(id: $id) { cursor undeliveredSince } }";
     let webhook = app.graphql(caller, query, json!({ "id": id })).await.data()["webhook"].clone();
     let query = "query ($after: String) { changes(after: $after) { changes { id occurredAt } } }";
