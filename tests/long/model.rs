@@ -29,6 +29,9 @@ use support::{Backend, Caller, TestDatabase};
 
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
+/// The number of recent changes that a change may come before: one of each worker, and a batch of the removal, which is
+/// written at once.
+const MAX_MOVE: usize = WORKERS + 100;
 const OPERATORS: usize = 5;
 /// The number of people, small enough that requests often concern the same person.
 const PEOPLE: usize = 400;
@@ -550,7 +553,7 @@ fn replay(operators: &[Caller], changes: &[Change<'_>]) -> Model {
         moved += usize::from(back > 0);
         recent.truncate(recent.len() - back);
         recent.extend(applied);
-        recent.drain(..recent.len().saturating_sub(WORKERS));
+        recent.drain(..recent.len().saturating_sub(MAX_MOVE));
         model = after;
     }
     println!("{} changes, {moved} of them earlier than the order of their events", changes.len());

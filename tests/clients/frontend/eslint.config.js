@@ -28,6 +28,7 @@ export default [
               'CustomerValues',
               'CustomerWarning',
               // Results that are not stored.
+              'ChangeFeed',
               'CustomerValidation',
               'ErrorExtensions',
               'Viewer',
@@ -35,6 +36,8 @@ export default [
           },
         },
       ],
+      // The rule takes `Change.changedFields` for a field that repeats the name of its type.
+      '@graphql-eslint/no-typename-prefix': 'off',
       // Short lists that are always complete are not connections: warnings, field names, the keys of an operator.
       '@graphql-eslint/relay-edge-types': ['error', { listTypeCanWrapOnlyEdgeType: false }],
     },
