@@ -300,6 +300,7 @@ both!(a_change_appears_after_all_changes_with_smaller_positions, Sandbox, async 
     let (_, end) = follow(app, &a, 100, json!(null), json!(null)).await;
     let customer = app.customer(&a, json!({ "externalCustomerId": "1" })).await["id"].clone();
     let slow = app.database.begin_write().await.unwrap();
+    slow.execute_unprepared("SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await.unwrap();
     slow.execute_unprepared("SELECT pg_current_xact_id()").await.unwrap();
     app.updated(&a, json!({ "id": customer }), json!({ "firstName": "Ada" })).await;
     let page = read(app, &a, json!({ "after": end })).await.data()["changes"].clone();
