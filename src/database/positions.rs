@@ -19,24 +19,32 @@
 //! A dump does not contain the transaction ids of its server. In a younger server, new positions would be smaller than the
 //! stored ones. [`is_ahead`] detects this, and [`raise_base`] lets new positions continue after the stored ones.
 
-use entity::customer_change;
+use entity::{customer_change, deployment};
 use sea_orm::sea_query::{Expr, ExprTrait, Func, Query, SimpleExpr};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, DbErr, Statement};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, DbErr};
 
 use super::Database;
 
 /// The SQL that reads `deployment.feed_base`.
 const BASE: &str = "COALESCE((SELECT feed_base FROM deployment WHERE id = 1), 0)";
 
+/// The id of PostgreSQL's next transaction when the statement began.
+const NEXT: &str = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+
 /// The position of the changes that the current statement writes.
 pub fn current(backend: DbBackend) -> SimpleExpr {
     if backend == DbBackend::Postgres {
         return Expr::cust(format!("pg_current_xact_id()::text::bigint + {BASE}"));
     }
+    last(backend).add(1)
+}
+
+/// The last stored position, or 0. The platform has a row for each change.
+fn last(backend: DbBackend) -> SimpleExpr {
     let last = Func::coalesce([customer_change::Column::Position.max(), Expr::val(0_i64)]);
     let is_of_platform = customer_change::Column::ReaderId.into_expr().eq(platform(backend));
     let last = Query::select().expr(last).from(customer_change::Entity).and_where(is_of_platform).take();
-    SimpleExpr::SubQuery(None, Box::new(last.into())).add(1)
+    SimpleExpr::SubQuery(None, Box::new(last.into()))
 }
 
 /// [`OperatorId::PLATFORM`](entity::value::OperatorId::PLATFORM) as a literal. The query builder writes ids as text, and SQLite
@@ -60,13 +68,12 @@ pub fn horizon(backend: DbBackend) -> Option<SimpleExpr> {
 /// after `VACUUM FREEZE`. A comparison of two such numbers (`age`) is wrong if more than 2³¹ transactions lie between them. So
 /// the condition counts how many ids `xmin` is ahead of the current transaction, modulo 2³². It refuses the row only if this
 /// number leads to an id that PostgreSQL has assigned. If a row is older by nearly a multiple of 2³² ids, it can be refused
-/// once. The retry has a larger id, which `xmin` is not ahead of.
+/// once. The transaction is then retried. The new transaction has a larger id than `xmin`, so the row is accepted.
 ///
-/// A transaction without an id gets one that is larger than the ids of all transactions that it sees, so it is refused no row.
-/// If a statement waits for a row and then finds a newer version of the row, the check of the revision refuses the row.
+/// If the transaction has no id yet, all rows are accepted: its id will be larger than the ids of all transactions that it
+/// sees. If a statement waits for a row and then finds a newer version of the row, the check of the revision refuses the row.
 pub fn is_written_before(backend: DbBackend, table: &str) -> Option<SimpleExpr> {
     const CURRENT: &str = "pg_current_xact_id_if_assigned()::text::bigint";
-    const NEXT: &str = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
     let ahead = format!("(\"{table}\".\"xmin\"::text::bigint - {CURRENT}) & 4294967295");
     let is_later = format!("{ahead} BETWEEN 1 AND {NEXT} - {CURRENT}");
     (backend == DbBackend::Postgres).then(|| Expr::cust(format!("({is_later}) IS NOT TRUE")))
@@ -82,27 +89,21 @@ pub async fn is_ahead(database: &Database) -> Result<bool, DbErr> {
     if backend != DbBackend::Postgres {
         return Ok(false);
     }
-    let query = format!("SELECT {} AS ahead", is_ahead_sql());
-    let row = database.reader().query_one_raw(Statement::from_string(backend, query)).await?;
-    row.map_or(Ok(false), |row| row.try_get("", "ahead"))
+    let query = Query::select().expr_as(last_is_ahead(), "is_ahead").take();
+    let row = database.reader().query_one(&query).await?;
+    row.map_or(Ok(false), |row| row.try_get("", "is_ahead"))
 }
 
 /// Raises the base of the positions if stored positions [are ahead](is_ahead).
 pub async fn raise_base(database: &Database) -> Result<(), DbErr> {
+    let base = last(DbBackend::Postgres).sub(Expr::cust(NEXT)).add(RESTORE_DISTANCE);
+    let mut raise = Query::update();
+    raise.table(deployment::Entity).value(deployment::Column::FeedBase, base).and_where(last_is_ahead());
     let transaction = database.begin_write().await?;
-    let raise =
-        format!("UPDATE deployment SET feed_base = {LAST} - {NEXT_ID} + {RESTORE_DISTANCE} WHERE {}", is_ahead_sql());
-    transaction.execute_unprepared(&raise).await?;
+    transaction.execute(&raise).await?;
     transaction.commit().await
 }
 
-/// The last stored position. The platform has a row for each change.
-const LAST: &str = "COALESCE((SELECT MAX(position) FROM customer_change \
-                    WHERE reader_id = '00000000000000000000000000000000'), 0)";
-
-/// The id of PostgreSQL's next transaction.
-const NEXT_ID: &str = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
-
-fn is_ahead_sql() -> String {
-    format!("{LAST} >= {NEXT_ID} + {BASE}")
+fn last_is_ahead() -> SimpleExpr {
+    last(DbBackend::Postgres).gte(Expr::cust(format!("{NEXT} + {BASE}")))
 }
