@@ -78,7 +78,8 @@ impl Webhook {
         fetch::load(context, key).await.map(|time| time.map(Time)).transpose()
     }
 
-    /// False if the endpoint was disabled by `updateWebhook`, by the response 410, or after five days of failed deliveries.
+    /// False if the endpoint was disabled: by `updateWebhook`, by the response 410, after five days of failed deliveries, or
+    /// because changes were deleted that it had not received.
     async fn enabled(&self) -> bool {
         self.0.disabled_at.is_none()
     }

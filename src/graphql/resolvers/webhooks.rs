@@ -183,7 +183,7 @@ impl WebhookStart {
 /// Input of `createWebhook`.
 #[derive(InputObject)]
 struct CreateWebhookInput {
-    /// URL to send deliveries to, at most 2,000 characters. It starts with `https://`, in sandbox also with `http://`, contains
+    /// URL to send deliveries to, at most 2,000 characters after percent-encoding. It starts with `https://`, in sandbox also with `http://`, contains
     /// no user name, password or fragment, and its host is reachable from the internet.
     url: String,
     /// Types of the changes to deliver. By default all types, also types that are added later.
@@ -209,9 +209,10 @@ impl CreateWebhookInput {
         violations.extend(fault);
         let types = types.and_then(|types| parse_types(types, &mut violations));
         let deliver_from = deliver_from.and_then(|start| start.parse(cursors, &mut violations));
-        let url = parse_url(&url).map_err(|violation| violations.push(violation));
+        let url = parse_url(&url);
+        violations.extend(url.as_ref().err().cloned());
         Error::reject_if_any(violations)?;
-        let Ok(url) = url else { return Err(ErrorCode::Internal.into()) };
+        let url = url?;
         let operator = operator_id.and_then(|id| OperatorId::parse(&id));
         Ok(EndpointRequest { operator, url, types, deliver_from })
     }

@@ -68,9 +68,10 @@ pub struct Response {
 }
 
 impl Sender {
-    /// The size of the part of a response that is read, so that the connection can be used again.
+    /// The maximum number of bytes of a response body that are read. The connection can be used again only after the whole
+    /// body was read.
     const MAX_READ_BYTES: usize = 1024;
-    /// The time for this part. The status has arrived before, so the result of the attempt is known.
+    /// The maximum time for reading the body. The status has arrived before, so the result of the attempt is known.
     const READ_TIMEOUT: Duration = Duration::from_secs(1);
     const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
