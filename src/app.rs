@@ -86,7 +86,7 @@ impl App {
             tracing::info!("metrics on http://{address}/metrics");
             background.spawn(http::serve(listener, http::metrics_router(database.clone()), timeouts, pending()));
         }
-        let deliveries = if jobs { start_deliveries(&database, &services, &hash, sender) } else { None };
+        let deliveries = if jobs { start_deliveries(&database, &services, hash.clone(), sender) } else { None };
         let schema = Schema::new(services.clone(), hash);
         let router = http::router(http, database.clone(), services.clone(), schema).await;
         // The first use of the numbering plans parses them, which takes as long as many requests. This call is the
@@ -133,7 +133,7 @@ const DELIVERY_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 fn start_deliveries(
     database: &Database,
     services: &Arc<Services>,
-    hash: &KeyedHash,
+    hash: KeyedHash,
     sender: SenderSettings,
 ) -> Option<Deliveries> {
     let sender = match Sender::new(sender) {
@@ -144,8 +144,8 @@ fn start_deliveries(
             return None;
         }
     };
-    let render = Arc::new(WebhookRender { hash: hash.clone() });
-    let settings = DeliverySettings { hash: hash.clone(), sender, render, clock: Arc::new(now) };
+    let render = Arc::new(WebhookRender { hash });
+    let settings = DeliverySettings { sender, render, clock: Arc::new(now) };
     Some(Deliveries::new(database.clone(), services.clone(), settings))
 }
 

@@ -162,6 +162,17 @@ impl Position {
     pub fn by_id(id: Uuid) -> Self {
         Self { key: Key::None, id }
     }
+
+    /// A position in a list that is ordered by a number.
+    pub fn by_number(number: i64, id: Uuid) -> Self {
+        Self { key: Key::Number(number), id }
+    }
+
+    /// Returns the number and the id. The number is 0 if the list is not ordered by a number.
+    pub fn number_and_id(&self) -> (i64, Uuid) {
+        let number = if let Key::Number(number) = self.key { number } else { 0 };
+        (number, self.id)
+    }
 }
 
 impl<T> Page<T> {

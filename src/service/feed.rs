@@ -18,11 +18,12 @@ use uuid::Uuid;
 
 use super::{Actor, now};
 use crate::database::pages::{
-    self, ARM_ROWS, Direction, JoinedTable, Key, List, Page, PageRequest, Position, Positioned, WALK, Walk,
+    self, ARM_ROWS, Direction, JoinedTable, List, Page, PageRequest, Position, Positioned, WALK, Walk,
 };
 use crate::database::{Database, TransactionError, positions, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
+#[derive(Clone)]
 pub struct Feed {
     database: Database,
 }
@@ -84,8 +85,7 @@ impl Feed {
 
     /// Returns the position of the last change in a reader's feed.
     pub(super) async fn end_of(&self, reader: OperatorId) -> Result<Position, Error> {
-        let [last] = array(self.pages(vec![self.last(reader)]).await?)?;
-        Ok(last.rows.last().map_or_else(start, Positioned::position))
+        Ok(self.last_row(reader).await?.as_ref().map_or_else(start, Positioned::position))
     }
 
     /// Returns a position after which a reader finds all changes from this time on, and perhaps some earlier ones.
@@ -96,13 +96,12 @@ impl Feed {
     pub(super) async fn position_before(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Position, Error> {
         let start_time = time - TimeDelta::seconds(30);
         let is_earlier = |change: &Model| change.swept || change.occurred_at < start_time;
-        let [last] = array(self.pages(vec![self.last(reader)]).await?)?;
         let (mut found, mut low) = (None, 0);
         // All changes below `low` are earlier. The changes at or above `high` are not.
-        let mut high = last.rows.last().map_or(0, |change| change.position + 1);
+        let mut high = self.last_row(reader).await?.map_or(0, |change| change.position + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            let before_middle = Position { key: Key::Number(middle), id: Uuid::nil() };
+            let before_middle = Position::by_number(middle, Uuid::nil());
             let [page] = array(self.pages(vec![self.first_after(reader, before_middle)]).await?)?;
             match page.rows.first() {
                 Some(change) if is_earlier(change) => (found, low) = (Some(change.clone()), change.position + 1),
@@ -204,6 +203,11 @@ impl Feed {
         (self.list(reader, false, None), request)
     }
 
+    async fn last_row(&self, reader: OperatorId) -> Result<Option<Model>, DbErr> {
+        let [mut page] = array(self.pages(vec![self.last(reader)]).await?)?;
+        Ok(page.rows.pop())
+    }
+
     /// The last row of a reader.
     fn last(&self, reader: OperatorId) -> (List, PageRequest) {
         let request = PageRequest { direction: Direction::Backward, size: 1, after: None, before: None };
@@ -250,11 +254,11 @@ fn is_row(row: &Model) -> Condition {
 
 /// The position before all changes.
 fn start() -> Position {
-    Position { key: Key::Number(0), id: Uuid::nil() }
+    Position::by_number(0, Uuid::nil())
 }
 
 impl Positioned for Model {
     fn position(&self) -> Position {
-        Position { key: Key::Number(self.position), id: *self.id.as_uuid() }
+        Position::by_number(self.position, *self.id.as_uuid())
     }
 }

@@ -97,11 +97,12 @@ impl Services {
             carrier.map(|(carrier, policy)| PhoneLookup::new(carrier, policy, database.clone(), hash.clone()));
         let restrictions = Restrictions { environment, disposable_domains, phone_lookup };
         let api_keys = ApiKeys::new(database.clone(), environment, hash.clone(), platform_key.as_ref());
+        let feed = Feed::new(database.clone());
         Arc::new(Self {
             environment,
-            webhooks: Webhooks::new(database.clone(), environment, hash.clone(), webhook_addresses),
+            webhooks: Webhooks::new(database.clone(), environment, hash.clone(), webhook_addresses, feed.clone()),
             customers: Customers::new(database.clone(), restrictions, hash, limits.clone()),
-            feed: Feed::new(database.clone()),
+            feed,
             operators: Operators::new(database.clone(), api_keys.clone()),
             api_keys,
             audit_trail: AuditTrail::new(database.clone()),

@@ -14,14 +14,13 @@ use entity::deployment::Environment;
 use entity::value::{OperatorId, WebhookId, WebhookUrl};
 use entity::webhook::{self, ChangeTypes, Failure};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, Set, Unchanged};
+use sea_orm::{ActiveModelTrait, EntityTrait, Set, Unchanged};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{interval, timeout};
-use uuid::Uuid;
 use vivamo::graphql::WebhookRender;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::now;
@@ -31,7 +30,7 @@ use vivamo::service::webhooks::sender::{Sender, SenderSettings};
 use vivamo::service::webhooks::signature::SigningSecret;
 
 use support::process::vivamo;
-use support::receiver::{Receiver, Reply, URL_TOKEN};
+use support::receiver::{Receiver, Reply, URL_TOKEN, insert_endpoint};
 use support::{Caller, KEY_SECRET, TestApp, both, http_client, logs};
 
 use crate::cli::usage_error;
@@ -58,7 +57,6 @@ impl<'a> Process<'a> {
         let clock = Arc::new(Mutex::new(now()));
         let read = clock.clone();
         let settings = DeliverySettings {
-            hash: KeyedHash::new(KEY_SECRET),
             sender: Sender::new(sender).unwrap(),
             render: Arc::new(WebhookRender { hash: KeyedHash::new(KEY_SECRET) }),
             clock: Arc::new(move || *read.lock().unwrap()),
@@ -104,35 +102,7 @@ impl<'a> Process<'a> {
 
 /// Stores an endpoint whose cursor is before the first change.
 async fn endpoint(app: &TestApp, operator: &Caller, url: &str) -> WebhookId {
-    let now = now();
-    let row = webhook::Model {
-        id: WebhookId::new(),
-        operator_id: OperatorId::parse(&operator.operator).unwrap(),
-        url: WebhookUrl::parse(url).unwrap(),
-        types: None,
-        secret_version: 1,
-        secret_created_at: now,
-        previous_secret_until: None,
-        delivered_position: 0,
-        delivered_id: Uuid::nil(),
-        sending_position: None,
-        sending_id: None,
-        failed_attempts: 0,
-        failing_since: None,
-        // Before the clock of any process of the test.
-        next_attempt_at: now - TimeDelta::hours(1),
-        lease_until: None,
-        last_attempt_at: None,
-        last_status: None,
-        last_failure: None,
-        disabled_at: None,
-        paused_at: None,
-        created_at: now,
-    };
-    let transaction = app.database.begin_write().await.unwrap();
-    let row = row.into_active_model().insert(&transaction).await.unwrap();
-    transaction.commit().await.unwrap();
-    row.id
+    insert_endpoint(&app.database, OperatorId::parse(&operator.operator).unwrap(), url).await
 }
 
 async fn row(app: &TestApp, id: WebhookId) -> webhook::Model {
@@ -430,6 +400,27 @@ both!(a_change_of_the_endpoint_during_an_attempt_is_kept, Sandbox, async |app| {
         delete.exec(&transaction).await.unwrap();
         transaction.commit().await.unwrap();
     }
+});
+
+both!(an_attempt_that_overlaps_an_enabling_does_not_count, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    create(app, &operator, 0..1).await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    let failing_since = |time| webhook::ActiveModel { failing_since: Set(time), ..Default::default() };
+    change(app, webhook, failing_since(Some(now() - TimeDelta::days(6)))).await;
+    let process = Process::start_with(app, SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
+    let answer = Arc::new(Notify::new());
+    receiver.plan(Reply::After(answer.clone(), 500));
+    let attempt = process.deliver_until(async || row(app, webhook).await.last_attempt_at.is_some());
+    let enable_meanwhile = async {
+        receiver.wait_for(1).await;
+        change(app, webhook, failing_since(None)).await;
+        answer.notify_one();
+    };
+    tokio::join!(attempt, enable_meanwhile);
+    let row = row(app, webhook).await;
+    assert_eq!((row.failing_since, row.failed_attempts, row.disabled_at, row.lease_until), (None, 0, None, None));
 });
 
 both!(an_endpoint_can_be_deleted_during_an_attempt, Sandbox, async |app| {

@@ -9,7 +9,7 @@ use entity::webhook;
 use futures::future::join_all;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use serde_json::{Value, json};
-use vivamo::service::now;
+use vivamo::service::{Actor, now};
 
 use support::{Answer, Caller, TestApp, both};
 
@@ -459,6 +459,13 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
             assert_eq!(undelivered(app, &own, &id).await, expected, "{age}");
         }
     }
+    // A time whose changes were deleted.
+    app.services.feed.sweep(&Actor::Platform, now() - TimeDelta::days(1)).await.unwrap();
+    let after_deletion = |age: TimeDelta| json!({ "deliverFrom": { "time": (now() - age).to_rfc3339() } });
+    let answer = update(app, &own, &id, after_deletion(TimeDelta::days(3))).await;
+    answer.assert_rejected("updateWebhook", &[("CURSOR_EXPIRED", "input.deliverFrom.time")]);
+    updated(app, &own, &id, after_deletion(TimeDelta::days(1))).await;
+    assert_eq!(undelivered(app, &own, &id).await, all[1..]);
     // Also at the creation.
     let input = json!({ "url": "https://receiver.example/", "deliverFrom": { "cursor": cursor } });
     let payload = app.graphql(&own, CREATE, json!({ "input": input })).await.payload("createWebhook");

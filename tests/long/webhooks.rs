@@ -3,18 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use entity::value::{OperatorId, WebhookId, WebhookUrl};
+use entity::value::OperatorId;
 use entity::{customer_change, webhook};
 use futures::future::join_all;
-use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use serde_json::json;
 use support::process::vivamo;
-use support::receiver::{Received, Receiver, Reply};
+use support::receiver::{Received, Receiver, Reply, insert_endpoint};
 use support::{Backend, postgres};
 use tempfile::TempDir;
 use tokio::sync::Notify;
-use uuid::Uuid;
-use vivamo::service::now;
 
 use crate::servers::{Servers, codes};
 
@@ -48,7 +46,7 @@ async fn run(backend: Backend, processes: usize) {
     let operator = servers.operator("A").await;
     let receiver = Receiver::start().await;
     let operator_id = OperatorId::parse(&operator.operator).unwrap();
-    let webhook = insert_endpoint(&servers, operator_id, &receiver).await;
+    let webhook = insert_endpoint(&servers.database, operator_id, &receiver.url).await;
     let mut received: Vec<Received> = Vec::new();
     for round in 0..ROUNDS {
         // The processes are killed after the receiver got a delivery, and before or after they have its response.
@@ -101,36 +99,4 @@ fn distinct_changes(received: &[Received]) -> Vec<String> {
     deliveries.dedup_by_key(|delivery| &delivery.id);
     let changes = deliveries.into_iter().flat_map(Received::changes);
     changes.map(|change| change["id"].as_str().unwrap().to_owned()).collect()
-}
-
-/// Stores an endpoint whose cursor is before the first change.
-async fn insert_endpoint(servers: &Servers, operator_id: OperatorId, receiver: &Receiver) -> WebhookId {
-    let now = now();
-    let row = webhook::Model {
-        id: WebhookId::new(),
-        operator_id,
-        url: WebhookUrl::parse(&receiver.url).unwrap(),
-        types: None,
-        secret_version: 1,
-        secret_created_at: now,
-        previous_secret_until: None,
-        delivered_position: 0,
-        delivered_id: Uuid::nil(),
-        sending_position: None,
-        sending_id: None,
-        failed_attempts: 0,
-        failing_since: None,
-        next_attempt_at: now,
-        lease_until: None,
-        last_attempt_at: None,
-        last_status: None,
-        last_failure: None,
-        disabled_at: None,
-        paused_at: None,
-        created_at: now,
-    };
-    let transaction = servers.database.begin_write().await.unwrap();
-    let row = row.into_active_model().insert(&transaction).await.unwrap();
-    transaction.commit().await.unwrap();
-    row.id
 }

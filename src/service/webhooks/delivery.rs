@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change;
 use entity::value::OperatorId;
 use entity::webhook::{ActiveModel, Column, Entity, Failure, Model};
@@ -41,13 +41,13 @@ use serde_json::Value as Json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::endpoints::cursor;
 use super::sender::{Attempt, Response, Sender};
 use super::signature::sign;
-use crate::database::pages::{Key, Position, Positioned};
+use crate::database::pages::{Position, Positioned};
 use crate::database::{Database, describe, positions, with_retry};
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
-use crate::keyed_hash::KeyedHash;
 use crate::service::Services;
 use crate::service::feed::FeedRequest;
 
@@ -65,8 +65,6 @@ pub trait Render: Send + Sync {
 
 /// The settings of [`Deliveries`].
 pub struct DeliverySettings {
-    /// Derives the secrets that deliveries are signed with.
-    pub hash: KeyedHash,
     pub sender: Sender,
     pub render: Arc<dyn Render>,
     pub clock: Clock,
@@ -371,9 +369,9 @@ impl Deliveries {
 
     /// Reads the changes after the cursor of an endpoint. If an attempt was made before, reads the same changes again.
     async fn next_page(&self, webhook: &Model) -> Result<NextPage, Error> {
-        let position = |position, id| Position { key: Key::Number(position), id };
-        let cursor = position(webhook.delivered_position, webhook.delivered_id);
-        let sending = webhook.sending_position.zip(webhook.sending_id).map(|(number, id)| position(number, id));
+        let cursor = cursor(webhook);
+        let sending = webhook.sending_position.zip(webhook.sending_id);
+        let sending = sending.map(|(number, id)| Position::by_number(number, id));
         let request = FeedRequest {
             size: PAGE_CHANGES,
             after: Some(cursor.clone()),
@@ -397,14 +395,12 @@ impl Deliveries {
     /// Builds an attempt to deliver these changes. Each attempt for the same changes has the same id and the same body.
     fn attempt(&self, webhook: &Model, changes: &[customer_change::Model]) -> Attempt {
         let render = &self.settings.render;
-        let last = changes.last();
+        let rendered: Vec<_> = changes.iter().map(|change| render.change(change)).collect();
+        let cursor = changes.last().map(|change| render.cursor(webhook.operator_id, &change.position()));
         let body = Body {
             r#type: "customer.changes",
-            timestamp: last.map(|change| change.occurred_at.to_rfc3339_opts(SecondsFormat::Micros, false)),
-            data: BodyData {
-                changes: changes.iter().map(|change| render.change(change)).collect(),
-                cursor: last.map(|change| render.cursor(webhook.operator_id, &change.position())),
-            },
+            timestamp: rendered.last().map(|change| change["occurredAt"].clone()),
+            data: BodyData { changes: rendered, cursor },
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let (id, now) = (message_id(webhook, changes), self.now());
@@ -420,13 +416,10 @@ impl Deliveries {
         page: &NextPage,
         changes: ActiveModel,
     ) -> Result<Option<Model>, Error> {
-        let position = match page.end.key {
-            Key::Number(position) => position,
-            Key::None | Key::First | Key::Time(_) | Key::Text(_) => webhook.delivered_position,
-        };
+        let (position, id) = page.end.number_and_id();
         let moved = ActiveModel {
             delivered_position: Set(position),
-            delivered_id: Set(page.end.id),
+            delivered_id: Set(id),
             sending_position: Set(None),
             sending_id: Set(None),
             failed_attempts: Set(0),
@@ -504,7 +497,7 @@ impl Deliveries {
 struct Body {
     r#type: &'static str,
     /// The time of the last change.
-    timestamp: Option<String>,
+    timestamp: Option<Json>,
     data: BodyData,
 }
 

@@ -13,11 +13,10 @@ use sea_orm::{
     QueryOrder, QuerySelect, QueryTrait, Select, Set,
 };
 use secrecy::SecretString;
-use uuid::Uuid;
 
 use super::addresses::AddressFilter;
 use super::signature::SigningSecret;
-use crate::database::pages::{self, Key, List, Page, PageRequest, Position, Positioned};
+use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -78,8 +77,13 @@ pub struct EndpointWithSecret {
 }
 
 impl Webhooks {
-    pub fn new(database: Database, environment: Environment, hash: KeyedHash, addresses: AddressFilter) -> Self {
-        let feed = Feed::new(database.clone());
+    pub fn new(
+        database: Database,
+        environment: Environment,
+        hash: KeyedHash,
+        addresses: AddressFilter,
+        feed: Feed,
+    ) -> Self {
         Self { database, environment, hash, addresses, feed }
     }
 
@@ -111,7 +115,7 @@ impl Webhooks {
             Some(start) => self.position_of(actor, operator, start).await?,
             None => self.feed.end_of(operator).await?,
         };
-        let (delivered_position, delivered_id) = columns_of(&position);
+        let (delivered_position, delivered_id) = position.number_and_id();
         let create = || async {
             let transaction = self.database.begin_write().await?;
             // The lock makes concurrent requests count one after the other.
@@ -323,7 +327,7 @@ impl EndpointChanges {
             None => (),
         }
         if let Some(position) = position {
-            (changed.delivered_position, changed.delivered_id) = columns_of(position);
+            (changed.delivered_position, changed.delivered_id) = position.number_and_id();
             changed.next_attempt_at = now;
         }
         if changed.types != current.types || position.is_some() {
@@ -385,13 +389,7 @@ fn not_found() -> Violation {
 
 /// Returns the cursor of an endpoint: the position of the last change that was delivered or skipped.
 pub fn cursor(endpoint: &Model) -> Position {
-    Position { key: Key::Number(endpoint.delivered_position), id: endpoint.delivered_id }
-}
-
-/// The columns that store a position of the feed.
-fn columns_of(position: &Position) -> (i64, Uuid) {
-    let number = if let Key::Number(number) = position.key { number } else { 0 };
-    (number, position.id)
+    Position::by_number(endpoint.delivered_position, endpoint.delivered_id)
 }
 
 /// Records a change of an endpoint in the audit trail.

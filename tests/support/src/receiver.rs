@@ -3,13 +3,20 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use chrono::TimeDelta;
+use entity::value::{OperatorId, WebhookId, WebhookUrl};
+use entity::webhook;
 use reqwest::header::{HeaderMap, HeaderName};
+use sea_orm::{ActiveModelTrait, IntoActiveModel};
 use serde_json::Value;
 use standardwebhooks::Webhook;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Duration, interval};
+use uuid::Uuid;
+use vivamo::database::Database;
+use vivamo::service::now;
 
 /// A receiver. Accepts a delivery with 204 unless another [`Reply`] was planned.
 pub struct Receiver {
@@ -71,6 +78,39 @@ impl Received {
         let expected = Webhook::new(secret).unwrap().sign(&self.id, self.timestamp, &self.body).unwrap();
         self.signatures.contains(&expected)
     }
+}
+
+/// Stores an endpoint whose cursor is before the first change.
+pub async fn insert_endpoint(database: &Database, operator: OperatorId, url: &str) -> WebhookId {
+    let now = now();
+    let row = webhook::Model {
+        id: WebhookId::new(),
+        operator_id: operator,
+        url: WebhookUrl::parse(url).unwrap(),
+        types: None,
+        secret_version: 1,
+        secret_created_at: now,
+        previous_secret_until: None,
+        delivered_position: 0,
+        delivered_id: Uuid::nil(),
+        sending_position: None,
+        sending_id: None,
+        failed_attempts: 0,
+        failing_since: None,
+        // Before the clock of any process of the test.
+        next_attempt_at: now - TimeDelta::hours(1),
+        lease_until: None,
+        last_attempt_at: None,
+        last_status: None,
+        last_failure: None,
+        disabled_at: None,
+        paused_at: None,
+        created_at: now,
+    };
+    let transaction = database.begin_write().await.unwrap();
+    let row = row.into_active_model().insert(&transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    row.id
 }
 
 impl Receiver {
