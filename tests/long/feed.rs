@@ -268,13 +268,7 @@ async fn readers_on_postgres_miss_nothing() {
     let (primary, standby, young) = (&primary.cluster, &standby.cluster, &young.cluster);
     primary.initialise().unwrap();
     primary.set_next_transaction(1 << 20).unwrap();
-    primary.start("").unwrap();
-    standby.follow(primary).unwrap();
-    standby.start("").unwrap();
-    let synchronous = "ALTER SYSTEM SET synchronous_standby_names = '*'";
-    for sql in [synchronous, "SELECT pg_reload_conf()"] {
-        postgres::execute(&format!("{}/postgres", primary.url()), sql).await.unwrap();
-    }
+    primary.start_with_standby(standby).await.unwrap();
     let test_database = TestDatabase::create_on(&primary.url(), None).await;
     let database_url = test_database.url.clone();
     let (proxy, url) = Proxy::before(&database_url).await;

@@ -131,14 +131,7 @@ async fn the_service_survives_a_failover() {
     let (Some(primary), Some(standby)) = (own_cluster(), own_cluster()) else { return };
     let (primary, standby) = (&primary.cluster, &standby.cluster);
     primary.initialise().unwrap();
-    primary.start("").unwrap();
-    standby.follow(primary).unwrap();
-    standby.start("").unwrap();
-    // With synchronous replication, an acknowledged write is on both servers.
-    let synchronous = "ALTER SYSTEM SET synchronous_standby_names = '*'";
-    for sql in [synchronous, "SELECT pg_reload_conf()"] {
-        postgres::execute(&format!("{}/postgres", primary.url()), sql).await.unwrap();
-    }
+    primary.start_with_standby(standby).await.unwrap();
     let test_database = TestDatabase::create_on(&primary.url(), None).await;
     let (proxy, mut url) = Proxy::before(&test_database.url).await;
     let servers = Servers::start_on(test_database, url.clone().into(), 2).await;

@@ -97,12 +97,23 @@ impl Cluster {
     }
 
     /// Makes this cluster a standby of another cluster.
-    pub fn follow(&self, primary: &Self) -> Option<()> {
+    fn follow(&self, primary: &Self) -> Option<()> {
         let connection = format!("host=127.0.0.1 port={} user=postgres", primary.port);
         run(self
             .program("pg_basebackup")
             .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--dbname", &connection, "--pgdata"])
             .arg(self.data()))
+    }
+
+    /// Starts the server, and a standby that has every commit before it is acknowledged.
+    pub async fn start_with_standby(&self, standby: &Self) -> Option<()> {
+        self.start("")?;
+        standby.follow(self)?;
+        standby.start("")?;
+        for sql in ["ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"] {
+            execute(&format!("{}/postgres", self.url()), sql).await.ok()?;
+        }
+        Some(())
     }
 
     /// Starts the server. `settings` are further options, for example `-c fsync=off`.
