@@ -42,10 +42,15 @@ struct Process<'a> {
     clock: Arc<Mutex<DateTime<Utc>>>,
 }
 
-/// Sender settings that reach receivers of the test, and that give up soon.
+/// Sender settings that reach receivers of the test.
 fn sender_settings() -> SenderSettings {
     let loopback = AddressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    SenderSettings { timeout: Duration::from_millis(500), ..SenderSettings::new(Environment::Sandbox, loopback) }
+    SenderSettings::new(Environment::Sandbox, loopback)
+}
+
+/// Sender settings with a short timeout, for receivers that do not respond. The request must still arrive on a busy machine.
+fn impatient_settings() -> SenderSettings {
+    SenderSettings { timeout: Duration::from_secs(2), ..sender_settings() }
 }
 
 impl<'a> Process<'a> {
@@ -54,7 +59,16 @@ impl<'a> Process<'a> {
     }
 
     fn start_with(app: &'a TestApp, sender: SenderSettings) -> Self {
-        let clock = Arc::new(Mutex::new(now()));
+        Self::start_at(app, sender, Arc::new(Mutex::new(now())))
+    }
+
+    /// Starts another process with the same clock. With an earlier clock, it could not claim the endpoints that this
+    /// process has delivered to.
+    fn start_other(&self, sender: SenderSettings) -> Self {
+        Self::start_at(self.app, sender, self.clock.clone())
+    }
+
+    fn start_at(app: &'a TestApp, sender: SenderSettings, clock: Arc<Mutex<DateTime<Utc>>>) -> Self {
         let read = clock.clone();
         let settings = DeliverySettings {
             sender: Sender::new(sender).unwrap(),
@@ -208,6 +222,7 @@ both!(a_failed_attempt_is_repeated_with_the_same_id_and_body, Sandbox, async |ap
     let receiver = Receiver::start().await;
     let webhook = endpoint(app, &operator, &receiver.url).await;
     let process = Process::start(app);
+    let impatient = process.start_other(impatient_settings());
     let soon = (process.now() + TimeDelta::hours(1)).format("%a, %d %b %Y %H:%M:%S GMT");
     let status = |status, headers: &str| Reply::Status(status, headers.to_owned());
     // Each reply with its status, its failure, and the shortest and the longest pause in seconds.
@@ -227,7 +242,8 @@ both!(a_failed_attempt_is_repeated_with_the_same_id_and_body, Sandbox, async |ap
     let mut sent = Vec::new();
     for (attempt, (reply, status, failure, min, max)) in (1..).zip(cases) {
         receiver.plan(reply);
-        sent.extend(process.deliver_to(&receiver).await);
+        let sender = if failure == Failure::Timeout { &impatient } else { &process };
+        sent.extend(sender.deliver_to(&receiver).await);
         let row = row(app, webhook).await;
         assert_eq!((row.failed_attempts, row.last_status, row.last_failure), (attempt, status, Some(failure)));
         let pause = (row.next_attempt_at - process.now()).num_seconds();
@@ -361,7 +377,7 @@ both!(a_change_of_the_endpoint_during_an_attempt_is_kept, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let receiver = Receiver::start().await;
     create(app, &operator, 0..1).await;
-    let process = Process::start_with(app, SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
+    let process = Process::start(app);
     let moved = webhook::ActiveModel {
         delivered_position: Set(0),
         sending_position: Set(None),
@@ -409,7 +425,7 @@ both!(an_attempt_that_overlaps_an_enabling_does_not_count, Sandbox, async |app| 
     let webhook = endpoint(app, &operator, &receiver.url).await;
     let failing_since = |time| webhook::ActiveModel { failing_since: Set(time), ..Default::default() };
     change(app, webhook, failing_since(Some(now() - TimeDelta::days(6)))).await;
-    let process = Process::start_with(app, SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
+    let process = Process::start(app);
     let answer = Arc::new(Notify::new());
     receiver.plan(Reply::After(answer.clone(), 500));
     let attempt = process.deliver_until(async || row(app, webhook).await.last_attempt_at.is_some());
@@ -428,7 +444,7 @@ both!(an_endpoint_can_be_deleted_during_an_attempt, Sandbox, async |app| {
     let receiver = Receiver::start().await;
     create(app, &operator, 0..1).await;
     let webhook = endpoint(app, &operator, &receiver.url).await;
-    let process = Process::start_with(app, SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
+    let process = Process::start(app);
     let answer = Arc::new(Notify::new());
     receiver.plan(Reply::After(answer.clone(), 204));
     let is_gone = async || webhook::Entity::find_by_id(webhook).one(app.database.reader()).await.unwrap().is_none();
@@ -450,7 +466,7 @@ both!(a_slow_endpoint_delays_no_other, Sandbox, async |app| {
     create(app, &operator, 0..1).await;
     let answer = Arc::new(Notify::new());
     slow.plan(Reply::After(answer.clone(), 204));
-    let process = Process::start_with(app, SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
+    let process = Process::start(app);
     let mut is_delivered = false;
     let deliver = process.deliver_until(async || std::mem::replace(&mut is_delivered, !slow.take().is_empty()));
     let wait = async {
@@ -469,7 +485,8 @@ both!(processes_share_the_endpoints, Sandbox, async |app| {
         endpoint(app, &operator, &receiver.url).await;
     }
     create(app, &operator, 0..5).await;
-    let (one, other) = (Process::start(app), Process::start(app));
+    let one = Process::start(app);
+    let other = one.start_other(sender_settings());
     for round in 1..=3 {
         create(app, &operator, round * 10..round * 10 + 5).await;
         let deliver = async |process: &Process| {
@@ -564,7 +581,7 @@ both!(the_background_job_delivers_and_stops, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let receiver = Receiver::start().await;
     let webhook = endpoint(app, &operator, &receiver.url).await;
-    let process = Process::start_with(app, SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
+    let process = Process::start(app);
     // The job polls with the clock of the computer.
     let (stop, stopped) = oneshot::channel::<()>();
     let job = tokio::spawn(process.deliveries.clone().run(async { drop(stopped.await) }));
