@@ -24,8 +24,8 @@ pub struct DocumentCost {
     pub estimated: u32,
 }
 
-/// Estimates the cost of an operation. The estimate counts each list of the document once, even if the list is inside another
-/// list. If the operation does more work than estimated, the request pays the difference after the execution.
+/// Estimates the cost of an operation. The estimate counts each list of the document once, even if the list is inside
+/// another list. If the operation does more work than estimated, the request pays the difference after the execution.
 pub fn estimate(operation: &OperationDefinition, fragments: &Fragments, variables: &Variables) -> DocumentCost {
     let set = &operation.selection_set.node;
     let selections = sum(set, fragments, &|_| 1);
@@ -64,20 +64,29 @@ fn sum(set: &SelectionSet, fragments: &Fragments, of_field: &impl Fn(&Field) -> 
     set.items.iter().map(figure).sum()
 }
 
-/// Estimates the work for a list, a search or a count. Other fields need no work of their own, because their row is already
-/// read.
+/// The fields that are lists with pages of 20 items by default.
+const LISTS: [&str; 7] = ["customers", "operators", "history", "customerEvents", "erasures", "adminEvents", "webhooks"];
+
+/// The conditions of `CustomerFilter` that have an index. For all other conditions, the service checks customers one by
+/// one.
+const INDEXED: [&str; 4] = ["email", "phone", "externalCustomerId", "connectedAt"];
+
+/// Estimates the work for a list, a search or a count. Other fields need no work of their own, because their row is
+/// already read.
 fn work_of_field(field: &Field, variables: &Variables) -> u64 {
     let size = |name| {
         let Some(ConstValue::Number(size)) = argument(field, name, variables) else { return None };
         size.as_i64().and_then(|size| i32::try_from(size).ok())
     };
     match field.name.node.as_str() {
-        "customers" | "operators" | "history" => {
+        name if LISTS.contains(&name) => {
             let items = page_size(size("first").or(size("last"))) as u64;
-            let filter = argument(field, "filter", variables);
-            let is_given =
-                |name: &str| matches!(&filter, Some(ConstValue::Object(filter)) if filter.contains_key(name));
-            let is_walked = ["search", "missing", "createdAt"].into_iter().any(is_given);
+            let is_walked = match argument(field, "filter", variables) {
+                Some(ConstValue::Object(filter)) if name == "customers" => {
+                    filter.keys().any(|condition| !INDEXED.contains(&condition.as_str()))
+                }
+                _ => false,
+            };
             weights::list(items, is_walked)
         }
         "changes" => {
@@ -105,5 +114,61 @@ pub fn answer_size(value: &ConstValue) -> u64 {
         | ConstValue::Boolean(_)
         | ConstValue::Enum(_)
         | ConstValue::Binary(_) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::parser::parse_query;
+    use async_graphql::parser::types::{ServiceDocument, TypeKind, TypeSystemDefinition};
+
+    use super::*;
+
+    fn schema() -> ServiceDocument {
+        async_graphql::parser::parse_schema(include_str!("../../schema.graphql")).expect("a schema")
+    }
+
+    fn types(schema: &ServiceDocument) -> impl Iterator<Item = (&str, &TypeKind)> {
+        schema.definitions.iter().filter_map(|definition| match definition {
+            TypeSystemDefinition::Type(ty) => Some((ty.node.name.node.as_str(), &ty.node.kind)),
+            _ => None,
+        })
+    }
+
+    fn estimated(query: &str) -> u32 {
+        let document = parse_query(query).expect("a document");
+        let (_, operation) = document.operations.iter().next().expect("an operation");
+        estimate(&operation.node, &document.fragments, &Variables::default()).estimated
+    }
+
+    #[test]
+    fn every_list_of_the_schema_has_an_estimate() {
+        let schema = schema();
+        let fields = types(&schema).filter_map(|(_, kind)| match kind {
+            TypeKind::Object(object) => Some(&object.fields),
+            _ => None,
+        });
+        let has_pages = |field: &async_graphql::parser::types::FieldDefinition| {
+            field.arguments.iter().any(|argument| argument.node.name.node == "first")
+        };
+        let lists: Vec<_> = fields.flatten().filter(|field| has_pages(&field.node)).collect();
+        assert!(lists.len() >= 10);
+        for list in lists {
+            let name = &list.node.name.node;
+            assert_eq!(estimated(&format!("{{ {name}(first: 100) {{ x }} }}")), 11, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_condition_without_an_index_is_expensive() {
+        let schema = schema();
+        let filter = types(&schema).find(|(name, _)| *name == "CustomerFilter");
+        let Some((_, TypeKind::InputObject(filter))) = filter else { panic!("no filter") };
+        for condition in &filter.fields {
+            let description = condition.node.description.as_ref().map_or("", |text| text.node.as_str());
+            let is_walked = description.contains("has no index") || condition.node.name.node == "search";
+            let query = format!("{{ customers(first: 1, filter: {{ {}: 1 }}) {{ x }} }}", condition.node.name.node);
+            assert_eq!(estimated(&query), if is_walked { 2 } else { 1 }, "{query}");
+        }
     }
 }
