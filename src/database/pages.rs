@@ -1,7 +1,8 @@
 //! Keyset pagination: pages of lists, read in few statements.
 //!
-//! A [`Position`] is the sort key of a row, so a page starts where the previous page ended, even if rows were inserted or
-//! deleted before it. Several lists are read by one `UNION ALL`, each with its own limit:
+//! A [`Position`] is the sort key of a row. A page therefore starts where the previous page ended, even if earlier rows
+//! were inserted or deleted meanwhile. One `UNION ALL` reads several lists. Each part of the `UNION ALL`, an *arm*, has
+//! its own limit:
 //!
 //! ```sql
 //! SELECT 0 AS "arm", "arm_rows".*
@@ -9,11 +10,12 @@
 //! UNION ALL SELECT 1 AS "arm", "arm_rows".* FROM (…) AS "arm_rows"
 //! ```
 //!
-//! Each arm reads one row more than the size of the page, which tells whether there are more rows.
+//! Each of these arms reads one row more than the size of the page. The additional row shows that there are more rows.
 //!
 //! Some conditions have no index. A [`Walk`] reads a list with such conditions: it checks the rows one by one in the
-//! order of the list, and stops after [`MAX_WALK`] rows. A second arm of the same statement reads the row at which the
-//! walk ends. Both arms are in one statement so that they see the same rows:
+//! order of the list, and stops after [`MAX_WALK`] rows. Further arms of the same statement read certain rows of the
+//! walk, its *milestones*. The last milestone is the row at which the walk ends. The example shows only this milestone.
+//! All arms are in one statement so that they see the same rows:
 //!
 //! ```sql
 //! SELECT 0 AS "arm", "customer_operator".*, "customer".*
@@ -52,7 +54,7 @@ pub struct Position {
 /// The part of the sort key before the id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// The key of the one row that stands first in a list regardless of its id, for example the customer whose email was
+    /// The key of a row that comes first in a list regardless of its id, for example the customer whose email was
     /// searched. The other rows follow in the order of their ids.
     First,
     /// No key: the list is ordered by id only.
@@ -95,14 +97,15 @@ pub struct List {
 
 /// A walk checks the rows of a list one by one, in the order of the list.
 pub struct Walk {
-    /// A row matches if each of these subqueries finds something. The subqueries refer to the row as [`WALK`]. The filters
-    /// are not joins, because PostgreSQL would reorder joins and start from all customers that match a condition.
+    /// A row matches if each of these subqueries finds something. The subqueries refer to the row as [`WALK`]. The
+    /// filters are not joins, because PostgreSQL would reorder joins and start from all customers that match a
+    /// condition.
     pub filters: Vec<SelectStatement>,
     /// An upper bound on the number of rows of the list. `u64::MAX` if the number is unknown.
     pub max_rows: u64,
-    /// Numbers of rows of the walk. The statement also reads these rows, to measure how far the walk has come. Row 1 is
-    /// the first row of the walk. The last milestone is row [`MAX_WALK`], at which the walk ends. Empty if the list has
-    /// fewer rows than [`MAX_WALK`].
+    /// Row numbers in the walk, for example 100 for its 100th row. The statement also reads these rows, to measure how
+    /// far the walk has come. Row 1 is the first row of the walk. The last milestone is row [`MAX_WALK`], at which the
+    /// walk ends. Empty if the list has fewer rows than [`MAX_WALK`].
     pub milestones: &'static [usize],
 }
 
@@ -144,8 +147,8 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     pub has_previous: bool,
     pub has_next: bool,
-    /// The position at which a walk ended before the page was full. The next page in the direction of the request starts
-    /// here.
+    /// The position at which a walk ended before the page was full. The next page in the direction of the request
+    /// starts here.
     pub walked_to: Option<Position>,
 }
 
@@ -176,7 +179,8 @@ impl Position {
 }
 
 impl<T> Page<T> {
-    /// Returns two positions: the previous page ends before the first, and the next page starts after the second.
+    /// Returns two positions: the previous page ends before the first position, and the next page starts after the
+    /// second position.
     pub fn ends(&self, position: impl Fn(&T) -> Position) -> [Option<Position>; 2] {
         let walked_to = |direction| self.walked_to.clone().filter(|_| self.direction == direction);
         let start = walked_to(Direction::Backward).or_else(|| self.rows.first().map(&position));
@@ -192,8 +196,8 @@ impl List {
 }
 
 impl JoinedTable {
-    /// Joins the table of `E`. Each item of `on` is a column of `E`, another table, and the column of that table which must
-    /// have the same value.
+    /// Joins the table of `E`. Each item of `on` is a column of `E`, another table, and the column of that table which
+    /// must have the same value.
     pub fn new<E: EntityTrait>(on: &[(E::Column, &str, &str)]) -> Self {
         let table = E::default().table_name();
         let columns = E::Column::iter().map(|column| format!(", \"{table}\".\"{}\"", column.as_str())).collect();
@@ -214,7 +218,8 @@ impl PageRequest {
             // A cursor is valid for one list only, so its key fits the columns. A single column is compared without a
             // tuple, because a tuple of one column is not valid SQL.
             let (row, bound) = match key {
-                // The query leaves out the row with this key (see `add_first`). All rows of the query come after that row.
+                // The query leaves out the row with this key (see `add_first`). All rows of the query come after that
+                // row.
                 Key::First if is_after => continue,
                 Key::First => (Expr::val(1), Expr::val(1)),
                 Key::None => (columns[0].clone(), Expr::val(*id)),
@@ -293,7 +298,8 @@ impl PageRequest {
         }
     }
 
-    /// Makes a page of the rows that a walk has found before the walk ended at `end`. The list may have more rows after `end`.
+    /// Makes a page of the rows that a walk has found before the walk ended at `end`. The list may have more rows after
+    /// `end`.
     fn page_of_walk<T>(&self, rows: Vec<T>, end: Option<Position>) -> Page<T> {
         let is_full = rows.len() > self.size;
         let mut page = self.page(rows);
@@ -346,12 +352,16 @@ pub async fn pages<T>(
         let is_ascending = (request.direction == Direction::Forward) != *descending;
         let is_before = |one: &Position, other: &Position| if is_ascending { one < other } else { one > other };
         let (mut least, mut most, mut end) = (rows.len() as u64 + 1, cmp::min(max_rows, MAX_WALK as u64), None);
+        // The database reads all index entries before a milestone, even if the page is full earlier.
+        let (mut entries, mut is_reached) = (0, true);
         for number in milestones {
+            entries += if is_reached { *number as u64 } else { 0 };
             // A milestone may be the row with `Key::First`. The walk reads this row at the place of its id.
             end = next_arm()?.first().map(|row| position(index, row)).map(|position| match position.key {
                 Key::First => Position::by_id(position.id),
                 Key::None | Key::Time(_) | Key::Number(_) | Key::Text(_) => position,
             });
+            is_reached = end.is_some();
             let is_passed = |milestone: &Position| last.as_ref().is_none_or(|last| is_before(milestone, last));
             if end.as_ref().is_some_and(is_passed) {
                 least = *number as u64;
@@ -359,10 +369,11 @@ pub async fn pages<T>(
                 most = cmp::min(most, *number as u64);
             }
         }
-        // The walk ended between two milestones. Their geometric mean estimates the number of checked rows, with an
-        // error of at most a factor of 2.3.
+        // The walk ended between two milestones. The geometric mean of their row numbers estimates the number of
+        // checked rows. After the first milestone, the error is at most a factor of 2.3.
         let checked = if milestones.is_empty() && !is_full { most } else { (least * most).isqrt() };
         record(Work::Check, checked * filters);
+        record(Work::Entry, entries);
         pages.push(request.page_of_walk(rows, end));
     }
     Ok(pages)
@@ -379,12 +390,12 @@ pub async fn page<M: FromQueryResult + Positioned>(
     pages.pop().ok_or_else(|| DbErr::RecordNotFound("the page".to_owned()))
 }
 
-/// Loads a page of the list of each owner. `list` selects the rows that match a condition on the owner, and `read` returns
-/// a row's owner and the row.
+/// Loads a page of the list of each owner. `list` selects the rows that match a condition on the owner, and `read`
+/// returns a row's owner and the row.
 ///
-/// - **Same first or last page for all owners**, which is usual: one statement reads the rows of all owners, without order,
-///   and this function forms the pages. If that statement reaches its limit, a second statement numbers the rows of each
-///   owner and reads only the rows of the pages.
+/// - **Same first or last page for all owners**, which is usual: one statement reads the rows of all owners, without
+///   order, and this function forms the pages. If that statement reaches its limit, a second statement numbers the rows
+///   of each owner and reads only the rows of the pages.
 /// - **Otherwise** all pages are read by a `UNION ALL`. The text of the `UNION ALL` depends on the number of owners, so
 ///   PostgreSQL plans it again for each number. The text of the first statement hardly varies.
 pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
