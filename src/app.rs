@@ -128,8 +128,8 @@ impl App {
 /// The longest time to wait for attempts to deliver webhooks, after the requests under way were finished.
 const DELIVERY_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sets up the deliveries of webhooks. Returns `None` if the HTTP client cannot be set up, which happens on a system without
-/// CA certificates.
+/// Sets up the deliveries of webhooks. Returns `None` if the HTTP client cannot be set up, which happens on a system
+/// without CA certificates.
 fn start_deliveries(
     database: &Database,
     services: &Arc<Services>,
@@ -156,8 +156,8 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener
     Ok((listener, address))
 }
 
-/// Once per minute, stores when each key was last used. Every ten minutes, deletes expired idempotency keys, and
-/// removes the content of erased customers from a SQLite file.
+/// Once per minute, stores when each key was last used. Every ten minutes, deletes expired idempotency keys and old
+/// changes of the feed, and removes the content of erased customers from a SQLite file.
 async fn run_jobs(database: Database, services: Arc<Services>, keep_changes: TimeDelta) {
     const PERIOD: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;

@@ -40,8 +40,8 @@ pub struct Settings {
     #[arg(long, env = "VIVAMO_ENVIRONMENT", value_parser = environment(), default_value = "sandbox", global = true)]
     pub environment: Environment,
 
-    /// Secret for hashing API keys and signing cursors (at least 32 bytes). Required in production; sandbox has a public
-    /// default. `vivamo change-key-secret` changes it
+    /// Secret for hashing API keys and signing cursors (at least 32 bytes). Required in production; sandbox has a
+    /// public default. `vivamo change-key-secret` changes it
     #[arg(long, env = "VIVAMO_KEY_SECRET", value_name = "SECRET", value_parser = secret)]
     #[arg(hide_env_values = true, global = true)]
     pub key_secret: Option<SecretString>,
@@ -180,8 +180,8 @@ pub struct CheckSettings {
     #[arg(long, env = "VIVAMO_ALLOWED_DOMAINS", value_name = "FILE")]
     pub allowed_domains: Option<PathBuf>,
 
-    /// Source that decides in production whether a phone is a mobile line: `metadata` uses the built-in numbering plans,
-    /// `twilio` asks the carrier through Twilio Lookup
+    /// Source that decides in production whether a phone is a mobile line: `metadata` uses the built-in numbering
+    /// plans, `twilio` asks the carrier through Twilio Lookup
     #[arg(long, env = "VIVAMO_PHONE_LOOKUP", value_name = "SOURCE", default_value = "metadata")]
     #[arg(hide_possible_values = true)]
     pub phone_lookup: PhoneLookupName,
@@ -382,7 +382,7 @@ impl Settings {
         self.key_secret_old.as_ref().map(ExposeSecret::expose_secret)
     }
 
-    /// The longest time to wait for the database. If the setting is unset: `default` seconds.
+    /// Returns the longest time to wait for the database. If the setting is unset, the time is `default` seconds.
     pub fn database_wait(&self, default: u32) -> Duration {
         Duration::from_secs(self.wait_for_database.unwrap_or(default).into())
     }
@@ -406,7 +406,7 @@ impl ServeSettings {
         Ok(self)
     }
 
-    /// Checks these settings together with the shared ones. The error says what to change.
+    /// Checks these settings together with the shared settings. The error says what to change.
     pub fn check(&self, shared: &Settings) -> Result<(), String> {
         let CheckSettings { phone_lookup, twilio_user, twilio_password, unknown_line_type, .. } = &self.checks;
         check_credential(PLATFORM_KEY, &self.platform_key)?;

@@ -34,16 +34,16 @@ pub enum ErrorCode {
     /// A part of the address is missing, is too long or contains a control character, or the country is unknown.
     #[error("The address is not valid")]
     InvalidAddress,
-    /// The URL of a webhook endpoint is not an absolute URL with `https://` (in sandbox also `http://`), is longer than 2,000
-    /// characters, contains a user name, a password or a fragment, or has a host that webhooks may not reach.
+    /// The URL of a webhook endpoint is not an absolute URL with `https://` (in sandbox also `http://`), is longer than
+    /// 2,000 characters, contains a user name, a password or a fragment, or has a host that webhooks may not reach.
     #[error("The URL is not valid")]
     InvalidUrl,
     /// An argument other than the data of a customer is invalid, for example a page size, a cursor or a filter.
     #[error("The argument is not valid")]
     InvalidArgument,
 
-    /// The email address belongs to a provider of disposable addresses. Production reports this code as an error, sandbox
-    /// as a warning.
+    /// The email address belongs to a provider of disposable addresses. Production reports this code as an error,
+    /// sandbox as a warning.
     #[error("Disposable email addresses are not accepted. Please use a permanent email address.")]
     DisposableEmail,
     /// The email address has a `+` before the `@`. Production reports this code as an error, sandbox as a warning.
@@ -61,7 +61,8 @@ pub enum ErrorCode {
     /// You already use this external customer id for a customer.
     #[error("You already have a customer with this external customer id.")]
     ExternalCustomerIdTaken,
-    /// The email address belongs to another customer: on create to one of your own customers, on update to any customer.
+    /// The email address belongs to another customer: on create to one of your own customers, on update to any
+    /// customer.
     #[error("A customer with this email address already exists.")]
     EmailTaken,
     /// The phone number belongs to another customer: on create to one of your own customers, on update to any customer.
@@ -102,11 +103,13 @@ pub enum ErrorCode {
     /// The role of the API key does not allow this operation.
     #[error("This API key is not allowed to do this.")]
     Forbidden,
-    /// Too many requests. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was refused.
+    /// Too many requests. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was
+    /// refused.
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
-    /// The cursor of `changes` is too old: changes after it were deleted. Or the database was restored from a backup that is
-    /// older than the cursor. Take `Viewer.changesCursor`, read all customers again, and continue from that cursor.
+    /// The cursor of `changes` is too old: changes after it were deleted. Or the database was restored from a backup
+    /// that is older than the cursor. Take `Viewer.changesCursor`, read all customers again, and continue from that
+    /// cursor.
     #[error(
         "Changes after this cursor are not stored any more. Take `viewer.changesCursor`, read all customers, and continue from that cursor."
     )]
@@ -118,8 +121,8 @@ pub enum ErrorCode {
     /// The request is malformed, violates the schema, or exceeds a limit.
     #[error("The request is not valid.")]
     BadRequest,
-    /// The request contains the hash of a document instead of the document. The service stores no documents, so send the
-    /// document as `query`. Apollo Client and urql do this by themselves.
+    /// The request contains the hash of a document instead of the document. The service stores no documents, so send
+    /// the document as `query`. Apollo Client and urql do this by themselves.
     #[error("PersistedQueryNotSupported")]
     PersistedQueryNotSupported,
     /// The service is temporarily unavailable. Retry.
@@ -153,7 +156,8 @@ macro_rules! input_fields {
         }
 
         impl InputField {
-            /// Names from the argument of the GraphQL field down to the value, for example `["input", "data", "email"]`.
+            /// Returns the names from the argument of the GraphQL field down to the value, for example
+            /// `["input", "data", "email"]`.
             pub fn path(self) -> Vec<&'static str> {
                 match self {
                     $(Self::$field => $path.to_vec(),)+

@@ -5,8 +5,8 @@
 //! secret, nobody can compute a hash, or test guesses against a stolen hash. The purpose is part of the input, so that
 //! hashes of different purposes never match.
 //!
-//! While the secret is being changed, the service has two secrets. New hashes are made with one secret, and hashes of both
-//! secrets are accepted.
+//! While the secret is being changed, the service has two secrets. New hashes are made with the secret whose
+//! fingerprint is in the database. Hashes of both secrets are accepted.
 
 use std::sync::Arc;
 
@@ -38,7 +38,8 @@ impl KeyedHash {
         digest(&self.secret, purpose, parts)
     }
 
-    /// Returns the hash of the parts under each accepted secret. The first hash is the result of [`digest`](Self::digest).
+    /// Returns the hash of the parts under each accepted secret. The first hash is the result of
+    /// [`digest`](Self::digest).
     pub fn accepted_digests(&self, purpose: &str, parts: &[&[u8]]) -> Vec<Vec<u8>> {
         let secrets = std::iter::once(&self.secret).chain(&self.other);
         secrets.map(|secret| digest(secret, purpose, parts)).collect()
@@ -57,8 +58,8 @@ impl KeyedHash {
     /// Makes new hashes with the secret that has this fingerprint. Returns `None` if no configured secret has this
     /// fingerprint.
     ///
-    /// The older secret stays in use until `vivamo change-key-secret` stores the fingerprint of the newer secret. Servers that
-    /// do not know the newer secret yet therefore recognise all hashes.
+    /// The older secret stays in use until `vivamo change-key-secret` stores the fingerprint of the newer secret.
+    /// Servers that do not know the newer secret yet therefore recognise all hashes.
     pub fn with_fingerprint(self, fingerprint: &[u8]) -> Option<Self> {
         if self.fingerprint() == fingerprint {
             return Some(self);
@@ -69,8 +70,8 @@ impl KeyedHash {
     }
 }
 
-/// The purpose of the fingerprint. The database stores the fingerprint, so a change of this text makes all servers refuse
-/// to start.
+/// The purpose of the fingerprint. The database stores the fingerprint, so a change of this text makes all servers
+/// refuse to start.
 const FINGERPRINT: &str = "key secret";
 
 fn key(secret: &str) -> Arc<hmac::Key> {

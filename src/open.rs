@@ -20,7 +20,7 @@ use crate::service::{Actor, ServiceSettings, Services, deployment};
 pub struct DatabaseSettings {
     /// `sqlite://FILE` or `postgres://…`
     pub url: String,
-    /// Applies pending migrations. Otherwise a database with pending migrations is refused.
+    /// True if pending migrations are applied. If false, a database with pending migrations is refused.
     pub migrate: bool,
     /// The longest time to wait for a PostgreSQL that cannot be reached.
     pub wait: Duration,
@@ -110,7 +110,7 @@ async fn open_claimed(
 }
 
 /// Makes the database use the configured secret from now on. Returns false if the database already uses this secret. If
-/// an older secret is configured too, fails unless the database uses the older one.
+/// an older secret is configured too, fails unless the database uses the older secret.
 pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, Failure> {
     let ServiceSettings { environment, hash, .. } = services;
     let Claimed { database, deployment, .. } = open_claimed(settings, environment, &hash).await?;
@@ -125,8 +125,8 @@ pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSett
     Ok(true)
 }
 
-/// Returns the pending work of `vivamo migrate`: the names of the migrations that the database lacks, or a line that says
-/// that search words are incomplete. Changes nothing.
+/// Returns the pending work of `vivamo migrate`: the names of the migrations that the database lacks, or a line about
+/// other work, such as incomplete search words. Changes nothing.
 pub async fn pending_migrations(settings: DatabaseSettings) -> Result<Vec<String>, Failure> {
     let DatabaseSettings { url, wait, observer, .. } = settings;
     let (database, inspection) = connect_and_inspect(&url, false, wait, observer).await?;
@@ -141,8 +141,8 @@ pub async fn pending_migrations(settings: DatabaseSettings) -> Result<Vec<String
     Ok(inspection.pending)
 }
 
-/// Connects to the database and inspects it. Refuses a missing SQLite file unless `creates_file` is true, and a database that
-/// a newer version has migrated.
+/// Connects to the database and inspects it. Refuses a database that a newer version has migrated. Refuses a missing
+/// SQLite file, unless `creates_file` is true.
 async fn connect_and_inspect(
     url: &str,
     creates_file: bool,

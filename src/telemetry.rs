@@ -1,8 +1,9 @@
-//! Logs on standard error: text in sandbox, JSON in production. The logs hold no personal data of customers and no SQL values.
+//! Logs on standard error: text in sandbox, JSON in production. The logs hold no personal data of customers and no SQL
+//! values.
 //!
-//! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. Dependencies log at most at `info`,
-//! because some dependencies trace phone numbers, URLs or headers. With the feature `otlp`, spans go to the OpenTelemetry
-//! collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
+//! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. Dependencies log at most at
+//! `info`, because some dependencies trace phone numbers, URLs or headers. With the feature `otlp`, spans go to the
+//! OpenTelemetry collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
@@ -13,8 +14,8 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging at the level of `RUST_LOG`, by default `info`. If the program panics, logs only the place of the panic.
-/// Returns a message if `RUST_LOG` is invalid.
+/// Starts logging at the level of `RUST_LOG`, by default `info`. If the program panics, logs only the place of the
+/// panic. Returns a message if `RUST_LOG` is invalid.
 pub fn start(environment: Environment) -> Result<(), String> {
     let setting = std::env::var_os("RUST_LOG").filter(|setting| !setting.is_empty());
     let filter = filter(&setting.map_or_else(|| "info".into(), |setting| setting.to_string_lossy().into_owned()))?;

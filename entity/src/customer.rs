@@ -29,7 +29,7 @@ pub struct Model {
     pub revision: i32,
     /// The time at which the person last proved to hold the email. Null after the email has changed.
     pub email_verified_at: Option<DateTime<Utc>>,
-    /// The same for the phone.
+    /// The time at which the person last proved to hold the phone. Null after the phone has changed.
     pub phone_verified_at: Option<DateTime<Utc>>,
 }
 

@@ -1,8 +1,9 @@
-//! Table `customer_change`: the feed of changes, with rows of its own for each reader.
+//! Table `customer_change`: the feed of changes, with separate rows for each reader.
 //!
-//! A reader is an operator, or the platform. A change of a customer adds a row for the platform and a row for each operator
-//! that may know of the change. `service::customers::feed_rows` inserts the rows in the transaction of the change. They hold no
-//! values of the person. Rows are deleted when they are old (`service::feed`), and outlive their customer until then.
+//! A reader is an operator, or the platform. A change of a customer adds a row for the platform and a row for each
+//! operator that may know of the change. `service::customers::feed_rows` inserts the rows in the transaction of the
+//! change. A row has the names of the changed fields, but not their values. `service::feed` deletes old rows. Until
+//! then, a row stays even if its customer is erased.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
@@ -20,16 +21,16 @@ pub struct Model {
     /// cannot be null.
     #[sea_orm(primary_key, auto_increment = false)]
     pub reader_id: OperatorId,
-    /// The position in the feed: see `database::positions`. The changes of one transaction may have the same
-    /// position, and are ordered by their ids.
+    /// The position in the feed: see `database::positions`. The changes of one transaction may have the same position.
+    /// In this case they are ordered by their ids.
     #[sea_orm(primary_key, auto_increment = false)]
     pub position: i64,
     /// The id of the history entry of the change.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: CustomerEventId,
     pub customer_id: CustomerId,
-    /// The reader's own id for the customer at the time of the change. `None` for the platform. After the customer was erased,
-    /// `None` except in the row of the erasure.
+    /// The reader's own id for the customer at the time of the change. `None` for the platform. After the customer was
+    /// erased, `None` except in the row of the erasure.
     pub external_customer_id: Option<ExternalCustomerId>,
     pub r#type: EventType,
     /// The version of the customer after the change.
@@ -38,7 +39,8 @@ pub struct Model {
     /// True if the reader made the change.
     pub own: bool,
     pub occurred_at: DateTime<Utc>,
-    /// True for the row that marks where deletion ended. Readers do not see it. All earlier rows of the reader were deleted.
+    /// True for the row at which the deletion of old changes ended. All earlier rows of the reader were deleted.
+    /// Readers do not see this row.
     pub swept: bool,
 }
 

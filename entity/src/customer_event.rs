@@ -1,7 +1,7 @@
 //! Table `customer_event`: the history of customers, one row for each change.
 //!
-//! Rows are inserted by `service::customers::history` in the transaction of the change. Only the erasure of a customer
-//! changes rows: it sets all values in them to null. Rows outlive their customer.
+//! Rows are inserted by `service::customers::history` in the transaction of the change. A row changes only if its
+//! customer is erased: all values in `before` and `after` become null. The rows of an erased customer stay.
 
 use chrono::{DateTime, Utc};
 use sea_orm::FromJsonQueryResult;

@@ -1,7 +1,7 @@
 //! Table `customer_operator`: the link table between customers and operators.
 //!
-//! A row connects a customer to an operator, under the operator's own id for that customer. The external id is unique
-//! for each operator. Rows are written by `service::customers`.
+//! A row connects a customer to an operator, under the operator's own id for that customer. Two customers of an
+//! operator cannot have the same external id. Rows are written by `service::customers`.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;

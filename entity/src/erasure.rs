@@ -1,7 +1,7 @@
-//! Table `erasure`: the receipts of erased customers, one row for each.
+//! Table `erasure`: the receipts of erasures, one row for each erased customer.
 //!
-//! A row holds no data of the person, and is never changed or deleted. Rows are inserted by `service::customers::erase` in
-//! the transaction of the erasure.
+//! A row holds no data of the person, and is never changed or deleted. Rows are inserted by `service::customers::erase`
+//! in the transaction of the erasure.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;

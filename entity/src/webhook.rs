@@ -20,7 +20,7 @@ pub struct Model {
     pub id: WebhookId,
     pub operator_id: OperatorId,
     pub url: WebhookUrl,
-    /// The types of the changes to deliver. `None` stands for all types, also types that later versions add.
+    /// The types of the changes to deliver. `None` stands for all types, including types that later versions add.
     pub types: Option<ChangeTypes>,
     /// Starts at 1 and increases by 1 with each rotation of the secret.
     pub secret_version: i32,
@@ -39,7 +39,7 @@ pub struct Model {
     /// The number of attempts that have failed since the last success.
     pub failed_attempts: i32,
     /// The time of the first attempt that failed since the last success. When a suspended operator is resumed, the
-    /// length of the suspension is added, because it does not count.
+    /// length of the suspension is added to this time, because deliveries are paused during a suspension.
     pub failing_since: Option<DateTime<Utc>>,
     /// The time from which the next attempt may start.
     pub next_attempt_at: DateTime<Utc>,

@@ -3,8 +3,8 @@
 
 use entity::value::{EmailAddress, LineType, PhoneNumber};
 
-/// Parses each row of the table to the same E.164 form and line type. A row that is marked as an intended difference
-/// must be rejected instead.
+/// Each number in the table is parsed to the E.164 form and the line type of libphonenumber. A row that is marked as an
+/// intended difference must be rejected instead.
 #[test]
 fn phones_agree_with_libphonenumber() {
     let (mut wrong, mut rows, mut mobiles, mut intended_differences) = (Vec::new(), 0, 0, 0);
@@ -34,7 +34,7 @@ fn phones_agree_with_libphonenumber() {
     );
 }
 
-/// Parsing never panics, and an accepted number ends in the digits of its input.
+/// Parsing never panics. If a text is accepted, it ends in the digits of the number after the country code.
 #[test]
 fn a_million_random_texts_are_rejected_or_keep_their_digits() {
     let mut state = 20_261_123_u64;

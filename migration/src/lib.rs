@@ -29,8 +29,8 @@ mod m20261126_000014_webhooks;
 /// A server that does not know the present value would change customers without adding the changes to the feed.
 pub const REQUIRED: &str = "m20261126_000013_changes";
 
-/// The newest migration that deletes search words, or changes how the words are written. Afterwards `vivamo migrate`
-/// writes all words again.
+/// The newest migration that deletes search words, or changes how the words are written. After this migration,
+/// `vivamo migrate` writes all words again.
 pub const SEARCH_WORDS: &str = "m20261126_000007_search_spellings";
 
 pub struct Migrator;
@@ -58,11 +58,11 @@ impl MigratorTrait for Migrator {
 }
 
 /// Builds the indexes of tables with many rows on PostgreSQL, before the transaction of the migrations. Inside that
-/// transaction, an index would block the writes to its table until the index is complete. The migration that adds the index
-/// finds the index and skips it.
+/// transaction, building an index would block the writes to its table. The migration that adds the index finds the
+/// index and skips it.
 ///
-/// Must not run inside a transaction. An index whose build was interrupted is dropped and built again. A table that does not
-/// exist yet is skipped, because it will be empty when its migration adds the index.
+/// Must not run inside a transaction. An index whose build was interrupted is dropped and built again. A table that
+/// does not exist yet is skipped, because it will be empty when its migration adds the index.
 pub async fn build_large_indexes(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
     use m20261126_000012_event_lookups::{INDEXES, TABLE};
     for (name, columns) in INDEXES {

@@ -1,5 +1,5 @@
-//! Creates the history of customers, and the outcomes of requests with an idempotency key. Both are written in the
-//! transaction of the change.
+//! Creates the table of the history of customers, and the table of the outcomes of requests with an idempotency key.
+//! The rows of both tables are written in the transaction of the change.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
@@ -48,7 +48,7 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        // The indexes are for reading all entries of a customer, and for reading the entries of one operator.
+        // The first two indexes are for reading all entries of a customer, or only its entries by one operator.
         for (name, table, columns) in [
             ("customer_event_customer_id_idx", "customer_event", &["customer_id", "id"][..]),
             ("customer_event_operator_id_idx", "customer_event", &["customer_id", "operator_id", "id"]),

@@ -24,8 +24,8 @@ impl MigrationTrait for Migration {
         manager.alter_table(Table::alter().table("customer").add_column(revision).to_owned()).await?;
         if manager.get_database_backend() == DatabaseBackend::Postgres {
             // A foreign key locks the referenced row at each insert, and all writers of an operator would lock the same
-            // rows: the operator and its key. The keys are not necessary: no code deletes the referenced rows, and each
-            // request reads them before it inserts.
+            // rows: the operator and its key. The foreign keys are not necessary, because each request reads the
+            // referenced rows before it inserts.
             for (name, ..) in REFERENCES {
                 manager.drop_foreign_key(ForeignKey::drop().table("customer_event").name(name).to_owned()).await?;
             }

@@ -1,7 +1,7 @@
 //! Allows history entries whose author is the platform, and history entries about the end of a connection.
 //!
-//! On PostgreSQL this changes the catalog only. SQLite cannot drop the `NOT NULL` of a column, so this migration copies the
-//! table. As on PostgreSQL, the copy has no foreign keys, because the history outlives the rows that it refers to.
+//! On PostgreSQL this changes the catalog only. SQLite cannot drop the `NOT NULL` of a column, so this migration copies
+//! the table. As on PostgreSQL, the copy has no foreign keys, because the history outlives the rows that it refers to.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

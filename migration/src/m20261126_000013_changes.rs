@@ -1,5 +1,5 @@
-//! Creates the feed of changes, and the base of the positions in it. No statement rewrites a table: the default of the new
-//! column is a constant.
+//! Creates the feed of changes, and adds the base of its positions to `deployment`. No statement rewrites a table: the
+//! default of the new column is a constant.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

@@ -8,7 +8,8 @@ use super::print;
 use crate::database::{self, explain_connect_error};
 use crate::failure::Failure;
 
-/// Copies the database into a new file. Fails for PostgreSQL with a message that says how to copy a PostgreSQL database.
+/// Copies the database into a new file. Fails for PostgreSQL with a message that says how to copy a PostgreSQL
+/// database.
 pub async fn run(url: &str, copy: &Path) -> Result<(), Failure> {
     let Some(file) = database::sqlite_file(url) else {
         return Err(Failure::Other(format!(

@@ -51,14 +51,15 @@ pub struct Cli {
 enum Command {
     /// Serve the API
     Serve(Box<ServeSettings>),
-    /// Apply pending database migrations. Needed only in production: in sandbox every command that opens the database
-    /// applies them
+    /// Apply pending database migrations. Needed only in production: in sandbox, every command that uses the database
+    /// applies them, except `backup` and `migrate --check`
     Migrate {
         /// Only list the pending migrations, and exit with 1 if there are any
         #[arg(long)]
         check: bool,
     },
-    /// Copy a SQLite database into a file while servers use it. For PostgreSQL, print how to copy the database
+    /// Copy a SQLite database into a new file. Servers may use the database meanwhile. For PostgreSQL, print how to
+    /// copy the database
     Backup {
         /// File to create
         file: PathBuf,

@@ -62,8 +62,8 @@ pub enum OperatorCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Disconnect all customers of a suspended operator that has left the platform. This cannot be undone. If the command is
-    /// interrupted, run it again
+    /// Disconnect all customers of a suspended operator that has left the platform. This cannot be undone. If the
+    /// command is interrupted, run it again
     RemoveCustomers {
         /// Id of the operator
         #[arg(value_parser = operator_id)]
@@ -121,7 +121,8 @@ pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), Fa
     }
 }
 
-/// Disconnects all customers of an operator and returns their number. Shows the progress if standard error is a terminal.
+/// Disconnects all customers of an operator and returns their number. Shows the progress if standard error is a
+/// terminal.
 async fn remove_customers(services: &Services, origin: &AdminOrigin, operator: OperatorId) -> Result<u64, Failure> {
     let customers = &services.customers;
     let progress = ProgressBar::new(customers.start_removal(&Actor::Platform, origin, operator).await?);

@@ -81,14 +81,14 @@ enum State {
     Ready,
     /// The last statement failed, perhaps because the connection is broken. The connection is pinged before reuse.
     Doubtful,
-    /// A statement has been sent and has not ended. If the future of the statement was dropped, the connection cannot be
-    /// used any more.
+    /// A statement has been sent and has not ended. If the future of the statement was dropped, the connection cannot
+    /// be used any more.
     Busy,
 }
 
 impl Connection {
-    /// Runs a query. Fails with a [`SizeError`](super::SizeError) if the rows make `response` too large, or so large that
-    /// the response must first wait for memory.
+    /// Runs a query. Fails with a [`SizeError`](super::SizeError) if the rows make `response` too large, or so large
+    /// that the response must first wait for memory.
     pub(super) async fn query_all(
         &mut self,
         statement: Statement,
@@ -149,7 +149,7 @@ impl Connection {
         result.map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
     }
 
-    /// Counts a statement and tells the observer about it.
+    /// Counts a statement and passes its text to the observer.
     fn record(&self, sql: &str) {
         record(Work::Statement, 1);
         if let Some(observer) = &self.observer {
@@ -179,8 +179,8 @@ impl Connection {
     }
 }
 
-/// Collects the rows of a query, and counts the bytes of the rows. Stops if the rows have too many bytes. In this case the
-/// connection skips the remaining rows before its next use.
+/// Collects the rows of a query, and counts the bytes of the rows. Stops if the rows have too many bytes. In this case
+/// the connection skips the remaining rows before its next use.
 async fn collect<R: Into<QueryResult>>(
     mut rows: impl Stream<Item = Result<R, sqlx::Error>> + Unpin,
     size_of: fn(&R) -> usize,
@@ -256,8 +256,8 @@ impl managed::Manager for Manager {
 ///
 /// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`MAX_WAIT`] until a
 ///   connection is returned. Tenants share the connections equally: see [`FairQueue`].
-/// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its next
-///   use: see [`Manager`].
+/// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its
+///   next use: see [`Manager`].
 /// - **Error:** after a failed statement the connection is pinged before it is used again.
 /// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed. Otherwise the
 ///   rest of the result would be read as the result of the next statement.

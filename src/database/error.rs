@@ -1,7 +1,7 @@
 //! Classifies database errors, and describes them for the log and for people who start the service on a database that
 //! cannot be opened.
 //!
-//! The classes overlap: a conflict is also a rejection, and some conflicts count as an outage once their retries are over.
+//! The classes overlap: a conflict is also a rejection, and some conflicts count as an outage after the last retry.
 //!
 //! | class | was anything written? | in a batch of writes | otherwise |
 //! | --- | --- | --- | --- |
@@ -10,8 +10,8 @@
 //! | outage ([`is_outage`]) | perhaps | all members get the error | `UNAVAILABLE`: the client may repeat the request |
 //! | any other error | perhaps | all members get the error | `INTERNAL` |
 //!
-//! A rejection is an error that the database reports about a statement. [`Error::Rejected`] is different: a request whose
-//! input breaks a rule.
+//! A rejection is an error that the database reports about a statement. [`Error::Rejected`] is different: a request
+//! whose input breaks a rule.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub fn error_code(error: &DbErr) -> ErrorCode {
     if is_outage(error) { ErrorCode::Unavailable } else { ErrorCode::Internal }
 }
 
-/// Wraps the error of a response that is too large.
+/// Wraps a [`SizeError`] in an error of SeaORM.
 pub(super) fn from_size_error(error: SizeError) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Decode(error.into()))))
 }
@@ -65,7 +65,8 @@ enum Code<'e> {
     Sqlite(u32),
 }
 
-/// Returns the error that the database reported, or `None` if the error arose elsewhere, for example on the connection.
+/// Returns the error that the database reported, or `None` if the error has another source, for example a broken
+/// connection.
 fn reported(error: &DbErr) -> Option<(Code<'_>, &dyn DatabaseError)> {
     let sqlx::Error::Database(error) = sqlx_error(error)? else { return None };
     let code = match error.try_downcast_ref::<PgDatabaseError>() {
@@ -105,8 +106,8 @@ pub(super) fn is_rejection(error: &DbErr) -> bool {
 fn is_outage(error: &DbErr) -> bool {
     use sqlx::Error::{Io, Protocol, Tls, WorkerCrashed};
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
-    // There is no connection: the database server is gone, has too many connections, or refuses the role. `Migration` means
-    // that this service refuses to write (`Database::refuse_writes`).
+    // There is no connection: the database server is gone, has too many connections, or refuses the role. `Migration`
+    // means that this service refuses to write (`Database::refuse_writes`).
     if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_) | DbErr::Migration(_)) || is_read_only(error) {
         return true;
     }
@@ -129,8 +130,8 @@ pub(super) fn is_read_only(error: &DbErr) -> bool {
     matches!(reported(error), Some((Code::Sqlstate("25006") | Code::Sqlite(READONLY), _)))
 }
 
-/// Returns true if the database server cannot be reached at the moment, for example because the server is starting. Returns
-/// false if the server refuses the connection for a lasting reason, such as a wrong password.
+/// Returns true if the database server cannot be reached at the moment, for example because the server is starting.
+/// Returns false if the server refuses the connection for a lasting reason, such as a wrong password.
 pub fn is_unreachable(error: &DbErr) -> bool {
     match reported(error) {
         Some((Code::Sqlstate(code), _)) => ["08", "53", "57"].iter().any(|class| code.starts_with(class)),

@@ -2,8 +2,8 @@
 //!
 //! A free permit goes to the waiting tenant that holds the fewest permits. Tenants that hold the same number of permits
 //! are served round robin. If a tenant sends a thousand requests at once, a request of another tenant therefore waits
-//! for one permit to become free, and not for a thousand. One tenant can never hold all permits, so a permit is usually
-//! free when a request of another tenant arrives.
+//! for one permit to become free, and not for a thousand. If there are several permits, one tenant never holds all of
+//! them, so a permit is usually free when a request of another tenant arrives.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -38,8 +38,8 @@ struct State {
     free: usize,
     /// The number of permits that each tenant holds. Tenants without a permit are left out.
     held: HashMap<Tenant, usize>,
-    /// The tenants with waiting requests. The tenant that was served last stands last. If a permit is free, each of
-    /// these tenants already holds the maximum of one tenant.
+    /// The tenants with waiting requests. The tenant that was served last stands last. While a permit is free, only
+    /// tenants wait that already hold `share` permits.
     waiting: Vec<(Tenant, VecDeque<oneshot::Sender<Permit>>)>,
 }
 
@@ -50,15 +50,16 @@ pub(super) struct Permit {
 }
 
 impl FairQueue {
-    /// Creates a queue with `size` permits. A single tenant can hold at most four fifths of the permits, but at least one.
+    /// Creates a queue with `size` permits. A single tenant can hold at most four fifths of the permits, but at least
+    /// one.
     pub(super) fn new(size: usize) -> Self {
         let share = (size - size.div_ceil(5)).max(1);
         let state = State { free: size, held: HashMap::new(), waiting: Vec::new() };
         Self(Arc::new(Shared { share, state: Mutex::new(state) }))
     }
 
-    /// Takes a free permit. If the tenant must wait, returns a place in the queue instead, which receives the permit later. To
-    /// stop waiting, drop the place.
+    /// Takes a free permit. If the tenant must wait, returns a place in the queue instead, which receives the permit
+    /// later. To stop waiting, drop the place.
     pub(super) fn acquire(&self, tenant: Tenant) -> Result<Permit, oneshot::Receiver<Permit>> {
         let mut state = self.0.state.lock();
         if state.free > 0 && state.held(tenant) < self.0.share {

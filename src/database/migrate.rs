@@ -46,9 +46,9 @@ pub fn migration_count() -> usize {
     Migrator::migrations().len()
 }
 
-/// Applies all pending migrations to the database at `url` in one transaction. On PostgreSQL, first builds the indexes of
-/// tables with many rows. Processes that start at the same time take turns. Returns the names of the migrations that this
-/// call applied.
+/// Applies all pending migrations to the database at `url` in one transaction. On PostgreSQL, first builds the indexes
+/// of tables with many rows. Processes that start at the same time take turns. Returns the names of the migrations that
+/// this call applied.
 pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     let connection = connect(Options::parse(url)?).await?;
     let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
@@ -92,8 +92,8 @@ async fn wait_for_turn(connection: &DatabaseConnection) -> Result<(), DbErr> {
 }
 
 impl Database {
-    /// Inspects the database on a new connection, so that the inspection fails if new connections are impossible. Changes
-    /// nothing.
+    /// Inspects the database on a new connection, so that the inspection fails if new connections are impossible.
+    /// Changes nothing.
     pub async fn inspect(&self) -> Result<Inspection, DbErr> {
         let connection = connect(self.options.clone().existing()).await?;
         let inspection = retry_read(|| inspect(&connection, &self.options)).await;
@@ -173,8 +173,8 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
     Ok(Inspection { pending, unknown: applied.difference(&known).cloned().collect(), fault, is_outdated })
 }
 
-/// Returns a fault if the role may not write. Checks only the tables that have the same owner as the table of migrations,
-/// because an extension may have tables of its own.
+/// Returns a fault if the role may not write. Checks only the tables that have the same owner as the table of
+/// migrations, because an extension may have tables of its own.
 async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Result<Option<Fault>, DbErr> {
     const SQL: &str = "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, \
         (SELECT COUNT(*) FROM pg_class AS t, pg_class AS m WHERE m.oid = to_regclass('seaql_migrations') AND t.oid <> m.oid \
@@ -196,7 +196,8 @@ async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Re
     }))
 }
 
-/// Copies a SQLite database into an empty file while other processes use it. The copy is complete: it needs no `-wal` file.
+/// Copies a SQLite database into an empty file while other processes use it. The copy is complete: it needs no `-wal`
+/// file.
 pub async fn backup(url: &str, copy: &Path) -> Result<(), DbErr> {
     let connection = connect(Options::parse(url)?.read_only()).await?;
     let quoted = copy.to_string_lossy().replace('\'', "''");

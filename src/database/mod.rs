@@ -2,9 +2,9 @@
 //!
 //! [`Database`] holds the connections. Statements that only read go to its [`Reader`]. There are two ways to write:
 //!
-//! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. It writes everything at
-//!   its end. Changes of customers use an [`OptimisticWrite`]. On PostgreSQL, concurrent requests share the statements
-//!   (see `batch/mod.rs`).
+//! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. It collects all rows and
+//!   writes them in one last step. Changes of customers use an [`OptimisticWrite`]. On PostgreSQL, concurrent requests
+//!   share the statements (see `batch/mod.rs`).
 //! - A [`Transaction`] begins and commits explicitly. Most code runs it inside [`with_retry`], which repeats it after a
 //!   conflict. All other writes use a [`Transaction`], for example writes of operators and API keys.
 
@@ -75,8 +75,8 @@ pub struct Database {
 
 /// Runs statements that write nothing, each on any free connection and without an explicit transaction.
 ///
-/// PostgreSQL may reject such a statement with a serialization failure if its default isolation level is `serializable`.
-/// The statement is then retried.
+/// PostgreSQL may reject such a statement with a serialization failure if its default isolation level is
+/// `serializable`. The statement is then retried.
 #[derive(Clone)]
 pub struct Reader {
     pool: Pool,
@@ -100,7 +100,8 @@ impl Database {
             }
             Options::Sqlite(ref file) => {
                 url::create_private(file.get_filename());
-                // SQLite takes one writer at a time. A queue for one connection is fair and never fails with SQLITE_BUSY.
+                // SQLite takes one writer at a time. The writers of this process wait in a fair queue for one
+                // connection, so they never get SQLITE_BUSY because of each other.
                 let write_pool = Pool::open(options.clone(), 1, observer.clone()).await?;
                 (Pool::open(options.clone().read_only(), Self::SQLITE_READERS, observer).await?, write_pool)
             }
@@ -232,7 +233,8 @@ impl ConnectionTrait for Reader {
             let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
             let rows = retry_read(query).await;
             match (&response, rows.as_ref().err().and_then(size_error)) {
-                // The connection has been returned to the pool here, so the response does not hold a connection while it waits.
+                // The connection has been returned to the pool here, so the response does not hold a connection while
+                // it waits.
                 (Some(response), Some(SizeError::MustWait)) => {
                     response.wait_for_turn().await.map_err(from_size_error)?;
                 }

@@ -1,10 +1,10 @@
 //! Optimistic writes: read without locks, write with a revision check, retry under row locks.
 //!
-//! Most requests meet no conflict, so the first attempt reads without locks and without a transaction. The attempt then
-//! writes everything in one step: one statement on PostgreSQL, one transaction on SQLite. The step fails if the rows
-//! have changed since they were read, which the column `customer.revision` and the unique constraints detect. After a
-//! conflict, the next attempt runs in a transaction and locks the rows that it reads, so that it makes progress even if
-//! many requests write the same rows.
+//! Most requests meet no conflict, so the first attempt of most writes reads without locks and without a transaction.
+//! The attempt then writes everything in one step: usually one statement on PostgreSQL, and one transaction on SQLite.
+//! The step fails if the rows have changed since they were read. The column `customer.revision` and the unique
+//! constraints detect such a change. After a conflict, the next attempt runs in a transaction and locks the rows that
+//! it reads. The locks let it succeed even if many requests write the same rows.
 
 use std::mem;
 

@@ -1,23 +1,25 @@
 //! Positions in the feed of changes (`entity::customer_change`).
 //!
-//! A reader remembers the position of the last change that it has seen, and asks for the changes after it. The reader
-//! would miss a change with a smaller position that becomes visible later. Numbers of a sequence have this fault on
-//! PostgreSQL: a transaction takes a number before it commits, and the transaction with the next number may commit
-//! first.
+//! A reader remembers the position of the last change that it has seen, and asks for the changes after it. If a change
+//! with a smaller position became visible later, the reader would miss the change. Numbers of a PostgreSQL sequence
+//! would have this problem: a transaction takes a number before it commits, and the transaction with the next number
+//! may commit first.
 //!
-//! - **PostgreSQL**: the position is the id of the writing transaction plus `deployment.feed_base`. Readers see
-//!   only positions below the [`horizon`]: the id of the oldest transaction that has not ended. No change below the
-//!   horizon can become visible later. A long transaction, even in another database of the same server, delays the
-//!   feed, but no change is lost.
-//! - **SQLite**: transactions that write run one after the other. The position is one more than the platform's last position,
-//!   because the platform has a row for each change. The platform's last row is never deleted, so no position is used twice.
+//! - **PostgreSQL**: the position is the id of the writing transaction plus `deployment.feed_base`. Readers see only
+//!   positions below the [`horizon`], which is made from the id of the oldest transaction that has not ended. No change
+//!   below the horizon can become visible later. A long transaction, even in another database of the same server,
+//!   delays the feed, but no change is lost.
+//! - **SQLite**: transactions that write run one after the other. The position is one more than the platform's last
+//!   position, because the platform has a row for each change. The platform's last row is never deleted, so no position
+//!   is used twice.
 //!
-//! Positions of one customer must also be in the order of its versions. On SQLite they are. PostgreSQL gives a
-//! transaction its id when it locks or writes its first row. Later the transaction may find rows that a transaction
-//! with a larger id has changed meanwhile. [`is_written_before`] refuses to change such a row.
+//! The positions of one customer must also be in the order of its versions. On SQLite they always are. PostgreSQL gives
+//! a transaction its id when it locks or writes its first row. Later the transaction may find rows that a transaction
+//! with a larger id has changed meanwhile. The condition [`is_written_before`] prevents a write to such a row.
 //!
-//! A dump does not contain the transaction ids of its server. In a younger server, new positions would be smaller than the
-//! stored ones. [`is_ahead`] detects this, and [`raise_base`] lets new positions continue after the stored ones.
+//! A dump does not contain the transaction ids of its server. On a server with smaller transaction ids, new positions
+//! would be below the stored ones. [`is_ahead`] detects this, and [`raise_base`] lets new positions continue after the
+//! stored ones.
 
 use entity::{customer_change, deployment};
 use sea_orm::sea_query::{Expr, ExprTrait, Func, Query, SimpleExpr};
@@ -28,7 +30,7 @@ use super::Database;
 /// The SQL that reads `deployment.feed_base`.
 const BASE: &str = "COALESCE((SELECT feed_base FROM deployment WHERE id = 1), 0)";
 
-/// The id of PostgreSQL's next transaction when the statement began.
+/// One more than the largest id of a transaction that had ended when the statement began.
 const NEXT: &str = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
 
 /// The position of the changes that the current statement writes.
@@ -39,7 +41,8 @@ pub fn current(backend: DbBackend) -> SimpleExpr {
     last(backend).add(1)
 }
 
-/// The last stored position, or 0. The platform has a row for each change.
+/// The last stored position, or 0 if there is none. Reads only the platform's rows, because the platform has a row for
+/// each change.
 fn last(backend: DbBackend) -> SimpleExpr {
     let last = Func::coalesce([customer_change::Column::Position.max(), Expr::val(0_i64)]);
     let is_of_platform = customer_change::Column::ReaderId.into_expr().eq(platform(backend));
@@ -47,31 +50,33 @@ fn last(backend: DbBackend) -> SimpleExpr {
     SimpleExpr::SubQuery(None, Box::new(last.into()))
 }
 
-/// [`OperatorId::PLATFORM`](entity::value::OperatorId::PLATFORM) as a literal. The query builder writes ids as text, and SQLite
-/// stores them as bytes.
+/// [`OperatorId::PLATFORM`](entity::value::OperatorId::PLATFORM) as a literal. The query builder writes ids as text,
+/// and SQLite stores them as bytes.
 pub fn platform(backend: DbBackend) -> SimpleExpr {
     let nil = "0".repeat(32);
     Expr::cust(if backend == DbBackend::Postgres { format!("'{nil}'::uuid") } else { format!("x'{nil}'") })
 }
 
-/// Readers may see only the positions below this one. `None` if they may see all: on SQLite no transaction begins to write
-/// before the previous one has ended.
+/// Readers may see only positions below this position. `None` on SQLite, where readers may see all positions, because
+/// no transaction begins to write before the previous one has ended.
 pub fn horizon(backend: DbBackend) -> Option<SimpleExpr> {
     let is_postgres = backend == DbBackend::Postgres;
     is_postgres.then(|| Expr::cust(format!("pg_snapshot_xmin(pg_current_snapshot())::text::bigint + {BASE}")))
 }
 
-/// True for a row of `table` that no transaction with a larger id than the current one has written. `None` on SQLite, where
-/// this is always true.
+/// A condition that refuses a row of `table` if a transaction with a larger id than the current transaction has written
+/// the row. `None` on SQLite, where this cannot happen.
 ///
-/// PostgreSQL stores the id of the transaction that wrote a row in the column `xmin`: only the low 32 bits, and forever, also
-/// after `VACUUM FREEZE`. A comparison of two such numbers (`age`) is wrong if more than 2³¹ transactions lie between them. So
-/// the condition counts how many ids `xmin` is ahead of the current transaction, modulo 2³². It refuses the row only if this
-/// number leads to an id that PostgreSQL has assigned. If a row is older by nearly a multiple of 2³² ids, it can be refused
-/// once. The transaction is then retried. The new transaction has a larger id than `xmin`, so the row is accepted.
+/// PostgreSQL stores the id of the transaction that wrote a row in the column `xmin`. It stores only the low 32 bits,
+/// and keeps them forever, even after `VACUUM FREEZE`. A comparison of two such numbers (`age`) is wrong if more than
+/// 2³¹ transactions lie between them. The condition therefore computes by how many ids `xmin` is ahead of the current
+/// transaction, modulo 2³². It refuses the row only if a transaction so far ahead can have ended already. A row that is
+/// older by nearly a multiple of 2³² ids can be refused once. The transaction is then retried. `xmin` is not ahead of
+/// the new transaction, so the row is accepted.
 ///
-/// If the transaction has no id yet, all rows are accepted: its id will be larger than the ids of all transactions that it
-/// sees. If a statement waits for a row and then finds a newer version of the row, the check of the revision refuses the row.
+/// If the transaction has no id yet, all rows are accepted: its id will be larger than the ids of all transactions that
+/// it sees. If a statement waits for a row and then finds a newer version of the row, the check of the revision refuses
+/// the row.
 pub fn is_written_before(backend: DbBackend, table: &str) -> Option<SimpleExpr> {
     const CURRENT: &str = "pg_current_xact_id_if_assigned()::text::bigint";
     let ahead = format!("(\"{table}\".\"xmin\"::text::bigint - {CURRENT}) & 4294967295");
@@ -79,11 +84,12 @@ pub fn is_written_before(backend: DbBackend, table: &str) -> Option<SimpleExpr> 
     (backend == DbBackend::Postgres).then(|| Expr::cust(format!("({is_later}) IS NOT TRUE")))
 }
 
-/// The distance between the last stored position and the next one after [`raise_base`]. Readers may have seen positions that
-/// are not in the dump. The distance is far larger than the number of transactions between a dump and its restore.
+/// The distance between the last stored position and the first new position after [`raise_base`]. Readers may have seen
+/// positions that are not in the dump. The distance is far larger than the number of transactions between a dump and
+/// its restore.
 const RESTORE_DISTANCE: i64 = 1 << 32;
 
-/// True if stored positions are not below those that the server will give next.
+/// Returns true if stored positions are not below the positions that the server will give to new changes.
 pub async fn is_ahead(database: &Database) -> Result<bool, DbErr> {
     let backend = database.reader().get_database_backend();
     if backend != DbBackend::Postgres {

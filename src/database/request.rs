@@ -1,4 +1,4 @@
-//! The request that database work belongs to.
+//! The facts that the database layer knows about the current request, and the count of its work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,12 +1,13 @@
 //! Limits the memory of responses, from the reading of their rows until the client has read the response.
 //!
-//! - A response has at most [`MAX_BYTES`]. The size is counted while the response is built, so a larger response is never
-//!   built.
+//! - A response has at most [`MAX_BYTES`]. The size is counted while the response is built, so a larger response is
+//!   never built.
 //! - Only a few *large* responses are in memory at the same time, in the process and for each API key. A large response
-//!   needs a *turn*: a reservation of memory for [`MAX_BYTES`]. When a response becomes large, it waits for a turn. While it
-//!   waits, the response holds little memory and no database connection. The turn ends when the client has read the response,
-//!   or when the server closes the connection of a client that reads too slowly. A client that does not read therefore delays
-//!   only its own large responses.
+//!   needs a *turn*: a reservation of memory for [`MAX_BYTES`]. When a response becomes large, it waits for a turn.
+//!   While it waits, the response holds little memory and no database connection. The turn ends when the client has
+//!   read the response, or when the server closes the connection of a client that reads too slowly. A key can reserve
+//!   at most half of the memory of the process. Two keys whose clients do not read can therefore delay the large
+//!   responses of other keys.
 //!
 //! Small responses need no turn, because the number of connections limits their memory.
 
@@ -24,8 +25,8 @@ use crate::error::{Error, ErrorCode, Violation};
 /// The maximum size of a response. A page of 100 customers with all their fields has about 60 KB.
 const MAX_BYTES: usize = 4 << 20;
 
-/// The maximum size of the rows that a response is built from. The limit is higher than [`MAX_BYTES`], because a response
-/// may leave out columns of its rows.
+/// The maximum size of the rows that a response is built from. The limit is higher than [`MAX_BYTES`], because a
+/// response may leave out columns of its rows.
 const MAX_ROW_BYTES: usize = 2 * MAX_BYTES;
 
 /// The maximum size of a small response. A response is large if the response, or its rows, have more bytes.
@@ -107,7 +108,8 @@ pub struct ResponseSize {
     key: KeyMemory,
     bytes: AtomicUsize,
     row_bytes: AtomicUsize,
-    /// The turn of a large response, which may then grow up to [`MAX_BYTES`]. Not set before the response has a turn.
+    /// The turn of this response. Not set before a large response gets its turn. With a turn, the response may grow up
+    /// to [`MAX_BYTES`].
     turn: OnceCell<Mutex<Turn>>,
 }
 
@@ -147,8 +149,8 @@ impl ResponseSize {
         self.row_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Returns true if the response is so large that building it takes much processor time. Other requests should not wait for
-    /// this work.
+    /// Returns true if the response is so large that building it takes much processor time. Other requests should not
+    /// wait for this work.
     pub fn is_large(&self) -> bool {
         self.turn.initialized()
     }
@@ -168,8 +170,8 @@ impl ResponseSize {
         };
         match timeout(MAX_WAIT, self.turn.get_or_try_init(|| take_turn)).await {
             Ok(Ok(_)) => {
-                // `LoadRounds::run` checks `is_large` before each poll. The yield causes a new poll, so that a worker thread of
-                // its own builds the rest.
+                // `LoadRounds::run` checks `is_large` before each poll. The yield causes a new poll, so that the rest
+                // of the response is built outside the worker threads.
                 tokio::task::yield_now().await;
                 Ok(())
             }
@@ -177,8 +179,8 @@ impl ResponseSize {
         }
     }
 
-    /// Shrinks the reserved memory to `bytes`, the size of the finished response. The rest is given back when the returned
-    /// value is dropped.
+    /// Moves the reservation for `bytes`, the size of the finished response, to the returned value. This part is given
+    /// back when the returned value is dropped. The rest is given back when this [`ResponseSize`] is dropped.
     pub fn finish(&self, bytes: usize) -> Unread {
         let turn = self.turn.get().and_then(|turn| {
             let Turn { of_key, of_process } = &mut *turn.lock();

@@ -1,7 +1,7 @@
 //! Retries after transaction conflicts.
 //!
-//! An attempt is run again only if the database has certainly rolled it back (see `error::is_conflict`). The whole attempt
-//! runs again: it reads the current rows and applies all rules to them.
+//! An attempt is run again only if the database has certainly rolled it back (see `error::is_conflict`). The whole
+//! attempt runs again: it reads the current rows and applies all rules to them.
 
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,7 @@ impl From<TransactionError> for Error {
     }
 }
 
-/// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than
-/// `MAX_WAIT`.
+/// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than `MAX_WAIT`.
 ///
 /// `operation` names the work in the log and in the metric, for example `key.create`.
 pub async fn with_retry<T, F>(operation: &'static str, attempt: impl FnMut() -> F) -> Result<T, Error>
@@ -92,8 +91,8 @@ where
         tracing::debug!(operation, conflicts, cause = describe(conflict), "transaction conflict, retrying");
         metrics::counter!("vivamo_retries_total", "operation" => operation).increment(1);
         // Full jitter, because attempts that pause for the same time would conflict again. After a lock timeout the
-        // pause is 400 ms on average: the lock is held by something slow, and each attempt holds a connection for 200
-        // ms.
+        // pause is 400 ms on average: the transaction that holds the lock is slow, and each attempt holds a connection
+        // for 200 ms.
         let pause =
             rand::rng().random_range(if is_lock_timeout(conflict) { 200..600 } else { 0..1 << conflicts.min(7) });
         #[expect(clippy::disallowed_methods, reason = "the backoff")]

@@ -9,13 +9,13 @@ use tracing::Instrument;
 
 use super::request::{REQUEST, RequestContext};
 
-/// Spawns `work` in a task of its own, so that it completes even if the returned handle is dropped. The work counts
-/// as work of `request`.
+/// Spawns `work` in a task of its own, so that it completes even if the returned handle is dropped. The work counts as
+/// work of `request`.
 ///
 /// The HTTP server drops the future of a request when the client disconnects or the request times out. Without a task
 /// of its own, the work would be dropped too. If a statement was running, its connection would have to be closed. If
 /// the work was the leader of a batch of writes, the whole batch would fail. The task is cancelled after 20 s, because
-/// the database will then most likely never answer.
+/// the database will then most likely never respond.
 pub fn run_to_completion<T: Send + 'static>(
     request: RequestContext,
     work: impl Future<Output = T> + Send + 'static,

@@ -12,15 +12,15 @@ use super::request::tenant;
 
 /// A transaction that may write, on a connection of its own.
 ///
-/// - **Commit:** [`commit`](Self::commit) makes everything durable. If the commit fails because the connection was lost,
-///   the transaction may have been committed or not. In that case the error does not count as a conflict, so the
+/// - **Commit:** [`commit`](Self::commit) makes everything durable. If the commit fails because the connection was
+///   lost, the transaction may have been committed or not. In that case the error does not count as a conflict, so the
 ///   transaction is not retried.
 /// - **Error:** after a failed statement PostgreSQL rejects all further statements. Return the error and drop the
 ///   transaction.
-/// - **Drop:** a transaction that is dropped without a commit rolls back in a spawned task, and its connection returns to
-///   the pool afterwards.
-/// - **Cancellation:** if a future of this transaction is dropped in the middle of a statement, the connection is closed
-///   instead. The database rolls back when it notices the closed connection.
+/// - **Drop:** a transaction that is dropped without a commit rolls back in a spawned task, and its connection returns
+///   to the pool afterwards.
+/// - **Cancellation:** if a future of this transaction is dropped in the middle of a statement, the connection is
+///   closed instead. The database rolls back when it notices the closed connection.
 pub struct Transaction {
     backend: DbBackend,
     /// `None` after the commit.
@@ -31,7 +31,8 @@ impl Transaction {
     /// Begins a transaction on a connection of `pool`.
     pub(super) async fn begin(pool: &Pool) -> Result<Self, DbErr> {
         let (backend, mut connection) = (pool.backend(), pool.get(tenant()).await?);
-        // A deferred transaction of SQLite fails at its first write if another connection has written since it began.
+        // A deferred transaction of SQLite fails at its first write if another connection has written since the
+        // transaction began.
         let begin = if backend == DbBackend::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
         connection.execute_uncounted(begin).await?;
         Ok(Self { backend, connection: Mutex::new(Some(connection)) })
@@ -45,8 +46,8 @@ impl Transaction {
         }
     }
 
-    /// Writes all rows of `set`, and returns their number. Returns a conflict if a statement with `must_write_all` left out
-    /// a row.
+    /// Writes all rows of `set`, and returns their number. Returns a conflict if a statement with `must_write_all` left
+    /// out a row.
     pub async fn write(&self, mut set: WriteSet) -> Result<u64, DbErr> {
         let mut written = match set.first.take() {
             Some(first) => Box::pin(self.write(*first)).await?,

@@ -1,4 +1,5 @@
-//! Parses the URL of the database. All other modules get the parts of the URL, such as the SQLite file, from this module.
+//! Parses the URL of the database. All other modules get the parts of the URL, such as the SQLite file, from this
+//! module.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,7 +15,7 @@ use sea_orm::{DbErr, RuntimeErr};
 
 use super::MAX_WAIT;
 
-/// The setting with the URL, for messages.
+/// The name of the setting, for messages.
 pub(super) const SETTING: &str = "DATABASE_URL (--database-url)";
 
 /// The address of a database and the settings of a connection.
@@ -49,7 +50,8 @@ impl Options {
         }
     }
 
-    /// Returns options that open a SQLite file for reading only, and do not create the file. Has no effect for PostgreSQL.
+    /// Returns options that open a SQLite file for reading only, and do not create the file. Has no effect for
+    /// PostgreSQL.
     pub(super) fn read_only(self) -> Self {
         match self {
             Self::Postgres(options) => Self::Postgres(options),
@@ -127,8 +129,8 @@ fn has_cut_password(url: &str) -> bool {
         && [url.path(), parameters, url.fragment().unwrap_or_default()].iter().any(|part| part.contains('@'))
 }
 
-/// Creates the file of a new SQLite database, readable and writable only for its owner. SQLite gives the
-/// same permissions to the `-wal` and `-shm` files that it creates later. Does nothing if the file exists or cannot be
+/// Creates the file of a new SQLite database, readable and writable only for its owner. SQLite gives the same
+/// permissions to the `-wal` and `-shm` files that it creates later. Does nothing if the file exists or cannot be
 /// created. If the file cannot be created, SQLite reports the reason when it opens the file.
 pub(super) fn create_private(file: &Path) {
     drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(file));

@@ -2,7 +2,7 @@
 //!
 //! A cursor consists of a position (a row's id and sort key) and a signature over the position, the list and the
 //! caller. Both are encoded in base64. A cursor that is damaged, or that belongs to another list or caller, is
-//! therefore rejected instead of returning a wrong page.
+//! therefore rejected. Without a signature, such a cursor would return a wrong page.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -175,7 +175,7 @@ impl Cursors {
         Some(Position { key, id: Uuid::from_slice(id).ok()? })
     }
 
-    /// Returns the accepted signatures of a position. The first is the signature of new cursors.
+    /// Returns the accepted signatures of a position. New cursors get the first signature.
     fn signatures(&self, position: &[u8]) -> Vec<Vec<u8>> {
         let list = [self.list.signed_parts(), vec![format!("{:?}", self.caller)]].concat();
         let parts: Vec<&[u8]> = list.iter().map(|part| part.as_bytes()).chain([position]).collect();

@@ -1,4 +1,4 @@
-//! The GraphQL inputs for customers, and their conversion to the commands of the service. All invalid fields are
+//! The GraphQL inputs for customers, and their conversion to the request types of the service. All invalid fields are
 //! reported together, each with its path.
 
 use async_graphql::indexmap::IndexSet;
@@ -33,7 +33,7 @@ pub enum CustomerRefInput {
     Phone(String),
 }
 
-/// Identifies one of your customers, or any customer with the platform key. Exactly one of the fields must be given.
+/// Identifies one of your customers. With the platform key: any customer. Exactly one of the fields must be given.
 #[derive(OneofObject)]
 pub enum UpdateCustomerRef {
     /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.
@@ -46,24 +46,25 @@ pub enum UpdateCustomerRef {
 #[derive(Default, InputObject)]
 #[graphql(name = "CustomerFilter")]
 pub struct CustomerFilterInput {
-    /// Free text, for example `ada love` or `415 555`. Finds a customer if each word of the text is the start of a word
-    /// in the customer's names, email, external id or phone. Phone numbers are found with or without the country code,
-    /// and by their last four digits. Adjacent groups of digits are read as one number. Ignores case, accents and
-    /// apostrophes. There are no wildcards. At most 255 characters and 8 words. A text without letters and digits finds
-    /// nothing. If the user has typed nothing, omit `search`. Results are ordered by customer id. If the text is an
-    /// email address, the customer with this email comes first. If all words are common, a page checks at most 10,000
-    /// customers, as for `missing`. Cannot be combined with `orderBy`. Not available in the platform's list of all
-    /// customers.
+    /// Free text, for example `ada love` or `415 555`. The search finds a customer if each word of the text is the
+    /// start of a word in the customer's names, email, `externalCustomerId` or phone. Phone numbers are found with or
+    /// without the country code, and by their last four digits. Adjacent groups of digits are read as one number, for
+    /// example `415 555` as `415555`. Case, accents and apostrophes are ignored. There are no wildcards. At most 255
+    /// characters and 8 words. A text without letters and digits finds nothing. If the user has typed nothing, omit
+    /// `search`. Results are ordered by customer id. If the text is an email address, the customer with this email
+    /// comes first. If all words are common, a page checks at most 10,000 customers, as for `missing`. `search` cannot
+    /// be combined with `orderBy`, and is not available in the platform's list of all customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,
     /// Phone number, in any spelling that `createCustomer` accepts. Matches the whole number.
     phone: Option<String>,
-    /// The operator's own id for the customer. Matches the whole id. Not available in the platform's list of all customers.
+    /// The operator's own id for the customer. Matches the whole id. Not available in the platform's list of all
+    /// customers.
     external_customer_id: Option<String>,
     /// Fields that must all be empty. This condition has no index, so a page checks at most 10,000 customers. If few of
-    /// them match, the page has fewer items than requested, perhaps none. `hasNextPage` is then true. To continue, pass
-    /// `endCursor` as `after`.
+    /// them match, the page has fewer items than requested, perhaps none. If there are more customers to check,
+    /// `hasNextPage` is true. To continue, pass `endCursor` as `after`.
     missing: Option<Vec<CustomerField>>,
     /// True: customers whose `emailVerifiedAt` is not null. False: customers whose `emailVerifiedAt` is null. This
     /// condition has no index, so a page checks at most 10,000 customers, as for `missing`.
@@ -72,8 +73,8 @@ pub struct CustomerFilterInput {
     /// customers without a phone. This condition has no index, so a page checks at most 10,000 customers, as for
     /// `missing`.
     phone_verified: Option<bool>,
-    /// Time range in which the record was created, by any operator. This condition has no index, so a page checks at most
-    /// 10,000 customers, as for `missing`.
+    /// Time range in which the record was created, by any operator. This condition has no index, so a page checks at
+    /// most 10,000 customers, as for `missing`.
     created_at: Option<DateTimeRange>,
     /// Time range in which the customer was connected to the operator. This condition has an index. Not available in
     /// the platform's list of all customers.
@@ -116,8 +117,8 @@ pub struct CreateCustomerInput {
     /// Personal data of the customer. Only the email is required; the Vivamo SDK asks the customer for missing fields.
     data: CustomerDataInput,
     /// Values by which an existing customer may be connected to your operator. If a customer matches only by values
-    /// that are not in this list, nothing is connected and the error is `IDENTITY_CONFLICT`. With an empty list, nobody
-    /// is connected.
+    /// that are not in this list, nothing is connected and the error is `IDENTITY_CONFLICT`. With an empty list, no
+    /// existing customer is connected.
     #[graphql(default_with = "vec![MatchKey::Email, MatchKey::Phone]")]
     connect_by: Vec<MatchKey>,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
@@ -140,15 +141,15 @@ struct CustomerDataInput {
 /// of both inputs.
 #[derive(Default, InputObject)]
 struct OptionalDataInput {
-    /// Phone number with a leading `+` and country code, for example `+14155552671`. Without `+`, a number of at least 10
-    /// digits is read as a US number. Unique on the platform. Production accepts only numbers that can belong to a
+    /// Phone number with a leading `+` and country code, for example `+14155552671`. Without `+`, a number of at least
+    /// 10 digits is read as a US number. Unique on the platform. Production accepts only numbers that can belong to a
     /// mobile line.
     phone: MaybeUndefined<String>,
     /// First name, 1 to 100 characters.
     first_name: MaybeUndefined<String>,
     /// Last name, 1 to 100 characters.
     last_name: MaybeUndefined<String>,
-    /// Postal address. Replaces the whole stored address, so send all parts of the address.
+    /// Postal address. An update replaces the whole stored address, so send all parts of the address.
     address: MaybeUndefined<AddressInput>,
 }
 
@@ -159,8 +160,8 @@ struct AddressInput {
     line1: String,
     /// Second address line, for example `Apartment 4`.
     line2: Option<String>,
-    /// City. Required, except in a country that is a single city (`GI`, `HK`, `MC`, `MO`, `SG`, `VA`): there the default
-    /// is the name of that city.
+    /// City. Required, except in a country that is a single city (`GI`, `HK`, `MC`, `MO`, `SG`, `VA`): there the
+    /// default is the name of that city.
     city: Option<String>,
     /// State, province or county.
     region: Option<String>,
@@ -178,7 +179,7 @@ pub struct UpdateCustomerInput {
     /// The fields to change. Required unless `externalCustomerId` is given.
     data: Option<CustomerDataPatch>,
     /// New value of your own id for the customer: 1 to 255 characters, case-sensitive, unique among your customers.
-    /// Cannot be null. Only your operator and the platform see this change; `version` stays as it is. Not available
+    /// Cannot be null. Only your operator and the platform see this change. It does not change `version`. Not available
     /// with the platform key.
     external_customer_id: MaybeUndefined<String>,
     /// The `version` that your change is based on. If the customer now has another version, nothing is changed and the
@@ -193,11 +194,13 @@ pub struct UpdateCustomerInput {
 /// Input of `disconnectCustomer`.
 #[derive(InputObject)]
 pub struct DisconnectCustomerInput {
-    /// The customer to disconnect. With the platform key, `externalCustomerId` is the id that the operator uses.
+    /// The customer to disconnect. With the platform key, `externalCustomerId` is the id that the operator with
+    /// `operatorId` uses for the customer.
     customer: UpdateCustomerRef,
-    /// Reason of the disconnect. The platform sees it in the customer's history.
+    /// Reason of the disconnect. The platform sees the reason in the customer's history.
     reason: DisconnectReason,
-    /// Id of the operator to disconnect the customer from. Required with the platform key. Not available with other keys.
+    /// Id of the operator to disconnect the customer from. Required with the platform key. Not available with other
+    /// keys.
     operator_id: Option<ID>,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
     /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
@@ -226,7 +229,7 @@ struct CustomerDataPatch {
     optional: OptionalDataInput,
 }
 
-/// Field that a person can prove to hold. Fields may be added, so keep a default case.
+/// Field whose value a person can prove to hold. Fields may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::customer_event::VerifiableField")]
 pub enum VerifiableField {
@@ -241,13 +244,13 @@ pub enum VerifiableField {
 pub struct RecordVerificationInput {
     /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
     id: ID,
-    /// Field that the person has proved to hold.
+    /// Field whose value the person has proved to hold.
     field: VerifiableField,
-    /// Value that the person has proved to hold. The record must have this value, so that a late proof does not verify
-    /// a value that has changed meanwhile. Only with `takeOver` the record may have another phone.
+    /// Value that the person has proved to hold. The record must still have this value: a late proof of an old value
+    /// must not verify the new value. With `takeOver`, the record may have another phone or no phone.
     value: String,
-    /// Time of the proof. Must not be in the future. If the same or a later time is recorded for the value already,
-    /// nothing changes.
+    /// Time of the proof, not in the future. If the same or a later time is already recorded for the value, nothing
+    /// changes.
     verified_at: Time,
     /// If true, and another customer has the phone, this customer gets the phone and the other customer loses it. If
     /// the other customer proved to hold the phone after `verifiedAt`, the error is `PHONE_TAKEN`. Only for phones.
@@ -264,8 +267,8 @@ pub struct RecordVerificationInput {
 pub struct EraseCustomerInput {
     /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
     id: ID,
-    /// Your own text for the receipt, 1 to 100 characters, for example the number of the person's request. Must not
-    /// contain personal data, because the receipt is kept.
+    /// Your own text for the receipt, 1 to 100 characters, for example the number of the person's request. The text
+    /// must not contain personal data, because the receipt is kept.
     reference: String,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
     /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
@@ -273,7 +276,8 @@ pub struct EraseCustomerInput {
     idempotency_key: Option<String>,
 }
 
-/// Faults found while an input is parsed. Each parser returns `None` for an invalid value, and adds the fault.
+/// The faults found in an input. Each method that parses a value adds a fault and returns `None` if the value is
+/// invalid.
 #[derive(Default)]
 struct Faults(Vec<Violation>);
 
@@ -535,7 +539,7 @@ impl CustomerFilterInput {
             external_customer_id: self
                 .external_customer_id
                 .and_then(|text| faults.external_customer_id(InputField::FilterExternalCustomerId, &text)),
-            // Removes fields that are listed twice, because they would lengthen the statement.
+            // Repeated fields are removed, because they would lengthen the statement.
             missing: self.missing.into_iter().flatten().collect::<IndexSet<_>>().into_iter().collect(),
             email_verified: self.email_verified,
             phone_verified: self.phone_verified,

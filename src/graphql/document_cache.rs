@@ -47,8 +47,8 @@ impl DocumentCache {
         Self { documents: Cache::builder().weigher(weigher).max_capacity(MAX_BYTES).build(), types }
     }
 
-    /// Returns the parsed document of a request, after checking the document against the limits and the variables against
-    /// their types ([`variables::check`]).
+    /// Returns the parsed document of a request, after checking the document against the limits and the variables
+    /// against their types ([`variables::check`]).
     pub fn get_or_parse(
         &self,
         text: &str,
@@ -80,8 +80,8 @@ impl Document {
         self.is_valid.load(Ordering::Relaxed)
     }
 
-    /// Marks the document as valid, for all values of its variables: the types of the values are checked on every
-    /// request, and arguments are parsed on every execution.
+    /// Marks the document as valid. The document is then valid for all values of its variables, because the types of
+    /// the values are checked on every request, and arguments are parsed on every execution.
     pub fn mark_valid(&self) {
         self.is_valid.store(true, Ordering::Relaxed);
     }

@@ -20,7 +20,7 @@ use super::cost::{self, DocumentCost, Fragments};
 mod limits {
     pub const KIBIBYTES: usize = 16;
     pub const TOKENS: usize = 1500;
-    /// Limits the response, which repeats an alias for each item of a list.
+    /// Limits the size of the response, because the response repeats an alias for each item of a list.
     pub const NAME_LENGTH: usize = 100;
     /// The parser overflows its stack at about 2,000.
     pub const NESTING: usize = 40;
@@ -30,8 +30,7 @@ mod limits {
     pub const SELECTIONS: usize = 500;
     pub const ALIASES: usize = 30;
     pub const DIRECTIVES: usize = 20;
-    /// Nesting of introspection fields that lead from a type to other types. The standard introspection query has a
-    /// depth of 1.
+    /// Nesting of the introspection fields in `FIELDS_TO_TYPES`. The standard introspection query has a depth of 1.
     pub const INTROSPECTION_DEPTH: usize = 3;
     pub const QUERY_ROOT_FIELDS: usize = 10;
     pub const MUTATION_ROOT_FIELDS: usize = 5;
@@ -66,8 +65,8 @@ fn syntax_error(error: parser::Error) -> ServerError {
     ServerError::new(format!("Syntax error{place}: {}.", reason.trim_end_matches(['.', ' '])), position)
 }
 
-/// Checks length, tokens and nesting. Follows GraphQL's lexical rules: brackets in strings and comments do not count. Returns
-/// the text for the parser. The escapes that the parser does not know are decoded ([`decode_escapes`]).
+/// Checks length, tokens and nesting. Follows GraphQL's lexical rules: brackets in strings and comments do not count.
+/// Returns the text for the parser. The escapes that the parser does not know are decoded ([`decode_escapes`]).
 fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
     check_limit(text.len().div_ceil(1024), limits::KIBIBYTES, ("The document is longer than", "KiB"))?;
     let (mut tokens, mut nesting) = (0, 0_usize);
@@ -107,8 +106,8 @@ fn is_name_char(char: char) -> bool {
 }
 
 /// Returns the length in bytes of the string literal at the start of a text, with its quotes. An unterminated string is
-/// rejected here: the parser would read an unterminated `"""` as an empty string, and then parse the text that this scan
-/// has skipped.
+/// rejected here: the parser would read an unterminated `"""` as an empty string, and then parse the text that this
+/// scan has skipped.
 fn string_length(text: &str) -> ServerResult<usize> {
     let is_block = text.starts_with("\"\"\"");
     let quote = if is_block { "\"\"\"" } else { "\"" };
@@ -163,7 +162,8 @@ fn decode_escapes(literal: &str) -> ServerResult<Option<String>> {
     Ok(Some(decoded + &" ".repeat(shorter)))
 }
 
-/// Returns the character of an escape `\u{…}` or of a surrogate pair at the start of a text, and the length of the escape.
+/// Returns the character of an escape `\u{…}` or of a surrogate pair at the start of a text, and the length of the
+/// escape.
 fn unicode_escape(text: &str) -> ServerResult<Option<(char, usize)>> {
     let invalid = || ServerError::new("Syntax error: a string has an escape that is not a Unicode character.", None);
     let unit = |text: &str| u32::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
@@ -182,7 +182,7 @@ fn unicode_escape(text: &str) -> ServerResult<Option<(char, usize)>> {
 /// The operation that a request executes.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// `query` or `mutation`; `unknown` if the document has no such operation.
+    /// `query` or `mutation`. `unknown` if the document does not contain the operation that the request names.
     pub kind: &'static str,
     pub name: Option<String>,
     pub cost: DocumentCost,
@@ -259,7 +259,7 @@ struct CostCounter<'d> {
     counted: HashMap<&'d Name, Option<SelectionCost>>,
 }
 
-/// Introspection fields that lead from a type to other types.
+/// Introspection fields of a type that return other types, directly or as the types of their items.
 const FIELDS_TO_TYPES: [&str; 4] = ["fields", "inputFields", "interfaces", "possibleTypes"];
 
 impl<'d> CostCounter<'d> {

@@ -1,5 +1,5 @@
-//! Turns errors into entries of `errors`, whose `extensions` always have the same shape. Internal causes are written
-//! only to the log.
+//! Turns errors into entries of `errors` in the response. Their `extensions` always have the same shape. Internal
+//! causes are written only to the log.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub struct ErrorExtensions {
     /// Error code.
     #[serde(serialize_with = "serialize_code")]
     pub code: ErrorCode,
-    /// Path of the invalid value in the field's arguments, for example `["input", "data", "email"]`. Absent if no single
-    /// argument is at fault.
+    /// Path of the invalid value in the field's arguments, for example `["input", "data", "email"]`. Absent if no
+    /// single argument is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_path: Option<Vec<String>>,
     /// True if the same request may succeed when it is sent again.
@@ -92,7 +92,7 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
         None => vec![Violation { message: shorten(&error.message), ..Violation::new(ErrorCode::BadRequest) }],
         Some(Some(Error::Rejected(violations))) => violations.clone(),
         Some(Some(Error::Failed { code, cause })) => {
-            // The log already has one line for the whole batch.
+            // If several requests of a batch fail together, the log already has one line for the whole batch.
             if cause == SHARED_FAILURE {
                 tracing::debug!(%request_id, code = code.name(), cause, "request failed");
             } else {

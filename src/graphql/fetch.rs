@@ -7,8 +7,9 @@
 //! - With the loader, in all other cases. One statement then reads the rows for all items of a list, so the number of
 //!   statements depends on the query and not on the number of items.
 //!
-//! These fields occur once in a request, so they call the service themselves and do not use this module: the fields of
-//! `Query` and `Mutation` that return a single object, `Viewer.operator`, and the list of operators with its count.
+//! Some fields never occur inside a list. They call the service themselves and do not use this module: single objects
+//! in `Query` and `Mutation`, `Viewer.operator`, `Viewer.changesCursor`, and the lists `operators`, `adminEvents`,
+//! `erasures`, `webhooks` and `changes`.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -30,8 +31,8 @@ use crate::service::customers::{
 };
 use crate::service::{Actor, Services};
 
-/// Returns a page of a list of customers. For the platform, also reads the operators of these customers, if the request
-/// selects them, so that they need no statement later.
+/// Returns a page of a list of customers. If the caller is the platform and the request selects the operators of these
+/// customers, also reads the links to these operators. The links then need no statement later.
 pub async fn customers(
     context: &Context<'_>,
     list: Arc<CustomerList>,
@@ -118,7 +119,7 @@ pub fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {
 }
 
 /// Loads all keys of one kind with one service call. A loader belongs to one request and one caller, so a row that one
-/// caller loads never reaches another.
+/// caller loads never reaches another caller.
 pub struct Loader {
     pub actor: Actor,
     pub services: Arc<Services>,

@@ -41,7 +41,8 @@ impl<L: OutputType> OutputType for Items<L> {
     }
 }
 
-/// Returns the approximate number of bytes of a value in JSON. Leaves out lists of objects, which are counted separately.
+/// Returns the approximate number of bytes of a value in JSON. Leaves out lists of objects, which are counted
+/// separately.
 fn json_size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Boolean(_) => 4,

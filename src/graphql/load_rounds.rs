@@ -3,8 +3,8 @@
 //! async-graphql's `DataLoader` fetches when a timer expires. On a busy machine, some resolvers of a page may run after
 //! the timer has expired, and need another statement for their rows. Here the fetches run inside the future of the
 //! request, after its resolvers. For example, a query selects operators, the customers of each operator, and the
-//! history of each customer. It takes two rounds: one loads all pages of customers, and one loads all histories. So the
-//! number of statements depends on the query and not on the load of the machine.
+//! history of each customer. This query takes two rounds: one loads all pages of customers, and one loads all
+//! histories. The number of statements therefore depends on the query and not on the load of the machine.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -31,8 +31,8 @@ impl LoadRounds {
 
     /// Runs the resolvers of a request. Whenever all of them wait, starts the fetches that they have scheduled.
     ///
-    /// A large response is built outside the worker threads of the executor. The resolvers of a page run without a pause, so
-    /// on a worker thread they would block other requests for tens of milliseconds.
+    /// A large response is built outside the worker threads of the executor. The resolvers of a page run without a
+    /// pause, so on a worker thread they would block other requests for tens of milliseconds.
     pub async fn run<T>(&self, resolvers: impl Future<Output = T>, size: &ResponseSize) -> T {
         let mut resolvers = pin!(resolvers);
         let mut running = FuturesUnordered::new();

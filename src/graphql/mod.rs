@@ -1,9 +1,10 @@
 //! The GraphQL schema: objects, inputs, resolvers, and the execution of documents.
 //!
-//! A field that can fail without its parent object returns `Option<Result<T, Error>>`. If the field fails,
-//! async-graphql sets it to null and reports the error. `Result<Option<T>, Error>` would set the parent object to null.
+//! If an error of a field must not affect its parent object, the field returns `Option<Result<T, Error>>`. After an
+//! error, async-graphql sets only the field to null. With `Result<Option<T>, Error>`, it would set the parent object to
+//! null.
 //!
-//! Files import each other in one direction only: there are no cycles.
+//! There are no import cycles between the files.
 
 mod context;
 mod cost;

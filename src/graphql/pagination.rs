@@ -83,11 +83,11 @@ pub struct PageInfo {
     has_previous_page: bool,
     /// Paging forwards: true if there are more items after this page. Paging backwards: true if `before` was given.
     has_next_page: bool,
-    /// Cursor of the first item, to pass as `before` for the previous page. Null if the page is empty. Paging
-    /// backwards: if the service stopped before the page was full, the cursor is the place where it stopped.
+    /// Cursor to pass as `before` for the previous page: the cursor of the first item, or null if the page is empty.
+    /// Paging backwards: if the service stopped before the page was full, the cursor of the place where it stopped.
     start_cursor: Option<Cursor>,
-    /// Cursor of the last item, to pass as `after` for the next page. Null if the page is empty. Paging forwards: if
-    /// the service stopped before the page was full, the cursor is the place where it stopped.
+    /// Cursor to pass as `after` for the next page: the cursor of the last item, or null if the page is empty. Paging
+    /// forwards: if the service stopped before the page was full, the cursor of the place where it stopped.
     end_cursor: Option<Cursor>,
 }
 
@@ -142,8 +142,8 @@ impl<E: OutputType, N: OutputType, X: ObjectType> Connection<E, N, X> {
     }
 }
 
-/// Converts a count to the value of a `totalCount` field. Returns `None`, which becomes null, if the count is not exact or
-/// does not fit in GraphQL's 32-bit integers.
+/// Converts a count to the value of a `totalCount` field. Returns `None`, which becomes null, if the count is not exact
+/// or does not fit in GraphQL's 32-bit integers.
 pub fn total_count(count: Result<Count, Error>) -> Option<Result<i32, Error>> {
     let exact = |count| match count {
         Count::Exactly(count) => i32::try_from(count).ok(),
@@ -152,7 +152,7 @@ pub fn total_count(count: Result<Count, Error>) -> Option<Result<i32, Error>> {
     count.map(exact).transpose()
 }
 
-/// Returns the number of fields in a response whose page of this list is full.
+/// Returns the complexity of a list: the number of fields in the response if the page is full.
 pub fn list_complexity(first: Option<i32>, last: Option<i32>, fields_per_item: usize) -> usize {
     page_size(first.or(last)) * fields_per_item + 1
 }

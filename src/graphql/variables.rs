@@ -1,5 +1,5 @@
-//! Checks the variables of a request as the GraphQL specification requires. async-graphql differs from the specification in
-//! three points:
+//! Checks the variables of a request as the GraphQL specification requires. This module implements three rules of the
+//! specification that async-graphql does not follow:
 //!
 //! - If a required variable is missing, or a value has the wrong type, the request fails and nothing is executed. The
 //!   message names the field and contains no value, for example "$input.data.emial: unknown field of CustomerDataInput.
@@ -23,8 +23,8 @@ use super::time;
 /// Names from a request are quoted in messages up to this length.
 const MAX_QUOTED_NAME: usize = 64;
 
-/// Checks the variables of a request against their types, and writes integral numbers of `Int` variables without a fraction.
-/// Returns the missing variables that may be null and have no default.
+/// Checks the variables of a request against their types, and writes integral numbers of `Int` variables without a
+/// fraction. Returns the missing variables that may be null and have no default.
 pub fn check(
     document: &ExecutableDocument,
     operation_name: Option<&str>,
@@ -50,8 +50,8 @@ pub fn check(
     Ok(missing)
 }
 
-/// A type error in the value of a variable: the path from the variable to the value at fault, and the message. For example
-/// `.data.email: must not be null.`
+/// A type error in the value of a variable: the path from the variable to the value at fault, and the message. For
+/// example `.data.email: must not be null.`
 type Problem = String;
 
 fn problem(message: &str) -> Result<(), Problem> {

@@ -1,4 +1,4 @@
-//! The parts of webhook deliveries that have the form of the API.
+//! Renders the changes and the cursor of a webhook delivery in the form that the query `changes` returns.
 
 use async_graphql::ScalarType;
 use async_graphql::resolver_utils::enum_value;

@@ -30,8 +30,9 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The time that a stopping server gives running requests to finish.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Serves connections until `stop` completes, then finishes the requests under way. Each request has the extension
-/// `ConnectInfo<SocketAddr>`, the peer address. Closes the connection of a client that is slower than `timeouts` allows.
+/// Serves connections until `stop` completes, then finishes the running requests. Each request has the extension
+/// `ConnectInfo<SocketAddr>`, the peer address. Closes the connection of a client that is slower than `timeouts`
+/// allows.
 pub async fn serve(listener: TcpListener, router: Router, timeouts: ClientTimeouts, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(timeouts.idle).max_buf_size(MAX_HEAD_BYTES);

@@ -17,13 +17,14 @@ use super::State;
 /// The files of the page: the path of each file in the folder of the built page, and its content.
 const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/web.rs"));
 
-/// Allows the page to load files from this server and to send requests to this server. Forbids everything else.
+/// Allows the page to load files from this server, to send requests to this server, and to use inline styles and
+/// `data:` URLs for fonts and images. Forbids everything else.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      font-src 'self' data:; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
 
-/// Returns the routes of GraphiQL. `introspection` is the result of the introspection query. The introspection result
-/// is served without a key, so that the page shows the documentation before a key is typed: the schema is public.
+/// Returns the routes of GraphiQL. `introspection` is the result of the introspection query. The result is served
+/// without a key, because the schema is public. The page therefore shows the documentation before a key is typed.
 pub fn routes(introspection: String) -> Router<State> {
     let introspection: Arc<str> = introspection.into();
     let redirect = || get(async || Redirect::temporary("/graphiql"));

@@ -10,14 +10,14 @@ use tokio::time::timeout;
 use super::{Shared, State};
 use crate::database::describe;
 
-/// The time for which the result of a check is used again, so that many probes cost no more than one.
+/// The time for which the result of a check is used again, so that many probes cost no more than one probe.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The response to a probe.
 type Health = (StatusCode, &'static str);
 
-/// The last check of the database, and when it ended. The lock is held during a check, so
-/// probes that arrive meanwhile wait for the result.
+/// The last check of the database, and when it ended. The lock is held during a check, so probes that arrive meanwhile
+/// wait for the result.
 #[derive(Default)]
 pub struct LastCheck(Mutex<Option<(Instant, Health)>>);
 

@@ -7,8 +7,8 @@
 //! | `/healthz`, `/readyz` | `health` |
 //! | `/metrics`, at an address of its own | `metrics` |
 //!
-//! `connections` accepts the connections of both addresses. `response_timeout` limits the time that a client may take to read a
-//! response.
+//! `connections` accepts the connections of both addresses. `response_timeout` limits the time that a client may take
+//! to read a response.
 
 mod connections;
 mod graphiql;

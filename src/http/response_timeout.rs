@@ -10,9 +10,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A connection that fails with [`io::ErrorKind::TimedOut`] if the client does not read a response in time.
 ///
-/// The time starts when the client is slower than the server for the first time, and ends when all bytes of the response are
-/// written. A part that the client reads does not prolong the time. Otherwise, a client that reads a few bytes at a time
-/// could keep a large response in memory for hours.
+/// The time starts when a write first has to wait for the client, and ends when all bytes of the response are written.
+/// The time does not start again when the client has read a part of the response. Otherwise, a client that reads a few
+/// bytes at a time could keep a large response in memory for hours.
 pub struct ResponseTimeout<S> {
     stream: S,
     limit: Duration,

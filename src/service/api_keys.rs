@@ -137,8 +137,8 @@ impl ApiKeys {
         Ok(actor)
     }
 
-    /// Finds a key together with other keys from the same network. The request that gets the turn pauses, and then
-    /// looks up the keys of all requests that wait by then.
+    /// Finds a key together with other keys from the same network. The request that locks `turn` pauses, and then looks
+    /// up the keys of all requests that are waiting at that time.
     async fn find_delayed(&self, network: IpAddr, hashes: Vec<Vec<u8>>) -> Result<Option<FoundKey>, DbErr> {
         let lookups = self.delayed.get_with(network, Arc::default);
         let (sender, mut found) = oneshot::channel();
@@ -173,8 +173,8 @@ impl ApiKeys {
         Ok(keys.filter_map(with_rights).collect())
     }
 
-    /// Replaces the stored hash of a key, which was made with the older secret, by the hash under the current secret. A failure
-    /// is only logged, because the older hash is still accepted. The next use of the key tries again.
+    /// Replaces the stored hash of a key, which was made with the older secret, by the hash under the current secret. A
+    /// failure is only logged, because the older hash is still accepted. The next use of the key tries again.
     async fn replace_hash(&self, key: &Model, hash: &[u8]) {
         let replace = || async {
             let transaction = self.database.begin_write().await?;

@@ -1,5 +1,5 @@
-//! The audit trail of administration: one entry for each change of an operator, an API key or a webhook endpoint, written in
-//! the same transaction as the change. Only the platform reads it.
+//! The audit trail of administration: one entry for each change of an operator, an API key or a webhook endpoint. The
+//! entry is written in the same transaction as the change. Only the platform can read the audit trail.
 
 use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
 use entity::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, WebhookId};
@@ -20,8 +20,8 @@ pub enum AdminOrigin {
 }
 
 impl AdminOrigin {
-    /// Returns the origin of a command: the user who runs this process, or `unknown` if the user has no name, for example in
-    /// a container.
+    /// Returns the origin of a command: the user who runs this process, or `unknown` if the user has no name, for
+    /// example in a container.
     pub fn command_line() -> Self {
         let os_user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
         Self::CommandLine { os_user, run: RequestId::new() }
@@ -89,7 +89,8 @@ impl Positioned for Model {
     }
 }
 
-/// Writes an entry within the transaction of the change. `operator` is the subject or its owner. `changed_fields` are the names of the changed fields in the schema.
+/// Writes an entry within the transaction of the change. `operator` is the subject or its owner. `changed_fields` are
+/// the names of the changed fields in the schema.
 pub(super) async fn record(
     transaction: &Transaction,
     origin: &AdminOrigin,

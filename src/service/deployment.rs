@@ -1,8 +1,8 @@
-//! The row of `deployment`, which decides if a server may use the database. The row has the environment of the database, the
-//! fingerprint of the key secret, and the migration that a server must know.
+//! The row of `deployment`, which decides if a server may use the database. The row has the environment of the
+//! database, the fingerprint of the key secret, and the migration that a server must know.
 //!
-//! The first process that opens a database claims it for its environment. Processes of the other environment then
-//! refuse to open the database, because a sandbox process must not change production data.
+//! The first process stores its own environment in the row. Processes of the other environment then refuse to open the
+//! database, because a sandbox process must not change production data.
 
 use entity::deployment::{ActiveModel, Column, Entity, Environment, Model, ONLY_ROW_ID};
 use sea_orm::{ActiveModelTrait, EntityTrait, QuerySelect, Set, Unchanged};

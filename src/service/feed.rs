@@ -1,8 +1,8 @@
 //! Reads the feed of changes, and deletes old changes.
 //!
 //! `customers::feed_rows` writes the rows. A reader follows the feed with a position, and asks for the changes after
-//! it. The position is always that of a row of the reader: after a failover of PostgreSQL, the new server may give a
-//! position between two rows to a later change, and the reader would skip the change.
+//! it. The position is always the position of one of the reader's rows. A larger position would be unsafe: after a
+//! failover of PostgreSQL, the new server may give a smaller position to a later change, and the reader would skip it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change::{ActiveModel, Column, Entity, Model};
@@ -54,8 +54,8 @@ impl Feed {
         Self { database }
     }
 
-    /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or if the
-    /// position is ahead of the feed, which happens after a restore of an older backup.
+    /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or
+    /// if the position is ahead of the feed, which happens after a restore of an older backup.
     pub async fn read(&self, actor: &Actor, request: FeedRequest) -> Result<FeedPage, Error> {
         self.read_of(actor.owner(), request).await
     }
@@ -91,8 +91,8 @@ impl Feed {
     /// Returns a position after which a reader finds all changes from this time on, and perhaps some earlier ones.
     ///
     /// A binary search, because no index has the times of changes. The times are nearly in the order of the positions:
-    /// a request commits at most 30 seconds after it has set the time of its change. Fails with `CURSOR_EXPIRED` if changes
-    /// of this time may have been deleted.
+    /// a request commits at most 30 seconds after it has set the time of its change. Fails with `CURSOR_EXPIRED` if
+    /// changes of this time may have been deleted.
     pub(super) async fn position_before(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Position, Error> {
         let start_time = time - TimeDelta::seconds(30);
         let is_earlier = |change: &Model| change.swept || change.occurred_at < start_time;
@@ -114,8 +114,8 @@ impl Feed {
         Ok(found.as_ref().map_or_else(start, Positioned::position))
     }
 
-    /// Returns the time of the first change after each position in a reader's feed, in this order. `None` if there is no
-    /// change after the position.
+    /// Returns the time of the first change after each position in a reader's feed, in this order. `None` if there is
+    /// no change after the position.
     pub(super) async fn times_after(
         &self,
         positions: Vec<(OperatorId, Position)>,
@@ -125,8 +125,8 @@ impl Feed {
         Ok(pages.iter().map(|page| page.rows.first().map(|change| change.occurred_at)).collect())
     }
 
-    /// Deletes the changes of all readers that occurred before `time`, and returns the number of deleted rows. The last of a
-    /// reader's old changes stays as the swept row, so that a position before it is recognised as too old.
+    /// Deletes the changes of all readers that occurred before `time`, and returns the number of deleted rows. The last
+    /// of a reader's old changes stays as the swept row, so that a position before it is recognised as too old.
     pub async fn sweep(&self, actor: &Actor, time: DateTime<Utc>) -> Result<u64, Error> {
         actor.require_platform()?;
         let oldest = Entity::find()
@@ -150,8 +150,8 @@ impl Feed {
         Ok(deleted)
     }
 
-    /// Deletes a batch of a reader's oldest changes. Returns the number of deleted rows, or `None` if none is left that is old
-    /// enough.
+    /// Deletes a batch of a reader's oldest changes. Returns the number of deleted rows, or `None` if none is left that
+    /// is old enough.
     async fn sweep_batch(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Option<u64>, TransactionError> {
         const BATCH: u64 = 1_000;
         let transaction = self.database.begin_write().await?;
@@ -177,8 +177,8 @@ impl Feed {
         Ok(Some(deleted))
     }
 
-    /// Returns the age of the oldest change that readers do not see yet, because an older transaction has not ended. Zero if
-    /// readers see all changes.
+    /// Returns the age of the oldest change that readers do not see yet, because an older transaction has not ended.
+    /// Zero if readers see all changes.
     pub async fn lag(&self) -> Result<TimeDelta, Error> {
         let Some(horizon) = positions::horizon(self.database.reader().get_database_backend()) else {
             return Ok(TimeDelta::zero());

@@ -3,14 +3,14 @@
 //! The outcome is written in the same transaction as the work. Its row has the operator (for the platform: the nil id),
 //! keyed hashes of the idempotency key and of the input, and the outcome: ids and codes, but no personal data.
 //!
-//! 1. Look up the key before customers of other operators. If it has an outcome for the same input, return the outcome.
-//!    If it has an outcome for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked up first, because a
-//!    caller could otherwise send a used key and learn from the response time if a person is known. The lookup needs no
-//!    round trip of its own: the statement of [`KeyLookup::join`] looks up the key and, only if the key is new, also
-//!    the customers.
-//! 2. Do the work, and insert the outcome with it. If another request has used the key meanwhile, the insert conflicts and
-//!    nothing is written. If two requests with the same key run at the same time, the insert of the second waits for the
-//!    first to commit.
+//! 1. Look up the key before any customer of another operator. If the key has an outcome for the same input, return the
+//!    outcome. If it has an outcome for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked up first,
+//!    because a caller could otherwise send a used key and learn from the response time if a person is known. The
+//!    lookup needs no round trip of its own: the statement of [`KeyLookup::join`] looks up the key and, only if the key
+//!    is new, also the customers.
+//! 2. Make the change, and insert the outcome in the same transaction. If another request has used the key meanwhile,
+//!    the insert conflicts and nothing is written. If two requests with the same key run at the same time, the insert
+//!    of the second waits for the first to commit.
 //! 3. If the attempt failed because of a conflict or a lost connection, look up the key again: another request, or this
 //!    attempt, may have stored an outcome.
 //!
@@ -115,8 +115,8 @@ impl IdempotentRequest {
         [key_hash.into(), now().into()]
     }
 
-    /// Reads the stored outcome from a row of [`KeyLookup`]. `None` if the key is not in use. Fails if the key was used for
-    /// another input.
+    /// Reads the stored outcome from a row of [`KeyLookup`]. `None` if the key is not in use. Fails if the key was used
+    /// for another input.
     pub fn outcome<R: DeserializeOwned>(&self, row: &QueryResult) -> Result<Option<R>, TransactionError> {
         let Some(input_hash) = row.try_get::<Option<Vec<u8>>>("", Column::InputHash.as_str())? else { return Ok(None) };
         if !self.hashes.iter().any(|(_, own)| *own == input_hash) {

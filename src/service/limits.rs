@@ -1,11 +1,11 @@
 //! Rate limits: token buckets for the cost of requests, for authentication failures, and for disclosures.
 //!
-//! A disclosure is a response that reveals that an email or a phone belongs to a customer of another operator. The limit
-//! prevents the enumeration of the platform's customers.
+//! A disclosure is a response that reveals that an email or a phone belongs to a customer of another operator. The
+//! limit prevents the enumeration of the platform's customers.
 //!
-//! The cost of a request is estimated and reserved before the execution. After the execution, the estimate is replaced by
-//! the cost of the work ([`CostCharge`]). Work is counted and not timed, so that the load of other requests does not change
-//! the cost.
+//! The cost of a request is estimated and reserved before the execution. After the execution, the estimate is replaced
+//! by the cost of the work ([`CostCharge`]). Work is counted and not timed, so that the load of other requests does not
+//! change the cost.
 //!
 //! A bucket starts full and refills continuously, up to its capacity. A request takes tokens from the bucket. If there
 //! are too few tokens, the request is refused, and the error contains the time until there are enough. For example, at
@@ -75,7 +75,7 @@ impl Limits {
         Some(client_network(address)).filter(|network| self.auth_failures.is_used_up(network))
     }
 
-    /// Takes a token of the client's address for a request without a valid key.
+    /// Takes a token from the bucket of the client's address, for a request without a valid key.
     pub fn record_auth_failure(&self, address: IpAddr) -> Result<(), Violation> {
         let message = "Too many requests from this address had no valid API key. Wait before you retry.";
         self.auth_failures
@@ -109,8 +109,8 @@ impl Limits {
         })
     }
 
-    /// Takes up to `values` disclosures from the operator's bucket and returns them as a reservation. Takes none for the
-    /// platform. Fails with the error of [`TokenBuckets::take`].
+    /// Takes up to `values` disclosures from the operator's bucket and returns them as a reservation. Takes none for
+    /// the platform. Fails with the error of [`TokenBuckets::take`].
     fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Option<Duration>> {
         let (values, capacity) = match origin.actor {
             Actor::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),
@@ -154,8 +154,8 @@ impl Drop for DisclosureReservation {
     }
 }
 
-/// The weights of the work of a request, in thousandths of a cost of 1. A cost of 1 stands for about 100 µs of processor
-/// time of the service and its database together, which `benches/service/cost.py` measures.
+/// The weights of the work of a request, in thousandths of a cost of 1. A cost of 1 stands for about 100 µs of
+/// processor time of the service and its database together, which `benches/service/cost.py` measures.
 pub mod weights {
     /// The work to read and check a request and to send the response.
     pub const REQUEST: u64 = 500;
@@ -170,7 +170,7 @@ pub mod weights {
     pub const WRITE: u64 = 60;
     /// The estimate for an item of a list: a row and its values.
     pub const ITEM: u64 = 100;
-    /// The estimate for a search, a filter without an index, or a count.
+    /// The estimate for a search, for a condition without an index, or for a count.
     pub const WALK: u64 = 1000;
 
     /// Estimates the work for a page of a list.
@@ -215,13 +215,14 @@ pub struct Cost {
     pub requested: u32,
     /// The cost of the work.
     pub used: u32,
-    /// The cost that the key can spend now. Negative if the key has used more than its budget. `None` if there is no limit.
+    /// The cost that the key can spend now. Negative if the key has used more than its budget. `None` if there is no
+    /// limit.
     pub available: Option<i64>,
 }
 
 impl CostCharge {
-    /// Raises the charge to this cost. If the budget is too small, the request is refused, and the cost that was already taken
-    /// is given back.
+    /// Raises the charge to this cost. If the budget is too small, the request is refused, and the cost that was
+    /// already taken is given back.
     pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its limit of cost per second. Wait before you retry.";
@@ -264,8 +265,8 @@ struct TokenBuckets<K> {
     capacity: f64,
     /// The time in which an empty bucket becomes full.
     refill_time: Duration,
-    /// Buckets that were used recently. A bucket that is not used is dropped after the longest time in which it can
-    /// become full again, from the maximum debt.
+    /// Buckets that were used recently. An unused bucket is dropped after the time in which it becomes full again, even
+    /// from the maximum debt.
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
 }
 
@@ -410,8 +411,8 @@ mod tests {
         assert_eq!(buckets.take_up_to(4.0, "a", 1, true), Err(None));
         buckets.end_reservation(2.0, "a", 2, 2);
         buckets.end_reservation(4.0, "a", 2, 2);
-        // 4 tokens are missing in a bucket of 2. Three tokens must refill before one is available: an hour and a half at 2 per
-        // hour.
+        // 4 tokens are missing in a bucket of 2. Three tokens must refill before one is available: an hour and a half
+        // at 2 per hour.
         let wait = buckets.take("a", 1, false).unwrap_err().unwrap();
         assert!(wait > Duration::from_secs(5300) && wait <= Duration::from_secs(5400), "{wait:?}");
         // A disabled limit does not disable the capacity of one client.

@@ -1,9 +1,10 @@
-//! The rules: permissions, validation, and every read and write of the database. The rules use nothing of HTTP. Of
-//! GraphQL, they use only the derive macro `Enum`: some enums of the rules are types of the schema, and their doc
-//! comments are the descriptions in the schema.
+//! The business rules: permissions, validation, and every read and write of the database. This folder does not depend
+//! on the HTTP server. Only the clients of webhooks and of Twilio use HTTP. Of async-graphql, this folder uses only the
+//! derive macro `Enum`: some of its enums are types of the schema, and their doc comments are the descriptions in the
+//! schema.
 //!
 //! Each method that reads or writes data for a caller has the [`Actor`] as its first parameter, so that nobody forgets
-//! to check the caller's rights. [`Services`] holds the services; GraphQL and the command line use the same ones.
+//! to check the caller's rights. [`Services`] holds the services. GraphQL and the command line use the same services.
 
 pub mod api_keys;
 pub mod audit;
@@ -59,7 +60,8 @@ pub struct Services {
 /// The settings of [`Services`].
 pub struct ServiceSettings {
     pub environment: Environment,
-    /// Hashes API keys, idempotency keys and phone numbers. A copy signs the cursors of the schema.
+    /// Hashes API keys, idempotency keys and phone numbers, and derives the secrets of webhook endpoints. A copy signs
+    /// the cursors of the schema.
     pub hash: KeyedHash,
     /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,
@@ -135,7 +137,7 @@ impl Actor {
         }
     }
 
-    /// Returns the id that the caller's idempotency keys and its rows of the feed have: the id of the operator, or
+    /// Returns the id under which the caller's idempotency keys and feed rows are stored: the id of the operator, or
     /// [`OperatorId::PLATFORM`].
     pub fn owner(&self) -> OperatorId {
         self.operator().unwrap_or(OperatorId::PLATFORM)

@@ -132,8 +132,8 @@ impl Operators {
     }
 
     /// Changes an operator and returns its row. Platform only. Within a second, all servers reject the keys of a
-    /// suspended operator, and accept the keys of a resumed operator. Deliveries to the webhook endpoints of a suspended
-    /// operator pause. A request that changes nothing leaves no entry in the audit trail.
+    /// suspended operator, and accept the keys of a resumed operator. Deliveries to the webhook endpoints of a
+    /// suspended operator pause. A request that changes nothing adds no entry to the audit trail.
     pub async fn update(
         &self,
         actor: &Actor,
@@ -149,8 +149,8 @@ impl Operators {
         }
         let update = || async {
             let transaction = self.database.begin_write().await?;
-            // The lock is not FOR UPDATE, because FOR UPDATE waits for every transaction that connects a customer to the
-            // operator.
+            // The lock is not FOR UPDATE, because FOR UPDATE waits for every transaction that connects a customer to
+            // the operator.
             let current = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
             let not_found = || Error::from(Violation::of(ErrorCode::OperatorNotFound, InputField::Id));
             let current = current.ok_or_else(not_found)?;

@@ -60,8 +60,8 @@ async fn clear(app: &TestApp) {
     postgres::execute(app.database_url(), &sql).await.unwrap();
 }
 
-/// Follows `pageInfo` through a list. Returns the numbers of the customers in the order in which they were read, and the
-/// number of pages.
+/// Follows `pageInfo` through a list. Returns the numbers of the customers in the order in which they were read, and
+/// the number of pages.
 async fn follow(app: &TestApp, caller: &Caller, arguments: &Value, forward: bool) -> (Vec<usize>, usize) {
     let [count, bound, cursor, has_more] = if forward {
         ["first", "after", "endCursor", "hasNextPage"]

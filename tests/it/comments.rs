@@ -1,4 +1,5 @@
-//! Checks the doc comments of the source: a doc comment says what its item does, so no line starts with a question word.
+//! Checks the doc comments of the source: a doc comment says what its item does, so no line starts with a question
+//! word.
 
 use crate::layers::{root, rust_files};
 

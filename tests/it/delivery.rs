@@ -48,7 +48,8 @@ fn sender_settings() -> SenderSettings {
     SenderSettings::new(Environment::Sandbox, loopback)
 }
 
-/// Sender settings with a short timeout, for receivers that do not respond. The request must still arrive on a busy machine.
+/// Sender settings with a short timeout, for receivers that do not respond. The request must still arrive on a busy
+/// machine.
 fn impatient_settings() -> SenderSettings {
     SenderSettings { timeout: Duration::from_secs(2), ..sender_settings() }
 }
@@ -89,8 +90,8 @@ impl<'a> Process<'a> {
         *clock = next.max(*clock);
     }
 
-    /// Delivers what is due until `is_done`. Changes can become visible late on PostgreSQL, because transactions of other
-    /// tests hold the horizon of the feed back.
+    /// Delivers what is due until `is_done`. Changes can become visible late on PostgreSQL, because transactions of
+    /// other tests hold the horizon of the feed back.
     async fn deliver_until(&self, mut is_done: impl AsyncFnMut() -> bool) {
         let mut pace = interval(Duration::from_millis(20));
         let deliver = async {
@@ -548,7 +549,8 @@ both!(private_addresses_are_not_reached, Sandbox, async |app| {
         let url = receiver.url_at("name.example");
         assert_eq!(attempt(url, vec![vec![address]]).await, Failure::ForbiddenAddress, "{address}");
     }
-    // A name with a public address at first, and loopback afterwards: each connection checks the address it connects to.
+    // A name with a public address at first, and loopback afterwards: each connection checks the address it connects
+    // to.
     let (url, public) = (receiver.url_at("rebinding.example"), "192.0.1.1");
     let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers: vec![vec![public], vec!["127.0.0.1"]] });
     let settings = SenderSettings {

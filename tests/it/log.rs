@@ -1,5 +1,5 @@
-//! The log of a server at `RUST_LOG=trace`: it contains no value of a person, neither from the service nor from one of its
-//! dependencies.
+//! The log of a server at `RUST_LOG=trace`: it contains no value of a person, neither from the service nor from one of
+//! its dependencies.
 
 use std::process::Command;
 

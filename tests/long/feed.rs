@@ -1,5 +1,6 @@
-//! The feed of changes while transactions commit in another order than they began, servers are killed, PostgreSQL fails over,
-//! and a dump is restored. A reader that follows its cursor gets each change once, and the changes of a customer in their order.
+//! The feed of changes while transactions commit in another order than they began, servers are killed, PostgreSQL fails
+//! over, and a dump is restored. A reader that follows its cursor gets each change once, and the changes of a customer
+//! in their order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

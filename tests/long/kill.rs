@@ -104,8 +104,8 @@ async fn run(backend: Backend) {
         let writer = async |writer: usize| {
             let mut customer = Value::Null;
             for number in 0.. {
-                // Seven requests create four customers, disconnect the second, give the phone of the first to the third, and
-                // erase the fourth.
+                // Seven requests create four customers, disconnect the second, give the phone of the first to the
+                // third, and erase the fourth.
                 let id = |number: usize| format!("{round}-{writer}-{number}");
                 let phone = |number: usize| format!("+1415{}{writer}5{number:04}", 2 + round);
                 let write = match number % 7 {

@@ -583,7 +583,8 @@ async fn compare(
     let reader = servers.database.reader();
     let mut events = customer_event::Entity::find().all(reader).await.unwrap();
     events.sort_by_key(|event| event.occurred_at);
-    // The removal disconnects each customer as a request of the platform does, and all its entries have the id of the run.
+    // The removal disconnects each customer as a request of the platform does, and all its entries have the id of the
+    // run.
     let disconnect = |event: &customer_event::Model| {
         let customer = json!({ "id": event.customer_id.to_string() });
         let input = json!({ "customer": customer, "operatorId": operators[LEAVING].operator, "reason": "ENDED" });

@@ -31,8 +31,8 @@ const RUNS: usize = 7;
 /// The largest number of 8 KiB blocks that a page may touch. The tables and indexes have hundreds of thousands of
 /// blocks.
 const MAX_BLOCKS: u64 = 10_000;
-/// The largest number of blocks that a page and a count may touch if each checks 10,000 customers one by one. Checking all
-/// customers of the large operator would touch many millions.
+/// The largest number of blocks that a page and a count may touch if each checks 10,000 customers one by one. Checking
+/// all customers of the large operator would touch many millions.
 const MAX_BLOCKS_OF_WALK: u64 = 500_000;
 
 const LIST: &str = "query ($id: ID, $filter: CustomerFilter, $orderBy: CustomerOrder, \

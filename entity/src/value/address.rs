@@ -2,8 +2,8 @@
 //!
 //! - Accepted: `line1`, `city` and `country` are required; each part is at most 200 characters, the postal code at most
 //!   20. The city may be left out if the country is a single city, such as Singapore.
-//! - Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent. Line breaks
-//!   become `, `.
+//! - Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent. Line
+//!   breaks become `, `.
 //! - Rejected: other control characters, and country codes other than those of ISO 3166-1 alpha-2 and `XK` (Kosovo).
 //! - Examples: the country `" ch"` becomes `CH`; `UK` is rejected with a message that names `GB`; `"c/o X\nStr 1"`
 //!   becomes `c/o X, Str 1`.
@@ -18,7 +18,7 @@ use super::{Reason, is_blank, masked_debug, single_line_text};
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
 pub struct Address(AddressParts);
 
-/// The parts of an address. The parts inside an [`Address`] are valid; other parts are unchecked input.
+/// The parts of an address. Only the parts inside an [`Address`] have been validated.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressParts {
     pub line1: String,
@@ -95,7 +95,8 @@ fn non_blank(part: Option<String>) -> Option<String> {
     part.filter(|text| !text.trim().is_empty())
 }
 
-/// Replaces line breaks by `, `. Drops blank lines, and commas at the ends of the other lines.
+/// Replaces line breaks by `, `. Drops blank lines, and commas at the ends of the other lines. If only one line is not
+/// blank, returns the text unchanged.
 fn join_lines(text: &str) -> String {
     let lines = text.split(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']);
     let lines: Vec<_> =
@@ -103,7 +104,7 @@ fn join_lines(text: &str) -> String {
     if lines.len() > 1 { lines.join(", ") } else { text.to_owned() }
 }
 
-/// Returns the name of a country that is one city. Addresses in such a country often have no city.
+/// Returns the city of a country that is a single city. Addresses in such a country often have no city.
 fn city_of(country: &str) -> Option<&'static str> {
     match country {
         "GI" => Some("Gibraltar"),
@@ -116,7 +117,8 @@ fn city_of(country: &str) -> Option<&'static str> {
     }
 }
 
-/// Checks a country in upper case. If the code comes from another standard, the error names the code to write.
+/// Checks a country code, which must be in upper case. If the code comes from another standard, the error names the
+/// code to write.
 fn check_country(country: &str) -> Result<(), Reason> {
     match country {
         // ISO 3166-1 lets its users define this code. Phone and payment systems use it for Kosovo.

@@ -117,8 +117,8 @@ fn format_e164(international: &str) -> Option<String> {
 }
 
 /// Returns true if the number has a prefix that was dialled before the 10 digits of a Mexican mobile number until 2019.
-/// Such a number is rejected. The prefix is not removed, because libraries disagree which of these prefixes are part of
-/// the number.
+/// Such a number is rejected. The prefix is not removed, because libraries disagree about which of these prefixes are
+/// part of the number.
 fn has_retired_mexican_prefix(digits: &str) -> bool {
     let Some(national) = digits.strip_prefix("52") else { return false };
     ["1", "01", "044", "045"].iter().any(|prefix| national.strip_prefix(prefix).is_some_and(|rest| rest.len() == 10))

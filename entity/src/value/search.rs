@@ -32,8 +32,8 @@ impl SearchWord {
     /// The maximum length of a word. A longer word is cut off, because an index entry has a maximum size.
     pub const MAX_CHARACTERS: usize = 50;
 
-    /// The maximum number of searchable words of a value. Further words are ignored, because each word is a row for each
-    /// operator of the customer.
+    /// The maximum number of searchable words of a value. Further words are ignored, because each word is a row for
+    /// each operator of the customer.
     const MAX_PER_VALUE: usize = 12;
 
     /// Splits a stored value into its words: runs of letters and digits. `Ada Lovelace` has `ada` and `lovelace`.
@@ -41,11 +41,12 @@ impl SearchWord {
     /// People write some words together or apart, and search for any of their parts. Such neighbouring parts form a
     /// run. For each part of the run, the part and all parts after it become one word:
     ///
-    /// - numbers: `2026-0017` has `20260017` and `0017`; a word that starts with a digit may end the run;
+    /// - numbers: `2026-0017` has `20260017` and `0017`; the last part may be a word that starts with a digit, such as
+    ///   `17b`;
     /// - parts around an apostrophe or after a single letter: `O'Brien` and `O Brien` have `obrien` and `brien`;
     /// - each character of a script without spaces: `王小明` has `王小明`, `小明` and `明`.
     ///
-    /// A word with `ä`, `ö`, `ü`, `ø` or `å` is two words: `Müller` has `muller` and `mueller`.
+    /// A word with `ä`, `ö`, `ü`, `ø` or `å` becomes two words: `Müller` has `muller` and `mueller`.
     pub fn tokenize(text: &str) -> Vec<Self> {
         let folded = fold(text);
         let parts = parts(&folded);
@@ -56,8 +57,8 @@ impl SearchWord {
         runs.flat_map(|run| spellings(&run)).take(Self::MAX_PER_VALUE).map(Self).collect()
     }
 
-    /// Returns the words of a first and a last name in a script without spaces, written together in both orders: `小明`
-    /// and `王` have `王小明` and `小明王`. For other names, returns no words.
+    /// Joins a first and a last name in a script without spaces, in both orders, and returns the words: `小明` and `王`
+    /// have `王小明` and `小明王`. Returns no words for other names.
     pub fn of_full_name(first: &PersonName, last: &PersonName) -> Vec<Self> {
         let [first, last] = [first, last].map(|name| fold(name.as_str()));
         if ![&first, &last].iter().all(|name| !name.is_empty() && name.chars().all(is_unspaced)) {
@@ -80,10 +81,10 @@ impl SearchWord {
 
 masked_debug!(SearchWord);
 
-/// The number of last digits by which a phone is also found.
+/// The number of digits in a search for the end of a phone.
 const LAST_DIGITS: usize = 4;
-/// The mark before the last digits of a phone, for example `#2671`. A search adds the mark only to words of four
-/// digits, so a prefix such as `26` does not match.
+/// The mark before the last digits of a phone in its search word, for example `#2671`. A search adds the mark only to
+/// words of four digits, so a prefix such as `26` does not match.
 const ENDS_IN: char = '#';
 
 /// A word of a search. The word keeps its umlauts, because an umlaut matches two spellings.
@@ -124,7 +125,7 @@ pub struct SearchQuery {
 }
 
 impl SearchQuery {
-    /// The maximum length of an external id, which is the longest searchable value.
+    /// The maximum length of a search. It is the maximum length of an external id, the longest searchable value.
     pub const MAX_CHARACTERS: usize = 255;
     pub const MAX_WORDS: usize = 8;
 
@@ -178,7 +179,7 @@ masked_debug!(SearchQuery);
 /// A part of a folded text that is not split further: a word, or a character of a script without spaces.
 struct Part<'t> {
     text: &'t str,
-    /// True if a search for this part and the previous part, written together, also finds the stored value.
+    /// True if a search for the previous part and this part as one word also finds the stored value.
     is_joined_when_stored: bool,
     /// True if this part of a search and the previous part are one word.
     is_joined_when_searched: bool,
@@ -227,7 +228,7 @@ fn script(char: char) -> Script {
     CodePointMapData::<Script>::new().get(char)
 }
 
-/// Returns true for characters of scripts in which names are written together. The long vowel mark belongs to the
+/// Returns true for characters of scripts in which names are written without spaces. The long vowel mark belongs to the
 /// character before it.
 fn is_unspaced(char: char) -> bool {
     starts_part(char) || char == 'ー'
@@ -307,9 +308,9 @@ fn fold(text: &str) -> String {
 /// Returns true if a combining mark is an accent, which people often do not type. Returns false if the mark is a part
 /// of its letter.
 ///
-/// Accents are the marks of Latin, Greek and Cyrillic, the optional vowel signs of Arabic, Hebrew and Syriac, and the dot
-/// of Devanagari. Other marks are parts of letters: vowel signs of Indic scripts, vowels and tones of Thai, Lao, Khmer and
-/// Burmese, voicing marks of kana.
+/// Accents are the marks of Latin, Greek and Cyrillic, the optional vowel signs of Arabic, Hebrew and Syriac, and the
+/// dot of Devanagari. Other marks are parts of letters: vowel signs of Indic scripts, vowels and tones of Thai, Lao,
+/// Khmer and Burmese, voicing marks of kana.
 fn is_accent(mark: char) -> bool {
     const NUKTA: char = '\u{93c}';
     const VOICED: char = '\u{3099}';
@@ -557,7 +558,7 @@ mod tests {
         #[test]
         fn a_text_and_each_of_its_prefixes_find_the_text(text in "\\PC{0,40}", length in 0..40_usize) {
             let words = SearchWord::tokenize(&text);
-            // Words after the last stored one are not found.
+            // Words after the last stored word are not found.
             prop_assume!(words.len() < SearchWord::MAX_PER_VALUE);
             let prefix: String = text.chars().take(length).collect();
             for search in [&text, &prefix] {

@@ -5,7 +5,8 @@
 //!   host is in lower case and in ASCII (IDNA), an IPv4 address is in decimal notation, and the default port is left
 //!   out.
 //! - Rejected: other schemes, user names and passwords, fragments.
-//! - Examples: `" HTTPS://Example.com:443/hook"` becomes `https://example.com/hook`; `https://user@example.com/` is rejected.
+//! - Examples: `" HTTPS://Example.com:443/hook"` becomes `https://example.com/hook`; `https://user@example.com/` is
+//!   rejected.
 
 use sea_orm::DeriveValueType;
 use url::Url;

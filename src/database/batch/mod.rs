@@ -1,20 +1,20 @@
-//! Batches: concurrent requests share one PostgreSQL statement, because most of the cost of a small statement is its round
-//! trip.
+//! Batches: concurrent requests share one PostgreSQL statement, because most of the cost of a small statement is its
+//! round trip.
 //!
 //! 1. A caller submits a request under a key. Requests with the same key can be run by one statement.
 //! 2. The first caller per key becomes the leader. Later callers only wait for their results.
-//! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too. A leader
-//!    without concurrent requests does not yield, because tokio then wakes another thread for nothing.
+//! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too. If nothing
+//!    else can join the batch, the leader does not yield, because a yield would wake another thread for nothing.
 //! 4. The leader takes all requests of its key. A caller that comes later becomes the leader of the next batch.
-//! 5. The leader runs the requests as one statement. If there is only one request, a write runs as the same statement,
-//!    and a read runs as an ordinary query. A server without concurrent requests therefore pays nothing for batching.
+//! 5. The leader runs the requests as one statement. A single write runs as a statement of the same form. A single read
+//!    runs as an ordinary query. A server without concurrent requests therefore pays nothing for batching.
 //! 6. Each caller receives the result of its own request.
 //!
 //! With 32 clients, batched reads, batched writes and the yield of step 3 each make requests 1.3 to 2.2 times cheaper
 //! (`docs/benchmarks.md`). Without the yield, few batches would have more than one request.
 //!
-//! [`Batcher`] implements this protocol. [`BatchedQuery`] (`reads.rs`) and [`BatchWriter`] (`writes.rs`) use it. A batch
-//! has no maximum size: only the number of requests in flight limits it.
+//! [`Batcher`] implements this protocol. [`BatchedQuery`] (`reads.rs`) and [`BatchWriter`] (`writes.rs`) use it. A
+//! batch has no maximum size: only the number of requests in flight limits it.
 //!
 //! SQLite has no arrays and no round trip. On SQLite, a [`BatchedQuery`] runs each request by itself, and
 //! [`OptimisticWrite`](super::OptimisticWrite) does not use the [`BatchWriter`].
@@ -28,24 +28,24 @@
 //! # Failures of writes
 //!
 //! - **The database rejects the statement** (`error::is_rejection`), for example because one member violates a unique
-//!   constraint or has read an outdated revision. Nothing is written. Each caller then writes its own rows in a statement
-//!   of its own, at the same time as the other callers. Only the member at fault fails again.
+//!   constraint or has read an outdated revision. Nothing is written. Each caller then writes its own rows in a
+//!   statement of its own, at the same time as the other callers. Only the member at fault fails again.
 //!   [`OptimisticWrite`](super::OptimisticWrite) then starts that member's request again if the error is a conflict.
-//! - **Two members write the same row.** Two updates of one customer: the `UPDATE` changes the row once, so one row is
-//!   missing, and the statement divides by zero (see below). Two requests with the same idempotency key: the `INSERT`
-//!   fails, because `ON CONFLICT DO UPDATE` cannot change a row twice. The database rejects the statement in both cases.
-//!   Then one of the two members succeeds, and the other one gets a conflict.
-//! - **One member waits for a row lock.** A statement waits up to 200 ms for each lock (`lock_timeout`). After 200 ms the
-//!   database rejects the statement. Then each caller runs a statement of its own, and only the statement that needs the
-//!   lock is rejected again, after another 200 ms. This is a conflict, so
+//! - **Two members write the same row.** If both update the same customer, the `UPDATE` changes the row only once, so
+//!   one row is missing, and the statement divides by zero (see below). If both have the same idempotency key, the
+//!   `INSERT` fails, because `ON CONFLICT DO UPDATE` cannot change a row twice. In both cases the database rejects the
+//!   statement. Then one of the two members succeeds, and the other member gets a conflict.
+//! - **One member waits for a row lock.** A statement waits up to 200 ms for each lock (`lock_timeout`). After 200 ms
+//!   the database rejects the statement. Then each caller runs a statement of its own, and only the statement that
+//!   needs the lock is rejected again, after another 200 ms. This second rejection counts as a conflict, so
 //!   [`OptimisticWrite`](super::OptimisticWrite) pauses without a connection and then starts the request again.
 //! - **Two batches write the same rows.** A batch writes its members in the order of their first ids. The first id of a
 //!   member is the first value of its first row: for an update, or a create that connects a customer, the id of the
 //!   customer. Two batches therefore lock customers in the same order, which avoids most deadlocks. The order does not
-//!   help for new customers, which have new ids and conflict by their emails and phones, and not for idempotency keys.
-//!   If two batches wait for each other, `lock_timeout` ends both.
+//!   help in two cases: new customers, which conflict by email or phone and not by id, and idempotency keys. If two
+//!   batches wait for each other, `lock_timeout` ends both.
 //! - **Any other error**, for example a lost connection, no free connection or a statement timeout. All members get the
-//!   error, in these cases `UNAVAILABLE`. After a lost connection the rows may or may not be written.
+//!   error, which is `UNAVAILABLE` in these examples. After a lost connection the rows may or may not be written.
 //! - **The leader is cancelled.** All other members get the error of a lost connection (`UNAVAILABLE`), even if the
 //!   leader had sent nothing yet. The members cannot know whether their rows were written.
 //!
@@ -54,8 +54,8 @@
 //!
 //! # Cancelled leaders
 //!
-//! [`run_to_completion`](super::run_to_completion()) finishes the work of a request whose client disconnects or that times out,
-//! so these events cancel no leader. A leader is cancelled if
+//! [`run_to_completion`](super::run_to_completion()) finishes the work of a request even if its client disconnects or
+//! the request times out. These events cancel no leader. A leader is cancelled if
 //!
 //! - its work is not done 20 seconds after it began,
 //! - it panics,
@@ -89,11 +89,12 @@
 //! SELECT 1 / ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int
 //! ```
 //!
-//! Each divisor belongs to one statement that has `must_write_all`. The divisor compares the number of rows that this
-//! statement has written with the number of rows that it was given. A batch may have several divisors (`1 / … / …`), or
-//! none. If a row is missing, the divisor is 0, and the division error rolls back everything. No `BEGIN` and `COMMIT`
-//! surround the statement, which saves two round trips, so only an error of the statement itself can undo its writes.
-//! SQL has no expression that raises an error on purpose.
+//! A [`WriteStatement`] with `must_write_all` must affect every row that it is given. Each such statement adds one
+//! divisor. The divisor compares the number of rows that this statement has written with the number of rows that it was
+//! given. A batch may have several divisors (`1 / … / …`), or none. If a row is missing, the divisor is 0, and the
+//! division error rolls back everything. The statement runs without `BEGIN` and `COMMIT`, which saves two round trips.
+//! Only an error inside the statement can undo its writes. The error is a division by zero, because SQL has no
+//! expression that raises an error on purpose.
 
 mod reads;
 mod write_set;

@@ -62,7 +62,7 @@ impl<S: StatementBuilder, F: Fn(DbBackend) -> S + Sync> StatementBuilder for ByB
     }
 }
 
-/// Write sets with the same key can be merged: they belong to the same operator and have the same statements.
+/// The operator of a write set, and the names of its statements. Write sets with the same key can be merged.
 pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
 
 impl WriteStatement {
@@ -123,8 +123,8 @@ impl WriteSet {
         }
     }
 
-    /// Returns the number of rows that a set has written. `row_count` is the number of rows in the set. `result` is the
-    /// result of its statement on PostgreSQL, which has the numbers of rows that statements with `multiplies` have
+    /// Returns the number of rows that a set has written. `row_count` is the number of rows in the set. On PostgreSQL,
+    /// `result` also has one column for each statement with `multiplies`: the number of rows that the statement has
     /// written.
     pub(in crate::database) fn written_rows(row_count: u64, result: &[QueryResult]) -> Result<u64, DbErr> {
         let Some(result) = result.first() else { return Ok(row_count) };
@@ -257,8 +257,8 @@ pub fn delete_listed<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteS
     Query::delete().from_table(E::default().table_ref()).and_where(is_listed).take()
 }
 
-/// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, and each [`Write`]'s name
-/// and number of rows.
+/// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, and each [`Write`]'s
+/// name and number of rows.
 type Shape = (bool, Vec<(&'static str, usize)>);
 
 /// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it.

@@ -1,5 +1,5 @@
-//! Batched writes: writes the rows of concurrent requests in one statement. If the database rejects that statement, writes
-//! the rows of each request in a statement of its own.
+//! Batched writes: writes the rows of concurrent requests in one statement. If the database rejects that statement,
+//! writes the rows of each request in a statement of its own.
 
 use sea_orm::{ConnAcquireErr, DbErr};
 
@@ -18,8 +18,8 @@ pub(in crate::database) struct BatchWriter {
 /// The result of a batch for one of its members.
 enum Outcome {
     Done(Result<u64, DbErr>),
-    /// The database rejected the statement because of one of its members. Nothing was written. Each caller gets its rows
-    /// back, and writes them in a statement of its own.
+    /// The database rejected the statement because of one of its members. Nothing was written. Each caller gets its
+    /// rows back, and writes them in a statement of its own.
     WriteSeparately(WriteSet),
 }
 
@@ -28,15 +28,15 @@ impl BatchWriter {
         Self { pool, batcher: Batcher::default() }
     }
 
-    /// Writes all rows of `set`, or none. Returns the number of written rows. In a batch, each member gets the average of the
-    /// batch. A conflict with another transaction is an error that
+    /// Writes all rows of `set`, or none. Returns the number of written rows. In a batch, each member gets the average
+    /// of the batch. A conflict with another transaction is an error that
     /// [`is_conflict`](crate::database::error::is_conflict) recognises.
     pub(in crate::database) async fn write(&self, set: WriteSet) -> Result<u64, DbErr> {
         match self.batcher.submit(set.key(), set, async |requests| self.run_batch(requests).await).await {
             Some(Outcome::Done(result)) => result,
             Some(Outcome::WriteSeparately(set)) => self.run_one(set).await,
-            // The leader was cancelled. Its statement may have been committed, so a retry could report a conflict with the
-            // request's own rows.
+            // The leader was cancelled. Its statement may have been committed, so a retry could report a conflict with
+            // the request's own rows.
             None => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
         }
     }

@@ -61,7 +61,7 @@ enum AdminEventSource {
 pub struct AdminEventFilterInput {
     /// Id of the operator that the entries concern.
     operator_id: Option<ID>,
-    /// Id of the API key that the entries concern.
+    /// Id of the API key that was created or revoked.
     api_key_id: Option<ID>,
 }
 
@@ -74,8 +74,8 @@ impl AdminEvent {
     }
 }
 
-/// An entry in the audit trail of administration: a change of an operator, an API key or a webhook endpoint. Entries never
-/// change.
+/// An entry in the audit trail of administration: a change of an operator, an API key or a webhook endpoint. Entries
+/// never change.
 #[Object]
 impl AdminEvent {
     /// Global id, for example `adm_01h455vb4pex5vsknk084sn02q`.
@@ -128,7 +128,7 @@ impl AdminEvent {
     }
 
     /// Id of the request that made the change, as in the `x-request-id` header of its response. If a command made the
-    /// change: an id of this run of the command. History entries that the same run made have the same id.
+    /// change: the id of this run of the command. The history entries that the run made have the same id.
     async fn request_id(&self) -> String {
         self.0.request_id.to_string()
     }

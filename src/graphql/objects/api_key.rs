@@ -30,9 +30,9 @@ pub struct ApiKey {
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::api_key::Access")]
 pub enum ApiKeyAccess {
-    /// The key reads its operator's customers. Mutations fail with `FORBIDDEN`.
+    /// The key can only read the data of its operator. Mutations fail with `FORBIDDEN`.
     ReadOnly,
-    /// The key reads and writes its operator's customers.
+    /// The key can read and write the data of its operator.
     ReadWrite,
 }
 

@@ -20,13 +20,15 @@ use crate::service::feed::FeedRequest;
 pub enum ChangeType {
     /// Your operator created the customer. With the platform key: an operator created the customer.
     Created,
-    /// Your operator was connected to the existing customer. With the platform key: an operator was connected to the customer.
+    /// Your operator was connected to the existing customer. With the platform key: an operator was connected to the
+    /// customer.
     Connected,
     /// The fields in `changedFields` changed.
     Updated,
     /// The connection of the customer to your operator ended. With the platform key: a connection to an operator ended.
     Disconnected,
-    /// The person proved to hold the email or the phone. If the proof changed the phone, `changedFields` contains `PHONE`.
+    /// The person proved to hold the email or the phone. If the record got a new phone with this proof, `changedFields`
+    /// contains `PHONE`.
     Verified,
     /// The platform erased the customer.
     Erased,
@@ -40,7 +42,7 @@ pub enum ChangeType {
 pub struct ChangeFeed {
     /// Changes, oldest first.
     changes: Items<Vec<Change>>,
-    /// Cursor to pass as `after` for the changes that follow. Present even if `changes` is empty.
+    /// Cursor to pass as `after` in the next request. The cursor is present even if `changes` is empty.
     cursor: Cursor,
     /// True if there may be more changes: send the next request at once. If false, wait before the next request.
     has_more: bool,
@@ -48,11 +50,11 @@ pub struct ChangeFeed {
 
 pub struct Change(customer_change::Model);
 
-/// A change of a customer, as your operator sees it. It has no data of the person.
+/// A change of a customer, as your operator sees it. The change itself contains no personal data.
 #[Object]
 impl Change {
-    /// Id of the change, the same as the id of its entry in `Customer.history`. Use it to recognise a change that you have
-    /// processed already.
+    /// Id of the change, the same as the id of its entry in `Customer.history`. Use the id to recognise a change that
+    /// you have already processed.
     async fn id(&self) -> ID {
         self.0.id.to_string().into()
     }
@@ -78,8 +80,8 @@ impl Change {
         self.0.external_customer_id.as_ref().map(|id| id.as_str())
     }
 
-    /// Version of the customer after the change. The changes of one customer come in the order of their versions. Several changes
-    /// can have the same version, for example an update and a later disconnect.
+    /// Version of the customer after the change. The changes of one customer come in the order of their versions.
+    /// Several changes can have the same version, for example an update and a later disconnect.
     async fn version(&self) -> i32 {
         self.0.version
     }
@@ -94,15 +96,15 @@ impl Change {
         self.0.own
     }
 
-    /// The present record of the customer, which may be newer than the change. Null if your operator is not connected to the
-    /// customer any more, or if the customer was erased.
+    /// The present record of the customer, which may be newer than the change. Null if your operator is not connected
+    /// to the customer any more, or if the customer was erased.
     async fn customer(&self, context: &Context<'_>) -> Option<Result<Customer, Error>> {
         let found = fetch::loader(context).load_one(VisibleCustomer(self.0.customer_id)).await;
         found.map(|found| found.map(Customer)).transpose()
     }
 }
 
-/// Returns the fields that a change has changed.
+/// Returns the changed fields of a change.
 pub fn changed_fields(change: &customer_change::Model) -> impl Iterator<Item = CustomerField> {
     CustomerField::all().filter(|field| change.changed_fields.0.iter().any(|name| name == field.name()))
 }

@@ -45,8 +45,8 @@ impl Customer {
         self.0.customer.email.as_str()
     }
 
-    /// Phone number in E.164 format, for example `+14155552671`. Null if unknown. Payment and disbursement flows ask the
-    /// customer for a missing phone number, because these flows verify the customer by SMS.
+    /// Phone number in E.164 format, for example `+14155552671`. Null if unknown. Payment and disbursement flows ask
+    /// the customer for a missing phone number, because these flows verify the customer by SMS.
     async fn phone(&self) -> Option<&str> {
         self.0.customer.phone.as_ref().map(|phone| phone.as_str())
     }
@@ -82,8 +82,8 @@ impl Customer {
         self.0.missing_fields()
     }
 
-    /// Version of the record. Starts at 1 and increases by 1 with each request that changes a value. Pass the version
-    /// as `expectedVersion` to avoid overwriting somebody else's change.
+    /// Version of the record. The version starts at 1 and increases by 1 with each request that changes a value. Pass
+    /// the version as `expectedVersion` to avoid overwriting somebody else's change.
     async fn version(&self) -> i32 {
         self.0.customer.version
     }
@@ -113,8 +113,8 @@ impl Customer {
         Some(Box::pin(CustomerOperatorConnection::load(context, &self.0, arguments)).await)
     }
 
-    /// Changes to this customer, oldest first. An operator sees the changes since its own connection, with an entry for
-    /// each step of `version`. If another caller made a change, the operator sees neither the author nor the values.
+    /// Changes to this customer, oldest first. An operator sees the changes since its own connection. Every increase of
+    /// `version` has an entry. If another caller made a change, the operator sees neither the author nor the values.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn history(
         &self,
@@ -149,9 +149,9 @@ impl CustomerEdge {
 
 #[Object]
 impl CustomerCount {
-    /// Number of customers in the list. Null if the count stops early: after a million customers, or after 10,000
-    /// checked customers if the list has `search` or a condition without an index (see `CustomerFilter`). Computed only
-    /// if requested.
+    /// Number of customers in the list. Null if the count stops early. A count stops after a million customers. With
+    /// `search` or a condition without an index (see `CustomerFilter`), it stops after 10,000 checked customers.
+    /// Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         total_count(self.count(context).await)
     }

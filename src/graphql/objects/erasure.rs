@@ -29,7 +29,7 @@ impl Erasure {
         self.0.id.to_string().into()
     }
 
-    /// Id that the customer had. `customerEvents` returns its history, without values.
+    /// Id that the customer had. `customerEvents` returns the history of this customer, without values.
     async fn customer_id(&self) -> ID {
         self.0.customer_id.to_string().into()
     }
@@ -39,22 +39,22 @@ impl Erasure {
         Time(self.0.erased_at)
     }
 
-    /// The `reference` of the request.
+    /// The `reference` that was given in `eraseCustomer`.
     async fn reference(&self) -> &str {
         self.0.reference.as_str()
     }
 
-    /// Id of the request, as in the `x-request-id` header of its response.
+    /// Id of the request that erased the customer, as in the `x-request-id` header of its response.
     async fn request_id(&self) -> String {
         self.0.request_id.to_string()
     }
 
-    /// Number of operators that the customer was connected to.
+    /// Number of operators that the customer was connected to when it was erased.
     async fn operators(&self) -> i32 {
         self.0.operators
     }
 
-    /// Number of history entries whose values became null.
+    /// Number of history entries that the customer had. Their values are null now.
     async fn entries(&self) -> i32 {
         self.0.entries
     }

@@ -25,14 +25,14 @@ use crate::service::customers::{CustomerField, EventList, HistoryEntry};
 enum CustomerEventType {
     /// The customer was created.
     Created,
-    /// The customer was connected to one more operator. If the connection filled empty fields, other operators see the entry as
-    /// `UPDATED`. Otherwise they do not see the entry.
+    /// The customer was connected to one more operator. If the connection filled empty fields, other operators see the
+    /// entry as `UPDATED`. Otherwise other operators do not see the entry.
     Connected,
     /// The customer was updated.
     Updated,
     /// The customer was disconnected from an operator. Only the platform sees such entries.
     Disconnected,
-    /// The person proved to hold the field in `verifiedField`.
+    /// The person proved to hold the value of the field in `verifiedField`.
     Verified,
     /// The customer was erased. The values in all its entries are null.
     Erased,
@@ -82,12 +82,14 @@ impl CustomerEvent {
         self.0.own
     }
 
-    /// Operator that made the change. Null if the platform made the change. With an operator's key, also null if `own` is false.
+    /// Operator that made the change. Null if the platform made the change. With an operator's key, also null if `own`
+    /// is false.
     async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
         Some(fetch::load(context, self.details()?.operator_id?).await.map(Operator))
     }
 
-    /// API key that made the change. Null if the platform made the change. With an operator's key, also null if `own` is false.
+    /// API key that made the change. Null if the platform made the change. With an operator's key, also null if `own`
+    /// is false.
     async fn api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
         let key = self.details()?.api_key_id?;
         fetch::loader(context).load_one(key).await.map(|key| key.map(Into::into)).transpose()
@@ -103,14 +105,14 @@ impl CustomerEvent {
         self.details()?.reason.map(Into::into)
     }
 
-    /// Id of the request that made the change, as in the `x-request-id` header of its response. With an operator's key, null if
-    /// `own` is false.
+    /// Id of the request that made the change, as in the `x-request-id` header of its response. With an operator's key,
+    /// null if `own` is false.
     async fn request_id(&self) -> Option<String> {
         Some(self.details()?.request_id.to_string())
     }
 
-    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if the request had no such header. With an
-    /// operator's key, also null if `own` is false.
+    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if the request had no such header.
+    /// With an operator's key, also null if `own` is false.
     async fn actor(&self) -> Option<&str> {
         self.details()?.actor.as_ref().map(|actor| actor.as_str())
     }
@@ -120,13 +122,13 @@ impl CustomerEvent {
         &self.0.changed_fields
     }
 
-    /// Field that the person has proved to hold. Null unless `type` is `VERIFIED`.
+    /// Field whose value the person has proved to hold. Null unless `type` is `VERIFIED`.
     async fn verified_field(&self) -> Option<VerifiableField> {
         self.0.verified_field.map(Into::into)
     }
 
-    /// Values of the changed fields before the change. Null if the change created the customer. With an operator's key, also null
-    /// if `own` is false.
+    /// Values of the changed fields before the change. Null if the change created the customer. With an operator's key,
+    /// also null if `own` is false.
     async fn before(&self) -> Option<CustomerValues<'_>> {
         let event = self.details().filter(|event| event.r#type != customer_event::EventType::Created)?;
         Some(CustomerValues::deserialize(&event.before.0).unwrap_or_default())

@@ -29,7 +29,7 @@ impl Operator {
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::operator::Status")]
 pub enum OperatorStatus {
-    /// The keys of the operator work.
+    /// The keys of the operator are accepted, unless they are revoked or expired.
     Active,
     /// All keys of the operator are rejected with `UNAUTHENTICATED`. Its customers stay connected.
     Suspended,
@@ -58,8 +58,9 @@ impl Operator {
         self.0.status.into()
     }
 
-    /// Number of disclosures per hour that the operator may use on each server, at least 1. A disclosure is a response that
-    /// reveals that an email or a phone belongs to a customer of another operator. Null if the default of the service applies.
+    /// Number of disclosures per hour that the operator may use on each server, at least 1. A disclosure is a response
+    /// that reveals that an email or a phone belongs to a customer of another operator. Null if the default of the
+    /// service applies.
     async fn disclosures_per_hour(&self) -> Option<i32> {
         self.0.disclosures_per_hour
     }
@@ -71,8 +72,8 @@ impl Operator {
         Some(keys.map(|keys| keys.into_iter().flatten().map(Into::into).collect()).map(Items))
     }
 
-    /// Customers connected to the operator, oldest connection first. With some filters, a page may have fewer items than
-    /// requested although more pages follow, so continue as long as `hasNextPage` is true.
+    /// Customers connected to the operator, oldest connection first. With some filters, a page may have fewer items
+    /// than requested although more pages follow, so continue as long as `hasNextPage` is true.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,

@@ -16,7 +16,7 @@ use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
 use crate::graphql::time::Time;
 use crate::service::webhooks::endpoints;
 
-/// Reason for which a delivery failed. Values may be added, so keep a default case.
+/// Reason why a delivery failed. Values may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::webhook::Failure")]
 enum WebhookFailure {
@@ -24,12 +24,13 @@ enum WebhookFailure {
     Status,
     /// The endpoint did not respond in time.
     Timeout,
-    /// No connection: the host has no address, refused the connection, has no valid certificate, or closed the connection.
+    /// No connection: the host has no address, refused the connection, has no valid certificate, or closed the
+    /// connection.
     Connection,
     /// The host is not reachable from the internet: all its addresses are private or reserved.
     ForbiddenAddress,
-    /// Changes after the cursor are no longer stored, so the endpoint was disabled. Call `updateWebhook` with `deliverFrom` and
-    /// `enabled: true`.
+    /// Changes after the cursor are no longer stored, so the endpoint was disabled. Call `updateWebhook` with
+    /// `deliverFrom` and `enabled: true`.
     CursorExpired,
 }
 
@@ -42,8 +43,8 @@ impl Webhook {
     }
 }
 
-/// A webhook endpoint: a URL to which the service delivers the changes of an operator's customers, in the order of the feed
-/// `changes`.
+/// A webhook endpoint: a URL to which the service delivers the changes of an operator's customers, in the order of the
+/// feed `changes`.
 #[Object]
 impl Webhook {
     /// Global id, for example `wh_01h455vb4pex5vsknk084sn02q`.
@@ -66,7 +67,8 @@ impl Webhook {
         self.0.types.as_ref().map(|types| types.0.iter().copied().map(Into::into).collect())
     }
 
-    /// Cursor of the last change that was delivered or skipped, to pass to `changes` as `after`. Null for the platform key.
+    /// Cursor of the last change that was delivered or skipped, to pass to `changes` as `after`. Null for the platform
+    /// key.
     async fn cursor(&self, context: &Context<'_>) -> Option<Cursor> {
         let cursor = || Cursors::new(context, ListId::Changes).at(endpoints::cursor(&self.0));
         actor(context).operator().map(|_| cursor())
@@ -78,8 +80,8 @@ impl Webhook {
         fetch::load(context, key).await.map(|time| time.map(Time)).transpose()
     }
 
-    /// False if the endpoint was disabled: by `updateWebhook`, by the response 410, after five days of failed deliveries, or
-    /// because changes were deleted that it had not received.
+    /// False if the endpoint was disabled: by `updateWebhook`, by the response 410, after five days of failed
+    /// deliveries, or because undelivered changes were deleted.
     async fn enabled(&self) -> bool {
         self.0.disabled_at.is_none()
     }
@@ -114,21 +116,22 @@ impl Webhook {
         self.0.last_status
     }
 
-    /// Reason for which the last attempt failed, or for which the service disabled the endpoint. Null if the last attempt
+    /// Reason why the last attempt failed, or why the service disabled the endpoint. Null if the last attempt
     /// succeeded.
     async fn last_failure(&self) -> Option<WebhookFailure> {
         self.0.last_failure.map(Into::into)
     }
 
-    /// Time since which all attempts have failed. Null if the last attempt succeeded, and after the endpoint was enabled or
-    /// got another URL. After five days the endpoint is disabled. After a suspension, the value becomes later by the length
-    /// of the suspension.
+    /// Time since which all attempts have failed. Null if the last attempt succeeded, or if there was no attempt since
+    /// the endpoint was created, enabled or got another URL. When all attempts have failed for five days, the service
+    /// disables the endpoint. A suspension of the operator does not count: when it ends, the value is moved forward by
+    /// the length of the suspension.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)
     }
 
-    /// Time of the next attempt after a failed one. Null if deliveries do not fail, if the endpoint is disabled, or while the
-    /// operator is suspended.
+    /// Time of the next attempt after a failed one. Null if the last attempt did not fail, if the endpoint is disabled,
+    /// or if the operator is suspended.
     async fn next_attempt_at(&self) -> Option<Time> {
         let row = &self.0;
         let is_retrying = row.failing_since.is_some() && row.disabled_at.is_none() && row.paused_at.is_none();

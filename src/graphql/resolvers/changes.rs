@@ -11,11 +11,11 @@ pub struct ChangeQuery;
 
 #[Object]
 impl ChangeQuery {
-    /// The feed of changes: all changes of your customers, made by any caller, oldest change first. With the platform
-    /// key: the changes of all customers. Read the feed repeatedly and pass the `cursor` of the last response as
-    /// `after`: no change is missed, and the changes of one customer come in the order of their versions. Changes are
-    /// kept for 90 days, unless the platform has set another time. To start, take `viewer { changesCursor }`, read all
-    /// customers, and then follow the feed from the cursor.
+    /// The feed of changes: the changes of your customers, oldest change first, including changes that other callers
+    /// made. With the platform key: the changes of all customers. To start, read `viewer { changesCursor }`, then read
+    /// all customers. Then call `changes` repeatedly. Pass that cursor as `after` in the first call, and the `cursor`
+    /// of the last response in each further call. You then miss no change, and you get the changes of one customer in
+    /// the order of their versions. Changes are kept for 90 days, unless the platform has set another time.
     #[graphql(complexity = "list_complexity(Some(first), None, child_complexity)")]
     async fn changes(
         &self,
@@ -23,11 +23,11 @@ impl ChangeQuery {
         #[graphql(default_with = "MAX_PAGE_SIZE", desc = "Maximum number of changes, 1 to 100. Default: 100.")]
         first: i32,
         #[graphql(
-            desc = "Return the changes after this cursor. Null starts at the oldest change that is kept. The cursor stays valid with other `types`."
+            desc = "Return the changes after this cursor. Null starts at the oldest change that is kept. You can change `types` and keep the cursor."
         )]
         after: Option<String>,
         #[graphql(
-            desc = "Types of changes to return. Default: all types. A response may have fewer changes than `first`, or none, although `hasMore` is true: continue with its `cursor`."
+            desc = "Types of changes to return. Default: all types. A response may have fewer changes than `first`, or none, even if `hasMore` is true. In this case, continue with the `cursor` of the response."
         )]
         types: Option<Vec<ChangeType>>,
     ) -> Option<Result<ChangeFeed, Error>> {

@@ -30,11 +30,12 @@ impl CustomerQuery {
         }
     }
 
-    /// Customers connected to the calling operator, oldest connection first. With the platform key: all customers,
-    /// oldest first. With some filters, a page may have fewer items than requested although more pages follow, so
-    /// continue as long as `hasNextPage` is true. A new customer can appear before customers that you have read
-    /// already. To poll for new customers, filter by `connectedAt` (with the platform key: `createdAt`). Let the range
-    /// start 30 seconds before the latest time that you have seen, and skip the customers that you know.
+    /// Customers connected to the calling operator. By default the oldest connection comes first. With the platform
+    /// key: all customers, oldest first. With some filters, a page may have fewer items than requested although more
+    /// pages follow, so continue as long as `hasNextPage` is true. A new customer can appear in the list before
+    /// customers that you have already read, so do not poll for new customers with the last cursor. Instead, filter by
+    /// `connectedAt` (with the platform key: `createdAt`). Start the range 30 seconds before the latest time that you
+    /// have seen, and skip the customers that you already have.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,
@@ -53,8 +54,9 @@ impl CustomerQuery {
         Some(CustomerConnection::load(context, actor(context).operator(), filter, order_by, arguments).await)
     }
 
-    /// Checks the input of `createCustomer` without writing anything. Does not call the carrier lookup and does not reveal
-    /// whether a person is known to other operators. With the platform key, only the values themselves are checked.
+    /// Checks the input of `createCustomer` without writing anything. Does not ask the carrier whether the phone is
+    /// mobile, and does not reveal whether other operators know the person. With the platform key, the input is not
+    /// compared with existing customers.
     async fn validate_customer(
         &self,
         context: &Context<'_>,
@@ -69,9 +71,9 @@ pub struct CustomerMutation;
 
 #[Object]
 impl CustomerMutation {
-    /// Creates a customer, or connects an existing one to your operator if the platform already knows the email or phone.
-    /// The empty fields of a connected customer are filled from your input. If a field already has a different value, the
-    /// stored value is kept and the field is listed in `unappliedFields`.
+    /// Creates a customer, or connects an existing one to your operator if the platform already knows the email or
+    /// phone. The empty fields of a connected customer are filled from your input. If a field already has a different
+    /// value, the stored value is kept and the field is listed in `unappliedFields`.
     async fn create_customer(
         &self,
         context: &Context<'_>,
@@ -81,8 +83,8 @@ impl CustomerMutation {
         Some(customers.create(actor(context), request_info(context), input.parse()).await.map(Into::into))
     }
 
-    /// Updates a customer. Changes are visible to every operator the customer is connected to. Omitted fields stay as they
-    /// are; null clears a field. The platform key may update any customer, identified by `id`.
+    /// Updates a customer. Every operator that the customer is connected to sees the changed data. Omitted fields stay
+    /// as they are; null clears a field. The platform key may update any customer, identified by `id`.
     async fn update_customer(
         &self,
         context: &Context<'_>,
@@ -93,8 +95,8 @@ impl CustomerMutation {
     }
 
     /// Ends the connection of a customer to your operator, for example if the wrong person was connected. Afterwards
-    /// the customer does not exist for your operator, and you can use your `externalCustomerId` for another customer.
-    /// The record stays as it is for other operators. The platform key may disconnect a customer from any operator.
+    /// your operator no longer sees the customer, and you can use the `externalCustomerId` for another customer. The
+    /// record stays as it is for other operators. The platform key may disconnect a customer from any operator.
     async fn disconnect_customer(
         &self,
         context: &Context<'_>,
@@ -128,12 +130,12 @@ struct CreateCustomerPayload {
     /// `CREATED` for a new customer, `CONNECTED` for one that the platform already knew.
     outcome: Outcome,
     /// Your values that matched the existing customer. Empty for a new customer. If only the phone matched, the record
-    /// has a different email than the one you sent: check that it belongs to the right person.
+    /// has a different email than the one you sent: check that the record belongs to the right person.
     matched_by: Vec<MatchKey>,
-    /// Fields whose stored value differs from the one you sent. The stored values were kept. Use `updateCustomer` if your
-    /// value is correct.
+    /// Fields whose stored value differs from the one you sent. The stored values were kept. Use `updateCustomer` if
+    /// your value is correct.
     unapplied_fields: Vec<CustomerField>,
-    /// Restrictions that production would enforce. Always empty in production.
+    /// Problems with values that production would reject, for example a disposable email. Always empty in production.
     warnings: Vec<CustomerWarning>,
     /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer`
     /// always shows the current record.
@@ -145,7 +147,7 @@ struct CreateCustomerPayload {
 struct UpdateCustomerPayload {
     /// The updated customer.
     customer: Customer,
-    /// Restrictions that production would enforce. Always empty in production.
+    /// Problems with values that production would reject, for example a disposable email. Always empty in production.
     warnings: Vec<CustomerWarning>,
     /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer`
     /// always shows the current record.
@@ -161,7 +163,7 @@ struct CustomerValidation {
     phone: Option<String>,
     /// Errors that `createCustomer` would report. Conflicts with customers of other operators are not included.
     faults: Vec<CustomerWarning>,
-    /// Restrictions that production would enforce. Always empty in production.
+    /// Problems with values that production would reject, for example a disposable email. Always empty in production.
     warnings: Vec<CustomerWarning>,
 }
 

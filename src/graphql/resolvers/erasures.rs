@@ -1,4 +1,4 @@
-//! The erasure of customers, and the receipt and the history that stay afterwards. Platform key only.
+//! The mutation `eraseCustomer`, and the queries for its receipts and for history entries. Platform key only.
 
 use async_graphql::{Context, ID, Object, SimpleObject};
 use entity::value::{ApiKeyId, CustomerId, ErasureId, RequestId};
@@ -41,8 +41,8 @@ impl ErasureQuery {
     }
 
     /// History entries of one customer, of one request or of one API key, oldest first. Requires exactly one of
-    /// `customerId`, `requestId` and `apiKeyId`. If a customer was erased, the values in its entries are null. Empty for
-    /// an unknown id. Platform key only.
+    /// `customerId`, `requestId` and `apiKeyId`. If a customer was erased, the values in its entries are null. The list
+    /// is empty for an unknown id. Platform key only.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customer_events(
         &self,
@@ -85,7 +85,7 @@ fn event_list(
             return Err(violation.with_note("Give exactly one of customerId, requestId and apiKeyId.").into());
         }
     };
-    // There are no entries for a malformed id or for the nil id.
+    // No entry has a malformed id. The list of the nil id stands for it, because that list is empty too.
     Ok(list.unwrap_or_else(|| EventList::OfCustomer(Uuid::nil().into())))
 }
 
@@ -95,7 +95,7 @@ pub struct ErasureMutation;
 #[Object]
 impl ErasureMutation {
     /// Erases a customer: deletes the record and its connections to operators, and sets the values in its history to
-    /// null. Returns a receipt. The email and the phone can be used for a new customer at once. An erasure cannot be
+    /// null. Returns a receipt. Afterwards the email and the phone can be used for a new customer. An erasure cannot be
     /// undone. Platform key only.
     async fn erase_customer(
         &self,

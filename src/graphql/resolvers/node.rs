@@ -1,5 +1,5 @@
-//! The query `node`, with which Relay fetches an object again. API keys are not nodes: to fetch them again, clients
-//! fetch their operator.
+//! The query `node`, with which Relay refetches an object. API keys are not nodes: clients refetch them through
+//! `Operator.apiKeys`.
 
 use async_graphql::{Context, ID, Interface, Object};
 use entity::value::{AdminEventId, CustomerEventId, CustomerId, ErasureId, OperatorId, WebhookId};

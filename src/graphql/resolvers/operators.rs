@@ -22,8 +22,8 @@ pub struct OperatorQuery;
 
 #[Object]
 impl OperatorQuery {
-    /// Looks up one operator. Returns null if the operator does not exist or the caller may not see it. An operator sees
-    /// only itself.
+    /// Looks up one operator. Returns null if the operator does not exist or the caller may not see it. An operator
+    /// sees only itself.
     async fn operator(
         &self,
         context: &Context<'_>,
@@ -52,8 +52,8 @@ impl OperatorQuery {
         Some(OperatorConnection::load(context, PageArguments { first, after, last, before }).await)
     }
 
-    /// Audit trail of administration, oldest entry first: the changes of operators, API keys and webhook endpoints. Platform key
-    /// only.
+    /// Audit trail of administration, oldest entry first: the changes of operators, API keys and webhook endpoints.
+    /// Platform key only.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn admin_events(
         &self,
@@ -82,9 +82,9 @@ impl OperatorMutation {
         Some(create_operator(context, &input).await)
     }
 
-    /// Renames, suspends or resumes an operator, or changes its number of disclosures per hour. Omitted fields stay as they are.
-    /// Within a second, all servers reject all keys of a suspended operator, and accept the keys of a resumed operator.
-    /// Platform key only.
+    /// Renames, suspends or resumes an operator, or changes its number of disclosures per hour (see
+    /// `Operator.disclosuresPerHour`). Omitted fields stay as they are. Within a second, all servers reject all keys of
+    /// a suspended operator, and accept the keys of a resumed operator. Platform key only.
     async fn update_operator(
         &self,
         context: &Context<'_>,
@@ -93,8 +93,8 @@ impl OperatorMutation {
         Some(update_operator(context, input).await)
     }
 
-    /// Creates an additional API key for an operator. Platform key only. To rotate a key: create a new one, use it
-    /// everywhere, and revoke the old one when its `lastUsedAt` no longer changes.
+    /// Creates an additional API key for an operator. Platform key only. To rotate a key: create a new key, use the new
+    /// key in all your programs, and revoke the old key when its `lastUsedAt` no longer changes.
     async fn create_api_key(
         &self,
         context: &Context<'_>,
@@ -112,8 +112,8 @@ impl OperatorMutation {
         Some(revoke_api_key(context, &input).await)
     }
 
-    /// Revokes all API keys of an operator permanently, for example after a leak. The keys stop working on all servers within a
-    /// second. Platform key only.
+    /// Revokes all API keys of an operator permanently, for example after a leak. The keys stop working on all servers
+    /// within a second. Platform key only.
     async fn revoke_api_keys(
         &self,
         context: &Context<'_>,
@@ -205,8 +205,8 @@ struct UpdateOperatorInput {
     name: MaybeUndefined<String>,
     /// New status of the operator. Cannot be null.
     status: MaybeUndefined<OperatorStatus>,
-    /// New number of disclosures per hour that the operator may use on each server, at least 1. Null restores the default of
-    /// the service.
+    /// New number of disclosures per hour that the operator may use on each server, at least 1 (see
+    /// `Operator.disclosuresPerHour`). Null restores the default of the service.
     disclosures_per_hour: MaybeUndefined<i32>,
 }
 

@@ -44,7 +44,8 @@ impl Viewer {
         Operator::find(context, actor(context).operator()?).await.transpose()
     }
 
-    /// Cursor of the end of the feed, to pass to `changes` as `after`. Take it before you read all customers for the first time.
+    /// Cursor of the end of the feed of changes, to pass to `changes` as `after`. Read this cursor before you read all
+    /// customers for the first time.
     async fn changes_cursor(&self, context: &Context<'_>) -> Option<Result<Cursor, Error>> {
         Some(ChangeFeed::end(context).await)
     }
@@ -54,7 +55,7 @@ impl Viewer {
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::deployment::Environment")]
 enum Environment {
-    /// Test environment. Accepts, with a warning, well-formed emails and phones that only production rejects.
+    /// Test environment. Well-formed emails and phones that production rejects are accepted here, with a warning.
     Sandbox,
     /// Live environment. Disposable emails, emails with a plus suffix and phones that are not mobile are rejected.
     Production,
@@ -63,10 +64,11 @@ enum Environment {
 /// Role of an API key.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 enum Role {
-    /// Reads and writes the customers of its operator.
+    /// Reads and writes the customers and the webhook endpoints of its operator.
     Operator,
-    /// Reads the customers of its operator.
+    /// Reads the customers and the webhook endpoints of its operator.
     OperatorReadOnly,
-    /// Reads everything, manages operators and API keys, and updates, disconnects, verifies and erases customers.
+    /// Reads everything, manages operators, API keys and webhook endpoints, and updates, disconnects, verifies and
+    /// erases customers.
     Platform,
 }

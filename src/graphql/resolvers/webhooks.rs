@@ -21,7 +21,7 @@ pub struct WebhookQuery;
 
 #[Object]
 impl WebhookQuery {
-    /// Looks up a webhook endpoint. Returns null if the endpoint does not exist or belongs to another operator.
+    /// Looks up a webhook endpoint. Returns null if the endpoint does not exist or the caller may not see it.
     async fn webhook(
         &self,
         context: &Context<'_>,
@@ -30,8 +30,8 @@ impl WebhookQuery {
         Webhook::find(context, WebhookId::parse(&id)?).await.transpose()
     }
 
-    /// Webhook endpoints of the calling operator, oldest first: at most five. With the platform key: the endpoints of all
-    /// operators.
+    /// Webhook endpoints of the calling operator, oldest first. An operator has at most five. With the platform key:
+    /// the endpoints of all operators.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn webhooks(
         &self,
@@ -50,8 +50,8 @@ pub struct WebhookMutation;
 
 #[Object]
 impl WebhookMutation {
-    /// Creates a webhook endpoint. The service delivers the changes of your customers to its URL. An operator can have at most
-    /// five endpoints.
+    /// Creates a webhook endpoint. The service delivers the changes of your customers to its URL. An operator can have
+    /// at most five endpoints.
     async fn create_webhook(
         &self,
         context: &Context<'_>,
@@ -60,8 +60,9 @@ impl WebhookMutation {
         Some(create_webhook(context, input).await)
     }
 
-    /// Changes, enables or disables a webhook endpoint. Omitted fields stay as they are. An endpoint that is enabled receives
-    /// all changes since it was disabled, as far as the feed still has them.
+    /// Changes, enables or disables a webhook endpoint. Omitted fields stay as they are. When you enable an endpoint,
+    /// it receives all changes since it was disabled. If the feed no longer has some of these changes, give
+    /// `deliverFrom` too. Otherwise the service disables the endpoint again.
     async fn update_webhook(
         &self,
         context: &Context<'_>,
@@ -70,17 +71,18 @@ impl WebhookMutation {
         Some(update_webhook(context, input).await)
     }
 
-    /// Gives a webhook endpoint a new secret. For some time, deliveries are signed with the new and the old secret, so that you
-    /// can replace the secret in your receiver meanwhile.
+    /// Gives a webhook endpoint a new secret. For `overlapHours`, deliveries are signed with both the new and the old
+    /// secret. Replace the secret in your receiver during this time.
     async fn rotate_webhook_secret(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "The endpoint.")] input: RotateWebhookSecretInput,
+        #[graphql(desc = "The endpoint, and the time for which the old secret stays in use.")]
+        input: RotateWebhookSecretInput,
     ) -> Option<Result<RotateWebhookSecretPayload, Error>> {
         Some(rotate_webhook_secret(context, &input).await)
     }
 
-    /// Deletes a webhook endpoint. A delivery that is under way may still arrive.
+    /// Deletes a webhook endpoint. A delivery in progress may still arrive.
     async fn delete_webhook(
         &self,
         context: &Context<'_>,
@@ -156,11 +158,11 @@ fn parse_types(types: Vec<ChangeType>, violations: &mut Vec<Violation>) -> Optio
 /// Place in the feed `changes`. Exactly one of the fields must be given.
 #[derive(OneofObject)]
 enum WebhookStart {
-    /// Cursor of `changes`, of `viewer.changesCursor` or of `Webhook.cursor`: the changes after the cursor are delivered. Not
-    /// available with the platform key.
+    /// Cursor from `changes`, `viewer.changesCursor` or `Webhook.cursor`. The changes after the cursor are delivered.
+    /// Not available with the platform key.
     Cursor(String),
-    /// Time: the changes from this time on are delivered, and perhaps some changes of the minute before.
-    /// `CURSOR_EXPIRED` if changes of this time may have been deleted.
+    /// Time. The changes from this time on are delivered, and perhaps some changes of the minute before. The request
+    /// fails with `CURSOR_EXPIRED` if changes of this time may have been deleted.
     Time(Time),
 }
 
@@ -183,12 +185,14 @@ impl WebhookStart {
 /// Input of `createWebhook`.
 #[derive(InputObject)]
 struct CreateWebhookInput {
-    /// URL to send deliveries to, at most 2,000 characters after percent-encoding. It starts with `https://`, in sandbox also with `http://`, contains
-    /// no user name, password or fragment, and its host is reachable from the internet.
+    /// URL to send deliveries to, at most 2,000 characters after percent-encoding. The URL must start with `https://`
+    /// (in sandbox, `http://` is allowed too) and must not contain a user name, a password or a fragment. Its host must
+    /// be reachable from the internet.
     url: String,
-    /// Types of the changes to deliver. By default all types, also types that are added later.
+    /// Types of the changes to deliver. Default: all types, including types that are added later.
     types: Option<Vec<ChangeType>>,
-    /// Place in the feed `changes` at which deliveries start. By default the end of the feed.
+    /// Place in the feed `changes` at which deliveries start. Default: the end of the feed, so only later changes are
+    /// delivered.
     deliver_from: Option<WebhookStart>,
     /// Id of the operator that the endpoint is for. Required with the platform key. Not available with other keys.
     operator_id: Option<ID>,
@@ -223,8 +227,8 @@ impl CreateWebhookInput {
 struct CreateWebhookPayload {
     /// The new endpoint.
     webhook: Webhook,
-    /// The secret that signs the deliveries, for example `whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw`. The secret is shown only
-    /// here, so store it safely.
+    /// The secret that signs the deliveries, for example `whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw`. The secret is shown
+    /// only here, so store it safely.
     secret: String,
 }
 
@@ -233,12 +237,14 @@ struct CreateWebhookPayload {
 struct UpdateWebhookInput {
     /// Id of the endpoint, for example `wh_01h455vb4pex5vsknk084sn02q`.
     id: ID,
-    /// New URL, with the same rules as in `createWebhook`. Cannot be null. The new URL is tried at once.
+    /// New URL, with the same rules as in `createWebhook`. Cannot be null. Undelivered changes are sent to the new URL
+    /// at once.
     url: MaybeUndefined<String>,
-    /// New types of the changes to deliver. Null stands for all types.
+    /// Types of changes to deliver from now on. Null stands for all types.
     types: MaybeUndefined<Vec<ChangeType>>,
-    /// Place in the feed `changes` at which deliveries continue: an earlier place delivers changes again, a later place skips
-    /// changes. If omitted or null, deliveries continue after the last delivered change.
+    /// Place in the feed `changes` at which deliveries continue. With an earlier place, changes are delivered again.
+    /// With a later place, changes are skipped. If omitted or null, deliveries continue after the last delivered
+    /// change.
     deliver_from: Option<WebhookStart>,
     /// True enables the endpoint, false disables it. Cannot be null.
     enabled: MaybeUndefined<bool>,
@@ -283,7 +289,8 @@ struct UpdateWebhookPayload {
 struct RotateWebhookSecretInput {
     /// Id of the endpoint, for example `wh_01h455vb4pex5vsknk084sn02q`.
     id: ID,
-    /// Number of hours for which deliveries are also signed with the present secret, 0 to 168. Use 0 if the secret has leaked.
+    /// Number of hours, 0 to 168, for which deliveries are also signed with the old secret. Use 0 if the old secret has
+    /// leaked.
     #[graphql(default = 24)]
     overlap_hours: i32,
 }

@@ -13,8 +13,8 @@ use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
 use crate::service::limits::client_network;
 
-/// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`, or
-/// `RATE_LIMITED` after too many failures from the same address.
+/// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`,
+/// or `RATE_LIMITED` after too many failures from the same address.
 pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) -> Result<Actor, HttpError> {
     let address = client_network(client_address(&state.trusted_proxies, parts));
     log.address = Some(address);
@@ -42,8 +42,9 @@ fn bearer_token(parts: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Returns the address of the client: the last address in `X-Forwarded-For` that is not a trusted proxy, if the
-/// connection comes from a trusted proxy. Otherwise returns the peer address, because anybody can send the header.
+/// Returns the address of the client. If the connection comes from a trusted proxy, this is the last address in
+/// `X-Forwarded-For` that is not a trusted proxy. Otherwise it is the peer address, because anybody can send the
+/// header.
 fn client_address(trusted_proxies: &[IpNet], parts: &Parts) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
     let peer = parts.extensions.get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| peer.ip());

@@ -18,7 +18,7 @@ use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
 
 /// The maximum number of requests of one key that are executed at the same time. The limit does not reduce throughput:
-/// 256 clients of one key reach as many requests per second as without it.
+/// 256 clients of one key reach as many requests per second as without the limit.
 const MAX_IN_FLIGHT: usize = 64;
 
 /// The maximum number of requests of one key that wait: half of the HTTP connections that a process accepts.
@@ -52,7 +52,8 @@ pub struct Slot {
 impl Default for InFlight {
     fn default() -> Self {
         const MAX_KEYS: u64 = 100_000;
-        /// Longer than the longest request, so that a key is not removed from the cache while it has requests in flight.
+        /// Longer than the longest request, so that a key is not removed from the cache while it has requests in
+        /// flight.
         const MAX_IDLE: Duration = Duration::from_secs(120);
         let keys = Cache::builder().max_capacity(MAX_KEYS).time_to_idle(MAX_IDLE).build();
         Self { keys, waiting: metrics::gauge!("vivamo_requests_waiting"), memory: ProcessMemory::default() }
@@ -60,8 +61,8 @@ impl Default for InFlight {
 }
 
 impl InFlight {
-    /// Waits until the caller's key may have one more request in flight. Fails with `RATE_LIMITED` if too many
-    /// requests wait, and with `UNAVAILABLE` after [`MAX_WAIT`].
+    /// Waits until the caller's key may have one more request in flight. Fails with `RATE_LIMITED` if too many requests
+    /// wait, and with `UNAVAILABLE` after [`MAX_WAIT`].
     pub async fn enter(&self, caller: &Actor) -> Result<Slot, Violation> {
         let key = self.keys.get_with(caller.key(), Arc::default);
         let slot = |permit| {

@@ -49,7 +49,7 @@ fn without_parameters(range: &MediaTypeBuf) -> Type<'_> {
     bare
 }
 
-/// Tells whether the body of a request is `application/json`, with any parameters.
+/// Returns true if the body of a request is `application/json`, with any parameters.
 pub fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = content_type.and_then(|value| value.split(';').next());

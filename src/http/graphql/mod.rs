@@ -1,15 +1,16 @@
 //! The `/graphql` endpoint, as the GraphQL over HTTP specification defines it.
 //!
-//! A request passes these steps; the first step that refuses the request determines the response, an [`HttpError`]:
+//! A request passes these steps. The first step that refuses the request determines the response. This response is an
+//! [`HttpError`], or a GraphQL response with errors if the document or its variables are refused.
 //!
-//! 1. Read the API key ([`authentication`]). Without a valid key, the response contains no other information.
+//! 1. Read the API key ([`authentication`]). Without a valid key, the response says only why the key is refused.
 //! 2. Charge a cost of 1 to the rate limit of the key.
 //! 3. Check the method and the `Accept` header ([`MediaType`]).
 //! 4. Wait until the key has fewer requests in flight ([`InFlight`]).
 //! 5. Read the query, its variables and the name of its operation ([`Parameters`]).
 //! 6. Read the member of staff ([`actor_header`]).
-//! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and charge the rest of its estimated cost to
-//!    the rate limit.
+//! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and charge the rest of its estimated cost
+//!    to the rate limit.
 //! 8. Execute the document, and charge the cost of its work instead of the estimate. If the client disconnects, the
 //!    execution goes on.
 //! 9. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
@@ -122,7 +123,7 @@ async fn process(
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let (shared, work) = (state.clone(), log.work.clone());
     let execution = async move {
-        // If the client disconnects, the request is in flight until its execution ends.
+        // If the client disconnects, the request stays in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
         let mut response = shared.schema.execute(checked, request_info, actor, size).await;
         let used = limits::cost(&work, document.selections, graphql::answer_size(&response.data));

@@ -21,7 +21,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Reading a body stops after this number of bytes, and the connection is closed.
 const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
-/// The parameters of a request. Unknown parameters are ignored, as the specification asks.
+/// The parameters of a request. Unknown parameters are ignored, as the specification requires.
 pub struct Parameters {
     pub query: String,
     pub operation_name: Option<String>,

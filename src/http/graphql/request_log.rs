@@ -18,7 +18,8 @@ use crate::service::limits::Cost;
 pub struct RequestLog {
     pub request_id: RequestId,
     started: Instant,
-    /// The address of the client, by which failed authentications are counted. `None` until the headers are read.
+    /// The address of the client, or the /64 network of an IPv6 address. Failed authentications are counted by this
+    /// address. `None` until the headers are read.
     pub address: Option<IpAddr>,
     /// `None` until the request is authenticated.
     pub caller: Option<Actor>,

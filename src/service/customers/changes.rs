@@ -12,8 +12,8 @@ use super::search;
 use crate::database::{ByBackend, WriteSet, WriteStatement, delete_listed, positions, row_values, update_listed};
 use crate::service::now;
 
-/// Replaces a customer only if the stored revision is one less than the revision of the new row, and only if the feed of
-/// changes then stays in the order of the versions: see `database::positions`.
+/// Replaces a customer if two conditions hold. The stored revision must be one less than the revision of the new row,
+/// and the feed of changes must stay in the order of the versions (see `database::positions`).
 const REPLACE: WriteStatement = WriteStatement {
     name: "replace customers",
     columns: || customer::Column::iter().map(|column| column.as_str()).collect(),
@@ -39,7 +39,8 @@ pub(super) fn replace(writes: &mut WriteSet, current: &customer::Model, changed:
     replace_verified(writes, current, changed, None)
 }
 
-/// Like [`replace`], for a person who has proved to hold the new value of a field at the given time.
+/// Like [`replace`]. If a person has proved to hold the new value of a field, `proof` is this field and the time of the
+/// proof, and the time is stored in the row.
 pub(super) fn replace_verified(
     writes: &mut WriteSet,
     current: &customer::Model,
@@ -101,7 +102,8 @@ const RENAME_LINK: WriteStatement = WriteStatement {
     multiplies: false,
 };
 
-/// Changes the external id of a link, and its search words. The customer must be [replaced](replace) in the same writes.
+/// Changes the external id of a link, and its search words. The customer must be [replaced](replace) in the same
+/// writes.
 pub(super) fn rename_link(writes: &mut WriteSet, link: &Link, renamed: &Link) {
     let id = renamed.external_customer_id.clone();
     writes.push(RENAME_LINK, vec![vec![link.operator_id.into(), link.customer_id.into(), id.into()]]);

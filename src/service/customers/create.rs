@@ -30,7 +30,7 @@ pub struct CustomerDraft {
     pub faults: Vec<Violation>,
 }
 
-/// The values by which a create may connect an existing customer. By default, all values.
+/// The values by which `createCustomer` may connect an existing customer. By default, all values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectBy(Vec<MatchKey>);
 
@@ -108,7 +108,7 @@ pub struct CreateDetails {
 
 impl Customers {
     /// Creates a customer. If a customer with the email or the phone exists, connects that customer to the caller's
-    /// operator.
+    /// operator instead.
     pub async fn create(&self, actor: &Actor, request: &RequestInfo, draft: CustomerDraft) -> Result<Created, Error> {
         let (origin, operator) = (&actor.origin(request)?, actor.require_operator()?);
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
@@ -213,8 +213,8 @@ impl Customers {
 }
 
 impl CustomerDraft {
-    /// Returns the request if it is complete and has no faults. Otherwise returns all faults, and the violations of
-    /// restrictions by its valid values.
+    /// Returns the request if it is complete and has no faults. Otherwise returns all faults, and the restrictions that
+    /// its valid values violate.
     fn complete(self, restrictions: &Restrictions) -> Result<NewCustomer, Vec<Violation>> {
         let Self { external_customer_id, email, optional, connect_by, idempotency_key, faults } = self;
         match (external_customer_id, email) {

@@ -36,8 +36,8 @@ pub struct Disconnected {
 }
 
 impl Customers {
-    /// Ends the connection of a customer to the caller's operator. If the platform calls, ends the connection to the given
-    /// operator. The customer stays, even if it is connected to no operator any more.
+    /// Ends the connection of a customer to the caller's operator. If the platform calls, ends the connection to the
+    /// given operator. The customer stays, even if it is connected to no operator any more.
     pub async fn disconnect(
         &self,
         actor: &Actor,
@@ -60,7 +60,7 @@ impl Customers {
         idempotent: Option<&IdempotentRequest>,
         disconnect: &Disconnect,
     ) -> Result<Prepared<Disconnected>, TransactionError> {
-        // No customer is connected to the nil id.
+        // For a malformed operator id, uses the id of the platform. No customer is connected to this id.
         let operator = origin.actor.operator().or(disconnect.operator).unwrap_or_else(|| origin.owner());
         let customer = disconnect.customer.as_ref();
         let found = match self.find_own_for_update(&write_tx, operator, idempotent, customer).await? {
@@ -110,7 +110,8 @@ impl Replayable for Disconnected {
 }
 
 impl Disconnect {
-    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same change.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
+    /// change.
     fn canonical_json(&self, actor: &Actor) -> String {
         let Self { customer, reason, operator, idempotency_key: _, faults: _ } = self;
         let operator = operator.filter(|_| actor.operator().is_none()).map(|operator| operator.to_string());

@@ -1,10 +1,12 @@
 //! Erases customers, and reads the receipts of erasures. Platform only.
 //!
 //! One transaction deletes the customer, its links, its search words and the cached carrier results for its phones,
-//! sets the values in its history to null, and inserts the receipt. The history entries stay without values. Stored
-//! results of idempotency keys stay too: they hold keyed hashes and ids, and expire after a day.
+//! sets the values in its history to null, removes its external ids from the feed, and inserts the receipt. The history
+//! entries stay without values. Stored results of idempotency keys stay too: they hold keyed hashes and ids, and expire
+//! after a day.
 //!
-//! SQLite does not overwrite deleted content. [`Customers::purge_erased`] rewrites the file without it.
+//! SQLite does not overwrite deleted content. [`Customers::purge_erased`] rewrites the file without the deleted
+//! content.
 
 use std::collections::BTreeSet;
 
@@ -207,7 +209,8 @@ impl Replayable for Erased {
 }
 
 impl EraseRequest {
-    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same change.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
+    /// change.
     fn canonical_json(&self) -> String {
         let Self { customer, reference, idempotency_key: _ } = self;
         let customer = customer.map(|id| id.to_string());

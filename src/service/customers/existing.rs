@@ -86,8 +86,8 @@ pub(super) fn existing_values(
 }
 
 impl Customers {
-    /// Finds the existing customers and the link in one statement. If the idempotency key of the request is in use, returns
-    /// its stored outcome instead and reads no customer.
+    /// Finds the rows that share a unique value with the new customer, in one statement. If the idempotency key of the
+    /// request is in use, returns its stored outcome instead and reads no customer.
     pub(super) async fn find_existing<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,
@@ -122,8 +122,8 @@ impl Customers {
         Ok(OrStored::Found(Existing::from_rows(&rows, true)?))
     }
 
-    /// Runs a query. If the attempt takes locks, the query runs in its transaction. Otherwise the query runs in a batch with
-    /// the queries of other requests.
+    /// Runs a query. If the attempt takes locks, the query runs in its transaction. Otherwise the query runs in a batch
+    /// with the queries of other requests.
     async fn read<const N: usize>(
         &self,
         write_tx: &OptimisticWrite,
@@ -145,23 +145,24 @@ impl Customers {
     }
 }
 
-/// Locks the customers that have the email or the phone in the order of their ids, so that two requests for the same
-/// customers do not deadlock.
+/// Locks the customers that have the email or the phone. They are locked in the order of their ids, so that two
+/// requests for the same customers do not deadlock.
 fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
     use customer::Column::{Email, Id, Phone};
     let holders = customer::Entity::find().filter(Email.into_expr().eq(email).or(Phone.into_expr().eq(phone)));
     holders.select_only().column(Id).order_by_asc(Id).lock_exclusive().into_query()
 }
 
-/// Selects the operator's customers that have the external customer id, the email and the phone. If there are none and
-/// `with_others` is true, selects the customers of other operators that have the email or the phone.
+/// Selects the operator's customer with the external customer id, its customer with the email, and its customer with
+/// the phone. If there is none of them and `with_others` is true, selects the customers of other operators that have
+/// the email or the phone.
 ///
-/// If one of the operator's own customers has a value, the request is refused. The response time must then not reveal
-/// whether a customer of another operator has the other value: with 30 requests for each person, a difference of 2 µs
-/// is enough to tell known from unknown people. Therefore the query does not look up an email itself. It looks up the
-/// next email that exists in the order of the index, and the operator's link to the customer with that email. This is
-/// the same work for known and unknown emails, except for emails after the last one. Phones are looked up in the same
-/// way.
+/// If one of the operator's own customers has one of the values, the request is refused. The response time must then
+/// not reveal whether a customer of another operator has the other value: with 30 requests for each person, a
+/// difference of 2 µs is enough to tell known from unknown people. Therefore the query does not look up an email
+/// itself. It looks up the next email that exists in the order of the index, and the operator's link to the customer
+/// with that email. This is the same work for known and unknown emails, except for an email that sorts after all stored
+/// emails. Phones are looked up in the same way.
 ///
 /// If `condition` does not hold, selects no row. Otherwise selects at least one row, whose columns are null if there is
 /// no customer.

@@ -1,8 +1,8 @@
 //! Writes the rows of the feed for each history entry.
 //!
-//! The platform gets a row for each entry. An operator gets a row for the entries that it may see (see `history::visible_to`),
-//! for the end of its own connection, and for the erasure of a customer that it is connected to. No row tells an operator that
-//! the customer has other operators.
+//! The platform gets a row for each entry. An operator gets a row for the entries that it may see (see
+//! `history::visible_to`), for the end of its own connection, and for the erasure of a customer that it is connected
+//! to. No row tells an operator that the customer has other operators.
 
 use entity::customer_change::{ChangedFields, Column, Entity, Model};
 use entity::customer_event::{self, EventType};
@@ -90,7 +90,7 @@ const SHARED: [Column; 5] =
 const TYPE_FOR_OPERATORS: &str = "type_for_operators";
 const AUTHOR: &str = "author_id";
 
-/// The columns of [`INSERT`]: all but those that each new row gets from the database.
+/// The columns of [`INSERT`]: all columns except those that the database computes for each new row.
 fn given_columns() -> impl Iterator<Item = Column> {
     Column::iter().filter(|column| !matches!(column, Column::Position | Column::Swept))
 }
@@ -107,15 +107,15 @@ fn rows(new: &Alias, backend: DbBackend, values: &[(Column, SimpleExpr)]) -> Sel
 
 /// The operators that get a row of the feed. The platform always gets a row.
 pub(super) struct Readers<'l> {
-    /// The operators of these links get a row of the type of the entry. The links are new, changed or removed by the same
-    /// writes. Each link has the external id that the row gets.
+    /// The operators of these links get a row of the type of the entry. The links are new, changed or removed by the
+    /// same writes. Each link has the external id that the row gets.
     pub links: &'l [Link],
     /// The operators of all other links get a row of this type. `None` if they get no row.
     pub others: Option<EventType>,
 }
 
-/// Adds the rows of an entry to the writes. Must come before writes that insert, change or delete links: on SQLite the
-/// statements of `writes` see the rows of earlier statements, on PostgreSQL they do not.
+/// Adds the rows of an entry to the writes. Call this before adding writes that insert, change or delete links. On
+/// SQLite, the statements of `writes` see the rows of earlier statements; on PostgreSQL, they do not.
 pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, readers: &Readers<'_>) {
     let author = entry.operator_id.unwrap_or(OperatorId::PLATFORM);
     let names = CustomerField::changed_by(entry).map(|field| field.name().to_owned());
@@ -152,7 +152,8 @@ pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, readers:
     }
 }
 
-/// Removes the external ids of a customer from the rows that are stored. Must come before [`add`], which adds the last row.
+/// Removes the external ids of a customer from the rows that are stored. Call this before [`add`]: the row of the
+/// erasure itself must keep its external id.
 pub(super) fn redact(writes: &mut WriteSet, customer: CustomerId) {
     writes.push(REDACT, vec![vec![customer.into()]]);
 }

@@ -1,9 +1,9 @@
 //! The history of customers: one entry for each change, written in the same transaction as the change.
 //!
 //! An entry holds the changed fields with their values before and after. For example, an update of the first name has
-//! `before: {"firstName": null}` and `after: {"firstName": "Ada"}`. The platform reads all entries. An operator reads the
-//! entries that explain the versions of the customer since the operator's own connection. If another caller made the
-//! change, the operator sees no values.
+//! `before: {"firstName": null}` and `after: {"firstName": "Ada"}`. The platform reads all entries. An operator reads
+//! only entries since its own connection: the entries of its own changes, and the entries of other callers that changed
+//! or verified values. In entries of other callers, the operator sees no values.
 
 use std::{iter, slice};
 
@@ -44,7 +44,8 @@ pub struct HistoryEntry {
     pub changed_fields: Vec<CustomerField>,
     /// The field that an entry of the type `Verified` is about.
     pub verified_field: Option<VerifiableField>,
-    /// True if the caller's operator made the change. If the caller is the platform: true if the platform made the change.
+    /// True if the caller's operator made the change. If the caller is the platform: true if the platform made the
+    /// change.
     pub own: bool,
     /// The whole entry, with the author and the values. `None` if the caller is an operator and another caller made the
     /// change.
@@ -59,7 +60,7 @@ impl HistoryEntry {
         Self {
             id: event.id,
             customer_id: event.customer_id,
-            // Otherwise the operator would learn that the customer has another operator.
+            // The type `Connected` would reveal that the customer has another operator.
             r#type: if event.r#type == EventType::Connected && !sees_all { EventType::Updated } else { event.r#type },
             occurred_at: event.occurred_at,
             version: event.version,

@@ -59,7 +59,7 @@ pub enum CustomerOrderField {
     /// Time at which the customer was connected to the operator.
     #[default]
     ConnectedAt,
-    /// The operator's id for the customer, compared byte by byte.
+    /// The operator's own id for the customer, compared byte by byte.
     ExternalCustomerId,
 }
 
@@ -235,7 +235,7 @@ impl CustomerList {
         of_operator(operator).filter(self.filter.on_customer()).filter(self.filter.on_link())
     }
 
-    /// The columns of the [`position`](Self::position) in an operator's list. The last one is unique in the list.
+    /// The columns of the [`position`](Self::position) in an operator's list. The last column is unique in the list.
     fn position_columns(&self) -> Vec<SimpleExpr> {
         let column = |column| Expr::col(column);
         self.position_by().iter().copied().map(column).collect()
@@ -270,8 +270,8 @@ impl CustomerList {
         List { joined, walk: Some(Walk { filters, ..Walk::default() }), ..List::new(rows, vec![Id.into_expr()]) }
     }
 
-    /// The rows of an operator's list. Each row has the columns of a link, then the columns of the link's customer. Leaves out
-    /// the customer with the email `excluded`.
+    /// The rows of an operator's list. Each row has the columns of a link, then the columns of the link's customer.
+    /// Leaves out the customer with the email `excluded`.
     fn rows(&self, operator: OperatorId, plan: Option<SearchPlan>, excluded: Option<&EmailAddress>) -> List {
         use customer_operator::Column::{CustomerId, OperatorId};
         let (filter, columns) = (&self.filter, self.position_columns());
@@ -351,8 +351,8 @@ impl CustomerFilter {
         let missing = self
             .missing
             .iter()
-            // The condition compares a number, because for `IS NULL` PostgreSQL would read all customers without a phone from
-            // the index of phones.
+            // The condition compares a number, because for `IS NULL` PostgreSQL would read all customers without a
+            // phone from the index of phones.
             .map(|field| {
                 if field.is_optional() { field.column().is_null().cast_as("integer").eq(1) } else { Expr::val(1).eq(0) }
             });

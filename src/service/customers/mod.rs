@@ -3,14 +3,15 @@
 //! [`Customers`] has all methods. They are implemented in the modules of this folder, with their types: for example,
 //! `create.rs` implements [`Customers::create`].
 //!
-//! An operator sees a customer only through its own link; the platform sees all customers. Queries for an operator's
-//! customers start from [`rows::of_operator`] or from the links in `lists`, which filter by the operator. Creates and
-//! updates also look up an email or a phone among all customers of the platform. The limit on disclosures limits what a
-//! caller can learn from this.
+//! An operator sees a customer only through its own link; the platform sees all customers. Only `rows`, `lists`,
+//! `search` and `existing` build queries for an operator's customers, and each of these queries filters by the
+//! operator. Creates and updates also look up an email or a phone among all customers of the platform. The limit on
+//! disclosures limits what a caller can learn from this.
 //!
-//! A write puts its rows into one `WriteSet`. On PostgreSQL, no statement of the set sees the rows that another
-//! statement writes; on SQLite the statements run in order. The order must give the same result on both databases. For
-//! example, the words of a connected customer are replaced before the words of the new link are inserted.
+//! A write puts its rows into one `WriteSet`. A takeover of a phone uses two. On PostgreSQL, no statement of the set
+//! sees the rows that another statement writes; on SQLite the statements run in order. The order of the statements must
+//! therefore give the same result on both databases. For example, the words of a connected customer are replaced before
+//! the words of the new link are inserted.
 
 mod changes;
 mod create;
@@ -88,7 +89,7 @@ pub struct CustomerView {
 #[derive(Clone)]
 pub struct Written<D> {
     pub view: CustomerView,
-    /// Restrictions that production would enforce.
+    /// Violations of restrictions that only production enforces.
     pub warnings: Vec<Violation>,
     /// True if this is the stored outcome of an earlier request with the same idempotency key.
     pub replayed: bool,
@@ -187,11 +188,12 @@ impl Customers {
         }
     }
 
-    /// Runs a write to its end: retries it after conflicts, replays the stored outcome of `idempotent`, and checks `phone`.
-    /// `prepare` must look up `idempotent` before it reads customers of other operators.
+    /// Runs a write to its end: retries it after conflicts, replays the stored outcome of `idempotent`, and checks
+    /// `phone`. `prepare` must look up `idempotent` before it reads customers of other operators.
     ///
     /// The carrier lookup may take several seconds, so it never runs inside a transaction. If an attempt would store a
-    /// phone that was not checked, it ends before it writes. Then the phone is checked, and a new attempt starts.
+    /// phone that was not checked, the attempt ends before it writes. Then the phone is checked, and a new attempt
+    /// starts.
     async fn run_write<R: Replayable, F>(
         &self,
         name: &'static str,
@@ -204,7 +206,8 @@ impl Customers {
         F: Future<Output = Result<Prepared<R>, TransactionError>>,
     {
         let try_write = async |write_tx: OptimisticWrite, is_phone_checked: bool| {
-            // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only one.
+            // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only
+            // one.
             if idempotent.is_some_and(IdempotentRequest::has_other_hash)
                 && let Some(replayed) = self.find_replay(origin, idempotent).await?
             {
@@ -275,7 +278,8 @@ impl Customers {
         mut ids: Vec<CustomerId>,
     ) -> Result<Vec<CustomerView>, Error> {
         let Some(first) = ids.first().copied() else { return Ok(Vec::new()) };
-        // Repeats an id until the number of ids is a power of two, so that there are few different statements to prepare.
+        // Repeats an id until the number of ids is a power of two, so that there are few different statements to
+        // prepare.
         ids.resize(ids.len().next_power_of_two(), first);
         record(Work::Query, 1);
         let is_listed = customer::Column::Id.is_in(ids);
@@ -317,8 +321,8 @@ impl Customers {
         rows.first().map(|row| own_at(row, 0)).transpose()
     }
 
-    /// Like [`find`](Self::find), but locks the customer if the write takes locks. If the idempotency key of the request is in
-    /// use, returns its stored outcome instead.
+    /// Like [`find`](Self::find), but locks the customer if the write takes locks. If the idempotency key of the
+    /// request is in use, returns its stored outcome instead.
     async fn find_for_update<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,
@@ -339,8 +343,8 @@ impl Customers {
         Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
     }
 
-    /// Finds one of an operator's customers, and locks it if the write takes locks. If the idempotency key of the request is
-    /// in use, returns its stored outcome instead.
+    /// Finds one of an operator's customers, and locks it if the write takes locks. If the idempotency key of the
+    /// request is in use, returns its stored outcome instead.
     async fn find_own_for_update<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,
@@ -359,8 +363,8 @@ impl Customers {
             _ if write_tx.is_locking() => {
                 let query = own_query(operator.into(), value.into());
                 let found = rows::lock_own_customers(write_tx, query).await?.into_iter().next();
-                // The key is looked up under the lock, because a request that changed the customer while this one waited for the
-                // lock may have used the key.
+                // The key is looked up under the lock. While this request waited for the lock, another request may have
+                // changed the customer and used the key.
                 (found, find_stored(idempotent, write_tx).await?)
             }
             Some(idempotent) if idempotent.is_of(operator) => {
@@ -375,8 +379,9 @@ impl Customers {
                 let found = row.map(|row| rows::joined_own_at(row, 0)).transpose()?.flatten();
                 (found, row.map(|row| idempotent.outcome(row)).transpose()?.flatten())
             }
-            // The platform disconnects a customer of the operator. The idempotency key belongs to the platform and the
-            // customer to the operator, so one statement cannot look up both.
+            // There is no idempotency key, or the platform disconnects a customer of the operator. In the second case
+            // the key belongs to the platform and the customer to the operator, so one statement cannot look up the key
+            // and the customer.
             _ => (self.find_own(operator, reference).await?, find_stored(idempotent, write_tx).await?),
         };
         Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
@@ -399,8 +404,8 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
     ) -> Result<Self, TransactionError> {
         let StoredOutcome { customer, connected_at, warnings, details } = stored;
         let view = customers.find_visible(&origin.actor, &CustomerRef::Id(customer.into())).await?;
-        // The request belongs to the connection at that time. If the operator has disconnected the customer and connected it
-        // again, perhaps for another person, a late repetition must not return the record.
+        // The stored outcome belongs to the link of that time. If the operator has since disconnected the customer and
+        // connected it again, perhaps for another person, a repeated request must not return the record.
         let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
         let view = view.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
         let warnings = customers.restrictions.warnings_from_codes(&warnings);
@@ -408,7 +413,7 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
     }
 }
 
-/// Selects the customer for the platform.
+/// Selects the customer from all customers of the platform.
 fn any_customer(reference: &CustomerRef) -> Select<customer::Entity> {
     let (_, column, value) = reference.column();
     customer::Entity::find().filter(column.eq(value)).limit(1)

@@ -62,7 +62,8 @@ impl Customers {
     }
 }
 
-/// Locks the operator, so that it stays suspended until the end of the transaction.
+/// Locks the operator, so that it stays suspended until the end of the transaction. Fails if the operator is not
+/// suspended.
 async fn lock_suspended(transaction: &Transaction, operator: OperatorId) -> Result<(), TransactionError> {
     let found = operator::Entity::find_by_id(operator).lock(LockType::NoKeyUpdate).one(transaction).await?;
     let violation = match found.map(|operator| operator.status) {

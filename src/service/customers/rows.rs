@@ -79,8 +79,8 @@ pub(super) async fn own_customers(
     connection.query_all(query).await?.iter().map(|row| own_at(row, 0)).collect()
 }
 
-/// Runs a query for links and their customers, and locks both. The link is locked as well, because a query that waits for the
-/// customer would otherwise return a link that was deleted meanwhile.
+/// Runs a query for links and their customers, and locks both. The link is locked as well, because a query that waits
+/// for the customer would otherwise return a link that was deleted meanwhile.
 pub(super) async fn lock_own_customers(
     connection: &impl ConnectionTrait,
     mut query: SelectTwo<customer_operator::Entity, customer::Entity>,

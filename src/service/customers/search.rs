@@ -136,8 +136,8 @@ fn words_of_link(link: &Link) -> Vec<PlacedWord> {
     (-PLACES_PER_VALUE..).zip(words).collect()
 }
 
-/// Returns the words to write when the words `old` are replaced by the words `new`. A place that no longer has a word gets
-/// null.
+/// Returns the words to write when the words `old` are replaced by the words `new`. A place that no longer has a word
+/// gets null.
 fn changed_words(old: &[PlacedWord], new: &[PlacedWord]) -> Vec<PlacedWord> {
     let removed = old.get(new.len()..).unwrap_or_default().iter().map(|(place, _)| (*place, None));
     let added = new.iter().filter(|word| !old.contains(word)).cloned();
@@ -230,8 +230,8 @@ impl Customers {
 /// The plan of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SearchPlan {
-    /// The word of the search with this index is the rarest, and rare enough: sort the customers that have it, then
-    /// check the other words.
+    /// The word with this index is the rarest word of the search, and it is rare (see `rare_limit`): sort the customers
+    /// that have this word, then check the other words.
     FromRarestWord {
         index: usize,
         /// The number of index entries of the word.
@@ -242,8 +242,8 @@ pub enum SearchPlan {
 }
 
 /// The maximum number of index entries (rows of `customer_word`) of a rare word. It limits the number of customers that
-/// must be sorted. For a search with one word the limit is lower: many customers have a common word, so checking the
-/// customers one by one soon fills a page.
+/// must be sorted. For a search with one word the limit is lower: if the word is common, many customers have it, so
+/// checking the customers one by one soon fills a page.
 fn rare_limit(search: &SearchQuery) -> usize {
     if search.words().len() == 1 { 10_000 } else { 100_000 }
 }
@@ -298,8 +298,8 @@ pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan)
         return (rows, Walk { filters, max_rows: 0, milestones: &[] });
     }
     let Some((_, entries)) = rarest else { return (rows, Walk { filters, ..Walk::default() }) };
-    // The database sorts all entries before it checks the first entry. It sorts them again for each milestone (a row that
-    // measures the progress of the walk).
+    // The database sorts all entries before it checks the first entry. It sorts all entries again for each milestone (a
+    // row that measures the progress of the walk).
     let milestones: &[usize] = if entries > MAX_WALK as u64 { &[MAX_WALK] } else { &[] };
     record(Work::Entry, entries * ENTRIES_PER_SORTED_ENTRY * (1 + milestones.len() as u64));
     (rows, Walk { filters, max_rows: entries, milestones })

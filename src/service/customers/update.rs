@@ -23,8 +23,8 @@ pub struct CustomerChanges {
     /// The operator's new id for the customer. `None` keeps the present id.
     pub external_customer_id: Option<ExternalCustomerId>,
     pub expected_version: Option<i32>,
-    /// The new values: `NotSet` leaves a column as it is, `Set(None)` clears it. Columns that have no [`CustomerField`] are
-    /// ignored.
+    /// The new values: `NotSet` leaves a column as it is, `Set(None)` clears it. Columns that have no [`CustomerField`]
+    /// are ignored.
     pub values: customer::ActiveModel,
     pub idempotency_key: Option<IdempotencyKey>,
     pub faults: Vec<Violation>,
@@ -176,7 +176,7 @@ impl CustomerChanges {
     }
 
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
-    /// change. A cleared field is null in `data`; an unchanged field is left out.
+    /// change. A cleared field is null in `data`. A field that the request does not give is left out.
     fn canonical_json(&self) -> String {
         let Self { customer, external_customer_id, expected_version, values, idempotency_key: _, faults: _ } = self;
         let customer = customer.as_ref().map(CustomerRef::canonical_json);

@@ -15,7 +15,7 @@ pub struct Validation {
     /// The phone in canonical form. `None` if the phone is invalid or not given.
     pub phone: Option<PhoneNumber>,
     pub faults: Vec<Violation>,
-    /// Restrictions that production would enforce.
+    /// Violations of restrictions that only production enforces.
     pub warnings: Vec<Violation>,
 }
 

@@ -1,7 +1,7 @@
 //! Records that a person has proved to hold an email or a phone. Platform only.
 //!
 //! Telephone companies reassign numbers. A proof can therefore move a phone from one customer to another, unless the
-//! first customer proved to hold the phone later.
+//! first customer has a later proof for the phone.
 
 use chrono::{DateTime, Utc};
 use entity::customer;
@@ -136,7 +136,8 @@ impl VerifiedValue {
 }
 
 impl Verification {
-    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same change.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
+    /// change.
     fn canonical_json(&self) -> String {
         let Self { customer, value, verified_at, take_over, idempotency_key: _ } = self;
         let value = match value {

@@ -1,10 +1,10 @@
 //! The addresses that webhooks may reach.
 //!
-//! An operator chooses the URL of an endpoint, so a delivery must not reach the network of the service, its databases or
-//! the metadata server of its cloud. [`AddressFilter`] accepts public addresses only. It is applied twice:
+//! An operator chooses the URL of an endpoint, so a delivery must not reach the network of the service, its databases
+//! or the metadata server of its cloud. [`AddressFilter`] accepts public addresses only. It is applied twice:
 //!
-//! - to an address in a URL, by [`AddressFilter::allows_url`], when the URL is stored and before each delivery. The HTTP
-//!   client does not resolve such an address;
+//! - to an address in a URL, by [`AddressFilter::allows_url`], when the URL is stored and before each delivery. The
+//!   HTTP client does not resolve such an address, so the resolver does not see it;
 //! - to the addresses of a host name, by [`FilteredResolver`], at each connection. The client connects only to the
 //!   addresses that were checked, so it does not matter whether the name resolves to other addresses later (DNS
 //!   rebinding).
@@ -74,7 +74,7 @@ static NETWORKS: LazyLock<Networks> = LazyLock::new(|| {
     }
 });
 
-/// Decides which addresses webhooks may reach: the public ones, and the networks of a setting.
+/// Decides which addresses webhooks may reach: public addresses, and the networks of a setting.
 #[derive(Clone, Debug, Default)]
 pub struct AddressFilter {
     /// Networks that may be reached although they are not public.

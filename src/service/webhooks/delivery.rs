@@ -1,21 +1,24 @@
 //! Delivers changes to the endpoints of webhooks.
 //!
-//! An endpoint reads the feed of its operator, and its row has the cursor of the last change that was delivered or skipped.
-//! There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
+//! An endpoint reads the feed of its operator, and its row has the cursor of the last change that was delivered or
+//! skipped. There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
 //!
-//! 1. **Poll.** One statement per second asks for the position of the last change, and if the pause of an endpoint has ended. It
-//!    reads two index entries. The process also claims every 30 seconds, because a killed process may have left endpoints,
-//!    and when a delivery task ends, because its endpoint may have new changes.
-//! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of one
-//!    minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many endpoints at
-//!    once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other endpoint.
-//! 3. **Page.** The changes after the cursor, at most 100 and at most 20 kB. The end of the page is stored before the first
-//!    attempt. A repeated attempt therefore sends the same changes under the same id, also by another process.
-//! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, first for seconds, later for hours.
-//!    After five days of failures, or with status 410, the endpoint is disabled.
+//! 1. **Poll.** One statement per second reads the position of the last change, and whether the pause of an endpoint
+//!    has ended. The statement reads two index entries. If the position is new or a pause has ended, step 2 follows.
+//!    Step 2 also runs every 30 seconds, because a killed process may have left endpoints, and when a delivery task
+//!    ends, because its endpoint may have new changes.
+//! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
+//!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
+//!    endpoints at once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other
+//!    endpoint.
+//! 3. **Page.** The changes after the cursor, at most 100 and at most 20 kB. The end of the page is stored before the
+//!    first attempt. A repeated attempt therefore sends the same changes under the same id, even if another process
+//!    makes the attempt.
+//! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, first for seconds, later
+//!    for hours. After five days of failures, or with status 410, the endpoint is disabled.
 //!
-//! Steps 3 and 4 change the row of an endpoint only if the lease, the cursor and the page are still those that the process
-//! has read. If the operator has changed the endpoint meanwhile, the result of the attempt is ignored.
+//! Steps 3 and 4 take effect only if this process still has the lease, and if the operator has not changed the endpoint
+//! meanwhile. Otherwise only the lease ends.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -472,8 +475,8 @@ impl Deliveries {
     }
 
     /// Changes the row of an endpoint, and returns the new row. Returns `None` if the endpoint was deleted, or if its
-    /// operator or another process has changed it since the process read `webhook`. In these cases, only the lease of this
-    /// process ends.
+    /// operator or another process has changed it since the process read `webhook`. In these cases, only the lease of
+    /// this process ends.
     async fn update(&self, webhook: &Model, changes: ActiveModel) -> Result<Option<Model>, Error> {
         let update = || async {
             let transaction = self.database.begin_write().await?;

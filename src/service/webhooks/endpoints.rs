@@ -87,7 +87,8 @@ impl Webhooks {
         Self { database, environment, hash, addresses, feed }
     }
 
-    /// Returns the endpoint, or `None` if the caller may not see it: an operator sees its own endpoints, the platform all.
+    /// Returns the endpoint, or `None` if the caller may not see it: an operator sees its own endpoints, the platform
+    /// all.
     pub async fn find(&self, actor: &Actor, id: WebhookId) -> Result<Option<Model>, Error> {
         Ok(visible(actor).filter(Column::Id.eq(id)).one(self.database.reader()).await?)
     }
@@ -98,8 +99,8 @@ impl Webhooks {
         Ok(pages::page(self.database.reader(), list, request).await?)
     }
 
-    /// Creates an endpoint of the caller's operator. If the platform calls, creates an endpoint of the given operator. Fails
-    /// with `TOO_MANY_WEBHOOKS` if the operator has the maximum number of endpoints.
+    /// Creates an endpoint of the caller's operator. If the platform calls, creates an endpoint of the given operator.
+    /// Fails with `TOO_MANY_WEBHOOKS` if the operator has the maximum number of endpoints.
     pub async fn create(
         &self,
         actor: &Actor,
@@ -157,8 +158,8 @@ impl Webhooks {
         Ok(self.with_secret(row))
     }
 
-    /// Returns the time of the oldest change that was not delivered yet to each endpoint, in this order. `None` if all changes
-    /// were delivered.
+    /// Returns the time of the oldest change that was not delivered yet to each endpoint, in this order. `None` if all
+    /// changes were delivered.
     pub async fn undelivered_since(
         &self,
         actor: &Actor,
@@ -170,8 +171,8 @@ impl Webhooks {
         self.feed.times_after(endpoints.to_vec()).await
     }
 
-    /// Changes an endpoint and returns its row. An endpoint that is enabled continues at its cursor. A new URL is tried at
-    /// once. A request that changes nothing leaves no entry in the audit trail.
+    /// Changes an endpoint and returns its row. An endpoint that is enabled continues at its cursor. A new URL is tried
+    /// at once. A request that changes nothing leaves no entry in the audit trail.
     pub async fn update(
         &self,
         actor: &Actor,
@@ -207,8 +208,8 @@ impl Webhooks {
         with_retry("webhook.update", update).await
     }
 
-    /// Gives an endpoint a new secret. Deliveries are also signed with the previous secret for `overlap_hours`. Fails with
-    /// `INVALID_ARGUMENT` if that is more than a week.
+    /// Gives an endpoint a new secret. Deliveries are also signed with the previous secret for `overlap_hours`. Fails
+    /// with `INVALID_ARGUMENT` if that is not 0 to 168 hours (a week).
     pub async fn rotate_secret(
         &self,
         actor: &Actor,
@@ -253,8 +254,9 @@ impl Webhooks {
         with_retry("webhook.delete", delete).await
     }
 
-    /// Returns the secrets that sign the deliveries to an endpoint at this time: the current secret, and after a rotation
-    /// also the previous secret. While `VIVAMO_KEY_SECRET` is being changed, there are secrets of both key secrets.
+    /// Returns the secrets that sign the deliveries to an endpoint at this time: the current secret, and after a
+    /// rotation also the previous secret. While `VIVAMO_KEY_SECRET` is being changed, there are secrets of both key
+    /// secrets.
     pub fn secrets(&self, endpoint: &Model, now: DateTime<Utc>) -> Vec<SigningSecret> {
         let version = endpoint.secret_version;
         let has_previous = endpoint.previous_secret_until.is_some_and(|until| now < until);
@@ -268,8 +270,8 @@ impl Webhooks {
         EndpointWithSecret { row, secret }
     }
 
-    /// Returns the position of a place in an operator's feed. Fails with `CURSOR_EXPIRED` for a position that the feed no longer
-    /// has.
+    /// Returns the position of a place in an operator's feed. Fails with `CURSOR_EXPIRED` for a position that the feed
+    /// no longer has.
     async fn position_of(
         &self,
         actor: &Actor,

@@ -1,8 +1,8 @@
 //! Sends deliveries over HTTP.
 //!
-//! An endpoint belongs to somebody else and may be faulty or hostile. Therefore a connection reaches public addresses only
-//! (see `addresses`), uses no proxy and follows no redirect; an attempt ends after 15 seconds; and at most 1 KiB of the body
-//! of a response is read, and none of it is kept.
+//! An endpoint belongs to somebody else and may be faulty or hostile. Therefore the client connects only to public
+//! addresses (see `addresses`), uses no proxy and follows no redirect. An attempt ends after 15 seconds. The body of a
+//! response is not kept, and reading it stops after 1 KiB.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -28,9 +28,9 @@ pub struct SenderSettings {
     pub addresses: AddressFilter,
     /// Resolves host names. The results are filtered.
     pub resolver: Arc<dyn Resolve>,
-    /// The time for a connection, with the lookup of its name and its TLS handshake.
+    /// The maximum time to connect, including the DNS lookup and the TLS handshake.
     pub connect_timeout: Duration,
-    /// The time for a whole attempt.
+    /// The maximum time for a whole attempt.
     pub timeout: Duration,
 }
 
@@ -68,10 +68,11 @@ pub struct Response {
 }
 
 impl Sender {
-    /// The maximum number of bytes of a response body that are read. The connection can be used again only after the whole
+    /// Reading a response body stops after this number of bytes. The connection can be used again only after the whole
     /// body was read.
     const MAX_READ_BYTES: usize = 1024;
-    /// The maximum time for reading the body. The status has arrived before, so the result of the attempt is known.
+    /// The maximum time for reading the body. The result of the attempt is already known by then, because the status
+    /// comes before the body.
     const READ_TIMEOUT: Duration = Duration::from_secs(1);
     const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -83,7 +84,8 @@ impl Sender {
         let client = Client::builder()
             .user_agent("Vivamo-Webhooks")
             .dns_resolver(Arc::new(FilteredResolver::new(addresses.clone(), resolver)))
-            // A redirect could lead to a private address, and a proxy would connect to addresses that nobody checks.
+            // A redirect could point to a private address, and a proxy would connect to addresses that this service
+            // does not check.
             .redirect(Policy::none())
             .no_proxy()
             .https_only(environment == Environment::Production)
@@ -97,7 +99,7 @@ impl Sender {
     /// Sends an attempt, and returns the response of the endpoint.
     pub async fn send(&self, url: &WebhookUrl, attempt: Attempt, now: DateTime<Utc>) -> Result<Response, Failure> {
         let url = Url::parse(url.as_str()).map_err(|_| Failure::Connection)?;
-        // The client does not resolve an address in a URL, so the resolver does not check it.
+        // The client does not resolve an address in a URL, so the resolver does not check such an address.
         if !self.addresses.allows_url(&url) {
             return Err(Failure::ForbiddenAddress);
         }

@@ -2,8 +2,8 @@
 //!
 //! A delivery has the headers `webhook-id`, `webhook-timestamp` (seconds since 1970) and `webhook-signature`. A
 //! signature is the HMAC-SHA256 of `id.timestamp.body`, for example `v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=`.
-//! The header has one signature per valid secret, separated by spaces. So during a rotation, a receiver can verify a
-//! delivery with the old or the new secret.
+//! The header has one signature per valid secret, separated by spaces. During a rotation, a receiver can therefore
+//! verify a delivery with the old or the new secret.
 
 use std::fmt::{Debug, Formatter, Result as FormatResult};
 
@@ -20,8 +20,8 @@ pub const ID_HEADER: &str = "webhook-id";
 pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
 pub const SIGNATURE_HEADER: &str = "webhook-signature";
 
-/// The secret of an endpoint. Its text is `whsec_` and base64. No secret is stored, because [`derive`](Self::derive)
-/// computes it.
+/// The secret of an endpoint. Its text is `whsec_` and base64. Secrets are not stored: [`derive`](Self::derive)
+/// computes them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningSecret(Vec<u8>);
 

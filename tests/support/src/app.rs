@@ -173,7 +173,8 @@ impl TestApp {
         }
     }
 
-    /// Waits until the feed shows all committed changes. On PostgreSQL, an open transaction of any test delays the feed.
+    /// Waits until the feed shows all committed changes. On PostgreSQL, an open transaction of any test delays the
+    /// feed.
     pub async fn wait_for_feed(&self) {
         let hidden = "SELECT COUNT(*) AS n FROM customer_change WHERE position >= \
                       pg_snapshot_xmin(pg_current_snapshot())::text::bigint + (SELECT feed_base FROM deployment)";

@@ -147,8 +147,8 @@ impl Cluster {
         run(self.program("pg_ctl").args(["promote", "-w", "-D"]).arg(self.data()))
     }
 
-    /// Makes this number the next transaction id of the stopped server. The number must be a multiple of 2^20, because each
-    /// file with the states of transactions has 2^20 of them, and the file of the next one must exist.
+    /// Makes this number the next transaction id of the stopped server. The number must be a multiple of 2^20, because
+    /// each file with the states of transactions has 2^20 of them, and the file of the next one must exist.
     pub fn set_next_transaction(&self, id: u32) -> Option<()> {
         let states = self.data().join("pg_xact").join(format!("{:04X}", id >> 20));
         run(as_postgres(Path::new("truncate")).arg("--size=256K").arg(states))?;

@@ -80,8 +80,8 @@ impl Running {
         assert!(Command::new("kill").args(["-KILL", &self.id()]).status().unwrap().success());
     }
 
-    /// Stops the server, asserts that it succeeds, and returns its standard output. The log of the tests then contains all
-    /// of its log.
+    /// Stops the server, asserts that it succeeds, and returns its standard output. The log of the tests then contains
+    /// all of its log.
     #[track_caller]
     pub fn stop(mut self) -> String {
         self.terminate();
