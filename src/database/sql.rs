@@ -2,7 +2,9 @@
 
 use std::fmt::{Arguments, Write};
 
-use sea_orm::sea_query::{PostgresQueryBuilder, QueryStatementBuilder, SqlWriterValues, SqliteQueryBuilder};
+use sea_orm::sea_query::{
+    PostgresQueryBuilder, QueryStatementBuilder, SelectStatement, SqlWriterValues, SqliteQueryBuilder,
+};
 use sea_orm::{DbBackend, Statement};
 
 /// Builds a [`Statement`] from text and built statements. It numbers the placeholders and collects the values.
@@ -29,6 +31,15 @@ impl Sql {
         } else {
             statement.build_collect_any_into(&SqliteQueryBuilder, &mut self.writer);
         }
+    }
+}
+
+/// Builds a query whose values become part of its text, so the values must be constants and never input.
+pub fn with_literals(backend: DbBackend, query: &SelectStatement) -> String {
+    if backend == DbBackend::Postgres {
+        query.to_string(PostgresQueryBuilder)
+    } else {
+        query.to_string(SqliteQueryBuilder)
     }
 }
 

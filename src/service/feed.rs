@@ -4,6 +4,8 @@
 //! it. The position is always the position of one of the reader's rows. A larger position would be unsafe: after a
 //! failover of PostgreSQL, the new server may give a smaller position to a later change, and the reader would skip it.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change::{ActiveModel, Column, Entity, Model};
 use entity::customer_event::EventType;
@@ -20,12 +22,14 @@ use super::{Actor, now};
 use crate::database::pages::{
     self, ARM_ROWS, Direction, JoinedTable, List, Page, PageRequest, Position, Positioned, WALK, Walk,
 };
-use crate::database::{Database, TransactionError, positions, with_retry};
+use crate::database::{BatchedQuery, Database, TransactionError, positions, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 #[derive(Clone)]
 pub struct Feed {
     database: Database,
+    /// Reads the last row of a reader. Most polls find nothing new. They run only this query, and share its statement.
+    last_query: Arc<BatchedQuery<1>>,
 }
 
 /// A part of a feed to read.
@@ -51,7 +55,7 @@ pub struct FeedPage {
 
 impl Feed {
     pub fn new(database: Database) -> Self {
-        Self { database }
+        Self { database, last_query: Arc::default() }
     }
 
     /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or
@@ -63,6 +67,11 @@ impl Feed {
     /// Reads changes of a reader's feed, as [`read`](Self::read) does for a caller.
     pub(super) async fn read_of(&self, reader: OperatorId, request: FeedRequest) -> Result<FeedPage, Error> {
         let FeedRequest { size, after, types } = request;
+        if let Some(after) = &after
+            && *after == self.end_of(reader).await?
+        {
+            return Ok(FeedPage { changes: Vec::new(), end: after.clone(), has_more: false });
+        }
         let list = self.list(reader, after.is_none(), types);
         let page = PageRequest { direction: Direction::Forward, size, after: after.clone(), before: None };
         let [page, last] = array(self.pages(vec![(list, page), self.last(reader)]).await?)?;
@@ -204,8 +213,12 @@ impl Feed {
     }
 
     async fn last_row(&self, reader: OperatorId) -> Result<Option<Model>, DbErr> {
-        let [mut page] = array(self.pages(vec![self.last(reader)]).await?)?;
-        Ok(page.rows.pop())
+        let select = |[reader]: [SimpleExpr; 1]| {
+            let rows = self.visible_to(reader).order_by_desc(Column::Position).order_by_desc(Column::Id);
+            rows.limit(1).into_query()
+        };
+        let rows = self.last_query.run(self.database.reader(), [reader.into()], select).await?;
+        rows.first().map(|row| Model::from_query_result(row, "")).transpose()
     }
 
     /// The last row of a reader.
@@ -215,10 +228,10 @@ impl Feed {
     }
 
     /// Selects the rows of a reader that are below the horizon.
-    fn visible_to(&self, reader: OperatorId) -> Select<Entity> {
+    fn visible_to(&self, reader: impl Into<SimpleExpr>) -> Select<Entity> {
         let horizon = positions::horizon(self.database.reader().get_database_backend());
         Entity::find()
-            .filter(Column::ReaderId.eq(reader))
+            .filter(Column::ReaderId.into_expr().eq(reader))
             .apply_if(horizon, |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
     }
 

@@ -8,11 +8,13 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 use super::Batcher;
 use crate::database::arrays::into_arrays;
 use crate::database::error::log_shared_failure;
-use crate::database::{Reader, Sql, Tenant, Work, record};
+use crate::database::sql::with_literals;
+use crate::database::{Reader, Tenant, Work, record};
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
-/// The SQL of the query is built once and cached, so every call must pass the same `select`.
+/// The SQL of the query is built once and cached, so every call must pass the same `select`. Other values of `select`, for
+/// example its limit, become part of the SQL.
 #[derive(Default)]
 pub struct BatchedQuery<const N: usize> {
     sql_for_one: OnceLock<String>,
@@ -68,7 +70,7 @@ impl<const N: usize> BatchedQuery<N> {
         let backend = reader.get_database_backend();
         let sign = if backend == DbBackend::Postgres { '$' } else { '?' };
         let placeholders = || std::array::from_fn(|index| Expr::cust(format!("{sign}{}", index + 1)));
-        let sql = self.sql_for_one.get_or_init(|| backend.build(&select(placeholders())).sql).clone();
+        let sql = self.sql_for_one.get_or_init(|| with_literals(backend, &select(placeholders()))).clone();
         reader.query_all_raw(Statement { sql, values: Some(Values(values.into())), db_backend: backend }).await
     }
 
@@ -104,15 +106,13 @@ const NUMBER: &str = "number";
 fn batch_sql<const N: usize>(select: impl Fn([SimpleExpr; N]) -> SelectStatement) -> String {
     let columns: [_; N] = std::array::from_fn(|index| format!("value_{index}"));
     let arrays: Vec<_> = (1..=N).map(|number| format!("${number}")).collect();
-    let mut sql = Sql::new(DbBackend::Postgres);
-    sql.text(format_args!(
-        "SELECT found.*, {NUMBER} FROM unnest({}) WITH ORDINALITY AS request ({}, {NUMBER}) CROSS JOIN LATERAL (",
+    let query = select(columns.clone().map(|column| Expr::col((Alias::new("request"), Alias::new(column)))));
+    format!(
+        "SELECT found.*, {NUMBER} FROM unnest({}) WITH ORDINALITY AS request ({}, {NUMBER}) CROSS JOIN LATERAL ({}) AS found",
         arrays.join(", "),
         columns.join(", "),
-    ));
-    sql.statement(&select(columns.map(|column| Expr::col((Alias::new("request"), Alias::new(column))))));
-    sql.text(format_args!(") AS found"));
-    Statement::from(sql).sql
+        with_literals(DbBackend::Postgres, &query),
+    )
 }
 
 #[cfg(test)]
