@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use entity::value::PhoneNumber;
 use sea_orm::DbErr;
 use tokio::net::TcpListener;
@@ -26,6 +26,7 @@ use crate::graphql::{Schema, WebhookRender};
 use crate::http;
 use crate::keyed_hash::KeyedHash;
 use crate::open::{DatabaseSettings, NO_TABLES, Opened, open};
+use crate::service::feed::Sweep;
 use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
 use crate::service::webhooks::sender::{Sender, SenderSettings};
 use crate::service::{Actor, ServiceSettings, Services, idempotency, now};
@@ -156,15 +157,20 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener
     Ok((listener, address))
 }
 
-/// Once per minute, stores when each key was last used. Every ten minutes, deletes expired idempotency keys and old
-/// changes of the feed, and removes the content of erased customers from a SQLite file.
+/// Once per minute, stores when each key was last used, and continues to delete old changes. Every ten minutes, begins
+/// to delete old changes, deletes expired idempotency keys, and removes the content of erased customers from a SQLite
+/// file.
 async fn run_jobs(database: Database, services: Arc<Services>, keep_changes: TimeDelta) {
     const PERIOD: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;
     let mut interval = tokio::time::interval(PERIOD);
+    let mut has_more_changes = false;
     for tick in 0_u64.. {
         interval.tick().await;
         write_key_uses(&services).await;
+        if has_more_changes || tick.is_multiple_of(SWEEP_EVERY) {
+            has_more_changes = sweep_changes(&services, now() - keep_changes).await;
+        }
         if tick.is_multiple_of(SWEEP_EVERY) {
             match services.customers.purge_erased(&Actor::Platform).await {
                 Ok(true) => tracing::info!("removed erased customers from the database file"),
@@ -176,14 +182,24 @@ async fn run_jobs(database: Database, services: Arc<Services>, keep_changes: Tim
                     );
                 }
             }
-            match services.feed.sweep(&Actor::Platform, now() - keep_changes).await {
-                Ok(deleted) => tracing::debug!(deleted, "deleted old changes"),
-                Err(error) => tracing::warn!(cause = error_message(error), "cannot delete old changes"),
-            }
             match idempotency::sweep(&database).await {
                 Ok(deleted) => tracing::debug!(deleted, "deleted expired idempotency keys"),
                 Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired idempotency keys"),
             }
+        }
+    }
+}
+
+/// Deletes changes that occurred before `time`. Returns true if there may be more of them.
+async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
+    match services.feed.sweep(&Actor::Platform, time).await {
+        Ok(Sweep { deleted, has_more }) => {
+            tracing::debug!(deleted, has_more, "deleted old changes");
+            has_more
+        }
+        Err(error) => {
+            tracing::warn!(cause = error_message(error), "cannot delete old changes");
+            false
         }
     }
 }

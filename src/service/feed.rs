@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use std::collections::VecDeque;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change::{ActiveModel, Column, Entity, Model};
 use entity::customer_event::EventType;
@@ -42,6 +44,18 @@ pub struct FeedRequest {
     /// The types of changes to read. `None` stands for all types.
     pub types: Option<Vec<EventType>>,
 }
+
+/// The result of [`Feed::sweep`].
+#[derive(Clone, Copy, Debug)]
+pub struct Sweep {
+    /// The number of deleted rows.
+    pub deleted: u64,
+    /// True if there may be more changes that are old enough.
+    pub has_more: bool,
+}
+
+/// The number of rows after which a sweep ends. It takes a few seconds to delete so many rows.
+const MAX_SWEPT: u64 = 50_000;
 
 /// The changes that a request has found, oldest first.
 #[derive(Clone, Debug)]
@@ -134,9 +148,13 @@ impl Feed {
         Ok(pages.iter().map(|page| page.rows.first().map(|change| change.occurred_at)).collect())
     }
 
-    /// Deletes the changes of all readers that occurred before `time`, and returns the number of deleted rows. The last
-    /// of a reader's old changes stays as the swept row, so that a position before it is recognised as too old.
-    pub async fn sweep(&self, actor: &Actor, time: DateTime<Utc>) -> Result<u64, Error> {
+    /// Deletes the changes of all readers that occurred before `time`, at most about [`MAX_SWEPT`] of them. The last of
+    /// a reader's old changes stays as the swept row, so that a position before it is recognised as too old.
+    ///
+    /// If the changes of a reader cannot be deleted, goes on with the next reader, and returns the error at the end.
+    pub async fn sweep(&self, actor: &Actor, time: DateTime<Utc>) -> Result<Sweep, Error> {
+        /// During an outage of the database, each reader would wait for seconds.
+        const MAX_FAILURES: usize = 3;
         actor.require_platform()?;
         let oldest = Entity::find()
             .select_only()
@@ -150,13 +168,24 @@ impl Feed {
         let is_old = SimpleExpr::SubQuery(None, Box::new(oldest.into())).lt(time);
         let operators = operator::Entity::find().select_only().column(operator::Column::Id).filter(is_old);
         let operators: Vec<OperatorId> = operators.into_tuple().all(self.database.reader()).await?;
-        let mut deleted = 0;
-        for reader in operators.into_iter().chain([OperatorId::PLATFORM]) {
-            while let Some(rows) = with_retry("feed.sweep", || self.sweep_batch(reader, time)).await? {
-                deleted += rows;
+        let mut readers: VecDeque<_> = operators.into_iter().chain([OperatorId::PLATFORM]).collect();
+        let (mut deleted, mut failures) = (0, Vec::new());
+        while deleted < MAX_SWEPT && failures.len() < MAX_FAILURES {
+            let Some(reader) = readers.pop_front() else { break };
+            match with_retry("feed.sweep", || self.sweep_batch(reader, time)).await {
+                Ok(Some(rows)) => {
+                    deleted += rows;
+                    // The readers take turns, so that a reader with many old changes does not use up the whole run.
+                    readers.push_back(reader);
+                }
+                Ok(None) => {}
+                Err(error) => failures.push(error),
             }
         }
-        Ok(deleted)
+        match failures.pop() {
+            Some(error) => Err(error),
+            None => Ok(Sweep { deleted, has_more: !readers.is_empty() }),
+        }
     }
 
     /// Deletes a batch of a reader's oldest changes. Returns the number of deleted rows, or `None` if none is left that

@@ -350,7 +350,7 @@ both!(a_transaction_does_not_change_what_a_later_one_has_changed, Sandbox, async
 
 both!(old_changes_are_deleted_for_each_reader, Sandbox, async |app| {
     let (a, quiet, b) = (app.operator("A").await, app.operator("Quiet").await, app.operator("B").await);
-    let sweep = async |time| app.services.feed.sweep(&Actor::Platform, time).await.unwrap();
+    let sweep = async |time| app.services.feed.sweep(&Actor::Platform, time).await.unwrap().deleted;
     app.created(&quiet, "1", json!({ "email": "quiet@example.com" })).await;
     app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
     let (_, first) = follow(app, &a, 1, json!(null), json!(null)).await;
@@ -393,6 +393,56 @@ both!(old_changes_are_deleted_for_each_reader, Sandbox, async |app| {
     let versions = |changes: Vec<Value>| changes.iter().map(|change| change["version"].clone()).collect::<Vec<_>>();
     assert_eq!(versions(follow(app, &a, 1, end, json!(null)).await.0), [5]);
     assert_eq!(versions(follow(app, &b, 1, start_of_b, json!(null)).await.0), [5]);
+});
+
+both!(a_sweep_of_very_many_changes_takes_several_runs, Sandbox, async |app| {
+    const COPIES: i64 = 30_000;
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    let id = if app.is_postgres() { "gen_random_uuid()" } else { "randomblob(16)" };
+    let copies = format!(
+        "INSERT INTO customer_change WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {COPIES}) \
+         SELECT reader_id, position, {id}, customer_id, external_customer_id, type, version, changed_fields, own, \
+         occurred_at, swept FROM customer_change, n"
+    );
+    support::postgres::execute(app.database_url(), &copies).await.unwrap();
+    app.wait_for_feed().await;
+    let sweep = async || app.services.feed.sweep(&Actor::Platform, now() + TimeDelta::seconds(60)).await.unwrap();
+    let first = sweep().await;
+    assert!(first.has_more && (50_000..52_000).contains(&first.deleted), "{first:?}");
+    // The readers take turns.
+    let rows_of_platform = "SELECT COUNT(*) AS n FROM customer_change WHERE external_customer_id IS NULL";
+    let left = [app.select_number(rows_of_platform).await, app.count_rows("customer_change").await];
+    assert!(left[0] < COPIES / 4 && left[1] - left[0] < COPIES / 4, "{left:?}");
+    assert!(!sweep().await.has_more);
+    assert_eq!(app.count_rows("customer_change").await, 2);
+});
+
+both!(a_sweep_continues_after_the_failure_of_a_reader, Sandbox, async |app| {
+    let operators = [app.operator("A").await, app.operator("B").await, app.operator("C").await];
+    for (number, operator) in operators.iter().enumerate() {
+        let id = number.to_string();
+        app.created(operator, &id, json!({ "email": format!("{number}@example.com") })).await;
+        app.updated(operator, json!({ "externalCustomerId": id }), json!({ "firstName": "Ada" })).await;
+    }
+    app.wait_for_feed().await;
+    let condition = "BEFORE DELETE ON customer_change FOR EACH ROW WHEN (OLD.external_customer_id = '1')";
+    let refuse = if app.is_postgres() {
+        format!(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$; \
+             CREATE TRIGGER refuse {condition} EXECUTE FUNCTION refuse()"
+        )
+    } else {
+        format!("CREATE TRIGGER refuse {condition} BEGIN SELECT RAISE(ABORT, 'refused'); END")
+    };
+    support::postgres::execute(app.database_url(), &refuse).await.unwrap();
+    let sweep = async || app.services.feed.sweep(&Actor::Platform, now() + TimeDelta::seconds(60)).await;
+    assert!(sweep().await.is_err());
+    // One row of each other reader is left, and both rows of B.
+    assert_eq!(app.count_rows("customer_change").await, 3 + 2);
+    let drop = if app.is_postgres() { "DROP TRIGGER refuse ON customer_change" } else { "DROP TRIGGER refuse" };
+    support::postgres::execute(app.database_url(), drop).await.unwrap();
+    assert_eq!(sweep().await.unwrap().deleted, 1);
 });
 
 both!(a_cursor_from_after_the_backup_is_refused, Sandbox, async |app| {
