@@ -25,7 +25,7 @@ use vivamo::graphql::WebhookRender;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::now;
 use vivamo::service::webhooks::addresses::AddressFilter;
-use vivamo::service::webhooks::delivery::{Deliveries, DeliverySettings};
+use vivamo::service::webhooks::delivery::{Clock, Deliveries, DeliverySettings};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
 use vivamo::service::webhooks::signature::SigningSecret;
 
@@ -54,6 +54,15 @@ fn impatient_settings() -> SenderSettings {
     SenderSettings { timeout: Duration::from_secs(2), ..sender_settings() }
 }
 
+/// Settings with the clock of the computer.
+fn settings(sender: SenderSettings) -> DeliverySettings {
+    DeliverySettings {
+        sender: Sender::new(sender).unwrap(),
+        render: Arc::new(WebhookRender { hash: KeyedHash::new(KEY_SECRET) }),
+        clock: Arc::new(now),
+    }
+}
+
 impl<'a> Process<'a> {
     fn start(app: &'a TestApp) -> Self {
         Self::start_with(app, sender_settings())
@@ -71,11 +80,7 @@ impl<'a> Process<'a> {
 
     fn start_at(app: &'a TestApp, sender: SenderSettings, clock: Arc<Mutex<DateTime<Utc>>>) -> Self {
         let read = clock.clone();
-        let settings = DeliverySettings {
-            sender: Sender::new(sender).unwrap(),
-            render: Arc::new(WebhookRender { hash: KeyedHash::new(KEY_SECRET) }),
-            clock: Arc::new(move || *read.lock().unwrap()),
-        };
+        let settings = DeliverySettings { clock: Arc::new(move || *read.lock().unwrap()), ..settings(sender) };
         Self { app, deliveries: Deliveries::new(app.database.clone(), app.services.clone(), settings), clock }
     }
 
@@ -600,6 +605,65 @@ both!(the_background_job_delivers_and_stops, Sandbox, async |app| {
     job.await.unwrap();
     let row = row(app, webhook).await;
     assert!(row.delivered_position > before && row.lease_until.is_none());
+});
+
+both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, async |app| {
+    let (operator, busy) = (app.operator("A").await, app.operator("Busy").await);
+    app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+    app.created(&busy, "1", json!({ "email": "grace@example.com" })).await;
+    app.wait_for_feed().await;
+    let set_status = async |status| {
+        let mutation = "mutation ($input: UpdateOperatorInput!) { updateOperator(input: $input) { operator { id } } }";
+        let input = json!({ "id": operator.operator, "status": status });
+        app.graphql(&app.platform(), mutation, json!({ "input": input })).await.payload("updateOperator");
+    };
+    let set_enabled = async |id: WebhookId, is_enabled: bool| {
+        let mutation = "mutation ($input: UpdateWebhookInput!) { updateWebhook(input: $input) { webhook { id } } }";
+        let input = json!({ "id": id.to_string(), "enabled": is_enabled });
+        app.graphql(&operator, mutation, json!({ "input": input })).await.payload("updateWebhook");
+    };
+    let create_endpoint = async |url: String| {
+        let mutation = "mutation ($input: CreateWebhookInput!) { createWebhook(input: $input) { webhook { id } } }";
+        let start = json!({ "time": (now() - TimeDelta::hours(1)).to_rfc3339() });
+        let input = json!({ "url": url, "deliverFrom": start });
+        app.graphql(&operator, mutation, json!({ "input": input })).await.payload("createWebhook");
+    };
+    for action in ["resume", "enable", "create"] {
+        // A process claims after the end of an attempt, after a poll that finds something, and after 30 seconds. This
+        // attempt does not end before the other endpoint was claimed.
+        let (busy_receiver, answer) = (Receiver::start().await, Arc::new(Notify::new()));
+        busy_receiver.plan(Reply::After(answer.clone(), 204));
+        endpoint(app, &busy, &busy_receiver.url).await;
+        let receiver = Receiver::start().await;
+        let webhook = match action {
+            "create" => None,
+            _ => Some(endpoint(app, &operator, &receiver.url).await),
+        };
+        match webhook {
+            Some(webhook) if action == "enable" => set_enabled(webhook, false).await,
+            Some(_) => set_status("SUSPENDED").await,
+            None => {}
+        }
+        let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers: vec![vec!["127.0.0.1"]] });
+        let sender = SenderSettings { timeout: Duration::from_secs(60), resolver, ..sender_settings() };
+        // The clock of the process is ahead of the clock of the server that changes the endpoint.
+        let clock: Clock = Arc::new(|| now() + TimeDelta::seconds(3));
+        let settings = DeliverySettings { clock, ..settings(sender) };
+        let deliveries = Deliveries::new(app.database.clone(), app.services.clone(), settings);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let job = tokio::spawn(deliveries.run(async { drop(stopped.await) }));
+        busy_receiver.wait_for(1).await;
+        match webhook {
+            Some(webhook) if action == "enable" => set_enabled(webhook, true).await,
+            Some(_) => set_status("ACTIVE").await,
+            None => create_endpoint(receiver.url_at("name.example")).await,
+        }
+        timeout(Duration::from_secs(20), receiver.wait_for(1)).await.expect(action);
+        answer.notify_one();
+        drop(stop);
+        job.await.unwrap();
+        support::postgres::execute(app.database_url(), "DELETE FROM webhook").await.unwrap();
+    }
 });
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,17 +3,16 @@
 //! An endpoint reads the feed of its operator, and its row has the cursor of the last change that was delivered or
 //! skipped. There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
 //!
-//! 1. **Poll.** One statement per second reads the position of the last change, and whether the pause of an endpoint
-//!    has ended. The statement reads two index entries. If the position is new or a pause has ended, step 2 follows.
-//!    Step 2 also runs every 30 seconds, because a killed process may have left endpoints, and when a delivery task
-//!    ends, because its endpoint may have new changes.
+//! 1. **Poll.** One statement per second asks for the position of the last change, and if the pause of an endpoint has
+//!    ended. The pause of an endpoint also ends when the endpoint is created, enabled or resumed. The statement reads
+//!    two index entries. The process also claims every 30 seconds, because a killed process may have left endpoints,
+//!    and when a delivery task ends, because its endpoint may have new changes.
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
 //!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
 //!    endpoints at once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other
 //!    endpoint.
 //! 3. **Page.** The changes after the cursor, at most 100 and at most 20 kB. The end of the page is stored before the
-//!    first attempt. A repeated attempt therefore sends the same changes under the same id, even if another process
-//!    makes the attempt.
+//!    first attempt. A repeated attempt therefore sends the same changes under the same id, also by another process.
 //! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, first for seconds, later
 //!    for hours. After five days of failures, or with status 410, the endpoint is disabled.
 //!
@@ -88,7 +87,7 @@ pub struct Deliveries {
 struct LastPoll {
     /// The position of the last change.
     position: Option<i64>,
-    /// The time of the last poll. Pauses that ended before it have already caused a claim.
+    /// The time of the last poll. Pauses that ended [`MAX_DELAY_OF_CHANGES`] before it have already caused a claim.
     time: DateTime<Utc>,
     /// True if an endpoint may be due.
     must_claim: bool,
@@ -107,6 +106,9 @@ struct NextPage {
 }
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest expected time after which a poll sees a new `next_attempt_at`: the request that has set the time commits
+/// later, and the clock of its server may be behind.
+const MAX_DELAY_OF_CHANGES: TimeDelta = TimeDelta::seconds(10);
 /// The longest time between two claims.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(30);
 const GAUGE_INTERVAL: Duration = Duration::from_secs(30);
@@ -196,7 +198,7 @@ impl Deliveries {
             .expr(Expr::cust("1"))
             .from(Entity)
             .cond_where(is_active())
-            .and_where(Column::NextAttemptAt.gt(last.time))
+            .and_where(Column::NextAttemptAt.gt(last.time - MAX_DELAY_OF_CHANGES))
             .and_where(Column::NextAttemptAt.lte(now))
             .take();
         let poll = Query::select()

@@ -367,9 +367,12 @@ pub(in crate::service) async fn resume(transaction: &Transaction, operator: Oper
     for endpoint in endpoints.lock(LockType::NoKeyUpdate).all(transaction).await? {
         let pause = endpoint.paused_at.map_or(TimeDelta::zero(), |paused_at| now - paused_at);
         let failing_since = endpoint.failing_since.map(|since| since + pause);
+        let next_attempt_at = endpoint.next_attempt_at.max(now);
         let mut row = endpoint.into_active_model();
         row.paused_at = Set(None);
         row.failing_since = Set(failing_since);
+        // The next poll of each server sees a pause that has just ended.
+        row.next_attempt_at = Set(next_attempt_at);
         row.update(transaction).await?;
     }
     Ok(())
