@@ -19,7 +19,9 @@ pub enum Tenant {
     Platform,
     /// Batched lookups of several tenants.
     Lookups,
-    /// Work without an authenticated caller: authentication, background jobs and commands.
+    /// Deliveries of webhooks. There may be hundreds at the same time.
+    Deliveries,
+    /// Other work without an authenticated caller: authentication, background jobs and commands.
     #[default]
     Service,
 }

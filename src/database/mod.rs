@@ -32,7 +32,7 @@ pub use error::{SHARED_FAILURE, describe, error_code, explain_connect_error, is_
 pub use fair_queue::Tenant;
 pub use migrate::{Fault, Inspection, backup, migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
-pub use request::{RequestContext, RunningRequests, Work, WorkCounter, record};
+pub use request::{RequestContext, RunningRequests, Work, WorkCounter, record, run_as};
 pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, Unread};
 pub use retry::{TransactionError, with_retry};
 pub use run_to_completion::run_to_completion;

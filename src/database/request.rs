@@ -7,7 +7,7 @@ use super::fair_queue::Tenant;
 use super::response_size::ResponseSize;
 
 tokio::task_local! {
-    /// The request of the current task. Background jobs and commands have none.
+    /// The request of the current task. Background jobs and commands have none, except work in [`run_as`].
     pub(super) static REQUEST: RequestContext;
 }
 
@@ -54,6 +54,11 @@ impl WorkCounter {
     pub fn get(&self, work: Work) -> u64 {
         self.0[work as usize].load(Ordering::Relaxed)
     }
+}
+
+/// Runs work outside any request, whose connections are taken for `tenant`.
+pub async fn run_as<T>(tenant: Tenant, work: impl Future<Output = T>) -> T {
+    REQUEST.scope(RequestContext { tenant, ..RequestContext::default() }, work).await
 }
 
 /// Returns the tenant of the current request.

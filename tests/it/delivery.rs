@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use entity::api_key::Access;
 use entity::customer_event::EventType;
 use entity::deployment::Environment;
 use entity::value::{OperatorId, WebhookId, WebhookUrl};
 use entity::webhook::{self, ChangeTypes, Failure};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use sea_orm::{ActiveModelTrait, EntityTrait, Set, Unchanged};
+use sea_orm::{ActiveModelTrait, ConnectionTrait, EntityTrait, Set, Unchanged};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
@@ -31,7 +32,7 @@ use vivamo::service::webhooks::signature::SigningSecret;
 
 use support::process::vivamo;
 use support::receiver::{Receiver, Reply, URL_TOKEN, insert_endpoint};
-use support::{Caller, KEY_SECRET, TestApp, both, http_client, logs};
+use support::{Backend, Caller, KEY_SECRET, TestApp, both, http_client, logs, run};
 
 use crate::cli::usage_error;
 
@@ -665,6 +666,42 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
         support::postgres::execute(app.database_url(), "DELETE FROM webhook").await.unwrap();
     }
 });
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_do_not_take_the_connections_of_authentication() {
+    /// The number of connections that one tenant can take.
+    const SHARE: usize = 8;
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let receiver = Receiver::start().await;
+        for _ in 0..SHARE + 4 {
+            endpoint(app, &operator, &receiver.url).await;
+        }
+        create(app, &operator, 0..1).await;
+        app.wait_for_feed().await;
+        let watcher = app.replica(app.database_url().to_owned()).await;
+        let unused_key = app.key(&operator, Access::ReadOnly).await;
+        // The deliveries keep their connections until the lock is released, because the trigger removes the timeout.
+        let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                    PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock_shared(1); \
+                    RETURN NEW; END $$; \
+                    CREATE TRIGGER wait BEFORE UPDATE ON webhook FOR EACH ROW \
+                    WHEN (NEW.sending_position IS NOT NULL) EXECUTE FUNCTION wait()";
+        support::postgres::execute(app.database_url(), wait).await.unwrap();
+        let holder = watcher.database.begin_write().await.unwrap();
+        holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
+        let process = Process::start(app);
+        let authenticate = async {
+            watcher.wait_until_blocked(SHARE).await;
+            app.query(&unused_key, "{ viewer { __typename } }").await;
+            holder.commit().await.unwrap();
+        };
+        let (delivered, ()) = tokio::join!(process.deliveries.deliver_due(), authenticate);
+        assert_eq!((delivered.unwrap(), receiver.take().len()), (SHARE + 4, SHARE + 4));
+        watcher.stop().await;
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listen_verifies_and_prints_deliveries() {

@@ -47,7 +47,7 @@ use super::endpoints::cursor;
 use super::sender::{Attempt, Response, Sender};
 use super::signature::sign;
 use crate::database::pages::{Position, Positioned};
-use crate::database::{Database, describe, positions, with_retry};
+use crate::database::{Database, Tenant, describe, positions, run_as, with_retry};
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
 use crate::service::Services;
@@ -249,13 +249,14 @@ impl Deliveries {
         let endpoints = claimed.len();
         for webhook in claimed {
             let deliveries = self.clone();
-            running.spawn(async move {
+            let deliver = async move {
                 let id = webhook.id;
                 if let Err(error) = deliveries.deliver(webhook).await {
                     // The endpoint is due again at the end of its lease.
                     tracing::warn!(webhook = %id, cause = error_message(error), "cannot deliver to a webhook endpoint");
                 }
-            });
+            };
+            running.spawn(run_as(Tenant::Deliveries, deliver));
         }
         Ok(endpoints)
     }
