@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::api_key::Access;
+use entity::customer_change;
 use entity::customer_event::EventType;
 use entity::deployment::Environment;
 use entity::value::{OperatorId, WebhookId, WebhookUrl};
@@ -22,15 +23,17 @@ use standardwebhooks::Webhook;
 use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{interval, timeout};
+use vivamo::database::pages::Position;
 use vivamo::graphql::WebhookRender;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::now;
 use vivamo::service::webhooks::addresses::AddressFilter;
-use vivamo::service::webhooks::delivery::{Clock, Deliveries, DeliverySettings};
+use vivamo::service::webhooks::delivery::{Clock, Deliveries, DeliverySettings, Render};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
 use vivamo::service::webhooks::signature::SigningSecret;
 
 use support::process::vivamo;
+use support::proxy::{Cut, Proxy};
 use support::receiver::{Receiver, Reply, URL_TOKEN, insert_endpoint};
 use support::{Backend, Caller, KEY_SECRET, TestApp, both, http_client, logs, run};
 
@@ -666,6 +669,69 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
         support::postgres::execute(app.database_url(), "DELETE FROM webhook").await.unwrap();
     }
 });
+
+/// Counts the changes that it renders.
+struct CountingRender(WebhookRender, AtomicUsize);
+
+impl Render for CountingRender {
+    fn change(&self, change: &customer_change::Model) -> Value {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.change(change)
+    }
+
+    fn cursor(&self, operator: OperatorId, position: &Position) -> String {
+        self.0.cursor(operator, position)
+    }
+}
+
+both!(each_change_of_a_delivery_is_rendered_once, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    endpoint(app, &operator, &receiver.url).await;
+    create(app, &operator, 0..5).await;
+    app.wait_for_feed().await;
+    let render = Arc::new(CountingRender(WebhookRender { hash: KeyedHash::new(KEY_SECRET) }, AtomicUsize::new(0)));
+    let settings = DeliverySettings { render: render.clone(), ..settings(sender_settings()) };
+    let deliveries = Deliveries::new(app.database.clone(), app.services.clone(), settings);
+    assert_eq!(deliveries.deliver_due().await.unwrap(), 1);
+    assert_eq!(receiver.take().remove(0).changes().len(), 5);
+    assert_eq!(render.1.load(Ordering::Relaxed), 5);
+});
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_whose_result_is_not_stored_leads_to_the_same_delivery() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let receiver = Receiver::start().await;
+        let webhook = endpoint(app, &operator, &receiver.url).await;
+        create(app, &operator, 0..2).await;
+        app.wait_for_feed().await;
+        let (proxy, url) = Proxy::before(app.database_url()).await;
+        let replica = app.replica(url.into()).await;
+        let process = Process::start(&replica);
+        let answer = Arc::new(Notify::new());
+        receiver.plan(Reply::After(answer.clone(), 204));
+        let lose_connection = async {
+            receiver.wait_for(1).await;
+            create(app, &operator, 2..3).await;
+            app.wait_for_feed().await;
+            proxy.set_trap(Cut::BeforeCommit);
+            answer.notify_one();
+        };
+        let (delivered, ()) = tokio::join!(process.deliveries.deliver_due(), lose_connection);
+        assert!(delivered.unwrap() == 1 && !proxy.is_set(Cut::BeforeCommit));
+        assert_eq!(row(app, webhook).await.delivered_position, 0);
+        // The endpoint is due again at the end of its lease.
+        assert_eq!(process.deliveries.deliver_due().await.unwrap(), 0);
+        *process.clock.lock().unwrap() += TimeDelta::minutes(1);
+        assert_eq!(process.deliveries.deliver_due().await.unwrap(), 1);
+        let received = receiver.take();
+        assert_eq!(received.iter().map(|page| page.changes().len()).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!((&received[0].id, &received[0].body), (&received[1].id, &received[1].body));
+        replica.stop().await;
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deliveries_do_not_take_the_connections_of_authentication() {

@@ -98,8 +98,8 @@ struct LastPoll {
 
 /// The next page of an endpoint.
 struct NextPage {
-    /// The changes to send. Empty if no change has a type that the endpoint wants.
-    changes: Vec<customer_change::Model>,
+    /// The changes to send, each with its rendered form. Empty if no change has a type that the endpoint wants.
+    changes: Vec<(customer_change::Model, Json)>,
     /// The cursor after the page.
     end: Position,
     has_more: bool,
@@ -345,7 +345,7 @@ impl Deliveries {
             }
             page => page?,
         };
-        let Some(last) = page.changes.last() else {
+        let Some((last, _)) = page.changes.last() else {
             return self.move_cursor(webhook, &page, unchanged()).await;
         };
         let begin = ActiveModel {
@@ -385,28 +385,30 @@ impl Deliveries {
         };
         let page = self.services.feed.read_of(webhook.operator_id, request).await?;
         let (found, mut bytes) = (page.changes.len(), ENVELOPE_BYTES);
-        let mut fits = |change: &customer_change::Model| {
-            bytes += self.settings.render.change(change).to_string().len() + 1;
+        let mut fits = |rendered: &Json| {
+            bytes += rendered.to_string().len() + 1;
             bytes <= MAX_BODY_BYTES
         };
         let is_sending = |change: &customer_change::Model| sending.as_ref().is_none_or(|end| change.position() <= *end);
-        let changes: Vec<_> =
-            page.changes.into_iter().take_while(|change| is_sending(change) && fits(change)).collect();
+        let changes = page.changes.into_iter().take_while(is_sending).map(|change| {
+            let rendered = self.settings.render.change(&change);
+            (change, rendered)
+        });
+        let changes: Vec<_> = changes.take_while(|(_, rendered)| fits(rendered)).collect();
         Ok(match changes.last() {
             _ if changes.len() == found => NextPage { changes, end: page.end, has_more: page.has_more },
-            last => NextPage { end: last.map_or(cursor, Positioned::position), changes, has_more: true },
+            last => NextPage { end: last.map_or(cursor, |(last, _)| last.position()), changes, has_more: true },
         })
     }
 
     /// Builds an attempt to deliver these changes. Each attempt for the same changes has the same id and the same body.
-    fn attempt(&self, webhook: &Model, changes: &[customer_change::Model]) -> Attempt {
-        let render = &self.settings.render;
-        let rendered: Vec<_> = changes.iter().map(|change| render.change(change)).collect();
-        let cursor = changes.last().map(|change| render.cursor(webhook.operator_id, &change.position()));
+    fn attempt(&self, webhook: &Model, changes: &[(customer_change::Model, Json)]) -> Attempt {
+        let last = changes.last();
+        let cursor = last.map(|(last, _)| self.settings.render.cursor(webhook.operator_id, &last.position()));
         let body = Body {
             r#type: "customer.changes",
-            timestamp: rendered.last().map(|change| change["occurredAt"].clone()),
-            data: BodyData { changes: rendered, cursor },
+            timestamp: last.map(|(_, rendered)| &rendered["occurredAt"]),
+            data: BodyData { changes: changes.iter().map(|(_, rendered)| rendered).collect(), cursor },
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let (id, now) = (message_id(webhook, changes), self.now());
@@ -500,16 +502,16 @@ impl Deliveries {
 
 /// The body of a delivery.
 #[derive(Serialize)]
-struct Body {
+struct Body<'a> {
     r#type: &'static str,
     /// The time of the last change.
-    timestamp: Option<Json>,
-    data: BodyData,
+    timestamp: Option<&'a Json>,
+    data: BodyData<'a>,
 }
 
 #[derive(Serialize)]
-struct BodyData {
-    changes: Vec<Json>,
+struct BodyData<'a> {
+    changes: Vec<&'a Json>,
     /// The cursor after these changes in the feed of the operator.
     cursor: Option<String>,
 }
@@ -539,10 +541,10 @@ fn is_same_attempt(one: &Model, other: &Model) -> bool {
 }
 
 /// Returns the id of the message with these changes. Depends only on the endpoint and the changes.
-fn message_id(webhook: &Model, changes: &[customer_change::Model]) -> String {
+fn message_id(webhook: &Model, changes: &[(customer_change::Model, Json)]) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(webhook.id.as_uuid().as_bytes());
-    for change in changes {
+    for (change, _) in changes {
         hash.update(change.id.as_uuid().as_bytes());
     }
     let hash = hash.finish();
