@@ -29,6 +29,7 @@ use crate::graphql;
 use crate::keyed_hash::KeyedHash;
 use crate::open::{self, DatabaseSettings, NO_TABLES, Opened};
 use crate::service::{Actor, ServiceSettings, Services};
+use crate::telemetry;
 
 /// The customer records of the Vivamo payments platform
 #[derive(Debug, Parser)]
@@ -160,6 +161,8 @@ async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened,
 
 /// `vivamo migrate`: applies pending migrations and lists them.
 async fn migrate(settings: &Settings) -> Result<(), Failure> {
+    // The log says for what the migrations wait.
+    telemetry::start(settings.environment).map_err(Failure::Usage)?;
     let database = DatabaseSettings { migrate: true, ..database_settings(settings, 0) };
     let Opened { services, migrated, wrote_words, .. } = open(settings, database).await?;
     if !wrote_words {

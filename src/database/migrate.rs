@@ -13,7 +13,7 @@ use sea_orm::{
     SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
 };
 
-use super::error::{grant_tables, is_conflict, is_read_only};
+use super::error::{grant_tables, is_conflict, is_lock_timeout, is_read_only};
 use super::retry::retry_read;
 use super::url::{Options, failed_to_connect};
 use super::{Database, MAX_WAIT, url};
@@ -50,12 +50,37 @@ pub fn migration_count() -> usize {
 /// of tables with many rows. Processes that start at the same time take turns. Returns the names of the migrations that
 /// this call applied.
 pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
+    /// During the pause, requests can use the tables for which a migration waits.
+    const PAUSE: Duration = Duration::from_secs(1);
     let connection = connect(Options::parse(url)?).await?;
-    let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
-    if is_postgres {
+    if connection.get_database_backend() == DbBackend::Postgres {
         wait_for_turn(&connection).await?;
         migration::build_large_indexes(&connection).await?;
     }
+    let mut is_waiting = false;
+    let applied = loop {
+        match apply_pending(&connection).await {
+            Err(error) if is_lock_timeout(&error) => {}
+            applied => break applied?,
+        }
+        if !is_waiting {
+            is_waiting = true;
+            tracing::warn!(
+                "the migrations wait, because another transaction holds a lock on a table that they change: look for an old \
+                 transaction in pg_stat_activity and pg_prepared_xacts, and end it"
+            );
+        }
+        #[expect(clippy::disallowed_methods, reason = "the backoff")]
+        tokio::time::sleep(PAUSE).await;
+    };
+    connection.close().await?;
+    Ok(applied)
+}
+
+/// Applies all pending migrations in one transaction, and returns their names. On PostgreSQL, fails with a lock timeout if a
+/// migration waits for a lock longer than a second.
+async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
     let transaction = connection
         .begin_with_options(TransactionOptions {
             // A stricter isolation level would refuse the update below if a server updates `deployment` meanwhile.
@@ -64,15 +89,28 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
             ..Default::default()
         })
         .await?;
-    let pending = Migrator::get_pending_migrations(&transaction).await?;
-    Migrator::up(&transaction, None).await?;
-    // The same transaction stores the required migration, so that an older server that still runs cannot write after
-    // the migrations.
-    let require = format!("UPDATE deployment SET required_migration = '{}'", migration::REQUIRED);
-    transaction.execute_unprepared(&require).await?;
-    transaction.commit().await?;
-    connection.close().await?;
-    Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
+    let apply = async || {
+        if is_postgres {
+            // While an `ALTER TABLE` waits for an older transaction, all later statements on the table wait for the
+            // `ALTER TABLE`.
+            transaction.execute_unprepared("SET LOCAL lock_timeout = '1s'").await?;
+        }
+        let pending = Migrator::get_pending_migrations(&transaction).await?;
+        Migrator::up(&transaction, None).await?;
+        // The same transaction stores the required migration, so that an older server that still runs cannot write after
+        // the migrations.
+        let require = format!("UPDATE deployment SET required_migration = '{}'", migration::REQUIRED);
+        transaction.execute_unprepared(&require).await?;
+        Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
+    };
+    let applied = apply().await;
+    match applied {
+        Ok(_) => transaction.commit().await?,
+        // A transaction that is only dropped is rolled back with the next statement on the connection. Until then it would
+        // keep its locks.
+        Err(_) => drop(transaction.rollback().await),
+    }
+    applied
 }
 
 /// Waits for the lock of migrations, which the connection then holds until it is closed. Asks for the lock repeatedly

@@ -210,6 +210,29 @@ async fn large_indexes_are_built_while_others_write() {
     .await;
 }
 
+#[tokio::test]
+async fn a_migration_that_waits_for_a_lock_lets_others_write() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let connection = Database::connect(app.database_url()).await.unwrap();
+        // The last migration adds columns to `admin_event`.
+        Migrator::down(&connection, Some(1)).await.unwrap();
+        let reader = connection.begin().await.unwrap();
+        reader.execute_unprepared("SELECT COUNT(*) FROM admin_event").await.unwrap();
+        let others = async {
+            app.wait_until_blocked(1).await;
+            let write = "SET lock_timeout = '10s'; DELETE FROM admin_event WHERE id IS NULL";
+            support::postgres::execute(app.database_url(), write).await.unwrap();
+            reader.commit().await.unwrap();
+        };
+        let (applied, ()) = tokio::join!(vivamo::database::migrate(app.database_url()), others);
+        assert_eq!(applied.unwrap().len(), 1);
+        let cause = "the migrations wait, because another transaction holds a lock";
+        assert!(support::logs::read().lines().any(|line| line.contains("\"level\":\"WARN\"") && line.contains(cause)));
+        connection.close().await.unwrap();
+    })
+    .await;
+}
+
 both!(values_are_read_as_they_were_written, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({
