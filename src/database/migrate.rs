@@ -77,8 +77,8 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     Ok(applied)
 }
 
-/// Applies all pending migrations in one transaction, and returns their names. On PostgreSQL, fails with a lock timeout if a
-/// migration waits for a lock longer than a second.
+/// Applies all pending migrations in one transaction, and returns their names. On PostgreSQL, fails with a lock timeout
+/// if a migration waits for a lock longer than a second.
 async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
     let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
     let transaction = connection
@@ -97,8 +97,8 @@ async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, D
         }
         let pending = Migrator::get_pending_migrations(&transaction).await?;
         Migrator::up(&transaction, None).await?;
-        // The same transaction stores the required migration, so that an older server that still runs cannot write after
-        // the migrations.
+        // The same transaction stores the required migration, so that an older server that still runs cannot write
+        // after the migrations.
         let require = format!("UPDATE deployment SET required_migration = '{}'", migration::REQUIRED);
         transaction.execute_unprepared(&require).await?;
         Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
@@ -106,8 +106,8 @@ async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, D
     let applied = apply().await;
     match applied {
         Ok(_) => transaction.commit().await?,
-        // A transaction that is only dropped is rolled back with the next statement on the connection. Until then it would
-        // keep its locks.
+        // A transaction that is only dropped is rolled back with the next statement on the connection. Until then it
+        // would keep its locks.
         Err(_) => drop(transaction.rollback().await),
     }
     applied

@@ -4,9 +4,8 @@
 //! it. The position is always the position of one of the reader's rows. A larger position would be unsafe: after a
 //! failover of PostgreSQL, the new server may give a smaller position to a later change, and the reader would skip it.
 
-use std::sync::Arc;
-
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change::{ActiveModel, Column, Entity, Model};

@@ -3,16 +3,18 @@
 //! An endpoint reads the feed of its operator, and its row has the cursor of the last change that was delivered or
 //! skipped. There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
 //!
-//! 1. **Poll.** One statement per second asks for the position of the last change, and if the pause of an endpoint has
-//!    ended. The pause of an endpoint also ends when the endpoint is created, enabled or resumed. The statement reads
-//!    two index entries. The process also claims every 30 seconds, because a killed process may have left endpoints,
-//!    and when a delivery task ends, because its endpoint may have new changes.
+//! 1. **Poll.** One statement per second reads the position of the last change, and whether the pause of an endpoint
+//!    has ended. The pause of an endpoint also ends when the endpoint is created, enabled or resumed. The statement
+//!    reads two index entries. If the position is new or a pause has ended, step 2 follows. Step 2 also runs every 30
+//!    seconds, because a killed process may have left endpoints, and when a delivery task ends, because its endpoint
+//!    may have new changes.
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
 //!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
 //!    endpoints at once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other
 //!    endpoint.
 //! 3. **Page.** The changes after the cursor, at most 100 and at most 20 kB. The end of the page is stored before the
-//!    first attempt. A repeated attempt therefore sends the same changes under the same id, also by another process.
+//!    first attempt. A repeated attempt therefore sends the same changes under the same id, even if another process
+//!    makes the attempt.
 //! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, first for seconds, later
 //!    for hours. After five days of failures, or with status 410, the endpoint is disabled.
 //!
