@@ -343,6 +343,63 @@ both!(no_delivery_is_sent_while_the_operator_is_suspended, Sandbox, async |app| 
     assert_eq!(process.deliver_to(&receiver).await.len(), 1);
 });
 
+/// Suspends or resumes an operator with the platform key.
+async fn set_status(app: &TestApp, operator: &Caller, status: &str) {
+    let query = "mutation ($input: UpdateOperatorInput!) { updateOperator(input: $input) { operator { status } } }";
+    let input = json!({ "id": operator.operator, "status": status });
+    app.graphql(&app.platform(), query, json!({ "input": input })).await.payload("updateOperator");
+}
+
+both!(changes_of_a_suspension_arrive_after_it_in_their_order, Sandbox, async |app| {
+    // More changes than a page has.
+    const CREATED: usize = 110;
+    let (operator, other) = (app.operator("A").await, app.operator("B").await);
+    let receiver = Receiver::start().await;
+    endpoint(app, &operator, &receiver.url).await;
+    create(app, &operator, 0..CREATED).await;
+    app.wait_for_feed().await;
+    let process = Process::start(app);
+    // The operator is suspended during the first page. The second page is not sent.
+    let answer = Arc::new(Notify::new());
+    receiver.plan(Reply::After(answer.clone(), 204));
+    let suspend_meanwhile = async {
+        receiver.wait_for(1).await;
+        set_status(app, &operator, "SUSPENDED").await;
+        answer.notify_one();
+    };
+    let (endpoints, ()) = tokio::join!(process.deliveries.deliver_due(), suspend_meanwhile);
+    assert_eq!(endpoints.unwrap(), 1);
+    let mut sent = receiver.take();
+    assert!(sent.len() == 1 && sent[0].changes().len() < CREATED);
+    // The platform and another operator change customers of the suspended operator.
+    let platform = app.platform();
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        let email = json!({ "email": format!("{number}@example.com"), "lastName": "Lovelace" });
+        let connected = app.created(&other, &format!("other-{number}"), email).await;
+        ids.push(connected["customer"]["id"].clone());
+    }
+    for id in ids.iter().rev() {
+        app.updated(&platform, json!({ "id": id }), json!({ "firstName": "Ada" })).await;
+    }
+    app.wait_for_feed().await;
+    *process.clock.lock().unwrap() += TimeDelta::days(1);
+    assert_eq!(process.deliveries.deliver_due().await.unwrap(), 0);
+    assert_eq!(process.start_other(sender_settings()).deliveries.deliver_due().await.unwrap(), 0);
+    assert!(receiver.take().is_empty());
+
+    set_status(app, &operator, "ACTIVE").await;
+    sent.extend(process.deliver_to(&receiver).await);
+    let changes: Vec<_> = sent.iter().flat_map(support::receiver::Received::changes).collect();
+    let created = (0..CREATED).map(|number| (format!("user-{number}"), "CREATED", 1));
+    let meanwhile = [(0, 2), (1, 2), (2, 2), (2, 3), (1, 3), (0, 3)];
+    let meanwhile = meanwhile.map(|(number, version)| (format!("user-{number}"), "UPDATED", version));
+    let expected: Vec<_> = created.chain(meanwhile).map(|change| json!(change)).collect();
+    let summary = |change: &Value| json!([change["externalCustomerId"], change["type"], change["version"]]);
+    assert_eq!(changes.iter().map(summary).collect::<Vec<_>>(), expected);
+    assert_eq!(process.deliveries.deliver_due().await.unwrap(), 0);
+});
+
 both!(deliveries_are_signed_with_both_secrets_during_a_rotation, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let receiver = Receiver::start().await;
@@ -426,6 +483,81 @@ both!(a_change_of_the_endpoint_during_an_attempt_is_kept, Sandbox, async |app| {
         delete.exec(&transaction).await.unwrap();
         transaction.commit().await.unwrap();
     }
+});
+
+both!(a_request_during_an_attempt_is_kept, Sandbox, async |app| {
+    const UPDATE: &str =
+        "mutation ($input: UpdateWebhookInput!) { result: updateWebhook(input: $input) { webhook { id } } }";
+    const ROTATE: &str = "mutation ($input: RotateWebhookSecretInput!) { result: rotateWebhookSecret(input: $input) { webhook { id } } }";
+    const DELETE: &str =
+        "mutation ($input: DeleteWebhookInput!) { result: deleteWebhook(input: $input) { webhookId } }";
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    create(app, &operator, 0..3).await;
+    app.wait_for_feed().await;
+    let feed = app.graphql(&operator, CHANGES, json!({})).await.data()["changes"].clone();
+    let all = external_ids(feed["changes"].as_array().unwrap());
+    let process = Process::start(app);
+    // Sends a request while the receiver has got a delivery of all changes and has not answered.
+    let during_an_attempt = async |query: &str, changes: Value, status: u16| {
+        let webhook = endpoint(app, &operator, &receiver.url).await;
+        let answer = Arc::new(Notify::new());
+        receiver.plan(Reply::After(answer.clone(), status));
+        let send_meanwhile = async {
+            receiver.wait_for(1).await;
+            let mut input = changes;
+            input["id"] = json!(webhook.to_string());
+            app.graphql(&operator, query, json!({ "input": input })).await.payload("result");
+            answer.notify_one();
+        };
+        let (endpoints, ()) = tokio::join!(process.deliveries.deliver_due(), send_meanwhile);
+        assert_eq!((endpoints.unwrap(), external_ids(&receiver.take()[0].changes())), (1, all.clone()));
+        webhook
+    };
+    let send_all_again = async |webhook| {
+        process.advance_to_next_attempt(webhook).await;
+        let [again] = &process.deliver_to(&receiver).await[..] else { panic!("one delivery") };
+        assert_eq!(external_ids(&again.changes()), all);
+    };
+    let update = async |webhook: WebhookId, changes: Value| {
+        let mut input = changes;
+        input["id"] = json!(webhook.to_string());
+        app.graphql(&operator, UPDATE, json!({ "input": input })).await.payload("result");
+    };
+    let delete = async |webhook: WebhookId| {
+        let input = json!({ "input": { "id": webhook.to_string() } });
+        app.graphql(&operator, DELETE, input).await.payload("result");
+    };
+
+    // The endpoint is moved back. The result of the attempt does not move it.
+    let rewind = json!({ "deliverFrom": { "time": "2026-11-20T12:00:00Z" } });
+    for status in [204, 500, 410] {
+        let webhook = during_an_attempt(UPDATE, rewind.clone(), status).await;
+        let row = row(app, webhook).await;
+        assert_eq!((row.delivered_position, row.failed_attempts, row.disabled_at), (0, 0, None));
+        send_all_again(webhook).await;
+        delete(webhook).await;
+    }
+    // The endpoint is moved to the end of the feed. The failure of the attempt does not count.
+    let webhook = during_an_attempt(UPDATE, json!({ "deliverFrom": { "cursor": feed["cursor"] } }), 500).await;
+    process.advance_to_next_attempt(webhook).await;
+    assert_eq!((row(app, webhook).await.failed_attempts, process.deliveries.deliver_due().await.unwrap()), (0, 0));
+    delete(webhook).await;
+    // The endpoint is disabled. After it is enabled, the page is sent again.
+    let webhook = during_an_attempt(UPDATE, json!({ "enabled": false }), 204).await;
+    assert_eq!(process.deliveries.deliver_due().await.unwrap(), 0);
+    update(webhook, json!({ "enabled": true })).await;
+    send_all_again(webhook).await;
+    delete(webhook).await;
+    // A new secret does not concern the attempt.
+    let webhook = during_an_attempt(ROTATE, json!({ "overlapHours": 0 }), 204).await;
+    assert_eq!((row(app, webhook).await.secret_version, process.deliveries.deliver_due().await.unwrap()), (2, 0));
+    // The previous secret has expired.
+    *process.clock.lock().unwrap() = now();
+    create(app, &operator, 3..4).await;
+    let next = process.deliver_to(&receiver).await.remove(0);
+    assert!(next.is_signed_with(&secret(webhook, 2)) && !next.is_signed_with(&secret(webhook, 1)));
+    delete(webhook).await;
 });
 
 both!(an_attempt_that_overlaps_an_enabling_does_not_count, Sandbox, async |app| {
