@@ -3,10 +3,13 @@
 //! On PostgreSQL, a table lock allows reads and blocks writes until all requests wait for the lock. On SQLite, a
 //! transaction holds the only connection that writes until all requests wait for it.
 
+use entity::customer_event::EventType;
 use entity::operator::Status;
-use entity::value::OperatorId;
+use entity::value::{OperatorId, WebhookId};
+use entity::webhook;
+use entity::webhook::ChangeTypes;
 use futures::future::join_all;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, EntityTrait};
 use serde_json::{Value, json};
 use vivamo::service::operators::OperatorChanges;
 use vivamo::service::{Actor, AdminOrigin};
@@ -28,6 +31,11 @@ enum Write<'a> {
     DisconnectFrom(&'a Caller, &'a str),
     /// A run of `vivamo operator remove-customers`.
     RemoveCustomers(&'a Caller),
+    CreateWebhook(&'a Caller),
+    /// With these fields of the input besides the id.
+    UpdateWebhook(&'a Caller, &'a Value, Value),
+    RotateSecret(&'a Caller, &'a Value),
+    DeleteWebhook(&'a Caller, &'a Value),
 }
 
 async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
@@ -72,6 +80,24 @@ async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
             app.graphql(&app.platform(), query, json!({ "input": input })).await
         }
         Write::RemoveCustomers(_) => unreachable!("not a request"),
+        Write::CreateWebhook(caller) => {
+            let query = "mutation { createWebhook(input: { url: \"https://receiver.example/\" }) { webhook { id } } }";
+            app.graphql(caller, query, json!({})).await
+        }
+        Write::UpdateWebhook(caller, id, changes) => {
+            let query = "mutation ($input: UpdateWebhookInput!) { updateWebhook(input: $input) { webhook { id } } }";
+            let mut input = changes.clone();
+            input["id"] = (*id).clone();
+            app.graphql(caller, query, json!({ "input": input })).await
+        }
+        Write::RotateSecret(caller, id) => {
+            let query = "mutation ($id: ID!) { rotateWebhookSecret(input: { id: $id }) { webhook { id } } }";
+            app.graphql(caller, query, json!({ "id": id })).await
+        }
+        Write::DeleteWebhook(caller, id) => {
+            let query = "mutation ($id: ID!) { deleteWebhook(input: { id: $id }) { webhookId } }";
+            app.graphql(caller, query, json!({ "id": id })).await
+        }
     }
 }
 
@@ -92,6 +118,10 @@ async fn outcome(app: &TestApp, request: &Write<'_>) -> String {
         ("disconnectCustomer", "DISCONNECTED"),
         ("eraseCustomer", "ERASED"),
         ("recordVerification", "TAKEN_OVER"),
+        ("createWebhook", "CREATED"),
+        ("updateWebhook", "UPDATED"),
+        ("rotateWebhookSecret", "ROTATED"),
+        ("deleteWebhook", "DELETED"),
     ];
     match done.iter().find(|(field, _)| data[field].is_object()) {
         Some((_, outcome)) => (*outcome).to_owned(),
@@ -107,6 +137,8 @@ async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
     let holder = app.database.begin_write().await.unwrap();
     if app.is_postgres() {
         holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
+        // The mutations of endpoints lock the rows that they read. This mode makes them wait for their row locks too.
+        holder.execute_unprepared("LOCK TABLE webhook IN EXCLUSIVE MODE").await.unwrap();
     }
     let release = async {
         app.wait_until_blocked(requests.len()).await;
@@ -532,4 +564,89 @@ both!(the_removal_of_all_customers_against_each_write, Sandbox, async |app| {
     let links = "SELECT COUNT(*) AS n FROM customer_operator WHERE operator_id IN \
                  (SELECT id FROM operator WHERE status = 'suspended')";
     assert_eq!(app.select_number(links).await, 0);
+});
+
+/// Creates an endpoint, and returns its id.
+async fn endpoint(app: &TestApp, caller: &Caller) -> Value {
+    let answer = send(app, &Write::CreateWebhook(caller)).await;
+    answer.payload("createWebhook")["webhook"]["id"].clone()
+}
+
+/// The stored row of an endpoint.
+async fn stored(app: &TestApp, id: &Value) -> webhook::Model {
+    let id = WebhookId::parse(id.as_str().unwrap()).unwrap();
+    webhook::Entity::find_by_id(id).one(app.database.reader()).await.unwrap().unwrap()
+}
+
+both!(two_creates_at_the_limit_of_endpoints, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    for _ in 0..4 {
+        endpoint(app, &a).await;
+    }
+    let outcomes = race(app, &[Write::CreateWebhook(&a), Write::CreateWebhook(&a)]).await;
+    let full = "TOO_MANY_WEBHOOKS";
+    assert_one_of(&outcomes, &[&["CREATED", full], &[full, "CREATED"]]);
+    assert_eq!(app.count_rows("webhook").await, 5);
+});
+
+both!(a_change_of_an_endpoint_against_its_deletion, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    let (all, lost) = (json!({ "time": "2026-11-20T12:00:00Z" }), "WEBHOOK_NOT_FOUND");
+    for changes in [json!({ "enabled": false }), json!({ "deliverFrom": all })] {
+        for is_first in [true, false] {
+            let id = endpoint(app, &a).await;
+            let mut requests = [Write::UpdateWebhook(&a, &id, changes.clone()), Write::DeleteWebhook(&a, &id)];
+            if !is_first {
+                requests.reverse();
+            }
+            let mut outcomes = race(app, &requests).await;
+            if !is_first {
+                outcomes.reverse();
+            }
+            assert_one_of(&outcomes, &[&["UPDATED", "DELETED"], &[lost, "DELETED"]]);
+        }
+    }
+    for _ in 0..2 {
+        let id = endpoint(app, &a).await;
+        let outcomes = race(app, &[Write::RotateSecret(&a, &id), Write::DeleteWebhook(&a, &id)]).await;
+        assert_one_of(&outcomes, &[&["ROTATED", "DELETED"], &[lost, "DELETED"]]);
+        let id = endpoint(app, &a).await;
+        let outcomes = race(app, &[Write::DeleteWebhook(&a, &id), Write::DeleteWebhook(&a, &id)]).await;
+        assert_one_of(&outcomes, &[&["DELETED", lost], &[lost, "DELETED"]]);
+    }
+    assert_eq!(app.count_rows("webhook").await, 0);
+});
+
+both!(two_rotations_make_two_secrets, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    let id = endpoint(app, &a).await;
+    let outcomes = race(app, &[Write::RotateSecret(&a, &id), Write::RotateSecret(&a, &id)]).await;
+    assert_one_of(&outcomes, &[&["ROTATED", "ROTATED"]]);
+    assert_eq!(stored(app, &id).await.secret_version, 3);
+});
+
+both!(two_changes_of_an_endpoint_are_both_applied, Sandbox, async |app| {
+    let a = app.operator("A").await;
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    app.wait_for_feed().await;
+    let id = endpoint(app, &a).await;
+    assert!(stored(app, &id).await.delivered_position > 0);
+    let update = |changes: Value| Write::UpdateWebhook(&a, &id, changes);
+    let url = |path: &str| json!({ "url": format!("https://receiver.example/{path}") });
+    let rewind = json!({ "deliverFrom": { "time": "2026-11-20T12:00:00Z" } });
+
+    let outcomes = race(app, &[update(url("1")), update(json!({ "enabled": false }))]).await;
+    assert_one_of(&outcomes, &[&["UPDATED", "UPDATED"]]);
+    let row = stored(app, &id).await;
+    assert_eq!((row.url.as_str(), row.disabled_at.is_some()), ("https://receiver.example/1", true));
+
+    let outcomes = race(app, &[update(json!({ "types": ["ERASED"] })), update(rewind)]).await;
+    assert_one_of(&outcomes, &[&["UPDATED", "UPDATED"]]);
+    let row = stored(app, &id).await;
+    assert_eq!((row.types, row.delivered_position), (Some(ChangeTypes(vec![EventType::Erased])), 0));
+
+    let outcomes = race(app, &[Write::RotateSecret(&a, &id), update(url("2"))]).await;
+    assert_one_of(&outcomes, &[&["ROTATED", "UPDATED"]]);
+    let row = stored(app, &id).await;
+    assert_eq!((row.url.as_str(), row.secret_version), ("https://receiver.example/2", 2));
 });
