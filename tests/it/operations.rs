@@ -1,5 +1,5 @@
 //! Problems in operation: databases that refuse connections or lack rights, settings from files and templates, changed
-//! secrets, upgrades and backups.
+//! secrets, metrics, upgrades and backups.
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
@@ -8,18 +8,24 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use entity::api_key::Access;
 use entity::deployment::{self, Environment};
+use entity::value::OperatorId;
+use entity::{customer_change, webhook};
 use futures::future::join_all;
-use sea_orm::{ConnectionTrait, EntityTrait};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Statement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::timeout;
 use vivamo::config::LimitSettings;
 use vivamo::database::Database;
+use vivamo::service::now;
 
 use support::postgres::{self, as_postgres, execute};
 use support::process::{Running, remove_settings, vivamo};
 use support::proxy::{Cut, Proxy};
+use support::receiver::{Receiver, Reply, insert_endpoint};
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, TestDatabase, both, http_client, run};
 
 use crate::cli::{SECRET, failure, json_output, role, server_at, stderr, stdout, usage_error};
@@ -110,6 +116,81 @@ async fn metrics_are_read_without_a_connection() {
     })
     .await;
 }
+
+/// Reads the metrics until they are as expected, which takes at most some seconds. Returns the metrics.
+async fn scrape_until(metrics: &str, is_expected: impl Fn(&str) -> bool) -> String {
+    let since = Instant::now();
+    loop {
+        let shown = http_client().get(metrics).send().await.unwrap().text().await.unwrap();
+        if is_expected(&shown) {
+            return shown;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "{shown}");
+    }
+}
+
+both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let operator_id = OperatorId::parse(&operator.operator).unwrap();
+    create(app, &operator, 1).await.payload("createCustomer");
+    app.wait_for_feed().await;
+    let in_transaction = async |statement: Statement| {
+        let transaction = app.database.begin_write().await.unwrap();
+        transaction.execute_raw(statement).await.unwrap();
+        transaction.commit().await.unwrap();
+    };
+    let backend = app.database.reader().get_database_backend();
+    let hour_old = customer_change::Entity::update_many()
+        .col_expr(customer_change::Column::OccurredAt, (now() - TimeDelta::hours(1)).into());
+    in_transaction(hour_old.build(backend)).await;
+    // An open transaction hides the next change.
+    let slow = if app.is_postgres() { Some(app.database.begin_write().await.unwrap()) } else { None };
+    if let Some(slow) = &slow {
+        slow.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await.unwrap();
+        slow.execute_unprepared("SELECT pg_current_xact_id()").await.unwrap();
+        create(app, &operator, 2).await.payload("createCustomer");
+    }
+    // An endpoint that accepts its delivery, one that refuses it, one that is gone, and one that is disabled.
+    let mut receivers = Vec::new();
+    for (status, headers) in [(204, ""), (503, "Retry-After: 1200\r\n"), (410, "")] {
+        let receiver = Receiver::start().await;
+        receiver.plan(Reply::Status(status, headers.to_owned()));
+        insert_endpoint(&app.database, operator_id, &receiver.url).await;
+        receivers.push(receiver);
+    }
+    let disabled = insert_endpoint(&app.database, operator_id, &receivers[0].url).await;
+    let disable = webhook::Entity::update_many().col_expr(webhook::Column::DisabledAt, now().into());
+    in_transaction(disable.filter(webhook::Column::Id.eq(disabled)).build(backend)).await;
+
+    let folder = TempDir::new().unwrap();
+    let mut serve = vivamo(folder.path(), &["serve"]);
+    serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
+    serve.env("VIVAMO_METRICS", "127.0.0.1:0").env("VIVAMO_WEBHOOK_NETWORKS", "127.0.0.0/8");
+    let (server, _, log) = Running::start_with_log(&mut serve);
+    let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+    // The server sets the gauges of webhooks before it delivers, and then not for 30 seconds.
+    let expected = [
+        "vivamo_webhook_deliveries_total{outcome=\"delivered\"} 1",
+        "vivamo_webhook_deliveries_total{outcome=\"status\"} 2",
+        "vivamo_webhooks_disabled_total{reason=\"gone\"} 1",
+        "vivamo_webhooks_disabled 1",
+    ];
+    let has = |shown: &str, line: &str| shown.lines().any(|shown| shown == line);
+    let value = |shown: &str, name: &str| {
+        shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok())
+    };
+    let shown = scrape_until(metrics, |shown| expected.iter().all(|line| has(shown, line))).await;
+    let lag = value(&shown, "vivamo_webhook_lag_seconds").unwrap();
+    assert!((3600.0..3900.0).contains(&lag), "{shown}");
+    assert_eq!(receivers.iter().map(|receiver| receiver.take().len()).collect::<Vec<_>>(), [1, 1, 1]);
+
+    let is_feed_late = |shown: &str| value(shown, "vivamo_feed_lag_seconds").map(|lag| lag > 0.0);
+    scrape_until(metrics, |shown| is_feed_late(shown) == Some(slow.is_some())).await;
+    if let Some(slow) = slow {
+        slow.commit().await.unwrap();
+    }
+    server.stop();
+});
 
 /// A role of PostgreSQL that may use one database.
 struct Role {
@@ -467,6 +548,88 @@ fn create_with_key(email: &str, idempotency_key: &str) -> String {
 }
 
 const PAGE: &str = "{ customers(first: 1) { pageInfo { endCursor } } }";
+
+/// Changes the key secret of a deployment with a webhook endpoint, and checks the signatures of the deliveries.
+async fn change_key_secret_with_a_webhook(database: TestDatabase) {
+    const OLD: &str = "the-old-key-secret-0123456789abcdef";
+    const NEW: &str = "the-new-key-secret-0123456789abcdef";
+    const AFTER_LEAK: &str = "another-key-secret-0123456789abcdef";
+    let folder = TempDir::new().unwrap();
+    let with = |arguments: &[&str], secret: &str, old: Option<&str>| {
+        let mut command = database.vivamo(folder.path(), arguments);
+        command.env("VIVAMO_KEY_SECRET", secret).env("VIVAMO_WEBHOOK_NETWORKS", "127.0.0.0/8");
+        command.envs(old.map(|old| ("VIVAMO_KEY_SECRET_OLD", old)));
+        command
+    };
+    let serve = |secret: &str, old: Option<&str>| Running::start(&mut with(&["serve"], secret, old));
+    let operator = json_output(&mut with(&["operator", "create", "Acme", "--json"], OLD, None));
+    let (key, operator_id) = (operator["key"].as_str().unwrap(), operator["id"].as_str().unwrap());
+    let receiver = Receiver::start().await;
+    // Creates a customer, and returns the delivery of this change.
+    let delivery = async |url: &str, key: &str, number: usize| {
+        let query = create_with_key(&format!("{number}@example.com"), &format!("k{number}"));
+        assert_eq!(graphql(url, key, &query).await["data"]["createCustomer"]["outcome"], "CREATED");
+        timeout(Duration::from_secs(30), receiver.wait_for(1)).await.expect("a delivery");
+        receiver.take().remove(0)
+    };
+    let rotated = async |url: &str, key: &str, id: &Value| {
+        let query =
+            format!("mutation {{ rotateWebhookSecret(input: {{ id: {id}, overlapHours: 168 }}) {{ secret }} }}");
+        graphql(url, key, &query).await["data"]["rotateWebhookSecret"]["secret"].as_str().unwrap().to_owned()
+    };
+
+    let (server, url) = serve(OLD, None);
+    let create = format!(
+        "mutation {{ createWebhook(input: {{ url: {} }}) {{ secret webhook {{ id }} }} }}",
+        json!(receiver.url)
+    );
+    let created = graphql(&url, key, &create).await["data"]["createWebhook"].clone();
+    let (first, id) = (created["secret"].as_str().unwrap(), &created["webhook"]["id"]);
+    let signed = delivery(&url, key, 1).await;
+    assert!(signed.is_signed_with(first) && signed.signatures.len() == 1);
+    server.stop();
+
+    // While both values are set, deliveries are signed for both, before and after the change.
+    let (server, url) = serve(NEW, Some(OLD));
+    let signed = delivery(&url, key, 2).await;
+    assert!(signed.is_signed_with(first) && signed.signatures.len() == 2);
+    stdout(&with(&["change-key-secret"], NEW, Some(OLD)).output().unwrap());
+    server.stop();
+    let (server, url) = serve(NEW, Some(OLD));
+    let signed = delivery(&url, key, 3).await;
+    assert!(signed.is_signed_with(first) && signed.signatures.len() == 2);
+    let second = rotated(&url, key, id).await;
+    let signed = delivery(&url, key, 4).await;
+    assert!(signed.is_signed_with(first) && signed.is_signed_with(&second) && signed.signatures.len() == 4);
+    server.stop();
+
+    // Without the old value, only the secret from after the change is used, also during the overlap of the rotation.
+    let (server, url) = serve(NEW, None);
+    let signed = delivery(&url, key, 5).await;
+    assert!(signed.is_signed_with(&second) && !signed.is_signed_with(first) && signed.signatures.len() == 2);
+    server.stop();
+
+    // After a change without the old value, no earlier secret is used, until the endpoint gets a new secret.
+    stdout(&with(&["change-key-secret"], AFTER_LEAK, None).output().unwrap());
+    let (server, url) = serve(AFTER_LEAK, None);
+    let new_key = ["key", "create", operator_id, "--name", "x", "--json"];
+    let new_key = json_output(&mut with(&new_key, AFTER_LEAK, None));
+    let key = new_key["key"].as_str().unwrap();
+    let signed = delivery(&url, key, 6).await;
+    assert!(!signed.is_signed_with(first) && !signed.is_signed_with(&second));
+    let third = rotated(&url, key, id).await;
+    assert!(delivery(&url, key, 7).await.is_signed_with(&third));
+    server.stop();
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_key_secret_makes_other_secrets_of_webhooks() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        change_key_secret_with_a_webhook(database).await;
+    }
+}
 
 fn next_page(cursor: &str) -> String {
     format!("{{ customers(first: 1, after: \"{cursor}\") {{ nodes {{ email }} }} }}")
