@@ -3,7 +3,8 @@
 //!
 //! The events of the history give the order in which the database applied the changes. The test applies the changes to
 //! the model in this order: each change must have the result that its client received, and the model must end in the
-//! state of the database. Set `VIVAMO_TEST_SEED` to the printed seed to repeat nearly the same requests.
+//! state of the database. The model also predicts the feed of changes of each operator and of the platform. Set
+//! `VIVAMO_TEST_SEED` to the printed seed to repeat nearly the same requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,10 +33,15 @@ const WORKERS: usize = 16;
 /// The number of recent changes that a change may come before: one of each worker, and a batch of the removal, which is
 /// written at once.
 const MAX_MOVE: usize = WORKERS + 100;
+/// The number of requests after which all readers of the feed continue.
+const FOLLOW_INTERVAL: usize = 500;
 const OPERATORS: usize = 5;
 /// The number of people, small enough that requests often concern the same person.
 const PEOPLE: usize = 400;
 const FIELDS: [&str; 4] = ["email", "phone", "firstName", "lastName"];
+/// The fields with their names in lists such as `changedFields`, in the order of these lists.
+const LISTED_FIELDS: [(&str, &str); 4] =
+    [("email", "EMAIL"), ("firstName", "FIRST_NAME"), ("lastName", "LAST_NAME"), ("phone", "PHONE")];
 
 const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { \
     replayed outcome matchedBy unappliedFields \
@@ -48,6 +54,8 @@ const ERASE: &str =
     "mutation ($input: EraseCustomerInput!) { eraseCustomer(input: $input) { replayed erasure { customerId } } }";
 const DISCONNECT: &str = "mutation ($input: DisconnectCustomerInput!) { disconnectCustomer(input: $input) { \
     replayed customerId } }";
+const CHANGES: &str = "query ($first: Int!, $after: String) { changes(first: $first, after: $after) { cursor hasMore \
+    changes { id type customerId externalCustomerId version changedFields own } } }";
 const HISTORY: &str = "query ($by: CustomerRef!) { customer(by: $by) { version history(first: 100) { \
     nodes { type version own changedFields operator { id } } pageInfo { hasNextPage } } } }";
 
@@ -182,6 +190,34 @@ struct Model {
     customers: BTreeMap<String, (Map<String, Value>, i64)>,
     /// Customer id by operator and external id.
     links: HashMap<(usize, String), String>,
+    /// The changes that the feeds got since the last [`apply`](Self::apply).
+    announced: Vec<Announced>,
+}
+
+/// A change in the feed of a reader.
+#[derive(Clone, Debug)]
+struct Announced {
+    /// The index of an operator, or [`PLATFORM`].
+    reader: usize,
+    customer: String,
+    r#type: &'static str,
+    version: i64,
+    changed_fields: Vec<&'static str>,
+    own: bool,
+    external_id: Option<String>,
+}
+
+impl Announced {
+    /// The customer, and the row that [`rows`] makes of this change.
+    fn row(&self, has_external_id: bool) -> (String, Value) {
+        let external_id = self.external_id.as_ref().filter(|_| has_external_id);
+        (self.customer.clone(), json!([self.r#type, self.version, self.changed_fields, self.own, external_id]))
+    }
+}
+
+/// The fields that differ between two states of a customer.
+fn changed_fields(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<&'static str> {
+    LISTED_FIELDS.iter().filter(|(field, _)| before[*field] != after[*field]).map(|(_, name)| *name).collect()
 }
 
 impl Model {
@@ -194,6 +230,36 @@ impl Model {
 
     fn is_linked(&self, operator: usize, customer: &str) -> bool {
         self.links.iter().any(|((owner, _), linked)| *owner == operator && linked == customer)
+    }
+
+    /// The operators of a customer with their external ids, each as a reader that gets a change of this type.
+    fn readers(&self, customer: &str, r#type: &'static str) -> Vec<(usize, &'static str, String)> {
+        let of_customer = self.links.iter().filter(|(_, linked)| *linked == customer);
+        of_customer.map(|((operator, id), _)| (*operator, r#type, id.clone())).collect()
+    }
+
+    /// Adds a change to the feed of the platform, and to the feeds of operators with the type and the external id that
+    /// each of them gets.
+    fn announce(
+        &mut self,
+        author: usize,
+        customer: &str,
+        r#type: &'static str,
+        changed_fields: &[&'static str],
+        operators: Vec<(usize, &'static str, String)>,
+    ) {
+        let version = self.customers[customer].1;
+        let operators = operators.into_iter().map(|(operator, r#type, id)| (operator, r#type, Some(id)));
+        let readers = operators.chain([(PLATFORM, r#type, None)]);
+        self.announced.extend(readers.map(|(reader, r#type, external_id)| Announced {
+            reader,
+            customer: customer.to_owned(),
+            r#type,
+            version,
+            changed_fields: changed_fields.to_vec(),
+            own: reader == author,
+            external_id,
+        }));
     }
 
     /// Applies a create. Returns the expected payload, or the expected error codes.
@@ -228,36 +294,39 @@ impl Model {
         if !matched_by.is_empty() && !matched_by.iter().any(is_allowed) {
             return Err(vec!["IDENTITY_CONFLICT"; matched_by.len()]);
         }
-        let mut unapplied = Vec::new();
+        let (mut unapplied, mut filled) = (Vec::new(), Vec::new());
         let (customer, outcome) = match by_email.or(by_phone) {
             Some(existing) => {
                 let (values, version) = self.customers.get_mut(&existing).unwrap();
-                let mut is_changed = false;
-                for (field, name) in
-                    [("email", "EMAIL"), ("firstName", "FIRST_NAME"), ("lastName", "LAST_NAME"), ("phone", "PHONE")]
-                {
+                for (field, name) in LISTED_FIELDS {
                     let given = &data[field];
                     if given.is_null() || values[field] == *given {
                         continue;
                     }
                     if values[field].is_null() {
                         values.insert(field.into(), given.clone());
-                        is_changed = true;
+                        filled.push(name);
                     } else {
                         unapplied.push(name);
                     }
                 }
-                *version += i64::from(is_changed);
+                *version += i64::from(!filled.is_empty());
                 (existing, "CONNECTED")
             }
             None => {
                 let mut values: Map<_, _> =
                     FIELDS.iter().map(|field| ((*field).to_owned(), data[*field].clone())).collect();
                 values.extend(["emailVerifiedAt", "phoneVerifiedAt"].map(|time| (time.to_owned(), json!(null))));
+                let given = LISTED_FIELDS.iter().filter(|(field, _)| !values[*field].is_null());
+                filled.extend(given.map(|(_, name)| *name));
                 self.customers.insert(new_id.to_owned(), (values, 1));
                 (new_id.to_owned(), "CREATED")
             }
         };
+        // The other operators learn only of the fields that the connection filled.
+        let mut readers = if filled.is_empty() { Vec::new() } else { self.readers(&customer, "UPDATED") };
+        readers.push((request.operator, outcome, id.clone()));
+        self.announce(request.operator, &customer, outcome, &filled, readers);
         self.links.insert((request.operator, id), customer.clone());
         let customer = self.render(request.operator, &customer);
         Ok(json!({
@@ -289,10 +358,6 @@ impl Model {
         if !codes.is_empty() {
             return Err(codes);
         }
-        if let Some(new_id) = new_id {
-            self.links.retain(|(operator, _), linked| *operator != request.operator || *linked != customer);
-            self.links.insert(new_id, customer.clone());
-        }
         let mut changed = values.clone();
         changed.extend(data);
         let version = version + i64::from(changed != values);
@@ -301,7 +366,18 @@ impl Model {
                 changed.insert(time.into(), json!(null));
             }
         }
+        let fields = changed_fields(&values, &changed);
         self.customers.insert(customer.clone(), (changed, version));
+        if !fields.is_empty() {
+            let readers = self.readers(&customer, "UPDATED");
+            self.announce(request.operator, &customer, "UPDATED", &fields, readers);
+        }
+        if let Some(new_id) = new_id.filter(|new_id| self.links.get(new_id) != Some(&customer)) {
+            const RENAMED: &str = "EXTERNAL_CUSTOMER_ID_CHANGED";
+            self.links.retain(|(operator, _), linked| *operator != request.operator || *linked != customer);
+            self.announce(request.operator, &customer, RENAMED, &[], vec![(new_id.0, RENAMED, new_id.1.clone())]);
+            self.links.insert(new_id, customer.clone());
+        }
         Ok(json!({ "customer": self.render(request.operator, &customer) }))
     }
 
@@ -312,6 +388,9 @@ impl Model {
         let customer = self.find(operator, &request.input["customer"]);
         let customer = customer.filter(|customer| self.is_linked(operator, customer));
         let customer = customer.ok_or_else(|| vec!["CUSTOMER_NOT_FOUND"])?;
+        let mut readers = self.readers(&customer, "DISCONNECTED");
+        readers.retain(|(reader, _, _)| *reader == operator);
+        self.announce(request.operator, &customer, "DISCONNECTED", &[], readers);
         self.links.retain(|(owner, _), linked| *owner != operator || *linked != customer);
         Ok(json!({ "customerId": customer }))
     }
@@ -336,17 +415,24 @@ impl Model {
             *their_version += 1;
             values.insert("phone".into(), value.clone());
             version += 1;
+            self.announce(PLATFORM, &holder, "UPDATED", &["PHONE"], self.readers(&holder, "UPDATED"));
         }
-        if is_taken_over || values[verified_at].as_str() < time.as_str() {
+        let is_verified = is_taken_over || values[verified_at].as_str() < time.as_str();
+        if is_verified {
             values.insert(verified_at.into(), time.clone());
         }
         self.customers.insert(id.clone(), (values, version));
+        if is_verified {
+            let fields: &[_] = if is_taken_over { &["PHONE"] } else { &[] };
+            self.announce(PLATFORM, &id, "VERIFIED", fields, self.readers(&id, "VERIFIED"));
+        }
         Ok(json!({ "customer": self.render(PLATFORM, &id) }))
     }
 
     /// Applies an erasure. Returns the expected payload, or the expected error codes.
     fn erase(&mut self, request: &Request) -> Result<Value, Vec<&'static str>> {
         let id = self.find(PLATFORM, &request.input).ok_or_else(|| vec!["CUSTOMER_NOT_FOUND"])?;
+        self.announce(PLATFORM, &id, "ERASED", &[], self.readers(&id, "ERASED"));
         self.customers.remove(&id);
         self.links.retain(|_, customer| *customer != id);
         Ok(json!({ "erasure": { "customerId": id } }))
@@ -360,9 +446,10 @@ impl Model {
         }
     }
 
-    /// Applies a change. Returns true if the client received the expected payload.
-    fn apply(&mut self, change: &Change<'_>) -> bool {
-        let Change { request, payload, customer } = *change;
+    /// Applies a change. Returns the changes that the feeds get, or `None` if the client did not receive the expected
+    /// payload.
+    fn apply(&mut self, change: &Change<'_>) -> Option<Vec<Announced>> {
+        let Change { request, payload, customer, .. } = *change;
         let expected = match request.kind {
             Kind::Create => self.create(request, &customer.to_string()),
             Kind::Update => self.update(request),
@@ -370,10 +457,10 @@ impl Model {
             Kind::Verify => self.verify(request),
             Kind::Erase => self.erase(request),
         };
-        expected.is_ok_and(|mut expected| {
-            expected["replayed"] = json!(false);
-            *payload == expected
-        })
+        let mut expected = expected.ok()?;
+        expected["replayed"] = json!(false);
+        let announced = std::mem::take(&mut self.announced);
+        (*payload == expected).then_some(announced)
     }
 
     /// A customer as the API returns it.
@@ -426,12 +513,19 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
     let answers = Mutex::new(HashMap::new());
     let remaining = AtomicUsize::new(requests);
     let removal = OnceLock::new();
+    let followers = (0..=PLATFORM).map(|reader| Follower::new(&servers, &operators, reader));
+    let followers = tokio::sync::Mutex::new(followers.collect::<Vec<_>>());
     let worker = async |number: u64| {
         let mut random = StdRng::seed_from_u64(seed.wrapping_add(number));
         while let Ok(count) = remaining.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1))
         {
             if count == requests / 2 {
                 removal.set(remove_customers(&servers, &operators[LEAVING]).await).unwrap();
+            }
+            if count % FOLLOW_INTERVAL == 0 {
+                for follower in followers.lock().await.iter_mut() {
+                    follower.read(&servers, random.random_range(10..=100)).await;
+                }
             }
             let mut request = random_request(&mut random, &operators, &known.lock().unwrap());
             let is_sent_twice = random.random_bool(0.1);
@@ -448,7 +542,8 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
         }
     };
     join_all((0..WORKERS as u64).map(worker)).await;
-    compare(&servers, &operators, answers.into_inner().unwrap(), removal.into_inner().unwrap()).await;
+    let (followers, answers) = (followers.into_inner(), answers.into_inner().unwrap());
+    compare(&servers, &operators, followers, answers, removal.into_inner().unwrap()).await;
     servers.stop().await;
 }
 
@@ -519,33 +614,45 @@ fn assert_applied_once(sent: &[(String, Value)]) {
 }
 
 /// A change that was applied, and the payload that its client received.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Change<'a> {
     request: &'a Request,
     payload: &'a Value,
     customer: CustomerId,
+    /// The customer, and for a takeover also the customer that lost its phone.
+    customers: BTreeSet<CustomerId>,
 }
 
-/// Applies the changes to a model in an order in which each request gets the payload that its client received. The
-/// order is nearly the order of the events. If request A reads before request B writes, and A writes other rows than B,
-/// the event of A may be later although the change of A comes first.
-fn replay(operators: &[Caller], changes: &[Change<'_>]) -> Model {
+/// A change with the model before it and the changes that it adds to the feeds.
+struct Applied<'a> {
+    before: Model,
+    change: Change<'a>,
+    announced: Vec<Announced>,
+}
+
+/// Applies the changes to a model in an order in which each request gets the payload that its client received. Returns
+/// the final model and the feeds.
+///
+/// The order is nearly the order of the events. If request A reads before request B writes, and A writes other rows
+/// than B, the event of A may be later although the change of A comes first. The events of one customer are always in
+/// the order of its changes.
+fn replay(operators: &[Caller], changes: &[Change<'_>]) -> (Model, Vec<Announced>) {
     let ids = operators.iter().map(|caller| caller.operator.clone()).collect();
     let (mut model, mut moved) = (Model { operators: ids, ..Model::default() }, 0);
-    // The most recent changes, each with the model before the change.
-    let mut recent: VecDeque<(Model, Change<'_>)> = VecDeque::new();
+    let mut feeds = Vec::new();
+    let mut recent: VecDeque<Applied<'_>> = VecDeque::new();
     for change in changes {
         // Tries to insert the change at the end, before the last change, before the last two changes, and so on.
         let position = (0..=recent.len()).find_map(|back| {
-            let mut attempt = if back == 0 { model.clone() } else { recent[recent.len() - back].0.clone() };
-            let mut order = vec![*change];
-            order.extend(recent.iter().skip(recent.len() - back).map(|(_, change)| *change));
+            let start = recent.len() - back;
+            let mut attempt = if back == 0 { model.clone() } else { recent[start].before.clone() };
             let mut applied = Vec::new();
-            let is_explained = order.iter().all(|change| {
-                applied.push((attempt.clone(), *change));
-                attempt.apply(change)
-            });
-            is_explained.then_some((back, attempt, applied))
+            for change in inserted_first(recent.range(start..).map(|applied| &applied.change), change) {
+                let before = attempt.clone();
+                let announced = attempt.apply(&change)?;
+                applied.push(Applied { before, change, announced });
+            }
+            Some((back, attempt, applied))
         });
         let Some((back, after, applied)) = position else {
             panic!("no order explains {:?}, whose client received {}", change.request, change.payload)
@@ -553,11 +660,113 @@ fn replay(operators: &[Caller], changes: &[Change<'_>]) -> Model {
         moved += usize::from(back > 0);
         recent.truncate(recent.len() - back);
         recent.extend(applied);
-        recent.drain(..recent.len().saturating_sub(MAX_MOVE));
+        let explained = recent.drain(..recent.len().saturating_sub(MAX_MOVE));
+        feeds.extend(explained.flat_map(|applied| applied.announced));
         model = after;
     }
+    feeds.extend(recent.into_iter().flat_map(|applied| applied.announced));
     println!("{} changes, {moved} of them earlier than the order of their events", changes.len());
-    model
+    (model, feeds)
+}
+
+/// Inserts a change before all `later` changes, except those that concern its customers: they stay before it.
+fn inserted_first<'a: 'l, 'l>(
+    later: impl DoubleEndedIterator<Item = &'l Change<'a>>,
+    change: &Change<'a>,
+) -> Vec<Change<'a>> {
+    let mut customers = change.customers.clone();
+    let (mut first, mut last) = (vec![change.clone()], Vec::new());
+    for other in later.rev() {
+        if other.customers.is_disjoint(&customers) {
+            last.push(other.clone());
+        } else {
+            customers.extend(&other.customers);
+            first.push(other.clone());
+        }
+    }
+    first.into_iter().rev().chain(last.into_iter().rev()).collect()
+}
+
+/// A reader of the feed that continues at its cursor.
+struct Follower {
+    caller: Caller,
+    /// The index of the operator, or [`PLATFORM`].
+    reader: usize,
+    cursor: Value,
+    changes: Vec<Value>,
+}
+
+impl Follower {
+    fn new(servers: &Servers, operators: &[Caller], reader: usize) -> Self {
+        let caller = operators.get(reader).cloned().unwrap_or_else(|| servers.platform());
+        Self { caller, reader, cursor: json!(null), changes: Vec::new() }
+    }
+
+    /// Reads to the end of the feed, in pages of this size. Stops earlier while the operator is suspended.
+    async fn read(&mut self, servers: &Servers, first: usize) {
+        loop {
+            let variables = json!({ "first": first, "after": self.cursor });
+            let (_, answer) = servers.send(&self.caller, CHANGES, &variables).await.unwrap();
+            match codes(&answer).iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["UNAVAILABLE"] => continue,
+                ["UNAUTHENTICATED"] => return,
+                _ => (),
+            }
+            let page = &answer["data"]["changes"];
+            self.changes.extend(page["changes"].as_array().unwrap_or_else(|| panic!("{answer}")).iter().cloned());
+            self.cursor = page["cursor"].clone();
+            if page["hasMore"] == false {
+                return;
+            }
+        }
+    }
+}
+
+/// Reads the feeds to their ends, and compares them with the feeds that the model predicts.
+async fn compare_feeds(servers: &Servers, operators: &[Caller], followers: Vec<Follower>, predicted: &[Announced]) {
+    support::wait_for_feed(&servers.database).await;
+    let is_erasure = |change: &&Announced| change.r#type == "ERASED";
+    let erased: BTreeSet<_> = predicted.iter().filter(is_erasure).map(|change| change.customer.as_str()).collect();
+    // An erasure also removes the external ids from the earlier changes of the customer.
+    let has_id = |change: &Announced| change.r#type == "ERASED" || !erased.contains(change.customer.as_str());
+    for mut follower in followers {
+        follower.read(servers, 100).await;
+        let mut from_start = Follower::new(servers, operators, follower.reader);
+        from_start.read(servers, 100).await;
+        let of_reader = || predicted.iter().filter(|change| change.reader == follower.reader);
+        let at_first = by_customer(of_reader().map(|change| change.row(true)));
+        let expected = by_customer(of_reader().map(|change| change.row(has_id(change))));
+        let found = rows(&from_start.changes);
+        assert!(found.keys().eq(expected.keys()), "reader {}", follower.reader);
+        for (customer, expected) in &expected {
+            assert_eq!(&found[customer], expected, "reader {}, {customer}", follower.reader);
+        }
+        // The follower has read some changes before the erasure of their customers.
+        let ids = |changes: &[Value]| changes.iter().map(|change| change["id"].clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&follower.changes), ids(&from_start.changes));
+        for (customer, followed) in rows(&follower.changes) {
+            let predicted = at_first[&customer].iter().zip(&expected[&customer]);
+            for (row, (at_first, now)) in followed.iter().zip(predicted) {
+                assert!(row == at_first || row == now, "{customer}: {row}, expected {at_first} or {now}");
+            }
+        }
+        println!("reader {}: {} changes", follower.reader, follower.changes.len());
+    }
+}
+
+/// The changes of each customer, in their order, with the parts that the model predicts.
+fn rows(changes: &[Value]) -> BTreeMap<String, Vec<Value>> {
+    const PARTS: [&str; 5] = ["type", "version", "changedFields", "own", "externalCustomerId"];
+    let parts = |change: &Value| PARTS.iter().map(|part| change[part].clone()).collect();
+    by_customer(changes.iter().map(|change| (change["customerId"].as_str().unwrap().to_owned(), parts(change))))
+}
+
+fn by_customer(rows: impl Iterator<Item = (String, Value)>) -> BTreeMap<String, Vec<Value>> {
+    let mut by_customer = BTreeMap::<_, Vec<_>>::new();
+    for (customer, row) in rows {
+        by_customer.entry(customer).or_default().push(row);
+    }
+    by_customer
 }
 
 /// Replays the changes, checks the results of all requests, and compares the final model with the database.
@@ -565,6 +774,7 @@ fn replay(operators: &[Caller], changes: &[Change<'_>]) -> Model {
 async fn compare(
     servers: &Servers,
     operators: &[Caller],
+    followers: Vec<Follower>,
     answers: HashMap<String, (Request, Value)>,
     removal: RequestId,
 ) {
@@ -594,6 +804,10 @@ async fn compare(
     };
     let removed: HashMap<_, _> = events.iter().filter(|event| event.request_id == removal).map(disconnect).collect();
     assert!(!removed.is_empty());
+    let mut customers_of: HashMap<RequestId, BTreeSet<CustomerId>> = HashMap::new();
+    for event in &events {
+        customers_of.entry(event.request_id).or_default().insert(event.customer_id);
+    }
     // An update that changes values and the external id has two events. A takeover has two events too.
     let mut requests = BTreeSet::new();
     let changes: Vec<Change> = events
@@ -604,10 +818,16 @@ async fn compare(
             let (request, answer) = removed.get(&event.id).unwrap_or_else(sent);
             let payload =
                 payload(answer).unwrap_or_else(|| panic!("the client of a change received an error: {answer}"));
-            Change { request, payload, customer: event.customer_id }
+            let customers = if removed.contains_key(&event.id) {
+                BTreeSet::from([event.customer_id])
+            } else {
+                customers_of[&event.request_id].clone()
+            };
+            Change { request, payload, customer: event.customer_id, customers }
         })
         .collect();
-    let model = replay(operators, &changes);
+    let (model, feeds) = replay(operators, &changes);
+    compare_feeds(servers, operators, followers, &feeds).await;
     let with_event: BTreeSet<String> = events.iter().map(|event| event.request_id.to_string()).collect();
     let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
     for (id, (request, answer)) in &answers {

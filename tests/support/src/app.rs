@@ -8,7 +8,7 @@ use axum::http::HeaderValue;
 use entity::api_key::Access;
 use entity::deployment::Environment;
 use entity::value::{DisplayName, OperatorId};
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DbBackend};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -141,10 +141,7 @@ impl TestApp {
 
     /// Selects a number. The statement names its column `n`.
     pub async fn select_number(&self, sql: &str) -> i64 {
-        let reader = self.database.reader();
-        let statement = Statement::from_string(reader.get_database_backend(), sql);
-        let row = reader.query_one_raw(statement).await.unwrap().unwrap();
-        row.try_get("", "n").unwrap()
+        crate::database::select_number(&self.database, sql).await
     }
 
     /// Counts the rows of a table.
@@ -173,14 +170,9 @@ impl TestApp {
         }
     }
 
-    /// Waits until the feed shows all committed changes. On PostgreSQL, an open transaction of any test delays the
-    /// feed.
+    /// Waits until the feed shows all committed changes.
     pub async fn wait_for_feed(&self) {
-        let hidden = "SELECT COUNT(*) AS n FROM customer_change WHERE position >= \
-                      pg_snapshot_xmin(pg_current_snapshot())::text::bigint + (SELECT feed_base FROM deployment)";
-        while self.is_postgres() && self.select_number(hidden).await > 0 {
-            tokio::task::yield_now().await;
-        }
+        crate::wait_for_feed(&self.database).await;
     }
 
     /// Creates an operator with a key that reads and writes.

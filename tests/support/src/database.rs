@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use tempfile::TempDir;
+use vivamo::database::Database;
 
 use crate::postgres;
 use crate::process::vivamo;
@@ -79,4 +81,22 @@ impl TestDatabase {
             postgres::execute(&format!("{server}/postgres"), &drop).await.unwrap();
         }
     }
+}
+
+/// Waits until the feed shows all committed changes. On PostgreSQL, an open transaction of any test delays the feed.
+pub async fn wait_for_feed(database: &Database) {
+    let hidden = "SELECT COUNT(*) AS n FROM customer_change WHERE position >= \
+                  pg_snapshot_xmin(pg_current_snapshot())::text::bigint + (SELECT feed_base FROM deployment)";
+    let is_postgres = database.reader().get_database_backend() == DbBackend::Postgres;
+    while is_postgres && select_number(database, hidden).await > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Selects a number. The statement names its column `n`.
+pub(crate) async fn select_number(database: &Database, sql: &str) -> i64 {
+    let reader = database.reader();
+    let statement = Statement::from_string(reader.get_database_backend(), sql);
+    let row = reader.query_one_raw(statement).await.unwrap().unwrap();
+    row.try_get("", "n").unwrap()
 }

@@ -17,7 +17,7 @@ pub mod receiver;
 
 pub use answer::{Answer, errors};
 pub use app::{Caller, KEY_SECRET, PLATFORM_KEY, TestApp, http_client, is_key_lookup};
-pub use database::{Backend, TestDatabase};
+pub use database::{Backend, TestDatabase, wait_for_feed};
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
