@@ -1,7 +1,11 @@
 //! The query plans of PostgreSQL for an operator with half a million customers: every list uses an index, and the last
 //! page costs as much as the first page.
+//!
+//! Also the plans of the deliveries of webhooks, with a large feed and many endpoints.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use entity::api_key::Access;
 use entity::customer;
@@ -15,13 +19,19 @@ use sea_orm::{ConnectionTrait, Statement};
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vivamo::database::Database;
+use vivamo::graphql::WebhookRender;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerRef};
-use vivamo::service::{Actor, AdminOrigin, ServiceSettings, Services};
+use vivamo::service::webhooks::addresses::AddressFilter;
+use vivamo::service::webhooks::delivery::{Deliveries, DeliverySettings};
+use vivamo::service::webhooks::sender::{Sender, SenderSettings};
+use vivamo::service::{Actor, AdminOrigin, ServiceSettings, Services, now};
 
-use support::PLATFORM_KEY;
+use crate::servers::Servers;
 use support::postgres::{self, Cluster, skip};
 use support::process::{Running, vivamo};
+use support::receiver::{Receiver, insert_endpoint};
+use support::{Backend, PLATFORM_KEY};
 
 const CUSTOMERS: usize = 1_000_000;
 /// The size of a page.
@@ -104,27 +114,34 @@ fn logged_plans(log: &str) -> Vec<Value> {
     plans.collect()
 }
 
-/// The customer tables that a plan reads sequentially.
+/// The tables of customers and webhooks that a plan reads sequentially.
 fn sequential_scans(plan: &Value) -> Vec<String> {
-    let is_customer_table = plan["Relation Name"].as_str().is_some_and(|table| table.starts_with("customer"));
+    let is_large = |table: &str| table.starts_with("customer") || table == "webhook";
+    let is_large_table = plan["Relation Name"].as_str().is_some_and(is_large);
     let is_scan = plan["Node Type"].as_str().is_some_and(|node| node.ends_with("Seq Scan"));
-    let own = (is_scan && is_customer_table).then(|| plan["Relation Name"].to_string());
+    let own = (is_scan && is_large_table).then(|| plan["Relation Name"].to_string());
     let inner = plan["Plans"].as_array().into_iter().flatten().flat_map(sequential_scans);
     own.into_iter().chain(inner).collect()
 }
 
 /// Returns the number of blocks that statements touched. Reads only the statements that are logged after the first
-/// `offset` bytes, and asserts that none of these statements scans a customer table.
+/// `offset` bytes, and asserts that none of these statements scans a large table.
 fn count_blocks(log: &Path, offset: usize) -> u64 {
+    blocks_of_statements(log, offset).iter().map(|(_, blocks)| blocks).sum()
+}
+
+/// Returns the SQL of each statement with the number of blocks that it touched, as [`count_blocks`] does.
+fn blocks_of_statements(log: &Path, offset: usize) -> Vec<(String, u64)> {
     let log = std::fs::read(log).unwrap();
     let plans = logged_plans(&String::from_utf8_lossy(&log[offset..]));
     assert!(!plans.is_empty(), "no plan was logged");
-    let count_plan = |plan: &Value| {
+    let count = |plan: &Value| {
         assert_eq!(sequential_scans(&plan["Plan"]), [""; 0], "{plan:#}");
         let buffers = |kind: &str| plan["Plan"][kind].as_u64().unwrap();
-        buffers("Shared Hit Blocks") + buffers("Shared Read Blocks")
+        let blocks = buffers("Shared Hit Blocks") + buffers("Shared Read Blocks");
+        (plan["Query Text"].as_str().unwrap().to_owned(), blocks)
     };
-    plans.iter().map(count_plan).sum()
+    plans.iter().map(count).collect()
 }
 
 /// Connects, creates and updates customers of one operator, each in a batch.
@@ -178,6 +195,132 @@ async fn write_batches(database: &str, log: &Path) {
         assert!(blocks < 1000, "{operation}: {blocks} blocks");
     }
     database.close().await.unwrap();
+}
+
+/// The number of operators with an endpoint that has received all changes.
+const IDLE_ENDPOINTS: usize = 1_000;
+/// The largest numbers of blocks that each statement of the deliveries may touch: the poll, the claim and the gauges,
+/// and a statement that reads a page or changes a row. The claim and the gauges look up the next change of each
+/// endpoint.
+const MAX_BLOCKS_OF_POLL: u64 = 50;
+const MAX_BLOCKS_OF_ENDPOINTS: u64 = 8 * IDLE_ENDPOINTS as u64;
+const MAX_BLOCKS_OF_DELIVERY: u64 = 1_000;
+
+/// Adds a feed of 1.5 million changes before the changes of the test: one for the platform and one for each operator of
+/// a customer. Adds operators, each with an endpoint that has received all changes, and an endpoint for this URL, which
+/// has received none. Some endpoints of each kind are disabled or paused.
+fn seed_webhooks(url: &str) -> String {
+    let columns = "id, operator_id, url, secret_version, secret_created_at, delivered_position, delivered_id, \
+                   failed_attempts, next_attempt_at, created_at, disabled_at, paused_at";
+    let endpoint = |operator: &str, position: &str| {
+        format!(
+            "gen_random_uuid(), {operator}, '{url}', 1, now(), {position}, '{}', 0, now() - interval '1 hour', now()",
+            Uuid::nil()
+        )
+    };
+    let [idle, late] = [endpoint("id", "3000000"), endpoint(&format!("'{}'", seeded_id(1)), "0")];
+    format!(
+        "UPDATE deployment SET feed_base = 5000000; \
+         INSERT INTO customer_change SELECT '{platform}', 1000000 + row_number() OVER (), gen_random_uuid(), id, NULL, \
+             'created', 1, '[]', false, created_at, false FROM customer LIMIT 500000; \
+         INSERT INTO customer_change SELECT operator_id, 1000000 + row_number() OVER (), gen_random_uuid(), customer_id, \
+             external_customer_id, 'created', 1, '[]', true, connected_at, false FROM customer_operator LIMIT 1000000; \
+         INSERT INTO operator (id, name, created_at) \
+             SELECT gen_random_uuid(), 'Idle', now() FROM generate_series(1, {IDLE_ENDPOINTS}); \
+         INSERT INTO webhook ({columns}) SELECT {idle}, NULL, NULL FROM operator WHERE name = 'Idle'; \
+         INSERT INTO webhook ({columns}) SELECT {idle}, now(), NULL FROM operator WHERE name = 'Idle'; \
+         INSERT INTO webhook ({columns}) SELECT {late}, NULL, NULL; \
+         INSERT INTO webhook ({columns}) SELECT {late}, now(), NULL FROM generate_series(1, 2); \
+         INSERT INTO webhook ({columns}) SELECT {late}, NULL, now() FROM generate_series(1, 2);",
+        platform = Uuid::nil(),
+    )
+}
+
+/// Delivers webhooks until some pages were received, with deliveries that reach receivers of the test.
+async fn deliver(database: &Database, services: &Arc<Services>, receiver: &Receiver) {
+    const PAGES: usize = 3;
+    let loopback = AddressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let settings = DeliverySettings {
+        sender: Sender::new(SenderSettings::new(Environment::Sandbox, loopback)).unwrap(),
+        render: Arc::new(WebhookRender { hash: KeyedHash::new("any") }),
+        clock: Arc::new(now),
+    };
+    let deliveries = Deliveries::new(database.clone(), services.clone(), settings);
+    deliveries.run(receiver.wait_for(PAGES)).await;
+}
+
+/// Delivers the changes of a large feed while there are many endpoints.
+async fn deliver_webhooks(database: &str, log: &Path) {
+    let receiver = Receiver::start().await;
+    postgres::execute(database, &seed_webhooks(&receiver.url)).await.unwrap();
+    postgres::execute(database, "VACUUM (FREEZE, ANALYZE)").await.unwrap();
+    let database = Database::connect(database, None).await.unwrap();
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new("any")));
+    let offset = std::fs::metadata(log).unwrap().len() as usize;
+    deliver(&database, &services, &receiver).await;
+    database.close().await.unwrap();
+    let mut largest = BTreeMap::new();
+    for (sql, blocks) in blocks_of_statements(log, offset) {
+        let (name, max) = match sql {
+            sql if sql.contains("has_ended_pause") => ("poll", MAX_BLOCKS_OF_POLL),
+            sql if sql.contains("SKIP LOCKED") => ("claim", MAX_BLOCKS_OF_ENDPOINTS),
+            sql if sql.contains("\"oldest\"") => ("gauges", MAX_BLOCKS_OF_ENDPOINTS),
+            _ => ("delivery", MAX_BLOCKS_OF_DELIVERY),
+        };
+        assert!(blocks < max, "{name}: {blocks} blocks");
+        let largest = largest.entry(name).or_insert(blocks);
+        *largest = blocks.max(*largest);
+    }
+    println!("{:<28}{:>16}", "statement of webhooks", "blocks");
+    largest.iter().for_each(|(name, blocks)| println!("{name:<28}{blocks:>16}"));
+    assert_eq!(largest.into_keys().collect::<Vec<_>>(), ["claim", "delivery", "gauges", "poll"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_use_indexes_on_sqlite() {
+    // The changes with one position come from one transaction, so few of them are before the cursor.
+    const AFTER_POSITION: &str = "(reader_id=? AND position>?)";
+    let servers = Servers::start(Backend::Sqlite, 0).await.unwrap();
+    let operator = servers.operator("A").await;
+    let receiver = Receiver::start().await;
+    insert_endpoint(&servers.database, OperatorId::parse(&operator.operator).unwrap(), &receiver.url).await;
+    let changes = "INSERT INTO customer_change WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000) \
+                   SELECT id, n, randomblob(16), randomblob(16), n, 'created', 1, '[]', 1, created_at, 0 FROM operator, n";
+    postgres::execute(servers.url(), changes).await.unwrap();
+    let statements = Arc::new(Mutex::new(BTreeSet::new()));
+    let observed = statements.clone();
+    let observer = Arc::new(move |sql: &str| {
+        observed.lock().unwrap().insert(sql.to_owned());
+    });
+    let database = Database::connect(servers.url(), Some(observer)).await.unwrap();
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new("any")));
+    deliver(&database, &services, &receiver).await;
+    database.close().await.unwrap();
+    let mut plans = BTreeMap::new();
+    let statements = statements.lock().unwrap().clone();
+    for sql in statements.into_iter().filter(|sql| sql.contains("customer_change")) {
+        let reader = servers.database.reader();
+        let explain = Statement::from_string(reader.get_database_backend(), format!("EXPLAIN QUERY PLAN {sql}"));
+        let steps = reader.query_all_raw(explain).await.unwrap();
+        let steps = steps.iter().map(|step| step.try_get::<String>("", "detail").unwrap());
+        plans.insert(sql, steps.filter(|step| step.contains("customer_change")).collect::<Vec<_>>());
+    }
+    // Each statement starts at a position of one reader, or reads its last position.
+    for (name, expected) in [
+        // A maximum reads one entry of the index.
+        ("has_ended_pause", vec!["(reader_id=?)"]),
+        ("\"lease_until\" IS NULL OR", vec![AFTER_POSITION]),
+        ("\"oldest\"", vec![AFTER_POSITION]),
+    ] {
+        let found: Vec<_> = plans.iter().filter(|(sql, _)| sql.contains(name)).collect();
+        assert_eq!(found.len(), 1, "{name}: {plans:#?}");
+        let conditions = |step: &String| step.split_once(" (").map(|(_, conditions)| format!("({conditions}"));
+        let conditions: Vec<_> = found[0].1.iter().filter_map(conditions).collect();
+        assert_eq!(conditions, expected, "{found:#?}");
+    }
+    let is_scan = |step: &String| step.starts_with("SCAN");
+    assert!(!plans.values().flatten().any(is_scan), "{plans:#?}");
+    servers.stop().await;
 }
 
 /// A server and the log of its PostgreSQL.
@@ -351,5 +494,6 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
     }
     server.stop();
     write_batches(&database, measured.log).await;
+    deliver_webhooks(&database, measured.log).await;
     cluster.stop("immediate");
 }
