@@ -52,8 +52,7 @@ pub struct Cli {
 enum Command {
     /// Serve the API
     Serve(Box<ServeSettings>),
-    /// Apply pending database migrations. Needed only in production: in sandbox, every command that uses the database
-    /// applies them, except `backup` and `migrate --check`
+    /// Apply pending database migrations. Needed only in production, because `serve` applies them in sandbox
     Migrate {
         /// Only list the pending migrations, and exit with 1 if there are any
         #[arg(long)]
