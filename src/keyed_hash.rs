@@ -58,8 +58,8 @@ impl KeyedHash {
     /// Makes new hashes with the secret that has this fingerprint. Returns `None` if no configured secret has this
     /// fingerprint.
     ///
-    /// The older secret stays in use until `vivamo change-key-secret` stores the fingerprint of the newer secret.
-    /// Servers that do not know the newer secret yet therefore recognise all hashes.
+    /// The older secret stays in use until `vivamo change-key-secret` stores the fingerprint of the newer secret and
+    /// the server is restarted. Servers that do not know the newer secret yet therefore recognise all hashes.
     pub fn with_fingerprint(self, fingerprint: &[u8]) -> Option<Self> {
         if self.fingerprint() == fingerprint {
             return Some(self);

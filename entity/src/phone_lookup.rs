@@ -24,7 +24,7 @@ pub enum CarrierLineType {
     Mobile,
     /// Any other kind of line, or no line.
     Other,
-    /// The carrier has no data about the number.
+    /// The carrier does not know the line type of the number, or reports a type that the service does not know.
     Unknown,
 }
 

@@ -1,5 +1,6 @@
-//! Environment variables. An empty variable counts as unset. An unknown variable that starts with `VIVAMO_` is refused,
-//! because a misspelt setting must not be silently ignored.
+//! Environment variables. An empty variable counts as unset. Commands that use the database refuse an unknown variable
+//! that starts with `VIVAMO_`, so that a misspelt setting is not silently ignored. Variables of the build, the tests,
+//! Kubernetes and Docker are allowed.
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};

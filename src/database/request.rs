@@ -32,7 +32,7 @@ pub struct RunningRequests(Arc<()>);
 /// exceptions: the number of [statements](Self::Statement), and a write that does its work again after a conflict.
 #[derive(Clone, Copy)]
 pub enum Work {
-    /// A statement that was sent, without `BEGIN`, `COMMIT` and `ROLLBACK`.
+    /// A statement that was sent. `BEGIN`, `COMMIT` and `ROLLBACK` do not count.
     Statement,
     /// A query for rows. A query that shares a statement with other queries is counted too.
     Query,

@@ -60,8 +60,8 @@ pub struct Services {
 /// The settings of [`Services`].
 pub struct ServiceSettings {
     pub environment: Environment,
-    /// Hashes API keys, idempotency keys and phone numbers, and derives the secrets of webhook endpoints. A copy signs
-    /// the cursors of the schema.
+    /// Hashes API keys, idempotency keys and phone numbers, and derives the secrets of webhook endpoints. The GraphQL
+    /// schema has a copy, with which it signs cursors.
     pub hash: KeyedHash,
     /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,

@@ -85,7 +85,7 @@ fn event_list(
             return Err(violation.with_note("Give exactly one of customerId, requestId and apiKeyId.").into());
         }
     };
-    // No entry has a malformed id. The list of the nil id stands for it, because that list is empty too.
+    // If the id of an argument is malformed, the result is an empty list. The list of the nil id is always empty.
     Ok(list.unwrap_or_else(|| EventList::OfCustomer(Uuid::nil().into())))
 }
 

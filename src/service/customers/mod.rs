@@ -79,7 +79,8 @@ pub struct Customers {
 #[derive(Clone)]
 pub struct CustomerView {
     pub customer: customer::Model,
-    /// The link of the operator through which the customer is seen. `None` in the platform's list of all customers.
+    /// The link of the operator through which the customer is seen. `None` if the platform sees the customer without an
+    /// operator, for example in its list of all customers.
     pub link: Option<Link>,
     /// A page of the customer's operators, if it was fetched together with the customer.
     pub operators: Option<(PageRequest, Page<Link>)>,

@@ -158,8 +158,8 @@ impl Webhooks {
         Ok(self.with_secret(row))
     }
 
-    /// Returns the time of the oldest change that was not delivered yet to each endpoint, in this order. `None` if all
-    /// changes were delivered.
+    /// Returns one time for each endpoint, in the order of `endpoints`: the time of the oldest change that was not
+    /// delivered to the endpoint yet. `None` if all changes were delivered.
     pub async fn undelivered_since(
         &self,
         actor: &Actor,
