@@ -234,8 +234,9 @@ impl managed::Manager for Manager {
     type Error = DbErr;
 
     async fn create(&self) -> Result<Connection, DbErr> {
-        // The SQLite file may be locked for a moment while another process opens or closes it.
-        let driver = retry_read(|| Driver::connect(&self.options)).await?;
+        // The SQLite file may be locked for a moment while another process opens or closes it. Boxed: the future of each
+        // statement contains this one, and would be several times as large.
+        let driver = Box::pin(retry_read(|| Driver::connect(&self.options))).await?;
         Ok(Connection { driver, state: State::Ready, observer: self.observer.clone() })
     }
 

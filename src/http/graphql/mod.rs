@@ -122,7 +122,8 @@ async fn process(
     let request_info = RequestInfo { id: request_id, actor: staff };
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let (shared, work) = (state.clone(), log.work.clone());
-    let execution = async move {
+    // Boxed: the future is large and would be copied several times.
+    let execution = Box::pin(async move {
         // If the client disconnects, the request stays in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
         let mut response = shared.schema.execute(checked, request_info, actor, size).await;
@@ -134,7 +135,7 @@ async fn process(
             response.extensions.insert("cost".to_owned(), extension);
         }
         (finish(response, size), cost)
-    };
+    });
     let (response, cost) = run_database_work(state, log, Some(size), execution).await?;
     log.cost = cost;
     Ok(response)
