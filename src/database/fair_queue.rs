@@ -40,8 +40,8 @@ struct State {
     free: usize,
     /// The number of permits that each tenant holds. Tenants without a permit are left out.
     held: HashMap<Tenant, usize>,
-    /// The tenants with waiting requests. The tenant that was served last stands last. While a permit is free, only
-    /// tenants wait that already hold `share` permits.
+    /// The tenants with waiting requests. A tenant joins at the end, and moves to the end when it is served. While a
+    /// permit is free, only tenants wait that already hold `share` permits.
     waiting: Vec<(Tenant, VecDeque<oneshot::Sender<Permit>>)>,
 }
 

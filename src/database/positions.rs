@@ -7,8 +7,8 @@
 //!
 //! - **PostgreSQL**: the position is the id of the writing transaction plus `deployment.feed_base`. Readers see only
 //!   positions below the [`horizon`], which is made from the id of the oldest transaction that has not ended. No change
-//!   below the horizon can become visible later. A long transaction, even in another database of the same server,
-//!   delays the feed, but no change is lost.
+//!   below the horizon can become visible later. A long transaction that has written something, even in another
+//!   database of the same server, delays the feed, but no change is lost. Transactions that only read have no id.
 //! - **SQLite**: transactions that write run one after the other. The position is one more than the platform's last
 //!   position, because the platform has a row for each change. The platform's last row is never deleted, so no position
 //!   is used twice.

@@ -1,8 +1,9 @@
 //! Reads the feed of changes, and deletes old changes.
 //!
 //! `customers::feed_rows` writes the rows. A reader follows the feed with a position, and asks for the changes after
-//! it. The position is always the position of one of the reader's rows. A larger position would be unsafe: after a
-//! failover of PostgreSQL, the new server may give a smaller position to a later change, and the reader would skip it.
+//! it. The position is the start of the feed, or the position of one of the reader's rows. A larger position would be
+//! unsafe: after a failover of PostgreSQL, the new server may give a smaller position to a later change, and the reader
+//! would skip it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -13,8 +13,8 @@ use crate::database::{Reader, Tenant, Work, record};
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
-/// The SQL of the query is built once and cached, so every call must pass the same `select`. Other values of `select`,
-/// for example its limit, become part of the SQL.
+/// The SQL of the query is built once and cached, so every call must pass the same `select`. Constants in `select`, for
+/// example its limit, are part of the cached SQL.
 #[derive(Default)]
 pub struct BatchedQuery<const N: usize> {
     sql_for_one: OnceLock<String>,

@@ -19,9 +19,10 @@ use crate::database::arrays::into_arrays;
 
 /// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
 ///
-/// On PostgreSQL the rows are written by one statement, so no [`WriteStatement`] sees the rows that another one writes.
-/// On SQLite the statements run in the order in which they were pushed, and each statement sees the rows of the earlier
-/// statements. Push the statements in an order that gives the same result on both databases.
+/// On PostgreSQL the rows are written by one statement (and those of `first` by another one before it), so no
+/// [`WriteStatement`] sees the rows that another one writes. On SQLite the statements run in the order in which they
+/// were pushed, and each statement sees the rows of the earlier statements. Push the statements in an order that gives
+/// the same result on both databases.
 #[derive(Clone)]
 pub struct WriteSet {
     operator: OperatorId,
@@ -123,9 +124,9 @@ impl WriteSet {
         }
     }
 
-    /// Returns the number of rows that a set has written. `row_count` is the number of rows in the set. On PostgreSQL,
-    /// `result` also has one column for each statement with `multiplies`: the number of rows that the statement has
-    /// written.
+    /// Returns the number of rows that count as written. `row_count` is the number of rows in the set, all of which
+    /// count. On PostgreSQL, `result` also has one column for each statement with `multiplies`: the number of rows that
+    /// the statement has written.
     pub(in crate::database) fn written_rows(row_count: u64, result: &[QueryResult]) -> Result<u64, DbErr> {
         let Some(result) = result.first() else { return Ok(row_count) };
         let multiplied = (1..result.column_names().len()).map(|column| result.try_get_by_index::<i64>(column));

@@ -114,8 +114,9 @@ pub(super) struct Readers<'l> {
     pub others: Option<EventType>,
 }
 
-/// Adds the rows of an entry to the writes. Call this before adding writes that insert, change or delete links. On
-/// SQLite, the statements of `writes` see the rows of earlier statements; on PostgreSQL, they do not.
+/// Adds the rows of an entry to the writes. If `readers.others` is given, the links in `readers.links` must be new, and
+/// this must be called before adding writes that insert, change or delete links: on SQLite, the statements of `writes`
+/// see the rows of earlier statements; on PostgreSQL, they do not.
 pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, readers: &Readers<'_>) {
     let author = entry.operator_id.unwrap_or(OperatorId::PLATFORM);
     let names = CustomerField::changed_by(entry).map(|field| field.name().to_owned());

@@ -98,9 +98,9 @@ impl AddressFilter {
         is_public || self.allowed.iter().any(|network| network.contains(&address))
     }
 
-    /// True if the host of the URL is an address that webhooks may reach, or a name. The addresses of a name are
-    /// checked at each connection. [`Url`] has already turned decimal, octal and hexadecimal forms of an IPv4 address,
-    /// for example `2130706433` and `0177.1`, into the usual form.
+    /// True if the host of the URL is an address that webhooks may reach, or a name other than `localhost`. The
+    /// addresses of a name are checked at each connection. [`Url`] has already turned decimal, octal and hexadecimal
+    /// forms of an IPv4 address, for example `2130706433` and `0177.1`, into the usual form.
     pub fn allows_url(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
         // `localhost` is refused early, with a message for the caller, because it always resolves to loopback.

@@ -4,10 +4,10 @@
 //! skipped. There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
 //!
 //! 1. **Poll.** One statement per second reads the position of the last change, and whether the pause of an endpoint
-//!    has ended. The pause of an endpoint also ends when the endpoint is created, enabled or resumed. The statement
-//!    reads two index entries. If the position is new or a pause has ended, step 2 follows. Step 2 also runs every 30
-//!    seconds, because a killed process may have left endpoints, and when a delivery task ends, because its endpoint
-//!    may have new changes.
+//!    has ended. A request also ends the pause if it creates or enables the endpoint, changes its URL or its cursor, or
+//!    resumes its operator. The statement reads two index entries. If the position is new or a pause has ended, step 2
+//!    follows. Step 2 also runs every 30 seconds, because a killed process may have left endpoints, and when a delivery
+//!    task ends, because its endpoint may have new changes.
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
 //!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
 //!    endpoints at once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other
@@ -16,10 +16,12 @@
 //!    first attempt. A repeated attempt therefore sends the same changes under the same id, even if another process
 //!    makes the attempt.
 //! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, first for seconds, later
-//!    for hours. After five days of failures, or with status 410, the endpoint is disabled.
+//!    for hours. After five days of failures, with status 410, or if changes after the cursor are no longer stored, the
+//!    endpoint is disabled.
 //!
-//! Steps 3 and 4 take effect only if this process still has the lease, and if the operator has not changed the endpoint
-//! meanwhile. Otherwise only the lease ends.
+//! Steps 3 and 4 take effect only if this process still has the lease, and if nothing that the attempt depends on has
+//! changed meanwhile (`is_same_attempt`). If another process has the lease, nothing is written. If the endpoint has
+//! changed, only the lease ends.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -89,7 +91,8 @@ pub struct Deliveries {
 struct LastPoll {
     /// The position of the last change.
     position: Option<i64>,
-    /// The time of the last poll. Pauses that ended [`MAX_DELAY_OF_CHANGES`] before it have already caused a claim.
+    /// The time of the last poll. Pauses that ended more than [`MAX_DELAY_OF_CHANGES`] before it have already caused a
+    /// claim.
     time: DateTime<Utc>,
     /// True if an endpoint may be due.
     must_claim: bool,
@@ -403,7 +406,8 @@ impl Deliveries {
         })
     }
 
-    /// Builds an attempt to deliver these changes. Each attempt for the same changes has the same id and the same body.
+    /// Builds an attempt to deliver these changes. Each attempt for the same changes has the same id. The body is the
+    /// same too, unless a customer was erased or the key secret was changed in the meantime.
     fn attempt(&self, webhook: &Model, changes: &[(customer_change::Model, Json)]) -> Attempt {
         let last = changes.last();
         let cursor = last.map(|(last, _)| self.settings.render.cursor(webhook.operator_id, &last.position()));
@@ -481,9 +485,9 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Changes the row of an endpoint, and returns the new row. Returns `None` if the endpoint was deleted, or if its
-    /// operator or another process has changed it since the process read `webhook`. In these cases, only the lease of
-    /// this process ends.
+    /// Changes the row of an endpoint, and returns the new row. Returns `None` if the endpoint was deleted, if another
+    /// process has the lease, or if a request has changed something that the attempt depends on since the process read
+    /// `webhook`. In the last case, the lease of this process ends. In the other cases, nothing is written.
     async fn update(&self, webhook: &Model, changes: ActiveModel) -> Result<Option<Model>, Error> {
         let update = || async {
             let transaction = self.database.begin_write().await?;

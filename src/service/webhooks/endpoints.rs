@@ -53,7 +53,7 @@ pub struct EndpointRequest {
 /// The place in the feed at which deliveries start or continue.
 #[derive(Clone, Debug)]
 pub enum StartOfDeliveries {
-    /// After this position of the caller's feed. Not for the platform, whose feed is another one.
+    /// After this position of the operator's feed. The platform cannot use it, because its cursors are of its own feed.
     After(Position),
     /// With the changes from this time on.
     From(DateTime<Utc>),
@@ -371,7 +371,7 @@ pub(in crate::service) async fn resume(transaction: &Transaction, operator: Oper
         let mut row = endpoint.into_active_model();
         row.paused_at = Set(None);
         row.failing_since = Set(failing_since);
-        // The next poll of each server sees a pause that has just ended.
+        // Not earlier than now, because a poll overlooks endpoints that have been due for longer.
         row.next_attempt_at = Set(next_attempt_at);
         row.update(transaction).await?;
     }
