@@ -129,9 +129,9 @@ mod tests {
     }
 
     fn types(schema: &ServiceDocument) -> impl Iterator<Item = (&str, &TypeKind)> {
-        schema.definitions.iter().filter_map(|definition| match definition {
-            TypeSystemDefinition::Type(ty) => Some((ty.node.name.node.as_str(), &ty.node.kind)),
-            _ => None,
+        schema.definitions.iter().filter_map(|definition| {
+            let TypeSystemDefinition::Type(ty) = definition else { return None };
+            Some((ty.node.name.node.as_str(), &ty.node.kind))
         })
     }
 
@@ -144,9 +144,9 @@ mod tests {
     #[test]
     fn every_list_of_the_schema_has_an_estimate() {
         let schema = schema();
-        let fields = types(&schema).filter_map(|(_, kind)| match kind {
-            TypeKind::Object(object) => Some(&object.fields),
-            _ => None,
+        let fields = types(&schema).filter_map(|(_, kind)| {
+            let TypeKind::Object(object) = kind else { return None };
+            Some(&object.fields)
         });
         let has_pages = |field: &async_graphql::parser::types::FieldDefinition| {
             field.arguments.iter().any(|argument| argument.node.name.node == "first")
