@@ -62,7 +62,8 @@ fn a_million_random_texts_are_rejected_or_keep_their_digits() {
         let digits = phone.as_str().strip_prefix('+').unwrap();
         assert!((5..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()), "{text:?}");
         assert_eq!(PhoneNumber::parse(phone.as_str()).as_ref(), Ok(&phone), "{text:?}");
-        // Only a prefix may be removed: after the country code (at most 3 digits), the digits are those of the input.
+        // A country code has at most 3 digits. Parsing may remove digits directly after it (such as a trunk 0), but no
+        // others. The input therefore ends with all digits of the result after the third.
         let typed: String =
             text.chars().filter_map(|char| char.to_digit(10).or(wide_digit(char))).map(|d| d.to_string()).collect();
         assert!(typed.ends_with(&digits[3..]), "{text:?} became {}", phone.as_str());
