@@ -36,7 +36,8 @@ pub struct Model {
     /// attempt, this value becomes `None`, and the attempt must not change the delivered position.
     pub sending_position: Option<i64>,
     pub sending_id: Option<Uuid>,
-    /// The number of attempts that have failed since the last success.
+    /// The number of attempts that have failed since the last success. 0 again if a request enables the endpoint or
+    /// changes its URL.
     pub failed_attempts: i32,
     /// The time of the first attempt that failed since the last success. When a suspended operator is resumed, the
     /// length of the suspension is added to this time, because deliveries are paused during a suspension.

@@ -39,8 +39,8 @@ pub(super) fn replace(writes: &mut WriteSet, current: &customer::Model, changed:
     replace_verified(writes, current, changed, None)
 }
 
-/// Like [`replace`]. If a person has proved to hold the new value of a field, `proof` is this field and the time of the
-/// proof, and the time is stored in the row.
+/// Like [`replace`]. `proof` names a field and a time: at this time a person proved to hold the value that the changed
+/// customer has in this field. The time is stored in the row.
 pub(super) fn replace_verified(
     writes: &mut WriteSet,
     current: &customer::Model,

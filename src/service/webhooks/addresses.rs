@@ -103,7 +103,7 @@ impl AddressFilter {
     /// forms of an IPv4 address, for example `2130706433` and `0177.1`, into the usual form.
     pub fn allows_url(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
-        // `localhost` is refused early, with a message for the caller, because it always resolves to loopback.
+        // `localhost` always resolves to loopback, so it is checked here already, and the caller gets a message.
         let name = host.trim_end_matches('.');
         if name == "localhost" || name.ends_with(".localhost") {
             return self.allows(Ipv4Addr::LOCALHOST.into());
