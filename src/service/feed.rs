@@ -75,17 +75,18 @@ impl Feed {
     /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or
     /// if the position is ahead of the feed, which happens after a restore of an older backup.
     pub async fn read(&self, actor: &Actor, request: FeedRequest) -> Result<FeedPage, Error> {
-        self.read_of(actor.owner(), request).await
-    }
-
-    /// Reads changes of a reader's feed, as [`read`](Self::read) does for a caller.
-    pub(super) async fn read_of(&self, reader: OperatorId, request: FeedRequest) -> Result<FeedPage, Error> {
-        let FeedRequest { size, after, types } = request;
-        if let Some(after) = &after
-            && *after == self.end_of(reader).await?
+        // Most polls find nothing new.
+        if let Some(after) = &request.after
+            && *after == self.end(actor).await?
         {
             return Ok(FeedPage { changes: Vec::new(), end: after.clone(), has_more: false });
         }
+        self.read_of(actor.owner(), request).await
+    }
+
+    /// Reads changes of a reader's feed, as [`read`](Self::read) does for a caller. Always reads a page.
+    pub(super) async fn read_of(&self, reader: OperatorId, request: FeedRequest) -> Result<FeedPage, Error> {
+        let FeedRequest { size, after, types } = request;
         let list = self.list(reader, after.is_none(), types);
         let page = PageRequest { direction: Direction::Forward, size, after: after.clone(), before: None };
         let [page, last] = array(self.pages(vec![(list, page), self.last(reader)]).await?)?;
