@@ -1,9 +1,9 @@
 //! Build script: sets the version that the binary reports, and builds the web pages of `web/` into the binary.
 //!
-//! npm builds the pages in a copy of `web/` under `OUT_DIR`, so the source tree stays untouched. npm runs only in
-//! release profiles: `cargo check`, tests and editors never wait for npm. `VIVAMO_BUILD_WEB=1` builds the pages in
-//! every profile, `VIVAMO_BUILD_WEB=0` in none. The pages are kept until a file of `web/` changes. Without npm, or if
-//! npm fails, cargo prints a warning and the binary serves a page that says what to do.
+//! npm builds the pages in a copy of `web/` under `OUT_DIR`, so the source tree stays untouched. By default, npm runs
+//! only in release profiles, so that `cargo check`, tests and editors do not wait for npm. `VIVAMO_BUILD_WEB=1` builds
+//! the pages in every profile, `VIVAMO_BUILD_WEB=0` in none. The pages are kept until a file of `web/` changes. Without
+//! npm, or if npm fails, cargo prints a warning and the binary serves a page that says what to do.
 //!
 //! The crate gets `$OUT_DIR/web.rs`, a list of `(path, content)`, and `cfg(graphiql)` if the pages were built.
 
@@ -69,7 +69,7 @@ fn embed_web_pages(web: &Path, out: &Path) -> Result<()> {
     } else if is_release {
         Err("VIVAMO_BUILD_WEB was 0. Build again without it: `cargo run --release`.".into())
     } else {
-        Err("debug builds leave it out. Use `cargo run --release` or `VIVAMO_BUILD_WEB=1 cargo run`.".into())
+        Err("debug builds leave GraphiQL out. Use `cargo run --release` or `VIVAMO_BUILD_WEB=1 cargo run`.".into())
     };
     let pages = match pages {
         Ok(dist) => {

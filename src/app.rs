@@ -58,7 +58,7 @@ pub struct App {
     background: JoinSet<()>,
     changes_days: u32,
     jobs: bool,
-    /// `None` if deliveries are disabled.
+    /// `None` if the background jobs are disabled, or if the HTTP client cannot be set up.
     deliveries: Option<Deliveries>,
 }
 
@@ -90,8 +90,8 @@ impl App {
         let deliveries = if jobs { start_deliveries(&database, &services, hash.clone(), sender) } else { None };
         let schema = Schema::new(services.clone(), hash);
         let router = http::router(http, database.clone(), services.clone(), schema).await;
-        // The first use of the numbering plans parses them, which takes as long as many requests. This call is the
-        // first use, so no request has to wait.
+        // The first use of the numbering plans parses the plans. This takes as much time as many requests together.
+        // This call is the first use, so no request has to wait.
         spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
         Ok(Self { address, database, services, listener, router, timeouts, background, changes_days, jobs, deliveries })
     }
@@ -157,9 +157,9 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener
     Ok((listener, address))
 }
 
-/// Once per minute, stores when each key was last used, and continues to delete old changes. Every ten minutes, begins
-/// to delete old changes, deletes expired idempotency keys, and removes the content of erased customers from a SQLite
-/// file.
+/// Once per minute, stores when each key was last used. Every ten minutes, deletes old changes and expired idempotency
+/// keys, and removes the content of erased customers from a SQLite file. If old changes remain, deletes more changes a
+/// minute later.
 async fn run_jobs(database: Database, services: Arc<Services>, keep_changes: TimeDelta) {
     const PERIOD: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;

@@ -1,11 +1,12 @@
-//! The settings of the service. Each setting has a flag and an environment variable. If both are given, the flag wins.
+//! The settings of the service. Each setting of `vivamo serve` has a flag and an environment variable. If both are
+//! given, the flag wins.
 //!
 //! The command line parses the settings. Each group of settings, such as [`LimitSettings`], is a struct, which is
 //! passed to the code that it configures. This module uses no other module of `src`.
 //!
-//! The doc comments of the fields are the help texts of `vivamo --help`; CONTRIBUTING.md says how to add a setting. The
-//! two `check` functions check settings that depend on each other. They also check secrets, because a message of clap
-//! would print the secret.
+//! The doc comments of the fields are the help texts that `--help` prints; CONTRIBUTING.md says how to add a setting.
+//! The two `check` functions check settings that depend on each other. They also check secrets, because a message of
+//! clap would print the secret.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -40,8 +41,8 @@ pub struct Settings {
     #[arg(long, env = "VIVAMO_ENVIRONMENT", value_parser = environment(), default_value = "sandbox", global = true)]
     pub environment: Environment,
 
-    /// Secret for hashing API keys and signing cursors (at least 32 bytes). Required in production; sandbox has a
-    /// public default. `vivamo change-key-secret` changes it
+    /// Secret for hashing API keys, signing cursors and deriving webhook secrets. Required in production, at least 32
+    /// bytes; sandbox has a public default. `vivamo change-key-secret` changes it
     #[arg(long, env = "VIVAMO_KEY_SECRET", value_name = "SECRET", value_parser = secret)]
     #[arg(hide_env_values = true, global = true)]
     pub key_secret: Option<SecretString>,
@@ -119,7 +120,7 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
 
     /// Comma-separated origins of web pages that may call the API from a browser, for example
-    /// https://dashboard.example.com. If unset, no web page may call the API
+    /// https://dashboard.example.com. If unset, no web page of another origin may call the API
     #[arg(long, env = "VIVAMO_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 
@@ -152,7 +153,7 @@ pub struct LimitSettings {
     #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200)]
     pub cost_per_second: u32,
 
-    /// Number of requests with an invalid key that an IP address may send per minute (0 = unlimited)
+    /// Number of requests without a valid key that an IP address may send per minute (0 = unlimited)
     #[arg(long, env = "VIVAMO_AUTH_FAILURES_PER_MINUTE", value_name = "COUNT", default_value_t = 30)]
     pub auth_failures_per_minute: u32,
 
@@ -212,8 +213,8 @@ pub struct CheckSettings {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Webhooks")]
 pub struct WebhookSettings {
-    /// Comma-separated addresses or networks that webhooks may reach although they are not public, for example
-    /// 127.0.0.0/8 for a receiver on this machine. Only in sandbox
+    /// Comma-separated non-public addresses or networks that webhooks may reach, for example 127.0.0.0/8 for a receiver
+    /// on this machine. Only in sandbox
     #[arg(long, env = "VIVAMO_WEBHOOK_NETWORKS", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub webhook_networks: Vec<IpNet>,
 }
@@ -319,12 +320,13 @@ fn check_credential(name: &str, value: &Option<SecretString>) -> Result<(), Stri
         return Err(format!("{name} is set but empty. Give it a value, or unset it."));
     }
     if ['"', '\''].iter().any(|quote| value.len() > 1 && value.starts_with(*quote) && value.ends_with(*quote)) {
-        return Err(format!("{name} is in quotes. Remove them: they are part of the value."));
+        return Err(format!("{name} is in quotes. Remove the quotes, because they count as part of the value."));
     }
     Ok(())
 }
 
-/// Reads a credential from its file, if one is given. `setting` is the name of the setting without a file.
+/// Reads a credential from its file, if one is given. `setting` is the name of the setting that contains the credential
+/// itself.
 fn read_credential(setting: &str, value: &mut Option<SecretString>, file: &Option<PathBuf>) -> Result<(), String> {
     let Some(file) = file else { return Ok(()) };
     // For example `VIVAMO_KEY_SECRET_FILE (--key-secret-file)`.
@@ -441,7 +443,7 @@ impl ServeSettings {
                 "VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup) requires {TWILIO_USER} and {TWILIO_PASSWORD}."
             )),
             (PhoneLookupName::Metadata, Some(name)) => Err(format!(
-                "{name} has no effect without Twilio. Set VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup), or unset it."
+                "{name} has no effect without Twilio. Set VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup), or unset {name}."
             )),
             _ => Ok(()),
         }

@@ -19,9 +19,9 @@ pub enum ErrorCode {
     /// white space or an invisible character.
     #[error("The external customer id is not valid")]
     InvalidExternalCustomerId,
-    /// The email address does not have the form `local@domain.tld`, or has characters or a length that are not
-    /// accepted: invisible characters, quotes or non-ASCII characters before the `@`, more than 64 bytes before the
-    /// `@`, more than 254 bytes in total.
+    /// The email address does not have the form `local@domain.tld`, contains an invisible character, has a quote or a
+    /// non-ASCII character before the `@`, or is too long: more than 64 bytes before the `@`, or more than 254 bytes in
+    /// total.
     #[error("The email address is not valid")]
     InvalidEmail,
     /// The phone number cannot be parsed, or cannot exist, for example because of its country code or length.
@@ -65,7 +65,8 @@ pub enum ErrorCode {
     /// customer.
     #[error("A customer with this email address already exists.")]
     EmailTaken,
-    /// The phone number belongs to another customer: on create to one of your own customers, on update to any customer.
+    /// The phone number belongs to another customer: on create to one of your own customers, on update and on
+    /// `recordVerification` to any customer.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
     /// Nothing was connected, because the email and the phone belong to two different customers, or because none of the

@@ -29,14 +29,15 @@ pub enum Failure {
     #[error("The search words are incomplete: `vivamo migrate` was interrupted. Run it again with the same settings.")]
     IncompleteWords,
     #[error(
-        "The database was restored from a dump of another PostgreSQL server, whose positions in the feed of changes are ahead of \
-         this server's. Run `vivamo migrate` with the same settings: new changes then continue after the stored ones."
+        "The database was restored from a dump of another PostgreSQL server. The stored changes have larger positions in \
+         the feed than new changes would get on this server. Run `vivamo migrate` with the same settings: new changes \
+         then get larger positions than the stored changes."
     )]
     FeedAhead,
     #[error(
-        "The API keys of this database were made with another VIVAMO_KEY_SECRET (--key-secret). Set the value of that time. \
-         If you changed it on purpose, give the old value as VIVAMO_KEY_SECRET_OLD (--key-secret-old) too, and run \
-         `vivamo change-key-secret`. Without the old value, all API keys stop working."
+        "The API keys of this database were made with another VIVAMO_KEY_SECRET (--key-secret). Set VIVAMO_KEY_SECRET to \
+         the secret that was used then. If you changed the secret on purpose, give the old value as VIVAMO_KEY_SECRET_OLD \
+         (--key-secret-old) too, and run `vivamo change-key-secret`. Without the old value, all API keys stop working."
     )]
     OtherKeySecret,
     #[error(

@@ -2,8 +2,8 @@
 //!
 //! API keys, idempotency keys and looked-up phone numbers are stored as keyed hashes. The service only compares these
 //! values, and nobody must be able to read them in the database. Cursors are signed with a keyed hash. Without the
-//! secret, nobody can compute a hash, or test guesses against a stolen hash. The purpose is part of the input, so that
-//! hashes of different purposes never match.
+//! secret, nobody can compute a hash, or test guesses against a stolen hash. Each hash has a purpose. The purpose is
+//! part of the input, so that hashes of different purposes never match.
 //!
 //! While the secret is being changed, the service has two secrets. New hashes are made with the secret whose
 //! fingerprint is in the database. Hashes of both secrets are accepted.
@@ -55,8 +55,8 @@ impl KeyedHash {
         self.digest(FINGERPRINT, &[])
     }
 
-    /// Makes new hashes with the secret that has this fingerprint. Returns `None` if no configured secret has this
-    /// fingerprint.
+    /// Returns a `KeyedHash` that makes new hashes with the secret that has this fingerprint. Returns `None` if no
+    /// configured secret has this fingerprint.
     ///
     /// The older secret stays in use until `vivamo change-key-secret` stores the fingerprint of the newer secret and
     /// the server is restarted. Servers that do not know the newer secret yet therefore recognise all hashes.

@@ -45,8 +45,9 @@ pub struct Opened {
 }
 
 /// The warning for a SQLite file that existed and had no tables.
-pub const NO_TABLES: &str = "the database file existed but had no tables, so a new database was created in it. If it was copied \
-                             with `cp`, the data is in the -wal file of the original: copy with `vivamo backup`";
+pub const NO_TABLES: &str = "the database file existed but had no tables, so a new database was created in it. If the \
+                             file was copied with `cp`, the data is in the -wal file of the original: copy with \
+                             `vivamo backup`";
 
 /// Opens a database of the configured environment with all migrations applied, and builds the services on it.
 pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, Failure> {
@@ -109,8 +110,8 @@ async fn open_claimed(
     Ok(Claimed { database, deployment, migrated, is_refilled })
 }
 
-/// Makes the database use the configured secret from now on. Returns false if the database already uses this secret. If
-/// an older secret is configured too, fails unless the database uses the older secret.
+/// Makes the database use the configured secret from now on. Returns false if the database already uses this secret.
+/// Fails if an older secret is configured too, and the database uses neither of the two secrets.
 pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, Failure> {
     let ServiceSettings { environment, hash, .. } = services;
     let Claimed { database, deployment, .. } = open_claimed(settings, environment, &hash).await?;

@@ -1,4 +1,4 @@
-// Copies the files that the binary serves into dist/. build.rs runs this script as `npm run build`, after `npm ci`.
+// Fills dist/ with the files that the binary serves. build.rs runs this script as `npm run build`, after `npm ci`.
 import { cpSync } from 'node:fs';
 
 const files = {

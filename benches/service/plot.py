@@ -56,8 +56,8 @@ def color_of(target, others):
 
 
 def drawing(curves, titles):
-    """Returns an SVG. `curves` has for each operation and target a list of (clients, requests per second, p99 in ms), and
-    `titles` the title of each operation."""
+    """Returns an SVG. `curves` maps each operation and target to a list of (clients, requests per second, p99 in ms).
+    `titles` maps each operation to its title."""
     targets = list(dict.fromkeys(target for by_target in curves.values() for target in by_target))
     others = itertools.cycle(OTHER_COLORS)
     colors = {target: color_of(target, others) for target in targets}

@@ -23,7 +23,7 @@ arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2,f1", help=
 arguments.add_argument("--rounds", type=int, default=5, help="number of rounds; the report shows medians")
 arguments.add_argument("--seconds", type=int, default=2, help="seconds per measurement; longer if many clients send to a slow target")
 arguments.add_argument("--connections", default="1,32", help="number of clients that send at the same time; each number is measured in each round")
-arguments.add_argument("--plot", help="SVG file to draw throughput and latency over the number of clients to")
+arguments.add_argument("--plot", help="SVG file to write; it shows throughput and latency by number of clients")
 arguments.add_argument("--json", help="file to write the results to")
 arguments.add_argument("--program", help="the service to measure; without it, this tree is built")
 arguments.add_argument("--compare", help="file that an earlier run wrote with --json, to compare the results with")
@@ -108,7 +108,7 @@ class Postgres:
         SET session_replication_role = replica; SET maintenance_work_mem = '512MB'; SET work_mem = '256MB';
         SET client_min_messages = warning;"""
     DROP_FUNCTIONS = "DROP FUNCTION unhex; DROP FUNCTION strftime;"
-    # PostgreSQL does not log inserts into a table that the same transaction has truncated.
+    # With `wal_level=minimal`, PostgreSQL does not log inserts into a table that the same transaction has truncated.
     TRUNCATE = "TRUNCATE operator, api_key, customer, customer_operator, customer_event, customer_word CASCADE;"
     WORDS_KEY = "ALTER TABLE customer_word {} CONSTRAINT customer_word_pkey {};"
 
@@ -314,7 +314,7 @@ class Server:
         # Customers with odd numbers belong to the first operator. Multiplying by a prime scatters the numbers.
         scattered = [i * 1_000_003 % half * 2 + 1 for i in range(min(half, 200_000))]
         ids = lambda *last_digits: lambda: (self.customer(n) for n in scattered if n % 10 in last_digits)
-        # The last digit of its number tells how many operators a customer has.
+        # The last digit of a customer's number tells how many operators the customer has.
         values = {"r1": ids(*range(10)), "w2": ids(*range(10)), "u1": ids(3, 9), "u2": ids(1, 7), "f1": lambda: [self.end_of_feed()],
                   "r2": lambda: (f"ext-1-{n}" for n in scattered), "r3d": lambda: self.cursors(end)[end // 200:],
                   "s1": lambda: (f"last{n}" for n in range(200, 1999))}.get(operation, lambda: [""])()
@@ -364,7 +364,7 @@ class Server:
 
     def written_rows(self):
         """Creates, connects and updates customers. Returns the number of rows that were added to each table, and the rows of
-        these customers without ids and times."""
+        these customers without ids, times and positions in the feed."""
         sql = lambda text: self.database.sql(self.database_name, text)
         columns = {}
         for table, column, kind in sql("SELECT table_name, column_name, data_type FROM information_schema.columns "
@@ -448,7 +448,7 @@ def measure(server, operation, seconds, connections, number):
     if figures["errors"]:
         print(f"{server.name}, {operation}, {connections} clients: {figures['errors']} errors, for example {example}")
     status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
-    # With many clients, a slow target may not answer some of them in time.
+    # With many clients, a slow target may answer none of its requests in time.
     requests = figures["requests"] or math.nan
     return {
         "req/s": figures["requests"] / figures["microseconds"] * 1e6, "p50 ms": figures["p50"] / 1e3, "p99 ms": figures["p99"] / 1e3,
@@ -477,7 +477,7 @@ def main(options, folder, running):
         run("cargo", "build", "--locked", "--profile", "dist", "--bin", "vivamo", cwd=ROOT)
     operations, sizes = options.operations.split(","), [int(size) for size in options.customers.split(",")]
     clients = [int(number) for number in options.connections.split(",")]
-    # Each client of wrk and of a server is an open file.
+    # Each connection is an open file, both in wrk and in the server.
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     targets = options.targets.split(",") if len(sizes) == 1 else [f"vivamo-{size}" for size in sizes]
     programs = {name: program(name, path) for name, _, path in (target.partition("=") for target in targets)}

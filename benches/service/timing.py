@@ -7,7 +7,7 @@ import argparse, contextlib, http.client, json, random, statistics, subprocess, 
 from run import VIVAMO, Postgres, Sqlite, free_port, run, start
 
 PEOPLE = 60  # half of them are known
-CALIBRATION = 20  # further people, of whom the attacker knows whether the platform knows them
+CALIBRATION = 20  # further people; the attacker knows which of these people are known
 MAX_RIGHT = 36  # by chance, more right guesses have a probability of 3%
 TRIES = 3  # a case fails if it exceeds MAX_RIGHT each time
 

@@ -55,7 +55,8 @@ pub enum EventType {
     WebhookDeleted,
 }
 
-/// The names of the changed fields of an operator or a webhook endpoint in the GraphQL schema, for example `["name"]`.
+/// The names of the changed fields of an operator, a webhook endpoint or a customer, as in the GraphQL schema, for
+/// example `["name"]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
 pub struct ChangedFields(pub Vec<String>);
 

@@ -1,7 +1,7 @@
 //! Table `api_key`: the API keys of operators.
 //!
-//! Only a keyed hash of the key is stored, so a key cannot be read back. Rows are written by `service::api_keys` and
-//! never deleted; a revoked or expired key stays as a row.
+//! Only the keyed hash and the first characters of a key are stored, so a key cannot be read back. Rows are written by
+//! `service::api_keys` and never deleted; a revoked or expired key stays as a row.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;

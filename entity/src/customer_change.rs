@@ -2,8 +2,8 @@
 //!
 //! A reader is an operator, or the platform. A change of a customer adds a row for the platform and a row for each
 //! operator that may know of the change. `service::customers::feed_rows` inserts the rows in the transaction of the
-//! change. A row has the names of the changed fields, but not their values. `service::feed` deletes old rows. Until
-//! then, a row stays even if its customer is erased.
+//! change. A row has the names of the changed fields, but not their values. `service::feed` deletes old rows. A row
+//! stays until this deletion, even if its customer is erased.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;

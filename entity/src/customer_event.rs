@@ -74,7 +74,7 @@ impl DisconnectReason {
     }
 }
 
-/// A field that a person can prove to hold.
+/// A field whose value a person can prove to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum VerifiableField {

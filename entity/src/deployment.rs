@@ -19,8 +19,8 @@ pub struct Model {
     /// The value that `migration::SEARCH_WORDS` had when the search words of all customers were last written. `None` if
     /// words may be missing.
     pub words_migration: Option<String>,
-    /// A hash of a constant under `VIVAMO_KEY_SECRET`. A server compares this hash with the hash under its own secret.
-    /// `None` if only versions without this column have opened the database.
+    /// The keyed hash of a constant, made with `VIVAMO_KEY_SECRET`. A server compares this hash with the hash that is
+    /// made with its own secret. `None` if only versions without this column have opened the database.
     pub key_fingerprint: Option<Vec<u8>>,
     /// The number that is added to PostgreSQL's transaction ids in positions of the feed: see `database::positions`.
     pub feed_base: i64,

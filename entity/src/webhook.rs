@@ -1,8 +1,9 @@
 //! Table `webhook`: the endpoints to which changes of customers are delivered, one row for each endpoint.
 //!
-//! An endpoint reads the feed of its operator (table `customer_change`), and its row stores how far it has read. There
-//! are no rows for single deliveries. `service::webhooks` inserts, changes and deletes the rows. The secret of an
-//! endpoint is not stored, because it is derived from `VIVAMO_KEY_SECRET`, the id and `secret_version`.
+//! The service reads the feed of the endpoint's operator (table `customer_change`), and the row stores the position up
+//! to which changes were delivered. There are no rows for single deliveries. `service::webhooks` inserts, changes and
+//! deletes the rows. The secret of an endpoint is not stored, because it is derived from `VIVAMO_KEY_SECRET`, the id
+//! and `secret_version`.
 
 use chrono::{DateTime, Utc};
 use sea_orm::FromJsonQueryResult;
@@ -27,8 +28,8 @@ pub struct Model {
     pub secret_created_at: DateTime<Utc>,
     /// The time until which deliveries are also signed with the previous secret. `None` before the first rotation.
     pub previous_secret_until: Option<DateTime<Utc>>,
-    /// The last change that was delivered or skipped: its position in the feed, and its id. Before the first change,
-    /// the id is nil.
+    /// The last change that was delivered or skipped: its position in the feed, and its id. At the start of the feed,
+    /// the position is 0 and the id is nil.
     pub delivered_position: i64,
     pub delivered_id: Uuid,
     /// The last change of the page that is being delivered. It is set before the first attempt, so that each attempt
@@ -53,7 +54,8 @@ pub struct Model {
     pub last_failure: Option<Failure>,
     /// The time at which the endpoint was disabled, by a request or because of failures. `None` if it is enabled.
     pub disabled_at: Option<DateTime<Utc>>,
-    /// The time at which the operator was suspended. `None` while the operator is active.
+    /// The time at which deliveries were paused, because the operator is suspended. `None` while the operator is
+    /// active.
     pub paused_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     #[sea_orm(belongs_to, from = "operator_id", to = "id")]

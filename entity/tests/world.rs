@@ -3,8 +3,8 @@
 
 use entity::value::{EmailAddress, LineType, PhoneNumber};
 
-/// Each number in the table is parsed to the E.164 form and the line type of libphonenumber. A row that is marked as an
-/// intended difference must be rejected instead.
+/// Each number in the table is parsed to the E.164 form and the line type of libphonenumber. A number whose E.164 form
+/// is `-`, and a number that is marked as an intended difference, must be rejected instead.
 #[test]
 fn phones_agree_with_libphonenumber() {
     let (mut wrong, mut rows, mut mobiles, mut intended_differences) = (Vec::new(), 0, 0, 0);

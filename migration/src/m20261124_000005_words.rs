@@ -18,8 +18,9 @@ impl MigrationTrait for Migration {
         if is_postgres {
             word.extra(r#"COLLATE "C""#);
         }
-        // The table has no foreign keys, because they would cost a dozen checks per customer. They are not necessary,
-        // because the words and their link are written in the same transaction.
+        // The table has no foreign keys, because they would cost a dozen checks per customer. Foreign keys are not
+        // necessary, because the words of a link between a customer and an operator are written in the same transaction
+        // as the link.
         let mut words = Table::create()
             .table("customer_word")
             .col(uuid("operator_id"))

@@ -1,7 +1,9 @@
-//! Allows history entries whose author is the platform, and history entries about the end of a connection.
+//! Allows history entries whose author is the platform, and history entries about the disconnection of a customer from
+//! an operator.
 //!
-//! On PostgreSQL this changes the catalog only. SQLite cannot drop the `NOT NULL` of a column, so this migration copies
-//! the table. As on PostgreSQL, the copy has no foreign keys, because the history outlives the rows that it refers to.
+//! On PostgreSQL, the migration changes only the catalog. SQLite cannot drop the `NOT NULL` of a column, so on SQLite
+//! the migration copies the table. Like the table on PostgreSQL, the copy has no foreign keys, because the history
+//! outlives the rows that it refers to.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

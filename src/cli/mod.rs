@@ -64,9 +64,9 @@ enum Command {
         /// File to create
         file: PathBuf,
     },
-    /// Replace the secret that this database uses by VIVAMO_KEY_SECRET (--key-secret)
+    /// Make this database use VIVAMO_KEY_SECRET (--key-secret) instead of its current secret
     ChangeKeySecret,
-    /// Create, list, change, suspend or resume operators
+    /// Create, list, change, suspend or resume operators, or disconnect their customers
     #[command(subcommand)]
     Operator(operators::OperatorCommand),
     /// Create, list or revoke API keys
@@ -160,7 +160,7 @@ async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened,
 
 /// `vivamo migrate`: applies pending migrations and lists them.
 async fn migrate(settings: &Settings) -> Result<(), Failure> {
-    // The log says for what the migrations wait.
+    // The log says why the migrations wait.
     telemetry::start(settings.environment).map_err(Failure::Usage)?;
     let database = DatabaseSettings { migrate: true, ..database_settings(settings, 0) };
     let Opened { services, migrated, wrote_words, .. } = open(settings, database).await?;
@@ -194,7 +194,7 @@ async fn change_key_secret(settings: &Settings) -> Result<(), Failure> {
         (false, _) => "The database uses this VIVAMO_KEY_SECRET already.\n",
         (true, true) => {
             "The database uses the new VIVAMO_KEY_SECRET. Restart all servers with it and with VIVAMO_KEY_SECRET_OLD. Unset \
-             VIVAMO_KEY_SECRET_OLD after 24 hours, once all API keys have been used again.\n"
+             VIVAMO_KEY_SECRET_OLD when 24 hours have passed and all API keys have been used again.\n"
         }
         (true, false) => {
             "The database uses the new VIVAMO_KEY_SECRET. API keys that were made with another secret have stopped working: \
@@ -203,7 +203,8 @@ async fn change_key_secret(settings: &Settings) -> Result<(), Failure> {
     })
 }
 
-/// The settings of the database. In sandbox, every command applies pending migrations.
+/// The settings of the database. In sandbox, every command that uses these settings applies pending migrations, except
+/// `migrate --check`.
 fn database_settings(settings: &Settings, default_wait: u32) -> DatabaseSettings {
     DatabaseSettings {
         url: settings.database_url.clone(),

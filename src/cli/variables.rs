@@ -1,6 +1,6 @@
-//! Environment variables. An empty variable counts as unset. Commands that use the database refuse an unknown variable
-//! that starts with `VIVAMO_`, so that a misspelt setting is not silently ignored. Variables of the build, the tests,
-//! Kubernetes and Docker are allowed.
+//! Environment variables. An empty variable counts as unset, unless the variable is a credential. Commands that use the
+//! database refuse an unknown variable that starts with `VIVAMO_`, so that a misspelt setting is not silently ignored.
+//! Variables of the build, the tests, Kubernetes and Docker are allowed.
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
@@ -50,7 +50,8 @@ pub fn name_source(command: &Command, error: &mut clap::Error) {
     }
 }
 
-/// Returns an error that names each non-empty variable that starts with `VIVAMO_` and is not in `known`.
+/// Returns an error that names each unknown variable. A variable is unknown if it is not empty, starts with `VIVAMO_`,
+/// is not in `known`, and is not one of the variables of `is_of_others`.
 pub fn refuse_unknown(known: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Result<(), String> {
     let mut messages: Vec<String> = variables
         .into_iter()
@@ -65,7 +66,7 @@ pub fn refuse_unknown(known: &[String], variables: impl IntoIterator<Item = (Str
         return Ok(());
     }
     messages.sort();
-    messages.push("Rename or unset it. `vivamo serve --help` lists all settings.".to_owned());
+    messages.push("Rename or unset each of these variables. `vivamo serve --help` lists all settings.".to_owned());
     Err(messages.join("\n"))
 }
 

@@ -19,7 +19,8 @@ use crate::service::webhooks::signature::{ID_HEADER, SIGNATURE_HEADER, SigningSe
 
 #[derive(Debug, Subcommand)]
 pub enum WebhookCommand {
-    /// Receive deliveries on a local port: verify their signatures and print them. Ctrl-C ends the command
+    /// Receive deliveries on a local port. Verify the signature of each delivery, and print the delivery. Ctrl-C ends
+    /// the command
     Listen(ListenSettings),
 }
 

@@ -49,7 +49,7 @@ impl Driver {
         ///   table has grown. This happened with the table of idempotency keys, which is emptied regularly: a create
         ///   took 2.7 times as long.
         /// - `jit`: compiling a plan takes longer than executing it. PostgreSQL would compile plans that contain a
-        ///   scan, because `enable_seqscan` makes scans look expensive.
+        ///   scan, because `enable_seqscan = off` makes scans look expensive.
         /// - `enable_memoize`: the joins of a page look up each key once, so a cache of lookups only costs time.
         ///
         /// These settings are sent as statements and not as startup parameters, because poolers such as pgbouncer may
@@ -234,8 +234,8 @@ impl managed::Manager for Manager {
     type Error = DbErr;
 
     async fn create(&self) -> Result<Connection, DbErr> {
-        // The SQLite file may be locked for a moment while another process opens or closes it. Boxed: the future of each
-        // statement contains this one, and would be several times as large.
+        // The SQLite file may be locked for a moment while another process opens or closes it. The future is boxed,
+        // because the future of each statement contains it and would otherwise be several times as large.
         let driver = Box::pin(retry_read(|| Driver::connect(&self.options))).await?;
         Ok(Connection { driver, state: State::Ready, observer: self.observer.clone() })
     }

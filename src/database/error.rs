@@ -83,8 +83,8 @@ pub(super) fn is_conflict(error: &DbErr) -> bool {
     const LOCKED: u32 = 6;
     match reported(error) {
         Some((_, error)) if error.is_unique_violation() => true,
-        // 22012 is a division by zero: a statement that has `must_write_all` left out a row (see `batch/mod.rs`). The
-        // other codes are serialization failure, deadlock and lock timeout.
+        // 22012 is a division by zero: a statement with `must_write_all` did not write all of its rows (see
+        // `batch/mod.rs`). The other codes are serialization failure, deadlock and lock timeout.
         Some((Code::Sqlstate(code), _)) => matches!(code, "22012" | "40001" | "40P01" | "55P03"),
         Some((Code::Sqlite(code), _)) => matches!(code, BUSY | LOCKED),
         None => matches!(error, DbErr::RecordNotUpdated),
@@ -190,7 +190,7 @@ pub fn describe(error: &DbErr) -> String {
 pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
     // A migration failed because the table that it creates already exists.
     if reported(error).is_some_and(|(_, error)| error.message().ends_with("already exists")) {
-        return format!("This database has tables of another application. Use an empty one: change {SETTING}.");
+        return format!("This database has tables of another application. Use an empty database: change {SETTING}.");
     }
     let explained = match sqlite_file(url) {
         Some(file) => sqlite_message(&file.display().to_string(), error),
@@ -208,8 +208,8 @@ fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
     const NOTADB: u32 = 26;
     match reported(error)?.0 {
         Code::Sqlite(READONLY | CANTOPEN) => Some(format!(
-            "Cannot open the database file {file}. Check that its folder exists and that both can be written, or change \
-             {SETTING}."
+            "Cannot open the database file {file}. Check that the folder of the file exists and that the \
+             folder and the file can be written, or change {SETTING}."
         )),
         Code::Sqlite(NOTADB) => Some(format!("{file} is not a SQLite database. Change {SETTING}.")),
         Code::Sqlite(_) | Code::Sqlstate(_) => None,
@@ -218,13 +218,15 @@ fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
 
 /// Returns the `GRANT` statement that a role needs in order to serve.
 pub(super) fn grant_tables(role: &str) -> String {
-    format!("As their owner: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"{role}\".")
+    format!(
+        "As the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"{role}\"."
+    )
 }
 
 fn create_hint(server: &str, database: &str, user: &str) -> String {
     format!(
-        "{server} does not let `{user}` create tables in `{database}`, which `vivamo migrate` does. As the owner of the \
-         database: GRANT USAGE, CREATE ON SCHEMA public TO \"{user}\"."
+        "{server} does not let `{user}` create tables in `{database}`. The command `vivamo migrate` must \
+         create tables. As the owner of the database: GRANT USAGE, CREATE ON SCHEMA public TO \"{user}\"."
     )
 }
 
@@ -246,8 +248,8 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
             create_hint(&server, database, user)
         }
         (Some((Code::Sqlstate("42501"), error)), ..) if error.message().contains(" database ") => format!(
-            "{server} does not let `{user}` use the database `{database}`. As its owner: GRANT CONNECT ON DATABASE \
-             \"{database}\" TO \"{user}\"; or change {SETTING}."
+            "{server} does not let `{user}` use the database `{database}`. As the owner of the database: \
+             GRANT CONNECT ON DATABASE \"{database}\" TO \"{user}\"; or change {SETTING}."
         ),
         (Some((Code::Sqlstate("42501"), _)), ..) => {
             format!("{server} does not let `{user}` use the tables of `{database}`. {}", grant_tables(user))

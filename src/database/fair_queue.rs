@@ -41,7 +41,7 @@ struct State {
     /// The number of permits that each tenant holds. Tenants without a permit are left out.
     held: HashMap<Tenant, usize>,
     /// The tenants with waiting requests. A tenant joins at the end, and moves to the end when it is served. While a
-    /// permit is free, only tenants wait that already hold `share` permits.
+    /// permit is free, the only waiting tenants are the tenants that already hold `share` permits.
     waiting: Vec<(Tenant, VecDeque<oneshot::Sender<Permit>>)>,
 }
 

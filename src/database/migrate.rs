@@ -26,9 +26,10 @@ pub struct Inspection {
     /// Names of applied migrations that this version does not know.
     pub unknown: Vec<String>,
     /// The reason why the database cannot be used: its encoding is wrong, or the service cannot write to it. `None` if
-    /// it can be used.
+    /// no such reason was found. The right to write is not checked while migrations are pending.
     pub fault: Option<Fault>,
-    /// True if the database requires a newer version to write.
+    /// True if only a newer version of the program may write to the database. Always false while migrations are
+    /// pending.
     pub is_outdated: bool,
 }
 
@@ -181,7 +182,8 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
         Options::Postgres(_) if !is_unicode => fault(
             format!("The database has the encoding {encoding}, which cannot hold all names."),
             format!(
-                "Use one in UTF-8: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'; then change {}.",
+                "Use a database in UTF-8: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'; then change \
+                 {}.",
                 url::SETTING
             ),
         ),
@@ -229,7 +231,7 @@ async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Re
     }
     let closed_tables: i64 = row.try_get("", "closed_tables")?;
     Ok((closed_tables > 0).then(|| Fault {
-        cause: format!("The role `{role}` may not read and write {closed_tables} of the tables."),
+        cause: format!("The role `{role}` lacks the right to read or to write {closed_tables} of the tables."),
         remedy: grant_tables(role),
     }))
 }

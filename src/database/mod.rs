@@ -3,8 +3,8 @@
 //! [`Database`] holds the connections. Statements that only read go to its [`Reader`]. There are two ways to write:
 //!
 //! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. It collects all rows and
-//!   writes them in one last step. Changes of customers use an [`OptimisticWrite`]. On PostgreSQL, concurrent requests
-//!   share the statements (see `batch/mod.rs`).
+//!   writes them in one last step. Changes of customers use an [`OptimisticWrite`], except the removal of all customers
+//!   of an operator. On PostgreSQL, concurrent requests share the statements (see `batch/mod.rs`).
 //! - A [`Transaction`] begins and commits explicitly. Most code runs it inside [`with_retry`], which repeats it after a
 //!   conflict. All other writes use a [`Transaction`], for example writes of operators and API keys.
 

@@ -4,7 +4,7 @@
 //! The attempt then writes everything in one step: usually one statement on PostgreSQL, and one transaction on SQLite.
 //! The step fails if the rows have changed since they were read. The column `customer.revision` and the unique
 //! constraints detect such a change. After a conflict, the next attempt runs in a transaction and locks the rows that
-//! it reads. The locks let it succeed even if many requests write the same rows.
+//! it reads. With these locks, the attempt can succeed even if many requests write the same rows.
 
 use std::mem;
 
@@ -14,12 +14,12 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 use super::{Database, Transaction, TransactionError, Work, WriteSet, record, with_retry};
 use crate::error::Error;
 
-/// One attempt to read rows, and to write the rows that follow from them. Implements [`ConnectionTrait`] for the reads
-/// of the attempt.
+/// One attempt to read rows, to compute new rows from these rows, and to write the new rows. Implements
+/// [`ConnectionTrait`] for the reads of the attempt.
 ///
 /// - **Commit:** [`write`](Self::write) ends the attempt. It writes all rows, or none.
 /// - **Error:** a conflict starts the next attempt, which reads again. Any other error ends [`run`](Self::run).
-/// - **Drop:** an attempt that is dropped before `write` has written nothing and releases its locks.
+/// - **Drop:** if an attempt is dropped before `write` is called, nothing is written and the locks are released.
 /// - **Cancellation:** if the future of `write` is dropped, the rows may or may not be written.
 ///   [`super::run_to_completion()`] prevents this when a client disconnects.
 pub struct OptimisticWrite {

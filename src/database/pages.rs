@@ -105,7 +105,7 @@ pub struct Walk {
     pub max_rows: u64,
     /// Row numbers in the walk, for example 100 for its 100th row. The statement also reads these rows, to measure how
     /// far the walk has come. Row 1 is the first row of the walk. The last milestone is row [`MAX_WALK`], at which the
-    /// walk ends. Empty if the list has fewer rows than [`MAX_WALK`].
+    /// walk ends. Empty if `max_rows` is at most [`MAX_WALK`].
     pub milestones: &'static [usize],
 }
 
@@ -216,7 +216,7 @@ impl PageRequest {
         for (position, is_after) in [(&self.after, true), (&self.before, false)] {
             let Some(Position { key, id }) = position else { continue };
             // A cursor is valid for one list only, so its key fits the columns. A single column is compared without a
-            // tuple, because a tuple of one column is not valid SQL.
+            // tuple.
             let (row, bound) = match key {
                 // The query leaves out the row with this key (see `add_first`). All rows of the query come after that
                 // row.
@@ -263,8 +263,8 @@ impl PageRequest {
         self.page(if is_within { vec![row] } else { Vec::new() })
     }
 
-    /// Adds `row`, which comes before all other rows of the list, to a page of the other rows. Does not add the row if
-    /// the page does not reach back to the start of the list.
+    /// Adds `row`, which comes before all other rows of the list, to a page of the other rows. Adds the row only if the
+    /// page begins at the start of the list.
     pub fn add_first<T>(&self, page: &mut Page<T>, position: Position, row: T) {
         if self.after.is_some() || self.before.as_ref() == Some(&position) {
             return;
@@ -393,11 +393,11 @@ pub async fn page<M: FromQueryResult + Positioned>(
 /// Loads a page of the list of each owner. `list` selects the rows that match a condition on the owner, and `read`
 /// returns a row's owner and the row.
 ///
-/// - **Same first or last page for all owners**, which is usual: one statement reads the rows of all owners, without
-///   order, and this function forms the pages. If that statement reaches its limit, a second statement numbers the rows
-///   of each owner and reads only the rows of the pages.
+/// - **If all owners request the same first or last page**, which is usual, one statement reads the rows of all owners
+///   without order, and this function forms the pages. If that statement reaches its limit, a second statement numbers
+///   the rows of each owner and reads only the rows of the pages.
 /// - **Otherwise** all pages are read by a `UNION ALL`. The text of the `UNION ALL` depends on the number of owners, so
-///   PostgreSQL plans it again for each number. The text of the first statement hardly varies.
+///   PostgreSQL plans it again for each number. The text of the single statement for all owners hardly varies.
 pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     connection: &impl ConnectionTrait,
     requests: &[(K, PageRequest)],
@@ -529,8 +529,8 @@ fn limit(rows: usize) -> String {
     format!(" LIMIT {rows}")
 }
 
-/// Returns the rows of each arm. Runs one statement for all arms, or several statements if there are more arms than a
-/// database accepts (500 in SQLite).
+/// Returns the rows of each arm. Runs one statement for up to `MAX_ARMS` arms, and several statements for more arms,
+/// because SQLite accepts at most 500 arms.
 async fn rows_by_arm(connection: &impl ConnectionTrait, arms: &[Arm]) -> Result<Vec<Vec<QueryResult>>, DbErr> {
     const MAX_ARMS: usize = 400;
     let mut rows_by_arm: Vec<_> = arms.iter().map(|_| Vec::new()).collect();

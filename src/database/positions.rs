@@ -1,9 +1,9 @@
 //! Positions in the feed of changes (`entity::customer_change`).
 //!
-//! A reader remembers the position of the last change that it has seen, and asks for the changes after it. If a change
-//! with a smaller position became visible later, the reader would miss the change. Numbers of a PostgreSQL sequence
-//! would have this problem: a transaction takes a number before it commits, and the transaction with the next number
-//! may commit first.
+//! A reader remembers the position of the last change that it has seen, and asks for the changes after this position.
+//! If a change with a smaller position became visible later, the reader would miss the change. Numbers of a PostgreSQL
+//! sequence would have this problem: a transaction takes a number before it commits, and the transaction with the next
+//! number may commit first.
 //!
 //! - **PostgreSQL**: the position is the id of the writing transaction plus `deployment.feed_base`. Readers see only
 //!   positions below the [`horizon`], which is made from the id of the oldest transaction that has not ended. No change
@@ -64,15 +64,16 @@ pub fn horizon(backend: DbBackend) -> Option<SimpleExpr> {
     is_postgres.then(|| Expr::cust(format!("pg_snapshot_xmin(pg_current_snapshot())::text::bigint + {BASE}")))
 }
 
-/// A condition that refuses a row of `table` if a transaction with a larger id than the current transaction has written
-/// the row. `None` on SQLite, where this cannot happen.
+/// A condition that refuses a row of `table` if the row was written by a transaction whose id is larger than the id of
+/// the current transaction. `None` on SQLite, where this cannot happen.
 ///
 /// PostgreSQL stores the id of the transaction that wrote a row in the column `xmin`. It stores only the low 32 bits,
 /// and keeps them forever, even after `VACUUM FREEZE`. A comparison of two such numbers (`age`) is wrong if more than
 /// 2³¹ transactions lie between them. The condition therefore computes by how many ids `xmin` is ahead of the current
-/// transaction, modulo 2³². It refuses the row only if a transaction so far ahead can have ended already. A row that is
-/// older by nearly a multiple of 2³² ids can be refused once. The transaction is then retried. `xmin` is not ahead of
-/// the new transaction, so the row is accepted.
+/// transaction, modulo 2³². The condition refuses the row only if this number is at least 1 and at most `NEXT` -
+/// `CURRENT`, because no transaction further ahead had ended when the statement began. A row can be refused wrongly,
+/// but only once, if its transaction is older by slightly less than a multiple of 2³² ids. The transaction is then
+/// retried. `xmin` is not ahead of the new transaction, so the row is accepted.
 ///
 /// If the transaction has no id yet, all rows are accepted: its id will be larger than the ids of all transactions that
 /// it sees. If a statement waits for a row and then finds a newer version of the row, the check of the revision refuses
@@ -89,7 +90,8 @@ pub fn is_written_before(backend: DbBackend, table: &str) -> Option<SimpleExpr> 
 /// its restore.
 const RESTORE_DISTANCE: i64 = 1 << 32;
 
-/// Returns true if stored positions are not below the positions that the server will give to new changes.
+/// Returns true if the last stored position is larger than or equal to the position that the next transaction will get.
+/// Always false on SQLite.
 pub async fn is_ahead(database: &Database) -> Result<bool, DbErr> {
     let backend = database.reader().get_database_backend();
     if backend != DbBackend::Postgres {

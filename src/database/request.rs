@@ -17,19 +17,20 @@ pub struct RequestContext {
     /// The tenant for which connections are taken.
     pub tenant: Tenant,
     pub work: Arc<WorkCounter>,
-    /// The counted size of the response. `None` during authentication.
+    /// The counted size of the response. `None` during authentication and in [`run_as`].
     pub response: Option<Arc<ResponseSize>>,
     /// True if the request never submits two requests to batches at the same time.
     pub is_sequential: bool,
     pub running: RunningRequests,
 }
 
-/// The requests that a process runs. Each of them holds a clone of the server's value.
+/// The requests that a process runs. Each request holds a clone of the value that the server holds.
 #[derive(Clone, Default)]
 pub struct RunningRequests(Arc<()>);
 
-/// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with two
-/// exceptions: the number of [statements](Self::Statement), and a write that does its work again after a conflict.
+/// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with three
+/// exceptions: the number of [statements](Self::Statement), the work of a write that runs again after a conflict, and
+/// the number of rows written in a batch, which is the average of its members.
 #[derive(Clone, Copy)]
 pub enum Work {
     /// A statement that was sent. `BEGIN`, `COMMIT` and `ROLLBACK` do not count.
@@ -56,7 +57,7 @@ impl WorkCounter {
     }
 }
 
-/// Runs work outside any request, whose connections are taken for `tenant`.
+/// Runs work that belongs to no request. The work takes its connections for `tenant`.
 pub async fn run_as<T>(tenant: Tenant, work: impl Future<Output = T>) -> T {
     REQUEST.scope(RequestContext { tenant, ..RequestContext::default() }, work).await
 }
@@ -73,7 +74,7 @@ pub(super) fn response() -> Option<Arc<ResponseSize>> {
 
 /// Returns true if nothing can join a batch that the current request opens now.
 pub(super) fn is_alone() -> bool {
-    /// The clones of the server and of the current request.
+    /// The number of clones that the server and the current request hold.
     const CLONES: usize = 2;
     let is_alone = |request: &RequestContext| request.is_sequential && Arc::strong_count(&request.running.0) <= CLONES;
     REQUEST.try_with(is_alone).unwrap_or_default()

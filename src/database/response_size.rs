@@ -9,7 +9,7 @@
 //!   at most half of the memory of the process. Two keys whose clients do not read can therefore delay the large
 //!   responses of other keys.
 //!
-//! Small responses need no turn, because the number of connections limits their memory.
+//! Small responses need no turn, because the limit on HTTP connections also limits the memory of small responses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -160,7 +160,8 @@ impl ResponseSize {
         bytes.max(rows + more_rows) > SMALL_BYTES && !self.turn.initialized()
     }
 
-    /// Waits until there is memory for a response of [`MAX_BYTES`]. Fails if there is none for [`MAX_WAIT`].
+    /// Waits until there is memory for a response of [`MAX_BYTES`]. Fails if this memory does not become free within
+    /// [`MAX_WAIT`].
     pub async fn wait_for_turn(&self) -> Result<(), SizeError> {
         let take_turn = async {
             let permits = permits(MAX_BYTES);

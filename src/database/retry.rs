@@ -61,8 +61,8 @@ where
     })
 }
 
-/// Runs a single statement that only reads, until the statement ends without a conflict. Returns the last conflict if
-/// conflicts last longer than `MAX_WAIT`.
+/// Runs an attempt that changes no rows, such as a single statement that only reads, until the attempt ends without a
+/// conflict. Returns the last conflict if conflicts last longer than `MAX_WAIT`.
 pub(super) async fn retry_read<T, F>(attempt: impl FnMut() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,

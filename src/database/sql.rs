@@ -7,7 +7,8 @@ use sea_orm::sea_query::{
 };
 use sea_orm::{DbBackend, Statement};
 
-/// Builds a [`Statement`] from text and built statements. It numbers the placeholders and collects the values.
+/// Builds a [`Statement`] from text and built statements. Numbers the placeholders on PostgreSQL, and collects the
+/// values.
 pub struct Sql {
     backend: DbBackend,
     writer: SqlWriterValues,

@@ -28,7 +28,7 @@ pub(super) enum Options {
 impl Options {
     /// Parses `postgres://…` or `sqlite://…`. A SQLite file is created if it does not exist.
     pub(super) fn parse(url: &str) -> Result<Self, DbErr> {
-        // By default, sqlx logs slow and failed statements together with their values.
+        // By default, sqlx logs the text of each statement, and warns about slow statements.
         Ok(if url.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             let options = options.create_if_missing(true).foreign_keys(true).journal_mode(SqliteJournalMode::Wal);
@@ -36,7 +36,8 @@ impl Options {
             Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(MAX_WAIT))
         } else {
             let options = PgConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
-            // sqlx keeps the brackets around an IPv6 address, and would look up the result as a host name.
+            // sqlx keeps the brackets around an IPv6 address, and would look up the address with its brackets as a host
+            // name.
             let host = options.get_host().trim_matches(['[', ']']).to_owned();
             Self::Postgres(options.host(&host).application_name("vivamo"))
         })
@@ -67,7 +68,7 @@ pub(super) fn failed_to_connect(error: sqlx::Error) -> DbErr {
 /// Parses the URL without connecting. The error says what to change, and quotes no password.
 pub fn check_url(url: &str) -> Result<(), String> {
     if url.starts_with(['"', '\'']) {
-        return Err(format!("{SETTING} is in quotes. Remove them: they are part of the value."));
+        return Err(format!("{SETTING} is in quotes. Remove the quotes, because they count as part of the value."));
     }
     if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err(format!("{SETTING} must start with sqlite:// or postgres://"));
@@ -81,7 +82,7 @@ pub fn check_url(url: &str) -> Result<(), String> {
             cause = fault.to_string();
         }
         let hint = if is_sqlite {
-            "Use sqlite://FILE, with a % in its name as %25."
+            "Use sqlite://FILE. Write a % in the name of the file as %25."
         } else if Url::parse(url).is_ok() {
             "Check its parameters after the `?`."
         } else {

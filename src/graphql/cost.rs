@@ -67,12 +67,12 @@ fn sum(set: &SelectionSet, fragments: &Fragments, of_field: &impl Fn(&Field) -> 
 /// The fields that are lists with pages of 20 items by default.
 const LISTS: [&str; 7] = ["customers", "operators", "history", "customerEvents", "erasures", "adminEvents", "webhooks"];
 
-/// The conditions of `CustomerFilter` that have an index. For all other conditions, the service checks customers one by
-/// one.
+/// The conditions of `CustomerFilter` that have an index. For the other conditions, the service may check customers one
+/// by one.
 const INDEXED: [&str; 4] = ["email", "phone", "externalCustomerId", "connectedAt"];
 
-/// Estimates the work for a list, a search or a count. Other fields need no work of their own, because their row is
-/// already read.
+/// Estimates the work for a list, a search or a count. For other fields the estimate is zero, because the rows of most
+/// of them are already read.
 fn work_of_field(field: &Field, variables: &Variables) -> u64 {
     let size = |name| {
         let Some(ConstValue::Number(size)) = argument(field, name, variables) else { return None };
@@ -103,7 +103,7 @@ fn argument(field: &Field, name: &str, variables: &Variables) -> Option<ConstVal
     value.node.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(())).ok()
 }
 
-/// Returns the size of a response: the number of its values, plus one for each 100 bytes of text.
+/// Returns the size of a response: the number of its values, plus one for each full 100 bytes of a string.
 pub fn answer_size(value: &ConstValue) -> u64 {
     match value {
         ConstValue::List(items) => items.iter().map(answer_size).sum(),

@@ -1,8 +1,8 @@
 //! Cursors: signed positions in a list.
 //!
 //! A cursor consists of a position (a row's id and sort key) and a signature over the position, the list and the
-//! caller. Both are encoded in base64. A cursor that is damaged, or that belongs to another list or caller, is
-//! therefore rejected. Without a signature, such a cursor would return a wrong page.
+//! caller. Both are encoded in base64. Because of the signature, a cursor is rejected if it is damaged or belongs to
+//! another list or caller. Without a signature, such a cursor would return a wrong page.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -105,8 +105,8 @@ impl ListId {
                 );
                 let conditions = (operator, missing, created_at, connected_at, order);
                 let mut parts = vec![format!("{values:?}"), format!("{conditions:?}")];
-                // Conditions that are not given are left out, so that cursors of versions without these conditions stay
-                // valid.
+                // These two conditions are left out if neither is given, so that cursors of versions without these
+                // conditions stay valid.
                 if email_verified.is_some() || phone_verified.is_some() {
                     parts.push(format!("{email_verified:?} {phone_verified:?}"));
                 }

@@ -76,8 +76,9 @@ pub struct CustomerFilterInput {
     /// Time range in which the record was created, by any operator. This condition has no index, so a page checks at
     /// most 10,000 customers, as for `missing`.
     created_at: Option<DateTimeRange>,
-    /// Time range in which the customer was connected to the operator. This condition has an index. Not available in
-    /// the platform's list of all customers.
+    /// Time range in which the customer was connected to the operator. This condition uses an index only if the list is
+    /// ordered by `CONNECTED_AT`. In another order, a page checks at most 10,000 customers, as for `missing`. Not
+    /// available in the platform's list of all customers.
     connected_at: Option<DateTimeRange>,
 }
 
@@ -179,8 +180,8 @@ pub struct UpdateCustomerInput {
     /// The fields to change. Required unless `externalCustomerId` is given.
     data: Option<CustomerDataPatch>,
     /// New value of your own id for the customer: 1 to 255 characters, case-sensitive, unique among your customers.
-    /// Cannot be null. Only your operator and the platform see this change. It does not change `version`. Not available
-    /// with the platform key.
+    /// Cannot be null. Only your operator and the platform see the new id. The `version` of the customer stays the
+    /// same. Not available with the platform key.
     external_customer_id: MaybeUndefined<String>,
     /// The `version` that your change is based on. If the customer now has another version, nothing is changed and the
     /// error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
@@ -276,8 +277,8 @@ pub struct EraseCustomerInput {
     idempotency_key: Option<String>,
 }
 
-/// The faults found in an input. Each method that parses a value adds a fault and returns `None` if the value is
-/// invalid.
+/// The faults found in an input. A method that parses a value adds a fault if the value is invalid. Most of these
+/// methods then return `None`.
 #[derive(Default)]
 struct Faults(Vec<Violation>);
 
@@ -556,8 +557,8 @@ impl CustomerFilterInput {
         Ok(CustomerList { operator, filter, order: order.unwrap_or_default() })
     }
 
-    /// Rejects conditions and orders that the list of all customers does not support. Rejects an order together with a
-    /// search in every list.
+    /// Rejects conditions and orders that the list of all customers does not support. In every list, also rejects an
+    /// order if there is a search.
     fn check_list(&self, operator: Option<OperatorId>, order: Option<&CustomerOrderInput>) -> Result<(), Error> {
         let is_all = operator.is_none();
         let faults = [
@@ -586,4 +587,5 @@ const NOTHING_TO_UPDATE: &str = "Give `data`, `externalCustomerId` or both.";
 const PLATFORM_ONLY_OPERATOR_ID: &str =
     "Leave out `operatorId`: an operator's key disconnects customers from that operator only.";
 const OPERATOR_ID_REQUIRED: &str = "With the platform key, `operatorId` must name the operator to disconnect from.";
-const NO_EXTERNAL_IDS: &str = "`externalCustomerId` belongs to an operator. The platform key has none.";
+const NO_EXTERNAL_IDS: &str =
+    "`externalCustomerId` belongs to an operator, so it is not available here with the platform key.";

@@ -2,8 +2,8 @@
 //!
 //! Each limit is checked before the work that it limits. Length, tokens and nesting are checked before parsing, because
 //! the parser is recursive and would overflow the stack. Selections are counted before validation, because
-//! async-graphql's validation visits a fragment once per spread: 31 fragments that each spread the next one twice would
-//! be visited 2^31 times. Here each fragment is counted once.
+//! async-graphql's validation visits a fragment once per spread. For example, if each of 31 fragments spreads the next
+//! fragment twice, the validation makes 2^31 visits. Here each fragment is counted once.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -15,8 +15,8 @@ use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult, Variables}
 
 use super::cost::{self, DocumentCost, Fragments};
 
-/// The operations of dashboards and other clients reach at most a tenth of each limit. The standard introspection query
-/// reaches more: 1.6 KiB, 15 levels, 229 fields.
+/// The operations of dashboards and other clients stay well below these limits. The standard introspection query needs
+/// more: 1.6 KiB, 15 levels of fields, 229 fields.
 mod limits {
     pub const KIBIBYTES: usize = 16;
     pub const TOKENS: usize = 1500;
@@ -126,10 +126,10 @@ fn string_length(text: &str) -> ServerResult<usize> {
     reject("The document has an unterminated string.")
 }
 
-/// Decodes the escapes of a string literal that the GraphQL specification of September 2025 allows and the parser does
-/// not know: `\u{1F600}`, and the surrogate pairs that JSON encoders write, such as `\ud83d\ude00`. The decoded literal
-/// is shorter. Spaces after it fill the difference, so that positions in errors stay correct. Returns `None` if the
-/// literal has no such escapes.
+/// Decodes two kinds of escapes in a string literal: `\u{1F600}`, and the surrogate pairs that JSON encoders write,
+/// such as `\ud83d\ude00`. The GraphQL specification of September 2025 allows these escapes, but the parser does not
+/// know them. The decoded literal is shorter. Spaces after the literal fill the difference, so that positions in errors
+/// stay correct. Returns `None` if the literal has no such escapes.
 fn decode_escapes(literal: &str) -> ServerResult<Option<String>> {
     let is_block = literal.starts_with("\"\"\"");
     if is_block || !["\\u{", "\\ud", "\\uD"].iter().any(|escape| literal.contains(escape)) {
@@ -259,7 +259,7 @@ struct CostCounter<'d> {
     counted: HashMap<&'d Name, Option<SelectionCost>>,
 }
 
-/// Introspection fields of a type that return other types, directly or as the types of their items.
+/// Introspection fields of a type that return several other types: a list of types, or a list of items that have types.
 const FIELDS_TO_TYPES: [&str; 4] = ["fields", "inputFields", "interfaces", "possibleTypes"];
 
 impl<'d> CostCounter<'d> {

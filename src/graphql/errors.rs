@@ -1,4 +1,4 @@
-//! Turns errors into entries of `errors` in the response. Their `extensions` always have the same shape. Internal
+//! Turns errors into entries of `errors` in the response. The `extensions` of all entries have the same shape. Internal
 //! causes are written only to the log.
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@
 //!
 //! Some fields never occur inside a list. They call the service themselves and do not use this module: single objects
 //! in `Query` and `Mutation`, `Viewer.operator`, `Viewer.changesCursor`, and the lists `operators`, `adminEvents`,
-//! `erasures`, `webhooks` and `changes`.
+//! `erasures`, `webhooks` and `changes` of `Query`.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -83,8 +83,7 @@ where
     loader(context).load_one(key).await?.ok_or_else(missing_row)
 }
 
-/// The error of a row that refers to a row that does not exist, for example an entry of the history whose operator was
-/// deleted by SQL.
+/// The error if a row refers to a missing row, for example if the operator of a history entry was deleted by SQL.
 fn missing_row() -> Error {
     Error::internal("a row refers to a row that does not exist")
 }
@@ -97,7 +96,7 @@ fn is_inside_a_list(context: &Context<'_>) -> bool {
 
 /// Returns the page of `Customer.operators` that the current field selects for each of its customers. `None` if
 ///
-/// - the field selects no such page, or several different pages;
+/// - the field selects no such page, or more than one (even if the pages are the same);
 /// - the page has a cursor, which is valid for one customer only;
 /// - the caller is an operator, whose own link is read with the customer.
 fn operators_selected_for_each_customer(context: &Context<'_>) -> Option<PageRequest> {

@@ -1,9 +1,9 @@
-//! Decides when a loader fetches the keys that it has collected: when no resolver can continue without them.
+//! Decides when a loader fetches the values of its collected keys: when all resolvers wait for values.
 //!
 //! async-graphql's `DataLoader` fetches when a timer expires. On a busy machine, some resolvers of a page may run after
 //! the timer has expired, and need another statement for their rows. Here the fetches run inside the future of the
-//! request, after its resolvers. For example, a query selects operators, the customers of each operator, and the
-//! history of each customer. This query takes two rounds: one loads all pages of customers, and one loads all
+//! request, each time all its resolvers wait. For example, a query selects operators, the customers of each operator,
+//! and the history of each customer. This query takes two rounds: one loads all pages of customers, and one loads all
 //! histories. The number of statements therefore depends on the query and not on the load of the machine.
 
 use std::future::{Future, poll_fn};
@@ -29,7 +29,7 @@ impl LoadRounds {
         self.0.lock().push(fetch);
     }
 
-    /// Runs the resolvers of a request. Whenever all of them wait, starts the fetches that they have scheduled.
+    /// Runs the resolvers of a request. Starts the scheduled fetches whenever all resolvers wait.
     ///
     /// A large response is built outside the worker threads of the executor. The resolvers of a page run without a
     /// pause, so on a worker thread they would block other requests for tens of milliseconds.

@@ -70,7 +70,7 @@ pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Res
     }
     let position = after.and_then(|cursor| cursors.decode(cursor));
     if after.is_some() && position.is_none() {
-        reject(InputField::After, "The cursor is not one of `changes` for this operator.");
+        reject(InputField::After, "The cursor is not a cursor of `changes` for this operator.");
     }
     Error::reject_if_any(violations)?;
     Ok((first.unsigned_abs() as usize, position))
@@ -79,15 +79,18 @@ pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Res
 /// Information about the current page.
 #[derive(SimpleObject)]
 pub struct PageInfo {
-    /// Paging backwards: true if there are more items before this page. Paging forwards: true if `after` was given.
+    /// Paging backwards: true if there are more items before this page, or more customers to check. Paging forwards:
+    /// true if `after` was given.
     has_previous_page: bool,
-    /// Paging forwards: true if there are more items after this page. Paging backwards: true if `before` was given.
+    /// Paging forwards: true if there are more items after this page, or more customers to check. Paging backwards:
+    /// true if `before` was given.
     has_next_page: bool,
     /// Cursor to pass as `before` for the previous page: the cursor of the first item, or null if the page is empty.
-    /// Paging backwards: if the service stopped before the page was full, the cursor of the place where it stopped.
+    /// Paging backwards: if the check of customers ended before the page was full, the cursor of the last checked
+    /// customer.
     start_cursor: Option<Cursor>,
     /// Cursor to pass as `after` for the next page: the cursor of the last item, or null if the page is empty. Paging
-    /// forwards: if the service stopped before the page was full, the cursor of the place where it stopped.
+    /// forwards: if the check of customers ended before the page was full, the cursor of the last checked customer.
     end_cursor: Option<Cursor>,
 }
 

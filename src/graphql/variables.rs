@@ -4,8 +4,9 @@
 //! - If a required variable is missing, or a value has the wrong type, the request fails and nothing is executed. The
 //!   message names the field and contains no value, for example "$input.data.emial: unknown field of CustomerDataInput.
 //!   Did you mean `email`?"
-//! - An optional variable that is missing removes the arguments and input fields that use it. async-graphql would pass
-//!   null instead. For example, null clears a field of a customer, but an omitted field stays unchanged.
+//! - If an optional variable without a default is missing, the arguments and input fields that use this variable are
+//!   removed. async-graphql would pass null instead. For example, null clears a field of a customer, but an omitted
+//!   field stays unchanged.
 //! - An integral number is an `Int`, even if the number is written as `1.0`, because many JSON encoders know only
 //!   floating-point numbers.
 
@@ -20,11 +21,11 @@ use async_graphql_value::{ConstValue, Value};
 use super::document_limits::selected_operation;
 use super::time;
 
-/// Names from a request are quoted in messages up to this length.
+/// Names of unknown input fields are quoted in messages up to this length.
 const MAX_QUOTED_NAME: usize = 64;
 
-/// Checks the variables of a request against their types, and writes integral numbers of `Int` variables without a
-/// fraction. Returns the missing variables that may be null and have no default.
+/// Checks the variables of a request against their types, and converts numbers of the type `Int` that are written as
+/// `1.0` to integers. Returns the missing variables that may be null and have no default.
 pub fn check(
     document: &ExecutableDocument,
     operation_name: Option<&str>,
@@ -94,8 +95,8 @@ fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Res
     }
 }
 
-/// Converts a floating-point number without a fraction to an integer. Returns `None` for numbers above 2^53, which may
-/// have lost digits.
+/// Converts a floating-point number without a fraction to an integer. Returns `None` for other numbers, and for numbers
+/// above 2^53, which may have lost digits.
 fn integral(number: &Number) -> Option<i64> {
     const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
     let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() <= MAX_EXACT)?;
@@ -180,8 +181,8 @@ fn remove_from_arguments(arguments: &mut Vec<(Positioned<Name>, Positioned<Value
     arguments.retain_mut(|(_, value)| retain(&mut value.node, missing));
 }
 
-/// Removes the input fields that use missing variables from a value. Returns false if the value itself is a missing
-/// variable.
+/// Removes input fields inside a value if they use missing variables, and sets such items of lists to null. Returns
+/// false if the value itself is a missing variable.
 fn retain(value: &mut Value, missing: &[Name]) -> bool {
     if let Value::Object(fields) = value {
         fields.retain(|_, field| retain(field, missing));

@@ -24,10 +24,10 @@ use crate::config::ClientTimeouts;
 /// sends nothing.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// The maximum size of the URL and the headers of a request, and the size of the read buffer.
+/// The maximum size of the URL and the headers of a request, and the maximum size of the read buffer.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// The time that a stopping server gives running requests to finish.
+/// The maximum time that running requests have to finish when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Serves connections until `stop` completes, then finishes the running requests. Each request has the extension

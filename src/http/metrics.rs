@@ -23,7 +23,7 @@ pub fn metrics_router(database: Database) -> Router {
         .expect("one recorder in a process");
     describe_counter!(
         "vivamo_requests_total",
-        "GraphQL requests, by kind of operation and first error code. The code is OK without an error."
+        "GraphQL requests, by kind of operation and first error code. If there is no error, the code is `OK`."
     );
     describe_histogram!(
         "vivamo_request_duration_seconds",

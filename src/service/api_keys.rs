@@ -1,9 +1,9 @@
 //! API keys: authenticates requests, and creates, lists and revokes keys.
 //!
 //! A key is `vivamo_<environment>_`, 30 random characters, and a checksum of 6 characters, for example
-//! `vivamo_sandbox_Ab3x…`. The database has only the keyed hash of a key. A request looks its key up in a cache that
-//! keeps keys for 800 ms ([`ApiKeys::cached_actor`]), then in the database ([`ApiKeys::authenticate`]). The times of
-//! last use are collected in memory and written about once a minute.
+//! `vivamo_sandbox_Ab3x…`. The database has only the keyed hash and the first characters of a key. A request looks its
+//! key up in a cache that keeps keys for 800 ms ([`ApiKeys::cached_actor`]), then in the database
+//! ([`ApiKeys::authenticate`]). The times of last use are collected in memory and written about once a minute.
 
 use std::collections::HashMap;
 use std::mem;
@@ -43,7 +43,7 @@ pub struct ApiKeys {
     platform_hash: Option<Vec<u8>>,
     /// Recently used keys, by hash.
     cache: Cache<Vec<u8>, KeyRights>,
-    /// Hashes of keys that were valid when they were last looked up. Their lookups are never delayed.
+    /// Hashes of keys that were valid at their last lookup. The lookups of these keys are never delayed.
     seen: Cache<Vec<u8>, ()>,
     /// Lookups for clients that have used up their authentication failures, by address or network.
     delayed: Cache<IpAddr, Arc<DelayedLookups>>,
@@ -93,9 +93,9 @@ impl ApiKeys {
         Self { database, environment, hash, platform_hash, cache, seen, delayed, last_used: Arc::default() }
     }
 
-    /// Returns the caller for a key that is cached and valid, or for the platform key. `None` means that the caller has
-    /// to [`authenticate`](Self::authenticate). Compares keyed hashes, so the response time reveals nothing about
-    /// a key.
+    /// Returns the caller for a key that is cached and valid, or for the platform key. Returns `None` for any other
+    /// key, which must be looked up with [`authenticate`](Self::authenticate). Compares keyed hashes, so the response
+    /// time reveals nothing about a key.
     pub fn cached_actor(&self, key: &str) -> Option<Actor> {
         let hash = self.hash.digest(PURPOSE, &[key.as_bytes()]);
         if self.platform_hash.as_ref() == Some(&hash) {
@@ -174,7 +174,8 @@ impl ApiKeys {
     }
 
     /// Replaces the stored hash of a key, which was made with the older secret, by the hash under the current secret. A
-    /// failure is only logged, because the older hash is still accepted. The next use of the key tries again.
+    /// failure is only logged, because the older hash is still accepted. The next lookup of the key in the database
+    /// tries again.
     async fn replace_hash(&self, key: &Model, hash: &[u8]) {
         let replace = || async {
             let transaction = self.database.begin_write().await?;

@@ -1,9 +1,9 @@
 //! Reads the feed of changes, and deletes old changes.
 //!
-//! `customers::feed_rows` writes the rows. A reader follows the feed with a position, and asks for the changes after
-//! it. The position is the start of the feed, or the position of one of the reader's rows. A larger position would be
-//! unsafe: after a failover of PostgreSQL, the new server may give a smaller position to a later change, and the reader
-//! would skip it.
+//! `customers::feed_rows` writes the rows. A reader remembers a position, and asks for the changes after this position.
+//! The position is the start of the feed, or the position of one of the reader's rows. A position above the reader's
+//! last row would be unsafe: after a failover of PostgreSQL, the new server may give a later change a position below
+//! the reader's position, and the reader would skip this change.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,7 +30,8 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 #[derive(Clone)]
 pub struct Feed {
     database: Database,
-    /// Reads the last row of a reader. Most polls find nothing new. They run only this query, and share its statement.
+    /// Reads the last row of a reader. Most polls find nothing new and run only this query. On PostgreSQL, concurrent
+    /// polls share one statement.
     last_query: Arc<BatchedQuery<1>>,
 }
 
@@ -84,7 +85,8 @@ impl Feed {
         self.read_of(actor.owner(), request).await
     }
 
-    /// Reads changes of a reader's feed, as [`read`](Self::read) does for a caller. Always reads a page.
+    /// Reads changes of a reader's feed, as [`read`](Self::read) does for a caller. Reads a page even if the position
+    /// is the end of the feed.
     pub(super) async fn read_of(&self, reader: OperatorId, request: FeedRequest) -> Result<FeedPage, Error> {
         let FeedRequest { size, after, types } = request;
         let list = self.list(reader, after.is_none(), types);
@@ -97,7 +99,8 @@ impl Feed {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());
         }
         let [_, next] = page.ends(Positioned::position);
-        // Without more changes, the walk has checked all rows. The next request starts after the last row of any type.
+        // If there are no more changes, the walk has checked all rows, so the next request starts after the last row of
+        // any type.
         let end = next.filter(|_| page.has_next).unwrap_or(last);
         Ok(FeedPage { changes: page.rows, end, has_more: page.has_next })
     }
@@ -121,7 +124,8 @@ impl Feed {
         let start_time = time - TimeDelta::seconds(30);
         let is_earlier = |change: &Model| change.swept || change.occurred_at < start_time;
         let (mut found, mut low) = (None, 0);
-        // All changes below `low` are earlier. The changes at or above `high` are not.
+        // All changes below `low` occurred before `time`. The first change at or above `high`, if there is one, is not
+        // earlier than `start_time`.
         let mut high = self.last_row(reader).await?.map_or(0, |change| change.position + 1);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -149,12 +153,14 @@ impl Feed {
         Ok(pages.iter().map(|page| page.rows.first().map(|change| change.occurred_at)).collect())
     }
 
-    /// Deletes the changes of all readers that occurred before `time`, at most about [`MAX_SWEPT`] of them. The last of
-    /// a reader's old changes stays as the swept row, so that a position before it is recognised as too old.
+    /// Deletes the changes that occurred before `time` from the feeds of all readers: at most about [`MAX_SWEPT`]
+    /// changes. The last of a reader's old changes stays as the swept row, so that a position before it is recognised
+    /// as too old.
     ///
     /// If the changes of a reader cannot be deleted, goes on with the next reader, and returns the error at the end.
     pub async fn sweep(&self, actor: &Actor, time: DateTime<Utc>) -> Result<Sweep, Error> {
-        /// During an outage of the database, each reader would wait for seconds.
+        /// The maximum number of readers whose changes cannot be deleted. During an outage of the database, the attempt
+        /// for each reader takes seconds.
         const MAX_FAILURES: usize = 3;
         actor.require_platform()?;
         let oldest = Entity::find()
@@ -210,7 +216,7 @@ impl Feed {
             swept: Set(true),
             ..Default::default()
         };
-        // If another process has deleted the row meanwhile, that process has left a later one.
+        // If another process has deleted the row meanwhile, that process has left a later swept row.
         Entity::update_many().set(swept).filter(is_row(last)).exec(&transaction).await?;
         transaction.commit().await?;
         Ok(Some(deleted))
@@ -265,7 +271,8 @@ impl Feed {
             .apply_if(horizon, |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
     }
 
-    /// The rows that a reader sees, of these types. The swept row is among them unless `is_from_start` is true.
+    /// The rows of a reader below the horizon, of these types. The list includes the swept row unless `is_from_start`
+    /// is true.
     fn list(&self, reader: OperatorId, is_from_start: bool, types: Option<Vec<EventType>>) -> List {
         let rows = self
             .visible_to(reader)

@@ -41,7 +41,8 @@ const LIFETIME: TimeDelta = TimeDelta::hours(24);
 /// this time is replaced.
 const NOW: &str = "now";
 
-/// Inserts outcomes, or replaces expired ones. A key that is in use aborts the writes of its request.
+/// Inserts outcomes, or replaces expired ones. If a key is already in use, the request that repeats the key writes
+/// nothing.
 const STORE: WriteStatement = WriteStatement {
     name: "store outcomes",
     columns: || Column::iter().map(|column| column.as_str()).chain([NOW]).collect(),

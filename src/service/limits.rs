@@ -70,7 +70,8 @@ impl Limits {
         Ok(charge)
     }
 
-    /// Returns the network of a client that has used up its authentication failures.
+    /// Returns the network of this address if its client has used up the allowed authentication failures, otherwise
+    /// `None`.
     pub fn suspect_network(&self, address: IpAddr) -> Option<IpAddr> {
         Some(client_network(address)).filter(|network| self.auth_failures.is_used_up(network))
     }
@@ -109,8 +110,8 @@ impl Limits {
         })
     }
 
-    /// Takes up to `values` disclosures from the operator's bucket and returns them as a reservation. Takes none for
-    /// the platform. Fails with the error of [`TokenBuckets::take`].
+    /// Takes `values` disclosures, at most the operator's budget, from the operator's bucket, and returns a
+    /// reservation. Takes none for the platform. Fails with the error of [`TokenBuckets::take`].
     fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Option<Duration>> {
         let (values, capacity) = match origin.actor {
             Actor::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),
@@ -234,7 +235,7 @@ impl CostCharge {
         Ok(())
     }
 
-    /// Charges the cost that was used instead of the estimate.
+    /// Replaces the charged estimate by the cost of the work.
     pub fn settle(self, used: u32) -> Cost {
         Cost { requested: self.taken, used, available: self.costs.settle(self.key, self.taken, used) }
     }
@@ -415,7 +416,7 @@ mod tests {
         // at 2 per hour.
         let wait = buckets.take("a", 1, false).unwrap_err().unwrap();
         assert!(wait > Duration::from_secs(5300) && wait <= Duration::from_secs(5400), "{wait:?}");
-        // A disabled limit does not disable the capacity of one client.
+        // A disabled limit does not affect a client with a capacity of its own.
         let disabled = TokenBuckets::new(0, Duration::from_secs(3600), 1);
         assert_eq!(disabled.take_up_to(1.0, "a", 1, false), Ok(()));
         assert!(disabled.take_up_to(1.0, "a", 1, false).is_err());

@@ -2,7 +2,7 @@
 //!
 //! The restricted values are emails at disposable domains, emails with a plus suffix (`ada+1@example.com`), and phones
 //! that are not mobile. Without a carrier lookup, this module checks phones by the numbering plans. With a carrier
-//! lookup, this module does not check phones: the lookup decides when a phone is about to be stored.
+//! lookup, this module does not check phones: the lookup checks a phone just before the phone is stored.
 
 use entity::deployment::Environment;
 use entity::value::{EmailAddress, LineType, PhoneNumber};

@@ -1,7 +1,7 @@
 'use strict';
 
-// The tabs that GraphiQL opens with: one operation each, with its variables. `tests/clients/graphiql.js` checks them against
-// the schema.
+// The tabs that GraphiQL opens with. Each tab has one operation with its variables, except the last tab, which has
+// several operations. `tests/clients/graphiql.js` checks the tabs against the schema.
 
 const examples = [
   {

@@ -35,14 +35,14 @@ const loadTabs = () => {
     const { tabs, active } = JSON.parse(localStorage.getItem(TABS));
     if (tabs.length > 0) return { tabs: tabs.map(contentOf), active: tabs[active] ? active : 0 };
   } catch {
-    // Nothing was saved, or another version of the page saved it.
+    // No tabs were saved, or another version of the page saved the tabs in another form.
   }
   return { tabs: exampleTabs, active: 0 };
 };
 
 const saveTabs = ({ tabs, activeTabIndex }) => {
   const contents = tabs.map(contentOf);
-  // Unchanged examples are not saved, so that a new version of the page shows its own.
+  // Unchanged examples are not saved, so that a new version of the page shows its own examples.
   if (JSON.stringify(contents) === JSON.stringify(exampleTabs)) {
     localStorage.removeItem(TABS);
   } else {

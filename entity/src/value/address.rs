@@ -95,8 +95,8 @@ fn non_blank(part: Option<String>) -> Option<String> {
     part.filter(|text| !text.trim().is_empty())
 }
 
-/// Replaces line breaks by `, `. Drops blank lines, and commas at the ends of the other lines. If only one line is not
-/// blank, returns the text unchanged.
+/// Replaces line breaks by `, `. Drops blank lines, and commas at the ends of the other lines. If at most one line has
+/// text, returns the text unchanged.
 fn join_lines(text: &str) -> String {
     let lines = text.split(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']);
     let lines: Vec<_> =
@@ -121,7 +121,7 @@ fn city_of(country: &str) -> Option<&'static str> {
 /// code to write.
 fn check_country(country: &str) -> Result<(), Reason> {
     match country {
-        // ISO 3166-1 lets its users define this code. Phone and payment systems use it for Kosovo.
+        // In ISO 3166-1, this is a user-assigned code. Phone and payment systems use it for Kosovo.
         "XK" => Ok(()),
         "UK" => Err(Reason::OtherCountryCode("GB")),
         // The European Union uses this code for Greece.

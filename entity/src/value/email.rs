@@ -43,7 +43,7 @@ impl EmailAddress {
             return Err(Reason::UnsupportedLocalPart);
         }
         let domain = idna::domain_to_ascii_strict(domain).map_err(|_| Reason::NotADomain)?;
-        // A domain whose last label has only digits is an IP address.
+        // A domain whose last label has only digits counts as an IP address.
         if domain.rsplit('.').next().is_none_or(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
             return Err(Reason::NotADomain);
         }

@@ -3,7 +3,8 @@
 //! - Accepted: 1 to 255 characters.
 //! - Canonical form: exactly as given; ids are case-sensitive.
 //! - Rejected: control characters, and white space or an invisible character at either end. For example, spreadsheets
-//!   put a byte order mark before the first cell of a file, and the stored id would differ from the id that people see.
+//!   put a byte order mark before the first cell of a file. With this mark, the stored id would differ from the id that
+//!   people see.
 //! - Examples: `User-42` is accepted and differs from `user-42`; `" user-42"` is rejected.
 
 use sea_orm::DeriveValueType;

@@ -36,7 +36,7 @@ use icu_properties::props::DefaultIgnorableCodePoint;
 use unicode_normalization::UnicodeNormalization;
 
 /// The reason why a text was rejected. `Display` writes the rest of a sentence, for example "is empty". The message
-/// puts a subject before it: "it", or the name of an address part.
+/// puts a subject before this text: the word "it", or the name of an address part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     #[error("is empty")]

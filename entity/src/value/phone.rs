@@ -116,9 +116,9 @@ fn format_e164(international: &str) -> Option<String> {
     is_possible.then(|| number.format_as(PhoneNumberFormat::E164).into_owned())
 }
 
-/// Returns true if the number has a prefix that was dialled before the 10 digits of a Mexican mobile number until 2019.
-/// Such a number is rejected. The prefix is not removed, because libraries disagree about which of these prefixes are
-/// part of the number.
+/// Returns true if the number has a prefix that callers dialled until 2019 in front of the 10 digits of a Mexican
+/// mobile number. Such a number is rejected. The prefix is not removed, because libraries disagree about which of these
+/// prefixes are part of the number.
 fn has_retired_mexican_prefix(digits: &str) -> bool {
     let Some(national) = digits.strip_prefix("52") else { return false };
     ["1", "01", "044", "045"].iter().any(|prefix| national.strip_prefix(prefix).is_some_and(|rest| rest.len() == 10))
@@ -218,7 +218,7 @@ mod tests {
             // Mexican and Argentine mobile numbers in their international form.
             ("+52 55 1234 5678", "+525512345678"),
             ("+5491123456789", "+5491123456789"),
-            // Numbers that start with the digit of a trunk prefix.
+            // National numbers that start with the digit of a trunk prefix, and numbers that do not.
             ("+78001234567", "+78001234567"),
             ("+37080012345", "+37080012345"),
             ("+442079460018", "+442079460018"),

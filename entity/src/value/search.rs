@@ -38,8 +38,8 @@ impl SearchWord {
 
     /// Splits a stored value into its words: runs of letters and digits. `Ada Lovelace` has `ada` and `lovelace`.
     ///
-    /// People write some words together or apart, and search for any of their parts. Such neighbouring parts form a
-    /// run. For each part of the run, the part and all parts after it become one word:
+    /// Some neighbouring parts of a value can be written together or apart, and people search for any of these parts.
+    /// Such parts form a run. Each part of a run, joined with all later parts of the run, becomes one word:
     ///
     /// - numbers: `2026-0017` has `20260017` and `0017`; the last part may be a word that starts with a digit, such as
     ///   `17b`;
@@ -179,7 +179,8 @@ masked_debug!(SearchQuery);
 /// A part of a folded text that is not split further: a word, or a character of a script without spaces.
 struct Part<'t> {
     text: &'t str,
-    /// True if a search for the previous part and this part as one word also finds the stored value.
+    /// True if a stored value with these parts is also found by a search that joins the previous part and this part to
+    /// one word.
     is_joined_when_stored: bool,
     /// True if this part of a search and the previous part are one word.
     is_joined_when_searched: bool,
@@ -271,7 +272,7 @@ fn spellings(word: &str) -> Vec<String> {
 /// The apostrophe of folded texts.
 const APOSTROPHE: char = '\'';
 
-/// Removes case, accents other than umlauts, ligatures, width and invisible characters. Folding twice is the same as
+/// Removes case, ligatures, width, invisible characters, and accents other than umlauts. Folding twice is the same as
 /// folding once.
 fn fold(text: &str) -> String {
     let mut folded = String::new();
@@ -341,8 +342,8 @@ fn is_umlaut(base: char, mark: char) -> bool {
     }
 }
 
-/// Maps letters that people and keyboards use in place of each other to one letter. Returns `None` for the Arabic
-/// stretching character (tatweel).
+/// Returns the same letter for all letters that people and keyboards use interchangeably, and the same character for
+/// all apostrophes. Returns `None` for the Arabic stretching character (tatweel).
 fn usual_letter(char: char) -> Option<char> {
     Some(match char {
         // Persian, Urdu and Kurdish keyboards have letters of their own that look like Arabic letters.
@@ -550,7 +551,8 @@ mod tests {
             let words = SearchWord::tokenize(&text);
             for word in &words {
                 prop_assert!(word.as_str().chars().count() <= SearchWord::MAX_CHARACTERS);
-                // In scripts without spaces, a word also has its later characters as words. The whole word comes first.
+                // In scripts without spaces, tokenizing a word also returns each ending of the word. The whole word
+                // comes first.
                 prop_assert_eq!(&SearchWord::tokenize(word.as_str())[0], word);
             }
         }

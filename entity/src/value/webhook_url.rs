@@ -29,7 +29,7 @@ impl WebhookUrl {
         if text.len() > 4 * Self::MAX_CHARACTERS {
             return Err(too_long);
         }
-        // `Url::parse` would remove these characters, and accept a URL that was pasted with line breaks.
+        // `Url::parse` would remove tabs and line breaks, and accept a URL that was pasted with line breaks.
         if text.trim().contains(char::is_control) {
             return Err(Reason::ControlCharacter);
         }

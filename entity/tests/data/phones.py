@@ -93,7 +93,7 @@ def rows():
     numbers = list(examples())
     texts = [text for number in numbers for text in spellings(number)]
     texts += [text for line in HAND_MADE for text in re.findall(r"\+[^+]+", line)]
-    # Real numbers with one digit changed, to test the borders of the number ranges.
+    # Example numbers with one digit replaced by a random digit, to test the borders of the number ranges.
     for number in RANDOM.choices(numbers, k=3000):
         text = phonenumbers.format_number(number, Format.E164)
         place = RANDOM.randrange(1, len(text))

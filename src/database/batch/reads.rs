@@ -87,8 +87,8 @@ impl<const N: usize> BatchedQuery<N> {
         };
         let sql = self.sql_for_batch.get_or_init(|| batch_sql(select)).clone();
         let mut rows_by_request: Vec<_> = requests.iter().map(|_| Vec::new()).collect();
-        // A batch has a tenant of its own. Under the leader's tenant, it would wait while that tenant holds its maximum
-        // number of connections.
+        // A batch has a tenant of its own. Under the leader's tenant, the batch would wait while that tenant holds its
+        // maximum number of connections.
         let reader = reader.waiting_as(Tenant::Lookups);
         let values = Some(Values(into_arrays(requests)));
         for row in reader.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {

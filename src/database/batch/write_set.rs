@@ -19,10 +19,10 @@ use crate::database::arrays::into_arrays;
 
 /// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
 ///
-/// On PostgreSQL the rows are written by one statement (and those of `first` by another one before it), so no
-/// [`WriteStatement`] sees the rows that another one writes. On SQLite the statements run in the order in which they
-/// were pushed, and each statement sees the rows of the earlier statements. Push the statements in an order that gives
-/// the same result on both databases.
+/// On PostgreSQL one statement writes all rows except the rows of `first`, so no [`WriteStatement`] sees the rows that
+/// another [`WriteStatement`] of this set writes. An earlier statement writes the rows of `first`. On SQLite the
+/// statements run in the order in which they were pushed, and each statement sees the rows of the earlier statements.
+/// Push the statements in an order that gives the same result on both databases.
 #[derive(Clone)]
 pub struct WriteSet {
     operator: OperatorId,
@@ -117,7 +117,8 @@ impl WriteSet {
         self.push(WriteStatement::insert::<M::Entity>(), rows.into_iter().map(|row| row_values(&row)).collect());
     }
 
-    /// Adds rows to be written by `statement`, with the values of its columns. Does nothing if there are no rows.
+    /// Adds rows to be written by `statement`. Each row has one value for each column of `statement`. Does nothing if
+    /// there are no rows.
     pub fn push(&mut self, statement: WriteStatement, rows: Vec<Vec<Value>>) {
         if !rows.is_empty() {
             self.writes.push(Write { statement, rows });
@@ -187,8 +188,8 @@ impl WriteSet {
 
     /// Builds the SQL for PostgreSQL. The module docs of `batch` show an example.
     ///
-    /// The SQL ends in `SELECT 1 / all_rows_written::int`. A missing row divides by zero, which rolls back the
-    /// statement.
+    /// The SQL ends in `SELECT 1`, followed by `/ all_rows_written::int` for each statement with `must_write_all`. If a
+    /// row is missing, the divisor is 0, and the error rolls back the whole SQL statement.
     fn postgres_sql(&self) -> String {
         let mut sql = String::new();
         let mut result = "1".to_owned();

@@ -147,8 +147,8 @@ impl CustomerEvent {
     }
 }
 
-/// Values of a customer's fields before or after a change. A field is null if it was empty, if it is not in
-/// `changedFields`, or if the customer was erased.
+/// Values of a customer's fields before or after a change. A field is null if it was empty, if it did not change, or if
+/// the customer was erased.
 #[derive(Default, Deserialize, SimpleObject)]
 #[serde(rename_all = "camelCase")]
 struct CustomerValues<'e> {

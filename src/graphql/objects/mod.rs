@@ -1,4 +1,5 @@
-//! The objects of the schema: their types in `types.rs`, and the fields of each object in a file of its own.
+//! The objects of the schema, each in a file of its own. The types of the objects that refer to each other are in
+//! `types.rs`.
 
 mod address;
 mod admin_event;

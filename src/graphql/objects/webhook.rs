@@ -123,9 +123,9 @@ impl Webhook {
     }
 
     /// Time since which all attempts have failed. Null if the last attempt succeeded, or if there was no attempt since
-    /// the endpoint was created, enabled or got another URL. When all attempts have failed for five days, the service
-    /// disables the endpoint. A suspension of the operator does not count: when it ends, the value is moved forward by
-    /// the length of the suspension.
+    /// the endpoint was created or enabled or its URL was changed. When all attempts have failed for five days, the
+    /// service disables the endpoint. A suspension of the operator does not count: when the suspension ends, the value
+    /// is moved forward by its length.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)
     }

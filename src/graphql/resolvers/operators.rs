@@ -117,7 +117,7 @@ impl OperatorMutation {
     async fn revoke_api_keys(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "The operator whose API keys to revoke.")] input: RevokeApiKeysInput,
+        #[graphql(desc = "The operator whose API keys are revoked.")] input: RevokeApiKeysInput,
     ) -> Option<Result<RevokeApiKeysPayload, Error>> {
         Some(revoke_api_keys(context, &input).await)
     }

@@ -13,7 +13,8 @@ pub struct VerificationMutation;
 #[Object]
 impl VerificationMutation {
     /// Records that a person has proved to hold the email or the phone of their record, for example by entering a code
-    /// that was sent to this email or phone. If the value changes later, it is no longer verified. Platform key only.
+    /// that was sent to this email or phone. If the email or phone of the record changes later, the new value is not
+    /// verified. Platform key only.
     async fn record_verification(
         &self,
         context: &Context<'_>,

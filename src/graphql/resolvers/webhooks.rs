@@ -61,7 +61,7 @@ impl WebhookMutation {
     }
 
     /// Changes, enables or disables a webhook endpoint. Omitted fields stay as they are. When you enable an endpoint,
-    /// it receives all changes since it was disabled. If the feed no longer has some of these changes, give
+    /// it receives all changes after the last delivered change. If the feed no longer has some of these changes, give
     /// `deliverFrom` too. Otherwise the service disables the endpoint again.
     async fn update_webhook(
         &self,
@@ -174,7 +174,7 @@ impl WebhookStart {
                 let position = cursors.decode(&cursor);
                 if position.is_none() {
                     let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DeliverFromCursor);
-                    violations.push(violation.with_note("The cursor is not one of `changes` for this operator."));
+                    violations.push(violation.with_note("The cursor is not a cursor of `changes` for this operator."));
                 }
                 position.map(StartOfDeliveries::After)
             }

@@ -7,8 +7,8 @@ use super::HttpError;
 
 const ACTOR: HeaderName = HeaderName::from_static("vivamo-actor");
 
-/// Returns the member of staff, or `None` if the request has no such header. Fails if the header is malformed. The
-/// message does not quote the header, because the header may contain a name.
+/// Returns the member of staff, or `None` if the request has no header `Vivamo-Actor`. Fails if the header is
+/// malformed. The message does not quote the header, because the header may contain a name.
 pub fn read(headers: &HeaderMap) -> Result<Option<StaffName>, HttpError> {
     let mut lines = headers.get_all(ACTOR).iter();
     let Some(line) = lines.next() else { return Ok(None) };

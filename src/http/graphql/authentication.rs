@@ -52,7 +52,8 @@ fn client_address(trusted_proxies: &[IpNet], parts: &Parts) -> IpAddr {
     if !is_trusted(&peer) {
         return peer;
     }
-    // The search ends at an entry that is not an address, because no earlier entry is trustworthy.
+    // The search goes from right to left. The search ends at an entry that is not an address, because the entries to
+    // the left of that entry are not trustworthy.
     let lines = parts.headers.get_all("x-forwarded-for").iter().rev().map_while(|line| line.to_str().ok());
     let mut hops = lines.flat_map(|line| line.rsplit(',')).map_while(parse_address);
     hops.find(|hop| !is_trusted(hop)).unwrap_or(peer)

@@ -103,7 +103,8 @@ impl<'a> Waiting<'a> {
         }
         metrics::counter!("vivamo_rate_limited_total", "limit" => "in_flight").increment(1);
         let message = format!(
-            "This API key has {MAX_IN_FLIGHT} requests in flight and {MAX_WAITING} waiting. Send fewer at once."
+            "This API key has {MAX_IN_FLIGHT} requests in flight and {MAX_WAITING} waiting. Send fewer requests at the same \
+             time."
         );
         Err(Violation { message, retry_after: Some(RETRY_AFTER), ..Violation::new(ErrorCode::RateLimited) })
     }

@@ -87,7 +87,7 @@ mod tests {
             ("text/html, */*;q=0.1", Some(Json)),
             ("application/graphql-response+json, */*", Some(GraphqlResponse)),
             ("application/json;q=0.5, */*;q=0.1", Some(Json)),
-            // Case and parameters have no effect.
+            // Case, and parameters other than `q`, have no effect.
             ("Application/GraphQL-Response+JSON", Some(GraphqlResponse)),
             ("application/json; charset=utf-8", Some(Json)),
             ("application/json; charset=UTF-8; q=0.5, application/graphql-response+json", Some(GraphqlResponse)),

@@ -3,14 +3,15 @@
 //! A request passes these steps. The first step that refuses the request determines the response. This response is an
 //! [`HttpError`], or a GraphQL response with errors if the document or its variables are refused.
 //!
-//! 1. Read the API key ([`authentication`]). Without a valid key, the response says only why the key is refused.
+//! 1. Read the API key ([`authentication`]). Without a valid key, the response has only the error `UNAUTHENTICATED` or
+//!    `RATE_LIMITED`.
 //! 2. Charge a cost of 1 to the rate limit of the key.
 //! 3. Check the method and the `Accept` header ([`MediaType`]).
-//! 4. Wait until the key has fewer requests in flight ([`InFlight`]).
+//! 4. If the key has too many requests in flight, wait ([`InFlight`]).
 //! 5. Read the query, its variables and the name of its operation ([`Parameters`]).
 //! 6. Read the member of staff ([`actor_header`]).
-//! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), and charge the rest of its estimated cost
-//!    to the rate limit.
+//! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), refuse a mutation that was sent by GET,
+//!    and charge the rest of the estimated cost to the rate limit.
 //! 8. Execute the document, and charge the cost of its work instead of the estimate. If the client disconnects, the
 //!    execution goes on.
 //! 9. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
@@ -56,7 +57,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The request header that asks for the cost. With the value 1, the response has the cost in its extensions.
+/// The request header that asks for the cost. If the header has the value 1, the response has the cost in its
+/// extensions.
 const COST_HEADER: HeaderName = HeaderName::from_static("vivamo-cost");
 
 pub async fn handle(extract::State(state): extract::State<State>, request: Request<Body>) -> Response {

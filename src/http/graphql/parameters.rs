@@ -94,8 +94,9 @@ fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, kind: 
     serde_json::from_value(value).map_err(|_| bad_request(&format!("`{name}` must be {kind}.")))
 }
 
-/// Reads a body. Returns `None` if the body is too long or was cut off. Reads even a body that is too long, up to
-/// `MAX_DISCARDED_BYTES`, because a client that is still sending when the connection closes does not read the response.
+/// Reads a body. Returns `None` if the body is too long or was cut off. If the body is too long, continues to read up
+/// to `MAX_DISCARDED_BYTES`. Otherwise, the connection would close while the client still sends, and the client would
+/// not read the response.
 async fn read_body(body: Body) -> Option<Vec<u8>> {
     let (mut chunks, mut content, mut length) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {

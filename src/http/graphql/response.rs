@@ -17,7 +17,7 @@ use crate::graphql::ErrorExtensions;
 pub struct HttpError {
     status: StatusCode,
     pub violation: Violation,
-    /// A header that only this response has, such as `Retry-After`.
+    /// An additional header of this response, such as `Retry-After`.
     header: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -34,7 +34,10 @@ impl From<Violation> for HttpError {
     fn from(violation: Violation) -> Self {
         let scheme = HeaderValue::from_static("Bearer realm=\"vivamo\"");
         let retry_after = violation.retry_after.map(|wait| (header::RETRY_AFTER, (wait.as_secs() + 1).into()));
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the other codes are those of fields, which have no status")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "of the other codes, only INTERNAL occurs here; the rest are codes of field errors"
+        )]
         let (status, header) = match violation.code {
             ErrorCode::Unauthenticated => (StatusCode::UNAUTHORIZED, Some((header::WWW_AUTHENTICATE, scheme))),
             ErrorCode::RateLimited => (StatusCode::TOO_MANY_REQUESTS, retry_after),

@@ -1,6 +1,7 @@
 import graphql from '@graphql-eslint/eslint-plugin';
 
-// No field returns ErrorExtensions, because it describes `errors`. This field exists only for the linter.
+// `ErrorExtensions` describes `errors`, so no field returns this type. The field `Query.errors` exists only for the
+// linter.
 const errors = 'extend type Query { errors: [ErrorExtensions!]! }';
 
 export default [
@@ -36,7 +37,7 @@ export default [
           },
         },
       ],
-      // The rule takes `Change.changedFields` for a field that repeats the name of its type.
+      // The rule would report `Change.changedFields` as a field that repeats the name of its type.
       '@graphql-eslint/no-typename-prefix': 'off',
       // Short lists that are always complete are not connections: warnings, field names, the keys of an operator.
       '@graphql-eslint/relay-edge-types': ['error', { listTypeCanWrapOnlyEdgeType: false }],

@@ -27,7 +27,7 @@ const RULES: [(&str, &str); 15] = [
          (SELECT MAX(e.version) FROM customer_event e WHERE e.customer_id = c.id)",
     ),
     (
-        "customers whose version does not count the events that changed a value",
+        "customers whose version is not 1 plus the number of events that changed a value",
         "SELECT COUNT(*) AS n FROM customer c WHERE c.version <> 1 + (SELECT COUNT(*) FROM customer_event e \
          WHERE e.customer_id = c.id AND e.before <> e.after \
          AND e.type NOT IN ('created', 'disconnected', 'external_customer_id_changed'))",
@@ -38,7 +38,7 @@ const RULES: [(&str, &str); 15] = [
          (SELECT COUNT(*) FROM customer_event e WHERE e.customer_id = c.id AND e.type = 'created')",
     ),
     (
-        "links that were not created once more than ended",
+        "links for which connections minus disconnections is not 1",
         "SELECT COUNT(*) AS n FROM customer_operator l WHERE 1 <> (SELECT COUNT(*) FROM customer_event e \
          WHERE e.customer_id = l.customer_id AND e.operator_id = l.operator_id \
          AND e.type IN ('created', 'connected')) - (SELECT COUNT(*) FROM customer_event e \

@@ -105,7 +105,7 @@ impl Cluster {
             .arg(self.data()))
     }
 
-    /// Starts the server, and a standby that has every commit before it is acknowledged.
+    /// Starts the server and a standby. The server acknowledges a commit only after the standby has the commit.
     pub async fn start_with_standby(&self, standby: &Self) -> Option<()> {
         self.start("")?;
         standby.follow(self)?;
@@ -148,7 +148,8 @@ impl Cluster {
     }
 
     /// Makes this number the next transaction id of the stopped server. The number must be a multiple of 2^20, because
-    /// each file with the states of transactions has 2^20 of them, and the file of the next one must exist.
+    /// each file in `pg_xact` holds the states of 2^20 transactions. The file of the next transaction must exist, so
+    /// this method creates the file.
     pub fn set_next_transaction(&self, id: u32) -> Option<()> {
         let states = self.data().join("pg_xact").join(format!("{:04X}", id >> 20));
         run(as_postgres(Path::new("truncate")).arg("--size=256K").arg(states))?;

@@ -81,7 +81,7 @@ impl Running {
     }
 
     /// Stops the server, asserts that it succeeds, and returns its standard output. The log of the tests then contains
-    /// all of its log.
+    /// the whole log of the server.
     #[track_caller]
     pub fn stop(mut self) -> String {
         self.terminate();

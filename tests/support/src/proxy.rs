@@ -1,5 +1,5 @@
-//! A proxy between the service and PostgreSQL that breaks connections: at a commit, all at once, or by freezing the
-//! traffic.
+//! A proxy between the service and PostgreSQL. The proxy can cut a connection at a commit, cut all connections at once,
+//! or freeze the traffic.
 //!
 //! The proxy parses the messages of the client to recognize a commit. See [`Proxy::set_trap`].
 

@@ -73,7 +73,7 @@ impl Received {
         self.json()["data"]["changes"].as_array().unwrap().clone()
     }
 
-    /// True if one signature was made with this secret, by the library of the scheme.
+    /// True if one signature equals the signature that the library of the scheme makes with this secret.
     pub fn is_signed_with(&self, secret: &str) -> bool {
         let expected = Webhook::new(secret).unwrap().sign(&self.id, self.timestamp, &self.body).unwrap();
         self.signatures.contains(&expected)
@@ -97,7 +97,7 @@ pub async fn insert_endpoint(database: &Database, operator: OperatorId, url: &st
         sending_id: None,
         failed_attempts: 0,
         failing_since: None,
-        // Before the clock of any process of the test.
+        // This time is earlier than the clock of every process of the test, so the endpoint is due.
         next_attempt_at: now - TimeDelta::hours(1),
         lease_until: None,
         last_attempt_at: None,
@@ -158,7 +158,8 @@ impl Receiver {
 async fn serve(stream: TcpStream, state: Arc<State>) {
     let mut stream = BufReader::new(stream);
     while let Some(received) = read(&mut stream).await {
-        // Taken before the test learns of the delivery, so that a reply that the test then plans is for the next one.
+        // Takes the reply before the test learns of the delivery. A reply that the test plans later is therefore for
+        // the next delivery.
         let reply = state.replies.lock().unwrap().pop_front();
         state.received.lock().unwrap().push(received);
         state.arrived.notify_waiters();

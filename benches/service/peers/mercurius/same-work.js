@@ -1,5 +1,6 @@
-// Keys that are looked up by their hash, and writes that store all that the service stores: the customer, its link, its
-// search words for each of its operators, a history entry with the changed values, and the rows of the feed of changes.
+// Keys that are looked up by their hash, and write operations that store the same rows as the service: the customer,
+// its link, the search words for each operator of the customer, a history entry with the changed values, and the rows
+// of the feed of changes.
 //
 // A write takes two round trips. The first reads. The second is one statement that writes everything. If the customer has
 // changed since it was read, this statement writes nothing, and the write starts again.
@@ -222,8 +223,8 @@ function changedWords(before, after) {
 
 const columns = (words) => [words.map(([place]) => place), words.map(([, word]) => word)];
 
-// Splits a text into words without case and accents. Adjacent numbers are also found written together: `2026-0017` has
-// the words `20260017` and `0017`.
+// Splits a text into words without case and accents. A search also finds adjacent numbers that are written together:
+// `2026-0017` has the words `20260017` and `0017`.
 function tokenize(text) {
   const parts = (text ?? '').normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
   const joined = (part, first) => {

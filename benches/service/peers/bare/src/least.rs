@@ -1,4 +1,4 @@
-//! Writes that store only the customer and its link.
+//! Write operations that store only the customer and its link.
 
 use async_graphql::Result;
 use deadpool_postgres::Object as Client;

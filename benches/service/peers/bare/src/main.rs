@@ -215,8 +215,8 @@ impl Query {
         }
     }
 
-    /// Finds an operator. With `WORK=same-work`, only the platform key finds one, because the page of its customers
-    /// shows the links of all operators.
+    /// Finds an operator. With `WORK=same-work`, only the platform key finds an operator, because the page of an
+    /// operator's customers shows the links of all operators.
     async fn operator(&self, context: &Context<'_>, id: ID) -> Result<Option<Operator>> {
         let is_platform = context.data::<Caller>()?.operator.is_nil();
         let may_see = context.data::<Database>()?.work == Work::Least || is_platform;
@@ -236,7 +236,7 @@ impl Operator {
             Some(cursor) => read(&cursor).ok_or("invalid cursor")?,
             None => (DateTime::UNIX_EPOCH, Uuid::nil()),
         };
-        // The limit is not a parameter, because PostgreSQL would then plan for many rows.
+        // If the limit were a parameter, PostgreSQL would plan for many rows.
         let sql = format!(
             "WITH page AS (SELECT customer_id, connected_at FROM customer_operator \
                  WHERE operator_id = $1 AND (connected_at, customer_id) > ($2, $3) \

@@ -1,5 +1,5 @@
-//! Writes that store all that the service stores: the customer, its link, its search words for each of its operators, a
-//! history entry with the changed values, and the rows of the feed of changes.
+//! Write operations that store the same rows as the service: the customer, its link, the search words for each operator
+//! of the customer, a history entry with the changed values, and the rows of the feed of changes.
 //!
 //! A write takes two round trips. The first reads. The second is one statement that writes everything. If the customer
 //! has changed since it was read, this statement writes nothing, and the write starts again.
@@ -379,8 +379,8 @@ fn columns(words: Words) -> (Vec<i16>, Vec<Option<String>>) {
     words.into_iter().unzip()
 }
 
-/// Splits a text into words without case and accents. Adjacent numbers are also found written together: `2026-0017` has
-/// the words `20260017` and `0017`.
+/// Splits a text into words without case and accents. A search also finds adjacent numbers that are written together:
+/// `2026-0017` has the words `20260017` and `0017`.
 fn tokenize(text: &str) -> Vec<String> {
     let folded: String = text.nfkd().filter(|char| !is_combining_mark(*char)).flat_map(char::to_lowercase).collect();
     let parts: Vec<_> = folded.split(|char: char| !char.is_alphanumeric()).filter(|part| !part.is_empty()).collect();
