@@ -61,12 +61,12 @@ pub enum ErrorCode {
     /// You already use this external customer id for a customer.
     #[error("You already have a customer with this external customer id.")]
     ExternalCustomerIdTaken,
-    /// The email address belongs to another customer: on create to one of your own customers, on update to any
-    /// customer.
+    /// Another customer has the email address. For `createCustomer`, only your own customers count. For
+    /// `updateCustomer`, all customers of the platform count.
     #[error("A customer with this email address already exists.")]
     EmailTaken,
-    /// The phone number belongs to another customer: on create to one of your own customers, on update and on
-    /// `recordVerification` to any customer.
+    /// Another customer has the phone number. For `createCustomer`, only your own customers count. For
+    /// `updateCustomer` and `recordVerification`, all customers of the platform count.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
     /// Nothing was connected, because the email and the phone belong to two different customers, or because none of the

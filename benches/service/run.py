@@ -531,7 +531,10 @@ def main(options, folder, running):
         for connections in clients:
             for operation in operations:
                 number += 1
-                for server in servers:
+                # Each round begins with another target: the first target finds the processor caches full of another
+                # operation.
+                first = round % len(servers)
+                for server in servers[first:] + servers[:first]:
                     if operation not in results["targets"][server.name]["SQL"]:
                         continue
                     if operation == "f1":

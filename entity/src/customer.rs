@@ -27,9 +27,9 @@ pub struct Model {
     /// Starts at 1 and increases by 1 with each change of the customer's values, verifications or links. Writes compare
     /// the revision to detect concurrent changes. Clients do not see the revision.
     pub revision: i32,
-    /// The time at which the person last proved to hold the email. Null after the email has changed.
+    /// The time at which the person last proved ownership of the email. Null after the email has changed.
     pub email_verified_at: Option<DateTime<Utc>>,
-    /// The time at which the person last proved to hold the phone. Null after the phone has changed.
+    /// The time at which the person last proved ownership of the phone. Null after the phone has changed.
     pub phone_verified_at: Option<DateTime<Utc>>,
 }
 

@@ -50,7 +50,7 @@ pub enum EventType {
     Updated,
     /// The customer was disconnected from an operator.
     Disconnected,
-    /// The customer proved to hold an email or a phone.
+    /// The customer proved ownership of an email or a phone.
     Verified,
     /// The customer was erased.
     Erased,
@@ -74,7 +74,7 @@ impl DisconnectReason {
     }
 }
 
-/// A field whose value a person can prove to hold.
+/// A field that can be verified: a person can prove ownership of this email or phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum VerifiableField {

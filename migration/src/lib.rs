@@ -22,8 +22,8 @@ mod m20261126_000012_event_lookups;
 mod m20261126_000013_changes;
 mod m20261126_000014_webhooks;
 
-/// The newest migration after which older servers must not write, because they would write rows that newer servers
-/// cannot use. A server that does not know this migration refuses to write. A server that knows it, but not the
+/// The newest migration after which older servers must not write, because they would leave out rows that newer servers
+/// need. A server that does not know this migration refuses to write. A server that knows it, but not the
 /// migrations after it, continues to write.
 ///
 /// A server that does not know the present value would change customers without adding the changes to the feed.

@@ -1,6 +1,6 @@
 //! Connections, and the pool that keeps the connections open.
 //!
-//! The service does not use sqlx's own pool. That pool spawns a task and pings the server each time a connection is
+//! Requests do not use sqlx's own pool. That pool spawns a task and pings the server each time a connection is
 //! returned, and no option turns this off. The pool of this module pings a connection only before reuse, and only if
 //! the last statement failed or the connection was idle for 30 seconds. With a single client, the pool of this module
 //! saves up to a quarter of the cost of a request (`docs/benchmarks.md`).
@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
 use futures_util::{Stream, TryStreamExt};
@@ -200,15 +201,26 @@ async fn collect<R: Into<QueryResult>>(
     Ok(results)
 }
 
+/// Reads a time that is null in most rows. `QueryResult::try_get_by_index` formats an error for each null, which takes
+/// several times as long.
+pub fn try_get_time(row: &QueryResult, column: usize) -> Result<Option<DateTime<Utc>>, DbErr> {
+    let time = match (row.try_as_pg_row(), row.try_as_sqlite_row()) {
+        (Some(row), _) => row.try_get(column),
+        (None, Some(row)) => row.try_get(column),
+        (None, None) => return row.try_get_by_index(column),
+    };
+    time.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))
+}
+
 /// Returns the number of bytes of the values of a row.
 fn pg_row_size(row: &PgRow) -> usize {
     let value = |column| row.try_get_raw(column).ok()?.as_bytes().ok();
-    let last = row.len().saturating_sub(1);
-    match (value(0), value(last)) {
-        // The values are in memory one after the other. The first and the last value therefore give the size of the row
-        // without a lookup for each column.
+    let columns = 0..row.len();
+    // The values are in memory one after the other. The first and the last value that are not null therefore give the
+    // size of the row without a lookup for each column.
+    match (columns.clone().find_map(value), columns.rev().find_map(value)) {
         (Some(first), Some(last)) => last.as_ptr_range().end.addr().abs_diff(first.as_ptr().addr()),
-        _ => (0..=last).filter_map(value).map(<[u8]>::len).sum(),
+        _ => 0,
     }
 }
 

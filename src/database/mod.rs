@@ -28,6 +28,7 @@ mod url;
 pub use batch::{
     BatchedQuery, ByBackend, WriteSet, WriteStatement, delete_listed, insert_from_select, row_values, update_listed,
 };
+pub use connection::try_get_time;
 pub use error::{SHARED_FAILURE, describe, error_code, explain_connect_error, is_unreachable};
 pub use fair_queue::Tenant;
 pub use migrate::{Fault, Inspection, backup, migrate, migration_count};

@@ -230,7 +230,8 @@ struct CustomerDataPatch {
     optional: OptionalDataInput,
 }
 
-/// Field whose value a person can prove to hold. Fields may be added, so keep a default case.
+/// Field that can be verified: a person can prove ownership of this email or phone. Fields may be added, so keep a
+/// default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::customer_event::VerifiableField")]
 pub enum VerifiableField {
@@ -245,17 +246,17 @@ pub enum VerifiableField {
 pub struct RecordVerificationInput {
     /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
     id: ID,
-    /// Field whose value the person has proved to hold.
+    /// The verified field: the person has proved ownership of this email or phone.
     field: VerifiableField,
-    /// Value that the person has proved to hold. The record must still have this value: a late proof of an old value
-    /// must not verify the new value. With `takeOver`, the record may have another phone or no phone.
+    /// The verified email or phone. The record must still have this value: a late proof of an old value must not verify
+    /// the new value. With `takeOver`, the record may have another phone or no phone.
     value: String,
     /// Time of the proof, not in the future. If the same or a later time is already recorded for the value, nothing
     /// changes.
     verified_at: Time,
     /// If true, and another customer has the phone, this customer gets the phone and the other customer loses it. If
-    /// the other customer proved to hold the phone after `verifiedAt`, the error is `PHONE_TAKEN`. Only for phones.
-    /// Default: false.
+    /// the other customer proved ownership of the phone after `verifiedAt`, the error is `PHONE_TAKEN`. Only for
+    /// phones. Default: false.
     take_over: Option<bool>,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
     /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after

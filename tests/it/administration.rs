@@ -119,8 +119,8 @@ both!(a_suspended_operator_is_rejected_everywhere_within_a_second, Sandbox, asyn
         assert_eq!(answer.codes(), ["UNAUTHENTICATED"]);
         assert_eq!(answer.message(), "The operator of this API key is suspended. Ask the platform to resume it.");
     }
-    // The process that suspended the operator rejects its keys at once, also a key that is created while the operator
-    // is suspended.
+    // The process that suspended the operator rejects all keys of the operator at once, including keys that are created
+    // during the suspension.
     let created_meanwhile = app.key(&own, Access::ReadWrite).await;
     assert_eq!(app.graphql(&created_meanwhile, ROLE, json!({})).await.status, 401);
     // The keys of other operators work, and the platform sees the suspended operator and its customers.
@@ -390,7 +390,7 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
     let ended = json!({ "type": "DISCONNECTED", "version": 1, "requestId": runs[0], "operator": null });
     assert_eq!((&customer["history"]["nodes"][1], &customer["version"]), (&ended, &json!(1)));
     assert_eq!(customer["operators"]["nodes"], json!([]));
-    // The other operator keeps its customer, and its history has no new entry.
+    // The other operator keeps its customer, and sees no new entry in the history of the customer.
     let query = "{ customers { nodes { externalCustomerId history { nodes { type } } } } }";
     let seen = json!([{ "externalCustomerId": "shared", "history": { "nodes": [{ "type": "CONNECTED" }] } }]);
     assert_eq!(app.query(&other, query).await["customers"]["nodes"], seen);

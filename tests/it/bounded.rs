@@ -17,8 +17,8 @@ const CUSTOMERS_OF_TEST: usize = 10_050;
 /// The numbers of the customers without a phone.
 const WITHOUT_PHONE: [usize; 3] = [5, 6, 10_040];
 
-/// Connects 10,050 customers to an operator. The number of a customer is its first name and external id, and the digits
-/// of its id. All customers have the search word `common`.
+/// Connects 10,050 customers to an operator. Each customer has a number, which is stored as the first name, as the
+/// external id, and as the digits of the id. All customers have the search word `common`.
 async fn populate(app: &TestApp, caller: &Caller) {
     app.created(caller, "operator", json!({ "email": "operator@example.com" })).await;
     let operator = "(SELECT operator_id FROM customer_operator WHERE external_customer_id = 'operator')";
@@ -53,7 +53,8 @@ async fn populate(app: &TestApp, caller: &Caller) {
     postgres::execute(app.database_url(), analyze).await.unwrap();
 }
 
-/// Removes all rows. They have no history, so the check of the invariants would fail.
+/// Removes all customers and the rows that belong to them. The inserted customers have no history, so the check of the
+/// invariants would fail.
 async fn clear(app: &TestApp) {
     let tables = ["customer_word", "customer_operator", "customer_event", "customer"];
     let sql = tables.map(|table| format!("DELETE FROM {table};")).concat();
@@ -125,7 +126,7 @@ both!(a_page_ends_after_10000_checked_customers_and_the_next_one_goes_on, Sandbo
             if is_descending == forward {
                 expected.reverse();
             }
-            // The first page is full or stops after 10,000 customers. The last page is short.
+            // The first page stops after 10,000 checked customers. The second page is the last page.
             assert_eq!(follow(app, caller, &arguments, forward).await, (expected.clone(), 2), "{arguments} {forward}");
         }
         let counted = page(app, caller, &arguments, &json!({})).await;
@@ -165,7 +166,7 @@ both!(exact_filters_and_short_lists_are_counted_exactly, Sandbox, async |app| {
         assert_eq!(counts, (&json!(count), &json!(count)), "{filter}");
         assert_eq!(page["pageInfo"]["hasNextPage"], json!(count > 20), "{filter}");
     }
-    // A common word is counted among the first 10,000 customers.
+    // For a common word, the count checks only the first 10,000 customers.
     let page = page(app, &own, &json!({ "filter": { "search": "common" } }), &json!({})).await;
     assert_eq!((&page["totalCount"], &page["totalCountAtLeast"]), (&json!(null), &json!(10_000)));
     clear(app).await;

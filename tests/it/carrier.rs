@@ -21,7 +21,7 @@ use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, run_on};
 /// A Twilio server whose response depends on the last four digits of the number (see [`behaviour`]).
 pub struct FakeCarrier {
     pub url: String,
-    /// The numbers of the requests since the last `take_request_count`.
+    /// The phone numbers in the requests since the last call of `take_request_count`.
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -344,7 +344,8 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
         assert_eq!(carrier.take_request_count(), 0);
         assert!(!update("+14155550020").await);
         assert_eq!(carrier.take_request_count(), 1);
-        // Mobile lines are cached for 30 days, other lines for 24 hours, under a keyed hash.
+        // Mobile lines are cached for 30 days, and other lines for 24 hours. The key of a row is a keyed hash of the
+        // number.
         let rows = entity::phone_lookup::Entity::find().all(app.database.reader()).await.unwrap();
         assert_eq!(rows.len(), 2);
         for row in rows {

@@ -134,7 +134,7 @@ both!(each_reader_sees_what_it_may_know, Sandbox, async |app| {
         of_platform.map(|(r#type, version, fields, own)| json!([r#type, version, fields, own, Value::Null]));
     assert_eq!(summary(&feed(app, &platform).await), of_platform);
 
-    // Only a caller that may see the customer now gets its record.
+    // Only a caller that can still see the customer gets the record of the customer.
     for (caller, sees) in [(&a, true), (&b, false), (&c, false), (&platform, true)] {
         let expected = if sees { json!({ "id": id }) } else { json!(null) };
         assert!(feed(app, caller).await.iter().all(|change| change["customer"] == expected));
@@ -215,7 +215,7 @@ both!(a_cursor_continues_where_the_last_response_ended, Sandbox, async |app| {
     let (changes, _) = follow(app, &a, 1, end.clone(), json!(null)).await;
     assert_eq!(changes.iter().map(|change| change["version"].clone()).collect::<Vec<_>>(), [3, 4]);
 
-    // Another filter continues with the same cursor. The end is the same for all filters.
+    // A request with another filter can use the same cursor. The end is the same for all filters.
     let (_, at_end) = follow(app, &a, 2, json!(null), json!(null)).await;
     for types in [json!(["UPDATED"]), json!(["ERASED"]), json!(["CREATED", "UPDATED"]), json!([])] {
         let is_listed = |change: &&Value| types.as_array().unwrap().contains(&change["type"]);
@@ -266,7 +266,7 @@ both!(a_filter_by_type_reads_a_bounded_number_of_changes, Sandbox, async |app| {
     let second = read(app, &a, json!({ "types": ["ERASED"], "after": first["cursor"] })).await;
     let second = second.data()["changes"].clone();
     assert_eq!((&second["changes"], &second["hasMore"]), (&json!([]), &json!(false)));
-    // The rest of the feed has fewer changes than a request with a filter checks.
+    // The rest of the feed is shorter than the 10,000 changes that a request with a filter checks.
     let (rest, end) = follow(app, &a, 100, first["cursor"].clone(), json!(null)).await;
     assert_eq!((rest.len(), &end), (2_002, &second["cursor"]));
     assert_eq!(rest.last().unwrap()["changedFields"], json!(["FIRST_NAME"]));
@@ -332,7 +332,8 @@ both!(a_transaction_does_not_change_what_a_later_one_has_changed, Sandbox, async
     let holder = app.database.begin_write().await.unwrap();
     let lock_first = "SELECT 1 FROM customer WHERE email = '0@example.com' FOR UPDATE";
     holder.execute_unprepared(lock_first).await.unwrap();
-    // The transaction of the batch has an id when it locks the operator, and then waits for the first customer.
+    // The transaction of the batch gets its id when the transaction locks the operator. The transaction then waits for
+    // the first customer.
     let remove = async { customers.remove_batch(&Actor::Platform, &origin, operator).await.unwrap() };
     let change_second = async {
         app.wait_until_blocked(1).await;
@@ -365,14 +366,15 @@ both!(old_changes_are_deleted_for_each_reader, Sandbox, async |app| {
     // Nothing is old enough.
     assert_eq!(sweep(time(&all[0]) - TimeDelta::seconds(60)).await, 0);
     assert_eq!(feed(app, &a).await, all);
-    // The first two changes of A are.
+    // The first two changes of A are old enough.
     sweep(time(&all[2])).await;
     assert_eq!(feed(app, &a).await, all[2..]);
     for types in [json!(null), json!(["UPDATED"]), json!(["ERASED"])] {
         let answer = read(app, &a, json!({ "after": first, "types": types })).await;
         answer.assert_rejected("changes", &[("CURSOR_EXPIRED", "after")]);
     }
-    // The last deleted change is a good cursor, and so is the end of a feed without new changes.
+    // A read from the start skips the deleted changes. The cursor of the last deleted change stays valid, and so does
+    // the start cursor of a feed without changes.
     let (after_second, _) = follow(app, &a, 1, json!(null), json!(null)).await;
     assert_eq!(after_second, all[2..]);
     sweep(now() + TimeDelta::seconds(60)).await;
@@ -382,12 +384,12 @@ both!(old_changes_are_deleted_for_each_reader, Sandbox, async |app| {
     }
     let expired = read(app, &a, json!({ "after": first })).await;
     expired.assert_rejected("changes", &[("CURSOR_EXPIRED", "after")]);
-    // One row of each reader is left. It has no external id.
+    // One row of each reader that had changes is left. These rows have no external id.
     assert_eq!(app.count_rows("customer_change").await, 3);
     assert_eq!(app.select_number("SELECT COUNT(external_customer_id) AS n FROM customer_change").await, 0);
     assert_eq!(sweep(now() + TimeDelta::seconds(60)).await, 0);
 
-    // New changes follow, also for an operator that had none when others were deleted.
+    // New changes follow, also for an operator that had no changes when the old changes were deleted.
     app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Four" })).await;
     app.created(&b, "1", json!({ "email": "ada@example.com" })).await;
     let versions = |changes: Vec<Value>| changes.iter().map(|change| change["version"].clone()).collect::<Vec<_>>();
@@ -464,7 +466,7 @@ both!(a_dump_is_restored_into_a_younger_server, Sandbox, async |app| {
     }
     let a = app.operator("A").await;
     app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
-    // The positions of a server that has had more transactions.
+    // Sets the positions that a server with more transactions would have given.
     let restore = "UPDATE customer_change SET position = position + 1000000000";
     support::postgres::execute(app.database_url(), restore).await.unwrap();
     let open = async |migrate| {

@@ -232,7 +232,7 @@ async fn commands_suspend_resume_and_change_operators() {
         for event in events {
             assert_eq!((&event["source"], &event["osUser"]), (&json!("COMMAND_LINE"), &json!(user.trim())));
         }
-        // The id of the run leads to the customers that it disconnected.
+        // With the id of a run, the platform finds the customers that the run disconnected.
         let removed = events.iter().find(|event| event["type"] == "OPERATOR_CUSTOMERS_REMOVED").unwrap();
         let run_id = &removed["requestId"];
         let answer = ask(&format!("{{ customerEvents(requestId: {run_id}) {{ nodes {{ type reason }} }} }}")).await;
@@ -468,7 +468,7 @@ fn wrong_settings_are_usage_errors_that_say_what_to_change() {
         let stderr = usage_error(vivamo(folder.path(), &["serve"]).envs(settings));
         assert!(stderr.contains(message), "{stderr}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no database was created");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a command created a database");
     let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = occupied.local_addr().unwrap().to_string();
     for (listen, metrics) in [(address.as_str(), ""), ("127.0.0.1:0", &address)] {
@@ -600,7 +600,7 @@ fn output_that_cannot_be_written_is_a_failure() {
         let message = failure(vivamo(folder.path(), arguments).stdout(full.try_clone().unwrap()));
         assert!(message.contains("Cannot write to standard output"), "{arguments:?}: {message}");
     }
-    // A reader that closes the pipe has read enough.
+    // A closed pipe is not a failure, because the reader has read enough.
     let mut child = vivamo(folder.path(), &["schema"]).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());

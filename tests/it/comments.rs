@@ -1,5 +1,5 @@
 //! Checks the doc comments of the source: a doc comment says what its item does, so no line starts with a question
-//! word.
+//! word, or with another start in `FORBIDDEN_STARTS`.
 
 use crate::layers::{root, rust_files};
 

@@ -41,7 +41,8 @@ both!(a_taken_value_names_the_callers_own_customer, Sandbox, async |app| {
     // Only the external id is taken; the email is new.
     let answer = app.create(&own, "bob", json!({ "email": "new@example.com" })).await;
     assert_eq!(named(&answer), [(json!("EXTERNAL_CUSTOMER_ID_TAKEN"), bob)]);
-    // A customer of another operator is never named: a create does not report it, and an update reports only the code.
+    // The errors never name a customer of another operator: a create does not report the match, and an update reports
+    // only the code.
     let data = json!({ "email": "ada@example.com", "phone": "+14155552672" });
     assert_eq!(named(&app.create(&own, "new", data).await), [(json!("EMAIL_TAKEN"), ada)]);
     let data = json!({ "email": "theirs@example.com", "phone": "+14155552672" });

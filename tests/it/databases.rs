@@ -191,7 +191,7 @@ async fn large_indexes_are_built_while_others_write() {
                      DROP INDEX customer_event_request_id_idx; \
                      UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'customer_event_api_key_id_idx'::regclass";
         connection.execute_unprepared(reset).await.unwrap();
-        // The build must wait for this transaction, which has written.
+        // The build must wait for this transaction, which holds the lock of a writer.
         let writer = connection.begin().await.unwrap();
         writer.execute_unprepared("LOCK TABLE customer_event IN ROW EXCLUSIVE MODE").await.unwrap();
         let migrate = || vivamo::database::migrate(app.database_url());

@@ -52,8 +52,8 @@ fn sender_settings() -> SenderSettings {
     SenderSettings::new(Environment::Sandbox, loopback)
 }
 
-/// Sender settings with a short timeout, for receivers that do not respond. The request must still arrive on a busy
-/// machine.
+/// Sender settings with a short timeout, for receivers that do not respond. The timeout is long enough for the request
+/// to arrive on a busy machine.
 fn impatient_settings() -> SenderSettings {
     SenderSettings { timeout: Duration::from_secs(2), ..sender_settings() }
 }
@@ -76,8 +76,8 @@ impl<'a> Process<'a> {
         Self::start_at(app, sender, Arc::new(Mutex::new(now())))
     }
 
-    /// Starts another process with the same clock. With an earlier clock, it could not claim the endpoints that this
-    /// process has delivered to.
+    /// Starts another process with the same clock. With an earlier clock, the other process could not claim the
+    /// endpoints that this process has delivered to.
     fn start_other(&self, sender: SenderSettings) -> Self {
         Self::start_at(self.app, sender, self.clock.clone())
     }
@@ -92,15 +92,15 @@ impl<'a> Process<'a> {
         *self.clock.lock().unwrap()
     }
 
-    /// Sets the clock to the time from which the endpoint is due.
+    /// Moves the clock forward to the time of the endpoint's next attempt. Leaves a clock that is already later.
     async fn advance_to_next_attempt(&self, webhook: WebhookId) {
         let next = row(self.app, webhook).await.next_attempt_at;
         let mut clock = self.clock.lock().unwrap();
         *clock = next.max(*clock);
     }
 
-    /// Delivers what is due until `is_done`. Changes can become visible late on PostgreSQL, because transactions of
-    /// other tests hold the horizon of the feed back.
+    /// Delivers what is due until `is_done` returns true. Changes can become visible late on PostgreSQL, because
+    /// transactions of other tests hold the horizon of the feed back.
     async fn deliver_until(&self, mut is_done: impl AsyncFnMut() -> bool) {
         let mut pace = interval(Duration::from_millis(20));
         let deliver = async {
@@ -145,7 +145,7 @@ fn secret(id: WebhookId, version: i32) -> String {
     secrets[0].to_text().expose_secret().to_owned()
 }
 
-/// Creates customers with external ids of this form and these numbers.
+/// Creates customers with these numbers. Their external ids have the form `user-<number>`.
 async fn create(app: &TestApp, operator: &Caller, numbers: std::ops::Range<usize>) {
     for number in numbers {
         app.created(operator, &format!("user-{number}"), json!({ "email": format!("{number}@example.com") })).await;
@@ -169,7 +169,7 @@ both!(a_delivery_has_the_changes_of_the_api_and_a_signature, Sandbox, async |app
     app.created(&other, "other", data).await;
     app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": "+14155552671" })).await;
     app.updated(&other, json!({ "externalCustomerId": "other" }), json!({ "lastName": "Lovelace" })).await;
-    // All changes are visible now, and arrive in one page.
+    // Waits until all changes are visible, so that the changes arrive in one page.
     let mut feed = Value::Null;
     while feed["changes"].as_array().is_none_or(|changes| changes.len() < 3) {
         feed = app.graphql(&operator, CHANGES, json!({})).await.data()["changes"].clone();
@@ -302,7 +302,7 @@ both!(an_endpoint_that_is_gone_is_disabled_at_once, Sandbox, async |app| {
     assert_eq!((disabled.disabled_at, disabled.last_status), (Some(process.now()), Some(410)));
     process.advance_to_next_attempt(webhook).await;
     assert_eq!(process.deliveries.deliver_due().await.unwrap(), 0);
-    // Enabled again, it continues at its cursor.
+    // After the endpoint is enabled again, the endpoint continues at its cursor.
     change(app, webhook, webhook::ActiveModel { disabled_at: Set(None), ..Default::default() }).await;
     assert_eq!(process.deliver_to(&receiver).await.remove(0).id, first.id);
 });
@@ -498,7 +498,7 @@ both!(a_request_during_an_attempt_is_kept, Sandbox, async |app| {
     let feed = app.graphql(&operator, CHANGES, json!({})).await.data()["changes"].clone();
     let all = external_ids(feed["changes"].as_array().unwrap());
     let process = Process::start(app);
-    // Sends a request while the receiver has got a delivery of all changes and has not answered.
+    // Sends a request after the receiver has got a delivery of all changes, and before the receiver answers.
     let during_an_attempt = async |query: &str, changes: Value, status: u16| {
         let webhook = endpoint(app, &operator, &receiver.url).await;
         let answer = Arc::new(Notify::new());
@@ -549,7 +549,7 @@ both!(a_request_during_an_attempt_is_kept, Sandbox, async |app| {
     update(webhook, json!({ "enabled": true })).await;
     send_all_again(webhook).await;
     delete(webhook).await;
-    // A new secret does not concern the attempt.
+    // A new secret does not change the result of the attempt.
     let webhook = during_an_attempt(ROTATE, json!({ "overlapHours": 0 }), 204).await;
     assert_eq!((row(app, webhook).await.secret_version, process.deliveries.deliver_due().await.unwrap()), (2, 0));
     // The previous secret has expired.
@@ -690,8 +690,8 @@ both!(private_addresses_are_not_reached, Sandbox, async |app| {
         let url = receiver.url_at("name.example");
         assert_eq!(attempt(url, vec![vec![address]]).await, Failure::ForbiddenAddress, "{address}");
     }
-    // A name with a public address at first, and loopback afterwards: each connection checks the address it connects
-    // to.
+    // The name first has a public address, and then a loopback address. Each connection checks the address that it
+    // connects to.
     let (url, public) = (receiver.url_at("rebinding.example"), "192.0.1.1");
     let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers: vec![vec![public], vec!["127.0.0.1"]] });
     let settings = SenderSettings {
@@ -725,7 +725,7 @@ both!(the_background_job_delivers_and_stops, Sandbox, async |app| {
     let receiver = Receiver::start().await;
     let webhook = endpoint(app, &operator, &receiver.url).await;
     let process = Process::start(app);
-    // The job polls with the clock of the computer.
+    // The job polls in real time, although the clock of the process stands still.
     let (stop, stopped) = oneshot::channel::<()>();
     let job = tokio::spawn(process.deliveries.clone().run(async { drop(stopped.await) }));
     create(app, &operator, 0..1).await;
@@ -765,8 +765,8 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
         app.graphql(&operator, mutation, json!({ "input": input })).await.payload("createWebhook");
     };
     for action in ["resume", "enable", "create"] {
-        // A process claims after the end of an attempt, after a poll that finds something, and after 30 seconds. This
-        // attempt does not end before the other endpoint was claimed.
+        // A process claims endpoints after the end of an attempt, after a poll that finds something, and after 30
+        // seconds. The attempt of the operator `busy` does not end before the process has claimed the other endpoint.
         let (busy_receiver, answer) = (Receiver::start().await, Arc::new(Notify::new()));
         busy_receiver.plan(Reply::After(answer.clone(), 204));
         endpoint(app, &busy, &busy_receiver.url).await;

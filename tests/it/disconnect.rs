@@ -140,7 +140,7 @@ both!(the_platform_disconnects_a_customer_from_an_operator, Sandbox, async |app|
         let answer = disconnect(app, &platform, input(operator, operator)).await;
         answer.assert_rejected("disconnectCustomer", &NOT_FOUND);
     }
-    // The platform may identify the customer by the operator's id for it.
+    // The platform may identify the customer by the external id that the operator uses.
     let by_external_id =
         json!({ "customer": { "externalCustomerId": "1" }, "reason": "ENDED", "operatorId": b.operator });
     disconnect(app, &platform, by_external_id).await.payload("disconnectCustomer");
@@ -193,14 +193,15 @@ both!(a_key_of_an_earlier_connection_does_not_return_the_record, Sandbox, async 
     let not_found = [("CUSTOMER_NOT_FOUND", "")];
     send(&own, create, &created).await.assert_rejected("createCustomer", &not_found);
     send(&own, update, &updated).await.assert_rejected("updateCustomer", &not_found);
-    // The repeated disconnect does not end the new connection, which keeps its own keys, also under another id.
+    // The repeated disconnect does not end the new connection. The idempotency keys of the new connection stay valid,
+    // also after the external id has changed.
     assert_eq!(disconnect(app, &own, ended).await.payload("disconnectCustomer")["replayed"], true);
     let rename = json!({ "customer": customer, "externalCustomerId": "user-3", "idempotencyKey": "rename" });
     for is_replayed in [false, true] {
         assert_eq!(send(&own, update, &rename).await.payload("updateCustomer")["replayed"], is_replayed);
         assert_eq!(send(&own, create, &again).await.payload("createCustomer")["replayed"], true);
     }
-    // The platform has no connection that could end.
+    // The key of the platform stays valid, because the platform has no connection that could end.
     assert_eq!(send(&platform, update, &updated).await.payload("updateCustomer")["replayed"], true);
 });
 
@@ -244,7 +245,8 @@ both!(two_calls_take_over_an_identity_and_the_platform_restores_it, Sandbox, asy
     let changed: Vec<_> = nodes.iter().filter(|node| node["type"] == "UPDATED").cloned().collect();
     assert_eq!(changed, steps);
 
-    // The platform sees who changed what, ends that connection, and restores the values from the history.
+    // The platform sees who changed what, ends the connection of the second operator, and restores the values from the
+    // history.
     let history = "query ($id: ID!) { customer(by: { id: $id }) { history { nodes { type requestId operator { id name } \
                    changedFields before { email firstName lastName } } } } }";
     let history = app.graphql(&platform, history, json!({ "id": id })).await;

@@ -100,7 +100,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
             Answer::read(request.send().await.unwrap()).await.codes()
         }
         ErrorCode::Unavailable => {
-            // Another process locks the table for longer than a request waits.
+            // Another transaction blocks the create for longer than a request waits.
             let writer = app.database.begin_write().await.unwrap();
             if app.is_postgres() {
                 writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();

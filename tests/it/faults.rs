@@ -148,7 +148,7 @@ both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, asyn
     if app.is_postgres() {
         holder.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
     }
-    // The requests read pages, because creates would be batched on PostgreSQL and use one connection.
+    // On PostgreSQL, the requests read pages, because creates would be batched and use one connection.
     let page = "{ customers(first: 1) { edges { node { id } } } }";
     let requests = join_all((0..40).map(|number| {
         let data = json!({ "email": format!("{number}@example.com") });

@@ -261,7 +261,7 @@ both!(the_platform_finds_the_entries_of_a_request_and_of_a_key, Sandbox, async |
         answer.assert_rejected("customerEvents", &[("INVALID_ARGUMENT", "after")]);
     }
 
-    // One request of the platform that changes two customers: the number of one passes to the other.
+    // One request of the platform changes two customers: customer `b` takes over the phone number of customer `a`.
     let verify = "mutation ($id: ID!) { recordVerification(input: { id: $id, field: PHONE, value: \"+14155552671\", \
                   verifiedAt: \"2026-11-20T12:00:00Z\", takeOver: true }) { replayed } }";
     let answer = app.graphql(&platform, verify, json!({ "id": b })).await;

@@ -1,4 +1,5 @@
-//! Malicious requests: the service rejects them before it runs any statement, and keeps running.
+//! Malicious requests: the service keeps running. The service rejects most of these requests before it runs any
+//! statement, and stops building a response that becomes too large.
 
 use std::sync::Arc;
 
@@ -62,7 +63,8 @@ both!(attacks_are_rejected_and_the_service_keeps_running, Sandbox, async |app| {
 
 const LONG_ADDRESSES: usize = 40;
 
-/// Selects the operator's customers again below each of its customers: 5 MB, if the customers have long addresses.
+/// Selects the customers of the operator again below each customer. If the customers have long addresses, the response
+/// would have 5 MB.
 pub const LARGE_RESPONSE: &str = "{ customers(first: 40) { nodes { operators(first: 1) { nodes { \
     customers(first: 40) { nodes { id address { line1 line2 city region } } } } } } } }";
 
@@ -114,7 +116,7 @@ both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbo
         started.add_permits(1);
         loop {
             let _ = client.read(&mut [0; 64]).await;
-            // The time of this request is the pause between two parts.
+            // This request makes a pause between two reads.
             app.query(&operator, "{ viewer { role } }").await;
         }
     };

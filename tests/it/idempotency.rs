@@ -26,7 +26,7 @@ async fn update(app: &TestApp, caller: &Caller, key: &str, id: &str, data: Value
     app.graphql(caller, UPDATE, json!({ "input": input })).await
 }
 
-/// Asserts that a payload is replayed, and returns it with `replayed: false`, as the first response had it.
+/// Asserts that a payload is replayed. Returns the payload with `replayed: false`, as in the first response.
 #[track_caller]
 fn first_payload(mut payload: Value) -> Value {
     assert_eq!(payload["replayed"], true);
@@ -239,7 +239,7 @@ both!(stored_keys_contain_no_personal_data, Sandbox, async |app| {
     let rows = entity::idempotency_key::Entity::find().all(app.database.reader()).await.unwrap();
     let text = format!("{rows:?}");
     assert_eq!(rows.len(), 1);
-    // Ids are hexadecimal, so values of the letters a to f could occur in them by chance.
+    // The row contains ids. A short name such as `ada` could occur in an id by chance.
     for personal in ["grace", "Grace", "4155552671", "user-1"] {
         assert!(!text.contains(personal), "{text}");
     }

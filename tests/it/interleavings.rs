@@ -1,20 +1,20 @@
 //! Forces each race between two or three requests: all requests read before any request writes.
 //!
 //! On PostgreSQL, a table lock allows reads and blocks writes until all requests wait for the lock. On SQLite, a
-//! transaction holds the only connection that writes until all requests wait for it.
+//! transaction holds the only write connection until all requests wait for this connection.
 
 use entity::customer_event::EventType;
 use entity::operator::Status;
 use entity::value::{OperatorId, WebhookId};
-use entity::webhook;
 use entity::webhook::ChangeTypes;
+use entity::{customer_word, webhook};
 use futures::future::join_all;
-use sea_orm::{ConnectionTrait, EntityTrait};
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter};
 use serde_json::{Value, json};
 use vivamo::service::operators::OperatorChanges;
 use vivamo::service::{Actor, AdminOrigin};
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, Caller, TestApp, both, postgres};
 
 /// A request of a race.
 enum Write<'a> {
@@ -137,7 +137,8 @@ async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
     let holder = app.database.begin_write().await.unwrap();
     if app.is_postgres() {
         holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
-        // The mutations of endpoints lock the rows that they read. This mode makes them wait for their row locks too.
+        // The mutations of endpoints lock the rows that they read. In this mode of the table lock, the mutations also
+        // wait for their row locks.
         holder.execute_unprepared("LOCK TABLE webhook IN EXCLUSIVE MODE").await.unwrap();
     }
     let release = async {
@@ -366,7 +367,7 @@ both!(a_disconnect_and_a_create_by_the_same_operator, Sandbox, async |app| {
     ended.payload("disconnectCustomer");
     let codes = created.codes();
     assert!(codes.is_empty() || codes == ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"], "{codes:?}");
-    // A create of a new person succeeds meanwhile.
+    // A create of a new person succeeds while the same operator disconnects another customer.
     app.created(&b, "1", data).await;
     let new = json!({ "email": "new@example.com" });
     let outcomes = race(app, &[Write::Disconnect(&b, "1"), Write::Create(&b, "2", new)]).await;
@@ -463,8 +464,8 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
         let two = customer_with(app, &a, &name("2"), &email("two"), &phones[1]).await;
         let three = customer_with(app, &a, &name("3"), &email("three"), &phones[2]).await;
 
-        // Meanwhile an update removes the number from the first customer, or gives another number to the customer that
-        // takes the number over.
+        // During a takeover, an update removes the number from the first customer, or gives another number to the
+        // customer that takes over the number.
         let first = name("1");
         let update = |phone: Value| Write::Update(&a, &first, json!({ "phone": phone }));
         let outcomes = race(app, &[Write::TakeOver(&two, &phones[0]), update(json!(null))]).await;
@@ -474,7 +475,8 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
         assert_one_of(&outcomes, &[&["TAKEN_OVER", "UPDATED"]]);
         app.update(&a, json!({ "id": one }), json!({ "phone": phones[0] })).await.payload("updateCustomer");
 
-        // Two customers take the same number over, and two customers exchange their numbers.
+        // Two customers take over the same number. Then two customers try to take over the numbers of each other, and
+        // one of them fails.
         let outcomes = race(app, &[Write::TakeOver(&two, &phones[0]), Write::TakeOver(&three, &phones[0])]).await;
         assert_one_of(&outcomes, &[&["TAKEN_OVER", "TAKEN_OVER"]]);
         for (id, phone) in [(&one, phone(5)), (&two, phone(6)), (&three, phone(7))] {
@@ -484,7 +486,8 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
         let outcomes = race(app, &[Write::TakeOver(&one, &numbers[1]), Write::TakeOver(&two, &numbers[0])]).await;
         assert_one_of(&outcomes, &[&["TAKEN_OVER", "INVALID_ARGUMENT"], &["INVALID_ARGUMENT", "TAKEN_OVER"]]);
 
-        // Meanwhile the customer that has the number, or the one that takes it over, is disconnected from its operator.
+        // During a takeover, the customer that has the number, or the customer that gets the number, is disconnected
+        // from the operator.
         for (winner, phone) in [(&one, phone(8)), (&two, phone(9))] {
             app.update(&a, json!({ "id": three }), json!({ "phone": phone })).await.payload("updateCustomer");
             let id = name(if winner == &one { "3" } else { "2" });
@@ -503,7 +506,7 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
     }
 });
 
-/// Creates an operator with a customer, and suspends it. Returns the operator and the id of the customer.
+/// Creates an operator with a customer, and suspends the operator. Returns the operator and the id of the customer.
 async fn leaving_operator(app: &TestApp, data: Value) -> (Caller, Value) {
     let operator = app.operator("Leaving").await;
     let customer = app.created(&operator, "1", data).await["customer"]["id"].clone();
@@ -547,7 +550,8 @@ both!(the_removal_of_all_customers_against_each_write, Sandbox, async |app| {
         let outcomes = race(app, &[Write::RemoveCustomers(&leaving), Write::RemoveCustomers(&leaving)]).await;
         assert_one_of(&outcomes, &[&[removed, late], &[late, removed]]);
 
-        // The customer of the operator loses its number, and gets another number.
+        // In the first race, the customer of the operator loses its phone. In the second race, the customer of another
+        // operator that leaves takes over a phone.
         let (winner, holder) = (name("winner"), name("holder"));
         let winner = customer_with(app, &other, &winner, &email("winner"), &phone(1)).await;
         let data = json!({ "email": email("loses"), "phone": phone(2) });
@@ -564,6 +568,34 @@ both!(the_removal_of_all_customers_against_each_write, Sandbox, async |app| {
     let links = "SELECT COUNT(*) AS n FROM customer_operator WHERE operator_id IN \
                  (SELECT id FROM operator WHERE status = 'suspended')";
     assert_eq!(app.select_number(links).await, 0);
+});
+
+both!(a_disconnect_while_missing_search_words_are_added, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    let data = json!({ "email": "ada@example.com" });
+    app.created(&b, "1", data.clone()).await;
+    app.created(&a, "1", data.clone()).await;
+    let operator = OperatorId::parse(&a.operator).unwrap();
+    let words = customer_word::Entity::find().filter(customer_word::Column::OperatorId.eq(operator));
+    let word = words.one(app.database.reader()).await.unwrap().unwrap();
+    postgres::execute(app.database_url(), "DELETE FROM customer_word").await.unwrap();
+    // The words are added after the customer is locked, and wait until this transaction removes the same word.
+    let holder = app.database.begin_write().await.unwrap();
+    word.into_active_model().insert(&holder).await.unwrap();
+    let release = async {
+        app.wait_until_blocked(1).await;
+        let release = async {
+            app.wait_until_blocked(2).await;
+            drop(holder);
+        };
+        let disconnect = Write::Disconnect(&a, "1");
+        tokio::join!(outcome(app, &disconnect), release).0
+    };
+    let (added, outcome) = tokio::join!(app.services.customers.add_missing_words(&Actor::Platform), release);
+    added.unwrap();
+    assert_eq!(outcome, "DISCONNECTED");
+    // A word that is left behind would make this request fail.
+    assert_eq!(self::outcome(app, &Write::Create(&a, "2", data)).await, "CONNECTED");
 });
 
 /// Creates an endpoint, and returns its id.

@@ -112,7 +112,8 @@ fn used_paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
 }
 
 /// The imports between the modules of a folder. A folder within it counts as one module. `mod.rs`, which declares the
-/// modules, is not counted. A name that `mod.rs` re-exports counts as a use of the module that defines it.
+/// modules, is not counted. The use of a name that `mod.rs` re-exports counts as a use of the module that defines the
+/// name.
 fn imports_of_folder(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let own_path = module_path(&folder.join("mod.rs"));
     let depth = own_path.len();

@@ -96,7 +96,7 @@ both!(a_key_is_limited_by_the_cost_of_its_requests, Sandbox, async |app| {
     let rejected = replica.create(&own, "2", json!({ "email": "grace@example.com" })).await;
     assert_rate_limited_with_429(&rejected);
     assert_eq!(replica.count_rows("customer").await, 1);
-    // A query without a list costs 1. The other operator has its own bucket.
+    // This query costs 1, because it is small and has no list. The other operator has its own bucket.
     let three = "{ a: viewer { role } b: viewer { role } c: viewer { role } }";
     let mut statuses = Vec::new();
     while statuses.last() != Some(&429) {
@@ -174,7 +174,7 @@ both!(a_request_costs_what_it_does, Sandbox, async |app| {
         let cost = cost_of(&replica, &own, &query).await;
         assert_eq!((&cost["requested"], &cost["used"]), (&json!(requested), &json!(used)), "{query}");
     }
-    // The estimate of a full page was given back.
+    // The budget got back the difference between the estimate and the real cost.
     let available = cost_of(&replica, &own, ROLE).await["available"].as_i64().unwrap();
     assert!(available > 9700, "{available}");
     // A client that does not ask for the cost gets no extensions. Without a limit there is no budget.
@@ -241,8 +241,8 @@ both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app|
     assert_rate_limited_with_429(&send_invalid_key(&replica, None).await);
     // Requests with a valid key are not affected.
     assert_eq!(replica.graphql(&own, ROLE, json!({})).await.status, 200);
-    // Only the address that a trusted proxy adds counts. Earlier addresses do not count, because a client can invent
-    // them.
+    // The limit counts only the address that a trusted proxy adds. Earlier addresses do not count, because a client can
+    // invent them.
     for number in 0..5 {
         assert_eq!(
             send_invalid_key(&replica, Some(&format!("198.51.100.{number}, 203.0.113.7, 127.0.0.1"))).await.status,
@@ -257,7 +257,8 @@ both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app|
         assert_eq!(send_invalid_key(&replica, Some(address)).await.status, 401, "{address}");
     }
     assert_rate_limited_with_429(&send_invalid_key(&replica, Some("[2001:db8::6]")).await);
-    // An unreadable header ends the search: a client cannot choose its address with an earlier header.
+    // The service ignores the headers before an unreadable header, so a client cannot choose its address with an
+    // earlier header.
     let unreadable = reqwest::header::HeaderValue::from_bytes(b"\xff, 203.0.113.7").unwrap();
     let request =
         replica.http.post(format!("{}/graphql", replica.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
@@ -298,7 +299,7 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
     let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
     // A valid key is never refused, whether it was used before or not.
     assert_eq!(statuses, [vec![429; 40], vec![200; 2], vec![429; 41]].concat());
-    // Another address is not delayed, and a key that is cached needs no lookup.
+    // The limit does not apply to a request from another address.
     let other = replica.http.post(format!("{}/graphql", replica.url)).bearer_auth(&unknown[0].key);
     let other = other.header("x-forwarded-for", "203.0.113.7").json(&json!({ "query": ROLE }));
     assert_eq!(other.send().await.unwrap().status(), 401);

@@ -27,7 +27,7 @@ fn body(query: &str, variables: Value) -> String {
     json!({ "query": query, "variables": variables }).to_string()
 }
 
-/// Requests with values of a person: valid and invalid values, in variables, in the document and in the URL.
+/// Request bodies with values of a person: valid and invalid values, in variables and in the document.
 fn requests() -> Vec<String> {
     let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { customer { id email } } }";
     let update = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { id phone } } }";

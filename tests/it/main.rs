@@ -1,7 +1,10 @@
 //! The integration tests: most send HTTP requests to the service, on SQLite and on PostgreSQL; some check the source
 //! and the documentation.
 
-#![expect(clippy::disallowed_types, reason = "a poisoned lock fails a test that a panic has failed already")]
+#![expect(
+    clippy::disallowed_types,
+    reason = "a lock is poisoned only after a panic, which has already failed the test"
+)]
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod administration;

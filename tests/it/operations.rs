@@ -44,7 +44,7 @@ async fn wait_until_ready_is(url: &str, status: u16) -> String {
     }
 }
 
-/// Sends a `createCustomer` with its number as external id and email.
+/// Sends a `createCustomer`. The external id is this number, and the email contains this number.
 async fn create(app: &TestApp, caller: &Caller, number: usize) -> Answer {
     app.create(caller, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await
 }
@@ -168,7 +168,7 @@ both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
     serve.env("VIVAMO_METRICS", "127.0.0.1:0").env("VIVAMO_WEBHOOK_NETWORKS", "127.0.0.0/8");
     let (server, _, log) = Running::start_with_log(&mut serve);
     let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
-    // The server sets the gauges of webhooks before it delivers, and then not for 30 seconds.
+    // The server sets the gauges of webhooks before it delivers, and sets the gauges again 30 seconds later.
     let expected = [
         "vivamo_webhook_deliveries_total{outcome=\"delivered\"} 1",
         "vivamo_webhook_deliveries_total{outcome=\"status\"} 2",
@@ -589,7 +589,7 @@ async fn change_key_secret_with_a_webhook(database: TestDatabase) {
     assert!(signed.is_signed_with(first) && signed.signatures.len() == 1);
     server.stop();
 
-    // While both values are set, deliveries are signed for both, before and after the change.
+    // While both key secrets are set, each delivery has signatures for both key secrets, before and after the change.
     let (server, url) = serve(NEW, Some(OLD));
     let signed = delivery(&url, key, 2).await;
     assert!(signed.is_signed_with(first) && signed.signatures.len() == 2);
@@ -603,13 +603,14 @@ async fn change_key_secret_with_a_webhook(database: TestDatabase) {
     assert!(signed.is_signed_with(first) && signed.is_signed_with(&second) && signed.signatures.len() == 4);
     server.stop();
 
-    // Without the old value, only the secret from after the change is used, also during the overlap of the rotation.
+    // Without the old value, deliveries are signed with the secret from after the change, but not with the first
+    // secret, not even during the overlap of the rotation.
     let (server, url) = serve(NEW, None);
     let signed = delivery(&url, key, 5).await;
     assert!(signed.is_signed_with(&second) && !signed.is_signed_with(first) && signed.signatures.len() == 2);
     server.stop();
 
-    // After a change without the old value, no earlier secret is used, until the endpoint gets a new secret.
+    // After a change without the old value, no earlier secret works, so the endpoint needs a new secret.
     stdout(&with(&["change-key-secret"], AFTER_LEAK, None).output().unwrap());
     let (server, url) = serve(AFTER_LEAK, None);
     let new_key = ["key", "create", operator_id, "--name", "x", "--json"];
@@ -769,7 +770,8 @@ async fn a_migration_that_older_servers_must_not_write_under_is_recorded() {
         assert_eq!(names.len(), vivamo::database::migration_count());
         assert_eq!(stdout(&run(&["migrate"]).output().unwrap()), "The database is up to date.\n");
         assert_eq!(stdout(&run(&["migrate", "--check"]).output().unwrap()), "The database is up to date.\n");
-        // An older server that still runs would see the requirement as soon as the migrations are committed.
+        // Removes a migration, and clears the columns that `vivamo migrate` must set again. An older server that still
+        // runs reads `required_migration` as soon as the migrations are committed.
         let missing = "DELETE FROM seaql_migrations WHERE version LIKE '%_search_spellings'; \
                        UPDATE deployment SET required_migration = NULL, words_migration = NULL";
         execute(&database.url, missing).await.unwrap();
@@ -874,7 +876,7 @@ async fn a_backup_is_restored_as_the_documentation_says() {
                 let restore = "pg_restore --no-owner --exit-on-error --dbname=\"$NEW_DATABASE_URL\" vivamo.dump    # into an empty database";
                 let operations =
                     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
-                assert!(operations.contains(restore), "the documentation has the command below");
+                assert!(operations.contains(restore), "docs/operations.md does not have the command: {restore}");
                 for command in [dump, restore] {
                     let mut shell = Command::new("sh");
                     shell.current_dir(folder.path()).env("DATABASE_URL", &database.url);

@@ -352,8 +352,8 @@ both!(nodes_are_the_nodes_of_the_edges, Sandbox, async |app| {
         "{{ operators(last: 2) {{ edges {{ node {{ name }} }} nodes {{ name }} }} \
          customers(first: 2) {{ edges {{ node {customer} }} nodes {customer} }} }}"
     );
-    // There are lists of operators and of customers. Each of two customers has two lists, once in `edges` and once in
-    // `nodes`.
+    // The response has one list of operators and one list of customers. The two customers are in `edges` and in
+    // `nodes`, and have two lists each: 2 + 2 * 2 * 2 lists.
     for caller in [&own, &app.platform()] {
         assert_eq!(assert_nodes_are_those_of_the_edges(&app.query(caller, &query).await), 10);
     }

@@ -1,5 +1,5 @@
-//! Concurrent requests: a person has one record, and a request that loses a race gets the outcome or error of a request
-//! that comes later.
+//! Concurrent requests: a person has one record, and a request that loses a race gets the same outcome or error as if
+//! it had come later.
 
 use futures::future::join_all;
 use serde_json::{Value, json};

@@ -171,7 +171,8 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
     }
     let mut results = Vec::new();
     for step in 0..3 {
-        // At first both words are rare, later one word, and at last no word.
+        // In the first step both words are rare, in the second step only `third` is rare, and in the third step no word
+        // is rare.
         if step > 0 {
             make_common(app, "customer-0", ["", "even", "third"][step], 100_001).await;
         }

@@ -196,7 +196,7 @@ both!(a_newer_proof_takes_a_phone_over, Sandbox, async |app| {
     created(app, &a, "third@example.com", json!("+14155552672")).await;
     let again = take_over(app, &new, "+14155552671", NOON).await.payload("recordVerification")["customer"].clone();
     assert_eq!(again, taken);
-    // A customer that never proved to hold the number loses it, however old the proof is.
+    // A customer without a proof for the number loses the number, even if the proof of the other customer is old.
     let taken = take_over(app, &former, "+14155552672", "2001-01-01T00:00:00Z").await.payload("recordVerification");
     assert_eq!(taken["customer"]["phone"], "+14155552672");
 });

@@ -70,7 +70,7 @@ async fn row(app: &TestApp, id: &Value) -> webhook::Model {
     webhook::Entity::find_by_id(id).one(app.database.reader()).await.unwrap().unwrap()
 }
 
-/// The texts of the secrets that sign the deliveries to an endpoint at a time.
+/// The texts of the secrets that sign the deliveries to an endpoint at this time.
 async fn secrets(app: &TestApp, id: &Value, at: DateTime<Utc>) -> Vec<String> {
     use secrecy::ExposeSecret;
     let secrets = app.services.webhooks.secrets(&row(app, id).await, at);
@@ -345,7 +345,7 @@ both!(deliveries_pause_while_the_operator_is_suspended, Sandbox, async |app| {
     };
     set_status("SUSPENDED").await;
     assert_eq!(app.select_number("SELECT COUNT(*) AS n FROM webhook WHERE paused_at IS NULL").await, 1);
-    // Also for an endpoint that is created meanwhile.
+    // An endpoint that is created during the suspension is paused too.
     let input = json!({ "input": { "url": "https://receiver.example/", "operatorId": own.operator } });
     app.graphql(&app.platform(), CREATE, input).await.payload("createWebhook");
     assert_eq!(app.select_number("SELECT COUNT(*) AS n FROM webhook WHERE paused_at IS NULL").await, 1);
@@ -424,7 +424,7 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
         app.created(&own, &number.to_string(), email.clone()).await;
         app.created(&other, &number.to_string(), email).await;
     }
-    // The changes of the first two customers are an hour and two days old.
+    // The changes of the first customer are two days old, and the changes of the second customer are an hour old.
     for (number, age) in [(0, TimeDelta::days(2)), (1, TimeDelta::hours(1))] {
         let rows = entity::customer_change::Entity::update_many()
             .col_expr(entity::customer_change::Column::OccurredAt, (now() - age).into())
@@ -466,7 +466,7 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
     answer.assert_rejected("updateWebhook", &[("CURSOR_EXPIRED", "input.deliverFrom.time")]);
     updated(app, &own, &id, after_deletion(TimeDelta::days(1))).await;
     assert_eq!(undelivered(app, &own, &id).await, all[1..]);
-    // Also at the creation.
+    // A new endpoint can start at a cursor too.
     let input = json!({ "url": "https://receiver.example/", "deliverFrom": { "cursor": cursor } });
     let payload = app.graphql(&own, CREATE, json!({ "input": input })).await.payload("createWebhook");
     assert_eq!(undelivered(app, &own, &payload["webhook"]["id"]).await, all[4..]);

@@ -30,7 +30,8 @@ const WRITERS: usize = 8;
 /// The numbers of people and phones, so small that most transactions wait for another one.
 const PEOPLE: usize = 6;
 const PHONES: usize = 3;
-/// The number of requests after which a round disturbs the service, and after which it ends.
+/// The number of requests before a round disturbs the service, and the number of requests from then to the end of the
+/// round.
 const REQUESTS: usize = 300;
 
 const CHANGES: &str = "query ($after: String) { changes(first: 20, after: $after) { cursor hasMore \
@@ -44,7 +45,7 @@ const DISCONNECT: &str =
     "mutation ($input: DisconnectCustomerInput!) { result: disconnectCustomer(input: $input) { replayed } }";
 const ERASE: &str = "mutation ($input: EraseCustomerInput!) { result: eraseCustomer(input: $input) { replayed } }";
 
-/// Lets each transaction that writes history pause before its commit, most of them shortly.
+/// Makes each transaction that writes history pause before its commit. Most pauses are short.
 const PAUSES: &str = "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS \
     'BEGIN PERFORM pg_sleep(0.05 * random() ^ 4); RETURN NULL; END'; \
     CREATE CONSTRAINT TRIGGER pause AFTER INSERT ON customer_event DEFERRABLE INITIALLY DEFERRED \
@@ -95,7 +96,7 @@ impl Fire {
         Self { servers, followers, customers: Mutex::default(), answered: watch::Sender::default() }
     }
 
-    /// Writes and follows the feeds, calls `disturb` under load, and then continues for a while.
+    /// Sends requests that write, and follows the feeds. Calls `disturb` under load, and then continues for a while.
     async fn round(&mut self, disturb: impl AsyncFnOnce(&Servers)) {
         let Self { servers, followers, customers, answered } = self;
         let (servers, customers, is_over) = (&*servers, &*customers, AtomicBool::new(false));
@@ -216,7 +217,8 @@ async fn send_until_answered(servers: &Servers, caller: &Caller, query: &str, va
     }
 }
 
-/// Returns the changes that an operator must see, or the platform if `reader` is empty, by customer and in their order.
+/// Returns the changes that `reader` must see, in their order, by customer. `reader` is the id of an operator, or empty
+/// for the platform.
 fn predict(events: &[customer_event::Model], reader: &str) -> BTreeMap<String, Vec<Value>> {
     let mut events: Vec<_> = events.iter().collect();
     // A change of a customer reads the customer after the previous change was committed, so it has a later time.

@@ -25,7 +25,7 @@ const TAKE_OVER: &str =
     "mutation ($input: RecordVerificationInput!) { result: recordVerification(input: $input) { replayed } }";
 const ERASE: &str = "mutation ($input: EraseCustomerInput!) { result: eraseCustomer(input: $input) { replayed } }";
 
-/// A request of the test, by the external id of its customer.
+/// A request of the test. The first field is the external id of the customer, except in `TakeOver`.
 #[derive(Clone, Debug)]
 enum Write {
     /// With a phone, or without one.
@@ -154,7 +154,8 @@ async fn run(backend: Backend) {
 
     let all = || acknowledged.iter().chain(&unanswered);
     let gone: BTreeSet<_> = all().filter_map(Write::removed).collect();
-    // An acknowledged request is replayed. A request without a response is replayed, or applied now.
+    // Sends every request again. The service returns the stored result of an acknowledged request. For a request without
+    // a response, the service returns the stored result or executes the request now.
     for (writes, may_be_new) in [(&acknowledged, false), (&unanswered, true)] {
         for write in writes {
             let sent = servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await;

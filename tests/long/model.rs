@@ -1,9 +1,9 @@
 //! A model-based test: random concurrent requests of several operators to several processes, compared with a model of
 //! the rules in memory.
 //!
-//! The events of the history give the order in which the database applied the changes. The test applies the changes to
-//! the model in this order: each change must have the result that its client received, and the model must end in the
-//! state of the database. The model also predicts the feed of changes of each operator and of the platform. Set
+//! The events of the history give nearly the order in which the database applied the changes. The test looks for an
+//! order near this order in which each change has the result that its client received. The model must end in the state
+//! of the database. The model also predicts the feed of changes of each operator and of the platform. Set
 //! `VIVAMO_TEST_SEED` to the printed seed to repeat nearly the same requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -30,8 +30,8 @@ use support::{Backend, Caller, TestDatabase};
 
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
-/// The number of recent changes that a change may come before: one of each worker, and a batch of the removal, which is
-/// written at once.
+/// The largest number of recent changes before which the test may insert a change: one change of each worker, and a
+/// batch of the removal, which is written at once.
 const MAX_MOVE: usize = WORKERS + 100;
 /// The number of requests after which all readers of the feed continue.
 const FOLLOW_INTERVAL: usize = 500;
@@ -238,8 +238,8 @@ impl Model {
         of_customer.map(|((operator, id), _)| (*operator, r#type, id.clone())).collect()
     }
 
-    /// Adds a change to the feed of the platform, and to the feeds of operators with the type and the external id that
-    /// each of them gets.
+    /// Adds a change to the feed of the platform and to the feeds of operators. `operators` has the type and the
+    /// external id that each operator gets.
     fn announce(
         &mut self,
         author: usize,
@@ -623,7 +623,7 @@ struct Change<'a> {
     customers: BTreeSet<CustomerId>,
 }
 
-/// A change with the model before it and the changes that it adds to the feeds.
+/// A change, the model before this change, and the entries that this change adds to the feeds.
 struct Applied<'a> {
     before: Model,
     change: Change<'a>,
@@ -633,9 +633,9 @@ struct Applied<'a> {
 /// Applies the changes to a model in an order in which each request gets the payload that its client received. Returns
 /// the final model and the feeds.
 ///
-/// The order is nearly the order of the events. If request A reads before request B writes, and A writes other rows
-/// than B, the event of A may be later although the change of A comes first. The events of one customer are always in
-/// the order of its changes.
+/// The order is nearly the order of the events. If request A reads before request B writes, and the requests write
+/// different rows, the change of A comes before the change of B. The event of A may still have the later time. The
+/// events of one customer are always in the order of its changes.
 fn replay(operators: &[Caller], changes: &[Change<'_>]) -> (Model, Vec<Announced>) {
     let ids = operators.iter().map(|caller| caller.operator.clone()).collect();
     let (mut model, mut moved) = (Model { operators: ids, ..Model::default() }, 0);
@@ -669,7 +669,8 @@ fn replay(operators: &[Caller], changes: &[Change<'_>]) -> (Model, Vec<Announced
     (model, feeds)
 }
 
-/// Inserts a change before all `later` changes, except those that concern its customers: they stay before it.
+/// Inserts a change before the `later` changes. A later change stays before the inserted change if it shares a customer
+/// with the inserted change, or with another change that stays.
 fn inserted_first<'a: 'l, 'l>(
     later: impl DoubleEndedIterator<Item = &'l Change<'a>>,
     change: &Change<'a>,

@@ -130,7 +130,8 @@ fn count_blocks(log: &Path, offset: usize) -> u64 {
     blocks_of_statements(log, offset).iter().map(|(_, blocks)| blocks).sum()
 }
 
-/// Returns the SQL of each statement with the number of blocks that it touched, as [`count_blocks`] does.
+/// Returns the SQL of each statement and the number of blocks that the statement touched. Reads and asserts the same as
+/// [`count_blocks`].
 fn blocks_of_statements(log: &Path, offset: usize) -> Vec<(String, u64)> {
     let log = std::fs::read(log).unwrap();
     let plans = logged_plans(&String::from_utf8_lossy(&log[offset..]));
@@ -144,7 +145,7 @@ fn blocks_of_statements(log: &Path, offset: usize) -> Vec<(String, u64)> {
     plans.iter().map(count).collect()
 }
 
-/// Connects, creates and updates customers of one operator, each in a batch.
+/// Connects, creates and updates customers of one operator, in batches of one operation each.
 async fn write_batches(database: &str, log: &Path) {
     const BATCH: usize = 8;
     let database = Database::connect(database, None).await.unwrap();
@@ -206,9 +207,9 @@ const MAX_BLOCKS_OF_POLL: u64 = 50;
 const MAX_BLOCKS_OF_ENDPOINTS: u64 = 8 * IDLE_ENDPOINTS as u64;
 const MAX_BLOCKS_OF_DELIVERY: u64 = 1_000;
 
-/// Adds a feed of 1.5 million changes before the changes of the test: one for the platform and one for each operator of
-/// a customer. Adds operators, each with an endpoint that has received all changes, and an endpoint for this URL, which
-/// has received none. Some endpoints of each kind are disabled or paused.
+/// Adds a feed of 1.5 million changes before the changes of the test: 500,000 for the platform and one million for
+/// operators. Adds operators whose endpoints have received all changes, and endpoints of another operator that have
+/// received none. All endpoints have this URL. Some endpoints of each kind are disabled or paused.
 fn seed_webhooks(url: &str) -> String {
     let columns = "id, operator_id, url, secret_version, secret_created_at, delivered_position, delivered_id, \
                    failed_attempts, next_attempt_at, created_at, disabled_at, paused_at";
@@ -278,7 +279,8 @@ async fn deliver_webhooks(database: &str, log: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn webhooks_use_indexes_on_sqlite() {
-    // The changes with one position come from one transaction, so few of them are before the cursor.
+    // The condition on the position is enough: only the changes of one transaction have the same position, so the
+    // statement reads few changes from before the cursor.
     const AFTER_POSITION: &str = "(reader_id=? AND position>?)";
     let servers = Servers::start(Backend::Sqlite, 0).await.unwrap();
     let operator = servers.operator("A").await;

@@ -1,4 +1,5 @@
-//! Webhooks while processes are killed: each change arrives, in order, and a repeated delivery is the same delivery.
+//! Webhooks while processes are killed: each change arrives, in order, and a repeated delivery has the same id and the
+//! same body.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,7 +50,8 @@ async fn run(backend: Backend, processes: usize) {
     let webhook = insert_endpoint(&servers.database, operator_id, &receiver.url).await;
     let mut received: Vec<Received> = Vec::new();
     for round in 0..ROUNDS {
-        // The processes are killed after the receiver got a delivery, and before or after they have its response.
+        // The processes are killed after the receiver got a delivery. In every second round, the receiver has not
+        // answered the delivery.
         let (is_answered, answer) = (round % 2 == 0, Arc::new(Notify::new()));
         receiver.plan(if is_answered { Reply::Status(204, String::new()) } else { Reply::After(answer, 204) });
         let writer = async |writer: usize| {

@@ -52,7 +52,8 @@ const saveTabs = ({ tabs, activeTabIndex }) => {
 
 const loaded = loadTabs();
 
-// Data that GraphiQL would store, including its request history with headers, is kept only in memory.
+// What GraphiQL itself stores, including its request history with headers, is kept only in memory. `saveTabs` stores
+// the queries and variables of the tabs.
 const memory = new Map([['graphiql:secondaryEditorFlex', '1.2']]);
 const storage = {
   get length() {

@@ -27,8 +27,8 @@ pub enum ChangeType {
     Updated,
     /// The connection of the customer to your operator ended. With the platform key: a connection to an operator ended.
     Disconnected,
-    /// The person proved to hold the email or the phone. If the record got a new phone with this proof, `changedFields`
-    /// contains `PHONE`.
+    /// The person proved ownership of the email or the phone. If the record got a new phone with this proof,
+    /// `changedFields` contains `PHONE`.
     Verified,
     /// The platform erased the customer.
     Erased,

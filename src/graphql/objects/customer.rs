@@ -51,12 +51,12 @@ impl Customer {
         self.0.customer.phone.as_ref().map(|phone| phone.as_str())
     }
 
-    /// Time at which the person last proved to hold the email. Null if the present email has not been verified.
+    /// Time at which the person last proved ownership of the email. Null if the present email has not been verified.
     async fn email_verified_at(&self) -> Option<Time> {
         self.0.customer.email_verified_at.map(Time)
     }
 
-    /// Time at which the person last proved to hold the phone. Null if the present phone has not been verified.
+    /// Time at which the person last proved ownership of the phone. Null if the present phone has not been verified.
     async fn phone_verified_at(&self) -> Option<Time> {
         self.0.customer.phone_verified_at.map(Time)
     }

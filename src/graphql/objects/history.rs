@@ -32,7 +32,7 @@ enum CustomerEventType {
     Updated,
     /// The customer was disconnected from an operator. Only the platform sees such entries.
     Disconnected,
-    /// The person proved to hold the value of the field in `verifiedField`.
+    /// The person proved ownership of the email or the phone. `verifiedField` names the field.
     Verified,
     /// The customer was erased. The values in all its entries are null.
     Erased,
@@ -122,7 +122,7 @@ impl CustomerEvent {
         &self.0.changed_fields
     }
 
-    /// Field whose value the person has proved to hold. Null unless `type` is `VERIFIED`.
+    /// The verified field: the person proved ownership of this email or phone. Null unless `type` is `VERIFIED`.
     async fn verified_field(&self) -> Option<VerifiableField> {
         self.0.verified_field.map(Into::into)
     }

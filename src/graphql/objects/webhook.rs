@@ -116,8 +116,8 @@ impl Webhook {
         self.0.last_status
     }
 
-    /// Reason why the last attempt failed, or why the service disabled the endpoint. Null if the last attempt
-    /// succeeded.
+    /// Reason why the last attempt failed, or why the service disabled the endpoint. Null if there was no attempt yet,
+    /// or if the last attempt succeeded and the service has not disabled the endpoint since.
     async fn last_failure(&self) -> Option<WebhookFailure> {
         self.0.last_failure.map(Into::into)
     }

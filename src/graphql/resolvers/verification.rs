@@ -12,9 +12,9 @@ pub struct VerificationMutation;
 
 #[Object]
 impl VerificationMutation {
-    /// Records that a person has proved to hold the email or the phone of their record, for example by entering a code
-    /// that was sent to this email or phone. If the email or phone of the record changes later, the new value is not
-    /// verified. Platform key only.
+    /// Records that a person has proved ownership of the email or the phone of their record, for example by entering a
+    /// code that was sent to this email or phone. If the email or phone of the record changes later, the new value is
+    /// not verified. Platform key only.
     async fn record_verification(
         &self,
         context: &Context<'_>,

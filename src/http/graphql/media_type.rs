@@ -9,7 +9,8 @@ use mediatype::{MediaType as Type, MediaTypeBuf, Name, ReadParams, WriteParams};
 /// The media type of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaType {
-    /// `application/graphql-response+json`. The status says whether the request was executed.
+    /// `application/graphql-response+json`. The status is 200 only if the request was executed, except for
+    /// `PERSISTED_QUERY_NOT_SUPPORTED`.
     GraphqlResponse,
     /// `application/json`, for older clients, which treat any status other than 200 as a network failure.
     Json,

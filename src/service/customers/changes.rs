@@ -33,14 +33,14 @@ const REPLACE: WriteStatement = WriteStatement {
 /// Replaces `current` by `changed` and returns the row as it is written.
 ///
 /// If a value differs, the row gets a new version and the customer's search words are updated. If no value differs,
-/// only the revision is incremented, so that concurrent writers that have read the old revision conflict. The write
-/// fails if `current` is outdated. If the email or the phone differs, the time of its verification becomes null.
+/// only the revision is incremented. Concurrent writers that have read the old revision then fail with a conflict. The
+/// write fails if `current` is outdated. If the email or the phone differs, the time of its verification becomes null.
 pub(super) fn replace(writes: &mut WriteSet, current: &customer::Model, changed: customer::Model) -> customer::Model {
     replace_verified(writes, current, changed, None)
 }
 
-/// Like [`replace`]. `proof` names a field and a time: at this time a person proved to hold the value that the changed
-/// customer has in this field. The time is stored in the row.
+/// Like [`replace`]. `proof` is a field and a time. At this time, a person proved that the value of this field in
+/// `changed` belongs to the person. The time is stored in the row.
 pub(super) fn replace_verified(
     writes: &mut WriteSet,
     current: &customer::Model,

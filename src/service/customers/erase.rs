@@ -101,7 +101,7 @@ impl Customers {
         idempotent: Option<&IdempotentRequest>,
         erase: &EraseRequest,
     ) -> Result<Prepared<Erased>, TransactionError> {
-        // The first attempt takes locks too, because `add_missing_words` inserts words without changing the revision.
+        // The first attempt takes locks too, because its reads are several statements, which must see the same state.
         let write_tx = write_tx.into_locking().await?;
         let customers = customer::Entity::find().filter(customer::Column::Id.is_in(erase.customer)).lock_exclusive();
         let found = rows::customers(&write_tx, &customers.into_query()).await?;

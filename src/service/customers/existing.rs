@@ -24,7 +24,8 @@ pub(super) struct Existing {
     own_by_email: Option<CustomerId>,
     /// The operator's customer that has the phone.
     own_by_phone: Option<CustomerId>,
-    /// Customers of other operators that have the email or the phone. Empty if one of the other fields is set.
+    /// Customers that are not connected to the operator and have the email or the phone. Empty if one of the other
+    /// fields is set.
     pub(super) others: Vec<customer::Model>,
 }
 
@@ -122,8 +123,8 @@ impl Customers {
         Ok(OrStored::Found(Existing::from_rows(&rows, true)?))
     }
 
-    /// Runs a query. If the attempt takes locks, the query runs in its transaction. Otherwise the query runs in a batch
-    /// with the queries of other requests.
+    /// Runs a query. If the attempt takes locks, the query runs in the transaction of the attempt. Otherwise, on
+    /// PostgreSQL, the query runs in a batch with the queries of other requests.
     async fn read<const N: usize>(
         &self,
         write_tx: &OptimisticWrite,
@@ -154,15 +155,15 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
 }
 
 /// Selects the operator's customer with the external customer id, its customer with the email, and its customer with
-/// the phone. If there is none of them and `with_others` is true, selects the customers of other operators that have
+/// the phone. If none of these exists and `with_others` is true, selects the other customers of the platform that have
 /// the email or the phone.
 ///
 /// If one of the operator's own customers has one of the values, the request is refused. The response time must then
-/// not reveal whether a customer of another operator has the other value: with 30 requests for each person, a
-/// difference of 2 µs is enough to tell known from unknown people. Therefore the query does not look up an email
-/// itself. It looks up the next email that exists in the order of the index, and the operator's link to the customer
-/// with that email. This is the same work for known and unknown emails, except for an email that sorts after all stored
-/// emails. Phones are looked up in the same way.
+/// not reveal if a customer of another operator has another of the values. A difference of 2 µs would be enough: 30
+/// requests for each person would show if the platform knows the person. Therefore the query does not look up the given
+/// email. The query looks up the first stored email that is equal or comes later in the order of the index, and the
+/// operator's link to the customer with the stored email. This is the same work for known and unknown emails, except
+/// for an email that sorts after all stored emails. Phones are looked up in the same way.
 ///
 /// If `condition` does not hold, selects no row. Otherwise selects at least one row, whose columns are null if there is
 /// no customer.

@@ -95,7 +95,8 @@ fn given_columns() -> impl Iterator<Item = Column> {
     Column::iter().filter(|column| !matches!(column, Column::Position | Column::Swept))
 }
 
-/// Selects rows to insert. A column that is not among `values` has the value of the common table expression `new`.
+/// Selects rows to insert. `position` is the current position, and `swept` is false. Any other column that is not among
+/// `values` has the value of the common table expression `new`.
 fn rows(new: &Alias, backend: DbBackend, values: &[(Column, SimpleExpr)]) -> SelectStatement {
     let of_each_row = [(Column::Position, positions::current(backend)), (Column::Swept, Expr::cust("FALSE"))];
     let value = |column: Column| {
@@ -114,9 +115,9 @@ pub(super) struct Readers<'l> {
     pub others: Option<EventType>,
 }
 
-/// Adds the rows of an entry to the writes. If `readers.others` is given, the links in `readers.links` must be new, and
-/// this must be called before adding writes that insert, change or delete links: on SQLite, the statements of `writes`
-/// see the rows of earlier statements; on PostgreSQL, they do not.
+/// Adds the rows of an entry to the writes. If `readers.others` is given, the links in `readers.links` must be new. In
+/// this case, call this function before you add writes that insert, change or delete links: on SQLite, a statement of
+/// `writes` sees the rows of earlier statements. On PostgreSQL, no statement sees the rows of another one.
 pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, readers: &Readers<'_>) {
     let author = entry.operator_id.unwrap_or(OperatorId::PLATFORM);
     let names = CustomerField::changed_by(entry).map(|field| field.name().to_owned());

@@ -155,7 +155,7 @@ pub(super) fn record_created(writes: &mut WriteSet, origin: &Origin, customer: &
     add(writes, entry, &Readers { links: slice::from_ref(link), others: None });
 }
 
-/// Adds the entry of a new link to an existing customer to the writes, with the values that were filled in.
+/// Adds the entry of a new link of an existing customer to the writes, with the values that were filled in.
 pub(super) fn record_connected(
     writes: &mut WriteSet,
     origin: &Origin,
@@ -180,7 +180,8 @@ pub(super) fn record_updated(
     add(writes, entry, &Readers { links: &[], others: Some(EventType::Updated) });
 }
 
-/// Adds an entry for a person who has proved to hold the value of a field, with the values that differ.
+/// Adds the entry of the verification of a field to the writes, with the values that differ between `before` and
+/// `after`.
 pub(super) fn record_verified(
     writes: &mut WriteSet,
     origin: &Origin,

@@ -24,7 +24,8 @@ use crate::service::Actor;
 /// Conditions on the customers of a list. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerFilter {
-    /// Only for an operator's list. A list with a search is ordered by customer id.
+    /// Only for an operator's list. A list with a search is ordered by customer id, but a customer whose email was
+    /// searched comes first.
     pub search: Option<SearchQuery>,
     pub email: Option<EmailAddress>,
     pub phone: Option<PhoneNumber>,
@@ -153,7 +154,8 @@ impl Customers {
         Ok(found.into_iter().zip(plans).map(|(page, plan)| CustomerRows { page, plan }).collect())
     }
 
-    /// Adds the page of operators to each customer that was found, if its page in `pages` asks for operators.
+    /// Adds a page of operators to each customer in `found`. Skips the customers of pages that do not ask for
+    /// operators.
     async fn add_operators(
         &self,
         actor: &Actor,
@@ -230,7 +232,7 @@ impl CustomerList {
         Position { key, id: *view.customer.id.as_uuid() }
     }
 
-    /// Selects an operator's links and their customers that match the filter, except its search.
+    /// Selects an operator's links, with their customers, that match all conditions of the filter except the search.
     fn select_own_customers(&self, operator: OperatorId) -> SelectTwo<customer_operator::Entity, customer::Entity> {
         of_operator(operator).filter(self.filter.on_customer()).filter(self.filter.on_link())
     }

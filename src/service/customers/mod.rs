@@ -1,12 +1,12 @@
 //! Customers: one record per person, shared by all operators that the person is connected to.
 //!
-//! [`Customers`] has all methods. They are implemented in the modules of this folder, with their types: for example,
-//! `create.rs` implements [`Customers::create`].
+//! [`Customers`] has all methods. Each module of this folder implements some of the methods, and has the types of these
+//! methods. For example, `create.rs` implements [`Customers::create`].
 //!
-//! An operator sees a customer only through its own link; the platform sees all customers. Only `rows`, `lists`,
-//! `search` and `existing` build queries for an operator's customers, and each of these queries filters by the
-//! operator. Creates and updates also look up an email or a phone among all customers of the platform. The limit on
-//! disclosures limits what a caller can learn from this.
+//! An operator sees a customer only through its own link; the platform sees all customers. Each query for an operator's
+//! customers starts in `rows`, `lists`, `search` or `existing`, and filters by the operator. Other modules only extend
+//! these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all customers of the
+//! platform. The limit on disclosures limits what a caller can learn from this.
 //!
 //! A write puts its rows into one `WriteSet`. A takeover of a phone uses two. On PostgreSQL, no statement of the set
 //! sees the rows that another statement writes; on SQLite the statements run in order. The order of the statements must
@@ -65,13 +65,13 @@ pub struct Customers {
     restrictions: Restrictions,
     hash: KeyedHash,
     limits: Limits,
-    /// Queries for one of an operator's customers, one for each kind of [`CustomerRef`].
+    /// Queries that find a customer of an operator. There is one query for each kind of [`CustomerRef`].
     own_queries: [BatchedQuery<2>; 4],
-    /// The same queries, which also look up an idempotency key.
+    /// Like `own_queries`, but each query also looks up an idempotency key.
     own_or_stored_queries: [BatchedQuery<4>; 4],
     /// Query for the rows that share a unique value with a new customer.
     existing_query: BatchedQuery<4>,
-    /// The same query, which also looks up an idempotency key.
+    /// Like `existing_query`, but also looks up an idempotency key.
     existing_or_stored_query: BatchedQuery<6>,
 }
 
@@ -104,8 +104,8 @@ trait Replayable: Sized {
 
     fn to_stored(&self) -> impl Serialize;
 
-    /// Restores the result of an earlier request. Fails with `CUSTOMER_NOT_FOUND` if the result has a customer that the
-    /// caller may not see any more.
+    /// Restores the result of an earlier request. Fails with `CUSTOMER_NOT_FOUND` if the result has the record of a
+    /// customer that was erased, or disconnected from the caller's operator, since the first request.
     fn replay(
         customers: &Customers,
         origin: &Origin,
@@ -118,7 +118,7 @@ trait Replayable: Sized {
 struct StoredOutcome<D> {
     customer: Uuid,
     /// Time at which the customer was connected to the caller's operator, in microseconds since 1970. `None` if the
-    /// platform was the caller, or if an earlier version stored the outcome.
+    /// platform was the caller, or if an earlier version of this service stored the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     connected_at: Option<i64>,
     warnings: Vec<ErrorCode>,
@@ -129,7 +129,7 @@ struct StoredOutcome<D> {
 /// The outcome of the lookups of a request with an idempotency key.
 enum OrStored<T, R> {
     Found(T),
-    /// The key is in use. Nothing else was looked up.
+    /// The stored outcome of the key, which is in use. Results of other lookups are dropped.
     Stored(R),
 }
 
@@ -230,7 +230,8 @@ impl Customers {
         let attempt = async |write_tx, is_phone_checked| {
             let attempted = try_write(write_tx, is_phone_checked).await;
             // After a conflict or a lost connection, the key may have a stored result: of another request, or of this
-            // attempt. After a refusal the key is not looked up, because it was not in use.
+            // attempt. After a refusal the key is not looked up again, because the attempt has already looked up the
+            // key.
             if matches!(attempted, Ok(_) | Err(TransactionError::Error(Error::Rejected(_)))) {
                 return attempted;
             }
@@ -405,8 +406,9 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
     ) -> Result<Self, TransactionError> {
         let StoredOutcome { customer, connected_at, warnings, details } = stored;
         let view = customers.find_visible(&origin.actor, &CustomerRef::Id(customer.into())).await?;
-        // The stored outcome belongs to the link of that time. If the operator has since disconnected the customer and
-        // connected it again, perhaps for another person, a repeated request must not return the record.
+        // The stored outcome belongs to the link that existed when the outcome was stored. Since then, the operator may
+        // have disconnected the customer and connected the customer again, perhaps for another of its users. A repeated
+        // request must then not return the record.
         let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
         let view = view.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
         let warnings = customers.restrictions.warnings_from_codes(&warnings);

@@ -39,9 +39,9 @@ impl Customers {
         with_retry("customer.start_removal", start).await
     }
 
-    /// Disconnects a batch of customers from a suspended operator, with the reason `ENDED`. Returns their number, which
-    /// is 0 if the operator has no customers left. Platform only. Each batch is a transaction of its own, so an
-    /// interrupted removal can be continued by calling this method again.
+    /// Disconnects a batch of customers from a suspended operator, with the reason `ENDED`. Returns the number of
+    /// disconnected customers, which is 0 if the operator had no customers. Platform only. Each batch is a transaction
+    /// of its own, so an interrupted removal can be continued by calling this method again.
     pub async fn remove_batch(&self, actor: &Actor, origin: &AdminOrigin, operator: OperatorId) -> Result<u64, Error> {
         actor.require_platform()?;
         let origin = actor.origin(&origin.request())?;

@@ -11,6 +11,8 @@ use sea_orm::{
     QueryTrait, SelectTwo,
 };
 
+use crate::database::try_get_time;
+
 /// A row of `customer_operator`: the customer is connected to the operator.
 pub(super) type Link = customer_operator::Model;
 
@@ -41,8 +43,8 @@ pub(super) fn customer_at(row: &QueryResult, first: usize) -> Result<customer::M
         created_at: row.try_get_by_index(at(Column::CreatedAt))?,
         updated_at: row.try_get_by_index(at(Column::UpdatedAt))?,
         revision: row.try_get_by_index(at(Column::Revision))?,
-        email_verified_at: row.try_get_by_index(at(Column::EmailVerifiedAt))?,
-        phone_verified_at: row.try_get_by_index(at(Column::PhoneVerifiedAt))?,
+        email_verified_at: try_get_time(row, at(Column::EmailVerifiedAt))?,
+        phone_verified_at: try_get_time(row, at(Column::PhoneVerifiedAt))?,
     })
 }
 

@@ -159,7 +159,7 @@ pub(super) fn remove(writes: &mut WriteSet, links: &[Link]) {
     writes.push(REMOVE, links.iter().map(key).collect());
 }
 
-/// Adds the words that differ between two external ids of a link to the writes.
+/// Adds writes for the words that differ between two external ids of a link.
 pub(super) fn rename(writes: &mut WriteSet, before: &Link, after: &Link) {
     let words = changed_words(&words_of_link(before), &words_of_link(after)).into_iter();
     let (operator, customer) = (after.operator_id, after.customer_id);
@@ -167,7 +167,7 @@ pub(super) fn rename(writes: &mut WriteSet, before: &Link, after: &Link) {
     writes.push(REPLACE_OF_LINK, words.map(row).collect());
 }
 
-/// Adds the words that differ between two states of a customer to the writes, for all operators.
+/// Adds writes for the words that differ between two states of a customer, for all operators.
 pub(super) fn change(writes: &mut WriteSet, before: &customer::Model, after: &customer::Model) {
     let values = (0..).zip(searchable(before).into_iter().zip(searchable(after)));
     let changed = values.filter(|(_, (before, after))| before != after);
@@ -215,8 +215,13 @@ impl Customers {
             .order_by_asc(OperatorId)
             .order_by_asc(CustomerId)
             .limit(BATCH as u64);
-        // A concurrent update or disconnect waits for the lock. It then sees these words, and updates or deletes them.
         let links = lock_own_customers(&transaction, without_words).await?;
+        // Concurrent writes of these customers wait for the locks. On PostgreSQL, a statement that began to wait does
+        // not see the new words, so it must fail with a conflict and run again. The next revision causes the conflict.
+        let customers = links.iter().map(|(_, customer)| customer.id);
+        let next_revision = customer::Column::Revision.into_expr().add(1);
+        let update = customer::Entity::update_many().col_expr(customer::Column::Revision, next_revision);
+        update.filter(customer::Column::Id.is_in(customers)).exec(&transaction).await?;
         for (link, customer) in &links {
             let mut writes = WriteSet::new(link.operator_id);
             add(&mut writes, link, customer);
@@ -317,7 +322,8 @@ pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition 
 
 /// Selects a word of one customer that starts with the given word.
 fn words_of_customer(operator: OperatorId, customer: SimpleExpr, word: &QueryWord) -> SelectStatement {
-    // The concatenation prevents the use of the index by word, so that PostgreSQL reads the few words of the customer.
+    // Because of the concatenation, PostgreSQL cannot use the index on words, and reads only the few words of the
+    // customer.
     let text = Column::Word.into_expr().binary(BinOper::Custom("||"), "");
     customer_word::Entity::find()
         .select_only()

@@ -183,8 +183,8 @@ impl CustomerChanges {
         let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(values)?)));
         let data: Map<_, _> = given.collect();
         let mut request = json!({ "customer": customer, "expectedVersion": expected_version, "data": data });
-        // The new external id is added only if it is given, so that the hashes of requests without it still match those
-        // of an earlier version.
+        // The new external id is added only if it is given. Requests without a new external id then have the same
+        // hashes as in earlier versions of this service.
         if let Some(id) = external_customer_id {
             request["externalCustomerId"] = json!(id.as_str());
         }

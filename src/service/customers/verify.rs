@@ -1,4 +1,4 @@
-//! Records that a person has proved to hold an email or a phone. Platform only.
+//! Records that a person has proved ownership of an email or a phone. Platform only.
 //!
 //! Telephone companies reassign numbers. A proof can therefore move a phone from one customer to another, unless the
 //! first customer has a later proof for the phone.
@@ -29,7 +29,7 @@ pub struct Verification {
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
-/// A value that a person has proved to hold.
+/// An email or a phone of which a person has proved ownership.
 #[derive(Clone, Debug)]
 pub enum VerifiedValue {
     Email(EmailAddress),
@@ -40,8 +40,8 @@ pub enum VerifiedValue {
 pub type Verified = Written<()>;
 
 impl Customers {
-    /// Records that a person has proved to hold an email or a phone. If the stored time of the proof is the same or
-    /// later, nothing changes. Platform only.
+    /// Records that a person has proved ownership of an email or a phone. If the customer has this value, and the
+    /// stored time of its last proof is the same or later, nothing changes. Platform only.
     pub async fn record_verification(
         &self,
         actor: &Actor,

@@ -78,8 +78,9 @@ impl PhoneLookup {
         Self { carrier, unknown_lines, database, hash, recent }
     }
 
-    /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, and with `PHONE_LOOKUP_UNAVAILABLE` if the
-    /// provider does not respond. The check may take seconds, so it must not run within a transaction.
+    /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, or if its line type is unknown and the policy
+    /// refuses unknown lines. Fails with `PHONE_LOOKUP_UNAVAILABLE` if the provider does not return a result. The check
+    /// may take seconds, so it must not run within a transaction.
     pub async fn check(&self, phone: &PhoneNumber) -> Result<(), Error> {
         let hash = self.hash.digest(PURPOSE, &[phone.as_str().as_bytes()]);
         let line = self.recent.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;
@@ -99,7 +100,7 @@ impl PhoneLookup {
         metrics::counter!("vivamo_phone_lookups_total", "outcome" => outcome).increment(1);
         let line = result.map_err(|error| match error {
             LookupError::Unavailable { retry_after } => {
-                tracing::warn!("carrier lookup failed: the carrier did not answer in time");
+                tracing::warn!("carrier lookup failed: the provider was unreachable, overloaded or too slow");
                 Error::from(Violation::new(ErrorCode::PhoneLookupUnavailable).with_retry_after(retry_after))
             }
             LookupError::Misconfigured { cause } => {

@@ -2,7 +2,7 @@
 //!
 //! A request is `GET /v2/PhoneNumbers/%2B14155552671?Fields=line_type_intelligence`. A lookup makes up to three
 //! attempts within 2.5 seconds; at most 20 requests are open at a time. A `Retry-After` that is longer than the
-//! remaining time is passed on to the client.
+//! remaining time is returned to the caller of the API.
 
 use std::time::{Duration, Instant};
 

@@ -39,9 +39,9 @@ const NOT_PUBLIC_V4: [(&str, &str); 17] = [
     ("255.255.255.255/32", "broadcast"),
 ];
 
-/// The IPv6 network of all public addresses except those of [`NAT64`]. Outside it are loopback (`::1`), unique local
-/// (`fc00::/7`, with the metadata servers of AWS and Google Cloud), link-local (`fe80::/10`), site-local (`fec0::/10`),
-/// multicast (`ff00::/8`) and IPv4-compatible addresses (`::/96`).
+/// The IPv6 network that contains all public addresses, except the addresses of [`NAT64`]. The network does not contain
+/// loopback (`::1`), unique local (`fc00::/7`, with the metadata servers of AWS and Google Cloud), link-local
+/// (`fe80::/10`), site-local (`fec0::/10`), multicast (`ff00::/8`) or IPv4-compatible addresses (`::/96`).
 const GLOBAL_UNICAST_V6: &str = "2000::/3";
 
 /// IPv6 networks inside [`GLOBAL_UNICAST_V6`] that are not public.
@@ -98,9 +98,10 @@ impl AddressFilter {
         is_public || self.allowed.iter().any(|network| network.contains(&address))
     }
 
-    /// True if the host of the URL is an address that webhooks may reach, or a name other than `localhost`. The
-    /// addresses of a name are checked at each connection. [`Url`] has already turned decimal, octal and hexadecimal
-    /// forms of an IPv4 address, for example `2130706433` and `0177.1`, into the usual form.
+    /// True if the host of the URL is an address that webhooks may reach, or a name. `localhost` and its subdomains
+    /// count as the address 127.0.0.1. The addresses of a name are checked at each connection. [`Url`] has already
+    /// turned decimal, octal and hexadecimal forms of an IPv4 address, for example `2130706433` and `0177.1`, into the
+    /// usual form.
     pub fn allows_url(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
         // `localhost` always resolves to loopback, so it is checked here already, and the caller gets a message.

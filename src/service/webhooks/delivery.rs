@@ -4,10 +4,11 @@
 //! skipped. There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
 //!
 //! 1. **Poll.** One statement per second reads the position of the last change, and whether the pause of an endpoint
-//!    has ended. A request also ends the pause if it creates or enables the endpoint, changes its URL or its cursor, or
-//!    resumes its operator. The statement reads two index entries. If the position is new or a pause has ended, step 2
-//!    follows. Step 2 also runs every 30 seconds, because a killed process may have left endpoints, and when a delivery
-//!    task ends, because its endpoint may have new changes.
+//!    has ended. A request also ends the pause if the request creates or enables the endpoint, or changes its URL or
+//!    its cursor. If a request resumes the operator, a pause that ended during the suspension counts as ended now. The
+//!    statement reads two index entries. If the position is new or a pause has ended, step 2 follows. Step 2 also runs
+//!    every 30 seconds, because a killed process may not have finished its endpoints. Step 2 also runs when a delivery
+//!    task ends, because the endpoint of the task may have new changes.
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
 //!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
 //!    endpoints at once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other
@@ -16,8 +17,8 @@
 //!    first attempt. A repeated attempt therefore sends the same changes under the same id, even if another process
 //!    makes the attempt.
 //! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, first for seconds, later
-//!    for hours. After five days of failures, with status 410, or if changes after the cursor are no longer stored, the
-//!    endpoint is disabled.
+//!    for hours. The endpoint is disabled after five days of failures, after a response with status 410, or if changes
+//!    after the cursor are no longer stored.
 //!
 //! Steps 3 and 4 take effect only if this process still has the lease, and if nothing that the attempt depends on has
 //! changed meanwhile (`is_same_attempt`). If another process has the lease, nothing is written. If the endpoint has
@@ -111,8 +112,8 @@ struct NextPage {
 }
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest expected time after which a poll sees a new `next_attempt_at`: the request that has set the time commits
-/// later, and the clock of its server may be behind.
+/// The longest expected delay until polls see a new `next_attempt_at`. The request commits some time after it has set
+/// the value, and the clock of its server may be slow.
 const MAX_DELAY_OF_CHANGES: TimeDelta = TimeDelta::seconds(10);
 /// The longest time between two claims.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(30);
@@ -125,7 +126,7 @@ const LEASE: TimeDelta = TimeDelta::minutes(1);
 const MAX_PAGES: usize = 20;
 const PAGE_CHANGES: usize = 100;
 const MAX_BODY_BYTES: usize = 20_000;
-/// The size of a body without changes is smaller.
+/// An upper bound on the size of a body without changes.
 const ENVELOPE_BYTES: usize = 500;
 /// The time of failures after which an endpoint is disabled.
 const MAX_FAILING: TimeDelta = TimeDelta::days(5);
@@ -315,7 +316,7 @@ impl Deliveries {
             .take()
     }
 
-    /// True for changes below the horizon. `None` if all changes are.
+    /// A condition for the changes that are below the horizon. `None` on SQLite, where all changes are visible.
     fn is_visible(&self) -> Option<SimpleExpr> {
         let horizon = positions::horizon(self.database.reader().get_database_backend());
         horizon.map(|horizon| customer_change::Column::Position.into_expr().lt(horizon))
@@ -423,7 +424,7 @@ impl Deliveries {
         Attempt { signatures: sign(&secrets, &id, timestamp, &body), id, timestamp, body }
     }
 
-    /// Moves the cursor of an endpoint behind a page that was delivered, or that has no changes to deliver.
+    /// Moves the cursor of an endpoint to the end of a page that was delivered or has no changes to deliver.
     async fn move_cursor(
         &self,
         webhook: &Model,
@@ -474,7 +475,7 @@ impl Deliveries {
         Ok(None)
     }
 
-    /// Disables an endpoint, with these further changes, until its operator enables it.
+    /// Disables an endpoint until a request enables it. Also writes `changes` to its row.
     async fn disable(&self, webhook: &Model, changes: ActiveModel, reason: &'static str) -> Result<(), Error> {
         let disabled = ActiveModel { disabled_at: Set(Some(self.now())), lease_until: Set(None), ..changes };
         if self.update(webhook, disabled).await?.is_some() {
@@ -486,8 +487,8 @@ impl Deliveries {
     }
 
     /// Changes the row of an endpoint, and returns the new row. Returns `None` if the endpoint was deleted, if another
-    /// process has the lease, or if a request has changed something that the attempt depends on since the process read
-    /// `webhook`. In the last case, the lease of this process ends. In the other cases, nothing is written.
+    /// process has the lease, or if something that the attempt depends on has changed after the process read `webhook`.
+    /// In the last case, the lease of this process ends. In the other cases, nothing is written.
     async fn update(&self, webhook: &Model, changes: ActiveModel) -> Result<Option<Model>, Error> {
         let update = || async {
             let transaction = self.database.begin_write().await?;
@@ -536,7 +537,7 @@ fn subquery(select: SelectStatement) -> SimpleExpr {
     SimpleExpr::SubQuery(None, Box::new(select.into()))
 }
 
-/// True if nothing that an attempt depends on differs between two rows of an endpoint.
+/// True if two rows of an endpoint are equal in everything that an attempt depends on.
 fn is_same_attempt(one: &Model, other: &Model) -> bool {
     let facts = |webhook: &Model| {
         let cursor = (webhook.delivered_position, webhook.delivered_id);

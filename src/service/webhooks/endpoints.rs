@@ -53,7 +53,8 @@ pub struct EndpointRequest {
 /// The place in the feed at which deliveries start or continue.
 #[derive(Clone, Debug)]
 pub enum StartOfDeliveries {
-    /// After this position of the operator's feed. The platform cannot use it, because its cursors are of its own feed.
+    /// After this position of the operator's feed. The platform cannot use this variant, because the platform's cursors
+    /// belong to the feed of all customers.
     After(Position),
     /// With the changes from this time on.
     From(DateTime<Utc>),
@@ -87,8 +88,8 @@ impl Webhooks {
         Self { database, environment, hash, addresses, feed }
     }
 
-    /// Returns the endpoint, or `None` if the caller may not see it: an operator sees its own endpoints, the platform
-    /// all.
+    /// Returns the endpoint, or `None` if the caller may not see it. An operator sees its own endpoints. The platform
+    /// sees all endpoints.
     pub async fn find(&self, actor: &Actor, id: WebhookId) -> Result<Option<Model>, Error> {
         Ok(visible(actor).filter(Column::Id.eq(id)).one(self.database.reader()).await?)
     }
@@ -119,7 +120,7 @@ impl Webhooks {
         let (delivered_position, delivered_id) = position.number_and_id();
         let create = || async {
             let transaction = self.database.begin_write().await?;
-            // The lock makes concurrent requests count one after the other.
+            // Because of the lock, concurrent requests count the endpoints one after the other.
             let owner = operator::Entity::find_by_id(operator).lock(LockType::NoKeyUpdate).one(&transaction).await?;
             let owner = owner.ok_or_else(|| Error::from(not_found()))?;
             if Entity::find().filter(Column::OperatorId.eq(operator)).count(&transaction).await? >= MAX_ENDPOINTS {
@@ -158,8 +159,8 @@ impl Webhooks {
         Ok(self.with_secret(row))
     }
 
-    /// Returns one time for each endpoint, in the order of `endpoints`: the time of the oldest change that was not
-    /// delivered to the endpoint yet. `None` if all changes were delivered.
+    /// Returns the time of the oldest undelivered change of each endpoint, in the order of `endpoints`. A time is
+    /// `None` if all changes were delivered to the endpoint.
     pub async fn undelivered_since(
         &self,
         actor: &Actor,
@@ -171,8 +172,8 @@ impl Webhooks {
         self.feed.times_after(endpoints.to_vec()).await
     }
 
-    /// Changes an endpoint and returns its row. An endpoint that is enabled continues at its cursor. A new URL is tried
-    /// at once. A request that changes nothing leaves no entry in the audit trail.
+    /// Changes an endpoint and returns its row. An endpoint that the request enables again continues at its cursor. A
+    /// new URL is tried at once. A request that changes nothing leaves no entry in the audit trail.
     pub async fn update(
         &self,
         actor: &Actor,
@@ -209,7 +210,7 @@ impl Webhooks {
     }
 
     /// Gives an endpoint a new secret. Deliveries are also signed with the previous secret for `overlap_hours`. Fails
-    /// with `INVALID_ARGUMENT` if that is not 0 to 168 hours (a week).
+    /// with `INVALID_ARGUMENT` if `overlap_hours` is not 0 to 168 (a week).
     pub async fn rotate_secret(
         &self,
         actor: &Actor,
@@ -254,9 +255,9 @@ impl Webhooks {
         with_retry("webhook.delete", delete).await
     }
 
-    /// Returns the secrets that sign the deliveries to an endpoint at this time: the current secret, and after a
-    /// rotation also the previous secret. While `VIVAMO_KEY_SECRET` is being changed, there are secrets of both key
-    /// secrets.
+    /// Returns the secrets that sign the deliveries to an endpoint at the time `now`: the current secret, and during
+    /// the overlap after a rotation also the previous secret. While `VIVAMO_KEY_SECRET` is being changed, the list has
+    /// each of these secrets twice, derived from each of the two key secrets.
     pub fn secrets(&self, endpoint: &Model, now: DateTime<Utc>) -> Vec<SigningSecret> {
         let version = endpoint.secret_version;
         let has_previous = endpoint.previous_secret_until.is_some_and(|until| now < until);
@@ -270,8 +271,8 @@ impl Webhooks {
         EndpointWithSecret { row, secret }
     }
 
-    /// Returns the position of a place in an operator's feed. Fails with `CURSOR_EXPIRED` for a position that the feed
-    /// no longer has.
+    /// Returns the position of a place in an operator's feed. Fails with `CURSOR_EXPIRED` if changes after the place
+    /// may have been deleted, or if the place is ahead of the feed.
     async fn position_of(
         &self,
         actor: &Actor,
@@ -285,7 +286,8 @@ impl Webhooks {
             StartOfDeliveries::From(time) => self.feed.position_before(operator, time).await,
             StartOfDeliveries::After(_) if actor.operator() != Some(operator) => {
                 let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DeliverFromCursor);
-                let note = "With the platform key, use `time`: its cursors belong to the feed of all customers.";
+                let note =
+                    "With the platform key, use `time`: the platform's cursors belong to the feed of all customers.";
                 Err(violation.with_note(note).into())
             }
             StartOfDeliveries::After(position) => {
@@ -301,7 +303,8 @@ impl Webhooks {
         }
     }
 
-    /// Fails with `INVALID_URL` if the URL has a host that webhooks may not reach, and in production without `https`.
+    /// Fails with `INVALID_URL` if the URL has a host that webhooks may not reach. In production, also fails if the URL
+    /// does not use `https`.
     fn check_url(&self, url: &WebhookUrl) -> Result<(), Error> {
         let reject = |reason| Err(Violation::of(ErrorCode::InvalidUrl, InputField::Url).with_reason(reason).into());
         if self.environment == Environment::Production && !url.is_https() {
@@ -371,7 +374,8 @@ pub(in crate::service) async fn resume(transaction: &Transaction, operator: Oper
         let mut row = endpoint.into_active_model();
         row.paused_at = Set(None);
         row.failing_since = Set(failing_since);
-        // Not earlier than now, because a poll overlooks endpoints that have been due for longer.
+        // The time is not earlier than now, because a poll finds only endpoints that have become due since about the
+        // previous poll.
         row.next_attempt_at = Set(next_attempt_at);
         row.update(transaction).await?;
     }

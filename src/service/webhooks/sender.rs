@@ -79,7 +79,7 @@ impl Sender {
     /// Sets up the HTTP client. Fails if the system has no CA certificates.
     pub fn new(settings: SenderSettings) -> Result<Self, reqwest::Error> {
         let SenderSettings { environment, addresses, resolver, connect_timeout, timeout } = settings;
-        // reqwest needs a default provider for the process. An error means that there is one already.
+        // reqwest needs a default provider of cryptography for the process. An error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent("Vivamo-Webhooks")

@@ -9,6 +9,8 @@ use std::thread::JoinHandle;
 use entity::deployment::Environment;
 use vivamo::telemetry;
 
+use crate::app::PLATFORM_KEY;
+
 static LOG: LazyLock<Mutex<Log>> = LazyLock::new(|| {
     let path = path();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -41,12 +43,14 @@ impl Log {
     }
 }
 
-/// True if a line contains a value of a test customer, a key, SQL or the name of a table.
+/// True if a line contains a typical part of a test customer's values, a key, an SQL keyword, or one of the table names
+/// that are not also the name of a module.
 pub fn is_leak(line: &str) -> bool {
-    const FORBIDDEN: [&str; 15] = [
+    const FORBIDDEN: [&str; 19] = [
         "@",
         "vivamo_sandbox_",
         "vivamo_production_",
+        PLATFORM_KEY,
         "Ada",
         "Lovelace",
         "O'Brien",
@@ -57,6 +61,9 @@ pub fn is_leak(line: &str) -> bool {
         "DELETE ",
         "customer_operator",
         "customer_event",
+        "customer_change",
+        "customer_word",
+        "admin_event",
         "api_key",
         "idempotency_key",
     ];

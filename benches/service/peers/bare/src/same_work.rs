@@ -344,7 +344,7 @@ fn changes(before: Option<&Customer>, after: &Customer) -> Changes {
     Changes { fields: Json(fields), before: Json(before), after: Json(after) }
 }
 
-/// Search words by their places. `None` removes the word at a place.
+/// The search words of a link, each with its place. `None` removes the word at a place.
 type Words = Vec<(i16, Option<String>)>;
 
 /// The places of the words of a value start at a multiple of this number.
