@@ -350,7 +350,7 @@ async fn each_cause_of_a_connection_failure_has_its_own_message() {
     for (url, message) in [
         (
             "sqlite://missing/folder/x.db",
-            "Cannot open the database file missing/folder/x.db. Check that its folder exists",
+            "Cannot open the database file missing/folder/x.db. Check that the folder of the file exists",
         ),
         ("sqlite://text.db", "text.db is not a SQLite database"),
         (
