@@ -30,8 +30,8 @@ function request()
   return wrk.format(nil, nil, nil, (template:gsub("[~#]", filled)))
 end
 
--- With more than 1,000 clients, the service refuses some requests. A refused client then waits a second, as the header
--- Retry-After says. With fewer clients there is no delay function, because it costs time in wrk.
+-- With more than 1,000 clients, the service may refuse some requests. A refused client then waits a second, as the
+-- header Retry-After says. With fewer clients there is no delay function, because it costs time in wrk.
 local refused = 0
 if tonumber(os.getenv("CONNECTIONS")) > 1000 then
   function delay()

@@ -49,8 +49,8 @@ impl Driver {
         /// - `enable_seqscan`: otherwise a plan that was made while a table was empty scans the whole table after the
         ///   table has grown. This happened with the table of idempotency keys, which is emptied regularly: a create
         ///   took 2.7 times as long.
-        /// - `jit`: compiling a plan takes longer than executing it. PostgreSQL would compile plans that contain a
-        ///   scan, because `enable_seqscan = off` makes scans look expensive.
+        /// - `jit`: compiling a plan takes longer than executing it. Up to version 17, PostgreSQL would compile plans
+        ///   that contain a scan, because `enable_seqscan = off` makes scans look expensive.
         /// - `enable_memoize`: the joins of a page look up each key once, so a cache of lookups only costs time.
         ///
         /// These settings are sent as statements and not as startup parameters, because poolers such as pgbouncer may

@@ -9,9 +9,9 @@
 //!   positions below the [`horizon`], which is made from the id of the oldest transaction that has not ended. No change
 //!   below the horizon can become visible later. A long transaction that has written something, even in another
 //!   database of the same server, delays the feed, but no change is lost. Transactions that only read have no id.
-//! - **SQLite**: transactions that write run one after the other. The position is one more than the platform's last
-//!   position, because the platform has a row for each change. The platform's last row is never deleted, so no position
-//!   is used twice.
+//! - **SQLite**: transactions that write run one after the other. The position is one more than the last stored
+//!   position. To find the last position, only the rows of the platform's feed are read, because this feed has a row
+//!   for each change. The platform's last row is never deleted, so no position is used twice.
 //!
 //! The positions of one customer must also be in the order of its versions. On SQLite they always are. PostgreSQL gives
 //! a transaction its id when it locks or writes its first row. Later the transaction may find rows that a transaction

@@ -180,8 +180,8 @@ impl ResponseSize {
         }
     }
 
-    /// Moves the reservation for `bytes`, the size of the finished response, to the returned value. This part is given
-    /// back when the returned value is dropped. The rest is given back when this [`ResponseSize`] is dropped.
+    /// Splits the reserved memory when the response is finished and has `bytes`. The returned value keeps `bytes`
+    /// reserved until the value is dropped. The rest is given back when this [`ResponseSize`] is dropped.
     pub fn finish(&self, bytes: usize) -> Unread {
         let turn = self.turn.get().and_then(|turn| {
             let Turn { of_key, of_process } = &mut *turn.lock();

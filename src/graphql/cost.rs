@@ -9,7 +9,7 @@ use async_graphql::{Name, Positioned, Variables};
 use async_graphql_value::ConstValue;
 
 use super::pagination::{MAX_PAGE_SIZE, page_size};
-use crate::service::limits::{MUTATION_COST, weights};
+use crate::service::limits::{MUTATION_COST, VALIDATION_COST, weights};
 
 pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 
@@ -34,11 +34,13 @@ pub fn estimate(operation: &OperationDefinition, fragments: &Fragments, variable
         let cost = MUTATION_COST * u32::try_from(fields).unwrap_or(u32::MAX);
         return DocumentCost { selections, least: cost, estimated: cost };
     }
+    let validations = sum(set, fragments, &|field| u64::from(field.name.node == "validateCustomer"));
+    let least = VALIDATION_COST.saturating_mul(u32::try_from(validations).unwrap_or(u32::MAX)).max(1);
     let work = weights::REQUEST
         + selections * weights::SELECTION
         + fields as u64 * weights::QUERY
         + sum(set, fragments, &|field| work_of_field(field, variables));
-    DocumentCost { selections, least: 1, estimated: weights::cost(work) }
+    DocumentCost { selections, least, estimated: weights::cost(work).max(least) }
 }
 
 fn root_fields(set: &SelectionSet, fragments: &Fragments) -> usize {

@@ -110,9 +110,13 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
 /// Shortens a message of async-graphql, and removes the value that it may quote.
 fn shorten(message: &str) -> String {
     let message = message.split(", found ").next().unwrap_or_default();
+    let message = match message.split_once(" does not contain the value ") {
+        Some((enumeration, _value)) => format!("{enumeration} does not contain the given value"),
+        None => message.to_owned(),
+    };
     match message.char_indices().nth(MAX_MESSAGE_LENGTH) {
         Some((end, _)) => format!("{}…", &message[..end]),
-        None => message.to_owned(),
+        None => message,
     }
 }
 

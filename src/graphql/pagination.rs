@@ -86,11 +86,12 @@ pub struct PageInfo {
     /// true if `before` was given.
     has_next_page: bool,
     /// Cursor to pass as `before` for the previous page: the cursor of the first item, or null if the page is empty.
-    /// Paging backwards: if the check of customers ended before the page was full, the cursor of the last checked
-    /// customer.
+    /// With some filters, the service stops checking customers before a page is full. Paging backwards, this is then
+    /// the cursor of the last checked customer.
     start_cursor: Option<Cursor>,
-    /// Cursor to pass as `after` for the next page: the cursor of the last item, or null if the page is empty. Paging
-    /// forwards: if the check of customers ended before the page was full, the cursor of the last checked customer.
+    /// Cursor to pass as `after` for the next page: the cursor of the last item, or null if the page is empty. With
+    /// some filters, the service stops checking customers before a page is full. Paging forwards, this is then the
+    /// cursor of the last checked customer.
     end_cursor: Option<Cursor>,
 }
 

@@ -188,6 +188,9 @@ pub mod weights {
 /// The cost of a mutation, unless it writes many rows.
 pub const MUTATION_COST: u32 = 10;
 
+/// The minimum cost of `validateCustomer`, which looks up the same values as `createCustomer`.
+pub const VALIDATION_COST: u32 = 2;
+
 /// Returns the cost of a request from the counted work, the number of selections in the document, and the number of
 /// values in the response.
 pub fn cost(work: &WorkCounter, selections: u64, values: u64) -> u32 {

@@ -155,7 +155,7 @@ both!(all_keys_of_an_operator_are_revoked_at_once, Sandbox, async |app| {
         wait_for_status(&replica, caller, 401).await;
     }
     assert_eq!(replica.graphql(&other, ROLE, json!({})).await.status, 200);
-    // Keys that were revoked before are left out. A new key works.
+    // The payload leaves out keys that were revoked before. A new key works.
     let third = app.key(&own, Access::ReadWrite).await;
     assert_eq!(app.graphql(&third, ROLE, json!({})).await.status, 200);
     let revoked = app.graphql(&app.platform(), REVOKE_ALL, id).await.payload("revokeApiKeys");
@@ -250,7 +250,7 @@ both!(each_administrative_change_leaves_an_entry_in_the_audit_trail, Sandbox, as
     assert!(actors.iter().enumerate().all(|(at, actor)| *actor == if at == 3 { json!("Zoë") } else { json!(null) }));
     assert!(events.is_sorted_by_key(|event| event["occurredAt"].as_str().unwrap().to_owned()));
 
-    // Filters, and pages of the audit trail.
+    // Reads the audit trail with filters and in pages.
     assert_eq!(admin_events(app, json!({ "operatorId": own.operator })).await, events[..8]);
     assert_eq!(admin_events(app, json!({ "apiKeyId": key })).await, events[9..]);
     assert_eq!(admin_events(app, json!({ "operatorId": own.operator, "apiKeyId": key })).await, Vec::<Value>::new());

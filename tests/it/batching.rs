@@ -64,8 +64,8 @@ async fn update(app: &TestApp, actor: &Actor, changes: CustomerChanges) -> Strin
     }
 }
 
-/// The number of statements of concurrent requests that all read and then write: one batched read and one batched
-/// write. On SQLite nothing is batched.
+/// Returns the expected number of statements of concurrent requests, if each request reads and then writes. On
+/// PostgreSQL, the requests share one read and one write. On SQLite nothing is batched, so the number is `on_sqlite`.
 fn read_and_write(app: &TestApp, on_sqlite: usize) -> usize {
     if app.is_postgres() { 2 } else { on_sqlite }
 }

@@ -1,4 +1,4 @@
-//! Lists with conditions without an index: a page and a count check at most 10,000 customers.
+//! Lists with conditions that no index supports: a page checks at most 10,000 customers, and so does a count.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,7 @@
 //! The build script: the conditions under which build.rs runs npm, and the page that a build without npm serves.
 //!
-//! The script runs on a copy of `web/` with a stub for npm, which writes its calls to a file.
+//! The script runs on a copy of some files of `web/`, and finds a stub instead of npm. The stub writes each call of npm
+//! to a file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -52,7 +53,7 @@ impl Sources {
         fs::set_permissions(npm, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// A stub for npm that builds a page.
+    /// Installs a stub for npm that builds a page.
     fn install_working_npm(&self) {
         self.install_npm("/bin/mkdir -p dist/graphiql; echo page >dist/graphiql/index.html");
     }

@@ -149,7 +149,7 @@ fn settings(url: &str, environment: Environment, unknown_lines: UnknownLinePolic
     }
 }
 
-/// Runs a test in production with a carrier, on both databases.
+/// Runs a test in the environment `Production` with a fake carrier, on both databases.
 async fn with_carrier(test: impl AsyncFn(&TestApp, &FakeCarrier)) {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let carrier = FakeCarrier::start().await;
@@ -163,8 +163,8 @@ async fn create(app: &TestApp, caller: &Caller, phone: &str) -> Answer {
     app.create(caller, phone, json!({ "email": format!("{}@example.com", &phone[1..]), "phone": phone })).await
 }
 
-/// Returns the error codes of a create while the carrier is unreachable. `errors.rs` calls this function for its table
-/// of error codes.
+/// Returns the error codes of a create while the carrier is unreachable. `errors.rs` calls this function in its
+/// scenario of `PHONE_LOOKUP_UNAVAILABLE`.
 pub async fn codes_of_an_unreachable_carrier(app: &TestApp) -> Vec<String> {
     let backend = if app.is_postgres() { Backend::Postgres } else { Backend::Sqlite };
     let settings = settings("http://127.0.0.1:1/", Environment::Production, UnknownLinePolicy::Refuse);
@@ -239,7 +239,8 @@ async fn each_carrier_response_is_accepted_refused_or_unavailable() {
         // A long Retry-After is passed on to the client.
         let busy = create(app, &operator, "+14155550028").await;
         assert_eq!(busy.body["errors"][0]["extensions"]["retryAfterMs"], 30_000);
-        // The service waits for a short Retry-After, within the total timeout.
+        // If the time in Retry-After is short, the service waits for this time and tries again, within the total
+        // timeout.
         carrier.take_request_count();
         assert_eq!(create(app, &operator, "+14155550022").await.codes(), [UNAVAILABLE]);
         assert!((1..=3).contains(&carrier.take_request_count()));
@@ -396,8 +397,8 @@ async fn only_numbers_that_would_be_stored_are_looked_up() {
             json!({ "externalCustomerId": "9", "data": { "email": "new@example.com", "phone": "+14155550002" } });
         let valid = app.graphql(&own, validate, json!({ "input": fresh })).await;
         assert_eq!(valid.body["data"]["validateCustomer"], json!({ "phone": "+14155550002", "faults": [] }));
-        // These numbers are not looked up: a number that a customer already has, an invalid number, and a number in a
-        // request that is refused for another reason.
+        // These numbers are not looked up: a number that a customer already has, an invalid number, a number that a
+        // connect does not store, and a number in a request that is refused for another reason.
         app.created(&other, "1", json!({ "email": "other@example.com", "phone": "+14155550001" })).await;
         for data in [
             json!({ "email": "no address", "phone": "+14155550002" }),
@@ -420,7 +421,7 @@ async fn only_numbers_that_would_be_stored_are_looked_up() {
         let taken = app.update(&own, json!({ "externalCustomerId": "2" }), json!({ "phone": "+14155550001" })).await;
         assert_eq!(taken.codes(), ["PHONE_TAKEN"]);
         assert_eq!(carrier.take_request_count(), 0);
-        // A connect that fills an empty phone stores the number, and so does an update.
+        // A number is looked up if a connect fills an empty phone, or if an update changes the phone.
         app.created(&third, "2", json!({ "email": "grace@example.com", "phone": "+14155550040" })).await;
         assert_eq!(carrier.take_request_count(), 1);
         app.updated(&own, json!({ "externalCustomerId": "2" }), json!({ "phone": "+14155550041" })).await;

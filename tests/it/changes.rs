@@ -139,7 +139,7 @@ both!(each_reader_sees_what_it_may_know, Sandbox, async |app| {
         let expected = if sees { json!({ "id": id }) } else { json!(null) };
         assert!(feed(app, caller).await.iter().all(|change| change["customer"] == expected));
     }
-    // The ids and times are those of the history.
+    // Each change has the id and the time of its history entry.
     let history = "query ($id: ID!) { customer(by: { id: $id }) { history(first: 100) { nodes { id occurredAt } } } }";
     for caller in [&a, &platform] {
         let entries = app.graphql(caller, history, json!({ "id": id })).await;
@@ -389,7 +389,7 @@ both!(old_changes_are_deleted_for_each_reader, Sandbox, async |app| {
     assert_eq!(app.select_number("SELECT COUNT(external_customer_id) AS n FROM customer_change").await, 0);
     assert_eq!(sweep(now() + TimeDelta::seconds(60)).await, 0);
 
-    // New changes follow, also for an operator that had no changes when the old changes were deleted.
+    // The cursors also find new changes, even for an operator that had no changes when the old changes were deleted.
     app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Four" })).await;
     app.created(&b, "1", json!({ "email": "ada@example.com" })).await;
     let versions = |changes: Vec<Value>| changes.iter().map(|change| change["version"].clone()).collect::<Vec<_>>();
@@ -412,7 +412,7 @@ both!(a_sweep_of_very_many_changes_takes_several_runs, Sandbox, async |app| {
     let sweep = async || app.services.feed.sweep(&Actor::Platform, now() + TimeDelta::seconds(60)).await.unwrap();
     let first = sweep().await;
     assert!(first.has_more && (50_000..52_000).contains(&first.deleted), "{first:?}");
-    // The readers take turns.
+    // The sweep deletes the changes of the readers in turn, batch by batch.
     let rows_of_platform = "SELECT COUNT(*) AS n FROM customer_change WHERE external_customer_id IS NULL";
     let left = [app.select_number(rows_of_platform).await, app.count_rows("customer_change").await];
     assert!(left[0] < COPIES / 4 && left[1] - left[0] < COPIES / 4, "{left:?}");
@@ -440,7 +440,7 @@ both!(a_sweep_continues_after_the_failure_of_a_reader, Sandbox, async |app| {
     support::postgres::execute(app.database_url(), &refuse).await.unwrap();
     let sweep = async || app.services.feed.sweep(&Actor::Platform, now() + TimeDelta::seconds(60)).await;
     assert!(sweep().await.is_err());
-    // One row of each other reader is left, and both rows of B.
+    // Both rows of B are left, and one row of each of the three other readers.
     assert_eq!(app.count_rows("customer_change").await, 3 + 2);
     let drop = if app.is_postgres() { "DROP TRIGGER refuse ON customer_change" } else { "DROP TRIGGER refuse" };
     support::postgres::execute(app.database_url(), drop).await.unwrap();
@@ -502,7 +502,7 @@ both!(the_lag_is_the_age_of_the_oldest_change_that_is_not_shown, Sandbox, async 
     assert_eq!(app.services.feed.lag().await.unwrap(), TimeDelta::zero());
 });
 
-/// Reads with a cursor of changes that were deleted, and returns the codes of the answer.
+/// Reads with the cursor of a deleted change, and returns the error codes of the answer.
 pub async fn codes_of_an_expired_cursor(app: &TestApp, own: &Caller) -> Vec<String> {
     app.created(own, "expired", json!({ "email": "expired@example.com" })).await;
     let (_, start) = follow(app, own, 1, json!(null), json!(null)).await;

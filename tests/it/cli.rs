@@ -410,7 +410,8 @@ pub(crate) fn server_at(address: &str, code: &'static str, message: &'static str
                 client.read_exact(&mut startup).unwrap();
                 startup
             };
-            // The client asks for TLS, and the server refuses. A client that requires TLS then closes the connection.
+            // If the client asks for TLS, the server refuses and closes the connection. In these tests, each client
+            // that asks for TLS requires TLS.
             if read_startup() == 80_877_103_u32.to_be_bytes() {
                 client.write_all(b"N").unwrap();
                 continue;
@@ -515,8 +516,8 @@ fn unknown_variables_are_refused() {
         assert!(stderr.contains("VIVAMO_RATE_LIMIT is not a setting"), "{stderr}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    // These are accepted: unknown variables if the command has no settings, empty variables, and variables of the tests
-    // and the build.
+    // A command without settings accepts unknown variables. All commands accept empty variables, and the variables of
+    // the tests and the build.
     stdout(&vivamo(folder.path(), &["schema"]).env("VIVAMO_RATE_LIMIT", "0").output().unwrap());
     for (name, value) in
         [("VIVAMO_RATE_LIMIT", ""), ("VIVAMO_TEST_ISOLATION", "serializable"), ("VIVAMO_BUILD_WEB", "1")]

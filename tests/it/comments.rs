@@ -1,5 +1,5 @@
-//! Checks the doc comments of the source: a doc comment says what its item does, so no line starts with a question
-//! word, or with another start in `FORBIDDEN_STARTS`.
+//! Checks that no line of a doc comment starts with a question word, or with another text in `FORBIDDEN_STARTS`. A doc
+//! comment says what its item does.
 
 use crate::layers::{root, rust_files};
 

@@ -217,7 +217,8 @@ both!(connect_by_restricts_the_values_that_connect, Sandbox, async |app| {
     assert!(answer.message().contains("Add EMAIL to `connectBy`, or ask the platform."));
     assert_eq!(app.count_rows("customer").await, 2);
 
-    // One match by a listed value is enough. `connectBy` has no effect on own customers and unknown people.
+    // One match by a listed value is enough for a connection. `connectBy` has no effect on own customers and unknown
+    // people.
     let connected = create_by(app, &own, "1", json!(["PHONE", "PHONE"]), by_both.clone()).await;
     let expected = json!({ "outcome": "CONNECTED", "matchedBy": ["EMAIL", "PHONE"] });
     assert_eq!(connected.payload("createCustomer"), expected);

@@ -46,7 +46,7 @@ struct Process<'a> {
     clock: Arc<Mutex<DateTime<Utc>>>,
 }
 
-/// Sender settings that reach receivers of the test.
+/// Sender settings that allow the loopback addresses of the receivers.
 fn sender_settings() -> SenderSettings {
     let loopback = AddressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
     SenderSettings::new(Environment::Sandbox, loopback)
@@ -99,8 +99,8 @@ impl<'a> Process<'a> {
         *clock = next.max(*clock);
     }
 
-    /// Delivers what is due until `is_done` returns true. Changes can become visible late on PostgreSQL, because
-    /// transactions of other tests hold the horizon of the feed back.
+    /// Calls `deliver_due` again and again until `is_done` returns true. Changes can become visible late on PostgreSQL,
+    /// because transactions of other tests hold the horizon of the feed back.
     async fn deliver_until(&self, mut is_done: impl AsyncFnMut() -> bool) {
         let mut pace = interval(Duration::from_millis(20));
         let deliver = async {
@@ -112,7 +112,7 @@ impl<'a> Process<'a> {
         timeout(Duration::from_secs(30), deliver).await.expect("the deliveries end");
     }
 
-    /// Delivers what is due until the receiver has got a delivery.
+    /// Calls `deliver_due` until the receiver has got a delivery. Returns the deliveries that the receiver got.
     async fn deliver_to(&self, receiver: &Receiver) -> Vec<support::receiver::Received> {
         let mut received = Vec::new();
         self.deliver_until(async || {
@@ -351,7 +351,7 @@ async fn set_status(app: &TestApp, operator: &Caller, status: &str) {
 }
 
 both!(changes_of_a_suspension_arrive_after_it_in_their_order, Sandbox, async |app| {
-    // More changes than a page has.
+    // A page has at most 100 changes, so these changes need more than one page.
     const CREATED: usize = 110;
     let (operator, other) = (app.operator("A").await, app.operator("B").await);
     let receiver = Receiver::start().await;
@@ -359,7 +359,7 @@ both!(changes_of_a_suspension_arrive_after_it_in_their_order, Sandbox, async |ap
     create(app, &operator, 0..CREATED).await;
     app.wait_for_feed().await;
     let process = Process::start(app);
-    // The operator is suspended during the first page. The second page is not sent.
+    // The operator is suspended while the first page is being delivered. The second page is not sent.
     let answer = Arc::new(Notify::new());
     receiver.plan(Reply::After(answer.clone(), 204));
     let suspend_meanwhile = async {
@@ -529,7 +529,7 @@ both!(a_request_during_an_attempt_is_kept, Sandbox, async |app| {
         app.graphql(&operator, DELETE, input).await.payload("result");
     };
 
-    // The endpoint is moved back. The result of the attempt does not move it.
+    // The request moves the cursor of the endpoint back. The result of the attempt does not move the cursor.
     let rewind = json!({ "deliverFrom": { "time": "2026-11-20T12:00:00Z" } });
     for status in [204, 500, 410] {
         let webhook = during_an_attempt(UPDATE, rewind.clone(), status).await;
@@ -538,7 +538,7 @@ both!(a_request_during_an_attempt_is_kept, Sandbox, async |app| {
         send_all_again(webhook).await;
         delete(webhook).await;
     }
-    // The endpoint is moved to the end of the feed. The failure of the attempt does not count.
+    // The request moves the cursor of the endpoint to the end of the feed. The failure of the attempt does not count.
     let webhook = during_an_attempt(UPDATE, json!({ "deliverFrom": { "cursor": feed["cursor"] } }), 500).await;
     process.advance_to_next_attempt(webhook).await;
     assert_eq!((row(app, webhook).await.failed_attempts, process.deliveries.deliver_due().await.unwrap()), (0, 0));
@@ -552,7 +552,7 @@ both!(a_request_during_an_attempt_is_kept, Sandbox, async |app| {
     // A new secret does not change the result of the attempt.
     let webhook = during_an_attempt(ROTATE, json!({ "overlapHours": 0 }), 204).await;
     assert_eq!((row(app, webhook).await.secret_version, process.deliveries.deliver_due().await.unwrap()), (2, 0));
-    // The previous secret has expired.
+    // Moves the clock past the time at which the previous secret expired.
     *process.clock.lock().unwrap() = now();
     create(app, &operator, 3..4).await;
     let next = process.deliver_to(&receiver).await.remove(0);
@@ -730,7 +730,7 @@ both!(the_background_job_delivers_and_stops, Sandbox, async |app| {
     let job = tokio::spawn(process.deliveries.clone().run(async { drop(stopped.await) }));
     create(app, &operator, 0..1).await;
     receiver.wait_for(1).await;
-    // A stop waits for the attempt under way, and stores its result.
+    // After the stop, the job waits for the attempt under way, and stores the result of the attempt.
     let answer = Arc::new(Notify::new());
     receiver.plan(Reply::After(answer.clone(), 204));
     create(app, &operator, 1..2).await;

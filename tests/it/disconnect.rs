@@ -76,7 +76,7 @@ both!(a_customer_without_operators_stays_and_can_be_connected_again, Sandbox, as
         assert_eq!((&connected["outcome"], &connected["customer"]["id"]), (&json!("CONNECTED"), &id));
         assert_eq!(connected["customer"]["firstName"], "Ada");
     }
-    // The operator's history starts at its present connection.
+    // The history that the operator sees starts at the present connection of the operator.
     let history = "{ customer(by: { externalCustomerId: \"2\" }) { history { nodes { type } } } }";
     let nodes = json!([{ "type": "CONNECTED" }]);
     assert_eq!(app.query(&own, history).await["customer"]["history"]["nodes"], nodes);
@@ -174,7 +174,8 @@ both!(a_key_of_an_earlier_connection_does_not_return_the_record, Sandbox, async 
     let update = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed } }";
     let send =
         async |caller: &Caller, query: &str, input: &Value| app.graphql(caller, query, json!({ "input": input })).await;
-    // The operator's user 1 gives a number that belongs to Ada, and is disconnected.
+    // User 1 of the operator gives the phone number of Ada. The create therefore connects the record of Ada, and the
+    // operator then disconnects this record.
     let ada = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     let id = app.created(&other, "1", ada.clone()).await["customer"]["id"].clone();
     let data = json!({ "email": "user1@example.com", "phone": "+14155552671" });
@@ -201,7 +202,7 @@ both!(a_key_of_an_earlier_connection_does_not_return_the_record, Sandbox, async 
         assert_eq!(send(&own, update, &rename).await.payload("updateCustomer")["replayed"], is_replayed);
         assert_eq!(send(&own, create, &again).await.payload("createCustomer")["replayed"], true);
     }
-    // The key of the platform stays valid, because the platform has no connection that could end.
+    // The idempotency key of the platform stays valid, because the platform has no connection that could end.
     assert_eq!(send(&platform, update, &updated).await.payload("updateCustomer")["replayed"], true);
 });
 

@@ -1,4 +1,5 @@
-//! `eraseCustomer`: afterwards no value of the person is stored anywhere.
+//! `eraseCustomer`: after the erasure, the sweep of the feed and the purge of the SQLite file, no value of the person
+//! is stored anywhere.
 
 use std::process::Command;
 
@@ -123,7 +124,7 @@ both!(an_erased_person_is_nowhere, Sandbox, async |app| {
     // On SQLite, the latest rows may be only in the `-wal` file.
     let before = stored(app);
     let missing: Vec<_> = values.iter().filter(|value| !before.contains(**value)).collect();
-    assert_eq!(missing, Vec::<&&str>::new(), "the search would not find these values");
+    assert_eq!(missing, Vec::<&&str>::new(), "the database did not contain these values before the erasure");
     assert_eq!(found_in(&before, &keys), Vec::<&str>::new());
 
     let receipt = erased(app, &id).await;

@@ -122,7 +122,8 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
     }
 }
 
-/// Connects two customers of `other` while the limit is one disclosure per hour.
+/// Tries to connect two customers of `other` while the limit is one disclosure per hour. Returns the error codes of the
+/// second attempt.
 async fn codes_of_second_disclosure(app: &TestApp, other: &Caller) -> Vec<String> {
     let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
     let limited = app.replica_with(app.database_url().to_owned(), limits).await;

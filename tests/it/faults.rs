@@ -129,7 +129,7 @@ async fn a_panic_is_an_internal_error_and_the_process_continues() {
     .await;
 }
 
-/// Runs a query that returns its own name.
+/// Runs a query that selects the value `name`, and returns the selected value.
 async fn run_query(app: &TestApp, query: &BatchedQuery<2>, name: &str) -> String {
     let select = |[first, second]: [Expr; 2]| Query::select().expr_as(first, "name").expr_as(second, "other").take();
     let rows = query.run(app.database.reader(), [name.into(), "other".into()], select).await.unwrap();

@@ -98,7 +98,8 @@ both!(a_response_that_grows_too_large_is_not_built, Sandbox, async |app| {
 both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbox, async |app| {
     let operator = app.operator("A").await;
     create_long_addresses(app, &operator).await;
-    // The responses have nearly the maximum size. Four of them use all memory of a key.
+    // The responses have nearly the maximum size. Four such responses use nearly all memory of a key, so a fifth
+    // response must wait.
     let query = LARGE_RESPONSE.replacen("40", "30", 1);
     let body = json!({ "query": query }).to_string();
     let (key, length) = (&operator.key, body.len());

@@ -6,6 +6,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use support::{Answer, Caller, TestApp, both};
@@ -267,7 +268,8 @@ both!(healthz_checks_the_process_and_readyz_the_database, Sandbox, async |app| {
     assert_eq!((status("/healthz").await, status("/elsewhere").await), (200, 404));
 });
 
-/// Waits until `/readyz` has the status 503, which takes at most a second after the cause. Returns the body.
+/// Waits until `/readyz` has the status 503, and returns the body. The service keeps the result of a check for one
+/// second, so the first responses may have the status 200.
 async fn not_ready(app: &TestApp) -> String {
     let since = Instant::now();
     loop {
@@ -306,12 +308,43 @@ both!(slow_clients_are_disconnected_and_do_not_block_others, Sandbox, async |app
     assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
 });
 
+both!(a_refused_request_does_not_close_the_connection, Sandbox, async |app| {
+    let key = app.operator("A").await.key;
+    let json = "application/json";
+    for (method, key, accept, content_type, status) in [
+        ("POST", "x", json, json, 401),
+        ("PUT", &*key, json, json, 405),
+        ("POST", &*key, "text/plain", json, 406),
+        ("POST", &*key, json, "text/plain", 415),
+    ] {
+        let head = |connection: &str| {
+            format!(
+                "{method} /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nAccept: {accept}\r\n\
+                 Content-Type: {content_type}\r\nConnection: {connection}\r\nContent-Length: {}\r\n\r\n",
+                QUERY.len()
+            )
+        };
+        let mut client = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
+        for connection in ["keep-alive", "close"] {
+            // Some HTTP libraries send the head and the body separately.
+            client.write_all(head(connection).as_bytes()).await.unwrap();
+            for _ in 0..1000 {
+                yield_now().await;
+            }
+            client.write_all(QUERY.as_bytes()).await.unwrap();
+        }
+        let mut responses = String::new();
+        client.read_to_string(&mut responses).await.unwrap();
+        assert_eq!(responses.matches(&format!("HTTP/1.1 {status} ")).count(), 2, "{responses}");
+    }
+});
+
 both!(clients_that_do_not_read_are_disconnected, Sandbox, async |app| {
     let address = app.url.trim_start_matches("http://");
     let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
     let mut client = TcpStream::connect(address).await.unwrap();
     // The responses fill all buffers between the service and the client. The service then waits for the client until
-    // the idle timeout.
+    // the response timeout, and closes the connection.
     let written = timeout(Duration::from_secs(60), client.write_all(requests.as_bytes())).await.unwrap();
     assert!(written.is_err(), "the service read all requests");
 });
@@ -332,6 +365,12 @@ both!(error_messages_do_not_repeat_values_of_the_wrong_type, Sandbox, async |app
             assert_eq!(answer.codes(), ["BAD_REQUEST"]);
             assert!(!answer.body.to_string().contains("secret-person"), "{}", answer.body);
         }
+    }
+    for value in [r#"["secret-person@example.com"]"#, "secret_person"] {
+        let query = format!("{{ customers(filter: {{ missing: {value} }}) {{ nodes {{ id }} }} }}");
+        let answer = app.graphql(&caller, &query, json!({})).await;
+        assert_eq!(answer.codes(), ["BAD_REQUEST"]);
+        assert!(answer.body.to_string().contains("does not contain the given value"), "{}", answer.body);
     }
 });
 

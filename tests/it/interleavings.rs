@@ -32,7 +32,7 @@ enum Write<'a> {
     /// A run of `vivamo operator remove-customers`.
     RemoveCustomers(&'a Caller),
     CreateWebhook(&'a Caller),
-    /// With these fields of the input besides the id.
+    /// The second value is the id of the endpoint. The third value contains the other fields of the input.
     UpdateWebhook(&'a Caller, &'a Value, Value),
     RotateSecret(&'a Caller, &'a Value),
     DeleteWebhook(&'a Caller, &'a Value),

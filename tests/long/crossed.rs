@@ -1,5 +1,5 @@
-//! Concurrent creates that combine the same emails and phones in different ways. Each create waits for a row of another
-//! create, and no client receives a deadlock error.
+//! Concurrent creates that combine the same emails and phones in different ways. The creates of a round may wait for
+//! rows of each other, but no client receives a deadlock error.
 
 use std::collections::BTreeMap;
 

@@ -27,7 +27,7 @@ use support::{Backend, Caller, KEY_SECRET, TestDatabase};
 
 const OPERATORS: usize = 3;
 const WRITERS: usize = 8;
-/// The numbers of people and phones, so small that most transactions wait for another one.
+/// The numbers of people and phones. The numbers are so small that most transactions wait for another transaction.
 const PEOPLE: usize = 6;
 const PHONES: usize = 3;
 /// The number of requests before a round disturbs the service, and the number of requests from then to the end of the
@@ -221,7 +221,8 @@ async fn send_until_answered(servers: &Servers, caller: &Caller, query: &str, va
 /// for the platform.
 fn predict(events: &[customer_event::Model], reader: &str) -> BTreeMap<String, Vec<Value>> {
     let mut events: Vec<_> = events.iter().collect();
-    // A change of a customer reads the customer after the previous change was committed, so it has a later time.
+    // A transaction that changes a customer reads the customer after the previous change was committed, so the new
+    // change has a later time.
     events.sort_by_key(|event| (event.customer_id, event.version, event.occurred_at));
     let (mut linked, mut predicted) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
     let is_platform = reader.is_empty();

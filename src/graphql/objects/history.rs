@@ -105,8 +105,8 @@ impl CustomerEvent {
         self.details()?.reason.map(Into::into)
     }
 
-    /// Id of the request that made the change, as in the `x-request-id` header of its response. With an operator's key,
-    /// null if `own` is false.
+    /// Id of the request that made the change, as in the `x-request-id` header of its response. If a command made the
+    /// change: the id of this run of the command. With an operator's key, null if `own` is false.
     async fn request_id(&self) -> Option<String> {
         Some(self.details()?.request_id.to_string())
     }

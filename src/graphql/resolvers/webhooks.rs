@@ -187,7 +187,7 @@ impl WebhookStart {
 struct CreateWebhookInput {
     /// URL to send deliveries to, at most 2,000 characters after percent-encoding. The URL must start with `https://`
     /// (in sandbox, `http://` is allowed too) and must not contain a user name, a password or a fragment. Its host must
-    /// be reachable from the internet.
+    /// be reachable from the internet (in sandbox, the setting `VIVAMO_WEBHOOK_NETWORKS` can allow other hosts).
     url: String,
     /// Types of the changes to deliver. Default: all types, including types that are added later.
     types: Option<Vec<ChangeType>>,

@@ -32,6 +32,7 @@ use std::time::Duration;
 use async_graphql::{Variables, value};
 use axum::body::Body;
 use axum::extract;
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::Response;
 use entity::value::RequestId;
@@ -67,9 +68,13 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
     let accepted = MediaType::accepted_by(request.headers());
     let media_type = accepted.unwrap_or(MediaType::Json);
     let span = tracing::info_span!("request", %request_id);
-    let (codes, mut response) = match process(&state, request, accepted, &mut log).instrument(span).await {
+    let (parts, mut body) = request.into_parts();
+    let (codes, mut response) = match process(&state, &parts, &mut body, accepted, &mut log).instrument(span).await {
         Ok(response) => response,
-        Err(error) => (vec![error.violation.code], error.into_response(request_id)),
+        Err(error) => {
+            parameters::discard(body).await;
+            (vec![error.violation.code], error.into_response(request_id))
+        }
     };
     response.headers_mut().insert(header::CONTENT_TYPE, media_type.content_type());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -82,12 +87,12 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
 
 async fn process(
     state: &State,
-    request: Request<Body>,
+    parts: &Parts,
+    body: &mut Body,
     accepted: Option<MediaType>,
     log: &mut RequestLog,
 ) -> Result<(Vec<ErrorCode>, Response), HttpError> {
-    let (parts, body) = request.into_parts();
-    let actor = authentication::authenticate(state, &parts, log).await?;
+    let actor = authentication::authenticate(state, parts, log).await?;
     log.caller = Some(actor);
     let mut charge = state.services.limits.charge(&actor)?;
     if ![Method::GET, Method::POST].contains(&parts.method) {

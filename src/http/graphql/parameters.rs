@@ -1,6 +1,8 @@
 //! The parameters of a GraphQL request, read from the body of a POST or the URL of a GET.
 
 use std::collections::HashMap;
+use std::mem;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Query;
@@ -29,8 +31,9 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Reads the parameters from the body of a POST, which must be a JSON object.
-    pub async fn from_body(headers: &HeaderMap, body: Body) -> Result<Self, HttpError> {
+    /// Reads the parameters from the body of a POST, which must be a JSON object. Leaves an empty body, unless the
+    /// headers are refused.
+    pub async fn from_body(headers: &HeaderMap, body: &mut Body) -> Result<Self, HttpError> {
         const UNSUPPORTED: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         if !is_json(headers) {
             let message = "Send the request as JSON, with the header Content-Type: application/json.";
@@ -40,7 +43,7 @@ impl Parameters {
             let message = "Send the body uncompressed, without the header Content-Encoding.";
             return Err(HttpError::with_header(UNSUPPORTED, message, header::ACCEPT_ENCODING, "identity"));
         }
-        let body = timeout(REQUEST_TIMEOUT, read_body(body))
+        let body = timeout(REQUEST_TIMEOUT, read_body(mem::take(body)))
             .await
             .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))?
             .ok_or((StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB, or was cut off."))?;
@@ -92,6 +95,13 @@ fn parse_json(subject: &str, text: &str) -> Result<Value, HttpError> {
 fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, kind: &str) -> Result<Option<T>, HttpError> {
     let value = fields.remove(name).unwrap_or_default();
     serde_json::from_value(value).map_err(|_| bad_request(&format!("`{name}` must be {kind}.")))
+}
+
+/// Reads the body of a refused request, for at most a second. Otherwise, the connection would close after the response,
+/// and the next request of the client on this connection would fail.
+pub async fn discard(body: Body) {
+    const MAX_TIME: Duration = Duration::from_secs(1);
+    let _ = timeout(MAX_TIME, read_body(body)).await;
 }
 
 /// Reads a body. Returns `None` if the body is too long or was cut off. If the body is too long, continues to read up
