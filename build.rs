@@ -24,7 +24,7 @@ fn main() -> Result<()> {
         Some(commit) => println!("cargo::rustc-env=VIVAMO_VERSION={version} ({commit})"),
         None => println!("cargo::rustc-env=VIVAMO_VERSION={version}"),
     }
-    let out = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: cargo runs this script")?;
+    let out = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: only cargo can run this script")?;
     embed_web_pages(Path::new("web"), Path::new(&out))
 }
 

@@ -90,8 +90,8 @@ impl App {
         let deliveries = if jobs { start_deliveries(&database, &services, hash.clone(), sender) } else { None };
         let schema = Schema::new(services.clone(), hash);
         let router = http::router(http, database.clone(), services.clone(), schema).await;
-        // The first use of the numbering plans parses the plans. This takes as much time as many requests together.
-        // This call is the first use, so no request has to wait.
+        // The first use of the numbering plans parses the plans. The parsing takes as much time as many requests
+        // together. This call starts the parsing before the first request.
         spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
         Ok(Self { address, database, services, listener, router, timeouts, background, changes_days, jobs, deliveries })
     }

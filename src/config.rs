@@ -74,8 +74,8 @@ pub struct ServeSettings {
     #[arg(value_parser = address)]
     pub listen: SocketAddr,
 
-    /// Key for platform-wide access: reads and changes all customers, manages operators and keys (at least 32
-    /// characters in production). If unset, platform access over the API is disabled
+    /// Key for platform-wide access: reads and changes all customers, manages operators and keys. The platform key must
+    /// have at least 32 characters in production. If unset, platform access over the API is disabled
     #[arg(long, env = "VIVAMO_PLATFORM_KEY", value_name = "KEY", hide_env_values = true, value_parser = secret)]
     pub platform_key: Option<SecretString>,
 
@@ -153,7 +153,8 @@ pub struct LimitSettings {
     #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200)]
     pub cost_per_second: u32,
 
-    /// Number of requests without a valid key that an IP address may send per minute (0 = unlimited)
+    /// Number of requests without a valid key that an IPv4 address or an IPv6 /64 network may send per minute (0 =
+    /// unlimited)
     #[arg(long, env = "VIVAMO_AUTH_FAILURES_PER_MINUTE", value_name = "COUNT", default_value_t = 30)]
     pub auth_failures_per_minute: u32,
 
@@ -325,8 +326,8 @@ fn check_credential(name: &str, value: &Option<SecretString>) -> Result<(), Stri
     Ok(())
 }
 
-/// Reads a credential from its file, if one is given. `setting` is the name of the setting that contains the credential
-/// itself.
+/// Reads a credential from its file, if a file is given. `setting` is the name of the setting that contains the
+/// credential itself.
 fn read_credential(setting: &str, value: &mut Option<SecretString>, file: &Option<PathBuf>) -> Result<(), String> {
     let Some(file) = file else { return Ok(()) };
     // For example `VIVAMO_KEY_SECRET_FILE (--key-secret-file)`.
@@ -420,8 +421,10 @@ impl ServeSettings {
             let fault = format!("must have at least {MIN_SECRET_BYTES} characters in production");
             return insecure(PLATFORM_KEY, &fault);
         }
-        if platform_key.is_some() && [Some(shared.key_secret()), shared.old_key_secret()].contains(&platform_key) {
-            let fault = format!("and {KEY_SECRET} are the same: a caller with the key would know the secret");
+        let secrets = [(KEY_SECRET, Some(shared.key_secret())), (KEY_SECRET_OLD, shared.old_key_secret())];
+        let same = secrets.into_iter().find(|(_, secret)| platform_key.is_some() && *secret == platform_key);
+        if let Some((setting, _)) = same {
+            let fault = format!("and {setting} are the same: a caller with the key would know the secret");
             return insecure(PLATFORM_KEY, &fault);
         }
         if self.http.metrics == Some(self.listen) && self.listen.port() != 0 {

@@ -31,11 +31,13 @@ pub enum ErrorCode {
     /// contains control characters or characters that change the text direction.
     #[error("The name is not valid")]
     InvalidName,
-    /// A part of the address is missing, is too long or contains a control character, or the country is unknown.
+    /// The country is unknown, a required part of the address is missing, or a part is too long, has no visible
+    /// character, or contains control characters or characters that change the text direction.
     #[error("The address is not valid")]
     InvalidAddress,
     /// The URL of a webhook endpoint is not an absolute URL with `https://` (in sandbox also `http://`), is longer than
-    /// 2,000 characters, contains a user name, a password or a fragment, or has a host that webhooks may not reach.
+    /// 2,000 characters, contains a control character, a user name, a password or a fragment, or has a host that
+    /// webhooks may not reach.
     #[error("The URL is not valid")]
     InvalidUrl,
     /// An argument other than the data of a customer is invalid, for example a page size, a cursor or a filter.
@@ -53,8 +55,8 @@ pub enum ErrorCode {
     /// warning.
     #[error("Sorry, this phone number cannot be used. Please use a valid mobile number.")]
     PhoneNotMobile,
-    /// The carrier lookup, which decides whether a phone is a mobile line, did not respond. Nothing was changed. Retry
-    /// the request. Occurs only in production.
+    /// The carrier lookup, which decides whether a phone is a mobile line, returned no result. Nothing was changed.
+    /// Retry the request. Occurs only in production.
     #[error("The phone number could not be checked, and nothing was changed. Please retry.")]
     PhoneLookupUnavailable,
 
@@ -66,7 +68,8 @@ pub enum ErrorCode {
     #[error("A customer with this email address already exists.")]
     EmailTaken,
     /// Another customer has the phone number. For `createCustomer`, only your own customers count. For
-    /// `updateCustomer` and `recordVerification`, all customers of the platform count.
+    /// `updateCustomer`, all customers of the platform count. For `recordVerification`, only a customer whose last
+    /// proof for the phone is later than `verifiedAt` counts.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
     /// Nothing was connected, because the email and the phone belong to two different customers, or because none of the
@@ -108,9 +111,8 @@ pub enum ErrorCode {
     /// refused.
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
-    /// The cursor of `changes` is too old: changes after it were deleted. Or the database was restored from a backup
-    /// that is older than the cursor. Take `Viewer.changesCursor`, read all customers again, and continue from that
-    /// cursor.
+    /// Changes after the given cursor or time were deleted, or the database was restored from a backup that is older
+    /// than the cursor. Take `Viewer.changesCursor`, read all customers again, and continue from the new cursor.
     #[error(
         "Changes after this cursor are not stored any more. Take `viewer.changesCursor`, read all customers, and continue from that cursor."
     )]

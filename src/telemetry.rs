@@ -61,7 +61,7 @@ pub fn filter(setting: &str) -> Result<Targets, String> {
     Ok(filter.with_targets(quiet).with_targets(levels.into_iter().map(allowed)))
 }
 
-/// Starts logging to `writer`, once in a process.
+/// Starts logging to `writer`. Must be called at most once in a process.
 pub fn log_to<W>(writer: W, is_terminal: bool, filter: Targets, environment: Environment)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -77,7 +77,8 @@ where
     subscriber.with(filter).init();
 }
 
-/// Sends spans to the OpenTelemetry collector. `None` if `OTEL_EXPORTER_OTLP_ENDPOINT` is not set.
+/// Sends spans to the OpenTelemetry collector. Returns `None` if `OTEL_EXPORTER_OTLP_ENDPOINT` is not set, or if the
+/// exporter cannot be built.
 #[cfg(feature = "otlp")]
 fn traces<S>() -> Option<impl Layer<S>>
 where

@@ -10,13 +10,13 @@ arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argpars
 arguments.add_argument("--customers", type=int, default=200_000, help="number of customers in the database")
 arguments.add_argument("--databases", default="postgres,sqlite", help="databases to measure")
 arguments.add_argument("--seconds", type=float, default=3, help="seconds per request")
-arguments.add_argument("--program", help="the service to measure; without it, this tree is built")
+arguments.add_argument("--program", help="the service to measure; without this option, this source tree is built")
 
 MAX_RATIO = 5
 PAGE = f"nodes {{ {CUSTOMER} }} pageInfo {{ hasNextPage endCursor }}"
 EVERYBODY = 'createdAt: { from: "2020-01-01T00:00:00Z" }'
 NOBODY = 'createdAt: { before: "2020-01-01T00:00:00Z" }'
-# Words that half or all of the operator's customers have.
+# Prefixes of words that all of the operator's customers have.
 COMMON = "example com ext person first last 1 2"
 WIDE = " ".join(f"a{n}: address {{ line1 line2 city region postalCode country }}" for n in range(30))
 BY_ID = f"customer(by: {{ id: $id }}) {{ {CUSTOMER} }}"

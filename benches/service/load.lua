@@ -1,7 +1,7 @@
 -- A wrk script: sends one request repeatedly, each time with another value and another number, and checks every response.
 -- Environment: REQUEST is a file with the request in its first line and one value in each further line. `~` in the request
--- is replaced by the value, and `#` by the number. FIRST is the first number. KEYS are the API keys, one in each line,
--- which take turns. EXPECTED is a string that each response must contain. CONNECTIONS is the number of clients.
+-- is replaced by the value, and `#` by the number. The first number is FIRST + 1. KEYS are the API keys, one in each line.
+-- The requests use the keys in turn. EXPECTED is a string that each response must contain. CONNECTIONS is the number of clients.
 local threads = {}
 
 function setup(thread)

@@ -25,7 +25,7 @@ arguments.add_argument("--seconds", type=int, default=2, help="seconds per measu
 arguments.add_argument("--connections", default="1,32", help="number of clients that send at the same time; each number is measured in each round")
 arguments.add_argument("--plot", help="SVG file to write; it shows throughput and latency by number of clients")
 arguments.add_argument("--json", help="file to write the results to")
-arguments.add_argument("--program", help="the service to measure; without it, this tree is built")
+arguments.add_argument("--program", help="the service to measure; without this option, this source tree is built")
 arguments.add_argument("--compare", help="file that an earlier run wrote with --json, to compare the results with")
 
 CUSTOMER = ("id email phone firstName lastName address { line1 line2 city region postalCode country } version createdAt "
@@ -426,7 +426,7 @@ def processor_seconds(process):
 
 
 def machine_processor_seconds():
-    """Processor seconds of the whole machine, without idle time and time that waits for I/O."""
+    """Processor seconds of the whole machine, without idle time and time spent waiting for I/O."""
     times = pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
     return sum(int(time) for place, time in enumerate(times) if place not in (3, 4)) / os.sysconf("SC_CLK_TCK")
 

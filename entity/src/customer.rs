@@ -20,7 +20,7 @@ pub struct Model {
     pub first_name: Option<value::PersonName>,
     pub last_name: Option<value::PersonName>,
     pub address: Option<value::Address>,
-    /// Starts at 1 and increases by 1 with each change of a value. Shown to clients.
+    /// Starts at 1 and increases by 1 with each change of the customer's values. Shown to clients.
     pub version: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,

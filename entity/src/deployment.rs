@@ -1,8 +1,8 @@
 //! Table `deployment`: a single row with the facts that a server compares with its own settings when it starts.
 //!
 //! `service::deployment` writes the row when the database is opened for the first time. Because of this row, a server
-//! refuses a database of the other environment, and a database whose key secret it does not know. The migrations update
-//! `required_migration`.
+//! refuses a database of the other environment, and a database whose key secret the server does not know. The
+//! migrations update `required_migration`.
 
 use sea_orm::entity::prelude::*;
 
@@ -32,7 +32,7 @@ pub const ONLY_ROW_ID: i32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum Environment {
-    /// Emails and phones that production would reject are accepted, with a warning.
+    /// Restricted emails and phones are accepted, with a warning.
     Sandbox,
     /// Restricted emails and phones are rejected.
     Production,

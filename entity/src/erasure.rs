@@ -20,7 +20,7 @@ pub struct Model {
     /// The platform's own reference, for example the number of the person's request.
     pub reference: ErasureReference,
     pub request_id: RequestId,
-    /// The number of operators that the customer was connected to.
+    /// The number of operators that the customer was connected to when it was erased.
     pub operators: i32,
     /// The number of history entries whose values were set to null.
     pub entries: i32,

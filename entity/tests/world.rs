@@ -1,5 +1,5 @@
 //! Tests the values against tables made by other libraries: Google's libphonenumber and email-validator. The scripts
-//! that make the tables are next to them.
+//! that make the tables are in the folder of the tables.
 
 use entity::value::{EmailAddress, LineType, PhoneNumber};
 
@@ -34,7 +34,7 @@ fn phones_agree_with_libphonenumber() {
     );
 }
 
-/// Parsing never panics. If a text is accepted, it ends in the digits of the number after the country code.
+/// Parsing never panics. The digits of an accepted text end in the digits that follow the country code of the number.
 #[test]
 fn a_million_random_texts_are_rejected_or_keep_their_digits() {
     let mut state = 20_261_123_u64;

@@ -22,7 +22,8 @@ fn columns() -> [NewColumn; 3] {
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         add_columns(manager, columns()).await?;
-        // No foreign keys, as in the history of customers: no code deletes the rows that an entry refers to.
+        // The table has no foreign keys, like the history of customers. Foreign keys are not necessary, because no code
+        // deletes operators or API keys.
         manager
             .create_table(
                 Table::create()

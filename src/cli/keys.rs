@@ -50,7 +50,7 @@ pub enum KeyCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Revoke all API keys of an operator permanently, for example after a leak. Prints the keys that it revoked
+    /// Revoke all API keys of an operator permanently, for example after a leak. Print the keys that were revoked
     RevokeAll {
         /// Id of the operator
         #[arg(value_parser = operator_id)]

@@ -193,8 +193,8 @@ async fn change_key_secret(settings: &Settings) -> Result<(), Failure> {
     print::text(match (is_changed, is_old_known) {
         (false, _) => "The database uses this VIVAMO_KEY_SECRET already.\n",
         (true, true) => {
-            "The database uses the new VIVAMO_KEY_SECRET. Restart all servers with it and with VIVAMO_KEY_SECRET_OLD. Unset \
-             VIVAMO_KEY_SECRET_OLD when 24 hours have passed and all API keys have been used again.\n"
+            "The database uses the new VIVAMO_KEY_SECRET. Restart all servers with the new VIVAMO_KEY_SECRET and with \
+             VIVAMO_KEY_SECRET_OLD. Unset VIVAMO_KEY_SECRET_OLD when 24 hours have passed and all API keys have been used again.\n"
         }
         (true, false) => {
             "The database uses the new VIVAMO_KEY_SECRET. API keys that were made with another secret have stopped working: \

@@ -40,15 +40,16 @@ enum Driver {
 impl Driver {
     async fn connect(options: &Options) -> Result<Self, DbErr> {
         /// - `statement_timeout`: a slow statement fails instead of holding its connection.
-        /// - `lock_timeout`: a statement that waits for the lock of another transaction fails. Its request gives the
-        ///   connection back, pauses and starts again. The timeout is shorter than `deadlock_timeout` (1 s), so it also
-        ///   ends deadlocks.
-        /// - `idle_in_transaction_session_timeout`: if the client dies inside a transaction, its locks are released.
+        /// - `lock_timeout`: a statement fails if it waits too long for the lock of another transaction. Its request
+        ///   gives the connection back, pauses and starts again. The timeout is shorter than `deadlock_timeout` (1 s),
+        ///   so it also ends deadlocks.
+        /// - `idle_in_transaction_session_timeout`: if this service dies inside a transaction, PostgreSQL ends the
+        ///   session and releases the locks of the transaction.
         /// - `plan_cache_mode`: statements are planned once per connection. Each statement is written so that one index
         ///   is good for all values, so a generic plan is as good as a custom plan.
-        /// - `enable_seqscan`: otherwise a plan that was made while a table was empty scans the whole table after the
-        ///   table has grown. This happened with the table of idempotency keys, which is emptied regularly: a create
-        ///   took 2.7 times as long.
+        /// - `enable_seqscan`: if this setting is on, a plan that was made while a table was empty scans the whole
+        ///   table after the table has grown. This happened with the table of idempotency keys, which is emptied
+        ///   regularly: a create took 2.7 times as long.
         /// - `jit`: compiling a plan takes longer than executing it. Up to version 17, PostgreSQL would compile plans
         ///   that contain a scan, because `enable_seqscan = off` makes scans look expensive.
         /// - `enable_memoize`: the joins of a page look up each key once, so a cache of lookups only costs time.

@@ -10,8 +10,8 @@
 //! | outage ([`is_outage`]) | perhaps | all members get the error | `UNAVAILABLE`: the client may repeat the request |
 //! | any other error | perhaps | all members get the error | `INTERNAL` |
 //!
-//! A rejection is an error that the database reports about a statement. [`Error::Rejected`] is different: a request
-//! whose input breaks a rule.
+//! A rejection is an error that the database reports about a statement. [`Error::Rejected`] is something else: the
+//! error of a request whose input breaks a rule.
 
 use std::io::ErrorKind;
 use std::sync::Arc;

@@ -166,7 +166,7 @@ mod tests {
         let of_b = take(&queue, b);
         let mut waiting_b = wait(&queue, b);
         assert_eq!(queue.waiting(), 101);
-        // `b` holds fewer than `a`.
+        // `b` holds fewer permits than `a`, so `b` gets the next permit.
         of_a.pop();
         let second_of_b = waiting_b.try_recv().unwrap();
         assert!(waiting_a[0].try_recv().is_err());

@@ -115,8 +115,8 @@ async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, D
 }
 
 /// Waits for the lock of migrations, which the connection then holds until it is closed. Asks for the lock repeatedly
-/// instead of waiting in one statement. Such a statement would hold a snapshot, and the process that has the lock may
-/// run `CREATE INDEX CONCURRENTLY`, which waits for all older snapshots.
+/// instead of waiting in one statement. A waiting statement would hold a snapshot. The process that has the lock may
+/// run `CREATE INDEX CONCURRENTLY`, which would wait for this snapshot.
 async fn wait_for_turn(connection: &DatabaseConnection) -> Result<(), DbErr> {
     const PAUSE: Duration = Duration::from_millis(100);
     let lock = Statement::from_string(DbBackend::Postgres, "SELECT pg_try_advisory_lock(8247619230001) AS is_locked");
@@ -188,7 +188,7 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
             ),
         ),
         Options::Sqlite(_) if !is_unicode => fault(
-            format!("The database has the encoding {encoding}, in which texts are sorted in another order."),
+            format!("The database has the encoding {encoding}, in which the order of texts differs from UTF-8."),
             format!("Use a new file: change {}.", url::SETTING),
         ),
         // The pending migrations will write, so they report if writing is impossible.
@@ -213,8 +213,8 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
     Ok(Inspection { pending, unknown: applied.difference(&known).cloned().collect(), fault, is_outdated })
 }
 
-/// Returns a fault if the role may not write. Checks only the tables that have the same owner as the table of
-/// migrations, because an extension may have tables of its own.
+/// Returns a fault if the database is read-only, or if the role may not read or write a table. Checks only the tables
+/// that have the same owner as the table of migrations, because an extension may have tables of its own.
 async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Result<Option<Fault>, DbErr> {
     const SQL: &str = "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, \
         (SELECT COUNT(*) FROM pg_class AS t, pg_class AS m WHERE m.oid = to_regclass('seaql_migrations') AND t.oid <> m.oid \

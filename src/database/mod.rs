@@ -2,11 +2,13 @@
 //!
 //! [`Database`] holds the connections. Statements that only read go to its [`Reader`]. There are two ways to write:
 //!
-//! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. It collects all rows and
-//!   writes them in one last step. Changes of customers use an [`OptimisticWrite`], except the removal of all customers
-//!   of an operator. On PostgreSQL, concurrent requests share the statements (see `batch/mod.rs`).
-//! - A [`Transaction`] begins and commits explicitly. Most code runs it inside [`with_retry`], which repeats it after a
-//!   conflict. All other writes use a [`Transaction`], for example writes of operators and API keys.
+//! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. The [`OptimisticWrite`]
+//!   collects the rows to write, and writes all of them in one last step. Changes of customers use an
+//!   [`OptimisticWrite`], except the removal of all customers of an operator. On PostgreSQL, concurrent requests share
+//!   the statements (see `batch/mod.rs`).
+//! - A [`Transaction`] begins and commits explicitly. Most code runs the transaction inside [`with_retry`], which
+//!   repeats the transaction after a conflict. All other writes use a [`Transaction`], for example writes of operators
+//!   and API keys.
 
 mod arrays;
 mod batch;
@@ -88,7 +90,7 @@ pub struct Reader {
 impl Database {
     /// The maximum number of connections of one process to PostgreSQL, for reads and writes.
     const POSTGRES_CONNECTIONS: usize = 10;
-    /// The maximum number of connections to SQLite that read. One more connection writes.
+    /// The maximum number of read connections to SQLite. One more connection writes.
     const SQLITE_READERS: usize = 4;
 
     /// Connects to `postgres://…` or `sqlite://…`. Creates the SQLite file if it does not exist.
@@ -178,7 +180,7 @@ impl Database {
         self.check_may_write()?;
         let mut connection = self.write_pool.get(Tenant::Service).await?;
         connection.execute_unprepared("VACUUM").await?;
-        // The first column is 1 if the log was not emptied, because a reader still used it.
+        // The first column is 1 if a reader still used the log, so SQLite could not empty the log.
         let checkpoint = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
         let rows = connection.query_all(checkpoint, None).await?;
         if rows.first().map(|row| row.try_get_by_index::<i32>(0)).transpose()? != Some(0) {

@@ -44,7 +44,7 @@ use uuid::Uuid;
 
 use super::{Sql, Work, record};
 
-/// A row's position in a list: its sort key, then its id.
+/// A row's position in a list: the key, then the id of the row. Both together are the sort key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     pub key: Key,
@@ -218,7 +218,7 @@ impl PageRequest {
             // A cursor is valid for one list only, so its key fits the columns. A single column is compared without a
             // tuple.
             let (row, bound) = match key {
-                // The query leaves out the row with this key (see `add_first`). All rows of the query come after that
+                // The page leaves out the row with this key (see `add_first`). All rows of the page come after that
                 // row.
                 Key::First if is_after => continue,
                 Key::First => (Expr::val(1), Expr::val(1)),
@@ -379,7 +379,7 @@ pub async fn pages<T>(
     Ok(pages)
 }
 
-/// Loads a page of one list, whose rows are those of an entity.
+/// Loads a page of one list. The rows of the list are rows of an entity.
 pub async fn page<M: FromQueryResult + Positioned>(
     connection: &impl ConnectionTrait,
     list: List,

@@ -13,13 +13,14 @@
 //!   position. To find the last position, only the rows of the platform's feed are read, because this feed has a row
 //!   for each change. The platform's last row is never deleted, so no position is used twice.
 //!
-//! The positions of one customer must also be in the order of its versions. On SQLite they always are. PostgreSQL gives
-//! a transaction its id when it locks or writes its first row. Later the transaction may find rows that a transaction
-//! with a larger id has changed meanwhile. The condition [`is_written_before`] prevents a write to such a row.
+//! The positions of one customer must also be in the order of its versions. On SQLite, the positions are always in this
+//! order. PostgreSQL gives a transaction its id when it locks or writes its first row. Later the transaction may find
+//! rows that a transaction with a larger id has changed meanwhile. The condition [`is_written_before`] prevents a write
+//! to such a row.
 //!
-//! A dump does not contain the transaction ids of its server. On a server with smaller transaction ids, new positions
-//! would be below the stored ones. [`is_ahead`] detects this, and [`raise_base`] lets new positions continue after the
-//! stored ones.
+//! A dump does not contain the transaction ids of its server. After a restore on a server with smaller transaction ids,
+//! new positions would be below the stored positions. [`is_ahead`] detects this, and [`raise_base`] lets new positions
+//! continue after the stored ones.
 
 use entity::{customer_change, deployment};
 use sea_orm::sea_query::{Expr, ExprTrait, Func, Query, SimpleExpr};
@@ -57,8 +58,8 @@ pub fn platform(backend: DbBackend) -> SimpleExpr {
     Expr::cust(if backend == DbBackend::Postgres { format!("'{nil}'::uuid") } else { format!("x'{nil}'") })
 }
 
-/// Readers may see only positions below this position. `None` on SQLite, where readers may see all positions, because
-/// no transaction begins to write before the previous one has ended.
+/// The horizon of the feed: readers may see only positions below the horizon. `None` on SQLite, where readers may see
+/// all positions, because no transaction begins to write before the previous one has ended.
 pub fn horizon(backend: DbBackend) -> Option<SimpleExpr> {
     let is_postgres = backend == DbBackend::Postgres;
     is_postgres.then(|| Expr::cust(format!("pg_snapshot_xmin(pg_current_snapshot())::text::bigint + {BASE}")))
@@ -67,13 +68,14 @@ pub fn horizon(backend: DbBackend) -> Option<SimpleExpr> {
 /// A condition that refuses a row of `table` if the row was written by a transaction whose id is larger than the id of
 /// the current transaction. `None` on SQLite, where this cannot happen.
 ///
-/// PostgreSQL stores the id of the transaction that wrote a row in the column `xmin`. It stores only the low 32 bits,
-/// and keeps them forever, even after `VACUUM FREEZE`. A comparison of two such numbers (`age`) is wrong if more than
-/// 2³¹ transactions lie between them. The condition therefore computes by how many ids `xmin` is ahead of the current
-/// transaction, modulo 2³². The condition refuses the row only if this number is at least 1 and at most `NEXT` -
-/// `CURRENT`, because no transaction further ahead had ended when the statement began. A row can be refused wrongly,
-/// but only once, if its transaction is older by slightly less than a multiple of 2³² ids. The transaction is then
-/// retried. `xmin` is not ahead of the new transaction, so the row is accepted.
+/// The column `xmin` of a row has the id of the transaction that wrote the row. PostgreSQL stores only the low 32 bits
+/// of the id, and keeps these bits forever, even after `VACUUM FREEZE`. A comparison of two such numbers (`age`) is
+/// wrong if more than 2³¹ transactions lie between them. The condition therefore computes by how many ids `xmin` is
+/// ahead of the current transaction, modulo 2³². The condition refuses the row only if this number is at least 1 and at
+/// most `NEXT` - `CURRENT`, because no transaction further ahead had ended when the statement began. If the transaction
+/// that wrote a row is older by slightly less than a multiple of 2³² ids, the condition refuses the row wrongly. The
+/// current transaction is then retried with a new id. `xmin` is not ahead of the new id, so the second attempt accepts
+/// the row.
 ///
 /// If the transaction has no id yet, all rows are accepted: its id will be larger than the ids of all transactions that
 /// it sees. If a statement waits for a row and then finds a newer version of the row, the check of the revision refuses

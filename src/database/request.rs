@@ -19,12 +19,13 @@ pub struct RequestContext {
     pub work: Arc<WorkCounter>,
     /// The counted size of the response. `None` during authentication and in [`run_as`].
     pub response: Option<Arc<ResponseSize>>,
-    /// True if the request never submits two requests to batches at the same time.
+    /// True if the request never submits two reads or writes to batches at the same time.
     pub is_sequential: bool,
     pub running: RunningRequests,
 }
 
-/// The requests that a process runs. Each request holds a clone of the value that the server holds.
+/// Counts the requests that a process runs: the server holds one clone of this value, and each request holds another
+/// clone.
 #[derive(Clone, Default)]
 pub struct RunningRequests(Arc<()>);
 

@@ -6,8 +6,8 @@
 //!   needs a *turn*: a reservation of memory for [`MAX_BYTES`]. When a response becomes large, it waits for a turn.
 //!   While it waits, the response holds little memory and no database connection. The turn ends when the client has
 //!   read the response, or when the server closes the connection of a client that reads too slowly. A key can reserve
-//!   at most half of the memory of the process. Two keys whose clients do not read can therefore delay the large
-//!   responses of other keys.
+//!   at most half of the memory that the process has for large responses. Two keys whose clients do not read can
+//!   therefore delay the large responses of other keys.
 //!
 //! Small responses need no turn, because the limit on HTTP connections also limits the memory of small responses.
 
@@ -180,8 +180,8 @@ impl ResponseSize {
         }
     }
 
-    /// Splits the reserved memory when the response is finished and has `bytes`. The returned value keeps `bytes`
-    /// reserved until the value is dropped. The rest is given back when this [`ResponseSize`] is dropped.
+    /// Splits the reserved memory of a finished response. `bytes` is the size of the response. The returned value keeps
+    /// this size reserved until the value is dropped. The rest is given back when this [`ResponseSize`] is dropped.
     pub fn finish(&self, bytes: usize) -> Unread {
         let turn = self.turn.get().and_then(|turn| {
             let Turn { of_key, of_process } = &mut *turn.lock();

@@ -20,7 +20,7 @@ use super::request::tenant;
 /// - **Drop:** a transaction that is dropped without a commit rolls back in a spawned task, and its connection returns
 ///   to the pool afterwards.
 /// - **Cancellation:** if a future of this transaction is dropped in the middle of a statement, the connection is
-///   closed instead. The database rolls back when it notices the closed connection.
+///   closed and does not return to the pool. The database rolls back when it notices the closed connection.
 pub struct Transaction {
     backend: DbBackend,
     /// `None` after the commit.

@@ -26,7 +26,8 @@ pub(super) enum Options {
 }
 
 impl Options {
-    /// Parses `postgres://…` or `sqlite://…`. A SQLite file is created if it does not exist.
+    /// Parses `postgres://…` or `sqlite://…`. With the returned options, a connection creates the SQLite file if it
+    /// does not exist.
     pub(super) fn parse(url: &str) -> Result<Self, DbErr> {
         // By default, sqlx logs the text of each statement, and warns about slow statements.
         Ok(if url.starts_with("sqlite:") {

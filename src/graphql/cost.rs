@@ -105,7 +105,8 @@ fn argument(field: &Field, name: &str, variables: &Variables) -> Option<ConstVal
     value.node.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(())).ok()
 }
 
-/// Returns the size of a response: the number of its values, plus one for each full 100 bytes of a string.
+/// Returns the size of a response: the number of its values without lists and objects, plus one for each full 100 bytes
+/// of a string.
 pub fn answer_size(value: &ConstValue) -> u64 {
     match value {
         ConstValue::List(items) => items.iter().map(answer_size).sum(),

@@ -105,8 +105,8 @@ impl ListId {
                 );
                 let conditions = (operator, missing, created_at, connected_at, order);
                 let mut parts = vec![format!("{values:?}"), format!("{conditions:?}")];
-                // These two conditions are left out if neither is given, so that cursors of versions without these
-                // conditions stay valid.
+                // These two conditions are left out if neither is given, so that cursors from older versions of the
+                // service, which did not have these conditions, stay valid.
                 if email_verified.is_some() || phone_verified.is_some() {
                     parts.push(format!("{email_verified:?} {phone_verified:?}"));
                 }

@@ -15,8 +15,8 @@ use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult, Variables}
 
 use super::cost::{self, DocumentCost, Fragments};
 
-/// The operations of dashboards and other clients stay well below these limits. The standard introspection query needs
-/// more: 1.6 KiB, 15 levels of fields, 229 fields.
+/// The operations of dashboards and other clients stay well below these limits. The standard introspection query is
+/// larger than these operations, but stays below these limits too: it has 1.6 KiB, 15 levels of fields and 229 fields.
 mod limits {
     pub const KIBIBYTES: usize = 16;
     pub const TOKENS: usize = 1500;
@@ -58,8 +58,8 @@ pub fn parse(text: &str) -> ServerResult<ExecutableDocument> {
 
 fn syntax_error(error: parser::Error) -> ServerError {
     let (message, position) = (error.to_string(), error.positions().next());
-    // The parser quotes the whole line. Only the end of its message is used: the names of the grammar rules that it
-    // expected. `EOI` is the end of the document.
+    // The parser quotes the whole line. Only the end of the parser's message is used: the names of the grammar rules
+    // that the parser expected. `EOI` is the end of the document.
     let reason = message.rsplit("= ").next().unwrap_or_default().replace('_', " ").replace("EOI", "end of document");
     let place = position.map(|Pos { line, column }| format!(" at line {line}, column {column}")).unwrap_or_default();
     ServerError::new(format!("Syntax error{place}: {}.", reason.trim_end_matches(['.', ' '])), position)
@@ -259,7 +259,8 @@ struct CostCounter<'d> {
     counted: HashMap<&'d Name, Option<SelectionCost>>,
 }
 
-/// Introspection fields of a type that return several other types: a list of types, or a list of items that have types.
+/// Introspection fields that lead from one type to several other types. Each field returns a list of types, or a list
+/// of items that have types.
 const FIELDS_TO_TYPES: [&str; 4] = ["fields", "inputFields", "interfaces", "possibleTypes"];
 
 impl<'d> CostCounter<'d> {

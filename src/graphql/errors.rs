@@ -32,8 +32,8 @@ pub struct ErrorExtensions {
     /// Time to wait before sending the request again, in milliseconds. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<i32>,
-    /// Id of your own customer that already has the value. Present only with the code `EXTERNAL_CUSTOMER_ID_TAKEN`, and
-    /// in `createCustomer` also with `EMAIL_TAKEN` and `PHONE_TAKEN`.
+    /// Id of your own customer that already has the value. Present with the code `EXTERNAL_CUSTOMER_ID_TAKEN`, and in
+    /// `createCustomer` also with `EMAIL_TAKEN` and `PHONE_TAKEN`. Absent in all other cases.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<ID>,
     /// Id of the request, for example `req_01h455vb4pex5vsknk084sn02q`. Include the id when you report a problem.
@@ -64,7 +64,7 @@ impl From<Error> for async_graphql::Error {
     }
 }
 
-/// A response whose errors are ready for the client, and their codes for the log.
+/// A response with errors that are ready for the client, and the codes of these errors for the log.
 pub struct Rendered {
     pub response: Response,
     pub codes: Vec<ErrorCode>,

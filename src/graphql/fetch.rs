@@ -144,7 +144,7 @@ pub struct CountOfCustomers(pub Arc<CustomerList>, pub Option<SearchPlan>);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ApiKeysOfOperator(pub OperatorId);
 
-/// Key of the time of the oldest undelivered change of a webhook endpoint: its operator and its cursor.
+/// Key of `Webhook.undeliveredSince`: the operator and the cursor of the endpoint.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UndeliveredSince(pub OperatorId, pub Position);
 

@@ -12,8 +12,9 @@ use crate::error::Error;
 
 /// A list of objects. Adds the size of its items to the size of the response.
 ///
-/// Only lists are counted, because only lists can make a response large. A list is counted when it is complete. This is
-/// early enough: a page has at most 100 items, and the lists inside the items are counted separately.
+/// Only lists are counted, because only lists can make a response large. A list is counted when it is complete. A large
+/// response is still stopped early, because a page has at most 100 items, and the lists inside the items are counted
+/// separately.
 pub struct Items<L>(pub L);
 
 impl<L: OutputType> OutputType for Items<L> {

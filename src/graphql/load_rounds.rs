@@ -1,4 +1,4 @@
-//! Decides when a loader fetches the values of its collected keys: when all resolvers wait for values.
+//! Lets a loader fetch the values of its collected keys as soon as all resolvers wait for values.
 //!
 //! async-graphql's `DataLoader` fetches when a timer expires. On a busy machine, some resolvers of a page may run after
 //! the timer has expired, and need another statement for their rows. Here the fetches run inside the future of the

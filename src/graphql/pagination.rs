@@ -45,7 +45,9 @@ impl PageArguments {
             let cursor = cursor.as_ref()?;
             let position = cursors.and_then(|cursors| cursors.decode(cursor));
             if position.is_none() {
-                reject(field, "The cursor does not belong to this list with this operator, filter and order.");
+                let note = "The cursor is not valid for this list. A cursor is valid only with the same operator, filter \
+                            and order.";
+                reject(field, note);
             }
             position
         };
@@ -86,12 +88,12 @@ pub struct PageInfo {
     /// true if `before` was given.
     has_next_page: bool,
     /// Cursor to pass as `before` for the previous page: the cursor of the first item, or null if the page is empty.
-    /// With some filters, the service stops checking customers before a page is full. Paging backwards, this is then
-    /// the cursor of the last checked customer.
+    /// With some filters, the service stops checking customers before a page is full. In this case, when you page
+    /// backwards, `startCursor` is the cursor of the last checked customer.
     start_cursor: Option<Cursor>,
     /// Cursor to pass as `after` for the next page: the cursor of the last item, or null if the page is empty. With
-    /// some filters, the service stops checking customers before a page is full. Paging forwards, this is then the
-    /// cursor of the last checked customer.
+    /// some filters, the service stops checking customers before a page is full. In this case, when you page forwards,
+    /// `endCursor` is the cursor of the last checked customer.
     end_cursor: Option<Cursor>,
 }
 
@@ -161,7 +163,7 @@ pub fn list_complexity(first: Option<i32>, last: Option<i32>, fields_per_item: u
     page_size(first.or(last)) * fields_per_item + 1
 }
 
-/// Returns the number of items of a page of this size, or of the default size.
+/// Returns the size of a page: the given size, limited to 1 to 100, or the default size if no size is given.
 pub fn page_size(size: Option<i32>) -> usize {
     let clamped = |size: i32| size.clamp(MIN_PAGE_SIZE, MAX_PAGE_SIZE).unsigned_abs() as usize;
     size.map_or(DEFAULT_PAGE_SIZE, clamped)

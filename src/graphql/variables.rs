@@ -181,8 +181,8 @@ fn remove_from_arguments(arguments: &mut Vec<(Positioned<Name>, Positioned<Value
     arguments.retain_mut(|(_, value)| retain(&mut value.node, missing));
 }
 
-/// Removes input fields inside a value if they use missing variables, and sets such items of lists to null. Returns
-/// false if the value itself is a missing variable.
+/// Inside a value, removes each input field whose variable is missing, and sets each list item whose variable is
+/// missing to null. Returns false if the value itself is a missing variable.
 fn retain(value: &mut Value, missing: &[Name]) -> bool {
     if let Value::Object(fields) = value {
         fields.retain(|_, field| retain(field, missing));

@@ -30,10 +30,7 @@ pub fn metrics_router(database: Database) -> Router {
         Unit::Seconds,
         "Duration of GraphQL requests, by kind of operation."
     );
-    describe_counter!(
-        "vivamo_retries_total",
-        "Transactions and reads that were repeated after a conflict, by operation."
-    );
+    describe_counter!("vivamo_retries_total", "Retries of transactions and reads after a conflict, by operation.");
     describe_counter!("vivamo_cost_total", "Cost of the executed GraphQL requests, by kind of operation.");
     describe_counter!("vivamo_rate_limited_total", "Requests that a rate limit refused, by limit.");
     describe_counter!(
@@ -43,10 +40,7 @@ pub fn metrics_router(database: Database) -> Router {
     describe_counter!("vivamo_phone_lookups_total", "Requests to the carrier lookup, by outcome.");
     describe_counter!("vivamo_webhook_deliveries_total", "Attempts to deliver webhooks, by outcome.");
     describe_counter!("vivamo_webhooks_disabled_total", "Webhook endpoints that the service disabled, by reason.");
-    describe_gauge!(
-        "vivamo_webhooks_disabled",
-        "Webhook endpoints that are disabled, by the service or by their operators."
-    );
+    describe_gauge!("vivamo_webhooks_disabled", "Webhook endpoints that the service or their operators have disabled.");
     describe_gauge!(
         "vivamo_webhook_lag_seconds",
         Unit::Seconds,
@@ -58,7 +52,11 @@ pub fn metrics_router(database: Database) -> Router {
         Unit::Seconds,
         "Age of the oldest change that the feed does not show yet. 0 if it shows all changes."
     );
-    describe_gauge!("vivamo_unread_response_bytes", Unit::Bytes, "Responses that clients have not read completely.");
+    describe_gauge!(
+        "vivamo_unread_response_bytes",
+        Unit::Bytes,
+        "Total size of the responses that clients have not read completely."
+    );
     describe_gauge!("vivamo_requests_waiting", "Requests that wait because their key has too many in flight.");
     describe_gauge!(
         "vivamo_database_waiting",

@@ -109,8 +109,8 @@ impl ApiKeys {
     /// unknown.
     ///
     /// `suspect` is the network of a client that has used up its authentication failures. The keys of such a client are
-    /// collected for [`LOOKUP_DELAY`] and looked up in one statement. Only a key that was valid at its last lookup is
-    /// looked up at once.
+    /// collected for [`LOOKUP_DELAY`] and looked up in one statement. A key that was valid at its last lookup is looked
+    /// up without this delay.
     pub async fn authenticate(&self, key: &str, suspect: Option<IpAddr>) -> Result<Result<Actor, Violation>, DbErr> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {

@@ -89,8 +89,8 @@ impl Positioned for Model {
     }
 }
 
-/// Writes an entry within the transaction of the change. `operator` is the subject or its owner. `changed_fields` are
-/// the names of the changed fields in the schema.
+/// Writes an entry within the transaction of the change. `operator` is the changed operator, or the operator of the
+/// changed key or webhook endpoint. `changed_fields` are the names of the changed fields in the schema.
 pub(super) async fn record(
     transaction: &Transaction,
     origin: &AdminOrigin,

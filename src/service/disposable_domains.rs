@@ -18,7 +18,8 @@ const PERMANENT_DOMAINS: &str = include_str!("permanent_domains.txt");
 pub struct DisposableDomains(HashMap<Cow<'static, str>, bool>);
 
 impl DisposableDomains {
-    /// Builds the list. `disposable` adds domains and `allowed` adds exceptions; an exception takes precedence.
+    /// Builds the list. `disposable` adds domains and `allowed` adds exceptions. A domain that is in both is an
+    /// exception.
     pub fn new(disposable: Vec<String>, allowed: Vec<String>) -> Self {
         let listed = mailchecker::blacklist().into_iter().map(|domain| (Cow::Borrowed(domain), true));
         let permanent = parse_list(PERMANENT_DOMAINS).expect("the tests parse this file");

@@ -195,8 +195,8 @@ impl Feed {
         }
     }
 
-    /// Deletes a batch of a reader's oldest changes. Returns the number of deleted rows, or `None` if none is left that
-    /// is old enough.
+    /// Deletes a batch of a reader's oldest changes. Returns the number of deleted rows, or `None` if no change is old
+    /// enough.
     async fn sweep_batch(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Option<u64>, TransactionError> {
         const BATCH: u64 = 1_000;
         let transaction = self.database.begin_write().await?;
@@ -294,7 +294,7 @@ fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N], DbErr> {
     items.try_into().map_err(|_| DbErr::RecordNotFound("the pages".to_owned()))
 }
 
-/// The condition that a row is this one.
+/// The condition that is true for this row only.
 fn is_row(row: &Model) -> Condition {
     Condition::all()
         .add(Column::ReaderId.eq(row.reader_id))

@@ -185,7 +185,8 @@ pub mod weights {
     }
 }
 
-/// The cost of a mutation, unless it writes many rows.
+/// The minimum cost of each mutation in a request. The work of a mutation can cost more, for example if many rows are
+/// written.
 pub const MUTATION_COST: u32 = 10;
 
 /// The minimum cost of `validateCustomer`, which looks up the same values as `createCustomer`.
@@ -295,8 +296,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
     }
 
     /// Takes tokens, at most as many as the capacity. If the bucket has too few tokens, the error is the time until it
-    /// has enough. The error is `None` if reservations hold the missing tokens, because these may come back at any
-    /// time.
+    /// has enough. The error is `None` if reservations hold the missing tokens, because reserved tokens may come back
+    /// at any time.
     fn take(&self, client: K, tokens: u32, is_reservation: bool) -> Result<(), Option<Duration>> {
         self.take_up_to(self.capacity, client, tokens, is_reservation)
     }
@@ -325,8 +326,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         if self.capacity == 0.0 { tokens } else { tokens.min(self.capacity as u32) }
     }
 
-    /// Gives back the tokens that were taken, and takes the tokens that were used instead. Returns the number of tokens
-    /// in the bucket, which is negative for a debt. Returns `None` if the limit is disabled.
+    /// Replaces the tokens that were taken by the tokens that were used. Returns the number of tokens in the bucket,
+    /// which is negative for a debt. Returns `None` if the limit is disabled.
     fn settle(&self, client: K, taken: u32, used: u32) -> Option<i64> {
         (self.capacity > 0.0).then(|| {
             let most = self.capacity * (1.0 + MAX_DEBT.div_duration_f64(self.refill_time));

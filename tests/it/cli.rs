@@ -447,6 +447,10 @@ fn wrong_settings_are_usage_errors_that_say_what_to_change() {
             &["VIVAMO_KEY_SECRET=x", "VIVAMO_PLATFORM_KEY=x"],
             "VIVAMO_PLATFORM_KEY (--platform-key) and VIVAMO_KEY_SECRET (--key-secret) are the same",
         ),
+        (
+            &["VIVAMO_KEY_SECRET=y", "VIVAMO_KEY_SECRET_OLD=x", "VIVAMO_PLATFORM_KEY=x"],
+            "VIVAMO_PLATFORM_KEY (--platform-key) and VIVAMO_KEY_SECRET_OLD (--key-secret-old) are the same",
+        ),
         (&["VIVAMO_LISTEN=127.0.0.1:9", "VIVAMO_METRICS=127.0.0.1:9"], "Use another port for the metrics"),
         (
             &[

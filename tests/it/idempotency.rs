@@ -81,7 +81,7 @@ both!(a_repeated_update_is_replayed, Sandbox, async |app| {
     app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Grace" })).await;
     let later = update(app, &operator, "k", "1", data).await.payload("updateCustomer");
     assert_eq!((&later["customer"]["firstName"], &later["customer"]["version"]), (&json!("Grace"), &json!(3)));
-    // An update that changes nothing is stored too.
+    // The result of an update that changes nothing is stored too.
     let nothing = update(app, &operator, "k-2", "1", json!({})).await.payload("updateCustomer");
     assert_eq!(first_payload(update(app, &operator, "k-2", "1", json!({})).await.payload("updateCustomer")), nothing);
 });
@@ -239,7 +239,7 @@ both!(stored_keys_contain_no_personal_data, Sandbox, async |app| {
     let rows = entity::idempotency_key::Entity::find().all(app.database.reader()).await.unwrap();
     let text = format!("{rows:?}");
     assert_eq!(rows.len(), 1);
-    // The row contains ids. A short name such as `ada` could occur in an id by chance.
+    // The test uses no short name such as `ada`, because an id in the row could contain a short name by chance.
     for personal in ["grace", "Grace", "4155552671", "user-1"] {
         assert!(!text.contains(personal), "{text}");
     }

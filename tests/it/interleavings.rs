@@ -29,7 +29,7 @@ enum Write<'a> {
     TakeOver(&'a Value, &'a str),
     /// Sent by the platform, for this operator.
     DisconnectFrom(&'a Caller, &'a str),
-    /// A run of `vivamo operator remove-customers`.
+    /// One batch of `vivamo operator remove-customers`.
     RemoveCustomers(&'a Caller),
     CreateWebhook(&'a Caller),
     /// The second value is the id of the endpoint. The third value contains the other fields of the input.
@@ -101,7 +101,7 @@ async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
     }
 }
 
-/// Sends a request, or runs the command. Returns `CREATED`, `CONNECTED`, `UPDATED`, …, or the error codes.
+/// Sends a request, or removes a batch of customers. Returns `CREATED`, `CONNECTED`, `UPDATED`, …, or the error codes.
 async fn outcome(app: &TestApp, request: &Write<'_>) -> String {
     if let Write::RemoveCustomers(caller) = request {
         let (origin, operator) = (AdminOrigin::command_line(), OperatorId::parse(&caller.operator).unwrap());
@@ -137,8 +137,8 @@ async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
     let holder = app.database.begin_write().await.unwrap();
     if app.is_postgres() {
         holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
-        // The mutations of endpoints lock the rows that they read. In this mode of the table lock, the mutations also
-        // wait for their row locks.
+        // A mutation that changes an endpoint first locks the row of the endpoint. A table lock in EXCLUSIVE mode also
+        // blocks this row lock.
         holder.execute_unprepared("LOCK TABLE webhook IN EXCLUSIVE MODE").await.unwrap();
     }
     let release = async {
@@ -216,7 +216,7 @@ both!(creates_with_crossed_emails_and_phones, Sandbox, async |app| {
             &outcomes,
             &[
                 &[created, created, conflict],
-                // The third request is applied second, and matches the customer of the first request.
+                // The third request is applied second, and matches the customer of the request that was applied first.
                 &[created, created, connected],
                 // The third request is applied first, and the other requests match its customer.
                 &[connected, connected, created],
@@ -360,7 +360,7 @@ both!(a_disconnect_and_a_connect_of_one_customer, Sandbox, async |app| {
 both!(a_disconnect_and_a_create_by_the_same_operator, Sandbox, async |app| {
     let (a, b) = (app.operator("A").await, app.operator("B").await);
     app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
-    // If the create finds the connection, it is refused without waiting for a lock.
+    // If the create finds the connection, the create is refused without waiting for a lock.
     let data = json!({ "email": "ada@example.com" });
     let (disconnect, create) = (Write::Disconnect(&a, "1"), Write::Create(&a, "1", data.clone()));
     let (ended, created) = tokio::join!(send(app, &disconnect), send(app, &create));
@@ -464,8 +464,8 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
         let two = customer_with(app, &a, &name("2"), &email("two"), &phones[1]).await;
         let three = customer_with(app, &a, &name("3"), &email("three"), &phones[2]).await;
 
-        // During a takeover, an update removes the number from the first customer, or gives another number to the
-        // customer that takes over the number.
+        // In the first race, an update clears the number that is taken over. In the second race, an update gives
+        // another number to the customer that takes over a number.
         let first = name("1");
         let update = |phone: Value| Write::Update(&a, &first, json!({ "phone": phone }));
         let outcomes = race(app, &[Write::TakeOver(&two, &phones[0]), update(json!(null))]).await;
@@ -475,8 +475,8 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
         assert_one_of(&outcomes, &[&["TAKEN_OVER", "UPDATED"]]);
         app.update(&a, json!({ "id": one }), json!({ "phone": phones[0] })).await.payload("updateCustomer");
 
-        // Two customers take over the same number. Then two customers try to take over the numbers of each other, and
-        // one of them fails.
+        // Two customers take over the same number. Then each of two customers tries to take over the number of the
+        // other customer, and one takeover fails.
         let outcomes = race(app, &[Write::TakeOver(&two, &phones[0]), Write::TakeOver(&three, &phones[0])]).await;
         assert_one_of(&outcomes, &[&["TAKEN_OVER", "TAKEN_OVER"]]);
         for (id, phone) in [(&one, phone(5)), (&two, phone(6)), (&three, phone(7))] {
@@ -497,7 +497,7 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
             app.create(&a, &id, data).await.payload("createCustomer");
         }
 
-        // Meanwhile a create matches the number.
+        // During a takeover, a create matches the number that is taken over.
         app.update(&a, json!({ "id": three }), json!({ "phone": phone(7) })).await.payload("updateCustomer");
         let create = json!({ "email": email("new"), "phone": phone(7) });
         let outcomes = race(app, &[Write::TakeOver(&one, &phone(7)), Write::Create(&b, &name("new"), create)]).await;
@@ -551,7 +551,7 @@ both!(the_removal_of_all_customers_against_each_write, Sandbox, async |app| {
         assert_one_of(&outcomes, &[&[removed, late], &[late, removed]]);
 
         // In the first race, the customer of the operator loses its phone. In the second race, the customer of another
-        // operator that leaves takes over a phone.
+        // leaving operator takes over a phone.
         let (winner, holder) = (name("winner"), name("holder"));
         let winner = customer_with(app, &other, &winner, &email("winner"), &phone(1)).await;
         let data = json!({ "email": email("loses"), "phone": phone(2) });
@@ -579,7 +579,8 @@ both!(a_disconnect_while_missing_search_words_are_added, Sandbox, async |app| {
     let words = customer_word::Entity::find().filter(customer_word::Column::OperatorId.eq(operator));
     let word = words.one(app.database.reader()).await.unwrap().unwrap();
     postgres::execute(app.database_url(), "DELETE FROM customer_word").await.unwrap();
-    // The words are added after the customer is locked, and wait until this transaction removes the same word.
+    // On PostgreSQL, `add_missing_words` locks the customer, and then waits until this transaction rolls back its
+    // insert of the same word.
     let holder = app.database.begin_write().await.unwrap();
     word.into_active_model().insert(&holder).await.unwrap();
     let release = async {

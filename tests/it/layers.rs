@@ -82,7 +82,7 @@ fn use_trees(code: &str) -> Vec<&str> {
     declarations.map(|(start, matched)| code[start + matched.len()..].split(';').next().unwrap()).collect()
 }
 
-/// The paths that a file of the module `module` names, from the root of the crate: `[["error", "Error"]]`.
+/// The paths in the code of a file of `module`, from the root of the crate, for example `[["error", "Error"]]`.
 fn used_paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
     let is_path = |char: char| char.is_ascii_alphanumeric() || "_:".contains(char);
     let in_code = ["crate::", "super::"].into_iter().flat_map(|start| {
@@ -111,9 +111,8 @@ fn used_paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
     absolute.collect()
 }
 
-/// The imports between the modules of a folder. A folder within it counts as one module. `mod.rs`, which declares the
-/// modules, is not counted. The use of a name that `mod.rs` re-exports counts as a use of the module that defines the
-/// name.
+/// The imports between the modules of a folder. A subfolder counts as one module. `mod.rs`, which declares the modules,
+/// is not counted. The use of a name that `mod.rs` re-exports counts as a use of the module that defines the name.
 fn imports_of_folder(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let own_path = module_path(&folder.join("mod.rs"));
     let depth = own_path.len();

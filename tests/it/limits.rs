@@ -31,7 +31,7 @@ fn assert_rate_limited_with_429(answer: &Answer) {
     assert!(wait > 0 && seconds * 1000 > wait && seconds * 1000 <= wait + 1000, "{wait} {seconds}");
 }
 
-/// Sends a request with an invalid key, and `forwarded` as its `X-Forwarded-For`.
+/// Sends a request with an invalid key and with `forwarded` as the header `X-Forwarded-For`.
 async fn send_invalid_key(app: &TestApp, forwarded: Option<&str>) -> Answer {
     let mut request =
         app.http.post(format!("{}/graphql", app.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
@@ -217,7 +217,7 @@ both!(a_refused_request_costs_nothing_and_an_expensive_one_makes_the_next_wait, 
     }
     let cost = cost_of(&replica, &own, ROLE).await;
     assert!(cost["available"].as_i64().unwrap() >= available - 1, "{available} {cost}");
-    // Ten customers cost more than their estimate.
+    // A query of ten customers costs more than its estimate.
     let fields = "id externalCustomerId email phone firstName lastName missingFields version createdAt updatedAt \
                   address { line1 line2 city region postalCode country }";
     let aliases: Vec<_> =

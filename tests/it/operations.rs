@@ -1,5 +1,5 @@
-//! Problems in operation: databases that refuse connections or lack rights, settings from files and templates, changed
-//! secrets, metrics, upgrades and backups.
+//! Problems in operation: databases that refuse connections, roles that lack rights, settings from files and templates,
+//! changed secrets, metrics, upgrades and backups.
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
@@ -30,7 +30,8 @@ use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, TestDatabase, both, 
 
 use crate::cli::{SECRET, failure, json_output, role, server_at, stderr, stdout, usage_error};
 
-/// Waits until `/readyz` has this status, which takes at most a second after the cause. Returns the body.
+/// Waits until `/readyz` has this status. The wait takes about a second, because the result of a check is used for a
+/// second. Returns the body.
 async fn wait_until_ready_is(url: &str, status: u16) -> String {
     let since = Instant::now();
     loop {
@@ -603,14 +604,15 @@ async fn change_key_secret_with_a_webhook(database: TestDatabase) {
     assert!(signed.is_signed_with(first) && signed.is_signed_with(&second) && signed.signatures.len() == 4);
     server.stop();
 
-    // Without the old value, deliveries are signed with the secret from after the change, but not with the first
-    // secret, not even during the overlap of the rotation.
+    // Without the old key secret, deliveries are signed with the webhook secret from after the change. No delivery is
+    // signed with the first webhook secret, even during the overlap of the rotation.
     let (server, url) = serve(NEW, None);
     let signed = delivery(&url, key, 5).await;
     assert!(signed.is_signed_with(&second) && !signed.is_signed_with(first) && signed.signatures.len() == 2);
     server.stop();
 
-    // After a change without the old value, no earlier secret works, so the endpoint needs a new secret.
+    // After a change without the old key secret, no earlier webhook secret works, so the endpoint needs a new webhook
+    // secret.
     stdout(&with(&["change-key-secret"], AFTER_LEAK, None).output().unwrap());
     let (server, url) = serve(AFTER_LEAK, None);
     let new_key = ["key", "create", operator_id, "--name", "x", "--json"];
@@ -770,8 +772,8 @@ async fn a_migration_that_older_servers_must_not_write_under_is_recorded() {
         assert_eq!(names.len(), vivamo::database::migration_count());
         assert_eq!(stdout(&run(&["migrate"]).output().unwrap()), "The database is up to date.\n");
         assert_eq!(stdout(&run(&["migrate", "--check"]).output().unwrap()), "The database is up to date.\n");
-        // Removes a migration, and clears the columns that `vivamo migrate` must set again. An older server that still
-        // runs reads `required_migration` as soon as the migrations are committed.
+        // Removes a migration, and clears the columns that `vivamo migrate` must set again. A running server of an
+        // older version may read `required_migration` as soon as the migrations are committed.
         let missing = "DELETE FROM seaql_migrations WHERE version LIKE '%_search_spellings'; \
                        UPDATE deployment SET required_migration = NULL, words_migration = NULL";
         execute(&database.url, missing).await.unwrap();

@@ -19,7 +19,7 @@ async fn page(app: &TestApp, caller: &Caller, arguments: Value) -> Value {
     page
 }
 
-/// Checks each list in a response that has both `edges` and `nodes`. Returns the number of these lists.
+/// Checks each list that has both `edges` and `nodes` in a response. Returns the number of these lists.
 fn assert_nodes_are_those_of_the_edges(value: &Value) -> usize {
     let inner = match value {
         Value::Object(fields) => fields.values().map(assert_nodes_are_those_of_the_edges).sum(),

@@ -139,7 +139,7 @@ both!(validate_reports_conflicts_with_own_customers_only, Sandbox, async |app| {
     // The platform has no customers of its own.
     let platform = app.platform();
     assert_eq!(reported_faults(&platform, "mine", mine.clone()).await, errors(&[]));
-    // A read-only key may validate. Invalid values are reported before conflicts.
+    // A read-only key may validate. If a value is invalid, conflicts are not reported.
     let read_only = app.key(&own, entity::api_key::Access::ReadOnly).await;
     assert_eq!(reported_faults(&read_only, "mine", mine).await, all);
     let faulty = json!({ "email": "mine@example.com", "firstName": "" });

@@ -171,8 +171,8 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
     }
     let mut results = Vec::new();
     for step in 0..3 {
-        // In the first step both words are rare, in the second step only `third` is rare, and in the third step no word
-        // is rare.
+        // In the first step, `even` and `third` are rare. In the second step, only `third` is rare. In the third step,
+        // both words are common.
         if step > 0 {
             make_common(app, "customer-0", ["", "even", "third"][step], 100_001).await;
         }
@@ -331,7 +331,7 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
             "{search}"
         );
     }
-    // If the search is not an exact email, the results are in the order of the customer ids.
+    // If the operator has no customer with the searched email, the results are in the order of the customer ids.
     for (search, expected) in [
         ("ada@example.co", &[created[0], created[1], created[3], created[4]][..]),
         ("ada example.com", &[created[0], created[1], created[3], created[4]]),

@@ -61,7 +61,7 @@ both!(omitted_variables_keep_fields_and_null_variables_clear_them, Sandbox, asyn
         (&removed["phone"], &removed["address"], &removed["firstName"]),
         (&json!(null), &json!(null), &json!("Ada"))
     );
-    // The variables are within an object, in a fragment, and with a default value.
+    // One variable is within a nested object, and one variable has a default value. Both variables are in a fragment.
     let nested = "mutation ($line2: String, $last: String = \"King\") { ...f } fragment f on Mutation { \
                   updateCustomer(input: { customer: { externalCustomerId: \"user-1\" }, \
                   data: { lastName: $last, address: { line1: \"2 Side St\", line2: $line2, \

@@ -1,5 +1,5 @@
 //! Values as people paste them: invisible characters, line breaks, codes of countries, and times at the ends of the
-//! calendar. The unit tests beside each value type have the tables of its values.
+//! calendar. The unit tests of each value type contain tables of more values.
 
 use serde_json::{Value, json};
 

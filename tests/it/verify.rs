@@ -225,7 +225,7 @@ both!(a_repeated_verification_is_replayed, Sandbox, async |app| {
         let payload = answer.payload("recordVerification");
         assert_eq!((&payload["replayed"], &payload["customer"]["version"]), (&json!(is_replayed), &json!(2)));
     }
-    // With another value in any field, the key belongs to a different request.
+    // A request with the same key and another value in any field is a different request.
     for (id, field, value, time, take_over) in [
         (&id, "PHONE", "+14155552671", NOON, true),
         (&other, "EMAIL", "grace@example.com", NOON, false),

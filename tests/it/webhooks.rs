@@ -115,7 +115,7 @@ both!(an_operator_creates_changes_and_deletes_endpoints, Sandbox, async |app| {
     assert_eq!((&changed["url"], &changed["enabled"]), (&json!("http://receiver.example/other"), &json!(true)));
     let disabled = updated(app, &own, id, json!({ "enabled": false })).await;
     assert_eq!((&disabled["enabled"], disabled["disabledAt"].is_string()), (&json!(false), true));
-    // An endpoint that is disabled already keeps the time.
+    // An endpoint that is already disabled keeps its `disabledAt`.
     assert_eq!(updated(app, &own, id, json!({ "enabled": false })).await, disabled);
     assert_eq!(updated(app, &own, id, json!({})).await, disabled);
     let enabled = updated(app, &own, id, json!({ "enabled": true })).await;
@@ -196,7 +196,7 @@ both!(an_operator_has_at_most_five_endpoints, Sandbox, async |app| {
     let codes: Vec<_> = answers.iter().flat_map(|answer| answer.codes()).collect();
     assert_eq!(codes, vec!["TOO_MANY_WEBHOOKS"; 7]);
     assert_eq!(app.count_rows("webhook").await, 5);
-    // Other operators have endpoints of their own. A deleted endpoint makes room.
+    // The limit applies to each operator separately. A deleted endpoint does not count.
     created(app, &other).await;
     let id = list(app, &own).await[0]["id"].clone();
     delete(app, &own, &id).await.payload("deleteWebhook");
@@ -241,7 +241,7 @@ both!(a_read_only_key_sees_endpoints_without_their_urls, Sandbox, async |app| {
     assert_eq!(list(app, &reader).await, [json!({ "id": id, "url": null })]);
     let answer = app.graphql(&reader, BY_ID, json!({ "id": id })).await;
     assert_eq!(answer.data()["webhook"], json!({ "id": id, "url": null }));
-    // Refused before the input is read.
+    // The mutations are refused before their input is read.
     let input = json!({ "input": { "id": "x" } });
     for (document, variables) in [
         (CREATE, json!({ "input": { "url": "x" } })),
@@ -438,7 +438,7 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
     let id = created(app, &own).await["webhook"]["id"].clone();
     assert_eq!(undelivered(app, &own, &id).await, Vec::<Value>::new());
 
-    // A cursor of the feed.
+    // Moves the deliveries to a cursor of the feed.
     let query = "query ($first: Int!) { changes(first: $first) { cursor } }";
     let cursor = app.graphql(&own, query, json!({ "first": 4 })).await.data()["changes"]["cursor"].clone();
     set(app, "sending_position = 1").await;
@@ -446,7 +446,7 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
     assert_eq!(moved["cursor"], cursor);
     assert_eq!(undelivered(app, &own, &id).await, all[4..]);
     assert_eq!(row(app, &id).await.sending_position, None);
-    // A time.
+    // Moves the deliveries to a time.
     for (age, expected) in [
         (TimeDelta::days(3), &all[..]),
         (TimeDelta::days(1), &all[1..]),
@@ -459,7 +459,7 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
             assert_eq!(undelivered(app, &own, &id).await, expected, "{age}");
         }
     }
-    // A time whose changes were deleted.
+    // Moves the deliveries to a time whose changes were deleted.
     app.services.feed.sweep(&Actor::Platform, now() - TimeDelta::days(1)).await.unwrap();
     let after_deletion = |age: TimeDelta| json!({ "deliverFrom": { "time": (now() - age).to_rfc3339() } });
     let answer = update(app, &own, &id, after_deletion(TimeDelta::days(3))).await;
@@ -471,7 +471,7 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
     let payload = app.graphql(&own, CREATE, json!({ "input": input })).await.payload("createWebhook");
     assert_eq!(undelivered(app, &own, &payload["webhook"]["id"]).await, all[4..]);
 
-    // Cursors belong to one caller.
+    // Each cursor belongs to one caller.
     for caller in [&other, &app.platform()] {
         let theirs = app.query(caller, "{ viewer { changesCursor } }").await["viewer"]["changesCursor"].clone();
         let answer = update(app, &own, &id, json!({ "deliverFrom": { "cursor": theirs } })).await;

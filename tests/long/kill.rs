@@ -28,7 +28,7 @@ const ERASE: &str = "mutation ($input: EraseCustomerInput!) { result: eraseCusto
 /// A request of the test. The first field is the external id of the customer, except in `TakeOver`.
 #[derive(Clone, Debug)]
 enum Write {
-    /// With a phone, or without one.
+    /// Creates a customer with or without a phone.
     Create(String, Option<String>),
     Disconnect(String),
     /// Sent by the platform: the customer with this id gets this phone of another customer.
@@ -174,7 +174,8 @@ async fn run(backend: Backend) {
     assert_eq!(customer_operator::Entity::find().count(reads).await.unwrap(), created - ended - erased);
     assert_eq!(erasure::Entity::find().count(reads).await.unwrap(), erased);
     let events = customer_event::Entity::find().all(reads).await.unwrap();
-    // A takeover writes an entry for the customer that loses the phone, and an entry for the one that gets it.
+    // A takeover writes an entry for the customer that loses the phone, and an entry for the customer that gets the
+    // phone.
     assert_eq!(events.len() as u64, created + ended + 2 * taken + erased);
     let is_of_a_value = |event: &&customer_event::Model| event.after.0.values().any(|value| !value.is_null());
     assert_eq!(events.iter().filter(is_of_a_value).count() as u64, created + taken - erased);

@@ -1,10 +1,10 @@
 //! A model-based test: random concurrent requests of several operators to several processes, compared with a model of
 //! the rules in memory.
 //!
-//! The events of the history give nearly the order in which the database applied the changes. The test looks for an
-//! order near this order in which each change has the result that its client received. The model must end in the state
-//! of the database. The model also predicts the feed of changes of each operator and of the platform. Set
-//! `VIVAMO_TEST_SEED` to the printed seed to repeat nearly the same requests.
+//! The events of the history give nearly the order in which the database applied the changes. The test looks for a
+//! similar order, in which each change has the result that its client received. The model must end in the state of the
+//! database. The model also predicts the feed of changes of each operator and of the platform. Set `VIVAMO_TEST_SEED`
+//! to the printed seed to repeat nearly the same requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,10 +30,10 @@ use support::{Backend, Caller, TestDatabase};
 
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
-/// The largest number of recent changes before which the test may insert a change: one change of each worker, and a
-/// batch of the removal, which is written at once.
+/// The maximum number of recent changes that may follow an inserted change: one change of each worker, and one batch of
+/// the removal. All changes of a batch are written together.
 const MAX_MOVE: usize = WORKERS + 100;
-/// The number of requests after which all readers of the feed continue.
+/// The number of requests between two reads of the feed by all readers.
 const FOLLOW_INTERVAL: usize = 500;
 const OPERATORS: usize = 5;
 /// The number of people, small enough that requests often concern the same person.
@@ -62,7 +62,7 @@ const HISTORY: &str = "query ($by: CustomerRef!) { customer(by: $by) { version h
 /// A request of an operator or of the platform.
 #[derive(Clone, Debug)]
 struct Request {
-    /// [`PLATFORM`] for the platform.
+    /// The index of the operator, or [`PLATFORM`].
     operator: usize,
     kind: Kind,
     input: Value,
@@ -232,7 +232,7 @@ impl Model {
         self.links.iter().any(|((owner, _), linked)| *owner == operator && linked == customer)
     }
 
-    /// The operators of a customer with their external ids, each as a reader that gets a change of this type.
+    /// The operators of a customer, each with the type of the change and with its external id of the customer.
     fn readers(&self, customer: &str, r#type: &'static str) -> Vec<(usize, &'static str, String)> {
         let of_customer = self.links.iter().filter(|(_, linked)| *linked == customer);
         of_customer.map(|((operator, id), _)| (*operator, r#type, id.clone())).collect()
@@ -604,7 +604,7 @@ fn payload(answer: &Value) -> Option<&Value> {
     answer["data"].as_object()?.values().find(|payload| payload.is_object())
 }
 
-/// Asserts that a repeated request was applied once and then replayed, or was rejected every time.
+/// Asserts that a repeated request was applied exactly once, or was rejected every time.
 fn assert_applied_once(sent: &[(String, Value)]) {
     let payloads: Vec<_> = sent.iter().filter_map(|(_, answer)| payload(answer)).collect();
     let applied = payloads.iter().filter(|payload| payload["replayed"] == false).count();
@@ -910,8 +910,8 @@ async fn erased_customers(servers: &Servers, events: &[customer_event::Model]) -
     erased
 }
 
-/// Asserts that an operator sees one entry for each version of a customer since its connection, and no author except
-/// itself.
+/// Asserts that an operator sees one history entry for each version of a customer since the operator connected, and
+/// that the operator sees no other author.
 async fn assert_history_explains_the_version(servers: &Servers, caller: &Caller, id: &str) {
     let by = json!({ "by": { "externalCustomerId": id } });
     let (_, answer) = servers.send(caller, HISTORY, &by).await.unwrap();

@@ -1,6 +1,6 @@
-//! Outages under load: PostgreSQL stops, fails over, or stops answering, the disk is full, or the service is told to
-//! stop. Clients receive errors that say whether to retry, every acknowledged write is stored, and the service recovers
-//! by itself.
+//! Outages under load: a stop or a failover of PostgreSQL, a PostgreSQL that does not answer, a full disk, and a stop
+//! of the service. Clients receive errors that say whether to retry, every acknowledged write is stored, and the
+//! service recovers by itself.
 
 use std::path::Path;
 use std::process::Command;
@@ -51,7 +51,7 @@ impl Load {
         }
     }
 
-    /// Sends creates, each until it is acknowledged.
+    /// Sends creates, and repeats each create until the create is acknowledged.
     async fn write_with_retries(&self, servers: &Servers, operator: &Caller, writer: usize) {
         for number in 0.. {
             let id = format!("{writer}-{number}");
@@ -162,8 +162,8 @@ async fn the_service_survives_a_failover() {
     load.assert_stored(url.as_str()).await;
 }
 
-/// Tests that the service recovers after all connections stop carrying data without being closed, as after the loss of
-/// a host. New connections work.
+/// Tests that the service recovers if all connections stay open but carry no data, as after the loss of a host. New
+/// connections work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_connections_are_replaced() {
     let Some(server) = postgres::server().await else { return };
@@ -277,7 +277,7 @@ async fn a_service_on_postgres_stops_without_losing_writes() {
     stop_under_load(Backend::Postgres).await;
 }
 
-/// Simulates a full disk by a limit on the size of the file. The test removes the limit later.
+/// Simulates a full disk by a limit on the size of files. The test removes the limit later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_makes_writes_unavailable_until_there_is_space() {
     let mut servers = Servers::start(Backend::Sqlite, 0).await.unwrap();

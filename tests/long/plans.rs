@@ -36,7 +36,7 @@ use support::{Backend, PLATFORM_KEY};
 const CUSTOMERS: usize = 1_000_000;
 /// The size of a page.
 const PAGE_SIZE: usize = 50;
-/// PostgreSQL considers a generic plan only after a prepared statement has run five times.
+/// The number of runs of each request. The result of the last run counts.
 const RUNS: usize = 7;
 /// The largest number of 8 KiB blocks that a page may touch. The tables and indexes have hundreds of thousands of
 /// blocks.
@@ -65,8 +65,8 @@ const FUNCTIONS: &str = "
         AS 'SELECT to_timestamp($2)';
     SET session_replication_role = replica; SET maintenance_work_mem = '512MB'; SET work_mem = '256MB';";
 
-/// Creates an entry in the history for each link: the request has the id of the customer, and the key has the id of the
-/// operator.
+/// Creates an entry in the history for each link. The id of the customer is used as the request id, and the id of the
+/// operator is used as the key id.
 const SEED_EVENTS: &str = "
     INSERT INTO customer_event
         (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at)
@@ -145,7 +145,7 @@ fn blocks_of_statements(log: &Path, offset: usize) -> Vec<(String, u64)> {
     plans.iter().map(count).collect()
 }
 
-/// Connects, creates and updates customers of one operator, in batches of one operation each.
+/// Connects, creates and updates customers of one operator, in batches. Each batch contains only one kind of operation.
 async fn write_batches(database: &str, log: &Path) {
     const BATCH: usize = 8;
     let database = Database::connect(database, None).await.unwrap();
@@ -200,16 +200,17 @@ async fn write_batches(database: &str, log: &Path) {
 
 /// The number of operators with an endpoint that has received all changes.
 const IDLE_ENDPOINTS: usize = 1_000;
-/// The largest numbers of blocks that each statement of the deliveries may touch: the poll, the claim and the gauges,
-/// and a statement that reads a page or changes a row. The claim and the gauges look up the next change of each
-/// endpoint.
+/// The largest numbers of blocks that a statement of the deliveries may touch. The three limits apply to the poll, to
+/// the claim or the gauges, and to a statement that reads a page or changes a row. The claim and the gauges look up the
+/// next change of each endpoint.
 const MAX_BLOCKS_OF_POLL: u64 = 50;
 const MAX_BLOCKS_OF_ENDPOINTS: u64 = 8 * IDLE_ENDPOINTS as u64;
 const MAX_BLOCKS_OF_DELIVERY: u64 = 1_000;
 
-/// Adds a feed of 1.5 million changes before the changes of the test: 500,000 for the platform and one million for
-/// operators. Adds operators whose endpoints have received all changes, and endpoints of another operator that have
-/// received none. All endpoints have this URL. Some endpoints of each kind are disabled or paused.
+/// Returns SQL that adds a feed of 1.5 million changes before the changes of the test: 500,000 for the platform and one
+/// million for operators. The SQL also adds operators whose endpoints have received all changes, and endpoints of
+/// another operator that have received none. All endpoints have this URL. Some endpoints of each kind are disabled or
+/// paused.
 fn seed_webhooks(url: &str) -> String {
     let columns = "id, operator_id, url, secret_version, secret_created_at, delivered_position, delivered_id, \
                    failed_attempts, next_attempt_at, created_at, disabled_at, paused_at";
@@ -237,7 +238,7 @@ fn seed_webhooks(url: &str) -> String {
     )
 }
 
-/// Delivers webhooks until some pages were received, with deliveries that reach receivers of the test.
+/// Delivers webhooks until the receiver has `PAGES` pages. The settings allow deliveries to loopback addresses.
 async fn deliver(database: &Database, services: &Arc<Services>, receiver: &Receiver) {
     const PAGES: usize = 3;
     let loopback = AddressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
@@ -279,8 +280,8 @@ async fn deliver_webhooks(database: &str, log: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn webhooks_use_indexes_on_sqlite() {
-    // The condition on the position is enough: only the changes of one transaction have the same position, so the
-    // statement reads few changes from before the cursor.
+    // An index condition on the position without the id is enough: only the changes of one transaction have the same
+    // position, so the statement reads few changes from before the cursor.
     const AFTER_POSITION: &str = "(reader_id=? AND position>?)";
     let servers = Servers::start(Backend::Sqlite, 0).await.unwrap();
     let operator = servers.operator("A").await;
@@ -307,9 +308,9 @@ async fn webhooks_use_indexes_on_sqlite() {
         let steps = steps.iter().map(|step| step.try_get::<String>("", "detail").unwrap());
         plans.insert(sql, steps.filter(|step| step.contains("customer_change")).collect::<Vec<_>>());
     }
-    // Each statement starts at a position of one reader, or reads its last position.
+    // Each statement starts at a position of one reader, or reads the last position of one reader.
     for (name, expected) in [
-        // A maximum reads one entry of the index.
+        // A statement that selects a maximum reads one entry of the index.
         ("has_ended_pause", vec!["(reader_id=?)"]),
         ("\"lease_until\" IS NULL OR", vec![AFTER_POSITION]),
         ("\"oldest\"", vec![AFTER_POSITION]),
@@ -343,7 +344,7 @@ impl Measured<'_> {
         (data.get("operator").unwrap_or(data)["list"].clone(), count_blocks(self.log, offset))
     }
 
-    /// Sends a request several times, until PostgreSQL uses its generic plans, and returns the last result.
+    /// Sends a request `RUNS` times, and returns the last result.
     async fn send_repeatedly(&self, key: &str, query: &str, variables: &Value) -> (Value, u64) {
         let mut result = self.send(key, query, variables).await;
         for _ in 1..RUNS {

@@ -69,7 +69,7 @@ async fn run(backend: Backend, processes: usize) {
         tokio::join!(join_all((0..WRITERS).map(writer)), killer);
         received.extend(receiver.take());
         servers.processes.clear();
-        // The lease of the killed process ends.
+        // Ends the lease of the killed process.
         postgres::execute(servers.url(), "UPDATE webhook SET lease_until = NULL").await.unwrap();
         start(&mut servers);
     }
@@ -95,7 +95,7 @@ async fn run(backend: Backend, processes: usize) {
     servers.stop().await;
 }
 
-/// The ids of the changes, without the deliveries that repeat the one before.
+/// The ids of the changes, without the deliveries that repeat the previous delivery.
 fn distinct_changes(received: &[Received]) -> Vec<String> {
     let mut deliveries: Vec<_> = received.iter().collect();
     deliveries.dedup_by_key(|delivery| &delivery.id);

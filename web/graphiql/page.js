@@ -52,8 +52,8 @@ const saveTabs = ({ tabs, activeTabIndex }) => {
 
 const loaded = loadTabs();
 
-// What GraphiQL itself stores, including its request history with headers, is kept only in memory. `saveTabs` stores
-// the queries and variables of the tabs.
+// GraphiQL's own data, including its request history with headers, is kept only in memory. `saveTabs` stores the
+// queries and variables of the tabs.
 const memory = new Map([['graphiql:secondaryEditorFlex', '1.2']]);
 const storage = {
   get length() {
@@ -104,7 +104,7 @@ function KeyField() {
 
   useEffect(() => {
     document.querySelector('.graphiql-tab-active')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
-    // On a narrow page only one of the two editors is visible.
+    // On a narrow page, only one of the editors for variables and headers is visible.
     const tool = (name) => document.querySelector(`.graphiql-editor-tools [data-name="${name}"]`);
     const areToolsOpen = ['variables', 'headers'].some((name) => tool(name).classList.contains('active'));
     if (areToolsOpen) tool(tab.variables ? 'variables' : 'headers').click();

@@ -4,7 +4,8 @@
 //!   20. The city may be left out if the country is a single city, such as Singapore.
 //! - Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent. Line
 //!   breaks become `, `.
-//! - Rejected: other control characters, and country codes other than those of ISO 3166-1 alpha-2 and `XK` (Kosovo).
+//! - Rejected: texts without a visible character in required parts, other control characters, bidirectional controls,
+//!   and country codes other than those of ISO 3166-1 alpha-2 and `XK` (Kosovo).
 //! - Examples: the country `" ch"` becomes `CH`; `UK` is rejected with a message that names `GB`; `"c/o X\nStr 1"`
 //!   becomes `c/o X, Str 1`.
 

@@ -32,7 +32,7 @@ impl EmailAddress {
             return Err(Reason::AddressTooLong);
         }
         let is_hidden = |char: &char| *char != ' ' && (is_blank(*char) || char.is_control());
-        // In the domain, joiners stay: they are part of the words of some languages.
+        // Joiners are allowed in the domain, because words of some languages contain joiners.
         let is_joiner = |char: &char| matches!(char, '\u{200c}' | '\u{200d}');
         let (local, domain) = text.rsplit_once('@').ok_or(Reason::NotAnAddress)?;
         let hidden_in_domain = domain.chars().find(|char| is_hidden(char) && !is_joiner(char));

@@ -42,7 +42,8 @@ macro_rules! id {
             }
         }
 
-        // SeaORM requires this trait of the type of every primary key, although only auto-increment keys use it.
+        // SeaORM requires that the type of every primary key implements this trait, although only auto-increment keys
+        // use it.
         impl TryFromU64 for $id {
             fn try_from_u64(_: u64) -> Result<Self, DbErr> {
                 Err(DbErr::ConvertFromU64(stringify!($id)))

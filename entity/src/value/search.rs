@@ -36,7 +36,7 @@ impl SearchWord {
     /// each operator of the customer.
     const MAX_PER_VALUE: usize = 12;
 
-    /// Splits a stored value into its words: runs of letters and digits. `Ada Lovelace` has `ada` and `lovelace`.
+    /// Splits a stored value into its words: sequences of letters and digits. `Ada Lovelace` has `ada` and `lovelace`.
     ///
     /// Some neighbouring parts of a value can be written together or apart, and people search for any of these parts.
     /// Such parts form a run. Each part of a run, joined with all later parts of the run, becomes one word:
@@ -57,8 +57,8 @@ impl SearchWord {
         runs.flat_map(|run| spellings(&run)).take(Self::MAX_PER_VALUE).map(Self).collect()
     }
 
-    /// Joins a first and a last name in a script without spaces, in both orders, and returns the words: `小明` and `王`
-    /// have `王小明` and `小明王`. Returns no words for other names.
+    /// Joins a first and a last name, in both orders, if both names are in a script without spaces. Returns the words:
+    /// `小明` and `王` have `王小明` and `小明王`. Returns no words for other names.
     pub fn of_full_name(first: &PersonName, last: &PersonName) -> Vec<Self> {
         let [first, last] = [first, last].map(|name| fold(name.as_str()));
         if ![&first, &last].iter().all(|name| !name.is_empty() && name.chars().all(is_unspaced)) {
@@ -560,7 +560,7 @@ mod tests {
         #[test]
         fn a_text_and_each_of_its_prefixes_find_the_text(text in "\\PC{0,40}", length in 0..40_usize) {
             let words = SearchWord::tokenize(&text);
-            // Words after the last stored word are not found.
+            // Words beyond the maximum of a value are not stored, so a search does not find them.
             prop_assume!(words.len() < SearchWord::MAX_PER_VALUE);
             let prefix: String = text.chars().take(length).collect();
             for search in [&text, &prefix] {

@@ -37,7 +37,7 @@ AS_BROWSERS = {"User@\u2603.com": "user@xn--n3h.com"}
 
 
 def canonical(address):
-    """Returns the canonical form by email-validator, None if it rejects the address."""
+    """Returns the canonical form that email-validator computes, or None if email-validator rejects the address."""
     try:
         result = validate_email(address, check_deliverability=False, allow_smtputf8=False, strict=True)
     except EmailNotValidError:

@@ -40,11 +40,12 @@
 //!   the database rejects the statement. Then each caller runs a statement of its own, and only the statement that
 //!   needs the lock is rejected again, after another 200 ms. This second rejection counts as a conflict, so
 //!   [`OptimisticWrite`](super::OptimisticWrite) pauses without a connection and then starts the request again.
-//! - **Two batches write the same rows.** A batch writes its members in the order of their first ids. The first id of a
-//!   member is the first value of its first row. For an update, or for a create that connects a customer, this value is
-//!   the id of the customer. Two batches therefore lock customers in the same order, which avoids most deadlocks. The
-//!   order does not help in two cases: new customers, which conflict by email or phone and not by id, and idempotency
-//!   keys. If two batches wait for each other, `lock_timeout` ends at least one of them.
+//! - **Two batches write the same rows.** A batch writes the rows of its members in the order of the members' first
+//!   ids. The first id of a member is the first value of its first row. For an update, or for a create that connects a
+//!   customer, this value is the id of the customer. Two batches therefore lock customers in the same order, which
+//!   avoids most deadlocks. The order does not help for new customers, because new customers conflict by email or phone
+//!   and not by id. The order does not help for idempotency keys either. If two batches wait for each other,
+//!   `lock_timeout` ends at least one of them.
 //! - **Any other error**, for example a lost connection, no free connection or a statement timeout. All members get the
 //!   error, which is `UNAVAILABLE` in these examples. After a lost connection the rows may or may not be written.
 //! - **The leader is cancelled.** All other members get the error of a lost connection (`UNAVAILABLE`), even if the
@@ -93,9 +94,9 @@
 //! A [`WriteStatement`] with `must_write_all` must affect every row that it is given. Each such statement adds one
 //! divisor. The divisor compares the number of rows that this statement has written with the number of rows that it was
 //! given. A batch may have several divisors (`1 / … / …`), or none. If a row is missing, the divisor is 0, and the
-//! division error rolls back everything. The statement runs without `BEGIN` and `COMMIT`, which saves two round trips.
-//! Only an error inside the statement can undo its writes. The error is a division by zero, because SQL has no
-//! expression that raises an error on purpose.
+//! division error rolls back everything. The whole SQL statement runs without `BEGIN` and `COMMIT`, which saves two
+//! round trips. Without `BEGIN`, only an error inside the SQL statement can undo its writes. The error is a division by
+//! zero, because SQL has no expression that raises an error on purpose.
 
 mod reads;
 mod write_set;

@@ -227,7 +227,8 @@ pub fn row_values<M: ModelTrait>(row: &M) -> Vec<Value> {
 
 /// Builds `INSERT INTO … SELECT …` with all columns of the entity, in their order.
 ///
-/// If an `ON CONFLICT` clause follows, `rows` needs a `WHERE` clause: SQLite would read the `ON` as part of a join.
+/// If an `ON CONFLICT` clause follows, `rows` needs a `WHERE` clause. Without the `WHERE` clause, SQLite would read the
+/// `ON` as part of a join.
 pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatement {
     let mut insert = Query::insert();
     insert.into_table(E::default().table_ref()).columns(E::Column::iter());

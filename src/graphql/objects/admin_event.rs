@@ -36,7 +36,7 @@ enum AdminEventType {
     ApiKeyRevoked,
     /// The webhook endpoint was created.
     WebhookCreated,
-    /// The webhook endpoint was changed, enabled, disabled or moved to another place in the feed.
+    /// The webhook endpoint was changed, enabled or disabled, or its `cursor` was set with `deliverFrom`.
     WebhookUpdated,
     /// The secret of the webhook endpoint was rotated.
     WebhookSecretRotated,
@@ -74,8 +74,8 @@ impl AdminEvent {
     }
 }
 
-/// An entry in the audit trail of administration: a change of an operator, an API key or a webhook endpoint. Entries
-/// never change.
+/// An entry in the audit trail of administration: a change of an operator, an API key or a webhook endpoint, or the
+/// start of a command that disconnects all customers of an operator. Entries never change.
 #[Object]
 impl AdminEvent {
     /// Global id, for example `adm_01h455vb4pex5vsknk084sn02q`.

@@ -74,8 +74,8 @@ impl Change {
         self.0.customer_id.to_string().into()
     }
 
-    /// Your own id for the customer at the time of the change. Null for the platform key. After an erasure, only the
-    /// change of the type `ERASED` still has the id.
+    /// Your own id for the customer at the time of the change. For the type `EXTERNAL_CUSTOMER_ID_CHANGED`: the new id.
+    /// Null for the platform key. After an erasure, only the change of the type `ERASED` still has the id.
     async fn external_customer_id(&self) -> Option<&str> {
         self.0.external_customer_id.as_ref().map(|id| id.as_str())
     }

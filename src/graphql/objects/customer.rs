@@ -82,8 +82,8 @@ impl Customer {
         self.0.missing_fields()
     }
 
-    /// Version of the record. The version starts at 1 and increases by 1 with each request that changes a value. Pass
-    /// the version as `expectedVersion` to avoid overwriting somebody else's change.
+    /// Version of the record. The version starts at 1 and increases by 1 with each mutation that changes a value of the
+    /// record. Pass the version as `expectedVersion` to avoid overwriting somebody else's change.
     async fn version(&self) -> i32 {
         self.0.customer.version
     }

@@ -1,6 +1,6 @@
 //! The types of the objects that refer to each other: a customer has operators and a history, an operator has
-//! customers, and a history entry has an operator. These types are in one file, so that the files that define their
-//! fields do not import each other.
+//! customers, and a history entry has an operator. These types are in one file, so that the files with the fields of
+//! these types do not import each other.
 
 use std::sync::Arc;
 

@@ -74,7 +74,7 @@ impl Webhook {
         actor(context).operator().map(|_| cursor())
     }
 
-    /// Time of the oldest change that was not delivered yet. Null if all changes were delivered.
+    /// Time of the oldest change that was neither delivered nor skipped yet. Null if there is no such change.
     async fn undelivered_since(&self, context: &Context<'_>) -> Option<Result<Time, Error>> {
         let key = UndeliveredSince(self.0.operator_id, endpoints::cursor(&self.0));
         fetch::load(context, key).await.map(|time| time.map(Time)).transpose()
@@ -116,22 +116,22 @@ impl Webhook {
         self.0.last_status
     }
 
-    /// Reason why the last attempt failed, or why the service disabled the endpoint. Null if there was no attempt yet,
-    /// or if the last attempt succeeded and the service has not disabled the endpoint since.
+    /// Reason why the last attempt failed, or why the service disabled the endpoint. Null before the first attempt and
+    /// after a successful attempt, until an attempt fails or the service disables the endpoint.
     async fn last_failure(&self) -> Option<WebhookFailure> {
         self.0.last_failure.map(Into::into)
     }
 
     /// Time since which all attempts have failed. Null if the last attempt succeeded, or if there was no attempt since
-    /// the endpoint was created or enabled or its URL was changed. When all attempts have failed for five days, the
-    /// service disables the endpoint. A suspension of the operator does not count: when the suspension ends, the value
-    /// is moved forward by its length.
+    /// the endpoint was created, was enabled or got a new URL. When all attempts have failed for five days, the service
+    /// disables the endpoint. The time of a suspension of the operator does not count: when the suspension ends, the
+    /// length of the suspension is added to `failingSince`.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)
     }
 
-    /// Time of the next attempt after a failed one. Null if the last attempt did not fail, if the endpoint is disabled,
-    /// or if the operator is suspended.
+    /// Time of the next attempt after a failed attempt. Null if `failingSince` is null, if the endpoint is disabled, or
+    /// if the operator is suspended.
     async fn next_attempt_at(&self) -> Option<Time> {
         let row = &self.0;
         let is_retrying = row.failing_since.is_some() && row.disabled_at.is_none() && row.paused_at.is_none();

@@ -32,7 +32,7 @@ impl CustomerQuery {
 
     /// Customers connected to the calling operator. By default the oldest connection comes first. With the platform
     /// key: all customers, oldest first. With some filters, a page may have fewer items than requested although more
-    /// pages follow, so continue as long as `hasNextPage` is true. A new customer can appear in the list before
+    /// pages follow, so continue as long as `hasNextPage` is true. In the list, a new customer can come before
     /// customers that you have already read, so do not poll for new customers with the last cursor. Instead, filter by
     /// `connectedAt` (with the platform key: `createdAt`). Start the range 30 seconds before the latest time that you
     /// have seen, and skip the customers that you already have.

@@ -50,8 +50,8 @@ pub struct WebhookMutation;
 
 #[Object]
 impl WebhookMutation {
-    /// Creates a webhook endpoint. The service delivers the changes of your customers to its URL. An operator can have
-    /// at most five endpoints.
+    /// Creates a webhook endpoint. The service delivers the changes of your customers to the URL of the endpoint. An
+    /// operator can have at most five endpoints.
     async fn create_webhook(
         &self,
         context: &Context<'_>,
@@ -61,8 +61,8 @@ impl WebhookMutation {
     }
 
     /// Changes, enables or disables a webhook endpoint. Omitted fields stay as they are. When you enable an endpoint,
-    /// it receives all changes after the last delivered change. If the feed no longer has some of these changes, give
-    /// `deliverFrom` too. Otherwise the service disables the endpoint again.
+    /// it receives all changes after the last delivered change. If some of these changes were already deleted from the
+    /// feed, give `deliverFrom` too. In this case, the service disables the endpoint again if `deliverFrom` is missing.
     async fn update_webhook(
         &self,
         context: &Context<'_>,
@@ -71,8 +71,8 @@ impl WebhookMutation {
         Some(update_webhook(context, input).await)
     }
 
-    /// Gives a webhook endpoint a new secret. For `overlapHours`, deliveries are signed with both the new and the old
-    /// secret. Replace the secret in your receiver during this time.
+    /// Gives a webhook endpoint a new secret. For the number of hours in `overlapHours`, deliveries are signed with
+    /// both the new and the old secret. Replace the secret in your receiver during this time.
     async fn rotate_webhook_secret(
         &self,
         context: &Context<'_>,
@@ -227,8 +227,8 @@ impl CreateWebhookInput {
 struct CreateWebhookPayload {
     /// The new endpoint.
     webhook: Webhook,
-    /// The secret that signs the deliveries, for example `whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw`. The secret is shown
-    /// only here, so store it safely.
+    /// The secret that signs the deliveries, for example `whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=`. The
+    /// secret is shown only here, so store it safely.
     secret: String,
 }
 

@@ -31,7 +31,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Reads the parameters from the body of a POST, which must be a JSON object. Leaves an empty body, unless the
+    /// Reads the parameters from the body of a POST, which must be a JSON object. Leaves `body` empty, unless the
     /// headers are refused.
     pub async fn from_body(headers: &HeaderMap, body: &mut Body) -> Result<Self, HttpError> {
         const UNSUPPORTED: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;

@@ -216,8 +216,9 @@ impl Customers {
             .order_by_asc(CustomerId)
             .limit(BATCH as u64);
         let links = lock_own_customers(&transaction, without_words).await?;
-        // Concurrent writes of these customers wait for the locks. On PostgreSQL, a statement that began to wait does
-        // not see the new words, so it must fail with a conflict and run again. The next revision causes the conflict.
+        // Concurrent writes of these customers wait for the locks. On PostgreSQL, a statement that has waited for a
+        // lock does not see the new words, so the write must fail with a conflict and run again. The new revision of
+        // the customer causes the conflict.
         let customers = links.iter().map(|(_, customer)| customer.id);
         let next_revision = customer::Column::Revision.into_expr().add(1);
         let update = customer::Entity::update_many().col_expr(customer::Column::Revision, next_revision);

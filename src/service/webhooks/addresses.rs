@@ -1,7 +1,8 @@
 //! The addresses that webhooks may reach.
 //!
 //! An operator chooses the URL of an endpoint, so a delivery must not reach the network of the service, its databases
-//! or the metadata server of its cloud. [`AddressFilter`] accepts public addresses only. It is applied twice:
+//! or the metadata server of its cloud. [`AddressFilter`] accepts only public addresses and the networks of a setting.
+//! The filter is applied twice:
 //!
 //! - to an address in a URL, by [`AddressFilter::allows_url`], when the URL is stored and before each delivery. The
 //!   HTTP client does not resolve such an address, so the resolver does not see it;

@@ -5,10 +5,10 @@
 //!
 //! 1. **Poll.** One statement per second reads the position of the last change, and whether the pause of an endpoint
 //!    has ended. A request also ends the pause if the request creates or enables the endpoint, or changes its URL or
-//!    its cursor. If a request resumes the operator, a pause that ended during the suspension counts as ended now. The
-//!    statement reads two index entries. If the position is new or a pause has ended, step 2 follows. Step 2 also runs
-//!    every 30 seconds, because a killed process may not have finished its endpoints. Step 2 also runs when a delivery
-//!    task ends, because the endpoint of the task may have new changes.
+//!    its cursor. If a request resumes the operator after a suspension, a pause that ended during the suspension counts
+//!    as ended at the time of the request. The statement reads two index entries. If the position is new or a pause has
+//!    ended, step 2 follows. Step 2 also runs every 30 seconds, because a killed process may not have finished its
+//!    endpoints. Step 2 also runs when a delivery task ends, because the endpoint of the task may have new changes.
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
 //!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
 //!    endpoints at once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other
@@ -92,8 +92,8 @@ pub struct Deliveries {
 struct LastPoll {
     /// The position of the last change.
     position: Option<i64>,
-    /// The time of the last poll. Pauses that ended more than [`MAX_DELAY_OF_CHANGES`] before it have already caused a
-    /// claim.
+    /// The time of the last poll. Pauses that ended more than [`MAX_DELAY_OF_CHANGES`] before this time have already
+    /// caused a claim.
     time: DateTime<Utc>,
     /// True if an endpoint may be due.
     must_claim: bool,
@@ -112,8 +112,8 @@ struct NextPage {
 }
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest expected delay until polls see a new `next_attempt_at`. The request commits some time after it has set
-/// the value, and the clock of its server may be slow.
+/// The longest expected delay until polls see a new `next_attempt_at`. A request that sets the value commits some time
+/// later, and the clock of its server may be slow.
 const MAX_DELAY_OF_CHANGES: TimeDelta = TimeDelta::seconds(10);
 /// The longest time between two claims.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(30);
@@ -341,7 +341,7 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Delivers one page. Returns the new row if there are more changes, and the process therefore still has the lease.
+    /// Delivers one page. Returns the new row if there are more changes. In this case, the process keeps the lease.
     async fn deliver_page(&self, webhook: &Model) -> Result<Option<Model>, Error> {
         let page = match self.next_page(webhook).await {
             Err(error) if error.has(ErrorCode::CursorExpired) => {
@@ -493,7 +493,7 @@ impl Deliveries {
         let update = || async {
             let transaction = self.database.begin_write().await?;
             let current = Entity::find_by_id(webhook.id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
-            // Another process has the endpoint if the lease is another one.
+            // If the lease has changed, another process has the endpoint.
             let Some(current) = current.filter(|current| current.lease_until == webhook.lease_until) else {
                 return Ok(None);
             };

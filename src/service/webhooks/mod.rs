@@ -1,4 +1,4 @@
-//! Webhooks: endpoints of operators that receive the changes of their customers.
+//! Webhooks: the service delivers the changes of an operator's customers to the endpoints of the operator.
 
 pub mod addresses;
 pub mod delivery;

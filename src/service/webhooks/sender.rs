@@ -1,6 +1,6 @@
 //! Sends deliveries over HTTP.
 //!
-//! An endpoint belongs to somebody else and may be faulty or hostile. Therefore the client connects only to public
+//! An endpoint belongs to somebody else and may be faulty or hostile. Therefore the client connects only to allowed
 //! addresses (see `addresses`), uses no proxy and follows no redirect. An attempt ends after 15 seconds. The body of a
 //! response is not kept, and reading it stops after 1 KiB.
 

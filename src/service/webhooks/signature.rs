@@ -112,7 +112,7 @@ pub fn sign(secrets: &[SigningSecret], id: &str, timestamp: i64, body: &[u8]) ->
     secrets.iter().map(signature).collect::<Vec<_>>().join(" ")
 }
 
-/// The purpose of the keyed hash. A change would change the secrets of all endpoints.
+/// The purpose of the keyed hash. A change of this text would change the secrets of all endpoints.
 const PURPOSE: &str = "webhook";
 
 /// The version of the scheme that signs with a shared secret.

@@ -51,7 +51,7 @@ const RULES: [(&str, &str); 15] = [
     ),
     ("idempotency keys without a stored result", "SELECT COUNT(*) AS n FROM idempotency_key WHERE result IS NULL"),
     (
-        "rows of erased customers",
+        "erasures that left rows of the customer, or not exactly one event of the erasure",
         "SELECT COUNT(*) AS n FROM erasure e WHERE EXISTS (SELECT 1 FROM customer c WHERE c.id = e.customer_id) \
          OR EXISTS (SELECT 1 FROM customer_operator l WHERE l.customer_id = e.customer_id) \
          OR EXISTS (SELECT 1 FROM customer_word w WHERE w.customer_id = e.customer_id) OR 1 <> \

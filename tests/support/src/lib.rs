@@ -1,7 +1,10 @@
 //! Helpers of the integration tests: a service with a database of its own, processes of the binary, a PostgreSQL
 //! server, a proxy that breaks connections, a receiver of webhooks, and checks of the log.
 
-#![expect(clippy::disallowed_types, reason = "a poisoned lock fails a test that a panic has failed already")]
+#![expect(
+    clippy::disallowed_types,
+    reason = "a lock is poisoned only after a panic, which has failed the test already"
+)]
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod answer;
@@ -24,7 +27,8 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use entity::deployment::Environment;
 use futures::FutureExt;
 
-/// Defines a test that runs on both databases, as `$name::sqlite` and `$name::postgres`, in this environment.
+/// Defines a test that runs on both databases, as `$name::sqlite` and `$name::postgres`, in the environment
+/// `$environment`.
 ///
 /// ```ignore
 /// both!(a_new_operator_has_no_customers, Sandbox, async |app| {

@@ -44,7 +44,7 @@ impl Log {
 }
 
 /// True if a line contains a typical part of a test customer's values, a key, an SQL keyword, or one of the table names
-/// that are not also the name of a module.
+/// below.
 pub fn is_leak(line: &str) -> bool {
     const FORBIDDEN: [&str; 19] = [
         "@",
@@ -100,7 +100,7 @@ pub fn start() {
     });
 }
 
-/// Adds the remaining log of another process, in a thread that ends with the log.
+/// Adds the remaining log of another process, in a thread that ends when the log ends.
 pub fn add_in_background(logs: BufReader<impl Read + Send + 'static>) -> JoinHandle<()> {
     std::thread::spawn(move || logs.lines().map_while(Result::ok).for_each(|line| add(&(line + "\n"))))
 }

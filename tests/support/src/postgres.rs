@@ -175,7 +175,7 @@ impl Drop for OwnCluster {
     }
 }
 
-/// A cluster of the test. Returns `None` if PostgreSQL is not installed.
+/// A new cluster that only this test uses. Returns `None` if PostgreSQL is not installed.
 pub fn own_cluster() -> Option<OwnCluster> {
     let folder = folder();
     let cluster = Cluster::at(folder.path().join("postgres"), free_port());

@@ -112,7 +112,7 @@ impl Proxy {
         self.state.trap(cut).store(true, Ordering::SeqCst);
     }
 
-    /// True if the trap is still set: no commit has passed since.
+    /// True if the trap is still set: no commit has passed since the trap was set.
     pub fn is_set(&self, cut: Cut) -> bool {
         self.state.trap(cut).load(Ordering::SeqCst)
     }

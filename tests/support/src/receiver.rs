@@ -73,7 +73,7 @@ impl Received {
         self.json()["data"]["changes"].as_array().unwrap().clone()
     }
 
-    /// True if one signature equals the signature that the library of the scheme makes with this secret.
+    /// True if one signature equals the signature that the library `standardwebhooks` makes with this secret.
     pub fn is_signed_with(&self, secret: &str) -> bool {
         let expected = Webhook::new(secret).unwrap().sign(&self.id, self.timestamp, &self.body).unwrap();
         self.signatures.contains(&expected)
@@ -132,7 +132,7 @@ impl Receiver {
         format!("http://{host}:{}/hook", self.port)
     }
 
-    /// Plans the reaction to the next delivery for which none is planned.
+    /// Plans the reaction to the next delivery that has no planned reaction yet.
     pub fn plan(&self, reply: Reply) {
         self.state.replies.lock().unwrap().push_back(reply);
     }

@@ -15,7 +15,8 @@ const UNIQUE_VIOLATION = '23505';
 // The reader of the feed who reads all changes.
 const PLATFORM = '00000000-0000-0000-0000-000000000000';
 
-// Returns the hash of a key as the service computes it: over the purpose and the key, each preceded by its length.
+// Returns the hash of a key as the service computes it. The input is the purpose `api key` and the key, each after its
+// length.
 function digest(key) {
   const hmac = createHmac('sha256', VIVAMO_KEY_SECRET);
   for (const part of ['api key', key]) {
@@ -202,7 +203,7 @@ function changes(before, after) {
 
 // The places of the words of a value start at a multiple of this number.
 const PLACES_PER_VALUE = 1000;
-// Further words of a value are ignored.
+// The maximum number of stored words of a value. Further words are ignored.
 const MAX_WORDS_PER_VALUE = 12;
 const placed = (words, index) => words.map((word, place) => [index * PLACES_PER_VALUE + place, word]);
 

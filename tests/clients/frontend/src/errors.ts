@@ -6,7 +6,7 @@ export const extensions = (error: GraphQLFormattedError) => error.extensions as 
 
 export type Remedy = 'correct the field' | 'reload' | 'retry' | 'request access' | 'report';
 
-/** What the user can do about an error. The compiler requires every known code here. Unknown codes are reported. */
+/** The action that the user can take after an error. The compiler requires every known code here. Unknown codes are reported. */
 export function remedy(code: ErrorCode): Remedy {
   switch (code) {
     case 'INVALID_EXTERNAL_CUSTOMER_ID':

@@ -21,7 +21,7 @@ pub enum Keys {
     Hashed(HashedKeys),
 }
 
-/// Keys by their HMAC-SHA256, as the service stores them. A key that was found is trusted for 800 ms.
+/// The keys, found by their HMAC-SHA256, which the service stores. A key that was found is trusted for 800 ms.
 pub struct HashedKeys {
     secret: hmac::Key,
     platform: [u8; 32],
@@ -73,7 +73,8 @@ impl HashedKeys {
     }
 }
 
-/// Returns the hash of a key as the service computes it: over the purpose and the key, each preceded by its length.
+/// Returns the hash of a key as the service computes it. The input is the purpose `api key` and the key, each after its
+/// length.
 fn digest(secret: &hmac::Key, key: &str) -> [u8; 32] {
     let mut context = hmac::Context::with_key(secret);
     for part in ["api key", key] {

@@ -350,7 +350,7 @@ type Words = Vec<(i16, Option<String>)>;
 /// The places of the words of a value start at a multiple of this number.
 const PLACES_PER_VALUE: i16 = 1000;
 
-/// Further words of a value are ignored.
+/// The maximum number of stored words of a value. Further words are ignored.
 const MAX_WORDS_PER_VALUE: usize = 12;
 
 /// The words of a new link: those of the external id, then those of the customer.
