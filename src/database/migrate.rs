@@ -203,7 +203,7 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
                         url::SETTING
                     ),
                 ),
-                // Another process is writing, so the database can be written.
+                // Another connection of this or another process is writing, so the database can be written.
                 Err(error) if is_conflict(&error) => None,
                 written => written.map(|_| None)?,
             }

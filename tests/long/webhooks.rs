@@ -69,7 +69,7 @@ async fn run(backend: Backend, processes: usize) {
         tokio::join!(join_all((0..WRITERS).map(writer)), killer);
         received.extend(receiver.take());
         servers.processes.clear();
-        // Ends the lease of the killed process.
+        // Ends the lease that one of the killed processes may still hold.
         postgres::execute(servers.url(), "UPDATE webhook SET lease_until = NULL").await.unwrap();
         start(&mut servers);
     }

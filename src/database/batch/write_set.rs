@@ -49,8 +49,8 @@ pub struct WriteStatement {
     pub statement: fn(&Alias) -> Box<dyn StatementBuilder>,
     /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given.
     pub must_write_all: bool,
-    /// True if this statement writes several rows for each row that it is given. The result then has a column with the
-    /// number of rows that were written.
+    /// True if the number of rows that this statement writes can differ from the number of rows that it is given. The
+    /// result then has a column with the number of rows that were written.
     pub multiplies: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Customers: one record per person, shared by all operators that the person is connected to.
 //!
-//! [`Customers`] has all methods. Most modules of this folder implement some of the methods, and have the types of
-//! these methods. For example, `create.rs` implements [`Customers::create`].
+//! All operations on customers are methods of [`Customers`]. Most modules of this folder implement some of the methods,
+//! and have the types of these methods. For example, `create.rs` implements [`Customers::create`].
 //!
 //! An operator sees a customer only through its own link; the platform sees all customers. Each query for an operator's
 //! customers starts in `rows`, `lists`, `search` or `existing`, and filters by the operator. Other modules only extend

@@ -346,7 +346,7 @@ impl EndpointChanges {
     }
 }
 
-/// The names of the changed fields in the schema.
+/// Returns the fields that differ between two rows, by their names in the GraphQL schema.
 fn changed_fields(before: &Model, after: &Model) -> Vec<&'static str> {
     let fields = [
         ("url", before.url != after.url),
