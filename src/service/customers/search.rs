@@ -80,6 +80,10 @@ const LINK: [Column; 2] = [Column::OperatorId, Column::CustomerId];
 /// The work to sort an index entry, as a multiple of the work to count an entry.
 const ENTRIES_PER_SORTED_ENTRY: u64 = 4;
 
+/// The work to choose the plan of a search and to run the plan, as a multiple of the work of a query by id. The work for
+/// index entries and checked customers is counted separately.
+const QUERIES_PER_SEARCH: u64 = 10;
+
 /// The number of places for the words of one value. No value is long enough to have more words.
 const PLACES_PER_VALUE: i16 = 1000;
 
@@ -303,6 +307,7 @@ pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan)
         filters.push(Query::select().expr(Expr::cust("NULL")).take());
         return (rows, Walk { filters, max_rows: 0, milestones: &[] });
     }
+    record(Work::Query, QUERIES_PER_SEARCH);
     let Some((_, entries)) = rarest else { return (rows, Walk { filters, ..Walk::default() }) };
     // The database sorts all entries before it checks the first entry. It sorts all entries again for each milestone (a
     // row that measures the progress of the walk).
