@@ -6,7 +6,6 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use support::{Answer, Caller, TestApp, both};
@@ -326,11 +325,10 @@ both!(a_refused_request_does_not_close_the_connection, Sandbox, async |app| {
         };
         let mut client = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
         for connection in ["keep-alive", "close"] {
-            // Some HTTP libraries send the head and the body separately.
+            // Some HTTP libraries send the head and the body separately. A service that does not wait for the body
+            // responds in this pause, and closes the connection.
             client.write_all(head(connection).as_bytes()).await.unwrap();
-            for _ in 0..1000 {
-                yield_now().await;
-            }
+            let _ = timeout(Duration::from_millis(50), client.readable()).await;
             client.write_all(QUERY.as_bytes()).await.unwrap();
         }
         let mut responses = String::new();
@@ -370,7 +368,8 @@ both!(error_messages_do_not_repeat_values_of_the_wrong_type, Sandbox, async |app
         let query = format!("{{ customers(filter: {{ missing: {value} }}) {{ nodes {{ id }} }} }}");
         let answer = app.graphql(&caller, &query, json!({})).await;
         assert_eq!(answer.codes(), ["BAD_REQUEST"]);
-        assert!(answer.body.to_string().contains("does not contain the given value"), "{}", answer.body);
+        let text = answer.body.to_string();
+        assert!(text.contains("does not contain the given value") && !text.contains("secret"), "{text}");
     }
 });
 

@@ -583,7 +583,7 @@ both!(a_disconnect_while_missing_search_words_are_added, Sandbox, async |app| {
     // insert of the same word.
     let holder = app.database.begin_write().await.unwrap();
     word.into_active_model().insert(&holder).await.unwrap();
-    let release = async {
+    let disconnect = async {
         app.wait_until_blocked(1).await;
         let release = async {
             app.wait_until_blocked(2).await;
@@ -592,11 +592,11 @@ both!(a_disconnect_while_missing_search_words_are_added, Sandbox, async |app| {
         let disconnect = Write::Disconnect(&a, "1");
         tokio::join!(outcome(app, &disconnect), release).0
     };
-    let (added, outcome) = tokio::join!(app.services.customers.add_missing_words(&Actor::Platform), release);
+    let (added, disconnected) = tokio::join!(app.services.customers.add_missing_words(&Actor::Platform), disconnect);
     added.unwrap();
-    assert_eq!(outcome, "DISCONNECTED");
+    assert_eq!(disconnected, "DISCONNECTED");
     // A word that is left behind would make this request fail.
-    assert_eq!(self::outcome(app, &Write::Create(&a, "2", data)).await, "CONNECTED");
+    assert_eq!(outcome(app, &Write::Create(&a, "2", data)).await, "CONNECTED");
 });
 
 /// Creates an endpoint, and returns its id.

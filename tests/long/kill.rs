@@ -154,8 +154,8 @@ async fn run(backend: Backend) {
 
     let all = || acknowledged.iter().chain(&unanswered);
     let gone: BTreeSet<_> = all().filter_map(Write::removed).collect();
-    // Sends every request again. The service returns the stored result of an acknowledged request. For a request without
-    // a response, the service returns the stored result or executes the request now.
+    // Sends every request again. The service returns the stored result of an acknowledged request. For a request
+    // without a response, the service returns the stored result or executes the request now.
     for (writes, may_be_new) in [(&acknowledged, false), (&unanswered, true)] {
         for write in writes {
             let sent = servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await;

@@ -97,11 +97,19 @@ fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, kind: 
     serde_json::from_value(value).map_err(|_| bad_request(&format!("`{name}` must be {kind}.")))
 }
 
-/// Reads the body of a refused request, for at most a second. Otherwise, the connection would close after the response,
-/// and the next request of the client on this connection would fail.
+/// Reads the body of a refused request, for at most a second, and keeps none of it in memory. Otherwise, the connection
+/// would close after the response, and the next request of the client on this connection would fail.
 pub async fn discard(body: Body) {
     const MAX_TIME: Duration = Duration::from_secs(1);
-    let _ = timeout(MAX_TIME, read_body(body)).await;
+    let (mut chunks, mut length) = (body.into_data_stream(), 0);
+    let read = async {
+        while let Some(Ok(chunk)) = chunks.next().await
+            && length <= MAX_DISCARDED_BYTES
+        {
+            length += chunk.len();
+        }
+    };
+    let _ = timeout(MAX_TIME, read).await;
 }
 
 /// Reads a body. Returns `None` if the body is too long or was cut off. If the body is too long, continues to read up

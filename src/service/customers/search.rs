@@ -80,8 +80,8 @@ const LINK: [Column; 2] = [Column::OperatorId, Column::CustomerId];
 /// The work to sort an index entry, as a multiple of the work to count an entry.
 const ENTRIES_PER_SORTED_ENTRY: u64 = 4;
 
-/// The work to choose the plan of a search and to run the plan, as a multiple of the work of a query by id. The work for
-/// index entries and checked customers is counted separately.
+/// The work to choose the plan of a search and to run the plan, as a multiple of the work of a query by id. The work
+/// for index entries and checked customers is counted separately.
 const QUERIES_PER_SEARCH: u64 = 10;
 
 /// The number of places for the words of one value. No value is long enough to have more words.
