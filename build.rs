@@ -2,8 +2,9 @@
 //!
 //! npm builds the pages in a copy of `web/` under `OUT_DIR`, so the source tree stays untouched. By default, npm runs
 //! only in release profiles, so that `cargo check`, tests and editors do not wait for npm. `VIVAMO_BUILD_WEB=1` builds
-//! the pages in every profile, `VIVAMO_BUILD_WEB=0` in none. The pages are kept until a file of `web/` changes. Without
-//! npm, or if npm fails, cargo prints a warning and the binary serves a page that says what to do.
+//! the pages in every profile, `VIVAMO_BUILD_WEB=0` in none. The pages are kept until a file of `web/` changes. If npm
+//! is to build the pages but is missing or fails, cargo prints a warning, and the binary serves a page that says what
+//! to do.
 //!
 //! The crate gets `$OUT_DIR/web.rs`, a list of `(path, content)`, and `cfg(graphiql)` if the pages were built.
 

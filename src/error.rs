@@ -15,29 +15,30 @@ use serde::{Deserialize, Serialize};
 /// Machine-readable error code. New codes may be added, so keep a default case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize, thiserror::Error)]
 pub enum ErrorCode {
-    /// The external customer id is empty, has more than 255 characters, has a control character, or starts or ends with
-    /// white space or an invisible character.
+    /// The external customer id is empty or null, has more than 255 characters, has a control character, or starts or
+    /// ends with white space or an invisible character.
     #[error("The external customer id is not valid")]
     InvalidExternalCustomerId,
-    /// The email address does not have the form `local@domain.tld`, contains an invisible character, has a quote or a
-    /// non-ASCII character before the `@`, or is too long: more than 64 bytes before the `@`, or more than 254 bytes in
-    /// total.
+    /// The email address is null, does not have the form `local@domain.tld`, contains an invisible character, has a
+    /// quote or a non-ASCII character before the `@`, or is too long: more than 64 bytes before the `@`, or more than
+    /// 254 bytes in total.
     #[error("The email address is not valid")]
     InvalidEmail,
     /// The phone number cannot be parsed, or cannot exist, for example because of its country code or length.
     #[error("The phone number is not valid")]
     InvalidPhone,
     /// The name of a customer, an operator or an API key has no visible character, has more than 100 characters, or
-    /// contains control characters or characters that change the text direction.
+    /// contains control characters or characters that change the text direction. Also if the new name of an operator is
+    /// null.
     #[error("The name is not valid")]
     InvalidName,
     /// The country is unknown, a required part of the address is missing, or a part is too long, has no visible
     /// character, or contains control characters or characters that change the text direction.
     #[error("The address is not valid")]
     InvalidAddress,
-    /// The URL of a webhook endpoint is not an absolute URL with `https://` (in sandbox also `http://`), is longer than
-    /// 2,000 characters, contains a control character, a user name, a password or a fragment, or has a host that
-    /// webhooks may not reach.
+    /// The URL of a webhook endpoint is null, is not an absolute URL with `https://` (in sandbox also `http://`), is
+    /// longer than 2,000 characters after percent-encoding, contains a control character, a user name, a password or a
+    /// fragment, or has a host that webhooks may not reach.
     #[error("The URL is not valid")]
     InvalidUrl,
     /// An argument other than the data of a customer is invalid, for example a page size, a cursor or a filter.
@@ -68,8 +69,8 @@ pub enum ErrorCode {
     #[error("A customer with this email address already exists.")]
     EmailTaken,
     /// Another customer has the phone number. For `createCustomer`, only your own customers count. For
-    /// `updateCustomer`, all customers of the platform count. For `recordVerification`, only a customer whose last
-    /// proof for the phone is later than `verifiedAt` counts.
+    /// `updateCustomer`, all customers of the platform count. `recordVerification` reports this error only if the other
+    /// customer has a newer proof for the phone than the request.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
     /// Nothing was connected, because the email and the phone belong to two different customers, or because none of the

@@ -5,8 +5,8 @@
 //! secret, nobody can compute a hash, or test guesses against a stolen hash. Each hash has a purpose. The purpose is
 //! part of the input, so that hashes of different purposes never match.
 //!
-//! While the secret is being changed, the service has two secrets. New hashes are made with the secret whose
-//! fingerprint is in the database. Hashes of both secrets are accepted.
+//! While the secret is being changed, the service has two secrets. A server makes new hashes with the secret whose
+//! fingerprint was in the database when the server started. Hashes of both secrets are accepted.
 
 use std::sync::Arc;
 

@@ -101,7 +101,8 @@ class Postgres:
 
     SETTINGS = ("shared_buffers=1GB max_wal_size=16GB checkpoint_timeout=1h autovacuum=off listen_addresses=127.0.0.1 "
                 "wal_level=minimal max_wal_senders=0")
-    # The SQLite functions that seed.sql uses and PostgreSQL lacks.
+    # The SQLite functions that seed.sql uses and PostgreSQL lacks, and settings of the session that fills the tables. The first setting switches off
+    # foreign keys and triggers.
     FUNCTIONS = """
         CREATE FUNCTION unhex(text) RETURNS uuid IMMUTABLE LANGUAGE sql AS 'SELECT $1::uuid';
         CREATE FUNCTION strftime(text, bigint, text) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS 'SELECT to_timestamp($2)';

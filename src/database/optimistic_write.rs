@@ -24,7 +24,7 @@ use crate::error::Error;
 ///   [`super::run_to_completion()`] prevents this when a client disconnects.
 pub struct OptimisticWrite {
     database: Database,
-    /// `None` if the attempt takes no locks. The first attempt of most writes takes none.
+    /// `None` if the attempt reads without locks. The first attempt of most writes takes none.
     transaction: Option<Transaction>,
 }
 

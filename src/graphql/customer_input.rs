@@ -123,8 +123,8 @@ pub struct CreateCustomerInput {
     #[graphql(default_with = "vec![MatchKey::Email, MatchKey::Phone]")]
     connect_by: Vec<MatchKey>,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
-    /// a timeout.
+    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if you can no
+    /// longer see the customer. You can therefore safely retry after a timeout.
     idempotency_key: Option<String>,
 }
 
@@ -187,8 +187,8 @@ pub struct UpdateCustomerInput {
     /// error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
-    /// a timeout.
+    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if you can no
+    /// longer see the customer. You can therefore safely retry after a timeout.
     idempotency_key: Option<String>,
 }
 
@@ -249,7 +249,8 @@ pub struct RecordVerificationInput {
     /// The verified field: the person has proved ownership of this email or phone.
     field: VerifiableField,
     /// The verified email or phone. The record must still have this value: a late proof of an old value must not verify
-    /// the new value. With `takeOver`, the record may have another phone or no phone.
+    /// the new value. With `takeOver`, the record may also have another phone or no phone, if another customer has the
+    /// verified phone.
     value: String,
     /// Time of the proof, not in the future. If the same or a later time is already recorded for the value, nothing
     /// changes.
@@ -259,8 +260,8 @@ pub struct RecordVerificationInput {
     /// phones. Default: false.
     take_over: Option<bool>,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
-    /// a timeout.
+    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if you can no
+    /// longer see the customer. You can therefore safely retry after a timeout.
     idempotency_key: Option<String>,
 }
 

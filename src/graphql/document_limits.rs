@@ -129,7 +129,7 @@ fn string_length(text: &str) -> ServerResult<usize> {
 /// Decodes two kinds of escapes in a string literal: `\u{1F600}`, and the surrogate pairs that JSON encoders write,
 /// such as `\ud83d\ude00`. The GraphQL specification of September 2025 allows these escapes, but the parser does not
 /// know them. The decoded literal is shorter. Spaces after the literal fill the difference, so that positions in errors
-/// stay correct. Returns `None` if the literal has no such escapes.
+/// stay correct. Returns `None` if the literal cannot have such escapes.
 fn decode_escapes(literal: &str) -> ServerResult<Option<String>> {
     let is_block = literal.starts_with("\"\"\"");
     if is_block || !["\\u{", "\\ud", "\\uD"].iter().any(|escape| literal.contains(escape)) {

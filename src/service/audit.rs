@@ -1,5 +1,6 @@
-//! The audit trail of administration: one entry for each change of an operator, an API key or a webhook endpoint. The
-//! entry is written in the same transaction as the change. Only the platform can read the audit trail.
+//! The audit trail of administration: one entry for each change of an operator, an API key or a webhook endpoint by a
+//! request or a command. The entry is written in the same transaction as the change. Only the platform can read the
+//! audit trail.
 
 use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
 use entity::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, WebhookId};

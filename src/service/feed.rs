@@ -142,8 +142,8 @@ impl Feed {
         Ok(found.as_ref().map_or_else(start, Positioned::position))
     }
 
-    /// Returns the time of the first change after each position in a reader's feed, in this order. `None` if there is
-    /// no change after the position.
+    /// For each given position, returns the time of the first change after it in the feed of its reader, in the order
+    /// of `positions`. `None` if there is no change after the position.
     pub(super) async fn times_after(
         &self,
         positions: Vec<(OperatorId, Position)>,

@@ -226,8 +226,8 @@ pub struct Cost {
 }
 
 impl CostCharge {
-    /// Raises the charge to this cost. If the budget is too small, the request is refused, and the cost that was
-    /// already taken is given back.
+    /// Raises the charge to this cost, or to the largest possible budget if this cost is larger. If the budget is too
+    /// small, the request is refused, and the cost that was already taken is given back.
     pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its limit of cost per second. Wait before you retry.";

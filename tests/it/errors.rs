@@ -253,7 +253,7 @@ both!(variables_are_validated_although_the_document_is_cached, Sandbox, async |a
             ],
         ),
     ] {
-        // In the second round the document is cached.
+        // In the second round the document is cached and was validated before.
         for round in 0..2 {
             for variables in &bad {
                 let answer = app.graphql(&operator, query, variables.clone()).await;

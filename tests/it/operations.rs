@@ -144,7 +144,7 @@ both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
     let hour_old = customer_change::Entity::update_many()
         .col_expr(customer_change::Column::OccurredAt, (now() - TimeDelta::hours(1)).into());
     in_transaction(hour_old.build(backend)).await;
-    // An open transaction hides the next change.
+    // On PostgreSQL, readers of the feed do not see the next change until this transaction ends.
     let slow = if app.is_postgres() { Some(app.database.begin_write().await.unwrap()) } else { None };
     if let Some(slow) = &slow {
         slow.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await.unwrap();
@@ -193,7 +193,7 @@ both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
     server.stop();
 });
 
-/// A role of PostgreSQL that may use one database.
+/// A role of PostgreSQL, with given rights in one database.
 struct Role {
     name: String,
     server: String,

@@ -273,7 +273,7 @@ both!(filters_match_missing_fields_and_times, Sandbox, async |app| {
 both!(pages_of_any_size_take_the_same_number_of_statements, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let all = populate(app, &own, 50).await;
-    // Each customer gets several operators, which only the platform key sees.
+    // Each customer gets one to five more operators, which `own` does not see.
     for number in 0..5 {
         let another = app.operator(&format!("Another {number}")).await;
         for email in all.iter().step_by(number + 1) {

@@ -30,8 +30,8 @@ use support::{Backend, Caller, TestDatabase};
 
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
-/// The maximum number of recent changes that may follow an inserted change: one change of each worker, and one batch of
-/// the removal. All changes of a batch are written together.
+/// A change may take effect before changes that were recorded earlier. This is the maximum number of such earlier
+/// changes: one change of each worker, and one batch of the removal, whose changes are all written together.
 const MAX_MOVE: usize = WORKERS + 100;
 /// The number of requests between two reads of the feed by all readers.
 const FOLLOW_INTERVAL: usize = 500;
@@ -896,7 +896,7 @@ async fn compare(
     }
 }
 
-/// Returns the erased customers, and asserts that no value of them is stored.
+/// Returns the erased customers. Asserts that their history entries have no values, and that they have no search words.
 async fn erased_customers(servers: &Servers, events: &[customer_event::Model]) -> BTreeSet<CustomerId> {
     let reader = servers.database.reader();
     let erasures = erasure::Entity::find().all(reader).await.unwrap();

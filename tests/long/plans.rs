@@ -209,8 +209,8 @@ const MAX_BLOCKS_OF_DELIVERY: u64 = 1_000;
 
 /// Returns SQL that adds a feed of 1.5 million changes before the changes of the test: 500,000 for the platform and one
 /// million for operators. The SQL also adds operators whose endpoints have received all changes, and endpoints of
-/// another operator that have received none. All endpoints have this URL. Some endpoints of each kind are disabled or
-/// paused.
+/// another operator that have received none. `url` is the URL of all endpoints. Some endpoints of each kind are
+/// disabled or paused.
 fn seed_webhooks(url: &str) -> String {
     let columns = "id, operator_id, url, secret_version, secret_created_at, delivered_position, delivered_id, \
                    failed_attempts, next_attempt_at, created_at, disabled_at, paused_at";
@@ -238,9 +238,10 @@ fn seed_webhooks(url: &str) -> String {
     )
 }
 
-/// Delivers webhooks until the receiver has `PAGES` pages. The settings allow deliveries to loopback addresses.
+/// Delivers webhooks until the receiver has `DELIVERIES` deliveries. The settings allow deliveries to loopback
+/// addresses.
 async fn deliver(database: &Database, services: &Arc<Services>, receiver: &Receiver) {
-    const PAGES: usize = 3;
+    const DELIVERIES: usize = 3;
     let loopback = AddressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
     let settings = DeliverySettings {
         sender: Sender::new(SenderSettings::new(Environment::Sandbox, loopback)).unwrap(),
@@ -248,7 +249,7 @@ async fn deliver(database: &Database, services: &Arc<Services>, receiver: &Recei
         clock: Arc::new(now),
     };
     let deliveries = Deliveries::new(database.clone(), services.clone(), settings);
-    deliveries.run(receiver.wait_for(PAGES)).await;
+    deliveries.run(receiver.wait_for(DELIVERIES)).await;
 }
 
 /// Delivers the changes of a large feed while there are many endpoints.

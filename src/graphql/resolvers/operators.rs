@@ -52,8 +52,8 @@ impl OperatorQuery {
         Some(OperatorConnection::load(context, PageArguments { first, after, last, before }).await)
     }
 
-    /// Audit trail of administration, oldest entry first: the changes of operators, API keys and webhook endpoints, and
-    /// the commands that disconnect all customers of an operator. Platform key only.
+    /// Audit trail of administration, oldest entry first: the changes of operators, API keys and webhook endpoints by
+    /// requests and commands, and the commands that disconnect all customers of an operator. Platform key only.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn admin_events(
         &self,

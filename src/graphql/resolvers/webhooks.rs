@@ -243,8 +243,7 @@ struct UpdateWebhookInput {
     /// Types of changes to deliver from now on. Null stands for all types.
     types: MaybeUndefined<Vec<ChangeType>>,
     /// Place in the feed `changes` at which deliveries continue. With an earlier place, changes are delivered again.
-    /// With a later place, changes are skipped. If omitted or null, deliveries continue after the last delivered
-    /// change.
+    /// With a later place, changes are skipped. If omitted or null, deliveries continue after the endpoint's `cursor`.
     deliver_from: Option<WebhookStart>,
     /// True enables the endpoint, false disables it. Cannot be null.
     enabled: MaybeUndefined<bool>,

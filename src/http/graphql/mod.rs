@@ -58,8 +58,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The request header that asks for the cost. If the header has the value 1, the response has the cost in its
-/// extensions.
+/// The request header that asks for the cost. If the header has the value 1, the response to an executed request has
+/// the cost in its extensions.
 const COST_HEADER: HeaderName = HeaderName::from_static("vivamo-cost");
 
 pub async fn handle(extract::State(state): extract::State<State>, request: Request<Body>) -> Response {

@@ -21,7 +21,8 @@ pub struct HttpError {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
-/// Makes the error of a malformed request: `BAD_REQUEST` with the given message.
+/// Makes the error of a request that the service cannot read or answer: `BAD_REQUEST` with the given status and
+/// message.
 impl From<(StatusCode, &str)> for HttpError {
     fn from((status, message): (StatusCode, &str)) -> Self {
         let violation = Violation { message: message.to_owned(), ..Violation::new(ErrorCode::BadRequest) };
@@ -51,7 +52,7 @@ impl From<Violation> for HttpError {
 }
 
 impl HttpError {
-    /// Makes the error of a malformed request, with a header that says what the service accepts.
+    /// Makes the same error as `from`, with a header that says what the service accepts.
     pub fn with_header(status: StatusCode, message: &str, name: HeaderName, value: &'static str) -> Self {
         Self { header: Some((name, HeaderValue::from_static(value))), ..(status, message).into() }
     }

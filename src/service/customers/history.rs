@@ -29,7 +29,7 @@ pub enum EventList {
     OfCustomer(CustomerId),
     /// The entries that a request, or the run of a command, wrote.
     OfRequest(RequestId),
-    /// The entries of all requests with an API key.
+    /// The entries that all requests with this API key wrote.
     OfApiKey(ApiKeyId),
 }
 

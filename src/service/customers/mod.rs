@@ -1,7 +1,8 @@
 //! Customers: one record per person, shared by all operators that the person is connected to.
 //!
 //! All operations on customers are methods of [`Customers`]. Most modules of this folder implement some of the methods,
-//! and have the types of these methods. For example, `create.rs` implements [`Customers::create`].
+//! and define the types of their arguments and results. For example, `create.rs` has [`Customers::create`],
+//! [`CustomerDraft`] and [`Created`].
 //!
 //! An operator sees a customer only through its own link; the platform sees all customers. Each query for an operator's
 //! customers starts in `rows`, `lists`, `search` or `existing`, and filters by the operator. Other modules only extend
@@ -104,8 +105,9 @@ trait Replayable: Sized {
 
     fn to_stored(&self) -> impl Serialize;
 
-    /// Restores the result of an earlier request. Fails with `CUSTOMER_NOT_FOUND` if the result has the record of a
-    /// customer that was erased, or disconnected from the caller's operator, since the first request.
+    /// Restores the result of an earlier request. A result that contains a customer's record fails with
+    /// `CUSTOMER_NOT_FOUND` if, since the first request, the customer was erased or was disconnected from the caller's
+    /// operator.
     fn replay(
         customers: &Customers,
         origin: &Origin,

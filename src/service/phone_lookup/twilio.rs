@@ -132,7 +132,8 @@ fn line_type(response: LookupResponse) -> Result<CarrierLineType, LookupError> {
         }),
         // These codes mean: a Canadian number without approval, a country without data, a number outside coverage.
         Some(60601 | 60607 | 60610) => Ok(CarrierLineType::Unknown),
-        // The package is not enabled, or the account is in another region.
+        // The account may not use Line Type Intelligence, or Twilio does not offer this lookup in the region of the
+        // request.
         Some(code @ (60606 | 60614 | 60619)) => {
             Err(LookupError::Misconfigured { cause: format!("Twilio responded with error code {code}") })
         }

@@ -53,8 +53,8 @@ const NOT_PUBLIC_V6: [(&str, &str); 4] = [
     ("3fff::/20", "documentation"),
 ];
 
-/// The network of NAT64 addresses. The last 32 bits of such an address are the IPv4 address that the gateway connects
-/// to.
+/// The well-known network of NAT64 addresses (RFC 6052). The last 32 bits of such an address are the IPv4 address that
+/// the gateway connects to.
 const NAT64: &str = "64:ff9b::/96";
 
 struct Networks {

@@ -20,9 +20,9 @@
 //!    for hours. The endpoint is disabled after five days of failures, after a response with status 410, or if changes
 //!    after the cursor are no longer stored.
 //!
-//! Steps 3 and 4 take effect only if this process still has the lease, and if nothing that the attempt depends on has
-//! changed meanwhile (`is_same_attempt`). If another process has the lease, nothing is written. If the endpoint has
-//! changed, only the lease ends.
+//! Steps 3 and 4 take effect only if this process still has the lease, and if no request has meanwhile changed the
+//! cursor, the URL or the types of the endpoint, or disabled or enabled it (`is_same_attempt`). If another process has
+//! the lease, nothing is written. If the endpoint has changed, only the lease ends.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -98,7 +98,7 @@ struct LastPoll {
     /// True if an endpoint may be due.
     must_claim: bool,
     claimed_at: Instant,
-    /// The time at which the gauges were set.
+    /// The time at which the metrics about webhooks were last computed. `None` before the first time.
     measured_at: Option<Instant>,
 }
 
@@ -537,7 +537,8 @@ fn subquery(select: SelectStatement) -> SimpleExpr {
     SimpleExpr::SubQuery(None, Box::new(select.into()))
 }
 
-/// True if two rows of an endpoint are equal in everything that an attempt depends on.
+/// True if two rows of an endpoint are equal in everything that must not change during an attempt. A new secret or a
+/// suspension does not change the result of the attempt.
 fn is_same_attempt(one: &Model, other: &Model) -> bool {
     let facts = |webhook: &Model| {
         let cursor = (webhook.delivered_position, webhook.delivered_id);

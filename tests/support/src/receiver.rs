@@ -127,7 +127,7 @@ impl Receiver {
         Self { url: format!("http://127.0.0.1:{port}/hook?token={URL_TOKEN}"), port, state }
     }
 
-    /// The URL with another host.
+    /// The URL with another host and without the token.
     pub fn url_at(&self, host: &str) -> String {
         format!("http://{host}:{}/hook", self.port)
     }
