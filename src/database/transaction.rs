@@ -54,9 +54,9 @@ impl Transaction {
             None => 0,
         };
         if self.backend == DbBackend::Postgres {
-            let rows = set.row_count();
+            let pushed = set.pushed_rows();
             let result = self.query_all_raw(set.into_postgres_statement()).await?;
-            return Ok(written + WriteSet::written_rows(rows, &result)?);
+            return Ok(written + pushed.written(&result)?);
         }
         for (statement, must_affect) in set.into_sqlite_statements() {
             let affected = self.execute_raw(statement).await?.rows_affected();

@@ -49,8 +49,7 @@ pub struct WriteStatement {
     pub statement: fn(&Alias) -> Box<dyn StatementBuilder>,
     /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given.
     pub must_write_all: bool,
-    /// True if the number of rows that this statement writes can differ from the number of rows that it is given. The
-    /// result then has a column with the number of rows that were written.
+    /// True if this statement writes several rows for each row that it is given: one for each operator of a customer.
     pub multiplies: bool,
 }
 
@@ -100,9 +99,15 @@ impl WriteSet {
         self.writes.is_empty()
     }
 
-    /// The number of rows that were pushed.
-    pub fn row_count(&self) -> u64 {
-        self.writes.iter().map(|write| write.rows.len() as u64).sum()
+    /// Counts the pushed rows, to compute the number of written rows from the result of PostgreSQL.
+    pub(in crate::database) fn pushed_rows(&self) -> PushedRows {
+        let rows = |write: &Write| write.rows.len() as u64;
+        let multiplied = || self.writes.iter().filter(|write| write.statement.multiplies).map(rows);
+        PushedRows {
+            all: self.writes.iter().map(rows).sum(),
+            multiplied: multiplied().sum(),
+            counted: multiplied().next_back(),
+        }
     }
 
     /// Writes `first` before the rows of this set, in the same transaction. Necessary if this set stores a unique value
@@ -125,15 +130,6 @@ impl WriteSet {
         }
     }
 
-    /// Returns the number of rows that count as written. `row_count` is the number of rows in the set, all of which
-    /// count. On PostgreSQL, `result` also has one column for each statement with `multiplies`: the number of rows that
-    /// the statement has written.
-    pub(in crate::database) fn written_rows(row_count: u64, result: &[QueryResult]) -> Result<u64, DbErr> {
-        let Some(result) = result.first() else { return Ok(row_count) };
-        let multiplied = (1..result.column_names().len()).map(|column| result.try_get_by_index::<i64>(column));
-        Ok(row_count + multiplied.sum::<Result<i64, _>>()?.unsigned_abs())
-    }
-
     pub(super) fn key(&self) -> BatchKey {
         (self.operator, self.writes.iter().map(|write| write.statement.name).collect())
     }
@@ -141,7 +137,8 @@ impl WriteSet {
     /// Merges sets that have the same key into one set. Returns `None` if `sets` is empty.
     pub(super) fn merge(sets: &[Self]) -> Option<Self> {
         let mut sets: Vec<_> = sets.iter().collect();
-        // All processes write customers in the order of the customer ids, which avoids most deadlocks between batches.
+        // Every batch writes its customers in the order of the customer ids. This avoids most deadlocks between
+        // batches.
         sets.sort_by_key(|set| set.first_id());
         let append = |mut merged: Self, set: Self| {
             for (write, more) in merged.writes.iter_mut().zip(set.writes) {
@@ -189,11 +186,13 @@ impl WriteSet {
     /// Builds the SQL for PostgreSQL. The module docs of `batch` show an example.
     ///
     /// The SQL ends in `SELECT 1`, followed by `/ all_rows_written::int` for each statement with `must_write_all`. If a
-    /// row is missing, the divisor is 0, and the error rolls back the whole SQL statement.
+    /// row is missing, the divisor is 0, and the error rolls back the whole SQL statement. If there are statements with
+    /// `multiplies`, a second column has the number of rows that the last of them has written.
     fn postgres_sql(&self) -> String {
         let mut sql = String::new();
         let mut result = "1".to_owned();
-        let (mut counts, mut next_placeholder) = (String::new(), 1);
+        let mut next_placeholder = 1;
+        let counted = self.writes.iter().rposition(|write| write.statement.multiplies);
         for (index, Write { statement, rows }) in self.writes.iter().enumerate() {
             let new = format!("new_{index}");
             let columns = quoted((statement.columns)());
@@ -207,16 +206,35 @@ impl WriteSet {
             };
             let dml = (statement.statement)(&Alias::new(&new)).build(&DbBackend::Postgres);
             let with = if index == 0 { "WITH" } else { "," };
-            let returning = if statement.must_write_all || statement.multiplies { " RETURNING 1" } else { "" };
+            let is_counted = counted == Some(index);
+            let returning = if statement.must_write_all || is_counted { " RETURNING 1" } else { "" };
             let _ = write!(sql, "{with} {new} ({columns}) AS ({source}), write_{index} AS ({dml}{returning})");
             if statement.must_write_all {
                 let _ = write!(result, " / ((SELECT COUNT(*) FROM write_{index}) = {row_count})::int");
             }
-            if statement.multiplies {
-                let _ = write!(counts, ", (SELECT COUNT(*) FROM write_{index})");
-            }
         }
-        sql + " SELECT " + &result + &counts
+        let count = counted.map_or_else(String::new, |index| format!(", (SELECT COUNT(*) FROM write_{index})"));
+        sql + " SELECT " + &result + &count
+    }
+}
+
+/// Numbers of rows that were pushed to a [`WriteSet`].
+pub(in crate::database) struct PushedRows {
+    all: u64,
+    /// The rows of all statements with `multiplies`.
+    multiplied: u64,
+    /// The rows of the last statement with `multiplies`. `None` if there is no such statement.
+    counted: Option<u64>,
+}
+
+impl PushedRows {
+    /// Returns the approximate number of rows that PostgreSQL has written: the pushed rows, and the rows of the
+    /// statements with `multiplies`. Only the last of these statements counts its rows, because each count makes the
+    /// statement of an update 4 % more expensive. The others are assumed to write as many rows for each pushed row.
+    pub(in crate::database) fn written(self, result: &[QueryResult]) -> Result<u64, DbErr> {
+        let (Some(result), Some(counted)) = (result.first(), self.counted) else { return Ok(self.all) };
+        let count = result.try_get_by_index::<i64>(1)?.unsigned_abs();
+        Ok(self.all + self.multiplied * count / counted)
     }
 }
 

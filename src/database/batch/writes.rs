@@ -59,8 +59,8 @@ impl BatchWriter {
     }
 
     async fn run_one(&self, set: WriteSet) -> Result<u64, DbErr> {
-        let rows = set.row_count();
+        let pushed = set.pushed_rows();
         let result = self.pool.get(tenant()).await?.query_all(set.into_postgres_statement(), None).await?;
-        WriteSet::written_rows(rows, &result)
+        pushed.written(&result)
     }
 }

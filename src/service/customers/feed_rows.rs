@@ -9,7 +9,7 @@ use entity::customer_event::{self, EventType};
 use entity::customer_operator;
 use entity::value::{CustomerId, OperatorId};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
-use sea_orm::{ActiveEnum, ColumnTrait, DbBackend, IdenStatic, Iterable, Value};
+use sea_orm::{ActiveEnum, ColumnTrait, DbBackend, IdenStatic, Iterable, JoinType, Value};
 
 use super::field::CustomerField;
 use super::rows::Link;
@@ -24,33 +24,48 @@ const INSERT_FOR_ALL: WriteStatement = WriteStatement {
     },
     statement: |new| {
         let new = new.clone();
-        Box::new(ByBackend(move |backend| {
-            let of_new = |column: &'static str| Expr::col((new.clone(), Alias::new(column)));
-            let is_author = |reader: &SimpleExpr| reader.clone().eq(of_new(AUTHOR));
-            let (operator, platform) =
-                (customer_operator::Column::OperatorId.into_expr(), positions::platform(backend));
-            let is_linked = customer_operator::Column::CustomerId.into_expr().eq(of_new(Column::CustomerId.as_str()));
-            let external_id = customer_operator::Column::ExternalCustomerId.into_expr();
-            let for_operators = [
-                (Column::Own, is_author(&operator)),
-                (Column::ReaderId, operator),
-                (Column::ExternalCustomerId, external_id),
-                (Column::Type, of_new(TYPE_FOR_OPERATORS)),
-            ];
-            let for_platform = [
-                (Column::Own, is_author(&platform)),
-                (Column::ReaderId, platform),
-                (Column::ExternalCustomerId, Expr::cust("NULL")),
-            ];
-            let mut operators = rows(&new, backend, &for_operators);
-            operators.inner_join(customer_operator::Entity, is_linked);
-            let platform = rows(&new, backend, &for_platform);
-            insert_from_select::<Entity>(operators.union(UnionType::All, platform).take())
-        }))
+        Box::new(ByBackend(move |backend| insert_from_select::<Entity>(rows_for_all(&new, backend))))
     },
     must_write_all: false,
     multiplies: true,
 };
+
+/// Selects the rows of [`INSERT_FOR_ALL`].
+fn rows_for_all(new: &Alias, backend: DbBackend) -> SelectStatement {
+    use customer_operator::Column::{CustomerId, ExternalCustomerId, OperatorId};
+    let of_new = |column: &'static str| Expr::col((new.clone(), Alias::new(column)));
+    let is_linked = CustomerId.into_expr().eq(of_new(Column::CustomerId.as_str()));
+    let operator = [OperatorId.into_expr(), ExternalCustomerId.into_expr(), of_new(TYPE_FOR_OPERATORS)];
+    let platform = [positions::platform(backend), Expr::cust("NULL"), of_new(Column::Type.as_str())];
+    let rows_for = |[reader, external_id, r#type]: [SimpleExpr; 3]| {
+        let values = [
+            (Column::Own, reader.clone().eq(of_new(AUTHOR))),
+            (Column::ReaderId, reader),
+            (Column::ExternalCustomerId, external_id),
+            (Column::Type, r#type),
+        ];
+        rows(new, backend, &values)
+    };
+    if backend == DbBackend::Postgres {
+        // In this form, PostgreSQL computes the position once, and not for each branch of the union.
+        let columns = ["reader_id", "external_customer_id", "type"];
+        let select = |values: [SimpleExpr; 3]| {
+            let mut select = Query::select();
+            values
+                .into_iter()
+                .zip(columns)
+                .fold(&mut select, |select, (value, name)| select.expr_as(value, name))
+                .take()
+        };
+        let operators = select(operator).from(customer_operator::Entity).and_where(is_linked).take();
+        let readers = operators.clone().union(UnionType::All, select(platform)).take();
+        let of_reader = columns.map(|column| Expr::col((Alias::new("reader"), Alias::new(column))));
+        return rows_for(of_reader).join_lateral(JoinType::InnerJoin, readers, "reader", Expr::cust("TRUE")).take();
+    }
+    // SQLite has no `LATERAL`.
+    let mut operators = rows_for(operator);
+    operators.inner_join(customer_operator::Entity, is_linked).union(UnionType::All, rows_for(platform)).take()
+}
 
 /// Inserts rows for given readers.
 const INSERT: WriteStatement = WriteStatement {
