@@ -2,8 +2,8 @@
 //! server and the metrics. [`App::run_until`] serves requests and runs the background jobs until its `stop` future
 //! completes.
 //!
-//! `vivamo serve` and the tests start the service this way, so the tests run what is deployed. The other commands need
-//! only the database and the services, which [`open`] returns.
+//! `vivamo serve` and the tests start the service this way, so the tests run what is deployed. The commands that manage
+//! data need only the database and the services, which [`open`] returns.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -96,7 +96,8 @@ impl App {
         Ok(Self { address, database, services, listener, router, timeouts, background, changes_days, jobs, deliveries })
     }
 
-    /// Serves until `stop` completes, then finishes the requests and deliveries under way and closes the database.
+    /// Serves until `stop` completes, then waits for a limited time until the requests and deliveries under way are
+    /// finished, and closes the database.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), DbErr> {
         let Self {
             database, services, listener, router, timeouts, mut background, changes_days, jobs, deliveries, ..

@@ -158,8 +158,8 @@ pub struct LimitSettings {
     #[arg(long, env = "VIVAMO_AUTH_FAILURES_PER_MINUTE", value_name = "COUNT", default_value_t = 30)]
     pub auth_failures_per_minute: u32,
 
-    /// Number of times per hour that an operator may learn that an email or phone belongs to a customer of another
-    /// operator (0 = unlimited)
+    /// Number of times per hour that an operator without a budget of its own may learn that an email or phone belongs
+    /// to a customer of another operator (0 = unlimited)
     #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", value_name = "COUNT", default_value_t = 100)]
     pub disclosures_per_hour: u32,
 }

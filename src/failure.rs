@@ -8,7 +8,7 @@ use sea_orm::ActiveEnum;
 
 use crate::error::Error;
 
-/// An error that prevents the start of the service, or that ends a command. The message says what to do about it.
+/// An error that prevents the start of the service, or that ends a command. Most messages say what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// An argument or a setting is wrong.

@@ -55,8 +55,8 @@ OPERATIONS = {
            "changedFields own } cursor hasMore } }", {"after": "~"}, '"changes":[]'),
 }
 OPERATIONS["u1"] = OPERATIONS["u2"] = OPERATIONS["w2"]
-# The schema of PostGraphile follows from the tables. With aliases, its responses have the shape of the other targets' responses,
-# except for `link`.
+# The schema of PostGraphile follows from the tables. With aliases, its responses have the shape of the other targets'
+# responses, except for `link` and for the name `postal_code` in `address`.
 ROW = CUSTOMER.replace("id ", "id: rowId ", 1).replace("address { line1 line2 city region postalCode country }", "address")
 POSTGRAPHILE_PAGE = (
     "query ($operator: UUID!, $first: Int!, $after: Cursor) { operator: operatorByRowId(rowId: $operator) { customers: "
@@ -288,7 +288,7 @@ class Server:
         return answer["data"]
 
     def cursors(self, end):
-        """The cursors after every hundredth customer of the first operator, up to customer number `end`."""
+        """The cursors after every hundredth of the first `end` customers of the first operator, and after the last of these customers."""
         cursors, read = [], 0
         while read < end:
             first = min(100, end - read)
@@ -460,7 +460,7 @@ def measure(server, operation, seconds, connections, number):
 
 
 def wait_until_idle(server):
-    """Waits until the server has finished all requests of a measurement."""
+    """Waits until the server has finished all requests of a measurement, but at most 30 seconds."""
     work = lambda: processor_seconds(server.process.pid)[0] + server.database.processor_seconds()
     before, deadline = work(), time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -540,8 +540,8 @@ def main(options, folder, running):
                         continue
                     if operation == "f1":
                         server.prepare(operation)  # the other operations have added changes
-                    # Even if there are many clients, each client gets several responses in a measurement. The warm-up shows how
-                    # long this takes.
+                    # If there are many clients, a measurement takes longer, up to 60 seconds, so that each client gets
+                    # several responses. The rate of the previous round shows how long this takes.
                     several = 4 * connections / (rates.get((server.name, operation, connections)) or 1)
                     seconds = max(options.seconds, min(math.ceil(several), 60)) if round else 1 + connections // 250
                     figures = measure(server, operation, seconds, connections, number)

@@ -120,7 +120,7 @@ def guess(client, case, known, unknown, requests):
 
 
 def attack(program, kind, url, options):
-    """Runs all cases and returns those in which the attacker learns something."""
+    """Runs the cases that `--cases` selects and returns those in which the attacker learns something."""
     operators = [json.loads(run(program, "operator", "create", name, "--json", env={"DATABASE_URL": url})) for name in ("A", "B")]
     # Known people have even numbers, so that the values of unknown people are between those of known people.
     numbers = range(1000, 1000 + PEOPLE + CALIBRATION)

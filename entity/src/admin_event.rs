@@ -1,5 +1,5 @@
 //! Table `admin_event`: the audit trail of administration, one row for each change of an operator, an API key or a
-//! webhook endpoint.
+//! webhook endpoint by a request or a command.
 //!
 //! Rows are inserted by `service::audit` in the transaction of the change, and never updated or deleted. They hold no
 //! secrets and no data of customers.

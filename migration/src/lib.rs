@@ -62,7 +62,7 @@ impl MigratorTrait for Migrator {
 /// index and skips it.
 ///
 /// Must not run inside a transaction. An index whose build was interrupted is dropped and built again. A table that
-/// does not exist yet is skipped, because it will be empty when its migration adds the index.
+/// does not exist yet is skipped, because it will be empty when a migration adds the index.
 pub async fn build_large_indexes(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
     use m20261126_000012_event_lookups::{INDEXES, TABLE};
     for (name, columns) in INDEXES {

@@ -1,5 +1,6 @@
-//! Adds the indexes that find the history entries of a request and of an API key. On PostgreSQL, `vivamo migrate` has
-//! already built these indexes if the table existed before: see [`build_large_indexes`](crate::build_large_indexes).
+//! Adds the indexes that find the history entries of a request and of an API key. On PostgreSQL, the program has built
+//! these indexes before the migrations begin, if the table existed at that time: see
+//! [`build_large_indexes`](crate::build_large_indexes).
 
 use sea_orm_migration::prelude::*;
 

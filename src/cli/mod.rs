@@ -54,7 +54,7 @@ enum Command {
     Serve(Box<ServeSettings>),
     /// Apply pending database migrations. Needed only in production, because `serve` applies them in sandbox
     Migrate {
-        /// Only list the pending migrations, and exit with 1 if there are any
+        /// Only list the pending migrations or other pending work, and exit with 1 if there is any
         #[arg(long)]
         check: bool,
     },
@@ -165,14 +165,14 @@ async fn migrate(settings: &Settings) -> Result<(), Failure> {
     let database = DatabaseSettings { migrate: true, ..database_settings(settings, 0) };
     let Opened { services, migrated, wrote_words, .. } = open(settings, database).await?;
     if !wrote_words {
-        // Customers that an older version wrote during the upgrade have no search words yet.
+        // Customers that an older version wrote during the upgrade may have no search words yet.
         services.customers.add_missing_words(&Actor::Platform).await?;
     }
     print_lines("applied", &migrated)?;
     print::text("The database is up to date.\n")
 }
 
-/// `vivamo migrate --check`: lists the pending migrations, and fails if there are any.
+/// `vivamo migrate --check`: lists the pending migrations or other pending work, and fails if there is any.
 async fn list_pending(settings: &Settings) -> Result<(), Failure> {
     let pending = open::pending_migrations(database_settings(settings, 0)).await?;
     print_lines("pending", &pending)?;

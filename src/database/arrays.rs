@@ -38,7 +38,7 @@ pub(super) fn encode_for_postgres(values: Values) -> Result<PgArguments, sqlx::E
 type Add = fn(&mut PgArguments, Value) -> Result<(), BoxDynError>;
 
 /// Returns the function that encodes a value, or an array of values, of this type.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a test ensures that no column has another type")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test checks the columns of the entities")]
 fn add_for(array_type: ArrayType) -> Result<Add, BoxDynError> {
     Ok(match array_type {
         ArrayType::Bool => add::<bool>,

@@ -134,7 +134,7 @@ impl Connection {
         self.execute_uncounted(sql).await
     }
 
-    /// Sends `BEGIN`, `COMMIT` or `ROLLBACK`, which do not count as statements of the request.
+    /// Sends SQL without counting it as a statement of the request, for example `BEGIN`, `COMMIT` or `ROLLBACK`.
     pub(super) async fn execute_uncounted(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
         let execute = async |driver: &mut Driver| match driver {
             Driver::Postgres(connection) => connection.execute(AssertSqlSafe(sql)).await.map(Into::into),
@@ -273,8 +273,8 @@ impl managed::Manager for Manager {
 /// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its
 ///   next use: see [`Manager`].
 /// - **Error:** after a failed statement the connection is pinged before it is used again.
-/// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed. Otherwise the
-///   rest of the result would be read as the result of the next statement.
+/// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed instead of being
+///   used again. Otherwise the rest of the result would be read as the result of the next statement.
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: managed::Pool<Manager>,

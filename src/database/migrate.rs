@@ -48,8 +48,8 @@ pub fn migration_count() -> usize {
 }
 
 /// Applies all pending migrations to the database at `url` in one transaction. On PostgreSQL, first builds the indexes
-/// of tables with many rows. Processes that start at the same time take turns. Returns the names of the migrations that
-/// this call applied.
+/// that `migration::build_large_indexes` lists. Processes that start at the same time take turns. Returns the names of
+/// the migrations that this call applied.
 pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     /// During the pause, requests can use the tables for which a migration waits.
     const PAUSE: Duration = Duration::from_secs(1);

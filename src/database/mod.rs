@@ -2,10 +2,10 @@
 //!
 //! [`Database`] holds the connections. Statements that only read go to its [`Reader`]. There are two ways to write:
 //!
-//! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. The [`OptimisticWrite`]
-//!   collects the rows to write, and writes all of them in one last step. Changes of customers use an
-//!   [`OptimisticWrite`], except the removal of all customers of an operator. On PostgreSQL, concurrent requests share
-//!   the statements (see `batch/mod.rs`).
+//! - An [`OptimisticWrite`] reads without locks at first, and with row locks after a conflict. The rows to write are
+//!   collected in a [`WriteSet`], and written in one last step. Changes of customers use an [`OptimisticWrite`], except
+//!   the removal of all customers of an operator. On PostgreSQL, concurrent requests share the statements that run
+//!   without locks (see `batch/mod.rs`).
 //! - A [`Transaction`] begins and commits explicitly. Most code runs the transaction inside [`with_retry`], which
 //!   repeats the transaction after a conflict. All other writes use a [`Transaction`], for example writes of operators
 //!   and API keys.
@@ -57,7 +57,8 @@ use error::{from_size_error, size_error};
 use retry::retry_read;
 use url::Options;
 
-/// A function that is called with the text of each SQL statement, without its values.
+/// A function that is called with the text of each SQL statement that counts as [`Work::Statement`], without its
+/// values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The longest time that a request waits for a connection or for SQLite's write lock, or retries after conflicts. After
@@ -88,7 +89,8 @@ pub struct Reader {
 }
 
 impl Database {
-    /// The maximum number of connections of one process to PostgreSQL, for reads and writes.
+    /// The maximum number of connections in the PostgreSQL pool of one process, for reads and writes.
+    /// [`Database::inspect`] opens one more.
     const POSTGRES_CONNECTIONS: usize = 10;
     /// The maximum number of read connections to SQLite. One more connection writes.
     const SQLITE_READERS: usize = 4;

@@ -147,8 +147,8 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     pub has_previous: bool,
     pub has_next: bool,
-    /// The position at which a walk ended before the page was full. The next page in the direction of the request
-    /// starts here.
+    /// The position at which a walk ended before it had found one row more than the size of the page. The next page in
+    /// the direction of the request starts here.
     pub walked_to: Option<Position>,
 }
 
@@ -218,8 +218,8 @@ impl PageRequest {
             // A cursor is valid for one list only, so its key fits the columns. A single column is compared without a
             // tuple.
             let (row, bound) = match key {
-                // The page leaves out the row with this key (see `add_first`). All rows of the page come after that
-                // row.
+                // The list leaves out the row with this key (see `add_first`). All rows of the list come after that
+                // row, so a page after it needs no condition, and a page before it is empty (1 < 1).
                 Key::First if is_after => continue,
                 Key::First => (Expr::val(1), Expr::val(1)),
                 Key::None => (columns[0].clone(), Expr::val(*id)),
@@ -317,7 +317,7 @@ impl PageRequest {
 /// The index of the first column of a list's rows in the results of [`pages`].
 pub const ROW: usize = 1;
 
-/// Loads a page of each list, in as few statements as the database allows.
+/// Loads a page of each list, in one statement for up to 400 arms.
 ///
 /// `position` receives the index of a list, and a row of that list.
 pub async fn pages<T>(

@@ -72,10 +72,10 @@ pub fn horizon(backend: DbBackend) -> Option<SimpleExpr> {
 /// of the id, and keeps these bits forever, even after `VACUUM FREEZE`. A comparison of two such numbers (`age`) is
 /// wrong if more than 2³¹ transactions lie between them. The condition therefore computes by how many ids `xmin` is
 /// ahead of the current transaction, modulo 2³². The condition refuses the row only if this number is at least 1 and at
-/// most `NEXT` - `CURRENT`, because no transaction further ahead had ended when the statement began. If the transaction
-/// that wrote a row is older by slightly less than a multiple of 2³² ids, the condition refuses the row wrongly. The
-/// current transaction is then retried with a new id. `xmin` is not ahead of the new id, so the second attempt accepts
-/// the row.
+/// most `NEXT` minus the id of the current transaction, because no transaction further ahead had ended when the
+/// statement began. If the transaction that wrote a row is older by slightly less than a multiple of 2³² ids, the
+/// condition refuses the row wrongly. The current transaction is then retried with a new id. `xmin` is not ahead of the
+/// new id, so the second attempt accepts the row.
 ///
 /// If the transaction has no id yet, all rows are accepted: its id will be larger than the ids of all transactions that
 /// it sees. If a statement waits for a row and then finds a newer version of the row, the check of the revision refuses

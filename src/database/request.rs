@@ -40,7 +40,7 @@ pub enum Work {
     Query,
     /// A row that was read.
     Row,
-    /// An index entry that was counted or sorted.
+    /// An index entry that was counted, sorted, or read before a milestone of a walk.
     Entry,
     /// A row that was checked against a filter of a walk.
     Check,

@@ -1,13 +1,13 @@
 //! Limits the memory of responses, from the reading of their rows until the client has read the response.
 //!
-//! - A response has at most [`MAX_BYTES`]. The size is counted while the response is built, so a larger response is
-//!   never built.
-//! - Only a few *large* responses are in memory at the same time, in the process and for each API key. A large response
-//!   needs a *turn*: a reservation of memory for [`MAX_BYTES`]. When a response becomes large, it waits for a turn.
-//!   While it waits, the response holds little memory and no database connection. The turn ends when the client has
-//!   read the response, or when the server closes the connection of a client that reads too slowly. A key can reserve
-//!   at most half of the memory that the process has for large responses. Two keys whose clients do not read can
-//!   therefore delay the large responses of other keys.
+//! - A response has at most about [`MAX_BYTES`]. The approximate size is counted each time a list is complete, and a
+//!   response that is too large fails then.
+//! - The *large* responses that are in memory at the same time have a maximum total size, in the process and for each
+//!   API key. A large response needs a *turn*: a reservation of memory for [`MAX_BYTES`]. When a response becomes
+//!   large, it waits for a turn. While it waits, the response holds little memory and no database connection. The turn
+//!   ends when the client has read the response, or when the server closes the connection of a client that reads too
+//!   slowly. A key can reserve at most half of the memory that the process has for large responses. Two keys whose
+//!   clients do not read can therefore delay the large responses of other keys.
 //!
 //! Small responses need no turn, because the limit on HTTP connections also limits the memory of small responses.
 

@@ -46,8 +46,8 @@ impl Transaction {
         }
     }
 
-    /// Writes all rows of `set`, and returns their number. Returns a conflict if a statement with `must_write_all` left
-    /// out a row.
+    /// Writes all rows of `set`, and returns the number of written rows, which is approximate on PostgreSQL. Returns a
+    /// conflict if a statement with `must_write_all` left out a row.
     pub async fn write(&self, mut set: WriteSet) -> Result<u64, DbErr> {
         let mut written = match set.first.take() {
             Some(first) => Box::pin(self.write(*first)).await?,

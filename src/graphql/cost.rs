@@ -13,7 +13,7 @@ use crate::service::limits::{MUTATION_COST, VALIDATION_COST, weights};
 
 pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 
-/// The cost of an operation, estimated from its document.
+/// The cost of an operation, estimated from its document and its variables.
 #[derive(Clone, Copy, Debug)]
 pub struct DocumentCost {
     /// The number of fields, with all fragments expanded.
@@ -105,8 +105,8 @@ fn argument(field: &Field, name: &str, variables: &Variables) -> Option<ConstVal
     value.node.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(())).ok()
 }
 
-/// Returns the size of a response: the number of its values without lists and objects, plus one for each full 100 bytes
-/// of a string.
+/// Returns the size of a response: the number of its values that are not lists or objects, plus one for each full 100
+/// bytes of each string.
 pub fn answer_size(value: &ConstValue) -> u64 {
     match value {
         ConstValue::List(items) => items.iter().map(answer_size).sum(),

@@ -2,7 +2,7 @@
 //!
 //! A cursor consists of a position (a row's id and sort key) and a signature over the position, the list and the
 //! caller. Both are encoded in base64. Because of the signature, a cursor is rejected if it is damaged or belongs to
-//! another list or caller. Without a signature, such a cursor would return a wrong page.
+//! another list or caller. Without a signature, such a cursor could return a wrong page.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -70,8 +70,8 @@ impl OutputType for Cursor {
 }
 
 impl ListId {
-    /// Returns the strings that are signed. Any two lists must have different strings. A change of the strings, for
-    /// example of the `Debug` output of a type, makes all existing cursors invalid.
+    /// Returns the strings that are signed. Any two lists must have different strings. A change of the strings of a
+    /// list, for example of the `Debug` output of a type, makes all existing cursors of this list invalid.
     fn signed_parts(&self) -> Vec<String> {
         let (name, parts) = match self {
             Self::Operators => ("operators", Vec::new()),

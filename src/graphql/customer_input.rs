@@ -1,5 +1,5 @@
-//! The GraphQL inputs for customers, and their conversion to the request types of the service. All invalid fields are
-//! reported together, each with its path.
+//! The GraphQL inputs for customers, and their conversion to the request types of the service. Invalid values of an
+//! input are reported together, each with its path.
 
 use async_graphql::indexmap::IndexSet;
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
@@ -180,8 +180,8 @@ pub struct UpdateCustomerInput {
     /// The fields to change. Required unless `externalCustomerId` is given.
     data: Option<CustomerDataPatch>,
     /// New value of your own id for the customer: 1 to 255 characters, case-sensitive, unique among your customers.
-    /// Cannot be null. Only your operator and the platform see the new id. The `version` of the customer stays the
-    /// same. Not available with the platform key.
+    /// Cannot be null. Only your operator and the platform see the new id. A new id does not change the `version` of
+    /// the customer. Not available with the platform key.
     external_customer_id: MaybeUndefined<String>,
     /// The `version` that your change is based on. If the customer now has another version, nothing is changed and the
     /// error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
@@ -481,7 +481,7 @@ impl RecordVerificationInput {
             (Some(value), Some(verified_at)) if faults.0.is_empty() => Ok(Verification {
                 customer: CustomerId::parse(&id),
                 value,
-                // Both databases store microseconds.
+                // PostgreSQL and SQLite store microseconds.
                 verified_at: verified_at.trunc_subsecs(6),
                 take_over,
                 idempotency_key,

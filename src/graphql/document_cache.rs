@@ -1,9 +1,9 @@
 //! Cache of parsed documents.
 //!
 //! Clients send few different documents, with many different values of the variables. A cached document is not parsed
-//! or checked by `document_limits` again. A document that was valid is not validated again: only its complexity and its
-//! depth are checked, because the complexity depends on the variables. The cache saves a quarter to a third of the cost
-//! of a read (`docs/benchmarks.md`).
+//! or checked by `document_limits` again. A document that was valid is not validated again, except for cycles of
+//! fragments, its depth, and its complexity, which depends on the variables. The cache saves a quarter to a third of
+//! the processor time of a read (`docs/benchmarks.md`).
 //!
 //! A document is executed without the arguments that use a missing variable (see `variables`). It is therefore cached
 //! once for each set of missing variables. For example, with the variables `{"name": null}` the mutation below is

@@ -1,7 +1,7 @@
 //! Limits on documents, and the description of the operation that a request executes.
 //!
-//! Each limit is checked before the work that it limits. Length, tokens and nesting are checked before parsing, because
-//! the parser is recursive and would overflow the stack. Selections are counted before validation, because
+//! Each limit is checked before the work that it limits. Length, tokens and nesting are checked before parsing. The
+//! parser is recursive, so deep nesting would overflow the stack. Selections are counted before validation, because
 //! async-graphql's validation visits a fragment once per spread. For example, if each of 31 fragments spreads the next
 //! fragment twice, the validation makes 2^31 visits. Here each fragment is counted once.
 
@@ -16,7 +16,8 @@ use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult, Variables}
 use super::cost::{self, DocumentCost, Fragments};
 
 /// The operations of dashboards and other clients stay well below these limits. The standard introspection query is
-/// larger than these operations, but stays below these limits too: it has 1.6 KiB, 15 levels of fields and 229 fields.
+/// larger than these operations, but stays below these limits too: it has 1.6 KiB and 229 fields. It has 15 levels of
+/// fields, the most that `schema` allows.
 mod limits {
     pub const KIBIBYTES: usize = 16;
     pub const TOKENS: usize = 1500;
@@ -186,7 +187,7 @@ pub struct Operation {
     pub kind: &'static str,
     pub name: Option<String>,
     pub cost: DocumentCost,
-    /// True if at most one root field is executed at a time.
+    /// If true, at most one root field is executed at a time.
     pub is_sequential: bool,
 }
 

@@ -92,7 +92,7 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
         None => vec![Violation { message: shorten(&error.message), ..Violation::new(ErrorCode::BadRequest) }],
         Some(Some(Error::Rejected(violations))) => violations.clone(),
         Some(Some(Error::Failed { code, cause })) => {
-            // If several requests of a batch fail together, the log already has one line for the whole batch.
+            // If a statement that several requests share fails, the log already has one line for all these requests.
             if cause == SHARED_FAILURE {
                 tracing::debug!(%request_id, code = code.name(), cause, "request failed");
             } else {

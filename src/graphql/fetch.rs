@@ -31,8 +31,9 @@ use crate::service::customers::{
 };
 use crate::service::{Actor, Services};
 
-/// Returns a page of a list of customers. If the caller is the platform and the request selects the operators of these
-/// customers, also reads the links to these operators. The links then need no statement later.
+/// Returns a page of a list of customers. If the caller is the platform and the request selects one page of operators
+/// for each customer, without a cursor, also reads the links to these operators. The links then need no statement
+/// later.
 pub async fn customers(
     context: &Context<'_>,
     list: Arc<CustomerList>,
@@ -62,7 +63,7 @@ pub async fn operators_of_customer(
     }
 }
 
-/// Returns the operators with these ids, in the order of the ids. Operators are cached, so most are in memory.
+/// Returns the operators with these ids, in the order of `ids`. Operators are cached, so most are in memory.
 pub async fn operators(
     context: &Context<'_>,
     ids: impl Iterator<Item = OperatorId> + Clone,
@@ -136,7 +137,8 @@ pub struct OperatorsOfCustomer(CustomerId, PageRequest);
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EventPage(pub EventList, pub PageRequest);
 
-/// Key of the number of customers in a list. If the list has a search, the second value is the plan of the search.
+/// Key of the number of customers in a list. The second value is the plan of the list's search, if the search has a
+/// plan.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CountOfCustomers(pub Arc<CustomerList>, pub Option<SearchPlan>);
 

@@ -17,7 +17,7 @@ const DEFAULT_PAGE_SIZE: usize = 20;
 
 const PAGE_SIZE: &str = "A page size must be 1 to 100.";
 
-/// The arguments that every list has.
+/// The arguments that every connection has.
 #[derive(InputObject)]
 pub struct PageArguments {
     pub first: Option<i32>,
@@ -88,12 +88,12 @@ pub struct PageInfo {
     /// full (see `endCursor`). Paging backwards: true if `before` was given.
     has_next_page: bool,
     /// Cursor to pass as `before` for the previous page: the cursor of the first item, or null if the page is empty.
-    /// With some filters, the service stops checking customers before a page is full. In this case, when you page
-    /// backwards, `startCursor` is the cursor of the last checked customer.
+    /// With some filters, the service can stop checking customers before the page is full. In this case, when you page
+    /// backwards, `startCursor` is the cursor of the last checked customer, even if the page is empty.
     start_cursor: Option<Cursor>,
     /// Cursor to pass as `after` for the next page: the cursor of the last item, or null if the page is empty. With
-    /// some filters, the service stops checking customers before a page is full. In this case, when you page forwards,
-    /// `endCursor` is the cursor of the last checked customer.
+    /// some filters, the service can stop checking customers before the page is full. In this case, when you page
+    /// forwards, `endCursor` is the cursor of the last checked customer, even if the page is empty.
     end_cursor: Option<Cursor>,
 }
 
@@ -158,7 +158,7 @@ pub fn total_count(count: Result<Count, Error>) -> Option<Result<i32, Error>> {
     count.map(exact).transpose()
 }
 
-/// Returns the complexity of a list: the number of fields in the response if the page is full.
+/// Returns the complexity of a list: about the number of fields in the response if the page is full.
 pub fn list_complexity(first: Option<i32>, last: Option<i32>, fields_per_item: usize) -> usize {
     page_size(first.or(last)) * fields_per_item + 1
 }

@@ -30,9 +30,9 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The maximum time that running requests have to finish when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Serves connections until `stop` completes, then finishes the running requests. Each request has the extension
-/// `ConnectInfo<SocketAddr>`, the peer address. Closes the connection of a client that is slower than `timeouts`
-/// allows.
+/// Serves connections until `stop` completes, then waits up to `DRAIN_TIMEOUT` for the running requests. Each request
+/// has the extension `ConnectInfo<SocketAddr>`, the peer address. Closes the connection of a client that is slower than
+/// `timeouts` allows.
 pub async fn serve(listener: TcpListener, router: Router, timeouts: ClientTimeouts, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(timeouts.idle).max_buf_size(MAX_HEAD_BYTES);
@@ -51,7 +51,7 @@ pub async fn serve(listener: TcpListener, router: Router, timeouts: ClientTimeou
             sleep(Duration::from_millis(100)).await;
             continue;
         };
-        // A response is written at once, so Nagle's algorithm would only delay its last packet.
+        // A response is written in one piece, so Nagle's algorithm would only delay its last packet.
         let _ = stream.set_nodelay(true);
         let stream = TokioIo::new(ResponseTimeout::new(stream, timeouts.response));
         let router = router.clone();

@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use crate::database::Database;
 
 /// Upper bounds of the histogram of request durations, in seconds. The bounds range from the time of one index lookup
-/// to the timeout of a request.
+/// to the timeout of an execution.
 const DURATION_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 /// Starts to record metrics, and returns the router that serves them. Panics if it is called twice in a process.

@@ -69,7 +69,7 @@ pub async fn router(settings: HttpSettings, database: Database, services: Arc<Se
         .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
 }
 
-/// Allows only web pages of these origins to call the API from a browser.
+/// Allows web pages of these other origins to call the API from a browser.
 fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)

@@ -55,7 +55,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ResponseTimeout<S> {
         self.stream.is_write_vectored()
     }
 
-    /// hyper flushes when it has written all bytes of a response.
+    /// hyper flushes when it has written all bytes that it holds. For a GraphQL response, these are all bytes of the
+    /// response, because its body is one piece.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.end = None;
         Pin::new(&mut self.stream).poll_flush(context)

@@ -99,8 +99,8 @@ impl Feed {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());
         }
         let [_, next] = page.ends(Positioned::position);
-        // If there are no more changes, the walk has checked all rows, so the next request starts after the last row of
-        // any type.
+        // If there are no more changes of the requested types, all rows were checked, so the next request starts after
+        // the last row of any type.
         let end = next.filter(|_| page.has_next).unwrap_or(last);
         Ok(FeedPage { changes: page.rows, end, has_more: page.has_next })
     }
@@ -117,9 +117,9 @@ impl Feed {
 
     /// Returns a position after which a reader finds all changes from this time on, and perhaps some earlier ones.
     ///
-    /// A binary search, because no index has the times of changes. The times are nearly in the order of the positions:
-    /// a request commits at most 30 seconds after it has set the time of its change. Fails with `CURSOR_EXPIRED` if
-    /// changes of this time may have been deleted.
+    /// Uses a binary search, because no index has the times of changes. The times are nearly in the order of the
+    /// positions: a request commits at most 30 seconds after it has set the time of its change. Fails with
+    /// `CURSOR_EXPIRED` if changes of this time may have been deleted.
     pub(super) async fn position_before(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Position, Error> {
         let start_time = time - TimeDelta::seconds(30);
         let is_earlier = |change: &Model| change.swept || change.occurred_at < start_time;
@@ -159,8 +159,8 @@ impl Feed {
     ///
     /// If the changes of a reader cannot be deleted, goes on with the next reader, and returns the error at the end.
     pub async fn sweep(&self, actor: &Actor, time: DateTime<Utc>) -> Result<Sweep, Error> {
-        /// The maximum number of readers whose changes cannot be deleted. During an outage of the database, the attempt
-        /// for each reader takes seconds.
+        /// The number of readers with failed deletions after which the sweep ends. During an outage of the database,
+        /// the attempt for each reader takes seconds.
         const MAX_FAILURES: usize = 3;
         actor.require_platform()?;
         let oldest = Entity::find()
@@ -263,7 +263,7 @@ impl Feed {
         (self.list(reader, false, None), request)
     }
 
-    /// Selects the rows of a reader that are below the horizon.
+    /// Selects the rows that a reader may see now: its rows below the horizon (see `database::positions`).
     fn visible_to(&self, reader: impl Into<SimpleExpr>) -> Select<Entity> {
         let horizon = positions::horizon(self.database.reader().get_database_backend());
         Entity::find()

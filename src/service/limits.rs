@@ -8,9 +8,10 @@
 //! change the cost.
 //!
 //! A bucket starts full and refills continuously, up to its capacity. A request takes tokens from the bucket. If there
-//! are too few tokens, the request is refused, and the error contains the time until there are enough. For example, at
-//! 100 disclosures per hour the bucket of an operator holds 100 tokens and gains one every 36 seconds. Each process
-//! counts separately, so with n processes the effective limit is n times as high.
+//! are too few tokens, the request is refused, and the error contains the time until there are enough. If other
+//! requests have reserved the missing tokens, the request first waits for up to a second, and its error contains one
+//! second. For example, at 100 disclosures per hour the bucket of an operator holds 100 tokens and gains one every 36
+//! seconds. Each process counts separately, so with n processes the effective limit is n times as high.
 //!
 //! The buckets are implemented here, because a request reserves disclosures before it knows whether it needs them, and
 //! returns unused ones. The buckets of the `governor` crate cannot take tokens back.
@@ -43,8 +44,9 @@ pub struct Limits {
     reservation_ended: Arc<Notify>,
 }
 
-/// The longest time that a request waits for disclosures that other requests have reserved, and the time to wait before
-/// a retry. Most reservations end after some milliseconds.
+/// The longest time that a request waits for disclosures that other requests have reserved. If they are still reserved
+/// after this time, the request is refused, and the error asks the client to wait for the same time before a retry.
+/// Most reservations end after some milliseconds.
 const RESERVATION_TIME: Duration = Duration::from_secs(1);
 
 /// The maximum debt of a bucket, as the time in which the debt is refilled. If a request uses more than the bucket
@@ -226,8 +228,8 @@ pub struct Cost {
 }
 
 impl CostCharge {
-    /// Raises the charge to this cost, or to the largest possible budget if this cost is larger. If the budget is too
-    /// small, the request is refused, and the cost that was already taken is given back.
+    /// Raises the charge to this cost, or to the largest possible budget if this cost is larger. If the bucket has too
+    /// few tokens now, the request is refused, and the cost that was already taken is given back.
     pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its limit of cost per second. Wait before you retry.";
@@ -326,7 +328,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         if self.capacity == 0.0 { tokens } else { tokens.min(self.capacity as u32) }
     }
 
-    /// Replaces the tokens that were taken by the tokens that were used. Returns the number of tokens in the bucket,
+    /// Gives the `taken` tokens back and takes the `used` tokens instead. Returns the number of tokens in the bucket,
     /// which is negative for a debt. Returns `None` if the limit is disabled.
     fn settle(&self, client: K, taken: u32, used: u32) -> Option<i64> {
         (self.capacity > 0.0).then(|| {

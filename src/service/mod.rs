@@ -1,7 +1,7 @@
-//! The business rules: permissions, validation, and every read and write of the database. This folder does not depend
-//! on the HTTP server. Only the code that delivers webhooks and the code that calls Twilio use HTTP. This folder uses
-//! only the derive macro `Enum` of async-graphql: some enums of this folder are types of the schema, and the doc
-//! comments of these enums are the descriptions in the schema.
+//! The business rules: permissions, validation, and the reads and writes of the data. This folder does not depend on
+//! the HTTP server. Only the code that delivers webhooks and the code that calls Twilio use HTTP. This folder uses only
+//! the derive macro `Enum` of async-graphql: some enums of this folder are types of the schema, and the doc comments of
+//! these enums are the descriptions in the schema.
 //!
 //! Each method that reads or writes data for a caller has the [`Actor`] as its first parameter, so that nobody forgets
 //! to check the caller's rights. [`Services`] holds the services. GraphQL and the command line use the same services.

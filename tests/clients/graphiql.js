@@ -53,7 +53,7 @@ class Page {
     await this.page.context().close();
   }
 
-  /** Waits until GraphiQL has read an editor, which it does 100 ms after a change. The rest of the time is for slow machines. */
+  /** Waits for 800 ms. GraphiQL reads an editor 100 ms after a change, and the rest of the time is for slow machines. */
   settle = () => this.page.waitForTimeout(800);
 
   async reload() {
@@ -92,7 +92,7 @@ class Page {
 
   shownAuthorization = async () => JSON.parse(await this.text(this.headerEditor())).Authorization;
 
-  /** Runs the tab, and returns the header that was sent and the body of the response. */
+  /** Runs the tab, and returns the sent `Authorization` header and the body of the response. */
   async run() {
     const isGraphql = (response) => response.url() === `${url}/graphql`;
     const [response] = await Promise.all([this.page.waitForResponse(isGraphql), this.runButton().click()]);

@@ -383,7 +383,7 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
     let runs: Vec<_> = removals.map(|event| event["requestId"].clone()).collect();
     assert_eq!(runs.len(), 2, "{events:?}");
 
-    // The history entry has the id of the run, and the customer keeps its version.
+    // The `requestId` of the history entry is the id of the run, and the customer keeps its version.
     let query = "{ customer(by: { email: \"8@example.com\" }) { version operators { nodes { name } } \
                  history { nodes { type version requestId operator { name } } } } }";
     let customer = app.query(&app.platform(), query).await["customer"].clone();

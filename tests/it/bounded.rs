@@ -14,7 +14,7 @@ const ALL_CUSTOMERS: &str = "query ($filter: CustomerFilter, $first: Int, $after
     nodes { firstName } totalCount totalCountAtLeast pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }";
 
 const CUSTOMERS_OF_TEST: usize = 10_050;
-/// The numbers of the customers without a phone.
+/// The numbers (see [`populate`]) of the customers without a phone.
 const WITHOUT_PHONE: [usize; 3] = [5, 6, 10_040];
 
 /// Connects 10,050 customers to an operator. Each customer has a number, which is stored as the first name, as the
@@ -53,8 +53,8 @@ async fn populate(app: &TestApp, caller: &Caller) {
     postgres::execute(app.database_url(), analyze).await.unwrap();
 }
 
-/// Removes all customers and the rows that belong to them. The inserted customers have no history, so the check of the
-/// invariants would fail.
+/// Removes all customers with their words, links and history. The inserted customers have no history, so with them the
+/// check of the invariants at the end of the test would fail.
 async fn clear(app: &TestApp) {
     let tables = ["customer_word", "customer_operator", "customer_event", "customer"];
     let sql = tables.map(|table| format!("DELETE FROM {table};")).concat();

@@ -30,7 +30,7 @@ pub(crate) fn stderr(command: &mut Command, exit_code: i32) -> String {
     stderr
 }
 
-/// Runs a command that fails because of the database or the network, and returns its standard error.
+/// Runs a command that fails although its arguments and settings are valid, and returns its standard error.
 #[track_caller]
 pub(crate) fn failure(command: &mut Command) -> String {
     stderr(command, 1)
@@ -621,7 +621,7 @@ fn shared_options_work_before_and_after_a_command() {
     assert_eq!(listed[0]["id"], operator["id"]);
     assert!(!folder.path().join("vivamo.db").exists());
     for arguments in [&["--listen", "127.0.0.1:0", "--database-url", url][..], &["serve", "--database-url", url]] {
-        // The flag wins over the environment.
+        // The flag has priority over the environment variable.
         Running::start(vivamo(folder.path(), arguments).env("DATABASE_URL", "sqlite://missing/folder/x.db")).0.stop();
     }
 }

@@ -92,7 +92,8 @@ impl<'a> Process<'a> {
         *self.clock.lock().unwrap()
     }
 
-    /// Moves the clock forward to the time of the endpoint's next attempt. Leaves a clock that is already later.
+    /// Moves the clock forward to the time of the endpoint's next attempt. Does not change a clock that is already
+    /// later.
     async fn advance_to_next_attempt(&self, webhook: WebhookId) {
         let next = row(self.app, webhook).await.next_attempt_at;
         let mut clock = self.clock.lock().unwrap();
@@ -100,7 +101,7 @@ impl<'a> Process<'a> {
     }
 
     /// Calls `deliver_due` again and again until `is_done` returns true. Changes can become visible late on PostgreSQL,
-    /// because transactions of other tests hold the horizon of the feed back.
+    /// because the feed shows a change only after all older transactions have ended, including those of other tests.
     async fn deliver_until(&self, mut is_done: impl AsyncFnMut() -> bool) {
         let mut pace = interval(Duration::from_millis(20));
         let deliver = async {
@@ -529,7 +530,8 @@ both!(a_request_during_an_attempt_is_kept, Sandbox, async |app| {
         app.graphql(&operator, DELETE, input).await.payload("result");
     };
 
-    // The request moves the cursor of the endpoint back. The result of the attempt does not move the cursor.
+    // The request sets the cursor of the endpoint to the start of the feed. The result of the attempt does not move the
+    // cursor.
     let rewind = json!({ "deliverFrom": { "time": "2026-11-20T12:00:00Z" } });
     for status in [204, 500, 410] {
         let webhook = during_an_attempt(UPDATE, rewind.clone(), status).await;
@@ -879,7 +881,8 @@ async fn deliveries_do_not_take_the_connections_of_authentication() {
         app.wait_for_feed().await;
         let watcher = app.replica(app.database_url().to_owned()).await;
         let unused_key = app.key(&operator, Access::ReadOnly).await;
-        // The deliveries keep their connections until the lock is released, because the trigger removes the timeout.
+        // This trigger waits for a lock without a timeout, so the deliveries keep their connections until the lock is
+        // released.
         let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                     PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock_shared(1); \
                     RETURN NEW; END $$; \

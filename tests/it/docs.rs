@@ -1,5 +1,5 @@
-//! The documentation: the targets of all links exist, the files that a page names exist, and docs/operations.md lists
-//! all settings, commands and metrics of the program.
+//! The documentation: the targets of all links inside the repository exist, the files that a page names exist, and
+//! docs/operations.md lists all settings, commands and metrics of the program.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! A scenario for each error code. The match is exhaustive, so a new code without a scenario does not compile.
+//! A scenario for each error code. The `match` in `codes_of` is exhaustive, so a new code without a scenario does not
+//! compile.
 
 use async_graphql::resolver_utils::EnumType;
 use entity::deployment::Environment;

@@ -184,8 +184,8 @@ async fn an_operator_cannot_take_all_connections() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let (own, other) = (app.operator("Own").await, app.operator("Other").await);
         let watcher = app.replica(app.database_url().to_owned()).await;
-        // The creates of `own` keep their connections until the lock is released, because the trigger removes the
-        // timeout.
+        // This trigger waits for a lock without a timeout, so the creates of `own` keep their connections until the
+        // lock is released.
         let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                     IF NEW.email LIKE 'slow%' THEN PERFORM set_config('lock_timeout', '0', true); \
                     PERFORM pg_advisory_xact_lock_shared(1); END IF; RETURN NEW; END $$; \

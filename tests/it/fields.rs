@@ -1,4 +1,5 @@
-//! The table of customer fields: every rule is tested with every field. If a rule leaves out a new field, a test fails.
+//! The table of customer fields: the rules that use this table are tested with each field that they apply to. If one of
+//! these rules leaves out a new field, a test fails.
 
 use async_graphql::resolver_utils::EnumType;
 use entity::customer;

@@ -325,8 +325,8 @@ both!(a_refused_request_does_not_close_the_connection, Sandbox, async |app| {
         };
         let mut client = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
         for connection in ["keep-alive", "close"] {
-            // Some HTTP libraries send the head and the body separately. A service that does not wait for the body
-            // responds in this pause, and closes the connection.
+            // Like some HTTP libraries, this client sends the head, pauses, and then sends the body. A service that
+            // does not wait for the body responds during the pause, and closes the connection.
             client.write_all(head(connection).as_bytes()).await.unwrap();
             let _ = timeout(Duration::from_millis(50), client.readable()).await;
             client.write_all(QUERY.as_bytes()).await.unwrap();

@@ -49,7 +49,7 @@ both!(a_repeated_create_is_replayed, Sandbox, async |app| {
         assert_eq!(first_payload(repeated), first);
     }
     assert_eq!(app.count_rows("customer_event").await, 1);
-    // Without a key, the same input is a new request.
+    // Without a key, a request for the same email and external id is a new request.
     let data = json!({ "email": "ada+1@mailinator.com" });
     assert_eq!(app.create(&operator, "user-1", data).await.codes(), ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
 });

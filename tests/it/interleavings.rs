@@ -1,7 +1,8 @@
-//! Forces each race between two or three requests: all requests read before any request writes.
+//! Forces races between two or three requests: no request writes before all requests wait.
 //!
-//! On PostgreSQL, a table lock allows reads and blocks writes until all requests wait for the lock. On SQLite, a
-//! transaction holds the only write connection until all requests wait for this connection.
+//! On PostgreSQL, table locks allow reads and block writes until all requests wait for a lock. On SQLite, a transaction
+//! holds the only write connection until all requests wait for this connection. A request that reads before its write
+//! transaction has therefore read before any request writes.
 
 use entity::customer_event::EventType;
 use entity::operator::Status;
@@ -129,8 +130,9 @@ async fn outcome(app: &TestApp, request: &Write<'_>) -> String {
     }
 }
 
-/// Sends the requests so that all requests read before any request writes. Returns the [`outcome`] of each request. On
-/// PostgreSQL, each request goes to a server of its own, because one server would write several requests in one batch.
+/// Sends the requests so that no request writes before all requests wait. Returns the [`outcome`] of each request. On
+/// PostgreSQL, each request goes to a server of its own, because one server would write several requests of one
+/// operator in one batch.
 async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
     let replicas = if app.is_postgres() { requests.len() } else { 0 };
     let replicas = join_all((0..replicas).map(|_| app.replica(app.database_url().to_owned()))).await;
@@ -360,7 +362,8 @@ both!(a_disconnect_and_a_connect_of_one_customer, Sandbox, async |app| {
 both!(a_disconnect_and_a_create_by_the_same_operator, Sandbox, async |app| {
     let (a, b) = (app.operator("A").await, app.operator("B").await);
     app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
-    // If the create finds the connection, the create is refused without waiting for a lock.
+    // If the create finds the connection, the create is refused without waiting for a lock, so `race` would wait
+    // forever.
     let data = json!({ "email": "ada@example.com" });
     let (disconnect, create) = (Write::Disconnect(&a, "1"), Write::Create(&a, "1", data.clone()));
     let (ended, created) = tokio::join!(send(app, &disconnect), send(app, &create));
@@ -550,8 +553,8 @@ both!(the_removal_of_all_customers_against_each_write, Sandbox, async |app| {
         let outcomes = race(app, &[Write::RemoveCustomers(&leaving), Write::RemoveCustomers(&leaving)]).await;
         assert_one_of(&outcomes, &[&[removed, late], &[late, removed]]);
 
-        // In the first race, the customer of the operator loses its phone. In the second race, the customer of another
-        // leaving operator takes over a phone.
+        // In the first race, the customer of a leaving operator loses its phone. In the second race, the customer of
+        // another leaving operator takes over a phone.
         let (winner, holder) = (name("winner"), name("holder"));
         let winner = customer_with(app, &other, &winner, &email("winner"), &phone(1)).await;
         let data = json!({ "email": email("loses"), "phone": phone(2) });

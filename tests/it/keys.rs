@@ -75,7 +75,7 @@ both!(a_key_that_was_valid_is_told_why_it_is_not, Sandbox, async |app| {
     };
     set(&expired, "expires_at").await;
     set(&revoked, "revoked_at").await;
-    // The service reads the key first from the database, then from the cache.
+    // After the first request, the cache contains the key. The second request gets the same message.
     for _ in 0..2 {
         assert!(message(&expired.key).await.starts_with("This API key has expired."));
         assert!(message(&revoked.key).await.starts_with("This API key was revoked."));
@@ -89,8 +89,8 @@ both!(a_key_that_was_valid_is_told_why_it_is_not, Sandbox, async |app| {
         production.create(&Actor::Platform, &AdminOrigin::command_line(), operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
     assert!(message(&production_key).await.contains("another environment"));
-    // Keys that were never valid get the same answer: a mistyped key, a key of another deployment, and a text that is
-    // not a key.
+    // Keys that the service does not recognize get the same answer: a mistyped key, a key of a deployment with another
+    // key secret, and a text that is not a key.
     let elsewhere = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
     let name = entity::value::DisplayName::parse("elsewhere").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };

@@ -90,13 +90,13 @@ async fn enumerate_emails(
 both!(a_key_is_limited_by_the_cost_of_its_requests, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { cost_per_second: 1, ..LimitSettings::OFF }).await;
     let (own, other) = (replica.operator("Own").await, replica.operator("Other").await);
-    // The capacity is ten times the cost per second, which is enough for one mutation.
+    // The full budget of a key is ten times the cost per second, which is enough for one mutation.
     let created = replica.create(&own, "1", json!({ "email": "ada@example.com" })).await;
     assert_eq!(created.codes(), Vec::<String>::new());
     let rejected = replica.create(&own, "2", json!({ "email": "grace@example.com" })).await;
     assert_rate_limited_with_429(&rejected);
     assert_eq!(replica.count_rows("customer").await, 1);
-    // This query costs 1, because it is small and has no list. The other operator has its own bucket.
+    // This query costs 1, because it is small and has no list. The key of the other operator has its own budget.
     let three = "{ a: viewer { role } b: viewer { role } c: viewer { role } }";
     let mut statuses = Vec::new();
     while statuses.last() != Some(&429) {
@@ -241,8 +241,8 @@ both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app|
     assert_rate_limited_with_429(&send_invalid_key(&replica, None).await);
     // Requests with a valid key are not affected.
     assert_eq!(replica.graphql(&own, ROLE, json!({})).await.status, 200);
-    // The limit counts only the address that a trusted proxy adds. Earlier addresses do not count, because a client can
-    // invent them.
+    // The limit counts only the last address that is not a trusted proxy. The addresses before it do not count, because
+    // a client can invent them.
     for number in 0..5 {
         assert_eq!(
             send_invalid_key(&replica, Some(&format!("198.51.100.{number}, 203.0.113.7, 127.0.0.1"))).await.status,
@@ -251,7 +251,7 @@ both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app|
     }
     assert_rate_limited_with_429(&send_invalid_key(&replica, Some("203.0.113.7")).await);
     assert_eq!(send_invalid_key(&replica, Some("203.0.113.8")).await.status, 401);
-    // A port and brackets do not change the address.
+    // A port and brackets do not change the address. All IPv6 addresses of a /64 network count as one address.
     assert_rate_limited_with_429(&send_invalid_key(&replica, Some("203.0.113.7:4711")).await);
     for address in ["2001:db8::1", "[2001:db8::2]", "[2001:db8::3]:4711", "2001:db8::4", "2001:db8::5"] {
         assert_eq!(send_invalid_key(&replica, Some(address)).await.status, 401, "{address}");
@@ -297,7 +297,7 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
     let lookups = statements.iter().filter(|sql| support::is_key_lookup(sql)).count();
     assert!(lookups > 0 && lookups as u128 <= most, "{lookups} lookups, at most {most}");
     let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
-    // A valid key is never refused, whether it was used before or not.
+    // A valid key is not refused, even if it is used for the first time.
     assert_eq!(statuses, [vec![429; 40], vec![200; 2], vec![429; 41]].concat());
     // The limit does not apply to a request from another address.
     let other = replica.http.post(format!("{}/graphql", replica.url)).bearer_auth(&unknown[0].key);
@@ -396,7 +396,7 @@ both!(budget_that_requests_under_way_hold_is_waited_for, Sandbox, async |app| {
 both!(budget_that_stays_held_is_not_reported_as_used_up, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
     let own = replica.operator("Fresh").await;
-    // No request can write, so one of the two requests reserves the budget and waits for the lock.
+    // One of the two requests reserves the budget. This request then waits, because no request can write.
     let writer = app.database.begin_write().await.unwrap();
     if app.is_postgres() {
         writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();

@@ -1,5 +1,5 @@
-//! Problems in operation: databases that refuse connections, roles that lack rights, settings from files and templates,
-//! changed secrets, metrics, upgrades and backups.
+//! Problems in operation: databases that refuse connections, roles that lack rights, settings from files, with quotes
+//! or with blanks, changed secrets, metrics, upgrades and backups.
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
@@ -67,7 +67,8 @@ both!(probes_at_the_same_time_share_one_check, Sandbox, async |app| {
     let before = proxy.connection_count();
     let statuses = join_all((0..200).map(|_| probe(&replica.url))).await;
     assert!(statuses.iter().all(|status| *status == 200));
-    // The result of a check is used for a second. There is more than one check only if the probes take longer.
+    // The result of a check is used for a second. There is more than one check only if the probes take longer than a
+    // second.
     let opened = proxy.connection_count() - before;
     assert!((1..10).contains(&opened), "{opened} connections for 200 probes");
     replica.stop().await;
@@ -110,7 +111,7 @@ async fn metrics_are_read_without_a_connection() {
         let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
         let before = proxy.connection_count();
         assert_eq!(status_of_probes(metrics).await, 200);
-        // The background jobs of the server may open connections meanwhile.
+        // The background jobs of the server may open connections during these requests.
         let opened = proxy.connection_count() - before;
         assert!(opened < 10, "{opened} connections for 200 requests");
         server.stop();
@@ -118,7 +119,7 @@ async fn metrics_are_read_without_a_connection() {
     .await;
 }
 
-/// Reads the metrics until they are as expected, which takes at most some seconds. Returns the metrics.
+/// Reads the metrics until they are as expected, and fails after 20 seconds. Returns the metrics.
 async fn scrape_until(metrics: &str, is_expected: impl Fn(&str) -> bool) -> String {
     let since = Instant::now();
     loop {
@@ -169,7 +170,8 @@ both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
     serve.env("VIVAMO_METRICS", "127.0.0.1:0").env("VIVAMO_WEBHOOK_NETWORKS", "127.0.0.0/8");
     let (server, _, log) = Running::start_with_log(&mut serve);
     let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
-    // The server sets the gauges of webhooks before it delivers, and sets the gauges again 30 seconds later.
+    // The server sets `vivamo_webhook_lag_seconds` and `vivamo_webhooks_disabled` before its first delivery and then
+    // every 30 seconds, so these values do not include the effect of the deliveries.
     let expected = [
         "vivamo_webhook_deliveries_total{outcome=\"delivered\"} 1",
         "vivamo_webhook_deliveries_total{outcome=\"status\"} 2",
@@ -323,7 +325,7 @@ async fn a_sqlite_file_is_private_and_must_be_writable() {
         assert!(message.contains("vivamo.db cannot be written"), "{message}");
     }
     mode("vivamo.db", 0o600);
-    // SQLite has given these files the permissions of the database file.
+    // SQLite gives these files the permissions of the database file, so these files may be read-only now.
     for file in ["vivamo.db-wal", "vivamo.db-shm"] {
         let _ = std::fs::remove_file(folder.path().join(file));
     }
@@ -662,7 +664,7 @@ async fn the_key_secret_is_changed_without_an_interruption() {
             graphql(url, key, &next_page(cursor)).await["data"]["customers"].is_object()
         };
 
-        // Another secret is refused by every command that opens the database.
+        // These commands refuse another secret.
         for arguments in [&["serve"][..], &["operator", "list"], &["migrate"]] {
             let message = failure(&mut with(arguments, NEW, None));
             assert!(message.contains("VIVAMO_KEY_SECRET (--key-secret)"), "{message}");
@@ -685,7 +687,7 @@ async fn the_key_secret_is_changed_without_an_interruption() {
         assert_eq!(role(&old_url, second["key"].as_str().unwrap()).await["data"]["viewer"]["role"], "OPERATOR");
         old_server.stop();
 
-        // Changes the secret. Servers that were started before continue.
+        // Changes the secret. The servers that are already running continue to work.
         let changed = stdout(&with(&["change-key-secret"], NEW, Some(OLD)).output().unwrap());
         assert!(changed.contains("uses the new VIVAMO_KEY_SECRET"), "{changed}");
         let again = stdout(&with(&["change-key-secret"], NEW, Some(OLD)).output().unwrap());
@@ -772,8 +774,7 @@ async fn a_migration_that_older_servers_must_not_write_under_is_recorded() {
         assert_eq!(names.len(), vivamo::database::migration_count());
         assert_eq!(stdout(&run(&["migrate"]).output().unwrap()), "The database is up to date.\n");
         assert_eq!(stdout(&run(&["migrate", "--check"]).output().unwrap()), "The database is up to date.\n");
-        // Removes a migration, and clears the columns that `vivamo migrate` must set again. A running server of an
-        // older version may read `required_migration` as soon as the migrations are committed.
+        // Removes the record of a migration, and clears the columns that `vivamo migrate` must set again.
         let missing = "DELETE FROM seaql_migrations WHERE version LIKE '%_search_spellings'; \
                        UPDATE deployment SET required_migration = NULL, words_migration = NULL";
         execute(&database.url, missing).await.unwrap();
@@ -906,7 +907,7 @@ async fn a_backup_is_restored_as_the_documentation_says() {
 fn a_file_without_tables_is_not_silently_taken_for_a_new_database() {
     let folder = TempDir::new().unwrap();
     let (server, _) = Running::start(&mut vivamo(folder.path(), &["serve"]));
-    // The data is in the -wal file.
+    // The tables are still in the -wal file, so the copy has no tables.
     std::fs::copy(folder.path().join("vivamo.db"), folder.path().join("copy.db")).unwrap();
     std::fs::write(folder.path().join("empty.db"), "").unwrap();
     for file in ["copy.db", "empty.db"] {
@@ -939,7 +940,7 @@ async fn a_start_waits_for_postgres() {
         command.env("DATABASE_URL", url.as_str()).env("VIVAMO_LISTEN", "127.0.0.1:0");
         command
     };
-    // Other commands do not wait, and a wrong name of the database is no reason to wait.
+    // By default, only `serve` waits. A missing database is no reason to wait.
     let since = Instant::now();
     assert!(failure(&mut run(&["operator", "list"])).contains("connection refused"));
     assert!(failure(&mut run(&["serve", "--wait-for-database", "0"])).contains("connection refused"));
@@ -1076,7 +1077,8 @@ async fn requests_whose_shared_statement_fails_leave_one_error_in_the_log() {
                 proxy.set_trap(Cut::BeforeCommit);
                 let answers = join_all(numbers.map(send)).await;
                 let failed: Vec<_> = answers.iter().filter(|answer| answer.codes() == ["UNAVAILABLE"]).collect();
-                // The first request may run in a statement of its own.
+                // The first request may run in a statement of its own and be the only one that fails. Then the loop
+                // tries again.
                 if failed.len() >= 2 {
                     assert_logged_as_one_error(&failed);
                     break;
@@ -1129,7 +1131,7 @@ both!(a_lost_race_is_no_warning, Sandbox, async |app| {
         app.wait_until_blocked(2).await;
         holder.commit().await.unwrap();
     };
-    // On SQLite, only requests of the same process wait for each other.
+    // On SQLite, `wait_until_blocked` counts only the requests to `app`.
     let second = if app.is_postgres() { &replica } else { app };
     let (one, other, ()) = tokio::join!(update(app, "Ada"), update(second, "Grace"), release);
     for answer in [&one, &other] {
@@ -1147,7 +1149,7 @@ both!(a_race_that_ends_in_a_refusal_is_no_warning, Sandbox, async |app| {
     let operator = app.operator("A").await;
     create(app, &operator, 1).await.payload("createCustomer");
     let replica = app.replica(app.database_url().to_owned()).await;
-    // On SQLite, only requests of the same process wait for each other.
+    // On SQLite, `wait_until_blocked` counts only the requests to `app`.
     let second = if app.is_postgres() { &replica } else { app };
     let disconnect = async |server: &TestApp| {
         let mutation =

@@ -345,7 +345,7 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
             "{search}"
         );
     }
-    // Reads pages of every size, in both directions.
+    // Reads pages of one to five customers, in both directions.
     for size in 1..=5 {
         for (count, bound, next_cursor, has_more, has_less) in [
             ("first", "after", "endCursor", "hasNextPage", "hasPreviousPage"),
@@ -368,7 +368,7 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
             assert_eq!(read.concat(), in_order, "{count} {size}");
         }
     }
-    // Other conditions apply to the exact email as well.
+    // Other conditions also apply to the customer with the searched email.
     let query = "{ customers(filter: { search: \"ada@example.com\", missing: [PHONE], externalCustomerId: \"0\" }) { nodes { email } } }";
     assert_eq!(app.query(&own, query).await["customers"], json!({ "nodes": [{ "email": created[0] }] }));
     let search = page(app, &own, json!({ "search": "ada@example.com", "first": 2 }));

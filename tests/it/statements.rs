@@ -22,7 +22,7 @@ async fn count_statements(
     let key_lookups = counted.iter().filter(|sql| is_key_lookup(sql)).count();
     match proxy {
         Some(_) => sent() - before - key_lookups,
-        // The observer does not see BEGIN and COMMIT.
+        // `all_statements_of` does not see `BEGIN` and `COMMIT`.
         None => counted.len() - key_lookups + if query.starts_with("mutation") { 2 } else { 0 },
     }
 }

@@ -64,7 +64,7 @@ both!(a_verification_sets_the_time_and_nothing_else, Sandbox, async |app| {
     let after = verified(app, &id, "EMAIL", " ADA@Example.com ", "2026-11-20T13:00:00.0000009+01:00").await;
     assert_eq!((&after["emailVerifiedAt"], &after["externalCustomerId"]), (&json!(NOON), &json!(null)));
     assert_eq!(after["phoneVerifiedAt"], json!(null));
-    // A proof that is not newer changes nothing.
+    // A proof that is not newer than the stored proof changes nothing.
     for time in [NOON, MORNING] {
         assert_eq!(verified(app, &id, "EMAIL", "ada@example.com", time).await, after);
     }
@@ -149,7 +149,7 @@ both!(every_change_of_a_value_clears_its_verification, Sandbox, async |app| {
     assert_eq!((&filled["phone"], &filled["phoneVerifiedAt"]), (&json!("+14155552671"), &json!(null)));
 });
 
-/// A time of verification without a `VerifiableField` would not be cleared.
+/// A time of verification without a `VerifiableField` would not be cleared when its value changes.
 #[test]
 fn each_time_of_verification_has_its_field() {
     let columns = customer::Column::iter().filter(|column| column.as_str().ends_with("_verified_at"));
@@ -192,7 +192,7 @@ both!(a_newer_proof_takes_a_phone_over, Sandbox, async |app| {
             "apiKey": null, "before": phone(json!("+14155552672")), "after": phone(json!("+14155552671")),
         })
     );
-    // The earlier number can be used again. A second takeover changes nothing.
+    // The number that the customer had before the takeover can be used again. The same takeover again changes nothing.
     created(app, &a, "third@example.com", json!("+14155552672")).await;
     let again = take_over(app, &new, "+14155552671", NOON).await.payload("recordVerification")["customer"].clone();
     assert_eq!(again, taken);

@@ -326,7 +326,7 @@ both!(an_endpoint_that_is_enabled_or_moved_to_another_url_is_due_at_once, Sandbo
         assert_eq!(stored.sending_position, Some(1));
         set(app, failing).await;
     }
-    // Other changes leave the retries as they are.
+    // A new secret, or to enable an enabled endpoint, leaves the retries as they are.
     rotated(app, &own, &id, None).await;
     updated(app, &own, &id, json!({ "enabled": true })).await;
     assert_eq!(row(app, &id).await.failed_attempts, 7);
@@ -471,7 +471,7 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
     let payload = app.graphql(&own, CREATE, json!({ "input": input })).await.payload("createWebhook");
     assert_eq!(undelivered(app, &own, &payload["webhook"]["id"]).await, all[4..]);
 
-    // Each cursor belongs to one caller.
+    // Each cursor belongs to one feed: to the feed of an operator, or to the feed of the platform.
     for caller in [&other, &app.platform()] {
         let theirs = app.query(caller, "{ viewer { changesCursor } }").await["viewer"]["changesCursor"].clone();
         let answer = update(app, &own, &id, json!({ "deliverFrom": { "cursor": theirs } })).await;

@@ -48,8 +48,8 @@ async fn crossed_creates_connect_or_conflict() {
             created += usize::from(outcome == "CREATED");
             *outcomes.entry(outcome).or_default() += 1;
         }
-        // The first create makes a customer. The create with the other email and the other phone may make a second
-        // customer.
+        // The create that is applied first makes a customer. The create with the other email and the other phone may
+        // make a second customer.
         assert!(created == 1 || created == 2, "{answers:?}");
     }
     println!("{ROUNDS} rounds: {outcomes:?}");

@@ -221,8 +221,8 @@ async fn send_until_answered(servers: &Servers, caller: &Caller, query: &str, va
 /// for the platform.
 fn predict(events: &[customer_event::Model], reader: &str) -> BTreeMap<String, Vec<Value>> {
     let mut events: Vec<_> = events.iter().collect();
-    // A committed change has read the customer after the previous change was committed, and has set its time after this
-    // read. Its time is therefore later.
+    // Each change of a customer has read the customer after the previous change of this customer was committed, and has
+    // set its time after this read. Its time is therefore later than the time of the previous change.
     events.sort_by_key(|event| (event.customer_id, event.version, event.occurred_at));
     let (mut linked, mut predicted) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
     let is_platform = reader.is_empty();

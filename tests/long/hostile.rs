@@ -1,4 +1,4 @@
-//! Repeated malicious requests: the memory of the process does not grow.
+//! Repeated malicious requests: the memory of the process does not continue to grow.
 
 use serde_json::json;
 

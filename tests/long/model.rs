@@ -1,5 +1,5 @@
-//! A model-based test: random concurrent requests of several operators to several processes, compared with a model of
-//! the rules in memory.
+//! A model-based test: random concurrent requests of several operators and of the platform to one or two processes,
+//! compared with a model of the rules in memory.
 //!
 //! The events of the history give nearly the order in which the database applied the changes. The test looks for a
 //! similar order, in which each change has the result that its client received. The model must end in the state of the
@@ -31,7 +31,7 @@ use support::{Backend, Caller, TestDatabase};
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
 /// A change may take effect before changes that were recorded earlier. This is the maximum number of such earlier
-/// changes: one change of each worker, and one batch of the removal, whose changes are all written together.
+/// changes: one change of each worker, and one batch of [`remove_customers`], whose changes are all written together.
 const MAX_MOVE: usize = WORKERS + 100;
 /// The number of requests between two reads of the feed by all readers.
 const FOLLOW_INTERVAL: usize = 500;
@@ -548,7 +548,7 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
 }
 
 /// Suspends an operator, disconnects all its customers as `vivamo operator remove-customers` does, and resumes the
-/// operator. Returns the id of the run.
+/// operator. Returns the request id that the history entries of these disconnections have.
 async fn remove_customers(servers: &Servers, operator: &Caller) -> RequestId {
     let Services { operators, customers, .. } = &*servers.services;
     let (platform, origin) = (&Actor::Platform, &AdminOrigin::command_line());

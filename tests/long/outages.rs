@@ -30,7 +30,7 @@ fn input(id: &str) -> Value {
     json!({ "input": { "externalCustomerId": id, "data": data, "idempotencyKey": id } })
 }
 
-/// Clients that send creates until `is_over` is true.
+/// The results of clients that send creates.
 #[derive(Default)]
 struct Load {
     /// External ids of the acknowledged creates.

@@ -1,5 +1,5 @@
 //! The query plans of PostgreSQL for an operator with half a million customers: every list uses an index, and the last
-//! page costs as much as the first page.
+//! page costs about as much as the first page.
 //!
 //! Also the plans of the deliveries of webhooks, with a large feed and many endpoints.
 
@@ -73,7 +73,8 @@ const SEED_EVENTS: &str = "
     SELECT gen_random_uuid(), customer_id, operator_id, operator_id, customer_id, 'connected', 1, '{}', '{}', connected_at
     FROM customer_operator;";
 
-/// Fills the tables. Creates the indexes afterwards, which is much faster.
+/// Drops the indexes, fills the tables, and creates the indexes again. This is much faster than to fill tables with
+/// indexes.
 async fn seed(url: &str) {
     let connection = sea_orm::Database::connect(url).await.unwrap();
     let indexes =
@@ -200,17 +201,18 @@ async fn write_batches(database: &str, log: &Path) {
 
 /// The number of operators with an endpoint that has received all changes.
 const IDLE_ENDPOINTS: usize = 1_000;
-/// The largest numbers of blocks that a statement of the deliveries may touch. The three limits apply to the poll, to
-/// the claim or the gauges, and to a statement that reads a page or changes a row. The claim and the gauges look up the
-/// next change of each endpoint.
+/// The largest numbers of blocks that a statement of the deliveries may touch. The first limit is for the statement
+/// that looks for new work ("poll"). The second limit is for the statement that selects the endpoints that are due
+/// ("claim"), and for the statement that computes the metrics ("gauges"). Both look up the next change of each
+/// endpoint. The third limit is for a statement that reads a page or changes a row.
 const MAX_BLOCKS_OF_POLL: u64 = 50;
 const MAX_BLOCKS_OF_ENDPOINTS: u64 = 8 * IDLE_ENDPOINTS as u64;
 const MAX_BLOCKS_OF_DELIVERY: u64 = 1_000;
 
-/// Returns SQL that adds a feed of 1.5 million changes before the changes of the test: 500,000 for the platform and one
-/// million for operators. The SQL also adds operators whose endpoints have received all changes, and endpoints of
-/// another operator that have received none. `url` is the URL of all endpoints. Some endpoints of each kind are
-/// disabled or paused.
+/// Returns SQL that adds 1.5 million changes to the feed: 500,000 for the platform and one million for operators. The
+/// SQL raises `feed_base`, so that readers see these changes. The SQL also adds operators whose endpoints have received
+/// all changes, and endpoints of another operator that have received none. `url` is the URL of all endpoints. Some
+/// endpoints of each kind are disabled or paused.
 fn seed_webhooks(url: &str) -> String {
     let columns = "id, operator_id, url, secret_version, secret_created_at, delivered_position, delivered_id, \
                    failed_attempts, next_attempt_at, created_at, disabled_at, paused_at";

@@ -1,7 +1,7 @@
 'use strict';
 
-// The tabs that GraphiQL opens with. Each tab has one operation with its variables, except the last tab, which has
-// several operations. `tests/clients/graphiql.js` checks the tabs against the schema.
+// The tabs that GraphiQL opens with if the browser has no saved tabs. Each tab has one operation with its variables,
+// except the last tab, which has several operations. `tests/clients/graphiql.js` checks the tabs against the schema.
 
 const examples = [
   {

@@ -4,8 +4,9 @@
 //!   20. The city may be left out if the country is a single city, such as Singapore.
 //! - Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent. Line
 //!   breaks become `, `.
-//! - Rejected: texts without a visible character in required parts, other control characters, bidirectional controls,
-//!   and country codes other than those of ISO 3166-1 alpha-2 and `XK` (Kosovo).
+//! - Rejected: parts without a visible character, except optional parts of only white space; control characters other
+//!   than line breaks; bidirectional controls; and country codes other than those of ISO 3166-1 alpha-2 and `XK`
+//!   (Kosovo).
 //! - Examples: the country `" ch"` becomes `CH`; `UK` is rejected with a message that names `GB`; `"c/o X\nStr 1"`
 //!   becomes `c/o X, Str 1`.
 
@@ -118,8 +119,8 @@ fn city_of(country: &str) -> Option<&'static str> {
     }
 }
 
-/// Checks a country code, which must be in upper case. If the code comes from another standard, the error names the
-/// code to write.
+/// Checks a country code, which must be in upper case. If the code is a three-letter code, or one that is used instead
+/// of the ISO code (`UK`, `EL`), the error names the code to write.
 fn check_country(country: &str) -> Result<(), Reason> {
     match country {
         // In ISO 3166-1, this is a user-assigned code. Phone and payment systems use it for Kosovo.

@@ -4,7 +4,8 @@
 //!   labels; at most 254 bytes in canonical form.
 //! - Canonical form: without white space and invisible characters at the ends, in lower case, the domain in ASCII
 //!   (IDNA).
-//! - Rejected: display names, quoted local parts, IP addresses, invisible characters inside the address.
+//! - Rejected: display names, quoted local parts, IP addresses, invisible characters inside the address (except joiners
+//!   in the domain).
 //! - Examples: `" Ada@BÜCHER.example "` becomes `ada@xn--bcher-kva.example`; `ada@localhost` is rejected.
 
 use email_address::Options;

@@ -1,10 +1,10 @@
 //! The value types of the service, one for each kind of value.
 //!
 //! Each type except the search words has a function `parse`, which makes a value from text. `parse` accepts the
-//! spellings that people use, returns the canonical form, and rejects all other texts. A value of the type is therefore
-//! always valid, and two spellings of a value become equal values. For example, `EmailAddress::parse(" Ada@Example.COM
-//! ")` is `ada@example.com`, and `EmailAddress::parse("ada@localhost")` is `Err(Reason::NotADomain)`. External ids and
-//! idempotency keys have one spelling only: their text is kept unchanged.
+//! spellings that people use, returns the canonical form, and rejects all other texts. A value that `parse` returns is
+//! therefore valid, and two spellings of a value become equal values. For example, `EmailAddress::parse("
+//! Ada@Example.COM ")` is `ada@example.com`, and `EmailAddress::parse("ada@localhost")` is `Err(Reason::NotADomain)`.
+//! External ids and idempotency keys have one spelling only: their text is kept unchanged.
 //!
 //! The error of `parse` is a [`Reason`]. There are two exceptions: for an id, `parse` returns `None`; for an
 //! [`Address`], the error is a list of the invalid parts, each with its `Reason`.
@@ -36,7 +36,7 @@ use icu_properties::props::DefaultIgnorableCodePoint;
 use unicode_normalization::UnicodeNormalization;
 
 /// The reason why a text was rejected. `Display` writes the rest of a sentence, for example "is empty". The message
-/// puts a subject before this text: the word "it", or the name of an address part.
+/// puts a subject before this text, for example the word "it" or the name of an address part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     #[error("is empty")]

@@ -24,7 +24,8 @@ use unicode_normalization::char::is_combining_mark;
 use super::phone::ascii_digit;
 use super::{EmailAddress, PersonName, PhoneNumber, Reason, is_invisible, masked_debug};
 
-/// A folded word: letters, their marks, and digits; at most 50 characters.
+/// A folded word: letters, their marks, and digits; at most 50 characters. The word for the end of a phone starts with
+/// `#`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, DeriveValueType)]
 pub struct SearchWord(String);
 
@@ -168,7 +169,7 @@ impl SearchQuery {
     }
 
     /// Returns the email address, if the whole text is an email address. The customer with this email comes first in
-    /// the list.
+    /// the results of the search.
     pub fn email(&self) -> Option<&EmailAddress> {
         self.email.as_ref()
     }
@@ -301,8 +302,8 @@ fn fold(text: &str) -> String {
             }
         }
     }
-    // NFC joins each letter and its remaining marks. The letter without the mark is then a different letter, and not a
-    // prefix.
+    // NFC joins a letter and a remaining mark if Unicode has one character for both, for example `が`. The letter
+    // without the mark is then a different letter, and not a prefix.
     folded.nfc().collect()
 }
 
@@ -342,7 +343,7 @@ fn is_umlaut(base: char, mark: char) -> bool {
     }
 }
 
-/// Returns the same letter for all letters that people and keyboards use interchangeably, and the same character for
+/// Returns the same letter for Arabic letters that people and keyboards use interchangeably, and the same character for
 /// all apostrophes. Returns `None` for the Arabic stretching character (tatweel).
 fn usual_letter(char: char) -> Option<char> {
     Some(match char {
@@ -357,7 +358,8 @@ fn usual_letter(char: char) -> Option<char> {
     })
 }
 
-/// Returns true for the Latin letters outside ASCII, most of which have a diacritic.
+/// Returns true for the characters of the Latin blocks that most names outside ASCII use. Most of these characters are
+/// letters with a diacritic.
 fn is_extended_latin(char: char) -> bool {
     matches!(char, '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}')
 }

@@ -51,8 +51,8 @@
 //! - **The leader is cancelled.** All other members get the error of a lost connection (`UNAVAILABLE`), even if the
 //!   leader had sent nothing yet. The members cannot know whether their rows were written.
 //!
-//! Operators never share a batch of writes, because the key contains the operator. A rejected or blocked write of one
-//! operator therefore cannot make the statement of another operator fail.
+//! Operators never share a batch of writes, because the key contains the operator. A rejected or blocked write
+//! therefore rolls back only writes of its own operator.
 //!
 //! # Cancelled leaders
 //!

@@ -33,7 +33,8 @@ fn recorded(rows: Rows) -> Rows {
 
 impl<const N: usize> BatchedQuery<N> {
     /// Returns the rows that `select` finds for these values. `select` receives an expression for each value: a
-    /// placeholder or, in a batch, a column of `request`.
+    /// placeholder or, in a batch, a column of the SQL table `request`, which has one row for each request of the
+    /// batch.
     pub async fn run(
         &self,
         reader: &Reader,
@@ -87,8 +88,8 @@ impl<const N: usize> BatchedQuery<N> {
         };
         let sql = self.sql_for_batch.get_or_init(|| batch_sql(select)).clone();
         let mut rows_by_request: Vec<_> = requests.iter().map(|_| Vec::new()).collect();
-        // A batch has a tenant of its own. Under the leader's tenant, the batch would wait while that tenant holds its
-        // maximum number of connections.
+        // All batches use the tenant `Lookups`. Under the leader's tenant, a batch would wait while that tenant holds
+        // its maximum number of connections.
         let reader = reader.waiting_as(Tenant::Lookups);
         let values = Some(Values(into_arrays(requests)));
         for row in reader.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {

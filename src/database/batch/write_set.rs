@@ -49,7 +49,8 @@ pub struct WriteStatement {
     pub statement: fn(&Alias) -> Box<dyn StatementBuilder>,
     /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given.
     pub must_write_all: bool,
-    /// True if this statement writes several rows for each row that it is given: one for each operator of a customer.
+    /// True if this statement writes, for each row that it is given, one row for each operator of a customer. The
+    /// statement may also write a row for the platform.
     pub multiplies: bool,
 }
 
@@ -230,7 +231,8 @@ pub(in crate::database) struct PushedRows {
 impl PushedRows {
     /// Returns the approximate number of rows that PostgreSQL has written: the pushed rows, and the rows of the
     /// statements with `multiplies`. Only the last of these statements counts its rows, because each count makes the
-    /// statement of an update 4 % more expensive. The others are assumed to write as many rows for each pushed row.
+    /// statement of an update 4 % more expensive. The others are assumed to write as many rows for each pushed row as
+    /// the last one.
     pub(in crate::database) fn written(self, result: &[QueryResult]) -> Result<u64, DbErr> {
         let (Some(result), Some(counted)) = (result.first(), self.counted) else { return Ok(self.all) };
         let count = result.try_get_by_index::<i64>(1)?.unsigned_abs();

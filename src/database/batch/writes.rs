@@ -18,8 +18,8 @@ pub(in crate::database) struct BatchWriter {
 /// The result of a batch for one of its members.
 enum Outcome {
     Done(Result<u64, DbErr>),
-    /// The database rejected the statement because of one of its members. Nothing was written. Each caller gets its
-    /// rows back, and writes them in a statement of its own.
+    /// The database rejected the statement of the batch. Nothing was written. Each caller gets its rows back, and
+    /// writes them in a statement of its own.
     WriteSeparately(WriteSet),
 }
 

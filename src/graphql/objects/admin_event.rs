@@ -36,7 +36,7 @@ enum AdminEventType {
     ApiKeyRevoked,
     /// The webhook endpoint was created.
     WebhookCreated,
-    /// The webhook endpoint was changed, enabled or disabled, or its `cursor` was set with `deliverFrom`.
+    /// A request changed, enabled or disabled the webhook endpoint, or set its `cursor` with `deliverFrom`.
     WebhookUpdated,
     /// The secret of the webhook endpoint was rotated.
     WebhookSecretRotated,

@@ -82,8 +82,8 @@ impl Customer {
         self.0.missing_fields()
     }
 
-    /// Version of the record. The version starts at 1 and increases by 1 with each mutation that changes a value of the
-    /// record. Pass the version as `expectedVersion` to avoid overwriting somebody else's change.
+    /// Version of the record. The version starts at 1 and increases by 1 with each mutation that changes the email, the
+    /// phone, a name or the address. Pass the version as `expectedVersion` to avoid overwriting somebody else's change.
     async fn version(&self) -> i32 {
         self.0.customer.version
     }
@@ -93,7 +93,7 @@ impl Customer {
         Time(self.0.customer.created_at)
     }
 
-    /// Time at which a field of the record last changed.
+    /// Time at which the email, the phone, a name or the address last changed.
     async fn updated_at(&self) -> Time {
         Time(self.0.customer.updated_at)
     }

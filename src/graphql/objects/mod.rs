@@ -1,4 +1,4 @@
-//! The objects of the schema, each in a file of its own. The types of the objects that refer to each other are in
+//! The main objects of the schema, each in a file of its own. The types of the objects that refer to each other are in
 //! `types.rs`.
 
 mod address;

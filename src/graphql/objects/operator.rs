@@ -58,9 +58,9 @@ impl Operator {
         self.0.status.into()
     }
 
-    /// Number of disclosures per hour that the operator may use on each server, at least 1. A disclosure is a response
-    /// that reveals that an email or a phone belongs to a customer of another operator. Null if the default of the
-    /// service applies.
+    /// Number of disclosures per hour that the operator may use on each server, at least 1. If a response reveals that
+    /// an email or a phone belongs to a customer of another operator, each such email or phone is one disclosure. Null
+    /// if the default of the service applies.
     async fn disclosures_per_hour(&self) -> Option<i32> {
         self.0.disclosures_per_hour
     }
@@ -72,8 +72,8 @@ impl Operator {
         Some(keys.map(|keys| keys.into_iter().flatten().map(Into::into).collect()).map(Items))
     }
 
-    /// Customers connected to the operator, oldest connection first. With some filters, a page may have fewer items
-    /// than requested although more pages follow, so continue as long as `hasNextPage` is true.
+    /// Customers connected to the operator, by default oldest connection first. With some filters, a page may have
+    /// fewer items than requested although more pages follow, so continue as long as `hasNextPage` is true.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,

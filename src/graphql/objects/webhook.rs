@@ -116,16 +116,17 @@ impl Webhook {
         self.0.last_status
     }
 
-    /// Reason why the last attempt failed, or why the service disabled the endpoint. Null before the first attempt and
-    /// after a successful attempt, until an attempt fails or the service disables the endpoint.
+    /// Reason why the last attempt failed, or why the service disabled the endpoint. Null before the first attempt,
+    /// after a successful attempt, and after changes were skipped because of new `types`, until an attempt fails or the
+    /// service disables the endpoint.
     async fn last_failure(&self) -> Option<WebhookFailure> {
         self.0.last_failure.map(Into::into)
     }
 
     /// Time since which all attempts have failed. Null if the last attempt succeeded, or if there was no attempt since
-    /// the endpoint was created, was enabled or got a new URL. When all attempts have failed for five days, the service
-    /// disables the endpoint. The time of a suspension of the operator does not count: when the suspension ends, the
-    /// length of the suspension is added to `failingSince`.
+    /// the endpoint was created, was enabled, got a new URL, or skipped changes because of new `types`. When all
+    /// attempts have failed for five days, the service disables the endpoint. The time of a suspension of the operator
+    /// does not count: when the suspension ends, the length of the suspension is added to `failingSince`.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)
     }

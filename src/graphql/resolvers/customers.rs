@@ -161,7 +161,8 @@ struct CustomerValidation {
     email: Option<String>,
     /// Phone number as it would be stored. Null if the number is invalid or was not given.
     phone: Option<String>,
-    /// Errors that `createCustomer` would report. Conflicts with customers of other operators are not included.
+    /// Errors that `createCustomer` would report. Conflicts with customers of other operators, and phones that only the
+    /// carrier would reject, are not included.
     faults: Vec<CustomerWarning>,
     /// Problems with values that production would reject, for example a disposable email. Always empty in production.
     warnings: Vec<CustomerWarning>,

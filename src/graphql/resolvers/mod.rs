@@ -1,5 +1,5 @@
-//! The fields of `Query` and `Mutation`, by topic. A resolver parses its input, makes one service call and wraps the
-//! result.
+//! The fields of `Query` and `Mutation`, by topic. A resolver parses its input, makes at most one service call and
+//! wraps the result.
 
 pub mod changes;
 pub mod customers;

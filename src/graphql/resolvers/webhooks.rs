@@ -61,7 +61,7 @@ impl WebhookMutation {
     }
 
     /// Changes, enables or disables a webhook endpoint. Omitted fields stay as they are. When you enable an endpoint,
-    /// it receives all changes after the last delivered change. If some of these changes were already deleted from the
+    /// deliveries continue after its `cursor`. If some of the changes after the cursor were already deleted from the
     /// feed, give `deliverFrom` too. In this case, the service disables the endpoint again if `deliverFrom` is missing.
     async fn update_webhook(
         &self,
@@ -237,8 +237,8 @@ struct CreateWebhookPayload {
 struct UpdateWebhookInput {
     /// Id of the endpoint, for example `wh_01h455vb4pex5vsknk084sn02q`.
     id: ID,
-    /// New URL, with the same rules as in `createWebhook`. Cannot be null. Undelivered changes are sent to the new URL
-    /// at once.
+    /// New URL, with the same rules as in `createWebhook`. Cannot be null. If the endpoint is enabled, undelivered
+    /// changes are sent to the new URL at once.
     url: MaybeUndefined<String>,
     /// Types of changes to deliver from now on. Null stands for all types.
     types: MaybeUndefined<Vec<ChangeType>>,

@@ -14,7 +14,7 @@ use crate::service::Actor;
 use crate::service::limits::client_network;
 
 /// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`,
-/// or `RATE_LIMITED` after too many failures from the same address.
+/// or `RATE_LIMITED` after too many failures from the same IPv4 address or IPv6 /64 network.
 pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) -> Result<Actor, HttpError> {
     let address = client_network(client_address(&state.trusted_proxies, parts));
     log.address = Some(address);
@@ -43,8 +43,8 @@ fn bearer_token(parts: &Parts) -> Option<&str> {
 }
 
 /// Returns the address of the client. If the connection comes from a trusted proxy, this is the last address in
-/// `X-Forwarded-For` that is not a trusted proxy. Otherwise it is the peer address, because anybody can send the
-/// header.
+/// `X-Forwarded-For` that is not a trusted proxy, or the peer address if there is none. If the connection does not come
+/// from a trusted proxy, this is the peer address, because anybody can send the header.
 fn client_address(trusted_proxies: &[IpNet], parts: &Parts) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()));
     let peer = parts.extensions.get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| peer.ip());

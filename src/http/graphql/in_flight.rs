@@ -17,7 +17,7 @@ use crate::database::{KeyMemory, ProcessMemory, ResponseSize};
 use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
 
-/// The maximum number of requests of one key that are executed at the same time. The limit does not reduce throughput:
+/// The maximum number of requests of one key that are in flight at the same time. The limit does not reduce throughput:
 /// 256 clients of one key reach as many requests per second as without the limit.
 const MAX_IN_FLIGHT: usize = 64;
 
@@ -96,7 +96,7 @@ struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     fn join(of_key: &'a AtomicUsize, of_process: &'a Gauge) -> Result<Self, Violation> {
         of_process.increment(1);
-        // If too many requests wait, this value is dropped, which subtracts the request again.
+        // If too many requests wait, this value is dropped, which removes the request from both counts.
         let waiting = Self { of_key, of_process };
         if of_key.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
             return Ok(waiting);

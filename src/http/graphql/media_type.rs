@@ -23,8 +23,9 @@ static AVAILABLE: [Type; 2] =
     [Type::new(APPLICATION, JSON), Type::from_parts(APPLICATION, GRAPHQL_RESPONSE, Some(JSON), &[])];
 
 impl MediaType {
-    /// Returns the media type that the client prefers: by `q`, then by the order in the header. Returns `None` if the
-    /// client accepts neither media type, and JSON if the `Accept` header is missing or cannot be parsed.
+    /// Returns the media type that the client prefers: by `q`, then an exact media type before a range such as `*/*`,
+    /// then by the order in the header. Returns `None` if the client accepts neither media type, and JSON if the
+    /// `Accept` header is missing or cannot be parsed.
     pub fn accepted_by(headers: &HeaderMap) -> Option<Self> {
         let Ok(accept) = Accept::decode(&mut headers.get_all(header::ACCEPT).iter()) else { return Some(Self::Json) };
         let accept: Accept = accept.media_types().map(without_parameters).collect();

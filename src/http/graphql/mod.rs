@@ -12,11 +12,12 @@
 //! 6. Read the member of staff ([`actor_header`]).
 //! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), refuse a mutation that was sent by GET,
 //!    and charge the rest of the estimated cost to the rate limit.
-//! 8. Execute the document, and charge the cost of its work instead of the estimate. If the client disconnects, the
-//!    execution goes on.
+//! 8. Execute the document, and charge the cost of its work, or the minimum cost if that is higher, instead of the
+//!    estimate. If the client disconnects, the execution goes on.
 //! 9. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
 //!
-//! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]).
+//! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]), unless the client
+//! disconnects before the response.
 
 mod actor_header;
 mod authentication;
@@ -52,8 +53,8 @@ use parameters::Parameters;
 use request_log::RequestLog;
 use response::HttpError;
 
-/// The maximum time for authentication, for the arrival of the body, and for execution, each counted separately.
-/// Statements have a shorter timeout; this timeout is for a database that does not respond at all.
+/// The maximum time for authentication, for the arrival of the body, and for execution, each counted separately. On
+/// PostgreSQL, each statement has a shorter timeout of its own.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

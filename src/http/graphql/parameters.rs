@@ -97,8 +97,9 @@ fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, kind: 
     serde_json::from_value(value).map_err(|_| bad_request(&format!("`{name}` must be {kind}.")))
 }
 
-/// Reads the body of a refused request, for at most a second, and keeps none of it in memory. Otherwise, the connection
-/// would close after the response, and the next request of the client on this connection would fail.
+/// Reads the body of a refused request, for at most a second, and keeps none of it in memory. If the body were not
+/// read, the connection would close after the response, and the next request of the client on this connection would
+/// fail.
 pub async fn discard(body: Body) {
     const MAX_TIME: Duration = Duration::from_secs(1);
     let (mut chunks, mut length) = (body.into_data_stream(), 0);
@@ -113,8 +114,8 @@ pub async fn discard(body: Body) {
 }
 
 /// Reads a body. Returns `None` if the body is too long or was cut off. If the body is too long, continues to read up
-/// to `MAX_DISCARDED_BYTES`. Otherwise, the connection would close while the client still sends, and the client would
-/// not read the response.
+/// to `MAX_DISCARDED_BYTES`. If the reading stopped earlier, the connection would close while the client still sends,
+/// and the client would not read the response.
 async fn read_body(body: Body) -> Option<Vec<u8>> {
     let (mut chunks, mut content, mut length) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {

@@ -1,4 +1,4 @@
-//! The response to a request: the result of its execution, or the reason why it was not executed.
+//! The response to a request: the result of its execution, or the reason why there is no result.
 
 use async_graphql::Value;
 use axum::body::{Body, Bytes};
@@ -13,11 +13,11 @@ use crate::database::{ResponseSize, Unread};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::ErrorExtensions;
 
-/// A request that was refused before it was executed.
+/// The error of a request that was refused before it was executed, or whose execution timed out or panicked.
 pub struct HttpError {
     status: StatusCode,
     pub violation: Violation,
-    /// An additional header of this response, such as `Retry-After`.
+    /// An additional header of the response, such as `Retry-After`.
     header: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -42,7 +42,8 @@ impl From<Violation> for HttpError {
         let (status, header) = match violation.code {
             ErrorCode::Unauthenticated => (StatusCode::UNAUTHORIZED, Some((header::WWW_AUTHENTICATE, scheme))),
             ErrorCode::RateLimited => (StatusCode::TOO_MANY_REQUESTS, retry_after),
-            // Clients that send hashes expect the status 200. They treat any other status as a network failure.
+            // Clients that send the hash of a document instead of the document expect the status 200. They treat any
+            // other status as a network failure.
             ErrorCode::PersistedQueryNotSupported => (StatusCode::OK, None),
             ErrorCode::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, retry_after),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, None),
@@ -52,7 +53,8 @@ impl From<Violation> for HttpError {
 }
 
 impl HttpError {
-    /// Makes the same error as `from`, with a header that says what the service accepts.
+    /// Makes the error `BAD_REQUEST` with the given status and message, and with a header that says what the service
+    /// accepts.
     pub fn with_header(status: StatusCode, message: &str, name: HeaderName, value: &'static str) -> Self {
         Self { header: Some((name, HeaderValue::from_static(value))), ..(status, message).into() }
     }

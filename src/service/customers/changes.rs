@@ -33,8 +33,9 @@ const REPLACE: WriteStatement = WriteStatement {
 /// Replaces `current` by `changed` and returns the row as it is written.
 ///
 /// If a value differs, the row gets a new version and the customer's search words are updated. If no value differs,
-/// only the revision is incremented. Concurrent writers that have read the old revision then fail with a conflict. The
-/// write fails if `current` is outdated. If the email or the phone differs, the time of its verification becomes null.
+/// only the revision is incremented. In both cases, concurrent writers that have read the old revision fail with a
+/// conflict. The write fails if `current` is outdated. If the email or the phone differs, the time of its verification
+/// becomes null.
 pub(super) fn replace(writes: &mut WriteSet, current: &customer::Model, changed: customer::Model) -> customer::Model {
     replace_verified(writes, current, changed, None)
 }

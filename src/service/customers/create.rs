@@ -107,8 +107,8 @@ pub struct CreateDetails {
 }
 
 impl Customers {
-    /// Creates a customer. If a customer with the email or the phone exists, connects that customer to the caller's
-    /// operator instead.
+    /// Creates a customer. If a customer that is not connected to the caller's operator has the email or the phone,
+    /// connects that customer instead, if `connect_by` allows this.
     pub async fn create(&self, actor: &Actor, request: &RequestInfo, draft: CustomerDraft) -> Result<Created, Error> {
         let (origin, operator) = (&actor.origin(request)?, actor.require_operator()?);
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;

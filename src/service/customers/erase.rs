@@ -1,9 +1,9 @@
 //! Erases customers, and reads the receipts of erasures. Platform only.
 //!
 //! One transaction deletes the customer, its links, its search words and the cached carrier results for its phones,
-//! sets the values in its history to null, removes its external ids from the feed, and inserts the receipt. The history
-//! entries stay without values. Stored results of idempotency keys stay too: they hold keyed hashes and ids, and expire
-//! after a day.
+//! sets the values in its history to null, removes its external ids from the earlier rows of the feed, and inserts the
+//! receipt. The history entries stay without values. Stored results of idempotency keys stay too: they hold no values
+//! of the customer, and expire after a day.
 //!
 //! SQLite does not overwrite deleted content. [`Customers::purge_erased`] rewrites the file without the deleted
 //! content.

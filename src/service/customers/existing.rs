@@ -87,8 +87,8 @@ pub(super) fn existing_values(
 }
 
 impl Customers {
-    /// Finds the rows that share a unique value with the new customer, in one statement. If the idempotency key of the
-    /// request is in use, returns its stored outcome instead and reads no customer.
+    /// Finds the rows that share a unique value with the new customer, in one statement unless the attempt takes locks.
+    /// If the idempotency key of the request is in use, returns its stored outcome instead and reads no customer.
     pub(super) async fn find_existing<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,

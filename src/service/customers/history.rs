@@ -47,8 +47,8 @@ pub struct HistoryEntry {
     /// True if the caller's operator made the change. If the caller is the platform: true if the platform made the
     /// change.
     pub own: bool,
-    /// The whole entry, with the author and the values. `None` if the caller is an operator and another caller made the
-    /// change.
+    /// The whole entry, with the author and the values. `None` if the caller is an operator and its operator did not
+    /// make the change.
     pub details: Option<Model>,
 }
 

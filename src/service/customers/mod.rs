@@ -4,10 +4,10 @@
 //! and define the types of their arguments and results. For example, `create.rs` has [`Customers::create`],
 //! [`CustomerDraft`] and [`Created`].
 //!
-//! An operator sees a customer only through its own link; the platform sees all customers. Each query for an operator's
-//! customers starts in `rows`, `lists`, `search` or `existing`, and filters by the operator. Other modules only extend
-//! these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all customers of the
-//! platform. The limit on disclosures limits what a caller can learn from this.
+//! An operator sees a customer only through its own link; the platform sees all customers. Each query that returns an
+//! operator's customers starts in `rows`, `lists`, `search` or `existing`, and filters by the operator. Other modules
+//! only extend these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all
+//! customers of the platform. The limit on disclosures limits what a caller can learn from this.
 //!
 //! A write puts its rows into one `WriteSet`. A takeover of a phone uses two. On PostgreSQL, no statement of the set
 //! sees the rows that another statement writes; on SQLite the statements run in order. The order of the statements must
@@ -151,7 +151,8 @@ enum Prepared<R: Replayable> {
     Write {
         write_tx: OptimisticWrite,
         writes: WriteSet,
-        /// True if the rows have a new phone. The carrier must accept a new phone before it is written.
+        /// True if the rows have a new phone. The carrier must accept a new phone before it is written. A phone that is
+        /// taken over from another customer does not count as new.
         stores_phone: bool,
         result: R,
     },

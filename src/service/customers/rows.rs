@@ -1,7 +1,7 @@
 //! Reads rows of `customer` and `customer_operator`.
 //!
 //! Columns are read by their position in the entity, because reading them by name takes several times as long, and a
-//! page has hundreds of rows.
+//! response can have hundreds of rows.
 
 use entity::value::{CustomerId, EmailAddress, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};

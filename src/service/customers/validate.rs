@@ -20,8 +20,8 @@ pub struct Validation {
 }
 
 impl Customers {
-    /// Finds the faults that [`create`](Self::create) would report, except conflicts with customers of other operators.
-    /// Writes nothing, and does not call the carrier lookup.
+    /// Finds the faults that [`create`](Self::create) would report, except conflicts with customers of other operators
+    /// and faults that the carrier lookup would find. Writes nothing.
     pub async fn validate(&self, actor: &Actor, draft: CustomerDraft) -> Result<Validation, Error> {
         let CustomerDraft { external_customer_id, email, optional, connect_by: _, idempotency_key: _, mut faults } =
             draft;

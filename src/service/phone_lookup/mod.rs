@@ -34,7 +34,7 @@ pub trait LineTypeLookup: Send + Sync {
 /// The cause of a failed lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookupError {
-    /// The provider was unreachable, overloaded, or too slow. A retry may succeed.
+    /// The provider was unreachable, overloaded or too slow, or its response could not be used. A retry may succeed.
     Unavailable { retry_after: Option<Duration> },
     /// The provider rejects all requests of this service: the URL, the credentials or the account are wrong. `cause` is
     /// for the log.

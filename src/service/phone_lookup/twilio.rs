@@ -1,8 +1,8 @@
 //! The client of Twilio Lookup v2 with Line Type Intelligence.
 //!
 //! A request is `GET /v2/PhoneNumbers/%2B14155552671?Fields=line_type_intelligence`. A lookup makes up to three
-//! attempts within 2.5 seconds; at most 20 requests are open at a time. A `Retry-After` that is longer than the
-//! remaining time is returned to the caller of the API.
+//! attempts within 2.5 seconds; at most 20 requests are open at a time. If a `Retry-After` is longer than the remaining
+//! time, its value is returned in the error.
 
 use std::time::{Duration, Instant};
 
@@ -132,8 +132,8 @@ fn line_type(response: LookupResponse) -> Result<CarrierLineType, LookupError> {
         }),
         // These codes mean: a Canadian number without approval, a country without data, a number outside coverage.
         Some(60601 | 60607 | 60610) => Ok(CarrierLineType::Unknown),
-        // The account may not use Line Type Intelligence, or Twilio does not offer this lookup in the region of the
-        // request.
+        // The account is not allowed to use Line Type Intelligence, or Twilio does not offer this lookup in the region
+        // of the request.
         Some(code @ (60606 | 60614 | 60619)) => {
             Err(LookupError::Misconfigured { cause: format!("Twilio responded with error code {code}") })
         }

@@ -1,8 +1,8 @@
 //! The addresses that webhooks may reach.
 //!
 //! An operator chooses the URL of an endpoint, so a delivery must not reach the network of the service, its databases
-//! or the metadata server of its cloud. [`AddressFilter`] accepts only public addresses and the networks of a setting.
-//! The filter is applied twice:
+//! or the metadata server of its cloud. [`AddressFilter`] accepts only public addresses and the networks in
+//! `VIVAMO_WEBHOOK_NETWORKS`. The filter is applied twice:
 //!
 //! - to an address in a URL, by [`AddressFilter::allows_url`], when the URL is stored and before each delivery. The
 //!   HTTP client does not resolve such an address, so the resolver does not see it;
@@ -75,7 +75,7 @@ static NETWORKS: LazyLock<Networks> = LazyLock::new(|| {
     }
 });
 
-/// Decides which addresses webhooks may reach: public addresses, and the networks of a setting.
+/// Decides which addresses webhooks may reach: public addresses, and the networks in `VIVAMO_WEBHOOK_NETWORKS`.
 #[derive(Clone, Debug, Default)]
 pub struct AddressFilter {
     /// Networks that may be reached although they are not public.
@@ -105,7 +105,8 @@ impl AddressFilter {
     /// usual form.
     pub fn allows_url(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
-        // `localhost` always resolves to loopback, so it is checked here already, and the caller gets a message.
+        // `localhost` always resolves to loopback, so it is checked here already. A request that sets such a URL then
+        // fails with a message.
         let name = host.trim_end_matches('.');
         if name == "localhost" || name.ends_with(".localhost") {
             return self.allows(Ipv4Addr::LOCALHOST.into());

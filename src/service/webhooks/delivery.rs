@@ -4,18 +4,19 @@
 //! skipped. There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
 //!
 //! 1. **Poll.** One statement per second reads the position of the last change, and whether the pause of an endpoint
-//!    has ended. A request also ends the pause if the request creates or enables the endpoint, or changes its URL or
-//!    its cursor. If a request resumes the operator after a suspension, a pause that ended during the suspension counts
-//!    as ended at the time of the request. The statement reads two index entries. If the position is new or a pause has
-//!    ended, step 2 follows. Step 2 also runs every 30 seconds, because a killed process may not have finished its
-//!    endpoints. Step 2 also runs when a delivery task ends, because the endpoint of the task may have new changes.
+//!    has ended. A request that creates or enables an endpoint, or changes its URL or its cursor, sets the end of the
+//!    pause to the time of the request. If a request resumes the operator after a suspension, a pause that ended during
+//!    the suspension counts as ended at the time of the request. The statement reads two index entries. If the position
+//!    is new or a pause has ended, step 2 follows. Step 2 also runs every 30 seconds, because a killed process may not
+//!    have finished its endpoints. Step 2 also runs when the process has finished its deliveries to an endpoint,
+//!    because the endpoint may have new changes.
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
 //!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
 //!    endpoints at once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other
 //!    endpoint.
-//! 3. **Page.** The changes after the cursor, at most 100 and at most 20 kB. The end of the page is stored before the
-//!    first attempt. A repeated attempt therefore sends the same changes under the same id, even if another process
-//!    makes the attempt.
+//! 3. **Page.** The process reads the changes after the cursor, at most 100 and at most 20 kB. The end of the page is
+//!    stored before the first attempt. A repeated attempt therefore sends the same changes under the same id, even if
+//!    another process makes the attempt.
 //! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, first for seconds, later
 //!    for hours. The endpoint is disabled after five days of failures, after a response with status 410, or if changes
 //!    after the cursor are no longer stored.
@@ -222,7 +223,7 @@ impl Deliveries {
         (last.position, last.time) = (position, now);
         if last.measured_at.is_none_or(|measured_at| measured_at.elapsed() >= GAUGE_INTERVAL) {
             last.measured_at = Some(Instant::now());
-            // Deliveries go on without the gauges.
+            // If the metrics cannot be computed, deliveries go on.
             if let Err(error) = self.set_gauges().await {
                 tracing::warn!(cause = describe(&error), "cannot measure the webhooks");
             }
@@ -230,7 +231,7 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Sets the gauges, which are the same in all processes.
+    /// Sets `vivamo_webhook_lag_seconds` and `vivamo_webhooks_disabled`, which have the same meaning in all processes.
     async fn set_gauges(&self) -> Result<(), DbErr> {
         let count =
             Query::select().expr(Column::Id.count()).from(Entity).and_where(Column::DisabledAt.is_not_null()).take();
@@ -316,7 +317,8 @@ impl Deliveries {
             .take()
     }
 
-    /// A condition for the changes that are below the horizon. `None` on SQLite, where all changes are visible.
+    /// A condition for the changes that readers may see already: those below [`positions::horizon`]. `None` on SQLite,
+    /// where all changes are visible.
     fn is_visible(&self) -> Option<SimpleExpr> {
         let horizon = positions::horizon(self.database.reader().get_database_backend());
         horizon.map(|horizon| customer_change::Column::Position.into_expr().lt(horizon))
@@ -523,7 +525,7 @@ struct BodyData<'a> {
     cursor: Option<String>,
 }
 
-/// A row without changes.
+/// Returns an update of a row that changes no column.
 fn unchanged() -> ActiveModel {
     <ActiveModel as Default>::default()
 }
@@ -538,7 +540,8 @@ fn subquery(select: SelectStatement) -> SimpleExpr {
 }
 
 /// True if two rows of an endpoint are equal in everything that must not change during an attempt. A new secret or a
-/// suspension does not change the result of the attempt.
+/// suspension does not change the result of the attempt. If the endpoint is failing, a suspension that ends during the
+/// attempt does, because its end moves `failing_since`.
 fn is_same_attempt(one: &Model, other: &Model) -> bool {
     let facts = |webhook: &Model| {
         let cursor = (webhook.delivered_position, webhook.delivered_id);

@@ -257,7 +257,7 @@ impl Webhooks {
 
     /// Returns the secrets that sign the deliveries to an endpoint at the time `now`: the current secret, and during
     /// the overlap after a rotation also the previous secret. While `VIVAMO_KEY_SECRET` is being changed, the list has
-    /// each of these secrets twice, derived from each of the two key secrets.
+    /// two secrets in place of each, one derived from each key secret.
     pub fn secrets(&self, endpoint: &Model, now: DateTime<Utc>) -> Vec<SigningSecret> {
         let version = endpoint.secret_version;
         let has_previous = endpoint.previous_secret_until.is_some_and(|until| now < until);
@@ -303,8 +303,8 @@ impl Webhooks {
         }
     }
 
-    /// Fails with `INVALID_URL` if the URL has a host that webhooks may not reach. In production, also fails if the URL
-    /// does not use `https`.
+    /// Fails with `INVALID_URL` if [`AddressFilter::allows_url`] does not allow the URL. In production, also fails if
+    /// the URL does not use `https`.
     fn check_url(&self, url: &WebhookUrl) -> Result<(), Error> {
         let reject = |reason| Err(Violation::of(ErrorCode::InvalidUrl, InputField::Url).with_reason(reason).into());
         if self.environment == Environment::Production && !url.is_https() {

@@ -1,8 +1,8 @@
 //! Sends deliveries over HTTP.
 //!
 //! An endpoint belongs to somebody else and may be faulty or hostile. Therefore the client connects only to allowed
-//! addresses (see `addresses`), uses no proxy and follows no redirect. An attempt ends after 15 seconds. The body of a
-//! response is not kept, and reading it stops after 1 KiB.
+//! addresses (see `addresses`), uses no proxy and follows no redirect. An attempt takes at most 15 seconds. The body of
+//! a response is not kept, and reading it stops after 1 KiB.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub struct Sender {
 
 /// One attempt of a delivery.
 pub struct Attempt {
-    /// The id of the message, the same for each attempt.
+    /// The id of the message, the same for each attempt to deliver the same changes.
     pub id: String,
     /// Seconds since 1970.
     pub timestamp: i64,

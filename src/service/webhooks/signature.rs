@@ -2,8 +2,8 @@
 //!
 //! A delivery has the headers `webhook-id`, `webhook-timestamp` (seconds since 1970) and `webhook-signature`. A
 //! signature is the HMAC-SHA256 of `id.timestamp.body`, for example `v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=`.
-//! The header has one signature per valid secret, separated by spaces. During a rotation, a receiver can therefore
-//! verify a delivery with the old or the new secret.
+//! `webhook-signature` has one signature per valid secret, separated by spaces. During a rotation, a receiver can
+//! therefore verify a delivery with the old or the new secret.
 
 use std::fmt::{Debug, Formatter, Result as FormatResult};
 

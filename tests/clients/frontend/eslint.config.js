@@ -1,7 +1,7 @@
 import graphql from '@graphql-eslint/eslint-plugin';
 
-// `ErrorExtensions` describes `errors`, so no field returns this type. The field `Query.errors` exists only for the
-// linter.
+// `ErrorExtensions` describes the `extensions` of an error in a response, so no field returns this type. The field
+// `Query.errors` exists only for the linter.
 const errors = 'extend type Query { errors: [ErrorExtensions!]! }';
 
 export default [

@@ -120,7 +120,7 @@ impl TestApp {
         Self { url, database, services, http, test_database, statements, exchanges: Mutex::default(), stop, server }
     }
 
-    /// Stops the service and removes its database.
+    /// Stops the service, and removes the database if it was created for this service.
     pub async fn stop(self) {
         let Self { test_database, http, stop, server, .. } = self;
         drop(http);

@@ -29,12 +29,12 @@ enum Storage {
         server: String,
         name: String,
     },
-    /// Another [`TestDatabase`] owns the database and removes it.
+    /// The database is removed by its owner, and not by this value.
     Borrowed,
 }
 
 impl TestDatabase {
-    /// Creates an empty database. Returns `None` if it needs PostgreSQL and PostgreSQL is not installed.
+    /// Creates an empty database. Returns `None` if `backend` is PostgreSQL and PostgreSQL is not installed.
     pub async fn create(backend: Backend) -> Option<Self> {
         match backend {
             Backend::Sqlite => {
@@ -62,7 +62,7 @@ impl TestDatabase {
         Self { url: format!("{server}/{name}"), storage: Storage::Postgres { server: server.to_owned(), name } }
     }
 
-    /// Uses a database that another [`TestDatabase`] created.
+    /// Uses an existing database, and does not remove it.
     pub fn existing(url: String) -> Self {
         Self { url, storage: Storage::Borrowed }
     }

@@ -158,7 +158,7 @@ struct Messages {
     /// Bytes of an incomplete message.
     received: Vec<u8>,
     has_started: bool,
-    /// The names of prepared statements that write.
+    /// The names of prepared statements that write the rows of a `WriteSet`.
     writing_statements: HashSet<Vec<u8>>,
 }
 
@@ -203,7 +203,8 @@ impl Messages {
                         self.writing_statements.insert(name.to_vec());
                     }
                 }
-                // Bind: the names of the portal and of the statement. A writing statement commits by itself.
+                // Bind: the names of the portal and of the statement. A writing statement counts as a commit, because
+                // it commits by itself outside a transaction.
                 b'B' => {
                     completed.commits |= self.writing_statements.contains({
                         text();

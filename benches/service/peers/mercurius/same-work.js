@@ -58,7 +58,7 @@ export async function create(caller, input) {
   throw new Error('UNAVAILABLE');
 }
 
-// Returns undefined if another request has changed the rows.
+// Returns undefined if another request has meanwhile changed the customer, or stored a row with the same unique value.
 async function tryCreate(caller, { externalCustomerId, data }) {
   const found = await rows(pool, 'existing', `SELECT ${CUSTOMER}, revision, own.customer_id IS NOT NULL AS "isOwn",
       same_id.customer_id IS NOT NULL AS "isTaken"
@@ -225,8 +225,8 @@ function changedWords(before, after) {
 
 const columns = (words) => [words.map(([place]) => place), words.map(([, word]) => word)];
 
-// Splits a text into words without case and accents. A search also finds adjacent numbers that are written together:
-// `2026-0017` has the words `20260017` and `0017`.
+// Splits a text into words without case and accents. Adjacent numbers are joined, so that a search for `20260017` finds
+// `2026-0017`, which has the words `20260017` and `0017`.
 function tokenize(text) {
   const parts = (text ?? '').normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
   const joined = (part, first) => {

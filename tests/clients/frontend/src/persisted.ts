@@ -1,6 +1,6 @@
-// Apollo Client and urql with persisted queries switched on. The service stores no documents, so both clients first send the
-// hash of a document, then the document itself, and from then on only documents. Arguments: the URL of a server and an API
-// key.
+// Apollo Client and urql with persisted queries switched on. Both clients first send the hash of a document. The
+// service stores no documents and refuses the hash, so the clients then send the document itself, and from then on only
+// documents. Arguments: the URL of a server and an API key.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { ApolloClient, HttpLink, InMemoryCache } from '@apollo/client';

@@ -8,7 +8,7 @@ use moka::sync::Cache;
 use ring::hmac;
 use uuid::Uuid;
 
-/// The caller of a request. The platform key has no operator.
+/// The caller of a request. With hashed keys, the platform key has the nil operator.
 #[derive(Clone, Copy)]
 pub struct Caller {
     pub operator: Uuid,

@@ -34,7 +34,7 @@ pub async fn create(client: &Client, caller: Caller, input: &CreateCustomerInput
     Err("UNAVAILABLE".into())
 }
 
-/// Returns `None` if another request has changed the rows.
+/// Returns `None` if another request has meanwhile changed the customer, or stored a row with the same unique value.
 async fn try_create(
     client: &Client,
     caller: Caller,
@@ -344,7 +344,8 @@ fn changes(before: Option<&Customer>, after: &Customer) -> Changes {
     Changes { fields: Json(fields), before: Json(before), after: Json(after) }
 }
 
-/// The search words of a link, each with its place. `None` removes the word at a place.
+/// The search words of a link, each with its place, a number that is unique in the link. `None` removes the word at a
+/// place.
 type Words = Vec<(i16, Option<String>)>;
 
 /// The places of the words of a value start at a multiple of this number.
@@ -379,8 +380,8 @@ fn columns(words: Words) -> (Vec<i16>, Vec<Option<String>>) {
     words.into_iter().unzip()
 }
 
-/// Splits a text into words without case and accents. A search also finds adjacent numbers that are written together:
-/// `2026-0017` has the words `20260017` and `0017`.
+/// Splits a text into words without case and accents. Adjacent numbers are joined, so that a search for `20260017`
+/// finds `2026-0017`, which has the words `20260017` and `0017`.
 fn tokenize(text: &str) -> Vec<String> {
     let folded: String = text.nfkd().filter(|char| !is_combining_mark(*char)).flat_map(char::to_lowercase).collect();
     let parts: Vec<_> = folded.split(|char: char| !char.is_alphanumeric()).filter(|part| !part.is_empty()).collect();
