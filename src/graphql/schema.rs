@@ -1,7 +1,8 @@
 //! The schema and the execution of requests.
 //!
 //! A request is checked first ([`Schema::check`]): limits, syntax, variables. Then the request is executed for its
-//! caller ([`Schema::execute`]). The document is validated only if it has not passed validation in an earlier request.
+//! caller ([`Schema::execute`]). A document that has passed validation in an earlier request is not validated again
+//! while it is in the cache.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,15 +117,16 @@ impl Schema {
         let loader = Loader { actor, services: self.services.clone() };
         let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
         let request = request.data(actor).data(request_info).data(loader).data(size.clone());
-        if document.is_valid() {
-            return rounds.run(self.not_validating.execute(request), size).await;
-        }
-        let mut response = rounds.run(self.validating.execute(request), size).await;
-        // Errors of fields have a path, errors of the document have none.
-        let is_document_valid = response.errors.iter().all(|error| !error.path.is_empty());
-        if is_document_valid {
-            document.mark_valid();
-        }
+        let mut response = if document.is_valid() {
+            rounds.run(self.not_validating.execute(request), size).await
+        } else {
+            let response = rounds.run(self.validating.execute(request), size).await;
+            // Errors of fields have a path, errors of the document have none.
+            if response.errors.iter().all(|error| !error.path.is_empty()) {
+                document.mark_valid();
+            }
+            response
+        };
         response.errors.iter_mut().for_each(complete_message);
         response
     }

@@ -16,7 +16,7 @@ use vivamo::error::{Error, ErrorCode};
 use support::attacks::attacks;
 use support::{Caller, TestApp, both};
 
-// Each inner list is one part of a UNION, and the database limits the number of parts in a statement.
+// Each inner list is one part of a UNION, and SQLite limits the number of parts in a statement.
 both!(the_largest_nested_pages_are_answered, Sandbox, async |app| {
     let operator = app.operator("A").await;
     for number in 0..100 {
@@ -32,6 +32,20 @@ both!(the_largest_nested_pages_are_answered, Sandbox, async |app| {
         .collect();
     let answer = app.graphql(&app.platform(), &format!("{{ {roots} }}"), json!({})).await;
     assert_eq!(answer.body.get("errors"), None);
+});
+
+both!(a_known_document_may_not_ask_for_too_many_fields, Sandbox, async |app| {
+    let query = "query ($first: Int) { customers(first: $first) { nodes { operators(first: $first) { nodes { \
+                 id name status createdAt customers(first: 2) { nodes { id email version } } } } } } }";
+    // The document is new, known, and known.
+    for (first, is_accepted) in [(2, true), (100, false), (1, true)] {
+        let answer = app.graphql(&app.platform(), query, json!({ "first": first })).await;
+        assert_eq!(answer.codes().is_empty(), is_accepted, "{first}");
+        if !is_accepted {
+            let message = "The query may return more than 50000 fields. Use smaller pages (`first`).";
+            assert_eq!(answer.body["errors"][0]["message"], message);
+        }
+    }
 });
 
 both!(attacks_are_rejected_and_the_service_keeps_running, Sandbox, async |app| {
