@@ -24,8 +24,9 @@ use crate::error::Error;
 ///   [`super::run_to_completion()`] prevents this when a client disconnects.
 pub struct OptimisticWrite {
     database: Database,
-    /// `None` if the attempt reads without locks. The first attempt of most writes takes none.
-    transaction: Option<Transaction>,
+    /// `None` if the attempt reads without locks. The first attempt of most writes takes no locks. Boxed, because an
+    /// `OptimisticWrite` is moved several times, and a transaction is large.
+    transaction: Option<Box<Transaction>>,
 }
 
 impl OptimisticWrite {
@@ -44,7 +45,7 @@ impl OptimisticWrite {
         with_retry(operation, || {
             let must_lock = mem::replace(&mut is_retry, true);
             async move {
-                let transaction = if must_lock { Some(database.begin_write().await?) } else { None };
+                let transaction = if must_lock { Some(Box::new(database.begin_write().await?)) } else { None };
                 // Boxed: the future is large and would be copied several times.
                 Box::pin(attempt(Self { database: database.clone(), transaction })).await
             }
@@ -60,14 +61,15 @@ impl OptimisticWrite {
     /// Begins the transaction if this attempt has none, so that the attempt locks the rows that it reads from now on.
     pub async fn into_locking(mut self) -> Result<Self, DbErr> {
         if self.transaction.is_none() {
-            self.transaction = Some(self.database.begin_write().await?);
+            self.transaction = Some(Box::new(self.database.begin_write().await?));
         }
         Ok(self)
     }
 
     /// Writes all rows of `set`, or none, and ends the attempt. Does nothing if `set` is empty.
     pub async fn write(self, set: WriteSet) -> Result<(), DbErr> {
-        let written = self.write_rows(set).await?;
+        // Boxed: the future is large and would be copied several times.
+        let written = Box::pin(self.write_rows(set)).await?;
         record(Work::Write, written);
         Ok(())
     }
@@ -75,7 +77,7 @@ impl OptimisticWrite {
     async fn write_rows(self, set: WriteSet) -> Result<u64, DbErr> {
         let transaction = match self.transaction {
             _ if set.is_empty() => return Ok(0),
-            Some(transaction) => transaction,
+            Some(transaction) => *transaction,
             None if self.get_database_backend() == DbBackend::Postgres && set.first.is_none() => {
                 self.database.check_may_write()?;
                 return self.database.batch_writer.write(set).await;
