@@ -28,8 +28,8 @@ pub enum ErrorCode {
     #[error("The phone number is not valid")]
     InvalidPhone,
     /// The name of a customer, an operator or an API key has no visible character, has more than 100 characters, or
-    /// contains control characters or characters that change the text direction. Also if the new name of an operator is
-    /// null.
+    /// contains control characters, line separators or characters that begin or end a text direction. Also if the new
+    /// name of an operator is null.
     #[error("The name is not valid")]
     InvalidName,
     /// The country is unknown, a required part of the address is missing, or a part is too long, has no visible

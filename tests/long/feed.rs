@@ -30,8 +30,8 @@ const WRITERS: usize = 8;
 /// The numbers of people and phones. The numbers are so small that most transactions wait for another transaction.
 const PEOPLE: usize = 6;
 const PHONES: usize = 3;
-/// The number of requests before a round disturbs the service, and the number of requests from then to the end of the
-/// round.
+/// The minimum number of requests that are answered before a round disturbs the service, and again between the end of
+/// the disturbance and the end of the round.
 const REQUESTS: usize = 300;
 
 const CHANGES: &str = "query ($after: String) { changes(first: 20, after: $after) { cursor hasMore \

@@ -165,7 +165,7 @@ struct Messages {
 /// The messages that are complete after more bytes were received.
 #[derive(Default)]
 struct Completed {
-    /// The number of simple queries and of executions of prepared statements.
+    /// The number of simple queries, except `SET`, and of executions of prepared statements.
     statements: usize,
     /// True if one of these messages commits.
     commits: bool,
