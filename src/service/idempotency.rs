@@ -72,7 +72,7 @@ pub struct IdempotentRequest {
 
 impl IdempotentRequest {
     /// Hashes the key and the input. `input` returns the canonical form of the request: two requests have the same form
-    /// if and only if they ask for the same change. Returns `None` if there is no key.
+    /// if and only if they call the same mutation with the same values. Returns `None` if there is no key.
     pub fn new(
         hash: &KeyedHash,
         origin: &Origin,

@@ -230,8 +230,7 @@ impl CustomerDraft {
 }
 
 impl NewCustomer {
-    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
-    /// change.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     fn canonical_json(&self) -> String {
         let Self { external_customer_id, email, optional, connect_by, idempotency_key: _ } = self;
         let mut data = json!({

@@ -110,8 +110,7 @@ impl Replayable for Disconnected {
 }
 
 impl Disconnect {
-    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
-    /// change.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     fn canonical_json(&self, actor: &Actor) -> String {
         let Self { customer, reason, operator, idempotency_key: _, faults: _ } = self;
         let operator = operator.filter(|_| actor.operator().is_none()).map(|operator| operator.to_string());

@@ -209,8 +209,7 @@ impl Replayable for Erased {
 }
 
 impl EraseRequest {
-    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
-    /// change.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     fn canonical_json(&self) -> String {
         let Self { customer, reference, idempotency_key: _ } = self;
         let customer = customer.map(|id| id.to_string());

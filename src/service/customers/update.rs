@@ -175,8 +175,8 @@ impl CustomerChanges {
         Some(Link { external_customer_id: id, ..link.clone() })
     }
 
-    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
-    /// change. A cleared field is null in `data`. A field that the request does not give is left out.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
+    /// A cleared field is null in `data`. A field that the request does not give is left out.
     fn canonical_json(&self) -> String {
         let Self { customer, external_customer_id, expected_version, values, idempotency_key: _, faults: _ } = self;
         let customer = customer.as_ref().map(CustomerRef::canonical_json);

@@ -136,8 +136,7 @@ impl VerifiedValue {
 }
 
 impl Verification {
-    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests ask for the same
-    /// change.
+    /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     fn canonical_json(&self) -> String {
         let Self { customer, value, verified_at, take_over, idempotency_key: _ } = self;
         let value = match value {
