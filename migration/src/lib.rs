@@ -21,6 +21,7 @@ mod m20261126_000011_verification_and_erasure;
 mod m20261126_000012_event_lookups;
 mod m20261126_000013_changes;
 mod m20261126_000014_webhooks;
+mod m20261127_000015_connecting_entries;
 
 /// The newest migration after which older servers must not write, because they would leave out rows that newer servers
 /// need. A server that does not know this migration refuses to write. A server that knows it, but not the
@@ -53,6 +54,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000012_event_lookups::Migration),
             Box::new(m20261126_000013_changes::Migration),
             Box::new(m20261126_000014_webhooks::Migration),
+            Box::new(m20261127_000015_connecting_entries::Migration),
         ]
     }
 }
@@ -65,7 +67,9 @@ impl MigratorTrait for Migrator {
 /// does not exist yet is skipped, because it will be empty when a migration adds the index.
 pub async fn build_large_indexes(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
     use m20261126_000012_event_lookups::{INDEXES, TABLE};
-    for (name, columns) in INDEXES {
+    use m20261127_000015_connecting_entries::{INDEX, connecting_entries};
+    let lookups = INDEXES.map(|(name, columns)| (name, index(name, TABLE, &columns)));
+    for (name, mut index) in lookups.into_iter().chain([(INDEX, connecting_entries())]) {
         let state = format!(
             "SELECT to_regclass('{TABLE}') IS NOT NULL AS has_table, \
              (SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')) AS is_valid"
@@ -77,7 +81,7 @@ pub async fn build_large_indexes(connection: &impl ConnectionTrait) -> Result<()
             connection.execute(Index::drop().name(name).concurrently()).await?;
         }
         if is_valid != Some(true) {
-            connection.execute(index(name, TABLE, &columns).concurrently()).await?;
+            connection.execute(index.concurrently()).await?;
         }
     }
     Ok(())

@@ -117,7 +117,8 @@ fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Se
         .from_as(Entity, connecting.clone())
         .and_where(column(Column::CustomerId).eq(customer.clone()))
         .and_where(column(Column::OperatorId).eq(operator))
-        .and_where(column(Column::Type).is_in([EventType::Created, EventType::Connected]))
+        // A literal, because the condition must be the one of the partial index `customer_event_connecting_idx`.
+        .and_where(Expr::cust(r#""connecting"."type" IN ('created', 'connected')"#))
         .order_by((connecting.clone(), Column::Id), Order::Desc)
         .limit(1)
         .take();
