@@ -167,9 +167,9 @@ pub mod weights {
     pub const QUERY: u64 = 100;
     pub const ROW: u64 = 40;
     /// A value of the response.
-    pub const VALUE: u64 = 5;
+    pub const VALUE: u64 = 4;
     pub const ENTRY: u64 = 1;
-    pub const CHECK: u64 = 20;
+    pub const CHECK: u64 = 15;
     pub const WRITE: u64 = 60;
     /// The estimate for an item of a list: a row and its values.
     pub const ITEM: u64 = 100;
