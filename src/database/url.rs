@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use reqwest::Url;
-use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{self, ConnectOptions};
 use sea_orm::{DbErr, RuntimeErr};
@@ -75,7 +75,7 @@ pub fn check_url(url: &str) -> Result<(), String> {
         return Err(format!("{SETTING} must start with sqlite:// or postgres://"));
     }
     let is_sqlite = url.starts_with("sqlite:");
-    Options::parse(url).map_err(|error| {
+    let options = Options::parse(url).map_err(|error| {
         let mut cause = error.to_string();
         if let DbErr::Conn(RuntimeErr::SqlxError(error)) = error
             && let sqlx::Error::Configuration(fault) = &*error
@@ -91,14 +91,17 @@ pub fn check_url(url: &str) -> Result<(), String> {
         };
         format!("{SETTING} is not valid: {cause}. {hint}")
     })?;
-    match sqlite_file(url) {
-        Some(file) if is_in_memory(url, &file) => {
+    match options {
+        Options::Sqlite(options) if is_in_memory(url, options.get_filename()) => {
             Err(format!("{SETTING} names no file, so nothing would be kept. Use sqlite://FILE"))
         }
-        None if has_cut_password(url) => Err(format!(
+        Options::Sqlite(_) => Ok(()),
+        Options::Postgres(_) if has_cut_password(url) => Err(format!(
             "{SETTING} is not valid: an `@` follows the host, so the password probably ends too early. {ENCODE_PASSWORD}"
         )),
-        _ => Ok(()),
+        Options::Postgres(options) => {
+            tls_fault(&options, url).map_or(Ok(()), |fault| Err(format!("{SETTING}: {fault}")))
+        }
     }
 }
 
@@ -120,6 +123,22 @@ fn is_in_memory(url: &str, file: &Path) -> bool {
         || file == ":memory:"
         || file.starts_with("file:sqlx-in-memory")
         || parameters.contains("mode=memory")
+}
+
+/// Returns the fault of TLS parameters that sqlx accepts, but with which the connection would be less safe than with
+/// the same parameters in libpq.
+fn tls_fault(options: &PgConnectOptions, url: &str) -> Option<&'static str> {
+    let has_root = Url::parse(url).is_ok_and(|url| {
+        url.query_pairs().any(|(name, _)| ["sslrootcert", "ssl-root-cert", "ssl-ca"].contains(&name.as_ref()))
+    });
+    match options.get_ssl_mode() {
+        PgSslMode::Allow => Some("With sslmode=allow, TLS would never be used. Use sslmode=prefer."),
+        PgSslMode::VerifyCa | PgSslMode::VerifyFull => None,
+        PgSslMode::Disable | PgSslMode::Prefer | PgSslMode::Require => has_root.then_some(
+            "The certificate of the server is checked only with sslmode=verify-ca or sslmode=verify-full. Add one of them, or \
+             remove sslrootcert.",
+        ),
+    }
 }
 
 /// Returns true if an unencoded special character probably cuts the password short. For example, the host of
@@ -168,6 +187,7 @@ mod tests {
             ("postgres://ada%40b@localhost/x", ("ada@b", "localhost")),
             ("postgres://ada@[::1]:5433/x", ("ada", "::1")),
             ("postgres://ada@[2001:db8::7]/x?sslmode=require", ("ada", "2001:db8::7")),
+            ("postgres://ada@localhost/x?sslmode=verify-ca&sslrootcert=ca.pem", ("ada", "localhost")),
             ("postgres://localhost/x?user=ada@b", ("ada@b", "localhost")),
             ("postgresql://ada@localhost", ("ada", "localhost")),
         ] {
@@ -183,6 +203,9 @@ mod tests {
             ("postgres://ada@localhost/x?sslmode=bogus", "\"bogus\" for `ssl_mode`. Check its parameters"),
             ("postgres://ada@localhost:54321234/x", "invalid port number. Percent-encode"),
             ("postgres://ada@localhost/x?port=x", "invalid digit found in string. Check its parameters"),
+            ("postgres://ada@localhost/x?sslmode=allow", "never be used"),
+            ("postgres://ada@localhost/x?sslrootcert=ca.pem", "sslmode=verify-full"),
+            ("postgres://ada@localhost/x?sslmode=require&sslrootcert=ca.pem", "sslmode=verify-full"),
             ("'postgres://ada@localhost/x'", "is in quotes"),
             ("\"sqlite://vivamo.db\"", "is in quotes"),
             ("sqlite://x.db?mode=bogus", "\"bogus\""),
