@@ -4,6 +4,9 @@
 //! are served round robin. If a tenant sends a thousand requests at once, a request of another tenant therefore waits
 //! for one permit to become free, and not for a thousand. If there are several permits, one tenant never holds all of
 //! them, so a permit is usually free when a request of another tenant arrives.
+//!
+//! Long reads are a tenant of their own for each caller, with one permit: several long reads at once would use all
+//! processors of the database, and delay the short statements of all tenants.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,6 +20,8 @@ use tokio::sync::oneshot;
 pub enum Tenant {
     Operator(OperatorId),
     Platform,
+    /// The long reads of an operator, or of the platform (`None`).
+    LongReads(Option<OperatorId>),
     /// Batched lookups of several tenants.
     Lookups,
     /// Deliveries of webhooks. There may be hundreds at the same time.
@@ -31,7 +36,7 @@ pub enum Tenant {
 pub(super) struct FairQueue(Arc<Shared>);
 
 struct Shared {
-    /// The maximum number of permits that one tenant holds.
+    /// The maximum number of permits that one tenant holds. See [`Tenant::share`].
     share: usize,
     state: Mutex<State>,
 }
@@ -41,7 +46,7 @@ struct State {
     /// The number of permits that each tenant holds. Tenants without a permit are left out.
     held: HashMap<Tenant, usize>,
     /// The tenants with waiting requests. A tenant joins at the end, and moves to the end when it is served. While a
-    /// permit is free, the only waiting tenants are the tenants that already hold `share` permits.
+    /// permit is free, the only waiting tenants are the tenants that already hold their maximum.
     waiting: Vec<(Tenant, VecDeque<oneshot::Sender<Permit>>)>,
 }
 
@@ -49,6 +54,25 @@ struct State {
 pub(super) struct Permit {
     queue: FairQueue,
     tenant: Tenant,
+}
+
+impl Tenant {
+    /// The tenant for long reads of this tenant.
+    pub(super) fn long_reads(self) -> Self {
+        match self {
+            Self::Operator(operator) => Self::LongReads(Some(operator)),
+            Self::Platform => Self::LongReads(None),
+            Self::LongReads(_) | Self::Lookups | Self::Deliveries | Self::Service => self,
+        }
+    }
+
+    /// The maximum number of permits of this tenant. `share` is the maximum for most tenants.
+    fn share(self, share: usize) -> usize {
+        match self {
+            Self::LongReads(_) => 1,
+            Self::Operator(_) | Self::Platform | Self::Lookups | Self::Deliveries | Self::Service => share,
+        }
+    }
 }
 
 impl FairQueue {
@@ -64,7 +88,7 @@ impl FairQueue {
     /// later. To stop waiting, drop the place.
     pub(super) fn acquire(&self, tenant: Tenant) -> Result<Permit, oneshot::Receiver<Permit>> {
         let mut state = self.0.state.lock();
-        if state.free > 0 && state.held(tenant) < self.0.share {
+        if state.free > 0 && state.held(tenant) < tenant.share(self.0.share) {
             state.take(tenant);
             return Ok(Permit { queue: self.clone(), tenant });
         }
@@ -105,9 +129,10 @@ impl State {
     /// Takes a permit for the next waiting request, if there is a free permit and a tenant that may have it.
     fn next(&mut self, share: usize) -> Option<(Tenant, oneshot::Sender<Permit>)> {
         while self.free > 0 {
-            let tenants = self.waiting.iter().map(|(tenant, _)| self.held(*tenant)).enumerate();
+            let tenants = self.waiting.iter().map(|(tenant, _)| (*tenant, self.held(*tenant))).enumerate();
+            let tenants = tenants.filter(|(_, (tenant, held))| *held < tenant.share(share));
             // If several tenants hold the fewest permits, takes the first of these tenants.
-            let (index, _) = tenants.filter(|(_, held)| *held < share).min_by_key(|(_, held)| *held)?;
+            let (index, _) = tenants.min_by_key(|(_, (_, held))| *held)?;
             let (tenant, mut senders) = self.waiting.remove(index);
             // Skips requests that have stopped waiting.
             let next = std::iter::from_fn(|| senders.pop_front()).find(|sender| !sender.is_closed());
@@ -175,6 +200,19 @@ mod tests {
         assert!(waiting_a[1].try_recv().is_err());
         drop((of_b, second_of_b));
         assert!(waiting_a[1].try_recv().is_ok() && waiting_a[2].try_recv().is_ok());
+    }
+
+    #[test]
+    fn long_reads_of_a_tenant_run_one_at_a_time() {
+        let queue = FairQueue::new(5);
+        let a = operator(1);
+        let long = take(&queue, a.long_reads());
+        let mut second = wait(&queue, a.long_reads());
+        // Other statements of the tenant, and long reads of other tenants, do not wait.
+        let _others = [take(&queue, a), take(&queue, a), take(&queue, operator(2).long_reads())];
+        assert!(second.try_recv().is_err());
+        drop(long);
+        assert!(second.try_recv().is_ok());
     }
 
     #[test]

@@ -84,8 +84,19 @@ pub struct Database {
 #[derive(Clone)]
 pub struct Reader {
     pool: Pool,
-    /// The tenant for which connections are taken. `None` stands for the tenant of the current request.
-    tenant: Option<Tenant>,
+    kind: ReadKind,
+}
+
+/// A kind of statements that read. The kind decides the tenant for which the connections are taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReadKind {
+    /// A statement of the current request.
+    Usual,
+    /// A statement of the current request that may use a processor of the database for a long time. See
+    /// [`Tenant::LongReads`].
+    Long,
+    /// A short lookup for several requests, which may have several tenants.
+    SharedLookup,
 }
 
 impl Database {
@@ -113,7 +124,7 @@ impl Database {
         };
         let batch_writer = Arc::new(BatchWriter::new(write_pool.clone()));
         let refuses_writes = Arc::default();
-        let reader = Reader { pool: read_pool, tenant: None };
+        let reader = Reader { pool: read_pool, kind: ReadKind::Usual };
         Ok(Self { options, reader, write_pool, batch_writer, refuses_writes })
     }
 
@@ -203,13 +214,18 @@ impl Database {
 }
 
 impl Reader {
-    /// Returns a reader that takes its connections for `tenant`.
-    fn waiting_as(&self, tenant: Tenant) -> Self {
-        Self { pool: self.pool.clone(), tenant: Some(tenant) }
+    /// Returns a reader for statements of this kind.
+    fn for_reads(&self, kind: ReadKind) -> Self {
+        Self { pool: self.pool.clone(), kind }
     }
 
     async fn connection(&self) -> Result<PooledConnection, DbErr> {
-        self.pool.get(self.tenant.unwrap_or_else(request::tenant)).await
+        let tenant = match self.kind {
+            ReadKind::Usual => request::tenant(),
+            ReadKind::Long => request::tenant().long_reads(),
+            ReadKind::SharedLookup => Tenant::Lookups,
+        };
+        self.pool.get(tenant).await
     }
 }
 
@@ -233,7 +249,7 @@ impl ConnectionTrait for Reader {
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         // A shared lookup is short and belongs to several responses, so its bytes count for none of them.
-        let response = if self.tenant.is_none() { request::response() } else { None };
+        let response = if self.kind == ReadKind::SharedLookup { None } else { request::response() };
         loop {
             let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
             let rows = retry_read(query).await;

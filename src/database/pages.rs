@@ -42,7 +42,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Sql, Work, record};
+use super::{ReadKind, Reader, Sql, Work, record};
 
 /// A row's position in a list: the key, then the id of the row. Both together are the sort key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +118,9 @@ impl Default for Walk {
 
 /// The maximum number of rows that a walk checks. Checking so many rows takes 15 to 40 ms on both databases.
 pub const MAX_WALK: usize = 10_000;
+
+/// The maximum number of rows that the walks of one statement check, so that the statement counts as short.
+const MAX_USUAL_WALK: u64 = 2_000;
 
 /// The largest number of rows that are counted in an index. PostgreSQL counts a million in 0.1 s.
 const MAX_COUNT: usize = 1_000_000;
@@ -241,13 +244,21 @@ impl PageRequest {
         let (columns, join) =
             joined.iter().map(|joined| (joined.columns.as_str(), joined.join.as_str())).unzip::<_, _, String, String>();
         let select = if walk.is_some() { columns } else { ROWS.to_owned() + &columns };
-        let arm =
-            |filters, limit| Arm { select: select.clone(), query: query.clone(), filters, limit, join: join.clone() };
+        let arm = |filters, limit| Arm {
+            select: select.clone(),
+            query: query.clone(),
+            filters,
+            limit,
+            join: join.clone(),
+            is_milestone: false,
+        };
         let Some(Walk { filters, milestones, .. }) = walk else {
             return vec![arm(None, limit(self.size + 1))];
         };
         let page = arm(Some(filters), format!(" ORDER BY {}{}", walk_order.join(", "), limit(self.size + 1)));
-        let milestones = milestones.iter().map(|number| arm(None, format!(" LIMIT 1 OFFSET {}", number - 1)));
+        let milestones = milestones
+            .iter()
+            .map(|number| Arm { is_milestone: true, ..arm(None, format!(" LIMIT 1 OFFSET {}", number - 1)) });
         iter::once(page).chain(milestones).collect()
     }
 
@@ -298,8 +309,9 @@ impl PageRequest {
         }
     }
 
-    /// Makes a page of the rows that a walk has found before the walk ended at `end`. The list may have more rows after
-    /// `end`.
+    /// Makes a page of the rows that a walk has found. `end` is the position at which the walk reaches its limit, or
+    /// `None` if it does not reach its limit. If `end` is given and the page is not full, the walk ended there, and the
+    /// list may have more rows after `end`.
     fn page_of_walk<T>(&self, rows: Vec<T>, end: Option<Position>) -> Page<T> {
         let is_full = rows.len() > self.size;
         let mut page = self.page(rows);
@@ -321,18 +333,21 @@ pub const ROW: usize = 1;
 ///
 /// `position` receives the index of a list, and a row of that list.
 pub async fn pages<T>(
-    connection: &impl ConnectionTrait,
+    reader: &Reader,
     lists: Vec<(List, PageRequest)>,
     read: impl Fn(&QueryResult) -> Result<T, DbErr>,
     position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
     let (mut requests, mut arms) = (Vec::new(), Vec::new());
+    let walks = lists.iter().filter_map(|(list, _)| list.walk.as_ref());
+    let checked: u64 = walks.map(|walk| cmp::min(walk.max_rows, MAX_WALK as u64)).sum();
+    let kind = if checked > MAX_USUAL_WALK { ReadKind::Long } else { ReadKind::Usual };
     for (list, request) in lists {
         let walk = list.walk.as_ref().map(|walk| (walk.max_rows, walk.milestones, walk.filters.len() as u64));
         requests.push((list.descending, walk, request.clone()));
         arms.extend(request.arms(list));
     }
-    let mut rows_by_arm = rows_by_arm(connection, &arms).await?.into_iter();
+    let mut rows_by_arm = rows_by_arm(&reader.for_reads(kind), &arms).await?.into_iter();
     let mut pages = Vec::new();
     for (index, (descending, walk, request)) in requests.iter().enumerate() {
         let mut next_arm = || rows_by_arm.next().unwrap_or_default().iter().map(&read).collect::<Result<Vec<_>, _>>();
@@ -356,7 +371,8 @@ pub async fn pages<T>(
         let (mut entries, mut is_reached) = (0, true);
         for number in milestones {
             entries += if is_reached { *number as u64 } else { 0 };
-            // A milestone may be the row with `Key::First`. The walk reads this row at the place of its id.
+            // A milestone may be the row with `Key::First`. The page shows this row first, but the walk goes in the
+            // order of the ids, so there the row has the position of its id.
             end = next_arm()?.first().map(|row| position(index, row)).map(|position| match position.key {
                 Key::First => Position::by_id(position.id),
                 Key::None | Key::Time(_) | Key::Number(_) | Key::Text(_) => position,
@@ -369,8 +385,9 @@ pub async fn pages<T>(
                 most = cmp::min(most, *number as u64);
             }
         }
-        // The walk ended between two milestones. The geometric mean of their row numbers estimates the number of
-        // checked rows. After the first milestone, the error is at most a factor of 2.3.
+        // The walk ended between the rows `least` and `most`. Each of them is a milestone, or another bound if there is
+        // no milestone on its side. Their geometric mean estimates the number of checked rows. After the first
+        // milestone, the error is at most a factor of 2.3.
         let checked = if milestones.is_empty() && !is_full { most } else { (least * most).isqrt() };
         record(Work::Check, checked * filters);
         record(Work::Entry, entries);
@@ -381,12 +398,12 @@ pub async fn pages<T>(
 
 /// Loads a page of one list. The rows of the list are rows of an entity.
 pub async fn page<M: FromQueryResult + Positioned>(
-    connection: &impl ConnectionTrait,
+    reader: &Reader,
     list: List,
     request: PageRequest,
 ) -> Result<Page<M>, DbErr> {
     let read = |row: &QueryResult| M::from_query_result(row, "");
-    let mut pages = pages(connection, vec![(list, request)], read, |_, row: &M| row.position()).await?;
+    let mut pages = pages(reader, vec![(list, request)], read, |_, row: &M| row.position()).await?;
     pages.pop().ok_or_else(|| DbErr::RecordNotFound("the page".to_owned()))
 }
 
@@ -399,7 +416,7 @@ pub async fn page<M: FromQueryResult + Positioned>(
 /// - **Otherwise** all pages are read by a `UNION ALL`. The text of the `UNION ALL` depends on the number of owners, so
 ///   PostgreSQL plans it again for each number. The text of the single statement for all owners hardly varies.
 pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
-    connection: &impl ConnectionTrait,
+    reader: &Reader,
     requests: &[(K, PageRequest)],
     owner: impl ColumnTrait,
     list: impl Fn(Condition) -> List,
@@ -412,7 +429,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     let has_position = request.after.is_some() || request.before.is_some();
     if has_position || requests.iter().any(|(_, other)| other != request) {
         let lists = requests.iter().map(|(key, request)| (list(owner.eq(*key).into()), request.clone()));
-        return pages(connection, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
+        return pages(reader, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
     }
     let mut owners: Vec<_> = requests.iter().map(|(owner, _)| *owner).collect();
     // Repeats an owner until the number of owners is a power of two, so that there are few different statements to
@@ -420,12 +437,19 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     owners.resize(owners.len().next_power_of_two(), *first);
     let max_rows = MIN_ROWS.max(owners.len() * (request.size + 1));
     let list = list(owner.is_in(owners).into());
-    let arm = |query, limit| Arm { select: ROWS.to_owned(), query, filters: None, limit, join: String::new() };
-    let mut rows = rows_by_arm(connection, &[arm(list.rows.clone(), limit(max_rows))]).await?.remove(0);
+    let arm = |query, limit| Arm {
+        select: ROWS.to_owned(),
+        query,
+        filters: None,
+        limit,
+        join: String::new(),
+        is_milestone: false,
+    };
+    let mut rows = rows_by_arm(reader, &[arm(list.rows.clone(), limit(max_rows))]).await?.remove(0);
     // Numbering the rows costs as much as reading them, and only long lists need the numbers.
     if rows.len() == max_rows {
         let query = numbered(list, owner.into_expr(), request);
-        rows = rows_by_arm(connection, &[arm(query, String::new())]).await?.remove(0);
+        rows = rows_by_arm(reader, &[arm(query, String::new())]).await?.remove(0);
     }
     let mut rows_by_owner: HashMap<K, Vec<T>> = HashMap::new();
     for row in &rows {
@@ -465,7 +489,7 @@ pub async fn counts(
 }
 
 /// Counts the rows of each list: up to [`MAX_COUNT`], or among the first [`MAX_WALK`] rows of a walk.
-pub async fn list_counts(connection: &impl ConnectionTrait, lists: Vec<List>) -> Result<Vec<Count>, DbErr> {
+pub async fn list_counts(reader: &Reader, lists: Vec<List>) -> Result<Vec<Count>, DbErr> {
     let (mut arms, mut walks) = (Vec::new(), Vec::new());
     for List { mut rows, columns, walk, .. } in lists {
         walks.push(walk.as_ref().map(|walk| (walk.max_rows, walk.filters.len() as u64)));
@@ -479,7 +503,7 @@ pub async fn list_counts(connection: &impl ConnectionTrait, lists: Vec<List>) ->
         arms.extend((max_rows > MAX_WALK as u64).then(|| Arm::count(rows.clone(), None, limit(MAX_WALK + 1))));
         arms.push(Arm::count(rows, Some(filters), String::new()));
     }
-    let mut counts = counts_of_arms(connection, &arms).await?.into_iter();
+    let mut counts = counts_of_arms(&reader.for_reads(ReadKind::Long), &arms).await?.into_iter();
     let mut next = || counts.next().unwrap_or_default();
     let count = |walk| {
         let bounded =
@@ -514,11 +538,13 @@ struct Arm {
     /// the limit is a parameter.
     limit: String,
     join: String,
+    /// True if the arm reads a milestone of the [`Walk`] of an arm before it. Both must see the same rows.
+    is_milestone: bool,
 }
 
 impl Arm {
     fn count(query: SelectStatement, filters: Option<Vec<SelectStatement>>, limit: String) -> Self {
-        Self { select: ", COUNT(*)".to_owned(), query, filters, limit, join: String::new() }
+        Self { select: ", COUNT(*)".to_owned(), query, filters, limit, join: String::new(), is_milestone: false }
     }
 }
 
@@ -529,26 +555,44 @@ fn limit(rows: usize) -> String {
     format!(" LIMIT {rows}")
 }
 
-/// Returns the rows of each arm. Runs one statement for up to `MAX_ARMS` arms, and several statements for more arms,
-/// because SQLite accepts at most 500 arms.
+/// SQLite accepts at most 500 arms in a statement.
+const MAX_ARMS: usize = 400;
+
+/// Returns the rows of each arm. Runs one statement for up to [`MAX_ARMS`] arms, and several statements for more arms.
 async fn rows_by_arm(connection: &impl ConnectionTrait, arms: &[Arm]) -> Result<Vec<Vec<QueryResult>>, DbErr> {
-    const MAX_ARMS: usize = 400;
-    let mut rows_by_arm: Vec<_> = arms.iter().map(|_| Vec::new()).collect();
-    for (arms, rows_by_arm) in arms.chunks(MAX_ARMS).zip(rows_by_arm.chunks_mut(MAX_ARMS)) {
+    let mut rows_by_arm = Vec::new();
+    for arms in statements(arms) {
+        let first = rows_by_arm.len();
+        rows_by_arm.resize_with(first + arms.len(), Vec::new);
         record(Work::Query, 1);
         for row in connection.query_all_raw(union(connection.get_database_backend(), arms)).await? {
             let number: i32 = row.try_get_by_index(0)?;
             record(Work::Row, 1);
-            rows_by_arm[number.unsigned_abs() as usize].push(row);
+            rows_by_arm[first + number.unsigned_abs() as usize].push(row);
         }
     }
     Ok(rows_by_arm)
 }
 
+/// Divides arms into statements of at most [`MAX_ARMS`] arms. The arms of a walk stay in one statement.
+fn statements(mut arms: &[Arm]) -> Vec<&[Arm]> {
+    let mut statements = Vec::new();
+    while arms.len() > MAX_ARMS {
+        let begins_list = |index: &usize| !arms[*index].is_milestone;
+        let (statement, rest) = arms.split_at((1..=MAX_ARMS).rev().find(begins_list).unwrap_or(MAX_ARMS));
+        statements.push(statement);
+        arms = rest;
+    }
+    if !arms.is_empty() {
+        statements.push(arms);
+    }
+    statements
+}
+
 /// Selects the rows of all arms, with the number of the arm as the first column.
 fn union(backend: DbBackend, arms: &[Arm]) -> Statement {
     let mut sql = Sql::new(backend);
-    for (number, Arm { select, query, filters, limit, join }) in arms.iter().enumerate() {
+    for (number, Arm { select, query, filters, limit, join, is_milestone: _ }) in arms.iter().enumerate() {
         let union = if number == 0 { "" } else { " UNION ALL " };
         sql.text(format_args!("{union}SELECT {number} AS \"arm\"{select} FROM ("));
         if let Some(filters) = filters {
@@ -566,4 +610,25 @@ fn union(backend: DbBackend, arms: &[Arm]) -> Statement {
         sql.text(format_args!("{limit}) AS \"{ARM_ROWS}\"{join}"));
     }
     sql.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arms_of_a_walk_stay_in_one_statement() {
+        let arm = |number: usize| Arm { is_milestone: number % 6 > 1, ..Arm::count(Query::select(), None, limit(1)) };
+        let lengths = |arms: usize| {
+            let arms: Vec<_> = (0..arms).map(arm).collect();
+            let statements = statements(&arms);
+            assert!(statements.iter().all(|statement| statement.first().is_none_or(|first| !first.is_milestone)));
+            statements.iter().map(|statement| statement.len()).collect::<Vec<_>>()
+        };
+        // Each six arms are a list without a walk, and a walk with four milestones.
+        assert_eq!(lengths(0), [0; 0]);
+        assert_eq!(lengths(400), [400]);
+        assert_eq!(lengths(600), [397, 203]);
+        assert_eq!(lengths(1200), [397, 396, 396, 11]);
+    }
 }

@@ -149,8 +149,8 @@ impl ResponseSize {
         self.row_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Returns true if the response is so large that building it takes much processor time. Other requests should not
-    /// wait for this work.
+    /// Returns true if the response is large and has its turn. Building the rest of it may take much processor time.
+    /// Other requests should not wait for this work.
     pub fn is_large(&self) -> bool {
         self.turn.initialized()
     }

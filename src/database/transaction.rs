@@ -76,9 +76,9 @@ impl Transaction {
     }
 }
 
-/// Sends `COMMIT` or `ROLLBACK`. If the command fails, closes the connection: the transaction may still be open, and
-/// later writes on the same connection would be acknowledged but never committed. SQLite fails like this when the disk
-/// is full.
+/// Sends `COMMIT` or `ROLLBACK`. If the command fails, closes the connection, because the state of the transaction is
+/// then unknown. For example, when the disk is full, SQLite may roll back the transaction by itself, and `ROLLBACK`
+/// then fails.
 async fn end(mut connection: PooledConnection, command: &str) -> Result<(), DbErr> {
     let ended = connection.execute_uncounted(command).await;
     if ended.is_err() {

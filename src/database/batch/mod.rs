@@ -5,7 +5,7 @@
 //! 2. The first caller per key becomes the leader. Later callers only wait for their results.
 //! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too. If nothing
 //!    else can join the batch, the leader does not yield, because a yield would wake another thread for nothing.
-//! 4. The leader takes all requests of its key. A caller that comes later becomes the leader of the next batch.
+//! 4. The leader takes all requests of its key. The first caller after that becomes the leader of the next batch.
 //! 5. The leader runs the requests as one statement. A single write runs as a statement of the same form, with `VALUES`
 //!    instead of `unnest` for a single row. A single read runs as an ordinary query. A server without concurrent
 //!    requests therefore pays nothing for batching.

@@ -9,7 +9,7 @@ use super::Batcher;
 use crate::database::arrays::into_arrays;
 use crate::database::error::log_shared_failure;
 use crate::database::sql::with_literals;
-use crate::database::{Reader, Tenant, Work, record};
+use crate::database::{ReadKind, Reader, Work, record};
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
@@ -90,7 +90,7 @@ impl<const N: usize> BatchedQuery<N> {
         let mut rows_by_request: Vec<_> = requests.iter().map(|_| Vec::new()).collect();
         // All batches use the tenant `Lookups`. Under the leader's tenant, a batch would wait while that tenant holds
         // its maximum number of connections.
-        let reader = reader.waiting_as(Tenant::Lookups);
+        let reader = reader.for_reads(ReadKind::SharedLookup);
         let values = Some(Values(into_arrays(requests)));
         for row in reader.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {
             let number: i64 = row.try_get("", NUMBER)?;
