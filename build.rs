@@ -6,7 +6,8 @@
 //! is to build the pages but is missing or fails, cargo prints a warning, and the binary serves a page that says what
 //! to do.
 //!
-//! The crate gets `$OUT_DIR/web.rs`, a list of `(path, content)`, and `cfg(graphiql)` if the pages were built.
+//! The script always writes `$OUT_DIR/web.rs`, which is a list of `(path, content)`. It sets `cfg(graphiql)` only if
+//! the pages were built.
 
 use std::env;
 use std::error::Error;

@@ -127,7 +127,7 @@ impl App {
     }
 }
 
-/// The longest time to wait for attempts to deliver webhooks, after the requests under way were finished.
+/// The longest time to wait for attempts to deliver webhooks, after the HTTP server has stopped.
 const DELIVERY_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sets up the deliveries of webhooks. Returns `None` if the HTTP client cannot be set up, which happens on a system

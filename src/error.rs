@@ -32,8 +32,9 @@ pub enum ErrorCode {
     /// name of an operator is null.
     #[error("The name is not valid")]
     InvalidName,
-    /// The country is unknown, a required part of the address is missing, or a part is too long, has no visible
-    /// character, or contains control characters or characters that change the text direction.
+    /// The country is unknown, a required part of the address is missing or blank, or a part is too long, has only
+    /// invisible characters, or contains control characters other than line breaks, or characters that begin or end a
+    /// text direction.
     #[error("The address is not valid")]
     InvalidAddress,
     /// The URL of a webhook endpoint is null, is not an absolute URL with `https://` (in sandbox also `http://`), is
@@ -41,7 +42,7 @@ pub enum ErrorCode {
     /// fragment, or has a host that webhooks may not reach.
     #[error("The URL is not valid")]
     InvalidUrl,
-    /// An argument other than the data of a customer is invalid, for example a page size, a cursor or a filter.
+    /// An argument is invalid or missing, and no other code fits, for example for a page size or a cursor.
     #[error("The argument is not valid")]
     InvalidArgument,
 
@@ -87,7 +88,9 @@ pub enum ErrorCode {
     #[error("This idempotency key was used for a different request. Use a new key for each new request.")]
     IdempotencyKeyReused,
 
-    /// The customer does not exist, or is not connected to your operator.
+    /// The customer does not exist, or is not connected to your operator. In `disconnectCustomer` with the platform
+    /// key: is not connected to the operator `operatorId`. Also if you repeat a request, and the customer was
+    /// disconnected from your operator since the first request, even if it is connected again.
     #[error("There is no such customer, or it is not connected to your operator.")]
     CustomerNotFound,
     /// The operator does not exist.

@@ -1,9 +1,9 @@
 //! Keyed hashes: HMAC-SHA256 under the deployment's secret (`VIVAMO_KEY_SECRET`).
 //!
-//! API keys, idempotency keys and looked-up phone numbers are stored as keyed hashes. The service only compares these
-//! values, and nobody must be able to read them in the database. Cursors are signed with a keyed hash. Without the
-//! secret, nobody can compute a hash, or test guesses against a stolen hash. Each hash has a purpose. The purpose is
-//! part of the input, so that hashes of different purposes never match.
+//! API keys, idempotency keys, and the phone numbers in the cache of carrier results (`phone_lookup`) are stored as
+//! keyed hashes. The service only compares these values, and nobody must be able to read them in the database. Cursors
+//! are signed with a keyed hash. Without the secret, nobody can compute a hash, or test guesses against a stolen hash.
+//! Each hash has a purpose. The purpose is part of the input, so that hashes of different purposes never match.
 //!
 //! While the secret is being changed, the service has two secrets. A server makes new hashes with the secret whose
 //! fingerprint was in the database when the server started. Hashes of both secrets are accepted.
@@ -59,7 +59,8 @@ impl KeyedHash {
     /// configured secret has this fingerprint.
     ///
     /// The older secret stays in use until `vivamo change-key-secret` stores the fingerprint of the newer secret and
-    /// the server is restarted. Servers that do not know the newer secret yet therefore recognise all hashes.
+    /// the server is restarted. Until the command has run, servers that do not know the newer secret yet therefore
+    /// recognise all hashes.
     pub fn with_fingerprint(self, fingerprint: &[u8]) -> Option<Self> {
         if self.fingerprint() == fingerprint {
             return Some(self);

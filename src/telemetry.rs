@@ -50,8 +50,8 @@ pub fn filter(setting: &str) -> Result<Targets, String> {
             levels.push((target, level));
         }
     }
-    // At `info` sqlx logs PostgreSQL's notices, such as "relation already exists, skipping" for each migration, and
-    // sea_orm_migration logs two lines for each migration.
+    // At `info` sqlx logs PostgreSQL's notices, such as "relation already exists, skipping" several times in each run
+    // of the migrations, and sea_orm_migration logs two lines for each migration.
     let quiet = ["sqlx", "sea_orm_migration"].map(|target| (target, default.min(LevelFilter::WARN)));
     let allowed = |(target, level): (&str, LevelFilter)| {
         let is_own = target.starts_with(OWN_TARGET);

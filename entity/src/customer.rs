@@ -24,8 +24,9 @@ pub struct Model {
     pub version: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
-    /// Starts at 1 and increases by 1 with each change of the customer's values, verifications or links. Writes compare
-    /// the revision to detect concurrent changes. Clients do not see the revision.
+    /// Starts at 1 and increases by 1 with each change of the customer's values, verifications or links, and when
+    /// missing search words are added. Writes compare the revision to detect concurrent changes. Clients do not see the
+    /// revision.
     pub revision: i32,
     /// The time at which the person last proved ownership of the email. Null after the email has changed.
     pub email_verified_at: Option<DateTime<Utc>>,

@@ -78,8 +78,7 @@ pub enum Failure {
     Connection,
     /// The host has only addresses that the service does not connect to, for example private ones.
     ForbiddenAddress,
-    /// Changes after the delivered position were deleted because of their age, or the position is ahead of the feed
-    /// after a restore of an older backup. No delivery was attempted.
+    /// Changes after the delivered position were deleted because of their age. No delivery was attempted.
     CursorExpired,
 }
 

@@ -123,8 +123,9 @@ pub struct CreateCustomerInput {
     #[graphql(default_with = "vec![MatchKey::Email, MatchKey::Phone]")]
     connect_by: Vec<MatchKey>,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if you can no
-    /// longer see the customer. You can therefore safely retry after a timeout.
+    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if the
+    /// customer was disconnected from your operator or erased since then. You can therefore safely retry after a
+    /// timeout.
     idempotency_key: Option<String>,
 }
 
@@ -187,8 +188,9 @@ pub struct UpdateCustomerInput {
     /// error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if you can no
-    /// longer see the customer. You can therefore safely retry after a timeout.
+    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if the
+    /// customer was disconnected from your operator or erased since then. You can therefore safely retry after a
+    /// timeout.
     idempotency_key: Option<String>,
 }
 
@@ -260,8 +262,8 @@ pub struct RecordVerificationInput {
     /// phones. Default: false.
     take_over: Option<bool>,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if you can no
-    /// longer see the customer. You can therefore safely retry after a timeout.
+    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if the
+    /// customer was erased since then. You can therefore safely retry after a timeout.
     idempotency_key: Option<String>,
 }
 

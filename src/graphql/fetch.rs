@@ -118,8 +118,8 @@ pub fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {
     context.data_unchecked::<DataLoader<Loader>>()
 }
 
-/// Loads all keys of one kind with one service call. A loader belongs to one request and one caller, so a row that one
-/// caller loads never reaches another caller.
+/// Loads the keys of one kind that wait at the same time, up to 1,000, with one service call. A loader belongs to one
+/// request and one caller, so a row that one caller loads never reaches another caller.
 pub struct Loader {
     pub actor: Actor,
     pub services: Arc<Services>,

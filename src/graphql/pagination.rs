@@ -81,11 +81,11 @@ pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Res
 /// Information about the current page.
 #[derive(SimpleObject)]
 pub struct PageInfo {
-    /// Paging backwards: true if there are more items before this page, or if the service stopped before the page was
-    /// full (see `startCursor`). Paging forwards: true if `after` was given.
+    /// Paging backwards: true if there are more items before this page, or if the service stopped before it knew
+    /// whether there are more (see `startCursor`). Paging forwards: true if `after` was given.
     has_previous_page: bool,
-    /// Paging forwards: true if there are more items after this page, or if the service stopped before the page was
-    /// full (see `endCursor`). Paging backwards: true if `before` was given.
+    /// Paging forwards: true if there are more items after this page, or if the service stopped before it knew whether
+    /// there are more (see `endCursor`). Paging backwards: true if `before` was given.
     has_next_page: bool,
     /// Cursor to pass as `before` for the previous page: the cursor of the first item, or null if the page is empty.
     /// With some filters, the service can stop checking customers before the page is full. In this case, when you page

@@ -1,8 +1,8 @@
 //! The schema and the execution of requests.
 //!
-//! A request is checked first ([`Schema::check`]): limits, syntax, variables. Then the request is executed for its
-//! caller ([`Schema::execute`]). A document that has passed validation in an earlier request is not validated again
-//! while it is in the cache.
+//! A request is checked first ([`Schema::check`]): the limits of `document_limits`, syntax, variables. Then the request
+//! is executed for its caller ([`Schema::execute`]). A document that has passed validation in an earlier request is not
+//! validated again while it is in the cache.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -418,7 +418,8 @@ const PURPOSE: &str = "api key";
 pub(super) const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
 const MAX_CACHED_KEYS: u64 = 10_000;
 
-/// The pause before a lookup for a suspect client. It is short, because one of the keys may be valid.
+/// The pause during which the keys of a suspect client are collected for one lookup. The pause is short, because one of
+/// these keys may be valid.
 const LOOKUP_DELAY: Duration = Duration::from_millis(50);
 const MAX_SUSPECTS: u64 = 10_000;
 

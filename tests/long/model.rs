@@ -633,9 +633,10 @@ struct Applied<'a> {
 /// Applies the changes to a model in an order in which each request gets the payload that its client received. Returns
 /// the final model and the feeds.
 ///
-/// The order is nearly the order of the events. If request A reads before request B writes, and the requests write
-/// different rows, the change of A comes before the change of B. The event of A may still have the later time. The
-/// events of one customer are always in the order of its changes.
+/// The order is nearly the order of the events. If request A reads a row, request B then changes this row, and A itself
+/// writes other rows, the change of A comes before the change of B in this order. The event of A may still have the
+/// later time. The event of A may still have the later time. The events of one customer are always in the order of its
+/// changes.
 fn replay(operators: &[Caller], changes: &[Change<'_>]) -> (Model, Vec<Announced>) {
     let ids = operators.iter().map(|caller| caller.operator.clone()).collect();
     let (mut model, mut moved) = (Model { operators: ids, ..Model::default() }, 0);

@@ -1,4 +1,5 @@
-//! The key that a client sends to make retries safe: a repeated request with the same key is carried out only once.
+//! The key that a client sends to make retries safe: while its result is stored, a request that is repeated with the
+//! same key is not carried out again.
 //!
 //! - Accepted: 1 to 255 characters of any kind.
 //! - Canonical form: exactly as given.

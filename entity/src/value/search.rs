@@ -310,9 +310,9 @@ fn fold(text: &str) -> String {
 /// Returns true if a combining mark is an accent, which people often do not type. Returns false if the mark is a part
 /// of its letter.
 ///
-/// Accents are the marks of Latin, Greek and Cyrillic, the optional vowel signs of Arabic, Hebrew and Syriac, and the
-/// dot of Devanagari. Other marks are parts of letters: vowel signs of Indic scripts, vowels and tones of Thai, Lao,
-/// Khmer and Burmese, voicing marks of kana.
+/// Accents are the marks of Latin, Greek and Cyrillic, the optional vowel signs of Arabic, Hebrew and Syriac, hamza and
+/// madda on Arabic letters, and the dot of Devanagari. Other marks are parts of letters: vowel signs of Indic scripts,
+/// vowels and tones of Thai, Lao, Khmer and Burmese, voicing marks of kana.
 fn is_accent(mark: char) -> bool {
     const NUKTA: char = '\u{93c}';
     const VOICED: char = '\u{3099}';

@@ -50,7 +50,8 @@ pub struct ChangeFeed {
 
 pub struct Change(customer_change::Model);
 
-/// A change of a customer, as your operator sees it. The change itself contains no personal data.
+/// A change of a customer, as your operator sees it. With the platform key: as the platform sees it. The change itself
+/// contains no personal data.
 #[Object]
 impl Change {
     /// Id of the change, the same as the id of its entry in `Customer.history`. Use the id to recognise a change that

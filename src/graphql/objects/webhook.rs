@@ -74,7 +74,7 @@ impl Webhook {
         actor(context).operator().map(|_| cursor())
     }
 
-    /// Time of the oldest change that was neither delivered nor skipped yet. Null if there is no such change.
+    /// Time of the oldest change that is still to be delivered or skipped. Null if there is no such change.
     async fn undelivered_since(&self, context: &Context<'_>) -> Option<Result<Time, Error>> {
         let key = UndeliveredSince(self.0.operator_id, endpoints::cursor(&self.0));
         fetch::load(context, key).await.map(|time| time.map(Time)).transpose()
@@ -111,22 +111,23 @@ impl Webhook {
         self.0.last_attempt_at.map(Time)
     }
 
-    /// HTTP status of the response to the last attempt. Null if there was no response.
+    /// HTTP status of the response to the last attempt whose result was recorded. Null if there was no response.
     async fn last_status(&self) -> Option<i32> {
         self.0.last_status
     }
 
-    /// Reason why the last attempt failed, or why the service disabled the endpoint. Null before the first attempt,
-    /// after a successful attempt, and after changes were skipped because of new `types`, until an attempt fails or the
-    /// service disables the endpoint.
+    /// Reason why the last attempt failed, or why the service disabled the endpoint. Null if there was no failure yet.
+    /// Also null after a successful attempt, or after changes were skipped because of `types`; the next failure sets it
+    /// again.
     async fn last_failure(&self) -> Option<WebhookFailure> {
         self.0.last_failure.map(Into::into)
     }
 
-    /// Time since which all attempts have failed. Null if the last attempt succeeded, or if there was no attempt since
-    /// the endpoint was created, was enabled, got a new URL, or skipped changes because of new `types`. When all
-    /// attempts have failed for five days, the service disables the endpoint. The time of a suspension of the operator
-    /// does not count: when the suspension ends, the length of the suspension is added to `failingSince`.
+    /// Time since which all attempts have failed. Null if the last attempt succeeded. Also null after the endpoint was
+    /// created, was enabled or got a new URL, and after changes were skipped because of `types`, until an attempt
+    /// fails. When all attempts have failed for five days, the service disables the endpoint. The time of a suspension
+    /// of the operator does not count: when the suspension ends, the length of the suspension is added to
+    /// `failingSince`.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)
     }

@@ -97,9 +97,9 @@ fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, kind: 
     serde_json::from_value(value).map_err(|_| bad_request(&format!("`{name}` must be {kind}.")))
 }
 
-/// Reads the body of a refused request, for at most a second, and keeps none of it in memory. If the body were not
-/// read, the connection would close after the response, and the next request of the client on this connection would
-/// fail.
+/// Reads the body of a refused request, for at most a second, and keeps none of it in memory. If a body that arrives
+/// late were not read, the connection would close after the response, and the next request of the client on this
+/// connection would fail.
 pub async fn discard(body: Body) {
     const MAX_TIME: Duration = Duration::from_secs(1);
     let (mut chunks, mut length) = (body.into_data_stream(), 0);

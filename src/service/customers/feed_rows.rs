@@ -47,7 +47,8 @@ fn rows_for_all(new: &Alias, backend: DbBackend) -> SelectStatement {
         rows(new, backend, &values)
     };
     if backend == DbBackend::Postgres {
-        // In this form, PostgreSQL computes the position once, and not for each branch of the union.
+        // The union of the readers is in a `LATERAL` join. PostgreSQL then reads the base of the position once, and not
+        // for each branch of the union.
         let columns = ["reader_id", "external_customer_id", "type"];
         let select = |values: [SimpleExpr; 3]| {
             let mut select = Query::select();

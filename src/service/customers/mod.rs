@@ -144,7 +144,7 @@ impl<T, R> OrStored<T, R> {
     }
 }
 
-/// The outcome of the reads of an attempt to write.
+/// The outcome of the first part of an attempt, which reads rows.
 #[expect(clippy::large_enum_variant, reason = "nearly every attempt writes")]
 enum Prepared<R: Replayable> {
     /// The rows to write, and the result to return after they were written.

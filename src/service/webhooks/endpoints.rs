@@ -256,8 +256,9 @@ impl Webhooks {
     }
 
     /// Returns the secrets that sign the deliveries to an endpoint at the time `now`: the current secret, and during
-    /// the overlap after a rotation also the previous secret. While `VIVAMO_KEY_SECRET` is being changed, the list has
-    /// two secrets in place of each, one derived from each key secret.
+    /// the overlap after a rotation also the previous secret. While `VIVAMO_KEY_SECRET` is being changed, each of these
+    /// secrets is in the list in two forms: derived from the new value of `VIVAMO_KEY_SECRET`, and derived from the old
+    /// value.
     pub fn secrets(&self, endpoint: &Model, now: DateTime<Utc>) -> Vec<SigningSecret> {
         let version = endpoint.secret_version;
         let has_previous = endpoint.previous_secret_until.is_some_and(|until| now < until);
@@ -346,7 +347,8 @@ impl EndpointChanges {
     }
 }
 
-/// Returns the fields that differ between two rows, by their names in the GraphQL schema.
+/// Returns which of the fields `url`, `types` and `enabled` differ between two rows, by their names in the GraphQL
+/// schema.
 fn changed_fields(before: &Model, after: &Model) -> Vec<&'static str> {
     let fields = [
         ("url", before.url != after.url),

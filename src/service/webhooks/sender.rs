@@ -35,7 +35,8 @@ pub struct SenderSettings {
 }
 
 impl SenderSettings {
-    /// Settings with the resolver of the operating system and the timeouts of production.
+    /// Settings with the resolver of the operating system and the usual timeouts, which are the same in both
+    /// environments.
     pub fn new(environment: Environment, addresses: AddressFilter) -> Self {
         let (connect_timeout, timeout) = (Duration::from_secs(5), Duration::from_secs(15));
         Self { environment, addresses, resolver: Arc::new(SystemResolver), connect_timeout, timeout }

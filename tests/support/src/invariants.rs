@@ -125,8 +125,8 @@ async fn check_search_words(app: &TestApp) {
     assert!(stored == expected, "the search words differ from the words of the customers' values");
 }
 
-/// Asserts that each email and phone in the answers to an operator was in the operator's requests or belongs to the
-/// operator's customers.
+/// Asserts that each email and phone in the answers to an operator was in the operator's requests, or is or was a value
+/// of a customer that is or was connected to the operator.
 async fn check_disclosures(app: &TestApp) {
     let exchanges = app.take_exchanges();
     let mut allowed: BTreeMap<&str, String> = BTreeMap::new();
