@@ -263,7 +263,9 @@ impl Feed {
         (self.list(reader, false, None), request)
     }
 
-    /// Selects the rows that a reader may see now: its rows below the horizon (see `database::positions`).
+    /// Selects the rows that a reader may see now. On PostgreSQL, these are its rows with positions below the horizon,
+    /// which is made from the oldest transaction that has not ended (see `database::positions`). On SQLite, these are
+    /// all its rows.
     fn visible_to(&self, reader: impl Into<SimpleExpr>) -> Select<Entity> {
         let horizon = positions::horizon(self.database.reader().get_database_backend());
         Entity::find()

@@ -1,5 +1,5 @@
-//! Database failures in the middle of a request: the client gets an error that says whether to retry, and nothing is
-//! written partially.
+//! Failures in the middle of a request: the client gets its result, or an error that says whether to retry, and nothing
+//! is written partially.
 
 use std::pin::Pin;
 use std::sync::Arc;

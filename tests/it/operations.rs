@@ -325,7 +325,8 @@ async fn a_sqlite_file_is_private_and_must_be_writable() {
         assert!(message.contains("vivamo.db cannot be written"), "{message}");
     }
     mode("vivamo.db", 0o600);
-    // SQLite gives these files the permissions of the database file, so these files may be read-only now.
+    // While the database file was read-only, the commands may have created `-wal` and `-shm` files. SQLite gives such
+    // files the permissions of the database file, so they may be read-only.
     for file in ["vivamo.db-wal", "vivamo.db-shm"] {
         let _ = std::fs::remove_file(folder.path().join(file));
     }

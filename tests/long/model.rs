@@ -635,8 +635,7 @@ struct Applied<'a> {
 ///
 /// The order is nearly the order of the events. If request A reads a row, request B then changes this row, and A itself
 /// writes other rows, the change of A comes before the change of B in this order. The event of A may still have the
-/// later time. The event of A may still have the later time. The events of one customer are always in the order of its
-/// changes.
+/// later time. The events of one customer are always in the order of its changes.
 fn replay(operators: &[Caller], changes: &[Change<'_>]) -> (Model, Vec<Announced>) {
     let ids = operators.iter().map(|caller| caller.operator.clone()).collect();
     let (mut model, mut moved) = (Model { operators: ids, ..Model::default() }, 0);

@@ -116,9 +116,9 @@ impl Webhook {
         self.0.last_status
     }
 
-    /// Reason why the last attempt failed, or why the service disabled the endpoint. Null if there was no failure yet.
-    /// Also null after a successful attempt, or after changes were skipped because of `types`; the next failure sets it
-    /// again.
+    /// Reason for the failure of the last attempt whose result was recorded, or reason why the service disabled the
+    /// endpoint. Null if there was no failure yet. Also null after a successful attempt, or after changes were skipped
+    /// because of `types`; the next failure sets it again.
     async fn last_failure(&self) -> Option<WebhookFailure> {
         self.0.last_failure.map(Into::into)
     }

@@ -213,8 +213,8 @@ impl Customers {
 }
 
 impl CustomerDraft {
-    /// Returns the request if it is complete and has no faults. Otherwise returns all faults, and the restrictions that
-    /// its valid values violate.
+    /// Returns the request if it is complete and has no faults. Otherwise returns all faults and, in production, the
+    /// restrictions that its valid values violate.
     fn complete(self, restrictions: &Restrictions) -> Result<NewCustomer, Vec<Violation>> {
         let Self { external_customer_id, email, optional, connect_by, idempotency_key, faults } = self;
         match (external_customer_id, email) {

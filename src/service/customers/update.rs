@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::{Actor, Origin, RequestInfo};
 
-/// The valid values of a request to update a customer. `faults` lists the invalid values.
+/// The valid values of a request to update a customer. `faults` lists what is wrong with the input, except a malformed
+/// customer id.
 #[derive(Clone, Debug, Default)]
 pub struct CustomerChanges {
     /// `None` for a malformed id, because no customer has such an id.
