@@ -79,7 +79,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
 }
 
 /// Applies all pending migrations in one transaction, and returns their names. On PostgreSQL, fails with a lock timeout
-/// if a migration waits for a lock longer than a second.
+/// if a migration waits for a lock longer than half a second.
 async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
     let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
     let transaction = connection
@@ -93,8 +93,8 @@ async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, D
     let apply = async || {
         if is_postgres {
             // While an `ALTER TABLE` waits for an older transaction, all later statements on the table wait for the
-            // `ALTER TABLE`.
-            transaction.execute_unprepared("SET LOCAL lock_timeout = '1s'").await?;
+            // `ALTER TABLE`. The older transaction may itself wait for another table that the migrations have locked.
+            transaction.execute_unprepared("SET LOCAL lock_timeout = '500ms'").await?;
         }
         let pending = Migrator::get_pending_migrations(&transaction).await?;
         Migrator::up(&transaction, None).await?;
