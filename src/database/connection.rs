@@ -25,7 +25,7 @@ use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 
 use super::arrays::encode_for_postgres;
-use super::fair_queue::{FairQueue, Permit, Tenant};
+use super::fair_queue::{Claim, FairQueue, Permit, Tenant};
 use super::request::{Work, record};
 use super::response_size::ResponseSize;
 use super::retry::retry_read;
@@ -338,8 +338,8 @@ impl Pool {
     }
 
     /// Takes a connection out of the pool.
-    pub(super) async fn get(&self, tenant: Tenant) -> Result<PooledConnection, DbErr> {
-        let permit = match self.queue.acquire(tenant) {
+    pub(super) async fn get(&self, claim: impl Into<Claim>) -> Result<PooledConnection, DbErr> {
+        let permit = match self.queue.acquire(claim.into()) {
             Ok(permit) => permit,
             Err(place) => match timeout(MAX_WAIT, place).await {
                 Ok(Ok(permit)) => permit,

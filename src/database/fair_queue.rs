@@ -5,10 +5,10 @@
 //! for one permit to become free, and not for a thousand. If there are several permits, one tenant never holds all of
 //! them, so a permit is usually free when a request of another tenant arrives.
 //!
-//! Long reads are a tenant of their own for each caller, with one permit: several long reads at once would use all
-//! processors of the database, and delay the short statements of all tenants.
+//! A tenant has only one long read at a time: several long reads at once would use all processors of the database, and
+//! delay the short statements of all tenants.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use entity::value::OperatorId;
@@ -20,8 +20,6 @@ use tokio::sync::oneshot;
 pub enum Tenant {
     Operator(OperatorId),
     Platform,
-    /// The long reads of an operator, or of the platform (`None`).
-    LongReads(Option<OperatorId>),
     /// Batched lookups of several tenants.
     Lookups,
     /// Deliveries of webhooks. There may be hundreds at the same time.
@@ -31,12 +29,26 @@ pub enum Tenant {
     Service,
 }
 
+/// The use of a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub tenant: Tenant,
+    /// True if the statement may use a processor of the database for a long time.
+    pub is_long_read: bool,
+}
+
+impl From<Tenant> for Claim {
+    fn from(tenant: Tenant) -> Self {
+        Self { tenant, is_long_read: false }
+    }
+}
+
 /// A queue for permits. Clones share the permits.
 #[derive(Clone)]
 pub(super) struct FairQueue(Arc<Shared>);
 
 struct Shared {
-    /// The maximum number of permits that one tenant holds. See [`Tenant::share`].
+    /// The maximum number of permits that one tenant holds.
     share: usize,
     state: Mutex<State>,
 }
@@ -45,34 +57,17 @@ struct State {
     free: usize,
     /// The number of permits that each tenant holds. Tenants without a permit are left out.
     held: HashMap<Tenant, usize>,
-    /// The tenants with waiting requests. A tenant joins at the end, and moves to the end when it is served. While a
-    /// permit is free, the only waiting tenants are the tenants that already hold their maximum.
-    waiting: Vec<(Tenant, VecDeque<oneshot::Sender<Permit>>)>,
+    /// The tenants that hold a permit for a long read.
+    long_reads: HashSet<Tenant>,
+    /// The waiting requests, grouped by claim. A claim joins at the end, and moves to the end when it is served. While a
+    /// permit is free, only claims wait that [`may_take`](State::may_take) refuses.
+    waiting: Vec<(Claim, VecDeque<oneshot::Sender<Permit>>)>,
 }
 
 /// The right to use a connection. When a permit is dropped, it goes to the next waiting request.
 pub(super) struct Permit {
     queue: FairQueue,
-    tenant: Tenant,
-}
-
-impl Tenant {
-    /// The tenant for long reads of this tenant.
-    pub(super) fn long_reads(self) -> Self {
-        match self {
-            Self::Operator(operator) => Self::LongReads(Some(operator)),
-            Self::Platform => Self::LongReads(None),
-            Self::LongReads(_) | Self::Lookups | Self::Deliveries | Self::Service => self,
-        }
-    }
-
-    /// The maximum number of permits of this tenant. `share` is the maximum for most tenants.
-    fn share(self, share: usize) -> usize {
-        match self {
-            Self::LongReads(_) => 1,
-            Self::Operator(_) | Self::Platform | Self::Lookups | Self::Deliveries | Self::Service => share,
-        }
-    }
+    claim: Claim,
 }
 
 impl FairQueue {
@@ -80,22 +75,22 @@ impl FairQueue {
     /// one.
     pub(super) fn new(size: usize) -> Self {
         let share = (size - size.div_ceil(5)).max(1);
-        let state = State { free: size, held: HashMap::new(), waiting: Vec::new() };
+        let state = State { free: size, held: HashMap::new(), long_reads: HashSet::new(), waiting: Vec::new() };
         Self(Arc::new(Shared { share, state: Mutex::new(state) }))
     }
 
     /// Takes a free permit. If the tenant must wait, returns a place in the queue instead, which receives the permit
     /// later. To stop waiting, drop the place.
-    pub(super) fn acquire(&self, tenant: Tenant) -> Result<Permit, oneshot::Receiver<Permit>> {
+    pub(super) fn acquire(&self, claim: Claim) -> Result<Permit, oneshot::Receiver<Permit>> {
         let mut state = self.0.state.lock();
-        if state.free > 0 && state.held(tenant) < tenant.share(self.0.share) {
-            state.take(tenant);
-            return Ok(Permit { queue: self.clone(), tenant });
+        if state.free > 0 && state.may_take(claim, self.0.share) {
+            state.take(claim);
+            return Ok(Permit { queue: self.clone(), claim });
         }
         let (sender, place) = oneshot::channel();
-        match state.waiting.iter_mut().find(|(waiting, _)| *waiting == tenant) {
+        match state.waiting.iter_mut().find(|(waiting, _)| *waiting == claim) {
             Some((_, senders)) => senders.push_back(sender),
-            None => state.waiting.push((tenant, VecDeque::from([sender]))),
+            None => state.waiting.push((claim, VecDeque::from([sender]))),
         }
         Err(place)
     }
@@ -113,35 +108,46 @@ impl State {
         self.held.get(&tenant).copied().unwrap_or_default()
     }
 
-    fn take(&mut self, tenant: Tenant) {
-        self.free -= 1;
-        *self.held.entry(tenant).or_default() += 1;
+    /// Returns true if the tenant holds fewer than `share` permits, and no permit for another long read if it claims one.
+    fn may_take(&self, claim: Claim, share: usize) -> bool {
+        self.held(claim.tenant) < share && !(claim.is_long_read && self.long_reads.contains(&claim.tenant))
     }
 
-    fn give_back(&mut self, tenant: Tenant) {
+    fn take(&mut self, claim: Claim) {
+        self.free -= 1;
+        *self.held.entry(claim.tenant).or_default() += 1;
+        if claim.is_long_read {
+            self.long_reads.insert(claim.tenant);
+        }
+    }
+
+    fn give_back(&mut self, Claim { tenant, is_long_read }: Claim) {
         self.free += 1;
         match self.held(tenant) {
             0 | 1 => self.held.remove(&tenant),
             held => self.held.insert(tenant, held - 1),
         };
+        if is_long_read {
+            self.long_reads.remove(&tenant);
+        }
     }
 
-    /// Takes a permit for the next waiting request, if there is a free permit and a tenant that may have it.
-    fn next(&mut self, share: usize) -> Option<(Tenant, oneshot::Sender<Permit>)> {
+    /// Takes a permit for the next waiting request, if there is a free permit and a request that may take it.
+    fn next(&mut self, share: usize) -> Option<(Claim, oneshot::Sender<Permit>)> {
         while self.free > 0 {
-            let tenants = self.waiting.iter().map(|(tenant, _)| (*tenant, self.held(*tenant))).enumerate();
-            let tenants = tenants.filter(|(_, (tenant, held))| *held < tenant.share(share));
+            let claims = self.waiting.iter().map(|(claim, _)| *claim).enumerate();
+            let claims = claims.filter(|(_, claim)| self.may_take(*claim, share));
             // If several tenants hold the fewest permits, takes the first of these tenants.
-            let (index, _) = tenants.min_by_key(|(_, (_, held))| *held)?;
-            let (tenant, mut senders) = self.waiting.remove(index);
+            let (index, _) = claims.min_by_key(|(_, claim)| self.held(claim.tenant))?;
+            let (claim, mut senders) = self.waiting.remove(index);
             // Skips requests that have stopped waiting.
             let next = std::iter::from_fn(|| senders.pop_front()).find(|sender| !sender.is_closed());
             if !senders.is_empty() {
-                self.waiting.push((tenant, senders));
+                self.waiting.push((claim, senders));
             }
             if let Some(sender) = next {
-                self.take(tenant);
-                return Some((tenant, sender));
+                self.take(claim);
+                return Some((claim, sender));
             }
         }
         None
@@ -153,12 +159,12 @@ impl Drop for Permit {
         let Shared { share, state } = &*self.queue.0;
         let next = {
             let mut state = state.lock();
-            state.give_back(self.tenant);
+            state.give_back(self.claim);
             state.next(*share)
         };
-        if let Some((tenant, sender)) = next {
+        if let Some((claim, sender)) = next {
             // If the request has just stopped waiting, the permit is dropped here, which serves the next request.
-            drop(sender.send(Self { queue: self.queue.clone(), tenant }));
+            drop(sender.send(Self { queue: self.queue.clone(), claim }));
         }
     }
 }
@@ -172,13 +178,13 @@ mod tests {
     }
 
     /// Takes a permit that must be free.
-    fn take(queue: &FairQueue, tenant: Tenant) -> Permit {
-        queue.acquire(tenant).ok().expect("a free permit")
+    fn take(queue: &FairQueue, claim: impl Into<Claim>) -> Permit {
+        queue.acquire(claim.into()).ok().expect("a free permit")
     }
 
     /// Takes a place in the queue, because no permit is free for the tenant.
-    fn wait(queue: &FairQueue, tenant: Tenant) -> oneshot::Receiver<Permit> {
-        queue.acquire(tenant).err().expect("no free permit")
+    fn wait(queue: &FairQueue, claim: impl Into<Claim>) -> oneshot::Receiver<Permit> {
+        queue.acquire(claim.into()).err().expect("no free permit")
     }
 
     #[test]
@@ -206,13 +212,21 @@ mod tests {
     fn long_reads_of_a_tenant_run_one_at_a_time() {
         let queue = FairQueue::new(5);
         let a = operator(1);
-        let long = take(&queue, a.long_reads());
-        let mut second = wait(&queue, a.long_reads());
+        let long_read = |tenant| Claim { tenant, is_long_read: true };
+        let first = take(&queue, long_read(a));
+        let mut second = wait(&queue, long_read(a));
         // Other statements of the tenant, and long reads of other tenants, do not wait.
-        let _others = [take(&queue, a), take(&queue, a), take(&queue, operator(2).long_reads())];
+        let _others = [take(&queue, a), take(&queue, a), take(&queue, long_read(operator(2)))];
         assert!(second.try_recv().is_err());
-        drop(long);
-        assert!(second.try_recv().is_ok());
+        drop(first);
+        let second = second.try_recv().unwrap();
+        // A long read counts as one of the four permits of the tenant.
+        let fourth = take(&queue, a);
+        let mut fifth = wait(&queue, a);
+        drop(second);
+        assert!(fifth.try_recv().is_ok());
+        drop(fourth);
+        take(&queue, long_read(a));
     }
 
     #[test]
@@ -226,7 +240,7 @@ mod tests {
             drop(permit);
             let (index, next) = (0..waiting.len()).find_map(|n| Some((n, waiting[n].try_recv().ok()?))).unwrap();
             waiting.remove(index);
-            served.push(next.tenant);
+            served.push(next.claim.tenant);
             permit = next;
         }
         assert_eq!(served, [a, b, c, a, b, a]);

@@ -54,6 +54,7 @@ use tokio::time::timeout;
 use batch::BatchWriter;
 use connection::{Pool, PooledConnection};
 use error::{from_size_error, size_error};
+use fair_queue::Claim;
 use retry::retry_read;
 use url::Options;
 
@@ -87,13 +88,12 @@ pub struct Reader {
     kind: ReadKind,
 }
 
-/// A kind of statements that read. The kind decides the tenant for which the connections are taken.
+/// A kind of statements that read. The kind decides the claim to a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadKind {
     /// A statement of the current request.
     Usual,
-    /// A statement of the current request that may use a processor of the database for a long time. See
-    /// [`Tenant::LongReads`].
+    /// A statement of the current request that may use a processor of the database for a long time.
     Long,
     /// A short lookup for several requests, which may have several tenants.
     SharedLookup,
@@ -220,12 +220,8 @@ impl Reader {
     }
 
     async fn connection(&self) -> Result<PooledConnection, DbErr> {
-        let tenant = match self.kind {
-            ReadKind::Usual => request::tenant(),
-            ReadKind::Long => request::tenant().long_reads(),
-            ReadKind::SharedLookup => Tenant::Lookups,
-        };
-        self.pool.get(tenant).await
+        let tenant = if self.kind == ReadKind::SharedLookup { Tenant::Lookups } else { request::tenant() };
+        self.pool.get(Claim { tenant, is_long_read: self.kind == ReadKind::Long }).await
     }
 }
 

@@ -58,8 +58,8 @@ fn rows_for_all(new: &Alias, backend: DbBackend) -> SelectStatement {
                 .fold(&mut select, |select, (value, name)| select.expr_as(value, name))
                 .take()
         };
-        let operators = select(operator).from(customer_operator::Entity).and_where(is_linked).take();
-        let readers = operators.clone().union(UnionType::All, select(platform)).take();
+        let mut readers = select(operator).from(customer_operator::Entity).and_where(is_linked).take();
+        let readers = readers.union(UnionType::All, select(platform)).take();
         let of_reader = columns.map(|column| Expr::col((Alias::new("reader"), Alias::new(column))));
         return rows_for(of_reader).join_lateral(JoinType::InnerJoin, readers, "reader", Expr::cust("TRUE")).take();
     }

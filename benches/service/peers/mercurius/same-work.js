@@ -201,8 +201,8 @@ function changes(before, after) {
   return { fields, before: values(before), after: values(after) };
 }
 
-// Each stored word of a customer has a number, its place. The places of the words of a value start at the index of the value, multiplied by this
-// number.
+// Each stored word of a customer has a number, its place. The places of the words of a value start at the index of the
+// value, multiplied by this number.
 const PLACES_PER_VALUE = 1000;
 // The maximum number of stored words of a value. Further words are ignored.
 const MAX_WORDS_PER_VALUE = 12;
