@@ -78,7 +78,7 @@ enum Command {
     /// Print the GraphQL schema
     #[command(help_template = "{about-with-newline}\nUsage: vivamo schema\n")]
     Schema,
-    /// Print a completion script for a shell, for example: source <(vivamo completions bash)
+    /// Print a completion script for a shell. In bash, load it with: source <(vivamo completions bash)
     #[command(help_template = "{about-with-newline}\nUsage: vivamo completions <SHELL>\n\nArguments:\n{positionals}\n")]
     Completions { shell: Shell },
 }

@@ -30,8 +30,9 @@ pub struct RequestContext {
 pub struct RunningRequests(Arc<()>);
 
 /// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with three
-/// exceptions: the number of [statements](Self::Statement), the work of a write that runs again after a conflict, and
-/// the number of rows written in a batch, which is the average of its members.
+/// exceptions. The number of [statements](Self::Statement) can vary. A write that runs again after a conflict repeats
+/// its work. If several requests share a batch of writes, each of them counts the average number of written rows per
+/// request.
 #[derive(Clone, Copy)]
 pub enum Work {
     /// A statement that was sent. `BEGIN`, `COMMIT` and `ROLLBACK` do not count.
@@ -46,11 +47,13 @@ pub enum Work {
     Check,
     /// A row that was written.
     Write,
+    /// A value of the response that was written without a resolver of async-graphql.
+    Value,
 }
 
 /// The amount of each kind of [`Work`].
 #[derive(Default)]
-pub struct WorkCounter([AtomicU64; 6]);
+pub struct WorkCounter([AtomicU64; 7]);
 
 impl WorkCounter {
     pub fn get(&self, work: Work) -> u64 {

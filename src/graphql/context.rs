@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::service::{Actor, AdminOrigin, RequestInfo, Services};
-use async_graphql::Context;
+use async_graphql::{Context, ContextBase};
 
 /// The caller.
-pub fn actor<'c>(context: &Context<'c>) -> &'c Actor {
+pub fn actor<'c, T>(context: &ContextBase<'c, T>) -> &'c Actor {
     context.data_unchecked::<Actor>()
 }
 
@@ -19,6 +19,6 @@ pub fn admin_origin(context: &Context<'_>) -> AdminOrigin {
     AdminOrigin::Request { request: request_info(context).clone(), key: actor(context).key() }
 }
 
-pub fn services<'c>(context: &Context<'c>) -> &'c Services {
+pub fn services<'c, T>(context: &ContextBase<'c, T>) -> &'c Services {
     context.data_unchecked::<Arc<Services>>()
 }

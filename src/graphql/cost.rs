@@ -106,17 +106,14 @@ fn argument(field: &Field, name: &str, variables: &Variables) -> Option<ConstVal
 }
 
 /// Returns the size of a response: the number of its values that are not lists or objects, plus one for each full 100
-/// bytes of each string.
+/// bytes of each string. Leaves out the texts of `direct`, whose values are counted as [`Work::Value`].
 pub fn answer_size(value: &ConstValue) -> u64 {
     match value {
+        ConstValue::Binary(_) => 0,
         ConstValue::List(items) => items.iter().map(answer_size).sum(),
         ConstValue::Object(fields) => fields.values().map(answer_size).sum(),
         ConstValue::String(text) => 1 + text.len() as u64 / 100,
-        ConstValue::Null
-        | ConstValue::Number(_)
-        | ConstValue::Boolean(_)
-        | ConstValue::Enum(_)
-        | ConstValue::Binary(_) => 1,
+        ConstValue::Null | ConstValue::Number(_) | ConstValue::Boolean(_) | ConstValue::Enum(_) => 1,
     }
 }
 

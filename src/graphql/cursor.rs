@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_graphql::parser::types::Field;
 use async_graphql::registry::Registry;
-use async_graphql::{Context, ContextSelectionSet, OutputType, Positioned, ServerResult, Value};
+use async_graphql::{ContextBase, ContextSelectionSet, OutputType, Positioned, ServerResult, Value};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::DateTime;
@@ -118,7 +118,7 @@ impl ListId {
 }
 
 impl Cursors {
-    pub fn new(context: &Context<'_>, list: ListId) -> Arc<Self> {
+    pub fn new<T>(context: &ContextBase<'_, T>, list: ListId) -> Arc<Self> {
         let hash = context.data_unchecked::<KeyedHash>().clone();
         Arc::new(Self::of(hash, actor(context).operator(), list))
     }

@@ -10,6 +10,7 @@ mod context;
 mod cost;
 mod cursor;
 mod customer_input;
+mod direct;
 mod document_cache;
 mod document_limits;
 mod errors;
@@ -25,6 +26,7 @@ mod variables;
 mod webhooks;
 
 pub use cost::answer_size;
+pub use direct::write_value;
 pub use document_limits::Operation;
 pub use errors::{ErrorExtensions, Rendered, render};
 pub use schema::{Schema, introspection, sdl};

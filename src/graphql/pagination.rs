@@ -7,6 +7,7 @@ use async_graphql::connection::EmptyFields;
 use async_graphql::{InputObject, Object, ObjectType, OutputType, SimpleObject, TypeName};
 
 use super::cursor::{Cursor, Cursors};
+use super::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use super::items::Items;
 use crate::database::pages::{Count, Direction, Page, PageRequest, Position};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -97,6 +98,8 @@ pub struct PageInfo {
     end_cursor: Option<Cursor>,
 }
 
+impl DirectObject for PageInfo {}
+
 impl PageInfo {
     pub fn new<T>(page: &Page<T>, cursors: &Arc<Cursors>, position: impl Fn(&T) -> Position) -> Self {
         let [start, end] = page.ends(position);
@@ -126,15 +129,15 @@ impl<E: OutputType, N, X: ObjectType> TypeName for Connection<E, N, X> {
 
 /// A page of a list.
 #[Object(name_type)]
-impl<E: OutputType, N: OutputType, X: ObjectType> Connection<E, N, X> {
+impl<E: DirectObject, N: DirectObject, X: ObjectType> Connection<E, N, X> {
     /// Items of this page with their cursors.
-    async fn edges(&self) -> Items<Vec<&E>> {
-        Items(self.edges.iter().collect())
+    async fn edges(&self) -> Items<E, &E> {
+        self.edges.iter().collect()
     }
 
     /// Items of this page, without cursors.
-    async fn nodes(&self) -> Items<Vec<&N>> {
-        Items(self.edges.iter().map(self.node).collect())
+    async fn nodes(&self) -> Items<N, &N> {
+        self.edges.iter().map(self.node).collect()
     }
 
     /// Information about the current page.
@@ -145,6 +148,23 @@ impl<E: OutputType, N: OutputType, X: ObjectType> Connection<E, N, X> {
     #[graphql(flatten)]
     async fn extra(&self) -> &X {
         &self.extra
+    }
+}
+
+impl<E: DirectObject, N: DirectObject, X: ObjectType + 'static> DirectObject for Connection<E, N, X> {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        Ok(match field.name() {
+            "edges" => {
+                let plan = field.plan::<E>()?;
+                Box::new(move |connection, json| plan.write_list(&connection.edges, json))
+            }
+            "nodes" => {
+                let plan = field.plan::<N>()?;
+                Box::new(move |connection, json| plan.write_list(connection.edges.iter().map(connection.node), json))
+            }
+            "pageInfo" => field.object(|connection: &Self| &connection.page_info)?,
+            _ => return Err(NotDirect),
+        })
     }
 }
 

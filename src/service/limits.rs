@@ -195,7 +195,7 @@ pub const MUTATION_COST: u32 = 10;
 pub const VALIDATION_COST: u32 = 2;
 
 /// Returns the cost of a request from the counted work, the number of selections in the document, and the number of
-/// values in the response.
+/// values in the response that the counted work does not include.
 pub fn cost(work: &WorkCounter, selections: u64, values: u64) -> u32 {
     let weighted = [
         (Work::Query, weights::QUERY),
@@ -203,6 +203,7 @@ pub fn cost(work: &WorkCounter, selections: u64, values: u64) -> u32 {
         (Work::Entry, weights::ENTRY),
         (Work::Check, weights::CHECK),
         (Work::Write, weights::WRITE),
+        (Work::Value, weights::VALUE),
     ];
     let work: u64 = weighted.into_iter().map(|(kind, weight)| work.get(kind) * weight).sum();
     weights::cost(weights::REQUEST + work + selections * weights::SELECTION + values * weights::VALUE)

@@ -18,6 +18,7 @@ mod comments;
 mod create;
 mod databases;
 mod delivery;
+mod direct;
 mod disconnect;
 mod docs;
 mod erase;

@@ -212,3 +212,30 @@ both!(every_field_respects_every_kind_of_key, Sandbox, async |app| {
         );
     }
 });
+
+both!(a_value_is_the_same_whether_it_is_written_directly_or_resolved, Sandbox, async |app| {
+    let types = Types::read().await;
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    let data = json!({
+        "email": "ada@example.com", "phone": "+14155552671", "lastName": "Lovelace \"\\é",
+        "address": { "line1": "1 Main St", "city": "Springfield", "country": "US" },
+    });
+    let customer = app.created(&own, "crm-1", data.clone()).await["customer"]["id"].clone();
+    app.created(&other, "A-1", data).await;
+    app.created(&own, "crm-2", json!({ "email": "empty@example.com" })).await;
+    app.updated(&own, json!({ "id": customer }), json!({ "firstName": "Ada", "phone": null })).await;
+    let ids = json!({ "customer": customer, "operator": own.operator });
+    for caller in [&own, &other, &app.platform()] {
+        for (field, request) in types.requests("Query", &ids) {
+            // If a document selects an object twice with one response key, nothing is written directly.
+            let [direct, resolved] = ["", "viewer { role }"].map(|more| {
+                let viewer = format!("query {{ viewer {{ role }} {more}");
+                request.replacen("query {", &viewer, 1)
+            });
+            let (direct, resolved) =
+                (app.graphql(caller, &direct, json!({})).await, app.graphql(caller, &resolved, json!({})).await);
+            assert_eq!(direct.body["data"], resolved.body["data"], "{field}: {request}");
+            assert_eq!(direct.errors(), resolved.errors(), "{field}: {request}");
+        }
+    }
+});

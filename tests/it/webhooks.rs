@@ -294,7 +294,7 @@ both!(a_rotation_keeps_the_previous_secret_for_some_time, Sandbox, async |app| {
     assert_eq!(secrets(app, id, until - TimeDelta::seconds(1)).await.len(), 2);
     assert_eq!(secrets(app, id, until).await, [second.as_str()]);
 
-    // Only the two newest secrets are in use.
+    // At most the two newest secrets are in use. With an overlap of 0 hours, only the newest secret is in use.
     let third = rotated(app, &own, id, Some(168)).await["secret"].as_str().unwrap().to_owned();
     assert_eq!(secrets(app, id, now()).await, [third.clone(), second.clone()]);
     let fourth = rotated(app, &own, id, Some(0)).await["secret"].as_str().unwrap().to_owned();

@@ -30,7 +30,7 @@ fn input(id: &str) -> Value {
     json!({ "input": { "externalCustomerId": id, "data": data, "idempotencyKey": id } })
 }
 
-/// The results of clients that send creates.
+/// State that the clients share: the results of their `createCustomer` requests, and a flag that stops the clients.
 #[derive(Default)]
 struct Load {
     /// External ids of the acknowledged creates.

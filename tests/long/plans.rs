@@ -367,7 +367,7 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
     cluster.start("-c shared_buffers=1GB -c max_wal_size=16GB -c fsync=off -c autovacuum=off").unwrap();
     postgres::execute(&format!("{}/postgres", cluster.url()), "CREATE DATABASE plans").await.unwrap();
     let database = format!("{}/plans", cluster.url());
-    // Migrates before the rows are inserted, so that the command need not look for links without search words.
+    // The database is still empty here, so `vivamo migrate` has no links to check for missing search words.
     let migrated = vivamo(folder.path(), &["migrate"]).env("DATABASE_URL", &database).output().unwrap();
     assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
     seed(&database).await;

@@ -451,7 +451,8 @@ mod tests {
     #[test]
     fn searches_find_the_spellings_of_a_name() {
         for (stored, found_by, not_found_by) in [
-            // Umlauts, with and without the letters that replace them.
+            // Umlauts and similar letters: as they are, as the letter without its mark, and as two letters, for example
+            // `ue`.
             ("Müller", &["müller", "muller", "mueller", "MUELL", "mu\u{308}"][..], &["miller", "möller"][..]),
             ("Mueller", &["mueller", "müller"], &["muller"]),
             ("Muller", &["müller", "muller"], &["mueller"]),

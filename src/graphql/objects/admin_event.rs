@@ -11,6 +11,7 @@ use crate::database::pages::Positioned;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch;
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
 use crate::graphql::time::Time;
@@ -203,5 +204,23 @@ impl AdminEventConnection {
         };
         let edges = page.rows.into_iter().map(edge).collect();
         Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+    }
+}
+
+impl DirectObject for AdminEventEdge {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "node" => field.object(|edge: &Self| &edge.node),
+            _ => Ok(field.resolver()),
+        }
+    }
+}
+
+impl DirectObject for AdminEvent {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "operator" | "apiKey" | "callerApiKey" => Err(NotDirect),
+            _ => Ok(field.resolver()),
+        }
     }
 }

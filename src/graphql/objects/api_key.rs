@@ -3,6 +3,7 @@
 use async_graphql::{Enum, ID, SimpleObject};
 use entity::api_key;
 
+use crate::graphql::direct::DirectObject;
 use crate::graphql::time::Time;
 
 /// An API key of an operator. The secret is shown once, when the key is created.
@@ -50,3 +51,5 @@ impl From<api_key::Model> for ApiKey {
         }
     }
 }
+
+impl DirectObject for ApiKey {}

@@ -7,6 +7,7 @@ use super::types::Customer;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, VisibleCustomer};
 use crate::graphql::items::Items;
 use crate::graphql::pagination::feed_arguments;
@@ -41,7 +42,7 @@ pub enum ChangeType {
 #[derive(SimpleObject)]
 pub struct ChangeFeed {
     /// Changes, oldest first.
-    changes: Items<Vec<Change>>,
+    changes: Items<Change>,
     /// Cursor to pass as `after` in the next request. The cursor is present even if `changes` is empty.
     cursor: Cursor,
     /// True if there may be more changes: send the next request at once. If false, wait before the next request.
@@ -50,8 +51,8 @@ pub struct ChangeFeed {
 
 pub struct Change(customer_change::Model);
 
-/// A change of a customer, as your operator sees it. With the platform key: as the platform sees it. The change itself
-/// contains no personal data.
+/// A change of a customer, as your operator sees it. With the platform key: as the platform sees it. Apart from
+/// `customer`, a change contains no personal data, unless your external ids are personal data.
 #[Object]
 impl Change {
     /// Id of the change, the same as the id of its entry in `Customer.history`. Use the id to recognise a change that
@@ -105,6 +106,15 @@ impl Change {
     }
 }
 
+impl DirectObject for Change {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "customer" => Err(NotDirect),
+            _ => Ok(field.resolver()),
+        }
+    }
+}
+
 /// Returns the changed fields of a change.
 pub fn changed_fields(change: &customer_change::Model) -> impl Iterator<Item = CustomerField> {
     CustomerField::all().filter(|field| change.changed_fields.0.iter().any(|name| name == field.name()))
@@ -123,7 +133,7 @@ impl ChangeFeed {
         let types = types.map(|types| types.into_iter().map(Into::into).collect());
         let page = services(context).feed.read(actor(context), FeedRequest { size, after, types }).await?;
         let changes = page.changes.into_iter().map(Change).collect();
-        Ok(Self { changes: Items(changes), cursor: cursors.at(page.end), has_more: page.has_more })
+        Ok(Self { changes, cursor: cursors.at(page.end), has_more: page.has_more })
     }
 
     /// Returns the cursor of the end of the caller's feed.

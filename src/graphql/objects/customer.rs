@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use async_graphql::connection::EmptyFields;
-use async_graphql::{ComplexObject, Context, ID, Object, SimpleObject};
-use entity::customer_operator;
+use async_graphql::{ComplexObject, Context, ContextSelectionSet, ID, Object, SimpleObject};
 use entity::value::OperatorId;
+use entity::{customer_operator, operator};
 
 use super::address::Address;
 use super::types::{Customer, CustomerConnection, CustomerCount, CustomerEdge, CustomerEventConnection, Operator};
-use crate::database::pages::{Count, Positioned};
+use crate::database::pages::{Count, Page, PageRequest, Positioned};
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
+use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, CountOfCustomers};
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
@@ -133,6 +134,38 @@ impl Customer {
     }
 }
 
+impl DirectObject for Customer {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "operators" => {
+                let plan = field.plan::<CustomerOperatorConnection>()?;
+                let arguments = PageArguments {
+                    first: field.argument("first")?,
+                    after: field.argument("after")?,
+                    last: field.argument("last")?,
+                    before: field.argument("before")?,
+                };
+                let (context, request) = (field.context, arguments.parse(None).map_err(|_| NotDirect)?);
+                Ok(Box::new(move |customer, json| {
+                    let connection = CustomerOperatorConnection::in_memory(context, &customer.0, &request);
+                    plan.write(&connection.ok_or(NotDirect)?, json)
+                }))
+            }
+            "history" => Err(NotDirect),
+            _ => Ok(field.resolver()),
+        }
+    }
+}
+
+impl DirectObject for CustomerEdge {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "node" => field.object(|edge: &Self| &edge.node),
+            _ => Ok(field.resolver()),
+        }
+    }
+}
+
 #[ComplexObject]
 impl CustomerEdge {
     /// The operator's own id for the customer. Null in the platform's list of all customers.
@@ -205,13 +238,35 @@ pub struct CustomerOperatorEdge {
     connected_at: Time,
 }
 
+impl DirectObject for CustomerOperatorEdge {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "node" => field.object(|edge: &Self| &edge.node),
+            _ => Ok(field.resolver()),
+        }
+    }
+}
+
 impl CustomerOperatorConnection {
     /// Reads a page of a customer's operators.
     async fn load(context: &Context<'_>, view: &CustomerView, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));
         let page = fetch::operators_of_customer(context, view, arguments.parse(Some(&cursors))?).await?;
-        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
         let operators = fetch::operators(context, page.rows.iter().map(|link| link.operator_id)).await?;
+        Ok(Self::new(&cursors, page, operators))
+    }
+
+    /// Returns a page of a customer's operators if the rows of the page are in memory.
+    fn in_memory(context: &ContextSelectionSet<'_>, view: &CustomerView, request: &PageRequest) -> Option<Self> {
+        let page = fetch::operators_in_memory(context, view, request)?;
+        let ids = page.rows.iter().map(|link| link.operator_id);
+        let operators = services(context).operators.cached(actor(context), ids)?;
+        let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));
+        Some(Self::new(&cursors, page, operators))
+    }
+
+    fn new(cursors: &Arc<Cursors>, page: Page<customer_operator::Model>, operators: Vec<Arc<operator::Model>>) -> Self {
+        let page_info = PageInfo::new(&page, cursors, Positioned::position);
         let edge = |(link, operator): (customer_operator::Model, _)| CustomerOperatorEdge {
             cursor: cursors.at(link.position()),
             node: Operator(operator),
@@ -219,6 +274,6 @@ impl CustomerOperatorConnection {
             connected_at: Time(link.connected_at),
         };
         let edges = page.rows.into_iter().zip(operators).map(edge).collect();
-        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+        Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields }
     }
 }

@@ -9,6 +9,7 @@ use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
 use crate::graphql::time::Time;
 
@@ -82,3 +83,14 @@ impl ErasureConnection {
         Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
     }
 }
+
+impl DirectObject for ErasureEdge {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "node" => field.object(|edge: &Self| &edge.node),
+            _ => Ok(field.resolver()),
+        }
+    }
+}
+
+impl DirectObject for Erasure {}

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::customer_input::{DisconnectReason, VerifiableField};
+use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, EventPage};
 use crate::graphql::pagination::{PageArguments, PageInfo};
 use crate::graphql::time::Time;
@@ -180,5 +181,23 @@ impl CustomerEventConnection {
         };
         let edges = page.rows.into_iter().map(edge).collect();
         Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+    }
+}
+
+impl DirectObject for CustomerEventEdge {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "node" => field.object(|edge: &Self| &edge.node),
+            _ => Ok(field.resolver()),
+        }
+    }
+}
+
+impl DirectObject for CustomerEvent {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "operator" | "apiKey" | "disconnectedOperator" => Err(NotDirect),
+            _ => Ok(field.resolver()),
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
+use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, ApiKeysOfOperator};
 use crate::graphql::items::Items;
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
@@ -66,10 +67,10 @@ impl Operator {
     }
 
     /// API keys of the operator, oldest first, including revoked and expired ones.
-    async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Items<Vec<ApiKey>>, Error>> {
+    async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Items<ApiKey>, Error>> {
         // Boxed. Without the box, the future of each field of `Operator` would be as large as this future.
         let keys = Box::pin(fetch::loader(context).load_one(ApiKeysOfOperator(self.0.id))).await;
-        Some(keys.map(|keys| keys.into_iter().flatten().map(Into::into).collect()).map(Items))
+        Some(keys.map(|keys| keys.into_iter().flatten().map(Into::into).collect()))
     }
 
     /// Customers connected to the operator, by default oldest connection first. With some filters, a page may have
@@ -92,6 +93,15 @@ impl Operator {
     }
 }
 
+impl DirectObject for Operator {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "apiKeys" | "customers" => Err(NotDirect),
+            _ => Ok(field.resolver()),
+        }
+    }
+}
+
 pub type OperatorConnection = Connection<OperatorEdge, Operator, OperatorCount>;
 
 /// An operator in a list.
@@ -101,6 +111,15 @@ pub struct OperatorEdge {
     cursor: Cursor,
     /// The operator.
     node: Operator,
+}
+
+impl DirectObject for OperatorEdge {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "node" => field.object(|edge: &Self| &edge.node),
+            _ => Ok(field.resolver()),
+        }
+    }
 }
 
 pub struct OperatorCount;

@@ -11,6 +11,7 @@ use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
+use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, UndeliveredSince};
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
 use crate::graphql::time::Time;
@@ -161,5 +162,23 @@ impl WebhookConnection {
         let edge = |row: webhook::Model| WebhookEdge { cursor: cursors.at(row.position()), node: Webhook(row) };
         let edges = page.rows.into_iter().map(edge).collect();
         Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+    }
+}
+
+impl DirectObject for WebhookEdge {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "node" => field.object(|edge: &Self| &edge.node),
+            _ => Ok(field.resolver()),
+        }
+    }
+}
+
+impl DirectObject for Webhook {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "operator" | "undeliveredSince" => Err(NotDirect),
+            _ => Ok(field.resolver()),
+        }
     }
 }

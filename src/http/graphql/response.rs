@@ -11,7 +11,7 @@ use tokio::task::block_in_place;
 use super::MediaType;
 use crate::database::{ResponseSize, Unread};
 use crate::error::{ErrorCode, Violation};
-use crate::graphql::ErrorExtensions;
+use crate::graphql::{self, ErrorExtensions};
 
 /// The error of a request that was refused before it was executed, or whose execution timed out or panicked.
 pub struct HttpError {
@@ -79,7 +79,7 @@ pub fn from_graphql(response: async_graphql::Response, media_type: MediaType, si
         let text = if is_request_error {
             serde_json::to_vec(&json!({ "errors": response.errors }))
         } else {
-            serde_json::to_vec(&response)
+            to_json(&response)
         };
         text.map(|mut text| {
             // Frees the unused capacity of the vector, because the text may be in memory for a long time.
@@ -97,6 +97,21 @@ pub fn from_graphql(response: async_graphql::Response, media_type: MediaType, si
     };
     let unread = size.finish(text.len());
     (status, Body::from(Bytes::from_owner(UnreadText { text, _unread: unread }))).into_response()
+}
+
+fn to_json(response: &async_graphql::Response) -> serde_json::Result<Vec<u8>> {
+    let mut text = br#"{"data":"#.to_vec();
+    graphql::write_value(&response.data, &mut text)?;
+    if !response.extensions.is_empty() {
+        text.extend_from_slice(br#","extensions":"#);
+        serde_json::to_writer(&mut text, &response.extensions)?;
+    }
+    if !response.errors.is_empty() {
+        text.extend_from_slice(br#","errors":"#);
+        serde_json::to_writer(&mut text, &response.errors)?;
+    }
+    text.push(b'}');
+    Ok(text)
 }
 
 /// The text of a response. The server drops the text when the last byte is written to the connection, or when the

@@ -338,7 +338,7 @@ fn links(operator: OperatorId, filter: &CustomerFilter) -> Select<customer_opera
 }
 
 impl CustomerFilter {
-    /// Returns true if at most one customer matches.
+    /// Returns true if the filter has a condition that at most one customer can meet.
     fn is_unique(&self) -> bool {
         let is_impossible = self.missing.iter().any(|field| !field.is_optional());
         is_impossible || self.email.is_some() || self.phone.is_some() || self.external_customer_id.is_some()

@@ -19,7 +19,7 @@ export default [
         'error',
         {
           exceptions: {
-            // Connections, edges and payloads have no id. The objects in them have one.
+            // Connections, edges and payloads have no id. The records in them, for example customers, have one.
             suffixes: ['Connection', 'Edge', 'Payload'],
             types: [
               // The Relay specification defines the fields of PageInfo.

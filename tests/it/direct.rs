@@ -1,0 +1,73 @@
+//! Objects that are written directly as JSON text, compared with the same objects resolved by async-graphql: the texts
+//! of the responses must be equal. `walk` compares every field.
+
+use serde_json::{Value, json};
+
+use support::{Caller, TestApp, both};
+
+/// Sends a query twice, and returns the text of both responses, which must be equal. The second query selects `viewer`
+/// twice, so nothing in its response is written directly.
+async fn text(app: &TestApp, caller: &Caller, query: &str, variables: &Value) -> String {
+    let mut texts = Vec::new();
+    for viewer in ["{ viewer { role } ", "{ viewer { role } viewer { role } "] {
+        let query = query.replacen("{ ", viewer, 1);
+        let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key);
+        let response = request.json(&json!({ "query": query, "variables": variables })).send().await.unwrap();
+        texts.push(response.text().await.unwrap());
+    }
+    assert_eq!(texts[0], texts[1], "{query}");
+    texts.remove(0)
+}
+
+both!(fragments_aliases_and_directives_are_written_directly, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    for email in ["ada@example.com", "bob@example.com"] {
+        app.created(&own, email, json!({ "email": email, "firstName": "\"\\é" })).await;
+        app.created(&other, email, json!({ "email": email })).await;
+    }
+    let query = "query ($yes: Boolean!, $first: Int) { \
+                 customers(first: $first) { edges { ...edge cursor cursor } nodes { kind: __typename ... on Node { id } } } \
+                 } \
+                 fragment edge on CustomerEdge { node { \
+                 ...names email mail: email @include(if: $yes) phone @skip(if: $yes) address { line1 } \
+                 operators(first: $first) { nodes { name } pageInfo { hasNextPage } } } } \
+                 fragment names on Customer { firstName ... { lastName firstName } missingFields version }";
+    let customer = [
+        r#"{"firstName":"\"\\é","lastName":null,"missingFields":["LAST_NAME","PHONE","ADDRESS"],"version":1,"#,
+        r#""email":"ada@example.com","mail":"ada@example.com","address":null,"#,
+        r#""operators":{"nodes":[{"name":"Own"}],"pageInfo":{"hasNextPage":"#,
+    ];
+    let customer = customer.concat();
+    for caller in [&own, &app.platform()] {
+        let first = text(app, caller, query, &json!({ "yes": true, "first": 1 })).await;
+        assert!(first.contains(&customer), "{first}");
+        assert!(first.contains(r#""nodes":[{"kind":"Customer","id":"cus_"#), "{first}");
+    }
+    let nobody = "{ customers(filter: { email: \"eve@example.com\" }) { nodes { id } edges { node { id } } } }";
+    let nobody = text(app, &own, nobody, &json!({})).await;
+    assert!(nobody.ends_with(r#""customers":{"nodes":[],"edges":[]}}}"#), "{nobody}");
+    let skipped = text(app, &own, "{ customers(first: 1) { nodes { id @skip(if: true) } } }", &json!({})).await;
+    assert!(skipped.ends_with(r#""customers":{"nodes":[{}]}}}"#), "{skipped}");
+});
+
+both!(objects_that_are_selected_twice_are_merged, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "A-1", json!({ "email": "ada@example.com" })).await;
+    let query = "{ customers { nodes { email } } customers { nodes { version } ...more } } \
+                 fragment more on CustomerConnection { nodes { phone operators { nodes { name } } operators { nodes { status } } } }";
+    let merged = text(app, &own, query, &json!({})).await;
+    let operators = r#"{"nodes":[{"name":"Own","status":"ACTIVE"}]}"#;
+    let customer = format!(r#"{{"email":"ada@example.com","version":1,"phone":null,"operators":{operators}}}"#);
+    assert!(merged.ends_with(&format!(r#""customers":{{"nodes":[{customer}]}}}}}}"#)), "{merged}");
+});
+
+both!(an_invalid_argument_inside_a_list_is_reported_for_each_item, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "A-1", json!({ "email": "ada@example.com" })).await;
+    app.created(&own, "A-2", json!({ "email": "bob@example.com" })).await;
+    let query = "{ customers { nodes { email operators(first: 0) { nodes { id } } } } }";
+    let answer = app.graphql(&own, query, json!({})).await;
+    assert_eq!(answer.codes(), ["INVALID_ARGUMENT", "INVALID_ARGUMENT"]);
+    assert_eq!(answer.body["errors"][1]["path"], json!(["customers", "nodes", 1, "operators"]));
+    assert_eq!(answer.body["data"]["customers"]["nodes"][1], json!({ "email": "bob@example.com", "operators": null }));
+});
