@@ -565,9 +565,10 @@ async fn rows_by_arm(connection: &impl ConnectionTrait, arms: &[Arm]) -> Result<
         let first = rows_by_arm.len();
         rows_by_arm.resize_with(first + arms.len(), Vec::new);
         record(Work::Query, 1);
-        for row in connection.query_all_raw(union(connection.get_database_backend(), arms)).await? {
+        let rows = connection.query_all_raw(union(connection.get_database_backend(), arms)).await?;
+        record(Work::Row, rows.len() as u64);
+        for row in rows {
             let number: i32 = row.try_get_by_index(0)?;
-            record(Work::Row, 1);
             rows_by_arm[first + number.unsigned_abs() as usize].push(row);
         }
     }

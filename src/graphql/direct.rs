@@ -12,7 +12,7 @@
 //! - the document selects any object twice with the same response key. async-graphql merges the values of both
 //!   selections, and it cannot merge texts.
 //!
-//! A test compares the responses of both ways.
+//! Both ways return the same text; tests compare them. `docs/benchmarks.md` has the gain.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -23,10 +23,7 @@ use async_graphql::resolver_utils::ContainerType;
 use async_graphql::{ContextSelectionSet, InputType, Positioned, Value};
 
 use super::cost::{Fragments, answer_size};
-
-/// The maximum length of a text in bytes. A longer text is abandoned. async-graphql then resolves the list, and stops
-/// when the response is too large.
-const MAX_BYTES: usize = 4 << 20;
+use crate::database::MAX_RESPONSE_BYTES;
 
 /// The object cannot be written directly.
 pub struct NotDirect;
@@ -92,8 +89,8 @@ impl<'q> SelectedField<'q> {
 
 /// The writers of the selected fields of a type, in the order of the response.
 pub struct Plan<'q, T> {
-    /// For each field, its response key as JSON with a colon, for example `"email":`.
-    fields: Vec<(String, Writer<'q, T>)>,
+    /// The fields with their response keys.
+    fields: Vec<(&'q str, Writer<'q, T>)>,
 }
 
 impl<'q, T: DirectObject> Plan<'q, T> {
@@ -119,8 +116,8 @@ impl<'q, T: DirectObject> Plan<'q, T> {
     }
 
     fn add_field(&mut self, field: SelectedField<'q>) -> Result<(), NotDirect> {
-        let key = format!("\"{}\":", field.field.node.response_key().node);
-        if self.fields.iter().all(|(known, _)| *known != key) {
+        let key = field.field.node.response_key().node.as_str();
+        if !self.fields.iter().any(|(known, _)| *known == key) {
             let writer = if field.name() == "__typename" {
                 let name = Value::from(T::type_name());
                 Box::new(move |_: &T, json: &mut Json| json.write(&name))
@@ -135,8 +132,10 @@ impl<'q, T: DirectObject> Plan<'q, T> {
     pub fn write(&self, object: &T, json: &mut Json) -> Result<(), NotDirect> {
         let mut separator = b'{';
         for (key, writer) in &self.fields {
-            json.text.push(separator);
+            // A name in GraphQL needs no escapes in JSON.
+            json.text.extend_from_slice(&[separator, b'"']);
             json.text.extend_from_slice(key.as_bytes());
+            json.text.extend_from_slice(b"\":");
             writer(object, json)?;
             separator = b',';
         }
@@ -145,6 +144,13 @@ impl<'q, T: DirectObject> Plan<'q, T> {
         }
         json.text.push(b'}');
         Ok(())
+    }
+
+    pub fn write_optional(&self, object: Option<&T>, json: &mut Json) -> Result<(), NotDirect> {
+        match object {
+            Some(object) => self.write(object, json),
+            None => json.write(&Value::Null),
+        }
     }
 
     pub fn write_list(
@@ -158,7 +164,7 @@ impl<'q, T: DirectObject> Plan<'q, T> {
                 json.text.push(b',');
             }
             self.write(object.borrow(), json)?;
-            if json.text.len() > MAX_BYTES {
+            if json.text.len() > MAX_RESPONSE_BYTES {
                 return Err(NotDirect);
             }
         }

@@ -4,27 +4,30 @@ use async_graphql::SimpleObject;
 use entity::value::AddressParts;
 use serde::Deserialize;
 
+use crate::graphql::direct::DirectObject;
+
 /// A postal address.
 #[derive(Deserialize, SimpleObject)]
-pub struct Address<'a> {
+pub struct Address {
     /// Street and house number, for example `1 Main St`.
-    line1: &'a str,
+    line1: String,
     /// Second address line, for example `Apartment 4`. Null if there is none.
-    line2: Option<&'a str>,
+    line2: Option<String>,
     /// City.
-    city: &'a str,
+    city: String,
     /// State, province or county. Null if there is none.
-    region: Option<&'a str>,
+    region: Option<String>,
     /// Postal code. Null if there is none.
-    postal_code: Option<&'a str>,
+    postal_code: Option<String>,
     /// Country as an ISO 3166-1 alpha-2 code, for example `US`, or `XK` for Kosovo.
-    country: &'a str,
+    country: String,
 }
 
-impl<'a> From<&'a AddressParts> for Address<'a> {
-    fn from(parts: &'a AddressParts) -> Self {
+impl From<AddressParts> for Address {
+    fn from(parts: AddressParts) -> Self {
         let AddressParts { line1, line2, city, region, postal_code, country } = parts;
-        let (line2, region, postal_code) = (line2.as_deref(), region.as_deref(), postal_code.as_deref());
         Self { line1, line2, city, region, postal_code, country }
     }
 }
+
+impl DirectObject for Address {}

@@ -73,8 +73,8 @@ impl Customer {
     }
 
     /// Postal address. Null if unknown.
-    async fn address(&self) -> Option<Address<'_>> {
-        self.0.customer.address.as_ref().map(|address| address.parts().into())
+    async fn address(&self) -> Option<Address> {
+        self.0.customer.address.as_ref().map(|address| address.parts().clone().into())
     }
 
     /// Fields that are still empty, in the order in which the Vivamo SDK asks for them: `FIRST_NAME`, `LAST_NAME`,
@@ -149,6 +149,13 @@ impl DirectObject for Customer {
                 Ok(Box::new(move |customer, json| {
                     let connection = CustomerOperatorConnection::in_memory(context, &customer.0, &request);
                     plan.write(&connection.ok_or(NotDirect)?, json)
+                }))
+            }
+            "address" => {
+                let plan = field.plan::<Address>()?;
+                Ok(Box::new(move |customer, json| {
+                    let address = customer.0.customer.address.as_ref().map(|address| address.parts().clone().into());
+                    plan.write_optional(address.as_ref(), json)
                 }))
             }
             "history" => Err(NotDirect),

@@ -165,8 +165,7 @@ struct CustomerValues<'e> {
     /// `EXTERNAL_CUSTOMER_ID_CHANGED`.
     external_customer_id: Option<&'e str>,
     /// Postal address.
-    #[serde(borrow)]
-    address: Option<Address<'e>>,
+    address: Option<Address>,
 }
 
 impl CustomerEventConnection {
