@@ -10,15 +10,15 @@ use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, QueryWord, 
 use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, OnConflict, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait,
+    ColumnTrait, Condition, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
 };
 
 use super::Customers;
 use super::rows::{Link, lock_own_customers};
 use crate::database::pages::{MAX_WALK, WALK, Walk};
 use crate::database::{
-    TransactionError, Work, WriteSet, WriteStatement, delete_listed, insert_from_select, pages, record, with_retry,
+    Reader, TransactionError, Work, WriteSet, WriteStatement, delete_listed, insert_from_select, pages, record,
+    with_retry,
 };
 use crate::error::Error;
 use crate::service::Actor;
@@ -259,16 +259,13 @@ fn rare_limit(search: &SearchQuery) -> usize {
 }
 
 /// Chooses a plan for each search.
-pub(super) async fn plans(
-    connection: &impl ConnectionTrait,
-    searches: &[(OperatorId, &SearchQuery)],
-) -> Result<Vec<SearchPlan>, DbErr> {
+pub(super) async fn plans(reader: &Reader, searches: &[(OperatorId, &SearchQuery)]) -> Result<Vec<SearchPlan>, DbErr> {
     let mut queries = Vec::new();
     for (operator, search) in searches {
         let bound = rare_limit(search) + 1;
         queries.extend(search.words().iter().map(|word| (customers_with(*operator, word), bound)));
     }
-    let mut counts = pages::counts(connection, queries).await?.into_iter();
+    let mut counts = pages::counts(reader, queries).await?.into_iter();
     let plan = |(_, search): &(OperatorId, &SearchQuery)| {
         let counts = counts.by_ref().take(search.words().len());
         let rarest = counts.enumerate().min_by_key(|(_, count)| *count);
