@@ -36,7 +36,7 @@ pub use fair_queue::Tenant;
 pub use migrate::{Fault, Inspection, backup, migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
 pub use request::{RequestContext, RunningRequests, Work, WorkCounter, record, run_as};
-pub use response_size::{KeyMemory, MAX_RESPONSE_BYTES, ProcessMemory, ResponseSize, SizeError, Unread};
+pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, Unread};
 pub use retry::{TransactionError, with_retry};
 pub use run_to_completion::run_to_completion;
 pub use sql::Sql;

@@ -126,7 +126,7 @@ const MAX_USUAL_WALK: u64 = 2_000;
 /// many entries takes about 2 ms.
 const MAX_USUAL_COUNT: usize = 20_000;
 
-/// The largest number of rows that are counted in an index. PostgreSQL counts a million in 0.1 s.
+/// The maximum number of index entries that the count of one list includes. PostgreSQL counts a million in 0.1 s.
 const MAX_COUNT: usize = 1_000_000;
 
 /// The SQL alias of the checked row in the filters of a [`Walk`].

@@ -47,7 +47,7 @@ pub enum Work {
     Check,
     /// A row that was written.
     Write,
-    /// A value of the response that was written without a resolver of async-graphql.
+    /// A value of the response that `graphql::direct` wrote.
     Value,
 }
 

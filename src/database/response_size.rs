@@ -1,9 +1,9 @@
 //! Limits the memory of responses, from the reading of their rows until the client has read the response.
 //!
-//! - A response has at most about [`MAX_RESPONSE_BYTES`]. The approximate size is counted each time a list is complete, and a
+//! - A response has at most about [`MAX_BYTES`]. The approximate size is counted each time a list is complete, and a
 //!   response that is too large fails then.
 //! - The *large* responses that are in memory at the same time have a maximum total size, in the process and for each
-//!   API key. A large response needs a *turn*: a reservation of memory for [`MAX_RESPONSE_BYTES`]. When a response becomes
+//!   API key. A large response needs a *turn*: a reservation of memory for [`MAX_BYTES`]. When a response becomes
 //!   large, it waits for a turn. While it waits, the response holds little memory and no database connection. The turn
 //!   ends when the client has read the response, or when the server closes the connection of a client that reads too
 //!   slowly. A key can reserve at most half of the memory that the process has for large responses. Two keys whose
@@ -23,18 +23,18 @@ use tokio::time::timeout;
 use crate::error::{Error, ErrorCode, Violation};
 
 /// The maximum size of a response. A page of 100 customers with all their fields has about 60 KB.
-pub const MAX_RESPONSE_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 4 << 20;
 
-/// The maximum size of the rows that a response is built from. The limit is higher than [`MAX_RESPONSE_BYTES`], because a
+/// The maximum size of the rows that a response is built from. The limit is higher than [`MAX_BYTES`], because a
 /// response may leave out columns of its rows.
-const MAX_ROW_BYTES: usize = 2 * MAX_RESPONSE_BYTES;
+const MAX_ROW_BYTES: usize = 2 * MAX_BYTES;
 
 /// The maximum size of a small response. A response is large if the response, or its rows, have more bytes.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// The maximum total size of the large responses of a process. A response that is being built counts as [`MAX_RESPONSE_BYTES`],
+/// The maximum total size of the large responses of a process. A response that is being built counts as [`MAX_BYTES`],
 /// because its rows, its values and its text are in memory at the same time.
-const MAX_PROCESS_BYTES: usize = 8 * MAX_RESPONSE_BYTES;
+const MAX_PROCESS_BYTES: usize = 8 * MAX_BYTES;
 
 /// The maximum total size of the large responses of one key.
 const MAX_KEY_BYTES: usize = MAX_PROCESS_BYTES / 2;
@@ -109,7 +109,7 @@ pub struct ResponseSize {
     bytes: AtomicUsize,
     row_bytes: AtomicUsize,
     /// The turn of this response. Not set before a large response gets its turn. With a turn, the response may grow up
-    /// to [`MAX_RESPONSE_BYTES`].
+    /// to [`MAX_BYTES`].
     turn: OnceCell<Mutex<Turn>>,
 }
 
@@ -127,7 +127,12 @@ impl ResponseSize {
     /// Counts a finished part of the response.
     pub fn add(&self, bytes: usize) -> Result<(), SizeError> {
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if bytes > MAX_RESPONSE_BYTES { Err(SizeError::TooLarge) } else { Ok(()) }
+        if bytes > MAX_BYTES { Err(SizeError::TooLarge) } else { Ok(()) }
+    }
+
+    /// Returns the maximum number of bytes to build at once. Without a turn, this is the size of a small response.
+    pub fn limit(&self) -> usize {
+        if self.is_large() { MAX_BYTES } else { SMALL_BYTES }
     }
 
     /// Waits for a turn if the response is large and has none. Fails if the response is too large already.
@@ -160,11 +165,11 @@ impl ResponseSize {
         bytes.max(rows + more_rows) > SMALL_BYTES && !self.turn.initialized()
     }
 
-    /// Waits until there is memory for a response of [`MAX_RESPONSE_BYTES`]. Fails if this memory does not become free within
+    /// Waits until there is memory for a response of [`MAX_BYTES`]. Fails if this memory does not become free within
     /// [`MAX_WAIT`].
     pub async fn wait_for_turn(&self) -> Result<(), SizeError> {
         let take_turn = async {
-            let permits = permits(MAX_RESPONSE_BYTES);
+            let permits = permits(MAX_BYTES);
             let of_key = self.key.0.clone().acquire_many_owned(permits).await?;
             let of_process = self.process.permits.clone().acquire_many_owned(permits).await?;
             Ok(Mutex::new(Turn { of_key, of_process }))
@@ -185,7 +190,7 @@ impl ResponseSize {
     pub fn finish(&self, bytes: usize) -> Unread {
         let turn = self.turn.get().and_then(|turn| {
             let Turn { of_key, of_process } = &mut *turn.lock();
-            let permits = permits(bytes.min(MAX_RESPONSE_BYTES)) as usize;
+            let permits = permits(bytes.min(MAX_BYTES)) as usize;
             Some(Turn { of_key: of_key.split(permits)?, of_process: of_process.split(permits)? })
         });
         self.process.unread.increment(bytes as f64);
@@ -222,12 +227,12 @@ mod tests {
     async fn a_key_that_does_not_read_delays_only_its_own_large_responses() {
         let (process, own, other) = (ProcessMemory::default(), KeyMemory::default(), KeyMemory::default());
         let mut unread = Vec::new();
-        for _ in 0..MAX_KEY_BYTES / MAX_RESPONSE_BYTES {
+        for _ in 0..MAX_KEY_BYTES / MAX_BYTES {
             let size = large(&process, &own);
             assert_eq!(size.before_growth().await, Ok(()));
-            assert_eq!(size.add(MAX_RESPONSE_BYTES - SMALL_BYTES - 1), Ok(()));
+            assert_eq!(size.add(MAX_BYTES - SMALL_BYTES - 1), Ok(()));
             assert_eq!(size.add(1), Err(SizeError::TooLarge));
-            unread.push(size.finish(MAX_RESPONSE_BYTES));
+            unread.push(size.finish(MAX_BYTES));
         }
         let waits = large(&process, &own);
         let mut turn = Box::pin(waits.before_growth());

@@ -1,4 +1,4 @@
-//! Estimates the cost of an operation from its document, and measures the size of the response.
+//! Estimates the cost of an operation from its document.
 
 use std::collections::HashMap;
 
@@ -103,18 +103,6 @@ fn work_of_field(field: &Field, variables: &Variables) -> u64 {
 fn argument(field: &Field, name: &str, variables: &Variables) -> Option<ConstValue> {
     let (_, value) = field.arguments.iter().find(|(argument, _)| argument.node == name)?;
     value.node.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(())).ok()
-}
-
-/// Returns the size of a response: the number of its values that are not lists or objects, plus one for each full 100
-/// bytes of each string. Leaves out the texts of `direct`, whose values are counted as [`Work::Value`].
-pub fn answer_size(value: &ConstValue) -> u64 {
-    match value {
-        ConstValue::Binary(_) => 0,
-        ConstValue::List(items) => items.iter().map(answer_size).sum(),
-        ConstValue::Object(fields) => fields.values().map(answer_size).sum(),
-        ConstValue::String(text) => 1 + text.len() as u64 / 100,
-        ConstValue::Null | ConstValue::Number(_) | ConstValue::Boolean(_) | ConstValue::Enum(_) => 1,
-    }
 }
 
 #[cfg(test)]

@@ -70,8 +70,9 @@ impl OutputType for Cursor {
 }
 
 impl ListId {
-    /// Returns the strings that are signed. Any two lists must have different strings. A change of the strings of a
-    /// list, for example of the `Debug` output of a type, makes all existing cursors of this list invalid.
+    /// Returns the strings that identify this list in the signature of a cursor. Any two lists must have different
+    /// strings. A change of the strings of a list, for example of the `Debug` output of a type, makes all existing
+    /// cursors of this list invalid.
     fn signed_parts(&self) -> Vec<String> {
         let (name, parts) = match self {
             Self::Operators => ("operators", Vec::new()),

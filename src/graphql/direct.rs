@@ -1,48 +1,53 @@
-//! Writes objects as JSON text, without a future and a value for each field.
+//! Writes objects as JSON text, without the boxed futures and the hash maps of async-graphql.
 //!
 //! async-graphql resolves each field with a boxed future, collects the values in hash maps, and serializes these maps.
-//! For a page of customers, these steps take half of the server's processor time. Most fields need no future, because
-//! their rows are in memory. If this is true for all selected fields of an object, the object is written directly. Its
-//! text becomes one value of async-graphql (`Value::Binary`), and [`write_value`] copies the text into the response.
+//! For a page of customers, these steps take half of the server's processor time. Most resolvers do not wait, because
+//! their rows are in memory. If this is true for all selected fields of an object, the object is written directly: each
+//! resolver is polled once, and its value is written at once. The text of the object becomes one value of async-graphql
+//! (`Value::Binary`), and [`write_value`] copies the text into the response.
 //!
 //! async-graphql still resolves an object if
 //!
-//! - its type has no writer for a selected field ([`DirectObject::writer`]), for example for `history`;
-//! - the rows of a selected field are not in memory;
-//! - the document selects any object twice with the same response key. async-graphql merges the values of both
-//!   selections, and it cannot merge texts.
+//! - the resolver of a selected field may wait ([`DirectObject::writer`]), for example for `history`;
+//! - rows that the object needs are not in memory. If this is true for one item of a list, async-graphql resolves the
+//!   whole list;
+//! - the document merges fields (`document_limits::merges_fields`). async-graphql can merge values, but not texts.
 //!
 //! Both ways return the same text; tests compare them. `docs/benchmarks.md` has the gain.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
 
 use async_graphql::futures_util::FutureExt;
-use async_graphql::parser::types::{ExecutableDocument, Field, Selection, SelectionSet};
+use async_graphql::parser::types::{Field, Selection, SelectionSet};
 use async_graphql::resolver_utils::ContainerType;
 use async_graphql::{ContextSelectionSet, InputType, Positioned, Value};
 
-use super::cost::{Fragments, answer_size};
-use crate::database::MAX_RESPONSE_BYTES;
-
-/// The object cannot be written directly.
-pub struct NotDirect;
+/// The reason why an object is not written directly.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum NotDirect {
+    /// async-graphql must resolve the object.
+    NotReady,
+    /// The text is longer than [`Json::limit`].
+    TooLong,
+}
 
 /// Writes the value of one field of a `T`.
 pub type Writer<'q, T> = Box<dyn Fn(&T, &mut Json) -> Result<(), NotDirect> + Send + Sync + 'q>;
 
 /// A type whose objects can be written directly.
 pub trait DirectObject: ContainerType + Sized + 'static {
-    /// Returns the writer of a selected field. Fails if the resolver of the field may have to wait for rows.
+    /// Returns the writer of a selected field. The default writer calls the resolver. A type must fail with
+    /// [`NotDirect::NotReady`] for each field whose resolver may wait.
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         Ok(field.resolver())
     }
 }
 
-/// True if the document of the request selects an object twice with the same response key ([`merges_objects`]).
-pub struct MergesObjects(pub bool);
+/// True if the document of the request merges fields (`document_limits::merges_fields`).
+pub struct MergesFields(pub bool);
 
-/// A field of a document, and the context of its request.
+/// A selected field. `context` belongs to the outermost object or list that is written, so its path lacks indexes and
+/// inner fields.
 pub struct SelectedField<'q> {
     pub context: &'q ContextSelectionSet<'q>,
     field: &'q Positioned<Field>,
@@ -56,10 +61,10 @@ impl<'q> SelectedField<'q> {
     /// Returns the value of an argument. Fails if the value is not valid, so that async-graphql reports the error.
     pub fn argument<A: InputType>(&self, name: &str) -> Result<A, NotDirect> {
         let argument = self.context.with_field(self.field).param_value(name, None);
-        argument.map(|(_, value)| value).map_err(|_| NotDirect)
+        argument.map(|(_, value)| value).map_err(|_| NotDirect::NotReady)
     }
 
-    /// Writes the field with its resolver, which must not wait.
+    /// Returns a writer that calls the resolver of the field. The resolver must not wait, and must not add errors.
     pub fn resolver<T: DirectObject>(&self) -> Writer<'q, T> {
         let context = self.context.with_field(self.field);
         Box::new(move |object, json| {
@@ -67,12 +72,12 @@ impl<'q> SelectedField<'q> {
             debug_assert!(resolved.is_some(), "the resolver of {} waits", context.item.node.name);
             match resolved {
                 Some(Ok(value)) => json.write(&value.unwrap_or_default()),
-                Some(Err(_)) | None => Err(NotDirect),
+                Some(Err(_)) | None => Err(NotDirect::NotReady),
             }
         })
     }
 
-    /// Writes an object that is a part of another object.
+    /// Returns a writer for a field whose value is an object inside its parent. `get` returns this object.
     pub fn object<T, O: DirectObject>(
         &self,
         get: impl Fn(&T) -> &O + Send + Sync + 'q,
@@ -100,16 +105,29 @@ impl<'q, T: DirectObject> Plan<'q, T> {
         Ok(plan)
     }
 
-    /// Adds the fields of a selection set. Validation ensures that all fragments in it apply to the type.
+    /// Adds the fields of a selection set. Skips fragments on other types. Validation allows such fragments inside a
+    /// fragment on an interface.
     fn add(&mut self, context: &'q ContextSelectionSet<'q>, set: &'q SelectionSet) -> Result<(), NotDirect> {
         for selection in &set.items {
-            match &selection.node {
-                Selection::Field(field) => self.add_field(SelectedField { context, field })?,
-                Selection::InlineFragment(inline) => self.add(context, &inline.node.selection_set.node)?,
+            let (condition, set) = match &selection.node {
+                Selection::Field(field) => {
+                    self.add_field(SelectedField { context, field })?;
+                    continue;
+                }
+                Selection::InlineFragment(Positioned { node: inline, .. }) => {
+                    (inline.type_condition.as_ref(), &inline.selection_set)
+                }
                 Selection::FragmentSpread(spread) => {
                     let fragment = context.query_env.fragments.get(&spread.node.fragment_name.node);
-                    self.add(context, &fragment.ok_or(NotDirect)?.node.selection_set.node)?;
+                    let fragment = &fragment.ok_or(NotDirect::NotReady)?.node;
+                    (Some(&fragment.type_condition), &fragment.selection_set)
                 }
+            };
+            let name = T::type_name();
+            let interfaces = context.schema_env.registry.implements.get(name.as_ref());
+            let applies = |condition: &str| name == condition || interfaces.is_some_and(|all| all.contains(condition));
+            if condition.is_none_or(|condition| applies(&condition.node.on.node)) {
+                self.add(context, &set.node)?;
             }
         }
         Ok(())
@@ -140,6 +158,7 @@ impl<'q, T: DirectObject> Plan<'q, T> {
             separator = b',';
         }
         if self.fields.is_empty() {
+            // Directives have removed all fields, or all fragments are on other types.
             json.text.push(b'{');
         }
         json.text.push(b'}');
@@ -164,8 +183,8 @@ impl<'q, T: DirectObject> Plan<'q, T> {
                 json.text.push(b',');
             }
             self.write(object.borrow(), json)?;
-            if json.text.len() > MAX_RESPONSE_BYTES {
-                return Err(NotDirect);
+            if json.text.len() > json.limit {
+                return Err(NotDirect::TooLong);
             }
         }
         json.text.push(b']');
@@ -174,47 +193,31 @@ impl<'q, T: DirectObject> Plan<'q, T> {
 }
 
 /// A JSON text that is being written.
-#[derive(Default)]
 pub struct Json {
     pub text: Vec<u8>,
-    /// The number of values in the text, as [`answer_size`](super::answer_size) counts them.
+    /// The maximum length of the text, checked after each item of a list.
+    pub limit: usize,
+    /// The number of values in the text, as [`answer_size`] counts them.
     pub values: u64,
 }
 
 impl Json {
     fn write(&mut self, value: &Value) -> Result<(), NotDirect> {
-        write_value(value, &mut self.text).map_err(|_| NotDirect)?;
+        write_value(value, &mut self.text).map_err(|_| NotDirect::NotReady)?;
         self.values += answer_size(value);
         Ok(())
     }
 }
 
-/// Returns true if a selection set of the document, with its fragments expanded, has two fields with selections and the
-/// same response key.
-pub fn merges_objects(document: &ExecutableDocument) -> bool {
-    let mut sets = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
-    sets.any(|set| has_merged_fields(set, &document.fragments))
-}
-
-fn has_merged_fields(set: &SelectionSet, fragments: &Fragments) -> bool {
-    let mut fields = Vec::new();
-    collect_fields(set, fragments, &mut fields);
-    fields.retain(|field| !field.selection_set.node.items.is_empty());
-    let keys: HashSet<_> = fields.iter().map(|field| &field.response_key().node).collect();
-    keys.len() < fields.len() || fields.iter().any(|field| has_merged_fields(&field.selection_set.node, fragments))
-}
-
-fn collect_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &mut Vec<&'d Field>) {
-    for selection in &set.items {
-        match &selection.node {
-            Selection::Field(field) => fields.push(&field.node),
-            Selection::InlineFragment(inline) => collect_fields(&inline.node.selection_set.node, fragments, fields),
-            Selection::FragmentSpread(spread) => {
-                if let Some(fragment) = fragments.get(&spread.node.fragment_name.node) {
-                    collect_fields(&fragment.node.selection_set.node, fragments, fields);
-                }
-            }
-        }
+/// Returns the size of a response: the number of its values that are not lists or objects, plus one for each full 100
+/// bytes of each string. Leaves out texts that were written directly, whose values are counted as [`Work::Value`].
+pub fn answer_size(value: &Value) -> u64 {
+    match value {
+        Value::Binary(_) => 0,
+        Value::List(items) => items.iter().map(answer_size).sum(),
+        Value::Object(fields) => fields.values().map(answer_size).sum(),
+        Value::String(text) => 1 + text.len() as u64 / 100,
+        Value::Null | Value::Number(_) | Value::Boolean(_) | Value::Enum(_) => 1,
     }
 }
 

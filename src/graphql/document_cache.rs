@@ -22,7 +22,7 @@ use async_graphql::registry::Registry;
 use async_graphql::{Name, ServerError, ServerResult, Variables};
 use moka::sync::Cache;
 
-use super::{direct, document_limits, variables};
+use super::{document_limits, variables};
 
 /// Total length of the cached texts, in bytes. A parsed document takes about fifty times the memory of its text.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -30,7 +30,7 @@ const MAX_BYTES: u64 = 256 * 1024;
 /// A parsed document. Contains neither the variables that are missing in the request nor the arguments that use them.
 pub struct Document {
     pub parsed: ExecutableDocument,
-    pub merges_objects: bool,
+    pub merges_fields: bool,
     is_valid: AtomicBool,
 }
 
@@ -73,8 +73,8 @@ impl DocumentCache {
     ) -> ServerResult<Arc<Document>> {
         let parse = || {
             let parsed = parse()?;
-            let merges_objects = direct::merges_objects(&parsed);
-            Ok::<_, ServerError>(Arc::new(Document { parsed, merges_objects, is_valid: AtomicBool::new(false) }))
+            let merges_fields = document_limits::merges_fields(&parsed);
+            Ok::<_, ServerError>(Arc::new(Document { parsed, merges_fields, is_valid: AtomicBool::new(false) }))
         };
         self.documents.try_get_with((Arc::from(text), missing), parse).map_err(Arc::unwrap_or_clone)
     }

@@ -9,7 +9,9 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::num::Saturating;
 
-use async_graphql::parser::types::{ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet};
+use async_graphql::parser::types::{
+    ExecutableDocument, Field, OperationDefinition, OperationType, Selection, SelectionSet,
+};
 use async_graphql::parser::{self, parse_query};
 use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult, Variables};
 
@@ -242,6 +244,39 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         }
     }
     Ok(())
+}
+
+/// Returns true if a selection set of the document, with its fragments expanded, has several fields with the same
+/// response key. Only a repetition of a field without arguments and selections does not count: it changes nothing.
+pub fn merges_fields(document: &ExecutableDocument) -> bool {
+    let mut sets = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
+    sets.any(|set| has_merged_fields(set, &document.fragments))
+}
+
+fn has_merged_fields(set: &SelectionSet, fragments: &Fragments) -> bool {
+    let mut fields = Vec::new();
+    collect_fields(set, fragments, &mut fields);
+    let mut keys = HashMap::new();
+    fields.into_iter().any(|field| {
+        let Field { name, arguments, selection_set: set, .. } = field;
+        let is_plain = arguments.is_empty() && set.node.items.is_empty();
+        let other = keys.insert(&field.response_key().node, (is_plain, &name.node));
+        other.is_some_and(|other| other != (true, &name.node) || !is_plain) || has_merged_fields(&set.node, fragments)
+    })
+}
+
+fn collect_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &mut Vec<&'d Field>) {
+    for selection in &set.items {
+        match &selection.node {
+            Selection::Field(field) => fields.push(&field.node),
+            Selection::InlineFragment(inline) => collect_fields(&inline.node.selection_set.node, fragments, fields),
+            Selection::FragmentSpread(spread) => {
+                if let Some(fragment) = fragments.get(&spread.node.fragment_name.node) {
+                    collect_fields(&fragment.node.selection_set.node, fragments, fields);
+                }
+            }
+        }
+    }
 }
 
 /// Size of a selection set, with all fragment spreads expanded.

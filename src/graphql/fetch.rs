@@ -127,8 +127,9 @@ pub fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {
     context.data_unchecked::<DataLoader<Loader>>()
 }
 
-/// Loads the keys of one kind that wait at the same time, up to 1,000, with one service call. A loader belongs to one
-/// request and one caller, so a row that one caller loads never reaches another caller.
+/// Loads the values of up to 1,000 waiting keys of one kind with one service call. A key identifies a value to load,
+/// for example [`VisibleCustomer`]. A loader belongs to one request and one caller, so a row that one caller loads
+/// never reaches another caller.
 pub struct Loader {
     pub actor: Actor,
     pub services: Arc<Services>,

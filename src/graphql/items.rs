@@ -1,5 +1,7 @@
-//! Objects and lists of objects. They are written directly if possible (see `direct`), and their size is added to the
-//! size of the response.
+//! Objects and lists of objects that are written directly if possible (see `direct`).
+//!
+//! The size of each list, and of each object that is written directly, is added to the size of the response. Other
+//! objects need not be counted, because only lists can make a response large.
 
 use std::borrow::{Borrow, Cow};
 use std::marker::PhantomData;
@@ -7,16 +9,16 @@ use std::sync::Arc;
 
 use async_graphql::parser::types::Field;
 use async_graphql::registry::Registry;
-use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerResult, Value};
+use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerError, ServerResult, Value};
 
-use super::direct::{DirectObject, Json, MergesObjects, NotDirect, Plan};
+use super::direct::{DirectObject, Json, MergesFields, NotDirect, Plan};
 use crate::database::{ResponseSize, SizeError, Work, record};
 use crate::error::Error;
 
-/// An object that is not an item of a list. Written directly if possible.
-pub struct Item<T>(pub T);
+/// A single object outside a list. Written directly if possible.
+pub struct Single<T>(pub T);
 
-impl<T: DirectObject> OutputType for Item<T> {
+impl<T: DirectObject> OutputType for Single<T> {
     fn type_name() -> Cow<'static, str> {
         T::type_name()
     }
@@ -30,18 +32,18 @@ impl<T: DirectObject> OutputType for Item<T> {
     }
 
     async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
-        match direct(context, |plan, json| plan.write(&self.0, json)) {
-            Ok(json) => finish(context, field, json),
-            Err(NotDirect) => self.0.resolve(context, field).await,
+        match direct(context, |plan, json| plan.write(&self.0, json)).await {
+            Ok(Some(text)) => Ok(text),
+            Ok(None) => self.0.resolve(context, field).await,
+            Err(error) => Err(fail(context, field, error)),
         }
     }
 }
 
 /// A list of objects. Written directly if possible.
 ///
-/// Adds the size of its items to the size of the response. Other objects need not be counted, because only lists can
-/// make a response large. A list is counted when it is complete. A large response is still stopped early, because a page
-/// has at most 100 items, and the lists inside the items are counted separately.
+/// A list that async-graphql resolves is counted when it is complete. A large response is still stopped early, because
+/// a page has at most 100 items, and the lists inside the items are counted separately.
 ///
 /// The items are values of the type `T`, or references to such values.
 pub struct Items<T, R = T>(Vec<R>, PhantomData<T>);
@@ -66,50 +68,67 @@ impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
     }
 
     async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
-        size(context).before_growth().await.map_err(|error| fail(error, field))?;
-        if let Ok(json) =
-            direct(context, |plan: &Plan<'_, T>, json| plan.write_list(self.0.iter().map(R::borrow), json))
-        {
-            return finish(context, field, json);
+        size(context).before_growth().await.map_err(|error| fail(context, field, error))?;
+        let write = |plan: &Plan<'_, T>, json: &mut Json| plan.write_list(self.0.iter().map(R::borrow), json);
+        match direct(context, write).await {
+            Ok(Some(text)) => return Ok(text),
+            Ok(None) => {}
+            Err(error) => return Err(fail(context, field, error)),
         }
         let list = self.0.resolve(context, field).await?;
         if let Value::List(items) = &list {
-            size(context).add(items.iter().map(json_size).sum()).map_err(|error| fail(error, field))?;
+            let bytes = items.iter().map(json_size).sum();
+            size(context).add(bytes).map_err(|error| fail(context, field, error))?;
         }
         Ok(list)
     }
 }
 
-/// Writes the selected fields of objects of one type.
-fn direct<'q, T: DirectObject>(
-    context: &'q ContextSelectionSet<'q>,
-    write: impl FnOnce(&Plan<'q, T>, &mut Json) -> Result<(), NotDirect>,
-) -> Result<Json, NotDirect> {
-    if context.data_unchecked::<MergesObjects>().0 {
-        return Err(NotDirect);
+/// Writes the selected fields of objects of one type, and counts the text. If the text makes the response large, waits
+/// until there is memory for it. Returns `None` if async-graphql must resolve the objects.
+async fn direct<T: DirectObject>(
+    context: &ContextSelectionSet<'_>,
+    write: impl Fn(&Plan<'_, T>, &mut Json) -> Result<(), NotDirect>,
+) -> Result<Option<Value>, SizeError> {
+    let size = size(context);
+    if context.data_unchecked::<MergesFields>().0 {
+        return Ok(None);
     }
-    let mut json = Json::default();
-    write(&Plan::new(context, &context.item.node)?, &mut json)?;
-    Ok(json)
+    loop {
+        let (limit, may_wait) = (size.limit(), !size.is_large());
+        match text(context, limit, &write) {
+            Ok(Json { text, values, .. }) => {
+                size.add(text.len())?;
+                record(Work::Value, values);
+                return Ok(Some(Value::Binary(text.into())));
+            }
+            Err(NotDirect::TooLong) if may_wait => size.wait_for_turn().await?,
+            // async-graphql resolves a list that is too long, and stops when the response is too large.
+            Err(NotDirect::TooLong | NotDirect::NotReady) => return Ok(None),
+        }
+    }
 }
 
-/// Counts a text that was written directly, and returns it as a value.
-fn finish(context: &ContextSelectionSet<'_>, field: &Positioned<Field>, json: Json) -> ServerResult<Value> {
-    size(context).add(json.text.len()).map_err(|error| fail(error, field))?;
-    record(Work::Value, json.values);
-    Ok(Value::Binary(json.text.into()))
+fn text<T: DirectObject>(
+    context: &ContextSelectionSet<'_>,
+    limit: usize,
+    write: impl Fn(&Plan<'_, T>, &mut Json) -> Result<(), NotDirect>,
+) -> Result<Json, NotDirect> {
+    let mut json = Json { text: Vec::new(), limit, values: 0 };
+    write(&Plan::new(context, &context.item.node)?, &mut json)?;
+    Ok(json)
 }
 
 fn size<'c>(context: &ContextSelectionSet<'c>) -> &'c ResponseSize {
     context.data_unchecked::<Arc<ResponseSize>>()
 }
 
-fn fail(error: SizeError, field: &Positioned<Field>) -> async_graphql::ServerError {
-    async_graphql::Error::from(Error::from(error)).into_server_error(field.pos)
+fn fail(context: &ContextSelectionSet<'_>, field: &Positioned<Field>, error: SizeError) -> ServerError {
+    context.set_error_path(async_graphql::Error::from(Error::from(error)).into_server_error(field.pos))
 }
 
-/// Returns the approximate number of bytes of a value in JSON. Leaves out lists of objects, and what was written
-/// directly, which are counted separately.
+/// Returns the approximate number of bytes of a value in JSON. Leaves out lists of objects and texts that were written
+/// directly. They were counted when they were complete.
 fn json_size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Boolean(_) => 4,

@@ -25,8 +25,7 @@ mod time;
 mod variables;
 mod webhooks;
 
-pub use cost::answer_size;
-pub use direct::write_value;
+pub use direct::{answer_size, write_value};
 pub use document_limits::Operation;
 pub use errors::{ErrorExtensions, Rendered, render};
 pub use schema::{Schema, introspection, sdl};

@@ -163,7 +163,7 @@ impl<E: DirectObject, N: DirectObject, X: ObjectType + 'static> DirectObject for
                 Box::new(move |connection, json| plan.write_list(connection.edges.iter().map(connection.node), json))
             }
             "pageInfo" => field.object(|connection: &Self| &connection.page_info)?,
-            _ => return Err(NotDirect),
+            _ => return Err(NotDirect::NotReady),
         })
     }
 }

@@ -14,7 +14,7 @@ use async_graphql::{
     ValidationMode,
 };
 
-use super::direct::MergesObjects;
+use super::direct::MergesFields;
 use super::document_cache::{Document, DocumentCache};
 use super::document_limits::{self, Operation};
 use super::errors::ErrorExtensions;
@@ -118,7 +118,7 @@ impl Schema {
         let loader = Loader { actor, services: self.services.clone() };
         let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
         let request = request.data(actor).data(request_info).data(loader).data(size.clone());
-        let request = request.data(MergesObjects(document.merges_objects));
+        let request = request.data(MergesFields(document.merges_fields));
         let mut response = if document.is_valid() {
             rounds.run(self.not_validating.execute(request), size).await
         } else {

@@ -1,7 +1,15 @@
 //! Objects that are written directly as JSON text, compared with the same objects resolved by async-graphql: the texts
 //! of the responses must be equal. `walk` compares every field.
 
+use std::sync::Arc;
+
+use async_graphql::Request;
+use entity::value::RequestId;
 use serde_json::{Value, json};
+use vivamo::database::{KeyMemory, ProcessMemory, ResponseSize};
+use vivamo::graphql;
+use vivamo::keyed_hash::KeyedHash;
+use vivamo::service::{Actor, RequestInfo};
 
 use support::{Caller, TestApp, both};
 
@@ -70,4 +78,45 @@ both!(an_invalid_argument_inside_a_list_is_reported_for_each_item, Sandbox, asyn
     assert_eq!(answer.codes(), ["INVALID_ARGUMENT", "INVALID_ARGUMENT"]);
     assert_eq!(answer.body["errors"][1]["path"], json!(["customers", "nodes", 1, "operators"]));
     assert_eq!(answer.body["data"]["customers"]["nodes"][1], json!({ "email": "bob@example.com", "operators": null }));
+});
+
+both!(fragments_on_other_types_are_skipped, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    app.created(&own, "A-1", json!({ "email": "ada@example.com" })).await;
+    let query = "{ customers { nodes { ...label ... on Node { ... on Erasure { operators } ... on Customer { version } } } } } \
+                 fragment label on Node { __typename ... on Operator { label: createdAt } ... on Webhook { url } }";
+    let labelled = text(app, &own, query, &json!({})).await;
+    assert!(labelled.ends_with(r#""customers":{"nodes":[{"__typename":"Customer","version":1}]}}}"#), "{labelled}");
+    let nothing = "{ customers { nodes { ... on Node { ... on Operator { name } } } } }";
+    let nothing = text(app, &own, nothing, &json!({})).await;
+    assert!(nothing.ends_with(r#""customers":{"nodes":[{}]}}}"#), "{nothing}");
+    // async-graphql's validation accepts two different fields with one response key if only one of them is in a
+    // fragment. Both fields are resolved.
+    let query = "{ customers { nodes { ... on Customer { x: email } x: history(first: 0) { nodes { id } } } } }";
+    let answer = app.graphql(&own, query, json!({})).await;
+    assert_eq!(answer.codes(), ["INVALID_ARGUMENT"]);
+    assert_eq!(answer.body["data"]["customers"]["nodes"], json!([{ "x": "ada@example.com" }]));
+});
+
+both!(a_large_text_waits_for_memory, Sandbox, async |app| {
+    let own = app.operator(&"n".repeat(100)).await;
+    for number in 0..25 {
+        app.created(&own, &format!("A-{number}"), json!({ "email": format!("ada-{number}@example.com") })).await;
+    }
+    let names: String = (0..30).map(|number| format!("name_{number}: name ")).collect();
+    let query = |size: usize| {
+        let id = &own.operator;
+        format!(
+            "{{ operator(id: \"{id}\") {{ customers(first: {size}) {{ nodes {{ operators {{ nodes {{ {names} }} }} }} }} }} }}"
+        )
+    };
+    let schema = graphql::Schema::new(app.services.clone(), KeyedHash::new("direct"));
+    for (items, is_large) in [(5, false), (25, true)] {
+        let checked = schema.check(Request::new(query(items))).expect("a valid query");
+        let info = RequestInfo { id: RequestId::new(), actor: None };
+        let size = Arc::new(ResponseSize::new(ProcessMemory::default(), KeyMemory::default()));
+        let response = schema.execute(checked, info, Actor::Platform, &size).await;
+        assert!(response.errors.is_empty(), "{:?}", response.errors);
+        assert_eq!(size.is_large(), is_large, "{items}");
+    }
 });

@@ -219,7 +219,7 @@ impl DirectObject for AdminEventEdge {
 impl DirectObject for AdminEvent {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         match field.name() {
-            "operator" | "apiKey" | "callerApiKey" => Err(NotDirect),
+            "operator" | "apiKey" | "callerApiKey" => Err(NotDirect::NotReady),
             _ => Ok(field.resolver()),
         }
     }

@@ -109,7 +109,7 @@ impl Change {
 impl DirectObject for Change {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         match field.name() {
-            "customer" => Err(NotDirect),
+            "customer" => Err(NotDirect::NotReady),
             _ => Ok(field.resolver()),
         }
     }

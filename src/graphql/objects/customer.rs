@@ -145,10 +145,10 @@ impl DirectObject for Customer {
                     last: field.argument("last")?,
                     before: field.argument("before")?,
                 };
-                let (context, request) = (field.context, arguments.parse(None).map_err(|_| NotDirect)?);
+                let (context, request) = (field.context, arguments.parse(None).map_err(|_| NotDirect::NotReady)?);
                 Ok(Box::new(move |customer, json| {
                     let connection = CustomerOperatorConnection::in_memory(context, &customer.0, &request);
-                    plan.write(&connection.ok_or(NotDirect)?, json)
+                    plan.write(&connection.ok_or(NotDirect::NotReady)?, json)
                 }))
             }
             "address" => {
@@ -158,7 +158,7 @@ impl DirectObject for Customer {
                     plan.write_optional(address.as_ref(), json)
                 }))
             }
-            "history" => Err(NotDirect),
+            "history" => Err(NotDirect::NotReady),
             _ => Ok(field.resolver()),
         }
     }

@@ -96,7 +96,7 @@ impl Operator {
 impl DirectObject for Operator {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         match field.name() {
-            "apiKeys" | "customers" => Err(NotDirect),
+            "apiKeys" | "customers" => Err(NotDirect::NotReady),
             _ => Ok(field.resolver()),
         }
     }

@@ -177,7 +177,7 @@ impl DirectObject for WebhookEdge {
 impl DirectObject for Webhook {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         match field.name() {
-            "operator" | "undeliveredSince" => Err(NotDirect),
+            "operator" | "undeliveredSince" => Err(NotDirect::NotReady),
             _ => Ok(field.resolver()),
         }
     }

@@ -8,7 +8,7 @@ use crate::graphql::customer_input::{
     CreateCustomerInput, CustomerFilterInput, CustomerOrderInput, CustomerRefInput, DisconnectCustomerInput,
     UpdateCustomerInput,
 };
-use crate::graphql::items::Item;
+use crate::graphql::items::Single;
 use crate::graphql::objects::{Customer, CustomerConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::service::customers::{Created, CustomerField, Disconnected, MatchKey, Outcome, Updated, Validation};
@@ -24,9 +24,9 @@ impl CustomerQuery {
         &self,
         context: &Context<'_>,
         #[graphql(desc = "The customer to look up.")] by: CustomerRefInput,
-    ) -> Option<Result<Item<Customer>, Error>> {
+    ) -> Option<Result<Single<Customer>, Error>> {
         match by.parse(actor(context)) {
-            Ok(reference) => Customer::find(context, &reference?).await.map(|found| found.map(Item)).transpose(),
+            Ok(reference) => Customer::find(context, &reference?).await.map(|found| found.map(Single)).transpose(),
             Err(error) => Some(Err(error)),
         }
     }
@@ -127,7 +127,7 @@ impl From<Disconnected> for DisconnectCustomerPayload {
 #[derive(SimpleObject)]
 struct CreateCustomerPayload {
     /// The created or connected customer.
-    customer: Item<Customer>,
+    customer: Single<Customer>,
     /// `CREATED` for a new customer, `CONNECTED` for one that the platform already knew.
     outcome: Outcome,
     /// Your values that matched the existing customer. Empty for a new customer. If only the phone matched, the record
@@ -147,7 +147,7 @@ struct CreateCustomerPayload {
 #[derive(SimpleObject)]
 struct UpdateCustomerPayload {
     /// The updated customer.
-    customer: Item<Customer>,
+    customer: Single<Customer>,
     /// Problems with values that production would reject, for example a disposable email. Always empty in production.
     warnings: Vec<CustomerWarning>,
     /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer`
@@ -183,7 +183,7 @@ struct CustomerWarning {
 impl From<Created> for CreateCustomerPayload {
     fn from(created: Created) -> Self {
         Self {
-            customer: Item(Customer(created.view)),
+            customer: Single(Customer(created.view)),
             outcome: created.details.outcome,
             matched_by: created.details.matched_by,
             unapplied_fields: created.details.unapplied_fields,
@@ -196,7 +196,7 @@ impl From<Created> for CreateCustomerPayload {
 impl From<Updated> for UpdateCustomerPayload {
     fn from(updated: Updated) -> Self {
         Self {
-            customer: Item(Customer(updated.view)),
+            customer: Single(Customer(updated.view)),
             warnings: updated.warnings.into_iter().map(Into::into).collect(),
             replayed: updated.replayed,
         }

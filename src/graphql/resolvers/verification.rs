@@ -5,7 +5,7 @@ use async_graphql::{Context, Object, SimpleObject};
 use crate::error::Error;
 use crate::graphql::context::{actor, request_info, services};
 use crate::graphql::customer_input::RecordVerificationInput;
-use crate::graphql::items::Item;
+use crate::graphql::items::Single;
 use crate::graphql::objects::Customer;
 
 #[derive(Default)]
@@ -32,14 +32,14 @@ async fn record_verification(
     let (services, actor) = (services(context), actor(context));
     actor.require_platform()?;
     let verified = services.customers.record_verification(actor, request_info(context), input.parse()?).await?;
-    Ok(RecordVerificationPayload { customer: Item(Customer(verified.view)), replayed: verified.replayed })
+    Ok(RecordVerificationPayload { customer: Single(Customer(verified.view)), replayed: verified.replayed })
 }
 
 /// The result of `recordVerification`.
 #[derive(SimpleObject)]
 struct RecordVerificationPayload {
     /// The verified customer.
-    customer: Item<Customer>,
+    customer: Single<Customer>,
     /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer`
     /// always shows the current record.
     replayed: bool,

@@ -80,7 +80,7 @@ const INSERT: WriteStatement = WriteStatement {
     multiplies: false,
 };
 
-/// Removes the external ids from the rows of customers.
+/// Removes the external ids from all feed rows of the given customers.
 const REDACT: WriteStatement = WriteStatement {
     name: "redact feed",
     columns: || vec![Column::CustomerId.as_str()],
