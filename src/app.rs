@@ -191,7 +191,7 @@ async fn run_jobs(database: Database, services: Arc<Services>, keep_changes: Tim
     }
 }
 
-/// Deletes changes that occurred before `time`. Returns true if there may be more of them.
+/// Deletes changes that occurred before `time`. Returns true if there may be more of them, and false after an error.
 async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
     match services.feed.sweep(&Actor::Platform, time).await {
         Ok(Sweep { deleted, has_more }) => {

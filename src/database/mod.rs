@@ -88,7 +88,7 @@ pub struct Reader {
     kind: ReadKind,
 }
 
-/// A kind of statements that read. The kind decides the claim to a connection.
+/// A kind of read statement. The kind decides the claim to a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadKind {
     /// A statement of the current request.

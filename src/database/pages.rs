@@ -313,8 +313,8 @@ impl PageRequest {
         }
     }
 
-    /// Makes a page of the rows that a walk has found. `end` is the position at which the walk reaches its limit, or
-    /// `None` if it does not reach its limit. If `end` is given and the page is not full, the walk ended there, and the
+    /// Makes a page of the rows that a walk has found. `end` is the position of the last row that the walk may check,
+    /// or `None` if there are fewer rows. If `end` is given and the page is not full, the walk ended there, and the
     /// list may have more rows after `end`.
     fn page_of_walk<T>(&self, rows: Vec<T>, end: Option<Position>) -> Page<T> {
         let is_full = rows.len() > self.size;
@@ -426,8 +426,8 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
     list: impl Fn(Condition) -> List,
     read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
 ) -> Result<Vec<Page<T>>, DbErr> {
-    /// The smallest limit of the statement for all owners. The limit is large, so that the text of the limit seldom
-    /// varies and most requests need no second statement.
+    /// The smallest limit of the statement for all owners. This value is large, so that most requests use it as their
+    /// limit. The SQL text then seldom varies, and most requests need no second statement.
     const MIN_ROWS: usize = 1000;
     let [(first, request), ..] = requests else { return Ok(Vec::new()) };
     let has_position = request.after.is_some() || request.before.is_some();

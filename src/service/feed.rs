@@ -154,8 +154,8 @@ impl Feed {
     }
 
     /// Deletes the changes that occurred before `time` from the feeds of all readers: at most about [`MAX_SWEPT`]
-    /// changes. The last of a reader's old changes stays as the swept row, so that a position before it is recognised
-    /// as too old.
+    /// changes. The last of a reader's old changes stays as a marker (`swept`), which readers do not see. A position
+    /// before this marker is recognised as too old.
     ///
     /// If the changes of a reader cannot be deleted, goes on with the next reader, and returns the error at the end.
     pub async fn sweep(&self, actor: &Actor, time: DateTime<Utc>) -> Result<Sweep, Error> {

@@ -165,9 +165,9 @@ pub mod weights {
     /// The work to parse and validate a field of the document.
     pub const SELECTION: u64 = 8;
     pub const QUERY: u64 = 100;
-    pub const ROW: u64 = 40;
+    pub const ROW: u64 = 75;
     /// A value of the response.
-    pub const VALUE: u64 = 4;
+    pub const VALUE: u64 = 1;
     pub const ENTRY: u64 = 1;
     pub const CHECK: u64 = 15;
     pub const WRITE: u64 = 60;

@@ -103,6 +103,7 @@ both!(a_response_that_grows_too_large_is_not_built, Sandbox, async |app| {
     assert_eq!(answer.body["data"], json!({ "customers": null }));
     assert!(answer.codes().iter().all(|code| code == "RESPONSE_TOO_LARGE"), "{:?}", answer.codes());
     assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], false);
+    assert_eq!(answer.body["errors"][0]["path"][0], "customers");
     // The field `viewer` was complete before the list became too large, so the response has its value.
     let with_viewer = LARGE_RESPONSE.replacen('{', "{ viewer { role }", 1);
     let answer = app.graphql(&operator, &with_viewer, json!({})).await;

@@ -232,7 +232,8 @@ impl Model {
         self.links.iter().any(|((owner, _), linked)| *owner == operator && linked == customer)
     }
 
-    /// The operators of a customer, each with the type of the change and with its external id of the customer.
+    /// The operators that are connected to a customer. Each has the given type, and the operator's own id for the
+    /// customer.
     fn readers(&self, customer: &str, r#type: &'static str) -> Vec<(usize, &'static str, String)> {
         let of_customer = self.links.iter().filter(|(_, linked)| *linked == customer);
         of_customer.map(|((operator, id), _)| (*operator, r#type, id.clone())).collect()

@@ -242,8 +242,9 @@ struct UpdateWebhookInput {
     url: MaybeUndefined<String>,
     /// Types of changes to deliver from now on. Null stands for all types.
     types: MaybeUndefined<Vec<ChangeType>>,
-    /// Place in the feed `changes` at which deliveries continue. With an earlier place, changes are delivered again.
-    /// With a later place, changes are skipped. If omitted or null, deliveries continue after the endpoint's `cursor`.
+    /// Place in the feed `changes` at which deliveries continue. If omitted or null, deliveries continue after the
+    /// endpoint's `cursor`. With a place before this cursor, changes are delivered again. With a place after it,
+    /// changes are skipped.
     deliver_from: Option<WebhookStart>,
     /// True enables the endpoint, false disables it. Cannot be null.
     enabled: MaybeUndefined<bool>,
