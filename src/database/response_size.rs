@@ -124,6 +124,11 @@ impl ResponseSize {
         Self { process, key, bytes: AtomicUsize::new(0), row_bytes: AtomicUsize::new(0), turn: OnceCell::new() }
     }
 
+    /// Returns the counted size.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Counts a finished part of the response.
     pub fn add(&self, bytes: usize) -> Result<(), SizeError> {
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;

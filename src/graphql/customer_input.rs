@@ -50,10 +50,11 @@ pub struct CustomerFilterInput {
     /// start of a word in the customer's names, email, `externalCustomerId` or phone. Phone numbers are found with or
     /// without the country code, and by their last four digits. Adjacent groups of digits are read as one number, for
     /// example `415 555` as `415555`. Case, accents and apostrophes are ignored. There are no wildcards. At most 255
-    /// characters and 8 words. A text without letters and digits finds nothing. If the user has typed nothing, omit
-    /// `search`. Results are ordered by customer id. If the text is an email address, the customer with this email
-    /// comes first. If all words are common, a page checks at most 10,000 customers, as for `missing`. `search` cannot
-    /// be combined with `orderBy`, and is not available in the platform's list of all customers.
+    /// characters, and at most 8 words unless the text is an email address. A text without letters and digits finds
+    /// nothing. If the user has typed nothing, omit `search`. Results are ordered by customer id. If the text is an
+    /// email address, the customer with this email comes first. If all words are common, a page checks at most 10,000
+    /// customers, as for `missing`. `search` cannot be combined with `orderBy`, and is not available in the platform's
+    /// list of all customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,

@@ -1,7 +1,7 @@
 //! GraphiQL, to explore the schema in a browser.
 //!
 //! build.rs builds the page from `web/` and lists its files, so the binary contains all files of the page. In a build
-//! without these files `/graphiql` is one page that says how to build them.
+//! without these files, `/graphiql` is a single page that says how to build them.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use vivamo::service::{Actor, AdminOrigin};
 
 use support::{Answer, Caller, TestApp, both, postgres};
 
-/// A request of a race.
+/// A write of a race: a request, or one batch of a command.
 enum Write<'a> {
     Create(&'a Caller, &'a str, Value),
     Update(&'a Caller, &'a str, Value),

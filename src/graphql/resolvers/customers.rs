@@ -176,7 +176,7 @@ struct CustomerWarning {
     code: ErrorCode,
     /// Message of the corresponding error, for people to read.
     message: String,
-    /// Path of the value in the field's arguments, for example `["input", "data", "email"]`.
+    /// Path of the value in the arguments of the query or mutation, for example `["input", "data", "email"]`.
     input_path: Vec<String>,
 }
 

@@ -79,7 +79,7 @@ pub fn from_graphql(response: async_graphql::Response, media_type: MediaType, si
         let text = if is_request_error {
             serde_json::to_vec(&json!({ "errors": response.errors }))
         } else {
-            to_json(&response)
+            to_json(&response, size.bytes())
         };
         text.map(|mut text| {
             // Frees the unused capacity of the vector, because the text may be in memory for a long time.
@@ -99,8 +99,11 @@ pub fn from_graphql(response: async_graphql::Response, media_type: MediaType, si
     (status, Body::from(Bytes::from_owner(UnreadText { text, _unread: unread }))).into_response()
 }
 
-fn to_json(response: &async_graphql::Response) -> serde_json::Result<Vec<u8>> {
-    let mut text = br#"{"data":"#.to_vec();
+/// Serializes a response. `bytes` is the counted size of its lists and objects.
+fn to_json(response: &async_graphql::Response, bytes: usize) -> serde_json::Result<Vec<u8>> {
+    // A vector that grows to several MiB would leave as much free memory behind, which the allocator returns late.
+    let mut text = Vec::with_capacity(bytes + bytes / 16 + 1024);
+    text.extend_from_slice(br#"{"data":"#);
     graphql::write_value(&response.data, &mut text)?;
     if !response.extensions.is_empty() {
         text.extend_from_slice(br#","extensions":"#);
