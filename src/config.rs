@@ -1,8 +1,9 @@
 //! The settings of the service. Each setting of `vivamo serve` has a flag and an environment variable. If both are
 //! given, the flag wins.
 //!
-//! The command line parses the settings. Each group of settings, such as [`LimitSettings`], is a struct, which is
-//! passed to the code that it configures. This module uses no other module of `src`.
+//! The module `src/cli` parses the settings from the arguments and the environment variables. Each group of settings,
+//! such as [`LimitSettings`], is a struct, which is passed to the code that it configures. This module uses no other
+//! module of `src`.
 //!
 //! The doc comments of the fields are the help texts that `--help` prints; CONTRIBUTING.md says how to add a setting.
 //! The two `check` functions check settings that depend on each other. They also check secrets, because a message of

@@ -1,5 +1,6 @@
-//! Adds three columns to `deployment`, which a server reads before it serves: the migration that it must know, the
-//! migration after which all search words were written, and the fingerprint of the key secret.
+//! Adds three columns to `deployment`. A server reads these columns before it serves requests. `required_migration`
+//! names the migration that a server must know in order to write. `words_migration` names the migration whose word
+//! rules all stored search words follow. `key_fingerprint` is the fingerprint of the key secret.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

@@ -6,7 +6,7 @@
 //! them, so a permit is usually free when a request of another tenant arrives.
 //!
 //! A tenant has only one long read at a time: several long reads at once would use all processors of the database, and
-//! delay the short statements of all tenants.
+//! delay the short statements of all tenants. Long reads of different tenants may run at the same time.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

@@ -3,14 +3,14 @@
 //! async-graphql resolves each field with a boxed future, collects the values in hash maps, and serializes these maps.
 //! For a page of customers, these steps take half of the server's processor time. Most resolvers do not wait, because
 //! their rows are in memory. If this is true for all selected fields of an object, the object is written directly: each
-//! resolver is polled once, and its value is written at once. The text of the object becomes one value of async-graphql
-//! (`Value::Binary`), and [`write_value`] copies the text into the response.
+//! resolver is polled once, or a writer of the type replaces it, and the value is written at once. The text of the
+//! object becomes one value of async-graphql (`Value::Binary`), and [`write_value`] copies the text into the response.
 //!
 //! async-graphql still resolves an object if
 //!
 //! - the resolver of a selected field may wait ([`DirectObject::writer`]), for example for `history`;
 //! - rows that the object needs are not in memory. If this is true for one item of a list, async-graphql resolves the
-//!   whole list;
+//!   whole list, and each list inside its items is tried on its own;
 //! - the document merges fields (`document_limits::merges_fields`). async-graphql can merge values, but not texts.
 //!
 //! Both ways return the same text; tests compare them. `docs/benchmarks.md` has the gain.
@@ -37,7 +37,9 @@ pub type Writer<'q, T> = Box<dyn Fn(&T, &mut Json) -> Result<(), NotDirect> + Se
 /// A type whose objects can be written directly.
 pub trait DirectObject: ContainerType + Sized + 'static {
     /// Returns the writer of a selected field. The default writer calls the resolver. A type must fail with
-    /// [`NotDirect::NotReady`] for each field whose resolver may wait.
+    /// [`NotDirect::NotReady`] for each field whose resolver may wait or add an error. The selected fields inside the
+    /// value of the field count too, so use [`object`](SelectedField::object) for an object that has such fields. In
+    /// debug builds, a resolver that waits panics. In release builds, async-graphql then resolves the object.
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         Ok(field.resolver())
     }
@@ -210,7 +212,7 @@ impl Json {
 }
 
 /// Returns the size of a response: the number of its values that are not lists or objects, plus one for each full 100
-/// bytes of each string. Leaves out texts that were written directly, whose values are counted as [`Work::Value`].
+/// bytes of each string. Leaves out texts that were written directly, whose values are counted as `Work::Value`.
 pub fn answer_size(value: &Value) -> u64 {
     match value {
         Value::Binary(_) => 0,

@@ -15,7 +15,8 @@ use super::direct::{DirectObject, Json, MergesFields, NotDirect, Plan};
 use crate::database::{ResponseSize, SizeError, Work, record};
 use crate::error::Error;
 
-/// A single object outside a list. Written directly if possible.
+/// A single object outside a list, written directly if possible. Used for customers, which most requests for a single
+/// object ask for.
 pub struct Single<T>(pub T);
 
 impl<T: DirectObject> OutputType for Single<T> {
@@ -84,8 +85,9 @@ impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
     }
 }
 
-/// Writes the selected fields of objects of one type, and counts the text. If the text makes the response large, waits
-/// until there is memory for it. Returns `None` if async-graphql must resolve the objects.
+/// Writes the selected fields of objects of one type, and counts the text. If the text is longer than a small response,
+/// discards it, waits until there is memory for a large response, and writes the text again. Returns `None` if
+/// async-graphql must resolve the objects.
 async fn direct<T: DirectObject>(
     context: &ContextSelectionSet<'_>,
     write: impl Fn(&Plan<'_, T>, &mut Json) -> Result<(), NotDirect>,
@@ -103,7 +105,8 @@ async fn direct<T: DirectObject>(
                 return Ok(Some(Value::Binary(text.into())));
             }
             Err(NotDirect::TooLong) if may_wait => size.wait_for_turn().await?,
-            // async-graphql resolves a list that is too long, and stops when the response is too large.
+            // async-graphql resolves a list that is too long for any response. It counts the lists inside this list one
+            // by one, and reports which of them do not fit.
             Err(NotDirect::TooLong | NotDirect::NotReady) => return Ok(None),
         }
     }

@@ -437,7 +437,7 @@ async fn a_retried_create_looks_up_its_number_before_storing_it() {
     with_carrier(async |app, carrier| {
         let (own, other) = (app.operator("Own").await, app.operator("Other").await);
         app.created(&other, "1", json!({ "email": "holder@example.com", "phone": "+14155550001" })).await;
-        // Changes the number to a number that the carrier refuses, and empties the cache.
+        // Changes the number to a landline number, which the service refuses, and empties the cache of carrier results.
         let sql = "UPDATE customer SET phone = '+14155550002'; DELETE FROM phone_lookup";
         support::postgres::execute(app.database_url(), sql).await.unwrap();
         carrier.take_request_count();

@@ -1,5 +1,6 @@
 //! Objects that are written directly as JSON text, compared with the same objects resolved by async-graphql: the texts
-//! of the responses must be equal. The tests here compare selected queries. A test in `walk.rs` compares every field.
+//! of the responses must be equal. The tests here compare selected queries. A test in `walk.rs` compares each field of
+//! each list.
 
 use std::sync::Arc;
 

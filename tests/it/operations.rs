@@ -30,8 +30,8 @@ use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, TestDatabase, both, 
 
 use crate::cli::{SECRET, failure, json_output, role, server_at, stderr, stdout, usage_error};
 
-/// Waits until `/readyz` has this status. The wait takes about a second, because the result of a check is used for a
-/// second. Returns the body.
+/// Waits until `/readyz` has this status. The wait can take about a second, because the service uses the result of a
+/// check again for a second. Returns the body.
 async fn wait_until_ready_is(url: &str, status: u16) -> String {
     let since = Instant::now();
     loop {

@@ -174,7 +174,7 @@ async fn wait_until_idle(database: &Database) {
     }
 }
 
-/// Returns the index of the caller, the query, and the input.
+/// Returns a random request: the index of its caller, then its query, then its input.
 fn random_request(random: &mut StdRng, customers: &[Value]) -> (usize, &'static str, Value) {
     let person = random.random_range(0..PEOPLE);
     let phone = format!("+1415555267{}", random.random_range(0..PHONES));

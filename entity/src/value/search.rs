@@ -177,7 +177,8 @@ impl SearchQuery {
 
 masked_debug!(SearchQuery);
 
-/// A part of a folded text that is not split further: a word, or a character of a script without spaces.
+/// A part of a folded text that is not split further. Each character of a script without spaces starts a new part.
+/// Letters of other scripts, marks and digits that follow this character belong to its part.
 struct Part<'t> {
     text: &'t str,
     /// True if a stored value with these parts is also found by a search that joins the previous part and this part to

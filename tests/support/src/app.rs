@@ -183,7 +183,7 @@ impl TestApp {
         Caller { operator: operator.id.to_string(), key: key.secret.expose_secret().to_owned() }
     }
 
-    /// Creates another key of the same operator.
+    /// Creates another key of the caller's operator.
     pub async fn key(&self, caller: &Caller, access: Access) -> Caller {
         let operator = OperatorId::parse(&caller.operator).unwrap();
         let name = DisplayName::parse("another key").unwrap();
