@@ -77,14 +77,14 @@ impl Customer {
         self.0.customer.address.as_ref().map(|address| address.parts().clone().into())
     }
 
-    /// Fields that are still empty, in the order in which the Vivamo SDK asks for them: `FIRST_NAME`, `LAST_NAME`,
-    /// `PHONE`, `ADDRESS`.
+    /// Fields that are still empty, in the order in which the Vivamo SDK asks for them. This is the order of the values
+    /// of `CustomerField`.
     async fn missing_fields(&self) -> Vec<CustomerField> {
         self.0.missing_fields()
     }
 
-    /// Version of the record. The version starts at 1 and increases by 1 with each mutation that changes the email, the
-    /// phone, a name or the address. Pass the version as `expectedVersion` to avoid overwriting somebody else's change.
+    /// Version of the record. The version starts at 1 and increases by 1 with each mutation that changes one or more of
+    /// the fields in `CustomerField`. Pass the version as `expectedVersion` to avoid overwriting somebody else's change.
     async fn version(&self) -> i32 {
         self.0.customer.version
     }
@@ -94,7 +94,7 @@ impl Customer {
         Time(self.0.customer.created_at)
     }
 
-    /// Time at which the email, the phone, a name or the address last changed.
+    /// Time at which one of the fields in `CustomerField` last changed.
     async fn updated_at(&self) -> Time {
         Time(self.0.customer.updated_at)
     }

@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderValue;
 use entity::api_key::Access;
@@ -157,7 +157,9 @@ impl TestApp {
     pub async fn wait_until_blocked(&self, transactions: usize) {
         let blocked = "SELECT COUNT(*) AS n FROM pg_stat_activity \
                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let started = Instant::now();
         loop {
+            assert!(started.elapsed() < Duration::from_secs(60), "fewer than {transactions} transactions wait");
             let waiting = if self.is_postgres() {
                 usize::try_from(self.select_number(blocked).await).unwrap()
             } else {
