@@ -209,10 +209,7 @@ impl AdminEventConnection {
 
 impl DirectObject for AdminEventEdge {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "node" => field.object(|edge: &Self| &edge.node),
-            _ => Ok(field.resolver()),
-        }
+        field.of_edge(|edge: &Self| &edge.node)
     }
 }
 

@@ -166,10 +166,7 @@ impl DirectObject for Customer {
 
 impl DirectObject for CustomerEdge {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "node" => field.object(|edge: &Self| &edge.node),
-            _ => Ok(field.resolver()),
-        }
+        field.of_edge(|edge: &Self| &edge.node)
     }
 }
 
@@ -247,10 +244,7 @@ pub struct CustomerOperatorEdge {
 
 impl DirectObject for CustomerOperatorEdge {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "node" => field.object(|edge: &Self| &edge.node),
-            _ => Ok(field.resolver()),
-        }
+        field.of_edge(|edge: &Self| &edge.node)
     }
 }
 

@@ -86,10 +86,7 @@ impl ErasureConnection {
 
 impl DirectObject for ErasureEdge {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "node" => field.object(|edge: &Self| &edge.node),
-            _ => Ok(field.resolver()),
-        }
+        field.of_edge(|edge: &Self| &edge.node)
     }
 }
 

@@ -185,10 +185,7 @@ impl CustomerEventConnection {
 
 impl DirectObject for CustomerEventEdge {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "node" => field.object(|edge: &Self| &edge.node),
-            _ => Ok(field.resolver()),
-        }
+        field.of_edge(|edge: &Self| &edge.node)
     }
 }
 

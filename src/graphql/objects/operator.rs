@@ -115,10 +115,7 @@ pub struct OperatorEdge {
 
 impl DirectObject for OperatorEdge {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "node" => field.object(|edge: &Self| &edge.node),
-            _ => Ok(field.resolver()),
-        }
+        field.of_edge(|edge: &Self| &edge.node)
     }
 }
 
