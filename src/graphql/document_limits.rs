@@ -234,12 +234,14 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         check_limit(cost.directives.0, limits::DIRECTIVES, ("The operation has more than", "directives"))?;
         let nesting = ("The introspection nests more than", "levels of types");
         check_limit(cost.introspection_depth, limits::INTROSPECTION_DEPTH, nesting)?;
-        let keys = root_response_keys(&operation.selection_set.node, &document.fragments);
+        let mut fields = Vec::new();
+        collect_fields(&operation.selection_set.node, &document.fragments, &mut fields);
         let is_mutation = operation.ty == OperationType::Mutation;
         let max_fields = if is_mutation { limits::MUTATION_ROOT_FIELDS } else { limits::QUERY_ROOT_FIELDS };
-        check_limit(keys.len(), max_fields, ("The operation has more than", "root fields"))?;
+        check_limit(fields.len(), max_fields, ("The operation has more than", "root fields"))?;
         // async-graphql would execute each occurrence, but the response can contain only one result per key.
-        if is_mutation && keys.iter().collect::<HashSet<_>>().len() < keys.len() {
+        let keys: HashSet<_> = fields.iter().map(|field| &field.response_key().node).collect();
+        if is_mutation && keys.len() < fields.len() {
             return reject("The mutation has two root fields with the same response key. Give each its own alias.");
         }
     }
@@ -265,6 +267,7 @@ fn has_merged_fields(set: &SelectionSet, fragments: &Fragments) -> bool {
     })
 }
 
+/// Adds the fields of a selection set, with its fragments expanded. The fragments must not contain themselves.
 fn collect_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &mut Vec<&'d Field>) {
     for selection in &set.items {
         match &selection.node {
@@ -334,19 +337,6 @@ impl<'d> CostCounter<'d> {
         self.counted.insert(name, Some(cost));
         Ok(cost)
     }
-}
-
-/// Returns the response keys of the root fields. The fragments must not contain themselves.
-fn root_response_keys(set: &SelectionSet, fragments: &Fragments) -> Vec<Name> {
-    let keys = |selection: &Positioned<Selection>| match &selection.node {
-        Selection::Field(field) => vec![field.node.response_key().node.clone()],
-        Selection::InlineFragment(inline) => root_response_keys(&inline.node.selection_set.node, fragments),
-        Selection::FragmentSpread(spread) => match fragments.get(&spread.node.fragment_name.node) {
-            Some(fragment) => root_response_keys(&fragment.node.selection_set.node, fragments),
-            None => Vec::new(),
-        },
-    };
-    set.items.iter().flat_map(keys).collect()
 }
 
 #[cfg(test)]

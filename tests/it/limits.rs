@@ -317,7 +317,7 @@ both!(enumerating_emails_with_creates_is_stopped, Sandbox, async |app| {
     };
     let (disclosed, rejected) = enumerate_emails(&replica, &own, "createCustomer", attempt).await;
     assert_eq!((disclosed, rejected), (DISCLOSURES, ATTEMPTS - DISCLOSURES));
-    // When the budget is used up, unknown emails are rejected like known emails. No attempt creates a customer.
+    // No attempt creates a customer: with a used-up budget, unknown emails are rejected like known emails.
     assert_eq!(replica.count_rows("customer").await, KNOWN_CUSTOMERS as i64);
     // An update that can disclose nothing still works.
     let customer = json!({ "externalCustomerId": "guess 0" });

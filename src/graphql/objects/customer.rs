@@ -25,6 +25,10 @@ impl Customer {
     pub async fn find(context: &Context<'_>, reference: &CustomerRef) -> Result<Option<Self>, Error> {
         Ok(services(context).customers.find(actor(context), reference).await?.map(Self))
     }
+
+    fn postal_address(&self) -> Option<Address> {
+        self.0.customer.address.as_ref().map(|address| address.parts().clone().into())
+    }
 }
 
 /// A person. There is one record per person on the platform, shared by all operators that the person is connected to.
@@ -74,7 +78,7 @@ impl Customer {
 
     /// Postal address. Null if unknown.
     async fn address(&self) -> Option<Address> {
-        self.0.customer.address.as_ref().map(|address| address.parts().clone().into())
+        self.postal_address()
     }
 
     /// Fields that are still empty, in the order in which the Vivamo SDK asks for them. This is the order of the values
@@ -153,10 +157,7 @@ impl DirectObject for Customer {
             }
             "address" => {
                 let plan = field.plan::<Address>()?;
-                Ok(Box::new(move |customer, json| {
-                    let address = customer.0.customer.address.as_ref().map(|address| address.parts().clone().into());
-                    plan.write_optional(address.as_ref(), json)
-                }))
+                Ok(Box::new(move |customer, json| plan.write_optional(customer.postal_address().as_ref(), json)))
             }
             "history" => Err(NotDirect::NotReady),
             _ => Ok(field.resolver()),
