@@ -17,7 +17,7 @@ pub struct Model {
     #[sea_orm(unique)]
     pub customer_id: CustomerId,
     pub erased_at: DateTime<Utc>,
-    /// The platform's own reference, for example the number of the person's request.
+    /// The platform's own reference, for example the number of the support ticket.
     pub reference: ErasureReference,
     pub request_id: RequestId,
     /// The number of operators that the customer was connected to when it was erased.

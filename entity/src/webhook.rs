@@ -48,7 +48,7 @@ pub struct Model {
     /// The time until which only one process may deliver to the endpoint. `None` if no process delivers to it.
     pub lease_until: Option<DateTime<Utc>>,
     pub last_attempt_at: Option<DateTime<Utc>>,
-    /// The HTTP status of the response to the last attempt whose result was recorded. `None` if there was no response.
+    /// The HTTP status with which the endpoint answered the last finished attempt. `None` if there was no response.
     pub last_status: Option<i32>,
     /// The reason for which the last attempt failed. `None` if it succeeded.
     pub last_failure: Option<Failure>,

@@ -88,7 +88,8 @@ pub struct Reader {
     kind: ReadKind,
 }
 
-/// A kind of read statement. The kind decides the claim to a connection.
+/// A kind of read statement. The kind decides for which tenant the connection is taken, and if the statement counts as
+/// a long read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadKind {
     /// A statement of the current request.

@@ -622,6 +622,7 @@ mod tests {
 
     #[test]
     fn the_arms_of_a_walk_stay_in_one_statement() {
+        // Of every six arms, one is a list without a walk, one is a walk, and four are the milestones of this walk.
         let arm = |number: usize| Arm { is_milestone: number % 6 > 1, ..Arm::count(Query::select(), None, limit(1)) };
         let lengths = |arms: usize| {
             let arms: Vec<_> = (0..arms).map(arm).collect();
@@ -629,7 +630,6 @@ mod tests {
             assert!(statements.iter().all(|statement| statement.first().is_none_or(|first| !first.is_milestone)));
             statements.iter().map(|statement| statement.len()).collect::<Vec<_>>()
         };
-        // Each six arms are a list without a walk, and a walk with four milestones.
         assert_eq!(lengths(0), [0; 0]);
         assert_eq!(lengths(400), [400]);
         assert_eq!(lengths(600), [397, 203]);

@@ -17,7 +17,7 @@ pub struct RequestContext {
     /// The tenant for which connections are taken.
     pub tenant: Tenant,
     pub work: Arc<WorkCounter>,
-    /// The counted size of the response. `None` during authentication and in [`run_as`].
+    /// Counts the bytes of the response while it is built. `None` during authentication and in [`run_as`].
     pub response: Option<Arc<ResponseSize>>,
     /// True if the request never submits two reads or writes to batches at the same time.
     pub is_sequential: bool,

@@ -273,8 +273,8 @@ pub struct RecordVerificationInput {
 pub struct EraseCustomerInput {
     /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
     id: ID,
-    /// Your own text for the receipt, 1 to 100 characters, for example the number of the person's request. The text
-    /// must not contain personal data, because the receipt is kept.
+    /// Your own text for the receipt of the erasure, 1 to 100 characters, for example the number of the support ticket.
+    /// The text must not contain personal data, because the receipt is kept.
     reference: String,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
     /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after

@@ -174,8 +174,8 @@ both!(a_key_of_an_earlier_connection_does_not_return_the_record, Sandbox, async 
     let update = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed } }";
     let send =
         async |caller: &Caller, query: &str, input: &Value| app.graphql(caller, query, json!({ "input": input })).await;
-    // User 1 of the operator gives the phone number of Ada. The create therefore connects the record of Ada, and the
-    // operator then disconnects this record.
+    // Ada is a customer of `other`. `own` creates its user 1 with Ada's phone number by mistake. The create therefore
+    // connects Ada's record, and `own` then disconnects this record.
     let ada = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     let id = app.created(&other, "1", ada.clone()).await["customer"]["id"].clone();
     let data = json!({ "email": "user1@example.com", "phone": "+14155552671" });

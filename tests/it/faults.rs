@@ -129,10 +129,11 @@ async fn a_panic_is_an_internal_error_and_the_process_continues() {
     .await;
 }
 
-/// Runs a query that selects the value `name`, and returns the selected value.
-async fn run_query(app: &TestApp, query: &BatchedQuery<2>, name: &str) -> String {
+/// Sends `text` to the database as a parameter of a query that selects this parameter. Returns the text that the query
+/// selected.
+async fn run_query(app: &TestApp, query: &BatchedQuery<2>, text: &str) -> String {
     let select = |[first, second]: [Expr; 2]| Query::select().expr_as(first, "name").expr_as(second, "other").take();
-    let rows = query.run(app.database.reader(), [name.into(), "other".into()], select).await.unwrap();
+    let rows = query.run(app.database.reader(), [text.into(), "other".into()], select).await.unwrap();
     rows[0].try_get("", "name").unwrap()
 }
 

@@ -111,9 +111,9 @@ impl WriteSet {
         }
     }
 
-    /// Writes `first` before the rows of this set, in the same transaction. Necessary if this set stores a unique value
-    /// that `first` removes: PostgreSQL checks uniqueness row by row, and may execute the parts of one statement in any
-    /// order.
+    /// Requires that the rows of `first` are written before the rows of this set, in the same transaction. Necessary if
+    /// this set stores a unique value that `first` removes: PostgreSQL checks uniqueness row by row, and may execute
+    /// the parts of one statement in any order.
     pub fn write_after(&mut self, first: Self) {
         self.first = Some(Box::new(first));
     }

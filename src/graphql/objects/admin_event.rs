@@ -130,7 +130,8 @@ impl AdminEvent {
     }
 
     /// Id of the request that made the change, as in the `x-request-id` header of its response. If a command made the
-    /// change: the id of this run of the command. The history entries of the run have the same `requestId`.
+    /// change: the id of this run of the command. If the command changed customers, their history entries have the same
+    /// `requestId`.
     async fn request_id(&self) -> String {
         self.0.request_id.to_string()
     }

@@ -112,14 +112,14 @@ impl Webhook {
         self.0.last_attempt_at.map(Time)
     }
 
-    /// HTTP status of the response to the last attempt whose result was recorded. Null if there was no response.
+    /// HTTP status with which the endpoint answered the last finished attempt. Null if there was no response.
     async fn last_status(&self) -> Option<i32> {
         self.0.last_status
     }
 
-    /// Reason for the failure of the last attempt whose result was recorded, or reason why the service disabled the
-    /// endpoint. Null if there was no failure yet. Also null after a successful attempt, or after changes were skipped
-    /// because of `types`; the next failure sets it again.
+    /// Reason why the last finished attempt failed, or reason why the service disabled the endpoint. Null if there was
+    /// no failure yet. Also null after a successful attempt, or after changes were skipped because of `types`; the next
+    /// failure sets it again.
     async fn last_failure(&self) -> Option<WebhookFailure> {
         self.0.last_failure.map(Into::into)
     }

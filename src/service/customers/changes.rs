@@ -103,8 +103,8 @@ const RENAME_LINK: WriteStatement = WriteStatement {
     multiplies: false,
 };
 
-/// Changes the external id of a link, and its search words. The customer must be [replaced](replace) in the same
-/// writes.
+/// Changes the external id of a link, and the search words of the external id. The customer must be [replaced](replace)
+/// in the same writes.
 pub(super) fn rename_link(writes: &mut WriteSet, link: &Link, renamed: &Link) {
     let id = renamed.external_customer_id.clone();
     writes.push(RENAME_LINK, vec![vec![link.operator_id.into(), link.customer_id.into(), id.into()]]);

@@ -473,7 +473,8 @@ impl CustomerView {
     }
 }
 
-/// Finds the stored outcome of a request. `None` if it has no idempotency key, or if the key is not in use.
+/// Finds the stored outcome of a request. Returns `None` if the request has no idempotency key, or if no outcome is
+/// stored under the key.
 async fn find_stored<R: DeserializeOwned>(
     idempotent: Option<&IdempotentRequest>,
     connection: &impl ConnectionTrait,

@@ -4,12 +4,12 @@
 //! skipped. There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
 //!
 //! 1. **Poll.** One statement per second reads the position of the last change, and whether the pause of an endpoint
-//!    has ended. A request that creates or enables an endpoint, or changes its URL or its cursor, sets the end of the
-//!    pause to the time of the request. If a request resumes the operator after a suspension, a pause that ended during
-//!    the suspension counts as ended at the time of the request. The statement reads two index entries. If the position
-//!    is new or a pause has ended, step 2 follows. Step 2 also runs every 30 seconds, because a killed process may not
-//!    have finished its endpoints. Step 2 also runs when the process has finished its deliveries to an endpoint,
-//!    because the endpoint may have new changes.
+//!    has ended. A request that creates or enables an endpoint, or changes its URL or its cursor, ends the pause at
+//!    once: it sets `next_attempt_at` to its own time. If a request resumes the operator after a suspension, a pause
+//!    that ended during the suspension counts as ended at the time of the request. The statement reads two index
+//!    entries. If the position is new or a pause has ended, step 2 follows. Step 2 also runs every 30 seconds, because
+//!    a killed process may not have finished its endpoints. Step 2 also runs when the process has finished its
+//!    deliveries to an endpoint, because the endpoint may have new changes.
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
 //!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
 //!    endpoints at once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other

@@ -185,7 +185,8 @@ pub fn own_cluster() -> Option<OwnCluster> {
     Some(OwnCluster { cluster: cluster?, _folder: folder })
 }
 
-/// The folder of the binaries of the newest PostgreSQL that is installed.
+/// The folder with `initdb`: of the newest PostgreSQL that Debian's packages have installed, otherwise the first one in
+/// `PATH`.
 fn binaries() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
