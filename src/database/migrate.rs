@@ -51,7 +51,8 @@ pub fn migration_count() -> usize {
 /// that `migration::build_large_indexes` lists. Processes that start at the same time take turns. Returns the names of
 /// the migrations that this call applied.
 pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
-    /// During the pause, requests can use the tables for which a migration waits.
+    /// The time between two attempts to lock the tables. Requests to a table wait behind a migration that waits for its
+    /// lock, so they run between the attempts.
     const PAUSE: Duration = Duration::from_secs(1);
     let connection = connect(Options::parse(url)?).await?;
     if connection.get_database_backend() == DbBackend::Postgres {

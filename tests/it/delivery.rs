@@ -260,7 +260,7 @@ both!(a_failed_attempt_is_repeated_with_the_same_id_and_body, Sandbox, async |ap
         let pause = (row.next_attempt_at - process.now()).num_seconds();
         assert!((min..=max).contains(&pause), "attempt {attempt}: {pause} seconds");
         assert!(row.failing_since.is_some() && row.lease_until.is_none() && row.disabled_at.is_none());
-        // A later change does not change the page.
+        // A change that is made between two attempts is not added to the repeated delivery.
         create(app, &operator, 10 + sent.len()..11 + sent.len()).await;
         assert_eq!(process.deliveries.deliver_due().await.unwrap(), 0);
         process.advance_to_next_attempt(webhook).await;
@@ -768,7 +768,8 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
     };
     for action in ["resume", "enable", "create"] {
         // A process claims endpoints after the end of an attempt, after a poll that finds something, and after 30
-        // seconds. The attempt of the operator `busy` does not end before the process has claimed the other endpoint.
+        // seconds. The test keeps the attempt for the operator `busy` open until the endpoint of `operator` has its
+        // delivery. So a poll must have led to the claim of this endpoint.
         let (busy_receiver, answer) = (Receiver::start().await, Arc::new(Notify::new()));
         busy_receiver.plan(Reply::After(answer.clone(), 204));
         endpoint(app, &busy, &busy_receiver.url).await;

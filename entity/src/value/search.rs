@@ -314,8 +314,8 @@ fn fold_unicode(text: &str) -> String {
             }
         }
     }
-    // NFC joins a letter and a remaining mark if Unicode has one character for both, for example `が`. The letter
-    // without the mark is then a different letter, and not a prefix.
+    // NFC joins a letter and a remaining mark if Unicode has one character for both, for example `が`. A search for the
+    // letter without the mark (`か`) then does not find the letter with the mark.
     folded.nfc().collect()
 }
 

@@ -410,8 +410,8 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
         let StoredOutcome { customer, connected_at, warnings, details } = stored;
         let view = customers.find_visible(&origin.actor, &CustomerRef::Id(customer.into())).await?;
         // The stored outcome belongs to the link that existed when the outcome was stored. Since then, the operator may
-        // have disconnected the customer and connected the customer again, perhaps for another of its users. A repeated
-        // request must then not return the record.
+        // have disconnected the customer and connected the customer again, perhaps with another external id, which
+        // stands for another of its accounts. A repeated request must then not return the record.
         let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
         let view = view.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
         let warnings = customers.restrictions.warnings_from_codes(&warnings);
