@@ -37,8 +37,8 @@ fn commit() -> Option<String> {
         return None;
     }
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    // A checkout changes HEAD. A commit changes the file of the branch. A packed branch has no file, but a commit also
-    // changes `logs/HEAD`.
+    // Cargo runs this script again when one of these files changes. A checkout changes `HEAD`, and a commit changes the
+    // file of the branch. A packed branch has no file, but a commit also changes `logs/HEAD`.
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
     for name in ["HEAD", "logs/HEAD"].into_iter().chain(branch.as_deref()) {
         if let Some(file) = git(&["rev-parse", "--git-path", name]).filter(|file| Path::new(file).exists()) {

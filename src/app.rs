@@ -216,8 +216,8 @@ async fn watch_version(database: Database) {
         let Ok(now) = database.check_version().await else { continue };
         if may_write && !now {
             tracing::error!(
-                "a newer version has migrated the database. This version refuses writes, because it would write rows that the \
-                 newer one cannot use: replace this server"
+                "a newer version has migrated the database. This version refuses writes, because it would leave out rows \
+                 that the newer version needs: replace this server"
             );
         }
         may_write = now;

@@ -28,13 +28,13 @@ pub enum ErrorCode {
     #[error("The phone number is not valid")]
     InvalidPhone,
     /// The name of a customer, an operator or an API key has no visible character, has more than 100 characters, or
-    /// contains control characters, line separators or characters that begin or end a text direction. Also if the new
-    /// name of an operator is null.
+    /// contains control characters, line separators or bidirectional controls (U+202A to U+202E, U+2066 to U+2069).
+    /// Also if the new name of an operator is null.
     #[error("The name is not valid")]
     InvalidName,
-    /// The country is unknown, a required part of the address is missing or blank, or a part is too long, has only
-    /// invisible characters, or contains control characters other than line breaks, or characters that begin or end a
-    /// text direction.
+    /// The country is unknown, or a required part of the address is missing or blank. Also if a part is too long, has
+    /// only invisible characters, or contains bidirectional controls (such as U+202E) or control characters other than
+    /// line breaks.
     #[error("The address is not valid")]
     InvalidAddress,
     /// The URL of a webhook endpoint is null, is not an absolute URL with `https://` (in sandbox also `http://`), is
@@ -42,7 +42,7 @@ pub enum ErrorCode {
     /// fragment, or has a host that webhooks may not reach.
     #[error("The URL is not valid")]
     InvalidUrl,
-    /// An argument is invalid or missing, and no other code fits, for example for a page size or a cursor.
+    /// An argument is invalid or missing, for example a page size or a cursor, and no other code fits.
     #[error("The argument is not valid")]
     InvalidArgument,
 
@@ -70,8 +70,8 @@ pub enum ErrorCode {
     #[error("A customer with this email address already exists.")]
     EmailTaken,
     /// Another customer has the phone number. For `createCustomer`, only your own customers count. For
-    /// `updateCustomer`, all customers of the platform count. `recordVerification` reports this error only if the other
-    /// customer has a newer proof for the phone than the request.
+    /// `updateCustomer`, all customers of the platform count. `recordVerification` reports this error only with
+    /// `takeOver`, if the other customer proved ownership of the phone after `verifiedAt`.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
     /// Nothing was connected, because the email and the phone belong to two different customers, or because none of the
@@ -89,8 +89,9 @@ pub enum ErrorCode {
     IdempotencyKeyReused,
 
     /// The customer does not exist, or is not connected to your operator. In `disconnectCustomer` with the platform
-    /// key: is not connected to the operator `operatorId`. Also if you repeat a request, and the customer was
-    /// disconnected from your operator since the first request, even if it is connected again.
+    /// key: the customer is not connected to the operator with `operatorId`. Also if you repeat a create or an update
+    /// with its idempotency key after the customer was disconnected from your operator, even if the customer was
+    /// connected again.
     #[error("There is no such customer, or it is not connected to your operator.")]
     CustomerNotFound,
     /// The operator does not exist.

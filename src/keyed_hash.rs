@@ -59,8 +59,8 @@ impl KeyedHash {
     /// configured secret has this fingerprint.
     ///
     /// The older secret stays in use until `vivamo change-key-secret` stores the fingerprint of the newer secret and
-    /// the server is restarted. Until the command has run, servers that do not know the newer secret yet therefore
-    /// recognise all hashes.
+    /// the server is restarted. Before the command has run, all servers use the older secret, so a server that does not
+    /// know the newer secret yet recognises all hashes.
     pub fn with_fingerprint(self, fingerprint: &[u8]) -> Option<Self> {
         if self.fingerprint() == fingerprint {
             return Some(self);

@@ -288,7 +288,7 @@ class Server:
         return answer["data"]
 
     def cursors(self, end):
-        """The cursors after every hundredth of the first `end` customers of the first operator, and after the last of these customers."""
+        """Reads the first `end` customers of the first operator in pages of 100, and returns the end cursor of each page."""
         cursors, read = [], 0
         while read < end:
             first = min(100, end - read)
@@ -532,8 +532,8 @@ def main(options, folder, running):
         for connections in clients:
             for operation in operations:
                 number += 1
-                # Each round begins with another target: the first target finds the processor caches full of another
-                # operation.
+                # Each round begins with another target, because the first target has a disadvantage: the processor
+                # caches are full of data of another operation.
                 first = round % len(servers)
                 for server in servers[first:] + servers[:first]:
                     if operation not in results["targets"][server.name]["SQL"]:

@@ -108,7 +108,7 @@ def measure(client, case, people, requests):
 
 
 def guess(client, case, known, unknown, requests):
-    """The number of right guesses. Learns from the first people whether known or unknown people are faster."""
+    """The number of right guesses. Learns from the people of the calibration whether requests about known or about unknown people are faster."""
     people = known + unknown
     times = measure(client, case, people, requests)
     split, half = len(known), CALIBRATION // 2

@@ -29,8 +29,9 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: CustomerEventId,
     pub customer_id: CustomerId,
-    /// The reader's own id for the customer at the time of the change. `None` for the platform, and in a swept row. An
-    /// erasure sets this id to `None` in all earlier rows of the customer. The rows of the erasure itself keep the id.
+    /// The reader's own id for the customer at the time of the change. `None` for the platform, and in a row whose
+    /// `swept` is true. An erasure sets this id to `None` in all earlier rows of the customer. The rows of the erasure
+    /// itself keep the id.
     pub external_customer_id: Option<ExternalCustomerId>,
     pub r#type: EventType,
     /// The version of the customer after the change.

@@ -16,8 +16,8 @@ pub struct Model {
     pub environment: Environment,
     /// A migration that a server must know in order to write. `None` if any server may write.
     pub required_migration: Option<String>,
-    /// The value that `migration::SEARCH_WORDS` had when the search words of all customers were last written. `None` if
-    /// words may be missing.
+    /// The name of the migration whose rules the stored search words follow: the value that `migration::SEARCH_WORDS`
+    /// had when the words of all customers were last written. `None` if words may be missing.
     pub words_migration: Option<String>,
     /// The keyed hash of a constant, made with `VIVAMO_KEY_SECRET`. A server compares this hash with the hash that is
     /// made with its own secret. `None` if only versions without this column have opened the database.

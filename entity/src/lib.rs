@@ -2,8 +2,8 @@
 //!
 //! [`value`] has one type for each kind of value. The function `parse` of a type makes a value from text. Search words
 //! are made by functions such as [`SearchWord::tokenize`](value::SearchWord::tokenize). The other modules are the
-//! tables, one file each. A column that holds a value of such a kind has its type from [`value`]. Values read from the
-//! database are not validated again, so a stricter rule does not make old rows unreadable.
+//! tables, one file each. The columns of the tables use these types. Values read from the database are not validated
+//! again, so a stricter rule does not make old rows unreadable.
 
 pub mod value;
 

@@ -34,7 +34,7 @@ pub struct Model {
     pub delivered_id: Uuid,
     /// The last change of the page that is being delivered. It is set before the first attempt, so that each attempt
     /// sends the same page. `None` between two pages. If a request changes `types` or the delivered position during an
-    /// attempt, this value becomes `None`, and the attempt must not change the delivered position.
+    /// attempt, the request sets this value to `None`. The result of the attempt is then not stored.
     pub sending_position: Option<i64>,
     pub sending_id: Option<Uuid>,
     /// The number of attempts that have failed since the last success. 0 again if a request enables the endpoint or
@@ -50,7 +50,8 @@ pub struct Model {
     pub last_attempt_at: Option<DateTime<Utc>>,
     /// The HTTP status with which the endpoint answered the last finished attempt. `None` if there was no response.
     pub last_status: Option<i32>,
-    /// The reason for which the last attempt failed. `None` if it succeeded.
+    /// The reason why the last finished attempt failed, or why the service disabled the endpoint. `None` after a
+    /// success.
     pub last_failure: Option<Failure>,
     /// The time at which the endpoint was disabled, by a request or because of failures. `None` if it is enabled.
     pub disabled_at: Option<DateTime<Utc>>,

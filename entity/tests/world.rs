@@ -34,7 +34,8 @@ fn phones_agree_with_libphonenumber() {
     );
 }
 
-/// Parsing never panics. The digits of an accepted text end in the digits that follow the country code of the number.
+/// Parsing never panics. If a text is accepted, its digits end with the digits that the parsed number has after its
+/// country code.
 #[test]
 fn a_million_random_texts_are_rejected_or_keep_their_digits() {
     let mut state = 20_261_123_u64;

@@ -1,6 +1,7 @@
 //! Adds three columns to `deployment`. A server reads these columns before it serves requests. `required_migration`
-//! names the migration that a server must know in order to write. `words_migration` names the migration whose word
-//! rules all stored search words follow. `key_fingerprint` is the fingerprint of the key secret.
+//! names the migration that a server must know in order to write. `words_migration` is the value that `SEARCH_WORDS`
+//! had when the search words of all customers were last written. `key_fingerprint` is the fingerprint of the key
+//! secret.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

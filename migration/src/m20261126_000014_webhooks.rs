@@ -49,7 +49,8 @@ impl MigrationTrait for Migration {
             .await?;
         for (name, columns) in [
             ("webhook_operator_id_idx", &["operator_id", "id"][..]),
-            // The index finds the endpoints whose next attempt is due. In their rows, the first two columns are null.
+            // The index finds the endpoints whose next attempt is due. In the rows of these endpoints, `disabled_at`
+            // and `paused_at` are null.
             ("webhook_next_attempt_at_idx", &["disabled_at", "paused_at", "next_attempt_at"]),
         ] {
             manager.create_index(index(name, "webhook", columns)).await?;

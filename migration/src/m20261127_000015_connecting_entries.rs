@@ -1,5 +1,5 @@
-//! Replaces an index of history entries by a partial index. The history of an operator begins with the entry that
-//! connected the customer to the operator. The partial index has only such entries, so updates do not write to it.
+//! Replaces an index of history entries by a partial index. An operator sees the history of a customer from the entry
+//! that connected the customer to the operator. The partial index has only such entries, so updates do not write to it.
 
 use sea_orm_migration::prelude::*;
 

@@ -160,7 +160,7 @@ async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened,
 
 /// `vivamo migrate`: applies pending migrations and lists them.
 async fn migrate(settings: &Settings) -> Result<(), Failure> {
-    // The log says why the migrations wait.
+    // If the migrations have to wait for a lock, a line of the log says why.
     telemetry::start(settings.environment).map_err(Failure::Usage)?;
     let database = DatabaseSettings { migrate: true, ..database_settings(settings, 0) };
     let Opened { services, migrated, wrote_words, .. } = open(settings, database).await?;

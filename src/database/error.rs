@@ -5,7 +5,7 @@
 //!
 //! | class | was anything written? | in a batch of writes | otherwise |
 //! | --- | --- | --- | --- |
-//! | conflict ([`is_conflict`]) | no | like a rejection | the attempt runs again; `UNAVAILABLE` after 4 seconds of retries |
+//! | conflict ([`is_conflict`]) | no | each member writes its own rows | the attempt runs again; `UNAVAILABLE` after 4 seconds of retries |
 //! | other rejection ([`is_rejection`]) | no | each member writes its own rows | `INTERNAL` |
 //! | outage ([`is_outage`]) | perhaps | all members get the error | `UNAVAILABLE`: the client may repeat the request |
 //! | any other error | perhaps | all members get the error | `INTERNAL` |

@@ -59,8 +59,8 @@ struct State {
     held: HashMap<Tenant, usize>,
     /// The tenants that hold a permit for a long read.
     long_reads: HashSet<Tenant>,
-    /// The waiting requests, grouped by claim. A claim joins at the end, and moves to the end when it is served. While a
-    /// permit is free, only claims wait that [`may_take`](State::may_take) refuses.
+    /// The waiting requests, grouped by claim. A claim joins at the end, and moves to the end when it is served. If a
+    /// permit is free, [`may_take`](State::may_take) refuses every claim in this list.
     waiting: Vec<(Claim, VecDeque<oneshot::Sender<Permit>>)>,
 }
 
@@ -108,7 +108,8 @@ impl State {
         self.held.get(&tenant).copied().unwrap_or_default()
     }
 
-    /// Returns true if the tenant holds fewer than `share` permits, and no permit for another long read if it claims one.
+    /// Returns true if the tenant holds fewer than `share` permits. For a long read, the tenant must also have no other
+    /// long read.
     fn may_take(&self, claim: Claim, share: usize) -> bool {
         self.held(claim.tenant) < share && !(claim.is_long_read && self.long_reads.contains(&claim.tenant))
     }

@@ -141,8 +141,7 @@ impl Database {
     }
 
     /// If `refuse` is true, refuses all writes with `UNAVAILABLE` from now on. Otherwise allows writes again. Writes
-    /// must be refused if a newer version has migrated the database and cannot use the rows that this version would
-    /// write.
+    /// must be refused if a newer version has migrated the database and needs rows that this version would leave out.
     pub fn refuse_writes(&self, refuse: bool) {
         self.refuses_writes.store(refuse, Ordering::Relaxed);
     }

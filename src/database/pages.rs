@@ -119,11 +119,11 @@ impl Default for Walk {
 /// The maximum number of rows that a walk checks. Checking so many rows takes 15 to 40 ms on both databases.
 pub const MAX_WALK: usize = 10_000;
 
-/// The maximum number of rows that the walks of one statement check, so that the statement counts as short.
+/// A statement of [`pages`] is a long read if its walks may check more rows than this.
 const MAX_USUAL_WALK: u64 = 2_000;
 
-/// The maximum number of index entries that one statement counts, so that the statement counts as short. Counting so
-/// many entries takes about 2 ms.
+/// A statement of [`counts`] is a long read if it may count more index entries than this. Counting so many entries
+/// takes about 2 ms.
 const MAX_USUAL_COUNT: usize = 20_000;
 
 /// The maximum number of index entries that the count of one list includes. PostgreSQL counts a million in 0.1 s.
@@ -313,9 +313,9 @@ impl PageRequest {
         }
     }
 
-    /// Makes a page of the rows that a walk has found. `end` is the position of the last row that the walk may check,
-    /// or `None` if there are fewer rows. If `end` is given and the page is not full, the walk ended there, and the
-    /// list may have more rows after `end`.
+    /// Makes a page of the rows that a walk has found. `end` is the position of row [`MAX_WALK`] of the walk, or `None`
+    /// if the statement did not find such a row. If `end` is given and the walk has not found one row more than the
+    /// size of the page, the walk ended at `end`, and the list may have more rows after `end`.
     fn page_of_walk<T>(&self, rows: Vec<T>, end: Option<Position>) -> Page<T> {
         let is_full = rows.len() > self.size;
         let mut page = self.page(rows);
@@ -375,8 +375,8 @@ pub async fn pages<T>(
         let (mut entries, mut is_reached) = (0, true);
         for number in milestones {
             entries += if is_reached { *number as u64 } else { 0 };
-            // A milestone may be the row with `Key::First`. The page shows this row first, but the walk goes in the
-            // order of the ids, so there the row has the position of its id.
+            // A milestone may be the row with `Key::First`. The page shows this row first, but the walk passes it in
+            // the order of the ids. As a milestone, the row therefore has the position of its id.
             end = next_arm()?.first().map(|row| position(index, row)).map(|position| match position.key {
                 Key::First => Position::by_id(position.id),
                 Key::None | Key::Time(_) | Key::Number(_) | Key::Text(_) => position,
@@ -389,9 +389,10 @@ pub async fn pages<T>(
                 most = cmp::min(most, *number as u64);
             }
         }
-        // The walk ended between the rows `least` and `most`. Each of them is a milestone, or another bound if there is
-        // no milestone on its side. Their geometric mean estimates the number of checked rows. After the first
-        // milestone, the error is at most a factor of 2.3.
+        // The walk ended between the rows `least` and `most`. `least` is the last milestone that the walk has passed,
+        // or else the number of found rows plus 1. `most` is the first milestone that the walk has not passed, or else
+        // the maximum number of rows of the walk. The geometric mean of `least` and `most` estimates the number of
+        // checked rows. After the first milestone, the error is at most a factor of 2.3.
         let checked = if milestones.is_empty() && !is_full { most } else { (least * most).isqrt() };
         record(Work::Check, checked * filters);
         record(Work::Entry, entries);

@@ -73,13 +73,13 @@ pub fn horizon(backend: DbBackend) -> Option<SimpleExpr> {
 /// wrong if more than 2³¹ transactions lie between them. The condition therefore computes by how many ids `xmin` is
 /// ahead of the current transaction, modulo 2³². The condition refuses the row only if this number is at least 1 and at
 /// most `NEXT` minus the id of the current transaction, because no transaction further ahead had ended when the
-/// statement began. If the transaction that wrote a row is older by slightly less than a multiple of 2³² ids, the
-/// condition refuses the row wrongly. The current transaction is then retried with a new id. `xmin` is not ahead of the
-/// new id, so the second attempt accepts the row.
+/// statement began. If the transaction that wrote a row is older by slightly less than a multiple of 2³² ids, it looks
+/// slightly ahead, and the condition refuses the row wrongly. The change is then retried in a transaction with a new
+/// id. The new id is at least `NEXT`, and `xmin` no longer looks ahead of it, so the second attempt accepts the row.
 ///
 /// If the transaction has no id yet, all rows are accepted: its id will be larger than the ids of all transactions that
-/// it sees. If a statement waits for a row and then finds a newer version of the row, the check of the revision refuses
-/// the row.
+/// it sees. If a statement waits until another transaction has changed a row, the check of the revision refuses the
+/// row.
 pub fn is_written_before(backend: DbBackend, table: &str) -> Option<SimpleExpr> {
     const CURRENT: &str = "pg_current_xact_id_if_assigned()::text::bigint";
     let ahead = format!("(\"{table}\".\"xmin\"::text::bigint - {CURRENT}) & 4294967295");
@@ -88,8 +88,8 @@ pub fn is_written_before(backend: DbBackend, table: &str) -> Option<SimpleExpr> 
 }
 
 /// The distance between the last stored position and the first new position after [`raise_base`]. Readers may have seen
-/// positions that are not in the dump. The distance is far larger than the number of transactions between a dump and
-/// its restore.
+/// positions that were added after the dump. The new positions must be larger than these. The distance is therefore far
+/// larger than the number of transactions between a dump and its restore.
 const RESTORE_DISTANCE: i64 = 1 << 32;
 
 /// Returns true if the last stored position is larger than or equal to the position that the next transaction will get.

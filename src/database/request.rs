@@ -37,7 +37,8 @@ pub struct RunningRequests(Arc<()>);
 pub enum Work {
     /// A statement that was sent. `BEGIN`, `COMMIT` and `ROLLBACK` do not count.
     Statement,
-    /// A query for rows. A query that shares a statement with other queries is counted too.
+    /// A query for rows. If several requests share a statement, each of them counts its own query. A `UNION ALL` of
+    /// several lists counts as one query.
     Query,
     /// A row that was read.
     Row,

@@ -65,7 +65,7 @@ impl Default for KeyMemory {
     }
 }
 
-/// Creates a semaphore with one permit for each KiB, because the number of permits is limited to 32 bits.
+/// Creates a semaphore with one permit for each KiB of memory.
 fn semaphore(bytes: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(permits(bytes) as usize))
 }

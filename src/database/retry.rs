@@ -91,8 +91,8 @@ where
         tracing::debug!(operation, conflicts, cause = describe(conflict), "transaction conflict, retrying");
         metrics::counter!("vivamo_retries_total", "operation" => operation).increment(1);
         // Full jitter, because attempts that pause for the same time would conflict again. After a lock timeout the
-        // pause is 400 ms on average: the transaction that holds the lock is slow, and each attempt holds a connection
-        // for 200 ms.
+        // pause is longer, 400 ms on average. The transaction that holds the lock is slow, and each attempt holds a
+        // connection for 200 ms while it waits for the lock.
         let pause =
             rand::rng().random_range(if is_lock_timeout(conflict) { 200..600 } else { 0..1 << conflicts.min(7) });
         #[expect(clippy::disallowed_methods, reason = "the backoff")]

@@ -125,8 +125,8 @@ fn is_in_memory(url: &str, file: &Path) -> bool {
         || parameters.contains("mode=memory")
 }
 
-/// Returns the fault of TLS parameters that sqlx accepts, but with which the connection would be less safe than with
-/// the same parameters in libpq.
+/// Returns a message if sqlx would protect the connection less than its TLS parameters suggest. sqlx itself accepts
+/// such parameters.
 fn tls_fault(options: &PgConnectOptions, url: &str) -> Option<&'static str> {
     let has_root = Url::parse(url).is_ok_and(|url| {
         url.query_pairs().any(|(name, _)| ["sslrootcert", "ssl-root-cert", "ssl-ca"].contains(&name.as_ref()))

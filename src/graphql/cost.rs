@@ -69,8 +69,9 @@ fn sum(set: &SelectionSet, fragments: &Fragments, of_field: &impl Fn(&Field) -> 
 /// The fields that are lists with pages of 20 items by default.
 const LISTS: [&str; 7] = ["customers", "operators", "history", "customerEvents", "erasures", "adminEvents", "webhooks"];
 
-/// The conditions of `CustomerFilter` that have an index. For the other conditions, the service may check customers one
-/// by one.
+/// The conditions of `CustomerFilter` that have an index. `connectedAt` uses its index only in the order
+/// `CONNECTED_AT`, but the estimate ignores the order. For the other conditions, the service may check customers one by
+/// one.
 const INDEXED: [&str; 4] = ["email", "phone", "externalCustomerId", "connectedAt"];
 
 /// Estimates the work for a list, a search or a count. For other fields the estimate is zero, because the rows of most

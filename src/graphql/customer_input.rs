@@ -251,9 +251,9 @@ pub struct RecordVerificationInput {
     id: ID,
     /// The verified field: the person has proved ownership of this email or phone.
     field: VerifiableField,
-    /// The verified email or phone. The record must still have this value: a late proof of an old value must not verify
-    /// the new value. With `takeOver`, the record may also have another phone or no phone, if another customer has the
-    /// verified phone.
+    /// The verified email or phone. The record must have this value now, so that a late proof of an earlier value does
+    /// not verify the present one. Exception: with `takeOver`, and if another customer has the phone, this record may
+    /// have another phone or none.
     value: String,
     /// Time of the proof, not in the future. If the same or a later time is already recorded for the value, nothing
     /// changes.
@@ -590,7 +590,7 @@ const NO_ORDER_WITH_SEARCH: &str =
     "`orderBy` cannot be combined with `search`, whose results are ordered by customer id.";
 const NOTHING_TO_UPDATE: &str = "Give `data`, `externalCustomerId` or both.";
 const PLATFORM_ONLY_OPERATOR_ID: &str =
-    "Leave out `operatorId`: an operator's key disconnects customers from that operator only.";
+    "Leave out `operatorId`: an operator's key always disconnects the customer from its own operator.";
 const OPERATOR_ID_REQUIRED: &str = "With the platform key, `operatorId` must name the operator to disconnect from.";
 const NO_EXTERNAL_IDS: &str =
     "`externalCustomerId` belongs to an operator, so it is not available here with the platform key.";

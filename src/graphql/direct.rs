@@ -2,15 +2,16 @@
 //!
 //! async-graphql resolves each field with a boxed future, collects the values in hash maps, and serializes these maps.
 //! For a page of customers, these steps take half of the server's processor time. Most resolvers do not wait, because
-//! their rows are in memory. If this is true for all selected fields of an object, the object is written directly: each
-//! resolver is polled once, or a writer of the type replaces it, and the value is written at once. The text of the
-//! object becomes one value of async-graphql (`Value::Binary`), and [`write_value`] copies the text into the response.
+//! their rows are in memory. If this is true for all selected fields of an object, the object is written directly,
+//! field by field. For most fields, the resolver is polled once and its value is written. For some fields, the type has
+//! a writer that is used instead of the resolver. The text of the object becomes one value of async-graphql
+//! (`Value::Binary`), and [`write_value`] copies the text into the response.
 //!
 //! async-graphql still resolves an object if
 //!
 //! - the resolver of a selected field may wait ([`DirectObject::writer`]), for example for `history`;
 //! - rows that the object needs are not in memory. If this is true for one item of a list, async-graphql resolves the
-//!   whole list, and each list inside its items is tried on its own;
+//!   whole list. The lists inside its items may still be written directly;
 //! - the document merges fields (`document_limits::merges_fields`). async-graphql can merge values, but not texts.
 //!
 //! Both ways return the same text; tests compare them. `docs/benchmarks.md` has the gain.
@@ -37,9 +38,10 @@ pub type Writer<'q, T> = Box<dyn Fn(&T, &mut Json) -> Result<(), NotDirect> + Se
 /// A type whose objects can be written directly.
 pub trait DirectObject: ContainerType + Sized + 'static {
     /// Returns the writer of a selected field. The default writer calls the resolver. A type must fail with
-    /// [`NotDirect::NotReady`] for each field whose resolver may wait or add an error. The selected fields inside the
-    /// value of the field count too, so use [`object`](SelectedField::object) for an object that has such fields. In
-    /// debug builds, a resolver that waits panics. In release builds, async-graphql then resolves the object.
+    /// [`NotDirect::NotReady`] for each field whose resolver may wait or add an error. This includes the selected
+    /// fields inside the value of the field. If the value is an object that has such fields, use
+    /// [`object`](SelectedField::object), which asks the type of this object for its writers. In debug builds, a
+    /// resolver that waits panics. In release builds, async-graphql then resolves the object.
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         Ok(field.resolver())
     }
@@ -48,8 +50,8 @@ pub trait DirectObject: ContainerType + Sized + 'static {
 /// True if the document of the request merges fields (`document_limits::merges_fields`).
 pub struct MergesFields(pub bool);
 
-/// A selected field. `context` belongs to the outermost object or list that is written, so its path lacks indexes and
-/// inner fields.
+/// A selected field. `context` belongs to the outermost object or list that is written directly. The path of `context`
+/// therefore ends there: it has no indexes and fields inside this object or list.
 pub struct SelectedField<'q> {
     pub context: &'q ContextSelectionSet<'q>,
     field: &'q Positioned<Field>,

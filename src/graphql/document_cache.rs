@@ -1,9 +1,9 @@
 //! Cache of parsed documents.
 //!
 //! Clients send few different documents, with many different values of the variables. A cached document is not parsed
-//! or checked by `document_limits` again. A document that was valid is not validated again, except for cycles of
-//! fragments, its depth, and its complexity, which depends on the variables. The cache saves a quarter to a third of
-//! the processor time of a read (`docs/benchmarks.md`).
+//! or checked by `document_limits` again. A document that was valid gets only async-graphql's fast validation. This
+//! validation checks cycles of fragments, the depth, and the complexity, which depends on the variables. The cache
+//! saves a quarter to a third of the processor time of a read (`docs/benchmarks.md`).
 //!
 //! A document is executed without the arguments that use a missing variable (see `variables`). It is therefore cached
 //! once for each set of missing variables. For example, with the variables `{"name": null}` the mutation below is
@@ -86,8 +86,8 @@ impl Document {
         self.is_valid.load(Ordering::Relaxed)
     }
 
-    /// Marks the document as valid. The document is then valid for all values of its variables, because the types of
-    /// the values are checked on every request, and arguments are parsed on every execution.
+    /// Marks the document as valid. The values of the variables do not matter for this mark, because their types are
+    /// checked on every request, and arguments are parsed on every execution.
     pub fn mark_valid(&self) {
         self.is_valid.store(true, Ordering::Relaxed);
     }

@@ -109,8 +109,8 @@ fn is_name_char(char: char) -> bool {
 }
 
 /// Returns the length in bytes of the string literal at the start of a text, with its quotes. An unterminated string is
-/// rejected here: the parser would read an unterminated `"""` as an empty string, and then parse the text that this
-/// scan has skipped.
+/// rejected here: the parser would read an unterminated `"""` as an empty string, and then parse the text after it.
+/// This scan has skipped that text as part of the string, so its nesting is not checked.
 fn string_length(text: &str) -> ServerResult<usize> {
     let is_block = text.starts_with("\"\"\"");
     let quote = if is_block { "\"\"\"" } else { "\"" };
@@ -249,7 +249,8 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
 }
 
 /// Returns true if a selection set of the document, with its fragments expanded, has several fields with the same
-/// response key. Only a repetition of a field without arguments and selections does not count: it changes nothing.
+/// response key. A repeated field that has no arguments and no selections does not count, because its repetition
+/// changes nothing.
 pub fn merges_fields(document: &ExecutableDocument) -> bool {
     let mut sets = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
     sets.any(|set| has_merged_fields(set, &document.fragments))

@@ -43,8 +43,8 @@ impl<T: DirectObject> OutputType for Single<T> {
 
 /// A list of objects. Written directly if possible.
 ///
-/// A list that async-graphql resolves is counted when it is complete. A large response is still stopped early, because
-/// a page has at most 100 items, and the lists inside the items are counted separately.
+/// A list that async-graphql resolves is counted only when it is complete. This is early enough to stop a response that
+/// is too large: a page has at most 100 items, and the lists inside the items are counted before.
 ///
 /// The items are values of the type `T`, or references to such values.
 pub struct Items<T, R = T>(Vec<R>, PhantomData<T>);
@@ -105,8 +105,8 @@ async fn direct<T: DirectObject>(
                 return Ok(Some(Value::Binary(text.into())));
             }
             Err(NotDirect::TooLong) if may_wait => size.wait_for_turn().await?,
-            // async-graphql resolves a list that is too long for any response. It counts the lists inside this list one
-            // by one, and reports which of them do not fit.
+            // If the text is too long for any response, async-graphql resolves the list. Each list inside it is then
+            // counted on its own, and the errors have the paths of the lists that do not fit.
             Err(NotDirect::TooLong | NotDirect::NotReady) => return Ok(None),
         }
     }

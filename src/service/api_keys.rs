@@ -45,7 +45,7 @@ pub struct ApiKeys {
     cache: Cache<Vec<u8>, KeyRights>,
     /// Hashes of keys that were valid at their last lookup. The lookups of these keys are never delayed.
     seen: Cache<Vec<u8>, ()>,
-    /// Lookups for clients that have used up their authentication failures, by address or network.
+    /// Lookups for clients that have used up the allowed authentication failures, by address or network.
     delayed: Cache<IpAddr, Arc<DelayedLookups>>,
     /// Times of last use that are not written to the database yet.
     last_used: Arc<Mutex<HashMap<ApiKeyId, DateTime<Utc>>>>,
@@ -108,9 +108,9 @@ impl ApiKeys {
     /// or of the other environment, or if its operator is suspended. The message names the reason, unless the key is
     /// unknown.
     ///
-    /// `suspect` is the network of a client that has used up its authentication failures. The keys of such a client are
-    /// collected for [`LOOKUP_DELAY`] and looked up in one statement. A key that was valid at its last lookup is looked
-    /// up without this delay.
+    /// `suspect` is the network of a client that has used up the allowed authentication failures. The keys of such a
+    /// client are collected for [`LOOKUP_DELAY`] and looked up in one statement. A key that was valid at its last
+    /// lookup is looked up without this delay.
     pub async fn authenticate(&self, key: &str, suspect: Option<IpAddr>) -> Result<Result<Actor, Violation>, DbErr> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {

@@ -1,6 +1,6 @@
 //! The audit trail of administration: one entry for each change of an operator, an API key or a webhook endpoint by a
-//! request or a command. The entry is written in the same transaction as the change. Only the platform can read the
-//! audit trail.
+//! request or a command, and one for each command that disconnects all customers of an operator. The entry is written
+//! in the same transaction as the change. Only the platform can read the audit trail.
 
 use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
 use entity::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, WebhookId};

@@ -93,7 +93,8 @@ impl Feed {
         let page = PageRequest { direction: Direction::Forward, size, after: after.clone(), before: None };
         let [page, last] = array(self.pages(vec![(list, page), self.last(reader)]).await?)?;
         let last = last.rows.last().map_or_else(start, Positioned::position);
-        // The swept row comes before all rows that are shown.
+        // Deleted changes leave one row with `swept`, which comes before all rows that are shown. If the page begins
+        // with this row, changes after the position were deleted.
         let is_swept = page.rows.first().is_some_and(|change| change.swept);
         if is_swept || after.is_some_and(|after| after > last) {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());
@@ -124,8 +125,9 @@ impl Feed {
         let start_time = time - TimeDelta::seconds(30);
         let is_earlier = |change: &Model| change.swept || change.occurred_at < start_time;
         let (mut found, mut low) = (None, 0);
-        // All changes below `low` occurred before `time`. The first change at or above `high`, if there is one, is not
-        // earlier than `start_time`.
+        // All changes below `low` occurred before `time`: the change in `found` occurred before `start_time` (unless it
+        // is swept), and a change with a smaller position occurred at most 30 seconds later. The first change at or
+        // above `high`, if there is one, is not earlier than `start_time`.
         let mut high = self.last_row(reader).await?.map_or(0, |change| change.position + 1);
         while low < high {
             let middle = low + (high - low) / 2;

@@ -3,11 +3,11 @@
 //! The outcome is written in the same transaction as the work. Its row has the operator (for the platform: the nil id),
 //! keyed hashes of the idempotency key and of the input, and the outcome: ids and codes, but no personal data.
 //!
-//! 1. Look up the key before any customer of another operator. If the key has an outcome for the same input, return the
-//!    outcome. If it has an outcome for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked up first,
-//!    because a caller could otherwise send a used key and learn from the response time if a person is known. The
-//!    lookup needs no round trip of its own: the statement of [`KeyLookup::join`] looks up the key and, only if the key
-//!    is new, also the customers.
+//! 1. Look up the key before customers of other operators are looked up. If the key has an outcome for the same input,
+//!    return the outcome. If it has an outcome for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked
+//!    up first, because a caller could otherwise send a used key and learn from the response time if a person is known.
+//!    The lookup needs no round trip of its own: the statement of [`KeyLookup::join`] looks up the key and, only if the
+//!    key is new, also the customers.
 //! 2. Make the change, and insert the outcome in the same transaction. If another request has used the key meanwhile,
 //!    the insert conflicts and nothing is written. If two requests with the same key run at the same time, the insert
 //!    of the second waits for the first to commit.

@@ -9,9 +9,10 @@
 //!
 //! A bucket starts full and refills continuously, up to its capacity. A request takes tokens from the bucket. If there
 //! are too few tokens, the request is refused, and the error contains the time until there are enough. If other
-//! requests have reserved the missing tokens, the request first waits for up to a second, and its error contains one
-//! second. For example, at 100 disclosures per hour the bucket of an operator holds 100 tokens and gains one every 36
-//! seconds. Each process counts separately, so with n processes the effective limit is n times as high.
+//! requests have reserved the missing tokens, the request first waits for up to a second. If it is then refused, the
+//! time in the error is one second. For example, at 100 disclosures per hour the bucket of an operator holds 100 tokens
+//! and gains one every 36 seconds. Each process counts separately, so with n processes the effective limit is n times
+//! as high.
 //!
 //! The buckets are implemented here, because a request reserves disclosures before it knows whether it needs them, and
 //! returns unused ones. The buckets of the `governor` crate cannot take tokens back.
@@ -229,7 +230,7 @@ pub struct Cost {
 }
 
 impl CostCharge {
-    /// Raises the charge to this cost, or to the largest possible budget if this cost is larger. If the bucket has too
+    /// Raises the charge to this cost, or to the capacity of the bucket if this cost is larger. If the bucket has too
     /// few tokens now, the request is refused, and the cost that was already taken is given back.
     pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);

@@ -219,7 +219,7 @@ impl Origin {
 
 /// Returns the current time in microseconds, the precision that both databases store. A time that is written therefore
 /// equals the time that is read back.
-#[expect(clippy::disallowed_methods, reason = "truncates it")]
+#[expect(clippy::disallowed_methods, reason = "this function truncates the time to microseconds")]
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }

@@ -332,8 +332,9 @@ both!(a_transaction_does_not_change_what_a_later_one_has_changed, Sandbox, async
     let holder = app.database.begin_write().await.unwrap();
     let lock_first = "SELECT 1 FROM customer WHERE email = '0@example.com' FOR UPDATE";
     holder.execute_unprepared(lock_first).await.unwrap();
-    // The transaction of the batch gets its id when the transaction locks the operator. The transaction then waits for
-    // the first customer.
+    // The transaction of the batch gets its id when it locks the operator. It then waits for the first customer.
+    // Meanwhile, the update of the second customer commits with a larger id. The batch must not change the second
+    // customer with its smaller id, so it starts again.
     let remove = async { customers.remove_batch(&Actor::Platform, &origin, operator).await.unwrap() };
     let change_second = async {
         app.wait_until_blocked(1).await;

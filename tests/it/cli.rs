@@ -410,8 +410,8 @@ pub(crate) fn server_at(address: &str, code: &'static str, message: &'static str
                 client.read_exact(&mut startup).unwrap();
                 startup
             };
-            // If the client asks for TLS, the server refuses and closes the connection. In these tests, each client
-            // that asks for TLS requires TLS.
+            // If the client asks for TLS, the server refuses. It then closes the connection, because in these tests
+            // such a client requires TLS and would not continue without it.
             if read_startup() == 80_877_103_u32.to_be_bytes() {
                 client.write_all(b"N").unwrap();
                 continue;

@@ -76,8 +76,8 @@ impl<'a> Process<'a> {
         Self::start_at(app, sender, Arc::new(Mutex::new(now())))
     }
 
-    /// Starts another process with the same clock. With an earlier clock, the other process could not claim the
-    /// endpoints that this process has delivered to.
+    /// Starts another process with the same clock. A delivery sets `next_attempt_at` to the time of its process, so a
+    /// process with an earlier clock could not claim the endpoint yet.
     fn start_other(&self, sender: SenderSettings) -> Self {
         Self::start_at(self.app, sender, self.clock.clone())
     }

@@ -15,7 +15,7 @@ use vivamo::service::{Actor, RequestInfo};
 use support::{Caller, TestApp, both};
 
 /// Sends a query twice, and returns the text of both responses, which must be equal. The second query selects `viewer`
-/// twice, so nothing in its response is written directly.
+/// twice. If a document merges fields, nothing is written directly, so async-graphql resolves the whole second query.
 async fn text(app: &TestApp, caller: &Caller, query: &str, variables: &Value) -> String {
     let mut texts = Vec::new();
     for viewer in ["{ viewer { role } ", "{ viewer { role } viewer { role } "] {

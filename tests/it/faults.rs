@@ -163,7 +163,8 @@ both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, asyn
         }
     }));
     let health = async {
-        // On SQLite, the requests wait in a queue of the server.
+        // On PostgreSQL, `watcher` counts the waiting requests, because all connections of `app` are in use. On SQLite,
+        // `wait_until_blocked` counts only the requests to `app`.
         if app.is_postgres() { &watcher } else { app }.wait_until_blocked(9).await;
         app.http.get(format!("{}/healthz", app.url)).send().await.unwrap().status().as_u16()
     };

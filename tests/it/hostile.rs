@@ -37,7 +37,7 @@ both!(the_largest_nested_pages_are_answered, Sandbox, async |app| {
 both!(a_known_document_may_not_ask_for_too_many_fields, Sandbox, async |app| {
     let query = "query ($first: Int) { customers(first: $first) { nodes { operators(first: $first) { nodes { \
                  id name status createdAt customers(first: 2) { nodes { id email version } } } } } } }";
-    // The document is new, known, and known.
+    // In the first request, the document is new. In the other requests, it is in the cache.
     for (first, is_accepted) in [(2, true), (100, false), (1, true)] {
         let answer = app.graphql(&app.platform(), query, json!({ "first": first })).await;
         assert_eq!(answer.codes().is_empty(), is_accepted, "{first}");

@@ -2,7 +2,7 @@
 //!
 //! On PostgreSQL, table locks allow reads and block writes until all requests wait for a lock. On SQLite, a transaction
 //! holds the only write connection until all requests wait for this connection. A request that reads before its write
-//! transaction has therefore read before any request writes.
+//! transaction therefore reads the state before all writes of the race.
 
 use entity::customer_event::EventType;
 use entity::operator::Status;
@@ -598,7 +598,8 @@ both!(a_disconnect_while_missing_search_words_are_added, Sandbox, async |app| {
     let (added, disconnected) = tokio::join!(app.services.customers.add_missing_words(&Actor::Platform), disconnect);
     added.unwrap();
     assert_eq!(disconnected, "DISCONNECTED");
-    // A word that is left behind would make this request fail.
+    // If a word of the ended connection were left behind, this request would fail, because it inserts a word with the
+    // same primary key.
     assert_eq!(outcome(app, &Write::Create(&a, "2", data)).await, "CONNECTED");
 });
 

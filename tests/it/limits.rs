@@ -257,8 +257,8 @@ both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app|
         assert_eq!(send_invalid_key(&replica, Some(address)).await.status, 401, "{address}");
     }
     assert_rate_limited_with_429(&send_invalid_key(&replica, Some("[2001:db8::6]")).await);
-    // The service ignores the headers before an unreadable header, so a client cannot choose its address with an
-    // earlier header.
+    // The service ignores an unreadable header and all headers before it, so a client cannot choose its address with an
+    // earlier header. The request then counts for the address of the connection, which is already over its limit.
     let unreadable = reqwest::header::HeaderValue::from_bytes(b"\xff, 203.0.113.7").unwrap();
     let request =
         replica.http.post(format!("{}/graphql", replica.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));

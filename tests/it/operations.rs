@@ -293,7 +293,8 @@ async fn writes_to_a_read_only_sqlite_are_unavailable() {
     .await;
 }
 
-/// The binary, run by the user postgres, because permissions of files do not apply to root.
+/// The binary. If the tests run as root, it runs as the user postgres, because permissions of files do not apply to
+/// root.
 fn vivamo_as_user(folder: &Path, arguments: &[&str]) -> Command {
     let binary = folder.join("vivamo");
     if !binary.exists() {
@@ -607,8 +608,9 @@ async fn change_key_secret_with_a_webhook(database: TestDatabase) {
     assert!(signed.is_signed_with(first) && signed.is_signed_with(&second) && signed.signatures.len() == 4);
     server.stop();
 
-    // Without the old key secret, deliveries are signed with the webhook secret from after the change. No delivery is
-    // signed with the first webhook secret, even during the overlap of the rotation.
+    // Without the old key secret, all webhook secrets are derived from the new key secret. Deliveries are signed with
+    // the second webhook secret, which was created after the change. They are not signed with the first one, although
+    // the overlap of the rotation has not ended.
     let (server, url) = serve(NEW, None);
     let signed = delivery(&url, key, 5).await;
     assert!(signed.is_signed_with(&second) && !signed.is_signed_with(first) && signed.signatures.len() == 2);

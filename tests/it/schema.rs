@@ -63,7 +63,8 @@ async fn the_arguments_of_lists_are_described_alike() {
     let descriptions = descriptions().await;
     for argument in ["first", "after", "last", "before"] {
         let suffix = format!("({argument})");
-        // The feed has a default size of its own, and a cursor that is valid with any filter.
+        // The arguments of the feed have other descriptions, because the feed has another default size, and its cursor
+        // stays valid with other `types`.
         let is_list = |path: &str| path.ends_with(&suffix) && !path.starts_with("Query.changes(");
         let lists: Vec<_> = descriptions.iter().filter(|(path, _)| is_list(path)).collect();
         let texts: BTreeSet<_> = lists.iter().map(|(_, text)| text).collect();

@@ -331,7 +331,7 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
             "{search}"
         );
     }
-    // These searches put no customer first: the results are in the order of the customer ids.
+    // The results of these searches are in the order of the customer ids.
     for (search, expected) in [
         ("ada@example.co", &[created[0], created[1], created[3], created[4]][..]),
         ("ada example.com", &[created[0], created[1], created[3], created[4]]),

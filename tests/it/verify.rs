@@ -149,7 +149,8 @@ both!(every_change_of_a_value_clears_its_verification, Sandbox, async |app| {
     assert_eq!((&filled["phone"], &filled["phoneVerifiedAt"]), (&json!("+14155552671"), &json!(null)));
 });
 
-/// A time of verification without a `VerifiableField` would not be cleared when its value changes.
+/// Each column with a time of verification needs a `VerifiableField`. Without it, a change of the value would not clear
+/// the time.
 #[test]
 fn each_time_of_verification_has_its_field() {
     let columns = customer::Column::iter().filter(|column| column.as_str().ends_with("_verified_at"));

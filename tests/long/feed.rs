@@ -30,8 +30,8 @@ const WRITERS: usize = 8;
 /// The numbers of people and phones. The numbers are so small that most transactions wait for another transaction.
 const PEOPLE: usize = 6;
 const PHONES: usize = 3;
-/// The minimum number of requests that are answered before a round disturbs the service, and again between the end of
-/// the disturbance and the end of the round.
+/// At least this many requests are answered in a round before the service is disturbed, and again after the
+/// disturbance.
 const REQUESTS: usize = 300;
 
 const CHANGES: &str = "query ($after: String) { changes(first: 20, after: $after) { cursor hasMore \
@@ -221,8 +221,8 @@ async fn send_until_answered(servers: &Servers, caller: &Caller, query: &str, va
 /// for the platform.
 fn predict(events: &[customer_event::Model], reader: &str) -> BTreeMap<String, Vec<Value>> {
     let mut events: Vec<_> = events.iter().collect();
-    // Each change of a customer has read the customer after the previous change of this customer was committed, and has
-    // set its time after this read. Its time is therefore later than the time of the previous change.
+    // A change reads the customer after the previous change of this customer was committed, and sets its own time after
+    // this read. The times of a customer's changes are therefore in the order of the changes.
     events.sort_by_key(|event| (event.customer_id, event.version, event.occurred_at));
     let (mut linked, mut predicted) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
     let is_platform = reader.is_empty();

@@ -30,8 +30,8 @@ use support::{Backend, Caller, TestDatabase};
 
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
-/// A change may take effect before changes that were recorded earlier. This is the maximum number of such earlier
-/// changes: one change of each worker, and one batch of [`remove_customers`], whose changes are all written together.
+/// In the history, a change may come after changes that took effect later. This is the maximum number of such changes:
+/// one change of each worker, and one batch of [`remove_customers`], which is written in one transaction.
 const MAX_MOVE: usize = WORKERS + 100;
 /// The number of requests between two reads of the feed by all readers.
 const FOLLOW_INTERVAL: usize = 500;
@@ -232,8 +232,8 @@ impl Model {
         self.links.iter().any(|((owner, _), linked)| *owner == operator && linked == customer)
     }
 
-    /// The operators that are connected to a customer. Each has the given type, and the operator's own id for the
-    /// customer.
+    /// The operators that are connected to a customer. Each is returned with this type of change, and with its own id
+    /// for the customer.
     fn readers(&self, customer: &str, r#type: &'static str) -> Vec<(usize, &'static str, String)> {
         let of_customer = self.links.iter().filter(|(_, linked)| *linked == customer);
         of_customer.map(|((operator, id), _)| (*operator, r#type, id.clone())).collect()
@@ -634,9 +634,9 @@ struct Applied<'a> {
 /// Applies the changes to a model in an order in which each request gets the payload that its client received. Returns
 /// the final model and the feeds.
 ///
-/// The order is nearly the order of the events. If request A reads a row, request B then changes this row, and A itself
-/// writes other rows, the change of A comes before the change of B in this order. The event of A may still have the
-/// later time. The events of one customer are always in the order of its changes.
+/// The order is nearly the order of the events. For example, request A reads a row, request B then changes this row,
+/// and A writes other rows. The result of A does not show the change of B, so A comes before B in this order. The event
+/// of A may still have the later time. The events of one customer are always in the order of its changes.
 fn replay(operators: &[Caller], changes: &[Change<'_>]) -> (Model, Vec<Announced>) {
     let ids = operators.iter().map(|caller| caller.operator.clone()).collect();
     let (mut model, mut moved) = (Model { operators: ids, ..Model::default() }, 0);
@@ -670,8 +670,9 @@ fn replay(operators: &[Caller], changes: &[Change<'_>]) -> (Model, Vec<Announced
     (model, feeds)
 }
 
-/// Inserts a change before the `later` changes. A later change stays before the inserted change if it shares a customer
-/// with the inserted change, or with another change that stays.
+/// Inserts a change before the changes in `later`, but keeps the order of changes that share a customer. A change in
+/// `later` therefore stays before the inserted change if it shares a customer with the inserted change, or with a
+/// following change in `later` that also stays before the inserted change.
 fn inserted_first<'a: 'l, 'l>(
     later: impl DoubleEndedIterator<Item = &'l Change<'a>>,
     change: &Change<'a>,
@@ -743,7 +744,7 @@ async fn compare_feeds(servers: &Servers, operators: &[Caller], followers: Vec<F
         for (customer, expected) in &expected {
             assert_eq!(&found[customer], expected, "reader {}, {customer}", follower.reader);
         }
-        // The follower has read some changes before the erasure of their customers.
+        // If the follower read a change before the customer was erased, this change may still have an external id.
         let ids = |changes: &[Value]| changes.iter().map(|change| change["id"].clone()).collect::<Vec<_>>();
         assert_eq!(ids(&follower.changes), ids(&from_start.changes));
         for (customer, followed) in rows(&follower.changes) {

@@ -283,8 +283,8 @@ async fn deliver_webhooks(database: &str, log: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn webhooks_use_indexes_on_sqlite() {
-    // An index condition on the position without the id is enough: only the changes of one transaction have the same
-    // position, so the statement reads few changes from before the cursor.
+    // A cursor consists of a position and an id. An index condition on the position alone is enough: only the changes
+    // of one transaction have the same position, so the statement reads few changes that are before the cursor.
     const AFTER_POSITION: &str = "(reader_id=? AND position>?)";
     let servers = Servers::start(Backend::Sqlite, 0).await.unwrap();
     let operator = servers.operator("A").await;
@@ -489,7 +489,8 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
         let (first, blocks) = measured.send_repeatedly(key, query, &page(json!({ "first": PAGE_SIZE }))).await;
         assert_eq!((&first["edges"], &first["totalCountAtLeast"]), (&json!([]), &json!(0)), "{name}");
         assert_eq!(first["pageInfo"]["hasNextPage"], true, "{name}");
-        // Reads backwards from the end: the last 10,000 customers.
+        // This page checks the last 10,000 customers, backwards from the end. Its `startCursor` is the place where the
+        // check stopped.
         let (last, _) = measured.send(key, query, &page(json!({ "last": PAGE_SIZE }))).await;
         let after = &last["pageInfo"]["startCursor"];
         let (last, last_blocks) =

@@ -27,7 +27,7 @@ macro_rules! id {
 
         impl $id {
             /// Returns a new id, greater than all ids that this process made before.
-            #[expect(clippy::new_without_default, reason = "two new ids differ")]
+            #[expect(clippy::new_without_default, reason = "each new id differs, so there is no default id")]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }

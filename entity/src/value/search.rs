@@ -24,8 +24,8 @@ use unicode_normalization::char::is_combining_mark;
 use super::phone::ascii_digit;
 use super::{EmailAddress, PersonName, PhoneNumber, Reason, is_invisible, masked_debug};
 
-/// A folded word: letters, their marks, and digits; at most 50 characters. The word for the end of a phone starts with
-/// `#`.
+/// A folded word: letters, their marks, and digits; at most 50 characters. The word for the last four digits of a phone
+/// starts with `#`, for example `#2671`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, DeriveValueType)]
 pub struct SearchWord(String);
 
@@ -107,7 +107,8 @@ impl QueryWord {
         if is_number(&self.0) && self.0.len() == LAST_DIGITS {
             prefixes.push(format!("{ENDS_IN}{}", self.0));
         }
-        // `char::MAX` is not a letter or digit, so no stored word reaches the end of the range.
+        // No stored word contains `char::MAX`, because it is not a letter or digit. All words that start with the
+        // prefix are therefore below the end of the range.
         prefixes.into_iter().map(|prefix| prefix.clone()..format!("{prefix}{}", char::MAX)).collect()
     }
 
@@ -181,8 +182,8 @@ masked_debug!(SearchQuery);
 /// Letters of other scripts, marks and digits that follow this character belong to its part.
 struct Part<'t> {
     text: &'t str,
-    /// True if a stored value with these parts is also found by a search that joins the previous part and this part to
-    /// one word.
+    /// True if `SearchWord::tokenize` joins this part to the previous part. A search that writes the two parts as one
+    /// word then finds the stored value.
     is_joined_when_stored: bool,
     /// True if this part of a search and the previous part are one word.
     is_joined_when_searched: bool,
@@ -370,8 +371,8 @@ fn usual_letter(char: char) -> Option<char> {
     })
 }
 
-/// Returns true for the characters of the Latin blocks that most names outside ASCII use. Most of these characters are
-/// letters with a diacritic.
+/// Returns true for the characters of the Unicode blocks that have most of the Latin letters outside ASCII. Most of
+/// these characters are letters with a diacritic.
 fn is_extended_latin(char: char) -> bool {
     matches!(char, '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}')
 }

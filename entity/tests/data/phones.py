@@ -9,7 +9,7 @@ Columns, separated by tabs:
     e164        the E.164 form, "-" if the number is not possible
     line type   "mobile" or "other"
     difference  empty, or the reason why the service rejects the number although libphonenumber accepts it:
-                altered   libphonenumber changes more than a prefix, so the number could be another person's
+                altered   libphonenumber does more than remove a prefix, so the number could be another person's
                 unstable  libphonenumber reads its own E.164 form as another number
                 too long  more than the 15 digits of E.164
 """

@@ -109,8 +109,8 @@ impl AdminEvent {
         self.0.webhook_id.map(|id| id.to_string().into())
     }
 
-    /// Names of the fields of `Operator` or `Webhook` that an update gave new values, for example `["status"]`. Fields
-    /// that the service sets itself, such as `disabledAt`, are left out. Empty for other changes.
+    /// Names of the fields of `Operator` or `Webhook` that an update set to new values, for example `["status"]`.
+    /// Fields that the service sets itself, such as `disabledAt`, are left out. Empty for other changes.
     async fn changed_fields(&self) -> &[String] {
         &self.0.changed_fields.0
     }

@@ -52,7 +52,8 @@ pub struct ChangeFeed {
 pub struct Change(customer_change::Model);
 
 /// A change of a customer, as your operator sees it. With the platform key: as the platform sees it. Only `customer`
-/// contains personal data. Your external ids can also be personal data if you have chosen such ids.
+/// contains personal data. `externalCustomerId` can also be personal data, for example if you use email addresses as
+/// external ids.
 #[Object]
 impl Change {
     /// Id of the change, the same as the id of its entry in `Customer.history`. Use the id to recognise a change that

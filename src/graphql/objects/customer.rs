@@ -178,8 +178,8 @@ impl CustomerEdge {
         self.node.0.link.as_ref().map(|link| link.external_customer_id.as_str())
     }
 
-    /// Time at which the customer was connected to the operator. The customer became visible at most 30 seconds later.
-    /// Null in the platform's list of all customers.
+    /// Time at which the customer was connected to the operator. This time is set before the connection is committed,
+    /// so the customer becomes visible later, by at most 30 seconds. Null in the platform's list of all customers.
     async fn connected_at(&self) -> Option<Time> {
         self.node.0.link.as_ref().map(|link| Time(link.connected_at))
     }

@@ -124,10 +124,10 @@ impl Webhook {
         self.0.last_failure.map(Into::into)
     }
 
-    /// Time since which all attempts have failed. Null if the last attempt succeeded. Also null after the endpoint was
-    /// created, was enabled or got a new URL, and after changes were skipped because of `types`, until an attempt
-    /// fails. When all attempts have failed for five days, the service disables the endpoint. The time of a suspension
-    /// of the operator does not count: when the suspension ends, the length of the suspension is added to
+    /// Time since which all attempts have failed. Null if no attempt has failed since the last success. Also null if no
+    /// attempt has failed since the endpoint was created, was enabled or got a new URL, or since changes were skipped
+    /// because of `types`. When all attempts have failed for five days, the service disables the endpoint. The time of
+    /// a suspension of the operator does not count: when the suspension ends, the length of the suspension is added to
     /// `failingSince`.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)

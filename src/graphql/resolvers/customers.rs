@@ -33,10 +33,10 @@ impl CustomerQuery {
 
     /// Customers connected to the calling operator. By default the oldest connection comes first. With the platform
     /// key: all customers, oldest first. With some filters, a page may have fewer items than requested although more
-    /// pages follow, so continue as long as `hasNextPage` is true. In the list, a new customer can come before
-    /// customers that you have already read, so do not poll for new customers with the last cursor. Instead, filter by
-    /// `connectedAt` (with the platform key: `createdAt`). Start the range 30 seconds before the latest time that you
-    /// have seen, and skip the customers that you already have.
+    /// pages follow, so continue as long as `hasNextPage` is true. A new customer becomes visible up to 30 seconds
+    /// after its `connectedAt` (with the platform key: `createdAt`), and can come before customers that you have
+    /// already read. Do not poll for new customers with the last cursor. Instead, filter by this time: start the range
+    /// 30 seconds before the latest time that you have seen, and skip the customers that you already have.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,

@@ -85,7 +85,7 @@ fn event_list(
             return Err(violation.with_note("Give exactly one of customerId, requestId and apiKeyId.").into());
         }
     };
-    // If the id of an argument is malformed, the result is an empty list. The list of the nil id is always empty.
+    // If the id of an argument is malformed, the result is an empty list: no customer has the nil id.
     Ok(list.unwrap_or_else(|| EventList::OfCustomer(Uuid::nil().into())))
 }
 

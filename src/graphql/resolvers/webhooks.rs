@@ -62,7 +62,7 @@ impl WebhookMutation {
 
     /// Changes, enables or disables a webhook endpoint. Omitted fields stay as they are. When you enable an endpoint,
     /// deliveries continue after its `cursor`. If some of the changes after the cursor were already deleted from the
-    /// feed, give `deliverFrom` too. In this case, the service disables the endpoint again if `deliverFrom` is missing.
+    /// feed, give `deliverFrom` too. Without `deliverFrom`, the service would disable the endpoint again.
     async fn update_webhook(
         &self,
         context: &Context<'_>,

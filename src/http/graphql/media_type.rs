@@ -12,7 +12,8 @@ pub enum MediaType {
     /// `application/graphql-response+json`. The status is 200 only if the request was executed, except for
     /// `PERSISTED_QUERY_NOT_SUPPORTED`.
     GraphqlResponse,
-    /// `application/json`, for older clients, which treat any status other than 200 as a network failure.
+    /// `application/json`, for older clients, which treat any status other than 200 as a network failure. The response
+    /// to an invalid document therefore has the status 200.
     Json,
 }
 

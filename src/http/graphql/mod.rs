@@ -9,11 +9,11 @@
 //! 3. Check the method and the `Accept` header ([`MediaType`]).
 //! 4. If the key has too many requests in flight, wait ([`InFlight`]).
 //! 5. Read the query, its variables and the name of its operation ([`Parameters`]).
-//! 6. Read the member of staff ([`actor_header`]).
+//! 6. Read the header `Vivamo-Actor`, which names a member of staff ([`actor_header`]).
 //! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), refuse a mutation that was sent by GET,
 //!    and charge the rest of the estimated cost to the rate limit.
-//! 8. Execute the document, and charge the cost of its work, or the minimum cost if that is higher, instead of the
-//!    estimate. If the client disconnects, the execution goes on.
+//! 8. Execute the document. If the client disconnects, the execution goes on. Afterwards, replace the charged estimate
+//!    by the cost of the work, which is at least the minimum cost of the document.
 //! 9. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
 //!
 //! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]), unless the client

@@ -31,8 +31,8 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Reads the parameters from the body of a POST, which must be a JSON object. Leaves `body` empty, unless the
-    /// headers are refused.
+    /// Reads the parameters from the body of a POST, which must be a JSON object. If the headers are refused, the body
+    /// stays unread in `body`.
     pub async fn from_body(headers: &HeaderMap, body: &mut Body) -> Result<Self, HttpError> {
         const UNSUPPORTED: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         if !is_json(headers) {
@@ -97,9 +97,9 @@ fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, kind: 
     serde_json::from_value(value).map_err(|_| bad_request(&format!("`{name}` must be {kind}.")))
 }
 
-/// Reads the body of a refused request, for at most a second, and keeps none of it in memory. If a body that arrives
-/// late were not read, the connection would close after the response, and the next request of the client on this
-/// connection would fail.
+/// Reads the body of a refused request, for at most a second, and keeps none of it in memory. If the service did not
+/// wait for the rest of the body, the connection would close after the response. The next request of the client on this
+/// connection would then fail.
 pub async fn discard(body: Body) {
     const MAX_TIME: Duration = Duration::from_secs(1);
     let (mut chunks, mut length) = (body.into_data_stream(), 0);

@@ -101,7 +101,8 @@ pub fn from_graphql(response: async_graphql::Response, media_type: MediaType, si
 
 /// Serializes a response. `bytes` is the counted size of its lists and objects.
 fn to_json(response: &async_graphql::Response, bytes: usize) -> serde_json::Result<Vec<u8>> {
-    // A vector that grows to several MiB would leave as much free memory behind, which the allocator returns late.
+    // A vector that grows step by step to several MiB leaves its smaller buffers behind. Together they are about as
+    // large as the vector, and the allocator returns their memory late.
     let mut text = Vec::with_capacity(bytes + bytes / 16 + 1024);
     text.extend_from_slice(br#"{"data":"#);
     graphql::write_value(&response.data, &mut text)?;

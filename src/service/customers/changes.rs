@@ -81,7 +81,8 @@ const REMOVE_LINK: WriteStatement = WriteStatement {
 const LINK_KEY: [customer_operator::Column; 2] =
     [customer_operator::Column::OperatorId, customer_operator::Column::CustomerId];
 
-/// Deletes links and their search words. The customer must be [replaced](replace) or deleted in the same writes.
+/// Deletes links and their search words. The customer must be [replaced](replace) or deleted in the same writes, so
+/// that concurrent writers that have read the links fail with a conflict.
 pub(super) fn remove_links(writes: &mut WriteSet, links: &[Link]) {
     let key = |link: &Link| vec![link.operator_id.into(), link.customer_id.into()];
     writes.push(REMOVE_LINK, links.iter().map(key).collect());

@@ -76,7 +76,7 @@ pub enum MatchKey {
 }
 
 impl MatchKey {
-    /// Returns the fault for a match by this key, if `connectBy` does not allow the connection.
+    /// Returns the fault for a match by this key. Called only if `connectBy` does not allow the connection.
     fn not_allowed(self) -> Violation {
         let (field, message) = match self {
             Self::Email => (

@@ -84,8 +84,8 @@ pub(super) fn end_link(
     current: &customer::Model,
     reason: DisconnectReason,
 ) {
-    // Writes the same values with the next revision. Concurrent writes of the customer may have read the link, so these
-    // writes must fail with a conflict.
+    // Writes the same values with the next revision, so that concurrent writers of the customer, which may have read
+    // the link, fail with a conflict.
     let customer = changes::replace(writes, current, current.clone());
     history::record_disconnect(writes, origin, &customer, link, reason);
     changes::remove_links(writes, slice::from_ref(link));

@@ -2,8 +2,8 @@
 //!
 //! One transaction deletes the customer, its links, its search words and the cached carrier results for its phones,
 //! sets the values in its history to null, removes its external ids from the earlier rows of the feed, and inserts the
-//! receipt. The history entries stay without values. Stored results of idempotency keys stay too: they hold no values
-//! of the customer, and expire after a day.
+//! receipt. The history entries are kept, but without values. Stored results of idempotency keys are kept too: they
+//! hold no values of the customer, and expire after a day.
 //!
 //! SQLite does not overwrite deleted content. [`Customers::purge_erased`] rewrites the file without the deleted
 //! content.

@@ -47,8 +47,8 @@ pub struct HistoryEntry {
     /// True if the caller's operator made the change. If the caller is the platform: true if the platform made the
     /// change.
     pub own: bool,
-    /// The whole entry, with the author and the values. `None` if the caller is an operator and its operator did not
-    /// make the change.
+    /// The whole entry, with the author and the values. `None` if the caller is an operator that did not make the
+    /// change.
     pub details: Option<Model>,
 }
 
@@ -106,7 +106,8 @@ impl Customers {
 /// operator does not see the links and external ids of other operators.
 ///
 /// Entries are compared by version first: ids come from the clocks of several servers, so ids alone do not order the
-/// entries of a customer.
+/// entries of a customer. The connecting entry is the one with the largest id. If an operator connects the customer
+/// again within the difference between two clocks, this can be the earlier connecting entry.
 fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
     let Some(operator) = actor.operator() else { return events };
     let connecting = Alias::new("connecting");

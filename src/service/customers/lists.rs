@@ -29,6 +29,7 @@ pub struct CustomerFilter {
     pub search: Option<SearchQuery>,
     pub email: Option<EmailAddress>,
     pub phone: Option<PhoneNumber>,
+    /// Only for an operator's list.
     pub external_customer_id: Option<ExternalCustomerId>,
     /// Matches customers for which all these fields are empty.
     pub missing: Vec<CustomerField>,

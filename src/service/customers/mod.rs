@@ -9,10 +9,11 @@
 //! only extend these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all
 //! customers of the platform. The limit on disclosures limits what a caller can learn from this.
 //!
-//! A write puts its rows into one `WriteSet`. A takeover of a phone uses two. On PostgreSQL, no statement of the set
-//! sees the rows that another statement writes; on SQLite the statements run in order. The order of the statements must
-//! therefore give the same result on both databases. For example, the words of a connected customer are replaced before
-//! the words of the new link are inserted.
+//! A write puts its rows into one `WriteSet`. If `recordVerification` takes a phone over from another customer, it uses
+//! two, one for each customer. On PostgreSQL, no statement of the set sees the rows that another statement writes; on
+//! SQLite the statements run in order. The order of the statements must therefore give the same result on both
+//! databases. For example, when a customer is connected, the words of its existing links are replaced before the new
+//! link and its words are inserted.
 
 mod changes;
 mod create;
@@ -411,7 +412,7 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
         let view = customers.find_visible(&origin.actor, &CustomerRef::Id(customer.into())).await?;
         // The stored outcome belongs to the link that existed when the outcome was stored. Since then, the operator may
         // have disconnected the customer and connected the customer again, perhaps with another external id, which
-        // stands for another of its accounts. A repeated request must then not return the record.
+        // stands for another user account of the operator. A repeated request must then not return the record.
         let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
         let view = view.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
         let warnings = customers.restrictions.warnings_from_codes(&warnings);

@@ -220,9 +220,9 @@ impl Customers {
             .order_by_asc(CustomerId)
             .limit(BATCH as u64);
         let links = lock_own_customers(&transaction, without_words).await?;
-        // Concurrent writes of these customers wait for the locks. On PostgreSQL, a statement that has waited for a
-        // lock does not see the new words, so the write must fail with a conflict and run again. The new revision of
-        // the customer causes the conflict.
+        // Concurrent writes of these customers wait for the locks. On PostgreSQL, the statement of such a write does
+        // not see the words that this transaction adds, so it would not delete them. The new revision of the customer
+        // makes the write fail with a conflict and run again.
         let customers = links.iter().map(|(_, customer)| customer.id);
         let next_revision = customer::Column::Revision.into_expr().add(1);
         let update = customer::Entity::update_many().col_expr(customer::Column::Revision, next_revision);
@@ -286,7 +286,8 @@ pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan)
     let columns = [Column::CustomerId, Column::OperatorId];
     let rows = match rarest {
         Some((_, word, _)) => {
-            // Without the limit, the databases would read another index to avoid the sort.
+            // The limit excludes no row. Without the limit, the databases would not use the index on words. They would
+            // read the primary key, which is in the order of the customer ids, to avoid the sort.
             let all = customers_with(operator, word).column(Column::OperatorId).limit(u64::from(u32::MAX)).take();
             Query::select().distinct().columns(columns).from_subquery(all, "all").take()
         }
@@ -313,7 +314,8 @@ pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan)
     (rows, Walk { filters, max_rows: entries, milestones })
 }
 
-/// Returns the condition that the search finds a customer of the operator. Only for lists of at most one customer.
+/// Returns the condition that the search finds a customer of the operator. Only for lists of at most one customer: for
+/// longer lists, a [`Walk`] limits the number of checked customers.
 pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition {
     let nothing = search.words().is_empty().then(|| Expr::val(1).eq(0));
     let has_word = |word| {
@@ -325,8 +327,8 @@ pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition 
 
 /// Selects a word of one customer that starts with the given word.
 fn words_of_customer(operator: OperatorId, customer: SimpleExpr, word: &QueryWord) -> SelectStatement {
-    // Because of the concatenation, PostgreSQL cannot use the index on words, and reads only the few words of the
-    // customer.
+    // The concatenation prevents PostgreSQL from using the index on words. PostgreSQL then uses the primary key, and
+    // reads only the few words of the customer.
     let text = Column::Word.into_expr().binary(BinOper::Custom("||"), "");
     customer_word::Entity::find()
         .select_only()

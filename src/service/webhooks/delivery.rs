@@ -129,7 +129,7 @@ const PAGE_CHANGES: usize = 100;
 const MAX_BODY_BYTES: usize = 20_000;
 /// An upper bound on the size of a body without changes.
 const ENVELOPE_BYTES: usize = 500;
-/// The time of failures after which an endpoint is disabled.
+/// If all attempts fail for this time, the endpoint is disabled.
 const MAX_FAILING: TimeDelta = TimeDelta::days(5);
 /// The pauses after the first, the second, … failure in a row. The last one repeats.
 const PAUSES: [TimeDelta; 9] = [
@@ -231,7 +231,8 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Sets `vivamo_webhook_lag_seconds` and `vivamo_webhooks_disabled`, which have the same meaning in all processes.
+    /// Sets `vivamo_webhook_lag_seconds` and `vivamo_webhooks_disabled`. Each process measures the endpoints of the
+    /// whole database, so all processes report the same values.
     async fn set_gauges(&self) -> Result<(), DbErr> {
         let count =
             Query::select().expr(Column::Id.count()).from(Entity).and_where(Column::DisabledAt.is_not_null()).take();
@@ -539,9 +540,9 @@ fn subquery(select: SelectStatement) -> SimpleExpr {
     SimpleExpr::SubQuery(None, Box::new(select.into()))
 }
 
-/// True if two rows of an endpoint are equal in everything that must not change during an attempt. A new secret or a
-/// suspension does not change the result of the attempt. If the endpoint is failing, a suspension that ends during the
-/// attempt does, because its end moves `failing_since`.
+/// True if two rows of an endpoint are equal in everything that must not change during an attempt. A new secret or the
+/// start of a suspension leaves the rows equal. The end of a suspension moves the `failing_since` of a failing
+/// endpoint, so the rows then differ.
 fn is_same_attempt(one: &Model, other: &Model) -> bool {
     let facts = |webhook: &Model| {
         let cursor = (webhook.delivered_position, webhook.delivered_id);

@@ -203,8 +203,8 @@ impl Messages {
                         self.writing_statements.insert(name.to_vec());
                     }
                 }
-                // Bind: the names of the portal and of the statement. A writing statement counts as a commit, because
-                // it commits by itself outside a transaction.
+                // Bind: the names of the portal and of the statement. A writing statement counts as a commit: it is
+                // usually sent without `BEGIN`, and PostgreSQL then commits the statement at its end.
                 b'B' => {
                     completed.commits |= self.writing_statements.contains({
                         text();

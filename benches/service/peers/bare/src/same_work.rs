@@ -344,8 +344,8 @@ fn changes(before: Option<&Customer>, after: &Customer) -> Changes {
     Changes { fields: Json(fields), before: Json(before), after: Json(after) }
 }
 
-/// The search words of a link, each with its place, a number that is unique in the link. `None` removes the word at a
-/// place.
+/// The search words of a link. Each word has a place: a number that no other word of the link has. `None` removes the
+/// word at a place.
 type Words = Vec<(i16, Option<String>)>;
 
 /// The places of the words of a value start at a multiple of this number.
