@@ -169,16 +169,17 @@ impl WriteSet {
         })
     }
 
-    /// Builds one statement for PostgreSQL. For each write, the text distinguishes only between one row and several
-    /// rows, so that few texts are prepared.
+    /// Builds one statement for PostgreSQL. If a write has more than [`MAX_LISTED_ROWS`] rows, the text does not depend
+    /// on their number, so that few texts are prepared.
     pub(in crate::database) fn into_postgres_statement(self) -> Statement {
-        let parts = self.writes.iter().map(|write| (write.statement.name, write.rows.len().min(2))).collect();
-        let sql = cached_sql((true, parts), || self.postgres_sql());
+        let part = |write: &Write| (write.statement.name, write.rows.len().min(MAX_LISTED_ROWS + 1));
+        let sql = cached_sql((true, self.writes.iter().map(part).collect()), || self.postgres_sql());
         let mut values = Vec::new();
-        for Write { mut rows, .. } in self.writes {
-            match rows.as_mut_slice() {
-                [row] => values.append(row),
-                _ => values.append(&mut into_arrays(rows)),
+        for Write { rows, .. } in self.writes {
+            if rows.len() <= MAX_LISTED_ROWS {
+                values.extend(rows.into_iter().flatten());
+            } else {
+                values.append(&mut into_arrays(rows));
             }
         }
         Statement { sql, values: Some(Values(values)), db_backend: DbBackend::Postgres }
@@ -198,13 +199,18 @@ impl WriteSet {
             let new = format!("new_{index}");
             let columns = quoted((statement.columns)());
             let first = next_placeholder;
-            next_placeholder += columns.len();
-            let placeholders: Vec<_> = (first..next_placeholder).map(|number| format!("${number}")).collect();
-            let (placeholders, columns) = (placeholders.join(", "), columns.join(", "));
-            let (source, row_count) = match rows.as_slice() {
-                [_] => (format!("VALUES ({placeholders})"), "1".to_owned()),
-                _ => (format!("SELECT * FROM unnest({placeholders})"), format!("cardinality(${first})")),
+            let mut placeholders = || {
+                let of_row = next_placeholder..next_placeholder + columns.len();
+                next_placeholder = of_row.end;
+                of_row.map(|number| format!("${number}")).collect::<Vec<_>>().join(", ")
             };
+            let (source, row_count) = if rows.len() <= MAX_LISTED_ROWS {
+                let listed: Vec<_> = rows.iter().map(|_| format!("({})", placeholders())).collect();
+                (format!("VALUES {}", listed.join(", ")), rows.len().to_string())
+            } else {
+                (format!("SELECT * FROM unnest({})", placeholders()), format!("cardinality(${first})"))
+            };
+            let columns = columns.join(", ");
             let dml = (statement.statement)(&Alias::new(&new)).build(&DbBackend::Postgres);
             let with = if index == 0 { "WITH" } else { "," };
             let is_counted = counted == Some(index);
@@ -218,6 +224,10 @@ impl WriteSet {
         sql + " SELECT " + &result + &count
     }
 }
+
+/// Rows up to this number are listed in `VALUES`, which costs PostgreSQL less than one array per column. A create
+/// writes two rows of the feed, and many updates write one or two words.
+const MAX_LISTED_ROWS: usize = 2;
 
 /// Numbers of rows that were pushed to a [`WriteSet`].
 pub(in crate::database) struct PushedRows {
@@ -342,6 +352,21 @@ mod tests {
                 + "SELECT 1 / ((SELECT COUNT(*) FROM write_0) = 1)::int"
         );
         assert_eq!(values.unwrap().0.len(), 7);
+    }
+
+    #[test]
+    fn one_or_two_rows_are_listed() {
+        let sql = |count: u128| {
+            let sets: Vec<_> = (1..=count).map(write_set).collect();
+            let Statement { sql, values, .. } = WriteSet::merge(&sets).unwrap().into_postgres_statement();
+            (sql, values.unwrap().0.len())
+        };
+        let (two, values) = sql(2);
+        assert!(two.contains(r#"("id", "name", "revision") AS (VALUES ($1, $2, $3), ($4, $5, $6)), write_0"#), "{two}");
+        assert!(two.contains("AS (VALUES ($7, $8, $9, $10), ($11, $12, $13, $14)), write_1"), "{two}");
+        assert!(two.ends_with("SELECT 1 / ((SELECT COUNT(*) FROM write_0) = 2)::int"), "{two}");
+        assert_eq!(values, 14);
+        assert_eq!(sql(3), sql(4));
     }
 
     #[test]

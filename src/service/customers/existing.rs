@@ -2,7 +2,7 @@
 
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QueryResult,
     QuerySelect, QueryTrait, Value,
@@ -159,11 +159,12 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
 /// the email or the phone.
 ///
 /// If one of the operator's own customers has one of the values, the request is refused. The response time must then
-/// not reveal if a customer of another operator has another of the values. A difference of 2 µs would be enough: 30
-/// requests for each person would show if the platform knows the person. Therefore the query does not look up the given
-/// email. The query looks up the first stored email that is equal or comes later in the order of the index, and the
-/// operator's link to the customer with the stored email. This is the same work for known and unknown emails, except
-/// for an email that sorts after all stored emails. Phones are looked up in the same way.
+/// not reveal if a customer of another operator has one of the other values. A difference of 2 µs would be enough: 30
+/// requests for each person would show if the platform knows the person. If the query looked up the given email, it
+/// would look for the operator's link only if the platform knows the email. Therefore the query looks up the first
+/// stored email that is equal or comes later in the order of the index, and the operator's link to the customer with
+/// this stored email. This is the same work for known and unknown emails, except for an email that sorts after all
+/// stored emails. Phones are looked up in the same way.
 ///
 /// If `condition` does not hold, selects no row. Otherwise selects at least one row, whose columns are null if there is
 /// no customer.
@@ -172,13 +173,13 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
 /// SELECT same_id.customer_id, by_email.customer_id, by_phone.customer_id, other.*
 /// FROM (SELECT 1 AS one) AS always
 /// LEFT JOIN customer_operator AS same_id ON same_id.operator_id = $1 AND same_id.external_customer_id = $2
-/// LEFT JOIN customer AS next_email ON next_email.email = (SELECT MIN(email) FROM customer WHERE email >= $3)
+/// LEFT JOIN (SELECT id, email FROM customer WHERE email >= $3 ORDER BY email LIMIT 1) AS next_email ON TRUE
 /// LEFT JOIN customer_operator AS by_email
 ///   ON by_email.operator_id = $1 AND by_email.customer_id = next_email.id AND next_email.email = $3
-/// LEFT JOIN customer AS next_phone ON …
+/// LEFT JOIN (SELECT id, phone …) AS next_phone ON TRUE
 /// LEFT JOIN customer_operator AS by_phone ON …
 /// LEFT JOIN customer AS other
-///   ON other.email = CASE WHEN same_id.customer_id IS NULL AND … THEN $3 END OR other.phone = CASE WHEN … THEN $4 END
+///   ON other.id IN (CASE WHEN same_id.customer_id IS NULL AND … AND next_email.email = $3 THEN next_email.id END, …)
 /// ```
 fn existing_query(
     [operator, external_customer_id, email, phone]: [SimpleExpr; 4],
@@ -202,27 +203,28 @@ fn existing_query(
         [(by_email, "next_email", Email, &email), (by_phone, "next_phone", Phone, &phone)]
     {
         let value_of = |column| Expr::col((next, column));
-        let minimum = Query::select()
-            .expr(column.min())
+        let first = Query::select()
+            .columns([Id, column])
             .from(customer::Entity)
             .and_where(column.into_expr().gte(value.clone()))
+            .order_by(column, Order::Asc)
+            .limit(1)
             .take();
-        query.join_as(JoinType::LeftJoin, customer::Entity, next, value_of(column).eq(minimum));
+        query.join_subquery(JoinType::LeftJoin, first, next, Expr::cust("TRUE"));
         let is_holder = Expr::col((link, CustomerId)).eq(value_of(Id)).and(value_of(column).eq(value.clone()));
         join_own(&mut query, link, is_holder);
     }
     if with_others {
-        let if_unused = |value: SimpleExpr| {
-            let [one, two, three] = LINKS.map(|link| Expr::col((link, CustomerId)).is_null());
-            Expr::case(one.and(two).and(three), value)
+        let [one, two, three] = LINKS.map(|link| Expr::col((link, CustomerId)).is_null());
+        let is_new = one.and(two).and(three);
+        let holder = |next: &'static str, column, value| {
+            let is_holder = Expr::col((next, column)).eq(value);
+            Expr::case(is_new.clone().and(is_holder), Expr::col((next, Id)))
         };
-        let has = |column: customer::Column, value| Expr::col(("other", column)).eq(if_unused(value));
-        query.columns(customer::Column::iter().map(|column| ("other", column))).join_as(
-            JoinType::LeftJoin,
-            customer::Entity,
-            "other",
-            has(Email, email).or(has(Phone, phone)),
-        );
+        let holders = [holder("next_email", Email, email), holder("next_phone", Phone, phone)];
+        let is_other = Expr::col(("other", Id)).is_in(holders);
+        query.columns(customer::Column::iter().map(|column| ("other", column)));
+        query.join_as(JoinType::LeftJoin, customer::Entity, "other", is_other);
     }
     query
 }
