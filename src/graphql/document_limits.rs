@@ -239,7 +239,8 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         let is_mutation = operation.ty == OperationType::Mutation;
         let max_fields = if is_mutation { limits::MUTATION_ROOT_FIELDS } else { limits::QUERY_ROOT_FIELDS };
         check_limit(fields.len(), max_fields, ("The operation has more than", "root fields"))?;
-        // async-graphql would execute each occurrence, but the response can contain only one result per key.
+        // If two root fields of a mutation have the same response key, async-graphql would execute both, but the
+        // response can contain only one result per key.
         let keys: HashSet<_> = fields.iter().map(|field| &field.response_key().node).collect();
         if is_mutation && keys.len() < fields.len() {
             return reject("The mutation has two root fields with the same response key. Give each its own alias.");

@@ -241,8 +241,8 @@ both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app|
     assert_rate_limited_with_429(&send_invalid_key(&replica, None).await);
     // Requests with a valid key are not affected.
     assert_eq!(replica.graphql(&own, ROLE, json!({})).await.status, 200);
-    // The limit counts only the last address that is not a trusted proxy. The addresses before it do not count, because
-    // a client can invent them.
+    // A failure counts for one address of `X-Forwarded-For`: the last one that is not a trusted proxy. The addresses
+    // before it are ignored, because a client can invent them.
     for number in 0..5 {
         assert_eq!(
             send_invalid_key(&replica, Some(&format!("198.51.100.{number}, 203.0.113.7, 127.0.0.1"))).await.status,

@@ -594,7 +594,8 @@ async fn change_key_secret_with_a_webhook(database: TestDatabase) {
     assert!(signed.is_signed_with(first) && signed.signatures.len() == 1);
     server.stop();
 
-    // While both key secrets are set, each delivery has signatures for both key secrets, before and after the change.
+    // While both key secrets are set, each delivery is signed with the webhook secrets of both, before and after
+    // `change-key-secret` has run.
     let (server, url) = serve(NEW, Some(OLD));
     let signed = delivery(&url, key, 2).await;
     assert!(signed.is_signed_with(first) && signed.signatures.len() == 2);

@@ -3,7 +3,7 @@
 //! - Accepted: 1 to 100 characters on one line.
 //! - Canonical form: without white space, direction marks and most zero-width marks at the ends, and in NFC; case and
 //!   script are kept.
-//! - Rejected: texts without a visible character, control characters, line separators and bidirectional controls.
+//! - Rejected: control characters, line separators, bidirectional controls, and texts without a visible character.
 //! - Examples: `" Jose\u{301} "` becomes `José`; `"a\nb"` is rejected.
 
 use sea_orm::DeriveValueType;

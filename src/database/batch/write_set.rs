@@ -19,10 +19,10 @@ use crate::database::arrays::into_arrays;
 
 /// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
 ///
-/// On PostgreSQL one statement writes all rows except the rows of `first`, so no [`WriteStatement`] sees the rows that
-/// another [`WriteStatement`] of this set writes. An earlier statement writes the rows of `first`. On SQLite the
-/// statements run in the order in which they were pushed, and each statement sees the rows of the earlier statements.
-/// Push the statements in an order that gives the same result on both databases.
+/// On PostgreSQL all [`WriteStatement`]s of this set become parts of one SQL statement, so none of them sees the rows
+/// that another one writes. Only the rows of `first` are written earlier, by an SQL statement of their own. On SQLite
+/// the statements run in the order in which they were pushed, and each statement sees the rows of the earlier
+/// statements. Push the statements in an order that gives the same result on both databases.
 #[derive(Clone)]
 pub struct WriteSet {
     operator: OperatorId,

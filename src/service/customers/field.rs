@@ -102,7 +102,7 @@ impl CustomerField {
         (self.row().json)(customer)
     }
 
-    /// True if two states of a customer have different values.
+    /// True if this field has different values in two states of a customer.
     pub(super) fn differs(self, one: &customer::Model, other: &customer::Model) -> bool {
         self.json_of(one) != self.json_of(other)
     }

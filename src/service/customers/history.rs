@@ -253,7 +253,7 @@ pub(super) fn record_rename(
     add(writes, entry, &Readers { links: slice::from_ref(after), others: None });
 }
 
-/// Returns an external customer id under its name in the schema.
+/// Returns the values of an entry that has only an external customer id.
 fn external_id(id: Json) -> Values {
     Values(iter::once(("externalCustomerId".to_owned(), id)).collect())
 }

@@ -130,7 +130,8 @@ fn line_type(response: LookupResponse) -> Result<CarrierLineType, LookupError> {
             // The type is `unknown`, null, or one that Twilio has added later.
             Some(_) | None => CarrierLineType::Unknown,
         }),
-        // These codes mean: a Canadian number without approval, a country without data, a number outside coverage.
+        // Twilio has no data: the account is not approved for Canadian numbers (60601), or Twilio does not cover the
+        // country (60607) or the number (60610).
         Some(60601 | 60607 | 60610) => Ok(CarrierLineType::Unknown),
         // The account is not allowed to use Line Type Intelligence, or Twilio does not offer this lookup in the region
         // of the request.
