@@ -42,7 +42,7 @@ pub enum Work {
     Query,
     /// A row that was read.
     Row,
-    /// An index entry that was counted, sorted, or read before a milestone of a walk.
+    /// An index entry that was counted or sorted, or that was skipped to find a milestone of a walk (see `pages.rs`).
     Entry,
     /// A row that was checked against a filter of a walk.
     Check,

@@ -30,8 +30,9 @@ use support::{Backend, Caller, TestDatabase};
 
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
-/// In the history, a change may come after changes that took effect later. This is the maximum number of such changes:
-/// one change of each worker, and one batch of [`remove_customers`], which is written in one transaction.
+/// The history may list a change too late, after changes that took effect after it. This is the maximum number of
+/// changes between the right place and the place in the history: one change of each worker, and one batch of
+/// [`remove_customers`], which is written in one transaction.
 const MAX_MOVE: usize = WORKERS + 100;
 /// The number of requests between two reads of the feed by all readers.
 const FOLLOW_INTERVAL: usize = 500;

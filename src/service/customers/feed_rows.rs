@@ -132,9 +132,9 @@ pub(super) struct Readers<'l> {
 }
 
 /// Adds the rows of an entry to the writes. If `readers.others` is given, each operator with a stored link gets a row
-/// of this type. The links in `readers.links` must then be new, because no operator may get two rows. In this case,
-/// call this function before you add writes that insert, change or delete links: on SQLite, a statement of `writes`
-/// sees the rows of earlier statements. On PostgreSQL, no statement sees the rows of another one.
+/// of this type. The links in `readers.links` must then be new: the operator of a stored link would get two rows. In
+/// this case, call this function before you add writes that insert, change or delete links: on SQLite, a statement of
+/// `writes` sees the rows of earlier statements. On PostgreSQL, no statement sees the rows of another one.
 pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, readers: &Readers<'_>) {
     let author = entry.operator_id.unwrap_or(OperatorId::PLATFORM);
     let names = CustomerField::changed_by(entry).map(|field| field.name().to_owned());
