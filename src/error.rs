@@ -19,9 +19,9 @@ pub enum ErrorCode {
     /// ends with white space or an invisible character.
     #[error("The external customer id is not valid")]
     InvalidExternalCustomerId,
-    /// The email address is null, does not have the form `local@domain.tld`, contains an invisible character, has a
-    /// quote or a non-ASCII character before the `@`, or is too long: more than 64 bytes before the `@`, or more than
-    /// 254 bytes in total.
+    /// The email address is null, does not have the form `local@domain.tld`, has an invisible character inside (other
+    /// than a joiner in the domain), has a quotation mark (`"`) or a non-ASCII character before the `@`, or is too
+    /// long: more than 64 bytes before the `@`, or more than 254 bytes in total.
     #[error("The email address is not valid")]
     InvalidEmail,
     /// The phone number cannot be parsed, or cannot exist, for example because of its country code or length.

@@ -34,7 +34,8 @@ PAGE = ("query ($operator: ID!, $first: Int!, $after: String) { operator(id: $op
         "$after) { edges { node { id email phone firstName lastName createdAt operators { edges { externalCustomerId node "
         "{ id name } } } } } pageInfo { hasNextPage endCursor } } } }")
 # Document, variables, and a string that every response must contain. `~` is replaced by one of several values, `#` by a number
-# that is used only once.
+# that is used only once. A new operation also needs values in `prepare`, a comparison in `check`, and a title in report.py. A new
+# peer needs an entry in `PEERS` and a command in `program`. `supports` excludes operations that a target does not have.
 OPERATIONS = {
     "r1": (f"query ($id: ID!) {{ customer(by: {{id: $id}}) {{ {CUSTOMER} }} }}", {"id": "~"}, '"email":"person'),
     "r2": (f"query ($id: String!) {{ customer(by: {{externalCustomerId: $id}}) {{ {CUSTOMER} }} }}", {"id": "~"},

@@ -1,8 +1,9 @@
-//! Table `deployment`: a single row with the facts that a server compares with its own settings when it starts.
+//! Table `deployment`: a single row with facts about the whole database. A server compares some of them with its own
+//! settings when it starts.
 //!
 //! `service::deployment` writes the row when the database is opened for the first time. Because of this row, a server
 //! refuses a database of the other environment, and a database whose key secret the server does not know. The
-//! migrations update `required_migration`.
+//! migrations update `required_migration`, and `database::positions` updates `feed_base`.
 
 use sea_orm::entity::prelude::*;
 

@@ -19,7 +19,8 @@ pub struct RequestContext {
     pub work: Arc<WorkCounter>,
     /// Counts the bytes of the response while it is built. `None` during authentication and in [`run_as`].
     pub response: Option<Arc<ResponseSize>>,
-    /// True if the request never submits two reads or writes to batches at the same time.
+    /// True if the request executes one root field at a time. Such a request usually submits one read or write at a
+    /// time, so its leader need not wait for another one.
     pub is_sequential: bool,
     pub running: RunningRequests,
 }

@@ -3,9 +3,9 @@
 //! async-graphql resolves each field with a boxed future, collects the values in hash maps, and serializes these maps.
 //! For a page of customers, these steps take half of the server's processor time. Most resolvers do not wait, because
 //! their rows are in memory. If this is true for all selected fields of an object, the object is written directly,
-//! field by field. For most fields, the resolver is polled once and its value is written. For some fields, the type has
-//! a writer that is used instead of the resolver. The text of the object becomes one value of async-graphql
-//! (`Value::Binary`), and [`write_value`] copies the text into the response.
+//! field by field. For most fields, the resolver is polled once and its value is written. For some fields, the type of
+//! the object has a writer ([`DirectObject::writer`]) that is used instead of the resolver. The text of the object
+//! becomes one value of async-graphql (`Value::Binary`), and [`write_value`] copies the text into the response.
 //!
 //! async-graphql still resolves an object if
 //!

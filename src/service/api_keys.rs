@@ -432,7 +432,7 @@ type FoundKey = (Model, KeyRights);
 /// The accepted hashes of a key, and the channel to its request.
 type WaitingKey = (Vec<Vec<u8>>, oneshot::Sender<Result<Option<FoundKey>, DbErr>>);
 
-/// Keys of one suspect client that wait for a lookup.
+/// Keys of one suspect client that wait for a lookup (see `authenticate`).
 #[derive(Default)]
 struct DelayedLookups {
     waiting: Mutex<Vec<WaitingKey>>,

@@ -197,8 +197,8 @@ impl Feed {
         }
     }
 
-    /// Deletes a batch of a reader's oldest changes. Returns the number of deleted rows, or `None` if no change is old
-    /// enough.
+    /// Deletes a batch of a reader's oldest changes that occurred before `time`, except the last one, which becomes the
+    /// marker. Returns the number of deleted rows, or `None` if no change is old enough.
     async fn sweep_batch(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Option<u64>, TransactionError> {
         const BATCH: u64 = 1_000;
         let transaction = self.database.begin_write().await?;

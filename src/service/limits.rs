@@ -424,7 +424,7 @@ mod tests {
         // at 2 per hour.
         let wait = buckets.take("a", 1, false).unwrap_err().unwrap();
         assert!(wait > Duration::from_secs(5300) && wait <= Duration::from_secs(5400), "{wait:?}");
-        // A disabled limit does not affect a client with a capacity of its own.
+        // A client with a capacity of its own is limited even if the limit is disabled for all other clients.
         let disabled = TokenBuckets::new(0, Duration::from_secs(3600), 1);
         assert_eq!(disabled.take_up_to(1.0, "a", 1, false), Ok(()));
         assert!(disabled.take_up_to(1.0, "a", 1, false).is_err());

@@ -4,7 +4,8 @@
 //! these enums are the descriptions in the schema.
 //!
 //! Each method that reads or writes data for a caller has the [`Actor`] as its first parameter, so that nobody forgets
-//! to check the caller's rights. [`Services`] holds the services. GraphQL and the command line use the same services.
+//! to check the caller's rights. [`Services`] holds the services that GraphQL and the command line call. The other
+//! modules serve these services.
 
 pub mod api_keys;
 pub mod audit;

@@ -119,8 +119,8 @@ fn city_of(country: &str) -> Option<&'static str> {
     }
 }
 
-/// Checks a country code, which must be in upper case. If the code is a three-letter code, or one that is used instead
-/// of the ISO code (`UK`, `EL`), the error names the code to write.
+/// Checks a country code, which must be in upper case. If the code is an alpha-3 code, or one that is used instead of
+/// the ISO code (`UK`, `EL`), the error names the code to write.
 fn check_country(country: &str) -> Result<(), Reason> {
     match country {
         // In ISO 3166-1, this is a user-assigned code. Phone and payment systems use it for Kosovo.

@@ -1,14 +1,16 @@
 //! Batches: concurrent requests share one PostgreSQL statement, because most of the cost of a small statement is its
 //! round trip.
 //!
-//! 1. A caller submits a request under a key. Requests with the same key can be run by one statement.
+//! 1. A caller submits a request under a key. Requests with the same key can be run by one statement. Each
+//!    [`BatchedQuery`] has batches of its own and a single key, so all its reads can share a statement. The key of a
+//!    write is its operator and the names of its [`WriteStatement`]s.
 //! 2. The first caller per key becomes the leader. Later callers only wait for their results.
 //! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too. If nothing
 //!    else can join the batch, the leader does not yield, because a yield would wake another thread for nothing.
 //! 4. The leader takes all requests of its key. The first caller after that becomes the leader of the next batch.
-//! 5. The leader runs the requests as one statement. A single write runs as a statement of the same form. For one or
-//!    two rows, a statement has `VALUES` instead of `unnest`. A single read runs as an ordinary query. A server without
-//!    concurrent requests therefore pays nothing for batching.
+//! 5. The leader runs the requests as one statement. A single write runs as a statement of the same form. A
+//!    [`WriteStatement`] with one or two rows has `VALUES` instead of `unnest`. A single read runs as an ordinary
+//!    query. A server without concurrent requests therefore pays nothing for batching.
 //! 6. Each caller receives the result of its own request.
 //!
 //! With 32 clients, batched reads, batched writes and the yield of step 3 each make requests 1.3 to 2.2 times cheaper
@@ -18,7 +20,8 @@
 //! batch has no maximum size: only the number of requests in flight limits it.
 //!
 //! SQLite has no arrays and no round trip. On SQLite, a [`BatchedQuery`] runs each request by itself, and
-//! [`OptimisticWrite`](super::OptimisticWrite) does not use the [`BatchWriter`].
+//! [`OptimisticWrite`](super::OptimisticWrite) does not use the [`BatchWriter`]. On PostgreSQL, attempts that take row
+//! locks and sets with [`write_after`](WriteSet::write_after) do not use it either.
 //!
 //! # Failures of reads
 //!
@@ -31,7 +34,8 @@
 //! - **The database rejects the statement** (`error::is_rejection`), for example because one member violates a unique
 //!   constraint or has read an outdated revision. Nothing is written. Each caller then writes its own rows in a
 //!   statement of its own, at the same time as the other callers. Only the member at fault fails again.
-//!   [`OptimisticWrite`](super::OptimisticWrite) then starts that member's request again if the error is a conflict.
+//!   [`OptimisticWrite`](super::OptimisticWrite) then starts that member's request again, with row locks, if the error
+//!   is a conflict.
 //! - **Two members write the same row.** If both update the same customer, the `UPDATE` changes the row only once, so
 //!   one row is missing, and the statement divides by zero (see below). If both have the same idempotency key, the
 //!   `INSERT` fails, because `ON CONFLICT DO UPDATE` cannot change a row twice. In both cases the database rejects the
@@ -49,7 +53,8 @@
 //! - **Any other error**, for example a lost connection, no free connection or a statement timeout. All members get the
 //!   error, which is `UNAVAILABLE` in these examples. After a lost connection the rows may or may not be written.
 //! - **The leader is cancelled.** All other members get the error of a lost connection (`UNAVAILABLE`), even if the
-//!   leader had sent nothing yet. The members cannot know whether their rows were written.
+//!   leader had sent nothing yet. The members cannot know whether their rows were written. A request with an
+//!   idempotency key then looks up its outcome once more.
 //!
 //! Operators never share a batch of writes, because the key contains the operator. A rejected or blocked write
 //! therefore rolls back only writes of its own operator.
@@ -96,7 +101,8 @@
 //! given. A batch may have several divisors (`1 / … / …`), or none. If a row is missing, the divisor is 0, and the
 //! division error rolls back everything. The whole SQL statement runs without `BEGIN` and `COMMIT`, which saves two
 //! round trips. Without `BEGIN`, only an error inside the SQL statement can undo its writes. The error is a division by
-//! zero, because SQL has no expression that raises an error on purpose.
+//! zero, because SQL has no expression that raises an error on purpose. If the set has a [`WriteStatement`] that
+//! `multiplies`, a second column has the number of rows that it has written.
 
 mod reads;
 mod write_set;

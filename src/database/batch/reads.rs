@@ -88,8 +88,8 @@ impl<const N: usize> BatchedQuery<N> {
         };
         let sql = self.sql_for_batch.get_or_init(|| batch_sql(select)).clone();
         let mut rows_by_request: Vec<_> = requests.iter().map(|_| Vec::new()).collect();
-        // All batches use the tenant `Lookups`. Under the leader's tenant, a batch would wait while that tenant holds
-        // its maximum number of connections.
+        // A batch of several requests uses the tenant `Lookups`. Under the leader's tenant, a batch would wait while
+        // that tenant holds its maximum number of connections.
         let reader = reader.for_reads(ReadKind::SharedLookup);
         let values = Some(Values(into_arrays(requests)));
         for row in reader.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {

@@ -1,5 +1,6 @@
-//! The main objects of the schema, each in a file of its own. The types of the objects that refer to each other are in
-//! `types.rs`.
+//! The objects of the schema that several fields return, each in a file of its own. The types of the objects that refer
+//! to each other are in `types.rs`. The payloads of mutations and the objects that only one field returns are in
+//! `resolvers`, beside this field.
 
 mod address;
 mod admin_event;

@@ -354,8 +354,8 @@ impl CustomerFilter {
         let missing = self
             .missing
             .iter()
-            // The condition is `(phone IS NULL)::integer = 1`, because PostgreSQL has no index for it. For a plain `IS
-            // NULL`, PostgreSQL would read all customers without a phone from the index of phones.
+            // For a plain `IS NULL`, PostgreSQL would read all customers without a phone from the index of phones. The
+            // condition is therefore `(phone IS NULL)::integer = 1`, which no index fits.
             .map(|field| {
                 if field.is_optional() { field.column().is_null().cast_as("integer").eq(1) } else { Expr::val(1).eq(0) }
             });

@@ -116,7 +116,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest expected delay until polls see a new `next_attempt_at`. A request that sets the value commits some time
 /// later, and the clock of its server may be slow.
 const MAX_DELAY_OF_CHANGES: TimeDelta = TimeDelta::seconds(10);
-/// The longest time between two claims.
+/// If the last claim was at least this long ago, the next poll causes a claim even if the poll finds nothing new.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(30);
 const GAUGE_INTERVAL: Duration = Duration::from_secs(30);
 /// The maximum number of endpoints that a process delivers to at the same time.

@@ -1,4 +1,6 @@
-//! Webhooks: the service delivers the changes of an operator's customers to the endpoints of the operator.
+//! Webhooks: the service delivers the changes of an operator's customers to the endpoints of the operator. `endpoints`
+//! has the requests that manage endpoints. `delivery` is the job that delivers, and uses `sender`, `signature` and
+//! `addresses`.
 
 pub mod addresses;
 pub mod delivery;
