@@ -93,8 +93,8 @@ impl Feed {
         let page = PageRequest { direction: Direction::Forward, size, after: after.clone(), before: None };
         let [page, last] = array(self.pages(vec![(list, page), self.last(reader)]).await?)?;
         let last = last.rows.last().map_or_else(start, Positioned::position);
-        // Deleted changes leave one row with `swept`, which comes before all rows that are shown. If the page begins
-        // with this row, changes after the position were deleted.
+        // In each reader's feed, deleted changes leave one row with `swept`, which comes before all rows that are
+        // shown. If the page begins with this row, changes after the position were deleted.
         let is_swept = page.rows.first().is_some_and(|change| change.swept);
         if is_swept || after.is_some_and(|after| after > last) {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());

@@ -108,9 +108,9 @@ impl Customer {
     async fn operators(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")] first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerOperatorConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
@@ -124,9 +124,9 @@ impl Customer {
     async fn history(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")] first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };

@@ -32,9 +32,9 @@ impl ErasureQuery {
     async fn erasures(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")] first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<ErasureConnection, Error>> {
         Some(ErasureConnection::load(context, PageArguments { first, after, last, before }).await)
@@ -55,9 +55,9 @@ impl ErasureQuery {
         #[graphql(desc = "Id of the API key that made the changes. The key may have been revoked.")] api_key_id: Option<
             ID,
         >,
-        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")] first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
         let list = match event_list(context, customer_id, request_id, api_key_id) {

@@ -44,9 +44,9 @@ impl OperatorQuery {
     async fn operators(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")] first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<OperatorConnection, Error>> {
         Some(OperatorConnection::load(context, PageArguments { first, after, last, before }).await)
@@ -58,9 +58,9 @@ impl OperatorQuery {
     async fn admin_events(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")] first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
         #[graphql(desc = "Conditions that the entries must match.")] filter: Option<AdminEventFilterInput>,
     ) -> Option<Result<AdminEventConnection, Error>> {

@@ -36,9 +36,9 @@ impl WebhookQuery {
     async fn webhooks(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Number of items from the start, 1 to 100. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")] first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<WebhookConnection, Error>> {
         Some(WebhookConnection::load(context, PageArguments { first, after, last, before }).await)
