@@ -297,7 +297,8 @@ impl PageRequest {
         page.rows.truncate(self.size);
     }
 
-    /// Makes a page of rows in the list's order. If there is one row more than `size`, the list has more rows.
+    /// Makes a page of rows that are already in the list's order. If there is one row more than `size`, the list has
+    /// more rows.
     fn page<T>(&self, mut rows: Vec<T>) -> Page<T> {
         let has_more = rows.len() > self.size;
         let direction = self.direction;

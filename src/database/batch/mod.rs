@@ -13,8 +13,8 @@
 //!    query. A server without concurrent requests therefore pays nothing for batching.
 //! 6. Each caller receives the result of its own request.
 //!
-//! With 32 clients, batched reads, batched writes and the yield of step 3 each make requests 1.3 to 2.2 times cheaper
-//! (`docs/benchmarks.md`). Without the yield, few batches would have more than one request.
+//! If 32 clients send requests, batched reads, batched writes and the yield of step 3 each divide the processor time of
+//! a request by 1.3 to 2.2 (`docs/benchmarks.md`). Without the yield, few batches would have more than one request.
 //!
 //! [`Batcher`] implements this protocol. [`BatchedQuery`] (`reads.rs`) and [`BatchWriter`] (`writes.rs`) use it. A
 //! batch has no maximum size: only the number of requests in flight limits it.

@@ -106,8 +106,9 @@ impl Customers {
 /// operator does not see the links and external ids of other operators.
 ///
 /// Entries are compared by version first: ids come from the clocks of several servers, so ids alone do not order the
-/// entries of a customer. The connecting entry is the one with the largest id. If an operator connects the customer
-/// again within the difference between two clocks, this can be the earlier connecting entry.
+/// entries of a customer. The connecting entry is the one with the largest id. If an operator disconnects and connects
+/// the customer again at once, and the second server's clock is behind, the earlier entry can have the larger id. The
+/// operator then also sees the entries since its earlier connection.
 fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
     let Some(operator) = actor.operator() else { return events };
     let connecting = Alias::new("connecting");
