@@ -274,7 +274,7 @@ impl managed::Manager for Manager {
 ///   next use: see [`Manager`].
 /// - **Error:** after a failed statement the connection is pinged before it is used again.
 /// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed instead of being
-///   used again. Otherwise the rest of the result would be read as the result of the next statement.
+///   used again. Otherwise the next statement would first have to wait for the end of this one and read its rows.
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: managed::Pool<Manager>,

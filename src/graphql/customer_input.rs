@@ -484,7 +484,7 @@ impl RecordVerificationInput {
             (Some(value), Some(verified_at)) if faults.0.is_empty() => Ok(Verification {
                 customer: CustomerId::parse(&id),
                 value,
-                // PostgreSQL and SQLite store microseconds.
+                // PostgreSQL stores microseconds.
                 verified_at: verified_at.trunc_subsecs(6),
                 take_over,
                 idempotency_key,

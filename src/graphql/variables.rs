@@ -59,8 +59,8 @@ fn problem(message: &str) -> Result<(), Problem> {
     Err(format!(": {message}"))
 }
 
-/// Checks a value against a type such as `[CustomerField!]`. Accepts any value if the type is not an input type,
-/// because validation rejects such a variable.
+/// Checks a value against a type such as `[CustomerField!]`. Accepts any value, except a forbidden null, if the type is
+/// not an input type, because validation rejects such a variable.
 fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Result<(), Problem> {
     match (MetaTypeName::create(type_name), &mut *value) {
         (MetaTypeName::NonNull(_), ConstValue::Null) => problem("must not be null."),

@@ -218,8 +218,8 @@ impl Origin {
     }
 }
 
-/// Returns the current time in microseconds, the precision that both databases store. A time that is written therefore
-/// equals the time that is read back.
+/// Returns the current time in microseconds, the precision of PostgreSQL. A time that is written therefore equals the
+/// time that is read back.
 #[expect(clippy::disallowed_methods, reason = "this function truncates the time to microseconds")]
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
