@@ -32,7 +32,8 @@ impl ErasureQuery {
     async fn erasures(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")]
+        first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
         #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
@@ -55,7 +56,8 @@ impl ErasureQuery {
         #[graphql(desc = "Id of the API key that made the changes. The key may have been revoked.")] api_key_id: Option<
             ID,
         >,
-        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")] first: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")]
+        first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
         #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
