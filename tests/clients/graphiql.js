@@ -171,6 +171,16 @@ const tests = {
     await page.close();
   },
 
+  async 'the key may be pasted as a whole header'() {
+    const page = await Page.open();
+    for (const pasted of [`Bearer ${key}`, `Authorization: Bearer ${key}`, `'Authorization: Bearer ${key}' `, `"${key}"`]) {
+      await page.typeKey(pasted);
+      assert.equal(await page.keyField().inputValue(), key);
+      await page.runAsShown(`Bearer ${key}`);
+    }
+    await page.close();
+  },
+
   async 'a key that is typed into the headers of one tab is shown and sent by the others'() {
     const page = await Page.open();
     await page.type(page.headerEditor(), JSON.stringify({ Authorization: `Bearer ${key}` }));

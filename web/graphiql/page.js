@@ -20,6 +20,9 @@ const parseHeaders = (text) => {
   }
 };
 
+/** The key in a pasted text, which may be a whole header: `Authorization: Bearer KEY`, perhaps in quotes. */
+const keyInPasted = (text) => /[^\s'"]*(?=['"]*\s*$)/.exec(text)[0];
+
 /** The key in the text of a Headers editor, or undefined. */
 const keyIn = (text) => /^Bearer (\S+)$/.exec(parseHeaders(text).Authorization)?.[1];
 
@@ -116,12 +119,12 @@ function KeyField() {
     'API key',
     createElement('input', {
       value: key,
-      onChange: (event) => setKey(event.target.value.trim()),
+      onChange: (event) => setKey(keyInPasted(event.target.value)),
       placeholder: 'vivamo_sandbox_…',
       autoComplete: 'off',
       spellCheck: false,
     }),
-    createElement('span', { className: 'key-hint' }, 'Every tab sends the key. The key is not stored.'),
+    createElement('span', { className: 'key-hint' }, 'Tabs send this key unless you type another one into Headers. The key is not stored.'),
   );
 }
 
