@@ -140,8 +140,8 @@ struct CustomerDataInput {
     optional: OptionalDataInput,
 }
 
-/// The fields that `CustomerDataInput` and `CustomerDataPatch` have in common. The schema shows these fields as fields
-/// of both inputs.
+/// The fields of `CustomerDataInput` and `CustomerDataPatch`, except the email, which is required in the first and
+/// optional in the second. The schema shows these fields as fields of both inputs.
 #[derive(Default, InputObject)]
 struct OptionalDataInput {
     /// Phone number with a leading `+` and country code, for example `+14155552671`. Without `+`, a number of at least

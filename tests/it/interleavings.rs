@@ -131,8 +131,8 @@ async fn outcome(app: &TestApp, request: &Write<'_>) -> String {
 }
 
 /// Sends the requests so that no request writes before all requests wait. Returns the [`outcome`] of each request. On
-/// PostgreSQL, each request goes to a server of its own, because one server would write several requests of one
-/// operator in one batch.
+/// PostgreSQL, each request goes to a server of its own (`TestApp::replica`), because one server would write several
+/// requests of one operator in one batch.
 async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
     let replicas = if app.is_postgres() { requests.len() } else { 0 };
     let replicas = join_all((0..replicas).map(|_| app.replica(app.database_url().to_owned()))).await;
