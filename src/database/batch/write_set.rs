@@ -225,8 +225,9 @@ impl WriteSet {
     }
 }
 
-/// Rows up to this number are listed in `VALUES`, which costs PostgreSQL less than one array per column. A create
-/// writes two rows of the feed, and many updates write one or two words.
+/// Rows up to this number are listed in `VALUES`, which costs PostgreSQL less than one array per column: 160 instead of
+/// 170 µs for the statement of an update. A create writes two rows of the feed, and many updates write one or two
+/// words.
 const MAX_LISTED_ROWS: usize = 2;
 
 /// Numbers of rows that were pushed to a [`WriteSet`].
