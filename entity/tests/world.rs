@@ -1,7 +1,10 @@
 //! Tests the values against tables made by other libraries: Google's libphonenumber and email-validator. The scripts
 //! that make the tables are in the folder of the tables.
 
+use std::collections::HashSet;
+
 use entity::value::{EmailAddress, LineType, PhoneNumber};
+use rlibphonenumber::{NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumberFormat};
 
 /// Each number in the table is parsed to the E.164 form and the line type of libphonenumber. A number whose E.164 form
 /// is `-`, and a number that is marked as an intended difference, must be rejected instead.
@@ -38,14 +41,7 @@ fn phones_agree_with_libphonenumber() {
 /// country code.
 #[test]
 fn a_million_random_texts_are_rejected_or_keep_their_digits() {
-    let mut state = 20_261_123_u64;
-    let mut random = move |below: usize| {
-        // SplitMix64 with a fixed seed, so that each run tests the same texts.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
-    };
+    let mut random = random_numbers();
     let alphabets: [Vec<char>; 4] = [
         "0123456789".chars().collect(),
         "+0123456789 -.()/".chars().collect(),
@@ -70,6 +66,52 @@ fn a_million_random_texts_are_rejected_or_keep_their_digits() {
         assert!(typed.ends_with(&digits[3..]), "{text:?} became {}", phone.as_str());
     }
     assert!(accepted > 40_000, "{accepted}");
+}
+
+/// A number that is valid as typed keeps its digits. libphonenumber parses such numbers to the same digits, except that
+/// it takes `810` for a prefix of some Belarusian numbers.
+#[test]
+fn valid_numbers_are_accepted_as_typed() {
+    let mut random = random_numbers();
+    let codes: Vec<_> = PHONE_NUMBER_UTIL.get_supported_calling_codes().map(|code| code.to_string()).collect();
+    let (mut valid, mut codes_of_valid) = (0, HashSet::new());
+    for round in 0..2_000 {
+        for code in &codes {
+            let length = (4 + round % 9).min(PhoneNumber::MAX_DIGITS - code.len());
+            let national: String = (0..length).map(|_| random(10).to_string()).collect();
+            let typed = format!("+{code}{national}");
+            let number = rlibphonenumber::PhoneNumber {
+                country_code: code.parse().unwrap(),
+                national_number: national.parse().unwrap(),
+                ..Default::default()
+            };
+            // The zeros at the start of a number are not in `national_number`.
+            let is_possible = number.is_possible_with_reason() == Ok(NumberLengthType::IsPossible);
+            if national.starts_with('0') || !is_possible || !number.is_valid() {
+                continue;
+            }
+            valid += 1;
+            codes_of_valid.insert(code);
+            assert_eq!(PhoneNumber::parse(&typed).unwrap().as_str(), typed);
+            let parsed = PHONE_NUMBER_UTIL.parse(&typed, None).unwrap().format_as(PhoneNumberFormat::E164).into_owned();
+            assert!(parsed == typed || typed.starts_with("+375810"), "{typed}: {parsed}");
+        }
+    }
+    assert!(valid > 10_000 && codes_of_valid.len() > 180, "{valid} numbers, {} codes", codes_of_valid.len());
+    assert_eq!(PhoneNumber::parse("+375 810 3931439").unwrap().as_str(), "+3758103931439");
+}
+
+/// Returns a function that returns a random number below its argument. The seed is fixed, so that each run tests the
+/// same values.
+fn random_numbers() -> impl FnMut(usize) -> usize {
+    let mut state = 20_261_123_u64;
+    move |below| {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
+    }
 }
 
 fn wide_digit(char: char) -> Option<u32> {
