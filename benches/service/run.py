@@ -46,7 +46,7 @@ OPERATIONS = {
            "firstName lastName } } pageInfo { hasNextPage endCursor } } }", {"search": "~"}, '"lastName":"Last'),
     "w1": (f"mutation ($input: CreateCustomerInput!) {{ createCustomer(input: $input) {{ outcome customer {{ {CUSTOMER} }} "
            "} }", {"input": {"externalCustomerId": "new-#", "data": {
-               "email": "new#@example.com", "phone": "+19#", "firstName": "New", "lastName": "Customer",
+               "email": "new#@example.com", "phone": "+4915#", "firstName": "New", "lastName": "Customer",
                "address": {"line1": "1 Main Street", "city": "Town", "postalCode": "12345", "country": "US"}}}},
            '"outcome":"CREATED"'),
     "w2": ("mutation ($id: ID!, $firstName: String!) { updateCustomer(input: {customer: {id: $id}, data: {firstName: "

@@ -1,10 +1,11 @@
-// Keys that are looked up by their hash, and write operations that store the same rows as the service: the customer,
+// Keys that are looked up by their hash, and write operations that validate emails and phones and store the same rows as the service: the customer,
 // its link, the search words for each operator of the customer, a history entry with the changed values, and the rows
 // of the feed of changes.
 //
 // A write takes two round trips. The first reads. The second is one statement that writes everything. If the customer has
 // changed since it was read, this statement writes nothing, and the write starts again.
 import { createHmac } from 'node:crypto';
+import parsePhoneNumber from 'libphonenumber-js/max';
 import { LRUCache } from 'lru-cache';
 import { v7 as uuid } from 'uuid';
 import { CUSTOMER, pool, row, rows, stored } from './database.js';
@@ -49,8 +50,26 @@ const OWN = `FROM customer_operator JOIN customer ON customer.id = customer_id W
 
 export const findById = ({ operator }, id) => row(pool, 'own-by-id', `SELECT ${CUSTOMER} ${OWN} AND customer_id = $2`, operator, id);
 
+const EMAIL = /^[^\s@]+@[^\s@]+\.[^\s@]+$/;
+
+// The email in the form in which the service stores and compares it.
+function canonicalEmail(text) {
+  const email = text.trim().toLowerCase();
+  if (!EMAIL.test(email)) throw new Error('INVALID_EMAIL');
+  return email;
+}
+
+// The E.164 form of a number with a country code.
+function canonicalPhone(text) {
+  const phone = parsePhoneNumber(text);
+  if (!phone?.getType()) throw new Error('INVALID_PHONE');
+  return phone.number;
+}
+
 // Creates or connects a customer.
-export async function create(caller, input) {
+export async function create(caller, { externalCustomerId, data }) {
+  const { email, phone } = data;
+  const input = { externalCustomerId, data: { ...data, email: canonicalEmail(email), phone: phone && canonicalPhone(phone) } };
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const created = await tryCreate(caller, input);
     if (created) return created;

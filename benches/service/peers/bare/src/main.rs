@@ -1,13 +1,14 @@
 //! A minimal server with axum and async-graphql for the operations of the benchmark: handwritten SQL, prepared and
-//! pipelined statements, cached documents. It does not check values, has no limits, and writes no log.
+//! pipelined statements, cached documents. It has no limits and writes no log.
 //!
-//! With `WORK=least` it writes only customers and links, and compares keys as text. With `WORK=same-work` it looks keys
-//! up by their hash, shows an operator only its own customers, and writes history, search words and the feed of
-//! changes, as the service does.
+//! With `WORK=least` it writes only customers and links, does not check values, and compares keys as text. With
+//! `WORK=same-work` it looks keys up by their hash, shows an operator only its own customers, validates emails and
+//! phones, and writes history, search words and the feed of changes, as the service does.
 
 mod keys;
 mod least;
 mod same_work;
+mod values;
 
 use std::collections::HashMap;
 use std::env::var;
@@ -293,7 +294,7 @@ impl Mutation {
             // A task runs to its end even if the client disconnects. Otherwise the connection would go back to the pool
             // in the middle of the transaction.
             Work::Least => tokio::spawn(async move { least::create(&client, caller.operator, &input).await }).await?,
-            Work::Same => same_work::create(&client, caller, &input).await,
+            Work::Same => same_work::create(&client, caller, input).await,
         }
     }
 

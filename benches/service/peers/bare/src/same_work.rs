@@ -17,6 +17,7 @@ use unicode_normalization::char::is_combining_mark;
 use uuid::Uuid;
 
 use crate::keys::Caller;
+use crate::values;
 use crate::{CUSTOMER, CreateCustomerInput, CreateCustomerPayload, Customer, CustomerRef, Outcome};
 
 const ATTEMPTS: usize = 5;
@@ -25,7 +26,10 @@ const ATTEMPTS: usize = 5;
 const PLATFORM: Uuid = Uuid::nil();
 
 /// Creates or connects a customer.
-pub async fn create(client: &Client, caller: Caller, input: &CreateCustomerInput) -> Result<CreateCustomerPayload> {
+pub async fn create(client: &Client, caller: Caller, mut input: CreateCustomerInput) -> Result<CreateCustomerPayload> {
+    input.data.email = values::email(&input.data.email)?;
+    input.data.phone = input.data.phone.as_deref().map(values::phone).transpose()?;
+    let input = &input;
     for _ in 0..ATTEMPTS {
         if let Some(created) = try_create(client, caller, input).await? {
             return Ok(created);
