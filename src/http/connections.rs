@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use tower::Service;
 
 use super::response_timeout::ResponseTimeout;
+use super::self_wake::poll_again_if_woken;
 use crate::config::ClientTimeouts;
 
 /// The maximum number of open connections. Each connection costs a file descriptor and some memory, even if the client
@@ -62,7 +63,7 @@ pub async fn serve(listener: TcpListener, router: Router, timeouts: ClientTimeou
         let connection = connections.watch(http.serve_connection(stream, service));
         tokio::spawn(async move {
             // A broken connection is not an error of the service.
-            let _ = connection.await;
+            let _ = poll_again_if_woken(connection).await;
             drop(permit);
         });
     }

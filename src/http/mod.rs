@@ -8,7 +8,7 @@
 //! | `/metrics`, at an address of its own | `metrics` |
 //!
 //! `connections` accepts the connections of both addresses. `response_timeout` limits the time that a client may take
-//! to read a response.
+//! to read a response. `self_wake` keeps a connection on the thread that runs it.
 
 mod connections;
 mod graphiql;
@@ -16,6 +16,7 @@ mod graphql;
 mod health;
 mod metrics;
 mod response_timeout;
+mod self_wake;
 
 pub use connections::serve;
 pub use metrics::metrics_router;
