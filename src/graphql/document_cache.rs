@@ -1,9 +1,9 @@
 //! Cache of parsed documents.
 //!
 //! Clients send few different documents, with many different values of the variables. A cached document is not parsed
-//! or checked by `document_limits` again. A document that was valid gets only async-graphql's fast validation. This
-//! validation checks cycles of fragments, the depth, and the complexity, which depends on the variables. The cache
-//! saves a quarter to a third of the processor time of a read (`docs/benchmarks.md`).
+//! or checked by `document_limits` again. A document that was valid is validated again only if the size of a page is a
+//! variable, because the complexity then depends on the variables. The cache saves a quarter to a third of the
+//! processor time of a read (`docs/benchmarks.md`).
 //!
 //! A document is executed without the arguments that use a missing variable (see `variables`). It is therefore cached
 //! once for each set of missing variables. For example, with the variables `{"name": null}` the mutation below is
@@ -31,6 +31,7 @@ const MAX_BYTES: u64 = 256 * 1024;
 pub struct Document {
     pub parsed: ExecutableDocument,
     pub merges_fields: bool,
+    pub has_variable_page_size: bool,
     is_valid: AtomicBool,
 }
 
@@ -74,7 +75,9 @@ impl DocumentCache {
         let parse = || {
             let parsed = parse()?;
             let merges_fields = document_limits::merges_fields(&parsed);
-            Ok::<_, ServerError>(Arc::new(Document { parsed, merges_fields, is_valid: AtomicBool::new(false) }))
+            let has_variable_page_size = document_limits::has_variable_page_size(&parsed);
+            let is_valid = AtomicBool::new(false);
+            Ok::<_, ServerError>(Arc::new(Document { parsed, merges_fields, has_variable_page_size, is_valid }))
         };
         self.documents.try_get_with((Arc::from(text), missing), parse).map_err(Arc::unwrap_or_clone)
     }

@@ -14,8 +14,10 @@ use async_graphql::parser::types::{
 };
 use async_graphql::parser::{self, parse_query};
 use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult, Variables};
+use async_graphql_value::Value;
 
 use super::cost::{self, DocumentCost, Fragments};
+use super::pagination::PAGE_SIZE_ARGUMENTS;
 
 /// The operations of dashboards and other clients stay well below these limits. The standard introspection query is
 /// larger than these operations, but stays below these limits too: it has 1.6 KiB and 229 fields. It has 15 levels of
@@ -269,6 +271,26 @@ fn has_merged_fields(set: &SelectionSet, fragments: &Fragments) -> bool {
     })
 }
 
+/// Returns true if a variable sets the size of a page. Then the variables decide how complex the document is.
+pub fn has_variable_page_size(document: &ExecutableDocument) -> bool {
+    let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
+    let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
+    operations.chain(fragments).any(selects_variable_page_size)
+}
+
+fn selects_variable_page_size(set: &SelectionSet) -> bool {
+    set.items.iter().any(|selection| match &selection.node {
+        Selection::Field(Positioned { node: Field { arguments, selection_set, .. }, .. }) => {
+            let is_variable =
+                |name: &str, value: &Value| PAGE_SIZE_ARGUMENTS.contains(&name) && matches!(value, Value::Variable(_));
+            arguments.iter().any(|(name, value)| is_variable(&name.node, &value.node))
+                || selects_variable_page_size(&selection_set.node)
+        }
+        Selection::InlineFragment(inline) => selects_variable_page_size(&inline.node.selection_set.node),
+        Selection::FragmentSpread(_) => false,
+    })
+}
+
 /// Adds the fields of a selection set, with its fragments expanded. The fragments must not contain themselves.
 fn collect_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &mut Vec<&'d Field>) {
     for selection in &set.items {
@@ -361,6 +383,21 @@ mod tests {
             format!("{{ a # {brackets}\n }}"),
         ] {
             assert!(parse(&text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_page_size_may_be_a_variable() {
+        for (text, expected) in [
+            ("{ a(first: 10) { b(last: 5) } }", false),
+            ("query ($x: ID) { a(id: $x, first: 10) { b(input: { first: $x }) } }", false),
+            ("query ($n: Int) { a(first: $n) { b } }", true),
+            ("query ($n: Int) { a { b { c(last: $n) } } }", true),
+            ("query ($n: Int) { a { ... { b(first: $n) } } }", true),
+            ("query ($n: Int) { ...A } fragment A on B { c(first: $n) }", true),
+            ("query A { a } query B ($n: Int) { a(first: $n) }", true),
+        ] {
+            assert_eq!(has_variable_page_size(&parse_query(text).unwrap()), expected, "{text}");
         }
     }
 

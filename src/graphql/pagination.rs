@@ -178,6 +178,9 @@ pub fn total_count(count: Result<Count, Error>) -> Option<Result<i32, Error>> {
     count.map(exact).transpose()
 }
 
+/// The arguments that the complexity of a list depends on.
+pub const PAGE_SIZE_ARGUMENTS: [&str; 2] = ["first", "last"];
+
 /// Returns the complexity of a list: about the number of fields in the response if the page is full.
 pub fn list_complexity(first: Option<i32>, last: Option<i32>, fields_per_item: usize) -> usize {
     page_size(first.or(last)) * fields_per_item + 1

@@ -35,15 +35,31 @@ both!(the_largest_nested_pages_are_answered, Sandbox, async |app| {
 });
 
 both!(a_known_document_may_not_ask_for_too_many_fields, Sandbox, async |app| {
-    let query = "query ($first: Int) { customers(first: $first) { nodes { operators(first: $first) { nodes { \
-                 id name status createdAt customers(first: 2) { nodes { id email version } } } } } } }";
-    // In the first request, the document is new. In the other requests, it is in the cache.
-    for (first, is_accepted) in [(2, true), (100, false), (1, true)] {
-        let answer = app.graphql(&app.platform(), query, json!({ "first": first })).await;
-        assert_eq!(answer.codes().is_empty(), is_accepted, "{first}");
-        if !is_accepted {
-            let message = "The query may return more than 50000 fields. Use smaller pages (`first`).";
-            assert_eq!(answer.body["errors"][0]["message"], message);
+    let page = "nodes { id name status createdAt customers(first: 2) { nodes { id email version } } }";
+    for document in [
+        format!(
+            "query ($size: Int) {{ customers(first: $size) {{ nodes {{ operators(first: $size) {{ {page} }} }} }} }}"
+        ),
+        format!(
+            "query ($size: Int = 9) {{ customers(last: $size) {{ nodes {{ operators(last: $size) {{ {page} }} }} }} }}"
+        ),
+        format!(
+            "query ($size: Int) {{ customers(first: 100) {{ nodes {{ ... on Customer {{ all: operators(first: $size) {{ \
+             {page} }} }} }} }} }}"
+        ),
+        format!(
+            "query ($size: Int) {{ customers(first: 100) {{ nodes {{ ...Operators }} }} }} \
+             fragment Operators on Customer {{ operators(first: $size) {{ {page} }} }}"
+        ),
+    ] {
+        // In the first request, the document is new. In the other requests, it is in the cache.
+        for (size, is_accepted) in [(2, true), (100, false), (1, true)] {
+            let answer = app.graphql(&app.platform(), &document, json!({ "size": size })).await;
+            assert_eq!(answer.codes().is_empty(), is_accepted, "{document} {size}");
+            if !is_accepted {
+                let message = "The query may return more than 50000 fields. Use smaller pages (`first`).";
+                assert_eq!(answer.body["errors"][0]["message"], message);
+            }
         }
     }
 });
