@@ -5,7 +5,6 @@
 //! `info`, because some dependencies trace phone numbers, URLs or headers. With the feature `otlp`, spans go to the
 //! OpenTelemetry collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
 
-use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
 
 use entity::deployment::Environment;
@@ -19,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub fn start(environment: Environment) -> Result<(), String> {
     let setting = std::env::var_os("RUST_LOG").filter(|setting| !setting.is_empty());
     let filter = filter(&setting.map_or_else(|| "info".into(), |setting| setting.to_string_lossy().into_owned()))?;
-    log_to(std::io::stderr, std::io::stderr().is_terminal(), filter, environment);
+    log_to(std::io::stderr, filter, environment);
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
@@ -62,11 +61,11 @@ pub fn filter(setting: &str) -> Result<Targets, String> {
 }
 
 /// Starts logging to `writer`. Must be called at most once in a process.
-pub fn log_to<W>(writer: W, is_terminal: bool, filter: Targets, environment: Environment)
+pub fn log_to<W>(writer: W, filter: Targets, environment: Environment)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let logs = fmt::layer().with_ansi(is_terminal).with_writer(writer);
+    let logs = fmt::layer().with_ansi(false).with_writer(writer);
     let logs = match environment {
         Environment::Sandbox => logs.boxed(),
         Environment::Production => logs.json().flatten_event(true).boxed(),
