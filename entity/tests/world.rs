@@ -110,7 +110,7 @@ fn random_numbers() -> impl FnMut(usize) -> usize {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
+        usize::try_from((mixed ^ (mixed >> 31)) % below as u64).expect("a number below a usize")
     }
 }
 
