@@ -300,6 +300,16 @@ both!(a_message_about_a_variable_names_the_field, Sandbox, async |app| {
         ),
         (
             create,
+            json!({ "input": { "externalCustomerId": "1", "data": { "email": "a@example.com", "__typename": "x" } } }),
+            "$input.data.__typename: unknown field of CustomerDataInput.",
+        ),
+        (
+            create,
+            json!({ "input": { "externalCustomerID": "1", "data": { "email": "a@example.com" } } }),
+            "$input.externalCustomerID: unknown field of CreateCustomerInput. Did you mean `externalCustomerId`?",
+        ),
+        (
+            create,
             json!({ "input": { "externalCustomerId": "1", "data": {} } }),
             "$input.data.email: required field is missing.",
         ),
@@ -327,6 +337,33 @@ both!(a_message_about_a_variable_names_the_field, Sandbox, async |app| {
         let answer = app.graphql(&operator, query, variables).await;
         assert_eq!(answer.codes(), ["BAD_REQUEST"], "{}", answer.body);
         assert_eq!(answer.message(), message);
+    }
+});
+
+both!(a_syntax_error_says_what_was_expected_and_where, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    for (query, message, place) in [
+        (
+            "{\n  customer(by: { email: \"ada@example.com\" ) { id } }",
+            "Syntax error at line 2, column 43: expected name.",
+            json!([{ "line": 2, "column": 43 }]),
+        ),
+        (
+            "{ viewer { role } } }",
+            "Syntax error at line 1, column 21: expected end of document or executable definition.",
+            json!([{ "line": 1, "column": 21 }]),
+        ),
+        (
+            "{ customer(by: { email: \"ada@example.com }) { id } }",
+            "The document has an unterminated string.",
+            json!(null),
+        ),
+    ] {
+        let answer = app.graphql(&operator, query, json!({})).await;
+        assert_eq!(answer.codes(), ["BAD_REQUEST"], "{}", answer.body);
+        let error = &answer.body["errors"][0];
+        assert_eq!((answer.message(), &error["locations"]), (message, &place), "{query}");
+        assert!(!answer.body.to_string().contains("example.com"), "{}", answer.body);
     }
 });
 
