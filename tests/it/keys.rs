@@ -10,7 +10,7 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
 use vivamo::service::{Actor, AdminOrigin, ApiKeys};
 
-use support::{Caller, KEY_SECRET, both};
+use support::{Answer, Caller, KEY_SECRET, both};
 
 const ROLE: &str = "{ viewer { role operator { name } } }";
 
@@ -97,10 +97,14 @@ both!(a_key_that_was_valid_is_told_why_it_is_not, Sandbox, async |app| {
     let unknown = elsewhere.create(&Actor::Platform, &AdminOrigin::command_line(), operator, request).await.unwrap();
     let unknown = secrecy::ExposeSecret::expose_secret(&unknown.secret).to_owned();
     let mistyped = production_key.to_lowercase();
+    let general = "This request needs a valid API key, in the header: Authorization: Bearer <key>";
     for key in [unknown.as_str(), mistyped.as_str(), "vivamo_production_", "x", ""] {
-        let general = "This request needs a valid API key, in the header: Authorization: Bearer <key>";
         assert_eq!(message(key).await, general, "{key}");
     }
+    // A request without a key gets the same answer.
+    let request = app.http.post(format!("{}/graphql", app.url)).json(&json!({ "query": ROLE }));
+    let answer = Answer::read(request.send().await.unwrap()).await;
+    assert_eq!((answer.status, answer.message()), (401, general));
 });
 
 both!(keys_are_rejected_under_another_secret, Sandbox, async |app| {
