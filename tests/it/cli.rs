@@ -1,6 +1,8 @@
 //! The command line: commands, settings, messages and exit codes.
 
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -24,7 +26,22 @@ pub(crate) fn stdout(output: &Output) -> String {
 /// Runs a command that must exit with this code, and returns its standard error.
 #[track_caller]
 pub(crate) fn stderr(command: &mut Command, exit_code: i32) -> String {
-    let output = command.output().unwrap();
+    stderr_of(command.stdout(Stdio::piped()), exit_code)
+}
+
+/// Like [`stderr`], for a command whose standard output is already chosen. Kills a command that does not end, for
+/// example a server that starts although its settings are wrong.
+#[track_caller]
+fn stderr_of(command: &mut Command, exit_code: i32) -> String {
+    let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let id = child.id().to_string();
+    let (sender, receiver) = mpsc::channel();
+    let wait = thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    let output = receiver.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| {
+        Command::new("kill").args(["-KILL", &id]).status().unwrap();
+        receiver.recv().unwrap()
+    });
+    wait.join().unwrap().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(exit_code), "{}{stderr}", String::from_utf8_lossy(&output.stdout));
     stderr
@@ -98,7 +115,7 @@ fn concurrent_first_starts_on_one_file_take_turns() {
         }
         // Only one of two servers creates the demo operator.
         let start = || {
-            std::thread::spawn({
+            thread::spawn({
                 let folder = folder.path().to_owned();
                 move || Running::start(&mut vivamo(&folder, &["serve"])).0.stop()
             })
@@ -165,6 +182,7 @@ async fn commands_create_list_and_revoke_operators_and_keys() {
             (&["key", "list", "nonsense"], "not the id of an operator"),
             (&["key", "revoke", "nonsense"], "not the id of a key"),
             (&["operator", "create", " "], "the name is empty"),
+            (&["operator", "create", ""], "the name is empty"),
         ] {
             let stderr = usage_error(&mut run(arguments));
             assert!(stderr.contains(message), "{stderr}");
@@ -400,7 +418,7 @@ pub(crate) fn server_at(address: &str, code: &'static str, message: &'static str
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         for client in listener.incoming() {
             let mut client = client.unwrap();
             let mut read_startup = || {
@@ -602,7 +620,7 @@ fn output_that_cannot_be_written_is_a_failure() {
         &["operator", "list"],
         &["key", "list", "--json"],
     ] {
-        let message = failure(vivamo(folder.path(), arguments).stdout(full.try_clone().unwrap()));
+        let message = stderr_of(vivamo(folder.path(), arguments).stdout(full.try_clone().unwrap()), 1);
         assert!(message.contains("Cannot write to standard output"), "{arguments:?}: {message}");
     }
     // A closed pipe is not a failure, because the reader has read enough.
