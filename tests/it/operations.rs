@@ -269,6 +269,8 @@ const READ_AND_WRITE: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_refuses_logins_or_writes_is_unavailable_until_it_accepts_them() {
+    /// A server has at most 10 connections.
+    const MORE_THAN_CONNECTIONS: usize = 12;
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let operator = app.operator("A").await;
         let role = Role::create(app.database_url(), READ_AND_WRITE).await;
@@ -295,7 +297,11 @@ async fn a_database_that_refuses_logins_or_writes_is_unavailable_until_it_accept
         .enumerate()
         {
             role.run(refuse).await;
-            assert_unavailable(&create(&replica, &operator, number).await);
+            // The first creates fail because their connections were closed, and the last ones because the database
+            // refuses them.
+            for _ in 0..MORE_THAN_CONNECTIONS {
+                assert_unavailable(&create(&replica, &operator, number).await);
+            }
             wait_until_ready_is(&replica.url, 503).await;
             role.run(accept).await;
             wait_until_ready_is(&replica.url, 200).await;
