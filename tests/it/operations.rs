@@ -3,7 +3,7 @@
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -383,6 +383,39 @@ async fn a_sqlite_file_is_private_and_must_be_writable() {
 }
 
 #[tokio::test]
+async fn a_server_whose_sqlite_file_is_replaced_by_a_read_only_file_is_not_ready() {
+    let folder = postgres::folder();
+    let set_mode = |path: &str, mode: u32| {
+        std::fs::set_permissions(folder.path().join(path), Permissions::from_mode(mode)).unwrap();
+    };
+    let run = |arguments: &[&str], file: &str| {
+        let mut command = vivamo_as_user(folder.path(), arguments);
+        command.env("DATABASE_URL", format!("sqlite://{}", folder.path().join(file).display()));
+        command
+    };
+    for name in ["writable", "read-only"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        set_mode(name, 0o777);
+        stdout(&run(&["operator", "list"], &format!("{name}/vivamo.db")).output().unwrap());
+    }
+    set_mode("read-only/vivamo.db", 0o400);
+    // The link is replaced in one step, so that the file always exists. The open connections of the server keep the
+    // first file.
+    let link_to = |name: &str| {
+        symlink(name, folder.path().join("next")).unwrap();
+        std::fs::rename(folder.path().join("next"), folder.path().join("current")).unwrap();
+    };
+    link_to("writable");
+    let (server, url) = Running::start(&mut run(&["serve"], "current/vivamo.db"));
+    wait_until_ready_is(&url, 200).await;
+    link_to("read-only");
+    assert!(wait_until_ready_is(&url, 503).await.contains("cannot be used"));
+    link_to("writable");
+    wait_until_ready_is(&url, 200).await;
+    server.stop();
+}
+
+#[tokio::test]
 async fn databases_that_cannot_hold_all_texts_are_refused() {
     let folder = TempDir::new().unwrap();
     let listing = |url: &str| {
@@ -432,8 +465,17 @@ async fn each_lacking_right_has_its_own_hint() {
     // Now the tables belong to another role.
     execute(&database.url, &format!("REASSIGN OWNED BY {} TO postgres", role.name)).await.unwrap();
     let message = failure(&mut listing());
-    assert!(message.contains("of the tables") || message.contains("use the tables"), "{message}");
+    assert!(message.contains("use the tables"), "{message}");
+    // A role that may only read is refused too.
+    execute(&database.url, &format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", role.name)).await.unwrap();
+    let message = failure(&mut listing());
+    assert!(message.contains("lacks the right to read or to write"), "{message}");
     execute(&database.url, &grant_of(&message)).await.unwrap();
+    stdout(&listing().output().unwrap());
+    role.run("ALTER ROLE ROLE_NAME SET default_transaction_read_only = on").await;
+    let message = failure(&mut listing());
+    assert!(message.contains("lets nobody write"), "{message}");
+    role.run("ALTER ROLE ROLE_NAME RESET default_transaction_read_only").await;
     stdout(&listing().output().unwrap());
     role.run("REVOKE CONNECT ON DATABASE DATABASE_NAME FROM PUBLIC").await;
     let message = failure(&mut listing());
