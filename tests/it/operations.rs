@@ -575,6 +575,9 @@ async fn credentials_are_trimmed_and_may_come_from_files() {
         ([("VIVAMO_KEY_SECRET_FILE", "empty")], "VIVAMO_KEY_SECRET_FILE (--key-secret-file) is set but empty"),
         ([("VIVAMO_KEY_SECRET_FILE", "missing")], "Cannot read missing"),
         ([("VIVAMO_KEY_SECRET_OLD", "\"x\"")], "VIVAMO_KEY_SECRET_OLD (--key-secret-old) is in quotes"),
+        ([("VIVAMO_KEY_SECRET_OLD_FILE", "quoted")], "VIVAMO_KEY_SECRET_OLD_FILE (--key-secret-old-file) is in quotes"),
+        // The file is read and trimmed.
+        ([("VIVAMO_KEY_SECRET_OLD_FILE", "secret")], "VIVAMO_KEY_SECRET (--key-secret) are the same"),
         ([("VIVAMO_PLATFORM_KEY", "\"fedcba9876543210\"")], "VIVAMO_PLATFORM_KEY (--platform-key) is in quotes"),
         ([("DATABASE_URL_FILE", "empty")], "DATABASE_URL_FILE (--database-url-file) is set but empty"),
     ] {
