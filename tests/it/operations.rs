@@ -1227,12 +1227,22 @@ both!(a_lost_race_is_no_warning, Sandbox, async |app| {
         answer.payload("updateCustomer");
     }
     replica.stop().await;
-    let ids = [&one, &other].map(|answer| answer.headers["x-request-id"].to_str().unwrap());
-    let log = support::logs::read();
-    let is_race = |line: &&str| line.contains("\"transaction conflict, retrying\"");
-    let races: Vec<_> = log.lines().filter(is_race).filter(|line| ids.iter().any(|id| line.contains(id))).collect();
-    assert!(!races.is_empty() && races.iter().all(|line| line.contains("\"level\":\"DEBUG\"")), "{races:?}");
+    assert_raced_without_warning(&[&one, &other]);
 });
+
+/// Asserts that the log has a retry after a conflict for these requests, at level `DEBUG`, and no line at `WARN` or
+/// `ERROR`.
+#[track_caller]
+fn assert_raced_without_warning(answers: &[&Answer]) {
+    let log = support::logs::read();
+    let is_of_these = |line: &&str| answers.iter().any(|answer| line.contains(request_id(answer)));
+    let lines: Vec<_> = log.lines().filter(is_of_these).collect();
+    let has_level = |line: &str, level: &str| line.contains(&format!("\"level\":\"{level}\""));
+    let is_race = |line: &&str| line.contains("\"transaction conflict, retrying\"");
+    assert!(lines.iter().any(|line| is_race(line) && has_level(line, "DEBUG")), "no conflict: {lines:?}");
+    let is_alarm = |line: &&&str| has_level(line, "WARN") || has_level(line, "ERROR");
+    assert_eq!(lines.iter().find(is_alarm), None);
+}
 
 both!(a_race_that_ends_in_a_refusal_is_no_warning, Sandbox, async |app| {
     let operator = app.operator("A").await;
@@ -1268,7 +1278,6 @@ both!(a_race_that_ends_in_a_refusal_is_no_warning, Sandbox, async |app| {
     };
     let (first, last, ()) = tokio::join!(disconnect(app), disconnect(second), release);
     replica.stop().await;
-    let log = support::logs::read();
     for (answers, refusal) in [
         ([&one, &other], &["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"][..]),
         ([&first, &last], &["CUSTOMER_NOT_FOUND"]),
@@ -1277,8 +1286,6 @@ both!(a_race_that_ends_in_a_refusal_is_no_warning, Sandbox, async |app| {
         codes.iter_mut().for_each(|codes| codes.sort_unstable());
         codes.sort_unstable();
         assert_eq!(codes, [vec![], refusal.iter().map(|code| (*code).to_owned()).collect()]);
-        for line in log.lines().filter(|line| answers.iter().any(|answer| line.contains(request_id(answer)))) {
-            assert!(!line.contains("\"level\":\"WARN\"") && !line.contains("\"level\":\"ERROR\""), "{line}");
-        }
+        assert_raced_without_warning(&answers);
     }
 });
