@@ -69,7 +69,7 @@ fn a_million_random_texts_are_rejected_or_keep_their_digits() {
 }
 
 /// A number that is valid as typed keeps its digits. libphonenumber parses such numbers to the same digits, except that
-/// it takes `810` for a prefix of some Belarusian numbers.
+/// it takes the 8 of some Belarusian numbers for a trunk prefix.
 #[test]
 fn valid_numbers_are_accepted_as_typed() {
     let mut random = random_numbers();

@@ -59,7 +59,7 @@ impl PhoneNumber {
         }
         let typed = &digits[country_code.len()..];
         // A valid number is accepted as typed. libphonenumber would parse it to the same number, except that it takes
-        // the first digits of some Belarusian numbers for a prefix. Parsing takes four times as long as this check.
+        // the first 8 of some Belarusian numbers for a trunk prefix. Parsing takes four times as long as this check.
         let as_typed = number_with_digits(country_code, typed);
         if digits.len() <= Self::MAX_DIGITS && is_possible(&as_typed) && as_typed.is_valid() {
             return Ok(Self(format!("+{digits}")));
