@@ -29,7 +29,6 @@ pub(super) fn encode_for_postgres(values: Values) -> Result<PgArguments, sqlx::E
         return Ok(IntoArguments::<Postgres>::into_arguments(SqlxValues(values)));
     }
     let mut arguments = PgArguments::default();
-    arguments.reserve(values.0.len(), 1024);
     for value in values.0 {
         add_for(value.array_type()).and_then(|add| add(&mut arguments, value)).map_err(sqlx::Error::Encode)?;
     }

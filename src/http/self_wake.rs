@@ -2,7 +2,8 @@
 //!
 //! hyper reads the body of a request only when the handler asks for it. The handler runs inside the connection, so its
 //! question wakes the task that is running. tokio treats this as a yield: it queues the task and wakes an idle thread,
-//! which may take the connection to another core. A server with one client pays a fifth of its processor time for that.
+//! which may take the connection to another core. With one client, this takes about a fifth of the server's processor
+//! time.
 
 use std::pin::pin;
 use std::sync::Arc;
