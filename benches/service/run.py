@@ -55,6 +55,7 @@ OPERATIONS = {
     "f1": ("query ($after: String) { changes(after: $after) { changes { id type occurredAt customerId externalCustomerId version "
            "changedFields own } cursor hasMore } }", {"after": "~"}, '"changes":[]'),
 }
+OPERATIONS["s2"] = OPERATIONS["s3"] = (OPERATIONS["s1"][0].replace("first: 20", "first: 2"), *OPERATIONS["s1"][1:])
 OPERATIONS["u1"] = OPERATIONS["u2"] = OPERATIONS["w2"]
 # The schema of PostGraphile follows from the tables. With aliases, its responses have the shape of the other targets'
 # responses, except for `link` and for the name `postal_code` in `address`.
@@ -264,7 +265,7 @@ class Server:
     def supports(self, operation):
         if operation == "f1":
             return self.is_vivamo and self.has_feed()
-        return self.is_vivamo or operation != "s1" and (self.name != "postgraphile" or operation in POSTGRAPHILE)
+        return self.is_vivamo or operation not in ("s1", "s2", "s3") and (self.name != "postgraphile" or operation in POSTGRAPHILE)
 
     def request(self, operation):
         document, variables, _ = OPERATIONS[operation]
@@ -319,7 +320,8 @@ class Server:
         # The last digit of a customer's number tells how many operators the customer has.
         values = {"r1": ids(*range(10)), "w2": ids(*range(10)), "u1": ids(3, 9), "u2": ids(1, 7), "f1": lambda: [self.end_of_feed()],
                   "r2": lambda: (f"ext-1-{n}" for n in scattered), "r3d": lambda: self.cursors(end)[end // 200:],
-                  "s1": lambda: (f"last{n}" for n in range(200, 1999))}.get(operation, lambda: [""])()
+                  **dict.fromkeys(("s1", "s2"), lambda: (f"last{n}" for n in range(200, 1999))),
+                  "s3": lambda: (f"last{n % 1999} {2_000_000_000 + n}" for n in scattered)}.get(operation, lambda: [""])()
         (self.folder / f"{self.name}.{operation}").write_text("\n".join([self.request(operation), *values]))
 
     def check(self, operation):
@@ -327,7 +329,7 @@ class Server:
         n, number, deep = {"u1": 53, "u2": 47, "f1": 49}.get(operation, 43), "999999999", min(self.customers // 8, 25_000)
         # Fills the caches of keys and operators, so that their statements are not counted.
         self.ask("r3" if operation == "r3" else "r1", self.customer(n))
-        value = {"r2": f"ext-1-{n}", "r3d": self.cursors(deep)[-1] if operation == "r3d" else "", "s1": "last343"}
+        value = {"r2": f"ext-1-{n}", "r3d": self.cursors(deep)[-1] if operation == "r3d" else "", "s1": "last343", "s2": "last343", "s3": "last343 2000000343"}
         if operation == "f1":
             value["f1"] = self.end_of_feed()
             self.ask("w2", self.customer(n), number)
@@ -346,10 +348,11 @@ class Server:
                 JOIN operator ON operator.id = link.operator_id
                 ORDER BY page.connected_at, page.customer_id, link.connected_at, link.operator_id""")
             assert page["pageInfo"]["hasNextPage"]
-        elif operation == "s1":
+        elif operation in ("s1", "s2", "s3"):
+            limit = {"s1": 20, "s2": 2, "s3": 1}[operation]
             got = [[edge["node"]["email"]] for edge in data["customers"]["edges"]]
             expected = sql(f"""SELECT email FROM customer JOIN customer_operator ON customer_id = customer.id
-                WHERE last_name = 'Last343' AND {is_first_operator} ORDER BY customer.id LIMIT 20""")
+                WHERE last_name = 'Last343' AND {is_first_operator} ORDER BY customer.id LIMIT {limit}""")
         elif operation == "f1":
             got = [[change["externalCustomerId"], str(change["version"])] for change in data["changes"]["changes"]]
             expected = sql(f"""SELECT external_customer_id, version FROM customer JOIN customer_operator ON customer_id = customer.id

@@ -30,7 +30,7 @@
 use std::cmp;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::iter;
+use std::iter::{self, Sum};
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{
@@ -93,6 +93,9 @@ pub struct List {
     /// Conditions that are checked row by row. With a walk, `rows` selects the columns of the position first, and
     /// perhaps other columns after them. A row of the page then has only the columns of the joined tables.
     pub walk: Option<Walk>,
+    /// True if this list and the list before it in [`pages`] are parts of one list (see [`PageRequest::merge`]). One
+    /// statement reads both, so that they see the same rows.
+    pub continues: bool,
 }
 
 /// A walk checks the rows of a list one by one, in the order of the list.
@@ -101,25 +104,60 @@ pub struct Walk {
     /// filters are not joins, because PostgreSQL would reorder joins and start from all customers that match a
     /// condition.
     pub filters: Vec<SelectStatement>,
-    /// An upper bound on the number of rows of the list. `u64::MAX` if the number is unknown.
+    /// The number of rows of the list, counted by an earlier statement, or an upper bound. `u64::MAX` if the number is
+    /// unknown.
     pub max_rows: u64,
-    /// Row numbers in the walk, for example 100 for its 100th row. The statement also reads these rows, to measure how
-    /// far the walk has come. Row 1 is the first row of the walk. The last milestone is row [`MAX_WALK`], at which the
-    /// walk ends. Empty if `max_rows` is at most [`MAX_WALK`].
-    pub milestones: &'static [usize],
+    /// The number of index entries that the database sorts before it checks the first row. 0 if the rows come from an
+    /// index in the order of the list.
+    pub sorted_entries: u64,
+    /// A filter that leaves out the rows which the list before this one also has. Only counts need it: pages leave out
+    /// repeated rows (see [`PageRequest::merge`]).
+    pub not_in_previous: Option<SelectStatement>,
 }
 
 impl Default for Walk {
     /// A walk through a list of unknown length, without filters.
     fn default() -> Self {
-        Self { filters: Vec::new(), max_rows: u64::MAX, milestones: &[100, 400, 2_000, MAX_WALK] }
+        Self { filters: Vec::new(), max_rows: u64::MAX, sorted_entries: 0, not_in_previous: None }
+    }
+}
+
+impl Walk {
+    /// Returns the row numbers of the milestones, for example 100 for the 100th row of the walk. The statement of a page
+    /// also reads these rows, to measure how far the walk has come. The last milestone is row [`MAX_WALK`], at which the
+    /// walk ends.
+    fn milestones(&self) -> &'static [usize] {
+        // Without filters, every row matches, so the page is full long before the end of the walk.
+        if self.filters.is_empty() || self.is_bounded() {
+            &[]
+        } else if self.sorted_entries > 0 {
+            // The database sorts the entries again for each milestone.
+            &[MAX_WALK]
+        } else {
+            &[100, 400, 2_000, MAX_WALK]
+        }
+    }
+
+    /// Returns true if the walk checks all rows of the list. Rows may have been added after `max_rows` was counted, so
+    /// this is true only if 1,000 more rows would not exceed [`MAX_WALK`].
+    fn is_bounded(&self) -> bool {
+        self.max_rows <= MAX_BOUNDED_WALK
+    }
+
+    /// Returns the number of rows that the database may check, plus the number of index entries that it sorts.
+    fn max_work(&self) -> u64 {
+        let checked = if self.filters.is_empty() { 0 } else { cmp::min(self.max_rows, MAX_WALK as u64) };
+        checked + self.sorted_entries
     }
 }
 
 /// The maximum number of rows that a walk checks. Checking so many rows takes 15 to 40 ms on both databases.
 pub const MAX_WALK: usize = 10_000;
 
-/// A statement of [`pages`] is a long read if its walks may check more rows than this.
+/// The maximum number of rows of a list that a walk checks to its end.
+pub const MAX_BOUNDED_WALK: u64 = MAX_WALK as u64 - 1_000;
+
+/// A statement of [`pages`] is a long read if its walks may check or sort more rows than this.
 const MAX_USUAL_WALK: u64 = 2_000;
 
 /// A statement of [`counts`] is a long read if it may count more index entries than this. Counting so many entries
@@ -167,6 +205,17 @@ pub enum Count {
     AtLeast(u64),
 }
 
+impl Sum for Count {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::Exactly(0), |sum, count| match (sum, count) {
+            (Self::Exactly(sum), Self::Exactly(count)) => Self::Exactly(sum + count),
+            (Self::Exactly(sum) | Self::AtLeast(sum), Self::Exactly(count) | Self::AtLeast(count)) => {
+                Self::AtLeast(sum + count)
+            }
+        })
+    }
+}
+
 impl Position {
     /// A position in a list that is ordered by id.
     pub fn by_id(id: Uuid) -> Self {
@@ -198,7 +247,7 @@ impl<T> Page<T> {
 impl List {
     /// A list in ascending order of the columns.
     pub fn new(rows: SelectStatement, columns: Vec<SimpleExpr>) -> Self {
-        Self { rows, columns, descending: false, joined: Vec::new(), walk: None }
+        Self { rows, columns, descending: false, joined: Vec::new(), walk: None, continues: false }
     }
 }
 
@@ -219,7 +268,7 @@ impl JoinedTable {
 impl PageRequest {
     /// Returns the arm that reads the page, then one arm for each milestone of a walk.
     fn arms(&self, list: List) -> Vec<Arm> {
-        let List { rows: mut query, columns, descending, joined, walk } = list;
+        let List { rows: mut query, columns, descending, joined, walk, continues } = list;
         for (position, is_after) in [(&self.after, true), (&self.before, false)] {
             let Some(Position { key, id }) = position else { continue };
             // A cursor is valid for one list only, so its key fits the columns. A single column is compared without a
@@ -254,15 +303,16 @@ impl PageRequest {
             filters,
             limit,
             join: join.clone(),
-            is_milestone: false,
+            continues,
         };
-        let Some(Walk { filters, milestones, .. }) = walk else {
+        let Some(walk) = walk else {
             return vec![arm(None, limit(self.size + 1))];
         };
-        let page = arm(Some(filters), format!(" ORDER BY {}{}", walk_order.join(", "), limit(self.size + 1)));
+        let milestones = walk.milestones();
+        let page = arm(Some(walk.filters), format!(" ORDER BY {}{}", walk_order.join(", "), limit(self.size + 1)));
         let milestones = milestones
             .iter()
-            .map(|number| Arm { is_milestone: true, ..arm(None, format!(" LIMIT 1 OFFSET {}", number - 1)) });
+            .map(|number| Arm { continues: true, ..arm(None, format!(" LIMIT 1 OFFSET {}", number - 1)) });
         iter::once(page).chain(milestones).collect()
     }
 
@@ -295,6 +345,39 @@ impl PageRequest {
         }
         page.rows.insert(0, row);
         page.rows.truncate(self.size);
+    }
+
+    /// Makes the page of a list from the pages of its parts. A row of several parts is on the page once. A list with
+    /// several parts must be in ascending order.
+    pub fn merge<T>(&self, parts: Vec<Page<T>>, position: impl Fn(&T) -> Position) -> Page<T> {
+        let merged = parts.into_iter().reduce(|page, part| self.merge_two(page, part, &position));
+        merged.unwrap_or_else(|| self.page(Vec::new()))
+    }
+
+    fn merge_two<T>(&self, first: Page<T>, second: Page<T>, position: impl Fn(&T) -> Position) -> Page<T> {
+        let is_backward = self.direction == Direction::Backward;
+        let is_beyond = |one: &Position, other: &Position| if is_backward { one < other } else { one > other };
+        let has_more = |page: &Page<T>| if is_backward { page.has_previous } else { page.has_next };
+        // If a part has more rows, its rows are known only up to the end of its page. So the rows of the list are known
+        // only up to the first of these ends.
+        let end_of = |page: &Page<T>| page.ends(&position)[usize::from(!is_backward)].clone();
+        let parts = [first, second];
+        let ends = parts.iter().filter(|page| has_more(page)).filter_map(end_of);
+        let end = ends.reduce(|end, other| if is_beyond(&end, &other) { other } else { end });
+        let has_more = parts.iter().any(has_more);
+        let mut rows: Vec<_> = parts.into_iter().flat_map(|page| page.rows).collect();
+        rows.retain(|row| end.as_ref().is_none_or(|end| !is_beyond(&position(row), end)));
+        rows.sort_by_cached_key(&position);
+        rows.dedup_by_key(|row| position(row));
+        let is_cut = rows.len() > self.size;
+        let mut page = self.page(rows);
+        if is_backward {
+            page.has_previous |= has_more;
+        } else {
+            page.has_next |= has_more;
+        }
+        page.walked_to = end.filter(|_| !is_cut);
+        page
     }
 
     /// Makes a page of rows that are already in the list's order. If there is one row more than `size`, the list has
@@ -344,11 +427,14 @@ pub async fn pages<T>(
     position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
     let (mut requests, mut arms) = (Vec::new(), Vec::new());
-    let walks = lists.iter().filter_map(|(list, _)| list.walk.as_ref());
-    let checked: u64 = walks.map(|walk| cmp::min(walk.max_rows, MAX_WALK as u64)).sum();
-    let kind = if checked > MAX_USUAL_WALK { ReadKind::Long } else { ReadKind::Usual };
+    let work: u64 = lists.iter().filter_map(|(list, _)| list.walk.as_ref()).map(Walk::max_work).sum();
+    let kind = if work > MAX_USUAL_WALK { ReadKind::Long } else { ReadKind::Usual };
     for (list, request) in lists {
-        let walk = list.walk.as_ref().map(|walk| (walk.max_rows, walk.milestones, walk.filters.len() as u64));
+        let walk = list.walk.as_ref().map(|walk| {
+            let milestones = walk.milestones();
+            record_sort(walk, 1 + milestones.len());
+            (walk.max_rows, milestones, walk.filters.len() as u64)
+        });
         requests.push((list.descending, walk, request.clone()));
         arms.extend(request.arms(list));
     }
@@ -449,7 +535,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned>(
         filters: None,
         limit,
         join: String::new(),
-        is_milestone: false,
+        continues: false,
     };
     let mut rows = rows_by_arm(reader, &[arm(list.rows.clone(), limit(max_rows))]).await?.remove(0);
     // Numbering the rows costs as much as reading them, and only long lists need the numbers.
@@ -496,34 +582,49 @@ pub async fn counts(reader: &Reader, queries: Vec<(SelectStatement, usize)>) -> 
 /// Counts the rows of each list: up to [`MAX_COUNT`], or among the first [`MAX_WALK`] rows of a walk.
 pub async fn list_counts(reader: &Reader, lists: Vec<List>) -> Result<Vec<Count>, DbErr> {
     let (mut arms, mut walks) = (Vec::new(), Vec::new());
-    for List { mut rows, columns, walk, .. } in lists {
-        walks.push(walk.as_ref().map(|walk| (walk.max_rows, walk.filters.len() as u64)));
-        let Some(Walk { filters, max_rows, .. }) = walk else {
-            arms.push(Arm::count(rows, None, limit(MAX_COUNT + 1)));
+    for List { mut rows, columns, walk, continues, .. } in lists {
+        let bound = if walk.is_some() { MAX_WALK } else { MAX_COUNT };
+        let walk = walk.unwrap_or_default();
+        let is_bounded = walk.is_bounded();
+        let filters: Vec<_> = walk.filters.iter().cloned().chain(walk.not_in_previous.clone()).collect();
+        walks.push((bound as u64, filters.len() as u64, is_bounded.then_some(walk.max_rows)));
+        let mut push = |arm| arms.push(Arm { continues, ..arm });
+        if filters.is_empty() {
+            push(Arm::count(rows, None, limit(bound + 1)));
             continue;
-        };
+        }
         for column in columns {
             rows.order_by_expr(column, Order::Asc);
         }
-        arms.extend((max_rows > MAX_WALK as u64).then(|| Arm::count(rows.clone(), None, limit(MAX_WALK + 1))));
-        arms.push(Arm::count(rows, Some(filters), String::new()));
+        record_sort(&walk, if is_bounded { 1 } else { 2 });
+        if !is_bounded {
+            push(Arm::count(rows.clone(), None, limit(bound + 1)));
+        }
+        push(Arm::count(rows, Some(filters), String::new()));
     }
     let mut counts = counts_of_arms(&reader.for_reads(ReadKind::Long), &arms).await?.into_iter();
     let mut next = || counts.next().unwrap_or_default();
-    let count = |walk| {
-        let bounded =
-            |rows, bound, found: u64| if rows > bound { Count::AtLeast(found) } else { Count::Exactly(found) };
-        let Some((max_rows, filters)) = walk else {
-            let (rows, bound) = (next(), MAX_COUNT as u64);
+    let count = |(bound, filters, max_rows): (u64, u64, Option<u64>)| {
+        let (rows, found) = if filters == 0 {
+            let rows = next();
             record(Work::Entry, rows);
-            return bounded(rows, bound, cmp::min(rows, bound));
+            (rows, cmp::min(rows, bound))
+        } else {
+            let rows = max_rows.unwrap_or_else(&mut next);
+            record(Work::Check, cmp::min(rows, bound) * filters);
+            (rows, next())
         };
-        let bound = MAX_WALK as u64;
-        let rows = if max_rows > bound { next() } else { max_rows };
-        record(Work::Check, cmp::min(rows, bound) * filters);
-        bounded(rows, bound, next())
+        if rows > bound { Count::AtLeast(found) } else { Count::Exactly(found) }
     };
     Ok(walks.into_iter().map(count).collect())
+}
+
+/// The work to sort an index entry, as a multiple of the work to count an entry.
+const ENTRIES_PER_SORTED_ENTRY: u64 = 4;
+
+/// Records the work of a statement that sorts the entries of a walk this number of times.
+fn record_sort(walk: &Walk, times: usize) {
+    record(Work::Entry, walk.sorted_entries * ENTRIES_PER_SORTED_ENTRY * times as u64);
 }
 
 async fn counts_of_arms(connection: &impl ConnectionTrait, arms: &[Arm]) -> Result<Vec<u64>, DbErr> {
@@ -543,13 +644,13 @@ struct Arm {
     /// the limit is a parameter.
     limit: String,
     join: String,
-    /// True if the arm reads a milestone of the [`Walk`] of an arm before it. Both must see the same rows.
-    is_milestone: bool,
+    /// True if this arm and the arm before it must see the same rows, so they must be in one statement.
+    continues: bool,
 }
 
 impl Arm {
     fn count(query: SelectStatement, filters: Option<Vec<SelectStatement>>, limit: String) -> Self {
-        Self { select: ", COUNT(*)".to_owned(), query, filters, limit, join: String::new(), is_milestone: false }
+        Self { select: ", COUNT(*)".to_owned(), query, filters, limit, join: String::new(), continues: false }
     }
 }
 
@@ -580,11 +681,11 @@ async fn rows_by_arm(connection: &impl ConnectionTrait, arms: &[Arm]) -> Result<
     Ok(rows_by_arm)
 }
 
-/// Divides arms into statements of at most [`MAX_ARMS`] arms. The arms of a walk stay in one statement.
+/// Divides arms into statements of at most [`MAX_ARMS`] arms. An arm that continues stays with the arm before it.
 fn statements(mut arms: &[Arm]) -> Vec<&[Arm]> {
     let mut statements = Vec::new();
     while arms.len() > MAX_ARMS {
-        let begins_list = |index: &usize| !arms[*index].is_milestone;
+        let begins_list = |index: &usize| !arms[*index].continues;
         let (statement, rest) = arms.split_at((1..=MAX_ARMS).rev().find(begins_list).unwrap_or(MAX_ARMS));
         statements.push(statement);
         arms = rest;
@@ -598,7 +699,7 @@ fn statements(mut arms: &[Arm]) -> Vec<&[Arm]> {
 /// Selects the rows of all arms, with the number of the arm as the first column.
 fn union(backend: DbBackend, arms: &[Arm]) -> Statement {
     let mut sql = Sql::new(backend);
-    for (number, Arm { select, query, filters, limit, join, is_milestone: _ }) in arms.iter().enumerate() {
+    for (number, Arm { select, query, filters, limit, join, continues: _ }) in arms.iter().enumerate() {
         let union = if number == 0 { "" } else { " UNION ALL " };
         sql.text(format_args!("{union}SELECT {number} AS \"arm\"{select} FROM ("));
         if let Some(filters) = filters {
@@ -623,13 +724,55 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_merged_page_ends_where_a_part_is_no_longer_known() {
+        use Direction::{Backward, Forward};
+        let position = |number: &u128| Position::by_id(Uuid::from_u128(*number));
+        // The rows of a part, whether it has more rows in the direction, and where its walk ended.
+        type Part<'r> = (&'r [u128], bool, Option<u128>);
+        let cases: [(Direction, usize, Part<'_>, Part<'_>, Part<'_>); 13] = [
+            (Forward, 5, (&[1, 4], false, None), (&[2], false, None), (&[1, 2, 4], false, None)),
+            (Forward, 3, (&[1, 4], false, None), (&[2], false, None), (&[1, 2, 4], false, None)),
+            (Forward, 2, (&[1, 4], false, None), (&[2], false, None), (&[1, 2], true, None)),
+            (Forward, 2, (&[1, 3], true, None), (&[2, 4], false, None), (&[1, 2], true, None)),
+            (Forward, 3, (&[1, 2], false, None), (&[1, 2, 3], false, None), (&[1, 2, 3], false, None)),
+            (Forward, 2, (&[1, 2], true, None), (&[1, 2], true, None), (&[1, 2], true, Some(2))),
+            (Forward, 2, (&[1, 3], true, None), (&[1, 2], true, None), (&[1, 2], true, Some(2))),
+            (Forward, 2, (&[1, 2], true, None), (&[5], false, None), (&[1, 2], true, Some(2))),
+            (Forward, 5, (&[1], true, Some(3)), (&[2, 9], false, None), (&[1, 2], true, Some(3))),
+            (Forward, 5, (&[1], true, Some(5)), (&[2], true, Some(3)), (&[1, 2], true, Some(3))),
+            (Forward, 2, (&[], true, Some(7)), (&[], false, None), (&[], true, Some(7))),
+            (Backward, 2, (&[8, 9], true, None), (&[7, 10], false, None), (&[9, 10], true, None)),
+            (Backward, 5, (&[9], true, Some(7)), (&[6, 8], false, None), (&[8, 9], true, Some(7))),
+        ];
+        for (number, (direction, size, first, second, merged)) in cases.into_iter().enumerate() {
+            let request = PageRequest { direction, size, after: None, before: None };
+            let page = |(rows, has_more, walked_to): Part<'_>| Page {
+                direction,
+                rows: rows.to_vec(),
+                has_previous: has_more && direction == Backward,
+                has_next: has_more && direction == Forward,
+                walked_to: walked_to.as_ref().map(position),
+            };
+            for parts in [[first, second], [second, first]] {
+                let page_of_parts = request.merge(parts.map(page).to_vec(), position);
+                let expected = page(merged);
+                assert_eq!(
+                    (page_of_parts.rows, page_of_parts.has_previous, page_of_parts.has_next, page_of_parts.walked_to),
+                    (expected.rows, expected.has_previous, expected.has_next, expected.walked_to),
+                    "case {number}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn the_arms_of_a_walk_stay_in_one_statement() {
         // Of every six arms, one is a list without a walk, one is a walk, and four are the milestones of this walk.
-        let arm = |number: usize| Arm { is_milestone: number % 6 > 1, ..Arm::count(Query::select(), None, limit(1)) };
+        let arm = |number: usize| Arm { continues: number % 6 > 1, ..Arm::count(Query::select(), None, limit(1)) };
         let lengths = |arms: usize| {
             let arms: Vec<_> = (0..arms).map(arm).collect();
             let statements = statements(&arms);
-            assert!(statements.iter().all(|statement| statement.first().is_none_or(|first| !first.is_milestone)));
+            assert!(statements.iter().all(|statement| statement.first().is_none_or(|first| !first.continues)));
             statements.iter().map(|statement| statement.len()).collect::<Vec<_>>()
         };
         assert_eq!(lengths(0), [0; 0]);

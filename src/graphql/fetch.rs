@@ -204,7 +204,7 @@ impl dataloader::Loader<CountOfCustomers> for Loader {
     type Error = Error;
 
     async fn load(&self, keys: &[CountOfCustomers]) -> Result<HashMap<CountOfCustomers, Count>, Error> {
-        let lists: Vec<_> = keys.iter().map(|key| (key.0.clone(), key.1)).collect();
+        let lists: Vec<_> = keys.iter().map(|key| (key.0.clone(), key.1.clone())).collect();
         Ok(by_key(keys, self.services.customers.counts(&self.actor, &lists).await?))
     }
 }

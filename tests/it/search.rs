@@ -8,8 +8,8 @@ use support::postgres;
 use support::process::vivamo;
 use support::{Caller, KEY_SECRET, TestApp, both};
 
-const SEARCH: &str = "query ($search: String!, $first: Int, $after: String, $last: Int, $before: String) { \
-    customers(filter: { search: $search }, first: $first, after: $after, last: $last, before: $before) { \
+const SEARCH: &str = "query ($search: String!, $missing: [CustomerField!], $first: Int, $after: String, $last: Int, $before: String) { \
+    customers(filter: { search: $search, missing: $missing }, first: $first, after: $after, last: $last, before: $before) { \
     totalCount edges { cursor node { id email } } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }";
 
 async fn page(app: &TestApp, caller: &Caller, arguments: Value) -> Value {
@@ -160,12 +160,15 @@ both!(search_follows_changes_by_every_operator, Sandbox, async |app| {
 both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
     let own = app.operator("Own").await;
     for number in 0..12 {
-        let (even, third) =
-            (if number % 2 == 0 { "even" } else { "odd" }, if number % 3 == 0 { "third" } else { "other" });
+        // Some customers have the word `even`, some have only a longer word, and customer 8 has both.
+        let even =
+            ["even", "odd", "evening", "odd", "even", "odd", "evening", "odd", "evening even", "odd", "even", "odd"];
+        let (even, third) = (even[number], if number % 3 == 0 { "third" } else { "other" });
+        let phone = (number == 4).then_some("+14155552671");
         app.created(
             &own,
             &format!("customer-{number}"),
-            json!({ "email": format!("{number}@example.com"), "firstName": even, "lastName": third }),
+            json!({ "email": format!("{number}@example.com"), "firstName": even, "lastName": third, "phone": phone }),
         )
         .await;
     }
@@ -174,29 +177,40 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
         // In the first step, `even` and `third` are rare. In the second step, only `third` is rare. In the third step,
         // both words are common.
         if step > 0 {
-            make_common(app, "customer-0", ["", "even", "third"][step], 100_001).await;
+            make_common(app, "customer-0", ["", "evenly", "thirdly"][step], 100_001).await;
         }
-        let mut pages = Vec::new();
-        for search in ["even", "third even", "customer"] {
-            let whole = page(app, &own, json!({ "search": search })).await;
-            for (count, bound, next_cursor, has_more) in
-                [("first", "after", "endCursor", "hasNextPage"), ("last", "before", "startCursor", "hasPreviousPage")]
-            {
+        let mut pages: Vec<Vec<String>> = Vec::new();
+        let searches = ["even", "third even", "customer", "customer even other"];
+        for (search, missing) in searches.iter().flat_map(|search| [(search, None), (search, Some("PHONE"))]) {
+            let whole = page(app, &own, json!({ "search": search, "missing": missing })).await;
+            assert_eq!(whole["totalCount"], names(&whole).len(), "{search}");
+            let directions =
+                [("first", "after", "endCursor", "hasNextPage"), ("last", "before", "startCursor", "hasPreviousPage")];
+            let reads = directions.into_iter().flat_map(|direction| (1..=4).map(move |size| (direction, size)));
+            for ((count, bound, next_cursor, has_more), size) in reads {
                 let (mut read, mut cursor) = (Vec::new(), json!(null));
                 loop {
-                    let next = page(app, &own, json!({ "search": search, count: 2, bound: cursor })).await;
+                    let arguments = json!({ "search": search, "missing": missing, count: size, bound: cursor });
+                    let next = page(app, &own, arguments).await;
                     cursor = next["pageInfo"][next_cursor].clone();
                     read.push(names(&next));
                     if next["pageInfo"][has_more] == json!(false) {
                         break;
                     }
+                    assert_eq!(names(&next).len(), size, "{search} {count} {size}");
                 }
                 if count == "last" {
                     read.reverse();
                 }
-                assert_eq!(read.concat(), names(&whole), "{search} {count}");
+                assert_eq!(read.concat(), names(&whole), "{search} {count} {size}");
             }
-            pages.push(names(&whole));
+            // Only customer 4 has a phone.
+            if missing.is_none() {
+                pages.push(names(&whole));
+            } else {
+                let without_phone = pages.last().unwrap().iter().filter(|name| *name != "4");
+                assert_eq!(names(&whole), without_phone.cloned().collect::<Vec<_>>(), "{search}");
+            }
         }
         results.push(pages);
     }
@@ -205,12 +219,14 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
         [
             vec!["0", "2", "4", "6", "8", "10"],
             vec!["0", "6"],
-            (0..12).map(|number| number.to_string().leak() as &str).collect()
+            (0..12).map(|number| number.to_string().leak() as &str).collect(),
+            vec!["2", "4", "8", "10"]
         ]
     );
     assert!(results[1] == results[0] && results[2] == results[0], "{results:?}");
     let (_, statements) = app.statements_of(page(app, &own, json!({ "search": "even third", "first": 2 }))).await;
-    assert!(statements.len() <= 3, "{statements:?}");
+    // Four counts of the entries of each word, the page, and `totalCount`.
+    assert_eq!(statements.len(), 6, "{statements:?}");
     app.rebuild_search_words().await;
 });
 

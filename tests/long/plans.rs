@@ -410,6 +410,7 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
         ("a rare and a common word", json!({ "filter": { "search": "example last42" } })),
         ("two words of medium frequency", json!({ "filter": { "search": "first4 last1" } })),
         ("a common word", json!({ "filter": { "search": "per" } })),
+        ("a word that all have", json!({ "filter": { "search": "example" } })),
         ("common words", json!({ "filter": { "search": "example ext" } })),
         ("no match", json!({ "filter": { "search": "nobody example" } })),
     ];
@@ -473,6 +474,7 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
                 "orderBy": order("EXTERNAL_CUSTOMER_ID", "ASC"),
             }),
         ),
+        ("common word, missing phone", json!({ "filter": { "search": "example", "missing": ["PHONE"] } })),
         ("common words, missing phone", json!({ "filter": { "search": "example ext", "missing": ["PHONE"] } })),
         ("medium words, missing phone", json!({ "filter": { "search": "first1 last1", "missing": ["PHONE"] } })),
     ];

@@ -112,6 +112,20 @@ impl QueryWord {
         prefixes.into_iter().map(|prefix| prefix.clone()..format!("{prefix}{}", char::MAX)).collect()
     }
 
+    /// The first of the spellings in which this word may be stored.
+    pub fn first_spelling(&self) -> String {
+        spellings(&self.0).swap_remove(0)
+    }
+
+    /// Returns the same ranges as [`prefix_ranges`](Self::prefix_ranges), but leaves out the first spelling itself.
+    pub fn ranges_without_first_spelling(&self) -> Vec<Range<String>> {
+        let mut ranges = self.prefix_ranges();
+        // The first range starts with the first spelling. No stored word contains a space, so all longer words are
+        // above the spelling with a space.
+        ranges[0].start.push(' ');
+        ranges
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

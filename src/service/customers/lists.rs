@@ -122,37 +122,38 @@ impl Customers {
         let mut plans = search::plans(reader, &searches.collect::<Vec<_>>()).await?.into_iter();
         let plan = |(_, page): &(_, &CustomerPage)| page.list.planned_search().and_then(|_| plans.next());
         let plans: Vec<_> = pages.iter().map(plan).collect();
-        let lists = pages.iter().zip(&plans).map(|((operator, CustomerPage { list, request, .. }), plan)| {
-            let searched = list.filter.search.as_ref().and_then(|search| search.email());
-            (list.rows(*operator, *plan, searched), request.clone())
-        });
-        // The customer with the searched email comes first. This customer is read as a list of its own, so that the
-        // other customers stay in the order of their ids.
-        let searched = |(number, (_, page)): (usize, &(_, &CustomerPage))| {
-            page.list.filter.search.as_ref()?.email().cloned().map(|email| (number, email))
-        };
-        let first_rows: Vec<_> = pages.iter().enumerate().filter_map(searched).collect();
-        let first_lists = first_rows.iter().map(|(number, email)| {
-            let (operator, CustomerPage { list, request, .. }) = &pages[*number];
-            let rows = list.select_own_customers(*operator).filter(customer::Column::Email.eq(email.clone()));
-            let request = PageRequest { after: None, before: None, ..request.clone() };
-            (List::new(rows.into_query(), list.position_columns()), request)
-        });
+        let (mut owners, mut lists, mut numbers_of_parts) = (Vec::new(), Vec::new(), Vec::new());
+        for ((operator, CustomerPage { list, request, .. }), plan) in pages.iter().zip(&plans) {
+            let parts = list.rows(*operator, plan.as_ref(), list.searched_email());
+            numbers_of_parts.push(parts.len());
+            // The customer with the searched email comes first. This customer is read as a list of its own, so that the
+            // other customers stay in the order of their ids.
+            let first = list.searched_email().map(|email| {
+                let rows = list.select_own_customers(*operator).filter(customer::Column::Email.eq(email.clone()));
+                let request = PageRequest { after: None, before: None, ..request.clone() };
+                (List::new(rows.into_query(), list.position_columns()), request)
+            });
+            for part in parts.into_iter().map(|part| (part, request.clone())).chain(first) {
+                lists.push(part);
+                owners.push(list);
+            }
+        }
         let read = |row: &QueryResult| {
             let (link, customer) = own_at(row, pages::ROW)?;
             Ok(CustomerView::new(customer, Some(link)))
         };
-        let page_of = |number: usize| number.checked_sub(pages.len()).map_or(number, |first| first_rows[first].0);
-        let position = |number: usize, view: &CustomerView| pages[page_of(number)].1.list.position(view);
-        let mut found = pages::pages(reader, lists.chain(first_lists).collect(), read, position).await?;
-        let firsts = found.split_off(pages.len());
-        for ((number, _), first) in first_rows.iter().zip(firsts) {
-            let CustomerPage { list, request, .. } = pages[*number].1;
-            if let Some(row) = first.rows.into_iter().next() {
-                request.add_first(&mut found[*number], list.position(&row), row);
+        let position = |index: usize, view: &CustomerView| owners[index].position(view);
+        let mut found = pages::pages(reader, lists, read, position).await?.into_iter();
+        let rows = pages.iter().zip(numbers_of_parts).zip(plans).map(|(((_, page), parts), plan)| {
+            let CustomerPage { list, request, .. } = page;
+            let mut page = request.merge(found.by_ref().take(parts).collect(), |row| list.position(row));
+            let first = list.searched_email().and_then(|_| found.next()?.rows.into_iter().next());
+            if let Some(row) = first {
+                request.add_first(&mut page, list.position(&row), row);
             }
-        }
-        Ok(found.into_iter().zip(plans).map(|(page, plan)| CustomerRows { page, plan }).collect())
+            CustomerRows { page, plan }
+        });
+        Ok(rows.collect())
     }
 
     /// Adds a page of operators to each customer in `found`. Skips the customers of pages that do not ask for
@@ -186,11 +187,17 @@ impl Customers {
         actor: &Actor,
         lists: &[(Arc<CustomerList>, Option<SearchPlan>)],
     ) -> Result<Vec<Count>, Error> {
-        let lists = lists.iter().map(|(list, plan)| match list.operator_for(actor) {
-            None => list.rows_of_all(),
-            Some(operator) => list.rows(operator, *plan, None),
-        });
-        Ok(pages::list_counts(self.database.reader(), lists.collect()).await?)
+        let parts: Vec<_> = lists
+            .iter()
+            .map(|(list, plan)| match list.operator_for(actor) {
+                None => vec![list.rows_of_all()],
+                Some(operator) => list.rows(operator, plan.as_ref(), None),
+            })
+            .collect();
+        let numbers_of_parts: Vec<_> = parts.iter().map(Vec::len).collect();
+        let mut counts =
+            pages::list_counts(self.database.reader(), parts.into_iter().flatten().collect()).await?.into_iter();
+        Ok(numbers_of_parts.into_iter().map(|number| counts.by_ref().take(number).sum()).collect())
     }
 
     /// Loads pages of the links of customers, oldest first. An operator sees only its own link.
@@ -253,6 +260,11 @@ impl CustomerList {
         }
     }
 
+    /// The email, if the search is an email.
+    fn searched_email(&self) -> Option<&EmailAddress> {
+        self.filter.search.as_ref()?.email()
+    }
+
     /// The search, if it needs a [`SearchPlan`].
     fn planned_search(&self) -> Option<&SearchQuery> {
         self.filter.search.as_ref().filter(|_| !self.filter.is_unique())
@@ -273,49 +285,53 @@ impl CustomerList {
         List { joined, walk: Some(Walk { filters, ..Walk::default() }), ..List::new(rows, vec![Id.into_expr()]) }
     }
 
-    /// The rows of an operator's list. Each row has the columns of a link, then the columns of the link's customer.
-    /// Leaves out the customer with the email `excluded`.
-    fn rows(&self, operator: OperatorId, plan: Option<SearchPlan>, excluded: Option<&EmailAddress>) -> List {
+    /// The rows of an operator's list, in one or more parts. Each row has the columns of a link, then the columns of the
+    /// link's customer. Leaves out the customer with the email `excluded`.
+    fn rows(&self, operator: OperatorId, plan: Option<&SearchPlan>, excluded: Option<&EmailAddress>) -> Vec<List> {
         use customer_operator::Column::{CustomerId, OperatorId};
         let (filter, columns) = (&self.filter, self.position_columns());
         let own = self
             .select_own_customers(operator)
             .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)));
-        let list = |rows| List { descending: self.order.descending, ..List::new(rows, columns) };
+        let list = |rows| List { descending: self.order.descending, ..List::new(rows, columns.clone()) };
         let join_customers =
             |links| JoinedTable::new::<customer::Entity>(&[(customer::Column::Id, links, CustomerId.as_str())]);
         if filter.is_unique() {
             let is_found = filter.search.as_ref().map(|search| search::is_found(operator, search));
-            return list(own.filter(Condition::all().add_option(is_found)).into_query());
+            return vec![list(own.filter(Condition::all().add_option(is_found)).into_query())];
         }
         let is_in_order =
             filter.connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt;
         let is_by_index = filter.on_customer().is_empty() && excluded.is_none();
-        let (rows, mut walk) = match (&filter.search, plan) {
-            (Some(search), plan) => search::walk(operator, search, plan.unwrap_or(SearchPlan::ScanInIdOrder)),
+        let walks = match &filter.search {
+            Some(search) => search::walks(operator, search, plan.unwrap_or(&SearchPlan::ScanInIdOrder)),
             // The index that gives the order of the list also has the columns of the filter.
-            (None, _) if is_by_index && is_in_order => {
+            None if is_by_index && is_in_order => {
                 // The `LIMIT` applies before the join, so customers are joined only to the rows of the page.
-                return List { joined: vec![join_customers(ARM_ROWS)], ..list(links(operator, filter).into_query()) };
+                let links = links(operator, filter).into_query();
+                return vec![List { joined: vec![join_customers(ARM_ROWS)], ..list(links) }];
             }
-            (None, _) => {
+            None => {
                 let links =
                     if is_in_order { links(operator, filter) } else { links(operator, &CustomerFilter::default()) };
                 let columns = self.position_by().iter().copied().chain([OperatorId]);
-                (links.select_only().columns(columns).into_query(), Walk::default())
+                vec![(links.select_only().columns(columns).into_query(), Walk::default())]
             }
         };
         let key = *self.position_by().last().unwrap_or(&CustomerId);
-        if !is_by_index || filter.connected_at != TimeRange::default() {
-            let is_walked = key.into_expr().equals((Alias::new(WALK), key));
-            walk.filters.push(exists(own.filter(is_walked)));
-        }
+        let is_walked = key.into_expr().equals((Alias::new(WALK), key));
+        let has_conditions = !is_by_index || filter.connected_at != TimeRange::default();
+        let conditions = has_conditions.then(|| exists(own.filter(is_walked)));
         let links = [OperatorId, key].map(|column| (column, ARM_ROWS, column.as_str()));
-        let joined = vec![
-            JoinedTable::new::<customer_operator::Entity>(&links),
-            join_customers(customer_operator::Entity.table_name()),
-        ];
-        List { joined, walk: Some(walk), ..list(rows) }
+        let joined = || {
+            let links = JoinedTable::new::<customer_operator::Entity>(&links);
+            vec![links, join_customers(customer_operator::Entity.table_name())]
+        };
+        let part = |(number, (rows, mut walk)): (usize, (_, Walk))| {
+            walk.filters.extend(conditions.clone());
+            List { joined: joined(), walk: Some(walk), continues: number > 0, ..list(rows) }
+        };
+        walks.into_iter().enumerate().map(part).collect()
     }
 }
 

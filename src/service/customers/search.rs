@@ -2,20 +2,23 @@
 //!
 //! A search finds a customer if each word of the search is a prefix of one of the customer's words: `ada lov` finds Ada
 //! Lovelace. If the search is an email, the customer that has this email comes first in the list. Each link has rows of
-//! its own in `customer_word`, so a search reads the words of one operator only. A search with a rare word reads the
-//! customers with that word. Other searches check the operator's customers one by one (see [`SearchPlan`]).
+//! its own in `customer_word`, so a search reads the words of one operator only. [`SearchPlan`] tells which of these
+//! words a search reads.
+
+use std::ops::Range;
 
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, QueryWord, SearchQuery, SearchWord};
 use entity::{customer, customer_operator, customer_word};
-use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, OnConflict, Query, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, OnConflict, Query, SelectStatement, SimpleExpr, UnionType};
 use sea_orm::{
     ColumnTrait, Condition, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    Select,
 };
 
 use super::Customers;
 use super::rows::{Link, lock_own_customers};
-use crate::database::pages::{MAX_WALK, WALK, Walk};
+use crate::database::pages::{MAX_BOUNDED_WALK, WALK, Walk};
 use crate::database::{
     Reader, TransactionError, Work, WriteSet, WriteStatement, delete_listed, insert_from_select, pages, record,
     with_retry,
@@ -76,9 +79,6 @@ const REMOVE: WriteStatement = WriteStatement {
 };
 
 const LINK: [Column; 2] = [Column::OperatorId, Column::CustomerId];
-
-/// The work to sort an index entry, as a multiple of the work to count an entry.
-const ENTRIES_PER_SORTED_ENTRY: u64 = 4;
 
 /// The work to choose the plan of a search and to run the plan, as a multiple of the work of a query by id. The work
 /// for index entries and checked customers is counted separately.
@@ -237,81 +237,157 @@ impl Customers {
     }
 }
 
-/// The plan of a search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The plan of a search. It determines the cost of a page, but not the customers on it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SearchPlan {
-    /// The word with this index is the rarest word of the search, and it is rare (see `rare_limit`): sort the customers
-    /// that have this word, then check the other words.
-    FromRarestWord {
-        index: usize,
-        /// The number of index entries of the word.
-        entries: u64,
+    /// The search has one word, and few entries are of other words that match: longer words, and other spellings. Reads
+    /// the customers with the word itself in the order of their ids, which is the order of the index. Sorts the
+    /// customers with other words that match.
+    InIndexOrder {
+        /// The number of entries of other words that match.
+        others: u64,
     },
-    /// No word is rare: check the operator's customers one by one, in the order of their ids, until the page is full.
+    /// The search has several words, and at least one of them is rare. Sorts the customers that have the rarest word,
+    /// and perhaps other words (see [`MAX_RATIO`]). Checks the remaining words of each of these customers.
+    FromRarestWord {
+        /// The number of entries of each word, in the order of the words. `None` if the count ended at its limit.
+        entries: Vec<Option<u64>>,
+    },
+    /// Checks the operator's customers one by one, in the order of their ids, until the page is full.
     ScanInIdOrder,
 }
 
-/// The maximum number of index entries (rows of `customer_word`) of a rare word. It limits the number of customers that
-/// must be sorted. For a search with one word the limit is lower: if the word is common, many customers have it, so
-/// checking the customers one by one soon fills a page.
-fn rare_limit(search: &SearchQuery) -> usize {
-    if search.words().len() == 1 { 10_000 } else { 100_000 }
+/// The maximum number of entries of other words that match a search with one word. If there are more, many customers
+/// match, so checking the customers one by one soon fills a page.
+const MAX_OTHERS: u64 = MAX_BOUNDED_WALK;
+
+/// The maximum number of entries of a rare word, and of all words that are intersected. It limits the number of entries
+/// that must be sorted.
+const MAX_RARE: u64 = 100_000;
+
+/// A word is intersected with the rarest word only if it has at most this many times as many entries. Reading the entries
+/// of a more frequent word often costs more than looking up the words of the customers that have the rarest word.
+const MAX_RATIO: u64 = 3;
+
+impl SearchPlan {
+    /// The limits of the counts of index entries. Each count has a higher limit than the count before it. Counting ends
+    /// when the plan is known. Most searches need only the first count.
+    fn count_limits(search: &SearchQuery) -> &'static [u64] {
+        if search.words().len() == 1 { &[128, MAX_OTHERS] } else { &[128, 1_024, 8_192, MAX_RARE] }
+    }
+
+    /// Returns the queries for the index entries to count.
+    fn counted(operator: OperatorId, search: &SearchQuery) -> Vec<SelectStatement> {
+        match search.words() {
+            [word] => vec![customers_with_others(operator, word)],
+            words => words.iter().map(|word| customers_with(operator, word)).collect(),
+        }
+    }
+
+    /// Chooses a plan by the numbers of entries, which were counted up to a limit. Returns `None` if a higher limit is
+    /// necessary.
+    fn choose(search: &SearchQuery, counts: &[u64], limit: u64) -> Option<Self> {
+        let entries: Vec<_> = counts.iter().map(|count| Some(*count).filter(|count| *count <= limit)).collect();
+        let rarest = *entries.iter().flatten().min()?;
+        if search.words().len() == 1 {
+            return Some(Self::InIndexOrder { others: rarest });
+        }
+        let are_others_known = entries.iter().all(Option::is_some) || rarest * MAX_RATIO <= limit;
+        (are_others_known || limit == MAX_RARE).then_some(Self::FromRarestWord { entries })
+    }
 }
 
 /// Chooses a plan for each search.
 pub(super) async fn plans(reader: &Reader, searches: &[(OperatorId, &SearchQuery)]) -> Result<Vec<SearchPlan>, DbErr> {
-    let mut queries = Vec::new();
-    for (operator, search) in searches {
-        let bound = rare_limit(search) + 1;
-        queries.extend(search.words().iter().map(|word| (customers_with(*operator, word), bound)));
+    let mut plans = vec![None; searches.len()];
+    for round in 0.. {
+        let unplanned = searches.iter().zip(&mut plans).filter(|(_, plan)| plan.is_none());
+        let limit = |search| SearchPlan::count_limits(search).get(round).copied();
+        let unplanned: Vec<_> = unplanned
+            .filter_map(|((operator, search), plan)| Some((*operator, *search, limit(search)?, plan)))
+            .collect();
+        if unplanned.is_empty() {
+            break;
+        }
+        let queries = unplanned.iter().flat_map(|(operator, search, limit, _)| {
+            SearchPlan::counted(*operator, search).into_iter().map(|query| (query, *limit as usize + 1))
+        });
+        let mut counts = pages::counts(reader, queries.collect()).await?.into_iter();
+        for (_, search, limit, plan) in unplanned {
+            let counts: Vec<_> = counts.by_ref().take(search.words().len()).collect();
+            *plan = SearchPlan::choose(search, &counts, limit);
+        }
     }
-    let mut counts = pages::counts(reader, queries).await?.into_iter();
-    let plan = |(_, search): &(OperatorId, &SearchQuery)| {
-        let counts = counts.by_ref().take(search.words().len());
-        let rarest = counts.enumerate().min_by_key(|(_, count)| *count);
-        let is_rare = |(_, count): &(usize, u64)| *count <= rare_limit(search) as u64;
-        let from_rarest = |(index, entries)| SearchPlan::FromRarestWord { index, entries };
-        rarest.filter(is_rare).map_or(SearchPlan::ScanInIdOrder, from_rarest)
-    };
-    Ok(searches.iter().map(plan).collect())
+    Ok(plans.into_iter().map(|plan| plan.unwrap_or(SearchPlan::ScanInIdOrder)).collect())
 }
 
-/// Returns the query for the customers that a search checks, and the [`Walk`] with the filters that each customer must
-/// match. The query selects the id of the customer and of the operator.
-pub(super) fn walk(operator: OperatorId, search: &SearchQuery, plan: SearchPlan) -> (SelectStatement, Walk) {
-    let rarest = match plan {
-        SearchPlan::FromRarestWord { index, entries } => search.words().get(index).map(|word| (index, word, entries)),
-        SearchPlan::ScanInIdOrder => None,
-    };
-    let columns = [Column::CustomerId, Column::OperatorId];
-    let rows = match rarest {
-        Some((_, word, _)) => {
-            // The limit excludes no row. Without the limit, the databases would not use the index on words. They would
-            // read the primary key, which is in the order of the customer ids, to avoid the sort.
-            let all = customers_with(operator, word).column(Column::OperatorId).limit(u64::from(u32::MAX)).take();
-            Query::select().distinct().columns(columns).from_subquery(all, "all").take()
-        }
-        None => {
-            let mut links = Query::select().columns(columns).from(customer_operator::Entity).take();
-            links.and_where(Expr::col(Column::OperatorId).eq(operator)).take()
-        }
-    };
-    let rarest = rarest.map(|(index, _, entries)| (index, entries));
-    let others =
-        search.words().iter().enumerate().filter(|(index, _)| rarest.is_none_or(|(rarest, _)| rarest != *index));
-    let customer = || Expr::col((Alias::new(WALK), Column::CustomerId));
-    let mut filters: Vec<_> = others.map(|(_, word)| words_of_customer(operator, customer(), word)).collect();
-    if search.words().is_empty() {
-        filters.push(Query::select().expr(Expr::cust("NULL")).take());
-        return (rows, Walk { filters, max_rows: 0, milestones: &[] });
+/// Returns the queries for the customers that a search checks, and for each query the [`Walk`] with the filters that each
+/// customer must match. The queries select the id of the customer and of the operator.
+pub(super) fn walks(operator: OperatorId, search: &SearchQuery, plan: &SearchPlan) -> Vec<(SelectStatement, Walk)> {
+    let words = search.words();
+    let has_word = |word| words_of_customer(operator, checked_customer(), word);
+    if words.is_empty() {
+        let nothing = Query::select().expr(Expr::cust("NULL")).take();
+        return vec![(links(operator), Walk { filters: vec![nothing], max_rows: 0, ..Walk::default() })];
     }
     record(Work::Query, QUERIES_PER_SEARCH);
-    let Some((_, entries)) = rarest else { return (rows, Walk { filters, ..Walk::default() }) };
-    // The database sorts all entries before it checks the first entry. It sorts all entries again for each milestone (a
-    // row that measures the progress of the walk).
-    let milestones: &[usize] = if entries > MAX_WALK as u64 { &[MAX_WALK] } else { &[] };
-    record(Work::Entry, entries * ENTRIES_PER_SORTED_ENTRY * (1 + milestones.len() as u64));
-    (rows, Walk { filters, max_rows: entries, milestones })
+    match plan {
+        SearchPlan::InIndexOrder { others } => {
+            let walks = words.iter().flat_map(|word| {
+                let itself = customers_with_word_itself(operator, word).distinct().take();
+                let walk = Walk {
+                    max_rows: *others,
+                    sorted_entries: *others,
+                    not_in_previous: Some(lacks_word_itself(operator, word)),
+                    ..Walk::default()
+                };
+                [(itself, Walk::default()), (in_all(&[customers_with_others(operator, word)]), walk)]
+            });
+            walks.collect()
+        }
+        SearchPlan::FromRarestWord { entries } => {
+            let entries = entries.iter().map(|entries| entries.unwrap_or(MAX_RARE + 1));
+            let mut words: Vec<_> = entries.zip(words).collect();
+            words.sort();
+            let max_rows = words[0].0;
+            let (mut queries, mut filters, mut sorted_entries) = (Vec::new(), Vec::new(), 0);
+            for (entries, word) in words {
+                if entries <= max_rows * MAX_RATIO && sorted_entries + entries <= MAX_RARE {
+                    sorted_entries += entries;
+                    queries.push(customers_with(operator, word));
+                } else {
+                    filters.push(has_word(word));
+                }
+            }
+            let walk = Walk { filters, max_rows, sorted_entries, ..Walk::default() };
+            vec![(in_all(&queries), walk)]
+        }
+        SearchPlan::ScanInIdOrder => {
+            vec![(links(operator), Walk { filters: words.iter().map(has_word).collect(), ..Walk::default() })]
+        }
+    }
+}
+
+/// Selects all customers of an operator.
+fn links(operator: OperatorId) -> SelectStatement {
+    let columns = [customer_operator::Column::CustomerId, customer_operator::Column::OperatorId];
+    let links = customer_operator::Entity::find().select_only().columns(columns);
+    links.filter(customer_operator::Column::OperatorId.eq(operator)).into_query()
+}
+
+/// Selects the customers that all queries select, each customer once. Each query reads the customers in the order of
+/// their words, so the database must sort them by id.
+fn in_all(queries: &[SelectStatement]) -> SelectStatement {
+    let columns = [Column::CustomerId, Column::OperatorId];
+    let mut customers = queries.iter().cloned().map(|mut query| {
+        // The limit excludes no row. Without the limit, the databases would not use the index on words. They would read
+        // the primary key, which is in the order of the customer ids, to avoid the sort.
+        let all = query.limit(u64::from(u32::MAX)).take();
+        Query::select().columns(columns).from_subquery(all, "all").take()
+    });
+    let first = customers.next().unwrap_or_default();
+    let all = customers.fold(first, |mut all, customers| all.union(UnionType::Intersect, customers).take());
+    Query::select().distinct().columns(columns).from_subquery(all, "in_all").take()
 }
 
 /// Returns the condition that the search finds a customer of the operator. Only for lists of at most one customer: for
@@ -325,33 +401,65 @@ pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition 
     search.words().iter().map(has_word).fold(Condition::all().add_option(nothing), Condition::add)
 }
 
-/// Selects a word of one customer that starts with the given word.
+/// Selects a word of the checked customer that starts with the given word.
 fn words_of_customer(operator: OperatorId, customer: SimpleExpr, word: &QueryWord) -> SelectStatement {
     // The concatenation prevents PostgreSQL from using the index on words. PostgreSQL then uses the primary key, and
     // reads only the few words of the customer.
     let text = Column::Word.into_expr().binary(BinOper::Custom("||"), "");
-    customer_word::Entity::find()
-        .select_only()
-        .column(Column::Place)
-        .filter(Column::OperatorId.eq(operator))
-        .filter(Column::CustomerId.into_expr().eq(customer))
-        .filter(starts_with(text, word))
-        .limit(1)
-        .into_query()
+    let words = words(operator).column(Column::Place).filter(Column::CustomerId.into_expr().eq(customer));
+    words.filter(starts_with(text, word)).limit(1).into_query()
+}
+
+/// Selects something if the checked customer does not have the given word itself.
+fn lacks_word_itself(operator: OperatorId, word: &QueryWord) -> SelectStatement {
+    let customer = Column::CustomerId.into_expr().eq(checked_customer());
+    let itself = customers_with_word_itself(operator, word).and_where(customer).take();
+    Query::select().expr(Expr::val(1)).and_where(Expr::exists(itself).not()).take()
+}
+
+/// The id of the customer that a [`Walk`] checks.
+fn checked_customer() -> SimpleExpr {
+    Expr::col((Alias::new(WALK), Column::CustomerId))
 }
 
 /// Selects the customers of an operator that have a word starting with the given word.
 fn customers_with(operator: OperatorId, word: &QueryWord) -> SelectStatement {
-    customer_word::Entity::find()
-        .select_only()
-        .column(Column::CustomerId)
-        .filter(Column::OperatorId.eq(operator))
-        .filter(starts_with(Column::Word.into_expr(), word))
-        .into_query()
+    customers_in(operator, word.prefix_ranges())
+}
+
+/// Selects the customers of an operator that have the given word itself, in its first spelling.
+fn customers_with_word_itself(operator: OperatorId, word: &QueryWord) -> SelectStatement {
+    customers(operator, Column::Word.eq(word.first_spelling()))
+}
+
+/// Selects the customers of an operator that have another word which matches the given word: a longer word, or another
+/// spelling.
+fn customers_with_others(operator: OperatorId, word: &QueryWord) -> SelectStatement {
+    customers_in(operator, word.ranges_without_first_spelling())
+}
+
+/// Selects the customers of an operator that have a word in one of the ranges. Each range is a part of a `UNION ALL`. If
+/// the ranges were joined by `OR`, and the query had a low limit, PostgreSQL would read all words of the operator.
+fn customers_in(operator: OperatorId, ranges: Vec<Range<String>>) -> SelectStatement {
+    let mut customers = ranges.into_iter().map(|range| customers(operator, is_in(Column::Word.into_expr(), range)));
+    let first = customers.next().unwrap_or_default();
+    customers.fold(first, |mut all, customers| all.union(UnionType::All, customers).take())
+}
+
+/// Selects the customers of an operator that have a word which matches the condition, and the operator.
+fn customers(operator: OperatorId, condition: SimpleExpr) -> SelectStatement {
+    words(operator).columns([Column::CustomerId, Column::OperatorId]).filter(condition).into_query()
+}
+
+fn words(operator: OperatorId) -> Select<customer_word::Entity> {
+    customer_word::Entity::find().select_only().filter(Column::OperatorId.eq(operator))
 }
 
 fn starts_with(text: SimpleExpr, word: &QueryWord) -> Condition {
     let ranges = word.prefix_ranges().into_iter();
-    let in_range = ranges.map(|range| text.clone().gte(range.start).and(text.clone().lt(range.end)));
-    in_range.fold(Condition::any(), Condition::add)
+    ranges.fold(Condition::any(), |any, range| any.add(is_in(text.clone(), range)))
+}
+
+fn is_in(text: SimpleExpr, range: Range<String>) -> SimpleExpr {
+    text.clone().gte(range.start).and(text.lt(range.end))
 }
