@@ -55,6 +55,7 @@ OPERATIONS = {
     "f1": ("query ($after: String) { changes(after: $after) { changes { id type occurredAt customerId externalCustomerId version "
            "changedFields own } cursor hasMore } }", {"after": "~"}, '"changes":[]'),
 }
+SEARCHES = "s1", "s2", "s3"
 OPERATIONS["s2"] = OPERATIONS["s3"] = (OPERATIONS["s1"][0].replace("first: 20", "first: 2"), *OPERATIONS["s1"][1:])
 OPERATIONS["u1"] = OPERATIONS["u2"] = OPERATIONS["w2"]
 # The schema of PostGraphile follows from the tables. With aliases, its responses have the shape of the other targets'
@@ -265,7 +266,7 @@ class Server:
     def supports(self, operation):
         if operation == "f1":
             return self.is_vivamo and self.has_feed()
-        return self.is_vivamo or operation not in ("s1", "s2", "s3") and (self.name != "postgraphile" or operation in POSTGRAPHILE)
+        return self.is_vivamo or operation not in SEARCHES and (self.name != "postgraphile" or operation in POSTGRAPHILE)
 
     def request(self, operation):
         document, variables, _ = OPERATIONS[operation]
@@ -329,7 +330,8 @@ class Server:
         n, number, deep = {"u1": 53, "u2": 47, "f1": 49}.get(operation, 43), "999999999", min(self.customers // 8, 25_000)
         # Fills the caches of keys and operators, so that their statements are not counted.
         self.ask("r3" if operation == "r3" else "r1", self.customer(n))
-        value = {"r2": f"ext-1-{n}", "r3d": self.cursors(deep)[-1] if operation == "r3d" else "", "s1": "last343", "s2": "last343", "s3": "last343 2000000343"}
+        value = {"r2": f"ext-1-{n}", "r3d": self.cursors(deep)[-1] if operation == "r3d" else "", "s1": "last343", "s2": "last343",
+                 "s3": "last343 2000000343"}
         if operation == "f1":
             value["f1"] = self.end_of_feed()
             self.ask("w2", self.customer(n), number)
@@ -348,7 +350,7 @@ class Server:
                 JOIN operator ON operator.id = link.operator_id
                 ORDER BY page.connected_at, page.customer_id, link.connected_at, link.operator_id""")
             assert page["pageInfo"]["hasNextPage"]
-        elif operation in ("s1", "s2", "s3"):
+        elif operation in SEARCHES:
             limit = {"s1": 20, "s2": 2, "s3": 1}[operation]
             got = [[edge["node"]["email"]] for edge in data["customers"]["edges"]]
             expected = sql(f"""SELECT email FROM customer JOIN customer_operator ON customer_id = customer.id

@@ -138,8 +138,7 @@ impl Walk {
         }
     }
 
-    /// Returns true if the walk checks all rows of the list. Rows may have been added after `max_rows` was counted, so
-    /// this is true only if 1,000 more rows would not exceed [`MAX_WALK`].
+    /// Returns true if the walk checks all rows of the list.
     fn is_bounded(&self) -> bool {
         self.max_rows <= MAX_BOUNDED_WALK
     }
@@ -154,7 +153,8 @@ impl Walk {
 /// The maximum number of rows that a walk checks. Checking so many rows takes 15 to 40 ms on both databases.
 pub const MAX_WALK: usize = 10_000;
 
-/// The maximum number of rows of a list that a walk checks to its end.
+/// The maximum number of rows of a list that a walk checks to its end. It is lower than [`MAX_WALK`], because rows may
+/// have been added after the rows were counted.
 pub const MAX_BOUNDED_WALK: u64 = MAX_WALK as u64 - 1_000;
 
 /// A statement of [`pages`] is a long read if its walks may check or sort more rows than this.

@@ -179,6 +179,12 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
         if step > 0 {
             make_common(app, "customer-0", ["", "evenly", "thirdly"][step], 100_001).await;
         }
+        if step == 0 {
+            // One count, the page, and `totalCount`.
+            let (_, statements) =
+                app.statements_of(page(app, &own, json!({ "search": "even third", "first": 2 }))).await;
+            assert_eq!(statements.len(), 3, "{statements:?}");
+        }
         let mut pages: Vec<Vec<String>> = Vec::new();
         let searches = ["even", "third even", "customer", "customer even other"];
         for (search, missing) in searches.iter().flat_map(|search| [(search, None), (search, Some("PHONE"))]) {

@@ -250,8 +250,9 @@ pub enum SearchPlan {
     /// The search has several words, and at least one of them is rare. Sorts the customers that have the rarest word,
     /// and perhaps other words (see [`MAX_RATIO`]). Checks the remaining words of each of these customers.
     FromRarestWord {
-        /// The number of entries of each word, in the order of the words. `None` if the count ended at its limit.
-        entries: Vec<Option<u64>>,
+        /// The number of entries of each word, in the order of the words. If the count of a word ended at its limit, the
+        /// number is too low, but high enough to show that the word is not intersected with the rarest word.
+        entries: Vec<u64>,
     },
     /// Checks the operator's customers one by one, in the order of their ids, until the page is full.
     ScanInIdOrder,
@@ -287,13 +288,12 @@ impl SearchPlan {
     /// Chooses a plan by the numbers of entries, which were counted up to a limit. Returns `None` if a higher limit is
     /// necessary.
     fn choose(search: &SearchQuery, counts: &[u64], limit: u64) -> Option<Self> {
-        let entries: Vec<_> = counts.iter().map(|count| Some(*count).filter(|count| *count <= limit)).collect();
-        let rarest = *entries.iter().flatten().min()?;
+        let rarest = *counts.iter().min().filter(|rarest| **rarest <= limit)?;
         if search.words().len() == 1 {
             return Some(Self::InIndexOrder { others: rarest });
         }
-        let are_others_known = entries.iter().all(Option::is_some) || rarest * MAX_RATIO <= limit;
-        (are_others_known || limit == MAX_RARE).then_some(Self::FromRarestWord { entries })
+        let are_others_known = counts.iter().all(|count| *count <= limit) || rarest * MAX_RATIO <= limit;
+        (are_others_known || limit == MAX_RARE).then(|| Self::FromRarestWord { entries: counts.to_vec() })
     }
 }
 
@@ -346,8 +346,7 @@ pub(super) fn walks(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
             walks.collect()
         }
         SearchPlan::FromRarestWord { entries } => {
-            let entries = entries.iter().map(|entries| entries.unwrap_or(MAX_RARE + 1));
-            let mut words: Vec<_> = entries.zip(words).collect();
+            let mut words: Vec<_> = entries.iter().copied().zip(words).collect();
             words.sort();
             let max_rows = words[0].0;
             let (mut queries, mut filters, mut sorted_entries) = (Vec::new(), Vec::new(), 0);
