@@ -3,7 +3,7 @@
 //! Each row is a word by which an operator can find a customer (see [`SearchWord`]). Each operator has its own rows for
 //! a shared customer. The rows include the words of the operator's external id, and a search reads the rows of one
 //! operator only. All rows are derived from `customer` and `customer_operator` and can be rebuilt: delete all rows, set
-//! `deployment.words_migration` to null, and run `vivamo migrate`. Rows are written by `service::customers::search`.
+//! `deployment.words_migration` to null, and run `vivamo migrate`. Rows are written by `service::customers::words`.
 
 use sea_orm::entity::prelude::*;
 
@@ -17,7 +17,7 @@ pub struct Model {
     pub operator_id: OperatorId,
     #[sea_orm(primary_key, auto_increment = false)]
     pub customer_id: CustomerId,
-    /// 1000 × the index of the value (see `searchable` in `service::customers::search`) + the index of the word in the
+    /// 1000 × the index of the value (see `searchable` in `service::customers::words`) + the index of the word in the
     /// value. The words of the external id start at -1000.
     #[sea_orm(primary_key, auto_increment = false)]
     pub place: i16,

@@ -8,7 +8,7 @@ use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 
 use super::field::{CustomerField, verified_at};
 use super::rows::Link;
-use super::search;
+use super::words;
 use crate::database::{ByBackend, WriteSet, WriteStatement, delete_listed, positions, row_values, update_listed};
 use crate::service::now;
 
@@ -64,7 +64,7 @@ pub(super) fn replace_verified(
     changed.revision = current.revision + 1;
     writes.push(REPLACE, vec![row_values(&changed)]);
     if is_changed {
-        search::change(writes, current, &changed);
+        words::change(writes, current, &changed);
     }
     changed
 }
@@ -86,7 +86,7 @@ const LINK_KEY: [customer_operator::Column; 2] =
 pub(super) fn remove_links(writes: &mut WriteSet, links: &[Link]) {
     let key = |link: &Link| vec![link.operator_id.into(), link.customer_id.into()];
     writes.push(REMOVE_LINK, links.iter().map(key).collect());
-    search::remove(writes, links);
+    words::remove(writes, links);
 }
 
 /// Changes the external ids of links. Aborts if a link does not exist.
@@ -109,5 +109,5 @@ const RENAME_LINK: WriteStatement = WriteStatement {
 pub(super) fn rename_link(writes: &mut WriteSet, link: &Link, renamed: &Link) {
     let id = renamed.external_customer_id.clone();
     writes.push(RENAME_LINK, vec![vec![link.operator_id.into(), link.customer_id.into(), id.into()]]);
-    search::rename(writes, link, renamed);
+    words::rename(writes, link, renamed);
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::existing::existing_values;
 use super::rows::Link;
 use super::{
-    CustomerField, CustomerView, Customers, OrStored, Prepared, Written, changes, given_phone, history, search,
+    CustomerField, CustomerView, Customers, OrStored, Prepared, Written, changes, given_phone, history, words,
 };
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -203,7 +203,7 @@ impl Customers {
             }
         };
         writes.insert([link.clone()]);
-        search::add(&mut writes, &link, &customer);
+        words::add(&mut writes, &link, &customer);
         let stores_phone = phone.is_some() && current.is_none_or(|current| current.phone.is_none());
         let details = CreateDetails { outcome, matched_by, unapplied_fields };
         let view = CustomerView::new(customer, Some(link));

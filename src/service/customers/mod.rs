@@ -30,6 +30,7 @@ mod search;
 mod update;
 mod validate;
 mod verify;
+mod words;
 
 pub use create::{ConnectBy, Created, CustomerDraft, MatchKey, Outcome};
 pub use disconnect::{Disconnect, Disconnected};
