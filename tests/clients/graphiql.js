@@ -261,6 +261,33 @@ const tests = {
     await page.close();
   },
 
+  async 'the theme survives a reload'() {
+    const page = await Page.open();
+    const isDark = () => page.page.evaluate(() => document.body.classList.contains('graphiql-dark'));
+    await page.page.getByLabel('Open settings dialog').click();
+    await page.page.getByRole('button', { name: 'Dark', exact: true }).click();
+    await page.reload();
+    assert.ok(await isDark());
+    await page.page.getByLabel('Open settings dialog').click();
+    await page.page.getByRole('button', { name: 'Clear data' }).click();
+    await page.reload();
+    assert.ok(!(await isDark()));
+    await page.close();
+  },
+
+  async 'Ctrl+K searches the documentation'() {
+    const page = await Page.open();
+    for (const focused of [page.queryEditor(), page.keyField()]) {
+      await page.reload();
+      await page.page.getByLabel('Show Documentation Explorer').click();
+      await focused.click();
+      await page.page.keyboard.press('Control+k');
+      await page.page.keyboard.type('CustomerConn');
+      await page.page.getByRole('option', { name: 'CustomerConnection' }).first().waitFor();
+    }
+    await page.close();
+  },
+
   async 'unchanged examples are not stored'() {
     const page = await Page.open();
     await page.typeKey(key);

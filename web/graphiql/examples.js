@@ -99,8 +99,19 @@ query Viewer {
     variables: { by: { externalCustomerId: 'user-2' } },
   },
   {
-    query: `query Search($text: String!) {
-  customers(first: 20, filter: { search: $text }) {
+    query: `# For the next page, set "after" in the variables
+# to the endCursor of this page.
+query Search($text: String!, $after: String) {
+  customers(
+    first: 20
+    after: $after
+    filter: { search: $text }
+  ) {
+    totalCount
+    pageInfo {
+      hasNextPage
+      endCursor
+    }
     nodes {
       id
       email
@@ -110,11 +121,11 @@ query Viewer {
   }
 }
 `,
-    variables: { text: 'grace exam' },
+    variables: { text: 'grace exam', after: null },
   },
   {
-    query: `# For the next page, set "after" to the endCursor
-# of this page.
+    query: `# For the next page, set "after" in the variables
+# to the endCursor of this page.
 query Customers(
   $after: String
   $filter: CustomerFilter

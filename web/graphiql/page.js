@@ -8,6 +8,7 @@ const { useEditorContext, useExecutionContext } = GraphiQL.React;
 
 const PLACEHOLDER = 'YOUR_KEY';
 const TABS = 'vivamo-graphiql-tabs';
+const THEME = 'graphiql:theme';
 
 /** The text of the Headers editor with this key. */
 const headersWith = (key, headers = {}) => JSON.stringify({ ...headers, Authorization: `Bearer ${key}` }, null, 2);
@@ -55,21 +56,34 @@ const saveTabs = ({ tabs, activeTabIndex }) => {
 
 const loaded = loadTabs();
 
-// GraphiQL's own data, including its request history with headers, is kept only in memory. `saveTabs` stores the
-// queries and variables of the tabs.
-const memory = new Map([['graphiql:secondaryEditorFlex', '1.2']]);
+// GraphiQL's own data, including its request history with headers, is kept only in memory, except the theme. `saveTabs`
+// stores the queries and variables of the tabs.
+const memory = new Map([
+  ['graphiql:secondaryEditorFlex', '1.2'],
+  [THEME, localStorage.getItem(THEME)],
+]);
 const storage = {
   get length() {
     return memory.size;
   },
   getItem: (name) => memory.get(name) ?? null,
-  setItem: (name, value) => void memory.set(name, value),
+  setItem: (name, value) => {
+    memory.set(name, value);
+    if (name === THEME) localStorage.setItem(name, value);
+  },
   removeItem: (name) => void memory.delete(name),
   clear: () => {
     memory.clear();
-    localStorage.removeItem(TABS);
+    for (const name of [TABS, THEME]) localStorage.removeItem(name);
   },
 };
+
+// Outside macOS, GraphiQL shows "Ctrl K" for its search, but its handler expects the Meta key.
+document.addEventListener('keydown', (event) => {
+  if (!event.ctrlKey || event.key !== 'k' || navigator.platform.startsWith('Mac')) return;
+  event.preventDefault();
+  event.target.dispatchEvent(new KeyboardEvent('keydown', { key: 'k', metaKey: true, bubbles: true }));
+});
 
 function KeyField() {
   const { activeTabIndex, changeTab, headerEditor, queryEditor, tabs, variableEditor } = useEditorContext({ nonNull: true });
