@@ -69,9 +69,9 @@ fn embed_web_pages(web: &Path, out: &Path) -> Result<()> {
         }
         built
     } else if is_release {
-        Err("VIVAMO_BUILD_WEB was 0. Build again without it: `cargo run --release`.".into())
+        Err("VIVAMO_BUILD_WEB was 0. Build again without it: cargo run --release.".into())
     } else {
-        Err("debug builds leave GraphiQL out. Use `cargo run --release` or `VIVAMO_BUILD_WEB=1 cargo run`.".into())
+        Err("Debug builds leave GraphiQL out. Use cargo run --release, or VIVAMO_BUILD_WEB=1 cargo run.".into())
     };
     let pages = match pages {
         Ok(dist) => {
@@ -166,7 +166,7 @@ fn npm(arguments: &[&str], folder: &Path) -> Result<()> {
             println!("cargo::rerun-if-changed={}", folder.display());
         }
         return Err("npm is not on the PATH. Install Node.js 18 or newer with npm, then build again: \
-                    `cargo run --release`."
+                    cargo run --release."
             .into());
     };
     if output.status.success() {

@@ -125,8 +125,7 @@ fn the_profile_and_the_setting_decide_whether_npm_runs() {
 fn a_build_without_npm_warns_and_serves_a_page_that_says_what_to_do() {
     let sources = Sources::new();
     let output = sources.build("release", "");
-    let advice =
-        "npm is not on the PATH. Install Node.js 18 or newer with npm, then build again: `cargo run --release`.";
+    let advice = "npm is not on the PATH. Install Node.js 18 or newer with npm, then build again: cargo run --release.";
     assert!(output.contains(&format!("cargo::warning=GraphiQL is not part of this build: {advice}\n")), "{output}");
     assert!(!output.contains(EMBEDS_GRAPHIQL));
     assert!(sources.read("out/not-built/graphiql/index.html").contains(advice));
