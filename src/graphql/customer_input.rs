@@ -152,7 +152,7 @@ struct OptionalDataInput {
     first_name: MaybeUndefined<String>,
     /// Last name, 1 to 100 characters.
     last_name: MaybeUndefined<String>,
-    /// Postal address. An update replaces the whole stored address, so send all parts of the address.
+    /// Postal address. `updateCustomer` replaces the whole stored address, so send all parts of the address.
     address: MaybeUndefined<AddressInput>,
 }
 

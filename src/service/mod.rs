@@ -39,7 +39,7 @@ use secrecy::SecretString;
 
 use crate::config::{LimitSettings, UnknownLinePolicy};
 use crate::database::{Database, Tenant};
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::KeyedHash;
 use disposable_domains::DisposableDomains;
 use phone_lookup::{LineTypeLookup, PhoneLookup};
@@ -166,7 +166,7 @@ impl Actor {
 
     /// Fails with `FORBIDDEN` for operators with a read-only key.
     pub fn require_write(&self) -> Result<(), Error> {
-        if self.is_read_only() { Err(ErrorCode::Forbidden.into()) } else { Ok(()) }
+        if self.is_read_only() { Err(forbidden("It is read-only.")) } else { Ok(()) }
     }
 
     /// True for an operator with a read-only key.
@@ -176,18 +176,22 @@ impl Actor {
 
     /// Returns the caller's operator. Fails with `FORBIDDEN` for the platform, which has no customers of its own.
     pub fn require_operator(&self) -> Result<OperatorId, Error> {
-        self.operator().ok_or_else(|| ErrorCode::Forbidden.into())
+        self.operator().ok_or_else(|| forbidden("This needs the API key of an operator."))
     }
 
     /// Fails with `FORBIDDEN` unless the caller is the platform.
     pub fn require_platform(&self) -> Result<(), Error> {
-        if *self == Self::Platform { Ok(()) } else { Err(ErrorCode::Forbidden.into()) }
+        if *self == Self::Platform { Ok(()) } else { Err(forbidden("This needs the platform key.")) }
     }
 
     /// True if the caller may see this operator. An operator sees only itself.
     pub fn sees(&self, operator: OperatorId) -> bool {
         self.operator().is_none_or(|own| own == operator)
     }
+}
+
+fn forbidden(reason: &'static str) -> Error {
+    Violation::new(ErrorCode::Forbidden).with_note(reason).into()
 }
 
 /// The request that makes a change.

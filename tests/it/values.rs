@@ -74,7 +74,7 @@ both!(faulty_values_are_rejected_by_name, Sandbox, async |app| {
             "1",
             json!({ "address": { "line1": "1 Main St", "country": "US" } }),
             ("INVALID_ADDRESS", "input.data.address.city"),
-            "city is empty",
+            "city is missing",
         ),
         ("1", json!({ "phone": "+5215512345678" }), ("INVALID_PHONE", "input.data.phone"), "+52 and the 10 digits"),
         (

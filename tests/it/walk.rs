@@ -197,6 +197,11 @@ both!(every_field_respects_every_kind_of_key, Sandbox, async |app| {
     for (field, request) in &mutations {
         let (answer, statements) = app.statements_of(app.graphql(&read_only, request, json!({}))).await;
         assert_eq!(answer.codes(), ["FORBIDDEN"], "{field}: {}", answer.body);
+        let message = answer.body["errors"][0]["message"].as_str().unwrap();
+        assert!(
+            message.ends_with(" It is read-only.") || message.ends_with(" This needs the platform key."),
+            "{message}"
+        );
         assert_eq!(statements, Vec::<String>::new(), "{field}");
     }
     for caller in [&own, &read_only] {
@@ -223,6 +228,10 @@ both!(every_field_respects_every_kind_of_key, Sandbox, async |app| {
         let answer = app.graphql(&app.platform(), request, json!({})).await;
         let is_for_operators = field == "createCustomer";
         assert_eq!(answer.codes().contains(&"FORBIDDEN".to_owned()), is_for_operators, "{field}: {}", answer.body);
+        if is_for_operators {
+            let message = "This API key is not allowed to do this. This needs the API key of an operator.";
+            assert_eq!(answer.body["errors"][0]["message"], message);
+        }
         assert!(
             !answer.codes().iter().any(|code| ["INTERNAL", "BAD_REQUEST"].contains(&code.as_str())),
             "{field}: {request}"

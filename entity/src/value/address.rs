@@ -66,7 +66,7 @@ impl Address {
         let mut errors = Vec::new();
         let mut parse = |part, text: &str, max_characters| {
             single_line_text(&join_lines(text), max_characters)
-                .map_err(|reason| errors.push((part, reason)))
+                .map_err(|reason| errors.push((part, if reason == Reason::Empty { Reason::Missing } else { reason })))
                 .unwrap_or_default()
         };
         let line1 = parse(AddressPart::Line1, &parts.line1, Self::MAX_CHARACTERS);

@@ -41,6 +41,8 @@ use unicode_normalization::UnicodeNormalization;
 pub enum Reason {
     #[error("is empty")]
     Empty,
+    #[error("is missing")]
+    Missing,
     #[error("has no visible character")]
     NothingVisible,
     #[error("is longer than {0} characters")]

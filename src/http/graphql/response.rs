@@ -5,7 +5,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::value::RequestId;
-use serde_json::json;
+use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::MediaType;
@@ -52,6 +52,19 @@ impl From<Violation> for HttpError {
     }
 }
 
+/// The body of a response without data.
+#[derive(Serialize)]
+struct Errors<E> {
+    errors: E,
+}
+
+/// The error of a request as a whole. The message comes first, because people read it.
+#[derive(Serialize)]
+struct RequestError {
+    message: String,
+    extensions: ErrorExtensions,
+}
+
 impl HttpError {
     /// Makes the error `BAD_REQUEST` with the given status and message, and with a header that says what the service
     /// accepts.
@@ -62,8 +75,11 @@ impl HttpError {
     pub fn into_response(self, request_id: RequestId) -> Response {
         let Self { status, violation, header } = self;
         let extensions = ErrorExtensions::new(&violation, request_id);
-        let body = json!({ "errors": [{ "message": violation.message, "extensions": extensions }] });
-        let mut response = (status, body.to_string()).into_response();
+        let errors = Errors { errors: [RequestError { message: violation.message, extensions }] };
+        let Ok(body) = serde_json::to_vec(&errors) else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        let mut response = (status, body).into_response();
         if let Some((name, value)) = header {
             response.headers_mut().insert(name, value);
         }
@@ -77,7 +93,7 @@ pub fn from_graphql(response: async_graphql::Response, media_type: MediaType, si
     let is_request_error = response.errors.iter().any(|error| error.path.is_empty()) && response.data == Value::Null;
     let serialize = || {
         let text = if is_request_error {
-            serde_json::to_vec(&json!({ "errors": response.errors }))
+            serde_json::to_vec(&Errors { errors: &response.errors })
         } else {
             to_json(&response, size.bytes())
         };
