@@ -12,8 +12,8 @@
 //!
 //! Each of these arms reads one row more than the size of the page. The additional row shows that there are more rows.
 //!
-//! Some conditions have no index. A [`Walk`] reads a list with such conditions: it checks the rows one by one in the
-//! order of the list, and stops after [`MAX_WALK`] rows. Further arms of the same statement read certain rows of the
+//! Some conditions have no index. A [`Walk`] reads a list with such conditions, and the results of most searches: it checks
+//! the rows one by one in the order of the list, and stops after [`MAX_WALK`] rows. Further arms of the same statement read certain rows of the
 //! walk, its *milestones*. The last milestone is the row at which the walk ends. The example shows only this milestone.
 //! All arms are in one statement so that they see the same rows:
 //!
@@ -138,7 +138,7 @@ impl Walk {
         }
     }
 
-    /// Returns true if the walk checks all rows of the list.
+    /// Returns true if the list is so short that the walk checks all its rows.
     fn is_bounded(&self) -> bool {
         self.max_rows <= MAX_BOUNDED_WALK
     }
@@ -192,8 +192,9 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     pub has_previous: bool,
     pub has_next: bool,
-    /// The position at which a walk ended before it had found one row more than the size of the page. The next page in
-    /// the direction of the request starts here.
+    /// The position at which the next page in the direction of the request starts, if this is not the last row of this
+    /// page: a walk ended here before it had found one row more than the size of the page, or the rows of a
+    /// [merged](PageRequest::merge) page are known only up to here.
     pub walked_to: Option<Position>,
 }
 
@@ -288,9 +289,8 @@ impl PageRequest {
             query.and_where(if is_after != descending { row.gt(bound) } else { row.lt(bound) });
         }
         let order = self.order(descending);
-        let walk_order =
-            (1..=columns.len()).map(|column| format!("{column} {}", if order == Order::Desc { "DESC" } else { "ASC" }));
-        let walk_order: Vec<_> = walk_order.collect();
+        let direction = if order == Order::Desc { "DESC" } else { "ASC" };
+        let walk_order: Vec<_> = (1..=columns.len()).map(|column| format!("{column} {direction}")).collect();
         for column in columns {
             query.order_by_expr(column, order.clone());
         }
@@ -360,7 +360,10 @@ impl PageRequest {
         let has_more = |page: &Page<T>| if is_backward { page.has_previous } else { page.has_next };
         // If a part has more rows, its rows are known only up to the end of its page. So the rows of the list are known
         // only up to the first of these ends.
-        let end_of = |page: &Page<T>| page.ends(&position)[usize::from(!is_backward)].clone();
+        let end_of = |page: &Page<T>| {
+            let [start, end] = page.ends(&position);
+            if is_backward { start } else { end }
+        };
         let parts = [first, second];
         let ends = parts.iter().filter(|page| has_more(page)).filter_map(end_of);
         let end = ends.reduce(|end, other| if is_beyond(&end, &other) { other } else { end });
@@ -479,8 +482,9 @@ pub async fn pages<T>(
         // The walk ended between the rows `least` and `most`. `least` is the last milestone that the walk has passed,
         // or else the number of found rows plus 1. `most` is the first milestone that the walk has not passed, or else
         // the maximum number of rows of the walk. The geometric mean of `least` and `most` estimates the number of
-        // checked rows. After the first milestone, the error is at most a factor of 2.3.
-        let checked = if milestones.is_empty() && !is_full { most } else { (least * most).isqrt() };
+        // checked rows. After the first milestone, the error is at most a factor of 2.3. If the page is not full and there
+        // is at most one milestone, the walk is assumed to have started at the start of the list.
+        let checked = if milestones.len() <= 1 && !is_full { most } else { (least * most).isqrt() };
         record(Work::Check, checked * filters);
         record(Work::Entry, entries);
         pages.push(request.page_of_walk(rows, end));
@@ -588,19 +592,18 @@ pub async fn list_counts(reader: &Reader, lists: Vec<List>) -> Result<Vec<Count>
         let is_bounded = walk.is_bounded();
         let filters: Vec<_> = walk.filters.iter().cloned().chain(walk.not_in_previous.clone()).collect();
         walks.push((bound as u64, filters.len() as u64, is_bounded.then_some(walk.max_rows)));
-        let mut push = |arm| arms.push(Arm { continues, ..arm });
-        if filters.is_empty() {
-            push(Arm::count(rows, None, limit(bound + 1)));
-            continue;
+        let is_counted_twice = !filters.is_empty() && !is_bounded;
+        record_sort(&walk, if is_counted_twice { 2 } else { 1 });
+        if filters.is_empty() || is_counted_twice {
+            arms.push(Arm { continues, ..Arm::count(rows.clone(), None, limit(bound + 1)) });
         }
-        for column in columns {
-            rows.order_by_expr(column, Order::Asc);
+        if !filters.is_empty() {
+            for column in columns {
+                rows.order_by_expr(column, Order::Asc);
+            }
+            let continues = continues || is_counted_twice;
+            arms.push(Arm { continues, ..Arm::count(rows, Some(filters), String::new()) });
         }
-        record_sort(&walk, if is_bounded { 1 } else { 2 });
-        if !is_bounded {
-            push(Arm::count(rows.clone(), None, limit(bound + 1)));
-        }
-        push(Arm::count(rows, Some(filters), String::new()));
     }
     let mut counts = counts_of_arms(&reader.for_reads(ReadKind::Long), &arms).await?.into_iter();
     let mut next = || counts.next().unwrap_or_default();

@@ -52,9 +52,9 @@ pub struct CustomerFilterInput {
     /// example `415 555` as `415555`. Case, accents and apostrophes are ignored. There are no wildcards. At most 255
     /// characters, and at most 8 words unless the text is an email address. A text without letters and digits finds
     /// nothing. If the user has typed nothing, omit `search`. Results are ordered by customer id. If the text is an
-    /// email address, the customer with this email comes first. If all words are common, a page checks at most 10,000
-    /// customers, as for `missing`. `search` cannot be combined with `orderBy`, and is not available in the platform's
-    /// list of all customers.
+    /// email address, the customer with this email comes first. If all words are common, a page may be short, as for
+    /// `missing`. `search` cannot be combined with `orderBy`, and is not available in the platform's list of all
+    /// customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,

@@ -171,3 +171,30 @@ both!(exact_filters_and_short_lists_are_counted_exactly, Sandbox, async |app| {
     assert_eq!((&page["totalCount"], &page["totalCountAtLeast"]), (&json!(null), &json!(10_000)));
     clear(app).await;
 });
+
+both!(a_short_page_of_a_search_is_read_again_with_sorted_words, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    populate(app, &own).await;
+    // Only the last 40 customers match. They have more matching words than a search usually sorts.
+    let sql = "INSERT INTO customer_word (operator_id, customer_id, place, word) \
+         WITH RECURSIVE places(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM places WHERE n < 250) \
+         SELECT operator_id, customer_id, n, 'promo' || n FROM customer_operator CROSS JOIN places \
+         WHERE external_customer_id BETWEEN '010011' AND '010050'";
+    postgres::execute(app.database_url(), sql).await.unwrap();
+    let expected: Vec<_> = (10_011..=10_050).collect();
+    let arguments = json!({ "filter": { "search": "promo" } });
+    for forward in [true, false] {
+        let mut expected = expected.clone();
+        if !forward {
+            expected.reverse();
+        }
+        assert_eq!(follow(app, &own, &arguments, forward).await, (expected, 20), "{forward}");
+    }
+    let counted = page(app, &own, &arguments, &json!({})).await;
+    assert_eq!((numbers(&counted).len(), &counted["totalCount"]), (20, &json!(40)));
+    let without_phone = json!({ "filter": { "search": "promo", "missing": ["PHONE"] } });
+    assert_eq!(follow(app, &own, &without_phone, true).await, (vec![10_040], 1));
+    let counted = page(app, &own, &without_phone, &json!({})).await;
+    assert_eq!((numbers(&counted), &counted["totalCount"]), (vec![10_040], &json!(1)));
+    clear(app).await;
+});

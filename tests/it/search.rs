@@ -101,6 +101,8 @@ both!(search_matches_prefixes_of_words, Sandbox, async |app| {
         ("x@müller.de", &["x"]),
         ("x@xn--mller-kva.de", &["x"]),
         ("+44 (0)20 7183 8750", &["x"]),
+        ("+44(0)2071838750", &["x"]),
+        ("ORD(0)2024", &["x"]),
         ("020 7183", &["x"]),
         ("004420", &["x"]),
         ("z y x", &["o_brien"]),

@@ -4,10 +4,10 @@
 //! [`SearchQuery::parse`] splits the text of a search. A customer matches if each word of the search is a prefix of one
 //! of the customer's words: `ada lovel` finds `Ada Lovelace`; `415 555` finds `+14155552671`.
 //!
-//! Stored values and searches are folded in the same way: case, accents, ligatures and character width are removed, and
-//! digits become ASCII (`Łukasz` becomes `lukasz`, `٣` becomes `3`). Marks that are parts of letters stay, such as the
-//! vowel signs of Indic scripts. After a change of the folding or of the word rules, the stored words no longer match:
-//! a migration must delete all rows of `customer_word`, and `vivamo migrate` writes them again.
+//! Stored values and searches are folded in the same way: differences of case, accents, ligatures and character width
+//! are removed, and digits become ASCII (`Łukasz` becomes `lukasz`, `٣` becomes `3`). Marks that are parts of letters
+//! stay, such as the vowel signs of Indic scripts. After a change of the folding or of the word rules, the stored words
+//! no longer match: a migration must delete all rows of `customer_word`, and `vivamo migrate` writes them again.
 //!
 //! The word column is compared byte by byte on both databases, so a prefix is a range of the index:
 //! `word >= 'ada' AND word < 'ada\u{10ffff}'`.
@@ -33,8 +33,8 @@ impl SearchWord {
     /// The maximum length of a word. A longer word is cut off, because an index entry has a maximum size.
     pub const MAX_CHARACTERS: usize = 50;
 
-    /// The maximum number of searchable words of a value. Further words are ignored, because each word is a row for
-    /// each operator of the customer.
+    /// The maximum number of stored words of a value. Further words are ignored, because each word is a row for each
+    /// operator of the customer.
     const MAX_PER_VALUE: usize = 12;
 
     /// Splits a stored value into its words: sequences of letters and digits. `Ada Lovelace` has `ada` and `lovelace`.
@@ -51,11 +51,11 @@ impl SearchWord {
     pub fn tokenize(text: &str) -> Vec<Self> {
         let folded = fold(text);
         let parts = parts(&folded);
-        let runs = (0..parts.len()).map(|first| {
+        let joined = (0..parts.len()).map(|first| {
             let rest = parts[first + 1..].iter().take_while(|part| part.is_joined_when_stored);
             std::iter::once(&parts[first]).chain(rest).map(|part| part.text).collect::<String>()
         });
-        runs.flat_map(|run| spellings(&run)).take(Self::MAX_PER_VALUE).map(Self).collect()
+        joined.flat_map(|word| spellings(&word)).take(Self::MAX_PER_VALUE).map(Self).collect()
     }
 
     /// Joins a first and a last name, in both orders, if both names are in a script without spaces. Returns the words:
@@ -155,7 +155,7 @@ impl SearchQuery {
         if text.chars().count() > Self::MAX_CHARACTERS {
             return Err(Reason::TooLong(Self::MAX_CHARACTERS));
         }
-        let folded = fold(&text.replace("(0)", ""));
+        let folded = fold(&text.replace("(0)", " "));
         let mut words: Vec<String> = Vec::new();
         // The two parts of an email are stored as different values, so their numbers are not joined.
         for part in folded.split('@').flat_map(parts) {

@@ -190,8 +190,8 @@ impl CustomerEdge {
 #[Object]
 impl CustomerCount {
     /// Number of customers in the list. Null if the count stops early. A count stops after a million customers. With
-    /// `search` or a condition without an index (see `CustomerFilter`), it stops after 10,000 checked customers.
-    /// Computed only if requested.
+    /// `search` or a condition without an index (see `CustomerFilter`), it stops after 10,000 checked customers, or
+    /// after 20,000 if the `search` has one word. Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         total_count(self.count(context).await)
     }

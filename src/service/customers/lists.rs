@@ -121,11 +121,38 @@ impl Customers {
         let searches = pages.iter().filter_map(|(operator, page)| Some((*operator, page.list.planned_search()?)));
         let mut plans = search::plans(reader, &searches.collect::<Vec<_>>()).await?.into_iter();
         let plan = |(_, page): &(_, &CustomerPage)| page.list.planned_search().and_then(|_| plans.next());
-        let plans: Vec<_> = pages.iter().map(plan).collect();
-        let (mut owners, mut lists, mut numbers_of_parts) = (Vec::new(), Vec::new(), Vec::new());
+        let plans = pages.iter().map(plan).collect();
+        let mut found = self.pages_with_plans(&pages, plans).await?;
+
+        // If a search checks customers one by one and finds too few, then few of the operator's customers match. Sorting
+        // all customers that match costs less than checking further customers for the next pages.
+        let is_short = |index: &usize| {
+            let CustomerRows { page, plan } = &found[*index];
+            *plan == Some(SearchPlan::ScanInIdOrder) && page.walked_to.is_some()
+        };
+        let searches = (0..pages.len()).filter(is_short).filter_map(|index| {
+            let (operator, page) = pages[index];
+            Some((index, (operator, page.list.planned_search()?)))
+        });
+        let (short, searches): (Vec<_>, Vec<_>) = searches.unzip();
+        for (index, plan) in short.into_iter().zip(search::plans_to_sort(reader, &searches).await?) {
+            if plan != SearchPlan::ScanInIdOrder {
+                found[index] = self.pages_with_plans(&[pages[index]], vec![Some(plan)]).await?.remove(0);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Loads pages of lists of operators. `plans` has the plan of each list with a search.
+    async fn pages_with_plans(
+        &self,
+        pages: &[(OperatorId, &CustomerPage)],
+        plans: Vec<Option<SearchPlan>>,
+    ) -> Result<Vec<CustomerRows>, DbErr> {
+        let (mut parts, mut list_of_part, mut numbers_of_parts) = (Vec::new(), Vec::new(), Vec::new());
         for ((operator, CustomerPage { list, request, .. }), plan) in pages.iter().zip(&plans) {
-            let parts = list.rows(*operator, plan.as_ref(), list.searched_email());
-            numbers_of_parts.push(parts.len());
+            let parts_of_list = list.rows(*operator, plan.as_ref(), list.searched_email());
+            numbers_of_parts.push(parts_of_list.len());
             // The customer with the searched email comes first. This customer is read as a list of its own, so that the
             // other customers stay in the order of their ids.
             let first = list.searched_email().map(|email| {
@@ -133,17 +160,17 @@ impl Customers {
                 let request = PageRequest { after: None, before: None, ..request.clone() };
                 (List::new(rows.into_query(), list.position_columns()), request)
             });
-            for part in parts.into_iter().map(|part| (part, request.clone())).chain(first) {
-                lists.push(part);
-                owners.push(list);
+            for part in parts_of_list.into_iter().map(|part| (part, request.clone())).chain(first) {
+                parts.push(part);
+                list_of_part.push(list);
             }
         }
         let read = |row: &QueryResult| {
             let (link, customer) = own_at(row, pages::ROW)?;
             Ok(CustomerView::new(customer, Some(link)))
         };
-        let position = |index: usize, view: &CustomerView| owners[index].position(view);
-        let mut found = pages::pages(reader, lists, read, position).await?.into_iter();
+        let position = |index: usize, view: &CustomerView| list_of_part[index].position(view);
+        let mut found = pages::pages(self.database.reader(), parts, read, position).await?.into_iter();
         let rows = pages.iter().zip(numbers_of_parts).zip(plans).map(|(((_, page), parts), plan)| {
             let CustomerPage { list, request, .. } = page;
             let mut page = request.merge(found.by_ref().take(parts).collect(), |row| list.position(row));

@@ -1,8 +1,8 @@
 //! Finds the customers of an operator by word prefixes.
 //!
 //! A search finds a customer if each word of the search is a prefix of one of the customer's words: `ada lov` finds Ada
-//! Lovelace. If the search is an email, the customer that has this email comes first in the list. [`SearchPlan`] tells
-//! which words a search reads. `words.rs` writes the words.
+//! Lovelace. If the search is an email, the customer that has this email comes first in the list. [`SearchPlan`] decides
+//! how the database reads the customers that match. `words.rs` writes the words.
 
 use std::ops::Range;
 
@@ -19,44 +19,44 @@ use crate::database::{Reader, Work, pages, record};
 /// for index entries and checked customers is counted separately.
 const QUERIES_PER_SEARCH: u64 = 10;
 
-/// The plan of a search. It determines the cost of a page, but not the customers on it.
+/// The plan of a search. It determines the cost of a page, and whether the page may be short. A client that follows the
+/// pages reads the same customers with any plan.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SearchPlan {
-    /// The search has one word, and few entries are of other words that match: longer words, and other spellings. Reads
-    /// the customers with the word itself in the order of their ids, which is the order of the index. Sorts the
-    /// customers with other words that match.
+    /// The search has one word. Reads the customers with the word itself in the order of their ids, which is the order of
+    /// the index. Sorts the customers with other words that match: longer words, and other spellings.
     InIndexOrder {
         /// The number of entries of other words that match.
         others: u64,
     },
-    /// The search has several words, and at least one of them is rare. Sorts the customers that have the rarest word,
-    /// and perhaps other words (see [`MAX_RATIO`]). Checks the remaining words of each of these customers.
+    /// The search has several words, and at least one of them has at most [`MAX_SORTED`] entries. Sorts the customers that
+    /// have the rarest word, and perhaps other words (see [`MAX_RATIO`]). Checks the remaining words of each of these
+    /// customers.
     FromRarestWord {
-        /// The number of entries of each word, in the order of the words. If the count of a word ended at its limit, the
-        /// number is too low, but high enough to show that the word is not intersected with the rarest word.
+        /// The number of entries of each word, in the order of the words. A number above the limit of the count is only a
+        /// lower bound. It is still high enough to show that the word is not intersected with the rarest word.
         entries: Vec<u64>,
     },
     /// Checks the operator's customers one by one, in the order of their ids, until the page is full.
     ScanInIdOrder,
 }
 
-/// The maximum number of entries of other words that match a search with one word. If there are more, many customers
-/// match, so checking the customers one by one soon fills a page.
+/// The maximum number of entries of other words that a search with one word sorts at first. If there are more, many
+/// customers match, and checking the customers one by one usually fills a page sooner (see [`plans_to_sort`]).
 const MAX_OTHERS: u64 = MAX_BOUNDED_WALK;
 
-/// The maximum number of entries of a rare word, and of all words that are intersected. It limits the number of entries
-/// that must be sorted.
-const MAX_RARE: u64 = 100_000;
+/// The maximum number of entries that a statement sorts: of the rarest word, or of all words that are intersected.
+const MAX_SORTED: u64 = 100_000;
 
 /// A word is intersected with the rarest word only if it has at most this many times as many entries. Reading the entries
 /// of a more frequent word often costs more than looking up the words of the customers that have the rarest word.
 const MAX_RATIO: u64 = 3;
 
 impl SearchPlan {
-    /// The limits of the counts of index entries. Each count has a higher limit than the count before it. Counting ends
-    /// when the plan is known. Most searches need only the first count.
+    /// The limits of the counts of index entries. Each count starts again and has a higher limit than the count before
+    /// it. Counting ends when the plan is known. Most searches need only the first count.
     fn count_limits(search: &SearchQuery) -> &'static [u64] {
-        if search.words().len() == 1 { &[128, MAX_OTHERS] } else { &[128, 1_024, 8_192, MAX_RARE] }
+        if search.words().len() == 1 { &[128, MAX_OTHERS] } else { &[128, 1_024, 8_192, MAX_SORTED] }
     }
 
     /// Returns the queries for the index entries to count.
@@ -75,18 +75,40 @@ impl SearchPlan {
             return Some(Self::InIndexOrder { others: rarest });
         }
         let are_others_known = counts.iter().all(|count| *count <= limit) || rarest * MAX_RATIO <= limit;
-        (are_others_known || limit == MAX_RARE).then(|| Self::FromRarestWord { entries: counts.to_vec() })
+        (are_others_known || limit == MAX_SORTED).then(|| Self::FromRarestWord { entries: counts.to_vec() })
     }
 }
 
 /// Chooses a plan for each search.
 pub(super) async fn plans(reader: &Reader, searches: &[(OperatorId, &SearchQuery)]) -> Result<Vec<SearchPlan>, DbErr> {
+    plans_with_limits(reader, searches, SearchPlan::count_limits).await
+}
+
+/// Chooses plans for searches with the plan [`SearchPlan::ScanInIdOrder`] that did not fill a page. A search with one word
+/// then sorts up to [`MAX_SORTED`] entries. A search with several words has no better plan.
+pub(super) async fn plans_to_sort(
+    reader: &Reader,
+    searches: &[(OperatorId, &SearchQuery)],
+) -> Result<Vec<SearchPlan>, DbErr> {
+    plans_with_limits(reader, searches, |search| if search.words().len() == 1 { &[MAX_SORTED] } else { &[] }).await
+}
+
+/// Chooses a plan for each search, with counts up to the limits of the search.
+async fn plans_with_limits(
+    reader: &Reader,
+    searches: &[(OperatorId, &SearchQuery)],
+    limits: impl Fn(&SearchQuery) -> &'static [u64],
+) -> Result<Vec<SearchPlan>, DbErr> {
     let mut plans = vec![None; searches.len()];
     for round in 0.. {
-        let unplanned = searches.iter().zip(&mut plans).filter(|(_, plan)| plan.is_none());
-        let limit = |search| SearchPlan::count_limits(search).get(round).copied();
-        let unplanned: Vec<_> = unplanned
-            .filter_map(|((operator, search), plan)| Some((*operator, *search, limit(search)?, plan)))
+        let unplanned: Vec<_> = searches
+            .iter()
+            .zip(&mut plans)
+            .filter(|(_, plan)| plan.is_none())
+            .filter_map(|((operator, search), plan)| {
+                let limit = *limits(search).get(round)?;
+                Some((*operator, *search, limit, plan))
+            })
             .collect();
         if unplanned.is_empty() {
             break;
@@ -107,25 +129,23 @@ pub(super) async fn plans(reader: &Reader, searches: &[(OperatorId, &SearchQuery
 /// customer must match. The queries select the id of the customer and of the operator.
 pub(super) fn walks(operator: OperatorId, search: &SearchQuery, plan: &SearchPlan) -> Vec<(SelectStatement, Walk)> {
     let words = search.words();
-    let has_word = |word| words_of_customer(operator, checked_customer(), word);
+    let has_word = |word| matching_word(operator, checked_customer(), word);
     if words.is_empty() {
-        let nothing = Query::select().expr(Expr::cust("NULL")).take();
-        return vec![(links(operator), Walk { filters: vec![nothing], max_rows: 0, ..Walk::default() })];
+        let nothing = links(operator).and_where(Expr::val(1).eq(0)).take();
+        return vec![(nothing, Walk { max_rows: 0, ..Walk::default() })];
     }
     record(Work::Query, QUERIES_PER_SEARCH);
     match plan {
         SearchPlan::InIndexOrder { others } => {
-            let walks = words.iter().flat_map(|word| {
-                let itself = customers_with_word_itself(operator, word).distinct().take();
-                let walk = Walk {
-                    max_rows: *others,
-                    sorted_entries: *others,
-                    not_in_previous: Some(lacks_word_itself(operator, word)),
-                    ..Walk::default()
-                };
-                [(itself, Walk::default()), (in_all(&[customers_with_others(operator, word)]), walk)]
-            });
-            walks.collect()
+            let word = &words[0];
+            let itself = customers_with_word_itself(operator, word).distinct().take();
+            let walk = Walk {
+                max_rows: *others,
+                sorted_entries: *others,
+                not_in_previous: Some(lacks_word_itself(operator, word)),
+                ..Walk::default()
+            };
+            vec![(itself, Walk::default()), (in_all(&[customers_with_others(operator, word)]), walk)]
         }
         SearchPlan::FromRarestWord { entries } => {
             let mut words: Vec<_> = entries.iter().copied().zip(words).collect();
@@ -133,7 +153,7 @@ pub(super) fn walks(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
             let max_rows = words[0].0;
             let (mut queries, mut filters, mut sorted_entries) = (Vec::new(), Vec::new(), 0);
             for (entries, word) in words {
-                if entries <= max_rows * MAX_RATIO && sorted_entries + entries <= MAX_RARE {
+                if entries <= max_rows * MAX_RATIO && sorted_entries + entries <= MAX_SORTED {
                     sorted_entries += entries;
                     queries.push(customers_with(operator, word));
                 } else {
@@ -176,14 +196,14 @@ fn in_all(queries: &[SelectStatement]) -> SelectStatement {
 pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition {
     let nothing = search.words().is_empty().then(|| Expr::val(1).eq(0));
     let has_word = |word| {
-        let words = words_of_customer(operator, customer_operator::Column::CustomerId.into_expr(), word);
+        let words = matching_word(operator, customer_operator::Column::CustomerId.into_expr(), word);
         Expr::expr(SimpleExpr::SubQuery(None, Box::new(words.into()))).is_not_null()
     };
     search.words().iter().map(has_word).fold(Condition::all().add_option(nothing), Condition::add)
 }
 
-/// Selects a word of the checked customer that starts with the given word.
-fn words_of_customer(operator: OperatorId, customer: SimpleExpr, word: &QueryWord) -> SelectStatement {
+/// Selects one row if the customer has a word that starts with the given word.
+fn matching_word(operator: OperatorId, customer: SimpleExpr, word: &QueryWord) -> SelectStatement {
     // The concatenation prevents PostgreSQL from using the index on words. PostgreSQL then uses the primary key, and
     // reads only the few words of the customer.
     let text = Column::Word.into_expr().binary(BinOper::Custom("||"), "");
