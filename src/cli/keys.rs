@@ -10,7 +10,7 @@ use super::{display_name, operator_id, print};
 use crate::error::{Error, ErrorCode};
 use crate::failure::Failure;
 use crate::service::api_keys::KeyRequest;
-use crate::service::{Actor, AdminOrigin, Services, is_in_calendar, now};
+use crate::service::{Actor, AdminOrigin, Services, is_in_calendar, now, parse_time};
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -66,7 +66,7 @@ fn key_id(text: &str) -> Result<ApiKeyId, &'static str> {
 }
 
 fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
-    let time = text.parse().map_err(|_| "expected a time, for example 2027-01-31T00:00:00Z")?;
+    let time = parse_time(text).ok_or("expected a time, for example 2027-01-31T00:00:00Z")?;
     match time > now() {
         true if is_in_calendar(time) => Ok(time),
         true => Err("must be before the year 10000 in UTC, for example 2027-01-31T00:00:00Z"),

@@ -3,7 +3,7 @@
 
 use async_graphql::indexmap::IndexSet;
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use entity::customer;
 use entity::value::{
     Address, AddressParts, CustomerId, EmailAddress, ErasureReference, ExternalCustomerId, IdempotencyKey, OperatorId,
@@ -327,8 +327,14 @@ impl Faults {
     }
 
     fn range(&mut self, [from, before]: [InputField; 2], range: Option<DateTimeRange>) -> TimeRange {
-        let range = range.unwrap_or_default();
-        TimeRange { from: self.time(from, range.from), before: self.time(before, range.before) }
+        /// Rounds up to a microsecond, the precision of the stored times. A stored time is before the rounded time if and
+        /// only if it is before `time`.
+        fn rounded_up(Time(time): Time) -> Time {
+            let rounded_down = time.trunc_subsecs(6);
+            Time(if rounded_down == time { time } else { rounded_down + TimeDelta::microseconds(1) })
+        }
+        let DateTimeRange { from: start, before: end } = range.unwrap_or_default();
+        TimeRange { from: self.time(from, start.map(rounded_up)), before: self.time(before, end.map(rounded_up)) }
     }
 
     fn address(&mut self, input: AddressInput) -> Option<Address> {

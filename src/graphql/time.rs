@@ -3,6 +3,8 @@
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use crate::service::parse_time;
+
 /// The hint for a text that is not a `DateTime`.
 pub const FORMAT: &str = "A DateTime must be in RFC 3339 format, for example 2026-11-23T09:30:00Z.";
 
@@ -28,7 +30,7 @@ impl ScalarType for Time {
 
 fn parse(value: &Value) -> Option<DateTime<Utc>> {
     let Value::String(text) = value else { return None };
-    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
+    parse_time(text)
 }
 
 #[cfg(test)]
@@ -41,6 +43,7 @@ mod tests {
             ("2026-11-23T09:30:00Z", "2026-11-23T09:30:00.000000+00:00"),
             ("2026-11-23T09:30:00.120+01:00", "2026-11-23T08:30:00.120000+00:00"),
             ("2026-11-23T09:30:00.123456Z", "2026-11-23T09:30:00.123456+00:00"),
+            ("2026-06-30T23:59:60.250Z", "2026-07-01T00:00:00.250000+00:00"),
         ] {
             let Ok(time) = Time::parse(Value::from(input)) else { panic!("{input} is not a DateTime") };
             assert_eq!(time.to_value(), Value::from(output));

@@ -237,6 +237,8 @@ both!(filters_match_missing_fields_and_times, Sandbox, async |app| {
     app.created(&own, "known", json!({ "email": "known@example.com" })).await;
     let times = app.query(&own, "{ customers { edges { connectedAt node { createdAt } } } }").await;
     let time = |number: usize, path: &str| times["customers"]["edges"][number].pointer(path).unwrap().clone();
+    // 0.1 microseconds later: a finer time than the stored times.
+    let later = |number: usize| json!(time(number, "/connectedAt").as_str().unwrap().replace('+', "1+"));
     let (bare, named, known) = ("bare@example.com", "named@example.com", "known@example.com");
     let whole = "whole@example.com";
     for (filter, found) in [
@@ -248,6 +250,8 @@ both!(filters_match_missing_fields_and_times, Sandbox, async |app| {
         (json!({ "missing": [] }), vec![bare, named, whole, known]),
         (json!({ "connectedAt": { "from": time(1, "/connectedAt") } }), vec![named, whole, known]),
         (json!({ "connectedAt": { "before": time(1, "/connectedAt") } }), vec![bare]),
+        (json!({ "connectedAt": { "before": later(1) } }), vec![bare, named]),
+        (json!({ "connectedAt": { "from": later(1) } }), vec![whole, known]),
         (
             json!({ "connectedAt": { "from": time(1, "/connectedAt"), "before": time(3, "/connectedAt") } }),
             vec![named, whole],

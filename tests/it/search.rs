@@ -392,6 +392,13 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
             assert_eq!(read.concat(), in_order, "{count} {size}");
         }
     }
+    // Only the first 12 words of an email are stored. The whole email still finds the customer.
+    let long = format!("{}@example.com", ('a'..='p').map(|letter| letter.to_string()).collect::<Vec<_>>().join("."));
+    app.created(&own, "long", json!({ "email": long })).await;
+    for missing in [json!(null), json!("PHONE")] {
+        let found = page(app, &own, json!({ "search": long, "missing": missing })).await;
+        assert_eq!((emails(&found), &found["totalCount"]), (vec![long.clone()], &json!(1)));
+    }
     // Other conditions also apply to the customer with the searched email.
     let query = "{ customers(filter: { search: \"ada@example.com\", missing: [PHONE], externalCustomerId: \"0\" }) { nodes { email } } }";
     assert_eq!(app.query(&own, query).await["customers"], json!({ "nodes": [{ "email": created[0] }] }));

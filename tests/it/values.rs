@@ -107,6 +107,9 @@ both!(times_outside_the_calendar_are_rejected_by_name, Sandbox, async |app| {
         (json!({ "createdAt": { "from": "0001-01-01T00:00:00+01:00" } }), "filter.createdAt.from"),
         (json!({ "connectedAt": { "before": "9999-12-31T23:59:59-08:00" } }), "filter.connectedAt.before"),
         (json!({ "connectedAt": { "from": "0000-01-01T00:00:00Z" } }), "filter.connectedAt.from"),
+        // A leap second, and a time that is rounded up to the next microsecond.
+        (json!({ "createdAt": { "before": "9999-12-31T23:59:60Z" } }), "filter.createdAt.before"),
+        (json!({ "connectedAt": { "before": "9999-12-31T23:59:59.9999999Z" } }), "filter.connectedAt.before"),
     ] {
         let answer = app.graphql(&own, query, json!({ "filter": filter })).await;
         answer.assert_rejected("customers", &[("INVALID_ARGUMENT", path)]);
@@ -120,16 +123,18 @@ both!(times_outside_the_calendar_are_rejected_by_name, Sandbox, async |app| {
         assert_eq!(answer.data()["customers"]["totalCount"], 1, "{filter}");
     }
     let create = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret } }";
-    let input = json!({ "operatorId": own.operator, "name": "x", "expiresAt": "9999-12-31T23:59:59-08:00" });
-    let answer = app.graphql(&app.platform(), create, json!({ "input": input })).await;
-    answer.assert_rejected("createApiKey", &[("INVALID_ARGUMENT", "input.expiresAt")]);
-    assert!(answer.message().contains("9999"), "{}", answer.message());
     let folder = tempfile::TempDir::new().unwrap();
     let operator = own.operator.to_string();
-    let arguments = ["key", "create", &operator, "--name", "x", "--expires-at", "9999-12-31T23:59:59-08:00"];
-    let refused = vivamo(folder.path(), &arguments).env("DATABASE_URL", app.database_url()).output().unwrap();
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("9999"));
+    for time in ["9999-12-31T23:59:59-08:00", "9999-12-31T23:59:60Z"] {
+        let input = json!({ "operatorId": own.operator, "name": "x", "expiresAt": time });
+        let answer = app.graphql(&app.platform(), create, json!({ "input": input })).await;
+        answer.assert_rejected("createApiKey", &[("INVALID_ARGUMENT", "input.expiresAt")]);
+        assert!(answer.message().contains("9999"), "{}", answer.message());
+        let arguments = ["key", "create", &operator, "--name", "x", "--expires-at", time];
+        let refused = vivamo(folder.path(), &arguments).env("DATABASE_URL", app.database_url()).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("10000"));
+    }
 });
 
 both!(strings_in_a_document_may_have_escapes_of_any_character, Sandbox, async |app| {

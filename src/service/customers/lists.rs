@@ -153,13 +153,8 @@ impl Customers {
         for ((operator, CustomerPage { list, request, .. }), plan) in pages.iter().zip(&plans) {
             let parts_of_list = list.rows(*operator, plan.as_ref(), list.searched_email());
             numbers_of_parts.push(parts_of_list.len());
-            // The customer with the searched email comes first. This customer is read as a list of its own, so that the
-            // other customers stay in the order of their ids.
-            let first = list.searched_email().map(|email| {
-                let rows = list.select_own_customers(*operator).filter(customer::Column::Email.eq(email.clone()));
-                let request = PageRequest { after: None, before: None, ..request.clone() };
-                (List::new(rows.into_query(), list.position_columns()), request)
-            });
+            let whole = PageRequest { after: None, before: None, ..request.clone() };
+            let first = list.searched_customer(*operator).map(|first| (first, whole));
             for part in parts_of_list.into_iter().map(|part| (part, request.clone())).chain(first) {
                 parts.push(part);
                 list_of_part.push(list);
@@ -218,7 +213,10 @@ impl Customers {
             .iter()
             .map(|(list, plan)| match list.operator_for(actor) {
                 None => vec![list.rows_of_all()],
-                Some(operator) => list.rows(operator, plan.as_ref(), None),
+                Some(operator) => {
+                    let rows = list.rows(operator, plan.as_ref(), list.searched_email());
+                    rows.into_iter().chain(list.searched_customer(operator)).collect()
+                }
             })
             .collect();
         let numbers_of_parts: Vec<_> = parts.iter().map(Vec::len).collect();
@@ -290,6 +288,14 @@ impl CustomerList {
     /// The email, if the search is an email.
     fn searched_email(&self) -> Option<&EmailAddress> {
         self.filter.search.as_ref()?.email()
+    }
+
+    /// The customer with the searched email. It comes first in the list, even if some words of the email are not stored.
+    /// It is read as a list of its own, so that the other customers stay in the order of their ids.
+    fn searched_customer(&self, operator: OperatorId) -> Option<List> {
+        let email = self.searched_email()?;
+        let rows = self.select_own_customers(operator).filter(customer::Column::Email.eq(email.clone()));
+        Some(List::new(rows.into_query(), self.position_columns()))
     }
 
     /// The search, if it needs a [`SearchPlan`].
