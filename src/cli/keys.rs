@@ -10,7 +10,7 @@ use super::{display_name, operator_id, print};
 use crate::error::{Error, ErrorCode};
 use crate::failure::Failure;
 use crate::service::api_keys::KeyRequest;
-use crate::service::{Actor, AdminOrigin, Services, is_in_calendar, now, parse_time};
+use crate::service::{Actor, AdminOrigin, Services, is_in_calendar, now, without_leap_second};
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -66,7 +66,8 @@ fn key_id(text: &str) -> Result<ApiKeyId, &'static str> {
 }
 
 fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
-    let time = parse_time(text).ok_or("expected a time, for example 2027-01-31T00:00:00Z")?;
+    let time = text.parse().map_err(|_| "expected a time, for example 2027-01-31T00:00:00Z")?;
+    let time = without_leap_second(time);
     match time > now() {
         true if is_in_calendar(time) => Ok(time),
         true => Err("must be before the year 10000 in UTC, for example 2027-01-31T00:00:00Z"),

@@ -3,7 +3,7 @@
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::service::parse_time;
+use crate::service::without_leap_second;
 
 /// The hint for a text that is not a `DateTime`.
 pub const FORMAT: &str = "A DateTime must be in RFC 3339 format, for example 2026-11-23T09:30:00Z.";
@@ -30,7 +30,7 @@ impl ScalarType for Time {
 
 fn parse(value: &Value) -> Option<DateTime<Utc>> {
     let Value::String(text) = value else { return None };
-    parse_time(text)
+    DateTime::parse_from_rfc3339(text).ok().map(|time| without_leap_second(time.to_utc()))
 }
 
 #[cfg(test)]

@@ -229,14 +229,14 @@ pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
 
-/// Parses a time in RFC 3339 format. A leap second (`23:59:60`) becomes the first second of the next minute, as in
-/// PostgreSQL.
-pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+/// Turns a leap second (`23:59:60`) into the first second of the next minute, as PostgreSQL does. Returns other times
+/// unchanged.
+pub fn without_leap_second(time: DateTime<Utc>) -> DateTime<Utc> {
     const SECOND: u32 = 1_000_000_000;
-    let time = DateTime::parse_from_rfc3339(text).ok()?;
     // In a leap second, `chrono` has more than a second of nanoseconds.
     let nanoseconds = time.timestamp_subsec_nanos();
-    DateTime::from_timestamp(time.timestamp() + i64::from(nanoseconds / SECOND), nanoseconds % SECOND)
+    let seconds = time.timestamp() + i64::from(nanoseconds / SECOND);
+    DateTime::from_timestamp(seconds, nanoseconds % SECOND).unwrap_or(time)
 }
 
 /// Returns true for the years 0001 to 9999 in UTC, whose times both databases can store and compare.

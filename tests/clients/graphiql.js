@@ -265,13 +265,16 @@ const tests = {
     const page = await Page.open();
     const isDark = () => page.page.evaluate(() => document.body.classList.contains('graphiql-dark'));
     await page.page.getByLabel('Open settings dialog').click();
-    await page.page.getByRole('button', { name: 'Dark', exact: true }).click();
-    await page.reload();
-    assert.ok(await isDark());
-    await page.page.getByLabel('Open settings dialog').click();
-    await page.page.getByRole('button', { name: 'Clear data' }).click();
-    await page.reload();
-    assert.ok(!(await isDark()));
+    for (const another of ['System', 'Clear data']) {
+      await page.page.getByRole('button', { name: 'Dark', exact: true }).click();
+      await page.reload();
+      assert.ok(await isDark());
+      await page.page.getByLabel('Open settings dialog').click();
+      await page.page.getByRole('button', { name: another, exact: true }).click();
+      await page.reload();
+      assert.ok(!(await isDark()), another);
+      await page.page.getByLabel('Open settings dialog').click();
+    }
     await page.close();
   },
 

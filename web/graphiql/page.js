@@ -71,7 +71,10 @@ const storage = {
     memory.set(name, value);
     if (name === THEME) localStorage.setItem(name, value);
   },
-  removeItem: (name) => void memory.delete(name),
+  removeItem: (name) => {
+    memory.delete(name);
+    if (name === THEME) localStorage.removeItem(name);
+  },
   clear: () => {
     memory.clear();
     for (const name of [TABS, THEME]) localStorage.removeItem(name);
@@ -80,7 +83,8 @@ const storage = {
 
 // Outside macOS, GraphiQL shows "Ctrl K" for its search, but its handler expects the Meta key.
 document.addEventListener('keydown', (event) => {
-  if (!event.ctrlKey || event.key !== 'k' || navigator.platform.startsWith('Mac')) return;
+  const isShortcut = event.ctrlKey && event.key.toLowerCase() === 'k' && !navigator.platform.startsWith('Mac');
+  if (!isShortcut || !document.querySelector('.graphiql-doc-explorer-search')) return;
   event.preventDefault();
   event.target.dispatchEvent(new KeyboardEvent('keydown', { key: 'k', metaKey: true, bubbles: true }));
 });

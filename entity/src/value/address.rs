@@ -14,7 +14,7 @@ use isocountry::CountryCode;
 use sea_orm::FromJsonQueryResult;
 use serde::{Deserialize, Serialize};
 
-use super::{Reason, is_blank, masked_debug, single_line_text};
+use super::{Reason, is_blank, is_blank_at_an_end, masked_debug, single_line_text};
 
 /// A valid postal address. Stored as JSON and always replaced as a whole.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
@@ -94,7 +94,7 @@ impl Address {
 
 /// Returns `None` for a blank part. Web forms send blank texts for empty fields.
 fn non_blank(part: Option<String>) -> Option<String> {
-    part.filter(|text| !text.trim().is_empty())
+    part.filter(|text| !text.trim_matches(is_blank_at_an_end).is_empty())
 }
 
 /// Replaces line breaks by `, `. Drops blank lines, and commas at the ends of the other lines. If at most one line has
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(
             Address::parse(address).unwrap_err(),
             [
-                (AddressPart::Line1, Reason::Empty),
+                (AddressPart::Line1, Reason::Missing),
                 (AddressPart::Line2, Reason::ControlCharacter),
                 (AddressPart::City, Reason::TooLong(200)),
                 (AddressPart::Region, Reason::ControlCharacter),
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(Address::parse(kowloon).unwrap().parts().city, "Kowloon");
         for country in ["US", "XK", "SM", "LU"] {
             let address = AddressParts { city: " ".into(), country: country.into(), ..parts() };
-            assert_eq!(Address::parse(address).unwrap_err(), [(AddressPart::City, Reason::Empty)], "{country}");
+            assert_eq!(Address::parse(address).unwrap_err(), [(AddressPart::City, Reason::Missing)], "{country}");
         }
     }
 }

@@ -155,7 +155,8 @@ impl SearchQuery {
         if text.chars().count() > Self::MAX_CHARACTERS {
             return Err(Reason::TooLong(Self::MAX_CHARACTERS));
         }
-        let folded = fold(&text.replace("(0)", " "));
+        let is_phone = ["+", "00"].iter().any(|prefix| text.trim_start().starts_with(prefix));
+        let folded = if is_phone { fold(&text.replace("(0)", " ")) } else { fold(text) };
         let mut words: Vec<String> = Vec::new();
         // The two parts of an email are stored as different values, so their numbers are not joined.
         for part in folded.split('@').flat_map(parts) {
@@ -454,6 +455,8 @@ mod tests {
             ("smith SM smit", &["smith"]),
             ("+1 (415) 555-26", &["141555526"]),
             ("+44 (0)20 7183", &["44207183"]),
+            ("0044(0)20 7183", &["0044207183"]),
+            ("2024(0)17", &["2024017"]),
             ("ada 415 555", &["ada", "415555"]),
             ("o'brien", &["obrien"]),
             ("o brien", &["o", "brien"]),
@@ -602,6 +605,8 @@ mod tests {
             prop_assume!(words.len() < SearchWord::MAX_PER_VALUE);
             let prefix: String = text.chars().take(length).collect();
             for search in [&text, &prefix] {
+                // `parse` would drop `(0)` as the trunk prefix of a phone.
+                if search.contains("(0)") { continue }
                 // A letter without its mark is not a prefix of the letter with the mark.
                 if !text.nfc().collect::<String>().starts_with(&search.nfc().collect::<String>()) { continue }
                 let Ok(query) = SearchQuery::parse(search) else { continue };

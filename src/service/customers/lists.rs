@@ -124,21 +124,24 @@ impl Customers {
         let plans = pages.iter().map(plan).collect();
         let mut found = self.pages_with_plans(&pages, plans).await?;
 
-        // If a search checks customers one by one and finds too few, then few of the operator's customers match. Sorting
-        // all customers that match costs less than checking further customers for the next pages.
+        // If a search checks customers one by one and the page is short, perhaps few customers match. If they can be
+        // sorted, the page is read again, so that it is full. With further conditions it could be short again.
         let is_short = |index: &usize| {
-            let CustomerRows { page, plan } = &found[*index];
-            *plan == Some(SearchPlan::ScanInIdOrder) && page.walked_to.is_some()
+            let (CustomerRows { page, plan }, (_, CustomerPage { list, .. })) = (&found[*index], pages[*index]);
+            *plan == Some(SearchPlan::ScanInIdOrder) && page.walked_to.is_some() && !list.filter.has_conditions()
         };
         let searches = (0..pages.len()).filter(is_short).filter_map(|index| {
             let (operator, page) = pages[index];
             Some((index, (operator, page.list.planned_search()?)))
         });
         let (short, searches): (Vec<_>, Vec<_>) = searches.unzip();
-        for (index, plan) in short.into_iter().zip(search::plans_to_sort(reader, &searches).await?) {
-            if plan != SearchPlan::ScanInIdOrder {
-                found[index] = self.pages_with_plans(&[pages[index]], vec![Some(plan)]).await?.remove(0);
-            }
+        let plans = search::plans_to_sort(reader, &searches).await?;
+        let is_better = |(_, plan): &(usize, SearchPlan)| *plan != SearchPlan::ScanInIdOrder;
+        let (short, plans): (Vec<_>, Vec<_>) = short.into_iter().zip(plans).filter(is_better).unzip();
+        let again: Vec<_> = short.iter().map(|index| pages[*index]).collect();
+        let read_again = self.pages_with_plans(&again, plans.into_iter().map(Some).collect()).await?;
+        for (index, rows) in short.into_iter().zip(read_again) {
+            found[index] = rows;
         }
         Ok(found)
     }
@@ -353,7 +356,7 @@ impl CustomerList {
         };
         let key = *self.position_by().last().unwrap_or(&CustomerId);
         let is_walked = key.into_expr().equals((Alias::new(WALK), key));
-        let has_conditions = !is_by_index || filter.connected_at != TimeRange::default();
+        let has_conditions = filter.has_conditions() || excluded.is_some();
         let conditions = has_conditions.then(|| exists(own.filter(is_walked)));
         let links = [OperatorId, key].map(|column| (column, ARM_ROWS, column.as_str()));
         let joined = || {
@@ -392,6 +395,11 @@ impl CustomerFilter {
     fn is_unique(&self) -> bool {
         let is_impossible = self.missing.iter().any(|field| !field.is_optional());
         is_impossible || self.email.is_some() || self.phone.is_some() || self.external_customer_id.is_some()
+    }
+
+    /// Returns true if the filter has conditions besides the search.
+    fn has_conditions(&self) -> bool {
+        !(self.on_customer().is_empty() && self.on_link().is_empty())
     }
 
     /// Conditions on columns of `customer`.

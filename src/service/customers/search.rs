@@ -45,7 +45,7 @@ pub enum SearchPlan {
 /// customers match, and checking the customers one by one usually fills a page sooner (see [`plans_to_sort`]).
 const MAX_OTHERS: u64 = MAX_BOUNDED_WALK;
 
-/// The maximum number of entries that a statement sorts: of the rarest word, or of all words that are intersected.
+/// The maximum number of entries of one sort: of the rarest word, or of all words that are intersected.
 const MAX_SORTED: u64 = 100_000;
 
 /// A word is intersected with the rarest word only if it has at most this many times as many entries. Reading the entries
