@@ -12,10 +12,10 @@
 //!
 //! Each of these arms reads one row more than the size of the page. The additional row shows that there are more rows.
 //!
-//! Some conditions have no index. A [`Walk`] reads a list with such conditions, and the results of most searches: it checks
-//! the rows one by one in the order of the list, and stops after [`MAX_WALK`] rows. Further arms of the same statement read certain rows of the
-//! walk, its *milestones*. The last milestone is the row at which the walk ends. The example shows only this milestone.
-//! All arms are in one statement so that they see the same rows:
+//! Some conditions have no index. A [`Walk`] reads a list with such conditions, and the results of most searches: it
+//! checks the rows one by one in the order of the list, and stops after [`MAX_WALK`] rows. Further arms of the same
+//! statement read certain rows of the walk, its *milestones*. The last milestone is the row at which the walk ends. The
+//! example shows only this milestone. All arms are in one statement so that they see the same rows:
 //!
 //! ```sql
 //! SELECT 0 AS "arm", "customer_operator".*, "customer".*

@@ -167,6 +167,8 @@ mod tests {
         assert_eq!(address.parts().line1, "1 Main St");
         assert_eq!(address.parts().region.as_deref(), Some("Oregón"));
         assert_eq!(address.parts().country, "US");
+        let invisible = AddressParts { line2: Some("\u{200b}".into()), ..parts() };
+        assert_eq!(Address::parse(invisible).unwrap().parts().line2, None);
     }
 
     #[test]

@@ -47,6 +47,9 @@ impl Answer {
         for error in body["errors"].as_array().into_iter().flatten() {
             assert_error_shape(error, &headers);
         }
+        // People read the message, so it comes first.
+        let is_refused = text.starts_with(r#"{"errors""#);
+        assert!(!is_refused || text.starts_with(r#"{"errors":[{"message":"#), "{context}: {text}");
         Self { status, headers, body, context }
     }
 
