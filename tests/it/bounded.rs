@@ -133,7 +133,11 @@ both!(a_page_ends_after_10000_checked_customers_and_the_next_one_goes_on, Sandbo
         let found = if is_descending { vec![10_040] } else { vec![5, 6] };
         assert_eq!(numbers(&counted), found, "{arguments}");
         assert_eq!(counted["pageInfo"]["hasNextPage"], true, "{arguments}");
-        assert_eq!((&counted["totalCount"], &counted["totalCountAtLeast"]), (&json!(null), &json!(2)), "{arguments}");
+        assert_eq!(
+            (&counted["totalCount"], &counted["totalCountAtLeast"]),
+            (&json!(null), &json!(found.len())),
+            "{arguments}"
+        );
     }
     // A page without customers has a cursor too.
     let nobody = json!({ "filter": { "createdAt": { "before": "2019-01-01T00:00:00Z" } } });

@@ -387,3 +387,22 @@ both!(nodes_take_the_same_statements_as_edges, Sandbox, async |app| {
         }
     }
 });
+
+both!(a_customer_on_two_pages_has_its_operators_on_both, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    for email in populate(app, &own, 3).await {
+        app.created(&other, &email, json!({ "email": email })).await;
+    }
+    let nested = "{ operators { nodes { customers { nodes { operators(first: 5) { nodes { name } } } } } } }";
+    let customers = app.query(&app.platform(), nested).await["operators"]["nodes"].clone();
+    let both_operators = json!({ "nodes": [{ "name": "Own" }, { "name": "Other" }] });
+    let three = json!({ "nodes": vec![json!({ "operators": both_operators }); 3] });
+    assert_eq!(customers, json!([{ "customers": three }, { "customers": three }]));
+
+    let twice = "{ a: customers { nodes { operators(first: 5) { nodes { name } } } } \
+                 b: customers(last: 5) { nodes { operators(first: 5) { nodes { name } } } } }";
+    for (caller, operators) in [(app.platform(), both_operators), (own, json!({ "nodes": [{ "name": "Own" }] }))] {
+        let page = json!({ "nodes": vec![json!({ "operators": operators }); 3] });
+        assert_eq!(app.query(&caller, twice).await, json!({ "a": page, "b": page }));
+    }
+});

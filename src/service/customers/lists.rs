@@ -1,10 +1,9 @@
-//! Lists of customers and of a customer's operators: filters, orders, pages and counts.
+//! Lists of customers and of a customer's operators: orders, pages and counts.
 
 use std::sync::Arc;
 
 use async_graphql::Enum;
-use chrono::{DateTime, Utc};
-use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber, SearchQuery};
+use entity::value::{CustomerId, EmailAddress, OperatorId, SearchQuery};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, SelectStatement, SimpleExpr};
 use sea_orm::{
@@ -12,43 +11,18 @@ use sea_orm::{
     QueryTrait, Select, SelectTwo,
 };
 
+use super::filter::{CustomerFilter, TimeRange};
 use super::rows::{Link, customer_at, link_at, of_operator, own_at};
 use super::search::{self, SearchPlan};
-use super::{CustomerField, CustomerView, Customers};
+use super::{CustomerView, Customers};
 use crate::database::pages::{
     self, ARM_ROWS, Count, JoinedTable, Key, List, Page, PageRequest, Position, Positioned, WALK, Walk,
 };
 use crate::error::Error;
 use crate::service::Actor;
 
-/// Conditions on the customers of a list. All conditions must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct CustomerFilter {
-    /// Only for an operator's list. A list with a search is ordered by customer id, but a customer whose email was
-    /// searched comes first.
-    pub search: Option<SearchQuery>,
-    pub email: Option<EmailAddress>,
-    pub phone: Option<PhoneNumber>,
-    /// Only for an operator's list.
-    pub external_customer_id: Option<ExternalCustomerId>,
-    /// Matches customers for which all these fields are empty.
-    pub missing: Vec<CustomerField>,
-    pub email_verified: Option<bool>,
-    pub phone_verified: Option<bool>,
-    pub created_at: TimeRange,
-    /// Only for an operator's list.
-    pub connected_at: TimeRange,
-}
-
-/// A range of times, from `from` (inclusive) to `before` (exclusive). `None` leaves an end open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TimeRange {
-    pub from: Option<DateTime<Utc>>,
-    pub before: Option<DateTime<Utc>>,
-}
-
-/// The order of an operator's list. A cursor has the sort key and the id of a customer, so it stays valid even if the
-/// key of the customer changes.
+/// The order of an operator's list. A cursor has the key and the id of a customer, so it stays valid even if the key of
+/// the customer changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerOrder {
     pub field: CustomerOrderField,
@@ -77,7 +51,7 @@ pub struct CustomerPage {
 #[derive(Clone)]
 pub struct CustomerRows {
     pub page: Page<CustomerView>,
-    /// The plan of the list's search. A count of the same list needs this plan.
+    /// The plan of the list's search. `None` if the list needs no plan. A count of the same list uses the same plan.
     pub plan: Option<SearchPlan>,
 }
 
@@ -87,7 +61,7 @@ pub struct CustomerList {
     /// The operator whose customers are listed. `None` for all customers, oldest first.
     pub operator: Option<OperatorId>,
     pub filter: CustomerFilter,
-    /// Used only for an operator's list without a search.
+    /// The default order in a list of all customers and in a list with a search.
     pub order: CustomerOrder,
 }
 
@@ -124,8 +98,9 @@ impl Customers {
         let plans = pages.iter().map(plan).collect();
         let mut found = self.pages_with_plans(&pages, plans).await?;
 
-        // If a search checks customers one by one and the page is short, perhaps few customers match. If they can be
-        // sorted, the page is read again, so that it is full. With further conditions it could be short again.
+        // If a search checks customers one by one and its page is short, perhaps few customers match. If there is a
+        // plan that sorts them, the page is read again with this plan, and is then short only if the list ends. With
+        // further conditions it could still be short.
         let is_short = |index: &usize| {
             let (CustomerRows { page, plan }, (_, CustomerPage { list, .. })) = (&found[*index], pages[*index]);
             *plan == Some(SearchPlan::ScanInIdOrder) && page.walked_to.is_some() && !list.filter.has_conditions()
@@ -146,7 +121,8 @@ impl Customers {
         Ok(found)
     }
 
-    /// Loads pages of lists of operators. `plans` has the plan of each list with a search.
+    /// Loads pages of lists of the customers of an operator. `plans` has an item for each page: `None` if the list
+    /// needs no plan.
     async fn pages_with_plans(
         &self,
         pages: &[(OperatorId, &CustomerPage)],
@@ -154,7 +130,7 @@ impl Customers {
     ) -> Result<Vec<CustomerRows>, DbErr> {
         let (mut parts, mut list_of_part, mut numbers_of_parts) = (Vec::new(), Vec::new(), Vec::new());
         for ((operator, CustomerPage { list, request, .. }), plan) in pages.iter().zip(&plans) {
-            let parts_of_list = list.rows(*operator, plan.as_ref(), list.searched_email());
+            let parts_of_list = list.rows(*operator, plan.as_ref());
             numbers_of_parts.push(parts_of_list.len());
             let whole = PageRequest { after: None, before: None, ..request.clone() };
             let first = list.searched_customer(*operator).map(|first| (first, whole));
@@ -205,8 +181,8 @@ impl Customers {
         Ok(())
     }
 
-    /// Counts the customers of each list. A list with a search needs the plan that its page used. An operator sees only
-    /// its own customers.
+    /// Counts the customers of each list. With the plan that the page of a list used, the count reads the same rows as
+    /// the page. An operator sees only its own customers.
     pub async fn counts(
         &self,
         actor: &Actor,
@@ -217,7 +193,7 @@ impl Customers {
             .map(|(list, plan)| match list.operator_for(actor) {
                 None => vec![list.rows_of_all()],
                 Some(operator) => {
-                    let rows = list.rows(operator, plan.as_ref(), list.searched_email());
+                    let rows = list.rows(operator, plan.as_ref());
                     rows.into_iter().chain(list.searched_customer(operator)).collect()
                 }
             })
@@ -293,8 +269,8 @@ impl CustomerList {
         self.filter.search.as_ref()?.email()
     }
 
-    /// The customer with the searched email. It comes first in the list, even if some words of the email are not stored.
-    /// It is read as a list of its own, so that the other customers stay in the order of their ids.
+    /// The customer with the searched email. It comes first in the list, even if some words of the email are not
+    /// stored. It is read as a list of its own, so that the other customers stay in the order of their ids.
     fn searched_customer(&self, operator: OperatorId) -> Option<List> {
         let email = self.searched_email()?;
         let rows = self.select_own_customers(operator).filter(customer::Column::Email.eq(email.clone()));
@@ -315,17 +291,17 @@ impl CustomerList {
             return List::new(customers.filter(filter).into_query(), vec![Id.into_expr()]);
         }
         let is_walked = Id.into_expr().equals((Alias::new(WALK), Id));
-        let filters = vec![exists(customers.clone().filter(is_walked).filter(filter))];
+        let filters = vec![walk_filter(customers.clone().filter(is_walked).filter(filter))];
         let rows = customers.select_only().column(Id).into_query();
         let joined = vec![JoinedTable::new::<customer::Entity>(&[(Id, ARM_ROWS, Id.as_str())])];
         List { joined, walk: Some(Walk { filters, ..Walk::default() }), ..List::new(rows, vec![Id.into_expr()]) }
     }
 
-    /// The rows of an operator's list, in one or more parts. Each row has the columns of a link, then the columns of the
-    /// link's customer. Leaves out the customer with the email `excluded`.
-    fn rows(&self, operator: OperatorId, plan: Option<&SearchPlan>, excluded: Option<&EmailAddress>) -> Vec<List> {
+    /// The rows of an operator's list, in one or more parts. Each row has the columns of a link, then the columns of
+    /// the link's customer. Leaves out the [`searched_customer`](Self::searched_customer).
+    fn rows(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<List> {
         use customer_operator::Column::{CustomerId, OperatorId};
-        let (filter, columns) = (&self.filter, self.position_columns());
+        let (filter, columns, excluded) = (&self.filter, self.position_columns(), self.searched_email());
         let own = self
             .select_own_customers(operator)
             .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)));
@@ -357,7 +333,7 @@ impl CustomerList {
         let key = *self.position_by().last().unwrap_or(&CustomerId);
         let is_walked = key.into_expr().equals((Alias::new(WALK), key));
         let has_conditions = filter.has_conditions() || excluded.is_some();
-        let conditions = has_conditions.then(|| exists(own.filter(is_walked)));
+        let conditions = has_conditions.then(|| walk_filter(own.filter(is_walked)));
         let links = [OperatorId, key].map(|column| (column, ARM_ROWS, column.as_str()));
         let joined = || {
             let links = JoinedTable::new::<customer_operator::Entity>(&links);
@@ -371,8 +347,9 @@ impl CustomerList {
     }
 }
 
-/// Turns a query into a subquery for the filters of a [`Walk`]. The subquery is null if it finds no row.
-fn exists(query: impl QueryTrait<QueryStatement = SelectStatement>) -> SelectStatement {
+/// Turns a query for at most one row into a subquery for the filters of a [`Walk`]. The subquery is null if there is no
+/// row.
+fn walk_filter(query: impl QueryTrait<QueryStatement = SelectStatement>) -> SelectStatement {
     query.into_query().clear_selects().expr(Expr::cust("1")).take()
 }
 
@@ -388,50 +365,4 @@ fn links(operator: OperatorId, filter: &CustomerFilter) -> Select<customer_opera
     customer_operator::Entity::find()
         .filter(customer_operator::Column::OperatorId.eq(operator))
         .filter(filter.on_link())
-}
-
-impl CustomerFilter {
-    /// Returns true if the filter has a condition that at most one customer can meet.
-    fn is_unique(&self) -> bool {
-        let is_impossible = self.missing.iter().any(|field| !field.is_optional());
-        is_impossible || self.email.is_some() || self.phone.is_some() || self.external_customer_id.is_some()
-    }
-
-    /// Returns true if the filter has conditions besides the search.
-    fn has_conditions(&self) -> bool {
-        !(self.on_customer().is_empty() && self.on_link().is_empty())
-    }
-
-    /// Conditions on columns of `customer`.
-    fn on_customer(&self) -> Condition {
-        use customer::Column::{CreatedAt, Email, EmailVerifiedAt, Phone, PhoneVerifiedAt};
-        let verified = |column: customer::Column, is_verified: bool| {
-            if is_verified { column.is_not_null() } else { column.is_null() }
-        };
-        let missing = self
-            .missing
-            .iter()
-            // For a plain `IS NULL`, PostgreSQL would read all customers without a phone from the index of phones. The
-            // condition is therefore `(phone IS NULL)::integer = 1`, which no index fits.
-            .map(|field| {
-                if field.is_optional() { field.column().is_null().cast_as("integer").eq(1) } else { Expr::val(1).eq(0) }
-            });
-        let conditions = Condition::all()
-            .add_option(self.email.clone().map(|email| Email.eq(email)))
-            .add_option(self.phone.clone().map(|phone| Phone.eq(phone)))
-            .add_option(self.email_verified.map(|is_verified| verified(EmailVerifiedAt, is_verified)))
-            .add_option(self.phone_verified.map(|is_verified| verified(PhoneVerifiedAt, is_verified)))
-            .add_option(self.created_at.from.map(|from| CreatedAt.gte(from)))
-            .add_option(self.created_at.before.map(|before| CreatedAt.lt(before)));
-        missing.fold(conditions, Condition::add)
-    }
-
-    /// Conditions on columns of `customer_operator`.
-    fn on_link(&self) -> Condition {
-        use customer_operator::Column::{ConnectedAt, ExternalCustomerId};
-        Condition::all()
-            .add_option(self.external_customer_id.clone().map(|id| ExternalCustomerId.eq(id)))
-            .add_option(self.connected_at.from.map(|from| ConnectedAt.gte(from)))
-            .add_option(self.connected_at.before.map(|before| ConnectedAt.lt(before)))
-    }
 }

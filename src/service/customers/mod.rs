@@ -22,6 +22,7 @@ mod erase;
 mod existing;
 mod feed_rows;
 mod field;
+mod filter;
 mod history;
 mod lists;
 mod removal;
@@ -36,10 +37,9 @@ pub use create::{ConnectBy, Created, CustomerDraft, MatchKey, Outcome};
 pub use disconnect::{Disconnect, Disconnected};
 pub use erase::{EraseRequest, Erased};
 pub use field::CustomerField;
+pub use filter::{CustomerFilter, TimeRange};
 pub use history::{EventList, HistoryEntry};
-pub use lists::{
-    CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerRows, TimeRange,
-};
+pub use lists::{CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerRows};
 pub use search::SearchPlan;
 pub use update::{CustomerChanges, Updated};
 pub use validate::Validation;

@@ -1,8 +1,8 @@
 //! Finds the customers of an operator by word prefixes.
 //!
 //! A search finds a customer if each word of the search is a prefix of one of the customer's words: `ada lov` finds Ada
-//! Lovelace. If the search is an email, the customer that has this email comes first in the list. [`SearchPlan`] decides
-//! how the database reads the customers that match. `words.rs` writes the words.
+//! Lovelace. If the search is an email, the customer that has this email comes first in the list. [`SearchPlan`]
+//! decides how the database reads the customers that match. `words.rs` writes the words.
 
 use std::ops::Range;
 
@@ -15,29 +15,32 @@ use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QuerySele
 use crate::database::pages::{MAX_BOUNDED_WALK, WALK, Walk};
 use crate::database::{Reader, Work, pages, record};
 
-/// The work to choose the plan of a search and to run the plan, as a multiple of the work of a query by id. The work
-/// for index entries and checked customers is counted separately.
+/// The work to choose the plan of a search and to run the plan, as a multiple of the work of a query by id. It is
+/// recorded for each page, for a page that is read again, and for each count. The work for index entries and checked
+/// customers is counted separately.
 const QUERIES_PER_SEARCH: u64 = 10;
 
-/// The plan of a search. It determines the cost of a page, and whether the page may be short. A client that follows the
-/// pages reads the same customers with any plan.
+/// The plan of a search. It determines the cost of a page, and whether the page may be short: it may have fewer
+/// customers than requested although more follow. A client that follows the pages reads the same customers with any
+/// plan.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SearchPlan {
-    /// The search has one word. Reads the customers with the word itself in the order of their ids, which is the order of
-    /// the index. Sorts the customers with other words that match: longer words, and other spellings.
+    /// The search has one word. Reads the customers with the word itself in the order of their ids, which is the order
+    /// of the index. Sorts the customers with other words that match: longer words, and other spellings.
     InIndexOrder {
         /// The number of entries of other words that match.
         others: u64,
     },
-    /// The search has several words, and at least one of them has at most [`MAX_SORTED`] entries. Sorts the customers that
-    /// have the rarest word, and perhaps other words (see [`MAX_RATIO`]). Checks the remaining words of each of these
-    /// customers.
+    /// The search has several words, and at least one of them has at most [`MAX_SORTED`] entries. Intersects the
+    /// customers of the rarest word with the customers of the words that are not much more frequent (see
+    /// [`MAX_RATIO`]), and sorts them. Checks the remaining words of each of these customers.
     FromRarestWord {
-        /// The number of entries of each word, in the order of the words. A number above the limit of the count is only a
-        /// lower bound. It is still high enough to show that the word is not intersected with the rarest word.
+        /// The number of entries of each word, in the order of the words. A number above the limit of the count is only
+        /// a lower bound. It is still high enough to show that the word is not intersected with the rarest word.
         entries: Vec<u64>,
     },
-    /// Checks the operator's customers one by one, in the order of their ids, until the page is full.
+    /// Checks the operator's customers one by one, in the order of their ids, until the page is full or the [`Walk`]
+    /// ends.
     ScanInIdOrder,
 }
 
@@ -45,11 +48,13 @@ pub enum SearchPlan {
 /// customers match, and checking the customers one by one usually fills a page sooner (see [`plans_to_sort`]).
 const MAX_OTHERS: u64 = MAX_BOUNDED_WALK;
 
-/// The maximum number of entries of one sort: of the rarest word, or of all words that are intersected.
+/// The maximum number of entries that one plan sorts: of all words that are intersected, or of the other words that
+/// match a search with one word.
 const MAX_SORTED: u64 = 100_000;
 
-/// A word is intersected with the rarest word only if it has at most this many times as many entries. Reading the entries
-/// of a more frequent word often costs more than looking up the words of the customers that have the rarest word.
+/// A word is intersected with the rarest word only if it has at most this many times the entries of the rarest word.
+/// Reading the entries of a more frequent word often costs more than looking up the words of the customers that have
+/// the rarest word.
 const MAX_RATIO: u64 = 3;
 
 impl SearchPlan {
@@ -67,8 +72,8 @@ impl SearchPlan {
         }
     }
 
-    /// Chooses a plan by the numbers of entries, which were counted up to a limit. Returns `None` if a higher limit is
-    /// necessary.
+    /// Chooses a plan by the numbers of entries, which were counted up to a limit. Returns `None` if the counts do not
+    /// decide it. If there is no higher limit, the plan is then [`ScanInIdOrder`](Self::ScanInIdOrder).
     fn choose(search: &SearchQuery, counts: &[u64], limit: u64) -> Option<Self> {
         let rarest = *counts.iter().min().filter(|rarest| **rarest <= limit)?;
         if search.words().len() == 1 {
@@ -84,8 +89,9 @@ pub(super) async fn plans(reader: &Reader, searches: &[(OperatorId, &SearchQuery
     plans_with_limits(reader, searches, SearchPlan::count_limits).await
 }
 
-/// Chooses plans for searches with the plan [`SearchPlan::ScanInIdOrder`] that did not fill a page. A search with one word
-/// then sorts up to [`MAX_SORTED`] entries. A search with several words has no better plan.
+/// Chooses plans for searches with the plan [`SearchPlan::ScanInIdOrder`] that did not fill a page. A search with one
+/// word is then sorted if it has at most [`MAX_SORTED`] entries of other words. A search with several words has no
+/// better plan.
 pub(super) async fn plans_to_sort(
     reader: &Reader,
     searches: &[(OperatorId, &SearchQuery)],
@@ -125,13 +131,14 @@ async fn plans_with_limits(
     Ok(plans.into_iter().map(|plan| plan.unwrap_or(SearchPlan::ScanInIdOrder)).collect())
 }
 
-/// Returns the queries for the customers that a search checks, and for each query the [`Walk`] with the filters that each
-/// customer must match. The queries select the id of the customer and of the operator.
+/// Returns the queries for the customers that a search checks, and for each query the [`Walk`] with the filters that
+/// each customer must match. The queries select the id of the customer and of the operator. Records the work of a
+/// search.
 pub(super) fn walks(operator: OperatorId, search: &SearchQuery, plan: &SearchPlan) -> Vec<(SelectStatement, Walk)> {
     let words = search.words();
     let has_word = |word| matching_word(operator, checked_customer(), word);
     if words.is_empty() {
-        let nothing = links(operator).and_where(Expr::val(1).eq(0)).take();
+        let nothing = all_customers(operator).and_where(Expr::val(1).eq(0)).take();
         return vec![(nothing, Walk { max_rows: 0, ..Walk::default() })];
     }
     record(Work::Query, QUERIES_PER_SEARCH);
@@ -164,13 +171,13 @@ pub(super) fn walks(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
             vec![(in_all(&queries), walk)]
         }
         SearchPlan::ScanInIdOrder => {
-            vec![(links(operator), Walk { filters: words.iter().map(has_word).collect(), ..Walk::default() })]
+            vec![(all_customers(operator), Walk { filters: words.iter().map(has_word).collect(), ..Walk::default() })]
         }
     }
 }
 
 /// Selects all customers of an operator.
-fn links(operator: OperatorId) -> SelectStatement {
+fn all_customers(operator: OperatorId) -> SelectStatement {
     let columns = [customer_operator::Column::CustomerId, customer_operator::Column::OperatorId];
     let links = customer_operator::Entity::find().select_only().columns(columns);
     links.filter(customer_operator::Column::OperatorId.eq(operator)).into_query()
@@ -191,8 +198,8 @@ fn in_all(queries: &[SelectStatement]) -> SelectStatement {
     Query::select().distinct().columns(columns).from_subquery(all, "in_all").take()
 }
 
-/// Returns the condition that the search finds a customer of the operator. Only for lists of at most one customer: for
-/// longer lists, a [`Walk`] limits the number of checked customers.
+/// Returns a condition on a row of `customer_operator`: the search finds its customer. Only for lists of at most one
+/// customer: for longer lists, a [`Walk`] limits the number of checked customers.
 pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition {
     let nothing = search.words().is_empty().then(|| Expr::val(1).eq(0));
     let has_word = |word| {
@@ -202,13 +209,13 @@ pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition 
     search.words().iter().map(has_word).fold(Condition::all().add_option(nothing), Condition::add)
 }
 
-/// Selects one row if the customer has a word that starts with the given word.
+/// Selects one row if the customer has a word that matches the given word.
 fn matching_word(operator: OperatorId, customer: SimpleExpr, word: &QueryWord) -> SelectStatement {
     // The concatenation prevents PostgreSQL from using the index on words. PostgreSQL then uses the primary key, and
     // reads only the few words of the customer.
     let text = Column::Word.into_expr().binary(BinOper::Custom("||"), "");
     let words = words(operator).column(Column::Place).filter(Column::CustomerId.into_expr().eq(customer));
-    words.filter(starts_with(text, word)).limit(1).into_query()
+    words.filter(matches(text, word)).limit(1).into_query()
 }
 
 /// Selects something if the checked customer does not have the given word itself.
@@ -223,7 +230,7 @@ fn checked_customer() -> SimpleExpr {
     Expr::col((Alias::new(WALK), Column::CustomerId))
 }
 
-/// Selects the customers of an operator that have a word starting with the given word.
+/// Selects the customers of an operator that have a word which matches the given word.
 fn customers_with(operator: OperatorId, word: &QueryWord) -> SelectStatement {
     customers_in(operator, word.prefix_ranges())
 }
@@ -239,15 +246,16 @@ fn customers_with_others(operator: OperatorId, word: &QueryWord) -> SelectStatem
     customers_in(operator, word.ranges_without_first_spelling())
 }
 
-/// Selects the customers of an operator that have a word in one of the ranges. Each range is a part of a `UNION ALL`. If
-/// the ranges were joined by `OR`, and the query had a low limit, PostgreSQL would read all words of the operator.
+/// Selects the customers of an operator that have a word in one of the ranges. Each range is a part of a `UNION ALL`.
+/// If the ranges were joined by `OR`, and the query had a low limit, PostgreSQL would read all words of the operator.
 fn customers_in(operator: OperatorId, ranges: Vec<Range<String>>) -> SelectStatement {
     let mut customers = ranges.into_iter().map(|range| customers(operator, is_in(Column::Word.into_expr(), range)));
     let first = customers.next().unwrap_or_default();
     customers.fold(first, |mut all, customers| all.union(UnionType::All, customers).take())
 }
 
-/// Selects the customers of an operator that have a word which matches the condition, and the operator.
+/// Selects the ids of the customer and of the operator for each word that meets the condition. A customer can be
+/// selected several times.
 fn customers(operator: OperatorId, condition: SimpleExpr) -> SelectStatement {
     words(operator).columns([Column::CustomerId, Column::OperatorId]).filter(condition).into_query()
 }
@@ -256,7 +264,7 @@ fn words(operator: OperatorId) -> Select<customer_word::Entity> {
     customer_word::Entity::find().select_only().filter(Column::OperatorId.eq(operator))
 }
 
-fn starts_with(text: SimpleExpr, word: &QueryWord) -> Condition {
+fn matches(text: SimpleExpr, word: &QueryWord) -> Condition {
     let ranges = word.prefix_ranges().into_iter();
     ranges.fold(Condition::any(), |any, range| any.add(is_in(text.clone(), range)))
 }

@@ -1,0 +1,88 @@
+//! Pages of the lists of several owners, for example the operators of each customer of a page.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+
+use sea_orm::sea_query::{
+    Alias, Asterisk, Expr, ExprTrait, OverStatement, Query, SelectStatement, SimpleExpr, WindowStatement,
+};
+use sea_orm::{ColumnTrait, Condition, DbErr, QueryResult, Value};
+
+use super::arms::{Arm, limit, rows_by_arm};
+use super::keyset::{Page, PageRequest, Positioned};
+use super::list::List;
+use super::read::pages;
+use crate::database::Reader;
+
+/// Loads a page of the list of each owner. `list` selects the rows that match a condition on the owner, in ascending
+/// order and without a walk or joined tables. `read` returns a row's owner and the row. The same owner may be in
+/// several requests.
+///
+/// - **If all owners request the same first or last page**, which is usual, one statement reads the rows of all owners
+///   without order, and this function forms the pages. If that statement reaches its limit, a second statement numbers
+///   the rows of each owner and reads only the rows of the pages.
+/// - **Otherwise** all pages are read by a `UNION ALL`. The text of the `UNION ALL` depends on the number of owners, so
+///   PostgreSQL plans it again for each number. The text of the single statement for all owners hardly varies.
+pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned + Clone>(
+    reader: &Reader,
+    requests: &[(K, PageRequest)],
+    owner: impl ColumnTrait,
+    list: impl Fn(Condition) -> List,
+    read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
+) -> Result<Vec<Page<T>>, DbErr> {
+    /// The smallest limit of the statement for all owners. This value is large, so that most requests use it as their
+    /// limit. The SQL text then seldom varies, and most requests need no second statement.
+    const MIN_ROWS: usize = 1000;
+    let [(first, request), ..] = requests else { return Ok(Vec::new()) };
+    let has_position = request.after.is_some() || request.before.is_some();
+    if has_position || requests.iter().any(|(_, other)| other != request) {
+        let lists = requests.iter().map(|(key, request)| (list(owner.eq(*key).into()), request.clone()));
+        return pages(reader, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
+    }
+    let mut owners: Vec<_> = requests.iter().map(|(owner, _)| *owner).collect();
+    // Repeats an owner until the number of owners is a power of two, so that there are few different statements to
+    // prepare.
+    owners.resize(owners.len().next_power_of_two(), *first);
+    let max_rows = MIN_ROWS.max(owners.len() * (request.size + 1));
+    let list = list(owner.is_in(owners).into());
+    let mut rows = rows_by_arm(reader, &[Arm::rows(list.rows.clone(), limit(max_rows))]).await?.remove(0);
+    // Numbering the rows costs as much as reading them, and only long lists need the numbers.
+    if rows.len() == max_rows {
+        let query = numbered(list, owner.into_expr(), request);
+        rows = rows_by_arm(reader, &[Arm::rows(query, String::new())]).await?.remove(0);
+    }
+    let mut rows_by_owner: HashMap<K, Vec<T>> = HashMap::new();
+    for row in &rows {
+        let (owner, row) = read(row)?;
+        rows_by_owner.entry(owner).or_default().push(row);
+    }
+    let mut pages: Vec<Page<T>> = Vec::with_capacity(requests.len());
+    let mut first_page_of: HashMap<K, usize> = HashMap::new();
+    for (owner, _) in requests {
+        let page = match first_page_of.entry(*owner) {
+            Entry::Occupied(first) => pages[*first.get()].clone(),
+            Entry::Vacant(entry) => {
+                entry.insert(pages.len());
+                let mut rows = rows_by_owner.remove(owner).unwrap_or_default();
+                rows.sort_by_cached_key(Positioned::position);
+                request.page(rows)
+            }
+        };
+        pages.push(page);
+    }
+    Ok(pages)
+}
+
+/// Selects the rows of each owner's page, and one row more (see [`PageRequest::page`]).
+fn numbered(list: List, owner: SimpleExpr, request: &PageRequest) -> SelectStatement {
+    let List { rows: mut all, columns, descending, .. } = list;
+    let mut window = WindowStatement::new();
+    window.add_partition_by(owner);
+    for column in columns {
+        window.order_by_expr(column, request.order(descending));
+    }
+    all.expr_window_as(Expr::cust("ROW_NUMBER()"), window, "number");
+    let is_of_page = Expr::col(Alias::new("number")).lte(Expr::cust((request.size + 1).to_string()));
+    Query::select().column(Asterisk).from_subquery(all, "numbered").and_where(is_of_page).take()
+}

@@ -1,0 +1,249 @@
+//! Positions in a list, and pages of rows between two positions.
+
+use chrono::{DateTime, Utc};
+use sea_orm::sea_query::Order;
+use uuid::Uuid;
+
+/// A row's position in a list. Rows are ordered by key, then by id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    pub key: Key,
+    pub id: Uuid,
+}
+
+/// The part of a position before the id. `First` must be the first variant, because the order of the keys is derived.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The key of a row that comes first in a list regardless of its id, for example the customer whose email was
+    /// searched. The other rows follow in the order of their ids.
+    First,
+    /// No key: the list is ordered by id only.
+    None,
+    Time(DateTime<Utc>),
+    Number(i64),
+    /// A text that is unique in the list.
+    Text(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The first rows between the two positions of the request.
+    Forward,
+    /// The last rows between the two positions of the request.
+    Backward,
+}
+
+/// A page to read: up to `size` rows between two positions, both exclusive.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PageRequest {
+    pub direction: Direction,
+    pub size: usize,
+    pub after: Option<Position>,
+    pub before: Option<Position>,
+}
+
+/// The rows of a page, in the list's order.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    pub direction: Direction,
+    pub rows: Vec<T>,
+    pub has_previous: bool,
+    pub has_next: bool,
+    /// The position at which the next page in the direction of the request starts. Set if a walk ended here before the
+    /// page was full, or if the rows of a [merged](PageRequest::merge) page are known only up to here. If it is not
+    /// set, the next page starts at the last row of this page, or at the first row if the direction is backward.
+    pub walked_to: Option<Position>,
+}
+
+/// A row that has a position in the list that it is read from.
+pub trait Positioned {
+    fn position(&self) -> Position;
+}
+
+impl Position {
+    /// A position in a list that is ordered by id.
+    pub fn by_id(id: Uuid) -> Self {
+        Self { key: Key::None, id }
+    }
+
+    /// A position in a list that is ordered by a number.
+    pub fn by_number(number: i64, id: Uuid) -> Self {
+        Self { key: Key::Number(number), id }
+    }
+
+    /// The position of a row as a milestone of a walk. A milestone may be the row with `Key::First`, because the
+    /// filters of the walk do not apply to milestones. The walk passes this row in the order of the ids.
+    pub(super) fn in_walk(self) -> Self {
+        match self.key {
+            Key::First => Self::by_id(self.id),
+            Key::None | Key::Time(_) | Key::Number(_) | Key::Text(_) => self,
+        }
+    }
+
+    /// Returns the number and the id. The number is 0 if the list is not ordered by a number.
+    pub fn number_and_id(&self) -> (i64, Uuid) {
+        let number = if let Key::Number(number) = self.key { number } else { 0 };
+        (number, self.id)
+    }
+}
+
+impl<T> Page<T> {
+    /// Returns two positions: the previous page ends before the first position, and the next page starts after the
+    /// second position.
+    pub fn ends(&self, position: impl Fn(&T) -> Position) -> [Option<Position>; 2] {
+        let walked_to = |direction| self.walked_to.clone().filter(|_| self.direction == direction);
+        let start = walked_to(Direction::Backward).or_else(|| self.rows.first().map(&position));
+        [start, walked_to(Direction::Forward).or_else(|| self.rows.last().map(&position))]
+    }
+}
+
+impl PageRequest {
+    /// The order of the rows in the statement: a backward page reads the list from its end.
+    pub(super) fn order(&self, descending: bool) -> Order {
+        if (self.direction == Direction::Forward) == descending { Order::Desc } else { Order::Asc }
+    }
+
+    /// Returns the page of a list whose only row is this one.
+    pub fn of_one<T: Positioned>(&self, row: T) -> Page<T> {
+        let position = row.position();
+        let is_within = self.after.as_ref().is_none_or(|after| position > *after)
+            && self.before.as_ref().is_none_or(|before| position < *before);
+        self.page(if is_within { vec![row] } else { Vec::new() })
+    }
+
+    /// Adds `row`, which comes before all other rows of the list, to a page of the other rows. Does nothing if the page
+    /// starts after `row` or ends before it. A full forward page loses its last row. A backward page that does not
+    /// reach the start of the list only gets `has_previous`.
+    pub fn add_first<T>(&self, page: &mut Page<T>, position: Position, row: T) {
+        if self.after.is_some() || self.before.as_ref() == Some(&position) {
+            return;
+        }
+        let is_full = page.rows.len() == self.size;
+        if self.direction == Direction::Backward && (is_full || page.walked_to.is_some()) {
+            page.has_previous = true;
+            return;
+        }
+        if is_full {
+            page.has_next = true;
+            page.walked_to = None;
+        }
+        page.rows.insert(0, row);
+        page.rows.truncate(self.size);
+    }
+
+    /// Makes the page of a list from the pages of its parts. A row that is in several parts is on the page once. A list
+    /// with several parts must be in ascending order.
+    pub fn merge<T>(&self, parts: Vec<Page<T>>, position: impl Fn(&T) -> Position) -> Page<T> {
+        let merged = parts.into_iter().reduce(|page, part| self.merge_two(page, part, &position));
+        merged.unwrap_or_else(|| self.page(Vec::new()))
+    }
+
+    fn merge_two<T>(&self, first: Page<T>, second: Page<T>, position: impl Fn(&T) -> Position) -> Page<T> {
+        let is_backward = self.direction == Direction::Backward;
+        let is_beyond = |one: &Position, other: &Position| if is_backward { one < other } else { one > other };
+        let has_more = |page: &Page<T>| if is_backward { page.has_previous } else { page.has_next };
+        // If a part has more rows, its rows are known only up to the end of its page. So the rows of the list are known
+        // only up to the first of these ends.
+        let end_of = |page: &Page<T>| {
+            let [start, end] = page.ends(&position);
+            if is_backward { start } else { end }
+        };
+        let parts = [first, second];
+        let ends = parts.iter().filter(|page| has_more(page)).filter_map(end_of);
+        let end = ends.reduce(|end, other| if is_beyond(&end, &other) { other } else { end });
+        let has_more = parts.iter().any(has_more);
+        let mut rows: Vec<_> = parts.into_iter().flat_map(|page| page.rows).collect();
+        rows.retain(|row| end.as_ref().is_none_or(|end| !is_beyond(&position(row), end)));
+        rows.sort_by_cached_key(&position);
+        rows.dedup_by_key(|row| position(row));
+        let is_cut = rows.len() > self.size;
+        let mut page = self.page(rows);
+        if is_backward {
+            page.has_previous |= has_more;
+        } else {
+            page.has_next |= has_more;
+        }
+        page.walked_to = end.filter(|_| !is_cut);
+        page
+    }
+
+    /// Makes a page of rows that are already in the list's order. If there are more than `size` rows, the list has more
+    /// rows.
+    pub(super) fn page<T>(&self, mut rows: Vec<T>) -> Page<T> {
+        let has_more = rows.len() > self.size;
+        let direction = self.direction;
+        match direction {
+            Direction::Forward => {
+                rows.truncate(self.size);
+                Page { direction, rows, has_previous: self.after.is_some(), has_next: has_more, walked_to: None }
+            }
+            Direction::Backward => {
+                rows.drain(..rows.len().saturating_sub(self.size));
+                Page { direction, rows, has_previous: has_more, has_next: self.before.is_some(), walked_to: None }
+            }
+        }
+    }
+
+    /// Makes a page of the rows that a walk has found. `end` is the position of the last milestone of the walk. It is
+    /// `None` if the list ends before that row, or if the walk has no milestones. If `end` is given and the walk has
+    /// not found more than `size` rows, the walk ended at `end`, and the list may have more rows after `end`.
+    pub(super) fn page_of_walk<T>(&self, rows: Vec<T>, end: Option<Position>) -> Page<T> {
+        let is_full = rows.len() > self.size;
+        let mut page = self.page(rows);
+        if end.is_some() && !is_full {
+            match self.direction {
+                Direction::Forward => page.has_next = true,
+                Direction::Backward => page.has_previous = true,
+            }
+            page.walked_to = end;
+        }
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merged_page_ends_where_a_part_is_no_longer_known() {
+        use Direction::{Backward, Forward};
+        let position = |number: &u128| Position::by_id(Uuid::from_u128(*number));
+        // The rows of a part, whether it has more rows in the direction, and where its walk ended.
+        type Part<'r> = (&'r [u128], bool, Option<u128>);
+        let cases: [(Direction, usize, Part<'_>, Part<'_>, Part<'_>); 13] = [
+            (Forward, 5, (&[1, 4], false, None), (&[2], false, None), (&[1, 2, 4], false, None)),
+            (Forward, 3, (&[1, 4], false, None), (&[2], false, None), (&[1, 2, 4], false, None)),
+            (Forward, 2, (&[1, 4], false, None), (&[2], false, None), (&[1, 2], true, None)),
+            (Forward, 2, (&[1, 3], true, None), (&[2, 4], false, None), (&[1, 2], true, None)),
+            (Forward, 3, (&[1, 2], false, None), (&[1, 2, 3], false, None), (&[1, 2, 3], false, None)),
+            (Forward, 2, (&[1, 2], true, None), (&[1, 2], true, None), (&[1, 2], true, Some(2))),
+            (Forward, 2, (&[1, 3], true, None), (&[1, 2], true, None), (&[1, 2], true, Some(2))),
+            (Forward, 2, (&[1, 2], true, None), (&[5], false, None), (&[1, 2], true, Some(2))),
+            (Forward, 5, (&[1], true, Some(3)), (&[2, 9], false, None), (&[1, 2], true, Some(3))),
+            (Forward, 5, (&[1], true, Some(5)), (&[2], true, Some(3)), (&[1, 2], true, Some(3))),
+            (Forward, 2, (&[], true, Some(7)), (&[], false, None), (&[], true, Some(7))),
+            (Backward, 2, (&[8, 9], true, None), (&[7, 10], false, None), (&[9, 10], true, None)),
+            (Backward, 5, (&[9], true, Some(7)), (&[6, 8], false, None), (&[8, 9], true, Some(7))),
+        ];
+        for (number, (direction, size, first, second, merged)) in cases.into_iter().enumerate() {
+            let request = PageRequest { direction, size, after: None, before: None };
+            let page = |(rows, has_more, walked_to): Part<'_>| Page {
+                direction,
+                rows: rows.to_vec(),
+                has_previous: has_more && direction == Backward,
+                has_next: has_more && direction == Forward,
+                walked_to: walked_to.as_ref().map(position),
+            };
+            for parts in [[first, second], [second, first]] {
+                let page_of_parts = request.merge(parts.map(page).to_vec(), position);
+                let expected = page(merged);
+                assert_eq!(
+                    (page_of_parts.rows, page_of_parts.has_previous, page_of_parts.has_next, page_of_parts.walked_to),
+                    (expected.rows, expected.has_previous, expected.has_next, expected.walked_to),
+                    "case {number}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Lists, and the arms that read a page of a list.
+
+use std::iter;
+
+use sea_orm::sea_query::{Expr, ExprTrait, Order, SelectStatement, SimpleExpr};
+use sea_orm::{EntityTrait, IdenStatic, Iterable};
+
+use super::arms::{Arm, ROWS, limit};
+use super::keyset::{Key, PageRequest, Position};
+use super::walk::Walk;
+
+/// A list to read pages of.
+pub struct List {
+    pub rows: SelectStatement,
+    /// The columns of a row's [`Position`]: the key and the id, or only one of them if it is unique in the list.
+    pub columns: Vec<SimpleExpr>,
+    pub descending: bool,
+    /// Tables to join to the rows of the page after the limit has been applied.
+    pub joined: Vec<JoinedTable>,
+    /// Reads the rows one by one. With a walk, the first columns that `rows` selects must be `columns`, because the
+    /// page is ordered by column number. A row of the page then has only the columns of the joined tables.
+    pub walk: Option<Walk>,
+    /// True if this list and the list before it in [`pages`](super::pages()) are parts of one list (see
+    /// [`PageRequest::merge`]). One statement reads both, so that they see the same rows.
+    pub continues: bool,
+}
+
+/// A table to join, with all its columns.
+pub struct JoinedTable {
+    /// The columns of the table, with a comma before each column.
+    columns: String,
+    /// The `INNER JOIN` of the table.
+    join: String,
+}
+
+impl List {
+    /// A list in ascending order of the columns.
+    pub fn new(rows: SelectStatement, columns: Vec<SimpleExpr>) -> Self {
+        Self { rows, columns, descending: false, joined: Vec::new(), walk: None, continues: false }
+    }
+
+    /// Returns the arm that reads the page, then one arm for each milestone of a walk.
+    pub(super) fn arms(self, request: &PageRequest) -> Vec<Arm> {
+        let Self { rows: mut query, columns, descending, joined, walk, continues } = self;
+        for (position, is_after) in [(&request.after, true), (&request.before, false)] {
+            let Some(Position { key, id }) = position else { continue };
+            // The position is one of this list, so its key fits the columns. A single column is compared without a
+            // tuple.
+            let (row, bound) = match key {
+                // The list does not have the row with this key: `add_first` adds the row to the page. All rows of the
+                // list come after that row, so a page after it needs no condition, and a page before it is empty
+                // (1 < 1).
+                Key::First if is_after => continue,
+                Key::First => (Expr::val(1), Expr::val(1)),
+                Key::None => (columns[0].clone(), Expr::val(*id)),
+                Key::Time(time) => (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)])),
+                Key::Number(number) => {
+                    (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*number), Expr::val(*id)]))
+                }
+                Key::Text(text) => (columns[0].clone(), Expr::val(text.as_str())),
+            };
+            query.and_where(if is_after != descending { row.gt(bound) } else { row.lt(bound) });
+        }
+        let order = request.order(descending);
+        let direction = if order == Order::Desc { "DESC" } else { "ASC" };
+        let walk_order: Vec<_> = (1..=columns.len()).map(|column| format!("{column} {direction}")).collect();
+        for column in columns {
+            query.order_by_expr(column, order.clone());
+        }
+        let (columns, join) =
+            joined.iter().map(|joined| (joined.columns.as_str(), joined.join.as_str())).unzip::<_, _, String, String>();
+        let select = if walk.is_some() { columns } else { ROWS.to_owned() + &columns };
+        let arm = |filters, limit| Arm {
+            select: select.clone(),
+            query: query.clone(),
+            filters,
+            limit,
+            join: join.clone(),
+            continues,
+        };
+        let Some(walk) = walk else {
+            return vec![arm(None, limit(request.size + 1))];
+        };
+        let milestones = walk.milestones();
+        let page = arm(Some(walk.filters), format!(" ORDER BY {}{}", walk_order.join(", "), limit(request.size + 1)));
+        let milestones = milestones
+            .iter()
+            .map(|number| Arm { continues: true, ..arm(None, format!(" LIMIT 1 OFFSET {}", number - 1)) });
+        iter::once(page).chain(milestones).collect()
+    }
+}
+
+impl JoinedTable {
+    /// Joins the table of `E`. Each item of `on` is a column of `E`, another table, and the column of that table which
+    /// must have the same value.
+    pub fn new<E: EntityTrait>(on: &[(E::Column, &str, &str)]) -> Self {
+        let table = E::default().table_name();
+        let columns = E::Column::iter().map(|column| format!(", \"{table}\".\"{}\"", column.as_str())).collect();
+        let is_equal = |(column, other_table, other): &(E::Column, &str, &str)| {
+            format!("\"{table}\".\"{}\" = \"{other_table}\".\"{other}\"", column.as_str())
+        };
+        let on: Vec<_> = on.iter().map(is_equal).collect();
+        Self { columns, join: format!(" INNER JOIN \"{table}\" ON {}", on.join(" AND ")) }
+    }
+}

@@ -1,0 +1,70 @@
+//! Reads pages of lists.
+
+use sea_orm::{DbErr, FromQueryResult, QueryResult};
+
+use super::arms::rows_by_arm;
+use super::keyset::{Direction, Page, PageRequest, Position, Positioned};
+use super::list::List;
+use super::walk::{MAX_USUAL_WALK, Measure, Walk, record_sort};
+use crate::database::{ReadKind, Reader};
+
+/// Loads a page of each list, in one statement for up to 400 arms.
+///
+/// `position` receives the index of a list, and a row of that list.
+pub async fn pages<T>(
+    reader: &Reader,
+    lists: Vec<(List, PageRequest)>,
+    read: impl Fn(&QueryResult) -> Result<T, DbErr>,
+    position: impl Fn(usize, &T) -> Position,
+) -> Result<Vec<Page<T>>, DbErr> {
+    let (mut requests, mut arms) = (Vec::new(), Vec::new());
+    let work: u64 = lists.iter().filter_map(|(list, _)| list.walk.as_ref()).map(Walk::max_work).sum();
+    let kind = if work > MAX_USUAL_WALK { ReadKind::Long } else { ReadKind::Usual };
+    for (list, request) in lists {
+        let measure = list.walk.as_ref().map(|walk| {
+            record_sort(walk, 1 + walk.milestones().len());
+            Measure::new(walk)
+        });
+        requests.push((list.descending, measure, request.clone()));
+        arms.extend(list.arms(&request));
+    }
+    let mut rows_by_arm = rows_by_arm(&reader.for_reads(kind), &arms).await?.into_iter();
+    let mut pages = Vec::new();
+    for (index, (descending, measure, request)) in requests.iter().enumerate() {
+        let mut next_arm = || rows_by_arm.next().unwrap_or_default().iter().map(&read).collect::<Result<Vec<_>, _>>();
+        let mut rows = next_arm()?;
+        // UNION ALL does not keep the order of its arms' rows.
+        rows.sort_by_cached_key(|row| position(index, row));
+        if *descending {
+            rows.reverse();
+        }
+        let Some(measure) = *measure else {
+            pages.push(request.page(rows));
+            continue;
+        };
+        let mut milestones = Vec::new();
+        for _ in measure.milestones {
+            milestones.push(next_arm()?.first().map(|row| position(index, row).in_walk()));
+        }
+        let is_full = rows.len() > request.size;
+        let last = if request.direction == Direction::Forward { rows.last() } else { rows.first() };
+        let last = last.filter(|_| is_full).map(|row| position(index, row));
+        let is_ascending = (request.direction == Direction::Forward) != *descending;
+        let is_before = |one: &Position, other: &Position| if is_ascending { one < other } else { one > other };
+        let is_passed = |milestone: &Position| last.as_ref().is_none_or(|last| is_before(milestone, last));
+        measure.record_work(rows.len() as u64, is_full, &milestones, is_passed);
+        pages.push(request.page_of_walk(rows, milestones.pop().flatten()));
+    }
+    Ok(pages)
+}
+
+/// Loads a page of one list. The rows of the list are rows of an entity.
+pub async fn page<M: FromQueryResult + Positioned>(
+    reader: &Reader,
+    list: List,
+    request: PageRequest,
+) -> Result<Page<M>, DbErr> {
+    let read = |row: &QueryResult| M::from_query_result(row, "");
+    let mut pages = pages(reader, vec![(list, request)], read, |_, row: &M| row.position()).await?;
+    pages.pop().ok_or_else(|| DbErr::RecordNotFound("the page".to_owned()))
+}

@@ -1,0 +1,81 @@
+//! Conditions on the customers of a list.
+
+use chrono::{DateTime, Utc};
+use entity::value::{EmailAddress, ExternalCustomerId, PhoneNumber, SearchQuery};
+use entity::{customer, customer_operator};
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{ColumnTrait, Condition};
+
+use super::CustomerField;
+
+/// Conditions on the customers of a list. All conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CustomerFilter {
+    /// Only for an operator's list. A list with a search is ordered by customer id, but a customer whose email was
+    /// searched comes first.
+    pub search: Option<SearchQuery>,
+    pub email: Option<EmailAddress>,
+    pub phone: Option<PhoneNumber>,
+    /// Only for an operator's list.
+    pub external_customer_id: Option<ExternalCustomerId>,
+    /// Matches customers for which all these fields are empty.
+    pub missing: Vec<CustomerField>,
+    pub email_verified: Option<bool>,
+    pub phone_verified: Option<bool>,
+    pub created_at: TimeRange,
+    /// Only for an operator's list.
+    pub connected_at: TimeRange,
+}
+
+/// A range of times, from `from` (inclusive) to `before` (exclusive). `None` leaves an end open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TimeRange {
+    pub from: Option<DateTime<Utc>>,
+    pub before: Option<DateTime<Utc>>,
+}
+
+impl CustomerFilter {
+    /// Returns true if the filter has a condition that at most one customer can meet.
+    pub(super) fn is_unique(&self) -> bool {
+        let is_impossible = self.missing.iter().any(|field| !field.is_optional());
+        is_impossible || self.email.is_some() || self.phone.is_some() || self.external_customer_id.is_some()
+    }
+
+    /// Returns true if the filter has conditions besides the search.
+    pub(super) fn has_conditions(&self) -> bool {
+        !(self.on_customer().is_empty() && self.on_link().is_empty())
+    }
+
+    /// Conditions on columns of `customer`.
+    pub(super) fn on_customer(&self) -> Condition {
+        use customer::Column::{CreatedAt, Email, EmailVerifiedAt, Phone, PhoneVerifiedAt};
+        let verified = |column: customer::Column, is_verified: bool| {
+            if is_verified { column.is_not_null() } else { column.is_null() }
+        };
+        let missing = self
+            .missing
+            .iter()
+            // For a plain `IS NULL`, PostgreSQL would read all customers without a phone from the index of phones. The
+            // condition is therefore `(phone IS NULL)::integer = 1`, which no index fits.
+            .map(|field| {
+                if field.is_optional() { field.column().is_null().cast_as("integer").eq(1) } else { Expr::val(1).eq(0) }
+            });
+        let conditions = Condition::all()
+            .add_option(self.email.clone().map(|email| Email.eq(email)))
+            .add_option(self.phone.clone().map(|phone| Phone.eq(phone)))
+            .add_option(self.email_verified.map(|is_verified| verified(EmailVerifiedAt, is_verified)))
+            .add_option(self.phone_verified.map(|is_verified| verified(PhoneVerifiedAt, is_verified)))
+            .add_option(self.created_at.from.map(|from| CreatedAt.gte(from)))
+            .add_option(self.created_at.before.map(|before| CreatedAt.lt(before)));
+        missing.fold(conditions, Condition::add)
+    }
+
+    /// Conditions on columns of `customer_operator`.
+    pub(super) fn on_link(&self) -> Condition {
+        use customer_operator::Column::{ConnectedAt, ExternalCustomerId};
+        Condition::all()
+            .add_option(self.external_customer_id.clone().map(|id| ExternalCustomerId.eq(id)))
+            .add_option(self.connected_at.from.map(|from| ConnectedAt.gte(from)))
+            .add_option(self.connected_at.before.map(|before| ConnectedAt.lt(before)))
+    }
+}
