@@ -97,9 +97,9 @@ impl ListId {
                     connected_at,
                 } = filter;
                 let words = search.iter().flat_map(|search| search.words()).map(|word| word.as_str());
-                let is_email_first = search.as_ref().is_some_and(|search| search.email().is_some());
+                let email_first = search.as_ref().and_then(|search| search.email()).map(|email| email.as_str());
                 let values = (
-                    search.is_some().then(|| words.chain(is_email_first.then_some("@")).collect::<Vec<_>>()),
+                    search.is_some().then(|| words.chain(email_first).collect::<Vec<_>>()),
                     email.as_ref().map(|email| email.as_str()),
                     phone.as_ref().map(|phone| phone.as_str()),
                     external_customer_id.as_ref().map(|id| id.as_str()),

@@ -5,6 +5,9 @@
 //! variable, because the complexity then depends on the variables. The cache saves a quarter to a third of the
 //! processor time of a read (`docs/benchmarks.md`).
 //!
+//! A document with several operations is cached once for each operation that was requested, without the other operations:
+//! async-graphql would check the arguments of the others against the variables of the request, which are not theirs.
+//!
 //! A document is executed without the arguments that use a missing variable (see `variables`). It is therefore cached
 //! once for each set of missing variables. For example, with the variables `{"name": null}` the mutation below is
 //! executed as it is, and clears the first name. With the variables `{}` it is executed without `firstName`, and keeps
@@ -17,12 +20,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_graphql::parser::types::ExecutableDocument;
+use async_graphql::parser::types::{DocumentOperations, ExecutableDocument};
 use async_graphql::registry::Registry;
 use async_graphql::{Name, ServerError, ServerResult, Variables};
 use moka::sync::Cache;
 
-use super::{document_limits, variables};
+use super::variables::Checked;
+use super::{document_limits, rewrite, variables};
 
 /// Total length of the cached texts, in bytes. A parsed document takes about fifty times the memory of its text.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -35,8 +39,8 @@ pub struct Document {
     is_valid: AtomicBool,
 }
 
-/// Text of a document, and the variables that are missing.
-type CacheKey = (Arc<str>, Vec<Name>);
+/// Text of a document, the requested operation if the document has several, and the variables that are missing.
+type CacheKey = (Arc<str>, Option<Name>, Vec<Name>);
 
 pub struct DocumentCache {
     documents: Cache<CacheKey, Arc<Document>>,
@@ -46,41 +50,61 @@ pub struct DocumentCache {
 impl DocumentCache {
     /// `types` must contain the input types of the schema.
     pub fn new(types: Registry) -> Self {
-        let weigher = |(text, _): &CacheKey, _: &Arc<Document>| u32::try_from(text.len()).unwrap_or(u32::MAX);
+        let weigher = |(text, ..): &CacheKey, _: &Arc<Document>| u32::try_from(text.len()).unwrap_or(u32::MAX);
         Self { documents: Cache::builder().weigher(weigher).max_capacity(MAX_BYTES).build(), types }
     }
 
-    /// Returns the parsed document of a request, after checking the document against the limits and the variables
-    /// against their types ([`variables::check`]).
+    /// Returns the parsed document of a request, after checking the document against the limits, and the literals and the
+    /// variables against their types ([`variables::check_literals`], [`variables::check`]). The result also tells if the
+    /// document must be validated again because of the variables.
     pub fn get_or_parse(
         &self,
         text: &str,
         operation_name: Option<&str>,
         variables: &mut Variables,
-    ) -> ServerResult<Arc<Document>> {
-        let complete = self.get_or_insert(text, Vec::new(), || document_limits::parse(text))?;
-        let missing = variables::check(&complete.parsed, operation_name, variables, &self.types)?;
-        if missing.is_empty() {
-            return Ok(complete);
+    ) -> ServerResult<(Arc<Document>, bool)> {
+        let mut document = self.get_or_insert(text, None, Vec::new(), || {
+            let parsed = document_limits::parse(text)?;
+            variables::check_literals(&parsed, &self.types)?;
+            Ok(parsed)
+        })?;
+        let operation = one_of_several(&document.parsed, operation_name);
+        if let Some(operation) = &operation {
+            let parsed = || Ok(rewrite::without_other_operations(document.parsed.clone(), operation));
+            document = self.get_or_insert(text, Some(operation.clone()), Vec::new(), parsed)?;
         }
-        self.get_or_insert(text, missing.clone(), || Ok(variables::remove(complete.parsed.clone(), &missing)))
+        let Checked { missing, replaces_default } =
+            variables::check(&document.parsed, operation_name, variables, &self.types)?;
+        if !missing.is_empty() {
+            let parsed = || Ok(variables::remove(document.parsed.clone(), &missing));
+            document = self.get_or_insert(text, operation, missing.clone(), parsed)?;
+        }
+        Ok((document, replaces_default))
     }
 
     fn get_or_insert(
         &self,
         text: &str,
+        operation: Option<Name>,
         missing: Vec<Name>,
         parse: impl FnOnce() -> ServerResult<ExecutableDocument>,
     ) -> ServerResult<Arc<Document>> {
         let parse = || {
-            let parsed = parse()?;
+            let parsed = rewrite::merge_root_fields(parse()?);
             let merges_fields = document_limits::merges_fields(&parsed);
             let has_variable_page_size = document_limits::has_variable_page_size(&parsed);
             let is_valid = AtomicBool::new(false);
             Ok::<_, ServerError>(Arc::new(Document { parsed, merges_fields, has_variable_page_size, is_valid }))
         };
-        self.documents.try_get_with((Arc::from(text), missing), parse).map_err(Arc::unwrap_or_clone)
+        self.documents.try_get_with((Arc::from(text), operation, missing), parse).map_err(Arc::unwrap_or_clone)
     }
+}
+
+/// Returns the requested operation if the document has several operations.
+fn one_of_several(document: &ExecutableDocument, operation_name: Option<&str>) -> Option<Name> {
+    let DocumentOperations::Multiple(operations) = &document.operations else { return None };
+    let (name, _) = operations.get_key_value(operation_name?)?;
+    (operations.len() > 1).then(|| name.clone())
 }
 
 impl Document {
@@ -90,7 +114,7 @@ impl Document {
     }
 
     /// Marks the document as valid. The values of the variables do not matter for this mark, because their types are
-    /// checked on every request, and arguments are parsed on every execution.
+    /// checked on every request, and a null that replaces a default is validated on every request.
     pub fn mark_valid(&self) {
         self.is_valid.store(true, Ordering::Relaxed);
     }

@@ -20,6 +20,7 @@ mod load_rounds;
 mod objects;
 mod pagination;
 mod resolvers;
+mod rewrite;
 mod schema;
 mod time;
 mod variables;

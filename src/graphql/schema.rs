@@ -73,6 +73,8 @@ pub struct Schema {
 pub struct CheckedRequest {
     pub operation: Operation,
     document: Arc<Document>,
+    /// True if the document must be validated even if it has passed validation before.
+    must_validate: bool,
     request: Request,
 }
 
@@ -97,10 +99,11 @@ impl Schema {
     pub fn check(&self, mut request: Request) -> Result<CheckedRequest, Box<Response>> {
         let name = request.operation_name.as_deref();
         let document = self.documents.get_or_parse(&request.query, name, &mut request.variables);
-        let document = document.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
+        let (document, must_validate) = document.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
         Ok(CheckedRequest {
             operation: document_limits::operation(&document.parsed, name, &request.variables),
             document,
+            must_validate,
             request,
         })
     }
@@ -114,7 +117,7 @@ impl Schema {
         actor: Actor,
         size: &Arc<ResponseSize>,
     ) -> Response {
-        let CheckedRequest { document, mut request, .. } = checked;
+        let CheckedRequest { document, must_validate, mut request, .. } = checked;
         request.set_parsed_query(document.parsed.clone());
         let rounds = LoadRounds::default();
         let pending = rounds.clone();
@@ -122,7 +125,7 @@ impl Schema {
         let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
         let request = request.data(actor).data(request_info).data(loader).data(size.clone());
         let request = request.data(MergesFields(document.merges_fields));
-        let mut response = if document.is_valid() {
+        let mut response = if document.is_valid() && !must_validate {
             let is_limited = document.has_variable_page_size;
             let executor = if is_limited { &self.checking_limits } else { &self.not_validating };
             rounds.run(executor.execute(request), size).await

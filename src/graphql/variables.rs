@@ -1,5 +1,5 @@
-//! Checks the variables of a request as the GraphQL specification requires. This module implements three rules of the
-//! specification that async-graphql does not follow:
+//! Checks the variables and the literals of a request as the GraphQL specification requires. This module implements five
+//! rules of the specification that async-graphql does not follow:
 //!
 //! - If a required variable is missing, or a value has the wrong type, the request fails and nothing is executed. The
 //!   message names the field and contains no value, for example "$input.data.emial: unknown field of CustomerDataInput.
@@ -7,12 +7,18 @@
 //! - If an optional variable without a default is missing, the arguments and input fields that use this variable are
 //!   removed. async-graphql would pass null instead. For example, null clears a field of a customer, but an omitted
 //!   field stays unchanged.
+//! - If a variable with a default is missing, the default is its value everywhere. async-graphql would ignore the default
+//!   in `@include` and `@skip`.
 //! - An integral number is an `Int`, even if the number is written as `1.0`, because many JSON encoders know only
 //!   floating-point numbers.
+//! - If a literal has the wrong type, or an `Int` has more than 32 bits, nothing is executed. async-graphql would find some
+//!   of these faults only when it executes the field, after earlier mutations of the request.
+
+use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{
-    Directive, DocumentOperations, ExecutableDocument, Selection, SelectionSet, VariableDefinition,
+    Directive, DocumentOperations, ExecutableDocument, OperationType, Selection, SelectionSet, VariableDefinition,
 };
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, Positioned, ServerError, ServerResult, Variables};
@@ -24,31 +30,92 @@ use super::time;
 /// Names of unknown input fields are quoted in messages up to this length.
 const MAX_QUOTED_NAME: usize = 64;
 
-/// Checks the variables of a request against their types, and converts numbers of the type `Int` that are written as
-/// `1.0` to integers. Returns the missing variables that may be null and have no default.
+/// The variables of a request that affect how its document is executed.
+#[derive(Default)]
+pub struct Checked {
+    /// The missing variables that may be null and have no default.
+    pub missing: Vec<Name>,
+    /// True if null was sent for a variable with a default. Only validation finds such a null in a place that must not be
+    /// null.
+    pub replaces_default: bool,
+}
+
+/// Checks the variables of a request against their types. Adds the defaults of missing variables, and converts numbers of
+/// the type `Int` that are written as `1.0` to integers.
 pub fn check(
     document: &ExecutableDocument,
     operation_name: Option<&str>,
     variables: &mut Variables,
     types: &Registry,
-) -> ServerResult<Vec<Name>> {
-    let Some((_, operation)) = selected_operation(document, operation_name) else { return Ok(Vec::new()) };
-    let mut missing = Vec::new();
+) -> ServerResult<Checked> {
+    let mut checked = Checked::default();
+    let Some((_, operation)) = selected_operation(document, operation_name) else { return Ok(checked) };
     for definition in &operation.node.variable_definitions {
         let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
-        let checked = match variables.get_mut(&name.node) {
-            Some(value) => check_value(value, &var_type.node.to_string(), types),
-            None if default_value.is_some() => Ok(()),
+        if let (Some(default), None) = (default_value, variables.get(&name.node)) {
+            variables.insert(name.node.clone(), default.node.clone());
+        }
+        let result = match variables.get_mut(&name.node) {
+            Some(value) => {
+                checked.replaces_default |= default_value.is_some() && *value == ConstValue::Null;
+                check_value(value, &var_type.node.to_string(), types)
+            }
             None if var_type.node.nullable => {
-                missing.push(name.node.clone());
+                checked.missing.push(name.node.clone());
                 Ok(())
             }
             None => problem("required variable is missing."),
         };
         let error = |problem| ServerError::new(format!("${}{problem}", name.node), Some(definition.pos));
-        checked.map_err(error)?;
+        result.map_err(error)?;
     }
-    Ok(missing)
+    Ok(checked)
+}
+
+/// Checks the literals in the arguments of all fields. Ignores unknown fields and arguments, which validation rejects.
+pub fn check_literals(document: &ExecutableDocument, types: &Registry) -> ServerResult<()> {
+    for (_, Positioned { node: operation, .. }) in document.operations.iter() {
+        let root = match operation.ty {
+            OperationType::Query => "Query",
+            OperationType::Mutation => "Mutation",
+            OperationType::Subscription => continue,
+        };
+        check_selections(&operation.selection_set.node, root, types)?;
+    }
+    for Positioned { node: fragment, .. } in document.fragments.values() {
+        check_selections(&fragment.selection_set.node, &fragment.type_condition.node.on.node, types)?;
+    }
+    Ok(())
+}
+
+/// Checks the literals in the selections of an object type. Does not follow fragment spreads.
+fn check_selections(set: &SelectionSet, object_type: &str, types: &Registry) -> ServerResult<()> {
+    for selection in &set.items {
+        match &selection.node {
+            Selection::Field(Positioned { node: field, .. }) => {
+                let meta = types.types.get(object_type).and_then(|object| object.field_by_name(&field.name.node));
+                let Some(meta) = meta else { continue };
+                for (name, value) in &field.arguments {
+                    let Some(argument) = meta.args.get(name.node.as_str()) else { continue };
+                    let error = |problem| ServerError::new(format!("{}{problem}", name.node), Some(value.pos));
+                    check_literal(&value.node, &argument.ty, types).map_err(error)?;
+                }
+                check_selections(&field.selection_set.node, MetaTypeName::concrete_typename(&meta.ty), types)?;
+            }
+            Selection::InlineFragment(Positioned { node: inline, .. }) => {
+                let condition = inline.type_condition.as_ref().map(|condition| condition.node.on.node.as_str());
+                check_selections(&inline.selection_set.node, condition.unwrap_or(object_type), types)?;
+            }
+            Selection::FragmentSpread(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_literal(value: &Value, type_name: &str, types: &Registry) -> Result<(), Problem> {
+    let in_place_of_variable = |_| Ok::<_, Infallible>(ConstValue::Binary(Default::default()));
+    let Ok(mut value) = value.clone().into_const_with(in_place_of_variable);
+    check_value(&mut value, type_name, types)
 }
 
 /// A type error in the value of a variable: the path from the variable to the value at fault, and the message. For
@@ -60,9 +127,11 @@ fn problem(message: &str) -> Result<(), Problem> {
 }
 
 /// Checks a value against a type such as `[CustomerField!]`. Accepts any value, except a forbidden null, if the type is
-/// not an input type, because validation rejects such a variable.
+/// not an input type, because validation rejects such a variable. Accepts binary values, which only [`check_literal`]
+/// makes.
 fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Result<(), Problem> {
     match (MetaTypeName::create(type_name), &mut *value) {
+        (_, ConstValue::Binary(_)) => Ok(()),
         (MetaTypeName::NonNull(_), ConstValue::Null) => problem("must not be null."),
         (MetaTypeName::List(_) | MetaTypeName::Named(_), ConstValue::Null) => Ok(()),
         (MetaTypeName::List(item_type), ConstValue::List(items)) => {
@@ -74,7 +143,8 @@ fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Res
         (MetaTypeName::NonNull(inner) | MetaTypeName::List(inner), _) => check_value(value, inner, types),
         (MetaTypeName::Named("Int"), ConstValue::Number(number)) if let Some(integer) = integral(number) => {
             *number = integer.into();
-            Ok(())
+            let is_int = i32::try_from(integer).is_ok();
+            if is_int { Ok(()) } else { problem("must be of type Int, which has 32 bits.") }
         }
         (MetaTypeName::Named(name), _) => match types.types.get(name) {
             Some(MetaType::Scalar { is_valid: Some(is_valid), .. }) if !is_valid(value) => match name {
@@ -95,12 +165,12 @@ fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Res
     }
 }
 
-/// Converts a floating-point number without a fraction to an integer. Returns `None` for other numbers, and for numbers
-/// above 2^53, which may have lost digits.
+/// Returns the value of an integer, or of a floating-point number without a fraction. Returns `None` for other numbers,
+/// and for floating-point numbers above 2^53, which may have lost digits.
 fn integral(number: &Number) -> Option<i64> {
     const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
-    let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() <= MAX_EXACT)?;
-    Some(float as i64)
+    let is_exact = |float: &f64| float.fract() == 0.0 && float.abs() <= MAX_EXACT;
+    number.as_i64().or_else(|| number.as_f64().filter(is_exact).map(|float| float as i64))
 }
 
 fn check_input_object(

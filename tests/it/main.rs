@@ -21,6 +21,7 @@ mod delivery;
 mod direct;
 mod disconnect;
 mod docs;
+mod documents;
 mod erase;
 mod errors;
 mod faults;

@@ -1,0 +1,180 @@
+//! Documents whose literals, default values or other operations async-graphql does not treat as the specification
+//! requires.
+
+use serde_json::{Value, json};
+
+use support::{Caller, TestApp, both};
+
+/// Sends a document with the name of one of its operations, and returns the response.
+async fn send(app: &TestApp, caller: &Caller, query: &str, operation: &str, variables: &Value) -> Value {
+    let body = json!({ "query": query, "operationName": operation, "variables": variables });
+    let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key).json(&body);
+    request.send().await.unwrap().json().await.unwrap()
+}
+
+both!(a_faulty_argument_prevents_the_whole_request, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let create =
+        r#"a: createCustomer(input: { externalCustomerId: "1", data: { email: "ada@example.com" } }) { outcome }"#;
+    let update = |arguments: &str| {
+        format!(
+            r#"b: updateCustomer(input: {{ customer: {{ externalCustomerId: "1" }}, {arguments} }}) {{ replayed }}"#
+        )
+    };
+    let not_an_int = "must be of type Int, which has 32 bits.";
+    for (second, variables, message) in [
+        (update("data: {}, expectedVersion: 3000000000"), json!({}), format!("input.expectedVersion: {not_an_int}")),
+        (update("data: {}, expectedVersion: -2147483649"), json!({}), format!("input.expectedVersion: {not_an_int}")),
+        (
+            update("data: {}, expectedVersion: $version"),
+            json!({ "version": 3_000_000_000_u64 }),
+            format!("$version: {not_an_int}"),
+        ),
+        (update("data: {}, expectedVersion: $version"), json!({ "version": 3e9 }), format!("$version: {not_an_int}")),
+        (update(r#"data: "x""#), json!({}), "input.data: must be of type CustomerDataPatch.".to_owned()),
+        (
+            "b: createCustomer(input: 5) { outcome }".to_owned(),
+            json!({}),
+            "input: must be of type CreateCustomerInput.".to_owned(),
+        ),
+        (
+            update("data: { emial: $email }"),
+            json!({}),
+            "input.data.emial: unknown field of CustomerDataPatch. Did you mean `email`?".to_owned(),
+        ),
+        (
+            "...B } fragment B on Mutation { b: createWebhook(input: { url: 5 }) { secret }".to_owned(),
+            json!({}),
+            "input.url: must be of type String.".to_owned(),
+        ),
+    ] {
+        let query = format!("mutation ($version: Int, $email: String) {{ {create} {second} }}");
+        // In the second round, a document whose only fault is a variable is cached.
+        for _ in 0..2 {
+            let answer = app.graphql(&operator, &query, variables.clone()).await;
+            assert_eq!(answer.codes(), ["BAD_REQUEST"], "{query}: {}", answer.body);
+            assert_eq!(answer.message(), message, "{query}");
+        }
+    }
+    let answer = app.graphql(&operator, "{ viewer { role } customers(filter: 5) { nodes { id } } }", json!({})).await;
+    assert_eq!(answer.message(), "filter: must be of type CustomerFilter.");
+    assert_eq!(app.count_rows("customer").await, 0);
+
+    let largest = format!("mutation {{ {create} {} }}", update("data: {}, expectedVersion: 2147483647"));
+    let answer = app.graphql(&operator, &largest, json!({})).await;
+    assert_eq!(answer.codes(), ["VERSION_CONFLICT"], "{}", answer.body);
+    assert_eq!(answer.body["data"]["a"]["outcome"], "CREATED");
+});
+
+both!(a_default_is_the_value_of_a_missing_variable, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    for number in 0..3 {
+        app.created(&operator, &format!("id-{number}"), json!({ "email": format!("{number}@example.com") })).await;
+    }
+    let query = "query ($with: Boolean = true, $hide: Boolean = true, $first: Int = 2, $field: CustomerOrderField! = EXTERNAL_CUSTOMER_ID) \
+                 { customers(first: $first, orderBy: { field: $field, direction: DESC }) \
+                 { edges { externalCustomerId @include(if: $with) connectedAt @skip(if: $hide) } } }";
+    let expected = |ids: &[&str]| -> Value {
+        let edges: Vec<_> = ids.iter().map(|id| json!({ "externalCustomerId": id })).collect();
+        json!({ "customers": { "edges": edges } })
+    };
+    // In the second round, the document is cached.
+    for _ in 0..2 {
+        assert_eq!(app.graphql(&operator, query, json!({})).await.data(), &expected(&["id-2", "id-1"]));
+        let answer = app.graphql(&operator, query, json!({ "first": 1, "hide": true })).await;
+        assert_eq!(answer.data(), &expected(&["id-2"]));
+        let answer = app.graphql(&operator, query, json!({ "with": false, "first": 1 })).await;
+        assert_eq!(answer.data(), &json!({ "customers": { "edges": [{}] } }));
+        // A null replaces a default. A condition must not be null.
+        let answer = app.graphql(&operator, query, json!({ "with": null })).await;
+        assert_eq!(answer.codes(), ["BAD_REQUEST"], "{}", answer.body);
+        // A page size may be null.
+        let answer = app.graphql(&operator, query, json!({ "first": null })).await;
+        assert_eq!(answer.data(), &expected(&["id-2", "id-1", "id-0"]));
+    }
+});
+
+both!(only_the_requested_operation_of_a_document_counts, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let mutations = "mutation Create($input: CreateCustomerInput!) { createCustomer(input: $input) { ...Of } } \
+                     mutation Update($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { ...Name } } } \
+                     fragment Of on CreateCustomerPayload { customer { ...Name } } fragment Name on Customer { firstName }";
+    let queries = "query Who { viewer { role } } query Page($size: Int) { customers(first: $size) { nodes { firstName } } } \
+                   query Find($id: ID) { customer(by: { externalCustomerId: \"1\" }) { firstName } operator(id: $id) { name } } \
+                   query Node($id: ID!) { node(id: $id) { id } }";
+    let created = json!({ "externalCustomerId": "1", "data": { "email": "ada@example.com", "firstName": "Ada" }, "idempotencyKey": "create" });
+    let updated = json!({ "customer": { "externalCustomerId": "1" }, "data": { "firstName": "Bea" } });
+    let page = |name: &str| json!({ "customers": { "nodes": [{ "firstName": name }] } });
+    // In the second round, the documents are cached.
+    for (first_name, round) in [("Ada", 0), ("Bea", 1)] {
+        for (query, operation, variables, data) in [
+            (
+                mutations,
+                "Create",
+                json!({ "input": created }),
+                json!({ "createCustomer": { "customer": { "firstName": first_name } } }),
+            ),
+            (queries, "Who", json!({}), json!({ "viewer": { "role": "OPERATOR" } })),
+            (queries, "Page", json!({}), page(first_name)),
+            (queries, "Page", json!({ "size": 5 }), page(first_name)),
+            (
+                mutations,
+                "Update",
+                json!({ "input": updated }),
+                json!({ "updateCustomer": { "customer": { "firstName": "Bea" } } }),
+            ),
+        ] {
+            let answer = send(app, &operator, query, operation, &variables).await;
+            assert_eq!(answer, json!({ "data": data }), "{operation}, round {round}");
+        }
+        let node = send(app, &operator, queries, "Node", &json!({ "id": operator.operator })).await;
+        assert_eq!(node["data"]["node"]["id"], json!(operator.operator));
+        let node = send(app, &operator, queries, "Node", &json!({})).await;
+        assert_eq!(node["errors"][0]["message"], "$id: required variable is missing.");
+        for (operation, message) in
+            [("", "Operation name required in request."), ("Nobody", "Unknown operation named \"Nobody\"")]
+        {
+            let answer = send(app, &operator, queries, operation, &json!({ "id": "x" })).await;
+            assert_eq!(answer["errors"][0]["message"], message);
+        }
+    }
+});
+
+both!(a_repeated_root_field_is_read_once, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    for number in 0..3 {
+        app.created(&operator, &format!("id-{number}"), json!({ "email": format!("{number}@example.com") })).await;
+    }
+    let order = "orderBy: { field: CONNECTED_AT, direction: DESC }";
+    let emails = format!("customers({order}, first: 2) {{ nodes {{ email }} }}");
+    let versions = format!("customers(first: 2, {order}) {{ nodes {{ version }} pageInfo {{ hasNextPage }} }}");
+    let page = json!({ "nodes": [{ "email": "2@example.com", "version": 1 }, { "email": "1@example.com", "version": 1 }],
+                       "pageInfo": { "hasNextPage": true } });
+    let once = app.statements_of(app.query(&operator, &format!("{{ {emails} }}"))).await.1.len();
+    for query in [
+        format!("{{ {emails} {versions} }}"),
+        format!(
+            "{{ ...A ...B }} fragment A on Query {{ {emails} }} fragment B on Query {{ ...C }} fragment C on Query {{ {versions} }}"
+        ),
+        format!("{{ {emails} ... {{ ... on Query {{ {versions} }} }} }}"),
+    ] {
+        let (answer, statements) = app.statements_of(app.query(&operator, &query)).await;
+        assert_eq!((answer, statements.len()), (json!({ "customers": page }), once), "{query}");
+    }
+    let feed = "{ changes { changes { type } } ...F } fragment F on Query { changes { cursor hasMore } }";
+    let (changes, statements) = app.statements_of(app.query(&operator, feed)).await;
+    let once = app.statements_of(app.query(&operator, "{ changes { hasMore } }")).await.1.len();
+    assert_eq!((changes["changes"]["changes"].as_array().unwrap().len(), statements.len()), (3, once), "{changes}");
+    // Different arguments or conditions are not merged.
+    let different = app
+        .query(
+            &operator,
+            "{ a: customers(first: 1) { nodes { email } } a: customers(first: 1) @skip(if: true) { nodes { id } } }",
+        )
+        .await;
+    assert_eq!(different, json!({ "a": { "nodes": [{ "email": "0@example.com" }] } }));
+    let conflict = app
+        .graphql(&operator, "{ customers(first: 1) { nodes { id } } customers(first: 2) { nodes { id } } }", json!({}))
+        .await;
+    assert_eq!(conflict.codes(), ["BAD_REQUEST"]);
+});
