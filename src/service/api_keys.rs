@@ -214,7 +214,7 @@ impl ApiKeys {
 
     /// Writes the collected times of last use to the database. Called by a background task and at shutdown.
     pub async fn save_last_used(&self) -> Result<(), Error> {
-        let mut last_used: Vec<_> = std::mem::take(&mut *self.last_used.lock()).into_iter().collect();
+        let mut last_used: Vec<_> = self.last_used.lock().iter().map(|(id, used_at)| (*id, *used_at)).collect();
         // All processes lock rows in the same order, which avoids deadlocks.
         last_used.sort_unstable();
         if last_used.is_empty() {
@@ -235,7 +235,15 @@ impl ApiKeys {
             transaction.commit().await?;
             Ok(())
         };
-        with_retry("key.save_last_used", save).await
+        with_retry("key.save_last_used", save).await?;
+        // If saving fails, the times stay in the map for the next attempt.
+        let mut unsaved = self.last_used.lock();
+        for (id, used_at) in &last_used {
+            if unsaved.get(id) == Some(used_at) {
+                unsaved.remove(id);
+            }
+        }
+        Ok(())
     }
 
     /// Returns the keys with these ids that the caller may see, by id. An operator sees only its own keys.

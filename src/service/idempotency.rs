@@ -25,12 +25,17 @@ use sea_orm::prelude::Json;
 use sea_orm::sea_query::{
     Alias, Asterisk, Expr, ExprTrait, Func, JoinType, OnConflict, Query, SelectStatement, SimpleExpr,
 };
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryResult, Value};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryResult, QuerySelect, QueryTrait,
+    Value,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Origin, now};
-use crate::database::{Database, TransactionError, WriteSet, WriteStatement, insert_from_select, row_values};
+use crate::database::{
+    Database, TransactionError, WriteSet, WriteStatement, insert_from_select, row_values, with_retry,
+};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -185,10 +190,29 @@ impl KeyLookup {
     }
 }
 
-/// Deletes expired outcomes and returns their number.
+/// Deletes expired outcomes and returns their number. Deletes them in batches, because a statement may take at most 5
+/// seconds.
 pub async fn sweep(database: &Database) -> Result<u64, Error> {
-    let transaction = database.begin_write().await?;
-    let swept = Entity::delete_many().filter(Column::ExpiresAt.lte(now())).exec(&transaction).await?;
-    transaction.commit().await?;
-    Ok(swept.rows_affected)
+    const BATCH: u64 = 10_000;
+    let key = [Column::OperatorId, Column::KeyHash];
+    let is_expired = Column::ExpiresAt.lte(now());
+    let expired = Entity::find().select_only().columns(key).filter(is_expired.clone()).limit(BATCH);
+    let is_in_batch = Expr::tuple(key.map(|column| column.into_expr())).in_subquery(expired.into_query());
+    let delete = || async {
+        let transaction = database.begin_write().await?;
+        // A request may renew an expired row after the subquery has found it. PostgreSQL then checks only the outer
+        // conditions again.
+        let delete = Entity::delete_many().filter(is_in_batch.clone()).filter(is_expired.clone());
+        let batch = delete.exec(&transaction).await?.rows_affected;
+        transaction.commit().await?;
+        Ok(batch)
+    };
+    let mut swept = 0;
+    loop {
+        let batch = with_retry("idempotency.sweep", delete).await?;
+        swept += batch;
+        if batch < BATCH {
+            return Ok(swept);
+        }
+    }
 }

@@ -209,6 +209,19 @@ both!(concurrent_repeats_are_applied_once, Sandbox, async |app| {
         let payloads: Vec<_> = join_all(updates).await.iter().map(|answer| answer.payload("updateCustomer")).collect();
         let done = payloads.iter().filter(|payload| payload["replayed"] == false).count();
         assert_eq!((done, &payloads[0]["customer"]["version"]), (1, &json!(2)));
+
+        // The new id is looked up by a statement of its own, which can find the customer already renamed.
+        let id = payloads[0]["customer"]["id"].clone();
+        let input = json!({ "customer": { "id": id }, "externalCustomerId": format!("renamed-{round}") });
+        for key in [json!(format!("r-{round}")), json!(null)] {
+            let mut input = input.clone();
+            input["idempotencyKey"] = key.clone();
+            let renames = (0..20).map(|_| app.graphql(&operator, UPDATE, json!({ "input": input })));
+            let payloads: Vec<_> =
+                join_all(renames).await.iter().map(|answer| answer.payload("updateCustomer")).collect();
+            let done = payloads.iter().filter(|payload| payload["replayed"] == false).count();
+            assert_eq!(done, if key.is_null() { 20 } else { 1 });
+        }
     }
 });
 

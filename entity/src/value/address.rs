@@ -101,8 +101,10 @@ fn non_blank(part: Option<String>) -> Option<String> {
 /// text, returns the text unchanged.
 fn join_lines(text: &str) -> String {
     let lines = text.split(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']);
-    let lines: Vec<_> =
-        lines.map(|line| line.trim().trim_end_matches([',', ' '])).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<_> = lines
+        .map(|line| line.trim_matches(is_blank_at_an_end).trim_end_matches([',', ' ']))
+        .filter(|line| !line.is_empty())
+        .collect();
     if lines.len() > 1 { lines.join(", ") } else { text.to_owned() }
 }
 
@@ -227,6 +229,7 @@ mod tests {
             ("\n\nc/o X \n\n \n Str 1", "c/o X, Str 1"),
             ("c/o X\u{2028}Str 1\u{85}Rear", "c/o X, Str 1, Rear"),
             ("Str 1,\n", "Str 1,"),
+            ("A\n\u{200b}\n\u{feff}B", "A, B"),
             ("\nStr 1", "Str 1"),
         ] {
             let address = Address::parse(AddressParts { line1: line1.into(), ..parts() }).unwrap();

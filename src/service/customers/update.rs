@@ -138,7 +138,9 @@ impl Customers {
         let renamed = link.as_ref().and_then(|link| changes.renamed(link));
         if let Some(Link { operator_id, external_customer_id, .. }) = &renamed {
             let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
-            let others = of_operator(*operator_id).filter(has_id).into_query();
+            // The link was read by an earlier statement. Meanwhile another request may have given this customer the id.
+            let others =
+                of_operator(*operator_id).filter(has_id).filter(customer::Column::Id.ne(current.id)).into_query();
             let others = rows::own_customers(&write_tx, &others).await?;
             faults.extend(others.iter().map(|(_, other)| id_taken(other.id)));
         }
