@@ -13,7 +13,6 @@ use std::time::Duration;
 use axum::Router;
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::value::PhoneNumber;
-use sea_orm::DbErr;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -98,7 +97,7 @@ impl App {
 
     /// Serves until `stop` completes, then waits for a limited time until the requests and deliveries under way are
     /// finished, and closes the database.
-    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), DbErr> {
+    pub async fn run_until(self, stop: impl Future<Output = ()>) {
         let Self {
             database, services, listener, router, timeouts, mut background, changes_days, jobs, deliveries, ..
         } = self;
@@ -123,7 +122,7 @@ impl App {
         if jobs {
             write_key_uses(&services).await;
         }
-        database.close().await
+        database.close().await;
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{database_settings, print, service_settings};
 use crate::app::{App, AppSettings};
 use crate::config::{ServeSettings, Settings};
-use crate::database::{describe, sqlite_file};
+use crate::database::sqlite_file;
 use crate::failure::Failure;
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::Twilio;
@@ -31,9 +31,9 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure
     }
     let stop = stop_signal().map_err(|error| Failure::Other(format!("Cannot wait for signals: {error}")))?;
     tracing::info!(environment = ?settings.environment, "listening on http://{address}");
-    let stopped = app.run_until(stop).await;
+    app.run_until(stop).await;
     tracing::info!("stopped");
-    stopped.map_err(|error| Failure::Other(format!("Cannot close the database: {}", describe(&error))))
+    Ok(())
 }
 
 fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings, Failure> {

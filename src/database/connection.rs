@@ -5,6 +5,7 @@
 //! the last statement failed or the connection was idle for 30 seconds. With a single client, the pool of this module
 //! saves up to a quarter of the cost of a request (`docs/benchmarks.md`).
 
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,10 @@ use sea_orm::sqlx::{
 use sea_orm::{ConnAcquireErr, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::arrays::encode_for_postgres;
+use super::error::describe;
 use super::fair_queue::{Claim, FairQueue, Permit, Tenant};
 use super::request::{Work, record};
 use super::response_size::ResponseSize;
@@ -143,12 +146,22 @@ impl Connection {
         self.run(execute).await
     }
 
-    /// Runs `send`, which sends a statement, and records the state of the connection.
+    /// Runs `send`, which sends a statement, and records the state of the connection. PostgreSQL cancels a statement
+    /// earlier than `MAX_SILENCE`. If it does not answer for so long, the connection is lost, and is closed because it
+    /// stays busy.
     async fn run<T>(&mut self, send: impl AsyncFnOnce(&mut Driver) -> Result<T, sqlx::Error>) -> Result<T, DbErr> {
+        const MAX_SILENCE: Duration = Duration::from_secs(15);
         self.state = State::Busy;
-        let result = send(&mut self.driver).await;
+        let is_postgres = matches!(self.driver, Driver::Postgres(_));
+        let sent = send(&mut self.driver);
+        let result = if is_postgres {
+            let lost = |_| failed(sqlx::Error::Io(ErrorKind::TimedOut.into()));
+            timeout(MAX_SILENCE, sent).await.map_err(lost)?
+        } else {
+            sent.await
+        };
         self.state = if result.is_ok() { State::Ready } else { State::Doubtful };
-        result.map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
+        result.map_err(failed)
     }
 
     /// Counts a statement and passes its text to the observer.
@@ -172,13 +185,20 @@ impl Connection {
         matches!(timeout(Duration::from_secs(1), ping).await, Ok(Ok(())))
     }
 
-    async fn close(self) -> Result<(), DbErr> {
+    async fn close(self) {
         let closed = match self.driver {
             Driver::Postgres(connection) => connection.close().await,
             Driver::Sqlite(connection) => connection.close().await,
         };
-        closed.map_err(failed_to_connect)
+        if let Err(error) = closed {
+            // For example, PostgreSQL has closed the connection first.
+            debug!(error = describe(&failed(error)), "cannot close a connection");
+        }
     }
+}
+
+fn failed(error: sqlx::Error) -> DbErr {
+    DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error)))
 }
 
 /// Collects the rows of a query, and counts the bytes of the rows. Stops if the rows have too many bytes. In this case
@@ -366,12 +386,11 @@ impl Pool {
     }
 
     /// Closes the idle connections. Connections in use are closed when they are returned.
-    pub(super) async fn close(&self) -> Result<(), DbErr> {
+    pub(super) async fn close(&self) {
         let idle = self.connections.retain(|_, _| false).removed;
         self.connections.close();
         for connection in idle {
-            connection.close().await?;
+            connection.close().await;
         }
-        Ok(())
     }
 }

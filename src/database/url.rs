@@ -99,9 +99,13 @@ pub fn check_url(url: &str) -> Result<(), String> {
         Options::Postgres(_) if has_cut_password(url) => Err(format!(
             "{SETTING} is not valid: an `@` follows the host, so the password probably ends too early. {ENCODE_PASSWORD}"
         )),
-        Options::Postgres(options) => {
-            tls_fault(&options, url).map_or(Ok(()), |fault| Err(format!("{SETTING}: {fault}")))
-        }
+        Options::Postgres(options) => match (unknown_parameter(url), tls_fault(&options, url)) {
+            (Some(name), _) => Err(format!(
+                "{SETTING} has the parameter `{name}`, which this service does not know. Remove it, or correct its name."
+            )),
+            (None, Some(fault)) => Err(format!("{SETTING}: {fault}")),
+            (None, None) => Ok(()),
+        },
     }
 }
 
@@ -123,6 +127,34 @@ fn is_in_memory(url: &str, file: &Path) -> bool {
         || file == ":memory:"
         || file.starts_with("file:sqlx-in-memory")
         || parameters.contains("mode=memory")
+}
+
+/// The parameters of a PostgreSQL URL that sqlx knows, and `options[NAME]`.
+const PARAMETERS: [&str; 17] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "user",
+];
+
+/// Returns the first parameter that sqlx does not know. sqlx would ignore it, and would write its value to the log.
+fn unknown_parameter(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    let is_unknown = |name: &str| !PARAMETERS.contains(&name) && !name.starts_with("options[");
+    url.query_pairs().map(|(name, _)| name.into_owned()).find(|name| is_unknown(name))
 }
 
 /// Returns a message if sqlx would protect the connection less than its TLS parameters suggest. sqlx itself accepts

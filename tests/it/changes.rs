@@ -477,8 +477,8 @@ both!(a_dump_is_restored_into_a_younger_server, Sandbox, async |app| {
     };
     let failure = open(false).await.err().unwrap().to_string();
     assert!(failure.contains("`vivamo migrate`"), "{failure}");
-    open(true).await.unwrap().database.close().await.unwrap();
-    open(false).await.unwrap().database.close().await.unwrap();
+    open(true).await.unwrap().database.close().await;
+    open(false).await.unwrap().database.close().await;
     let (stored, end) = follow(app, &a, 1, json!(null), json!(null)).await;
     assert_eq!(stored.len(), 1);
     app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;

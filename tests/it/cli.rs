@@ -269,7 +269,7 @@ async fn commands_suspend_resume_and_change_operators() {
         }
         for (arguments, message) in [
             (&["operator", "suspend", "nonsense"][..], "not the id of an operator"),
-            (&["operator", "update", id], "--name <NAME>"),
+            (&["operator", "update", id], "--name <NAME>|--disclosures-per-hour <COUNT>"),
             (&["operator", "update", id, "--name", " "], "the name is empty"),
             (&["operator", "update", id, "--disclosures-per-hour", "0"], "at least 1, or `default`"),
             (&["key", "revoke-all", "nonsense"], "not the id of an operator"),

@@ -524,6 +524,8 @@ fn urls_with_special_characters_work_or_get_a_hint_that_fits() {
         ("postgres://ada:p#w@localhost/x", "# is %23"),
         ("postgres://ada:12/34@localhost/x", "/ is %2F"),
         ("postgres://ada@localhost/x?sslmode=bogus", "bogus"),
+        ("postgres://ada@localhost/x?sslmode=require&ssl_mode=verify-full", "the parameter `ssl_mode`"),
+        ("postgres://ada@localhost/x?sslpassword=12/34", "the parameter `sslpassword`"),
         ("\"postgres://ada@localhost/x\"", "in quotes"),
         ("mysql://localhost/x", "must start with"),
     ] {
@@ -876,7 +878,7 @@ async fn a_migration_that_older_servers_must_not_write_under_is_recorded() {
         let row = deployment::Entity::find().one(connection.reader()).await.unwrap().unwrap();
         assert_eq!(row.required_migration.as_deref(), Some(migration::REQUIRED));
         assert_eq!(row.words_migration.as_deref(), Some(migration::SEARCH_WORDS));
-        connection.close().await.unwrap();
+        connection.close().await;
         database.remove().await;
     }
     let folder = TempDir::new().unwrap();

@@ -94,6 +94,15 @@ both!(a_faulty_verification_changes_nothing, Sandbox, async |app| {
         (&id, "PHONE", "1", NOON, json!({}), ("INVALID_PHONE", "input.value")),
         (&id, "EMAIL", "ada@example.com", "2126-11-20T12:00:00Z", json!({}), ("INVALID_ARGUMENT", "input.verifiedAt")),
         (&id, "EMAIL", "ada@example.com", "0000-11-20T12:00:00Z", json!({}), ("INVALID_ARGUMENT", "input.verifiedAt")),
+        // The year 10000 in UTC, and in the future: one error.
+        (
+            &id,
+            "EMAIL",
+            "ada@example.com",
+            "9999-12-31T23:59:59-01:00",
+            json!({}),
+            ("INVALID_ARGUMENT", "input.verifiedAt"),
+        ),
         (&id, "EMAIL", "ada@example.com", NOON, over.clone(), ("INVALID_ARGUMENT", "input.takeOver")),
         (
             &id,

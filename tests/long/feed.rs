@@ -155,7 +155,7 @@ impl Fire {
                 assert_eq!(&changes[customer.as_str()], expected, "the changes of {customer}");
             }
         }
-        database.close().await.unwrap();
+        database.close().await;
     }
 }
 
@@ -311,7 +311,7 @@ async fn readers_on_postgres_miss_nothing() {
 async fn restore(url: &str, cluster: &Cluster) {
     let database = Database::connect(url, None).await.unwrap();
     wait_until_idle(&database).await;
-    database.close().await.unwrap();
+    database.close().await;
     let name = url.rsplit('/').next().unwrap();
     postgres::execute(&format!("{}/postgres", cluster.url()), &format!("CREATE DATABASE {name}")).await.unwrap();
     let copy = "pg_dump --format=custom \"$0\" | pg_restore --exit-on-error --dbname=\"$1\"";

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use entity::customer;
 use futures::future::join_all;
-use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, QuerySelect};
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QuerySelect, Statement};
 use serde_json::{Value, json};
 use tokio::task::{block_in_place, yield_now};
 use vivamo::database::Database;
@@ -80,7 +80,7 @@ impl Load {
         emails.sort_unstable();
         expected.sort_unstable();
         assert_eq!(emails, expected);
-        database.close().await.unwrap();
+        database.close().await;
     }
 }
 
@@ -184,6 +184,27 @@ async fn frozen_connections_are_replaced() {
     println!("{} acknowledged, {} unavailable", load.acknowledged_count(), load.unavailable.load(Ordering::Relaxed));
     load.assert_stored(servers.url()).await;
     servers.stop().await;
+}
+
+/// Tests that a statement of a background job, which no time limit of a request ends, does not wait for ever for the answer
+/// of a lost host.
+#[tokio::test]
+async fn a_statement_on_a_frozen_connection_ends() {
+    let Some(server) = postgres::server().await else { return };
+    let test_database = TestDatabase::create_on(server, None).await;
+    let (proxy, url) = Proxy::before(&test_database.url).await;
+    let database = Database::connect(url.as_str(), None).await.unwrap();
+    let ask = async || {
+        let answer = database.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, "SELECT 1"));
+        tokio::time::timeout(Duration::from_secs(25), answer).await.expect("the statement ends")
+    };
+    ask().await.unwrap();
+    proxy.freeze();
+    let _ = ask().await;
+    // The lost connection is not used again.
+    ask().await.unwrap();
+    database.close().await;
+    test_database.remove().await;
 }
 
 /// Tests that clients that disconnect during their requests do not use up database connections.

@@ -122,7 +122,7 @@ impl Servers {
         for (process, _) in self.processes {
             process.stop();
         }
-        self.database.close().await.unwrap();
+        self.database.close().await;
         self.test_database.remove().await;
     }
 }

@@ -115,7 +115,7 @@ impl TestApp {
         let app = app.await.unwrap();
         let (url, database, services) = (format!("http://{}", app.address), app.database.clone(), app.services.clone());
         let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(async move { app.run_until(async { drop(stopped.await) }).await.unwrap() });
+        let server = tokio::spawn(async move { app.run_until(async { drop(stopped.await) }).await });
         let http = http_client();
         Self { url, database, services, http, test_database, statements, exchanges: Mutex::default(), stop, server }
     }
