@@ -1,6 +1,6 @@
 //! `vivamo operator`: creates, lists, changes, suspends and resumes operators, and disconnects their customers.
 
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use entity::operator::{self, Status};
 use entity::value::{DisplayName, OperatorId};
 use indicatif::ProgressBar;
@@ -29,12 +29,13 @@ pub enum OperatorCommand {
         json: bool,
     },
     /// Rename an operator, or change its budget for disclosures
+    #[command(group(ArgGroup::new("change").required(true).multiple(true).args(["name", "disclosures_per_hour"])))]
     Update {
         /// Id of the operator, for example op_01h455vb4pex5vsknk084sn02q
         #[arg(value_parser = operator_id)]
         operator: OperatorId,
         /// New name of the operator, 1 to 100 characters
-        #[arg(long, value_parser = display_name, required_unless_present = "disclosures_per_hour")]
+        #[arg(long, value_parser = display_name)]
         name: Option<DisplayName>,
         /// Disclosures per hour that the operator may use on each server, at least 1. `default` stands for
         /// VIVAMO_DISCLOSURES_PER_HOUR

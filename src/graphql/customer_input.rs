@@ -282,8 +282,7 @@ pub struct EraseCustomerInput {
     idempotency_key: Option<String>,
 }
 
-/// The faults found in an input. A method that parses a value adds a fault if the value is invalid. Most of these
-/// methods then return `None`.
+/// The faults found in an input. A method that parses a value adds a fault and returns `None` if the value is invalid.
 #[derive(Default)]
 struct Faults(Vec<Violation>);
 
@@ -322,6 +321,7 @@ impl Faults {
         let Time(time) = time?;
         if !is_in_calendar(time) {
             self.0.push(Violation::outside_calendar(field));
+            return None;
         }
         Some(time)
     }
@@ -468,19 +468,19 @@ impl DisconnectCustomerInput {
 
 impl RecordVerificationInput {
     pub fn parse(self) -> Result<Verification, Error> {
-        let Self { id, field, value, verified_at: Time(verified_at), take_over, idempotency_key } = self;
+        let Self { id, field, value, verified_at, take_over, idempotency_key } = self;
         let mut faults = Faults::default();
+        let verified_at = faults.time(InputField::VerifiedAt, Some(verified_at));
         let mut reject = |field, note| {
             faults.0.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));
         };
-        let take_over = take_over.unwrap_or_default();
-        if verified_at > now() {
+        if verified_at > Some(now()) {
             reject(InputField::VerifiedAt, "`verifiedAt` must not be in the future.");
         }
+        let take_over = take_over.unwrap_or_default();
         if take_over && field != VerifiableField::Phone {
             reject(InputField::TakeOver, "Only a phone can be taken over.");
         }
-        let verified_at = faults.time(InputField::VerifiedAt, Some(Time(verified_at)));
         let value = match field {
             VerifiableField::Email => faults.email(InputField::Value, &value).map(VerifiedValue::Email),
             VerifiableField::Phone => faults.phone(InputField::Value, &value).map(VerifiedValue::Phone),

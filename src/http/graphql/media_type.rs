@@ -26,10 +26,13 @@ static AVAILABLE: [Type; 2] =
 impl MediaType {
     /// Returns the media type that the client prefers: by `q`, then an exact media type before a range such as `*/*`,
     /// then by the order in the header. Returns `None` if the client accepts neither media type, and JSON if the
-    /// `Accept` header is missing or cannot be parsed.
+    /// `Accept` header is missing, is empty or cannot be parsed.
     pub fn accepted_by(headers: &HeaderMap) -> Option<Self> {
         let Ok(accept) = Accept::decode(&mut headers.get_all(header::ACCEPT).iter()) else { return Some(Self::Json) };
         let accept: Accept = accept.media_types().map(without_parameters).collect();
+        if accept.media_types().next().is_none() {
+            return Some(Self::Json);
+        }
         let accepted = accept.negotiate(&AVAILABLE)?;
         Some(if accepted.subty == JSON { Self::Json } else { Self::GraphqlResponse })
     }
@@ -103,7 +106,9 @@ mod tests {
             // The client accepts neither media type.
             ("text/html", None),
             ("application/xml, text/*", None),
-            // A header that cannot be parsed counts as absent. Old Java runtimes send the second of these headers.
+            // A header that is empty or cannot be parsed counts as absent. Old Java runtimes send the last of these headers.
+            ("", Some(Json)),
+            (" ,", Some(Json)),
             ("json", Some(Json)),
             ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", Some(Json)),
         ] {
