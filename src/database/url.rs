@@ -130,7 +130,7 @@ fn is_in_memory(url: &str, file: &Path) -> bool {
 }
 
 /// The parameters of a PostgreSQL URL that sqlx knows, and `options[NAME]`.
-const PARAMETERS: [&str; 17] = [
+const PARAMETERS: [&str; 18] = [
     "application_name",
     "dbname",
     "host",
@@ -147,6 +147,7 @@ const PARAMETERS: [&str; 17] = [
     "sslkey",
     "sslmode",
     "sslrootcert",
+    "statement-cache-capacity",
     "user",
 ];
 
