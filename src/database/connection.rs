@@ -147,8 +147,8 @@ impl Connection {
     }
 
     /// Runs `send`, which sends a statement, and records the state of the connection. PostgreSQL cancels a statement
-    /// earlier than `MAX_SILENCE`. If it does not answer for so long, the connection is lost, and is closed because it
-    /// stays busy.
+    /// earlier than `MAX_SILENCE`. If it does not answer for so long, the connection counts as lost. It stays busy, so
+    /// it is closed instead of being used again.
     async fn run<T>(&mut self, send: impl AsyncFnOnce(&mut Driver) -> Result<T, sqlx::Error>) -> Result<T, DbErr> {
         const MAX_SILENCE: Duration = Duration::from_secs(15);
         self.state = State::Busy;

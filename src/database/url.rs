@@ -152,10 +152,14 @@ const PARAMETERS: [&str; 18] = [
 ];
 
 /// Returns the first parameter that sqlx does not know. sqlx would ignore it, and would write its value to the log.
+/// Hides the name after a `password`, because it may be the rest of a password with an `&`.
 fn unknown_parameter(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
-    let is_unknown = |name: &str| !PARAMETERS.contains(&name) && !name.starts_with("options[");
-    url.query_pairs().map(|(name, _)| name.into_owned()).find(|name| is_unknown(name))
+    let names: Vec<_> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
+    let is_unknown = |name: &String| !PARAMETERS.contains(&name.as_str()) && !name.starts_with("options[");
+    let index = names.iter().position(is_unknown)?;
+    let follows_password = names[..index].iter().any(|name| name == "password");
+    Some(if follows_password { "…".to_owned() } else { names[index].clone() })
 }
 
 /// Returns a message if sqlx would protect the connection less than its TLS parameters suggest. sqlx itself accepts

@@ -327,8 +327,8 @@ impl Faults {
     }
 
     fn range(&mut self, [from, before]: [InputField; 2], range: Option<DateTimeRange>) -> TimeRange {
-        /// Rounds up to a microsecond, the precision of the stored times. A stored time is before the rounded time if and
-        /// only if it is before `time`.
+        /// Rounds up to a microsecond, the precision of the stored times. A stored time is before the rounded time if
+        /// and only if it is before `time`.
         fn rounded_up(Time(time): Time) -> Time {
             let rounded_down = time.trunc_subsecs(6);
             Time(if rounded_down == time { time } else { rounded_down + TimeDelta::microseconds(1) })

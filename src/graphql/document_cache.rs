@@ -5,8 +5,9 @@
 //! variable, because the complexity then depends on the variables. The cache saves a quarter to a third of the
 //! processor time of a read (`docs/benchmarks.md`).
 //!
-//! A document with several operations is cached once for each operation that was requested, without the other operations:
-//! async-graphql would check the arguments of the others against the variables of the request, which are not theirs.
+//! A document with several operations is cached once for each operation that was requested, without the other
+//! operations: async-graphql would check the arguments of the others against the variables of the request, which are
+//! not theirs.
 //!
 //! A document is executed without the arguments that use a missing variable (see `variables`). It is therefore cached
 //! once for each set of missing variables. For example, with the variables `{"name": null}` the mutation below is
@@ -28,14 +29,22 @@ use moka::sync::Cache;
 use super::variables::Checked;
 use super::{document_limits, rewrite, variables};
 
-/// Total length of the cached texts, in bytes. A parsed document takes about fifty times the memory of its text.
+/// Total weight of the cached documents, in bytes of text. A parsed document takes about fifty times the memory of its
+/// text, or about 200 bytes for each selection.
 const MAX_BYTES: u64 = 256 * 1024;
+
+/// The weight of a selection, in bytes of text. A document without short names and with expanded fragments has more
+/// selections than its text suggests.
+const BYTES_PER_SELECTION: usize = 4;
 
 /// A parsed document. Contains neither the variables that are missing in the request nor the arguments that use them.
 pub struct Document {
     pub parsed: ExecutableDocument,
     pub merges_fields: bool,
     pub has_variable_page_size: bool,
+    has_variable_in_object: bool,
+    /// The number of selections that are stored: fragments count once.
+    selections: usize,
     is_valid: AtomicBool,
 }
 
@@ -50,13 +59,16 @@ pub struct DocumentCache {
 impl DocumentCache {
     /// `types` must contain the input types of the schema.
     pub fn new(types: Registry) -> Self {
-        let weigher = |(text, ..): &CacheKey, _: &Arc<Document>| u32::try_from(text.len()).unwrap_or(u32::MAX);
+        let weigher = |(text, ..): &CacheKey, document: &Arc<Document>| {
+            let weight = text.len().max(document.selections * BYTES_PER_SELECTION);
+            u32::try_from(weight).unwrap_or(u32::MAX)
+        };
         Self { documents: Cache::builder().weigher(weigher).max_capacity(MAX_BYTES).build(), types }
     }
 
-    /// Returns the parsed document of a request, after checking the document against the limits, and the literals and the
-    /// variables against their types ([`variables::check_literals`], [`variables::check`]). The result also tells if the
-    /// document must be validated again because of the variables.
+    /// Returns the parsed document of a request, after checking the document against the limits, and the literals and
+    /// the variables against their types ([`variables::check_literals`], [`variables::check`]). The result also tells
+    /// if the document must be validated again because of the variables.
     pub fn get_or_parse(
         &self,
         text: &str,
@@ -73,13 +85,16 @@ impl DocumentCache {
             let parsed = || Ok(rewrite::without_other_operations(document.parsed.clone(), operation));
             document = self.get_or_insert(text, Some(operation.clone()), Vec::new(), parsed)?;
         }
-        let Checked { missing, replaces_default } =
+        let Checked { missing, has_null, replaces_default } =
             variables::check(&document.parsed, operation_name, variables, &self.types)?;
         if !missing.is_empty() {
             let parsed = || Ok(variables::remove(document.parsed.clone(), &missing));
             document = self.get_or_insert(text, operation, missing.clone(), parsed)?;
         }
-        Ok((document, replaces_default))
+        // The type of a null variable may allow null although its place does not: if the variable has a default, or in
+        // an input object that needs exactly one field. Only validation finds such a null.
+        let must_validate = replaces_default || has_null && document.has_variable_in_object;
+        Ok((document, must_validate))
     }
 
     fn get_or_insert(
@@ -93,8 +108,18 @@ impl DocumentCache {
             let parsed = rewrite::merge_root_fields(parse()?);
             let merges_fields = document_limits::merges_fields(&parsed);
             let has_variable_page_size = document_limits::has_variable_page_size(&parsed);
+            let selections = rewrite::stored_selections(&parsed);
             let is_valid = AtomicBool::new(false);
-            Ok::<_, ServerError>(Arc::new(Document { parsed, merges_fields, has_variable_page_size, is_valid }))
+            let has_variable_in_object = document_limits::has_variable_in_object(&parsed);
+            let document = Document {
+                parsed,
+                merges_fields,
+                has_variable_page_size,
+                has_variable_in_object,
+                selections,
+                is_valid,
+            };
+            Ok::<_, ServerError>(Arc::new(document))
         };
         self.documents.try_get_with((Arc::from(text), operation, missing), parse).map_err(Arc::unwrap_or_clone)
     }
@@ -114,8 +139,28 @@ impl Document {
     }
 
     /// Marks the document as valid. The values of the variables do not matter for this mark, because their types are
-    /// checked on every request, and a null that replaces a default is validated on every request.
+    /// checked on every request. See `get_or_parse` for the exceptions.
     pub fn mark_valid(&self) {
         self.is_valid.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_weighs_as_much_as_its_expanded_fragments() {
+        let operations: String = ('A'..='J').map(|name| format!("query {name} {{ ...G }} ")).collect();
+        let fields = "a ".repeat(47);
+        let spreads = "...F ".repeat(10);
+        let text =
+            format!("{operations} fragment G on Query {{ {spreads} }} fragment F on Query {{ viewer {{ {fields} }} }}");
+        let cache = DocumentCache::new(Registry::default());
+        let (document, _) = cache.get_or_parse(&text, Some("A"), &mut Variables::default()).expect("a valid document");
+        assert_eq!(document.selections, 1 + 470);
+        cache.documents.run_pending_tasks();
+        // The whole document, with 471 selections in each of its ten operations, and the document with one operation.
+        assert_eq!(cache.documents.weighted_size(), (10 + 1) * 471 * 4);
     }
 }

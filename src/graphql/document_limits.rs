@@ -273,22 +273,36 @@ fn has_merged_fields(set: &SelectionSet, fragments: &Fragments) -> bool {
 
 /// Returns true if a variable sets the size of a page. Then the variables decide how complex the document is.
 pub fn has_variable_page_size(document: &ExecutableDocument) -> bool {
-    let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
-    let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
-    operations.chain(fragments).any(selects_variable_page_size)
+    has_argument(document, |name, value| PAGE_SIZE_ARGUMENTS.contains(&name) && matches!(value, Value::Variable(_)))
 }
 
-fn selects_variable_page_size(set: &SelectionSet) -> bool {
-    set.items.iter().any(|selection| match &selection.node {
-        Selection::Field(Positioned { node: Field { arguments, selection_set, .. }, .. }) => {
-            let is_variable =
-                |name: &str, value: &Value| PAGE_SIZE_ARGUMENTS.contains(&name) && matches!(value, Value::Variable(_));
-            arguments.iter().any(|(name, value)| is_variable(&name.node, &value.node))
-                || selects_variable_page_size(&selection_set.node)
+/// Returns true if an argument has an input object with a variable in it.
+pub fn has_variable_in_object(document: &ExecutableDocument) -> bool {
+    fn has_variable(value: &Value) -> bool {
+        if let Value::Object(fields) = value {
+            fields.values().any(|value| matches!(value, Value::Variable(_)) || has_variable(value))
+        } else {
+            matches!(value, Value::List(items) if items.iter().any(has_variable))
         }
-        Selection::InlineFragment(inline) => selects_variable_page_size(&inline.node.selection_set.node),
-        Selection::FragmentSpread(_) => false,
-    })
+    }
+    has_argument(document, |_, value| has_variable(value))
+}
+
+/// Returns true if a field of the document has such an argument.
+fn has_argument(document: &ExecutableDocument, is_such: impl Fn(&str, &Value) -> bool + Copy) -> bool {
+    fn selects(set: &SelectionSet, is_such: impl Fn(&str, &Value) -> bool + Copy) -> bool {
+        set.items.iter().any(|selection| match &selection.node {
+            Selection::Field(Positioned { node: Field { arguments, selection_set, .. }, .. }) => {
+                arguments.iter().any(|(name, value)| is_such(&name.node, &value.node))
+                    || selects(&selection_set.node, is_such)
+            }
+            Selection::InlineFragment(inline) => selects(&inline.node.selection_set.node, is_such),
+            Selection::FragmentSpread(_) => false,
+        })
+    }
+    let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
+    let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
+    operations.chain(fragments).any(|set| selects(set, is_such))
 }
 
 /// Adds the fields of a selection set, with its fragments expanded. The fragments must not contain themselves.

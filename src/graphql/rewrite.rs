@@ -1,4 +1,5 @@
-//! Changes documents before their execution, where async-graphql would treat them otherwise than the specification requires.
+//! Changes documents before their execution, where async-graphql would treat them otherwise than the specification
+//! requires.
 
 use std::collections::HashSet;
 
@@ -18,9 +19,9 @@ pub fn without_other_operations(mut document: ExecutableDocument, operation: &Na
     document
 }
 
-/// Merges the root fields of queries that have the same response key, name and arguments, also if they are in fragments.
-/// async-graphql would execute both fields, and merge their results. The second execution could see other rows, so a
-/// list could mix the values of two customers.
+/// Merges the root fields of queries that have the same response key, name and arguments and no directives, also if
+/// they are in fragments. async-graphql would execute both fields, and merge their results. The second execution could
+/// see other rows, so a list could mix the values of two customers.
 pub fn merge_root_fields(mut document: ExecutableDocument) -> ExecutableDocument {
     let ExecutableDocument { operations, fragments } = &mut document;
     let operations: Vec<_> = match operations {
@@ -82,6 +83,11 @@ fn merge(selections: Vec<Positioned<Selection>>) -> Vec<Positioned<Selection>> {
             None => merged.push(selection),
         }
     }
+    for selection in &mut merged {
+        if let Selection::Field(field) = &mut selection.node {
+            field.node.selection_set.node.items.shrink_to_fit();
+        }
+    }
     merged
 }
 
@@ -89,10 +95,27 @@ fn is_same(one: &Field, other: &Field) -> bool {
     let value_in_other = |name: &Name| other.get_argument(name).map(|value| &value.node);
     one.response_key().node == other.response_key().node
         && one.name.node == other.name.node
+        && one.selection_set.node.items.is_empty() == other.selection_set.node.items.is_empty()
         && one.directives.is_empty()
         && other.directives.is_empty()
         && one.arguments.len() == other.arguments.len()
         && one.arguments.iter().all(|(name, value)| value_in_other(&name.node) == Some(&value.node))
+}
+
+/// Returns the number of selections in the operations and fragments of a document. Fragments are not expanded.
+pub fn stored_selections(document: &ExecutableDocument) -> usize {
+    let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
+    let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
+    operations.chain(fragments).map(selections_in).sum()
+}
+
+fn selections_in(set: &SelectionSet) -> usize {
+    let number = |selection: &Positioned<Selection>| match &selection.node {
+        Selection::Field(field) => 1 + selections_in(&field.node.selection_set.node),
+        Selection::InlineFragment(inline) => 1 + selections_in(&inline.node.selection_set.node),
+        Selection::FragmentSpread(_) => 1,
+    };
+    set.items.iter().map(number).sum()
 }
 
 fn remove_unused_fragments(document: &mut ExecutableDocument) {

@@ -142,8 +142,8 @@ impl Schema {
     }
 }
 
-/// Skips async-graphql's validation. Even its fast mode looks every field up in the schema, which takes a seventh of the
-/// server's instructions for a read by id.
+/// Skips async-graphql's validation. Even its fast mode looks every field up in the schema, which takes a seventh of
+/// the server's instructions for a read by id.
 struct SkipValidation;
 
 impl ExtensionFactory for SkipValidation {

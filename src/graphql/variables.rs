@@ -1,5 +1,5 @@
-//! Checks the variables and the literals of a request as the GraphQL specification requires. This module implements five
-//! rules of the specification that async-graphql does not follow:
+//! Checks the variables and the literals of a request as the GraphQL specification requires. This module implements
+//! five rules of the specification that async-graphql does not follow:
 //!
 //! - If a required variable is missing, or a value has the wrong type, the request fails and nothing is executed. The
 //!   message names the field and contains no value, for example "$input.data.emial: unknown field of CustomerDataInput.
@@ -35,13 +35,14 @@ const MAX_QUOTED_NAME: usize = 64;
 pub struct Checked {
     /// The missing variables that may be null and have no default.
     pub missing: Vec<Name>,
-    /// True if null was sent for a variable with a default. Only validation finds such a null in a place that must not be
-    /// null.
+    /// True if a variable is null.
+    pub has_null: bool,
+    /// True if a variable that has a default is null.
     pub replaces_default: bool,
 }
 
-/// Checks the variables of a request against their types. Adds the defaults of missing variables, and converts numbers of
-/// the type `Int` that are written as `1.0` to integers.
+/// Checks the variables of a request against their types. Adds the defaults of missing variables, and converts numbers
+/// of the type `Int` that are written as `1.0` to integers.
 pub fn check(
     document: &ExecutableDocument,
     operation_name: Option<&str>,
@@ -57,7 +58,9 @@ pub fn check(
         }
         let result = match variables.get_mut(&name.node) {
             Some(value) => {
-                checked.replaces_default |= default_value.is_some() && *value == ConstValue::Null;
+                let is_null = *value == ConstValue::Null;
+                checked.has_null |= is_null;
+                checked.replaces_default |= is_null && default_value.is_some();
                 check_value(value, &var_type.node.to_string(), types)
             }
             None if var_type.node.nullable => {
@@ -186,7 +189,9 @@ fn check_input_object(
         let suggestion = similar.map(|field| format!(" Did you mean `{field}`?")).unwrap_or_default();
         return Err(format!(".{unknown}: unknown field of {type_name}.{suggestion}"));
     }
-    if is_one_of && (values.len() != 1 || values.values().any(|value| *value == ConstValue::Null)) {
+    // Of several variables, only one may be present. The value of a missing variable is removed later.
+    let has_variable = values.values().any(|value| matches!(value, ConstValue::Binary(_)));
+    if is_one_of && !has_variable && (values.len() != 1 || values.values().any(|value| *value == ConstValue::Null)) {
         return problem(&format!("must have exactly one of the fields {}.", names(fields)));
     }
     fields.iter().try_for_each(|(name, field)| {

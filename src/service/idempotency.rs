@@ -18,7 +18,7 @@
 
 use std::iter::zip;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use entity::idempotency_key::{Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
 use sea_orm::prelude::Json;
@@ -26,7 +26,7 @@ use sea_orm::sea_query::{
     Alias, Asterisk, Expr, ExprTrait, Func, JoinType, OnConflict, Query, SelectStatement, SimpleExpr,
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryResult, QuerySelect, QueryTrait,
+    ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder, QueryResult, QuerySelect,
     Value,
 };
 use serde::Serialize;
@@ -194,24 +194,22 @@ impl KeyLookup {
 /// seconds.
 pub async fn sweep(database: &Database) -> Result<u64, Error> {
     const BATCH: u64 = 10_000;
-    let key = [Column::OperatorId, Column::KeyHash];
-    let is_expired = Column::ExpiresAt.lte(now());
-    let expired = Entity::find().select_only().columns(key).filter(is_expired.clone()).limit(BATCH);
-    let is_in_batch = Expr::tuple(key.map(|column| column.into_expr())).in_subquery(expired.into_query());
+    let time = now();
     let delete = || async {
         let transaction = database.begin_write().await?;
-        // A request may renew an expired row after the subquery has found it. PostgreSQL then checks only the outer
-        // conditions again.
-        let delete = Entity::delete_many().filter(is_in_batch.clone()).filter(is_expired.clone());
-        let batch = delete.exec(&transaction).await?.rows_affected;
+        let expired = Entity::find().select_only().column(Column::ExpiresAt).filter(Column::ExpiresAt.lte(time));
+        let last_of_batch = expired.order_by_asc(Column::ExpiresAt).offset(BATCH - 1).limit(1);
+        let end: Option<DateTime<Utc>> = last_of_batch.into_tuple().one(&transaction).await?;
+        let is_in_batch = Column::ExpiresAt.lte(end.unwrap_or(time));
+        let batch = Entity::delete_many().filter(is_in_batch).exec(&transaction).await?.rows_affected;
         transaction.commit().await?;
-        Ok(batch)
+        Ok((batch, end.is_none()))
     };
     let mut swept = 0;
     loop {
-        let batch = with_retry("idempotency.sweep", delete).await?;
+        let (batch, is_last) = with_retry("idempotency.sweep", delete).await?;
         swept += batch;
-        if batch < BATCH {
+        if is_last {
             return Ok(swept);
         }
     }

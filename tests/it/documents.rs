@@ -60,6 +60,24 @@ both!(a_faulty_argument_prevents_the_whole_request, Sandbox, async |app| {
     assert_eq!(answer.message(), "filter: must be of type CustomerFilter.");
     assert_eq!(app.count_rows("customer").await, 0);
 
+    // A null in an input object that needs exactly one field is found although the document has been executed before.
+    let query = format!(
+        "mutation ($id: ID) {{ {create} b: updateCustomer(input: {{ customer: {{ id: $id }}, data: {{}} }}) {{ replayed }} }}"
+    );
+    let answer = app.graphql(&operator, &query, json!({ "id": "x" })).await;
+    assert_eq!(answer.codes(), ["CUSTOMER_NOT_FOUND"]);
+    assert_eq!(answer.body["data"]["a"]["outcome"], "CREATED");
+    let query = query.replace("\"1\"", "\"2\"");
+    app.graphql(&operator, &query, json!({ "id": "x" })).await;
+    let answer = app.graphql(&operator, &query, json!({ "id": null })).await;
+    assert_eq!((answer.codes(), answer.body.get("data")), (vec!["BAD_REQUEST".to_owned()], None));
+    // The other field of the input object is left out.
+    let find =
+        "query ($id: ID, $externalId: String) { customer(by: { id: $id, externalCustomerId: $externalId }) { email } }";
+    let answer = app.graphql(&operator, find, json!({ "externalId": "1" })).await;
+    assert_eq!(answer.data(), &json!({ "customer": { "email": "ada@example.com" } }));
+
+    let create = create.replace("\"1\"", "\"3\"").replace("ada@", "bea@");
     let largest = format!("mutation {{ {create} {} }}", update("data: {}, expectedVersion: 2147483647"));
     let answer = app.graphql(&operator, &largest, json!({})).await;
     assert_eq!(answer.codes(), ["VERSION_CONFLICT"], "{}", answer.body);

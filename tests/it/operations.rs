@@ -526,6 +526,7 @@ fn urls_with_special_characters_work_or_get_a_hint_that_fits() {
         ("postgres://ada@localhost/x?sslmode=bogus", "bogus"),
         ("postgres://ada@localhost/x?sslmode=require&ssl_mode=verify-full", "the parameter `ssl_mode`"),
         ("postgres://ada@localhost/x?sslpassword=12/34", "the parameter `sslpassword`"),
+        ("postgres://localhost/x?user=ada&password=p&12/34", "the parameter `…`"),
         ("\"postgres://ada@localhost/x\"", "in quotes"),
         ("mysql://localhost/x", "must start with"),
     ] {

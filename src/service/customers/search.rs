@@ -89,9 +89,9 @@ pub(super) async fn plans(reader: &Reader, searches: &[(OperatorId, &SearchQuery
     plans_with_limits(reader, searches, SearchPlan::count_limits).await
 }
 
-/// Chooses plans for searches with the plan [`SearchPlan::ScanInIdOrder`] that did not fill a page. A search with one
-/// word is then sorted if it has at most [`MAX_SORTED`] entries of other words. A search with several words has no
-/// better plan.
+/// Chooses plans for searches with the plan [`SearchPlan::ScanInIdOrder`] that did not fill a page. The customers of a
+/// search with one word are then sorted if there are at most [`MAX_SORTED`] entries of other words. A search with
+/// several words has no better plan.
 pub(super) async fn plans_to_sort(
     reader: &Reader,
     searches: &[(OperatorId, &SearchQuery)],
