@@ -182,7 +182,8 @@ both!(a_repeated_root_field_is_read_once, Sandbox, async |app| {
     let feed = "{ changes { changes { type } } ...F } fragment F on Query { changes { cursor hasMore } }";
     let (changes, statements) = app.statements_of(app.query(&operator, feed)).await;
     let once = app.statements_of(app.query(&operator, "{ changes { hasMore } }")).await.1.len();
-    assert_eq!((changes["changes"]["changes"].as_array().unwrap().len(), statements.len()), (3, once), "{changes}");
+    assert_eq!(statements.len(), once);
+    assert!(changes["changes"]["changes"].is_array() && changes["changes"]["cursor"].is_string(), "{changes}");
     // Different arguments or conditions are not merged.
     let different = app
         .query(
