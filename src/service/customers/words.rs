@@ -217,6 +217,9 @@ impl Customers {
             })
             .limit(BATCH as u64);
         let links = lock_own_customers(&transaction, without_words).await?;
+        if links.is_empty() {
+            return Ok(end);
+        }
         // Concurrent writes of these customers wait for the locks. On PostgreSQL, the statement of such a write does
         // not see the words that this transaction adds, so it would not delete them. The new revision of the customer
         // makes the write fail with a conflict and run again.
