@@ -33,8 +33,8 @@ use super::{document_limits, rewrite, variables};
 /// text, or about 200 bytes for each selection.
 const MAX_BYTES: u64 = 256 * 1024;
 
-/// The weight of a selection, in bytes of text. A document without short names and with expanded fragments has more
-/// selections than its text suggests.
+/// The weight of a selection, in bytes of text. Short names and expanded fragments make a document take more memory
+/// than the length of its text suggests.
 const BYTES_PER_SELECTION: usize = 4;
 
 /// A parsed document. Contains neither the variables that are missing in the request nor the arguments that use them.
@@ -43,7 +43,7 @@ pub struct Document {
     pub merges_fields: bool,
     pub has_variable_page_size: bool,
     has_variable_in_object: bool,
-    /// The number of selections that are stored: fragments count once.
+    /// The number of selections that are stored. A fragment that is not expanded counts once.
     selections: usize,
     is_valid: AtomicBool,
 }

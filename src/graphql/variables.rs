@@ -189,7 +189,7 @@ fn check_input_object(
         let suggestion = similar.map(|field| format!(" Did you mean `{field}`?")).unwrap_or_default();
         return Err(format!(".{unknown}: unknown field of {type_name}.{suggestion}"));
     }
-    // Of several variables, only one may be present. The value of a missing variable is removed later.
+    // Several fields with variables are accepted here, because a missing variable is removed together with its field.
     let has_variable = values.values().any(|value| matches!(value, ConstValue::Binary(_)));
     if is_one_of && !has_variable && (values.len() != 1 || values.values().any(|value| *value == ConstValue::Null)) {
         return problem(&format!("must have exactly one of the fields {}.", names(fields)));

@@ -186,8 +186,8 @@ async fn frozen_connections_are_replaced() {
     servers.stop().await;
 }
 
-/// Tests that a statement of a background job, which no time limit of a request ends, does not wait for ever for the answer
-/// of a lost host.
+/// Tests that a statement of a background job, which no time limit of a request ends, does not wait for ever for the
+/// answer of a lost host.
 #[tokio::test]
 async fn a_statement_on_a_frozen_connection_ends() {
     let Some(server) = postgres::server().await else { return };

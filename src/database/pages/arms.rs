@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_arms_of_a_walk_stay_in_one_statement() {
-        // Of every six arms, one is a list without a walk, one is a walk, and four are the milestones of this walk.
+        // Each group of six arms has a list without a walk, a walk, and the four milestones of this walk.
         let arm = |number: usize| Arm { continues: number % 6 > 1, ..Arm::count(Query::select(), None, limit(1)) };
         let lengths = |arms: usize| {
             let arms: Vec<_> = (0..arms).map(arm).collect();

@@ -106,7 +106,8 @@ mod tests {
             // The client accepts neither media type.
             ("text/html", None),
             ("application/xml, text/*", None),
-            // A header that is empty or cannot be parsed counts as absent. Old Java runtimes send the last of these headers.
+            // A header that is empty or cannot be parsed counts as absent. Old Java runtimes send the last of these
+            // headers.
             ("", Some(Json)),
             (" ,", Some(Json)),
             ("json", Some(Json)),
