@@ -582,6 +582,12 @@ both!(a_disconnect_while_missing_search_words_are_added, Sandbox, async |app| {
     let words = customer_word::Entity::find().filter(customer_word::Column::OperatorId.eq(operator));
     let word = words.one(app.database.reader()).await.unwrap().unwrap();
     postgres::execute(app.database_url(), "DELETE FROM customer_word").await.unwrap();
+    // Opens the connections of three transactions. A transaction waits for a lock at most 200 ms, and opening a
+    // connection can take longer. SQLite has one connection that writes.
+    let connections = if app.is_postgres() { 3 } else { 1 };
+    for transaction in join_all((0..connections).map(|_| app.database.begin_write())).await {
+        transaction.unwrap().commit().await.unwrap();
+    }
     // On PostgreSQL, `add_missing_words` locks the customer, and then waits until this transaction rolls back its
     // insert of the same word.
     let holder = app.database.begin_write().await.unwrap();

@@ -6,7 +6,7 @@
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, SearchWord};
 use entity::{customer, customer_operator, customer_word};
-use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 
 use super::Customers;
@@ -180,32 +180,47 @@ impl Customers {
         }
     }
 
-    /// Adds words to a batch of links that come after the given link. Returns the last link of the batch, or `None` if
-    /// there are no more links.
+    /// Adds words to a batch of links that come after the given link. Returns the last link that was examined, or
+    /// `None` if there are no more links. The number of examined links is limited, because a statement may take at most
+    /// 5 seconds.
     async fn try_add_missing_words(
         &self,
         after: Option<(OperatorId, CustomerId)>,
     ) -> Result<Option<(OperatorId, CustomerId)>, TransactionError> {
         use customer_operator::Column::{CustomerId, OperatorId};
+        const MAX_EXAMINED: u64 = 10_000;
         const BATCH: usize = 500;
         let transaction = self.database.begin_write().await?;
         let words = customer_word::Entity::find()
             .select_only()
             .column(Column::Place)
             .filter(Column::OperatorId.into_expr().eq(OperatorId.into_expr()))
-            .filter(Column::CustomerId.into_expr().eq(CustomerId.into_expr()));
-        let position = Expr::tuple([OperatorId.into_expr(), CustomerId.into_expr()]);
-        let without_words = customer_operator::Entity::find()
-            .inner_join(customer::Entity)
-            .select_also(customer::Entity)
-            .filter(Expr::exists(words.into_query()).not())
+            .filter(Column::CustomerId.into_expr().eq(CustomerId.into_expr()))
+            .limit(1);
+        let position = || Expr::tuple([OperatorId.into_expr(), CustomerId.into_expr()]);
+        let links = customer_operator::Entity::find()
             .apply_if(after, |links, (operator, customer)| {
-                links.filter(position.gt(Expr::tuple([Expr::val(operator), Expr::val(customer)])))
+                links.filter(position().gt(Expr::tuple([Expr::val(operator), Expr::val(customer)])))
             })
             .order_by_asc(OperatorId)
-            .order_by_asc(CustomerId)
+            .order_by_asc(CustomerId);
+        let end = links.clone().select_only().columns([OperatorId, CustomerId]).offset(MAX_EXAMINED - 1).limit(1);
+        let end: Option<(entity::value::OperatorId, entity::value::CustomerId)> =
+            end.into_tuple().one(&transaction).await?;
+        // PostgreSQL executes this subquery once for each link. For `NOT EXISTS`, it could read the words of all links.
+        let has_no_words = Expr::expr(SimpleExpr::SubQuery(None, Box::new(words.into_query().into()))).is_null();
+        let without_words = links
+            .inner_join(customer::Entity)
+            .select_also(customer::Entity)
+            .filter(has_no_words)
+            .apply_if(end, |links, (operator, customer)| {
+                links.filter(position().lte(Expr::tuple([Expr::val(operator), Expr::val(customer)])))
+            })
             .limit(BATCH as u64);
         let links = lock_own_customers(&transaction, without_words).await?;
+        if links.is_empty() {
+            return Ok(end);
+        }
         // Concurrent writes of these customers wait for the locks. On PostgreSQL, the statement of such a write does
         // not see the words that this transaction adds, so it would not delete them. The new revision of the customer
         // makes the write fail with a conflict and run again.
@@ -219,6 +234,6 @@ impl Customers {
             transaction.write(writes).await?;
         }
         transaction.commit().await?;
-        Ok(links.get(BATCH - 1).map(|(link, _)| (link.operator_id, link.customer_id)))
+        Ok(links.get(BATCH - 1).map(|(link, _)| (link.operator_id, link.customer_id)).or(end))
     }
 }
