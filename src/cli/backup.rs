@@ -21,9 +21,13 @@ pub async fn run(url: &str, copy: &Path) -> Result<(), Failure> {
         return Err(Failure::NoDatabase(file));
     }
     let cannot_create = |cause: std::io::Error| Failure::Other(format!("Cannot create {}: {cause}.", copy.display()));
+    let path = std::path::absolute(copy).map_err(cannot_create)?;
+    let Some(path) = path.to_str() else {
+        return Err(Failure::Other(format!("Cannot create {}: its path is not valid UTF-8.", copy.display())));
+    };
     // SQLite fills an empty file and keeps its permissions.
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(copy).map_err(cannot_create)?;
-    let copied = database::backup(url, copy).await.map_err(|error| Failure::Other(explain_connect_error(url, &error)));
+    let copied = database::backup(url, path).await.map_err(|error| Failure::Other(explain_connect_error(url, &error)));
     let copied = copied.and_then(|()| created.sync_all().map_err(cannot_create));
     if copied.is_err() {
         let _ = std::fs::remove_file(copy);

@@ -57,6 +57,9 @@ fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     Some(error)
 }
 
+/// The result code of SQLite for a file that another connection has locked.
+const BUSY: u32 = 5;
+
 /// The code of an error that the database itself reported.
 enum Code<'e> {
     /// The SQLSTATE of PostgreSQL.
@@ -79,7 +82,6 @@ fn reported(error: &DbErr) -> Option<(Code<'_>, &dyn DatabaseError)> {
 
 /// Returns true if the transaction was certainly rolled back, and may succeed if it runs again.
 pub(super) fn is_conflict(error: &DbErr) -> bool {
-    const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
     match reported(error) {
         Some((_, error)) if error.is_unique_violation() => true,
@@ -91,10 +93,10 @@ pub(super) fn is_conflict(error: &DbErr) -> bool {
     }
 }
 
-/// Returns true if PostgreSQL has ended the statement because it waited for a lock longer than `lock_timeout`. Such an
-/// error is also a conflict.
+/// Returns true if the database has ended the statement because it waited too long for a lock: on PostgreSQL, longer
+/// than `lock_timeout`, on SQLite, longer than [`MAX_WAIT`]. Such an error is also a conflict.
 pub(super) fn is_lock_timeout(error: &DbErr) -> bool {
-    matches!(reported(error), Some((Code::Sqlstate("55P03"), _)))
+    matches!(reported(error), Some((Code::Sqlstate("55P03") | Code::Sqlite(BUSY), _)))
 }
 
 /// Returns true if the database rejected the statement itself and certainly applied nothing of it.

@@ -2,7 +2,6 @@
 //! needs a [`DatabaseConnection`].
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
@@ -67,10 +66,13 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
         }
         if !is_waiting {
             is_waiting = true;
-            tracing::warn!(
-                "the migrations wait, because another transaction holds a lock on a table that they change: look for an old \
-                 transaction in pg_stat_activity and pg_prepared_xacts, and end it"
-            );
+            let cause = if connection.get_database_backend() == DbBackend::Postgres {
+                "another transaction holds a lock on a table that they change: look for an old transaction in \
+                 pg_stat_activity and pg_prepared_xacts, and end it"
+            } else {
+                "another process is writing to the database file"
+            };
+            tracing::warn!("the migrations wait, because {cause}");
         }
         #[expect(clippy::disallowed_methods, reason = "the backoff")]
         tokio::time::sleep(PAUSE).await;
@@ -238,10 +240,10 @@ async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Re
 }
 
 /// Copies a SQLite database into an empty file while other processes use it. The copy is complete: it needs no `-wal`
-/// file.
-pub async fn backup(url: &str, copy: &Path) -> Result<(), DbErr> {
-    let connection = connect(Options::parse(url)?.read_only()).await?;
-    let quoted = copy.to_string_lossy().replace('\'', "''");
+/// file. `copy` is an absolute path, because SQLite takes a path that starts with `file:` for a URI.
+pub async fn backup(url: &str, copy: &str) -> Result<(), DbErr> {
+    let connection = connect(Options::parse_read_only(url)?).await?;
+    let quoted = copy.replace('\'', "''");
     connection.execute_unprepared(&format!("VACUUM INTO '{quoted}'")).await?;
     connection.close().await
 }

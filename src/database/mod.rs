@@ -120,7 +120,7 @@ impl Database {
                 // SQLite takes one writer at a time. The writers of this process wait in a fair queue for one
                 // connection, so they never get SQLITE_BUSY because of each other.
                 let write_pool = Pool::open(options.clone(), 1, observer.clone()).await?;
-                (Pool::open(options.clone().read_only(), Self::SQLITE_READERS, observer).await?, write_pool)
+                (Pool::open(Options::parse_read_only(url)?, Self::SQLITE_READERS, observer).await?, write_pool)
             }
         };
         let batch_writer = Arc::new(BatchWriter::new(write_pool.clone()));

@@ -29,12 +29,30 @@ impl Options {
     /// Parses `postgres://…` or `sqlite://…`. With the returned options, a connection creates the SQLite file if it
     /// does not exist.
     pub(super) fn parse(url: &str) -> Result<Self, DbErr> {
+        Ok(match Self::parse_address(url)? {
+            Self::Postgres(options) => Self::Postgres(options),
+            Self::Sqlite(options) => Self::Sqlite(options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal)),
+        })
+    }
+
+    /// Parses a URL like [`parse`](Self::parse). The returned options open a SQLite file for reading only, and do not
+    /// create the file. They have no effect on PostgreSQL.
+    pub(super) fn parse_read_only(url: &str) -> Result<Self, DbErr> {
+        Ok(match Self::parse_address(url)? {
+            Self::Postgres(options) => Self::Postgres(options),
+            // Without a journal mode, because setting the mode can write to the file.
+            Self::Sqlite(options) => Self::Sqlite(options.create_if_missing(false).read_only(true)),
+        })
+    }
+
+    /// Parses a URL. The returned options have the settings of every connection.
+    fn parse_address(url: &str) -> Result<Self, DbErr> {
         // By default, sqlx logs the text of each statement, and warns about slow statements.
         Ok(if url.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
-            let options = options.create_if_missing(true).foreign_keys(true).journal_mode(SqliteJournalMode::Wal);
             // With `Full`, a commit that was acknowledged survives a power failure.
-            Self::Sqlite(options.synchronous(SqliteSynchronous::Full).busy_timeout(MAX_WAIT))
+            let options = options.foreign_keys(true).synchronous(SqliteSynchronous::Full);
+            Self::Sqlite(options.busy_timeout(MAX_WAIT))
         } else {
             let options = PgConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             // sqlx keeps the brackets around an IPv6 address, and would look up the address with its brackets as a host
@@ -49,15 +67,6 @@ impl Options {
         match self {
             Self::Postgres(options) => Self::Postgres(options),
             Self::Sqlite(options) => Self::Sqlite(options.create_if_missing(false)),
-        }
-    }
-
-    /// Returns options that open a SQLite file for reading only, and do not create the file. Has no effect for
-    /// PostgreSQL.
-    pub(super) fn read_only(self) -> Self {
-        match self {
-            Self::Postgres(options) => Self::Postgres(options),
-            Self::Sqlite(options) => Self::Sqlite(options.create_if_missing(false).read_only(true)),
         }
     }
 }

@@ -28,15 +28,19 @@ pub async fn healthz() -> &'static str {
 
 /// `GET /readyz`: the database responds, has all migrations, and accepts writes of this version.
 pub async fn readyz(extract::State(state): extract::State<State>) -> Health {
-    let mut last = state.last_check.0.lock().await;
-    match *last {
-        Some((ended, health)) if ended.elapsed() < MAX_AGE => health,
-        _ => {
-            let health = check(&state).await;
-            *last = Some((Instant::now(), health));
-            health
+    // In a task of its own, so that the check ends and logs its result even if the client disconnects earlier.
+    let health = tokio::spawn(async move {
+        let mut last = state.last_check.0.lock().await;
+        match *last {
+            Some((ended, health)) if ended.elapsed() < MAX_AGE => health,
+            _ => {
+                let health = check(&state).await;
+                *last = Some((Instant::now(), health));
+                health
+            }
         }
-    }
+    });
+    health.await.unwrap_or((StatusCode::INTERNAL_SERVER_ERROR, "the check failed: see the log\n"))
 }
 
 async fn check(state: &Shared) -> Health {

@@ -172,12 +172,8 @@ both!(concurrent_migrations_are_applied_once, Sandbox, async |app| {
     Migrator::down(&connection, None).await.unwrap();
     connection.close().await.unwrap();
     let migrate = || vivamo::database::migrate(app.database_url());
-    if app.is_postgres() {
-        let (a, b, c) = tokio::join!(migrate(), migrate(), migrate());
-        assert!(a.is_ok() && b.is_ok() && c.is_ok(), "{a:?} {b:?} {c:?}");
-    } else {
-        migrate().await.unwrap();
-    }
+    let (a, b, c) = tokio::join!(migrate(), migrate(), migrate());
+    assert!(a.is_ok() && b.is_ok() && c.is_ok(), "{a:?} {b:?} {c:?}");
     assert_eq!(app.database.inspect().await.unwrap(), Inspection::default());
 });
 
@@ -232,6 +228,25 @@ async fn a_migration_that_waits_for_a_lock_lets_others_write() {
         let cause = "the migrations wait, because another transaction holds a lock";
         assert!(support::logs::read().lines().any(|line| line.contains("\"level\":\"WARN\"") && line.contains(cause)));
         connection.close().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_migration_waits_until_a_sqlite_file_can_be_written() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let writer = app.database.begin_write().await.unwrap();
+        let cause = "the migrations wait, because another process is writing";
+        let release = async {
+            while !support::logs::read().contains(cause) {
+                tokio::task::yield_now().await;
+            }
+            drop(writer);
+            Ok(())
+        };
+        let migrate = async { vivamo::database::migrate(app.database_url()).await };
+        let (applied, ()) = tokio::try_join!(migrate, release).unwrap();
+        assert_eq!(applied, [""; 0]);
     })
     .await;
 }

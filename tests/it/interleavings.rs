@@ -478,10 +478,14 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
         assert_one_of(&outcomes, &[&["TAKEN_OVER", "UPDATED"]]);
         app.update(&a, json!({ "id": one }), json!({ "phone": phones[0] })).await.payload("updateCustomer");
 
-        // Two customers take over the same number. Then each of two customers tries to take over the number of the
-        // other customer, and one takeover fails.
+        // Two and three customers take over the same number. Then each of two customers tries to take over the number
+        // of the other customer, and one takeover fails.
         let outcomes = race(app, &[Write::TakeOver(&two, &phones[0]), Write::TakeOver(&three, &phones[0])]).await;
         assert_one_of(&outcomes, &[&["TAKEN_OVER", "TAKEN_OVER"]]);
+        customer_with(app, &a, &name("4"), &email("four"), &phone(10)).await;
+        let tenth = phone(10);
+        let takeovers = [&one, &two, &three].map(|id| Write::TakeOver(id, &tenth));
+        assert_one_of(&race(app, &takeovers).await, &[&["TAKEN_OVER"; 3]]);
         for (id, phone) in [(&one, phone(5)), (&two, phone(6)), (&three, phone(7))] {
             app.update(&a, json!({ "id": id }), json!({ "phone": phone })).await.payload("updateCustomer");
         }

@@ -1,8 +1,10 @@
 //! Problems in operation: databases that refuse connections, roles that lack rights, settings from files, with quotes
 //! or with blanks, changed secrets, metrics, upgrades and backups.
 
+use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -962,6 +964,14 @@ async fn a_backup_is_restored_as_the_documentation_says() {
                 assert!(message.contains("missing/folder/x.db"), "{message}");
                 let message = failure(&mut run("sqlite://missing.db", &["backup", "copy.db"]));
                 assert!(message.contains("missing.db does not exist") && !folder.path().join("copy.db").exists());
+                // The copy is not in WAL mode until a server has used it. It can be copied too, also if only reading is
+                // allowed. SQLite would take the name of this file for a URI.
+                let file = "file:a%20?mode=memory";
+                stdout(&run("sqlite://it's.db?mode=ro", &["backup", file]).output().unwrap());
+                assert_eq!(std::fs::read(folder.path().join(file)).unwrap().len(), before.len());
+                let no_text = OsStr::from_bytes(b"\xff.db");
+                let message = failure(run(&database.url, &["backup"]).arg(no_text));
+                assert!(message.contains("not valid UTF-8") && !folder.path().join(no_text).exists(), "{message}");
                 TestDatabase::existing("sqlite://it's.db".to_owned())
             }
             Backend::Postgres => {

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use entity::customer;
 use entity::customer_event::VerifiableField;
 use entity::value::{CustomerId, EmailAddress, IdempotencyKey, PhoneNumber};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 use serde_json::json;
 
 use super::field::verified_at;
@@ -88,8 +88,17 @@ impl Customers {
         let mut verified = current.clone();
         if !value.is_value_of(current) {
             let holder = found.iter().find(|found| phone.is_some() && found.phone.as_ref() == phone);
-            let not_stored = || Violation::of(ErrorCode::InvalidArgument, InputField::Value).with_note(NOT_STORED);
-            let holder = holder.ok_or_else(|| Error::from(not_stored()))?;
+            let Some(holder) = holder else {
+                // On PostgreSQL, a query that waits for a lock does not find the customer that got the phone meanwhile.
+                if let Some(phone) = phone.filter(|_| write_tx.is_locking()) {
+                    let holder = customer::Entity::find().filter(customer::Column::Phone.eq(phone.clone()));
+                    if !rows::customers(&write_tx, &holder.into_query()).await?.is_empty() {
+                        return Err(DbErr::RecordNotUpdated.into());
+                    }
+                }
+                let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Value).with_note(NOT_STORED);
+                return Err(Error::from(violation).into());
+            };
             if holder.phone_verified_at > Some(*time) {
                 return Err(Error::from(Violation::of(ErrorCode::PhoneTaken, InputField::Value)).into());
             }
