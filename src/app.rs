@@ -39,7 +39,7 @@ pub struct AppSettings {
     pub listen: SocketAddr,
     /// The other settings of the server. Only one [`App`] in a process can serve metrics.
     pub http: HttpSettings,
-    /// Number of days for which the feed of changes keeps a change.
+    /// Number of days for which the change feed keeps a change.
     pub changes_days: u32,
     /// True to run the background jobs, for example to deliver webhooks and to delete expired idempotency keys.
     pub jobs: bool,
@@ -223,7 +223,7 @@ async fn watch_version(database: Database) {
     }
 }
 
-/// Measures every five seconds how long the feed of changes is delayed.
+/// Measures every five seconds how long the change feed is delayed.
 async fn watch_feed(services: Arc<Services>) {
     const PERIOD: Duration = Duration::from_secs(5);
     const LONG: TimeDelta = TimeDelta::seconds(60);
@@ -238,7 +238,7 @@ async fn watch_feed(services: Arc<Services>) {
         if lag > LONG && !was_long {
             tracing::warn!(
                 seconds = lag.num_seconds(),
-                "an open transaction delays the feed of changes: look for it in pg_stat_activity and pg_prepared_xacts"
+                "an open transaction delays the change feed: look for it in pg_stat_activity and pg_prepared_xacts"
             );
         }
         was_long = lag > LONG;

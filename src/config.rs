@@ -87,7 +87,7 @@ pub struct ServeSettings {
     #[command(flatten)]
     pub http: HttpSettings,
 
-    /// Number of days for which the feed of changes keeps a change
+    /// Number of days for which the change feed keeps a change
     #[arg(long, env = "VIVAMO_CHANGES_DAYS", value_name = "DAYS", default_value_t = 90)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub changes_days: u32,
@@ -371,7 +371,7 @@ impl Settings {
             Some(secret) if secret.len() < MIN_SECRET_BYTES => {
                 insecure(KEY_SECRET, &format!("must have at least {MIN_SECRET_BYTES} bytes"))
             }
-            Some(SANDBOX_KEY_SECRET) => insecure(KEY_SECRET, "is the secret of sandbox, which is public"),
+            Some(SANDBOX_KEY_SECRET) => insecure(KEY_SECRET, "is the public default secret of sandbox"),
             Some(_) => Ok(()),
         }
     }

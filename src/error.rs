@@ -29,12 +29,12 @@ pub enum ErrorCode {
     InvalidPhone,
     /// The name of a customer, an operator or an API key has no visible character, has more than 100 characters, or
     /// contains control characters, line separators or bidirectional controls (U+202A to U+202E, U+2066 to U+2069).
-    /// Also if the new name of an operator is null.
+    /// Also reported if the new name of an operator is null.
     #[error("The name is not valid")]
     InvalidName,
-    /// The country is unknown, or a required part of the address is missing or blank. Also if a part is too long, has
-    /// only invisible characters, or contains bidirectional controls (such as U+202E) or control characters other than
-    /// line breaks.
+    /// The country is unknown, or a required part of the address is missing or blank. Also reported if a part is too
+    /// long, has only invisible characters, or contains bidirectional controls (such as U+202E) or control characters
+    /// other than line breaks.
     #[error("The address is not valid")]
     InvalidAddress,
     /// The URL of a webhook endpoint is null, is not an absolute URL with `https://` (in sandbox also `http://`), is
@@ -89,8 +89,8 @@ pub enum ErrorCode {
     IdempotencyKeyReused,
 
     /// The customer does not exist, or is not connected to your operator. In `disconnectCustomer` with the platform
-    /// key: the customer is not connected to the operator with `operatorId`. Also if you repeat a create or an update
-    /// with its idempotency key after the customer was disconnected from your operator, even if the customer was
+    /// key: the customer is not connected to the operator with `operatorId`. Also reported if you repeat a create or an
+    /// update with its idempotency key after the customer was disconnected from your operator, even if the customer was
     /// connected again.
     #[error("There is no such customer, or it is not connected to your operator.")]
     CustomerNotFound,
@@ -117,9 +117,9 @@ pub enum ErrorCode {
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
     /// Changes after the given cursor or time were deleted, or the database was restored from a backup that is older
-    /// than the cursor. Take `Viewer.changesCursor`, read all customers again, and continue from the new cursor.
+    /// than the cursor. Read `Viewer.changesCursor`, read all customers again, and continue from the new cursor.
     #[error(
-        "Changes after this cursor are not stored any more. Take `viewer.changesCursor`, read all customers, and continue from that cursor."
+        "Changes after this point are no longer stored. Read `viewer.changesCursor`, read all customers, and continue from that cursor."
     )]
     CursorExpired,
     /// The response would be larger than 4 MiB, or the data that it is built from would be larger than 8 MiB. Ask for

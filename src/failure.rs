@@ -35,7 +35,7 @@ pub enum Failure {
     )]
     FeedAhead,
     #[error(
-        "The API keys of this database were made with another VIVAMO_KEY_SECRET (--key-secret). Set VIVAMO_KEY_SECRET to \
+        "The API keys of this database were made with a different VIVAMO_KEY_SECRET (--key-secret). Set VIVAMO_KEY_SECRET to \
          that secret. If you changed the secret on purpose, give the old value as VIVAMO_KEY_SECRET_OLD \
          (--key-secret-old) too, and run `vivamo change-key-secret`. Without the old value, all API keys stop working."
     )]

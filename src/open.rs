@@ -61,7 +61,7 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
             return Err(Failure::FeedAhead);
         }
         positions::raise_base(&database).await.map_err(Error::from)?;
-        tracing::info!("raised the positions in the feed of changes");
+        tracing::info!("raised the positions in the change feed");
     }
     let services = Services::new(&database, ServiceSettings { hash: hash.clone(), ..services });
     let had_all_words = deployment::has_all_words(&database).await?;
@@ -136,7 +136,7 @@ pub async fn pending_migrations(settings: DatabaseSettings) -> Result<Vec<String
             return Ok(vec!["the search words are incomplete".to_owned()]);
         }
         if positions::is_ahead(&database).await.map_err(Error::from)? {
-            return Ok(vec!["the feed of changes is ahead of this server".to_owned()]);
+            return Ok(vec!["the change feed is ahead of this server".to_owned()]);
         }
     }
     Ok(inspection.pending)

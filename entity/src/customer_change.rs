@@ -1,4 +1,4 @@
-//! Table `customer_change`: the feed of changes, with separate rows for each reader.
+//! Table `customer_change`: the change feed, with separate rows for each reader.
 //!
 //! A reader is an operator, or the platform. A change of a customer adds a row for the platform and a row for each
 //! operator that may know of the change. `service::customers::feed_rows` inserts the rows in the transaction of the

@@ -27,8 +27,8 @@ mod m20261127_000015_connecting_entries;
 /// need. A server that does not know this migration refuses to write. A server that knows it, but not the
 /// migrations after it, continues to write.
 ///
-/// The present value is the migration that creates the feed of changes. A server that does not know the feed would
-/// change customers without adding the changes to it.
+/// The current value is the migration that creates the change feed. A server that does not know the feed would change
+/// customers without adding the changes to it.
 pub const REQUIRED: &str = "m20261126_000013_changes";
 
 /// The newest migration that deletes search words, or changes how the words are written. After this migration,

@@ -1,6 +1,6 @@
-//! Creates the feed of changes, and adds the column `feed_base` to `deployment`. On PostgreSQL, the position of a
-//! change is the id of its transaction plus `feed_base`. No statement rewrites a table: the default of the new column
-//! is a constant.
+//! Creates the change feed, and adds the column `feed_base` to `deployment`. On PostgreSQL, the position of a change is
+//! the id of its transaction plus `feed_base`. No statement rewrites a table: the default of the new column is a
+//! constant.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

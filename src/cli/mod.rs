@@ -58,8 +58,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Copy a SQLite database into a new file. Servers may use the database meanwhile. For PostgreSQL, print how to
-    /// copy the database
+    /// Copy a SQLite database into a new file, while servers may use it. For PostgreSQL, print how to copy the database
     Backup {
         /// File to create
         file: PathBuf,
@@ -134,8 +133,7 @@ fn is_serve_option(id: &str) -> bool {
     serve.get_arguments().any(|arg| arg.get_id() == id)
 }
 
-/// Refuses options of `serve` that stand before the name of a command. clap accepts options in this place, but no code
-/// would read them.
+/// Refuses options of `serve` before the name of a command. clap accepts such options, but no code would read them.
 fn refuse_misplaced_options(matches: ArgMatches) -> Result<ArgMatches, clap::Error> {
     let is_misplaced = |id: &&str| is_serve_option(id) && matches.value_source(id) == Some(ValueSource::CommandLine);
     let misplaced = matches.ids().map(clap::Id::as_str).find(is_misplaced);

@@ -258,7 +258,7 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
             format!("{server} does not let `{user}` use the tables of `{database}`. {}", grant_tables(user))
         }
         (Some((Code::Sqlstate("25006"), _)), ..) => {
-            format!("{server} lets nobody write: it is a standby, or read-only. Change {SETTING}.")
+            format!("{server} does not accept writes: it is a standby, or read-only. Change {SETTING}.")
         }
         // The database does not accept connections, or has too many of them.
         (Some((Code::Sqlstate("55000" | "53300"), error)), ..) => {

@@ -227,8 +227,7 @@ async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Re
     let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, SQL)).await?;
     let row = row.ok_or_else(|| DbErr::RecordNotFound("the rights".to_owned()))?;
     if row.try_get("", "is_read_only")? {
-        let cause =
-            "PostgreSQL lets nobody write to this database: it is a standby, or default_transaction_read_only is set.";
+        let cause = "PostgreSQL does not accept writes to this database: it is a standby, or default_transaction_read_only is set.";
         let remedy = format!("Connect to the primary server: change {}.", url::SETTING);
         return Ok(Some(Fault { cause: cause.to_owned(), remedy }));
     }

@@ -1,4 +1,4 @@
-//! Positions in the feed of changes (`entity::customer_change`).
+//! Positions in the change feed (`entity::customer_change`).
 //!
 //! A reader remembers the position of the last change that it has seen, and asks for the changes after this position.
 //! If a change with a smaller position became visible later, the reader would miss the change. Numbers of a PostgreSQL

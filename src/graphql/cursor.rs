@@ -44,7 +44,7 @@ pub enum ListId {
     OperatorsOfCustomer(CustomerId),
     Events(EventList),
     Erasures,
-    /// The feed of changes, with any filter: the filter may change while a reader follows the feed.
+    /// The change feed, with any filter: the filter may change while a reader follows the feed.
     Changes,
     Webhooks,
 }

@@ -52,9 +52,9 @@ pub struct CustomerFilterInput {
     /// example `415 555` as `415555`. Case, accents and apostrophes are ignored. There are no wildcards. At most 255
     /// characters, and at most 8 words unless the text is an email address. A text without letters and digits finds
     /// nothing. If the user has typed nothing, omit `search`. Results are ordered by customer id. If the text is an
-    /// email address, the customer with this email comes first. If all words are common, a page may be short, as for
-    /// `missing`. `search` cannot be combined with `orderBy`, and is not available in the platform's list of all
-    /// customers.
+    /// email address, the customer with this email comes first. If all words are common, a page may have fewer items
+    /// than requested, as for `missing`. `search` cannot be combined with `orderBy`, and is not available in the
+    /// platform's list of all customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,
@@ -83,7 +83,7 @@ pub struct CustomerFilterInput {
     connected_at: Option<DateTimeRange>,
 }
 
-/// A range of time. Both ends are optional.
+/// A time range. Both ends are optional.
 #[derive(Default, InputObject)]
 struct DateTimeRange {
     /// Start of the range, inclusive, for example `2026-11-23T00:00:00Z`.
@@ -185,8 +185,8 @@ pub struct UpdateCustomerInput {
     /// Cannot be null. Only your operator and the platform see the new id. A new id does not change the `version` of
     /// the customer. Not available with the platform key.
     external_customer_id: MaybeUndefined<String>,
-    /// The `version` that your change is based on. If the customer now has another version, nothing is changed and the
-    /// error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
+    /// The `version` that your change is based on. If the customer now has a different version, nothing is changed and
+    /// the error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
     /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
     /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if the
@@ -201,7 +201,7 @@ pub struct DisconnectCustomerInput {
     /// The customer to disconnect. With the platform key, `externalCustomerId` is the id that the operator with
     /// `operatorId` uses for the customer.
     customer: UpdateCustomerRef,
-    /// Reason of the disconnect. The platform sees the reason in the customer's history.
+    /// Reason for the disconnect. The platform sees the reason in the customer's history.
     reason: DisconnectReason,
     /// Id of the operator to disconnect the customer from. Required with the platform key. Not available with other
     /// keys.
@@ -212,7 +212,7 @@ pub struct DisconnectCustomerInput {
     idempotency_key: Option<String>,
 }
 
-/// The reason for which a customer is disconnected. Values may be added, so keep a default case.
+/// Reason for a disconnect. Values may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::customer_event::DisconnectReason")]
 pub enum DisconnectReason {
@@ -252,8 +252,8 @@ pub struct RecordVerificationInput {
     /// The verified field: the person has proved ownership of this email or phone.
     field: VerifiableField,
     /// The verified email or phone. The record must have this value now, so that a late proof of an earlier value does
-    /// not verify the present one. Exception: with `takeOver`, and if another customer has the phone, this record may
-    /// have another phone or none.
+    /// not verify the current one. Exception: with `takeOver`, if another customer has the phone, this record may have
+    /// a different phone or none.
     value: String,
     /// Time of the proof, not in the future. If the same or a later time is already recorded for the value, nothing
     /// changes.

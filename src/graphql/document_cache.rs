@@ -91,8 +91,9 @@ impl DocumentCache {
             let parsed = || Ok(variables::remove(document.parsed.clone(), &missing));
             document = self.get_or_insert(text, operation, missing.clone(), parsed)?;
         }
-        // The type of a null variable may allow null although its place does not: if the variable has a default, or in
-        // an input object that needs exactly one field. Only validation finds such a null.
+        // The type of a null variable may allow null although the argument or field that uses it does not: if the
+        // variable has a default, or in an input object that needs exactly one field. Only validation finds such a
+        // null.
         let must_validate = replaces_default || has_null && document.has_variable_in_object;
         Ok((document, must_validate))
     }

@@ -64,7 +64,7 @@ impl PageArguments {
     }
 }
 
-/// Checks the arguments of the feed of changes. Returns the size of the page and the position of the cursor.
+/// Checks the arguments of the change feed. Returns the size of the page and the position of the cursor.
 pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Result<(usize, Option<Position>), Error> {
     let mut violations = Vec::new();
     let mut reject = |field, note| violations.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));

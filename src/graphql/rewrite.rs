@@ -1,5 +1,4 @@
-//! Changes documents before their execution, where async-graphql would treat them otherwise than the specification
-//! requires.
+//! Rewrites documents before execution where async-graphql would not treat them as the specification requires.
 
 use std::collections::HashSet;
 

@@ -1,9 +1,9 @@
 //! Polls a connection again at once if it wakes itself.
 //!
-//! hyper reads the body of a request only when the handler asks for it. The handler runs inside the connection, so its
-//! question wakes the task that is running. tokio treats this as a yield: it queues the task and wakes an idle thread,
-//! which may take the connection to another core. With one client, this takes about a fifth of the server's processor
-//! time.
+//! hyper reads the body of a request only when the handler asks for it. The handler runs inside the connection, so
+//! asking for the body wakes the task that is running. tokio treats this as a yield: it queues the task and wakes an
+//! idle thread, which may take the connection to another core. With one client, this takes about a fifth of the
+//! server's processor time.
 
 use std::pin::pin;
 use std::sync::Arc;

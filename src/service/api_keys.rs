@@ -266,7 +266,7 @@ impl ApiKeys {
     ) -> Result<NewApiKey, Error> {
         actor.require_platform()?;
         if request.expires_at.is_some_and(|expires_at| expires_at <= now()) {
-            let note = "expiresAt must be in the future, for example 2100-01-31T00:00:00Z.";
+            let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";
             return Err(Violation::of(ErrorCode::InvalidArgument, InputField::ExpiresAt).with_note(note).into());
         }
         if request.expires_at.is_some_and(|expires_at| !is_in_calendar(expires_at)) {
@@ -402,7 +402,7 @@ async fn check_operator(transaction: &Transaction, operator: OperatorId) -> Resu
     }
 }
 
-/// Records a change of a key in the audit trail.
+/// Records a change to a key in the audit trail.
 async fn record(transaction: &Transaction, origin: &AdminOrigin, r#type: EventType, key: &Model) -> Result<(), DbErr> {
     audit::record(transaction, origin, r#type, key.operator_id, Subject::ApiKey(key.id), &[]).await
 }

@@ -1,4 +1,4 @@
-//! The audit trail of administration: one entry for each change of an operator, an API key or a webhook endpoint by a
+//! The audit trail of administration: one entry for each change to an operator, an API key or a webhook endpoint by a
 //! request or a command, and one for each command that disconnects all customers of an operator. The entry is written
 //! in the same transaction as the change, but the entry of this command is written before its first batch. Only the
 //! platform can read the audit trail.

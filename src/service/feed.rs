@@ -1,4 +1,4 @@
-//! Reads the feed of changes, and deletes old changes.
+//! Reads the change feed, and deletes old changes.
 //!
 //! `customers::feed_rows` writes the rows. A reader remembers a position, and asks for the changes after this position.
 //! The position is the start of the feed, or the position of one of the reader's rows. A position above the reader's

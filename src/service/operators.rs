@@ -143,7 +143,7 @@ impl Operators {
     ) -> Result<Model, Error> {
         actor.require_platform()?;
         if changes.disclosures_per_hour.flatten().is_some_and(|budget| budget < 1) {
-            let note = "disclosuresPerHour must be at least 1, or null for the default.";
+            let note = "`disclosuresPerHour` must be at least 1, or null for the default.";
             let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DisclosuresPerHour);
             return Err(violation.with_note(note).into());
         }

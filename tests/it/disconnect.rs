@@ -76,7 +76,7 @@ both!(a_customer_without_operators_stays_and_can_be_connected_again, Sandbox, as
         assert_eq!((&connected["outcome"], &connected["customer"]["id"]), (&json!("CONNECTED"), &id));
         assert_eq!(connected["customer"]["firstName"], "Ada");
     }
-    // The history that the operator sees starts at the present connection of the operator.
+    // The history that the operator sees starts at the current connection of the operator.
     let history = "{ customer(by: { externalCustomerId: \"2\" }) { history { nodes { type } } } }";
     let nodes = json!([{ "type": "CONNECTED" }]);
     assert_eq!(app.query(&own, history).await["customer"]["history"]["nodes"], nodes);

@@ -90,7 +90,7 @@ both!(an_erased_person_is_nowhere, Sandbox, async |app| {
         app.created(&a, &format!("other-{number}"), data).await;
     }
 
-    // The present values, the earlier values, their search words, and the external ids.
+    // The current values, the earlier values, their search words, and the external ids.
     let values = [
         "quuxmail.one",
         "quuxmail",

@@ -476,7 +476,7 @@ async fn each_lacking_right_has_its_own_hint() {
     stdout(&listing().output().unwrap());
     role.run("ALTER ROLE ROLE_NAME SET default_transaction_read_only = on").await;
     let message = failure(&mut listing());
-    assert!(message.contains("lets nobody write"), "{message}");
+    assert!(message.contains("does not accept writes"), "{message}");
     role.run("ALTER ROLE ROLE_NAME RESET default_transaction_read_only").await;
     stdout(&listing().output().unwrap());
     role.run("REVOKE CONNECT ON DATABASE DATABASE_NAME FROM PUBLIC").await;

@@ -219,7 +219,7 @@ both!(an_operator_changes_its_own_id_of_a_customer, Sandbox, async |app| {
     let theirs = app.customer(&other, json!({ "externalCustomerId": "theirs" })).await;
     assert_eq!((&theirs["id"], &theirs["version"]), (&created["id"], &json!(1)));
 
-    // Sending the present id again is no error, and writes no history entry.
+    // Sending the current id again is no error, and writes no history entry.
     let events = app.count_rows("customer_event").await;
     rename("new", json!("new")).await.payload("updateCustomer");
     assert_eq!(app.count_rows("customer_event").await, events);

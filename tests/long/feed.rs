@@ -1,4 +1,4 @@
-//! The feed of changes while transactions commit in another order than they began, servers are killed, PostgreSQL fails
+//! The change feed while transactions commit in another order than they began, servers are killed, PostgreSQL fails
 //! over, and a dump is restored. A reader that follows its cursor gets each change once, and the changes of a customer
 //! in their order.
 
@@ -298,7 +298,7 @@ async fn readers_on_postgres_miss_nothing() {
     };
     let checked = block_in_place(|| run(&["migrate", "--check"]));
     let text = String::from_utf8(checked.stdout).unwrap();
-    assert!(checked.status.code() == Some(1) && text.contains("the feed of changes is ahead"), "{text}");
+    assert!(checked.status.code() == Some(1) && text.contains("the change feed is ahead"), "{text}");
     assert!(block_in_place(|| run(&["migrate"])).status.success());
     for _ in 0..2 {
         fire.servers.add_process();

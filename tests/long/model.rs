@@ -3,8 +3,8 @@
 //!
 //! The events of the history give nearly the order in which the database applied the changes. The test looks for a
 //! similar order, in which each change has the result that its client received. The model must end in the state of the
-//! database. The model also predicts the feed of changes of each operator and of the platform. Set `VIVAMO_TEST_SEED`
-//! to the printed seed to repeat nearly the same requests.
+//! database. The model also predicts the change feed of each operator and of the platform. Set `VIVAMO_TEST_SEED` to
+//! the printed seed to repeat nearly the same requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -75,7 +75,7 @@ impl AdminEvent {
     }
 }
 
-/// An entry in the audit trail of administration: a change of an operator, an API key or a webhook endpoint, or the
+/// An entry in the audit trail of administration: a change to an operator, an API key or a webhook endpoint, or the
 /// start of a command that disconnects all customers of an operator. Entries never change.
 #[Object]
 impl AdminEvent {
@@ -170,14 +170,15 @@ impl AdminEventFilterInput {
             let operator = OperatorId::parse(id);
             if operator.is_none() {
                 violations
-                    .push(invalid(InputField::FilterOperatorId, "operatorId must be the id of an operator (op_…)."));
+                    .push(invalid(InputField::FilterOperatorId, "`operatorId` must be the id of an operator (op_…)."));
             }
             operator
         });
         let api_key = self.api_key_id.as_ref().and_then(|id| {
             let key = ApiKeyId::parse(id);
             if key.is_none() {
-                violations.push(invalid(InputField::FilterApiKeyId, "apiKeyId must be the id of an API key (key_…)."));
+                violations
+                    .push(invalid(InputField::FilterApiKeyId, "`apiKeyId` must be the id of an API key (key_…)."));
             }
             key
         });

@@ -1,4 +1,4 @@
-//! `Change` and the feed of changes.
+//! `Change` and the change feed.
 
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use entity::customer_change;
@@ -38,7 +38,7 @@ pub enum ChangeType {
     ExternalCustomerIdChanged,
 }
 
-/// A part of the feed of changes.
+/// A part of the change feed.
 #[derive(SimpleObject)]
 pub struct ChangeFeed {
     /// Changes, oldest first.
@@ -51,7 +51,7 @@ pub struct ChangeFeed {
 
 pub struct Change(customer_change::Model);
 
-/// A change of a customer, as your operator sees it. With the platform key: as the platform sees it. Only `customer`
+/// A change to a customer, as your operator sees it. With the platform key: as the platform sees it. Only `customer`
 /// contains personal data. `externalCustomerId` can also be personal data, for example if you use email addresses as
 /// external ids.
 #[Object]
@@ -99,7 +99,7 @@ impl Change {
         self.0.own
     }
 
-    /// The present record of the customer, which may be newer than the change. Null if your operator is not connected
+    /// The current record of the customer, which may be newer than the change. Null if your operator is not connected
     /// to the customer any more, or if the customer was erased.
     async fn customer(&self, context: &Context<'_>) -> Option<Result<Customer, Error>> {
         let found = fetch::loader(context).load_one(VisibleCustomer(self.0.customer_id)).await;

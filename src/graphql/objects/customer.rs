@@ -56,12 +56,12 @@ impl Customer {
         self.0.customer.phone.as_ref().map(|phone| phone.as_str())
     }
 
-    /// Time at which the person last proved ownership of the email. Null if the present email has not been verified.
+    /// Time at which the person last proved ownership of the email. Null if the current email has not been verified.
     async fn email_verified_at(&self) -> Option<Time> {
         self.0.customer.email_verified_at.map(Time)
     }
 
-    /// Time at which the person last proved ownership of the phone. Null if the present phone has not been verified.
+    /// Time at which the person last proved ownership of the phone. Null if the current phone has not been verified.
     async fn phone_verified_at(&self) -> Option<Time> {
         self.0.customer.phone_verified_at.map(Time)
     }
@@ -108,10 +108,11 @@ impl Customer {
     async fn operators(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")]
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerOperatorConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
@@ -125,10 +126,11 @@ impl Customer {
     async fn history(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")]
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };

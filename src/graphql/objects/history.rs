@@ -101,7 +101,7 @@ impl CustomerEvent {
         Some(fetch::load(context, self.details()?.disconnected_operator_id?).await.map(Operator))
     }
 
-    /// Reason of a disconnect. Null unless `type` is `DISCONNECTED`.
+    /// Reason for the disconnect. Null unless `type` is `DISCONNECTED`.
     async fn reason(&self) -> Option<DisconnectReason> {
         self.details()?.reason.map(Into::into)
     }

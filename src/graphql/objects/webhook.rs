@@ -44,7 +44,7 @@ impl Webhook {
     }
 }
 
-/// A webhook endpoint: a URL to which the service delivers the changes of an operator's customers, in the order of the
+/// A webhook endpoint: a URL to which the service delivers the changes to an operator's customers, in the order of the
 /// feed `changes`.
 #[Object]
 impl Webhook {
@@ -63,7 +63,7 @@ impl Webhook {
         (!actor(context).is_read_only()).then_some(self.0.url.as_str())
     }
 
-    /// Types of the changes that are delivered. Null stands for all types.
+    /// Types of the changes that are delivered. Null means all types.
     async fn types(&self) -> Option<Vec<ChangeType>> {
         self.0.types.as_ref().map(|types| types.0.iter().copied().map(Into::into).collect())
     }
@@ -81,8 +81,8 @@ impl Webhook {
         fetch::load(context, key).await.map(|time| time.map(Time)).transpose()
     }
 
-    /// False if the endpoint was disabled: by `updateWebhook`, by the response 410, after five days of failed
-    /// deliveries, or because undelivered changes were deleted.
+    /// False if the endpoint was disabled: by `updateWebhook`, after a response with status 410, after five days of
+    /// failed deliveries, or because undelivered changes were deleted.
     async fn enabled(&self) -> bool {
         self.0.disabled_at.is_none()
     }
@@ -97,7 +97,7 @@ impl Webhook {
         Time(self.0.created_at)
     }
 
-    /// Time at which the present secret was created.
+    /// Time at which the current secret was created.
     async fn secret_created_at(&self) -> Time {
         Time(self.0.secret_created_at)
     }
@@ -112,23 +112,21 @@ impl Webhook {
         self.0.last_attempt_at.map(Time)
     }
 
-    /// HTTP status with which the endpoint answered the last finished attempt. Null if there was no response.
+    /// HTTP status of the response to the last finished attempt. Null if there was no response.
     async fn last_status(&self) -> Option<i32> {
         self.0.last_status
     }
 
-    /// Reason why the last finished attempt failed, or reason why the service disabled the endpoint. Null if there was
-    /// no failure yet. Also null after a successful attempt, or after changes were skipped because of `types`; the next
-    /// failure sets it again.
+    /// Reason why the last finished attempt failed, or why the service disabled the endpoint. Null before the first
+    /// failure, after a successful attempt, and after changes were skipped because of `types`.
     async fn last_failure(&self) -> Option<WebhookFailure> {
         self.0.last_failure.map(Into::into)
     }
 
-    /// Time since which all attempts have failed. Null if no attempt has failed since the last success. Also null if no
-    /// attempt has failed since the endpoint was created, was enabled or got a new URL, or since changes were skipped
-    /// because of `types`. When all attempts have failed for five days, the service disables the endpoint. The time of
-    /// a suspension of the operator does not count: when the suspension ends, the length of the suspension is added to
-    /// `failingSince`.
+    /// Time since which all attempts have failed. Null if no attempt has failed since the last success, since the
+    /// endpoint was created, was enabled or got a new URL, or since changes were skipped because of `types`. When all
+    /// attempts have failed for five days, the service disables the endpoint. While the operator is suspended, the five
+    /// days do not run: when the suspension ends, its length is added to `failingSince`.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)
     }

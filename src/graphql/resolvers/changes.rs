@@ -11,10 +11,10 @@ pub struct ChangeQuery;
 
 #[Object]
 impl ChangeQuery {
-    /// The feed of changes: the changes of your customers, oldest change first, including changes that other callers
-    /// made. With the platform key: the changes of all customers. To start, read `viewer { changesCursor }`, then read
-    /// all customers. Then call `changes` repeatedly. Pass the `changesCursor` as `after` in the first call, and the
-    /// `cursor` of the last response in each further call. You then miss no change, and you get the changes of one
+    /// The change feed: the changes to your customers, oldest change first, including changes that other callers made.
+    /// With the platform key: the changes to all customers. To start, read `viewer { changesCursor }`, then read all
+    /// customers. Then call `changes` repeatedly. Pass the `changesCursor` as `after` in the first call, and the
+    /// `cursor` of the last response in each further call. This way you miss no change, and you get the changes of one
     /// customer in the order of their versions. Changes are kept for 90 days, unless the platform has set another time.
     #[graphql(complexity = "list_complexity(Some(first), None, child_complexity)")]
     async fn changes(

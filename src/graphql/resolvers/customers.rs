@@ -41,10 +41,11 @@ impl CustomerQuery {
     async fn customers(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")]
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
         #[graphql(desc = "Conditions that the customers must match.")] filter: Option<CustomerFilterInput>,
         #[graphql(

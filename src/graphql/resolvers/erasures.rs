@@ -32,10 +32,11 @@ impl ErasureQuery {
     async fn erasures(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")]
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<ErasureConnection, Error>> {
         Some(ErasureConnection::load(context, PageArguments { first, after, last, before }).await)
@@ -56,10 +57,11 @@ impl ErasureQuery {
         #[graphql(desc = "Id of the API key that made the changes. The key may have been revoked.")] api_key_id: Option<
             ID,
         >,
-        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")]
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
         let list = match event_list(context, customer_id, request_id, api_key_id) {
@@ -84,7 +86,7 @@ fn event_list(
         (None, None, Some(id)) => ApiKeyId::parse(&id).map(EventList::OfApiKey),
         _ => {
             let violation = Violation::new(ErrorCode::InvalidArgument);
-            return Err(violation.with_note("Give exactly one of customerId, requestId and apiKeyId.").into());
+            return Err(violation.with_note("Give exactly one of `customerId`, `requestId` and `apiKeyId`.").into());
         }
     };
     // If the id of an argument is malformed, the result is an empty list: no customer has the nil id.

@@ -44,25 +44,27 @@ impl OperatorQuery {
     async fn operators(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")]
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<OperatorConnection, Error>> {
         Some(OperatorConnection::load(context, PageArguments { first, after, last, before }).await)
     }
 
-    /// Audit trail of administration, oldest entry first: the changes of operators, API keys and webhook endpoints by
+    /// Audit trail of administration, oldest entry first: the changes to operators, API keys and webhook endpoints by
     /// requests and commands, and the commands that disconnect all customers of an operator. Platform key only.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn admin_events(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")]
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
         #[graphql(desc = "Conditions that the entries must match.")] filter: Option<AdminEventFilterInput>,
     ) -> Option<Result<AdminEventConnection, Error>> {
@@ -226,7 +228,7 @@ impl UpdateOperatorInput {
         });
         if self.status.is_null() {
             let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Status);
-            violations.push(violation.with_note("status cannot be null. Leave it out to keep the status."));
+            violations.push(violation.with_note("`status` cannot be null. Leave it out to keep the status."));
         }
         Error::reject_if_any(violations)?;
         let disclosures_per_hour = match self.disclosures_per_hour {

@@ -44,7 +44,7 @@ impl Viewer {
         Operator::find(context, actor(context).operator()?).await.transpose()
     }
 
-    /// Cursor of the end of the feed of changes, to pass to `changes` as `after`. Read this cursor before you read all
+    /// Cursor of the end of the change feed, to pass to `changes` as `after`. Read this cursor before you read all
     /// customers for the first time.
     async fn changes_cursor(&self, context: &Context<'_>) -> Option<Result<Cursor, Error>> {
         Some(ChangeFeed::end(context).await)

@@ -36,10 +36,11 @@ impl WebhookQuery {
     async fn webhooks(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, from `after` or the start on. Default: 20.")]
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, back from `before` or the end.")] last: Option<i32>,
+        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<WebhookConnection, Error>> {
         Some(WebhookConnection::load(context, PageArguments { first, after, last, before }).await)
@@ -51,7 +52,7 @@ pub struct WebhookMutation;
 
 #[Object]
 impl WebhookMutation {
-    /// Creates a webhook endpoint. The service delivers the changes of your customers to the URL of the endpoint. An
+    /// Creates a webhook endpoint. The service delivers the changes to your customers to the endpoint's URL. An
     /// operator can have at most five endpoints.
     async fn create_webhook(
         &self,
@@ -149,21 +150,21 @@ fn parse_types(types: Vec<ChangeType>, violations: &mut Vec<Violation>) -> Optio
     let types: Vec<EventType> = types.into_iter().map(Into::into).collect();
     if types.is_empty() {
         let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Types);
-        violations.push(violation.with_note("types must not be empty. Null stands for all types."));
+        violations.push(violation.with_note("`types` must not be empty. Null means all types."));
         return None;
     }
     let is_given = |r#type: &EventType| types.contains(r#type);
     Some(ChangeTypes(EventType::iter().filter(is_given).collect()))
 }
 
-/// Place in the feed `changes`. Exactly one of the fields must be given.
+/// Position in the feed `changes`. Exactly one of the fields must be given.
 #[derive(OneofObject)]
 enum WebhookStart {
     /// Cursor from `changes`, `viewer.changesCursor` or `Webhook.cursor`. The changes after the cursor are delivered.
     /// Not available with the platform key.
     Cursor(String),
-    /// Time. The changes from this time on are delivered, and perhaps some changes of the minute before. The request
-    /// fails with `CURSOR_EXPIRED` if changes of this time may have been deleted.
+    /// A time. The changes since this time are delivered, perhaps with some from the minute before it. The request
+    /// fails with `CURSOR_EXPIRED` if changes since this time may have been deleted.
     Time(Time),
 }
 
@@ -175,7 +176,7 @@ impl WebhookStart {
                 let position = cursors.decode(&cursor);
                 if position.is_none() {
                     let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DeliverFromCursor);
-                    violations.push(violation.with_note("The cursor is not a cursor of `changes` for this operator."));
+                    violations.push(violation.with_note("`cursor` must be a cursor of `changes` for this operator."));
                 }
                 position.map(StartOfDeliveries::After)
             }
@@ -192,8 +193,8 @@ struct CreateWebhookInput {
     url: String,
     /// Types of the changes to deliver. Default: all types, including types that are added later.
     types: Option<Vec<ChangeType>>,
-    /// Place in the feed `changes` at which deliveries start. Default: the end of the feed, so only later changes are
-    /// delivered.
+    /// Position in the feed `changes` at which deliveries start. Default: the end of the feed, so only later changes
+    /// are delivered.
     deliver_from: Option<WebhookStart>,
     /// Id of the operator that the endpoint is for. Required with the platform key. Not available with other keys.
     operator_id: Option<ID>,
@@ -241,11 +242,10 @@ struct UpdateWebhookInput {
     /// New URL, with the same rules as in `createWebhook`. Cannot be null. If the endpoint is enabled, undelivered
     /// changes are sent to the new URL at once.
     url: MaybeUndefined<String>,
-    /// Types of changes to deliver from now on. Null stands for all types.
+    /// Types of changes to deliver from now on. Null means all types.
     types: MaybeUndefined<Vec<ChangeType>>,
-    /// Place in the feed `changes` at which deliveries continue. If omitted or null, deliveries continue after the
-    /// endpoint's `cursor`. With a place before this cursor, changes are delivered again. With a place after it,
-    /// changes are skipped.
+    /// Position in the feed `changes` at which deliveries continue. If omitted or null, deliveries continue after the
+    /// endpoint's `cursor`. An earlier position delivers changes again, and a later position skips changes.
     deliver_from: Option<WebhookStart>,
     /// True enables the endpoint, false disables it. Cannot be null.
     enabled: MaybeUndefined<bool>,
@@ -271,7 +271,7 @@ impl UpdateWebhookInput {
         let deliver_from = self.deliver_from.and_then(|start| start.parse(cursors, &mut violations));
         if self.enabled.is_null() {
             let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Enabled);
-            violations.push(violation.with_note("enabled cannot be null. Leave it out to keep the present state."));
+            violations.push(violation.with_note("`enabled` cannot be null. Leave it out to keep the current state."));
         }
         Error::reject_if_any(violations)?;
         Ok(EndpointChanges { url, types, is_enabled: self.enabled.take(), deliver_from })

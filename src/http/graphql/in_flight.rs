@@ -43,7 +43,7 @@ struct Key {
     memory: KeyMemory,
 }
 
-/// The place of a request in flight. The request is in flight until this value is dropped.
+/// A slot of a key. The request that holds it is in flight until this value is dropped.
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
     pub response_size: Arc<ResponseSize>,

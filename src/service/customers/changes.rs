@@ -13,7 +13,7 @@ use crate::database::{ByBackend, WriteSet, WriteStatement, delete_listed, positi
 use crate::service::now;
 
 /// Replaces a customer if two conditions hold. The stored revision must be one less than the revision of the new row,
-/// and the feed of changes must stay in the order of the versions (see `database::positions`).
+/// and the change feed must stay in the order of the versions (see `database::positions`).
 const REPLACE: WriteStatement = WriteStatement {
     name: "replace customers",
     columns: || customer::Column::iter().map(|column| column.as_str()).collect(),

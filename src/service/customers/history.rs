@@ -102,7 +102,7 @@ impl Customers {
 }
 
 /// Restricts entries of `customer`, an id or a column, to the entries that the caller may see. An operator sees the
-/// entries since its present link was made: its own entries, and those entries of other callers that changed or
+/// entries since its current link was made: its own entries, and those entries of other callers that changed or
 /// verified values. The operator does not see the links and external ids of other operators.
 ///
 /// Entries are compared by version first: ids come from the clocks of several servers, so ids alone do not order the

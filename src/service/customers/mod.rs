@@ -194,7 +194,7 @@ impl Customers {
         }
     }
 
-    /// Runs a write to its end: retries it after conflicts, replays the stored outcome of `idempotent`, and checks
+    /// Runs a write to completion: retries it after conflicts, replays the stored outcome of `idempotent`, and checks
     /// `phone`. `prepare` must look up `idempotent` before it reads customers of other operators.
     ///
     /// The carrier lookup may take several seconds, so it never runs inside a transaction. If an attempt would store a

@@ -21,7 +21,7 @@ use crate::service::{Actor, Origin, RequestInfo};
 pub struct CustomerChanges {
     /// `None` for a malformed id, because no customer has such an id.
     pub customer: Option<CustomerRef>,
-    /// The operator's new id for the customer. `None` keeps the present id.
+    /// The operator's new id for the customer. `None` keeps the current id.
     pub external_customer_id: Option<ExternalCustomerId>,
     pub expected_version: Option<i32>,
     /// The new values: `NotSet` leaves a column as it is, `Set(None)` clears it. Columns that have no [`CustomerField`]

@@ -118,8 +118,8 @@ impl Customers {
     }
 }
 
-const NOT_STORED: &str = "`value` is not what the customer's record has. Read the customer again. For a phone that another \
-                          customer has, set `takeOver`; for a new value, call `updateCustomer` first.";
+const NOT_STORED: &str = "`value` differs from the customer's record. Read the customer again. To take a phone over from \
+                          another customer, set `takeOver`. To verify a new value, call `updateCustomer` first.";
 
 impl VerifiedValue {
     fn field(&self) -> VerifiableField {

@@ -221,7 +221,7 @@ impl Webhooks {
         actor.require_write()?;
         if !(0..=MAX_OVERLAP_HOURS).contains(&overlap_hours) {
             let violation = Violation::of(ErrorCode::InvalidArgument, InputField::OverlapHours);
-            return Err(violation.with_note("overlapHours must be 0 to 168, which is a week.").into());
+            return Err(violation.with_note("`overlapHours` must be 0 to 168 (one week).").into());
         }
         let rotate = || async {
             let transaction = self.database.begin_write().await?;
@@ -403,7 +403,7 @@ pub fn cursor(endpoint: &Model) -> Position {
     Position::by_number(endpoint.delivered_position, endpoint.delivered_id)
 }
 
-/// Records a change of an endpoint in the audit trail.
+/// Records a change to an endpoint in the audit trail.
 async fn record(
     transaction: &Transaction,
     origin: &AdminOrigin,

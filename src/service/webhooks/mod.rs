@@ -1,4 +1,4 @@
-//! Webhooks: the service delivers the changes of an operator's customers to the endpoints of the operator. `endpoints`
+//! Webhooks: the service delivers the changes to an operator's customers to the endpoints of the operator. `endpoints`
 //! has the requests that manage endpoints. `delivery` is the job that delivers, and uses `sender`, `signature` and
 //! `addresses`.
 

@@ -1,6 +1,6 @@
-// Keys that are looked up by their hash, and write operations that validate emails and phones and store the same rows as
-// the service: the customer, its link, the search words for each operator of the customer, a history entry with the
-// changed values, and the rows of the feed of changes.
+// Keys that are looked up by their hash, and write operations that validate emails and phones and store the same rows
+// as the service: the customer, its link, the search words for each operator of the customer, a history entry with the
+// changed values, and the rows of the change feed.
 //
 // A write takes two round trips. The first reads. The second is one statement that writes everything. If the customer has
 // changed since it was read, this statement writes nothing, and the write starts again.

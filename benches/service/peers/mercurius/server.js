@@ -1,9 +1,9 @@
 // A typical Node server for the operations of the benchmark: Fastify, Mercurius with its JIT, `pg` with named prepared
 // statements, and a loader for nested fields. It uses the tables of the service. It has no limits and writes no log.
 //
-// With `WORK=least` it writes only customers and links, does not check values, and compares keys as text. With `WORK=same-work` it
-// looks keys up by their hash, shows an operator only its own customers, validates emails and phones, and writes history, search
-// words and the feed of changes, as the service does.
+// With `WORK=least` it writes only customers and links, does not check values, and compares keys as text. With
+// `WORK=same-work` it looks keys up by their hash, shows an operator only its own customers, validates emails and
+// phones, and writes history, search words and the change feed, as the service does.
 import Fastify from 'fastify';
 import mercurius from 'mercurius';
 import { CUSTOMER, pool, row, rows } from './database.js';

@@ -3,7 +3,7 @@
 //!
 //! With `WORK=least` it writes only customers and links, does not check values, and compares keys as text. With
 //! `WORK=same-work` it looks keys up by their hash, shows an operator only its own customers, validates emails and
-//! phones, and writes history, search words and the feed of changes, as the service does.
+//! phones, and writes history, search words and the change feed, as the service does.
 
 mod keys;
 mod least;

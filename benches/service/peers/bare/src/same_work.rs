@@ -1,5 +1,5 @@
 //! Write operations that store the same rows as the service: the customer, its link, the search words for each operator
-//! of the customer, a history entry with the changed values, and the rows of the feed of changes.
+//! of the customer, a history entry with the changed values, and the rows of the change feed.
 //!
 //! A write takes two round trips. The first reads. The second is one statement that writes everything. If the customer
 //! has changed since it was read, this statement writes nothing, and the write starts again.
