@@ -69,14 +69,14 @@ impl App {
         let timeouts = http.client_timeouts;
         let sender = SenderSettings::new(services.environment, services.webhook_addresses.clone());
         let opened = open(database, services).await?;
-        let Opened { database, services, hash, migrated, is_refilled, has_all_words, .. } = opened;
+        let Opened { database, services, hash, migrated, had_no_tables, has_all_words, .. } = opened;
         if !has_all_words {
             return Err(Failure::IncompleteWords);
         }
         if !migrated.is_empty() {
             tracing::info!(migrations = migrated.join(", "), "migrated the database");
         }
-        if is_refilled {
+        if had_no_tables {
             tracing::warn!("{NO_TABLES}");
         }
         let (listener, address) = bind(listen, "VIVAMO_LISTEN (--listen)").await?;

@@ -37,7 +37,7 @@ pub struct Opened {
     /// Names of the migrations that were applied.
     pub migrated: Vec<String>,
     /// True if the SQLite file existed and had no tables: see [`NO_TABLES`].
-    pub is_refilled: bool,
+    pub had_no_tables: bool,
     /// False if some customers cannot be found by a search yet.
     pub has_all_words: bool,
     /// True if the missing search words were written just now.
@@ -53,7 +53,7 @@ pub const NO_TABLES: &str = "the database file existed but had no tables, so a n
 pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, Failure> {
     let is_migrating = settings.migrate;
     let claimed = open_claimed(settings, services.environment, &services.hash).await?;
-    let Claimed { database, deployment, migrated, is_refilled } = claimed;
+    let Claimed { database, deployment, migrated, had_no_tables } = claimed;
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
     let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(Failure::OtherKeySecret)?;
     if positions::is_ahead(&database).await.map_err(Error::from)? {
@@ -71,7 +71,7 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
         deployment::record_all_words(&database).await?;
     }
     let has_all_words = had_all_words || wrote_words;
-    Ok(Opened { database, services, hash, migrated, is_refilled, has_all_words, wrote_words })
+    Ok(Opened { database, services, hash, migrated, had_no_tables, has_all_words, wrote_words })
 }
 
 /// A database of the configured environment with all migrations applied.
@@ -79,7 +79,7 @@ struct Claimed {
     database: Database,
     deployment: entity_deployment::Model,
     migrated: Vec<String>,
-    is_refilled: bool,
+    had_no_tables: bool,
 }
 
 async fn open_claimed(
@@ -99,7 +99,7 @@ async fn open_claimed(
     if pending.len() < database::migration_count() {
         check_owner(deployment::owner(&database).await?.unwrap_or(environment), environment)?;
     }
-    let is_refilled = had_file && pending.len() == database::migration_count();
+    let had_no_tables = had_file && pending.len() == database::migration_count();
     let migrated = match pending.is_empty() {
         true => Vec::new(),
         false if migrate => database::migrate(&url).await.map_err(|error| cannot_open(&url, &error))?,
@@ -107,7 +107,7 @@ async fn open_claimed(
     };
     let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
     check_owner(deployment.environment, environment)?;
-    Ok(Claimed { database, deployment, migrated, is_refilled })
+    Ok(Claimed { database, deployment, migrated, had_no_tables })
 }
 
 /// Makes the database use the configured secret from now on. Returns false if the database already uses this secret.

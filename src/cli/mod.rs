@@ -150,7 +150,7 @@ async fn open_services(settings: &Settings) -> Result<Arc<Services>, Failure> {
 
 async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened, Failure> {
     let opened = open::open(database, service_settings(settings)).await?;
-    if opened.is_refilled {
+    if opened.had_no_tables {
         eprintln!("warning: {NO_TABLES}");
     }
     Ok(opened)

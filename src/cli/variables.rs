@@ -51,12 +51,12 @@ pub fn name_source(command: &Command, error: &mut clap::Error) {
 }
 
 /// Returns an error that names each unknown variable. A variable is unknown if it is not empty, starts with `VIVAMO_`,
-/// is not in `known`, and is not one of the variables of `is_of_others`.
+/// is not in `known`, and is not one of the variables of `is_not_a_setting`.
 pub fn refuse_unknown(known: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Result<(), String> {
     let mut messages: Vec<String> = variables
         .into_iter()
         .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty() && !known.contains(name))
-        .filter(|(name, value)| !is_of_others(name, value))
+        .filter(|(name, value)| !is_not_a_setting(name, value))
         .map(|(name, _)| match nearest(&name, known) {
             Some(nearest) => format!("{name} is not a setting. Did you mean {nearest}?"),
             None => format!("{name} is not a setting."),
@@ -73,7 +73,7 @@ pub fn refuse_unknown(known: &[String], variables: impl IntoIterator<Item = (Str
 /// Returns true for variables of the build and the tests, and for variables in which Kubernetes and Docker describe a
 /// service. For a service named `vivamo`, Kubernetes and Docker set VIVAMO_SERVICE_HOST, VIVAMO_SERVICE_PORT,
 /// VIVAMO_PORT=tcp://10.0.0.1:80, VIVAMO_PORT_80_TCP_ADDR, and so on.
-fn is_of_others(name: &str, value: &str) -> bool {
+fn is_not_a_setting(name: &str, value: &str) -> bool {
     ["VIVAMO_BUILD_", "VIVAMO_TEST_", "VIVAMO_VERSION"].iter().any(|start| name.starts_with(start))
         || ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"].iter().any(|mark| name.contains(mark))
         || (name.ends_with("_PORT") && value.contains("://"))

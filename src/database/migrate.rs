@@ -55,7 +55,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     const PAUSE: Duration = Duration::from_secs(1);
     let connection = connect(Options::parse(url)?).await?;
     if connection.get_database_backend() == DbBackend::Postgres {
-        wait_for_turn(&connection).await?;
+        lock_migrations(&connection).await?;
         migration::build_large_indexes(&connection).await?;
     }
     let mut is_waiting = false;
@@ -120,7 +120,7 @@ async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, D
 /// Waits for the lock of migrations, which the connection then holds until it is closed. Asks for the lock repeatedly
 /// instead of waiting in one statement. A waiting statement would hold a snapshot. The process that has the lock may
 /// run `CREATE INDEX CONCURRENTLY`, which would wait for this snapshot.
-async fn wait_for_turn(connection: &DatabaseConnection) -> Result<(), DbErr> {
+async fn lock_migrations(connection: &DatabaseConnection) -> Result<(), DbErr> {
     const PAUSE: Duration = Duration::from_millis(100);
     let lock = Statement::from_string(DbBackend::Postgres, "SELECT pg_try_advisory_lock(8247619230001) AS is_locked");
     loop {

@@ -253,7 +253,7 @@ impl ConnectionTrait for Reader {
                 // The connection has been returned to the pool here, so the response does not hold a connection while
                 // it waits.
                 (Some(response), Some(SizeError::MustWait)) => {
-                    response.wait_for_turn().await.map_err(from_size_error)?;
+                    response.wait_for_memory().await.map_err(from_size_error)?;
                 }
                 _ => return rows,
             }

@@ -43,10 +43,10 @@ pub enum Work {
     Query,
     /// A row that was read.
     Row,
-    /// An index entry that was counted or sorted, or that was skipped to find a milestone of a walk (see
-    /// `pages/walk.rs`).
+    /// An index entry that was counted or sorted, or that was skipped to find a milestone of a scan (see
+    /// `pages/scan.rs`).
     Entry,
-    /// A row that was checked against a filter of a walk.
+    /// A row that was checked against a filter of a scan.
     Check,
     /// A row that was written.
     Write,

@@ -3,13 +3,14 @@
 //! - A response has at most about [`MAX_BYTES`]. The approximate size is counted each time a list is complete, and a
 //!   response that is too large fails then.
 //! - The *large* responses that are in memory at the same time have a maximum total size, in the process and for each
-//!   API key. A large response needs a *turn*: a reservation of memory for [`MAX_BYTES`]. When a response becomes
-//!   large, it waits for a turn. While it waits, the response holds little memory and no database connection. The turn
-//!   ends when the client has read the response, or when the server closes the connection of a client that reads too
-//!   slowly. A key can reserve at most half of the memory that the process has for large responses. Two keys whose
-//!   clients do not read can therefore delay the large responses of other keys.
+//!   API key. A large response needs a *reservation* of memory for [`MAX_BYTES`]. When a response becomes large, it
+//!   waits for a reservation. While it waits, the response holds little memory and no database connection. The
+//!   reservation ends when the client has read the response, or when the server closes the connection of a client that
+//!   reads too slowly. A key can reserve at most half of the memory that the process has for large responses. Two keys
+//!   whose clients do not read can therefore delay the large responses of other keys.
 //!
-//! Small responses need no turn, because the limit on HTTP connections also limits the memory of small responses.
+//! Small responses need no reservation, because the limit on HTTP connections also limits the memory of small
+//! responses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,7 +40,7 @@ const MAX_PROCESS_BYTES: usize = 8 * MAX_BYTES;
 /// The maximum total size of the large responses of one key.
 const MAX_KEY_BYTES: usize = MAX_PROCESS_BYTES / 2;
 
-/// The longest time that a large response waits for a turn.
+/// The longest time that a large response waits for a reservation.
 const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// The memory for the large responses of a process.
@@ -79,8 +80,8 @@ fn permits(bytes: usize) -> u32 {
 pub enum SizeError {
     #[error("the response is too large")]
     TooLarge,
-    /// The response has become large and has no turn. See [`ResponseSize::wait_for_turn`].
-    #[error("the response waits for its turn")]
+    /// The response has become large and has no reservation. See [`ResponseSize::wait_for_memory`].
+    #[error("the response waits for its reservation")]
     MustWait,
     #[error("too many large responses are in memory")]
     Busy,
@@ -108,20 +109,20 @@ pub struct ResponseSize {
     key: KeyMemory,
     bytes: AtomicUsize,
     row_bytes: AtomicUsize,
-    /// The turn of this response. Not set before a large response gets its turn. With a turn, the response may grow up
-    /// to [`MAX_BYTES`].
-    turn: OnceCell<Mutex<Turn>>,
+    /// The reservation of this response. Not set before a large response gets its reservation. With a reservation, the
+    /// response may grow up to [`MAX_BYTES`].
+    reservation: OnceCell<Mutex<Reservation>>,
 }
 
 /// The reserved memory of a large response. Given back when this value is dropped.
-struct Turn {
+struct Reservation {
     of_key: OwnedSemaphorePermit,
     of_process: OwnedSemaphorePermit,
 }
 
 impl ResponseSize {
     pub fn new(process: ProcessMemory, key: KeyMemory) -> Self {
-        Self { process, key, bytes: AtomicUsize::new(0), row_bytes: AtomicUsize::new(0), turn: OnceCell::new() }
+        Self { process, key, bytes: AtomicUsize::new(0), row_bytes: AtomicUsize::new(0), reservation: OnceCell::new() }
     }
 
     /// Returns the counted size.
@@ -135,15 +136,16 @@ impl ResponseSize {
         if bytes > MAX_BYTES { Err(SizeError::TooLarge) } else { Ok(()) }
     }
 
-    /// Returns the maximum number of bytes to build at once. Without a turn, this is the size of a small response.
+    /// Returns the maximum number of bytes to build at once. Without a reservation, this is the size of a small
+    /// response.
     pub fn limit(&self) -> usize {
         if self.is_large() { MAX_BYTES } else { SMALL_BYTES }
     }
 
-    /// Waits for a turn if the response is large and has none. Fails if the response is too large already.
+    /// Waits for a reservation if the response is large and has none. Fails if the response is too large already.
     pub async fn before_growth(&self) -> Result<(), SizeError> {
         self.add(0)?;
-        if self.must_wait(0) { self.wait_for_turn().await } else { Ok(()) }
+        if self.must_wait(0) { self.wait_for_memory().await } else { Ok(()) }
     }
 
     /// Checks if a statement that has read this number of bytes may read more rows.
@@ -159,27 +161,27 @@ impl ResponseSize {
         self.row_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Returns true if the response is large and has its turn. Building the rest of it may take much processor time.
-    /// Other requests should not wait for this work.
+    /// Returns true if the response is large and has its reservation. Building the rest of it may take much processor
+    /// time. Other requests should not wait for this work.
     pub fn is_large(&self) -> bool {
-        self.turn.initialized()
+        self.reservation.initialized()
     }
 
     fn must_wait(&self, more_rows: usize) -> bool {
         let (bytes, rows) = (self.bytes.load(Ordering::Relaxed), self.row_bytes.load(Ordering::Relaxed));
-        bytes.max(rows + more_rows) > SMALL_BYTES && !self.turn.initialized()
+        bytes.max(rows + more_rows) > SMALL_BYTES && !self.reservation.initialized()
     }
 
     /// Waits until there is memory for a response of [`MAX_BYTES`]. Fails if this memory does not become free within
     /// [`MAX_WAIT`].
-    pub async fn wait_for_turn(&self) -> Result<(), SizeError> {
-        let take_turn = async {
+    pub async fn wait_for_memory(&self) -> Result<(), SizeError> {
+        let reserve = async {
             let permits = permits(MAX_BYTES);
             let of_key = self.key.0.clone().acquire_many_owned(permits).await?;
             let of_process = self.process.permits.clone().acquire_many_owned(permits).await?;
-            Ok(Mutex::new(Turn { of_key, of_process }))
+            Ok(Mutex::new(Reservation { of_key, of_process }))
         };
-        match timeout(MAX_WAIT, self.turn.get_or_try_init(|| take_turn)).await {
+        match timeout(MAX_WAIT, self.reservation.get_or_try_init(|| reserve)).await {
             Ok(Ok(_)) => {
                 // `LoadRounds::run` checks `is_large` before each poll. The yield causes a new poll, so that the rest
                 // of the response is built outside the worker threads.
@@ -193,13 +195,13 @@ impl ResponseSize {
     /// Splits the reserved memory of a finished response. `bytes` is the size of the response. The returned value keeps
     /// this size reserved until the value is dropped. The rest is given back when this [`ResponseSize`] is dropped.
     pub fn finish(&self, bytes: usize) -> Unread {
-        let turn = self.turn.get().and_then(|turn| {
-            let Turn { of_key, of_process } = &mut *turn.lock();
+        let reservation = self.reservation.get().and_then(|reservation| {
+            let Reservation { of_key, of_process } = &mut *reservation.lock();
             let permits = permits(bytes.min(MAX_BYTES)) as usize;
-            Some(Turn { of_key: of_key.split(permits)?, of_process: of_process.split(permits)? })
+            Some(Reservation { of_key: of_key.split(permits)?, of_process: of_process.split(permits)? })
         });
         self.process.unread.increment(bytes as f64);
-        Unread { bytes, gauge: self.process.unread.clone(), _turn: turn }
+        Unread { bytes, gauge: self.process.unread.clone(), _reservation: reservation }
     }
 }
 
@@ -207,7 +209,7 @@ impl ResponseSize {
 pub struct Unread {
     bytes: usize,
     gauge: Gauge,
-    _turn: Option<Turn>,
+    _reservation: Option<Reservation>,
 }
 
 impl Drop for Unread {
@@ -240,13 +242,13 @@ mod tests {
             unread.push(size.finish(MAX_BYTES));
         }
         let waits = large(&process, &own);
-        let mut turn = Box::pin(waits.before_growth());
-        assert!(poll!(&mut turn).is_pending());
+        let mut reservation = Box::pin(waits.before_growth());
+        assert!(poll!(&mut reservation).is_pending());
         let small = ResponseSize::new(process.clone(), own.clone());
         assert_eq!((small.add(SMALL_BYTES), small.before_growth().await), (Ok(()), Ok(())));
         assert_eq!(large(&process, &other).before_growth().await, Ok(()));
         unread.pop();
-        assert_eq!(turn.await, Ok(()));
+        assert_eq!(reservation.await, Ok(()));
     }
 
     #[tokio::test]
@@ -268,7 +270,7 @@ mod tests {
         let size = ResponseSize::new(ProcessMemory::default(), KeyMemory::default());
         assert_eq!(size.check_rows(SMALL_BYTES), Ok(()));
         assert_eq!(size.check_rows(SMALL_BYTES + 1), Err(SizeError::MustWait));
-        assert_eq!(size.wait_for_turn().await, Ok(()));
+        assert_eq!(size.wait_for_memory().await, Ok(()));
         assert_eq!(size.check_rows(MAX_ROW_BYTES), Ok(()));
         size.add_rows(MAX_ROW_BYTES);
         assert_eq!(size.check_rows(1), Err(SizeError::TooLarge));

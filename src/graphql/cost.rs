@@ -84,19 +84,19 @@ fn work_of_field(field: &Field, variables: &Variables) -> u64 {
     match field.name.node.as_str() {
         name if LISTS.contains(&name) => {
             let items = page_size(size("first").or(size("last"))) as u64;
-            let is_walked = match argument(field, "filter", variables) {
+            let is_scanned = match argument(field, "filter", variables) {
                 Some(ConstValue::Object(filter)) if name == "customers" => {
                     filter.keys().any(|condition| !INDEXED.contains(&condition.as_str()))
                 }
                 _ => false,
             };
-            weights::list(items, is_walked)
+            weights::list(items, is_scanned)
         }
         "changes" => {
             let is_filtered = argument(field, "types", variables).is_some_and(|types| types != ConstValue::Null);
             weights::list(page_size(size("first").or(Some(MAX_PAGE_SIZE))) as u64, is_filtered)
         }
-        "totalCount" | "totalCountAtLeast" => weights::WALK,
+        "totalCount" | "totalCountAtLeast" => weights::SCAN,
         _ => 0,
     }
 }
@@ -155,9 +155,9 @@ mod tests {
         let Some((_, TypeKind::InputObject(filter))) = filter else { panic!("no filter") };
         for condition in &filter.fields {
             let description = condition.node.description.as_ref().map_or("", |text| text.node.as_str());
-            let is_walked = description.contains("has no index") || condition.node.name.node == "search";
+            let is_scanned = description.contains("has no index") || condition.node.name.node == "search";
             let query = format!("{{ customers(first: 1, filter: {{ {}: 1 }}) {{ x }} }}", condition.node.name.node);
-            assert_eq!(estimated(&query), if is_walked { 2 } else { 1 }, "{query}");
+            assert_eq!(estimated(&query), if is_scanned { 2 } else { 1 }, "{query}");
         }
     }
 }

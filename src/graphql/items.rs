@@ -104,7 +104,7 @@ async fn direct<T: DirectObject>(
                 record(Work::Value, values);
                 return Ok(Some(Value::Binary(text.into())));
             }
-            Err(NotDirect::TooLong) if may_wait => size.wait_for_turn().await?,
+            Err(NotDirect::TooLong) if may_wait => size.wait_for_memory().await?,
             // If the text is too long for any response, async-graphql resolves the list. Each list inside it is then
             // counted on its own, and the errors have the paths of the lists that do not fit.
             Err(NotDirect::TooLong | NotDirect::NotReady) => return Ok(None),

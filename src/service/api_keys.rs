@@ -137,8 +137,8 @@ impl ApiKeys {
         Ok(actor)
     }
 
-    /// Finds a key together with other keys from the same network. The request that locks `turn` pauses, and then looks
-    /// up the keys of all requests that are waiting at that time.
+    /// Finds a key together with other keys from the same network. The request that locks `leader` pauses, and then
+    /// looks up the keys of all requests that are waiting at that time.
     async fn find_delayed(&self, network: IpAddr, hashes: Vec<Vec<u8>>) -> Result<Option<FoundKey>, DbErr> {
         let lookups = self.delayed.get_with(network, Arc::default);
         let (sender, mut found) = oneshot::channel();
@@ -146,7 +146,7 @@ impl ApiKeys {
         tokio::select! {
             biased;
             found = &mut found => return found.unwrap_or(Err(CANCELLED)),
-            _turn = lookups.turn.lock() => {
+            _leader = lookups.leader.lock() => {
                 #[expect(clippy::disallowed_methods, reason = "the delay")]
                 tokio::time::sleep(LOOKUP_DELAY).await;
                 let waiting = mem::take(&mut *lookups.waiting.lock());
@@ -445,7 +445,7 @@ type WaitingKey = (Vec<Vec<u8>>, oneshot::Sender<Result<Option<FoundKey>, DbErr>
 struct DelayedLookups {
     waiting: Mutex<Vec<WaitingKey>>,
     /// Held by the request that looks up the keys.
-    turn: tokio::sync::Mutex<()>,
+    leader: tokio::sync::Mutex<()>,
 }
 
 /// The number of random characters in a key. 30 characters from an alphabet of 62 have 178 bits of entropy.

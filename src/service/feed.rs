@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{Actor, now};
 use crate::database::pages::{
-    self, ARM_ROWS, Direction, JoinedTable, List, Page, PageRequest, Position, Positioned, WALK, Walk,
+    self, BRANCH_ROWS, Direction, JoinedTable, List, Page, PageRequest, Position, Positioned, SCAN, Scan,
 };
 use crate::database::{BatchedQuery, Database, TransactionError, positions, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -283,14 +283,14 @@ impl Feed {
             .apply_if(is_from_start.then_some(false), |rows, swept| rows.filter(Column::Swept.eq(swept)));
         let columns: Vec<SimpleExpr> = [Column::Position, Column::Id].map(|column| column.into_expr()).into();
         let Some(types) = types else { return List::new(rows.into_query(), columns) };
-        let walked = |column: Column| Expr::col((Alias::new(WALK), column));
-        let is_shown = walked(Column::Type).is_in(types).or(walked(Column::Swept));
+        let scanned = |column: Column| Expr::col((Alias::new(SCAN), column));
+        let is_shown = scanned(Column::Type).is_in(types).or(scanned(Column::Swept));
         let filters = vec![Query::select().expr(Expr::cust("1")).and_where(is_shown).take()];
-        let walk_columns = [Column::Position, Column::Id, Column::ReaderId, Column::Type, Column::Swept];
-        let rows = rows.select_only().columns(walk_columns).into_query();
+        let scan_columns = [Column::Position, Column::Id, Column::ReaderId, Column::Type, Column::Swept];
+        let rows = rows.select_only().columns(scan_columns).into_query();
         let key = [Column::ReaderId, Column::Position, Column::Id];
-        let joined = vec![JoinedTable::new::<Entity>(&key.map(|column| (column, ARM_ROWS, column.as_str())))];
-        List { joined, walk: Some(Walk { filters, ..Walk::default() }), ..List::new(rows, columns) }
+        let joined = vec![JoinedTable::new::<Entity>(&key.map(|column| (column, BRANCH_ROWS, column.as_str())))];
+        List { joined, scan: Some(Scan { filters, ..Scan::default() }), ..List::new(rows, columns) }
     }
 }
 

@@ -175,11 +175,11 @@ pub mod weights {
     /// The estimate for an item of a list: a row and its values.
     pub const ITEM: u64 = 100;
     /// The estimate for a search, for a condition without an index, or for a count.
-    pub const WALK: u64 = 1000;
+    pub const SCAN: u64 = 1000;
 
     /// Estimates the work for a page of a list.
-    pub fn list(items: u64, is_walked: bool) -> u64 {
-        QUERY + items * ITEM + u64::from(is_walked) * WALK
+    pub fn list(items: u64, is_scanned: bool) -> u64 {
+        QUERY + items * ITEM + u64::from(is_scanned) * SCAN
     }
 
     /// Converts work to a cost.

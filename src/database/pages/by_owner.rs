@@ -9,14 +9,14 @@ use sea_orm::sea_query::{
 };
 use sea_orm::{ColumnTrait, Condition, DbErr, QueryResult, Value};
 
-use super::arms::{Arm, limit, rows_by_arm};
+use super::branches::{Branch, limit, rows_by_branch};
 use super::keyset::{Page, PageRequest, Positioned};
 use super::list::List;
 use super::read::pages;
 use crate::database::Reader;
 
 /// Loads a page of the list of each owner. `list` selects the rows that match a condition on the owner, in ascending
-/// order and without a walk or joined tables. `read` returns a row's owner and the row. The same owner may be in
+/// order and without a scan or joined tables. `read` returns a row's owner and the row. The same owner may be in
 /// several requests.
 ///
 /// - **If all owners request the same first or last page**, which is usual, one statement reads the rows of all owners
@@ -46,11 +46,11 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned + C
     owners.resize(owners.len().next_power_of_two(), *first);
     let max_rows = MIN_ROWS.max(owners.len() * (request.size + 1));
     let list = list(owner.is_in(owners).into());
-    let mut rows = rows_by_arm(reader, &[Arm::rows(list.rows.clone(), limit(max_rows))]).await?.remove(0);
+    let mut rows = rows_by_branch(reader, &[Branch::rows(list.rows.clone(), limit(max_rows))]).await?.remove(0);
     // Numbering the rows costs as much as reading them, and only long lists need the numbers.
     if rows.len() == max_rows {
         let query = numbered(list, owner.into_expr(), request);
-        rows = rows_by_arm(reader, &[Arm::rows(query, String::new())]).await?.remove(0);
+        rows = rows_by_branch(reader, &[Branch::rows(query, String::new())]).await?.remove(0);
     }
     let mut rows_by_owner: HashMap<K, Vec<T>> = HashMap::new();
     for row in &rows {

@@ -6,9 +6,9 @@ use std::iter::Sum;
 use sea_orm::sea_query::{Order, SelectStatement};
 use sea_orm::{ConnectionTrait, DbErr};
 
-use super::arms::{Arm, ROW, limit, rows_by_arm};
+use super::branches::{Branch, ROW, limit, rows_by_branch};
 use super::list::List;
-use super::walk::{MAX_WALK, record_sort};
+use super::scan::{MAX_SCAN, record_sort};
 use crate::database::{ReadKind, Reader, Work, record};
 
 /// The number of rows of a list.
@@ -41,36 +41,36 @@ const MAX_COUNT: usize = 1_000_000;
 pub async fn counts(reader: &Reader, queries: Vec<(SelectStatement, usize)>) -> Result<Vec<u64>, DbErr> {
     let bounds = queries.iter().map(|(_, bound)| bound).sum::<usize>();
     let kind = if bounds > MAX_USUAL_COUNT { ReadKind::Long } else { ReadKind::Usual };
-    let arms: Vec<_> = queries.into_iter().map(|(query, bound)| Arm::count(query, None, limit(bound))).collect();
-    let counts = counts_of_arms(&reader.for_reads(kind), &arms).await?;
+    let branches: Vec<_> = queries.into_iter().map(|(query, bound)| Branch::count(query, None, limit(bound))).collect();
+    let counts = counts_of_branches(&reader.for_reads(kind), &branches).await?;
     record(Work::Entry, counts.iter().sum());
     Ok(counts)
 }
 
-/// Counts the rows of each list: up to [`MAX_COUNT`], or among the first [`MAX_WALK`] rows of a walk, in the
-/// order of the list. A walk that may be longer is counted twice: once without filters, to learn if it is longer.
+/// Counts the rows of each list: up to [`MAX_COUNT`], or among the first [`MAX_SCAN`] rows of a scan, in the
+/// order of the list. A scan that may be longer is counted twice: once without filters, to learn if it is longer.
 pub async fn list_counts(reader: &Reader, lists: Vec<List>) -> Result<Vec<Count>, DbErr> {
-    let (mut arms, mut walks) = (Vec::new(), Vec::new());
-    for List { mut rows, columns, descending, walk, continues, .. } in lists {
-        let bound = if walk.is_some() { MAX_WALK } else { MAX_COUNT };
-        let walk = walk.unwrap_or_default();
-        let is_bounded = walk.is_bounded();
-        let filters: Vec<_> = walk.filters.iter().cloned().chain(walk.not_in_previous.clone()).collect();
-        walks.push((bound as u64, filters.len() as u64, is_bounded.then_some(walk.max_rows)));
+    let (mut branches, mut scans) = (Vec::new(), Vec::new());
+    for List { mut rows, columns, descending, scan, continues, .. } in lists {
+        let bound = if scan.is_some() { MAX_SCAN } else { MAX_COUNT };
+        let scan = scan.unwrap_or_default();
+        let is_bounded = scan.is_bounded();
+        let filters: Vec<_> = scan.filters.iter().cloned().chain(scan.not_in_previous.clone()).collect();
+        scans.push((bound as u64, filters.len() as u64, is_bounded.then_some(scan.max_rows)));
         let is_counted_twice = !filters.is_empty() && !is_bounded;
-        record_sort(&walk, if is_counted_twice { 2 } else { 1 });
+        record_sort(&scan, if is_counted_twice { 2 } else { 1 });
         if filters.is_empty() || is_counted_twice {
-            arms.push(Arm { continues, ..Arm::count(rows.clone(), None, limit(bound + 1)) });
+            branches.push(Branch { continues, ..Branch::count(rows.clone(), None, limit(bound + 1)) });
         }
         if !filters.is_empty() {
             for column in columns {
                 rows.order_by_expr(column, if descending { Order::Desc } else { Order::Asc });
             }
             let continues = continues || is_counted_twice;
-            arms.push(Arm { continues, ..Arm::count(rows, Some(filters), String::new()) });
+            branches.push(Branch { continues, ..Branch::count(rows, Some(filters), String::new()) });
         }
     }
-    let mut counts = counts_of_arms(&reader.for_reads(ReadKind::Long), &arms).await?.into_iter();
+    let mut counts = counts_of_branches(&reader.for_reads(ReadKind::Long), &branches).await?.into_iter();
     let mut next = || counts.next().unwrap_or_default();
     let count = |(bound, filters, max_rows): (u64, u64, Option<u64>)| {
         let (rows, found) = if filters == 0 {
@@ -84,10 +84,10 @@ pub async fn list_counts(reader: &Reader, lists: Vec<List>) -> Result<Vec<Count>
         };
         if rows > bound { Count::AtLeast(found) } else { Count::Exactly(found) }
     };
-    Ok(walks.into_iter().map(count).collect())
+    Ok(scans.into_iter().map(count).collect())
 }
 
-async fn counts_of_arms(connection: &impl ConnectionTrait, arms: &[Arm]) -> Result<Vec<u64>, DbErr> {
-    let rows = rows_by_arm(connection, arms).await?;
+async fn counts_of_branches(connection: &impl ConnectionTrait, branches: &[Branch]) -> Result<Vec<u64>, DbErr> {
+    let rows = rows_by_branch(connection, branches).await?;
     rows.iter().flatten().map(|row| Ok(row.try_get_by_index::<i64>(ROW)?.unsigned_abs())).collect()
 }

@@ -49,10 +49,10 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     pub has_previous: bool,
     pub has_next: bool,
-    /// The position at which the next page in the direction of the request starts. Set if a walk ended here before the
+    /// The position at which the next page in the direction of the request starts. Set if a scan ended here before the
     /// page was full, or if the rows of a [merged](PageRequest::merge) page are known only up to here. If it is not
     /// set, the next page starts at the last row of this page, or at the first row if the direction is backward.
-    pub walked_to: Option<Position>,
+    pub scanned_to: Option<Position>,
 }
 
 /// A row that has a position in the list that it is read from.
@@ -71,9 +71,9 @@ impl Position {
         Self { key: Key::Number(number), id }
     }
 
-    /// The position of a row as a milestone of a walk. A milestone may be the row with `Key::First`, because the
-    /// filters of the walk do not apply to milestones. The walk passes this row in the order of the ids.
-    pub(super) fn in_walk(self) -> Self {
+    /// The position of a row as a milestone of a scan. A milestone may be the row with `Key::First`, because the
+    /// filters of the scan do not apply to milestones. The scan passes this row in the order of the ids.
+    pub(super) fn in_scan(self) -> Self {
         match self.key {
             Key::First => Self::by_id(self.id),
             Key::None | Key::Time(_) | Key::Number(_) | Key::Text(_) => self,
@@ -91,9 +91,9 @@ impl<T> Page<T> {
     /// Returns two positions: the previous page ends before the first position, and the next page starts after the
     /// second position.
     pub fn ends(&self, position: impl Fn(&T) -> Position) -> [Option<Position>; 2] {
-        let walked_to = |direction| self.walked_to.clone().filter(|_| self.direction == direction);
-        let start = walked_to(Direction::Backward).or_else(|| self.rows.first().map(&position));
-        [start, walked_to(Direction::Forward).or_else(|| self.rows.last().map(&position))]
+        let scanned_to = |direction| self.scanned_to.clone().filter(|_| self.direction == direction);
+        let start = scanned_to(Direction::Backward).or_else(|| self.rows.first().map(&position));
+        [start, scanned_to(Direction::Forward).or_else(|| self.rows.last().map(&position))]
     }
 }
 
@@ -119,13 +119,13 @@ impl PageRequest {
             return;
         }
         let is_full = page.rows.len() == self.size;
-        if self.direction == Direction::Backward && (is_full || page.walked_to.is_some()) {
+        if self.direction == Direction::Backward && (is_full || page.scanned_to.is_some()) {
             page.has_previous = true;
             return;
         }
         if is_full {
             page.has_next = true;
-            page.walked_to = None;
+            page.scanned_to = None;
         }
         page.rows.insert(0, row);
         page.rows.truncate(self.size);
@@ -163,7 +163,7 @@ impl PageRequest {
         } else {
             page.has_next |= has_more;
         }
-        page.walked_to = end.filter(|_| !is_cut);
+        page.scanned_to = end.filter(|_| !is_cut);
         page
     }
 
@@ -175,19 +175,19 @@ impl PageRequest {
         match direction {
             Direction::Forward => {
                 rows.truncate(self.size);
-                Page { direction, rows, has_previous: self.after.is_some(), has_next: has_more, walked_to: None }
+                Page { direction, rows, has_previous: self.after.is_some(), has_next: has_more, scanned_to: None }
             }
             Direction::Backward => {
                 rows.drain(..rows.len().saturating_sub(self.size));
-                Page { direction, rows, has_previous: has_more, has_next: self.before.is_some(), walked_to: None }
+                Page { direction, rows, has_previous: has_more, has_next: self.before.is_some(), scanned_to: None }
             }
         }
     }
 
-    /// Makes a page of the rows that a walk has found. `end` is the position of the last milestone of the walk. It is
-    /// `None` if the list ends before that row, or if the walk has no milestones. If `end` is given and the walk has
-    /// not found more than `size` rows, the walk ended at `end`, and the list may have more rows after `end`.
-    pub(super) fn page_of_walk<T>(&self, rows: Vec<T>, end: Option<Position>) -> Page<T> {
+    /// Makes a page of the rows that a scan has found. `end` is the position of the last milestone of the scan. It is
+    /// `None` if the list ends before that row, or if the scan has no milestones. If `end` is given and the scan has
+    /// not found more than `size` rows, the scan ended at `end`, and the list may have more rows after `end`.
+    pub(super) fn page_of_scan<T>(&self, rows: Vec<T>, end: Option<Position>) -> Page<T> {
         let is_full = rows.len() > self.size;
         let mut page = self.page(rows);
         if end.is_some() && !is_full {
@@ -195,7 +195,7 @@ impl PageRequest {
                 Direction::Forward => page.has_next = true,
                 Direction::Backward => page.has_previous = true,
             }
-            page.walked_to = end;
+            page.scanned_to = end;
         }
         page
     }
@@ -209,7 +209,7 @@ mod tests {
     fn a_merged_page_ends_where_a_part_is_no_longer_known() {
         use Direction::{Backward, Forward};
         let position = |number: &u128| Position::by_id(Uuid::from_u128(*number));
-        // The rows of a part, whether it has more rows in the direction, and where its walk ended.
+        // The rows of a part, whether it has more rows in the direction, and where its scan ended.
         type Part<'r> = (&'r [u128], bool, Option<u128>);
         let cases: [(Direction, usize, Part<'_>, Part<'_>, Part<'_>); 13] = [
             (Forward, 5, (&[1, 4], false, None), (&[2], false, None), (&[1, 2, 4], false, None)),
@@ -228,19 +228,19 @@ mod tests {
         ];
         for (number, (direction, size, first, second, merged)) in cases.into_iter().enumerate() {
             let request = PageRequest { direction, size, after: None, before: None };
-            let page = |(rows, has_more, walked_to): Part<'_>| Page {
+            let page = |(rows, has_more, scanned_to): Part<'_>| Page {
                 direction,
                 rows: rows.to_vec(),
                 has_previous: has_more && direction == Backward,
                 has_next: has_more && direction == Forward,
-                walked_to: walked_to.as_ref().map(position),
+                scanned_to: scanned_to.as_ref().map(position),
             };
             for parts in [[first, second], [second, first]] {
                 let page_of_parts = request.merge(parts.map(page).to_vec(), position);
                 let expected = page(merged);
                 assert_eq!(
-                    (page_of_parts.rows, page_of_parts.has_previous, page_of_parts.has_next, page_of_parts.walked_to),
-                    (expected.rows, expected.has_previous, expected.has_next, expected.walked_to),
+                    (page_of_parts.rows, page_of_parts.has_previous, page_of_parts.has_next, page_of_parts.scanned_to),
+                    (expected.rows, expected.has_previous, expected.has_next, expected.scanned_to),
                     "case {number}"
                 );
             }

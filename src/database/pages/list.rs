@@ -1,13 +1,13 @@
-//! Lists, and the arms that read a page of a list.
+//! Lists, and the branches that read a page of a list.
 
 use std::iter;
 
 use sea_orm::sea_query::{Expr, ExprTrait, Order, SelectStatement, SimpleExpr};
 use sea_orm::{EntityTrait, IdenStatic, Iterable};
 
-use super::arms::{Arm, ROWS, limit};
+use super::branches::{Branch, ROWS, limit};
 use super::keyset::{Key, PageRequest, Position};
-use super::walk::Walk;
+use super::scan::Scan;
 
 /// A list to read pages of.
 pub struct List {
@@ -17,9 +17,9 @@ pub struct List {
     pub descending: bool,
     /// Tables to join to the rows of the page after the limit has been applied.
     pub joined: Vec<JoinedTable>,
-    /// Reads the rows one by one. With a walk, the first columns that `rows` selects must be `columns`, because the
+    /// Reads the rows one by one. With a scan, the first columns that `rows` selects must be `columns`, because the
     /// page is ordered by column number. A row of the page then has only the columns of the joined tables.
-    pub walk: Option<Walk>,
+    pub scan: Option<Scan>,
     /// True if this list and the list before it in [`pages`](super::pages()) are parts of one list (see
     /// [`PageRequest::merge`]). One statement reads both, so that they see the same rows.
     pub continues: bool,
@@ -36,12 +36,12 @@ pub struct JoinedTable {
 impl List {
     /// A list in ascending order of the columns.
     pub fn new(rows: SelectStatement, columns: Vec<SimpleExpr>) -> Self {
-        Self { rows, columns, descending: false, joined: Vec::new(), walk: None, continues: false }
+        Self { rows, columns, descending: false, joined: Vec::new(), scan: None, continues: false }
     }
 
-    /// Returns the arm that reads the page, then one arm for each milestone of a walk.
-    pub(super) fn arms(self, request: &PageRequest) -> Vec<Arm> {
-        let Self { rows: mut query, columns, descending, joined, walk, continues } = self;
+    /// Returns the branch that reads the page, then one branch for each milestone of a scan.
+    pub(super) fn branches(self, request: &PageRequest) -> Vec<Branch> {
+        let Self { rows: mut query, columns, descending, joined, scan, continues } = self;
         for (position, is_after) in [(&request.after, true), (&request.before, false)] {
             let Some(Position { key, id }) = position else { continue };
             // The position is one of this list, so its key fits the columns. A single column is compared without a
@@ -63,14 +63,14 @@ impl List {
         }
         let order = request.order(descending);
         let direction = if order == Order::Desc { "DESC" } else { "ASC" };
-        let walk_order: Vec<_> = (1..=columns.len()).map(|column| format!("{column} {direction}")).collect();
+        let scan_order: Vec<_> = (1..=columns.len()).map(|column| format!("{column} {direction}")).collect();
         for column in columns {
             query.order_by_expr(column, order.clone());
         }
         let (columns, join) =
             joined.iter().map(|joined| (joined.columns.as_str(), joined.join.as_str())).unzip::<_, _, String, String>();
-        let select = if walk.is_some() { columns } else { ROWS.to_owned() + &columns };
-        let arm = |filters, limit| Arm {
+        let select = if scan.is_some() { columns } else { ROWS.to_owned() + &columns };
+        let branch = |filters, limit| Branch {
             select: select.clone(),
             query: query.clone(),
             filters,
@@ -78,14 +78,15 @@ impl List {
             join: join.clone(),
             continues,
         };
-        let Some(walk) = walk else {
-            return vec![arm(None, limit(request.size + 1))];
+        let Some(scan) = scan else {
+            return vec![branch(None, limit(request.size + 1))];
         };
-        let milestones = walk.milestones();
-        let page = arm(Some(walk.filters), format!(" ORDER BY {}{}", walk_order.join(", "), limit(request.size + 1)));
+        let milestones = scan.milestones();
+        let page =
+            branch(Some(scan.filters), format!(" ORDER BY {}{}", scan_order.join(", "), limit(request.size + 1)));
         let milestones = milestones
             .iter()
-            .map(|number| Arm { continues: true, ..arm(None, format!(" LIMIT 1 OFFSET {}", number - 1)) });
+            .map(|number| Branch { continues: true, ..branch(None, format!(" LIMIT 1 OFFSET {}", number - 1)) });
         iter::once(page).chain(milestones).collect()
     }
 }

@@ -2,13 +2,13 @@
 
 use sea_orm::{DbErr, FromQueryResult, QueryResult};
 
-use super::arms::rows_by_arm;
+use super::branches::rows_by_branch;
 use super::keyset::{Direction, Page, PageRequest, Position, Positioned};
 use super::list::List;
-use super::walk::{MAX_USUAL_WALK, Measure, Walk, record_sort};
+use super::scan::{MAX_USUAL_SCAN, Measure, Scan, record_sort};
 use crate::database::{ReadKind, Reader};
 
-/// Loads a page of each list, in one statement for up to 400 arms.
+/// Loads a page of each list, in one statement for up to 400 branches.
 ///
 /// `position` receives the index of a list, and a row of that list.
 pub async fn pages<T>(
@@ -17,23 +17,24 @@ pub async fn pages<T>(
     read: impl Fn(&QueryResult) -> Result<T, DbErr>,
     position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
-    let (mut requests, mut arms) = (Vec::new(), Vec::new());
-    let work: u64 = lists.iter().filter_map(|(list, _)| list.walk.as_ref()).map(Walk::max_work).sum();
-    let kind = if work > MAX_USUAL_WALK { ReadKind::Long } else { ReadKind::Usual };
+    let (mut requests, mut branches) = (Vec::new(), Vec::new());
+    let work: u64 = lists.iter().filter_map(|(list, _)| list.scan.as_ref()).map(Scan::max_work).sum();
+    let kind = if work > MAX_USUAL_SCAN { ReadKind::Long } else { ReadKind::Usual };
     for (list, request) in lists {
-        let measure = list.walk.as_ref().map(|walk| {
-            record_sort(walk, 1 + walk.milestones().len());
-            Measure::new(walk)
+        let measure = list.scan.as_ref().map(|scan| {
+            record_sort(scan, 1 + scan.milestones().len());
+            Measure::new(scan)
         });
         requests.push((list.descending, measure, request.clone()));
-        arms.extend(list.arms(&request));
+        branches.extend(list.branches(&request));
     }
-    let mut rows_by_arm = rows_by_arm(&reader.for_reads(kind), &arms).await?.into_iter();
+    let mut rows_by_branch = rows_by_branch(&reader.for_reads(kind), &branches).await?.into_iter();
     let mut pages = Vec::new();
     for (index, (descending, measure, request)) in requests.iter().enumerate() {
-        let mut next_arm = || rows_by_arm.next().unwrap_or_default().iter().map(&read).collect::<Result<Vec<_>, _>>();
-        let mut rows = next_arm()?;
-        // UNION ALL does not keep the order of its arms' rows.
+        let mut next_branch =
+            || rows_by_branch.next().unwrap_or_default().iter().map(&read).collect::<Result<Vec<_>, _>>();
+        let mut rows = next_branch()?;
+        // UNION ALL does not keep the order of its branches' rows.
         rows.sort_by_cached_key(|row| position(index, row));
         if *descending {
             rows.reverse();
@@ -44,7 +45,7 @@ pub async fn pages<T>(
         };
         let mut milestones = Vec::new();
         for _ in measure.milestones {
-            milestones.push(next_arm()?.first().map(|row| position(index, row).in_walk()));
+            milestones.push(next_branch()?.first().map(|row| position(index, row).in_scan()));
         }
         let is_full = rows.len() > request.size;
         let last = if request.direction == Direction::Forward { rows.last() } else { rows.first() };
@@ -53,7 +54,7 @@ pub async fn pages<T>(
         let is_before = |one: &Position, other: &Position| if is_ascending { one < other } else { one > other };
         let is_passed = |milestone: &Position| last.as_ref().is_none_or(|last| is_before(milestone, last));
         measure.record_work(rows.len() as u64, is_full, &milestones, is_passed);
-        pages.push(request.page_of_walk(rows, milestones.pop().flatten()));
+        pages.push(request.page_of_scan(rows, milestones.pop().flatten()));
     }
     Ok(pages)
 }

@@ -16,7 +16,7 @@ use super::rows::{Link, customer_at, link_at, of_operator, own_at};
 use super::search::{self, SearchPlan};
 use super::{CustomerView, Customers};
 use crate::database::pages::{
-    self, ARM_ROWS, Count, JoinedTable, Key, List, Page, PageRequest, Position, Positioned, WALK, Walk,
+    self, BRANCH_ROWS, Count, JoinedTable, Key, List, Page, PageRequest, Position, Positioned, SCAN, Scan,
 };
 use crate::error::Error;
 use crate::service::Actor;
@@ -103,7 +103,7 @@ impl Customers {
         // further conditions it could still be short.
         let is_short = |index: &usize| {
             let (CustomerRows { page, plan }, (_, CustomerPage { list, .. })) = (&found[*index], pages[*index]);
-            *plan == Some(SearchPlan::ScanInIdOrder) && page.walked_to.is_some() && !list.filter.has_conditions()
+            *plan == Some(SearchPlan::ScanInIdOrder) && page.scanned_to.is_some() && !list.filter.has_conditions()
         };
         let searches = (0..pages.len()).filter(is_short).filter_map(|index| {
             let (operator, page) = pages[index];
@@ -290,11 +290,11 @@ impl CustomerList {
         if self.filter.is_unique() || filter.is_empty() {
             return List::new(customers.filter(filter).into_query(), vec![Id.into_expr()]);
         }
-        let is_walked = Id.into_expr().equals((Alias::new(WALK), Id));
-        let filters = vec![walk_filter(customers.clone().filter(is_walked).filter(filter))];
+        let is_scanned = Id.into_expr().equals((Alias::new(SCAN), Id));
+        let filters = vec![scan_filter(customers.clone().filter(is_scanned).filter(filter))];
         let rows = customers.select_only().column(Id).into_query();
-        let joined = vec![JoinedTable::new::<customer::Entity>(&[(Id, ARM_ROWS, Id.as_str())])];
-        List { joined, walk: Some(Walk { filters, ..Walk::default() }), ..List::new(rows, vec![Id.into_expr()]) }
+        let joined = vec![JoinedTable::new::<customer::Entity>(&[(Id, BRANCH_ROWS, Id.as_str())])];
+        List { joined, scan: Some(Scan { filters, ..Scan::default() }), ..List::new(rows, vec![Id.into_expr()]) }
     }
 
     /// The rows of an operator's list, in one or more parts. Each row has the columns of a link, then the columns of
@@ -315,41 +315,41 @@ impl CustomerList {
         let is_in_order =
             filter.connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt;
         let is_by_index = filter.on_customer().is_empty() && excluded.is_none();
-        let walks = match &filter.search {
-            Some(search) => search::walks(operator, search, plan.unwrap_or(&SearchPlan::ScanInIdOrder)),
+        let scans = match &filter.search {
+            Some(search) => search::scans(operator, search, plan.unwrap_or(&SearchPlan::ScanInIdOrder)),
             // The index that gives the order of the list also has the columns of the filter.
             None if is_by_index && is_in_order => {
                 // The `LIMIT` applies before the join, so customers are joined only to the rows of the page.
                 let links = links(operator, filter).into_query();
-                return vec![List { joined: vec![join_customers(ARM_ROWS)], ..list(links) }];
+                return vec![List { joined: vec![join_customers(BRANCH_ROWS)], ..list(links) }];
             }
             None => {
                 let links =
                     if is_in_order { links(operator, filter) } else { links(operator, &CustomerFilter::default()) };
                 let columns = self.position_by().iter().copied().chain([OperatorId]);
-                vec![(links.select_only().columns(columns).into_query(), Walk::default())]
+                vec![(links.select_only().columns(columns).into_query(), Scan::default())]
             }
         };
         let key = *self.position_by().last().unwrap_or(&CustomerId);
-        let is_walked = key.into_expr().equals((Alias::new(WALK), key));
+        let is_scanned = key.into_expr().equals((Alias::new(SCAN), key));
         let has_conditions = filter.has_conditions() || excluded.is_some();
-        let conditions = has_conditions.then(|| walk_filter(own.filter(is_walked)));
-        let links = [OperatorId, key].map(|column| (column, ARM_ROWS, column.as_str()));
+        let conditions = has_conditions.then(|| scan_filter(own.filter(is_scanned)));
+        let links = [OperatorId, key].map(|column| (column, BRANCH_ROWS, column.as_str()));
         let joined = || {
             let links = JoinedTable::new::<customer_operator::Entity>(&links);
             vec![links, join_customers(customer_operator::Entity.table_name())]
         };
-        let part = |(number, (rows, mut walk)): (usize, (_, Walk))| {
-            walk.filters.extend(conditions.clone());
-            List { joined: joined(), walk: Some(walk), continues: number > 0, ..list(rows) }
+        let part = |(number, (rows, mut scan)): (usize, (_, Scan))| {
+            scan.filters.extend(conditions.clone());
+            List { joined: joined(), scan: Some(scan), continues: number > 0, ..list(rows) }
         };
-        walks.into_iter().enumerate().map(part).collect()
+        scans.into_iter().enumerate().map(part).collect()
     }
 }
 
-/// Turns a query for at most one row into a subquery for the filters of a [`Walk`]. The subquery is null if there is no
+/// Turns a query for at most one row into a subquery for the filters of a [`Scan`]. The subquery is null if there is no
 /// row.
-fn walk_filter(query: impl QueryTrait<QueryStatement = SelectStatement>) -> SelectStatement {
+fn scan_filter(query: impl QueryTrait<QueryStatement = SelectStatement>) -> SelectStatement {
     query.into_query().clear_selects().expr(Expr::cust("1")).take()
 }
 

@@ -12,7 +12,7 @@ use entity::{customer_operator, customer_word};
 use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
 use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 
-use crate::database::pages::{MAX_BOUNDED_WALK, WALK, Walk};
+use crate::database::pages::{MAX_BOUNDED_SCAN, SCAN, Scan};
 use crate::database::{Reader, Work, pages, record};
 
 /// The work to choose the plan of a search and to run the plan, as a multiple of the work of a query by id. It is
@@ -39,14 +39,14 @@ pub enum SearchPlan {
         /// a lower bound. It is still high enough to show that the word is not intersected with the rarest word.
         entries: Vec<u64>,
     },
-    /// Checks the operator's customers one by one, in the order of their ids, until the page is full or the [`Walk`]
+    /// Checks the operator's customers one by one, in the order of their ids, until the page is full or the [`Scan`]
     /// ends.
     ScanInIdOrder,
 }
 
 /// The maximum number of entries of other words that a search with one word sorts at first. If there are more, many
 /// customers match, and checking the customers one by one usually fills a page sooner (see [`plans_to_sort`]).
-const MAX_OTHERS: u64 = MAX_BOUNDED_WALK;
+const MAX_OTHERS: u64 = MAX_BOUNDED_SCAN;
 
 /// The maximum number of entries that one plan sorts: of all words that are intersected, or of the other words that
 /// match a search with one word.
@@ -131,28 +131,28 @@ async fn plans_with_limits(
     Ok(plans.into_iter().map(|plan| plan.unwrap_or(SearchPlan::ScanInIdOrder)).collect())
 }
 
-/// Returns the queries for the customers that a search checks, and for each query the [`Walk`] with the filters that
+/// Returns the queries for the customers that a search checks, and for each query the [`Scan`] with the filters that
 /// each customer must match. The queries select the id of the customer and of the operator. Records the work of a
 /// search.
-pub(super) fn walks(operator: OperatorId, search: &SearchQuery, plan: &SearchPlan) -> Vec<(SelectStatement, Walk)> {
+pub(super) fn scans(operator: OperatorId, search: &SearchQuery, plan: &SearchPlan) -> Vec<(SelectStatement, Scan)> {
     let words = search.words();
     let has_word = |word| matching_word(operator, checked_customer(), word);
     if words.is_empty() {
         let nothing = all_customers(operator).and_where(Expr::val(1).eq(0)).take();
-        return vec![(nothing, Walk { max_rows: 0, ..Walk::default() })];
+        return vec![(nothing, Scan { max_rows: 0, ..Scan::default() })];
     }
     record(Work::Query, QUERIES_PER_SEARCH);
     match plan {
         SearchPlan::InIndexOrder { others } => {
             let word = &words[0];
             let itself = customers_with_word_itself(operator, word).distinct().take();
-            let walk = Walk {
+            let scan = Scan {
                 max_rows: *others,
                 sorted_entries: *others,
                 not_in_previous: Some(lacks_word_itself(operator, word)),
-                ..Walk::default()
+                ..Scan::default()
             };
-            vec![(itself, Walk::default()), (in_all(&[customers_with_others(operator, word)]), walk)]
+            vec![(itself, Scan::default()), (in_all(&[customers_with_others(operator, word)]), scan)]
         }
         SearchPlan::FromRarestWord { entries } => {
             let mut words: Vec<_> = entries.iter().copied().zip(words).collect();
@@ -167,11 +167,11 @@ pub(super) fn walks(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
                     filters.push(has_word(word));
                 }
             }
-            let walk = Walk { filters, max_rows, sorted_entries, ..Walk::default() };
-            vec![(in_all(&queries), walk)]
+            let scan = Scan { filters, max_rows, sorted_entries, ..Scan::default() };
+            vec![(in_all(&queries), scan)]
         }
         SearchPlan::ScanInIdOrder => {
-            vec![(all_customers(operator), Walk { filters: words.iter().map(has_word).collect(), ..Walk::default() })]
+            vec![(all_customers(operator), Scan { filters: words.iter().map(has_word).collect(), ..Scan::default() })]
         }
     }
 }
@@ -199,7 +199,7 @@ fn in_all(queries: &[SelectStatement]) -> SelectStatement {
 }
 
 /// Returns a condition on a row of `customer_operator`: the search finds its customer. Only for lists of at most one
-/// customer: for longer lists, a [`Walk`] limits the number of checked customers.
+/// customer: for longer lists, a [`Scan`] limits the number of checked customers.
 pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition {
     let nothing = search.words().is_empty().then(|| Expr::val(1).eq(0));
     let has_word = |word| {
@@ -225,9 +225,9 @@ fn lacks_word_itself(operator: OperatorId, word: &QueryWord) -> SelectStatement 
     Query::select().expr(Expr::val(1)).and_where(Expr::exists(itself).not()).take()
 }
 
-/// The id of the customer that a [`Walk`] checks.
+/// The id of the customer that a [`Scan`] checks.
 fn checked_customer() -> SimpleExpr {
-    Expr::col((Alias::new(WALK), Column::CustomerId))
+    Expr::col((Alias::new(SCAN), Column::CustomerId))
 }
 
 /// Selects the customers of an operator that have a word which matches the given word.

@@ -1,4 +1,4 @@
-//! Walks: lists whose rows are checked one by one, and the work that this takes.
+//! Scans: lists whose rows are checked one by one, and the work that this takes.
 
 use std::cmp;
 
@@ -7,9 +7,9 @@ use sea_orm::sea_query::SelectStatement;
 use super::keyset::Position;
 use crate::database::{Work, record};
 
-/// A walk checks the rows of a list one by one, in the order of the list.
-pub struct Walk {
-    /// Subqueries that refer to the checked row as [`WALK`]. A row matches if no subquery is null. Each subquery
+/// A scan checks the rows of a list one by one, in the order of the list.
+pub struct Scan {
+    /// Subqueries that refer to the checked row as [`SCAN`]. A row matches if no subquery is null. Each subquery
     /// selects one column of at most one row. The filters are not joins, because PostgreSQL would reorder joins and
     /// start from all customers that match a condition.
     pub filters: Vec<SelectStatement>,
@@ -24,56 +24,56 @@ pub struct Walk {
     pub not_in_previous: Option<SelectStatement>,
 }
 
-impl Default for Walk {
-    /// A walk through a list of unknown length, without filters.
+impl Default for Scan {
+    /// A scan through a list of unknown length, without filters.
     fn default() -> Self {
         Self { filters: Vec::new(), max_rows: u64::MAX, sorted_entries: 0, not_in_previous: None }
     }
 }
 
-impl Walk {
-    /// Returns the row numbers of the milestones, for example 100 for the 100th row of the walk. The statement of a
-    /// page also reads these rows, to measure how far the walk has come. The last milestone is row [`MAX_WALK`], at
-    /// which a walk ends if the page is not full. The next page starts there.
+impl Scan {
+    /// Returns the row numbers of the milestones, for example 100 for the 100th row of the scan. The statement of a
+    /// page also reads these rows, to measure how far the scan has come. The last milestone is row [`MAX_SCAN`], at
+    /// which a scan ends if the page is not full. The next page starts there.
     pub(super) fn milestones(&self) -> &'static [usize] {
-        // Without filters, every row matches, so the page is full, or the list has ended, before row `MAX_WALK`.
+        // Without filters, every row matches, so the page is full, or the list has ended, before row `MAX_SCAN`.
         if self.filters.is_empty() || self.is_bounded() {
             &[]
         } else if self.sorted_entries > 0 {
             // The database sorts the entries again for each milestone, so only the necessary one is read.
-            &[MAX_WALK]
+            &[MAX_SCAN]
         } else {
-            &[100, 400, 2_000, MAX_WALK]
+            &[100, 400, 2_000, MAX_SCAN]
         }
     }
 
-    /// Returns true if the list is so short that a walk can reach its end.
+    /// Returns true if the list is so short that a scan can reach its end.
     pub(super) fn is_bounded(&self) -> bool {
-        self.max_rows <= MAX_BOUNDED_WALK
+        self.max_rows <= MAX_BOUNDED_SCAN
     }
 
     /// Returns the number of rows that the database may check for a page, plus the number of index entries of one sort.
     pub(super) fn max_work(&self) -> u64 {
-        let checked = if self.filters.is_empty() { 0 } else { cmp::min(self.max_rows, MAX_WALK as u64) };
+        let checked = if self.filters.is_empty() { 0 } else { cmp::min(self.max_rows, MAX_SCAN as u64) };
         checked + self.sorted_entries
     }
 }
 
-/// The maximum number of rows that a walk checks. Checking so many rows takes 15 to 40 ms on both databases.
-pub(super) const MAX_WALK: usize = 10_000;
+/// The maximum number of rows that a scan checks. Checking so many rows takes 15 to 40 ms on both databases.
+pub(super) const MAX_SCAN: usize = 10_000;
 
-/// The maximum number of rows of a list that a walk checks to its end. It is lower than [`MAX_WALK`], because rows may
+/// The maximum number of rows of a list that a scan checks to its end. It is lower than [`MAX_SCAN`], because rows may
 /// have been added after the rows were counted.
-pub const MAX_BOUNDED_WALK: u64 = MAX_WALK as u64 - 1_000;
+pub const MAX_BOUNDED_SCAN: u64 = MAX_SCAN as u64 - 1_000;
 
-/// The statements of one call of [`pages`](super::pages()) are long reads if all their walks together may check and
+/// The statements of one call of [`pages`](super::pages()) are long reads if all their scans together may check and
 /// sort more rows than this.
-pub(super) const MAX_USUAL_WALK: u64 = 2_000;
+pub(super) const MAX_USUAL_SCAN: u64 = 2_000;
 
-/// The SQL alias of the checked row in the filters of a [`Walk`].
-pub const WALK: &str = "walk";
+/// The SQL alias of the checked row in the filters of a [`Scan`].
+pub const SCAN: &str = "scan";
 
-/// Measures the work of a [`Walk`] after its statement has run.
+/// Measures the work of a [`Scan`] after its statement has run.
 #[derive(Clone, Copy)]
 pub(super) struct Measure {
     /// The row numbers of the milestones.
@@ -83,13 +83,13 @@ pub(super) struct Measure {
 }
 
 impl Measure {
-    pub(super) fn new(walk: &Walk) -> Self {
-        Self { milestones: walk.milestones(), max_rows: walk.max_rows, filters: walk.filters.len() as u64 }
+    pub(super) fn new(scan: &Scan) -> Self {
+        Self { milestones: scan.milestones(), max_rows: scan.max_rows, filters: scan.filters.len() as u64 }
     }
 
     /// Records the checked rows, and the index entries that were read to find the milestones. `found` is the number of
-    /// rows that the walk has found, and `is_full` is true if they are more than the size of the page. `milestones` has
-    /// the position of each milestone, or `None` if the list has fewer rows. `is_passed` returns true if the walk has
+    /// rows that the scan has found, and `is_full` is true if they are more than the size of the page. `milestones` has
+    /// the position of each milestone, or `None` if the list has fewer rows. `is_passed` returns true if the scan has
     /// passed the position.
     pub(super) fn record_work(
         self,
@@ -98,7 +98,7 @@ impl Measure {
         milestones: &[Option<Position>],
         is_passed: impl Fn(&Position) -> bool,
     ) {
-        let (mut least, mut most) = (found + 1, cmp::min(self.max_rows, MAX_WALK as u64));
+        let (mut least, mut most) = (found + 1, cmp::min(self.max_rows, MAX_SCAN as u64));
         // The database reads all index entries before a milestone, even if the page is full earlier.
         let (mut entries, mut is_reached) = (0, true);
         for (number, milestone) in self.milestones.iter().zip(milestones) {
@@ -111,9 +111,9 @@ impl Measure {
                 most = cmp::min(most, number);
             }
         }
-        // The walk ended between the rows `least` and `most`. `least` is the last milestone that the walk has passed,
-        // or else the number of found rows plus 1. `most` is the first milestone that the walk has not passed, or else
-        // the maximum number of rows of the walk. The geometric mean of `least` and `most` estimates the number of
+        // The scan ended between the rows `least` and `most`. `least` is the last milestone that the scan has passed,
+        // or else the number of found rows plus 1. `most` is the first milestone that the scan has not passed, or else
+        // the maximum number of rows of the scan. The geometric mean of `least` and `most` estimates the number of
         // checked rows. After the first milestone, the error is at most a factor of 2.3. If the page is not full and
         // there is at most one milestone, `most` rows count as checked, although a page after a cursor checks fewer.
         let checked = if milestones.len() <= 1 && !is_full { most } else { (least * most).isqrt() };
@@ -125,7 +125,7 @@ impl Measure {
 /// The work to sort an index entry, as a multiple of the work to count an entry.
 const ENTRIES_PER_SORTED_ENTRY: u64 = 4;
 
-/// Records the work of a statement that sorts the entries of a walk this number of times.
-pub(super) fn record_sort(walk: &Walk, times: usize) {
-    record(Work::Entry, walk.sorted_entries * ENTRIES_PER_SORTED_ENTRY * times as u64);
+/// Records the work of a statement that sorts the entries of a scan this number of times.
+pub(super) fn record_sort(scan: &Scan, times: usize) {
+    record(Work::Entry, scan.sorted_entries * ENTRIES_PER_SORTED_ENTRY * times as u64);
 }

@@ -1,0 +1,134 @@
+//! Branches: the parts of a `UNION ALL`. One statement reads the rows of up to 400 branches.
+
+use sea_orm::sea_query::SelectStatement;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
+
+use super::scan::{MAX_SCAN, SCAN};
+use crate::database::{Sql, Work, record};
+
+/// A part of a `UNION ALL`.
+pub(super) struct Branch {
+    /// The columns, with a comma before each column.
+    pub(super) select: String,
+    pub(super) query: SelectStatement,
+    /// The filters of a [`Scan`](super::Scan) over the first [`MAX_SCAN`] rows of the query.
+    pub(super) filters: Option<Vec<SelectStatement>>,
+    /// The text after the query, such as the limit. The limit is a literal, because PostgreSQL plans as if it
+    /// had to read many rows if the limit is a parameter.
+    pub(super) limit: String,
+    pub(super) join: String,
+    /// True if this branch and the branch before it must see the same rows, so they must be in one statement.
+    pub(super) continues: bool,
+}
+
+impl Branch {
+    /// A branch that selects all columns of a query.
+    pub(super) fn rows(query: SelectStatement, limit: String) -> Self {
+        Self { select: ROWS.to_owned(), query, filters: None, limit, join: String::new(), continues: false }
+    }
+
+    /// A branch that selects the number of rows of a query. The limit applies to the rows.
+    pub(super) fn count(query: SelectStatement, filters: Option<Vec<SelectStatement>>, limit: String) -> Self {
+        Self { select: ", COUNT(*)".to_owned(), query, filters, limit, join: String::new(), continues: false }
+    }
+}
+
+/// The SQL alias of the rows of a page, for [`JoinedTable::new`](super::JoinedTable::new).
+pub const BRANCH_ROWS: &str = "branch_rows";
+
+/// The index of the first column of a list's rows in the results of [`pages`](super::pages()).
+pub const ROW: usize = 1;
+
+/// Selects all columns of a branch.
+pub(super) const ROWS: &str = ", \"branch_rows\".*";
+
+pub(super) fn limit(rows: usize) -> String {
+    format!(" LIMIT {rows}")
+}
+
+/// SQLite accepts at most 500 branches in a statement.
+const MAX_BRANCHES: usize = 400;
+
+/// Returns the rows of each branch. Runs one statement for up to [`MAX_BRANCHES`] branches, and several statements for
+/// more branches.
+pub(super) async fn rows_by_branch(
+    connection: &impl ConnectionTrait,
+    branches: &[Branch],
+) -> Result<Vec<Vec<QueryResult>>, DbErr> {
+    let mut rows_by_branch = Vec::new();
+    for branches in statements(branches) {
+        let first = rows_by_branch.len();
+        rows_by_branch.resize_with(first + branches.len(), Vec::new);
+        record(Work::Query, 1);
+        let rows = connection.query_all_raw(union(connection.get_database_backend(), branches)).await?;
+        record(Work::Row, rows.len() as u64);
+        for row in rows {
+            let number: i32 = row.try_get_by_index(0)?;
+            rows_by_branch[first + number.unsigned_abs() as usize].push(row);
+        }
+    }
+    Ok(rows_by_branch)
+}
+
+/// Divides branches into statements of at most [`MAX_BRANCHES`] branches. A branch that continues stays with the branch
+/// before it.
+fn statements(mut branches: &[Branch]) -> Vec<&[Branch]> {
+    let mut statements = Vec::new();
+    while branches.len() > MAX_BRANCHES {
+        let begins_list = |index: &usize| !branches[*index].continues;
+        let (statement, rest) = branches.split_at((1..=MAX_BRANCHES).rev().find(begins_list).unwrap_or(MAX_BRANCHES));
+        statements.push(statement);
+        branches = rest;
+    }
+    if !branches.is_empty() {
+        statements.push(branches);
+    }
+    statements
+}
+
+/// Selects the rows of all branches, with the number of the branch as the first column.
+fn union(backend: DbBackend, branches: &[Branch]) -> Statement {
+    let mut sql = Sql::new(backend);
+    for (number, Branch { select, query, filters, limit, join, continues: _ }) in branches.iter().enumerate() {
+        let union = if number == 0 { "" } else { " UNION ALL " };
+        sql.text(format_args!("{union}SELECT {number} AS \"branch\"{select} FROM ("));
+        if let Some(filters) = filters {
+            sql.text(format_args!("SELECT * FROM ("));
+            sql.statement(query);
+            sql.text(format_args!(" LIMIT {MAX_SCAN}) AS \"{SCAN}\""));
+            for (number, filter) in filters.iter().enumerate() {
+                sql.text(format_args!("{}", if number == 0 { " WHERE (" } else { " AND (" }));
+                sql.statement(filter);
+                sql.text(format_args!(") IS NOT NULL"));
+            }
+        } else {
+            sql.statement(query);
+        }
+        sql.text(format_args!("{limit}) AS \"{BRANCH_ROWS}\"{join}"));
+    }
+    sql.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::sea_query::Query;
+
+    use super::*;
+
+    #[test]
+    fn the_branches_of_a_scan_stay_in_one_statement() {
+        // Each group of six branches has a list without a scan, a scan, and the four milestones of this scan.
+        let branch =
+            |number: usize| Branch { continues: number % 6 > 1, ..Branch::count(Query::select(), None, limit(1)) };
+        let lengths = |branches: usize| {
+            let branches: Vec<_> = (0..branches).map(branch).collect();
+            let statements = statements(&branches);
+            assert!(statements.iter().all(|statement| statement.first().is_none_or(|first| !first.continues)));
+            statements.iter().map(|statement| statement.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(0), [0; 0]);
+        assert_eq!(lengths(400), [400]);
+        assert_eq!(lengths(600), [397, 203]);
+        assert_eq!(lengths(1200), [397, 396, 396, 11]);
+    }
+}
