@@ -120,7 +120,7 @@ impl App {
         }
         background.shutdown().await;
         if jobs {
-            write_key_uses(&services).await;
+            let _ = timeout(KEY_USES_TIMEOUT, write_key_uses(&services)).await;
         }
         database.close().await;
     }
@@ -128,6 +128,10 @@ impl App {
 
 /// The longest time to wait for attempts to deliver webhooks, after the HTTP server has stopped.
 const DELIVERY_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest time to save the times of last use of API keys when the process stops. With the other times, a process
+/// stops within 30 seconds even if the database does not respond.
+const KEY_USES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sets up the deliveries of webhooks. Returns `None` if the HTTP client cannot be set up, which happens on a system
 /// without CA certificates.

@@ -6,7 +6,7 @@
 //! module of `src`.
 //!
 //! The doc comments of the fields are the help texts that `--help` prints; CONTRIBUTING.md says how to add a setting.
-//! The two `check` functions check settings that depend on each other. They also check secrets, because a message of
+//! [`Settings::check`] and [`ServeSettings::check`] check settings that depend on each other. They also check secrets, because a message of
 //! clap would print the secret.
 
 use std::convert::Infallible;
@@ -178,8 +178,8 @@ pub struct CheckSettings {
     #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE")]
     pub disposable_domains: Option<PathBuf>,
 
-    /// File of email domains that are never disposable, in the same format. Overrides --disposable-domains and the
-    /// built-in list
+    /// File of email domains that are never disposable, in the same format. Does not cover subdomains that a list of
+    /// disposable domains names
     #[arg(long, env = "VIVAMO_ALLOWED_DOMAINS", value_name = "FILE")]
     pub allowed_domains: Option<PathBuf>,
 
@@ -348,7 +348,7 @@ fn insecure(name: &str, fault: &str) -> Result<(), String> {
 }
 
 impl Settings {
-    /// Reads the credentials that are in files.
+    /// Reads the settings whose values are in files: the URL of the database, and the secrets.
     pub fn read_files(mut self) -> Result<Self, String> {
         let mut url = Some(self.database_url.clone().into()).filter(|_| self.database_url != DEFAULT_URL);
         read_credential(DATABASE_URL, &mut url, &self.database_url_file)?;
@@ -421,6 +421,9 @@ impl ServeSettings {
         if is_short && shared.environment == Environment::Production {
             let fault = format!("must have at least {MIN_SECRET_BYTES} characters in production");
             return insecure(PLATFORM_KEY, &fault);
+        }
+        if platform_key.is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return insecure(PLATFORM_KEY, "must consist of visible ASCII characters, because it is sent in a header");
         }
         let secrets = [(KEY_SECRET, Some(shared.key_secret())), (KEY_SECRET_OLD, shared.old_key_secret())];
         let same = secrets.into_iter().find(|(_, secret)| platform_key.is_some() && *secret == platform_key);

@@ -2,8 +2,9 @@
 //!
 //! API keys, idempotency keys, and the phone numbers in the cache of carrier results (`phone_lookup`) are stored as
 //! keyed hashes. The service only compares these values, and nobody must be able to read them in the database. Cursors
-//! are signed with a keyed hash. Without the secret, nobody can compute a hash, or test guesses against a stolen hash.
-//! Each hash has a purpose. The purpose is part of the input, so that hashes of different purposes never match.
+//! are signed with a keyed hash, and the secrets of webhook endpoints are keyed hashes too, which are not stored.
+//! Without the secret, nobody can compute a hash, or test guesses against a stolen hash. Each hash has a purpose. The
+//! purpose is part of the input, so that hashes of different purposes never match.
 //!
 //! While the secret is being changed, the service has two secrets. A server makes new hashes with the secret whose
 //! fingerprint was in the database when the server started. Hashes of both secrets are accepted.

@@ -90,15 +90,9 @@ async fn open_claimed(
     let DatabaseSettings { url, migrate, wait, observer } = settings;
     let had_file = database::sqlite_file(&url).is_some_and(|file| file.exists());
     let (database, inspection) = connect_and_inspect(&url, migrate, wait, observer).await?;
-    if let Some(Fault { cause, remedy }) = inspection.fault {
-        return Err(Failure::Other(format!("{cause} {remedy}")));
-    }
+    // Before the migrations, because they must not change a database of the other environment.
+    check_usable(&database, &inspection, environment).await?;
     let pending = inspection.pending;
-    // The environment is checked before the migrations, because they must not change a database of the other
-    // environment.
-    if pending.len() < database::migration_count() {
-        check_owner(deployment::owner(&database).await?.unwrap_or(environment), environment)?;
-    }
     let had_no_tables = had_file && pending.len() == database::migration_count();
     let migrated = match pending.is_empty() {
         true => Vec::new(),
@@ -108,6 +102,17 @@ async fn open_claimed(
     let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
     check_owner(deployment.environment, environment)?;
     Ok(Claimed { database, deployment, migrated, had_no_tables })
+}
+
+/// Fails if the service cannot use the database, or if the database belongs to the other environment.
+async fn check_usable(database: &Database, inspection: &Inspection, environment: Environment) -> Result<(), Failure> {
+    if let Some(Fault { cause, remedy }) = &inspection.fault {
+        return Err(Failure::Other(format!("{cause} {remedy}")));
+    }
+    if inspection.pending.len() < database::migration_count() {
+        check_owner(deployment::owner(database).await?.unwrap_or(environment), environment)?;
+    }
+    Ok(())
 }
 
 /// Makes the database use the configured secret from now on. Returns false if the database already uses this secret.
@@ -127,10 +132,12 @@ pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSett
 }
 
 /// Returns the pending work of `vivamo migrate`: the names of the migrations that the database lacks, or a line about
-/// other work, such as incomplete search words. Changes nothing.
-pub async fn pending_migrations(settings: DatabaseSettings) -> Result<Vec<String>, Failure> {
+/// other work, such as incomplete search words. Changes nothing. Fails for a database that the service cannot use, or
+/// that belongs to the other environment.
+pub async fn pending_migrations(settings: DatabaseSettings, environment: Environment) -> Result<Vec<String>, Failure> {
     let DatabaseSettings { url, wait, observer, .. } = settings;
     let (database, inspection) = connect_and_inspect(&url, false, wait, observer).await?;
+    check_usable(&database, &inspection, environment).await?;
     if inspection.pending.is_empty() {
         if !deployment::has_all_words(&database).await? {
             return Ok(vec!["the search words are incomplete".to_owned()]);

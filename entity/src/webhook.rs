@@ -40,8 +40,9 @@ pub struct Model {
     /// The number of attempts that have failed since the last success. 0 again if a request enables the endpoint or
     /// changes its URL.
     pub failed_attempts: i32,
-    /// The time of the first attempt that failed since the last success. When a suspended operator is resumed, the
-    /// length of the suspension is added to this time, because deliveries are paused during a suspension.
+    /// The time of the first attempt that failed since the last success, or since the endpoint was enabled or got
+    /// another URL or position. When a suspended operator is resumed, the length of the suspension is added to this
+    /// time, because deliveries are paused during a suspension.
     pub failing_since: Option<DateTime<Utc>>,
     /// The time from which the next attempt may start.
     pub next_attempt_at: DateTime<Utc>,

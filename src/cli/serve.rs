@@ -1,6 +1,7 @@
 //! `vivamo serve`: starts the service with the configured settings, and serves until SIGINT or SIGTERM.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use entity::deployment::Environment;
@@ -23,13 +24,21 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure
     let serve = serve.read_files().map_err(Failure::Usage)?;
     serve.check(&settings).map_err(Failure::Usage)?;
     let app_settings = app_settings(&settings, serve)?;
+    let with_graphiql = app_settings.http.graphiql != Some(false);
     telemetry::start(settings.environment).map_err(Failure::Usage)?;
-    let app = App::start(app_settings).await?;
+    let stop = stop_signal().map_err(|error| Failure::Other(format!("Cannot wait for signals: {error}")))?;
+    let mut stop = pin!(stop);
+    let app = tokio::select! {
+        app = App::start(app_settings) => app?,
+        () = &mut stop => {
+            tracing::info!("stopped before the start was complete");
+            return Ok(());
+        }
+    };
     let address = app.address;
     if settings.environment == Environment::Sandbox && sqlite_file(&settings.database_url).is_some() {
-        create_demo_operator(&app.services, &format!("http://{address}")).await?;
+        create_demo_operator(&app.services, &format!("http://{address}"), with_graphiql).await?;
     }
-    let stop = stop_signal().map_err(|error| Failure::Other(format!("Cannot wait for signals: {error}")))?;
     tracing::info!(environment = ?settings.environment, "listening on http://{address}");
     app.run_until(stop).await;
     tracing::info!("stopped");
@@ -76,7 +85,7 @@ fn read_domains(file: Option<PathBuf>) -> Result<Vec<String>, Failure> {
 }
 
 /// Creates an operator in a database that has none. Prints the operator's key, and an example request that works.
-async fn create_demo_operator(services: &Services, url: &str) -> Result<(), Failure> {
+async fn create_demo_operator(services: &Services, url: &str, with_graphiql: bool) -> Result<(), Failure> {
     let name = DisplayName::parse("Demo").map_err(|reason| Failure::Other(reason.to_string()))?;
     let Some((_, key)) = services.operators.create_first(&Actor::Platform, &AdminOrigin::command_line(), name).await?
     else {
@@ -90,7 +99,7 @@ async fn create_demo_operator(services: &Services, url: &str) -> Result<(), Fail
          curl {url}/graphql -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
          -d '{{\"query\":\"{query}\"}}'\n\n"
     ))?;
-    if cfg!(graphiql) {
+    if cfg!(graphiql) && with_graphiql {
         print::text(&format!("Explore the API in a browser: {url}/graphiql\n\n"))?;
     }
     Ok(())

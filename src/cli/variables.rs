@@ -39,9 +39,9 @@ pub fn name_source(command: &Command, error: &mut clap::Error) {
         return;
     };
     let is_source = |arg: &&Arg| {
-        let variable = arg.get_env().and_then(std::env::var_os).unwrap_or_default();
-        arg.get_long().is_some_and(|long| flag.starts_with(&format!("--{long} ")))
-            && variable.to_string_lossy().contains(value)
+        let variable = arg.get_env().and_then(|name| std::env::var(name).ok());
+        let has_value = |text: String| text == *value || text.split(',').any(|part| part == value);
+        arg.get_long().is_some_and(|long| flag.starts_with(&format!("--{long} "))) && variable.is_some_and(has_value)
     };
     let mut arguments = std::iter::once(command).chain(command.get_subcommands()).flat_map(Command::get_arguments);
     if let Some(variable) = arguments.find(is_source).and_then(Arg::get_env) {

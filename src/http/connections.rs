@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -28,6 +28,9 @@ const MAX_CONNECTIONS: usize = 4096;
 /// The maximum size of the URL and the headers of a request, and the maximum size of the read buffer.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
+/// The shortest time between two warnings that connections cannot be accepted.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The maximum time that running requests have to finish when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -40,17 +43,25 @@ pub async fn serve(listener: TcpListener, router: Router, timeouts: ClientTimeou
     let connections = GracefulShutdown::new();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut stop = pin!(stop);
+    let mut last_warning: Option<Instant> = None;
     loop {
         let accept = async { (permits.clone().acquire_owned().await.ok(), listener.accept().await) };
         let (permit, accepted) = tokio::select! {
             () = &mut stop => break,
             accepted = accept => accepted,
         };
-        let Ok((stream, peer)) = accepted else {
-            // Most likely the process is out of file descriptors: another connection has to end first.
-            #[expect(clippy::disallowed_methods, reason = "there is no event for a free file descriptor")]
-            sleep(Duration::from_millis(100)).await;
-            continue;
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(cause) => {
+                // Most likely the process is out of file descriptors: another connection has to end first.
+                if last_warning.is_none_or(|time| time.elapsed() > WARNING_INTERVAL) {
+                    tracing::warn!(%cause, "cannot accept a connection: check the limit of open files");
+                    last_warning = Some(Instant::now());
+                }
+                #[expect(clippy::disallowed_methods, reason = "there is no event for a free file descriptor")]
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
         };
         // A response is written in one piece, so Nagle's algorithm would only delay its last packet.
         let _ = stream.set_nodelay(true);

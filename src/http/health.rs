@@ -40,7 +40,7 @@ pub async fn readyz(extract::State(state): extract::State<State>) -> Health {
             }
         }
     });
-    health.await.unwrap_or((StatusCode::INTERNAL_SERVER_ERROR, "the check failed: see the log\n"))
+    health.await.unwrap_or((StatusCode::SERVICE_UNAVAILABLE, "the check failed: see the log\n"))
 }
 
 async fn check(state: &Shared) -> Health {

@@ -40,7 +40,8 @@ impl DisposableDomains {
 /// Parses a file of domains: one per line, in Unicode or ASCII, with `#` comments. The error names the line.
 pub fn parse_list(text: &str) -> Result<Vec<String>, String> {
     let mut domains = Vec::new();
-    for (number, line) in text.lines().enumerate() {
+    // Some editors start a file with a byte order mark.
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let domain = line.split('#').next().unwrap_or_default().trim();
         if domain.is_empty() {
             continue;
@@ -229,7 +230,8 @@ mod tests {
 
     #[test]
     fn parsed_lists_add_domains_and_exceptions() {
-        let disposable = parse_list("# ours\nwegwerf.example\n  BÜCHER.example  # in any spelling\n\n").unwrap();
+        let disposable =
+            parse_list("\u{feff}# ours\nwegwerf.example\n  BÜCHER.example  # in any spelling\n\n").unwrap();
         let allowed = parse_list("good.mailinator.com\n").unwrap();
         let domains = DisposableDomains::new(disposable, allowed);
         for domain in

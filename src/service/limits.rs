@@ -154,7 +154,9 @@ impl Drop for DisclosureReservation {
     fn drop(&mut self) {
         let Self { origin, limits, capacity, reserved, used } = self;
         limits.disclosures.end_reservation(*capacity, origin.owner(), *reserved, *used);
-        limits.reservation_ended.notify_waiters();
+        if *reserved > 0 {
+            limits.reservation_ended.notify_waiters();
+        }
     }
 }
 
@@ -231,12 +233,12 @@ pub struct Cost {
 
 impl CostCharge {
     /// Raises the charge to this cost, or to the capacity of the bucket if this cost is larger. If the bucket has too
-    /// few tokens now, the request is refused, and the cost that was already taken is given back.
+    /// few tokens now, the request is refused and costs at most 1, because it was read and parsed.
     pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its limit of cost per second. Wait before you retry.";
         self.costs.take(self.key, cost.saturating_sub(self.taken), false).map_err(|wait| {
-            self.costs.settle(self.key, self.taken, 0);
+            self.costs.settle(self.key, self.taken, self.taken.min(1));
             rate_limited("key", message, wait)
         })?;
         self.taken = self.taken.max(cost);
@@ -350,7 +352,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         }
         self.with_bucket(capacity, client, |bucket| {
             bucket.reserved = (bucket.reserved - reserved).max(0.0);
-            bucket.taken = (bucket.taken - (reserved - f64::from(used)).max(0.0)).max(0.0);
+            bucket.taken = (bucket.taken - reserved + f64::from(used)).max(0.0);
         });
     }
 
@@ -428,6 +430,24 @@ mod tests {
         let disabled = TokenBuckets::new(0, Duration::from_secs(3600), 1);
         assert_eq!(disabled.take_up_to(1.0, "a", 1, false), Ok(()));
         assert!(disabled.take_up_to(1.0, "a", 1, false).is_err());
+    }
+
+    #[test]
+    fn more_used_tokens_than_reserved_tokens_are_a_debt() {
+        let buckets = TokenBuckets::new(1, Duration::from_secs(3600), 1);
+        assert_eq!(buckets.take("a", 2, true), Ok(()));
+        buckets.end_reservation(1.0, "a", 2, 2);
+        let wait = buckets.take("a", 1, false).unwrap_err().unwrap();
+        assert!(wait > Duration::from_secs(7100) && wait <= Duration::from_secs(7200), "{wait:?}");
+    }
+
+    #[test]
+    fn a_refused_request_costs_one() {
+        let costs = TokenBuckets::new(10, Duration::from_secs(3600), 1);
+        assert_eq!(costs.take(None, 6, false), Ok(()));
+        let mut charge = CostCharge { costs: costs.clone(), key: None, taken: 1 };
+        assert!(charge.raise_to(10).is_err());
+        assert_eq!(costs.settle(None, 0, 0), Some(4));
     }
 
     #[test]

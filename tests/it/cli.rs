@@ -295,7 +295,7 @@ async fn production_requires_secrets_and_migrations() {
         for (secret, message) in [
             (None, "VIVAMO_KEY_SECRET (--key-secret) is required in production"),
             (Some("short"), "at least 32 bytes"),
-            (Some("vivamo-sandbox-key-secret-known-to-everyone"), "which is public"),
+            (Some("vivamo-sandbox-key-secret-known-to-everyone"), "is the public default secret"),
         ] {
             let mut command = run(&["migrate"]);
             match secret {
@@ -304,7 +304,12 @@ async fn production_requires_secrets_and_migrations() {
             };
             assert!(usage_error(&mut command).contains(message));
         }
-        assert!(usage_error(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", "short")).contains("at least 32 characters"));
+        for (key, message) in [
+            ("short", "at least 32 characters"),
+            ("schlüssel-der-plattform-für-tests-0123456789", "visible ASCII characters"),
+        ] {
+            assert!(usage_error(run(&["serve"]).env("VIVAMO_PLATFORM_KEY", key)).contains(message));
+        }
         let stderr = failure(&mut run(&["serve"]));
         assert!(stderr.contains("`vivamo migrate`"), "{stderr}");
         stdout(&run(&["migrate"]).output().unwrap());
@@ -324,7 +329,7 @@ async fn production_requires_secrets_and_migrations() {
         let remove_a_migration = "DELETE FROM seaql_migrations WHERE version LIKE '%history'; \
                                   DROP TABLE idempotency_key; DROP TABLE customer_event";
         support::postgres::execute(&database.url, remove_a_migration).await.unwrap();
-        for command in [&["serve"][..], &["migrate"], &["operator", "list"]] {
+        for command in [&["serve"][..], &["migrate"], &["migrate", "--check"], &["operator", "list"]] {
             let stderr = failure(run(command).env("VIVAMO_ENVIRONMENT", "sandbox"));
             assert!(stderr.contains("belongs to production"), "{stderr}");
         }
@@ -559,8 +564,12 @@ fn messages_name_the_variable_of_an_invalid_value() {
             assert!(stderr.contains(&format!("the value comes from {variable}")), "{stderr}");
         }
     }
-    let stderr = usage_error(vivamo(folder.path(), &["serve", "--listen", "x"]).env("VIVAMO_LISTEN", "127.0.0.1:0"));
-    assert!(!stderr.contains("comes from"), "{stderr}");
+    for listen in ["x", "8000", ""] {
+        let mut command = vivamo(folder.path(), &["serve", "--listen", listen]);
+        for stderr in [usage_error(&mut command), usage_error(command.env("VIVAMO_LISTEN", "127.0.0.1:8000"))] {
+            assert!(!stderr.contains("comes from"), "{stderr}");
+        }
+    }
 }
 
 #[test]

@@ -972,6 +972,8 @@ async fn a_backup_is_restored_as_the_documentation_says() {
                 let no_text = OsStr::from_bytes(b"\xff.db");
                 let message = failure(run(&database.url, &["backup"]).arg(no_text));
                 assert!(message.contains("not valid UTF-8") && !folder.path().join(no_text).exists(), "{message}");
+                let mut files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
+                assert!(!files.any(|name| name.to_string_lossy().ends_with(".partial")));
                 TestDatabase::existing("sqlite://it's.db".to_owned())
             }
             Backend::Postgres => {
@@ -1066,6 +1068,19 @@ async fn a_start_waits_for_postgres() {
     child.kill().unwrap();
     child.wait().unwrap();
     database.remove().await;
+}
+
+#[test]
+fn a_server_that_waits_for_its_database_can_be_stopped() {
+    let folder = TempDir::new().unwrap();
+    let mut command = vivamo(folder.path(), &["serve"]);
+    command.env("DATABASE_URL", "postgres://127.0.0.1:1/vivamo").stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("waiting for the database")));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert!(log.any(|line| line.contains("stopped before the start was complete")));
+    assert!(child.wait().unwrap().success());
 }
 
 both!(the_log_has_the_address_that_the_limit_counts, Sandbox, async |app| {

@@ -303,7 +303,7 @@ both!(a_rotation_keeps_the_previous_secret_for_some_time, Sandbox, async |app| {
     assert!(!support::logs::read().contains("whsec_"));
 });
 
-both!(an_endpoint_that_is_enabled_or_moved_to_another_url_is_due_at_once, Sandbox, async |app| {
+both!(an_endpoint_that_is_enabled_or_gets_a_url_or_position_is_due_at_once, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let id = created(app, &own).await["webhook"]["id"].clone();
     let failing = "failed_attempts = 7, failing_since = '2026-01-01 00:00:00+00:00', \
@@ -326,6 +326,13 @@ both!(an_endpoint_that_is_enabled_or_moved_to_another_url_is_due_at_once, Sandbo
         assert_eq!(stored.sending_position, Some(1));
         set(app, failing).await;
     }
+    // From a new position, other changes are delivered.
+    let end = app.query(&own, "{ viewer { changesCursor } }").await["viewer"]["changesCursor"].clone();
+    let moved = updated(app, &own, &id, json!({ "deliverFrom": { "cursor": end } })).await;
+    assert_eq!((&moved["failingSince"], &moved["nextAttemptAt"]), (&Value::Null, &Value::Null));
+    let stored = row(app, &id).await;
+    assert_eq!((stored.failed_attempts, stored.sending_position), (0, None));
+    set(app, failing).await;
     // A new secret, or to enable an enabled endpoint, leaves the retries as they are.
     rotated(app, &own, &id, None).await;
     updated(app, &own, &id, json!({ "enabled": true })).await;

@@ -72,7 +72,8 @@ impl Address {
         let line1 = parse(AddressPart::Line1, &parts.line1, Self::MAX_CHARACTERS);
         let line2 = non_blank(parts.line2).map(|text| parse(AddressPart::Line2, &text, Self::MAX_CHARACTERS));
         let country = parts.country.trim_matches(is_blank).to_ascii_uppercase();
-        let city = city_of(&country).filter(|_| parts.city.trim().is_empty()).unwrap_or(&parts.city);
+        let city =
+            city_of(&country).filter(|_| parts.city.trim_matches(is_blank_at_an_end).is_empty()).unwrap_or(&parts.city);
         let city = parse(AddressPart::City, city, Self::MAX_CHARACTERS);
         let region = non_blank(parts.region).map(|text| parse(AddressPart::Region, &text, Self::MAX_CHARACTERS));
         let postal_code = non_blank(parts.postal_code)
@@ -253,7 +254,7 @@ mod tests {
             (" hk ", "Hong Kong"),
             ("MO", "Macao"),
         ] {
-            for blank in ["", " "] {
+            for blank in ["", " ", "\u{200b}"] {
                 let address = AddressParts { city: blank.into(), country: country.into(), ..parts() };
                 assert_eq!(Address::parse(address).unwrap().parts().city, city, "{country}");
             }

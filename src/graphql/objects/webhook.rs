@@ -124,15 +124,16 @@ impl Webhook {
     }
 
     /// Time since which all attempts have failed. Null if no attempt has failed since the last success, since the
-    /// endpoint was created, was enabled or got a new URL, or since changes were skipped because of `types`. When all
-    /// attempts have failed for five days, the service disables the endpoint. While the operator is suspended, the five
-    /// days do not run: when the suspension ends, its length is added to `failingSince`.
+    /// endpoint was created, was enabled or got a new URL or position (`deliverFrom`), or since changes were skipped
+    /// because of `types`. When all attempts have failed for five days, the service disables the endpoint. While the
+    /// operator is suspended, the five days do not run: when the suspension ends, its length is added to
+    /// `failingSince`.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)
     }
 
-    /// Time of the next attempt after a failed attempt. Null if `failingSince` is null, if the endpoint is disabled, or
-    /// if the operator is suspended.
+    /// Earliest time of the next attempt after a failed attempt. Null if `failingSince` is null, if the endpoint is
+    /// disabled, or if the operator is suspended.
     async fn next_attempt_at(&self) -> Option<Time> {
         let row = &self.0;
         let is_retrying = row.failing_since.is_some() && row.disabled_at.is_none() && row.paused_at.is_none();

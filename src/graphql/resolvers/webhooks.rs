@@ -163,8 +163,8 @@ enum WebhookStart {
     /// Cursor from `changes`, `viewer.changesCursor` or `Webhook.cursor`. The changes after the cursor are delivered.
     /// Not available with the platform key.
     Cursor(String),
-    /// A time. The changes since this time are delivered, perhaps with some from the minute before it. The request
-    /// fails with `CURSOR_EXPIRED` if changes since this time may have been deleted.
+    /// A time. The changes since this time are delivered, perhaps with some earlier ones. The request fails with
+    /// `CURSOR_EXPIRED` if changes since this time may have been deleted.
     Time(Time),
 }
 

@@ -2,9 +2,8 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use headers_accept::Accept;
-use headers_core::Header;
 use mediatype::names::{APPLICATION, JSON, Q};
-use mediatype::{MediaType as Type, MediaTypeBuf, Name, ReadParams, WriteParams};
+use mediatype::{MediaType as Type, MediaTypeList, Name, ReadParams};
 
 /// The media type of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +27,13 @@ impl MediaType {
     /// then by the order in the header. Returns `None` if the client accepts neither media type, and JSON if the
     /// `Accept` header is missing, is empty or cannot be parsed.
     pub fn accepted_by(headers: &HeaderMap) -> Option<Self> {
-        let Ok(accept) = Accept::decode(&mut headers.get_all(header::ACCEPT).iter()) else { return Some(Self::Json) };
-        let accept: Accept = accept.media_types().map(without_parameters).collect();
-        if accept.media_types().next().is_none() {
+        let lines = headers.get_all(header::ACCEPT).iter();
+        let ranges: Option<Vec<_>> = lines.map(ranges).collect();
+        let Some(ranges) = ranges.map(|ranges| ranges.concat()).filter(|ranges| !ranges.is_empty()) else {
             return Some(Self::Json);
-        }
+        };
+        // The crate prefers a range with more parameters, so it gets the ranges without parameters.
+        let Ok(accept) = ranges.join(", ").parse::<Accept>() else { return Some(Self::Json) };
         let accepted = accept.negotiate(&AVAILABLE)?;
         Some(if accepted.subty == JSON { Self::Json } else { Self::GraphqlResponse })
     }
@@ -45,14 +46,14 @@ impl MediaType {
     }
 }
 
-/// Removes all parameters but `q`, so that `application/json; charset=utf-8` accepts JSON.
-fn without_parameters(range: &MediaTypeBuf) -> Type<'_> {
-    let mut bare = range.to_ref();
-    bare.clear_params();
-    if let Some(quality) = range.get_param(Q) {
-        bare.set_param(Q, quality);
-    }
-    bare
+/// Returns the media ranges of a line of the `Accept` header, without parameters other than `q`, so that
+/// `application/json; charset=utf-8` accepts JSON. Returns `None` if the line cannot be parsed.
+fn ranges(line: &HeaderValue) -> Option<Vec<String>> {
+    let without_parameters = |range: Type| {
+        let quality: Vec<_> = range.get_param(Q).map(|quality| (Q, quality)).into_iter().collect();
+        Type::from_parts(range.ty, range.subty, range.suffix, &quality).to_string()
+    };
+    MediaTypeList::new(line.to_str().ok()?).map(|range| range.ok().map(without_parameters)).collect()
 }
 
 /// Returns true if the body of a request is `application/json`, with any parameters.
@@ -99,6 +100,10 @@ mod tests {
             ("application/json; charset=UTF-8; q=0.5, application/graphql-response+json", Some(GraphqlResponse)),
             ("application/json; charset=utf-8; q=0, */*", Some(GraphqlResponse)),
             ("application/json; odata=verbose", Some(Json)),
+            ("application/graphql-response+json, application/json; charset=utf-8", Some(GraphqlResponse)),
+            ("application/json, application/graphql-response+json; charset=utf-8", Some(Json)),
+            ("application/json;q=0, application/*;v=1", Some(GraphqlResponse)),
+            ("application/json; title=\"a, b\", application/graphql-response+json", Some(Json)),
             (
                 "application/graphql-response+json; charset=utf-8, application/json; charset=utf-8",
                 Some(GraphqlResponse),

@@ -68,7 +68,7 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
     let mut log = RequestLog::start(request_id);
     let accepted = MediaType::accepted_by(request.headers());
     let media_type = accepted.unwrap_or(MediaType::Json);
-    let span = tracing::info_span!("request", %request_id);
+    let span = tracing::error_span!("request", %request_id);
     let (parts, mut body) = request.into_parts();
     let (codes, mut response) = match process(&state, &parts, &mut body, accepted, &mut log).instrument(span).await {
         Ok(response) => response,

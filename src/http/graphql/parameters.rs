@@ -45,8 +45,7 @@ impl Parameters {
         }
         let body = timeout(REQUEST_TIMEOUT, read_body(mem::take(body)))
             .await
-            .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))?
-            .ok_or((StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB, or was cut off."))?;
+            .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))??;
         let body = str::from_utf8(&body).map_err(|error| bad_request(&format!("The body is not UTF-8: {error}.")))?;
         let Value::Object(fields) = parse_json("The body", body.trim_start_matches('\u{feff}'))? else {
             return Err(bad_request("The body must be one JSON object. Send each operation in a request of its own."));
@@ -113,19 +112,20 @@ pub async fn discard(body: Body) {
     let _ = timeout(MAX_TIME, read).await;
 }
 
-/// Reads a body. Returns `None` if the body is too long or was cut off. If the body is too long, continues to read up
-/// to `MAX_DISCARDED_BYTES`. If the reading stopped earlier, the connection would close while the client still sends,
-/// and the client would not read the response.
-async fn read_body(body: Body) -> Option<Vec<u8>> {
+/// Reads a body. Fails if the body is too long, was cut off or is malformed. If the body is too long, continues to read
+/// up to `MAX_DISCARDED_BYTES`. If the reading stopped earlier, the connection would close while the client still
+/// sends, and the client would not read the response.
+async fn read_body(body: Body) -> Result<Vec<u8>, HttpError> {
+    let too_long = || HttpError::from((StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB."));
     let (mut chunks, mut content, mut length) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.ok()?;
+        let chunk = chunk.map_err(|_| bad_request("The body was cut off or is malformed."))?;
         length += chunk.len();
         if length <= MAX_BODY_BYTES {
             content.extend_from_slice(&chunk);
         } else if length > MAX_DISCARDED_BYTES {
-            return None;
+            return Err(too_long());
         }
     }
-    (length <= MAX_BODY_BYTES).then_some(content)
+    if length <= MAX_BODY_BYTES { Ok(content) } else { Err(too_long()) }
 }

@@ -334,13 +334,13 @@ impl EndpointChanges {
         }
         if let Some(position) = position {
             (changed.delivered_position, changed.delivered_id) = position.number_and_id();
-            changed.next_attempt_at = now;
         }
         if changed.types != current.types || position.is_some() {
             (changed.sending_position, changed.sending_id) = (None, None);
         }
+        // The failures so far were failures of another receiver, of an earlier attempt, or of other changes.
         let is_resumed = current.disabled_at.is_some() && changed.disabled_at.is_none();
-        if is_resumed || changed.url != current.url {
+        if is_resumed || position.is_some() || changed.url != current.url {
             (changed.failed_attempts, changed.failing_since, changed.next_attempt_at) = (0, None, now);
         }
         changed
