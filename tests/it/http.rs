@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use entity::deployment::Environment;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, Backend, Caller, TestApp, both, run};
 
 const QUERY: &str = r#"{"query":"{ viewer { role } }"}"#;
 
@@ -335,6 +336,36 @@ both!(a_refused_request_does_not_close_the_connection, Sandbox, async |app| {
         client.read_to_string(&mut responses).await.unwrap();
         assert_eq!(responses.matches(&format!("HTTP/1.1 {status} ")).count(), 2, "{responses}");
     }
+});
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_refused() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let key = app.operator("A").await.key;
+        let mut client = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
+        let head = format!(
+            "POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
+             Connection: close\r\nContent-Length: 100\r\n\r\n{{"
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
+    })
+    .await;
+}
+
+both!(a_malformed_body_is_refused, Sandbox, async |app| {
+    let key = app.operator("A").await.key;
+    let mut client = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
+    let request = format!(
+        "POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
+         Connection: close\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    client.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("malformed"), "{response}");
 });
 
 both!(clients_that_do_not_read_are_disconnected, Sandbox, async |app| {

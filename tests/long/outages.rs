@@ -236,17 +236,21 @@ async fn requests_accepted_before_the_stop_are_answered() {
     for number in 0..5 {
         operators.push(servers.operator(&number.to_string()).await);
     }
-    let holder = servers.database.begin_write().await.unwrap();
-    holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
     let create = async |(number, operator): (usize, _)| {
         servers.send(operator, CREATE, &input(&number.to_string())).await.unwrap().1
     };
-    let requests = join_all(operators.iter().enumerate().map(create));
+    // The first requests open connections. Opening them later could take longer than a request waits for a lock.
+    join_all(operators.iter().enumerate().map(create)).await;
+    let holder = servers.database.begin_write().await.unwrap();
+    holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
+    let requests = join_all((10..).zip(&operators).map(create));
     let stop = async {
         let blocked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let reader = servers.database.reader();
         let blocked = || sea_orm::Statement::from_string(reader.get_database_backend(), blocked);
+        let started = Instant::now();
         while reader.query_all_raw(blocked()).await.unwrap().len() < operators.len() {
+            assert!(started.elapsed() < Duration::from_secs(60), "fewer requests wait");
             yield_now().await;
         }
         servers.processes[0].0.terminate();

@@ -21,6 +21,7 @@ use vivamo::open::DatabaseSettings;
 use vivamo::service::api_keys::KeyRequest;
 use vivamo::service::{Actor, AdminOrigin, ServiceSettings, Services};
 
+use crate::database::POLL_INTERVAL;
 use crate::invariants::Exchange;
 use crate::{Answer, Backend, TestDatabase, logs, postgres};
 
@@ -158,7 +159,9 @@ impl TestApp {
         let blocked = "SELECT COUNT(*) AS n FROM pg_stat_activity \
                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let started = Instant::now();
+        let mut interval = tokio::time::interval(POLL_INTERVAL);
         loop {
+            interval.tick().await;
             assert!(started.elapsed() < Duration::from_secs(60), "fewer than {transactions} transactions wait");
             let waiting = if self.is_postgres() {
                 usize::try_from(self.select_number(blocked).await).unwrap()
@@ -168,7 +171,6 @@ impl TestApp {
             if waiting >= transactions {
                 return;
             }
-            tokio::task::yield_now().await;
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use tempfile::TempDir;
@@ -10,6 +11,10 @@ use vivamo::database::Database;
 
 use crate::postgres;
 use crate::process::vivamo;
+
+/// The time between two queries of a test that waits for a state of the database. Queries without a pause would slow
+/// down what the test waits for.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -88,8 +93,11 @@ pub async fn wait_for_feed(database: &Database) {
     let hidden = "SELECT COUNT(*) AS n FROM customer_change WHERE position >= \
                   pg_snapshot_xmin(pg_current_snapshot())::text::bigint + (SELECT feed_base FROM deployment)";
     let is_postgres = database.reader().get_database_backend() == DbBackend::Postgres;
+    let started = Instant::now();
+    let mut interval = tokio::time::interval(POLL_INTERVAL);
     while is_postgres && select_number(database, hidden).await > 0 {
-        tokio::task::yield_now().await;
+        assert!(started.elapsed() < Duration::from_secs(60), "an open transaction hides changes from the feed");
+        interval.tick().await;
     }
 }
 
