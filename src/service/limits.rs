@@ -233,12 +233,12 @@ pub struct Cost {
 
 impl CostCharge {
     /// Raises the charge to this cost, or to the capacity of the bucket if this cost is larger. If the bucket has too
-    /// few tokens now, the request is refused and costs at most 1, because it was read and parsed.
+    /// few tokens now, the request is refused, and the cost that was already taken is given back.
     pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its limit of cost per second. Wait before you retry.";
         self.costs.take(self.key, cost.saturating_sub(self.taken), false).map_err(|wait| {
-            self.costs.settle(self.key, self.taken, self.taken.min(1));
+            self.costs.settle(self.key, self.taken, 0);
             rate_limited("key", message, wait)
         })?;
         self.taken = self.taken.max(cost);
@@ -442,12 +442,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_request_costs_one() {
+    fn a_refused_request_costs_nothing() {
         let costs = TokenBuckets::new(10, Duration::from_secs(3600), 1);
         assert_eq!(costs.take(None, 6, false), Ok(()));
         let mut charge = CostCharge { costs: costs.clone(), key: None, taken: 1 };
         assert!(charge.raise_to(10).is_err());
-        assert_eq!(costs.settle(None, 0, 0), Some(4));
+        assert_eq!(costs.settle(None, 0, 0), Some(5));
     }
 
     #[test]
