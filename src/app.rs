@@ -119,8 +119,8 @@ impl App {
             let _ = timeout(DELIVERY_DRAIN_TIMEOUT, delivering).await;
         }
         background.shutdown().await;
-        if jobs {
-            let _ = timeout(KEY_USES_TIMEOUT, write_key_uses(&services)).await;
+        if jobs && timeout(KEY_USES_TIMEOUT, write_key_uses(&services)).await.is_err() {
+            tracing::warn!("stopped before the times of last use of API keys were saved");
         }
         database.close().await;
     }

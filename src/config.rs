@@ -6,8 +6,8 @@
 //! module of `src`.
 //!
 //! The doc comments of the fields are the help texts that `--help` prints; CONTRIBUTING.md says how to add a setting.
-//! [`Settings::check`] and [`ServeSettings::check`] check settings that depend on each other. They also check secrets, because a message of
-//! clap would print the secret.
+//! [`Settings::check`] and [`ServeSettings::check`] check settings that depend on each other. They also check secrets,
+//! because a message of clap would print the secret.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -422,8 +422,12 @@ impl ServeSettings {
             let fault = format!("must have at least {MIN_SECRET_BYTES} characters in production");
             return insecure(PLATFORM_KEY, &fault);
         }
-        if platform_key.is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return insecure(PLATFORM_KEY, "must consist of visible ASCII characters, because it is sent in a header");
+        let is_allowed =
+            |key: &str| key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && key == key.trim();
+        if platform_key.is_some_and(|key| !is_allowed(key)) {
+            let fault =
+                "must consist of visible ASCII characters, with spaces only between them: it is sent in a header";
+            return insecure(PLATFORM_KEY, fault);
         }
         let secrets = [(KEY_SECRET, Some(shared.key_secret())), (KEY_SECRET_OLD, shared.old_key_secret())];
         let same = secrets.into_iter().find(|(_, secret)| platform_key.is_some() && *secret == platform_key);

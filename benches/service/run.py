@@ -303,7 +303,7 @@ class Server:
         return cursors
 
     def has_feed(self):
-        """Earlier builds of the service have no feed of changes."""
+        """Earlier builds of the service have no change feed."""
         fields = self.send("f1", {"query": "{ __type(name: \"Query\") { fields { name } } }"})["__type"]["fields"]
         return {"name": "changes"} in fields
 

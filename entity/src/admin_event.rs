@@ -1,4 +1,4 @@
-//! Table `admin_event`: the audit trail of administration, one row for each change of an operator, an API key or a
+//! Table `admin_event`: the audit trail of administration, one row for each change to an operator, an API key or a
 //! webhook endpoint by a request or a command.
 //!
 //! Rows are inserted by `service::audit` in the transaction of the change, and never updated or deleted. They hold no

@@ -1,6 +1,6 @@
 //! Table `customer_change`: the change feed, with separate rows for each reader.
 //!
-//! A reader is an operator, or the platform. A change of a customer adds a row for the platform and a row for each
+//! A reader is an operator, or the platform. A change to a customer adds a row for the platform and a row for each
 //! operator that may know of the change. `service::customers::feed_rows` inserts the rows in the transaction of the
 //! change. A row has the names of the changed fields, but not their values. `service::feed` deletes old rows. A row
 //! stays until this deletion, even if its customer is erased.

@@ -37,8 +37,8 @@ pub struct Model {
     /// attempt, the request sets this value to `None`. The result of the attempt is then not stored.
     pub sending_position: Option<i64>,
     pub sending_id: Option<Uuid>,
-    /// The number of attempts that have failed since the last success. 0 again if a request enables the endpoint or
-    /// changes its URL.
+    /// The number of attempts that have failed since the last success. 0 again if a request enables the endpoint, or
+    /// changes its URL or position.
     pub failed_attempts: i32,
     /// The time of the first attempt that failed since the last success, or since the endpoint was enabled or got
     /// another URL or position. When a suspended operator is resumed, the length of the suspension is added to this

@@ -93,10 +93,15 @@ pub(super) fn is_conflict(error: &DbErr) -> bool {
     }
 }
 
-/// Returns true if the database has ended the statement because it waited too long for a lock: on PostgreSQL, longer
-/// than `lock_timeout`, on SQLite, longer than [`MAX_WAIT`]. Such an error is also a conflict.
+/// Returns true if PostgreSQL has ended the statement because it waited for a lock longer than `lock_timeout`. Such an
+/// error is also a conflict.
 pub(super) fn is_lock_timeout(error: &DbErr) -> bool {
-    matches!(reported(error), Some((Code::Sqlstate("55P03") | Code::Sqlite(BUSY), _)))
+    matches!(reported(error), Some((Code::Sqlstate("55P03"), _)))
+}
+
+/// Returns true if SQLite cannot lock the file, because another connection is writing. Such an error is also a conflict.
+pub(super) fn is_busy(error: &DbErr) -> bool {
+    matches!(reported(error), Some((Code::Sqlite(BUSY), _)))
 }
 
 /// Returns true if the database rejected the statement itself and certainly applied nothing of it.

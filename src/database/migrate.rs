@@ -2,7 +2,7 @@
 //! needs a [`DatabaseConnection`].
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::sqlx::postgres::PgPoolOptions;
@@ -12,7 +12,7 @@ use sea_orm::{
     SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
 };
 
-use super::error::{grant_tables, is_conflict, is_lock_timeout, is_read_only};
+use super::error::{grant_tables, is_busy, is_conflict, is_lock_timeout, is_read_only};
 use super::retry::retry_read;
 use super::url::{Options, failed_to_connect};
 use super::{Database, MAX_WAIT, url};
@@ -53,15 +53,18 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     /// The time between two attempts to lock the tables. Requests to a table wait behind a migration that waits for its
     /// lock, so they run between the attempts.
     const PAUSE: Duration = Duration::from_secs(1);
+    /// The longest time to wait for other writers of a SQLite file. Not every command shows that it waits.
+    const MAX_SQLITE_WAIT: Duration = Duration::from_secs(60);
     let connection = connect(Options::parse(url)?).await?;
     if connection.get_database_backend() == DbBackend::Postgres {
         lock_migrations(&connection).await?;
         migration::build_large_indexes(&connection).await?;
     }
-    let mut is_waiting = false;
+    let (started, mut is_waiting) = (Instant::now(), false);
     let applied = loop {
         match apply_pending(&connection).await {
             Err(error) if is_lock_timeout(&error) => {}
+            Err(error) if is_busy(&error) && started.elapsed() < MAX_SQLITE_WAIT => {}
             applied => break applied?,
         }
         if !is_waiting {
@@ -227,7 +230,8 @@ async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Re
     let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, SQL)).await?;
     let row = row.ok_or_else(|| DbErr::RecordNotFound("the rights".to_owned()))?;
     if row.try_get("", "is_read_only")? {
-        let cause = "PostgreSQL does not accept writes to this database: it is a standby, or default_transaction_read_only is set.";
+        let cause = "PostgreSQL does not accept writes to this database: it is a standby, or \
+                     default_transaction_read_only is set.";
         let remedy = format!("Connect to the primary server: change {}.", url::SETTING);
         return Ok(Some(Fault { cause: cause.to_owned(), remedy }));
     }

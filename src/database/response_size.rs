@@ -81,7 +81,7 @@ pub enum SizeError {
     #[error("the response is too large")]
     TooLarge,
     /// The response has become large and has no reservation. See [`ResponseSize::wait_for_memory`].
-    #[error("the response waits for its reservation")]
+    #[error("the response waits for memory")]
     MustWait,
     #[error("too many large responses are in memory")]
     Busy,
@@ -109,8 +109,8 @@ pub struct ResponseSize {
     key: KeyMemory,
     bytes: AtomicUsize,
     row_bytes: AtomicUsize,
-    /// The reservation of this response. Not set before a large response gets its reservation. With a reservation, the
-    /// response may grow up to [`MAX_BYTES`].
+    /// The reservation of this response, which may then grow up to [`MAX_BYTES`]. Not set for a small response, and for
+    /// a large response that waits for memory.
     reservation: OnceCell<Mutex<Reservation>>,
 }
 

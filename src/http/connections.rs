@@ -55,7 +55,7 @@ pub async fn serve(listener: TcpListener, router: Router, timeouts: ClientTimeou
             Err(cause) => {
                 // Most likely the process is out of file descriptors: another connection has to end first.
                 if last_warning.is_none_or(|time| time.elapsed() > WARNING_INTERVAL) {
-                    tracing::warn!(%cause, "cannot accept a connection: check the limit of open files");
+                    tracing::warn!(%cause, "cannot accept a connection: if too many files are open, raise the limit of open files");
                     last_warning = Some(Instant::now());
                 }
                 #[expect(clippy::disallowed_methods, reason = "there is no event for a free file descriptor")]

@@ -50,7 +50,7 @@ pub struct Limits {
 /// Most reservations end after some milliseconds.
 const RESERVATION_TIME: Duration = Duration::from_secs(1);
 
-/// The maximum debt of a bucket, as the time in which the debt is refilled. If a request uses more than the bucket
+/// The maximum debt of a bucket of costs, as the time in which the debt is refilled. If a request uses more than the bucket
 /// holds, later requests wait at most this long, plus the time for their own cost.
 const MAX_DEBT: Duration = Duration::from_secs(300);
 
@@ -296,7 +296,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
     /// Each `period` refills `tokens`. A bucket holds the tokens of `periods` periods.
     fn new(tokens: u32, period: Duration, periods: u32) -> Self {
         let refill_time = period * periods;
-        let idle_time = refill_time + MAX_DEBT;
+        // A request can use two disclosures of a budget of one, which is a debt of the whole budget.
+        let idle_time = refill_time + MAX_DEBT.max(refill_time);
         let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).time_to_idle(idle_time).build();
         Self { capacity: f64::from(tokens) * f64::from(periods), refill_time, buckets }
     }

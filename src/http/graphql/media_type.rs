@@ -25,13 +25,13 @@ static AVAILABLE: [Type; 2] =
 impl MediaType {
     /// Returns the media type that the client prefers: by `q`, then an exact media type before a range such as `*/*`,
     /// then by the order in the header. Returns `None` if the client accepts neither media type, and JSON if the
-    /// `Accept` header is missing, is empty or cannot be parsed.
+    /// `Accept` header is missing or has no valid media range.
     pub fn accepted_by(headers: &HeaderMap) -> Option<Self> {
         let lines = headers.get_all(header::ACCEPT).iter();
-        let ranges: Option<Vec<_>> = lines.map(ranges).collect();
-        let Some(ranges) = ranges.map(|ranges| ranges.concat()).filter(|ranges| !ranges.is_empty()) else {
+        let ranges: Vec<_> = lines.filter_map(|line| line.to_str().ok()).flat_map(ranges).collect();
+        if ranges.is_empty() {
             return Some(Self::Json);
-        };
+        }
         // The crate prefers a range with more parameters, so it gets the ranges without parameters.
         let Ok(accept) = ranges.join(", ").parse::<Accept>() else { return Some(Self::Json) };
         let accepted = accept.negotiate(&AVAILABLE)?;
@@ -47,13 +47,13 @@ impl MediaType {
 }
 
 /// Returns the media ranges of a line of the `Accept` header, without parameters other than `q`, so that
-/// `application/json; charset=utf-8` accepts JSON. Returns `None` if the line cannot be parsed.
-fn ranges(line: &HeaderValue) -> Option<Vec<String>> {
+/// `application/json; charset=utf-8` accepts JSON. Leaves out empty and malformed ranges.
+fn ranges(line: &str) -> impl Iterator<Item = String> {
     let without_parameters = |range: Type| {
         let quality: Vec<_> = range.get_param(Q).map(|quality| (Q, quality)).into_iter().collect();
         Type::from_parts(range.ty, range.subty, range.suffix, &quality).to_string()
     };
-    MediaTypeList::new(line.to_str().ok()?).map(|range| range.ok().map(without_parameters)).collect()
+    MediaTypeList::new(line).filter_map(Result::ok).map(without_parameters)
 }
 
 /// Returns true if the body of a request is `application/json`, with any parameters.
@@ -103,7 +103,10 @@ mod tests {
             ("application/graphql-response+json, application/json; charset=utf-8", Some(GraphqlResponse)),
             ("application/json, application/graphql-response+json; charset=utf-8", Some(Json)),
             ("application/json;q=0, application/*;v=1", Some(GraphqlResponse)),
-            ("application/json; title=\"a, b\", application/graphql-response+json", Some(Json)),
+            ("application/graphql-response+json; title=\"a, b\", application/json", Some(GraphqlResponse)),
+            // Empty and malformed ranges are ignored.
+            (", application/graphql-response+json,,text/html", Some(GraphqlResponse)),
+            ("json, application/graphql-response+json", Some(GraphqlResponse)),
             (
                 "application/graphql-response+json; charset=utf-8, application/json; charset=utf-8",
                 Some(GraphqlResponse),
@@ -111,8 +114,7 @@ mod tests {
             // The client accepts neither media type.
             ("text/html", None),
             ("application/xml, text/*", None),
-            // A header that is empty or cannot be parsed counts as absent. Old Java runtimes send the last of these
-            // headers.
+            // A header without a valid range counts as absent. Old Java runtimes send the last of these headers.
             ("", Some(Json)),
             (" ,", Some(Json)),
             ("json", Some(Json)),

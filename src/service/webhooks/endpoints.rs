@@ -50,7 +50,7 @@ pub struct EndpointRequest {
     pub deliver_from: Option<StartOfDeliveries>,
 }
 
-/// The place in the feed at which deliveries start or continue.
+/// The position in the feed at which deliveries start or continue.
 #[derive(Clone, Debug)]
 pub enum StartOfDeliveries {
     /// After this position of the operator's feed. The platform cannot use this variant, because the platform's cursors
@@ -173,7 +173,7 @@ impl Webhooks {
     }
 
     /// Changes an endpoint and returns its row. An endpoint that the request enables again continues at its cursor. A
-    /// new URL is tried at once. A request that changes nothing leaves no entry in the audit trail.
+    /// new URL or position is tried at once. A request that changes nothing leaves no entry in the audit trail.
     pub async fn update(
         &self,
         actor: &Actor,
