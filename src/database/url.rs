@@ -36,7 +36,7 @@ impl Options {
     }
 
     /// Parses a URL like [`parse`](Self::parse). The returned options open a SQLite file for reading only, and do not
-    /// create the file. They have no effect on PostgreSQL.
+    /// create the file. For PostgreSQL, they are the same as those of `parse`.
     pub(super) fn parse_read_only(url: &str) -> Result<Self, DbErr> {
         Ok(match Self::parse_address(url)? {
             Self::Postgres(options) => Self::Postgres(options),

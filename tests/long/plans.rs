@@ -162,7 +162,7 @@ async fn add_missing_words(url: &str, log: &Path) {
     services.customers.add_missing_words(&Actor::Platform).await.unwrap();
     let most = blocks_of_statements(log, offset).into_iter().map(|(_, blocks)| blocks).max().unwrap();
     println!("{:<28}{most:>16}", "most blocks of a statement that adds missing words");
-    assert!(most < 500_000, "{most} blocks");
+    assert!(most < 200_000, "{most} blocks");
     assert_eq!(words().await, complete);
     connection.close().await.unwrap();
     database.close().await;

@@ -72,8 +72,7 @@ impl Address {
         let line1 = parse(AddressPart::Line1, &parts.line1, Self::MAX_CHARACTERS);
         let line2 = non_blank(parts.line2).map(|text| parse(AddressPart::Line2, &text, Self::MAX_CHARACTERS));
         let country = parts.country.trim_matches(is_blank).to_ascii_uppercase();
-        let city =
-            city_of(&country).filter(|_| parts.city.trim_matches(is_blank_at_an_end).is_empty()).unwrap_or(&parts.city);
+        let city = city_of(&country).filter(|_| is_left_out(&parts.city)).unwrap_or(&parts.city);
         let city = parse(AddressPart::City, city, Self::MAX_CHARACTERS);
         let region = non_blank(parts.region).map(|text| parse(AddressPart::Region, &text, Self::MAX_CHARACTERS));
         let postal_code = non_blank(parts.postal_code)
@@ -93,9 +92,14 @@ impl Address {
     }
 }
 
-/// Returns `None` for a blank part. Web forms send blank texts for empty fields.
+/// Returns `None` for a blank part.
 fn non_blank(part: Option<String>) -> Option<String> {
-    part.filter(|text| !text.trim_matches(is_blank_at_an_end).is_empty())
+    part.filter(|text| !is_left_out(text))
+}
+
+/// Returns true for a blank text. Web forms send blank texts for empty fields.
+fn is_left_out(text: &str) -> bool {
+    text.trim_matches(is_blank_at_an_end).is_empty()
 }
 
 /// Replaces line breaks by `, `. Drops blank lines, and commas at the ends of the other lines. If at most one line has
