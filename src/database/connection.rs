@@ -24,7 +24,7 @@ use sea_orm::sqlx::{
 use sea_orm::{ConnAcquireErr, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{Dispatch, debug, dispatcher};
 
 use super::arrays::encode_for_postgres;
 use super::error::describe;
@@ -105,11 +105,11 @@ impl Connection {
             Ok(match driver {
                 Driver::Postgres(connection) => {
                     let query = sqlx::query_with(sql, encode_for_postgres(values)?);
-                    collect(query.fetch(connection), pg_row_size, response).await?
+                    collect(outside_spans(|| query.fetch(connection)), pg_row_size, response).await?
                 }
                 Driver::Sqlite(connection) => {
                     let query = sqlx::query_with(sql, SqlxValues(values));
-                    collect(query.fetch(connection), sqlite_row_size, response).await?
+                    collect(outside_spans(|| query.fetch(connection)), sqlite_row_size, response).await?
                 }
             })
         };
@@ -199,6 +199,11 @@ impl Connection {
 
 fn failed(error: sqlx::Error) -> DbErr {
     DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error)))
+}
+
+/// Makes a stream of rows outside of all spans. Otherwise sqlx enters and leaves the span of the request for each row.
+fn outside_spans<S>(make: impl FnOnce() -> S) -> S {
+    dispatcher::with_default(&Dispatch::none(), make)
 }
 
 /// Collects the rows of a query, and counts the bytes of the rows. Stops if the rows have too many bytes. In this case

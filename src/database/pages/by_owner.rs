@@ -52,13 +52,13 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned + C
         let query = numbered(list, owner.into_expr(), request);
         rows = rows_by_branch(reader, &[Branch::rows(query, String::new())]).await?.remove(0);
     }
-    let mut rows_by_owner: HashMap<K, Vec<T>> = HashMap::new();
+    let mut rows_by_owner: HashMap<K, Vec<T>> = HashMap::with_capacity(requests.len());
     for row in &rows {
         let (owner, row) = read(row)?;
         rows_by_owner.entry(owner).or_default().push(row);
     }
     let mut pages: Vec<Page<T>> = Vec::with_capacity(requests.len());
-    let mut first_page_of: HashMap<K, usize> = HashMap::new();
+    let mut first_page_of: HashMap<K, usize> = HashMap::with_capacity(requests.len());
     for (owner, _) in requests {
         let page = match first_page_of.entry(*owner) {
             Entry::Occupied(first) => pages[*first.get()].clone(),

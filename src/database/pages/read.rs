@@ -31,8 +31,7 @@ pub async fn pages<T>(
     let mut rows_by_branch = rows_by_branch(&reader.for_reads(kind), &branches).await?.into_iter();
     let mut pages = Vec::new();
     for (index, (descending, measure, request)) in requests.iter().enumerate() {
-        let mut next_branch =
-            || rows_by_branch.next().unwrap_or_default().iter().map(&read).collect::<Result<Vec<_>, _>>();
+        let mut next_branch = || read_all(&rows_by_branch.next().unwrap_or_default(), &read);
         let mut rows = next_branch()?;
         // UNION ALL does not keep the order of its branches' rows.
         rows.sort_by_cached_key(|row| position(index, row));
@@ -57,6 +56,15 @@ pub async fn pages<T>(
         pages.push(request.page_of_scan(rows, milestones.pop().flatten()));
     }
     Ok(pages)
+}
+
+/// Reads all rows. Unlike `collect`, it knows the number of rows, so it allocates once.
+fn read_all<T>(rows: &[QueryResult], read: impl Fn(&QueryResult) -> Result<T, DbErr>) -> Result<Vec<T>, DbErr> {
+    let mut values = Vec::with_capacity(rows.len());
+    for row in rows {
+        values.push(read(row)?);
+    }
+    Ok(values)
 }
 
 /// Loads a page of one list. The rows of the list are rows of an entity.
