@@ -92,6 +92,7 @@ fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
             }
             '{' | '[' | '(' => nesting += 1,
             '}' | ']' | ')' => nesting = nesting.saturating_sub(1),
+            '.' if rest.starts_with("...") => length = "...".len(),
             _ if is_name_char(char) => {
                 length = rest.find(|char| !is_name_char(char)).unwrap_or(rest.len());
                 check_limit(length, limits::NAME_LENGTH, ("The document has a name longer than", "characters"))?;
@@ -424,6 +425,67 @@ mod tests {
             assert!(rejection(&format!("{{ a(x: [{quotes}{nested}")).contains("unterminated string"), "{quotes}");
         }
         assert!(rejection(&format!("{{ a(x: \"b\" y: {nested}")).contains("nests more than 40 levels"));
+    }
+
+    #[test]
+    fn a_document_at_a_limit_is_accepted_and_a_larger_one_is_not() {
+        fn repeat(count: usize, part: impl Fn(usize) -> String) -> String {
+            (0..count).map(part).collect()
+        }
+        fn fields(count: usize) -> String {
+            repeat(count, |number| format!("a{number} "))
+        }
+        // A document of a given size, and the message if that size is above the limit.
+        type Case = (usize, fn(usize) -> String, &'static str);
+        let cases: [Case; 13] = [
+            (limits::KIBIBYTES, |size| format!("{{ a }}{}", " ".repeat(size * 1024 - 5)), "is longer than 16 KiB"),
+            (limits::TOKENS, |size| format!("{{ a(b: [{}]) }}", "1 ".repeat(size - 9)), "has more than 1500 tokens"),
+            (limits::TOKENS, |size| format!("{{ ...a b(c: [{}]) }}", "1 ".repeat(size - 11)), "has more than 1500"),
+            (limits::NAME_LENGTH, |size| format!("{{ {} }}", "a".repeat(size)), "a name longer than 100 characters"),
+            (
+                limits::NESTING,
+                |size| format!("{{ a(b: {}{}) }}", "[".repeat(size - 2), "]".repeat(size - 2)),
+                "nests more than 40 levels of brackets",
+            ),
+            (
+                limits::OPERATIONS,
+                |size| repeat(size, |number| format!("query Q{number} {{ a }} ")),
+                "has more than 10 operations",
+            ),
+            (
+                limits::FRAGMENTS,
+                |size| format!("{{ a }} {}", repeat(size, |number| format!("fragment F{number} on T {{ a }} "))),
+                "has more than 50 fragments",
+            ),
+            (limits::SELECTIONS, |size| format!("{{ a {{ {} }} }}", fields(size - 1)), "selects more than 500 fields"),
+            (
+                limits::ALIASES,
+                |size| format!("{{ a {{ {} }} }}", repeat(size, |number| format!("b{number}: c "))),
+                "has more than 30 aliases",
+            ),
+            (
+                limits::DIRECTIVES,
+                |size| format!("query @x {{ a {} }}", "@x ".repeat(size - 1)),
+                "more than 20 directives",
+            ),
+            (
+                limits::INTROSPECTION_DEPTH,
+                |size| format!("{{ __schema {}a{} }}", "{ fields ".repeat(size) + "{ ", " }".repeat(size + 1)),
+                "nests more than 3 levels of types",
+            ),
+            (limits::QUERY_ROOT_FIELDS, |size| format!("{{ {} }}", fields(size)), "has more than 10 root fields"),
+            (
+                limits::MUTATION_ROOT_FIELDS,
+                |size| format!("mutation {{ {} }}", fields(size)),
+                "has more than 5 root fields",
+            ),
+        ];
+        for (limit, document, message) in cases {
+            let accepted = parse(&document(limit));
+            assert!(accepted.is_ok(), "{message}: {accepted:?}");
+            let rejected = rejection(&document(limit + 1));
+            assert!(rejected.contains(message), "{message}: {rejected}");
+        }
     }
 
     #[test]
