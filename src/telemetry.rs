@@ -14,11 +14,11 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts logging at the level of `RUST_LOG`, by default `info`. If the program panics, logs only the place of the
-/// panic. Returns a message if `RUST_LOG` is invalid.
+/// panic. Returns a message if `RUST_LOG` or the endpoint for traces is invalid.
 pub fn start(environment: Environment) -> Result<(), String> {
     let setting = std::env::var_os("RUST_LOG").filter(|setting| !setting.is_empty());
     let filter = filter(&setting.map_or_else(|| "info".into(), |setting| setting.to_string_lossy().into_owned()))?;
-    log_to(std::io::stderr, filter, environment);
+    log_to(std::io::stderr, filter, environment)?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
@@ -60,8 +60,9 @@ pub fn filter(setting: &str) -> Result<Targets, String> {
     Ok(filter.with_targets(quiet).with_targets(levels.into_iter().map(allowed)))
 }
 
-/// Starts logging to `writer`. Must be called at most once in a process.
-pub fn log_to<W>(writer: W, filter: Targets, environment: Environment)
+/// Starts logging to `writer`. Must be called at most once in a process. Returns a message if the endpoint for traces
+/// is invalid.
+pub fn log_to<W>(writer: W, filter: Targets, environment: Environment) -> Result<(), String>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -72,25 +73,31 @@ where
     };
     let subscriber = tracing_subscriber::registry().with(logs);
     #[cfg(feature = "otlp")]
-    let subscriber = subscriber.with(traces());
+    let subscriber = subscriber.with(traces()?);
     subscriber.with(filter).init();
+    Ok(())
 }
 
-/// Sends spans to the OpenTelemetry collector. Returns `None` if `OTEL_EXPORTER_OTLP_ENDPOINT` is not set, or if the
-/// exporter cannot be built.
 #[cfg(feature = "otlp")]
-fn traces<S>() -> Option<impl Layer<S>>
+const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// Sends spans to the OpenTelemetry collector. Returns `None` if [`OTLP_ENDPOINT`] is not set or empty.
+#[cfg(feature = "otlp")]
+fn traces<S>() -> Result<Option<impl Layer<S>>, String>
 where
     S: tracing::Subscriber + for<'s> tracing_subscriber::registry::LookupSpan<'s>,
 {
     use opentelemetry::trace::TracerProvider;
-    std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT")?;
+    if std::env::var_os(OTLP_ENDPOINT).is_none_or(|endpoint| endpoint.is_empty()) {
+        return Ok(None);
+    }
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build().ok()?;
+    let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build();
+    let exporter = exporter.map_err(|cause| format!("cannot send traces to {OTLP_ENDPOINT}: {cause}"))?;
     let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_batch_exporter(exporter).build();
     let tracer = provider.tracer("vivamo");
     opentelemetry::global::set_tracer_provider(provider);
-    Some(tracing_opentelemetry::layer().with_tracer(tracer))
+    Ok(Some(tracing_opentelemetry::layer().with_tracer(tracer)))
 }
 
 /// Logs the place of a panic. Does not log the message, because the message may quote personal data.

@@ -15,6 +15,7 @@ mod webhook;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -89,7 +90,7 @@ impl Cli {
             let is_of_serve = is_serve_option(arg.get_id().as_str());
             arg.hide(is_of_serve)
         });
-        let mut command = variables::ignore_empty(command);
+        let mut command = ignore_serve_variables(variables::ignore_empty(command));
         let matches = command.try_get_matches_from_mut(std::env::args_os()).and_then(refuse_misplaced_options);
         matches.and_then(|matches| Self::from_arg_matches(&matches)).unwrap_or_else(|mut error| {
             variables::name_source(&command, &mut error);
@@ -131,6 +132,17 @@ impl Cli {
 fn is_serve_option(id: &str) -> bool {
     let serve = ServeSettings::augment_args(clap::Command::new("serve"));
     serve.get_arguments().any(|arg| arg.get_id() == id)
+}
+
+/// Makes clap ignore the variables of `serve` if the arguments name another command, so that an invalid variable of the
+/// server does not make the other commands fail.
+fn ignore_serve_variables(command: clap::Command) -> clap::Command {
+    let lenient = command.clone().ignore_errors(true).try_get_matches_from(std::env::args_os());
+    let serves = |matches: ArgMatches| matches.subcommand_name().is_none_or(|name| name == "serve");
+    if lenient.map_or(true, serves) {
+        return command;
+    }
+    command.mut_args(|arg| if is_serve_option(arg.get_id().as_str()) { arg.env(Resettable::Reset) } else { arg })
 }
 
 /// Refuses options of `serve` before the name of a command. clap accepts such options, but no code would read them.

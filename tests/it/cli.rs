@@ -556,19 +556,32 @@ fn unknown_variables_are_refused() {
 #[test]
 fn messages_name_the_variable_of_an_invalid_value() {
     let folder = TempDir::new().unwrap();
-    for (variable, value) in
-        [("VIVAMO_ENVIRONMENT", "prod"), ("VIVAMO_LISTEN", "8000"), ("VIVAMO_TRUSTED_PROXIES", "10.0.0.0/8,proxy")]
-    {
-        for command in [&["serve"][..], &["operator", "list"]] {
-            let stderr = usage_error(vivamo(folder.path(), command).env(variable, value));
-            assert!(stderr.contains(&format!("the value comes from {variable}")), "{stderr}");
-        }
+    for (command, variable, value) in [
+        (&["serve"][..], "VIVAMO_ENVIRONMENT", "prod"),
+        (&["operator", "list"], "VIVAMO_ENVIRONMENT", "prod"),
+        (&["serve"], "VIVAMO_LISTEN", "8000"),
+        (&[], "VIVAMO_LISTEN", "8000"),
+        (&["--environment", "sandbox"], "VIVAMO_LISTEN", "8000"),
+        (&["serve"], "VIVAMO_TRUSTED_PROXIES", "10.0.0.0/8,proxy"),
+    ] {
+        let stderr = usage_error(vivamo(folder.path(), command).env(variable, value));
+        assert!(stderr.contains(&format!("the value comes from {variable}")), "{stderr}");
     }
     for listen in ["x", "8000", ""] {
         let mut command = vivamo(folder.path(), &["serve", "--listen", listen]);
         for stderr in [usage_error(&mut command), usage_error(command.env("VIVAMO_LISTEN", "127.0.0.1:8000"))] {
             assert!(!stderr.contains("comes from"), "{stderr}");
         }
+    }
+}
+
+#[test]
+fn only_serve_reads_the_settings_of_the_server() {
+    let folder = TempDir::new().unwrap();
+    for command in [&["schema"][..], &["operator", "list"], &["--environment", "sandbox", "operator", "list"]] {
+        let mut command = vivamo(folder.path(), command);
+        let command = command.env("VIVAMO_LISTEN", "8000").env("VIVAMO_CHANGES_DAYS", "many");
+        stdout(&command.output().unwrap());
     }
 }
 

@@ -93,7 +93,7 @@ pub fn start() {
     static START: Once = Once::new();
     START.call_once(|| {
         let filter = "debug,hyper_util=info,reqwest=info,sqlx=warn".parse().unwrap();
-        telemetry::log_to(|| Writer, filter, Environment::Production);
+        telemetry::log_to(|| Writer, filter, Environment::Production).unwrap();
         let default_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             telemetry::log_panic(panic);
