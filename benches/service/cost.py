@@ -20,8 +20,9 @@ NOBODY = 'createdAt: { before: "2020-01-01T00:00:00Z" }'
 COMMON = "example com ext person first last 1 2"
 WIDE = " ".join(f"a{n}: address {{ line1 line2 city region postalCode country }}" for n in range(30))
 BY_ID = f"customer(by: {{ id: $id }}) {{ {CUSTOMER} }}"
-# 460 fields of a customer that does not exist. The name of the operation varies, so no document is in the cache.
-LONG = " ".join(f"{name}: customer(by: {{ id: \"cus_\" }}) {{ {CUSTOMER} " + f"{CUSTOMER} " * 2 + "}" for name in "abcdefghij")
+# 460 fields of a customer that does not exist. The directives keep the service from merging the fields. The name of the
+# operation varies, so no document is in the cache.
+LONG = " ".join(f"{name}: customer(by: {{ id: \"cus_\" }}) {{ {CUSTOMER} " + f"... @include(if: true) {{ {CUSTOMER} }} " * 2 + "}" for name in "abcdefghij")
 # Name, key (0: operator, 1: platform), document, and variables. These marks are replaced in each request: `~` by the id
 # of a customer, `#` by a new number, and `%` by a number below 900.
 REQUESTS = [

@@ -87,19 +87,24 @@ pub enum SizeError {
     Busy,
 }
 
-impl From<SizeError> for Error {
+impl From<SizeError> for Violation {
     fn from(error: SizeError) -> Self {
         let busy = "Too many large responses are being built, or have not been read by their clients. Read your responses, \
                     or ask for less, for example with smaller pages (`first`).";
-        let violation = match error {
-            SizeError::TooLarge => Violation::new(ErrorCode::ResponseTooLarge),
-            SizeError::MustWait | SizeError::Busy => Violation {
+        match error {
+            SizeError::TooLarge => Self::new(ErrorCode::ResponseTooLarge),
+            SizeError::MustWait | SizeError::Busy => Self {
                 message: busy.to_owned(),
                 retry_after: Some(Duration::from_secs(1)),
-                ..Violation::new(ErrorCode::Unavailable)
+                ..Self::new(ErrorCode::Unavailable)
             },
-        };
-        violation.into()
+        }
+    }
+}
+
+impl From<SizeError> for Error {
+    fn from(error: SizeError) -> Self {
+        Violation::from(error).into()
     }
 }
 

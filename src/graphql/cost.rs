@@ -1,22 +1,16 @@
 //! Estimates the cost of an operation from its document.
 
-use std::collections::HashMap;
-
-use async_graphql::parser::types::{
-    Field, FragmentDefinition, OperationDefinition, OperationType, Selection, SelectionSet,
-};
+use async_graphql::parser::types::{Field, OperationDefinition, OperationType, Selection, SelectionSet};
 use async_graphql::{Name, Positioned, Variables};
-use async_graphql_value::ConstValue;
+use async_graphql_value::{ConstValue, Value};
 
 use super::pagination::{MAX_PAGE_SIZE, page_size};
 use crate::service::limits::{MUTATION_COST, VALIDATION_COST, weights};
 
-pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
-
 /// The cost of an operation, estimated from its document and its variables.
 #[derive(Clone, Copy, Debug)]
 pub struct DocumentCost {
-    /// The number of fields, with all fragments expanded.
+    /// The number of fields.
     pub selections: u64,
     /// The minimum cost, even if the operation does less work.
     pub least: u32,
@@ -24,44 +18,40 @@ pub struct DocumentCost {
     pub estimated: u32,
 }
 
-/// Estimates the cost of an operation. The estimate counts each list of the document once, even if the list is inside
+/// Estimates the cost of an operation of a normalised document. The estimate counts each list of the document once, even if the list is inside
 /// another list. If the operation does more work than estimated, the request pays the difference after the execution.
-pub fn estimate(operation: &OperationDefinition, fragments: &Fragments, variables: &Variables) -> DocumentCost {
+pub fn estimate(operation: &OperationDefinition, variables: &Variables) -> DocumentCost {
     let set = &operation.selection_set.node;
-    let selections = sum(set, fragments, &|_| 1);
-    let fields = root_fields(set, fragments);
+    let selections = sum(set, &|_| 1);
+    let fields = root_fields(set);
     if operation.ty == OperationType::Mutation {
         let cost = MUTATION_COST * u32::try_from(fields).unwrap_or(u32::MAX);
         return DocumentCost { selections, least: cost, estimated: cost };
     }
-    let validations = sum(set, fragments, &|field| u64::from(field.name.node == "validateCustomer"));
+    let validations = sum(set, &|field| u64::from(field.name.node == "validateCustomer"));
     let least = VALIDATION_COST.saturating_mul(u32::try_from(validations).unwrap_or(u32::MAX)).max(1);
     let work = weights::REQUEST
         + selections * weights::SELECTION
         + fields as u64 * weights::QUERY
-        + sum(set, fragments, &|field| work_of_field(field, variables));
+        + sum(set, &|field| work_of_field(field, variables));
     DocumentCost { selections, least, estimated: weights::cost(work).max(least) }
 }
 
-fn root_fields(set: &SelectionSet, fragments: &Fragments) -> usize {
+fn root_fields(set: &SelectionSet) -> usize {
     let fields = |selection: &Positioned<Selection>| match &selection.node {
         Selection::Field(_) => 1,
-        Selection::InlineFragment(inline) => root_fields(&inline.node.selection_set.node, fragments),
-        Selection::FragmentSpread(spread) => fragments
-            .get(&spread.node.fragment_name.node)
-            .map_or(0, |fragment| root_fields(&fragment.node.selection_set.node, fragments)),
+        Selection::InlineFragment(inline) => root_fields(&inline.node.selection_set.node),
+        Selection::FragmentSpread(_) => 0,
     };
     set.items.iter().map(fields).sum()
 }
 
-/// Returns the sum of `of_field` over all fields, with all fragments expanded.
-fn sum(set: &SelectionSet, fragments: &Fragments, of_field: &impl Fn(&Field) -> u64) -> u64 {
+/// Returns the sum of `of_field` over all fields.
+fn sum(set: &SelectionSet, of_field: &impl Fn(&Field) -> u64) -> u64 {
     let figure = |selection: &Positioned<Selection>| match &selection.node {
-        Selection::Field(field) => of_field(&field.node) + sum(&field.node.selection_set.node, fragments, of_field),
-        Selection::InlineFragment(inline) => sum(&inline.node.selection_set.node, fragments, of_field),
-        Selection::FragmentSpread(spread) => fragments
-            .get(&spread.node.fragment_name.node)
-            .map_or(0, |fragment| sum(&fragment.node.selection_set.node, fragments, of_field)),
+        Selection::Field(field) => of_field(&field.node) + sum(&field.node.selection_set.node, of_field),
+        Selection::InlineFragment(inline) => sum(&inline.node.selection_set.node, of_field),
+        Selection::FragmentSpread(_) => 0,
     };
     set.items.iter().map(figure).sum()
 }
@@ -77,23 +67,16 @@ const INDEXED: [&str; 4] = ["email", "phone", "externalCustomerId", "connectedAt
 /// Estimates the work for a list, a search or a count. For other fields the estimate is zero, because the rows of most
 /// of them are already read.
 fn work_of_field(field: &Field, variables: &Variables) -> u64 {
-    let size = |name| {
-        let Some(ConstValue::Number(size)) = argument(field, name, variables) else { return None };
-        size.as_i64().and_then(|size| i32::try_from(size).ok())
-    };
+    let argument = |name| argument(field, name, variables);
+    let size = |name| argument(name)?.int();
     match field.name.node.as_str() {
         name if LISTS.contains(&name) => {
             let items = page_size(size("first").or(size("last"))) as u64;
-            let is_scanned = match argument(field, "filter", variables) {
-                Some(ConstValue::Object(filter)) if name == "customers" => {
-                    filter.keys().any(|condition| !INDEXED.contains(&condition.as_str()))
-                }
-                _ => false,
-            };
-            weights::list(items, is_scanned)
+            let filter = argument("filter").filter(|_| name == "customers");
+            weights::list(items, filter.is_some_and(|filter| filter.has_other_field(&INDEXED)))
         }
         "changes" => {
-            let is_filtered = argument(field, "types", variables).is_some_and(|types| types != ConstValue::Null);
+            let is_filtered = argument("types").is_some_and(|types| !types.is_null());
             weights::list(page_size(size("first").or(Some(MAX_PAGE_SIZE))) as u64, is_filtered)
         }
         "totalCount" | "totalCountAtLeast" => weights::SCAN,
@@ -101,9 +84,43 @@ fn work_of_field(field: &Field, variables: &Variables) -> u64 {
     }
 }
 
-fn argument(field: &Field, name: &str, variables: &Variables) -> Option<ConstValue> {
+/// The value of an argument: a literal, or the value of a variable. Borrowed, because a large value of a variable may be
+/// used by many fields.
+enum Argument<'a> {
+    Literal(&'a Value),
+    Variable(&'a ConstValue),
+}
+
+impl Argument<'_> {
+    fn int(&self) -> Option<i32> {
+        let (Self::Literal(Value::Number(number)) | Self::Variable(ConstValue::Number(number))) = self else {
+            return None;
+        };
+        number.as_i64().and_then(|number| i32::try_from(number).ok())
+    }
+
+    fn is_null(&self) -> bool {
+        matches!(self, Self::Literal(Value::Null) | Self::Variable(ConstValue::Null))
+    }
+
+    /// Returns true if the value is an object with a field that is not in `names`.
+    fn has_other_field(&self, names: &[&str]) -> bool {
+        let is_other = |name: &Name| !names.contains(&name.as_str());
+        match self {
+            Self::Literal(Value::Object(fields)) => fields.keys().any(is_other),
+            Self::Variable(ConstValue::Object(fields)) => fields.keys().any(is_other),
+            Self::Literal(_) | Self::Variable(_) => false,
+        }
+    }
+}
+
+fn argument<'a>(field: &'a Field, name: &str, variables: &'a Variables) -> Option<Argument<'a>> {
     let (_, value) = field.arguments.iter().find(|(argument, _)| argument.node == name)?;
-    value.node.clone().into_const_with(|name| variables.get(&name).cloned().ok_or(())).ok()
+    if let Value::Variable(name) = &value.node {
+        variables.get(name).map(Argument::Variable)
+    } else {
+        Some(Argument::Literal(&value.node))
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +144,7 @@ mod tests {
     fn estimated(query: &str) -> u32 {
         let document = parse_query(query).expect("a document");
         let (_, operation) = document.operations.iter().next().expect("an operation");
-        estimate(&operation.node, &document.fragments, &Variables::default()).estimated
+        estimate(&operation.node, &Variables::default()).estimated
     }
 
     #[test]

@@ -129,11 +129,8 @@ impl<'q, T: DirectObject> Plan<'q, T> {
                 Selection::InlineFragment(Positioned { node: inline, .. }) => {
                     (inline.type_condition.as_ref(), &inline.selection_set)
                 }
-                Selection::FragmentSpread(spread) => {
-                    let fragment = context.query_env.fragments.get(&spread.node.fragment_name.node);
-                    let fragment = &fragment.ok_or(NotDirect::NotReady)?.node;
-                    (Some(&fragment.type_condition), &fragment.selection_set)
-                }
+                // A normalised document has no fragment spreads.
+                Selection::FragmentSpread(_) => return Err(NotDirect::NotReady),
             };
             let name = T::type_name();
             let interfaces = context.schema_env.registry.implements.get(name.as_ref());

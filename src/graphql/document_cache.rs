@@ -1,9 +1,11 @@
 //! Cache of parsed documents.
 //!
 //! Clients send few different documents, with many different values of the variables. A cached document is not parsed
-//! or checked by `document_limits` again. A document that was valid is validated again only if the size of a page is a
-//! variable, because the complexity then depends on the variables. The cache saves a quarter to a third of the
-//! processor time of a read (`docs/benchmarks.md`).
+//! or checked by `document_limits` again. After a document was valid, its complexity is checked again only if the size
+//! of a page is a variable, and the document is validated again only for some nulls in variables. The cache saves a
+//! quarter to a third of the processor time of a read (`docs/benchmarks.md`).
+//!
+//! Cached documents are normalised: see [`rewrite::normalise`].
 //!
 //! A document with several operations is cached once for each operation that was requested, without the other
 //! operations: async-graphql would check the arguments of the others against the variables of the request, which are
@@ -26,16 +28,16 @@ use async_graphql::registry::Registry;
 use async_graphql::{Name, ServerError, ServerResult, Variables};
 use moka::sync::Cache;
 
-use super::variables::Checked;
+use super::variables::{Checked, Uses};
 use super::{document_limits, rewrite, variables};
 
 /// Total weight of the cached documents, in bytes of text. A parsed document takes about fifty times the memory of its
 /// text, or about 200 bytes for each selection.
 const MAX_BYTES: u64 = 256 * 1024;
 
-/// The weight of a selection, in bytes of text. Short names and expanded fragments make a document take more memory
-/// than the length of its text suggests.
-const BYTES_PER_SELECTION: usize = 4;
+/// The weight of a selection or a value of an argument, in bytes of text. Short names and expanded fragments make a
+/// document take more memory than the length of its text suggests.
+const BYTES_PER_ITEM: usize = 4;
 
 /// A parsed document. Contains neither the variables that are missing in the request nor the arguments that use them.
 pub struct Document {
@@ -43,8 +45,9 @@ pub struct Document {
     pub merges_fields: bool,
     pub has_variable_page_size: bool,
     has_variable_in_object: bool,
-    /// The number of selections that are stored. A fragment that is not expanded counts once.
-    selections: usize,
+    uses: Uses,
+    /// The number of stored selections and values of arguments, with all fragments expanded.
+    items: usize,
     is_valid: AtomicBool,
 }
 
@@ -60,7 +63,7 @@ impl DocumentCache {
     /// `types` must contain the input types of the schema.
     pub fn new(types: Registry) -> Self {
         let weigher = |(text, ..): &CacheKey, document: &Arc<Document>| {
-            let weight = text.len().max(document.selections * BYTES_PER_SELECTION);
+            let weight = text.len().max(document.items * BYTES_PER_ITEM);
             u32::try_from(weight).unwrap_or(u32::MAX)
         };
         Self { documents: Cache::builder().weigher(weigher).max_capacity(MAX_BYTES).build(), types }
@@ -76,7 +79,7 @@ impl DocumentCache {
         variables: &mut Variables,
     ) -> ServerResult<(Arc<Document>, bool)> {
         let mut document = self.get_or_insert(text, None, Vec::new(), || {
-            let parsed = document_limits::parse(text)?;
+            let parsed = rewrite::normalise(document_limits::parse(text)?, &self.types)?;
             variables::check_literals(&parsed, &self.types)?;
             Ok(parsed)
         })?;
@@ -86,9 +89,10 @@ impl DocumentCache {
             document = self.get_or_insert(text, Some(operation.clone()), Vec::new(), parsed)?;
         }
         let Checked { missing, has_null, replaces_default } =
-            variables::check(&document.parsed, operation_name, variables, &self.types)?;
+            variables::check(&document.parsed, operation_name, &document.uses, variables, &self.types)?;
         if !missing.is_empty() {
-            let parsed = || Ok(variables::remove(document.parsed.clone(), &missing));
+            // Without the arguments, more fields may be the same.
+            let parsed = || rewrite::normalise(variables::remove(document.parsed.clone(), &missing), &self.types);
             document = self.get_or_insert(text, operation, missing.clone(), parsed)?;
         }
         // The type of a null variable may allow null although the argument or field that uses it does not: if the
@@ -106,18 +110,20 @@ impl DocumentCache {
         parse: impl FnOnce() -> ServerResult<ExecutableDocument>,
     ) -> ServerResult<Arc<Document>> {
         let parse = || {
-            let parsed = rewrite::merge_root_fields(parse()?);
+            let parsed = parse()?;
             let merges_fields = document_limits::merges_fields(&parsed);
             let has_variable_page_size = document_limits::has_variable_page_size(&parsed);
-            let selections = rewrite::stored_selections(&parsed);
+            let items = rewrite::stored_items(&parsed);
             let is_valid = AtomicBool::new(false);
             let has_variable_in_object = document_limits::has_variable_in_object(&parsed);
+            let uses = Uses::of(&parsed, &self.types);
             let document = Document {
                 parsed,
                 merges_fields,
                 has_variable_page_size,
                 has_variable_in_object,
-                selections,
+                uses,
+                items,
                 is_valid,
             };
             Ok::<_, ServerError>(Arc::new(document))
@@ -134,6 +140,13 @@ fn one_of_several(document: &ExecutableDocument, operation_name: Option<&str>) -
 }
 
 impl Document {
+    /// Returns the document for async-graphql.
+    pub fn executable(&self) -> ExecutableDocument {
+        let mut document = self.parsed.clone();
+        self.uses.adapt_types(&mut document);
+        document
+    }
+
     /// Returns true if the document has passed validation before.
     pub fn is_valid(&self) -> bool {
         self.is_valid.load(Ordering::Relaxed)
@@ -153,15 +166,14 @@ mod tests {
     #[test]
     fn a_document_weighs_as_much_as_its_expanded_fragments() {
         let operations: String = ('A'..='J').map(|name| format!("query {name} {{ ...G }} ")).collect();
-        let fields = "a ".repeat(47);
-        let spreads = "...F ".repeat(10);
-        let text =
-            format!("{operations} fragment G on Query {{ {spreads} }} fragment F on Query {{ viewer {{ {fields} }} }}");
+        let fields: String = (0..47).map(|number| format!("b{number} ")).collect();
+        let spreads: String = (0..10).map(|number| format!("a{number} {{ ...F }} ")).collect();
+        let text = format!("{operations} fragment G on Query {{ {spreads} }} fragment F on T {{ {fields} }}");
         let cache = DocumentCache::new(Registry::default());
         let (document, _) = cache.get_or_parse(&text, Some("A"), &mut Variables::default()).expect("a valid document");
-        assert_eq!(document.selections, 1 + 470);
+        assert_eq!(document.items, 10 * (1 + 1 + 47));
         cache.documents.run_pending_tasks();
-        // The whole document, with 471 selections in each of its ten operations, and the document with one operation.
-        assert_eq!(cache.documents.weighted_size(), (10 + 1) * 471 * 4);
+        // The whole document, with 490 selections in each of its ten operations, and the document with one operation.
+        assert_eq!(cache.documents.weighted_size(), (10 + 1) * 490 * 4);
     }
 }

@@ -16,8 +16,9 @@ use async_graphql::parser::{self, parse_query};
 use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult, Variables};
 use async_graphql_value::Value;
 
-use super::cost::{self, DocumentCost, Fragments};
+use super::cost::{self, DocumentCost};
 use super::pagination::PAGE_SIZE_ARGUMENTS;
+use super::rewrite::{Fragments, values_of_field};
 
 /// The operations of dashboards and other clients stay well below these limits. The standard introspection query is
 /// larger than these operations, but stays below these limits too: it has 1.6 KiB and 229 fields. It has 15 levels of
@@ -35,6 +36,9 @@ mod limits {
     pub const SELECTIONS: usize = 500;
     pub const ALIASES: usize = 30;
     pub const DIRECTIVES: usize = 20;
+    /// Values in the arguments of an operation, with all fragments expanded. A fragment that is spread often copies its
+    /// arguments.
+    pub const VALUES: usize = 2000;
     /// Nesting of the introspection fields in `FIELDS_TO_TYPES`. The standard introspection query has a depth of 1.
     pub const INTROSPECTION_DEPTH: usize = 3;
     pub const QUERY_ROOT_FIELDS: usize = 10;
@@ -188,40 +192,49 @@ fn unicode_escape(text: &str) -> ServerResult<Option<(char, usize)>> {
 /// The operation that a request executes.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// `query` or `mutation`. `unknown` if the document does not contain the operation that the request names.
+    /// `query` or `mutation`.
     pub kind: &'static str,
     pub name: Option<String>,
     pub cost: DocumentCost,
     /// If true, at most one root field is executed at a time.
     pub is_sequential: bool,
+    /// True if the operation selects `__schema` or `__type`.
+    pub introspects: bool,
 }
 
-/// Returns the operation with this name, or the first one if no name is given. If the document has several operations
-/// and the request names none, execution rejects the request.
+/// Returns the operation with this name. If no name is given, returns the only operation. Returns `None` if the document
+/// has several operations and the request names none of them; execution then rejects the request.
 pub fn selected_operation<'d>(
     document: &'d ExecutableDocument,
     name: Option<&str>,
 ) -> Option<(Option<&'d Name>, &'d Positioned<OperationDefinition>)> {
-    let mut operations = document.operations.iter();
-    operations.find(|(own_name, _)| name.is_none_or(|name| own_name.is_some_and(|own_name| own_name == name)))
+    let is_named = |own_name: Option<&Name>| name.is_none_or(|name| own_name.is_some_and(|own_name| own_name == name));
+    let mut operations = document.operations.iter().filter(|(own_name, _)| is_named(*own_name));
+    operations.next().filter(|_| operations.next().is_none())
 }
 
-/// Describes the [`selected_operation`]. The document must have passed [`parse`].
-pub fn operation(document: &ExecutableDocument, name: Option<&str>, variables: &Variables) -> Operation {
-    let Some((name, operation)) = selected_operation(document, name) else {
-        let cost = DocumentCost { selections: 0, least: 1, estimated: 1 };
-        return Operation { kind: "unknown", name: None, cost, is_sequential: false };
-    };
+/// Describes the [`selected_operation`] of a normalised document. Fails if there is none.
+pub fn operation(document: &ExecutableDocument, name: Option<&str>, variables: &Variables) -> ServerResult<Operation> {
+    let (name, operation) = selected_operation(document, name).ok_or_else(|| {
+        let message = name.map_or_else(
+            || "Operation name required in request.".to_owned(),
+            |name| format!("Unknown operation named \"{}\"", name.chars().take(MAX_LOGGED_NAME).collect::<String>()),
+        );
+        ServerError::new(message, None)
+    })?;
     let kind = match operation.node.ty {
         OperationType::Mutation => "mutation",
         OperationType::Query | OperationType::Subscription => "query",
     };
-    let cost = cost::estimate(&operation.node, &document.fragments, variables);
+    let cost = cost::estimate(&operation.node, variables);
     let name = name.map(|name| name.chars().take(MAX_LOGGED_NAME).collect());
     let has_one_field =
         matches!(operation.node.selection_set.node.items.as_slice(), [one] if matches!(one.node, Selection::Field(_)));
     let is_sequential = operation.node.ty == OperationType::Mutation || has_one_field;
-    Operation { kind, name, cost, is_sequential }
+    let mut fields = Vec::new();
+    collect_fields(&operation.node.selection_set.node, &document.fragments, &mut fields);
+    let introspects = fields.iter().any(|field| ["__schema", "__type"].contains(&field.name.node.as_str()));
+    Ok(Operation { kind, name, cost, is_sequential, introspects })
 }
 
 /// Checks the number of operations and fragments, and the selections of each operation.
@@ -235,6 +248,7 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         check_limit(cost.selections.0, limits::SELECTIONS, ("The operation selects more than", "fields"))?;
         check_limit(cost.aliases.0, limits::ALIASES, ("The operation has more than", "aliases"))?;
         check_limit(cost.directives.0, limits::DIRECTIVES, ("The operation has more than", "directives"))?;
+        check_limit(cost.values.0, limits::VALUES, ("The operation has more than", "values in arguments"))?;
         let nesting = ("The introspection nests more than", "levels of types");
         check_limit(cost.introspection_depth, limits::INTROSPECTION_DEPTH, nesting)?;
         let mut fields = Vec::new();
@@ -248,6 +262,10 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         if is_mutation && keys.len() < fields.len() {
             return reject("The mutation has two root fields with the same response key. Give each its own alias.");
         }
+    }
+    // Validation would visit unused fragments, although they are not part of any count above.
+    if let Some(unused) = document.fragments.keys().filter(|name| !counter.counted.contains_key(*name)).min() {
+        return reject(format!("The fragment {unused} is not used."));
     }
     Ok(())
 }
@@ -327,6 +345,7 @@ struct SelectionCost {
     selections: Saturating<usize>,
     aliases: Saturating<usize>,
     directives: Saturating<usize>,
+    values: Saturating<usize>,
     introspection_depth: usize,
 }
 
@@ -349,6 +368,7 @@ impl<'d> CostCounter<'d> {
                 Selection::Field(Positioned { node: field, .. }) => {
                     let mut inner = self.selection_set(&field.selection_set.node)?;
                     inner.aliases += usize::from(field.alias.is_some());
+                    inner.values += values_of_field(field);
                     inner.introspection_depth += usize::from(FIELDS_TO_TYPES.contains(&field.name.node.as_str()));
                     inner
                 }
@@ -359,6 +379,7 @@ impl<'d> CostCounter<'d> {
             sum.selections += inner.selections + Saturating(1);
             sum.aliases += inner.aliases;
             sum.directives += inner.directives;
+            sum.values += inner.values;
             sum.introspection_depth = sum.introspection_depth.max(inner.introspection_depth);
         }
         Ok(sum)
@@ -437,7 +458,7 @@ mod tests {
         }
         // A document of a given size, and the message if that size is above the limit.
         type Case = (usize, fn(usize) -> String, &'static str);
-        let cases: [Case; 13] = [
+        let cases: [Case; 14] = [
             (limits::KIBIBYTES, |size| format!("{{ a }}{}", " ".repeat(size * 1024 - 5)), "is longer than 16 KiB"),
             (limits::TOKENS, |size| format!("{{ a(b: [{}]) }}", "1 ".repeat(size - 9)), "has more than 1500 tokens"),
             (limits::TOKENS, |size| format!("{{ ...a b(c: [{}]) }}", "1 ".repeat(size - 11)), "has more than 1500"),
@@ -454,7 +475,11 @@ mod tests {
             ),
             (
                 limits::FRAGMENTS,
-                |size| format!("{{ a }} {}", repeat(size, |number| format!("fragment F{number} on T {{ a }} "))),
+                |size| {
+                    let spreads = repeat(size, |number| format!("...F{number} "));
+                    let fragments = repeat(size, |number| format!("fragment F{number} on T {{ a }} "));
+                    format!("{{ a {{ {spreads} }} }} {fragments}")
+                },
                 "has more than 50 fragments",
             ),
             (limits::SELECTIONS, |size| format!("{{ a {{ {} }} }}", fields(size - 1)), "selects more than 500 fields"),
@@ -472,6 +497,14 @@ mod tests {
                 limits::INTROSPECTION_DEPTH,
                 |size| format!("{{ __schema {}a{} }}", "{ fields ".repeat(size) + "{ ", " }".repeat(size + 1)),
                 "nests more than 3 levels of types",
+            ),
+            (
+                limits::VALUES,
+                |size| {
+                    let (spreads, rest) = ("...F ".repeat(9), "1 ".repeat(size - 1999));
+                    format!("{{ a {{ {spreads} b(c: [{rest}]) }} }} fragment F on T {{ x(y: [{}]) }}", "1 ".repeat(221))
+                },
+                "more than 2000 values in arguments",
             ),
             (limits::QUERY_ROOT_FIELDS, |size| format!("{{ {} }}", fields(size)), "has more than 10 root fields"),
             (

@@ -3,7 +3,7 @@
 //! - From memory, if the rows were read before: no statement, no wait.
 //! - With a direct call of the service, for a page of customers that is not inside another list. Few requests have
 //!   several such pages that could share a statement, and the loader would delay the call by a round (see
-//!   `load_rounds`).
+//!   `load_rounds`). Exception: a document that selects a field several times in a way that cannot be merged.
 //! - With the loader, in all other cases. One statement then reads the rows for all items of a list, so the number of
 //!   statements depends on the query and not on the number of items.
 //!
@@ -23,6 +23,7 @@ use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_operator, operator};
 
 use super::context::{actor, services};
+use super::direct::MergesFields;
 use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest, Position};
 use crate::error::Error;
@@ -40,7 +41,9 @@ pub async fn customers(
     request: PageRequest,
 ) -> Result<CustomerRows, Error> {
     let page = CustomerPage { list, request, operators: operators_selected_for_each_customer(context) };
-    if is_inside_a_list(context) {
+    // If the document selects the page twice, the loader reads it once.
+    let MergesFields(is_repeated) = context.data_unchecked();
+    if *is_repeated || is_inside_a_list(context) {
         return load(context, page).await;
     }
     let mut pages = services(context).customers.pages(actor(context), &[page]).await?;

@@ -1,76 +1,137 @@
-//! Rewrites documents before execution where async-graphql would not treat them as the specification requires.
+//! Rewrites documents where async-graphql would not treat them as the specification requires.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
+use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{
-    DocumentOperations, ExecutableDocument, Field, OperationType, Selection, SelectionSet,
+    Directive, DocumentOperations, ExecutableDocument, Field, FragmentDefinition, InlineFragment, OperationType,
+    Selection, SelectionSet,
 };
-use async_graphql::{Name, Positioned};
+use async_graphql::registry::{MetaType, MetaTypeName, Registry};
+use async_graphql::{Name, Positioned, ServerError, ServerResult};
+use async_graphql_value::Value;
 
-use super::cost::Fragments;
+pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 
-/// Removes all other operations from a document, and the fragments that this operation does not use.
+/// Removes all other operations from a normalised document.
 pub fn without_other_operations(mut document: ExecutableDocument, operation: &Name) -> ExecutableDocument {
     if let DocumentOperations::Multiple(operations) = &mut document.operations {
         operations.retain(|name, _| name == operation);
     }
-    remove_unused_fragments(&mut document);
     document
 }
 
-/// Merges the root fields of queries that have the same response key, name and arguments and no directives, also if
-/// they are in fragments. async-graphql would execute both fields, and merge their results. The second execution could
-/// see other rows, so a list could mix the values of two customers.
-pub fn merge_root_fields(mut document: ExecutableDocument) -> ExecutableDocument {
+/// The type whose fields an operation selects.
+pub fn root_type(operation: OperationType) -> &'static str {
+    match operation {
+        OperationType::Query => "Query",
+        OperationType::Mutation => "Mutation",
+        OperationType::Subscription => "Subscription",
+    }
+}
+
+/// Brings the operations of a document into a form with the same meaning, and removes the fragments that they use. The
+/// document must have passed `document_limits::parse`, so its fragments do not contain themselves.
+///
+/// - Fragment spreads become inline fragments. async-graphql's complexity rule ignores the type of a fragment spread, so
+///   below an interface it does not multiply by the sizes of the pages.
+/// - An inline fragment on the type of its parent is replaced by its fields.
+/// - Fields with the same response key, name and arguments are merged, unless they have directives. async-graphql would
+///   resolve both fields and merge the results. The second one could read other rows, so a list could mix the values of
+///   two customers.
+///
+/// Fails if two fields that cannot be merged have the same response key. async-graphql's validation finds only some of
+/// these conflicts.
+pub fn normalise(mut document: ExecutableDocument, types: &Registry) -> ServerResult<ExecutableDocument> {
     let ExecutableDocument { operations, fragments } = &mut document;
     let operations: Vec<_> = match operations {
         DocumentOperations::Single(operation) => vec![operation],
         DocumentOperations::Multiple(operations) => operations.values_mut().collect(),
     };
-    let mut is_merged = false;
+    let mut normaliser = Normaliser { fragments, types, expanded: HashSet::new() };
     for Positioned { node: operation, .. } in operations {
-        let mut expanded = Vec::new();
-        expand(&operation.selection_set.node, fragments, &mut expanded);
-        let (number, merged) = (expanded.len(), merge(expanded));
-        if operation.ty == OperationType::Query && merged.len() < number {
-            operation.selection_set.node.items = merged;
-            is_merged = true;
-        }
+        let (root, set) = (root_type(operation.ty), &mut operation.selection_set.node);
+        normaliser.normalise(set, root);
+        check_conflicts(&[(root, set)], types)?;
     }
-    if is_merged {
-        remove_unused_fragments(&mut document);
-    }
-    document
+    let expanded = normaliser.expanded;
+    fragments.retain(|name, _| !expanded.contains(name));
+    Ok(document)
 }
 
-/// Adds the selections of a query, with the fragments on `Query` expanded. Fragments with directives stay as they are.
-fn expand(set: &SelectionSet, fragments: &Fragments, expanded: &mut Vec<Positioned<Selection>>) {
-    for selection in &set.items {
-        let fragment = match &selection.node {
-            Selection::InlineFragment(Positioned { node: inline, .. }) if inline.directives.is_empty() => {
-                let condition = inline.type_condition.as_ref().map_or("Query", |condition| &condition.node.on.node);
-                Some((condition, &inline.selection_set.node))
+struct Normaliser<'d> {
+    fragments: &'d Fragments,
+    types: &'d Registry,
+    /// The names of the fragments that are expanded.
+    expanded: HashSet<Name>,
+}
+
+impl Normaliser<'_> {
+    /// `parent` is the type of the selected fields, or empty if it is unknown.
+    fn normalise(&mut self, set: &mut SelectionSet, parent: &str) {
+        let mut flat = Vec::new();
+        self.flatten(std::mem::take(&mut set.items), parent, &mut flat);
+        set.items = merge(flat);
+        set.items.shrink_to_fit();
+        for selection in &mut set.items {
+            match &mut selection.node {
+                Selection::Field(Positioned { node: field, .. }) => {
+                    let inner = type_of_field(parent, field, self.types);
+                    self.normalise(&mut field.selection_set.node, inner);
+                }
+                Selection::InlineFragment(Positioned { node: inline, .. }) => {
+                    let condition = inline.type_condition.as_ref().map(|condition| condition.node.on.node.clone());
+                    self.normalise(&mut inline.selection_set.node, condition.as_deref().unwrap_or(parent));
+                }
+                // The fragment does not exist or has directives, so validation rejects the document.
+                Selection::FragmentSpread(_) => {}
             }
-            Selection::FragmentSpread(Positioned { node: spread, .. }) if spread.directives.is_empty() => {
-                let fragment = fragments.get(&spread.fragment_name.node).map(|fragment| &fragment.node);
-                let fragment = fragment.filter(|fragment| fragment.directives.is_empty());
-                fragment.map(|fragment| (fragment.type_condition.node.on.node.as_str(), &fragment.selection_set.node))
-            }
-            Selection::Field(_) | Selection::InlineFragment(_) | Selection::FragmentSpread(_) => None,
-        };
-        match fragment {
-            Some(("Query", set)) => expand(set, fragments, expanded),
-            Some(_) | None => expanded.push(selection.clone()),
         }
+    }
+
+    /// Appends selections, with the fragment spreads and the inline fragments on the parent's type expanded.
+    fn flatten(&mut self, items: Vec<Positioned<Selection>>, parent: &str, flat: &mut Vec<Positioned<Selection>>) {
+        for mut selection in items {
+            if let Selection::FragmentSpread(spread) = &selection.node
+                && let Some(inline) = self.expanded(&spread.node.fragment_name.node, &spread.node.directives)
+            {
+                selection.node = Selection::InlineFragment(Positioned::new(inline, selection.pos));
+            }
+            if let Selection::InlineFragment(Positioned { node: inline, .. }) = &mut selection.node {
+                inline.type_condition.take_if(|condition| condition.node.on.node == parent);
+                if inline.type_condition.is_none() && inline.directives.is_empty() {
+                    self.flatten(std::mem::take(&mut inline.selection_set.node.items), parent, flat);
+                    continue;
+                }
+            }
+            flat.push(selection);
+        }
+    }
+
+    fn expanded(&mut self, name: &Name, directives: &[Positioned<Directive>]) -> Option<InlineFragment> {
+        let fragment = &self.fragments.get(name).filter(|fragment| fragment.node.directives.is_empty())?.node;
+        self.expanded.insert(name.clone());
+        Some(InlineFragment {
+            type_condition: Some(fragment.type_condition.clone()),
+            directives: directives.to_vec(),
+            selection_set: fragment.selection_set.clone(),
+        })
     }
 }
 
-/// Appends the selections of a field to an earlier field with the same response key, name and arguments.
+/// Returns the name of the type of a field without its list and non-null markers, or an empty name if the field is
+/// unknown.
+fn type_of_field<'r>(parent: &str, field: &Field, types: &'r Registry) -> &'r str {
+    let meta = types.types.get(parent).and_then(|parent| parent.field_by_name(&field.name.node));
+    meta.map_or("", |meta| MetaTypeName::concrete_typename(&meta.ty))
+}
+
+/// Merges fields with the same response key, name and arguments into the first of them.
 fn merge(selections: Vec<Positioned<Selection>>) -> Vec<Positioned<Selection>> {
     let mut merged: Vec<Positioned<Selection>> = Vec::new();
     for selection in selections {
         let earlier = merged.iter_mut().find_map(|earlier| match (&mut earlier.node, &selection.node) {
-            (Selection::Field(earlier), Selection::Field(field)) if is_same(&earlier.node, &field.node) => {
+            (Selection::Field(earlier), Selection::Field(field)) if can_merge(&earlier.node, &field.node) => {
                 Some((earlier, field))
             }
             _ => None,
@@ -82,63 +143,110 @@ fn merge(selections: Vec<Positioned<Selection>>) -> Vec<Positioned<Selection>> {
             None => merged.push(selection),
         }
     }
-    for selection in &mut merged {
-        if let Selection::Field(field) = &mut selection.node {
-            field.node.selection_set.node.items.shrink_to_fit();
-        }
-    }
     merged
 }
 
-fn is_same(one: &Field, other: &Field) -> bool {
-    let value_in_other = |name: &Name| other.get_argument(name).map(|value| &value.node);
+fn can_merge(one: &Field, other: &Field) -> bool {
     one.response_key().node == other.response_key().node
-        && one.name.node == other.name.node
         && one.selection_set.node.items.is_empty() == other.selection_set.node.items.is_empty()
         && one.directives.is_empty()
         && other.directives.is_empty()
+        && is_same(one, other)
+}
+
+/// Returns true if two fields have the same name and the same arguments.
+fn is_same(one: &Field, other: &Field) -> bool {
+    let value_in_other = |name: &Name| other.get_argument(name).map(|value| &value.node);
+    one.name.node == other.name.node
         && one.arguments.len() == other.arguments.len()
         && one.arguments.iter().all(|(name, value)| value_in_other(&name.node) == Some(&value.node))
 }
 
-/// Returns the number of selections in the operations and fragments of a document. Fragments are not expanded.
-pub fn stored_selections(document: &ExecutableDocument) -> usize {
-    let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
-    let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
-    operations.chain(fragments).map(selections_in).sum()
+/// Checks that the fields of selection sets, whose results async-graphql merges, agree where they have the same response
+/// key. Fields of two different object types never meet in one object. Each set comes with the type of its fields.
+///
+/// Skips the fields of unknown types, which validation rejects, and of introspection. A field of an interface meets the
+/// fields of several object types, so its selections are visited several times. The number of visits stays small, because
+/// the fields of `Node`, the only interface, have no selections. A type that is not known could nest without a limit.
+fn check_conflicts(sets: &[(&str, &SelectionSet)], types: &Registry) -> ServerResult<()> {
+    let is_object = |name: &str| matches!(types.types.get(name), Some(MetaType::Object { .. }));
+    let mut fields = IndexMap::new();
+    sets.iter().for_each(|(parent, set)| collect(set, parent, &mut fields));
+    for fields in fields.values_mut() {
+        fields.retain(|(parent, _)| {
+            matches!(types.types.get(*parent), Some(MetaType::Object { .. } | MetaType::Interface { .. }))
+        });
+    }
+    for (key, fields) in fields {
+        let objects: BTreeSet<&str> = fields.iter().map(|(parent, _)| *parent).filter(|name| is_object(name)).collect();
+        let all = objects.is_empty().then_some(None);
+        for object in objects.into_iter().map(Some).chain(all) {
+            let meets = |parent: &str| object.is_none_or(|object| parent == object || !is_object(parent));
+            let meeting: Vec<_> = fields.iter().filter(|(parent, _)| meets(parent)).collect();
+            let differs = |(_, field): &&&(&str, &Positioned<Field>)| !is_same(&meeting[0].1.node, &field.node);
+            if let Some((_, other)) = meeting.iter().find(differs) {
+                let message =
+                    format!("Different fields have the response key `{key}`. Give each of them its own alias.");
+                return Err(ServerError::new(message, Some(other.pos)));
+            }
+            let inner: Vec<_> = meeting
+                .into_iter()
+                .map(|(parent, field)| (type_of_field(parent, &field.node, types), &field.node.selection_set.node))
+                .collect();
+            check_conflicts(&inner, types)?;
+        }
+    }
+    Ok(())
 }
 
-fn selections_in(set: &SelectionSet) -> usize {
+/// The fields of selection sets by response key, each with its parent type.
+type FieldsByKey<'d> = IndexMap<&'d Name, Vec<(&'d str, &'d Positioned<Field>)>>;
+
+fn collect<'d>(set: &'d SelectionSet, parent: &'d str, fields: &mut FieldsByKey<'d>) {
+    for selection in &set.items {
+        match &selection.node {
+            Selection::Field(field) => {
+                fields.entry(&field.node.response_key().node).or_default().push((parent, field));
+            }
+            Selection::InlineFragment(Positioned { node: inline, .. }) => {
+                let condition = inline.type_condition.as_ref().map(|condition| condition.node.on.node.as_str());
+                collect(&inline.selection_set.node, condition.unwrap_or(parent), fields);
+            }
+            Selection::FragmentSpread(_) => {}
+        }
+    }
+}
+
+/// Returns the number of selections in the operations and fragments of a document, and of the values in their arguments.
+pub fn stored_items(document: &ExecutableDocument) -> usize {
+    let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
+    let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
+    operations.chain(fragments).map(items_in).sum()
+}
+
+fn items_in(set: &SelectionSet) -> usize {
     let number = |selection: &Positioned<Selection>| match &selection.node {
-        Selection::Field(field) => 1 + selections_in(&field.node.selection_set.node),
-        Selection::InlineFragment(inline) => 1 + selections_in(&inline.node.selection_set.node),
+        Selection::Field(field) => 1 + values_of_field(&field.node) + items_in(&field.node.selection_set.node),
+        Selection::InlineFragment(inline) => 1 + items_in(&inline.node.selection_set.node),
         Selection::FragmentSpread(_) => 1,
     };
     set.items.iter().map(number).sum()
 }
 
-fn remove_unused_fragments(document: &mut ExecutableDocument) {
-    let mut used = HashSet::new();
-    for (_, operation) in document.operations.iter() {
-        collect_fragments(&operation.node.selection_set.node, &document.fragments, &mut used);
-    }
-    document.fragments.retain(|name, _| used.contains(name));
+/// Returns the number of values in the arguments of a field. A long text counts as several values.
+pub fn values_of_field(field: &Field) -> usize {
+    field.arguments.iter().map(|(_, value)| values_in(&value.node)).sum()
 }
 
-/// Adds the names of the fragments that a selection set uses.
-fn collect_fragments(set: &SelectionSet, fragments: &Fragments, used: &mut HashSet<Name>) {
-    for selection in &set.items {
-        match &selection.node {
-            Selection::Field(field) => collect_fragments(&field.node.selection_set.node, fragments, used),
-            Selection::InlineFragment(inline) => collect_fragments(&inline.node.selection_set.node, fragments, used),
-            Selection::FragmentSpread(spread) => {
-                let name = &spread.node.fragment_name.node;
-                if used.insert(name.clone())
-                    && let Some(fragment) = fragments.get(name)
-                {
-                    collect_fragments(&fragment.node.selection_set.node, fragments, used);
-                }
-            }
+fn values_in(value: &Value) -> usize {
+    /// The memory of a value.
+    const BYTES_PER_VALUE: usize = 64;
+    match value {
+        Value::List(items) => 1 + items.iter().map(values_in).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.values().map(values_in).sum::<usize>(),
+        Value::String(text) => 1 + text.len() / BYTES_PER_VALUE,
+        Value::Null | Value::Number(_) | Value::Boolean(_) | Value::Binary(_) | Value::Enum(_) | Value::Variable(_) => {
+            1
         }
     }
 }

@@ -98,14 +98,13 @@ impl Schema {
     /// Checks the document and the variables of a request. The error is a response that says what is wrong.
     pub fn check(&self, mut request: Request) -> Result<CheckedRequest, Box<Response>> {
         let name = request.operation_name.as_deref();
-        let document = self.documents.get_or_parse(&request.query, name, &mut request.variables);
-        let (document, must_validate) = document.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
-        Ok(CheckedRequest {
-            operation: document_limits::operation(&document.parsed, name, &request.variables),
-            document,
-            must_validate,
-            request,
-        })
+        let checked = self.documents.get_or_parse(&request.query, name, &mut request.variables);
+        let checked = checked.and_then(|(document, must_validate)| {
+            Ok((document_limits::operation(&document.parsed, name, &request.variables)?, document, must_validate))
+        });
+        let (operation, document, must_validate) =
+            checked.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
+        Ok(CheckedRequest { operation, document, must_validate, request })
     }
 
     /// Executes a request for a caller. Each request has its own loader, so that no loader passes a row to another
@@ -118,7 +117,7 @@ impl Schema {
         size: &Arc<ResponseSize>,
     ) -> Response {
         let CheckedRequest { document, must_validate, mut request, .. } = checked;
-        request.set_parsed_query(document.parsed.clone());
+        request.set_parsed_query(document.executable());
         let rounds = LoadRounds::default();
         let pending = rounds.clone();
         let loader = Loader { actor, services: self.services.clone() };

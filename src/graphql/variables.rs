@@ -1,5 +1,5 @@
 //! Checks the variables and the literals of a request as the GraphQL specification requires. This module implements
-//! five rules of the specification that async-graphql does not follow:
+//! six rules of the specification that async-graphql does not follow:
 //!
 //! - If a required variable is missing, or a value has the wrong type, the request fails and nothing is executed. The
 //!   message names the field and contains no value, for example "$input.data.emial: unknown field of CustomerDataInput.
@@ -13,22 +13,28 @@
 //!   floating-point numbers.
 //! - If a literal has the wrong type, or an `Int` has more than 32 bits, nothing is executed. async-graphql would find some
 //!   of these faults only when it executes the field, after earlier mutations of the request.
+//! - A variable of the type `[T!]!` may be used where `[T!]` is expected. A variable that may be null may be used where
+//!   null is not allowed if that argument or input field has a default.
 
 use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{
-    Directive, DocumentOperations, ExecutableDocument, OperationType, Selection, SelectionSet, VariableDefinition,
+    BaseType, Directive, DocumentOperations, ExecutableDocument, Selection, SelectionSet, VariableDefinition,
 };
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, Positioned, ServerError, ServerResult, Variables};
 use async_graphql_value::{ConstValue, Value};
 
 use super::document_limits::selected_operation;
-use super::time;
+use super::{rewrite, time};
 
 /// Names of unknown input fields are quoted in messages up to this length.
 const MAX_QUOTED_NAME: usize = 64;
+
+/// Lists in arguments are lists of enum values, so longer lists repeat values. async-graphql copies a list each time that
+/// a field uses it.
+const MAX_LIST_ITEMS: usize = 100;
 
 /// The variables of a request that affect how its document is executed.
 #[derive(Default)]
@@ -41,11 +47,73 @@ pub struct Checked {
     pub replaces_default: bool,
 }
 
+/// Variables at positions where async-graphql rejects a type that the specification allows.
+#[derive(Default)]
+pub struct Uses {
+    /// Variables at positions of a list type that allows null. async-graphql would reject the type `[T!]!` there.
+    as_nullable_list: Vec<Name>,
+    /// Variables at positions that do not allow null and have a default. async-graphql would reject a type that allows
+    /// null there.
+    with_default: Vec<Name>,
+}
+
+impl Uses {
+    /// Finds the uses in the arguments of a normalised document.
+    pub fn of(document: &ExecutableDocument, types: &Registry) -> Self {
+        let mut uses = Self::default();
+        for (_, Positioned { node: operation, .. }) in document.operations.iter() {
+            let root = rewrite::root_type(operation.ty);
+            let add = &mut |value: &Positioned<Value>, argument: &MetaInputValue| {
+                uses.add(&value.node, &argument.ty, argument.default_value.is_some(), types);
+                Ok(())
+            };
+            // `add` never fails. The walk fails at an unknown argument, and then `check_literals` has rejected the document.
+            let _ = for_each_argument(&operation.selection_set.node, root, types, add);
+        }
+        uses
+    }
+
+    fn add(&mut self, value: &Value, type_name: &str, has_default: bool, types: &Registry) {
+        match (MetaTypeName::create(type_name), value) {
+            (MetaTypeName::List(_), Value::Variable(name)) => self.as_nullable_list.push(name.clone()),
+            (MetaTypeName::NonNull(_), Value::Variable(name)) if has_default => self.with_default.push(name.clone()),
+            (MetaTypeName::NonNull(inner), _) => self.add(value, inner, false, types),
+            (MetaTypeName::Named(name), Value::Object(values)) => {
+                let Some(MetaType::InputObject { input_fields, .. }) = types.types.get(name) else { return };
+                for (name, value) in values {
+                    if let Some(field) = input_fields.get(name.as_str()) {
+                        self.add(value, &field.ty, field.default_value.is_some(), types);
+                    }
+                }
+            }
+            (MetaTypeName::List(_) | MetaTypeName::Named(_), _) => {}
+        }
+    }
+
+    /// Changes the types of these variables to types that async-graphql accepts. [`check`] has checked the values
+    /// against the original types.
+    pub fn adapt_types(&self, document: &mut ExecutableDocument) {
+        let operations = match &mut document.operations {
+            DocumentOperations::Single(operation) => vec![operation],
+            DocumentOperations::Multiple(operations) => operations.values_mut().collect(),
+        };
+        for definition in operations.into_iter().flat_map(|operation| &mut operation.node.variable_definitions) {
+            let VariableDefinition { name, var_type, .. } = &mut definition.node;
+            if self.as_nullable_list.contains(&name.node) && matches!(var_type.node.base, BaseType::List(_)) {
+                var_type.node.nullable = true;
+            } else if self.with_default.contains(&name.node) {
+                var_type.node.nullable = false;
+            }
+        }
+    }
+}
+
 /// Checks the variables of a request against their types. Adds the defaults of missing variables, and converts numbers
 /// of the type `Int` that are written as `1.0` to integers.
 pub fn check(
     document: &ExecutableDocument,
     operation_name: Option<&str>,
+    uses: &Uses,
     variables: &mut Variables,
     types: &Registry,
 ) -> ServerResult<Checked> {
@@ -57,6 +125,7 @@ pub fn check(
             variables.insert(name.node.clone(), default.node.clone());
         }
         let result = match variables.get_mut(&name.node) {
+            Some(ConstValue::Null) if uses.with_default.contains(&name.node) => problem("must not be null."),
             Some(value) => {
                 let is_null = *value == ConstValue::Null;
                 checked.has_null |= is_null;
@@ -75,39 +144,58 @@ pub fn check(
     Ok(checked)
 }
 
-/// Checks the literals in the arguments of all fields. Ignores unknown fields and arguments, which validation rejects.
+/// Checks the types of variables, the names of arguments, and the literals in the arguments of fields. Ignores unknown
+/// fields, which validation rejects. The document must be normalised.
 pub fn check_literals(document: &ExecutableDocument, types: &Registry) -> ServerResult<()> {
     for (_, Positioned { node: operation, .. }) in document.operations.iter() {
-        let root = match operation.ty {
-            OperationType::Query => "Query",
-            OperationType::Mutation => "Mutation",
-            OperationType::Subscription => continue,
+        for definition in &operation.variable_definitions {
+            let type_name = definition.node.var_type.node.to_string();
+            let name = MetaTypeName::concrete_typename(&type_name);
+            if !types.types.get(name).is_some_and(MetaType::is_input) {
+                return Err(ServerError::new(format!("Unknown input type \"{name}\"."), Some(definition.pos)));
+            }
+        }
+        let check = &mut |value: &Positioned<Value>, argument: &MetaInputValue| {
+            let error = |problem| ServerError::new(format!("{}{problem}", argument.name), Some(value.pos));
+            check_literal(&value.node, &argument.ty, types).map_err(error)
         };
-        check_selections(&operation.selection_set.node, root, types)?;
-    }
-    for Positioned { node: fragment, .. } in document.fragments.values() {
-        check_selections(&fragment.selection_set.node, &fragment.type_condition.node.on.node, types)?;
+        for_each_argument(&operation.selection_set.node, rewrite::root_type(operation.ty), types, check)?;
     }
     Ok(())
 }
 
-/// Checks the literals in the selections of an object type. Does not follow fragment spreads.
-fn check_selections(set: &SelectionSet, object_type: &str, types: &Registry) -> ServerResult<()> {
+/// Calls `visit` for each argument in the selections of an object type. Fails if `visit` fails, or if an argument is
+/// unknown.
+fn for_each_argument(
+    set: &SelectionSet,
+    object_type: &str,
+    types: &Registry,
+    visit: &mut impl FnMut(&Positioned<Value>, &MetaInputValue) -> ServerResult<()>,
+) -> ServerResult<()> {
     for selection in &set.items {
         match &selection.node {
             Selection::Field(Positioned { node: field, .. }) => {
                 let meta = types.types.get(object_type).and_then(|object| object.field_by_name(&field.name.node));
                 let Some(meta) = meta else { continue };
                 for (name, value) in &field.arguments {
-                    let Some(argument) = meta.args.get(name.node.as_str()) else { continue };
-                    let error = |problem| ServerError::new(format!("{}{problem}", name.node), Some(value.pos));
-                    check_literal(&value.node, &argument.ty, types).map_err(error)?;
+                    // An unknown argument would be removed unseen if it uses a missing variable.
+                    let Some(argument) = meta.args.get(name.node.as_str()) else {
+                        let similar = meta.args.keys().find(|known| is_similar(known, &name.node));
+                        let tip = similar.map(|known| format!(" Did you mean `{known}`?")).unwrap_or_default();
+                        let (argument, field) = (&name.node, &field.name.node);
+                        let message = format!(
+                            "Unknown argument \"{argument}\" on field \"{field}\" of type \"{object_type}\".{tip}"
+                        );
+                        return Err(ServerError::new(message, Some(name.pos)));
+                    };
+                    visit(value, argument)?;
                 }
-                check_selections(&field.selection_set.node, MetaTypeName::concrete_typename(&meta.ty), types)?;
+                let inner = MetaTypeName::concrete_typename(&meta.ty);
+                for_each_argument(&field.selection_set.node, inner, types, visit)?;
             }
             Selection::InlineFragment(Positioned { node: inline, .. }) => {
                 let condition = inline.type_condition.as_ref().map(|condition| condition.node.on.node.as_str());
-                check_selections(&inline.selection_set.node, condition.unwrap_or(object_type), types)?;
+                for_each_argument(&inline.selection_set.node, condition.unwrap_or(object_type), types, visit)?;
             }
             Selection::FragmentSpread(_) => {}
         }
@@ -137,6 +225,9 @@ fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Res
         (_, ConstValue::Binary(_)) => Ok(()),
         (MetaTypeName::NonNull(_), ConstValue::Null) => problem("must not be null."),
         (MetaTypeName::List(_) | MetaTypeName::Named(_), ConstValue::Null) => Ok(()),
+        (MetaTypeName::List(_), ConstValue::List(items)) if items.len() > MAX_LIST_ITEMS => {
+            problem(&format!("must have at most {MAX_LIST_ITEMS} items."))
+        }
         (MetaTypeName::List(item_type), ConstValue::List(items)) => {
             items.iter_mut().enumerate().try_for_each(|(index, item)| {
                 check_value(item, item_type, types).map_err(|problem| format!("[{index}]{problem}"))

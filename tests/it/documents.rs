@@ -158,7 +158,90 @@ both!(only_the_requested_operation_of_a_document_counts, Sandbox, async |app| {
     }
 });
 
-both!(a_repeated_root_field_is_read_once, Sandbox, async |app| {
+both!(different_fields_with_one_response_key_are_rejected, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let (ada, bob) = ("customer(by: {externalCustomerId: \"ada\"})", "customer(by: {externalCustomerId: \"bob\"})");
+    for query in [
+        format!("{{ c: {ada} {{ id }} ...F }} fragment F on Query {{ c: {bob} {{ email }} }}"),
+        format!("{{ c: {ada} {{ id }} c: {bob} @include(if: true) {{ email }} }}"),
+        format!("{{ c: {ada} {{ id }} ... on Query @include(if: true) {{ c: {bob} {{ email }} }} }}"),
+        "{ viewer { operator { x: name } operator { x: id } } }".to_owned(),
+        "{ viewer { operator { x: name } } viewer @skip(if: false) { operator { x: id } } }".to_owned(),
+        "{ customers { nodes { x: email ... on Customer { x: phone } } } }".to_owned(),
+        "{ customers { nodes { ... on Customer { x: email } x: history(first: 0) { nodes { id } } } } }".to_owned(),
+        "{ customers { nodes { ... on Node { x: id } ... on Customer { x: email } } } }".to_owned(),
+        "{ customers { nodes { h: history(first: 1) { nodes { id } } ... on Customer { h: history(last: 1) { nodes { type } } } } } }"
+            .to_owned(),
+        "query ($a: Int, $b: Int) { customers(first: $a) { nodes { id } } ...F } \
+         fragment F on Query { customers(first: $b) { nodes { email } } }"
+            .to_owned(),
+    ] {
+        let answer = app.graphql(&operator, &query, json!({})).await;
+        assert_eq!(answer.codes(), ["BAD_REQUEST"], "{query}");
+        assert!(answer.message().starts_with("Different fields have the response key"), "{}", answer.message());
+    }
+    // One object is never both an operator and a customer.
+    let id = &operator.operator;
+    let query = format!("{{ node(id: \"{id}\") {{ ... on Operator {{ x: name }} ... on Customer {{ x: email }} }} }}");
+    assert_eq!(app.query(&operator, &query).await, json!({ "node": { "x": "A" } }));
+});
+
+both!(a_variable_may_be_used_where_its_type_is_allowed, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    for (query, variables, is_accepted) in [
+        ("query ($t: [ChangeType!]!) { changes(types: $t) { cursor } }", json!({ "t": ["CREATED"] }), true),
+        ("query ($t: [ChangeType!]!) { changes(types: $t) { cursor } }", json!({ "t": null }), false),
+        ("query ($t: [ChangeType!]!) { changes(types: $t) { cursor } }", json!({}), false),
+        ("query ($t: [ChangeType!]! = [CREATED]) { changes(types: $t) { cursor } }", json!({}), true),
+        ("query ($t: [ChangeType!] = [CREATED]) { changes(types: $t) { cursor } }", json!({}), true),
+        (
+            "query ($m: [CustomerField!]!) { customers(filter: { missing: $m }) { nodes { id } } }",
+            json!({ "m": ["PHONE"] }),
+            true,
+        ),
+        ("query ($n: Int) { changes(first: $n) { cursor } }", json!({ "n": 5 }), true),
+        ("query ($n: Int) { changes(first: $n) { cursor } }", json!({}), true),
+        ("query ($n: Int) { changes(first: $n) { cursor } }", json!({ "n": null }), false),
+        ("query ($n: String) { changes(first: $n) { cursor } }", json!({ "n": "5" }), false),
+        ("query ($n: Int) { customers(first: $n) { nodes { id } } }", json!({ "n": null }), true),
+    ] {
+        for _ in 0..2 {
+            let answer = app.graphql(&operator, query, variables.clone()).await;
+            assert_eq!(answer.codes().is_empty(), is_accepted, "{query} {variables} {}", answer.body);
+        }
+    }
+    let create = "mutation ($id: String!, $data: CustomerDataInput!, $by: [MatchKey!]) { \
+                  createCustomer(input: { externalCustomerId: $id, data: $data, connectBy: $by }) { outcome } }";
+    for (number, by, code) in [(1, json!(["EMAIL"]), None), (2, Value::Null, Some("BAD_REQUEST"))] {
+        let data = json!({ "email": format!("{number}@example.com") });
+        let variables = json!({ "id": number.to_string(), "data": data, "by": by });
+        assert_eq!(app.graphql(&operator, create, variables).await.codes().first().map(String::as_str), code);
+    }
+});
+
+both!(an_invalid_document_is_rejected_whatever_its_variables_are, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    for (query, message) in [
+        (
+            "query ($f: CustomerFilter) { customers(fliter: $f) { nodes { id } } }",
+            "Unknown argument \"fliter\" on field \"customers\" of type \"Query\". Did you mean `filter`?",
+        ),
+        ("query ($x: Foo) { viewer { role } }", "Unknown input type \"Foo\"."),
+        ("query ($x: [Foo] = [1]) { viewer { role } }", "Unknown input type \"Foo\"."),
+        ("query ($x: [Customer!]! = []) { viewer { role } }", "Unknown input type \"Customer\"."),
+        ("{ viewer { role } } fragment F on Query { viewer { role } }", "The fragment F is not used."),
+    ] {
+        let answer = app.graphql(&operator, query, json!({})).await;
+        assert_eq!((answer.codes(), answer.message()), (vec!["BAD_REQUEST".to_owned()], message), "{query}");
+    }
+    let many = "query ($types: [ChangeType!]) { changes(types: $types) { cursor } }";
+    for (length, is_accepted) in [(100, true), (101, false)] {
+        let answer = app.graphql(&operator, many, json!({ "types": vec!["CREATED"; length] })).await;
+        assert_eq!(answer.codes().is_empty(), is_accepted, "{}", answer.body);
+    }
+});
+
+both!(a_repeated_field_is_read_once, Sandbox, async |app| {
     let operator = app.operator("A").await;
     for number in 0..3 {
         app.created(&operator, &format!("id-{number}"), json!({ "email": format!("{number}@example.com") })).await;
@@ -184,6 +267,26 @@ both!(a_repeated_root_field_is_read_once, Sandbox, async |app| {
     let once = app.statements_of(app.query(&operator, "{ changes { hasMore } }")).await.1.len();
     assert_eq!(statements.len(), once);
     assert!(changes["changes"]["changes"].is_array() && changes["changes"]["cursor"].is_string(), "{changes}");
+    // Pages below the root, and fields with directives, which are not merged.
+    let page = "customers(first: 2, orderBy: { field: CONNECTED_AT, direction: DESC })";
+    for query in [
+        format!(
+            "{{ operator {{ {page} {{ nodes {{ email }} }} ...F }} }} fragment F on Operator {{ {page} {{ nodes {{ version }} }} }}"
+        ),
+        format!("{{ {page} {{ nodes {{ email }} }} {page} @include(if: true) {{ nodes {{ version }} }} }}"),
+        format!(
+            "{{ operator {{ {page} {{ nodes {{ email }} }} {page} @skip(if: false) {{ nodes {{ version }} }} }} }}"
+        ),
+    ] {
+        let (answer, statements) = app.statements_of(app.query(&operator, &query)).await;
+        let pages = statements.iter().filter(|sql| sql.contains("\"branch\"")).count();
+        let nodes = answer.pointer("/customers/nodes").or(answer.pointer("/operator/customers/nodes"));
+        assert_eq!(
+            (nodes, pages),
+            (Some(&json!([{ "email": "2@example.com", "version": 1 }, { "email": "1@example.com", "version": 1 }])), 1),
+            "{query}"
+        );
+    }
     // Different arguments or conditions are not merged.
     let different = app
         .query(

@@ -35,6 +35,7 @@ both!(the_largest_nested_pages_are_answered, Sandbox, async |app| {
 });
 
 both!(a_known_document_may_not_ask_for_too_many_fields, Sandbox, async |app| {
+    let operator = app.operator("A").await.operator;
     let page = "nodes { id name status createdAt customers(first: 2) { nodes { id email version } } }";
     for document in [
         format!(
@@ -50,6 +51,10 @@ both!(a_known_document_may_not_ask_for_too_many_fields, Sandbox, async |app| {
         format!(
             "query ($size: Int) {{ customers(first: 100) {{ nodes {{ ...Operators }} }} }} \
              fragment Operators on Customer {{ operators(first: $size) {{ {page} }} }}"
+        ),
+        format!(
+            "query ($size: Int) {{ node(id: \"{operator}\") {{ ...Customers }} }} \
+             fragment Customers on Operator {{ customers(first: 100) {{ nodes {{ operators(first: $size) {{ {page} }} }} }} }}"
         ),
     ] {
         // In the first request, the document is new. In the other requests, it is in the cache.

@@ -1,8 +1,10 @@
 //! GraphQL over HTTP: authentication, status codes, headers, slow clients, CORS and the log.
 
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use entity::deployment::Environment;
+use flate2::read::GzDecoder;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -247,6 +249,34 @@ both!(a_compressed_body_is_refused_with_the_encoding_to_use, Sandbox, async |app
         assert!(answer.message().contains("Content-Encoding"), "{}", answer.message());
     }
     assert_eq!(send(post().header("content-encoding", "identity")).await.status, 200);
+});
+
+both!(files_of_graphiql_are_compressed_if_the_client_accepts_gzip, Sandbox, async |app| {
+    let get = async |accepted: Option<&str>| {
+        let mut request = app.http.get(format!("{}/graphiql/introspection.json", app.url));
+        if let Some(accepted) = accepted {
+            request = request.header("accept-encoding", accepted);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["vary"]),
+            (200, &"accept-encoding".parse().unwrap())
+        );
+        let encoding = response.headers().get("content-encoding").map(|value| value.to_str().unwrap().to_owned());
+        (encoding, response.bytes().await.unwrap())
+    };
+    let (_, plain) = get(None).await;
+    assert!(serde_json::from_slice::<Value>(&plain).unwrap()["data"]["__schema"].is_object());
+    for accepted in [None, Some(""), Some("br"), Some("gzip;q=0"), Some("gzip; q=0.0, br"), Some("identity")] {
+        assert_eq!(get(accepted).await, (None, plain.clone()), "{accepted:?}");
+    }
+    for accepted in ["gzip", "br, GZIP;q=0.5", "deflate, gzip;q=1.0, *;q=0.5"] {
+        let (encoding, compressed) = get(Some(accepted)).await;
+        assert_eq!(encoding.as_deref(), Some("gzip"), "{accepted}");
+        let mut content = Vec::new();
+        GzDecoder::new(&*compressed).read_to_end(&mut content).unwrap();
+        assert_eq!(content, plain, "{accepted}");
+    }
 });
 
 both!(mutations_by_get_are_rejected, Sandbox, async |app| {

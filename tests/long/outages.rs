@@ -216,7 +216,8 @@ async fn disconnected_clients_do_not_end_database_connections() {
     let operator = servers.operator("A").await;
     let reader = servers.database.reader();
     let connections = async || {
-        let others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state IS NOT NULL";
+        let others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
+                      AND backend_type = 'client backend'";
         let rows = reader.query_all_raw(Statement::from_string(DbBackend::Postgres, others)).await.unwrap();
         rows.iter().map(|row| row.try_get_by_index::<i32>(0).unwrap()).collect::<HashSet<_>>()
     };

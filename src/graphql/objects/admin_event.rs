@@ -52,7 +52,7 @@ enum AdminEventSource {
     PlatformKey,
     /// A request with a key of the operator.
     OperatorKey,
-    /// A command on a server.
+    /// A command of the program `vivamo`.
     CommandLine,
 }
 

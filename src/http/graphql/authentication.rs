@@ -54,8 +54,9 @@ fn client_address(trusted_proxies: &[IpNet], parts: &Parts) -> IpAddr {
     }
     // The search goes from right to left. The search ends at an entry that is not an address, because the entries to
     // the left of that entry are not trustworthy.
-    let lines = parts.headers.get_all("x-forwarded-for").iter().rev().map_while(|line| line.to_str().ok());
-    let mut hops = lines.flat_map(|line| line.rsplit(',')).map_while(parse_address);
+    let lines = parts.headers.get_all("x-forwarded-for").iter().rev();
+    let entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let mut hops = entries.map_while(|entry| parse_address(str::from_utf8(entry).ok()?));
     hops.find(|hop| !is_trusted(hop)).unwrap_or(peer)
 }
 

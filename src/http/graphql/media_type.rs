@@ -22,13 +22,17 @@ const GRAPHQL_RESPONSE: Name = Name::new_unchecked("graphql-response");
 static AVAILABLE: [Type; 2] =
     [Type::new(APPLICATION, JSON), Type::from_parts(APPLICATION, GRAPHQL_RESPONSE, Some(JSON), &[])];
 
+/// The number of media ranges that are read. A client without a key could otherwise make the service parse and sort
+/// thousands of them.
+const MAX_RANGES: usize = 50;
+
 impl MediaType {
     /// Returns the media type that the client prefers: by `q`, then an exact media type before a range such as `*/*`,
     /// then by the order in the header. Returns `None` if the client accepts neither media type, and JSON if the
     /// `Accept` header is missing or has no valid media range.
     pub fn accepted_by(headers: &HeaderMap) -> Option<Self> {
         let lines = headers.get_all(header::ACCEPT).iter();
-        let ranges: Vec<_> = lines.filter_map(|line| line.to_str().ok()).flat_map(ranges).collect();
+        let ranges: Vec<_> = lines.filter_map(|line| line.to_str().ok()).flat_map(ranges).take(MAX_RANGES).collect();
         if ranges.is_empty() {
             return Some(Self::Json);
         }

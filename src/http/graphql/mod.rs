@@ -127,6 +127,11 @@ async fn process(
     let document = checked.operation.cost;
     log.operation = Some(checked.operation.clone());
     charge.raise_to(document.estimated)?;
+    if checked.operation.introspects {
+        // The size of other responses is counted list by list, and they wait when they become large. The lists of the
+        // introspection are not counted.
+        size.wait_for_memory().await.map_err(Violation::from)?;
+    }
     let request_info = RequestInfo { id: request_id, actor: staff };
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let (shared, work) = (state.clone(), log.work.clone());

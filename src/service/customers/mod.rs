@@ -195,7 +195,7 @@ impl Customers {
     }
 
     /// Runs a write to completion: retries it after conflicts, replays the stored outcome of `idempotent`, and checks
-    /// `phone`. `prepare` must look up `idempotent` before it reads customers of other operators.
+    /// `phone`. For an operator, `prepare` must look up `idempotent` before it reads customers of other operators.
     ///
     /// The carrier lookup may take several seconds, so it never runs inside a transaction. If an attempt would store a
     /// phone that was not checked, the attempt ends before it writes. Then the phone is checked, and a new attempt
@@ -213,11 +213,13 @@ impl Customers {
     {
         let try_write = async |write_tx: OptimisticWrite, is_phone_checked: bool| {
             // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only
-            // one.
+            // one. The lookup uses the connection of the attempt: attempts that hold a connection and wait for another
+            // one would block each other.
             if idempotent.is_some_and(IdempotentRequest::has_other_hash)
-                && let Some(replayed) = self.find_replay(origin, idempotent).await?
+                && let Some(stored) = find_stored(idempotent, &write_tx).await?
             {
-                return Ok(Attempt::Done(replayed));
+                drop(write_tx);
+                return R::replay(self, origin, stored).await.map(Attempt::Done);
             }
             let (write_tx, mut writes, stores_phone, result) = match prepare(write_tx).await? {
                 Prepared::Write { write_tx, writes, stores_phone, result } => (write_tx, writes, stores_phone, result),

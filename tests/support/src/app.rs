@@ -104,7 +104,7 @@ impl TestApp {
             listen: "127.0.0.1:0".parse().unwrap(),
             http: HttpSettings {
                 metrics: None,
-                graphiql: Some(false),
+                graphiql: Some(true),
                 client_timeouts: ClientTimeouts { idle: Duration::from_secs(2), response: Duration::from_secs(2) },
                 trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
                 cors_origins: vec![HeaderValue::from_static("https://dashboard.example")],

@@ -38,6 +38,17 @@ pub fn attacks() -> Vec<(&'static str, String)> {
             "six mutations",
             format!("mutation {{ {} }}", numbered(6, &|n| format!("a{n}: {} {{ outcome }} ", create(n)))),
         ),
+        ("fields of several types, 36 times nested", {
+            let level = "... on Customer { a } ... on Operator { a } ... on Erasure { a } a { ";
+            format!("{{ z {{ {} b {} }} }}", repeat(level, 36), repeat("}", 36))
+        }),
+        ("a list that fragments copy", {
+            let (spreads, list) = (repeat("...F ", 240), repeat("1 ", 900));
+            let fragments =
+                format!("fragment G on Customer {{ {spreads} }} fragment F on Operator {{ a(x: [{list}]) }}");
+            format!("{} {fragments}", numbered(10, &|n| format!("query Q{n} {{ q {{ ...G }} }} ")))
+        }),
+        ("a variable of an unknown type", "query ($a: [Foo] = [1]) { viewer { role } }".into()),
         ("a null byte", "{ viewer \0 { role } }".into()),
         ("30 directives", format!("{{ viewer {} {{ role }} }}", repeat(skip, 30))),
         (
