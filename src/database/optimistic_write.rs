@@ -69,14 +69,15 @@ impl OptimisticWrite {
     /// Writes all rows of `set`, or none, and ends the attempt. Does nothing if `set` is empty.
     pub async fn write(self, set: WriteSet) -> Result<(), DbErr> {
         // Boxed: the future is large and would be copied several times.
-        let written = Box::pin(self.write_rows(set)).await?;
-        record(Work::Write, written);
+        let rows = set.row_count();
+        Box::pin(self.write_rows(set)).await?;
+        record(Work::Write, rows);
         Ok(())
     }
 
-    async fn write_rows(self, set: WriteSet) -> Result<u64, DbErr> {
+    async fn write_rows(self, set: WriteSet) -> Result<(), DbErr> {
         let transaction = match self.transaction {
-            _ if set.is_empty() => return Ok(0),
+            _ if set.is_empty() => return Ok(()),
             Some(transaction) => *transaction,
             None if self.get_database_backend() == DbBackend::Postgres && set.first.is_none() => {
                 self.database.check_may_write()?;
@@ -84,9 +85,8 @@ impl OptimisticWrite {
             }
             None => self.database.begin_write().await?,
         };
-        let written = transaction.write(set).await?;
-        transaction.commit().await?;
-        Ok(written)
+        transaction.write(set).await?;
+        transaction.commit().await
     }
 }
 

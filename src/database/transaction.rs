@@ -46,26 +46,22 @@ impl Transaction {
         }
     }
 
-    /// Writes all rows of `set`, and returns the number of written rows, which is approximate on PostgreSQL. Returns a
-    /// conflict if a statement with `must_write_all` left out a row.
-    pub async fn write(&self, mut set: WriteSet) -> Result<u64, DbErr> {
-        let mut written = match set.first.take() {
-            Some(first) => Box::pin(self.write(*first)).await?,
-            None => 0,
-        };
+    /// Writes all rows of `set`. Returns a conflict if a statement with `must_write_all` left out a row.
+    pub async fn write(&self, mut set: WriteSet) -> Result<(), DbErr> {
+        if let Some(first) = set.first.take() {
+            Box::pin(self.write(*first)).await?;
+        }
         if self.backend == DbBackend::Postgres {
-            let pushed = set.pushed_rows();
-            let result = self.query_all_raw(set.into_postgres_statement()).await?;
-            return Ok(written + pushed.written(&result)?);
+            self.query_all_raw(set.into_postgres_statement()).await?;
+            return Ok(());
         }
         for (statement, must_affect) in set.into_sqlite_statements() {
             let affected = self.execute_raw(statement).await?.rows_affected();
             if affected < must_affect as u64 {
                 return Err(DbErr::RecordNotUpdated);
             }
-            written += affected;
         }
-        Ok(written)
+        Ok(())
     }
 
     async fn run<T>(&self, work: impl AsyncFnOnce(&mut Connection) -> Result<T, DbErr>) -> Result<T, DbErr> {

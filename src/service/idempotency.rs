@@ -62,7 +62,6 @@ const STORE: WriteStatement = WriteStatement {
         Box::new(insert_from_select::<Entity>(rows).on_conflict(replace_expired).take())
     },
     must_write_all: true,
-    multiplies: false,
 };
 
 /// A request with an idempotency key.

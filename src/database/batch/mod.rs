@@ -101,8 +101,7 @@
 //! given. A batch may have several divisors (`1 / … / …`), or none. If a row is missing, the divisor is 0, and the
 //! division error rolls back everything. The whole SQL statement runs without `BEGIN` and `COMMIT`, which saves two
 //! round trips. Without `BEGIN`, only an error inside the SQL statement can undo its writes. The error is a division by
-//! zero, because SQL has no expression that raises an error on purpose. If the set has a [`WriteStatement`] that
-//! `multiplies`, a second column has the number of rows that it has written.
+//! zero, because SQL has no expression that raises an error on purpose.
 
 mod reads;
 mod write_set;

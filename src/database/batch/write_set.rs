@@ -9,10 +9,7 @@ use parking_lot::Mutex;
 use sea_orm::sea_query::{
     Alias, DeleteStatement, Expr, ExprTrait, InsertStatement, Query, SelectStatement, UpdateStatement, Value, Values,
 };
-use sea_orm::{
-    ColumnTrait, DbBackend, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait, QueryResult, Statement,
-    StatementBuilder,
-};
+use sea_orm::{ColumnTrait, DbBackend, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, StatementBuilder};
 use uuid::Uuid;
 
 use crate::database::arrays::into_arrays;
@@ -49,9 +46,6 @@ pub struct WriteStatement {
     pub statement: fn(&Alias) -> Box<dyn StatementBuilder>,
     /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given.
     pub must_write_all: bool,
-    /// True if this statement writes, for each row that it is given, one row for each operator of a customer. The
-    /// statement may also write a row for the platform.
-    pub multiplies: bool,
 }
 
 /// A statement whose text depends on the database. The function builds it.
@@ -77,7 +71,6 @@ impl WriteStatement {
                 Box::new(insert_from_select::<E>(rows))
             },
             must_write_all: false,
-            multiplies: false,
         }
     }
 
@@ -100,15 +93,11 @@ impl WriteSet {
         self.writes.is_empty()
     }
 
-    /// Counts the pushed rows, to compute the number of written rows from the result of PostgreSQL.
-    pub(in crate::database) fn pushed_rows(&self) -> PushedRows {
-        let rows = |write: &Write| write.rows.len() as u64;
-        let multiplied = || self.writes.iter().filter(|write| write.statement.multiplies).map(rows);
-        PushedRows {
-            all: self.writes.iter().map(rows).sum(),
-            multiplied: multiplied().sum(),
-            counted: multiplied().next_back(),
-        }
+    /// Returns the number of rows that were pushed to this set. Some statements write one row for each operator of a
+    /// customer. These rows are not counted, because the number would tell an operator how many others there are.
+    pub(in crate::database) fn row_count(&self) -> u64 {
+        let first = self.first.as_ref().map_or(0, |first| first.row_count());
+        first + self.writes.iter().map(|write| write.rows.len() as u64).sum::<u64>()
     }
 
     /// Requires that the rows of `first` are written before the rows of this set, in the same transaction. Necessary if
@@ -188,13 +177,11 @@ impl WriteSet {
     /// Builds the SQL for PostgreSQL. The module docs of `batch` show an example.
     ///
     /// The SQL ends in `SELECT 1`, followed by `/ all_rows_written::int` for each statement with `must_write_all`. If a
-    /// row is missing, the divisor is 0, and the error rolls back the whole SQL statement. If there are statements with
-    /// `multiplies`, a second column has the number of rows that the last of them has written.
+    /// row is missing, the divisor is 0, and the error rolls back the whole SQL statement.
     fn postgres_sql(&self) -> String {
         let mut sql = String::new();
         let mut result = "1".to_owned();
         let mut next_placeholder = 1;
-        let counted = self.writes.iter().rposition(|write| write.statement.multiplies);
         for (index, Write { statement, rows }) in self.writes.iter().enumerate() {
             let new = format!("new_{index}");
             let columns = quoted((statement.columns)());
@@ -213,15 +200,13 @@ impl WriteSet {
             let columns = columns.join(", ");
             let dml = (statement.statement)(&Alias::new(&new)).build(&DbBackend::Postgres);
             let with = if index == 0 { "WITH" } else { "," };
-            let is_counted = counted == Some(index);
-            let returning = if statement.must_write_all || is_counted { " RETURNING 1" } else { "" };
+            let returning = if statement.must_write_all { " RETURNING 1" } else { "" };
             let _ = write!(sql, "{with} {new} ({columns}) AS ({source}), write_{index} AS ({dml}{returning})");
             if statement.must_write_all {
                 let _ = write!(result, " / ((SELECT COUNT(*) FROM write_{index}) = {row_count})::int");
             }
         }
-        let count = counted.map_or_else(String::new, |index| format!(", (SELECT COUNT(*) FROM write_{index})"));
-        sql + " SELECT " + &result + &count
+        sql + " SELECT " + &result
     }
 }
 
@@ -229,27 +214,6 @@ impl WriteSet {
 /// 170 µs for the statement of an update. A create writes two rows of the feed, and many updates write one or two
 /// words.
 const MAX_LISTED_ROWS: usize = 2;
-
-/// Numbers of rows that were pushed to a [`WriteSet`].
-pub(in crate::database) struct PushedRows {
-    all: u64,
-    /// The rows of all statements with `multiplies`.
-    multiplied: u64,
-    /// The rows of the last statement with `multiplies`. `None` if there is no such statement.
-    counted: Option<u64>,
-}
-
-impl PushedRows {
-    /// Returns the approximate number of rows that PostgreSQL has written: the pushed rows, and the rows of the
-    /// statements with `multiplies`. Only the last of these statements counts its rows, because each count makes the
-    /// statement of an update 4 % more expensive. The others are assumed to write as many rows for each pushed row as
-    /// the last one.
-    pub(in crate::database) fn written(self, result: &[QueryResult]) -> Result<u64, DbErr> {
-        let (Some(result), Some(counted)) = (result.first(), self.counted) else { return Ok(self.all) };
-        let count = result.try_get_by_index::<i64>(1)?.unsigned_abs();
-        Ok(self.all + self.multiplied * count / counted)
-    }
-}
 
 /// Returns the values of a row, in the order of the entity's columns.
 pub fn row_values<M: ModelTrait>(row: &M) -> Vec<Value> {
@@ -328,7 +292,6 @@ mod tests {
             Box::new(update)
         },
         must_write_all: true,
-        multiplies: false,
     };
 
     fn write_set(id: u128) -> WriteSet {

@@ -17,7 +17,7 @@ pub(in crate::database) struct BatchWriter {
 
 /// The result of a batch for one of its members.
 enum Outcome {
-    Done(Result<u64, DbErr>),
+    Done(Result<(), DbErr>),
     /// The database rejected the statement of the batch. Nothing was written. Each caller gets its rows back, and
     /// writes them in a statement of its own.
     WriteSeparately(WriteSet),
@@ -28,10 +28,9 @@ impl BatchWriter {
         Self { pool, batcher: Batcher::default() }
     }
 
-    /// Writes all rows of `set`, or none. Returns the number of written rows. In a batch, each member gets the average
-    /// of the batch. A conflict with another transaction is an error that
+    /// Writes all rows of `set`, or none. A conflict with another transaction is an error that
     /// [`is_conflict`](crate::database::error::is_conflict) recognises.
-    pub(in crate::database) async fn write(&self, set: WriteSet) -> Result<u64, DbErr> {
+    pub(in crate::database) async fn write(&self, set: WriteSet) -> Result<(), DbErr> {
         match self.batcher.submit(set.key(), set, async |requests| self.run_batch(requests).await).await {
             Some(Outcome::Done(result)) => result,
             Some(Outcome::WriteSeparately(set)) => self.run_one(set).await,
@@ -52,15 +51,13 @@ impl BatchWriter {
             Err(error) if is_rejection(&error) => requests.into_iter().map(Outcome::WriteSeparately).collect(),
             result => {
                 let result = result.map_err(|error| log_shared_failure(&error, requests.len()));
-                let of_each = result.map(|rows| rows / requests.len() as u64);
-                requests.iter().map(|_| Outcome::Done(of_each.clone())).collect()
+                requests.iter().map(|_| Outcome::Done(result.clone())).collect()
             }
         }
     }
 
-    async fn run_one(&self, set: WriteSet) -> Result<u64, DbErr> {
-        let pushed = set.pushed_rows();
-        let result = self.pool.get(tenant()).await?.query_all(set.into_postgres_statement(), None).await?;
-        pushed.written(&result)
+    async fn run_one(&self, set: WriteSet) -> Result<(), DbErr> {
+        self.pool.get(tenant()).await?.query_all(set.into_postgres_statement(), None).await?;
+        Ok(())
     }
 }

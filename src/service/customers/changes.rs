@@ -27,7 +27,6 @@ const REPLACE: WriteStatement = WriteStatement {
         }))
     },
     must_write_all: true,
-    multiplies: false,
 };
 
 /// Replaces `current` by `changed` and returns the row as it is written.
@@ -75,7 +74,6 @@ const REMOVE_LINK: WriteStatement = WriteStatement {
     columns: || LINK_KEY.map(|column| column.as_str()).to_vec(),
     statement: |new| Box::new(delete_listed::<customer_operator::Entity>(new, &LINK_KEY)),
     must_write_all: true,
-    multiplies: false,
 };
 
 const LINK_KEY: [customer_operator::Column; 2] =
@@ -101,7 +99,6 @@ const RENAME_LINK: WriteStatement = WriteStatement {
         Box::new(update_listed::<customer_operator::Entity>(new, &LINK_KEY, columns))
     },
     must_write_all: true,
-    multiplies: false,
 };
 
 /// Changes the external id of a link, and the search words of the external id. The customer must be [replaced](replace)

@@ -57,7 +57,6 @@ const DELETE_CUSTOMER: WriteStatement = WriteStatement {
         }))
     },
     must_write_all: true,
-    multiplies: false,
 };
 
 const DELETE_LOOKUPS: WriteStatement = WriteStatement {
@@ -65,7 +64,6 @@ const DELETE_LOOKUPS: WriteStatement = WriteStatement {
     columns: || vec![phone_lookup::Column::Hash.as_str()],
     statement: |new| Box::new(delete_listed::<phone_lookup::Entity>(new, &[phone_lookup::Column::Hash])),
     must_write_all: false,
-    multiplies: false,
 };
 
 const REDACT_EVENTS: WriteStatement = WriteStatement {
@@ -79,7 +77,6 @@ const REDACT_EVENTS: WriteStatement = WriteStatement {
         Box::new(update_listed::<customer_event::Entity>(new, &[Id], [Before, After]))
     },
     must_write_all: true,
-    multiplies: false,
 };
 
 impl Customers {

@@ -27,7 +27,6 @@ const INSERT_FOR_ALL: WriteStatement = WriteStatement {
         Box::new(ByBackend(move |backend| insert_from_select::<Entity>(rows_for_all(&new, backend))))
     },
     must_write_all: false,
-    multiplies: true,
 };
 
 /// Selects the rows of [`INSERT_FOR_ALL`].
@@ -77,7 +76,6 @@ const INSERT: WriteStatement = WriteStatement {
         Box::new(ByBackend(move |backend| insert_from_select::<Entity>(rows(&new, backend, &[]))))
     },
     must_write_all: false,
-    multiplies: false,
 };
 
 /// Removes the external ids from all feed rows of the given customers.
@@ -95,7 +93,6 @@ const REDACT: WriteStatement = WriteStatement {
         Box::new(update)
     },
     must_write_all: false,
-    multiplies: false,
 };
 
 /// The columns with the same value for all readers.

@@ -37,7 +37,6 @@ const REPLACE: WriteStatement = WriteStatement {
         Box::new(insert_from_select::<customer_word::Entity>(links).on_conflict(replace_word()).take())
     },
     must_write_all: false,
-    multiplies: true,
 };
 
 /// Writes words of one link.
@@ -50,7 +49,6 @@ const REPLACE_OF_LINK: WriteStatement = WriteStatement {
         Box::new(insert_from_select::<customer_word::Entity>(words).on_conflict(replace_word()).take())
     },
     must_write_all: false,
-    multiplies: false,
 };
 
 /// Replaces the word that is stored at the same place.
@@ -64,7 +62,6 @@ const REMOVE: WriteStatement = WriteStatement {
     columns: || LINK.map(|column| column.as_str()).to_vec(),
     statement: |new| Box::new(delete_listed::<customer_word::Entity>(new, &LINK)),
     must_write_all: false,
-    multiplies: false,
 };
 
 const LINK: [Column; 2] = [Column::OperatorId, Column::CustomerId];
