@@ -18,7 +18,7 @@ use async_graphql_value::Value;
 
 use super::cost::{self, DocumentCost};
 use super::pagination::PAGE_SIZE_ARGUMENTS;
-use super::rewrite::{Fragments, values_of_field};
+use super::rewrite::{Fragments, values_in_arguments, values_of_directives};
 
 /// The operations of dashboards and other clients stay well below these limits. The standard introspection query is
 /// larger than these operations, but stays below these limits too: it has 1.6 KiB and 229 fields. It has 15 levels of
@@ -36,7 +36,7 @@ mod limits {
     pub const SELECTIONS: usize = 500;
     pub const ALIASES: usize = 30;
     pub const DIRECTIVES: usize = 20;
-    /// Values in the arguments of an operation, with all fragments expanded. A fragment that is spread often copies its
+    /// Values in the arguments of an operation and of its directives, with all fragments expanded. A fragment that is spread often copies its
     /// arguments.
     pub const VALUES: usize = 2000;
     /// Nesting of the introspection fields in `FIELDS_TO_TYPES`. The standard introspection query has a depth of 1.
@@ -368,7 +368,7 @@ impl<'d> CostCounter<'d> {
                 Selection::Field(Positioned { node: field, .. }) => {
                     let mut inner = self.selection_set(&field.selection_set.node)?;
                     inner.aliases += usize::from(field.alias.is_some());
-                    inner.values += values_of_field(field);
+                    inner.values += values_in_arguments(&field.arguments);
                     inner.introspection_depth += usize::from(FIELDS_TO_TYPES.contains(&field.name.node.as_str()));
                     inner
                 }
@@ -376,6 +376,7 @@ impl<'d> CostCounter<'d> {
                 Selection::FragmentSpread(spread) => self.fragment(&spread.node.fragment_name.node)?,
             };
             inner.directives += selection.directives().len();
+            inner.values += values_of_directives(selection.directives());
             sum.selections += inner.selections + Saturating(1);
             sum.aliases += inner.aliases;
             sum.directives += inner.directives;

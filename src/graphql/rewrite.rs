@@ -226,16 +226,26 @@ pub fn stored_items(document: &ExecutableDocument) -> usize {
 
 fn items_in(set: &SelectionSet) -> usize {
     let number = |selection: &Positioned<Selection>| match &selection.node {
-        Selection::Field(field) => 1 + values_of_field(&field.node) + items_in(&field.node.selection_set.node),
-        Selection::InlineFragment(inline) => 1 + items_in(&inline.node.selection_set.node),
+        Selection::Field(Positioned { node: field, .. }) => {
+            let values = values_in_arguments(&field.arguments) + values_of_directives(&field.directives);
+            1 + values + items_in(&field.selection_set.node)
+        }
+        Selection::InlineFragment(Positioned { node: inline, .. }) => {
+            1 + values_of_directives(&inline.directives) + items_in(&inline.selection_set.node)
+        }
         Selection::FragmentSpread(_) => 1,
     };
     set.items.iter().map(number).sum()
 }
 
-/// Returns the number of values in the arguments of a field. A long text counts as several values.
-pub fn values_of_field(field: &Field) -> usize {
-    field.arguments.iter().map(|(_, value)| values_in(&value.node)).sum()
+/// Returns the number of values in the arguments of directives, as [`values_in_arguments`] counts them.
+pub fn values_of_directives(directives: &[Positioned<Directive>]) -> usize {
+    directives.iter().map(|directive| values_in_arguments(&directive.node.arguments)).sum()
+}
+
+/// Returns the number of values in arguments. A long text counts as several values.
+pub fn values_in_arguments(arguments: &[(Positioned<Name>, Positioned<Value>)]) -> usize {
+    arguments.iter().map(|(_, value)| values_in(&value.node)).sum()
 }
 
 fn values_in(value: &Value) -> usize {

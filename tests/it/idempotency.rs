@@ -7,8 +7,10 @@ use futures::future::join_all;
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement};
 use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
+use vivamo::keyed_hash::KeyedHash;
+use vivamo::service::ServiceSettings;
 
-use support::{Answer, Backend, Caller, TestApp, both, run};
+use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, run};
 
 const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { \
     replayed outcome matchedBy unappliedFields warnings { code message inputPath } \
@@ -131,6 +133,34 @@ both!(a_key_that_is_in_use_is_found_before_anything_else, Sandbox, async |app| {
         }
     }
 });
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conflicting_writes_need_one_connection_each_while_the_secret_is_changed() {
+    let hash = KeyedHash::new(KEY_SECRET).with_old("an older secret");
+    let settings = ServiceSettings::new(Environment::Sandbox, hash);
+    let Some(app) = TestApp::start_with(Backend::Postgres, settings).await else { return };
+    support::run_on(app, async |app| {
+        let operator = app.operator("A").await;
+        app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+        let watcher = app.replica(app.database_url().to_owned()).await;
+        let holder = watcher.database.begin_write().await.unwrap();
+        let lock = Statement::from_string(DbBackend::Postgres, "SELECT id FROM customer FOR UPDATE");
+        holder.query_all_raw(lock).await.unwrap();
+        // An operator has at most eight connections.
+        let updates = join_all((0..12).map(async |number: usize| {
+            let data = json!({ "firstName": format!("Ada {number}") });
+            update(app, &operator, &format!("key-{number}"), "1", data).await.codes()
+        }));
+        let release = async {
+            watcher.wait_until_blocked(5).await;
+            holder.commit().await.unwrap();
+        };
+        let (codes, ()) = tokio::join!(updates, release);
+        assert_eq!(codes.concat(), Vec::<String>::new());
+        watcher.stop().await;
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_from_the_time_of_an_empty_table_uses_the_primary_key() {
