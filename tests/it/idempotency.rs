@@ -147,16 +147,18 @@ async fn conflicting_writes_need_one_connection_each_while_the_secret_is_changed
         let lock = Statement::from_string(DbBackend::Postgres, "SELECT id FROM customer FOR UPDATE");
         holder.query_all_raw(lock).await.unwrap();
         // An operator has at most eight connections.
-        let updates = join_all((0..12).map(async |number: usize| {
+        let updates = join_all((0..40).map(async |number: usize| {
             let data = json!({ "firstName": format!("Ada {number}") });
             update(app, &operator, &format!("key-{number}"), "1", data).await.codes()
         }));
         let release = async {
-            watcher.wait_until_blocked(5).await;
+            watcher.wait_until_blocked(8).await;
             holder.commit().await.unwrap();
         };
         let (codes, ()) = tokio::join!(updates, release);
-        assert_eq!(codes.concat(), Vec::<String>::new());
+        // On a slow machine, a few updates may take too long. If they waited for each other, most of them would.
+        let failed = codes.concat().len();
+        assert!(failed < 10, "{failed} updates failed");
         watcher.stop().await;
     })
     .await;
