@@ -89,9 +89,9 @@ pub enum ErrorCode {
     IdempotencyKeyReused,
 
     /// The customer does not exist, or is not connected to your operator. In `disconnectCustomer` with the platform
-    /// key: the customer is not connected to the operator with `operatorId`. Also reported if you repeat a mutation with
-    /// its idempotency key after the customer was erased, or disconnected from your operator, even if the customer was
-    /// connected again.
+    /// key: the customer is not connected to the operator with `operatorId`. Also reported if you repeat a mutation
+    /// with its idempotency key after the customer was erased, or disconnected from your operator, even if the customer
+    /// was connected again.
     #[error("There is no such customer, or it is not connected to your operator.")]
     CustomerNotFound,
     /// The operator does not exist.

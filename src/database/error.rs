@@ -99,7 +99,8 @@ pub(super) fn is_lock_timeout(error: &DbErr) -> bool {
     matches!(reported(error), Some((Code::Sqlstate("55P03"), _)))
 }
 
-/// Returns true if SQLite cannot lock the file, because another connection is writing. Such an error is also a conflict.
+/// Returns true if SQLite cannot lock the file, because another connection is writing. Such an error is also a
+/// conflict.
 pub(super) fn is_busy(error: &DbErr) -> bool {
     matches!(reported(error), Some((Code::Sqlite(BUSY), _)))
 }

@@ -18,32 +18,23 @@ pub struct DocumentCost {
     pub estimated: u32,
 }
 
-/// Estimates the cost of an operation of a normalised document. The estimate counts each list of the document once, even if the list is inside
-/// another list. If the operation does more work than estimated, the request pays the difference after the execution.
-pub fn estimate(operation: &OperationDefinition, variables: &Variables) -> DocumentCost {
+/// Estimates the cost of an operation of a normalised document. `root_fields` is the number of fields at its root. The
+/// estimate counts each list of the document once, even if the list is inside another list. If the operation does more
+/// work than estimated, the request pays the difference after the execution.
+pub fn estimate(operation: &OperationDefinition, root_fields: usize, variables: &Variables) -> DocumentCost {
     let set = &operation.selection_set.node;
     let selections = sum(set, &|_| 1);
-    let fields = root_fields(set);
     if operation.ty == OperationType::Mutation {
-        let cost = MUTATION_COST * u32::try_from(fields).unwrap_or(u32::MAX);
+        let cost = MUTATION_COST * u32::try_from(root_fields).unwrap_or(u32::MAX);
         return DocumentCost { selections, least: cost, estimated: cost };
     }
     let validations = sum(set, &|field| u64::from(field.name.node == "validateCustomer"));
     let least = VALIDATION_COST.saturating_mul(u32::try_from(validations).unwrap_or(u32::MAX)).max(1);
     let work = weights::REQUEST
         + selections * weights::SELECTION
-        + fields as u64 * weights::QUERY
+        + root_fields as u64 * weights::QUERY
         + sum(set, &|field| work_of_field(field, variables));
     DocumentCost { selections, least, estimated: weights::cost(work).max(least) }
-}
-
-fn root_fields(set: &SelectionSet) -> usize {
-    let fields = |selection: &Positioned<Selection>| match &selection.node {
-        Selection::Field(_) => 1,
-        Selection::InlineFragment(inline) => root_fields(&inline.node.selection_set.node),
-        Selection::FragmentSpread(_) => 0,
-    };
-    set.items.iter().map(fields).sum()
 }
 
 /// Returns the sum of `of_field` over all fields.
@@ -84,8 +75,8 @@ fn work_of_field(field: &Field, variables: &Variables) -> u64 {
     }
 }
 
-/// The value of an argument: a literal, or the value of a variable. Borrowed, because a large value of a variable may be
-/// used by many fields.
+/// The value of an argument: a literal, or the value of a variable. Borrowed, because a large value of a variable may
+/// be used by many fields.
 enum Argument<'a> {
     Literal(&'a Value),
     Variable(&'a ConstValue),
@@ -144,7 +135,7 @@ mod tests {
     fn estimated(query: &str) -> u32 {
         let document = parse_query(query).expect("a document");
         let (_, operation) = document.operations.iter().next().expect("an operation");
-        estimate(&operation.node, &Variables::default()).estimated
+        estimate(&operation.node, 1, &Variables::default()).estimated
     }
 
     #[test]

@@ -29,7 +29,7 @@ use async_graphql::{Name, ServerError, ServerResult, Variables};
 use moka::sync::Cache;
 
 use super::variables::{Checked, Uses};
-use super::{document_limits, rewrite, variables};
+use super::{document_limits, document_size, rewrite, variables};
 
 /// Total weight of the cached documents, in bytes of text. A parsed document takes about fifty times the memory of its
 /// text, or about 200 bytes for each selection.
@@ -113,7 +113,7 @@ impl DocumentCache {
             let parsed = parse()?;
             let merges_fields = document_limits::merges_fields(&parsed);
             let has_variable_page_size = document_limits::has_variable_page_size(&parsed);
-            let items = rewrite::stored_items(&parsed);
+            let items = document_size::stored_items(&parsed);
             let is_valid = AtomicBool::new(false);
             let has_variable_in_object = document_limits::has_variable_in_object(&parsed);
             let uses = Uses::of(&parsed, &self.types);

@@ -17,8 +17,9 @@ use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult, Variables}
 use async_graphql_value::Value;
 
 use super::cost::{self, DocumentCost};
+use super::document_size::{values_in_arguments, values_of_directives};
 use super::pagination::PAGE_SIZE_ARGUMENTS;
-use super::rewrite::{Fragments, values_in_arguments, values_of_directives};
+use super::rewrite::Fragments;
 
 /// The operations of dashboards and other clients stay well below these limits. The standard introspection query is
 /// larger than these operations, but stays below these limits too: it has 1.6 KiB and 229 fields. It has 15 levels of
@@ -36,8 +37,8 @@ mod limits {
     pub const SELECTIONS: usize = 500;
     pub const ALIASES: usize = 30;
     pub const DIRECTIVES: usize = 20;
-    /// Values in the arguments of an operation and of its directives, with all fragments expanded. A fragment that is spread often copies its
-    /// arguments.
+    /// Values in the arguments of an operation and of its directives, with all fragments expanded. A fragment that is
+    /// spread often copies its arguments.
     pub const VALUES: usize = 2000;
     /// Nesting of the introspection fields in `FIELDS_TO_TYPES`. The standard introspection query has a depth of 1.
     pub const INTROSPECTION_DEPTH: usize = 3;
@@ -202,8 +203,8 @@ pub struct Operation {
     pub introspects: bool,
 }
 
-/// Returns the operation with this name. If no name is given, returns the only operation. Returns `None` if the document
-/// has several operations and the request names none of them; execution then rejects the request.
+/// Returns the operation with this name, or the only operation if no name is given. Returns `None` if there is no such
+/// operation; [`operation`] then rejects the request.
 pub fn selected_operation<'d>(
     document: &'d ExecutableDocument,
     name: Option<&str>,
@@ -226,13 +227,13 @@ pub fn operation(document: &ExecutableDocument, name: Option<&str>, variables: &
         OperationType::Mutation => "mutation",
         OperationType::Query | OperationType::Subscription => "query",
     };
-    let cost = cost::estimate(&operation.node, variables);
     let name = name.map(|name| name.chars().take(MAX_LOGGED_NAME).collect());
     let has_one_field =
         matches!(operation.node.selection_set.node.items.as_slice(), [one] if matches!(one.node, Selection::Field(_)));
     let is_sequential = operation.node.ty == OperationType::Mutation || has_one_field;
     let mut fields = Vec::new();
     collect_fields(&operation.node.selection_set.node, &document.fragments, &mut fields);
+    let cost = cost::estimate(&operation.node, fields.len(), variables);
     let introspects = fields.iter().any(|field| ["__schema", "__type"].contains(&field.name.node.as_str()));
     Ok(Operation { kind, name, cost, is_sequential, introspects })
 }

@@ -13,6 +13,7 @@ mod customer_input;
 mod direct;
 mod document_cache;
 mod document_limits;
+mod document_size;
 mod errors;
 mod fetch;
 mod items;

@@ -4,12 +4,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{
-    Directive, DocumentOperations, ExecutableDocument, Field, FragmentDefinition, InlineFragment, OperationType,
-    Selection, SelectionSet,
+    Directive, DocumentOperations, ExecutableDocument, Field, FragmentDefinition, InlineFragment, OperationDefinition,
+    OperationType, Selection, SelectionSet,
 };
 use async_graphql::registry::{MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Positioned, ServerError, ServerResult};
-use async_graphql_value::Value;
 
 pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 
@@ -19,6 +18,13 @@ pub fn without_other_operations(mut document: ExecutableDocument, operation: &Na
         operations.retain(|name, _| name == operation);
     }
     document
+}
+
+pub fn operations_mut(operations: &mut DocumentOperations) -> Vec<&mut Positioned<OperationDefinition>> {
+    match operations {
+        DocumentOperations::Single(operation) => vec![operation],
+        DocumentOperations::Multiple(operations) => operations.values_mut().collect(),
+    }
 }
 
 /// The type whose fields an operation selects.
@@ -33,8 +39,8 @@ pub fn root_type(operation: OperationType) -> &'static str {
 /// Brings the operations of a document into a form with the same meaning, and removes the fragments that they use. The
 /// document must have passed `document_limits::parse`, so its fragments do not contain themselves.
 ///
-/// - Fragment spreads become inline fragments. async-graphql's complexity rule ignores the type of a fragment spread, so
-///   below an interface it does not multiply by the sizes of the pages.
+/// - Fragment spreads become inline fragments. async-graphql's complexity rule ignores the type of a fragment spread,
+///   so below an interface it does not multiply by the sizes of the pages.
 /// - An inline fragment on the type of its parent is replaced by its fields.
 /// - Fields with the same response key, name and arguments are merged, unless they have directives. async-graphql would
 ///   resolve both fields and merge the results. The second one could read other rows, so a list could mix the values of
@@ -44,12 +50,8 @@ pub fn root_type(operation: OperationType) -> &'static str {
 /// these conflicts.
 pub fn normalise(mut document: ExecutableDocument, types: &Registry) -> ServerResult<ExecutableDocument> {
     let ExecutableDocument { operations, fragments } = &mut document;
-    let operations: Vec<_> = match operations {
-        DocumentOperations::Single(operation) => vec![operation],
-        DocumentOperations::Multiple(operations) => operations.values_mut().collect(),
-    };
     let mut normaliser = Normaliser { fragments, types, expanded: HashSet::new() };
-    for Positioned { node: operation, .. } in operations {
+    for Positioned { node: operation, .. } in operations_mut(operations) {
         let (root, set) = (root_type(operation.ty), &mut operation.selection_set.node);
         normaliser.normalise(set, root);
         check_conflicts(&[(root, set)], types)?;
@@ -162,12 +164,14 @@ fn is_same(one: &Field, other: &Field) -> bool {
         && one.arguments.iter().all(|(name, value)| value_in_other(&name.node) == Some(&value.node))
 }
 
-/// Checks that the fields of selection sets, whose results async-graphql merges, agree where they have the same response
-/// key. Fields of two different object types never meet in one object. Each set comes with the type of its fields.
+/// Checks that the fields of selection sets, whose results async-graphql merges, agree where they have the same
+/// response key. Fields of two different object types never meet in one object. Each set comes with the type of its
+/// fields.
 ///
 /// Skips the fields of unknown types, which validation rejects, and of introspection. A field of an interface meets the
-/// fields of several object types, so its selections are visited several times. The number of visits stays small, because
-/// the fields of `Node`, the only interface, have no selections. A type that is not known could nest without a limit.
+/// fields of several object types, so its selections are visited several times. The number of visits stays small,
+/// because the fields of `Node`, the only interface, have no selections. A type that is not known could nest without a
+/// limit.
 fn check_conflicts(sets: &[(&str, &SelectionSet)], types: &Registry) -> ServerResult<()> {
     let is_object = |name: &str| matches!(types.types.get(name), Some(MetaType::Object { .. }));
     let mut fields = IndexMap::new();
@@ -213,50 +217,6 @@ fn collect<'d>(set: &'d SelectionSet, parent: &'d str, fields: &mut FieldsByKey<
                 collect(&inline.selection_set.node, condition.unwrap_or(parent), fields);
             }
             Selection::FragmentSpread(_) => {}
-        }
-    }
-}
-
-/// Returns the number of selections in the operations and fragments of a document, and of the values in their arguments.
-pub fn stored_items(document: &ExecutableDocument) -> usize {
-    let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
-    let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
-    operations.chain(fragments).map(items_in).sum()
-}
-
-fn items_in(set: &SelectionSet) -> usize {
-    let number = |selection: &Positioned<Selection>| match &selection.node {
-        Selection::Field(Positioned { node: field, .. }) => {
-            let values = values_in_arguments(&field.arguments) + values_of_directives(&field.directives);
-            1 + values + items_in(&field.selection_set.node)
-        }
-        Selection::InlineFragment(Positioned { node: inline, .. }) => {
-            1 + values_of_directives(&inline.directives) + items_in(&inline.selection_set.node)
-        }
-        Selection::FragmentSpread(_) => 1,
-    };
-    set.items.iter().map(number).sum()
-}
-
-/// Returns the number of values in the arguments of directives, as [`values_in_arguments`] counts them.
-pub fn values_of_directives(directives: &[Positioned<Directive>]) -> usize {
-    directives.iter().map(|directive| values_in_arguments(&directive.node.arguments)).sum()
-}
-
-/// Returns the number of values in arguments. A long text counts as several values.
-pub fn values_in_arguments(arguments: &[(Positioned<Name>, Positioned<Value>)]) -> usize {
-    arguments.iter().map(|(_, value)| values_in(&value.node)).sum()
-}
-
-fn values_in(value: &Value) -> usize {
-    /// The memory of a value.
-    const BYTES_PER_VALUE: usize = 64;
-    match value {
-        Value::List(items) => 1 + items.iter().map(values_in).sum::<usize>(),
-        Value::Object(fields) => 1 + fields.values().map(values_in).sum::<usize>(),
-        Value::String(text) => 1 + text.len() / BYTES_PER_VALUE,
-        Value::Null | Value::Number(_) | Value::Boolean(_) | Value::Binary(_) | Value::Enum(_) | Value::Variable(_) => {
-            1
         }
     }
 }

@@ -20,7 +20,7 @@ use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{
-    BaseType, Directive, DocumentOperations, ExecutableDocument, Selection, SelectionSet, VariableDefinition,
+    BaseType, Directive, ExecutableDocument, Selection, SelectionSet, VariableDefinition,
 };
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, Positioned, ServerError, ServerResult, Variables};
@@ -32,8 +32,8 @@ use super::{rewrite, time};
 /// Names of unknown input fields are quoted in messages up to this length.
 const MAX_QUOTED_NAME: usize = 64;
 
-/// Lists in arguments are lists of enum values, so longer lists repeat values. async-graphql copies a list each time that
-/// a field uses it.
+/// Lists in arguments are lists of enum values, so longer lists repeat values. async-graphql copies a list each time
+/// that a field uses it.
 const MAX_LIST_ITEMS: usize = 100;
 
 /// The variables of a request that affect how its document is executed.
@@ -67,7 +67,8 @@ impl Uses {
                 uses.add(&value.node, &argument.ty, argument.default_value.is_some(), types);
                 Ok(())
             };
-            // `add` never fails. The walk fails at an unknown argument, and then `check_literals` has rejected the document.
+            // `add` never fails. The walk fails at an unknown argument, and then `check_literals` has rejected the
+            // document.
             let _ = for_each_argument(&operation.selection_set.node, root, types, add);
         }
         uses
@@ -93,10 +94,7 @@ impl Uses {
     /// Changes the types of these variables to types that async-graphql accepts. [`check`] has checked the values
     /// against the original types.
     pub fn adapt_types(&self, document: &mut ExecutableDocument) {
-        let operations = match &mut document.operations {
-            DocumentOperations::Single(operation) => vec![operation],
-            DocumentOperations::Multiple(operations) => operations.values_mut().collect(),
-        };
+        let operations = rewrite::operations_mut(&mut document.operations);
         for definition in operations.into_iter().flat_map(|operation| &mut operation.node.variable_definitions) {
             let VariableDefinition { name, var_type, .. } = &mut definition.node;
             if self.as_nullable_list.contains(&name.node) && matches!(var_type.node.base, BaseType::List(_)) {
@@ -305,20 +303,12 @@ fn names<V>(values: &IndexMap<String, V>) -> String {
     values.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// Removes these variables, and the arguments and input fields that use them, from a document.
+/// Removes these variables, and the arguments and input fields that use them, from a normalised document.
 pub fn remove(mut document: ExecutableDocument, missing: &[Name]) -> ExecutableDocument {
-    let operations = match &mut document.operations {
-        DocumentOperations::Single(operation) => vec![operation],
-        DocumentOperations::Multiple(operations) => operations.values_mut().collect(),
-    };
-    for Positioned { node: operation, .. } in operations {
+    for Positioned { node: operation, .. } in rewrite::operations_mut(&mut document.operations) {
         operation.variable_definitions.retain(|definition| !missing.contains(&definition.node.name.node));
         remove_from_directives(&mut operation.directives, missing);
         remove_from_selections(&mut operation.selection_set.node, missing);
-    }
-    for Positioned { node: fragment, .. } in document.fragments.values_mut() {
-        remove_from_directives(&mut fragment.directives, missing);
-        remove_from_selections(&mut fragment.selection_set.node, missing);
     }
     document
 }

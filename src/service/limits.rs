@@ -50,8 +50,8 @@ pub struct Limits {
 /// Most reservations end after some milliseconds.
 const RESERVATION_TIME: Duration = Duration::from_secs(1);
 
-/// The maximum debt of a bucket of costs, as the time in which the debt is refilled. If a request uses more than the bucket
-/// holds, later requests wait at most this long, plus the time for their own cost.
+/// The maximum debt of a bucket of costs, as the time in which the debt is refilled. If a request uses more than the
+/// bucket holds, later requests wait at most this long, plus the time for their own cost.
 const MAX_DEBT: Duration = Duration::from_secs(300);
 
 impl Limits {

@@ -66,8 +66,8 @@ const REMOVE: WriteStatement = WriteStatement {
 
 const LINK: [Column; 2] = [Column::OperatorId, Column::CustomerId];
 
-/// The number of places for the words of one value. A value has at most 24 words: 12, and 12 more of the Unicode form of
-/// an email domain.
+/// The number of places for the words of one value. A value has at most 24 words: 12, and 12 more of the Unicode form
+/// of an email domain.
 const PLACES_PER_VALUE: i16 = 1000;
 
 /// A value whose words find the customer.
