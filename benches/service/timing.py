@@ -20,6 +20,8 @@ arguments.add_argument("--cases", default="", help="run only the cases whose nam
 CREATE = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome } }"
 UPDATE = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { customer { version } } }"
 VALIDATE = "query ($input: CreateCustomerInput!) { validateCustomer(input: $input) { faults { code } } }"
+FIND = "query ($input: String!) { customer(by: { %s: $input }) { id } }"
+FILTER = "query ($input: String!) { customers(filter: { %s: $input }) { totalCount edges { node { id } } } }"
 MINE = {"email": "mine@example.com", "phone": "+14155550000"}
 USED = "a key that is in use"
 
@@ -44,6 +46,11 @@ CASES = {
     "create, own phone, email": lambda email, phone: create({"email": email, "phone": MINE["phone"]}),
     "create, own email, phone": lambda email, phone: create({"email": MINE["email"], "phone": phone}),
     "update, unknown customer, email": lambda email, phone: update({"email": email}, "unknown"),
+    "customer by email": lambda email, phone: (FIND % "email", email),
+    "customer by phone": lambda email, phone: (FIND % "phone", phone),
+    "customers with email": lambda email, phone: (FILTER % "email", email),
+    "customers with phone": lambda email, phone: (FILTER % "phone", phone),
+    "search for email": lambda email, phone: (FILTER % "search", email),
     "validate, email": lambda email, phone: (VALIDATE, create({"email": email})[1]),
     "validate, phone": lambda email, phone: (VALIDATE, create({"email": "new@example.com", "phone": phone})[1]),
     "create, budget used up, email": lambda email, phone: create({"email": email}),

@@ -1,15 +1,17 @@
 //! Finds the customers and links that share a unique value with a new customer.
 
+use std::iter::zip;
+
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, Iterable, JoinType, QueryFilter, QueryOrder, QueryResult,
     QuerySelect, QueryTrait, Value,
 };
 use serde::de::DeserializeOwned;
 
-use super::rows::joined_customer_at;
+use super::rows::{self, joined_customer_at};
 use super::{Customers, OrStored, find_stored};
 use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
@@ -159,12 +161,7 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
 /// the email or the phone.
 ///
 /// If one of the operator's own customers has one of the values, the request is refused. The response time must then
-/// not reveal if a customer of another operator has one of the other values. A difference of 2 µs would be enough: 30
-/// requests for each person would show if the platform knows the person. If the query looked up the given email, it
-/// would look for the operator's link only if the platform knows the email. Therefore the query looks up the first
-/// stored email that is equal or comes later in the order of the index, and the operator's link to the customer with
-/// this stored email. This is the same work for known and unknown emails, except for an email that sorts after all
-/// stored emails. Phones are looked up in the same way.
+/// not reveal if a customer of another operator has one of the other values (see [`rows::holder`]).
 ///
 /// If `condition` does not hold, selects no row. Otherwise selects at least one row, whose columns are null if there is
 /// no customer.
@@ -173,13 +170,13 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
 /// SELECT same_id.customer_id, by_email.customer_id, by_phone.customer_id, other.*
 /// FROM (SELECT 1 AS one) AS always
 /// LEFT JOIN customer_operator AS same_id ON same_id.operator_id = $1 AND same_id.external_customer_id = $2
-/// LEFT JOIN (SELECT id, email FROM customer WHERE email >= $3 ORDER BY email LIMIT 1) AS next_email ON TRUE
-/// LEFT JOIN customer_operator AS by_email
-///   ON by_email.operator_id = $1 AND by_email.customer_id = next_email.id AND next_email.email = $3
-/// LEFT JOIN (SELECT id, phone …) AS next_phone ON TRUE
+/// LEFT JOIN (SELECT CASE WHEN email = $3 THEN id ELSE $nil END AS id
+///   FROM customer WHERE email >= $3 ORDER BY email LIMIT 1) AS email_holder ON TRUE
+/// LEFT JOIN customer_operator AS by_email ON by_email.operator_id = $1 AND by_email.customer_id = email_holder.id
+/// LEFT JOIN (SELECT CASE WHEN phone = $4 …) AS phone_holder ON TRUE
 /// LEFT JOIN customer_operator AS by_phone ON …
 /// LEFT JOIN customer AS other
-///   ON other.id IN (CASE WHEN same_id.customer_id IS NULL AND … AND next_email.email = $3 THEN next_email.id END, …)
+///   ON other.id IN (CASE WHEN same_id.customer_id IS NULL AND … AND email_holder.id <> $nil THEN email_holder.id END, …)
 /// ```
 fn existing_query(
     [operator, external_customer_id, email, phone]: [SimpleExpr; 4],
@@ -199,30 +196,19 @@ fn existing_query(
     };
     let [same_id, by_email, by_phone] = LINKS;
     join_own(&mut query, same_id, Expr::col((same_id, ExternalCustomerId)).eq(external_customer_id));
-    for (link, next, column, value) in
-        [(by_email, "next_email", Email, &email), (by_phone, "next_phone", Phone, &phone)]
-    {
-        let value_of = |column| Expr::col((next, column));
-        let first = Query::select()
-            .columns([Id, column])
-            .from(customer::Entity)
-            .and_where(column.into_expr().gte(value.clone()))
-            .order_by(column, Order::Asc)
-            .limit(1)
-            .take();
-        query.join_subquery(JoinType::LeftJoin, first, next, Expr::cust("TRUE"));
-        let is_holder = Expr::col((link, CustomerId)).eq(value_of(Id)).and(value_of(column).eq(value.clone()));
-        join_own(&mut query, link, is_holder);
+    let holders = ["email_holder", "phone_holder"];
+    for ((holder, link), (column, value)) in zip(zip(holders, [by_email, by_phone]), [(Email, email), (Phone, phone)]) {
+        query.join_subquery(JoinType::LeftJoin, rows::holder(column, value), holder, Expr::cust("TRUE"));
+        join_own(&mut query, link, Expr::col((link, CustomerId)).eq(Expr::col((holder, Id))));
     }
     if with_others {
         let [one, two, three] = LINKS.map(|link| Expr::col((link, CustomerId)).is_null());
         let is_new = one.and(two).and(three);
-        let holder = |next: &'static str, column, value| {
-            let is_holder = Expr::col((next, column)).eq(value);
-            Expr::case(is_new.clone().and(is_holder), Expr::col((next, Id)))
+        let other = |holder| {
+            let id = Expr::col((holder, Id));
+            Expr::case(is_new.clone().and(id.clone().ne(rows::no_customer())), id)
         };
-        let holders = [holder("next_email", Email, email), holder("next_phone", Phone, phone)];
-        let is_other = Expr::col(("other", Id)).is_in(holders);
+        let is_other = Expr::col(("other", Id)).is_in(holders.map(other));
         query.columns(customer::Column::iter().map(|column| ("other", column)));
         query.join_as(JoinType::LeftJoin, customer::Entity, "other", is_other);
     }

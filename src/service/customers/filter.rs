@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use entity::value::{EmailAddress, ExternalCustomerId, PhoneNumber, SearchQuery};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ColumnTrait, Condition};
+use sea_orm::{ColumnTrait, Condition, Value};
 
-use super::CustomerField;
+use super::{CustomerField, rows};
 
 /// Conditions on the customers of a list. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -48,7 +48,28 @@ impl CustomerFilter {
 
     /// Conditions on columns of `customer`.
     pub(super) fn on_customer(&self) -> Condition {
-        use customer::Column::{CreatedAt, Email, EmailVerifiedAt, Phone, PhoneVerifiedAt};
+        let has = |(column, value): (customer::Column, Value)| column.eq(value);
+        self.email_and_phone().map(has).fold(self.on_other_columns(), Condition::add)
+    }
+
+    /// Conditions on an operator's links, with their customers, except the search. If `email` is given, the customer
+    /// must have this email too.
+    pub(super) fn on_own_customer(&self, email: Option<&EmailAddress>) -> Condition {
+        let email = email.map(|email| (customer::Column::Email, email.clone().into()));
+        let values = rows::has_all(email.into_iter().chain(self.email_and_phone()));
+        Condition::all().add(values).add(self.on_other_columns()).add(self.on_link())
+    }
+
+    /// The email and the phone that the customer must have.
+    fn email_and_phone(&self) -> impl Iterator<Item = (customer::Column, Value)> {
+        let email = self.email.clone().map(|email| (customer::Column::Email, email.into()));
+        let phone = self.phone.clone().map(|phone| (customer::Column::Phone, phone.into()));
+        email.into_iter().chain(phone)
+    }
+
+    /// Conditions on the columns of `customer` except the email and the phone.
+    fn on_other_columns(&self) -> Condition {
+        use customer::Column::{CreatedAt, EmailVerifiedAt, PhoneVerifiedAt};
         let verified = |column: customer::Column, is_verified: bool| {
             if is_verified { column.is_not_null() } else { column.is_null() }
         };
@@ -61,8 +82,6 @@ impl CustomerFilter {
                 if field.is_optional() { field.column().is_null().cast_as("integer").eq(1) } else { Expr::val(1).eq(0) }
             });
         let conditions = Condition::all()
-            .add_option(self.email.clone().map(|email| Email.eq(email)))
-            .add_option(self.phone.clone().map(|phone| Phone.eq(phone)))
             .add_option(self.email_verified.map(|is_verified| verified(EmailVerifiedAt, is_verified)))
             .add_option(self.phone_verified.map(|is_verified| verified(PhoneVerifiedAt, is_verified)))
             .add_option(self.created_at.from.map(|from| CreatedAt.gte(from)))

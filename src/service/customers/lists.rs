@@ -8,7 +8,7 @@ use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, SelectStatement, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, DbErr, EntityName, EntityTrait, IdenStatic, QueryFilter, QueryResult, QuerySelect,
-    QueryTrait, Select, SelectTwo,
+    QueryTrait, Select,
 };
 
 use super::filter::{CustomerFilter, TimeRange};
@@ -244,11 +244,6 @@ impl CustomerList {
         Position { key, id: *view.customer.id.as_uuid() }
     }
 
-    /// Selects an operator's links, with their customers, that match all conditions of the filter except the search.
-    fn select_own_customers(&self, operator: OperatorId) -> SelectTwo<customer_operator::Entity, customer::Entity> {
-        of_operator(operator).filter(self.filter.on_customer()).filter(self.filter.on_link())
-    }
-
     /// The columns of the [`position`](Self::position) in an operator's list. The last column is unique in the list.
     fn position_columns(&self) -> Vec<SimpleExpr> {
         let column = |column| Expr::col(column);
@@ -273,7 +268,7 @@ impl CustomerList {
     /// stored. It is read as a list of its own, so that the other customers stay in the order of their ids.
     fn searched_customer(&self, operator: OperatorId) -> Option<List> {
         let email = self.searched_email()?;
-        let rows = self.select_own_customers(operator).filter(customer::Column::Email.eq(email.clone()));
+        let rows = of_operator(operator).filter(self.filter.on_own_customer(Some(email)));
         Some(List::new(rows.into_query(), self.position_columns()))
     }
 
@@ -302,8 +297,8 @@ impl CustomerList {
     fn rows(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<List> {
         use customer_operator::Column::{CustomerId, OperatorId};
         let (filter, columns, excluded) = (&self.filter, self.position_columns(), self.searched_email());
-        let own = self
-            .select_own_customers(operator)
+        let own = of_operator(operator)
+            .filter(filter.on_own_customer(None))
             .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)));
         let list = |rows| List { descending: self.order.descending, ..List::new(rows, columns.clone()) };
         let join_customers =

@@ -48,7 +48,9 @@ pub use verify::{Verification, Verified, VerifiedValue};
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{ExprTrait, SimpleExpr};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -324,8 +326,9 @@ impl Customers {
         reference: &CustomerRef,
     ) -> Result<Option<(Link, customer::Model)>, DbErr> {
         let (kind, column, value) = reference.column();
-        let own_query =
-            |[operator, value]: [SimpleExpr; 2]| of_operator(operator).filter(column.clone().eq(value)).into_query();
+        let own_query = |[operator, value]: [SimpleExpr; 2]| {
+            of_operator(operator).filter(reference.is_own(&column, value)).into_query()
+        };
         let rows = self.own_queries[kind].run(self.database.reader(), [operator.into(), value], own_query).await?;
         rows.first().map(|row| own_at(row, 0)).transpose()
     }
@@ -367,7 +370,7 @@ impl Customers {
         };
         let (kind, column, value) = reference.column();
         let own_query =
-            |operator: SimpleExpr, value: SimpleExpr| of_operator(operator).filter(column.clone().eq(value));
+            |operator: SimpleExpr, value: SimpleExpr| of_operator(operator).filter(reference.is_own(&column, value));
         let (found, stored) = match idempotent {
             _ if write_tx.is_locking() => {
                 let query = own_query(operator.into(), value.into());
@@ -457,6 +460,15 @@ impl CustomerRef {
             }
             Self::Email(email) => (2, customer::Column::Email.into_expr(), email.clone().into()),
             Self::Phone(phone) => (3, customer::Column::Phone.into_expr(), phone.clone().into()),
+        }
+    }
+
+    /// Returns a condition on an operator's links, with their customers: the customer is the one with this `value`.
+    fn is_own(&self, column: &SimpleExpr, value: SimpleExpr) -> Condition {
+        match self {
+            Self::Id(_) | Self::ExternalCustomerId(_) => Condition::all().add(column.clone().eq(value)),
+            Self::Email(_) => rows::has_all([(customer::Column::Email, value)]),
+            Self::Phone(_) => rows::has_all([(customer::Column::Phone, value)]),
         }
     }
 }
