@@ -1,9 +1,9 @@
 //! Reads the change feed, and deletes old changes.
 //!
 //! `customers::feed_rows` writes the rows. A reader remembers a position, and asks for the changes after this position.
-//! The position is the start of the feed, or the position of one of the reader's rows. A position above the reader's
-//! last row would be unsafe: after a failover of PostgreSQL, the new server may give a later change a position below
-//! the reader's position, and the reader would skip this change.
+//! The position is the start of the feed, or the position of one of the reader's rows. A position without a row would be
+//! unsafe: after a failover of PostgreSQL or a restore, a later change can get a position below the reader's position,
+//! and the reader would skip this change.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change::{ActiveModel, Column, Entity, Model};
 use entity::customer_event::EventType;
 use entity::operator;
-use entity::value::OperatorId;
+use entity::value::{CustomerEventId, OperatorId};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter, QueryOrder,
@@ -74,7 +74,8 @@ impl Feed {
     }
 
     /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or
-    /// if the position is ahead of the feed, which happens after a restore of an older backup.
+    /// if there is no change at the position. After a restore of an older backup, the change of a cursor can be missing,
+    /// and other changes can have earlier positions than the cursor although the reader has not seen them.
     pub async fn read(&self, actor: &Actor, request: FeedRequest) -> Result<FeedPage, Error> {
         // Most polls find nothing new.
         if let Some(after) = &request.after
@@ -91,12 +92,14 @@ impl Feed {
         let FeedRequest { size, after, types } = request;
         let list = self.list(reader, after.is_none(), types);
         let page = PageRequest { direction: Direction::Forward, size, after: after.clone(), before: None };
-        let [page, last] = array(self.pages(vec![(list, page), self.last(reader)]).await?)?;
+        let lists = vec![(list, page), self.last(reader), self.at(reader, after.as_ref().unwrap_or(&start()))];
+        let [page, last, at] = array(self.pages(lists).await?)?;
         let last = last.rows.last().map_or_else(start, Positioned::position);
         // In each reader's feed, deleted changes leave one row with `swept`, which comes before all rows that are
         // shown. If the page begins with this row, changes after the position were deleted.
         let is_swept = page.rows.first().is_some_and(|change| change.swept);
-        if is_swept || after.is_some_and(|after| after > last) {
+        let is_missing = at.rows.is_empty() && after.is_some_and(|after| after != start());
+        if is_swept || is_missing {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());
         }
         let [_, next] = page.ends(Positioned::position);
@@ -206,9 +209,9 @@ impl Feed {
         let rows = rows.all(&transaction).await?;
         let old = rows.iter().take_while(|row| row.swept || row.occurred_at < time);
         let Some(last) = old.last().filter(|last| !last.swept) else { return Ok(None) };
-        let position = [Column::Position, Column::Id].map(|column| column.into_expr());
         let end = Expr::tuple([Expr::val(last.position), Expr::val(last.id)]);
-        let before = Entity::delete_many().filter(Column::ReaderId.eq(reader)).filter(Expr::tuple(position).lt(end));
+        let is_before = Expr::tuple(position_columns()).lt(end);
+        let before = Entity::delete_many().filter(Column::ReaderId.eq(reader)).filter(is_before);
         let deleted = before.exec(&transaction).await?.rows_affected;
         let swept = ActiveModel {
             reader_id: Unchanged(reader),
@@ -219,7 +222,11 @@ impl Feed {
             ..Default::default()
         };
         // If another process has deleted the row meanwhile, that process has left a later swept row.
-        Entity::update_many().set(swept).filter(is_row(last)).exec(&transaction).await?;
+        Entity::update_many()
+            .set(swept)
+            .filter(is_row(last.reader_id, last.position, last.id))
+            .exec(&transaction)
+            .await?;
         transaction.commit().await?;
         Ok(Some(deleted))
     }
@@ -259,6 +266,14 @@ impl Feed {
         rows.first().map(|row| Model::from_query_result(row, "")).transpose()
     }
 
+    /// The row of a reader at a position, or no row.
+    fn at(&self, reader: OperatorId, position: &Position) -> (List, PageRequest) {
+        let (position, id) = position.number_and_id();
+        let row = Entity::find().filter(is_row(reader, position, id.into()));
+        let request = PageRequest { direction: Direction::Forward, size: 1, after: None, before: None };
+        (List::new(row.into_query(), position_columns()), request)
+    }
+
     /// The last row of a reader.
     fn last(&self, reader: OperatorId) -> (List, PageRequest) {
         let request = PageRequest { direction: Direction::Backward, size: 1, after: None, before: None };
@@ -281,7 +296,7 @@ impl Feed {
         let rows = self
             .visible_to(reader)
             .apply_if(is_from_start.then_some(false), |rows, swept| rows.filter(Column::Swept.eq(swept)));
-        let columns: Vec<SimpleExpr> = [Column::Position, Column::Id].map(|column| column.into_expr()).into();
+        let columns = position_columns();
         let Some(types) = types else { return List::new(rows.into_query(), columns) };
         let scanned = |column: Column| Expr::col((Alias::new(SCAN), column));
         let is_shown = scanned(Column::Type).is_in(types).or(scanned(Column::Swept));
@@ -298,12 +313,14 @@ fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N], DbErr> {
     items.try_into().map_err(|_| DbErr::RecordNotFound("the pages".to_owned()))
 }
 
-/// The condition that is true for this row only.
-fn is_row(row: &Model) -> Condition {
-    Condition::all()
-        .add(Column::ReaderId.eq(row.reader_id))
-        .add(Column::Position.eq(row.position))
-        .add(Column::Id.eq(row.id))
+/// The columns of the position of a row.
+fn position_columns() -> Vec<SimpleExpr> {
+    [Column::Position, Column::Id].map(|column| column.into_expr()).into()
+}
+
+/// The condition that is true for the row with this primary key only.
+fn is_row(reader: OperatorId, position: i64, id: CustomerEventId) -> Condition {
+    Condition::all().add(Column::ReaderId.eq(reader)).add(Column::Position.eq(position)).add(Column::Id.eq(id))
 }
 
 /// The position before all changes.

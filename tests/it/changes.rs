@@ -459,6 +459,12 @@ both!(a_cursor_from_after_the_backup_is_refused, Sandbox, async |app| {
     support::postgres::execute(app.database_url(), "UPDATE customer SET version = 1").await.unwrap();
     let answer = read(app, &a, json!({ "after": end })).await;
     answer.assert_rejected("changes", &[("CURSOR_EXPIRED", "after")]);
+    // The feed passes the cursor. The reader has not seen the change before the cursor.
+    for name in ["Grace", "Alan"] {
+        app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": name })).await;
+        let answer = read(app, &a, json!({ "after": end })).await;
+        answer.assert_rejected("changes", &[("CURSOR_EXPIRED", "after")]);
+    }
 });
 
 both!(a_dump_is_restored_into_a_younger_server, Sandbox, async |app| {
