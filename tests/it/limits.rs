@@ -357,6 +357,8 @@ both!(enumerating_emails_with_updates_is_stopped, Sandbox, async |app| {
         async |_: usize, email: String| replica.update(&own, customer.clone(), json!({ "email": email })).await;
     let (disclosed, rejected) = enumerate_emails(&replica, &own, "updateCustomer", attempt).await;
     assert_eq!((disclosed, rejected), (DISCLOSURES, ATTEMPTS - DISCLOSURES));
+    // An email that does not change is not looked up.
+    replica.updated(&own, customer, json!({ "email": "mine@example.com", "firstName": "Ada" })).await;
     replica.stop().await;
 });
 
