@@ -106,8 +106,8 @@ impl Customers {
 /// verified values. The operator does not see the links and external ids of other operators.
 ///
 /// Entries are compared by version first: ids come from the clocks of several servers, so ids alone do not order the
-/// entries of a customer. The connecting entry is the one with the largest id. If an operator disconnects and connects
-/// the customer again at once, and the second server's clock is behind, the earlier entry can have the larger id. The
+/// entries of a customer. Within one version, entries are compared by id. If an operator disconnects and connects the
+/// customer again at once, and the second server's clock is behind, the earlier entry can have the larger id. The
 /// operator then also sees the entries since its earlier connection.
 fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
     let Some(operator) = actor.operator() else { return events };
@@ -121,6 +121,7 @@ fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Se
         .and_where(column(Column::OperatorId).eq(operator))
         // A literal, because the condition must be the one of the partial index `customer_event_connecting_idx`.
         .and_where(Expr::cust(r#""connecting"."type" IN ('created', 'connected')"#))
+        .order_by((connecting.clone(), Column::Version), Order::Desc)
         .order_by((connecting.clone(), Column::Id), Order::Desc)
         .limit(1)
         .take();
