@@ -3,15 +3,22 @@
 //! Each link has rows of its own in `customer_word`, so a search reads the words of one operator only. If a value of a
 //! customer changes, its words change for all operators of the customer.
 
+use std::collections::BTreeSet;
+
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, SearchWord};
 use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query, SimpleExpr};
-use sea_orm::{ColumnTrait, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait,
+};
 
 use super::Customers;
 use super::rows::{Link, lock_own_customers};
-use crate::database::{TransactionError, WriteSet, WriteStatement, delete_listed, insert_from_select, with_retry};
+use crate::database::{
+    TransactionError, WriteSet, WriteStatement, delete_listed, insert_from_select, positions, with_retry,
+};
 use crate::error::Error;
 use crate::service::Actor;
 
@@ -221,10 +228,16 @@ impl Customers {
         // Concurrent writes of these customers wait for the locks. On PostgreSQL, the statement of such a write does
         // not see the words that this transaction adds, so it would not delete them. The new revision of the customer
         // makes the write fail with a conflict and run again.
-        let customers = links.iter().map(|(_, customer)| customer.id);
+        let customers: BTreeSet<_> = links.iter().map(|(_, customer)| customer.id).collect();
         let next_revision = customer::Column::Revision.into_expr().add(1);
-        let update = customer::Entity::update_many().col_expr(customer::Column::Revision, next_revision);
-        update.filter(customer::Column::Id.is_in(customers)).exec(&transaction).await?;
+        let is_written_before = positions::is_written_before(transaction.get_database_backend(), "customer");
+        let update = customer::Entity::update_many()
+            .col_expr(customer::Column::Revision, next_revision)
+            .filter(customer::Column::Id.is_in(customers.iter().copied()))
+            .filter(Condition::all().add_option(is_written_before));
+        if update.exec(&transaction).await?.rows_affected < customers.len() as u64 {
+            return Err(DbErr::RecordNotUpdated.into());
+        }
         for (link, customer) in &links {
             let mut writes = WriteSet::new(link.operator_id);
             add(&mut writes, link, customer);
