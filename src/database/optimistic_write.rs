@@ -79,7 +79,7 @@ impl OptimisticWrite {
         let transaction = match self.transaction {
             _ if set.is_empty() => return Ok(()),
             Some(transaction) => *transaction,
-            None if self.get_database_backend() == DbBackend::Postgres && set.first.is_none() => {
+            None if self.get_database_backend() == DbBackend::Postgres && set.earlier.is_empty() => {
                 self.database.check_may_write()?;
                 return self.database.batch_writer.write(set).await;
             }

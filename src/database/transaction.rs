@@ -1,5 +1,7 @@
 //! Transactions that may write.
 
+use std::mem;
+
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 use tokio::sync::Mutex;
@@ -48,8 +50,8 @@ impl Transaction {
 
     /// Writes all rows of `set`. Returns a conflict if a statement with `must_write_all` left out a row.
     pub async fn write(&self, mut set: WriteSet) -> Result<(), DbErr> {
-        if let Some(first) = set.first.take() {
-            Box::pin(self.write(*first)).await?;
+        for earlier in mem::take(&mut set.earlier) {
+            Box::pin(self.write(earlier)).await?;
         }
         if self.backend == DbBackend::Postgres {
             self.query_all_raw(set.into_postgres_statement()).await?;

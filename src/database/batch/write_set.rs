@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::iter;
 use std::sync::LazyLock;
 
 use entity::value::OperatorId;
@@ -17,15 +18,15 @@ use crate::database::arrays::into_arrays;
 /// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
 ///
 /// On PostgreSQL all [`WriteStatement`]s of this set become parts of one SQL statement, so none of them sees the rows
-/// that another one writes. Only the rows of `first` are written earlier, by an SQL statement of their own. On SQLite
+/// that another one writes. Only the sets in `earlier` are written first, each by an SQL statement of its own. On SQLite
 /// the statements run in the order in which they were pushed, and each statement sees the rows of the earlier
 /// statements. Push the statements in an order that gives the same result on both databases.
 #[derive(Clone)]
 pub struct WriteSet {
     operator: OperatorId,
     writes: Vec<Write>,
-    /// The rows to write before the other rows, in the same transaction but in a statement of their own.
-    pub(in crate::database) first: Option<Box<WriteSet>>,
+    /// The sets to write before this set, in this order: in the same transaction, but in statements of their own.
+    pub(in crate::database) earlier: Vec<WriteSet>,
 }
 
 #[derive(Clone)]
@@ -86,7 +87,7 @@ impl WriteStatement {
 impl WriteSet {
     /// Creates an empty set for a request of this operator.
     pub fn new(operator: OperatorId) -> Self {
-        Self { operator, writes: Vec::new(), first: None }
+        Self { operator, writes: Vec::new(), earlier: Vec::new() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -96,15 +97,16 @@ impl WriteSet {
     /// Returns the number of rows that were pushed to this set. Some statements write one row for each operator of a
     /// customer. These rows are not counted, because the number would tell an operator how many others there are.
     pub(in crate::database) fn row_count(&self) -> u64 {
-        let first = self.first.as_ref().map_or(0, |first| first.row_count());
-        first + self.writes.iter().map(|write| write.rows.len() as u64).sum::<u64>()
+        let earlier: u64 = self.earlier.iter().map(Self::row_count).sum();
+        earlier + self.writes.iter().map(|write| write.rows.len() as u64).sum::<u64>()
     }
 
-    /// Requires that the rows of `first` are written before the rows of this set, in the same transaction. Necessary if
-    /// this set stores a unique value that `first` removes: PostgreSQL checks uniqueness row by row, and may execute
-    /// the parts of one statement in any order.
-    pub fn write_after(&mut self, first: Self) {
-        self.first = Some(Box::new(first));
+    /// Requires that the rows of `earlier` are written before the rows of this set, in the same transaction. Necessary
+    /// if this set stores a unique value that `earlier` removes: PostgreSQL checks uniqueness row by row, and may
+    /// execute the parts of one statement in any order. Also useful for writes that would take too long in one
+    /// statement.
+    pub fn write_after(&mut self, earlier: Self) {
+        self.earlier.push(earlier);
     }
 
     /// Adds rows to be inserted.
@@ -146,15 +148,21 @@ impl WriteSet {
         *id
     }
 
-    /// Builds the statements for SQLite, each with the number of rows that it must affect.
+    /// Builds the statements for SQLite, each with the number of rows that it must affect. A write with too many values
+    /// for one statement becomes several statements.
     pub(in crate::database) fn into_sqlite_statements(self) -> impl Iterator<Item = (Statement, usize)> {
-        self.writes.into_iter().map(|Write { statement, rows }| {
-            let row_count = rows.len();
-            let shape = (false, vec![(statement.name, row_count)]);
-            let sql = cached_sql(shape, || statement.sqlite_sql(row_count));
-            let values = Some(Values(rows.into_iter().flatten().collect()));
-            let must_affect = if statement.must_write_all { row_count } else { 0 };
-            (Statement { sql, values, db_backend: DbBackend::Sqlite }, must_affect)
+        self.writes.into_iter().flat_map(|Write { statement, rows }| {
+            let max_rows = MAX_SQLITE_VALUES / (statement.columns)().len();
+            let mut rows = rows.into_iter();
+            iter::from_fn(move || {
+                let rows: Vec<_> = rows.by_ref().take(max_rows).collect();
+                let row_count = rows.len();
+                let shape = (false, vec![(statement.name, row_count)]);
+                let sql = (row_count > 0).then(|| cached_sql(shape, || statement.sqlite_sql(row_count)))?;
+                let values = Some(Values(rows.into_iter().flatten().collect()));
+                let must_affect = if statement.must_write_all { row_count } else { 0 };
+                Some((Statement { sql, values, db_backend: DbBackend::Sqlite }, must_affect))
+            })
         })
     }
 
@@ -259,11 +267,19 @@ pub fn delete_listed<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteS
 /// name and number of rows.
 type Shape = (bool, Vec<(&'static str, usize)>);
 
-/// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it.
+/// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it. SQL for many rows is
+/// not cached, because on SQLite each number of rows has a text of its own.
 fn cached_sql(shape: Shape, build: impl FnOnce() -> String) -> String {
+    const MAX_ROWS: usize = 64;
     static CACHE: LazyLock<Mutex<HashMap<Shape, String>>> = LazyLock::new(Mutex::default);
+    if shape.1.iter().any(|(_, row_count)| *row_count > MAX_ROWS) {
+        return build();
+    }
     CACHE.lock().entry(shape).or_insert_with(build).clone()
 }
+
+/// SQLite allows at most this many values in a statement.
+const MAX_SQLITE_VALUES: usize = 32_766;
 
 fn quoted(columns: Vec<&'static str>) -> Vec<String> {
     columns.into_iter().map(|column| format!("\"{column}\"")).collect()

@@ -1,8 +1,8 @@
 //! Erases customers, and reads the receipts of erasures. Platform only.
 //!
-//! One transaction deletes the customer, its links, its search words and the cached carrier results for its phones,
-//! sets the values in its history to null, removes its external ids from the earlier rows of the feed, and inserts the
-//! receipt. The history entries are kept, but without values. Stored results of idempotency keys are kept too: they
+//! One transaction sets the values in the customer's history to null, removes its external ids from the earlier rows of
+//! the feed, deletes the customer, its links, its search words and the cached carrier results for its phones, and
+//! inserts the receipt. The history entries are kept, but without values. Stored results of idempotency keys are kept too: they
 //! hold no values of the customer, and expire after a day.
 //!
 //! SQLite does not overwrite deleted content. [`Customers::purge_erased`] rewrites the file without the deleted
@@ -10,19 +10,22 @@
 
 use std::collections::BTreeSet;
 
-use entity::customer_event::Values;
 use entity::erasure::{Column, Entity, Model};
-use entity::value::{CustomerId, ErasureId, ErasureReference, IdempotencyKey};
-use entity::{customer, customer_event, customer_operator, phone_lookup};
-use sea_orm::{ColumnTrait, EntityTrait, IdenStatic, PaginatorTrait, QueryFilter, QuerySelect, QueryTrait};
+use entity::value::{CustomerEventId, CustomerId, ErasureId, ErasureReference, IdempotencyKey};
+use entity::{customer, customer_change, customer_event, customer_operator, phone_lookup};
+use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, Query, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, IdenStatic, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait,
+};
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{CustomerField, Customers, Prepared, Replayable, changes, feed_rows, find_stored, history, rows};
+use super::{CustomerField, Customers, Prepared, Replayable, changes, find_stored, history, rows};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{
-    ByBackend, OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, positions, update_listed,
+    ByBackend, OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, positions,
 };
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -66,18 +69,98 @@ const DELETE_LOOKUPS: WriteStatement = WriteStatement {
     must_write_all: false,
 };
 
+/// Sets the values of history entries to null. The entries keep the names of the changed fields.
 const REDACT_EVENTS: WriteStatement = WriteStatement {
     name: "redact events",
-    columns: || {
-        use customer_event::Column::{After, Before, Id};
-        [Id, Before, After].map(|column| column.as_str()).to_vec()
-    },
+    columns: || ENTRY_RANGE.to_vec(),
     statement: |new| {
-        use customer_event::Column::{After, Before, Id};
-        Box::new(update_listed::<customer_event::Entity>(new, &[Id], [Before, After]))
+        use customer_event::Column::{After, Before, CustomerId, Id};
+        let new = new.clone();
+        Box::new(ByBackend(move |backend| {
+            let mut update = Query::update();
+            let without_values = |column: customer_event::Column| (column, without_values(backend, column.as_str()));
+            update.table(customer_event::Entity).from(new.clone()).values([Before, After].map(without_values));
+            update.and_where(is_in_range(&new, CustomerId, Id)).take()
+        }))
     },
-    must_write_all: true,
+    must_write_all: false,
 };
+
+/// Removes the external ids from the feed rows of history entries.
+const REDACT_FEED: WriteStatement = WriteStatement {
+    name: "redact feed",
+    columns: || ENTRY_RANGE.to_vec(),
+    statement: |new| {
+        use customer_change::Column::{CustomerId, ExternalCustomerId, Id};
+        let mut update = Query::update();
+        update.table(customer_change::Entity).from(new.clone()).value(ExternalCustomerId, Expr::cust("NULL"));
+        update.and_where(is_in_range(new, CustomerId, Id)).and_where(ExternalCustomerId.is_not_null());
+        Box::new(update)
+    },
+    must_write_all: false,
+};
+
+/// The columns of a range of a customer's history entries: the customer, the first entry and the last entry.
+const ENTRY_RANGE: [&str; 3] = ["of_customer", "first_id", "last_id"];
+
+fn is_in_range(new: &Alias, customer: impl ColumnTrait, id: impl ColumnTrait) -> SimpleExpr {
+    let [of_customer, first, last] = ENTRY_RANGE.map(|column| Expr::col((new.clone(), column)));
+    customer.into_expr().eq(of_customer).and(id.into_expr().between(first, last))
+}
+
+/// Returns an expression for the JSON object in `column` with the same names, each with the value null.
+fn without_values(backend: DbBackend, column: &str) -> SimpleExpr {
+    let object = if backend == DbBackend::Postgres {
+        format!(r#"SELECT COALESCE(jsonb_object_agg(name, NULL), '{{}}') FROM jsonb_object_keys("{column}") AS name"#)
+    } else {
+        format!(r#"SELECT json_group_object(key, NULL) FROM json_each("{column}")"#)
+    };
+    Expr::cust(format!("({object})"))
+}
+
+/// The part of a customer's history that an erasure reads.
+#[derive(Default)]
+struct History {
+    /// All phones that the customer has had.
+    phones: BTreeSet<String>,
+    entries: usize,
+    /// The first and the last entry of each range of at most [`MAX_ENTRIES`] entries.
+    ranges: Vec<[CustomerEventId; 2]>,
+}
+
+/// The maximum number of entries that one statement reads or changes. With many more entries, a statement could exceed
+/// its time limit of 5 seconds.
+const MAX_ENTRIES: u64 = 10_000;
+
+impl History {
+    async fn read(write_tx: &OptimisticWrite, customer: CustomerId) -> Result<Self, DbErr> {
+        use customer_event::Column::{After, Before, CustomerId, Id};
+        let phone_in = |column: customer_event::Column| {
+            column.into_expr().binary(BinOper::Custom("->>"), CustomerField::Phone.name())
+        };
+        let mut history = Self::default();
+        loop {
+            let last = history.ranges.last().map(|[_, last]| *last);
+            let entries = customer_event::Entity::find()
+                .select_only()
+                .column(Id)
+                .exprs([Before, After].map(phone_in))
+                .filter(CustomerId.eq(customer))
+                .apply_if(last, |entries, last| entries.filter(Id.gt(last)))
+                .order_by_asc(Id)
+                .limit(MAX_ENTRIES);
+            let rows = write_tx.query_all(&entries.into_query()).await?;
+            let ids = [rows.first(), rows.last()].map(|row| row.map(|row| row.try_get_by_index(0)).transpose());
+            let [Some(first), Some(last)] = [ids[0].clone()?, ids[1].clone()?] else { return Ok(history) };
+            history.ranges.push([first, last]);
+            history.entries += rows.len();
+            for row in &rows {
+                let phones: [Option<String>; 2] = [row.try_get_by_index(1)?, row.try_get_by_index(2)?];
+                history.phones.extend(phones.into_iter().flatten());
+            }
+        }
+    }
+}
 
 impl Customers {
     /// Erases a customer. Platform only.
@@ -111,24 +194,21 @@ impl Customers {
             .filter(customer_operator::Column::CustomerId.eq(customer.id))
             .all(&write_tx)
             .await?;
-        let events = customer_event::Entity::find()
-            .filter(customer_event::Column::CustomerId.eq(customer.id))
-            .all(&write_tx)
-            .await?;
+        let History { mut phones, entries, ranges } = History::read(&write_tx, customer.id).await?;
+        phones.extend(customer.phone.iter().map(|phone| phone.as_str().to_owned()));
 
         let mut writes = WriteSet::new(origin.owner());
         changes::remove_links(&mut writes, &links);
         writes.push(DELETE_CUSTOMER, vec![vec![customer.id.into(), customer.revision.into()]]);
-        let hashes = phones(customer, &events).into_iter().flat_map(|phone| lookup_hashes(&self.hash, phone));
+        let hashes = phones.iter().flat_map(|phone| lookup_hashes(&self.hash, phone));
         writes.push(DELETE_LOOKUPS, hashes.map(|hash| vec![hash.into()]).collect());
-        let redacted = |event: &customer_event::Model| {
-            let [before, after] = [&event.before, &event.after].map(without_values);
-            vec![event.id.into(), before.into(), after.into()]
-        };
-        for events in events.chunks(MAX_EVENTS_PER_STATEMENT) {
-            writes.push(REDACT_EVENTS, events.iter().map(redacted).collect());
+        for [first, last] in ranges {
+            let range = vec![vec![customer.id.into(), first.into(), last.into()]];
+            let mut redacted = WriteSet::new(origin.owner());
+            redacted.push(REDACT_EVENTS, range.clone());
+            redacted.push(REDACT_FEED, range);
+            writes.write_after(redacted);
         }
-        feed_rows::redact(&mut writes, customer.id);
         history::record_erased(&mut writes, origin, customer, &links);
         let erasure = Model {
             id: ErasureId::new(),
@@ -137,7 +217,7 @@ impl Customers {
             reference: erase.reference.clone(),
             request_id: origin.request.id,
             operators: i32::try_from(links.len()).unwrap_or(i32::MAX),
-            entries: i32::try_from(events.len()).unwrap_or(i32::MAX),
+            entries: i32::try_from(entries).unwrap_or(i32::MAX),
         };
         writes.insert([erasure.clone()]);
         Ok(Prepared::Write { write_tx, writes, stores_phone: false, result: Erased { erasure, replayed: false } })
@@ -172,22 +252,6 @@ impl Customers {
         self.database.vacuum_sqlite(erasures).await?;
         Ok(true)
     }
-}
-
-/// The number of entries that one statement changes. SQLite allows at most 32,766 values in a statement, and an entry
-/// needs three.
-const MAX_EVENTS_PER_STATEMENT: usize = 5_000;
-
-/// Returns all phones that a customer has or had.
-fn phones<'c>(customer: &'c customer::Model, events: &'c [customer_event::Model]) -> BTreeSet<&'c str> {
-    let values = events.iter().flat_map(|event| [&event.before, &event.after]);
-    let earlier = values.filter_map(|values| values.0.get(CustomerField::Phone.name())?.as_str());
-    customer.phone.iter().map(|phone| phone.as_str()).chain(earlier).collect()
-}
-
-/// Returns the same fields, each with the value null.
-fn without_values(values: &Values) -> Values {
-    Values(values.0.keys().map(|name| (name.clone(), Json::Null)).collect())
 }
 
 impl Replayable for Erased {

@@ -7,7 +7,7 @@
 use entity::customer_change::{ChangedFields, Column, Entity, Model};
 use entity::customer_event::{self, EventType};
 use entity::customer_operator;
-use entity::value::{CustomerId, OperatorId};
+use entity::value::OperatorId;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
 use sea_orm::{ActiveEnum, ColumnTrait, DbBackend, IdenStatic, Iterable, JoinType, Value};
 
@@ -78,23 +78,6 @@ const INSERT: WriteStatement = WriteStatement {
     must_write_all: false,
 };
 
-/// Removes the external ids from all feed rows of the given customers.
-const REDACT: WriteStatement = WriteStatement {
-    name: "redact feed",
-    columns: || vec![Column::CustomerId.as_str()],
-    statement: |new| {
-        let listed = Query::select().column(Column::CustomerId).from(new.clone()).take();
-        let mut update = Query::update();
-        update
-            .table(Entity)
-            .value(Column::ExternalCustomerId, Expr::cust("NULL"))
-            .and_where(Column::CustomerId.into_expr().in_subquery(listed))
-            .and_where(Column::ExternalCustomerId.is_not_null());
-        Box::new(update)
-    },
-    must_write_all: false,
-};
-
 /// The columns with the same value for all readers.
 const SHARED: [Column; 5] =
     [Column::Id, Column::CustomerId, Column::Version, Column::ChangedFields, Column::OccurredAt];
@@ -158,24 +141,13 @@ pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, readers:
     if readers.others.is_none() {
         given.push(for_platform.clone());
     }
-    for rows in given.chunks(MAX_ROWS_PER_STATEMENT) {
-        writes.push(INSERT, rows.iter().map(|row| values_of(row, given_columns())).collect());
-    }
+    writes.push(INSERT, given.iter().map(|row| values_of(row, given_columns())).collect());
     if let Some(r#type) = readers.others {
         let mut row = values_of(&for_platform, SHARED.into_iter().chain([Column::Type]));
         row.extend([r#type.to_value().into(), author.into()]);
         writes.push(INSERT_FOR_ALL, vec![row]);
     }
 }
-
-/// Removes the external ids of a customer from the rows that are stored. Call this before [`add`]: the row of the
-/// erasure itself must keep its external id.
-pub(super) fn redact(writes: &mut WriteSet, customer: CustomerId) {
-    writes.push(REDACT, vec![vec![customer.into()]]);
-}
-
-/// SQLite takes at most 32,766 values in a statement.
-const MAX_ROWS_PER_STATEMENT: usize = 3_000;
 
 fn values_of(row: &Model, columns: impl Iterator<Item = Column>) -> Vec<Value> {
     let values: Vec<_> = row_values(row);

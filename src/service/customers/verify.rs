@@ -102,10 +102,10 @@ impl Customers {
             if holder.phone_verified_at > Some(*time) {
                 return Err(Error::from(Violation::of(ErrorCode::PhoneTaken, InputField::Value)).into());
             }
-            let mut first = WriteSet::new(origin.owner());
-            let without = changes::replace(&mut first, holder, customer::Model { phone: None, ..holder.clone() });
-            history::record_updated(&mut first, origin, holder, &without);
-            writes.write_after(first);
+            let mut earlier = WriteSet::new(origin.owner());
+            let without = changes::replace(&mut earlier, holder, customer::Model { phone: None, ..holder.clone() });
+            history::record_updated(&mut earlier, origin, holder, &without);
+            writes.write_after(earlier);
             verified.phone = phone.cloned();
         }
         if verified != *current || *verified_at(&mut verified, field) < Some(*time) {
