@@ -85,8 +85,8 @@ def measure_limit(program, database, customers, key, folder):
                 connection.request("POST", "/graphql", json.dumps(body), {
                     "Content-Type": "application/json", "Authorization": f"Bearer {key}"})
                 answer = connection.getresponse()
-                answer.read()
-                accepted.extend([number] if answer.status == 200 else [])
+                body = json.loads(answer.read())
+                accepted.extend([number] if answer.status == 200 and "errors" not in body else [])
             except (http.client.HTTPException, OSError):  # a refused request may end its connection
                 connection.close()
 

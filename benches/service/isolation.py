@@ -85,10 +85,11 @@ def repeat(server, key, send, until, pause=0.0):
 
 
 numbers = iter(range(100_000_000, 200_000_000))
+READ_CUSTOMERS = 5000
 
 OPERATIONS = {
     # The second operator has each customer whose number is a multiple of 38.
-    "r1": lambda client, number: client.send(R1, {"id": service.type_id("cus_", 38 * (number % 5000 + 1))}),
+    "r1": lambda client, number: client.send(R1, {"id": service.type_id("cus_", 38 * (number % READ_CUSTOMERS + 1))}),
     "w1": lambda client, number: client.send(W1, json.loads(json.dumps(
         {"input": {**service.OPERATIONS["w1"][1]["input"], "externalCustomerId": f"victim-~"}}).replace("#", "~").replace("~", str(next(numbers))))),
 }
@@ -218,4 +219,7 @@ def main(options, folder, running):
 
 
 if __name__ == "__main__":
-    service.start(main, arguments.parse_args())
+    given = arguments.parse_args()
+    if given.customers < 38 * READ_CUSTOMERS:
+        arguments.error(f"--customers must be at least {38 * READ_CUSTOMERS}")
+    service.start(main, given)

@@ -1,7 +1,5 @@
 //! The administration of operators and keys: suspension, budgets, the audit trail, and the header `Vivamo-Actor`.
 
-use std::time::{Duration, Instant};
-
 use entity::api_key::Access;
 use entity::value::OperatorId;
 use serde_json::{Value, json};
@@ -9,7 +7,7 @@ use vivamo::config::LimitSettings;
 use vivamo::error::ErrorCode;
 use vivamo::service::{Actor, AdminOrigin};
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, Caller, TestApp, both, seen_within_a_second};
 
 const ROLE: &str = "{ viewer { role } }";
 const UPDATE: &str = "mutation ($input: UpdateOperatorInput!) { updateOperator(input: $input) { \
@@ -29,14 +27,7 @@ async fn updated(app: &TestApp, operator: &Caller, changes: Value) -> Value {
 
 /// Sends requests until a response has this status, which must happen within a second.
 async fn wait_for_status(app: &TestApp, caller: &Caller, status: u16) -> Answer {
-    let started = Instant::now();
-    loop {
-        let answer = app.graphql(caller, ROLE, json!({})).await;
-        if answer.status == status {
-            return answer;
-        }
-        assert!(started.elapsed() < Duration::from_secs(1), "{}", answer.body);
-    }
+    seen_within_a_second(async || app.graphql(caller, ROLE, json!({})).await, |answer| answer.status == status).await
 }
 
 /// Sends a request with the header `Vivamo-Actor`.
@@ -98,10 +89,7 @@ both!(a_changed_operator_is_seen_on_another_replica_within_a_second, Sandbox, as
         async || replica.query(&own, "{ viewer { operator { name } } }").await["viewer"]["operator"]["name"].clone();
     assert_eq!(name().await, "Own");
     updated(app, &own, json!({ "name": "Acme" })).await;
-    let started = Instant::now();
-    while name().await != "Acme" {
-        assert!(started.elapsed() < Duration::from_secs(1));
-    }
+    seen_within_a_second(name, |name| name == "Acme").await;
     replica.stop().await;
 });
 

@@ -257,27 +257,46 @@ both!(cached_carrier_answers_of_all_phones_are_deleted, Sandbox, async |app| {
 
 both!(a_long_history_loses_its_values, Sandbox, async |app| {
     let operator = app.operator("A").await;
-    let created = app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
-    let id = created["customer"]["id"].clone();
+    let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
+    let id = app.created(&operator, "quuxid", data).await["customer"]["id"].clone();
+    // More entries than three statements of an erasure change, and the row of the operator in the feed for each entry.
     let copies = if app.is_postgres() {
         "SELECT gen_random_uuid(), customer_id, operator_id, api_key_id, request_id, 'updated', version, before, after, \
-         occurred_at FROM customer_event, generate_series(1, 12000)"
+         occurred_at FROM customer_event, generate_series(1, 32000)"
     } else {
-        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 12000) \
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 32000) \
          SELECT randomblob(16), customer_id, operator_id, api_key_id, request_id, 'updated', version, before, after, \
          occurred_at FROM customer_event, n"
     };
-    let insert = format!(
+    let entries = format!(
         "INSERT INTO customer_event (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, \
          occurred_at) {copies}"
     );
-    support::postgres::execute(app.database_url(), &insert).await.unwrap();
-    assert_eq!(erased(app, &id).await["entries"], 12001);
-    let with_value = if app.is_postgres() { "CAST(after AS text)" } else { "after" };
-    let with_value = format!("SELECT COUNT(*) AS n FROM customer_event WHERE {with_value} LIKE '%ada%'");
-    assert_eq!(app.select_number(&with_value).await, 0);
-    let copies = "DELETE FROM customer_event WHERE type = 'updated'";
-    support::postgres::execute(app.database_url(), copies).await.unwrap();
+    let changes = "INSERT INTO customer_change (reader_id, position, id, customer_id, external_customer_id, type, version, \
+                   changed_fields, own, occurred_at, swept) \
+                   SELECT c.reader_id, c.position, e.id, c.customer_id, c.external_customer_id, 'updated', c.version, \
+                   c.changed_fields, c.own, c.occurred_at, c.swept FROM customer_change c, customer_event e \
+                   WHERE c.external_customer_id IS NOT NULL AND e.type = 'updated'";
+    for insert in [&entries, changes] {
+        support::postgres::execute(app.database_url(), insert).await.unwrap();
+    }
+    assert_eq!(app.count_rows("customer_change").await, 32_002);
+    assert_eq!(erased(app, &id).await["entries"], 32_001);
+    let text = |column: &str| if app.is_postgres() { format!("CAST({column} AS text)") } else { column.to_owned() };
+    let (before, after) = (text("before"), text("after"));
+    let with_value = format!("{before} LIKE '%ada%' OR {after} LIKE '%ada%' OR {after} LIKE '%2671%'");
+    let count = async |table: &str, condition: &str| {
+        app.select_number(&format!("SELECT COUNT(*) AS n FROM {table} WHERE {condition}")).await
+    };
+    assert_eq!(count("customer_event", &with_value).await, 0);
+    // The entries keep the names of the changed fields.
+    let named = format!("{after} LIKE '%\"email\":%null%' AND {after} LIKE '%\"phone\":%null%'");
+    assert_eq!(count("customer_event", &named).await, 32_001);
+    assert_eq!(count("customer_change", "external_customer_id = 'quuxid' AND type <> 'erased'").await, 0);
+    for table in ["customer_event", "customer_change"] {
+        let copies = format!("DELETE FROM {table} WHERE type = 'updated'");
+        support::postgres::execute(app.database_url(), &copies).await.unwrap();
+    }
 });
 
 both!(only_the_platform_erases_and_reads_receipts, Sandbox, async |app| {

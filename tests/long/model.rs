@@ -222,6 +222,10 @@ fn changed_fields(before: &Map<String, Value>, after: &Map<String, Value>) -> Ve
 }
 
 impl Model {
+    fn new(operators: &[Caller]) -> Self {
+        Self { operators: operators.iter().map(|caller| caller.operator.clone()).collect(), ..Self::default() }
+    }
+
     /// The id of the customer with this email or phone.
     fn customer_with(&self, field: &str, value: &Value) -> Option<String> {
         let has_value =
@@ -448,19 +452,25 @@ impl Model {
         }
     }
 
-    /// Applies a change. Returns the changes that the feeds get, or `None` if the client did not receive the expected
-    /// payload.
-    fn apply(&mut self, change: &Change<'_>) -> Option<Vec<Announced>> {
-        let Change { request, payload, customer, .. } = *change;
-        let expected = match request.kind {
-            Kind::Create => self.create(request, &customer.to_string()),
+    /// Applies a request. `new_id` is the id of the customer if the request creates one. Returns the expected payload,
+    /// or the expected error codes.
+    fn execute(&mut self, request: &Request, new_id: &str) -> Result<Value, Vec<&'static str>> {
+        let mut expected = match request.kind {
+            Kind::Create => self.create(request, new_id),
             Kind::Update => self.update(request),
             Kind::Disconnect => self.disconnect(request),
             Kind::Verify => self.verify(request),
             Kind::Erase => self.erase(request),
-        };
-        let mut expected = expected.ok()?;
+        }?;
         expected["replayed"] = json!(false);
+        Ok(expected)
+    }
+
+    /// Applies a change. Returns the changes that the feeds get, or `None` if the client did not receive the expected
+    /// payload.
+    fn apply(&mut self, change: &Change<'_>) -> Option<Vec<Announced>> {
+        let Change { request, payload, customer, .. } = *change;
+        let expected = self.execute(request, &customer.to_string()).ok()?;
         let announced = std::mem::take(&mut self.announced);
         (*payload == expected).then_some(announced)
     }
@@ -499,16 +509,61 @@ async fn a_serializable_postgres_behaves_like_the_model() {
     run("two processes on PostgreSQL with serializable isolation", servers, REQUESTS / 4).await;
 }
 
-/// Sends random requests, and compares their results with the model.
-pub async fn run(name: &str, servers: Servers, requests: usize) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_rejected_request_of_a_single_client_has_the_codes_of_the_model() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(servers) = Servers::start(backend, 1).await else { continue };
+        run_in_order(servers, REQUESTS / 5).await;
+    }
+}
+
+/// Sends random requests one after the other. Compares every response with the model, and also the codes of rejected
+/// requests: unlike concurrent requests, these requests have a known order.
+async fn run_in_order(servers: Servers, requests: usize) {
+    let seed = seed();
+    println!("{requests} requests of a single client; repeat with VIVAMO_TEST_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let operators = create_operators(&servers).await;
+    let (mut model, mut known) = (Model::new(&operators), Vec::new());
+    let mut rejections: BTreeMap<_, usize> = BTreeMap::new();
+    for _ in 0..requests {
+        let request = random_request(&mut random, &operators, &known);
+        let sent = send(&servers, &operators, &request).await;
+        let (_, answer) = sent.last().unwrap();
+        let customer = payload(answer).map(|payload| payload["customer"].clone()).filter(Value::is_object);
+        let new_id = customer.as_ref().map_or("", |customer| customer["id"].as_str().unwrap());
+        match model.execute(&request, new_id) {
+            Ok(expected) => assert_eq!(payload(answer), Some(&expected), "{request:?}: {answer}"),
+            Err(expected) => {
+                assert_eq!(codes(answer), expected, "{request:?}: {answer}");
+                *rejections.entry((format!("{:?}", request.kind), expected)).or_default() += 1;
+            }
+        }
+        known.extend(customer);
+    }
+    println!("{rejections:?}");
+    servers.stop().await;
+}
+
+/// Returns the seed of the random requests.
+fn seed() -> u64 {
     let given = std::env::var("VIVAMO_TEST_SEED").ok();
-    let seed: u64 = given.map_or_else(rand::random, |seed| seed.parse().unwrap());
-    println!("{name}: {requests} requests; repeat with VIVAMO_TEST_SEED={seed}");
+    given.map_or_else(rand::random, |seed| seed.parse().unwrap())
+}
+
+async fn create_operators(servers: &Servers) -> Vec<Caller> {
     let mut operators = Vec::new();
     for number in 0..OPERATORS {
         operators.push(servers.operator(&format!("Operator {number}")).await);
     }
+    operators
+}
 
+/// Sends random requests, and compares their results with the model.
+pub async fn run(name: &str, servers: Servers, requests: usize) {
+    let seed = seed();
+    println!("{name}: {requests} requests; repeat with VIVAMO_TEST_SEED={seed}");
+    let operators = create_operators(&servers).await;
     // Customers from earlier responses, for requests of the platform.
     let known = Mutex::new(Vec::new());
     // Requests and answers by request id.
@@ -639,8 +694,7 @@ struct Applied<'a> {
 /// and A writes other rows. The result of A does not show the change of B, so A comes before B in this order. The event
 /// of A may still have the later time. The events of one customer are always in the order of its changes.
 fn replay(operators: &[Caller], changes: &[Change<'_>]) -> (Model, Vec<Announced>) {
-    let ids = operators.iter().map(|caller| caller.operator.clone()).collect();
-    let (mut model, mut moved) = (Model { operators: ids, ..Model::default() }, 0);
+    let (mut model, mut moved) = (Model::new(operators), 0);
     let mut feeds = Vec::new();
     let mut recent: VecDeque<Applied<'_>> = VecDeque::new();
     for change in changes {

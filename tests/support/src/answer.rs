@@ -62,7 +62,8 @@ impl Answer {
     /// Asserts that there are no errors, and returns `data`.
     #[track_caller]
     pub fn data(&self) -> &Value {
-        assert!(self.body.get("errors").is_none(), "{}: expected no errors: {}", self.context, self.body);
+        let is_without_errors = self.body.is_object() && self.body.get("errors").is_none();
+        assert!(is_without_errors, "{}: expected no errors: {} {}", self.context, self.status, self.body);
         &self.body["data"]
     }
 

@@ -37,8 +37,8 @@ pub struct TestApp {
     test_database: TestDatabase,
     /// The SQL that was sent to the database, without values.
     statements: Arc<Mutex<Vec<String>>>,
-    /// All requests of operators, for the invariants.
-    exchanges: Mutex<Vec<Exchange>>,
+    /// All requests of operators to this server and its replicas, for the invariants.
+    exchanges: Arc<Mutex<Vec<Exchange>>>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
@@ -73,7 +73,7 @@ impl TestApp {
 
     /// Starts the service with other settings. Returns `None` under the same condition as [`start`](Self::start).
     pub async fn start_with(backend: Backend, settings: ServiceSettings) -> Option<Self> {
-        Some(Self::start_on(TestDatabase::create(backend).await?, settings).await)
+        Some(Self::start_on(TestDatabase::create(backend).await?, settings, Arc::default()).await)
     }
 
     /// Starts another server on the same database, without limits. `database_url` leads to the database, directly or
@@ -85,10 +85,14 @@ impl TestApp {
     /// Starts another server on the same database, with limits.
     pub async fn replica_with(&self, database_url: String, limits: LimitSettings) -> Self {
         let settings = ServiceSettings { limits, ..default_settings(self.services.environment) };
-        Self::start_on(TestDatabase::existing(database_url), settings).await
+        Self::start_on(TestDatabase::existing(database_url), settings, self.exchanges.clone()).await
     }
 
-    async fn start_on(test_database: TestDatabase, settings: ServiceSettings) -> Self {
+    async fn start_on(
+        test_database: TestDatabase,
+        settings: ServiceSettings,
+        exchanges: Arc<Mutex<Vec<Exchange>>>,
+    ) -> Self {
         logs::start();
         let statements = Arc::new(Mutex::new(Vec::new()));
         let observed = statements.clone();
@@ -118,7 +122,7 @@ impl TestApp {
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move { app.run_until(async { drop(stopped.await) }).await });
         let http = http_client();
-        Self { url, database, services, http, test_database, statements, exchanges: Mutex::default(), stop, server }
+        Self { url, database, services, http, test_database, statements, exchanges, stop, server }
     }
 
     /// Stops the service, and removes the database if it was created for this service.
@@ -214,11 +218,11 @@ impl TestApp {
         (output, statements)
     }
 
-    /// Like [`all_statements_of`](Self::all_statements_of), but leaves out the lookup of the API key, which is
-    /// sometimes cached.
+    /// Like [`all_statements_of`](Self::all_statements_of), but leaves out the lookups of API keys and of operators by
+    /// their ids, which are sometimes cached.
     pub async fn statements_of<T>(&self, future: impl Future<Output = T>) -> (T, Vec<String>) {
         let (output, mut statements) = self.all_statements_of(future).await;
-        statements.retain(|sql| !is_key_lookup(sql));
+        statements.retain(|sql| !is_key_lookup(sql) && !sql.contains(r#"FROM "operator" WHERE "operator"."id" IN"#));
         (output, statements)
     }
 

@@ -24,9 +24,24 @@ pub use app::{Caller, KEY_SECRET, PLATFORM_KEY, TestApp, http_client, is_key_loo
 pub use database::{Backend, TestDatabase, wait_for_feed};
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::time::{Duration, Instant};
 
 use entity::deployment::Environment;
 use futures::FutureExt;
+
+/// Sends requests until `is_seen` returns true for an answer, and returns this answer. Call this after a change that
+/// each request must see that is sent more than a second later. How long an answer takes does not matter.
+pub async fn seen_within_a_second<T>(request: impl AsyncFn() -> T, is_seen: impl Fn(&T) -> bool) -> T {
+    let changed_at = Instant::now();
+    loop {
+        let sent_after = changed_at.elapsed();
+        let answer = request().await;
+        if is_seen(&answer) {
+            return answer;
+        }
+        assert!(sent_after < Duration::from_secs(1), "a request that was sent {sent_after:?} later saw no change");
+    }
+}
 
 /// Defines a test that runs on both databases, as `$name::sqlite` and `$name::postgres`, in the environment
 /// `$environment`.

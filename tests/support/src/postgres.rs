@@ -57,10 +57,11 @@ async fn start() -> Option<String> {
     }
     let cluster = Cluster::at(std::env::temp_dir().join("vivamo-test-postgres"), PORT)?;
     if !cluster.data().exists() {
-        cluster.initialise()?;
+        cluster.initialise().expect("initdb succeeds");
     }
-    cluster.start("-c fsync=off")?;
-    answers(&server).await.then_some(server)
+    cluster.start("-c fsync=off").expect("the installed PostgreSQL starts");
+    assert!(answers(&server).await, "the installed PostgreSQL was started and does not answer");
+    Some(server)
 }
 
 /// A PostgreSQL cluster that a test starts and stops.
@@ -74,9 +75,9 @@ impl Cluster {
     /// A cluster in this folder, on this port. Returns `None` if PostgreSQL is not installed.
     pub fn at(folder: PathBuf, port: u16) -> Option<Self> {
         let binaries = binaries()?;
-        std::fs::create_dir_all(&folder).ok()?;
+        std::fs::create_dir_all(&folder).unwrap();
         if is_root() {
-            run(Command::new("chown").arg("postgres").arg(&folder))?;
+            run(Command::new("chown").arg("postgres").arg(&folder)).expect("the user postgres exists");
         }
         Some(Self { binaries, folder, port })
     }
