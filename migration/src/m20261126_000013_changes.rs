@@ -46,8 +46,8 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        // The index is for erasures, which remove the external ids of one customer.
-        let index = "CREATE INDEX customer_change_customer_id_idx ON customer_change (customer_id) \
+        // The index is for erasures, which remove the external ids of one customer, in ranges of entries.
+        let index = "CREATE INDEX customer_change_customer_id_idx ON customer_change (customer_id, id) \
                      WHERE external_customer_id IS NOT NULL";
         manager.get_connection().execute_unprepared(index).await?;
         Ok(())

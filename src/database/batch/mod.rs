@@ -64,7 +64,7 @@
 //! [`run_to_completion`](super::run_to_completion()) finishes the work of a request even if its client disconnects or
 //! the request times out. These events cancel no leader. A leader is cancelled if
 //!
-//! - its work is not done 20 seconds after it began,
+//! - its work is not done when its time limit ends,
 //! - it panics,
 //! - the process ends, or
 //! - it reads for a GraphQL field, and another field of the same request fails: async-graphql drops the futures of the

@@ -57,6 +57,13 @@ use response::HttpError;
 /// PostgreSQL, each statement has a shorter timeout of its own.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The maximum time for the database work of a query. After this time, the database will most likely never respond.
+const QUERY_LIMIT: Duration = Duration::from_secs(20);
+
+/// The maximum time for the database work of a mutation. It is longer, because the erasure of a customer with millions
+/// of history entries takes minutes.
+const MUTATION_LIMIT: Duration = Duration::from_secs(300);
+
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The request header that asks for the cost. If the header has the value 1, the response to an executed request has
@@ -159,7 +166,7 @@ fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
 }
 
 /// Runs database work, and counts its statements. If the work takes longer than [`REQUEST_TIMEOUT`], the caller gets an
-/// error and the work goes on.
+/// error and the work goes on until its own limit.
 async fn run_database_work<T: Send + 'static>(
     state: &State,
     log: &RequestLog,
@@ -167,10 +174,12 @@ async fn run_database_work<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
     let tenant = log.caller.map(|caller| caller.tenant()).unwrap_or_default();
+    let is_mutation = log.operation.as_ref().is_some_and(|operation| operation.kind == "mutation");
+    let limit = if is_mutation { MUTATION_LIMIT } else { QUERY_LIMIT };
     let is_sequential = log.operation.as_ref().is_some_and(|operation| operation.is_sequential);
     let running = state.running.clone();
     let context = RequestContext { tenant, work: log.work.clone(), response, is_sequential, running };
-    match timeout(REQUEST_TIMEOUT, run_to_completion(context, work)).await {
+    match timeout(REQUEST_TIMEOUT, run_to_completion(context, limit, work)).await {
         Ok(Ok(Ok(output))) => Ok(output),
         Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),
         Ok(Ok(Err(_elapsed))) | Err(_elapsed) => {
