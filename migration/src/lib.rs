@@ -28,8 +28,8 @@ mod m20261127_000015_connecting_entries;
 /// migrations after it, continues to write.
 ///
 /// The current value is the migration that creates the webhooks. A server that does not know them would suspend an
-/// operator without pausing its deliveries. A server that does not know the change feed either, which is older, would
-/// also change customers without adding the changes to the feed.
+/// operator without pausing its deliveries. An even older server, without the change feed, would also change customers
+/// without adding the changes to the feed.
 pub const REQUIRED: &str = "m20261126_000014_webhooks";
 
 /// The newest migration that deletes search words, or changes how the words are written. After this migration,

@@ -13,10 +13,9 @@ pub(super) const INDEX: &str = "customer_event_connecting_idx";
 
 const OLD_INDEX: &str = "customer_event_operator_id_idx";
 
-const COLUMNS: [&str; 3] = ["customer_id", "operator_id", "id"];
-
 pub(super) fn connecting_entries() -> IndexCreateStatement {
-    index(INDEX, TABLE, &COLUMNS).and_where(Expr::col("type").is_in(["created", "connected"])).take()
+    let columns = ["customer_id", "operator_id", "version", "id"];
+    index(INDEX, TABLE, &columns).and_where(Expr::col("type").is_in(["created", "connected"])).take()
 }
 
 #[async_trait::async_trait]
@@ -27,7 +26,7 @@ impl MigrationTrait for Migration {
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.create_index(index(OLD_INDEX, TABLE, &COLUMNS)).await?;
+        manager.create_index(index(OLD_INDEX, TABLE, &["customer_id", "operator_id", "id"])).await?;
         manager.drop_index(Index::drop().name(INDEX).table(TABLE).to_owned()).await
     }
 }

@@ -1,9 +1,9 @@
 //! Reads the change feed, and deletes old changes.
 //!
 //! `customers::feed_rows` writes the rows. A reader remembers a position, and asks for the changes after this position.
-//! The position is the start of the feed, or the position of one of the reader's rows. A position without a row would be
-//! unsafe: after a failover of PostgreSQL or a restore, a later change can get a position below the reader's position,
-//! and the reader would skip this change.
+//! The position is the start of the feed, or the position of one of the reader's rows. A position without a row would
+//! be unsafe: after a failover of PostgreSQL or a restore, a later change can get a position below the reader's
+//! position, and the reader would skip this change.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -74,8 +74,8 @@ impl Feed {
     }
 
     /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or
-    /// if there is no change at the position. After a restore of an older backup, the change of a cursor can be missing,
-    /// and other changes can have earlier positions than the cursor although the reader has not seen them.
+    /// if there is no change at the position. After a restore of an older backup, the change at a cursor can be
+    /// missing. New changes can then have positions below the cursor.
     pub async fn read(&self, actor: &Actor, request: FeedRequest) -> Result<FeedPage, Error> {
         // Most polls find nothing new.
         if let Some(after) = &request.after
@@ -122,8 +122,8 @@ impl Feed {
     /// Returns a position after which a reader finds all changes from this time on, and perhaps some earlier ones.
     ///
     /// Uses a binary search, because no index has the times of changes. The times are nearly in the order of the
-    /// positions: a request commits at most 30 seconds after it has set the time of its change. Fails with
-    /// `CURSOR_EXPIRED` if changes of this time may have been deleted.
+    /// positions: a transaction gets its position at most 30 seconds before or after it sets the time of its change.
+    /// Fails with `CURSOR_EXPIRED` if changes of this time may have been deleted.
     pub(super) async fn position_before(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Position, Error> {
         let start_time = time - TimeDelta::seconds(30);
         let is_earlier = |change: &Model| change.swept || change.occurred_at < start_time;

@@ -96,7 +96,11 @@ impl Limits {
     /// Reserves the disclosure of up to `values` emails or phones. Must be called before the lookup, so that a refusal
     /// reveals nothing. If other requests have reserved the missing disclosures, waits for a moment, because most
     /// reservations end unused.
-    pub async fn reserve_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Violation> {
+    pub async fn reserve_disclosures(
+        &self,
+        origin: &Origin,
+        values: u32,
+    ) -> Result<DisclosureReservation, RefusedReservation> {
         let reserve = async {
             loop {
                 let ended = self.reservation_ended.notified();
@@ -106,11 +110,8 @@ impl Limits {
                 }
             }
         };
-        timeout(RESERVATION_TIME, reserve).await.unwrap_or(Err(None)).map_err(|wait| {
-            let (operator, key) = (origin.owner(), origin.actor.key().map(display));
-            tracing::warn!(%operator, key, request_id = %origin.request.id, "disclosure limit reached");
-            rate_limited("disclosures", if wait.is_some() { USED_UP } else { RESERVED }, wait)
-        })
+        let reserved = timeout(RESERVATION_TIME, reserve).await.unwrap_or(Err(None));
+        reserved.map_err(|wait| RefusedReservation { origin: origin.clone(), wait })
     }
 
     /// Takes `values` disclosures, at most the operator's budget, from the operator's bucket, and returns a
@@ -128,6 +129,22 @@ impl Limits {
 
 const USED_UP: &str = "Your operator's budget for disclosures is used up. Wait before you retry.";
 const RESERVED: &str = "Other requests hold the rest of your budget for disclosures. Send fewer requests at once.";
+
+/// A refused reservation of disclosures.
+pub struct RefusedReservation {
+    origin: Origin,
+    /// The time until the budget has refilled. `None` if other requests hold the rest of the budget.
+    wait: Option<Duration>,
+}
+
+impl RefusedReservation {
+    /// Returns the fault of a request that is refused for this reason, and logs and counts the refusal.
+    pub fn refuse(&self) -> Violation {
+        let (operator, key) = (self.origin.owner(), self.origin.actor.key().map(display));
+        tracing::warn!(%operator, key, request_id = %self.origin.request.id, "disclosure limit reached");
+        rate_limited("disclosures", if self.wait.is_some() { USED_UP } else { RESERVED }, self.wait)
+    }
+}
 
 /// A reservation of disclosures. Gives the unused disclosures back when the reservation is dropped.
 pub struct DisclosureReservation {

@@ -2,6 +2,7 @@
 //! statement, and stops building a response that becomes too large.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use entity::value::OperatorId;
 use futures::future::join_all;
@@ -180,7 +181,7 @@ both!(rows_that_make_a_response_too_large_are_not_read, Sandbox, async |app| {
         let tenant = Tenant::Operator(OperatorId::new());
         let context = RequestContext { tenant, response: Some(size.clone()), ..Default::default() };
         let query = async move { reader.query_all_raw(statement).await.map(|rows| rows.len()).map_err(Error::from) };
-        run_to_completion(context, query).await.unwrap().unwrap()
+        run_to_completion(context, Duration::from_secs(20), query).await.unwrap().unwrap()
     };
     assert_eq!(read(400).await.unwrap(), 400);
     assert!(size.is_large());

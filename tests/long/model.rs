@@ -542,6 +542,7 @@ async fn run_in_order(servers: Servers, requests: usize) {
         known.extend(customer);
     }
     println!("{rejections:?}");
+    assert!(rejections.len() >= 12, "few kinds of rejections occurred");
     servers.stop().await;
 }
 

@@ -1,4 +1,5 @@
-//! Rows to be written, and the SQL that writes them: one statement on PostgreSQL, one per [`WriteStatement`] on SQLite.
+//! Rows to be written, and the SQL that writes them: one statement on PostgreSQL, at least one per [`WriteStatement`] on
+//! SQLite.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -91,7 +92,7 @@ impl WriteSet {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.writes.is_empty()
+        self.writes.is_empty() && self.earlier.is_empty()
     }
 
     /// Returns the number of rows that were pushed to this set. Some statements write one row for each operator of a

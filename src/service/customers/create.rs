@@ -127,7 +127,7 @@ impl Customers {
         let warnings = &checked.map_err(Error::Rejected)?;
         let mut disclosures = match reserved {
             Some(reserved) => reserved,
-            None => self.limits.reserve_disclosures(origin, values).await?,
+            None => self.limits.reserve_disclosures(origin, values).await.map_err(|refused| refused.refuse())?,
         };
         let prepare = |write_tx| self.prepare_create(write_tx, origin, operator, idempotent, new, warnings);
         let created = self.run_write("customer.create", origin, phone, idempotent, prepare).await;

@@ -2,8 +2,8 @@
 //!
 //! One transaction sets the values in the customer's history to null, removes its external ids from the earlier rows of
 //! the feed, deletes the customer, its links, its search words and the cached carrier results for its phones, and
-//! inserts the receipt. The history entries are kept, but without values. Stored results of idempotency keys are kept too: they
-//! hold no values of the customer, and expire after a day.
+//! inserts the receipt. The history entries are kept, but without values. Stored results of idempotency keys are kept
+//! too: they hold no values of the customer, and expire after a day.
 //!
 //! SQLite does not overwrite deleted content. [`Customers::purge_erased`] rewrites the file without the deleted
 //! content.
@@ -150,13 +150,16 @@ impl History {
                 .order_by_asc(Id)
                 .limit(MAX_ENTRIES);
             let rows = write_tx.query_all(&entries.into_query()).await?;
-            let ids = [rows.first(), rows.last()].map(|row| row.map(|row| row.try_get_by_index(0)).transpose());
-            let [Some(first), Some(last)] = [ids[0].clone()?, ids[1].clone()?] else { return Ok(history) };
-            history.ranges.push([first, last]);
+            if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+                history.ranges.push([first.try_get_by_index(0)?, last.try_get_by_index(0)?]);
+            }
             history.entries += rows.len();
             for row in &rows {
                 let phones: [Option<String>; 2] = [row.try_get_by_index(1)?, row.try_get_by_index(2)?];
                 history.phones.extend(phones.into_iter().flatten());
+            }
+            if (rows.len() as u64) < MAX_ENTRIES {
+                return Ok(history);
             }
         }
     }

@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use serde::de::DeserializeOwned;
 
-use super::rows::{self, joined_customer_at};
+use super::rows::{self, OWN_ID, joined_customer_at};
 use super::{Customers, OrStored, find_stored};
 use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
@@ -167,16 +167,13 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
 /// no customer.
 ///
 /// ```sql
-/// SELECT same_id.customer_id, by_email.customer_id, by_phone.customer_id, other.*
+/// SELECT same_id.customer_id, CASE WHEN by_email.id = by_email.own_id THEN by_email.own_id END, …, other.*
 /// FROM (SELECT 1 AS one) AS always
 /// LEFT JOIN customer_operator AS same_id ON same_id.operator_id = $1 AND same_id.external_customer_id = $2
-/// LEFT JOIN (SELECT CASE WHEN email = $3 THEN id ELSE $nil END AS id
-///   FROM customer WHERE email >= $3 ORDER BY email LIMIT 1) AS email_holder ON TRUE
-/// LEFT JOIN customer_operator AS by_email ON by_email.operator_id = $1 AND by_email.customer_id = email_holder.id
-/// LEFT JOIN (SELECT CASE WHEN phone = $4 …) AS phone_holder ON TRUE
-/// LEFT JOIN customer_operator AS by_phone ON …
+/// LEFT JOIN (…) AS by_email ON TRUE
+/// LEFT JOIN (…) AS by_phone ON TRUE
 /// LEFT JOIN customer AS other
-///   ON other.id IN (CASE WHEN same_id.customer_id IS NULL AND … AND email_holder.id <> $nil THEN email_holder.id END, …)
+///   ON other.id IN (CASE WHEN same_id.customer_id IS NULL AND … THEN by_email.id END, …)
 /// ```
 fn existing_query(
     [operator, external_customer_id, email, phone]: [SimpleExpr; 4],
@@ -185,29 +182,30 @@ fn existing_query(
 ) -> SelectStatement {
     use customer::Column::{Email, Id, Phone};
     use customer_operator::Column::{CustomerId, ExternalCustomerId, OperatorId};
-    const LINKS: [&str; 3] = ["same_id", "by_email", "by_phone"];
+    let of_same_id = |column| Expr::col(("same_id", column));
+    let holders = ["by_email", "by_phone"];
+    let own_id = |holder| {
+        let own_id = Expr::col((holder, OWN_ID));
+        Expr::expr(Expr::case(own_id.clone().eq(Expr::col((holder, Id))), own_id))
+    };
     // The other tables are joined to a constant row, so that there is a result even if no customer is found.
     let always = Query::select().expr_as(Expr::cust("1"), "one").and_where_option(condition).take();
-    let mut query =
-        Query::select().columns(LINKS.map(|link| (link, CustomerId))).from_subquery(always, "always").take();
-    let join_own = |query: &mut SelectStatement, link: &'static str, condition: SimpleExpr| {
-        let is_own = Expr::col((link, OperatorId)).eq(operator.clone());
-        query.join_as(JoinType::LeftJoin, customer_operator::Entity, link, is_own.and(condition));
-    };
-    let [same_id, by_email, by_phone] = LINKS;
-    join_own(&mut query, same_id, Expr::col((same_id, ExternalCustomerId)).eq(external_customer_id));
-    let holders = ["email_holder", "phone_holder"];
-    for ((holder, link), (column, value)) in zip(zip(holders, [by_email, by_phone]), [(Email, email), (Phone, phone)]) {
-        query.join_subquery(JoinType::LeftJoin, rows::holder(column, value), holder, Expr::cust("TRUE"));
-        join_own(&mut query, link, Expr::col((link, CustomerId)).eq(Expr::col((holder, Id))));
+    let has_same_id =
+        of_same_id(OperatorId).eq(operator.clone()).and(of_same_id(ExternalCustomerId).eq(external_customer_id));
+    let mut query = Query::select()
+        .expr(of_same_id(CustomerId))
+        .exprs(holders.map(own_id))
+        .from_subquery(always, "always")
+        .join_as(JoinType::LeftJoin, customer_operator::Entity, "same_id", has_same_id)
+        .take();
+    for (holder, (column, value)) in zip(holders, [(Email, email), (Phone, phone)]) {
+        let found = rows::holder(operator.clone(), column, value);
+        query.join_subquery(JoinType::LeftJoin, found, holder, Expr::cust("TRUE"));
     }
     if with_others {
-        let [one, two, three] = LINKS.map(|link| Expr::col((link, CustomerId)).is_null());
-        let is_new = one.and(two).and(three);
-        let other = |holder| {
-            let id = Expr::col((holder, Id));
-            Expr::case(is_new.clone().and(id.clone().ne(rows::no_customer())), id)
-        };
+        let [by_email, by_phone] = holders.map(|holder| own_id(holder).is_null());
+        let is_new = of_same_id(CustomerId).is_null().and(by_email).and(by_phone);
+        let other = |holder| Expr::case(is_new.clone(), Expr::col((holder, Id)));
         let is_other = Expr::col(("other", Id)).is_in(holders.map(other));
         query.columns(customer::Column::iter().map(|column| ("other", column)));
         query.join_as(JoinType::LeftJoin, customer::Entity, "other", is_other);

@@ -115,6 +115,9 @@ pub(super) struct Readers<'l> {
 /// of this type. The links in `readers.links` must then be new: the operator of a stored link would get two rows. In
 /// this case, call this function before you add writes that insert, change or delete links: on SQLite, a statement of
 /// `writes` sees the rows of earlier statements. On PostgreSQL, no statement sees the rows of another one.
+///
+/// The row of the platform comes last. On SQLite the position of a row is one more than the last position of the
+/// platform, and all rows of an entry must have the same position, even if they are inserted by several statements.
 pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, readers: &Readers<'_>) {
     let author = entry.operator_id.unwrap_or(OperatorId::PLATFORM);
     let names = CustomerField::changed_by(entry).map(|field| field.name().to_owned());

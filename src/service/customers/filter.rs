@@ -1,7 +1,7 @@
 //! Conditions on the customers of a list.
 
 use chrono::{DateTime, Utc};
-use entity::value::{EmailAddress, ExternalCustomerId, PhoneNumber, SearchQuery};
+use entity::value::{EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber, SearchQuery};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ColumnTrait, Condition, Value};
@@ -52,11 +52,11 @@ impl CustomerFilter {
         self.email_and_phone().map(has).fold(self.on_other_columns(), Condition::add)
     }
 
-    /// Conditions on an operator's links, with their customers, except the search. If `email` is given, the customer
+    /// Conditions on the operator's links, with their customers, except the search. If `email` is given, the customer
     /// must have this email too.
-    pub(super) fn on_own_customer(&self, email: Option<&EmailAddress>) -> Condition {
+    pub(super) fn on_own_customer(&self, operator: OperatorId, email: Option<&EmailAddress>) -> Condition {
         let email = email.map(|email| (customer::Column::Email, email.clone().into()));
-        let values = rows::has_all(email.into_iter().chain(self.email_and_phone()));
+        let values = rows::has_all(operator, email.into_iter().chain(self.email_and_phone()));
         Condition::all().add(values).add(self.on_other_columns()).add(self.on_link())
     }
 

@@ -268,7 +268,7 @@ impl CustomerList {
     /// stored. It is read as a list of its own, so that the other customers stay in the order of their ids.
     fn searched_customer(&self, operator: OperatorId) -> Option<List> {
         let email = self.searched_email()?;
-        let rows = of_operator(operator).filter(self.filter.on_own_customer(Some(email)));
+        let rows = of_operator(operator).filter(self.filter.on_own_customer(operator, Some(email)));
         Some(List::new(rows.into_query(), self.position_columns()))
     }
 
@@ -298,7 +298,7 @@ impl CustomerList {
         use customer_operator::Column::{CustomerId, OperatorId};
         let (filter, columns, excluded) = (&self.filter, self.position_columns(), self.searched_email());
         let own = of_operator(operator)
-            .filter(filter.on_own_customer(None))
+            .filter(filter.on_own_customer(operator, None))
             .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)));
         let list = |rows| List { descending: self.order.descending, ..List::new(rows, columns.clone()) };
         let join_customers =

@@ -9,11 +9,11 @@
 //! only extend these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all
 //! customers of the platform. The limit on disclosures limits what a caller can learn from this.
 //!
-//! A write puts its rows into one `WriteSet`. If `recordVerification` takes a phone over from another customer, it uses
-//! two, one for each customer. On PostgreSQL, no statement of the set sees the rows that another statement writes; on
-//! SQLite the statements run in order. The order of the statements must therefore give the same result on both
-//! databases. For example, when a customer is connected, the words of its existing links are replaced before the new
-//! link and its words are inserted.
+//! A write puts its rows into one `WriteSet`. A takeover of a phone uses two, one for each customer, and an erasure
+//! uses one for each range of history entries besides. On PostgreSQL, no statement of the set sees the rows that
+//! another statement writes; on SQLite the statements run in order. The order of the statements must therefore give the
+//! same result on both databases. For example, when a customer is connected, the words of its existing links are
+//! replaced before the new link and its words are inserted.
 
 mod changes;
 mod create;
@@ -325,9 +325,9 @@ impl Customers {
         operator: OperatorId,
         reference: &CustomerRef,
     ) -> Result<Option<(Link, customer::Model)>, DbErr> {
-        let (kind, column, value) = reference.column();
+        let (kind, _, value) = reference.column();
         let own_query = |[operator, value]: [SimpleExpr; 2]| {
-            of_operator(operator).filter(reference.is_own(&column, value)).into_query()
+            of_operator(operator.clone()).filter(reference.is_own(operator, value)).into_query()
         };
         let rows = self.own_queries[kind].run(self.database.reader(), [operator.into(), value], own_query).await?;
         rows.first().map(|row| own_at(row, 0)).transpose()
@@ -368,9 +368,9 @@ impl Customers {
             let stored = find_stored(idempotent, write_tx).await?;
             return Ok(stored.map_or(OrStored::Found(None), OrStored::Stored));
         };
-        let (kind, column, value) = reference.column();
+        let (kind, _, value) = reference.column();
         let own_query =
-            |operator: SimpleExpr, value: SimpleExpr| of_operator(operator).filter(reference.is_own(&column, value));
+            |operator: SimpleExpr, value| of_operator(operator.clone()).filter(reference.is_own(operator, value));
         let (found, stored) = match idempotent {
             _ if write_tx.is_locking() => {
                 let query = own_query(operator.into(), value.into());
@@ -463,12 +463,12 @@ impl CustomerRef {
         }
     }
 
-    /// Returns a condition on an operator's links, with their customers: the customer is the one with this `value`.
-    fn is_own(&self, column: &SimpleExpr, value: SimpleExpr) -> Condition {
+    /// Returns a condition on the operator's links, with their customers: the customer is the one with this `value`.
+    fn is_own(&self, operator: SimpleExpr, value: SimpleExpr) -> Condition {
         match self {
-            Self::Id(_) | Self::ExternalCustomerId(_) => Condition::all().add(column.clone().eq(value)),
-            Self::Email(_) => rows::has_all([(customer::Column::Email, value)]),
-            Self::Phone(_) => rows::has_all([(customer::Column::Phone, value)]),
+            Self::Id(_) | Self::ExternalCustomerId(_) => Condition::all().add(self.column().1.eq(value)),
+            Self::Email(_) => rows::has_all(operator, [(customer::Column::Email, value)]),
+            Self::Phone(_) => rows::has_all(operator, [(customer::Column::Phone, value)]),
         }
     }
 }

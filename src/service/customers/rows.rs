@@ -3,6 +3,7 @@
 //! Columns are read by their position in the entity, because reading them by name takes several times as long, and a
 //! response can have hundreds of rows.
 
+use crate::database::try_get_time;
 use entity::value::{CustomerId, EmailAddress, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{BinOper, Expr, ExprTrait, IntoTableRef, LockType, Order, Query, SelectStatement, SimpleExpr};
@@ -10,9 +11,6 @@ use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, Iterable, QueryFilter, QueryResult, QuerySelect,
     QueryTrait, SelectTwo,
 };
-use uuid::Uuid;
-
-use crate::database::try_get_time;
 
 /// A row of `customer_operator`: the customer is connected to the operator.
 pub(super) type Link = customer_operator::Model;
@@ -101,20 +99,39 @@ pub(super) fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer
         .select_also(customer::Entity)
 }
 
-/// Selects the id of the customer that has this value in `column`, the email or the phone. Selects [`no_customer`] if
-/// no customer has it.
+/// Selects the id of the customer that has this value in `column`, the email or the phone, as `id`, and as `own_id` the
+/// id of one of the operator's customers. Both ids are equal if the operator's customer has the value. The `id` is null
+/// if no customer has the value.
 ///
 /// An operator must not learn from response times which people are customers of other operators. If a query looked up
 /// the value itself, it would look for the operator's link only if the platform knows the person. A difference of 2 µs
-/// is enough: 30 requests for each person would show it. Therefore this query reads the customer with the first stored
-/// value that is equal or comes later in the order of the index, and the caller looks for the operator's link to the
-/// selected id, even if this is [`no_customer`]. This is the same work for known and unknown people, except for a value
-/// that sorts after all stored values.
-pub(super) fn holder(column: customer::Column, value: impl Into<SimpleExpr>) -> SelectStatement {
-    let value = value.into();
-    let id = Expr::case(column.into_expr().eq(value.clone()), customer::Column::Id.into_expr()).finally(no_customer());
+/// is enough: 30 requests for each person would show it. If the query looked up the link itself, its time would reveal
+/// how many other operators are connected to the person. Therefore this query reads the customer with the first stored
+/// value that is equal or comes later in the order of the index, and then the operator's first link with this or a
+/// larger customer id. This is the same work for known and unknown people, except for a value that sorts after all
+/// stored values. The query must not be changed into a join, which would read all links of the operator.
+///
+/// ```sql
+/// SELECT CASE WHEN email = $2 THEN id END AS id,
+///   (SELECT customer_id FROM customer_operator AS own WHERE own.operator_id = $1 AND own.customer_id >= customer.id
+///    ORDER BY own.customer_id LIMIT 1) AS own_id
+/// FROM customer WHERE email >= $2 ORDER BY email LIMIT 1
+/// ```
+pub(super) fn holder(operator: SimpleExpr, column: customer::Column, value: SimpleExpr) -> SelectStatement {
+    const OWN: &str = "own";
+    let of_own = |column: customer_operator::Column| Expr::col((OWN, column));
+    let id = customer::Column::Id.into_expr();
+    let next_own = Query::select()
+        .expr(of_own(customer_operator::Column::CustomerId))
+        .from_as(customer_operator::Entity, OWN)
+        .and_where(of_own(customer_operator::Column::OperatorId).eq(operator))
+        .and_where(of_own(customer_operator::Column::CustomerId).gte(id.clone()))
+        .order_by((OWN, customer_operator::Column::CustomerId), Order::Asc)
+        .limit(1)
+        .take();
     Query::select()
-        .expr_as(id, customer::Column::Id)
+        .expr_as(Expr::case(column.into_expr().eq(value.clone()), id), customer::Column::Id)
+        .expr_as(SimpleExpr::SubQuery(None, Box::new(next_own.into())), OWN_ID)
         .from(customer::Entity)
         .and_where(column.into_expr().gte(value))
         .order_by(column, Order::Asc)
@@ -122,25 +139,26 @@ pub(super) fn holder(column: customer::Column, value: impl Into<SimpleExpr>) -> 
         .take()
 }
 
-/// The nil id, which no customer has.
-pub(super) fn no_customer() -> SimpleExpr {
-    Expr::val(Uuid::nil())
-}
+/// The second column of [`holder`].
+pub(super) const OWN_ID: &str = "own_id";
 
-/// Matches an operator's links, with their customers, if the customer has all these values. Each value is an email or a
-/// phone. Takes the same time whether or not the platform knows the person (see [`holder`]).
-pub(super) fn has_all<V: Into<SimpleExpr>>(values: impl IntoIterator<Item = (customer::Column, V)>) -> Condition {
-    let mut values = values.into_iter();
-    let is_link_of_holder = |(column, value)| {
-        let holder = SimpleExpr::SubQuery(None, Box::new(holder(column, value).into()));
-        customer_operator::Column::CustomerId.into_expr().eq(holder)
+/// Matches the operator's links, with their customers, if the customer has all these values. Each value is an email or
+/// a phone. Takes the same time whether or not the platform knows the person (see [`holder`]).
+pub(super) fn has_all<V: Into<SimpleExpr>>(
+    operator: impl Into<SimpleExpr>,
+    values: impl IntoIterator<Item = (customer::Column, V)>,
+) -> Condition {
+    let values: Vec<_> = values.into_iter().map(|(column, value)| (column, value.into())).collect();
+    let is_candidate = values.first().cloned().map(|(column, value)| {
+        let holder = holder(operator.into(), column, value);
+        let own_id = Query::select().column(OWN_ID).from_subquery(holder, "holder").take();
+        customer_operator::Column::CustomerId.into_expr().eq(SimpleExpr::SubQuery(None, Box::new(own_id.into())))
+    });
+    // The concatenation prevents the database from looking up a value in an index.
+    let is_in_row = |(column, value): (customer::Column, SimpleExpr)| {
+        column.into_expr().binary(BinOper::Custom("||"), "").eq(value)
     };
-    let all = Condition::all().add_option(values.next().map(is_link_of_holder));
-    // The other values are compared in the row that was found. The concatenation prevents the database from looking
-    // them up in an index.
-    let is_in_row =
-        |(column, value): (customer::Column, V)| column.into_expr().binary(BinOper::Custom("||"), "").eq(value);
-    values.map(is_in_row).fold(all, Condition::add)
+    values.into_iter().map(is_in_row).fold(Condition::all().add_option(is_candidate), Condition::add)
 }
 
 /// Matches the customers that have this email or this phone.

@@ -13,6 +13,7 @@ use super::{
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
+use crate::service::limits::RefusedReservation;
 use crate::service::{Actor, Origin, RequestInfo};
 
 /// The valid values of a request to update a customer. `faults` lists what is wrong with the input, except a malformed
@@ -59,8 +60,8 @@ impl Customers {
                 None => self.limits.reserve_disclosures(origin, values).await,
             },
         };
-        let refusal = disclosures.as_ref().err();
-        let prepare = |write_tx| self.prepare_update(write_tx, origin, idempotent, &changes, refusal);
+        let refused = disclosures.as_ref().err();
+        let prepare = |write_tx| self.prepare_update(write_tx, origin, idempotent, &changes, refused);
         let updated = self.run_write("customer.update", origin, phone, idempotent, prepare).await;
         if let (Err(error), Ok(mut disclosures)) = (&updated, disclosures) {
             let disclosed = self.taken_by_other_operators(origin, error, email, phone).await?;
@@ -98,22 +99,23 @@ impl Customers {
         Ok(count(email, phone) - taken_by_own.len() as u32)
     }
 
-    /// Reads the rows and prepares the writes of one attempt. `refusal` is set if no disclosures could be reserved. The
-    /// request then fails with `refusal`, unless it fails for an earlier reason or repeats a stored request.
+    /// Reads the rows and prepares the writes of one attempt. `refused` is given if no disclosures could be reserved.
+    /// The request is then refused, unless it fails for an earlier reason, repeats a stored request, or changes neither
+    /// the email nor the phone.
     async fn prepare_update(
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
         idempotent: Option<&IdempotentRequest>,
         changes: &CustomerChanges,
-        refusal: Option<&Violation>,
+        refused: Option<&RefusedReservation>,
     ) -> Result<Prepared<Updated>, TransactionError> {
         let customer = changes.customer.as_ref();
         let found = match self.find_for_update(&write_tx, &origin.actor, idempotent, customer).await? {
             OrStored::Found(found) => found,
             OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };
-        let check_budget = || refusal.map_or(Ok(()), |refusal| Err(Error::from(refusal.clone())));
+        let check_budget = || refused.map_or(Ok(()), |refused| Err(Error::from(refused.refuse())));
         let Some(CustomerView { customer: current, link, .. }) = found else {
             check_budget()?;
             return Err(Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer)).into());
