@@ -8,6 +8,7 @@ from run import VIVAMO, Postgres, Sqlite, free_port, run, start
 
 PEOPLE = 60  # half of them are known
 CALIBRATION = 20  # further people; the attacker knows which of these people are known
+OTHERS = 10  # operators that each known person is connected to
 MAX_RIGHT = 36  # by chance, more right guesses have a probability of 3%
 TRIES = 3  # a case fails if it exceeds MAX_RIGHT each time
 
@@ -128,18 +129,20 @@ def guess(client, case, known, unknown, requests):
 
 def attack(program, kind, url, options):
     """Runs the cases that `--cases` selects and returns those in which the attacker learns something."""
-    operators = [json.loads(run(program, "operator", "create", name, "--json", env={"DATABASE_URL": url})) for name in ("A", "B")]
+    names = ["Attacker", *(f"Other {number}" for number in range(OTHERS))]
+    operators = [json.loads(run(program, "operator", "create", name, "--json", env={"DATABASE_URL": url})) for name in names]
     # Known people have even numbers, so that the values of unknown people are between those of known people.
     numbers = range(1000, 1000 + PEOPLE + CALIBRATION)
     people = [[(f"person{n}@example.com", f"+1415555{n}") for n in numbers[first::2]] for first in (0, 1)]
     address = {"line1": "1 Main Street", "city": "Town", "postalCode": "12345", "country": "US"}
     failed = []
     with server(program, url, "1000000") as port, server(program, url, "1") as port_used_up:
-        attacker, other = (Client(port, operator["key"]) for operator in operators)
+        attacker, *others = (Client(port, operator["key"]) for operator in operators)
         used_up = Client(port_used_up, operators[0]["key"])
         for email, phone in people[0] + [("connected@example.com", "+14155550001")]:
             data = {"email": email, "phone": phone, "firstName": "Ada", "lastName": "Lovelace", "address": address}
-            assert other.send(*create(data, email))[1][1] == []
+            for other in others:
+                assert other.send(*create(data, email))[1][1] == []
         assert attacker.send(*create(MINE, "mine"))[1][1] == []
         assert attacker.send(*update({"firstName": "Ada"}, idempotencyKey=USED))[1][1] == []
         assert used_up.send(*create({"email": "connected@example.com"}, "connected"))[1][1] == []
