@@ -19,7 +19,7 @@ pub struct CustomerQuery;
 #[Object]
 impl CustomerQuery {
     /// Looks up one customer. Returns null if there is no such customer, or if the customer is not connected to the
-    /// calling operator.
+    /// calling operator. A malformed email, phone or external id is an error.
     async fn customer(
         &self,
         context: &Context<'_>,

@@ -57,12 +57,12 @@ use response::HttpError;
 /// PostgreSQL, each statement has a shorter timeout of its own.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The maximum time for the database work of a query. After this time, the database will most likely never respond.
-const QUERY_LIMIT: Duration = Duration::from_secs(20);
+/// The maximum time for the database work of a request. After this time, the database will most likely never respond.
+const WORK_LIMIT: Duration = Duration::from_secs(20);
 
-/// The maximum time for the database work of a mutation. It is longer, because the erasure of a customer with millions
-/// of history entries takes minutes.
-const MUTATION_LIMIT: Duration = Duration::from_secs(300);
+/// The maximum time for the database work of a mutation of the platform. It is longer, because the erasure of a customer
+/// with millions of history entries takes minutes.
+const PLATFORM_MUTATION_LIMIT: Duration = Duration::from_secs(300);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -175,7 +175,8 @@ async fn run_database_work<T: Send + 'static>(
 ) -> Result<T, HttpError> {
     let tenant = log.caller.map(|caller| caller.tenant()).unwrap_or_default();
     let is_mutation = log.operation.as_ref().is_some_and(|operation| operation.kind == "mutation");
-    let limit = if is_mutation { MUTATION_LIMIT } else { QUERY_LIMIT };
+    let is_of_platform = log.caller.is_some_and(|caller| caller.operator().is_none());
+    let limit = if is_mutation && is_of_platform { PLATFORM_MUTATION_LIMIT } else { WORK_LIMIT };
     let is_sequential = log.operation.as_ref().is_some_and(|operation| operation.is_sequential);
     let running = state.running.clone();
     let context = RequestContext { tenant, work: log.work.clone(), response, is_sequential, running };

@@ -15,7 +15,7 @@ use sea_orm::{ColumnTrait, EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-/// A field of a customer.
+/// A field of a customer. Fields may be added, so keep a default case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, EnumIter, Serialize, Deserialize)]
 pub enum CustomerField {
     /// Email address.
