@@ -1,5 +1,5 @@
-//! Rows to be written, and the SQL that writes them: one statement on PostgreSQL, at least one per [`WriteStatement`] on
-//! SQLite.
+//! Rows to be written, and the SQL that writes them: one statement on PostgreSQL, at least one per [`WriteStatement`]
+//! on SQLite.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -19,8 +19,8 @@ use crate::database::arrays::into_arrays;
 /// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
 ///
 /// On PostgreSQL all [`WriteStatement`]s of this set become parts of one SQL statement, so none of them sees the rows
-/// that another one writes. Only the sets in `earlier` are written first, each by an SQL statement of its own. On SQLite
-/// the statements run in the order in which they were pushed, and each statement sees the rows of the earlier
+/// that another one writes. Only the sets in `earlier` are written first, each by an SQL statement of its own. On
+/// SQLite the statements run in the order in which they were pushed, and each statement sees the rows of the earlier
 /// statements. Push the statements in an order that gives the same result on both databases.
 #[derive(Clone)]
 pub struct WriteSet {
@@ -268,8 +268,8 @@ pub fn delete_listed<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteS
 /// name and number of rows.
 type Shape = (bool, Vec<(&'static str, usize)>);
 
-/// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it. SQL for many rows is
-/// not cached, because on SQLite each number of rows has a text of its own.
+/// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it. SQL for many rows
+/// is not cached, because on SQLite each number of rows has a text of its own.
 fn cached_sql(shape: Shape, build: impl FnOnce() -> String) -> String {
     const MAX_ROWS: usize = 64;
     static CACHE: LazyLock<Mutex<HashMap<Shape, String>>> = LazyLock::new(Mutex::default);

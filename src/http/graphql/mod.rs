@@ -60,8 +60,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum time for the database work of a request. After this time, the database will most likely never respond.
 const WORK_LIMIT: Duration = Duration::from_secs(20);
 
-/// The maximum time for the database work of a mutation of the platform. It is longer, because the erasure of a customer
-/// with millions of history entries takes minutes.
+/// The maximum time for the database work of a mutation of the platform. It is longer, because the erasure of a
+/// customer with millions of history entries takes minutes.
 const PLATFORM_MUTATION_LIMIT: Duration = Duration::from_secs(300);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
