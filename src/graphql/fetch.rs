@@ -131,7 +131,8 @@ pub fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {
 }
 
 /// Loads the values of up to 1,000 waiting keys of one kind with one service call. A key identifies a value to load,
-/// for example [`VisibleCustomer`]. A loader belongs to one request and one caller, so a row that one caller loads
+/// for example [`VisibleCustomer`]. The loader clones a value for each field that waits for it, so the values share
+/// their large rows (`Arc`): thousands of fields may wait for one page. A loader belongs to one request and one caller, so a row that one caller loads
 /// never reaches another caller.
 pub struct Loader {
     pub actor: Actor,
@@ -183,10 +184,10 @@ impl dataloader::Loader<OperatorId> for Loader {
 }
 
 impl dataloader::Loader<VisibleCustomer> for Loader {
-    type Value = CustomerView;
+    type Value = Arc<CustomerView>;
     type Error = Error;
 
-    async fn load(&self, keys: &[VisibleCustomer]) -> Result<HashMap<VisibleCustomer, CustomerView>, Error> {
+    async fn load(&self, keys: &[VisibleCustomer]) -> Result<HashMap<VisibleCustomer, Arc<CustomerView>>, Error> {
         let ids = keys.iter().map(|key| key.0).collect();
         let found = self.services.customers.find_visible_among(&self.actor, ids).await?;
         Ok(found.into_iter().map(|view| (VisibleCustomer(view.customer.id), view)).collect())
@@ -223,7 +224,7 @@ impl dataloader::Loader<OperatorsOfCustomer> for Loader {
 }
 
 impl dataloader::Loader<EventPage> for Loader {
-    type Value = Page<HistoryEntry>;
+    type Value = Page<Arc<HistoryEntry>>;
     type Error = Error;
 
     async fn load(&self, keys: &[EventPage]) -> Result<HashMap<EventPage, Self::Value>, Error> {

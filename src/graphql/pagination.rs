@@ -181,9 +181,14 @@ pub fn total_count(count: Result<Count, Error>) -> Option<Result<i32, Error>> {
 /// The arguments that the complexity of a list depends on.
 pub const PAGE_SIZE_ARGUMENTS: [&str; 2] = ["first", "last"];
 
-/// Returns the complexity of a list: about the number of fields in the response if the page is full.
+/// The complexity of a list without its items. Even an empty list takes memory: for its page information, or for the
+/// error if it cannot be read.
+const LIST_COMPLEXITY: usize = 5;
+
+/// Returns the complexity of a list: about the number of fields in the response if the page is full. An item counts
+/// even if the list selects only `__typename`, which has no complexity, because its row is read.
 pub fn list_complexity(first: Option<i32>, last: Option<i32>, fields_per_item: usize) -> usize {
-    page_size(first.or(last)) * fields_per_item + 1
+    page_size(first.or(last)) * fields_per_item.max(1) + LIST_COMPLEXITY
 }
 
 /// Returns the size of a page: the given size, limited to 1 to 100, or the default size if no size is given.

@@ -23,7 +23,7 @@ use crate::service::customers::{CustomerField, CustomerRef, CustomerRows, Custom
 impl Customer {
     /// Returns the customer, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, reference: &CustomerRef) -> Result<Option<Self>, Error> {
-        Ok(services(context).customers.find(actor(context), reference).await?.map(Self))
+        Ok(services(context).customers.find(actor(context), reference).await?.map(|view| Self(Arc::new(view))))
     }
 
     fn postal_address(&self) -> Option<Address> {
@@ -226,7 +226,8 @@ impl CustomerConnection {
         let CustomerRows { page, plan } =
             fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;
         let page_info = PageInfo::new(&page, &cursors, |view| list.position(view));
-        let edge = |view: CustomerView| CustomerEdge { cursor: cursors.at(list.position(&view)), node: Customer(view) };
+        let edge =
+            |view: Arc<CustomerView>| CustomerEdge { cursor: cursors.at(list.position(&view)), node: Customer(view) };
         let edges = page.rows.into_iter().map(edge).collect();
         Ok(Self { edges, node: |edge| &edge.node, page_info, extra: CustomerCount(CountOfCustomers(list, plan)) })
     }

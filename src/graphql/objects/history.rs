@@ -1,5 +1,7 @@
 //! `CustomerEvent` and the history of a customer.
 
+use std::sync::Arc;
+
 use async_graphql::connection::EmptyFields;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use entity::customer_event;
@@ -44,7 +46,7 @@ enum CustomerEventType {
 impl CustomerEvent {
     /// Returns the entry, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: CustomerEventId) -> Result<Option<Self>, Error> {
-        Ok(services(context).customers.find_event(actor(context), id).await?.map(Self))
+        Ok(services(context).customers.find_event(actor(context), id).await?.map(|entry| Self(Arc::new(entry))))
     }
 }
 
@@ -173,8 +175,8 @@ impl CustomerEventConnection {
     pub async fn load(context: &Context<'_>, list: EventList, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::Events(list));
         let page = fetch::load(context, EventPage(list, arguments.parse(Some(&cursors))?)).await?;
-        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
-        let edge = |event: HistoryEntry| CustomerEventEdge {
+        let page_info = PageInfo::new(&page, &cursors, |event| event.position());
+        let edge = |event: Arc<HistoryEntry>| CustomerEventEdge {
             cursor: cursors.at(event.position()),
             node: CustomerEvent(event),
         };

@@ -12,11 +12,11 @@ use crate::graphql::fetch::CountOfCustomers;
 use crate::graphql::pagination::Connection;
 use crate::service::customers::{CustomerView, HistoryEntry};
 
-pub struct Customer(pub CustomerView);
+pub struct Customer(pub Arc<CustomerView>);
 
 pub struct Operator(pub Arc<operator::Model>);
 
-pub struct CustomerEvent(pub HistoryEntry);
+pub struct CustomerEvent(pub Arc<HistoryEntry>);
 
 pub type CustomerConnection = Connection<CustomerEdge, Customer, CustomerCount>;
 

@@ -1,5 +1,7 @@
 //! Queries and mutations of customers.
 
+use std::sync::Arc;
+
 use async_graphql::{Context, ID, Object, SimpleObject};
 
 use crate::error::{Error, ErrorCode, Violation};
@@ -187,7 +189,7 @@ struct CustomerWarning {
 impl From<Created> for CreateCustomerPayload {
     fn from(created: Created) -> Self {
         Self {
-            customer: Single(Customer(created.view)),
+            customer: Single(Customer(Arc::new(created.view))),
             outcome: created.details.outcome,
             matched_by: created.details.matched_by,
             unapplied_fields: created.details.unapplied_fields,
@@ -200,7 +202,7 @@ impl From<Created> for CreateCustomerPayload {
 impl From<Updated> for UpdateCustomerPayload {
     fn from(updated: Updated) -> Self {
         Self {
-            customer: Single(Customer(updated.view)),
+            customer: Single(Customer(Arc::new(updated.view))),
             warnings: updated.warnings.into_iter().map(Into::into).collect(),
             replayed: updated.replayed,
         }

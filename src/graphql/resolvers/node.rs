@@ -10,7 +10,6 @@ use crate::service::customers::CustomerRef;
 
 /// An object with a global id.
 #[derive(Interface)]
-#[expect(clippy::large_enum_variant, reason = "a node lives as long as one field is resolved")]
 #[graphql(field(
     name = "id",
     ty = "ID",
@@ -30,7 +29,8 @@ pub struct NodeQuery;
 
 #[Object]
 impl NodeQuery {
-    /// Looks up any object by its global id. Returns null if the object does not exist or the caller may not see it.
+    /// Looks up an object of a type that implements `Node` by its global id. Returns null if the object does not exist
+    /// or the caller may not see it.
     async fn node(
         &self,
         context: &Context<'_>,

@@ -1,5 +1,7 @@
 //! The mutation `recordVerification`.
 
+use std::sync::Arc;
+
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::error::Error;
@@ -32,7 +34,7 @@ async fn record_verification(
     let (services, actor) = (services(context), actor(context));
     actor.require_platform()?;
     let verified = services.customers.record_verification(actor, request_info(context), input.parse()?).await?;
-    Ok(RecordVerificationPayload { customer: Single(Customer(verified.view)), replayed: verified.replayed })
+    Ok(RecordVerificationPayload { customer: Single(Customer(Arc::new(verified.view))), replayed: verified.replayed })
 }
 
 /// The result of `recordVerification`.

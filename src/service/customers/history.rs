@@ -5,6 +5,7 @@
 //! only entries since its own connection: the entries of its own changes, and the entries of other callers that changed
 //! or verified values. In entries of other callers, the operator sees no values.
 
+use std::sync::Arc;
 use std::{iter, slice};
 
 use chrono::{DateTime, Utc};
@@ -18,8 +19,8 @@ use serde_json::{Value as Json, json};
 use super::feed_rows::{self, Readers};
 use super::rows::Link;
 use super::{CustomerField, Customers};
-use crate::database::WriteSet;
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
+use crate::database::{Work, WriteSet, record};
 use crate::error::Error;
 use crate::service::{Actor, Origin, now};
 
@@ -78,7 +79,7 @@ impl Customers {
         &self,
         actor: &Actor,
         requests: &[(EventList, PageRequest)],
-    ) -> Result<Vec<Page<HistoryEntry>>, Error> {
+    ) -> Result<Vec<Page<Arc<HistoryEntry>>>, Error> {
         let lists = requests.iter().map(|(list, request)| {
             let (customer, condition) = match *list {
                 EventList::OfCustomer(id) => (id.into(), Column::CustomerId.eq(id)),
@@ -88,7 +89,7 @@ impl Customers {
             let events = visible_to(actor, customer, Entity::find()).filter(condition);
             (List::new(events.into_query(), vec![Column::Id.into_expr()]), request.clone())
         });
-        let read = |row: &QueryResult| Ok(HistoryEntry::new(actor, Model::from_query_result(row, "")?));
+        let read = |row: &QueryResult| Ok(Arc::new(HistoryEntry::new(actor, Model::from_query_result(row, "")?)));
         let pages = pages::pages(self.database.reader(), lists.collect(), read, |_, entry| entry.position());
         Ok(pages.await?)
     }
@@ -96,7 +97,9 @@ impl Customers {
     /// Finds an entry of a history. Returns `None` if the caller may not see it.
     pub async fn find_event(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<HistoryEntry>, Error> {
         let events = visible_to(actor, Column::CustomerId.into_expr(), Entity::find_by_id(id));
+        record(Work::Query, 1);
         let found = events.one(self.database.reader()).await?;
+        record(Work::Row, found.iter().len() as u64);
         Ok(found.map(|event| HistoryEntry::new(actor, event)))
     }
 }

@@ -50,7 +50,7 @@ pub struct CustomerPage {
 /// The customers of a page.
 #[derive(Clone)]
 pub struct CustomerRows {
-    pub page: Page<CustomerView>,
+    pub page: Page<Arc<CustomerView>>,
     /// The plan of the list's search. `None` if the list needs no plan. A count of the same list uses the same plan.
     pub plan: Option<SearchPlan>,
 }
@@ -80,11 +80,11 @@ impl Customers {
     }
 
     /// Loads only the pages that list all customers.
-    async fn pages_of_all(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<CustomerView>>, DbErr> {
+    async fn pages_of_all(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<Arc<CustomerView>>>, DbErr> {
         let pages = pages.iter().filter(|page| page.list.operator_for(actor).is_none());
         let lists = pages.map(|CustomerPage { list, request, .. }| (list.rows_of_all(), request.clone()));
-        let read = |row: &QueryResult| Ok(CustomerView::new(customer_at(row, pages::ROW)?, None));
-        let position = |_, view: &CustomerView| Position::by_id(*view.customer.id.as_uuid());
+        let read = |row: &QueryResult| Ok(Arc::new(CustomerView::new(customer_at(row, pages::ROW)?, None)));
+        let position = |_, view: &Arc<CustomerView>| Position::by_id(*view.customer.id.as_uuid());
         pages::pages(self.database.reader(), lists.collect(), read, position).await
     }
 
@@ -141,9 +141,9 @@ impl Customers {
         }
         let read = |row: &QueryResult| {
             let (link, customer) = own_at(row, pages::ROW)?;
-            Ok(CustomerView::new(customer, Some(link)))
+            Ok(Arc::new(CustomerView::new(customer, Some(link))))
         };
-        let position = |index: usize, view: &CustomerView| list_of_part[index].position(view);
+        let position = |index: usize, view: &Arc<CustomerView>| list_of_part[index].position(view);
         let mut found = pages::pages(self.database.reader(), parts, read, position).await?.into_iter();
         let rows = pages.iter().zip(numbers_of_parts).zip(plans).map(|(((_, page), parts), plan)| {
             let CustomerPage { list, request, .. } = page;
@@ -175,7 +175,8 @@ impl Customers {
         for (page, found) in pages.iter().zip(found) {
             let Some(request) = &page.operators else { continue };
             for view in &mut found.page.rows {
-                view.operators = operators.next().map(|operators| (request.clone(), operators));
+                // Not copied, because nothing else refers to the view yet.
+                Arc::make_mut(view).operators = operators.next().map(|operators| (request.clone(), operators));
             }
         }
         Ok(())

@@ -45,6 +45,8 @@ pub use update::{CustomerChanges, Updated};
 pub use validate::Validation;
 pub use verify::{Verification, Verified, VerifiedValue};
 
+use std::sync::Arc;
+
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{ExprTrait, SimpleExpr};
@@ -287,7 +289,7 @@ impl Customers {
         &self,
         actor: &Actor,
         mut ids: Vec<CustomerId>,
-    ) -> Result<Vec<CustomerView>, Error> {
+    ) -> Result<Vec<Arc<CustomerView>>, Error> {
         let Some(first) = ids.first().copied() else { return Ok(Vec::new()) };
         // Repeats an id until the number of ids is a power of two, so that there are few different statements to
         // prepare.
@@ -299,12 +301,13 @@ impl Customers {
             None => {
                 let query = customer::Entity::find().filter(is_listed).into_query();
                 let found = rows::customers(reader, &query).await?;
-                found.into_iter().map(|customer| CustomerView::new(customer, None)).collect()
+                found.into_iter().map(|customer| Arc::new(CustomerView::new(customer, None))).collect()
             }
             Some(operator) => {
                 let query = of_operator(operator).filter(is_listed).into_query();
                 let found = rows::own_customers(reader, &query).await?;
-                found.into_iter().map(|(link, customer)| CustomerView::new(customer, Some(link))).collect()
+                let view = |(link, customer)| Arc::new(CustomerView::new(customer, Some(link)));
+                found.into_iter().map(view).collect()
             }
         };
         record(Work::Row, views.len() as u64);

@@ -7,6 +7,16 @@ fn fragment_bomb(levels: usize) -> String {
     format!("{{ ...f0 }} {fragments} fragment f{levels} on Query {{ viewer {{ role }} }}")
 }
 
+/// A document with 43,400 lists of customers that have the given arguments, if the caller has 100 customers.
+fn lists_without_fields(arguments: &str) -> String {
+    let lists: String = (0..31).map(|n| format!("a{n}: customers({arguments}) {{ __typename }} ")).collect();
+    let lists = lists.replacen("a30: ", "", 1);
+    format!(
+        "{{ customers(first: 100) {{ nodes {{ operators(first: 1) {{ nodes {{ customers(first: 14) {{ nodes {{ \
+         operators(first: 1) {{ nodes {{ {lists} }} }} }} }} }} }} }} }} }}"
+    )
+}
+
 /// The documents, each with a description.
 pub fn attacks() -> Vec<(&'static str, String)> {
     let repeat = |text: &str, times: usize| text.repeat(times);
@@ -68,6 +78,9 @@ pub fn attacks() -> Vec<(&'static str, String)> {
              nodes { id } } } } } } }"
                 .into(),
         ),
+        // Each of these lists reads a page, or has an error, although the response repeats only a name.
+        ("lists of lists without fields", lists_without_fields("first: 100")),
+        ("lists of lists with errors", lists_without_fields("first: 0")),
         ("a field 20 levels deep", format!("{{ operator {} id {} }}", repeat(open, 4), repeat(close, 4))),
     ];
     for levels in [430, 3000, 20_000] {
