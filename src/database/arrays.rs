@@ -80,6 +80,7 @@ mod tests {
 
     #[test]
     fn every_column_of_every_entity_can_be_sent_in_an_array() {
+        assert_columns_fit_in_arrays::<entity::admin_event::Entity>();
         assert_columns_fit_in_arrays::<entity::api_key::Entity>();
         assert_columns_fit_in_arrays::<entity::customer::Entity>();
         assert_columns_fit_in_arrays::<entity::customer_change::Entity>();
@@ -87,9 +88,11 @@ mod tests {
         assert_columns_fit_in_arrays::<entity::customer_operator::Entity>();
         assert_columns_fit_in_arrays::<entity::customer_word::Entity>();
         assert_columns_fit_in_arrays::<entity::deployment::Entity>();
+        assert_columns_fit_in_arrays::<entity::erasure::Entity>();
         assert_columns_fit_in_arrays::<entity::idempotency_key::Entity>();
         assert_columns_fit_in_arrays::<entity::operator::Entity>();
         assert_columns_fit_in_arrays::<entity::phone_lookup::Entity>();
+        assert_columns_fit_in_arrays::<entity::webhook::Entity>();
     }
 
     #[test]

@@ -100,15 +100,16 @@ impl Connection {
         response: Option<&ResponseSize>,
     ) -> Result<Vec<QueryResult>, DbErr> {
         self.record(&statement.sql);
+        let is_kept = is_kept(&statement.sql);
         let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
         let query = async |driver: &mut Driver| {
             Ok(match driver {
                 Driver::Postgres(connection) => {
-                    let query = sqlx::query_with(sql, encode_for_postgres(values)?);
+                    let query = sqlx::query_with(sql, encode_for_postgres(values)?).persistent(is_kept);
                     collect(outside_spans(|| query.fetch(connection)), pg_row_size, response).await?
                 }
                 Driver::Sqlite(connection) => {
-                    let query = sqlx::query_with(sql, SqlxValues(values));
+                    let query = sqlx::query_with(sql, SqlxValues(values)).persistent(is_kept);
                     collect(outside_spans(|| query.fetch(connection)), sqlite_row_size, response).await?
                 }
             })
@@ -118,14 +119,17 @@ impl Connection {
 
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.record(&statement.sql);
+        let is_kept = is_kept(&statement.sql);
         let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
         let execute = async |driver: &mut Driver| {
             Ok(match driver {
-                Driver::Postgres(connection) => {
-                    sqlx::query_with(sql, encode_for_postgres(values)?).execute(connection).await?.into()
-                }
+                Driver::Postgres(connection) => sqlx::query_with(sql, encode_for_postgres(values)?)
+                    .persistent(is_kept)
+                    .execute(connection)
+                    .await?
+                    .into(),
                 Driver::Sqlite(connection) => {
-                    sqlx::query_with(sql, SqlxValues(values)).execute(connection).await?.into()
+                    sqlx::query_with(sql, SqlxValues(values)).persistent(is_kept).execute(connection).await?.into()
                 }
             })
         };
@@ -197,6 +201,13 @@ impl Connection {
     }
 }
 
+/// Returns true if the connection keeps the prepared statement. It keeps up to 100 of them. A long text is not kept,
+/// because it is probably never sent again: it has a branch for each list of the request, in any order and number.
+fn is_kept(sql: &str) -> bool {
+    const MAX_BYTES: usize = 16 << 10;
+    sql.len() <= MAX_BYTES
+}
+
 fn failed(error: sqlx::Error) -> DbErr {
     DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error)))
 }
@@ -213,16 +224,15 @@ async fn collect<R: Into<QueryResult>>(
     size_of: fn(&R) -> usize,
     response: Option<&ResponseSize>,
 ) -> Result<Vec<QueryResult>, sqlx::Error> {
-    let (mut results, mut bytes) = (Vec::new(), 0);
+    let (mut results, mut size) = (Vec::new(), response.map(ResponseSize::rows));
     while let Some(row) = rows.try_next().await? {
-        if let Some(response) = response {
-            bytes += size_of(&row);
-            response.check_rows(bytes).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        if let Some(size) = &mut size {
+            size.add(size_of(&row)).map_err(|error| sqlx::Error::Decode(error.into()))?;
         }
         results.push(row.into());
     }
-    if let Some(response) = response {
-        response.add_rows(bytes);
+    if let Some(size) = size {
+        size.keep();
     }
     Ok(results)
 }

@@ -116,7 +116,7 @@ fn is_outage(error: &DbErr) -> bool {
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
     // There is no connection: the database server is gone, has too many connections, or refuses the role. Members of a
     // batch also get `ConnectionAcquire` if their leader was cancelled, and `Conn` after any other outage. `Migration`
-    // means that this service refuses to write (`Database::refuse_writes`).
+    // means that this service refuses to write (`Database::check_version`).
     if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_) | DbErr::Migration(_)) || is_read_only(error) {
         return true;
     }

@@ -2,6 +2,7 @@
 //! needs a [`DatabaseConnection`].
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use migration::{Migrator, MigratorTrait};
@@ -150,7 +151,7 @@ impl Database {
     /// accordingly. Returns false if writes are refused.
     pub async fn check_version(&self) -> Result<bool, DbErr> {
         let may_write = knows_required_migration(self.reader()).await?;
-        self.refuse_writes(!may_write);
+        self.refuses_writes.store(!may_write, Ordering::Relaxed);
         Ok(may_write)
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! - An [`OptimisticWrite`] usually reads without locks at first, and with row locks after a conflict. The rows to
 //!   write are collected in a [`WriteSet`], and written in one last step. Changes of customers use an
-//!   [`OptimisticWrite`], except the removal of all customers of an operator. On PostgreSQL, an attempt without locks
+//!   [`OptimisticWrite`], except the removal of all customers of an operator and the completion of search words. On
+//!   PostgreSQL, an attempt without locks
 //!   usually shares its statements with concurrent requests (see `batch/mod.rs`).
 //! - A [`Transaction`] begins and commits explicitly. Most code runs the transaction inside [`with_retry`], which
 //!   repeats the transaction after a conflict. All other writes use a [`Transaction`], for example writes of operators
@@ -74,7 +75,7 @@ pub struct Database {
     reader: Reader,
     write_pool: Pool,
     batch_writer: Arc<BatchWriter>,
-    /// True if this server is too old to write: see [`Database::refuse_writes`].
+    /// True if this server is too old to write: see [`Database::check_version`].
     refuses_writes: Arc<AtomicBool>,
 }
 
@@ -138,12 +139,6 @@ impl Database {
     pub async fn begin_write(&self) -> Result<Transaction, DbErr> {
         self.check_may_write()?;
         Transaction::begin(&self.write_pool).await
-    }
-
-    /// If `refuse` is true, refuses all writes with `UNAVAILABLE` from now on. Otherwise allows writes again. Writes
-    /// must be refused if a newer version has migrated the database and needs rows that this version would leave out.
-    pub fn refuse_writes(&self, refuse: bool) {
-        self.refuses_writes.store(refuse, Ordering::Relaxed);
     }
 
     fn check_may_write(&self) -> Result<(), DbErr> {

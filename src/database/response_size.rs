@@ -150,20 +150,12 @@ impl ResponseSize {
     /// Waits for a reservation if the response is large and has none. Fails if the response is too large already.
     pub async fn before_growth(&self) -> Result<(), SizeError> {
         self.add(0)?;
-        if self.must_wait(0) { self.wait_for_memory().await } else { Ok(()) }
+        if self.must_wait() { self.wait_for_memory().await } else { Ok(()) }
     }
 
-    /// Checks if a statement that has read this number of bytes may read more rows.
-    pub fn check_rows(&self, bytes: usize) -> Result<(), SizeError> {
-        if self.row_bytes.load(Ordering::Relaxed) + bytes > MAX_ROW_BYTES {
-            return Err(SizeError::TooLarge);
-        }
-        if self.must_wait(bytes) { Err(SizeError::MustWait) } else { Ok(()) }
-    }
-
-    /// Adds the rows of a complete statement.
-    pub fn add_rows(&self, bytes: usize) {
-        self.row_bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// Starts to count the rows of a statement.
+    pub fn rows(&self) -> RowsSize<'_> {
+        RowsSize { response: self, bytes: 0 }
     }
 
     /// Returns true if the response is large and has its reservation. Building the rest of it may take much processor
@@ -172,9 +164,9 @@ impl ResponseSize {
         self.reservation.initialized()
     }
 
-    fn must_wait(&self, more_rows: usize) -> bool {
+    fn must_wait(&self) -> bool {
         let (bytes, rows) = (self.bytes.load(Ordering::Relaxed), self.row_bytes.load(Ordering::Relaxed));
-        bytes.max(rows + more_rows) > SMALL_BYTES && !self.reservation.initialized()
+        bytes.max(rows) > SMALL_BYTES && !self.reservation.initialized()
     }
 
     /// Waits until there is memory for a response of [`MAX_BYTES`]. Fails if this memory does not become free within
@@ -207,6 +199,36 @@ impl ResponseSize {
         });
         self.process.unread.increment(bytes as f64);
         Unread { bytes, gauge: self.process.unread.clone(), _reservation: reservation }
+    }
+}
+
+/// The size of the rows that one statement has read. Several statements of a request may run at the same time, so each
+/// row is counted when it is read. If this value is dropped before [`keep`](Self::keep), the rows are not in memory any
+/// more, and are not counted any more.
+pub struct RowsSize<'r> {
+    response: &'r ResponseSize,
+    bytes: usize,
+}
+
+impl RowsSize<'_> {
+    /// Counts a row. Fails if the rows of the response are too large, or if the response must first wait for memory.
+    pub fn add(&mut self, bytes: usize) -> Result<(), SizeError> {
+        self.bytes += bytes;
+        if self.response.row_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_ROW_BYTES {
+            return Err(SizeError::TooLarge);
+        }
+        if self.response.must_wait() { Err(SizeError::MustWait) } else { Ok(()) }
+    }
+
+    /// Keeps the rows counted, because the statement is complete.
+    pub fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for RowsSize<'_> {
+    fn drop(&mut self) {
+        self.response.row_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -273,11 +295,24 @@ mod tests {
     #[tokio::test]
     async fn large_rows_wait_before_they_are_read() {
         let size = ResponseSize::new(ProcessMemory::default(), KeyMemory::default());
-        assert_eq!(size.check_rows(SMALL_BYTES), Ok(()));
-        assert_eq!(size.check_rows(SMALL_BYTES + 1), Err(SizeError::MustWait));
+        let mut refused = size.rows();
+        assert_eq!((refused.add(SMALL_BYTES), refused.add(1)), (Ok(()), Err(SizeError::MustWait)));
+        drop(refused);
+        assert_eq!(size.rows().add(SMALL_BYTES), Ok(()));
         assert_eq!(size.wait_for_memory().await, Ok(()));
-        assert_eq!(size.check_rows(MAX_ROW_BYTES), Ok(()));
-        size.add_rows(MAX_ROW_BYTES);
-        assert_eq!(size.check_rows(1), Err(SizeError::TooLarge));
+        assert_eq!(size.rows().add(MAX_ROW_BYTES), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn the_rows_of_concurrent_statements_are_counted_together() {
+        let size = ResponseSize::new(ProcessMemory::default(), KeyMemory::default());
+        assert_eq!(size.wait_for_memory().await, Ok(()));
+        let (mut one, mut other) = (size.rows(), size.rows());
+        assert_eq!((one.add(MAX_ROW_BYTES / 2), other.add(MAX_ROW_BYTES / 2)), (Ok(()), Ok(())));
+        assert_eq!(one.add(1), Err(SizeError::TooLarge));
+        drop(one);
+        assert_eq!(other.add(1), Ok(()));
+        other.keep();
+        assert_eq!(size.rows().add(MAX_ROW_BYTES / 2), Err(SizeError::TooLarge));
     }
 }
