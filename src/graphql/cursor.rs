@@ -13,7 +13,7 @@ use async_graphql::{ContextBase, ContextSelectionSet, OutputType, Positioned, Se
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::DateTime;
-use entity::value::{CustomerId, OperatorId};
+use entity::value::{CustomerId, ExternalCustomerId, OperatorId};
 use uuid::Uuid;
 
 use super::context::actor;
@@ -27,6 +27,8 @@ const PURPOSE: &str = "cursor";
 /// rows that the caller may see.
 const SIGNATURE_BYTES: usize = 8;
 const ID_BYTES: usize = 16;
+/// The length of the longest cursor: of a list that is sorted by the external id.
+const MAX_LENGTH: usize = 4 * (ID_BYTES + 1 + 4 * ExternalCustomerId::MAX_CHARACTERS + SIGNATURE_BYTES).div_ceil(3);
 
 /// Encodes and decodes the cursors of one list for one caller.
 pub struct Cursors {
@@ -144,8 +146,9 @@ impl Cursors {
                 bytes.extend(time.timestamp_micros().to_be_bytes());
             }
             Key::Number(number) => {
+                let mask = self.masks(&bytes).into_iter().next().unwrap_or_default();
                 bytes.push(4);
-                bytes.extend(number.to_be_bytes());
+                bytes.extend((number ^ mask).to_be_bytes());
             }
             Key::Text(text) => {
                 bytes.push(2);
@@ -159,24 +162,34 @@ impl Cursors {
 
     /// Returns the position of a cursor, or `None` if the cursor does not belong to this list and this caller.
     pub fn decode(&self, cursor: &str) -> Option<Position> {
+        if cursor.len() > MAX_LENGTH {
+            return None;
+        }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (position, signature) = bytes.split_at_checked(bytes.len().checked_sub(SIGNATURE_BYTES)?)?;
         let (id, key) = position.split_at_checked(ID_BYTES)?;
-        if !self.signatures(position).iter().any(|accepted| accepted == signature) {
-            return None;
-        }
+        let secret = self.signatures(position).iter().position(|accepted| accepted == signature)?;
         let key = match key {
             [0] => Key::None,
             [3] => Key::First,
             [1, time @ ..] => Key::Time(DateTime::from_timestamp_micros(i64::from_be_bytes(time.try_into().ok()?))?),
-            [4, number @ ..] => Key::Number(i64::from_be_bytes(number.try_into().ok()?)),
+            [4, number @ ..] => Key::Number(i64::from_be_bytes(number.try_into().ok()?) ^ self.masks(id).get(secret)?),
             [2, text @ ..] => Key::Text(String::from_utf8(text.to_vec()).ok()?),
             _ => return None,
         };
         Some(Position { key, id: Uuid::from_slice(id).ok()? })
     }
 
-    /// Returns the accepted signatures of a position. New cursors get the first signature.
+    /// Returns the masks of the number of a position, in the order of the accepted secrets. A number is a position in
+    /// the change feed of the whole platform. If an operator could read the numbers, it could compute how many changes
+    /// other operators make.
+    fn masks(&self, id: &[u8]) -> Vec<i64> {
+        let masks = self.hash.accepted_digests("number in a cursor", &[format!("{:?}", self.caller).as_bytes(), id]);
+        masks.iter().filter_map(|mask| Some(i64::from_be_bytes(*mask.first_chunk()?))).collect()
+    }
+
+    /// Returns the accepted signatures of a position, in the order of the accepted secrets. New cursors get the first
+    /// signature.
     fn signatures(&self, position: &[u8]) -> Vec<Vec<u8>> {
         let list = [self.list.signed_parts(), vec![format!("{:?}", self.caller)]].concat();
         let parts: Vec<&[u8]> = list.iter().map(|part| part.as_bytes()).chain([position]).collect();
@@ -213,14 +226,28 @@ mod tests {
     fn a_cursor_of_the_older_secret_is_valid_during_a_change() {
         let old = KeyedHash::new("old");
         let both = KeyedHash::new("new").with_old("old");
-        let position = Position { key: Key::None, id: Uuid::now_v7() };
-        let encode = |hash: &KeyedHash| cursors(hash, ListId::Operators).encode(&position);
-        let decodes = |hash: &KeyedHash, cursor: &str| cursors(hash, ListId::Operators).decode(cursor).is_some();
+        let position = Position { key: Key::Number(7), id: Uuid::now_v7() };
+        let encode = |hash: &KeyedHash| cursors(hash, ListId::Changes).encode(&position);
+        let decodes =
+            |hash: &KeyedHash, cursor: &str| cursors(hash, ListId::Changes).decode(cursor).as_ref() == Some(&position);
         assert!(decodes(&both, &encode(&old)) && decodes(&both, &encode(&both)));
         assert!(!decodes(&old, &encode(&both)) && encode(&both) == encode(&KeyedHash::new("new")));
         // Until `vivamo change-key-secret` runs, servers that have both secrets sign with the old one.
         let waiting = both.with_fingerprint(&old.fingerprint()).expect("the old secret is known");
         assert!(decodes(&old, &encode(&waiting)) && decodes(&waiting, &encode(&KeyedHash::new("new"))));
+    }
+
+    #[test]
+    fn a_cursor_hides_the_position_in_the_feed() {
+        let list = cursors(&KeyedHash::new("one"), ListId::Changes);
+        let difference = |one: Uuid, other: Uuid| {
+            let number = |number, id| {
+                let cursor = BASE64_URL_SAFE_NO_PAD.decode(list.encode(&Position { key: Key::Number(number), id }));
+                i64::from_be_bytes(cursor.expect("base64")[ID_BYTES + 1..][..8].try_into().expect("eight bytes"))
+            };
+            number(7, one).abs_diff(number(8, other))
+        };
+        assert!(difference(Uuid::now_v7(), Uuid::now_v7()) > 1 << 20);
     }
 
     #[test]
