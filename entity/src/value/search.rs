@@ -213,10 +213,12 @@ fn parts(folded: &str) -> Vec<Part<'_>> {
         let is_end = |(index, char): &(usize, char)| !is_word_character(*char) || (*index > 0 && starts_part(*char));
         let end = word.char_indices().find(is_end).map_or(word.len(), |(index, _)| index);
         let (text, after) = word.split_at(end);
-        let is_joined_when_searched = parts.last().is_some_and(|previous| {
+        // A mark at the start of a part has no letter. Joined to a letter, it could become part of that letter.
+        let previous = parts.last().filter(|_| !text.starts_with(is_combining_mark));
+        let is_joined_when_searched = previous.is_some_and(|previous| {
             separator.chars().all(|char| char == APOSTROPHE) || is_number(previous.text) && is_number(text)
         });
-        let is_joined_when_stored = parts.last().is_some_and(|previous| {
+        let is_joined_when_stored = previous.is_some_and(|previous| {
             let starts_with_digit = text.starts_with(|char: char| char.is_ascii_digit());
             is_number(previous.text) && starts_with_digit || is_single_letter(previous.text)
         });
@@ -437,6 +439,9 @@ mod tests {
             ("ORD-1-22-3b cd 4", &["ord", "1223b", "223b", "3b", "cd", "4"]),
             ("Schiff\u{ad}fahrt", &["schifffahrt"]),
             ("4711", &["4711"]),
+            // Marks without a letter are not joined.
+            ("\u{1e000}:\u{11f41}", &["\u{1e000}", "\u{11f41}"]),
+            ("x\u{1e000}'\u{11f41}", &["x\u{1e000}", "\u{11f41}"]),
             (
                 "a1 b2 c3 d4 e5 f6 g7 h8 i9 j10 k11 l12 m13",
                 &["a1", "b2", "c3", "d4", "e5", "f6", "g7", "h8", "i9", "j10", "k11", "l12"],
