@@ -75,11 +75,11 @@ fn syntax_error(error: parser::Error) -> ServerError {
     ServerError::new(format!("Syntax error{place}: {}.", reason.trim_end_matches(['.', ' '])), position)
 }
 
-/// Checks length, tokens and nesting. Follows GraphQL's lexical rules: brackets in strings and comments do not count.
-/// Returns the text for the parser. The escapes that the parser does not know are decoded ([`decode_escapes`]).
+/// Checks length, tokens and nesting, and rejects input objects that have a field twice: the parser would use the last
+/// value. Follows GraphQL's lexical rules: brackets in strings and comments do not count. Returns the text for the parser. The escapes that the parser does not know are decoded ([`decode_escapes`]).
 fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
     check_limit(text.len().div_ceil(1024), limits::KIBIBYTES, ("The document is longer than", "KiB"))?;
-    let (mut tokens, mut nesting) = (0, 0_usize);
+    let (mut tokens, mut brackets) = (0, Vec::new());
     let (mut decoded, mut copied) = (String::new(), 0);
     let mut rest = text;
     while let Some(char) = rest.chars().next() {
@@ -95,21 +95,53 @@ fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
                     copied = start + length;
                 }
             }
-            '{' | '[' | '(' => nesting += 1,
-            '}' | ']' | ')' => nesting = nesting.saturating_sub(1),
+            '(' | '[' => brackets.push(Bracket::List),
+            '{' if brackets.is_empty() || matches!(brackets[..], [.., Bracket::Selections]) => {
+                brackets.push(Bracket::Selections);
+            }
+            '{' => brackets.push(Bracket::Object(Vec::new())),
+            '}' | ']' | ')' => drop(brackets.pop()),
             '.' if rest.starts_with("...") => length = "...".len(),
             _ if is_name_char(char) => {
                 length = rest.find(|char| !is_name_char(char)).unwrap_or(rest.len());
                 check_limit(length, limits::NAME_LENGTH, ("The document has a name longer than", "characters"))?;
+                if let Some(Bracket::Object(fields)) = brackets.last_mut() {
+                    let (name, after) = rest.split_at(length);
+                    let is_field = skip_ignored(after).starts_with(':');
+                    if is_field && fields.contains(&name) {
+                        return reject(format!("An input object has the field {name} twice."));
+                    }
+                    fields.extend(is_field.then_some(name));
+                }
             }
             _ => {}
         }
         tokens += usize::from(!char.is_whitespace() && !matches!(char, ',' | '#' | '\u{feff}'));
         check_limit(tokens, limits::TOKENS, ("The document has more than", "tokens"))?;
-        check_limit(nesting, limits::NESTING, ("The document nests more than", "levels of brackets"))?;
+        check_limit(brackets.len(), limits::NESTING, ("The document nests more than", "levels of brackets"))?;
         rest = &rest[length..];
     }
     Ok(if copied == 0 { Cow::Borrowed(text) } else { Cow::Owned(decoded + &text[copied..]) })
+}
+
+/// An open bracket of a document.
+enum Bracket<'d> {
+    /// The start of arguments or of a list.
+    List,
+    /// The start of a selection set.
+    Selections,
+    /// The start of an input object, with the names of its fields so far.
+    Object(Vec<&'d str>),
+}
+
+/// Returns the text after white space, commas and comments.
+fn skip_ignored(text: &str) -> &str {
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', '\n', '\r', ',', '\u{feff}']);
+        let Some(comment) = rest.strip_prefix('#') else { return rest };
+        rest = comment.find(['\n', '\r']).map_or("", |end| &comment[end..]);
+    }
 }
 
 fn is_name_char(char: char) -> bool {
@@ -520,6 +552,24 @@ mod tests {
             assert!(accepted.is_ok(), "{message}: {accepted:?}");
             let rejected = rejection(&document(limit + 1));
             assert!(rejected.contains(message), "{message}: {rejected}");
+        }
+    }
+
+    #[test]
+    fn an_input_object_has_each_field_once() {
+        for text in [
+            "{ a(b: { c: 1, c: 2 }) }",
+            "{ a(b: { c: 1 d: { c: 1 } # c:\n c # d\n : 2 }) }",
+            "{ a @x(b: [{ c: 1 }, { d: 1, d: 2 }]) }",
+            "query ($a: A = { b: 1, b: 1 }) { c }",
+        ] {
+            assert!(rejection(text).contains(" twice"), "{text}");
+        }
+        for text in [
+            "{ a(b: { c: { c: 1 }, d: [{ c: 1 }, { c: 1 }] }) { c: d c: d } }",
+            "{ a(b: { c: d, d: c, e: \"c: c:\" }) { b { c } b { c } } }",
+        ] {
+            assert!(parse(text).is_ok(), "{text}");
         }
     }
 

@@ -16,6 +16,7 @@
 //! - A variable of the type `[T!]!` may be used where `[T!]` is expected. A variable that may be null may be used where
 //!   null is not allowed if that argument or input field has a default.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
@@ -142,24 +143,61 @@ pub fn check(
     Ok(checked)
 }
 
-/// Checks the types of variables, the names of arguments, and the literals in the arguments of fields. Ignores unknown
-/// fields, which validation rejects. The document must be normalised.
+/// Checks the types of variables, the names of arguments, and the literals and variables in the arguments of fields.
+/// Ignores unknown fields, which validation rejects. The document must be normalised.
 pub fn check_literals(document: &ExecutableDocument, types: &Registry) -> ServerResult<()> {
     for (_, Positioned { node: operation, .. }) in document.operations.iter() {
+        let mut variables = HashMap::new();
         for definition in &operation.variable_definitions {
             let type_name = definition.node.var_type.node.to_string();
             let name = MetaTypeName::concrete_typename(&type_name);
             if !types.types.get(name).is_some_and(MetaType::is_input) {
                 return Err(ServerError::new(format!("Unknown input type \"{name}\"."), Some(definition.pos)));
             }
+            variables.insert(&definition.node.name.node, type_name);
         }
         let check = &mut |value: &Positioned<Value>, argument: &MetaInputValue| {
             let error = |problem| ServerError::new(format!("{}{problem}", argument.name), Some(value.pos));
-            check_literal(&value.node, &argument.ty, types).map_err(error)
+            check_literal(&value.node, &argument.ty, types).map_err(error)?;
+            let error = |message| ServerError::new(message, Some(value.pos));
+            check_types_of_variables(&value.node, &argument.ty, &variables, types).map_err(error)
         };
         for_each_argument(&operation.selection_set.node, rewrite::root_type(operation.ty), types, check)?;
     }
     Ok(())
+}
+
+/// Checks that the variables in a value have the types of their positions. Types that differ only in whether they allow
+/// null are accepted here. Validation checks them, but it does not see a variable that is missing in the request.
+fn check_types_of_variables(
+    value: &Value,
+    type_name: &str,
+    variables: &HashMap<&Name, String>,
+    types: &Registry,
+) -> Result<(), String> {
+    let without_null = |type_name: &str| type_name.replace('!', "");
+    match (MetaTypeName::create(type_name), value) {
+        (_, Value::Variable(name)) => match variables.get(name) {
+            Some(own) if without_null(own) != without_null(type_name) => {
+                Err(format!("Variable \"{name}\" of type \"{own}\" used in position expecting type \"{type_name}\""))
+            }
+            // Validation rejects unknown variables.
+            Some(_) | None => Ok(()),
+        },
+        (MetaTypeName::NonNull(inner), _) => check_types_of_variables(value, inner, variables, types),
+        (MetaTypeName::List(item_type), Value::List(items)) => {
+            items.iter().try_for_each(|item| check_types_of_variables(item, item_type, variables, types))
+        }
+        (MetaTypeName::List(item_type), _) => check_types_of_variables(value, item_type, variables, types),
+        (MetaTypeName::Named(name), Value::Object(values)) => {
+            let Some(MetaType::InputObject { input_fields, .. }) = types.types.get(name) else { return Ok(()) };
+            values.iter().try_for_each(|(name, value)| match input_fields.get(name.as_str()) {
+                Some(field) => check_types_of_variables(value, &field.ty, variables, types),
+                None => Ok(()),
+            })
+        }
+        (MetaTypeName::Named(_), _) => Ok(()),
+    }
 }
 
 /// Calls `visit` for each argument in the selections of an object type. Fails if `visit` fails, or if an argument is

@@ -1,6 +1,8 @@
 //! Documents whose literals, default values or other operations async-graphql does not treat as the specification
 //! requires.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use support::{Caller, TestApp, both};
@@ -82,6 +84,26 @@ both!(a_faulty_argument_prevents_the_whole_request, Sandbox, async |app| {
     let answer = app.graphql(&operator, &largest, json!({})).await;
     assert_eq!(answer.codes(), ["VERSION_CONFLICT"], "{}", answer.body);
     assert_eq!(answer.body["data"]["a"]["outcome"], "CREATED");
+});
+
+both!(mutations_after_a_refused_mutation_are_applied, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let create = |email: &str| {
+        format!("createCustomer(input: {{ externalCustomerId: \"1\", data: {{ email: \"{email}\" }} }}) {{ outcome }}")
+    };
+    let query = format!(
+        "mutation {{ a: {} b: {} c: {} }}",
+        create("ada"),
+        create("ada@example.com"),
+        create("bea@example.com")
+    );
+    let answer = app.graphql(&operator, &query, json!({})).await;
+    let errors = answer.body["errors"].as_array().unwrap().iter();
+    let codes: BTreeMap<_, _> =
+        errors.map(|error| (error["path"][0].as_str().unwrap(), &error["extensions"]["code"])).collect();
+    assert_eq!(json!(codes), json!({ "a": "INVALID_EMAIL", "c": "EXTERNAL_CUSTOMER_ID_TAKEN" }));
+    assert_eq!(answer.body["data"], json!({ "a": null, "b": { "outcome": "CREATED" }, "c": null }));
+    assert_eq!(app.count_rows("customer").await, 1);
 });
 
 both!(a_default_is_the_value_of_a_missing_variable, Sandbox, async |app| {
@@ -225,6 +247,14 @@ both!(an_invalid_document_is_rejected_whatever_its_variables_are, Sandbox, async
         (
             "query ($f: CustomerFilter) { customers(fliter: $f) { nodes { id } } }",
             "Unknown argument \"fliter\" on field \"customers\" of type \"Query\". Did you mean `filter`?",
+        ),
+        (
+            "query ($f: Int) { customers(filter: $f) { nodes { id } } }",
+            "Variable \"f\" of type \"Int\" used in position expecting type \"CustomerFilter\"",
+        ),
+        (
+            "query ($m: [CustomerField]) { customers(filter: { email: \"ada@example.com\", missing: [$m] }) { nodes { id } } }",
+            "Variable \"m\" of type \"[CustomerField]\" used in position expecting type \"CustomerField!\"",
         ),
         ("query ($x: Foo) { viewer { role } }", "Unknown input type \"Foo\"."),
         ("query ($x: [Foo] = [1]) { viewer { role } }", "Unknown input type \"Foo\"."),
