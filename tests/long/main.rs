@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "the tests print their results and the seed to repeat them with")]
 
 mod crossed;
+mod erasure;
 mod feed;
 mod hostile;
 mod kill;

@@ -16,7 +16,7 @@ use entity::{customer, customer_change, customer_event, customer_operator, phone
 use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, Query, SimpleExpr};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, IdenStatic, PaginatorTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait,
+    QueryResult, QuerySelect, QueryTrait,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::{CustomerField, Customers, Prepared, Replayable, changes, find_stored, history, rows};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{
-    ByBackend, OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, positions,
+    ByBackend, OptimisticWrite, TransactionError, Work, WriteSet, WriteStatement, delete_listed, positions, record,
 };
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -124,13 +124,15 @@ struct History {
     /// All phones that the customer has had.
     phones: BTreeSet<String>,
     entries: usize,
-    /// The first and the last entry of each range of at most [`MAX_ENTRIES`] entries.
+    /// The first and the last entry of each range of at most [`MAX_ROWS`] entries.
     ranges: Vec<[CustomerEventId; 2]>,
+    /// Ranges of entries that have about [`MAX_ROWS`] rows in the feed. An entry has a row for each operator.
+    feed_ranges: Vec<[CustomerEventId; 2]>,
 }
 
-/// The maximum number of entries that one statement reads or changes. With many more entries, a statement could exceed
-/// its time limit of 5 seconds.
-const MAX_ENTRIES: u64 = 10_000;
+/// The maximum number of rows that one statement reads or changes. With many more rows, a statement could exceed its
+/// time limit of 5 seconds.
+const MAX_ROWS: u64 = 10_000;
 
 impl History {
     async fn read(write_tx: &OptimisticWrite, customer: CustomerId) -> Result<Self, DbErr> {
@@ -138,7 +140,7 @@ impl History {
         let phone_in = |column: customer_event::Column| {
             column.into_expr().binary(BinOper::Custom("->>"), CustomerField::Phone.name())
         };
-        let mut history = Self::default();
+        let mut history = Self { feed_ranges: feed_ranges(write_tx, customer).await?, ..Self::default() };
         loop {
             let last = history.ranges.last().map(|[_, last]| *last);
             let entries = customer_event::Entity::find()
@@ -148,21 +150,47 @@ impl History {
                 .filter(CustomerId.eq(customer))
                 .apply_if(last, |entries, last| entries.filter(Id.gt(last)))
                 .order_by_asc(Id)
-                .limit(MAX_ENTRIES);
+                .limit(MAX_ROWS);
             let rows = write_tx.query_all(&entries.into_query()).await?;
-            if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
-                history.ranges.push([first.try_get_by_index(0)?, last.try_get_by_index(0)?]);
-            }
+            history.ranges.extend(range(&rows)?);
             history.entries += rows.len();
             for row in &rows {
                 let phones: [Option<String>; 2] = [row.try_get_by_index(1)?, row.try_get_by_index(2)?];
                 history.phones.extend(phones.into_iter().flatten());
             }
-            if (rows.len() as u64) < MAX_ENTRIES {
+            if (rows.len() as u64) < MAX_ROWS {
                 return Ok(history);
             }
         }
     }
+}
+
+async fn feed_ranges(write_tx: &OptimisticWrite, customer: CustomerId) -> Result<Vec<[CustomerEventId; 2]>, DbErr> {
+    use customer_change::Column::{CustomerId, ExternalCustomerId, Id};
+    let mut ranges: Vec<[CustomerEventId; 2]> = Vec::new();
+    loop {
+        let last = ranges.last().map(|[_, last]| *last);
+        let changes = customer_change::Entity::find()
+            .select_only()
+            .column(Id)
+            .filter(CustomerId.eq(customer))
+            .filter(ExternalCustomerId.is_not_null())
+            // Further rows of the last entry of a range belong to the range.
+            .apply_if(last, |changes, last| changes.filter(Id.gt(last)))
+            .order_by_asc(Id)
+            .limit(MAX_ROWS);
+        let rows = write_tx.query_all(&changes.into_query()).await?;
+        ranges.extend(range(&rows)?);
+        if (rows.len() as u64) < MAX_ROWS {
+            return Ok(ranges);
+        }
+    }
+}
+
+/// The ids of the first and the last row.
+fn range(rows: &[QueryResult]) -> Result<Option<[CustomerEventId; 2]>, DbErr> {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
+    Ok(Some([first.try_get_by_index(0)?, last.try_get_by_index(0)?]))
 }
 
 impl Customers {
@@ -197,7 +225,7 @@ impl Customers {
             .filter(customer_operator::Column::CustomerId.eq(customer.id))
             .all(&write_tx)
             .await?;
-        let History { mut phones, entries, ranges } = History::read(&write_tx, customer.id).await?;
+        let History { mut phones, entries, ranges, feed_ranges } = History::read(&write_tx, customer.id).await?;
         phones.extend(customer.phone.iter().map(|phone| phone.as_str().to_owned()));
 
         let mut writes = WriteSet::new(origin.owner());
@@ -205,12 +233,12 @@ impl Customers {
         writes.push(DELETE_CUSTOMER, vec![vec![customer.id.into(), customer.revision.into()]]);
         let hashes = phones.iter().flat_map(|phone| lookup_hashes(&self.hash, phone));
         writes.push(DELETE_LOOKUPS, hashes.map(|hash| vec![hash.into()]).collect());
-        for [first, last] in ranges {
-            let range = vec![vec![customer.id.into(), first.into(), last.into()]];
-            let mut redacted = WriteSet::new(origin.owner());
-            redacted.push(REDACT_EVENTS, range.clone());
-            redacted.push(REDACT_FEED, range);
-            writes.write_after(redacted);
+        for (statement, ranges) in [(REDACT_EVENTS, ranges), (REDACT_FEED, feed_ranges)] {
+            for [first, last] in ranges {
+                let mut redacted = WriteSet::new(origin.owner());
+                redacted.push(statement, vec![vec![customer.id.into(), first.into(), last.into()]]);
+                writes.write_after(redacted);
+            }
         }
         history::record_erased(&mut writes, origin, customer, &links);
         let erasure = Model {
@@ -231,6 +259,7 @@ impl Customers {
         if actor.require_platform().is_err() {
             return Ok(None);
         }
+        record(Work::Query, 1);
         Ok(Entity::find_by_id(id).one(self.database.reader()).await?)
     }
 

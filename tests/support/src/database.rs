@@ -101,6 +101,23 @@ pub async fn wait_for_feed(database: &Database) {
     }
 }
 
+/// Returns a statement that adds copies of each history entry, with the type `UPDATED`.
+pub fn copy_history(database: &Database, copies: u32) -> String {
+    let columns = "customer_id, operator_id, api_key_id, request_id, 'updated', version, before, after, occurred_at";
+    let copied = if database.reader().get_database_backend() == DbBackend::Postgres {
+        format!("SELECT gen_random_uuid(), {columns} FROM customer_event, generate_series(1, {copies})")
+    } else {
+        format!(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {copies}) \
+             SELECT randomblob(16), {columns} FROM customer_event, n"
+        )
+    };
+    format!(
+        "INSERT INTO customer_event (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, \
+         occurred_at) {copied}"
+    )
+}
+
 /// Selects a number. The statement names its column `n`.
 pub(crate) async fn select_number(database: &Database, sql: &str) -> i64 {
     let reader = database.reader();
