@@ -1,8 +1,10 @@
 //! Creates a customer, or connects an existing one to the caller's operator.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use async_graphql::Enum;
 use entity::customer;
-use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId};
+use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey};
 use sea_orm::{EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -110,7 +112,8 @@ impl Customers {
     /// Creates a customer. If a customer that is not connected to the caller's operator has the email or the phone,
     /// connects that customer instead, if `connect_by` allows this.
     pub async fn create(&self, actor: &Actor, request: &RequestInfo, draft: CustomerDraft) -> Result<Created, Error> {
-        let (origin, operator) = (&actor.origin(request)?, actor.require_operator()?);
+        let origin = &actor.origin(request)?;
+        actor.require_operator()?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional);
         let (key, input) = (&new.idempotency_key, || new.canonical_json());
@@ -129,7 +132,8 @@ impl Customers {
             Some(reserved) => reserved,
             None => self.limits.reserve_disclosures(origin, values).await.map_err(|refused| refused.refuse())?,
         };
-        let prepare = |write_tx| self.prepare_create(write_tx, origin, operator, idempotent, new, warnings);
+        let matches = &AtomicU32::new(0);
+        let prepare = |write_tx| self.prepare_create(write_tx, origin, idempotent, new, warnings, matches);
         let created = self.run_write("customer.create", origin, phone, idempotent, prepare).await;
         match &created {
             // A new customer has no matches.
@@ -138,6 +142,10 @@ impl Customers {
             }
             Err(error @ Error::Rejected(faults)) if error.has(ErrorCode::IdentityConflict) => {
                 disclosures.disclosed("identity conflict", faults.len() as u32);
+            }
+            // The carrier was asked after a match was found. The response hides the match, but its time may not.
+            Err(error) if error.has(ErrorCode::PhoneNotMobile) || error.has(ErrorCode::PhoneLookupUnavailable) => {
+                disclosures.disclosed("phone refused", matches.load(Ordering::Relaxed));
             }
             Ok(_) | Err(_) => {}
         }
@@ -148,13 +156,13 @@ impl Customers {
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
-        operator: OperatorId,
         idempotent: Option<&IdempotentRequest>,
         new: &NewCustomer,
         warnings: &[Violation],
+        matches: &AtomicU32,
     ) -> Result<Prepared<Created>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key: _ } = new;
-        let phone = given_phone(optional);
+        let (operator, phone) = (origin.owner(), given_phone(optional));
         let values = existing_values(operator, external_customer_id, email, phone);
         let existing = match self.find_existing(&write_tx, idempotent, values).await? {
             OrStored::Found(existing) => existing,
@@ -173,6 +181,7 @@ impl Customers {
 
         let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
         let matched_by: Vec<_> = matched_by.into_iter().flatten().collect();
+        matches.fetch_max(matched_by.len() as u32, Ordering::Relaxed);
         let is_allowed = matched_by.is_empty() || matched_by.iter().any(|key| connect_by.0.contains(key));
         if !is_allowed {
             return Err(Error::Rejected(matched_by.into_iter().map(MatchKey::not_allowed).collect()).into());
@@ -286,8 +295,8 @@ fn filled(current: &customer::Model, given: &customer::ActiveModel) -> customer:
 
 /// Returns the given fields that have another value in the connected customer.
 fn unapplied_fields(given: &customer::Model, connected: &customer::Model) -> Vec<CustomerField> {
-    let differs = |field: &CustomerField| field.json_of(given) != field.json_of(connected);
-    CustomerField::all().filter(|field| !field.is_missing(given)).filter(differs).collect()
+    let is_unapplied = |field: &CustomerField| !field.is_missing(given) && field.differs(given, connected);
+    CustomerField::all().filter(is_unapplied).collect()
 }
 
 #[cfg(test)]
