@@ -112,8 +112,8 @@ pub enum ErrorCode {
     /// The role of the API key does not allow this operation.
     #[error("This API key is not allowed to do this.")]
     Forbidden,
-    /// Too many requests. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was
-    /// refused.
+    /// A limit was reached: of cost, of requests in flight, of failed authentications, or of disclosures. The message
+    /// names the limit. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was refused.
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
     /// Changes after the given cursor or time were deleted, or the database was restored from a backup that is older
@@ -133,10 +133,11 @@ pub enum ErrorCode {
     /// the document as `query`. Apollo Client and urql do this by themselves.
     #[error("PersistedQueryNotSupported")]
     PersistedQueryNotSupported,
-    /// The service is temporarily unavailable. Retry.
+    /// The service is temporarily unavailable, or did not finish in time. A mutation may have been applied, or may still
+    /// be applied. Send the same request again, with the same `idempotencyKey`.
     #[error("The service is temporarily unavailable. Please retry.")]
     Unavailable,
-    /// An unexpected error on our side. Report it with `requestId`.
+    /// An unexpected error on our side. A mutation may have been applied. Report the error with `requestId`.
     #[error("An unexpected error occurred on our side. Please report it with the request id.")]
     Internal,
 }
@@ -282,6 +283,12 @@ impl Violation {
 
     pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
         Self { retry_after, ..self }
+    }
+
+    /// The time to wait before a retry in milliseconds, rounded up: a client that waits for this time does not retry
+    /// too early.
+    pub fn retry_after_ms(&self) -> Option<u32> {
+        self.retry_after.map(|wait| u32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX))
     }
 }
 

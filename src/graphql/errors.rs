@@ -51,7 +51,7 @@ impl ErrorExtensions {
             code: violation.code,
             input_path: violation.field.map(|field| field.path().into_iter().map(ToOwned::to_owned).collect()),
             retryable: violation.code.is_retryable(),
-            retry_after_ms: violation.retry_after.map(|wait| i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)),
+            retry_after_ms: violation.retry_after_ms().map(|wait| i32::try_from(wait).unwrap_or(i32::MAX)),
             customer_id: violation.own_customer.map(|id| id.to_string().into()),
             request_id: request_id.to_string(),
         }

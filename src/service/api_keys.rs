@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 
 use super::audit::{self, Subject};
 use super::{Actor, AdminOrigin, is_in_calendar, now};
-use crate::database::{Database, Transaction, TransactionError, with_retry};
+use crate::database::{self, Database, Transaction, TransactionError, Work, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -251,7 +251,9 @@ impl ApiKeys {
         let keys = Entity::find()
             .filter(Column::Id.is_in(ids.iter().copied()))
             .apply_if(actor.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
+        database::record(Work::Query, 1);
         let keys = keys.all(self.database.reader()).await?;
+        database::record(Work::Row, keys.len() as u64);
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
 
@@ -297,7 +299,10 @@ impl ApiKeys {
         let visible: Vec<_> = operators.iter().copied().filter(|id| actor.sees(*id)).collect();
         let mut keys_by_operator: HashMap<_, _> = visible.iter().map(|id| (*id, Vec::new())).collect();
         let keys = Entity::find().filter(Column::OperatorId.is_in(visible)).order_by_asc(Column::Id);
-        for key in keys.all(self.database.reader()).await? {
+        database::record(Work::Query, 1);
+        let keys = keys.all(self.database.reader()).await?;
+        database::record(Work::Row, keys.len() as u64);
+        for key in keys {
             keys_by_operator.entry(key.operator_id).or_default().push(key);
         }
         Ok(keys_by_operator)

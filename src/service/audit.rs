@@ -9,7 +9,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel
 
 use super::{Actor, RequestInfo, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{Database, Transaction};
+use crate::database::{self, Database, Transaction, Work};
 use crate::error::Error;
 
 /// The origin of an administrative change.
@@ -66,6 +66,7 @@ impl AuditTrail {
         if actor.require_platform().is_err() {
             return Ok(None);
         }
+        database::record(Work::Query, 1);
         Ok(Entity::find_by_id(id).one(self.database.reader()).await?)
     }
 

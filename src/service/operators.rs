@@ -20,7 +20,7 @@ use super::audit::{self, Subject};
 use super::webhooks::endpoints;
 use super::{Actor, AdminOrigin, ApiKeys, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{Database, Transaction, TransactionError, with_retry};
+use crate::database::{Database, Transaction, TransactionError, Work, record, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 pub struct Operators {
@@ -91,6 +91,7 @@ impl Operators {
 
     /// Counts the operators that the caller may see.
     pub async fn count(&self, actor: &Actor) -> Result<u64, Error> {
+        record(Work::Query, 1);
         Ok(visible(actor).count(self.database.reader()).await?)
     }
 

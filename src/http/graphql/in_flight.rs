@@ -53,8 +53,8 @@ impl Default for InFlight {
     fn default() -> Self {
         const MAX_KEYS: u64 = 100_000;
         /// Longer than the longest request, so that a key is not removed from the cache while it has requests in
-        /// flight.
-        const MAX_IDLE: Duration = Duration::from_secs(120);
+        /// flight. A mutation of the platform may take five minutes.
+        const MAX_IDLE: Duration = Duration::from_secs(600);
         let keys = Cache::builder().max_capacity(MAX_KEYS).time_to_idle(MAX_IDLE).build();
         Self { keys, waiting: metrics::gauge!("vivamo_requests_waiting"), memory: ProcessMemory::default() }
     }

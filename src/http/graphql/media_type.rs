@@ -32,7 +32,8 @@ impl MediaType {
     /// `Accept` header is missing or has no valid media range.
     pub fn accepted_by(headers: &HeaderMap) -> Option<Self> {
         let lines = headers.get_all(header::ACCEPT).iter();
-        let ranges: Vec<_> = lines.filter_map(|line| line.to_str().ok()).flat_map(ranges).take(MAX_RANGES).collect();
+        let ranges = lines.filter_map(|line| line.to_str().ok()).flat_map(ranges).take(MAX_RANGES);
+        let ranges: Vec<_> = ranges.flatten().collect();
         if ranges.is_empty() {
             return Some(Self::Json);
         }
@@ -51,13 +52,13 @@ impl MediaType {
 }
 
 /// Returns the media ranges of a line of the `Accept` header, without parameters other than `q`, so that
-/// `application/json; charset=utf-8` accepts JSON. Leaves out empty and malformed ranges.
-fn ranges(line: &str) -> impl Iterator<Item = String> {
+/// `application/json; charset=utf-8` accepts JSON. An empty or malformed range is `None`.
+fn ranges(line: &str) -> impl Iterator<Item = Option<String>> {
     let without_parameters = |range: Type| {
         let quality: Vec<_> = range.get_param(Q).map(|quality| (Q, quality)).into_iter().collect();
         Type::from_parts(range.ty, range.subty, range.suffix, &quality).to_string()
     };
-    MediaTypeList::new(line).filter_map(Result::ok).map(without_parameters)
+    MediaTypeList::new(line).map(move |range| range.ok().map(without_parameters))
 }
 
 /// Returns true if the body of a request is `application/json`, with any parameters.
@@ -133,5 +134,12 @@ mod tests {
         let lines = ["application/json;q=0.5", "application/graphql-response+json"];
         assert_eq!(accepted(&lines), Some(MediaType::GraphqlResponse));
         assert_eq!(accepted(&[]), Some(MediaType::Json));
+    }
+
+    #[test]
+    fn ranges_beyond_the_maximum_are_not_read() {
+        let after = |ranges: usize| accepted(&[&("x,".repeat(ranges) + "application/graphql-response+json")]);
+        assert_eq!(after(MAX_RANGES - 1), Some(MediaType::GraphqlResponse));
+        assert_eq!(after(MAX_RANGES), Some(MediaType::Json));
     }
 }

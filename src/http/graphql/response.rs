@@ -34,7 +34,7 @@ impl From<(StatusCode, &str)> for HttpError {
 impl From<Violation> for HttpError {
     fn from(violation: Violation) -> Self {
         let scheme = HeaderValue::from_static("Bearer realm=\"vivamo\"");
-        let retry_after = violation.retry_after.map(|wait| (header::RETRY_AFTER, (wait.as_secs() + 1).into()));
+        let retry_after = violation.retry_after_ms().map(|wait| (header::RETRY_AFTER, wait.div_ceil(1000).into()));
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "of the other codes, only INTERNAL occurs here; the rest are codes of field errors"

@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use super::addresses::AddressFilter;
 use super::signature::SigningSecret;
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{Database, Transaction, TransactionError, with_retry};
+use crate::database::{self, Database, Transaction, TransactionError, Work, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 use crate::service::audit::{self, Subject};
@@ -91,6 +91,7 @@ impl Webhooks {
     /// Returns the endpoint, or `None` if the caller may not see it. An operator sees its own endpoints. The platform
     /// sees all endpoints.
     pub async fn find(&self, actor: &Actor, id: WebhookId) -> Result<Option<Model>, Error> {
+        database::record(Work::Query, 1);
         Ok(visible(actor).filter(Column::Id.eq(id)).one(self.database.reader()).await?)
     }
 
