@@ -17,7 +17,7 @@ use crate::service::customers::{
     ConnectBy, CustomerChanges, CustomerDraft, CustomerField, CustomerFilter, CustomerList, CustomerOrder,
     CustomerOrderField, CustomerRef, Disconnect, EraseRequest, MatchKey, TimeRange, Verification, VerifiedValue,
 };
-use crate::service::{Actor, is_in_calendar, now};
+use crate::service::{Actor, is_in_calendar};
 
 /// Identifies a customer. Exactly one of the fields must be given.
 #[derive(OneofObject)]
@@ -471,15 +471,10 @@ impl RecordVerificationInput {
         let Self { id, field, value, verified_at, take_over, idempotency_key } = self;
         let mut faults = Faults::default();
         let verified_at = faults.time(InputField::VerifiedAt, Some(verified_at));
-        let mut reject = |field, note| {
-            faults.0.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));
-        };
-        if verified_at > Some(now()) {
-            reject(InputField::VerifiedAt, "`verifiedAt` must not be in the future.");
-        }
         let take_over = take_over.unwrap_or_default();
         if take_over && field != VerifiableField::Phone {
-            reject(InputField::TakeOver, "Only a phone can be taken over.");
+            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::TakeOver);
+            faults.0.push(violation.with_note("Only a phone can be taken over."));
         }
         let value = match field {
             VerifiableField::Email => faults.email(InputField::Value, &value).map(VerifiedValue::Email),
