@@ -60,7 +60,6 @@ async fn check(state: &Shared) -> Health {
     if !inspection.pending.is_empty() {
         return not_ready("pending migrations".to_owned(), "the database lacks migrations: run `vivamo migrate`\n");
     }
-    state.database.refuse_writes(inspection.is_outdated);
     if inspection.is_outdated {
         let body = "a newer version has migrated the database, and this version must not write to it any more\n";
         return not_ready(format!("unknown migrations: {}", inspection.unknown.join(", ")), body);

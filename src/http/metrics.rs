@@ -37,7 +37,10 @@ pub fn metrics_router(database: Database) -> Router {
         "vivamo_disclosures_total",
         "Emails and phones that were revealed to belong to customers of other operators, by kind."
     );
-    describe_counter!("vivamo_phone_lookups_total", "Requests to the carrier lookup, by outcome.");
+    describe_counter!(
+        "vivamo_phone_lookups_total",
+        "Carrier lookups, by outcome. A lookup sends up to three requests to Twilio."
+    );
     describe_counter!("vivamo_webhook_deliveries_total", "Attempts to deliver webhooks, by outcome.");
     describe_counter!("vivamo_webhooks_disabled_total", "Webhook endpoints that the service disabled, by reason.");
     describe_gauge!("vivamo_webhooks_disabled", "Webhook endpoints that the service or their operators have disabled.");

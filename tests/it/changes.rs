@@ -12,7 +12,7 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::open::{DatabaseSettings, open};
 use vivamo::service::{Actor, AdminOrigin, ServiceSettings, now};
 
-use support::{Answer, Caller, KEY_SECRET, TestApp, both};
+use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, run};
 
 const CHANGES: &str = "query ($first: Int! = 100, $after: String, $types: [ChangeType!]) { \
     changes(first: $first, after: $after, types: $types) { cursor hasMore changes { \
@@ -290,65 +290,68 @@ both!(a_page_with_customers_takes_two_statements, Sandbox, async |app| {
     }
 });
 
-both!(a_change_appears_after_all_changes_with_smaller_positions, Sandbox, async |app| {
-    if !app.is_postgres() {
-        return;
-    }
-    let a = app.operator("A").await;
-    app.created(&a, "1", json!({ "email": "one@example.com" })).await;
-    app.created(&a, "2", json!({ "email": "two@example.com" })).await;
-    let (_, end) = follow(app, &a, 100, json!(null), json!(null)).await;
-    let customer = app.customer(&a, json!({ "externalCustomerId": "1" })).await["id"].clone();
-    let slow = app.database.begin_write().await.unwrap();
-    slow.execute_unprepared("SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await.unwrap();
-    slow.execute_unprepared("SELECT pg_current_xact_id()").await.unwrap();
-    app.updated(&a, json!({ "id": customer }), json!({ "firstName": "Ada" })).await;
-    let page = read(app, &a, json!({ "after": end })).await.data()["changes"].clone();
-    assert_eq!((&page["changes"], &page["hasMore"], &page["cursor"]), (&json!([]), &json!(false), &end));
-    let by_viewer = app.query(&a, "{ viewer { changesCursor } }").await["viewer"]["changesCursor"].clone();
-    assert_eq!(by_viewer, end);
-    let copy = "INSERT INTO customer_change SELECT reader_id, pg_current_xact_id()::text::bigint, gen_random_uuid(), \
-                customer_id, external_customer_id, 'updated', version, changed_fields, own, occurred_at, swept \
-                FROM customer_change WHERE external_customer_id = '2'";
-    slow.execute_unprepared(copy).await.unwrap();
-    slow.commit().await.unwrap();
-    let (changes, _) = follow(app, &a, 100, end, json!(null)).await;
-    let ids: Vec<_> = changes.iter().map(|change| change["externalCustomerId"].clone()).collect();
-    assert_eq!(ids, ["2", "1"], "the transaction that began first has the smaller position");
-});
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_appears_after_all_changes_with_smaller_positions() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let a = app.operator("A").await;
+        app.created(&a, "1", json!({ "email": "one@example.com" })).await;
+        app.created(&a, "2", json!({ "email": "two@example.com" })).await;
+        let (_, end) = follow(app, &a, 100, json!(null), json!(null)).await;
+        let customer = app.customer(&a, json!({ "externalCustomerId": "1" })).await["id"].clone();
+        let slow = app.database.begin_write().await.unwrap();
+        slow.execute_unprepared("SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await.unwrap();
+        slow.execute_unprepared("SELECT pg_current_xact_id()").await.unwrap();
+        app.updated(&a, json!({ "id": customer }), json!({ "firstName": "Ada" })).await;
+        let page = read(app, &a, json!({ "after": end })).await.data()["changes"].clone();
+        assert_eq!((&page["changes"], &page["hasMore"], &page["cursor"]), (&json!([]), &json!(false), &end));
+        let by_viewer = app.query(&a, "{ viewer { changesCursor } }").await["viewer"]["changesCursor"].clone();
+        assert_eq!(by_viewer, end);
+        let copy = "INSERT INTO customer_change SELECT reader_id, pg_current_xact_id()::text::bigint, gen_random_uuid(), \
+                    customer_id, external_customer_id, 'updated', version, changed_fields, own, occurred_at, swept \
+                    FROM customer_change WHERE external_customer_id = '2'";
+        slow.execute_unprepared(copy).await.unwrap();
+        slow.commit().await.unwrap();
+        let (changes, _) = follow(app, &a, 100, end, json!(null)).await;
+        let ids: Vec<_> = changes.iter().map(|change| change["externalCustomerId"].clone()).collect();
+        assert_eq!(ids, ["2", "1"], "the transaction that began first has the smaller position");
+    })
+    .await;
+}
 
-both!(a_transaction_does_not_change_what_a_later_one_has_changed, Sandbox, async |app| {
-    if !app.is_postgres() {
-        return;
-    }
-    let a = app.operator("A").await;
-    for number in 0..2 {
-        app.created(&a, &format!("{number}"), json!({ "email": format!("{number}@example.com") })).await;
-    }
-    let (customers, origin) = (&app.services.customers, AdminOrigin::command_line());
-    let operator = OperatorId::parse(&a.operator).unwrap();
-    let suspend = "UPDATE operator SET status = 'suspended'";
-    support::postgres::execute(app.database_url(), suspend).await.unwrap();
-    let holder = app.database.begin_write().await.unwrap();
-    let lock_first = "SELECT 1 FROM customer WHERE email = '0@example.com' FOR UPDATE";
-    holder.execute_unprepared(lock_first).await.unwrap();
-    // The transaction of the batch gets its id when it locks the operator. It then waits for the first customer.
-    // Meanwhile, the update of the second customer commits with a larger id. The batch must not change the second
-    // customer with its smaller id, so it starts again.
-    let remove = async { customers.remove_batch(&Actor::Platform, &origin, operator).await.unwrap() };
-    let change_second = async {
-        app.wait_until_blocked(1).await;
-        let second = app.customer(&app.platform(), json!({ "email": "1@example.com" })).await["id"].clone();
-        app.updated(&app.platform(), json!({ "id": second }), json!({ "firstName": "Ada" })).await;
-        holder.commit().await.unwrap();
-    };
-    let (removed, ()) = tokio::join!(remove, change_second);
-    assert_eq!(removed, 2);
-    let changes = feed(app, &app.platform()).await;
-    let of_second: Vec<_> = changes.iter().filter(|change| change["customerId"] == changes[1]["customerId"]).collect();
-    let types: Vec<_> = of_second.iter().map(|change| change["type"].clone()).collect();
-    assert_eq!(types, ["CREATED", "UPDATED", "DISCONNECTED"]);
-});
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_does_not_change_what_a_later_one_has_changed() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let a = app.operator("A").await;
+        for number in 0..2 {
+            app.created(&a, &format!("{number}"), json!({ "email": format!("{number}@example.com") })).await;
+        }
+        let (customers, origin) = (&app.services.customers, AdminOrigin::command_line());
+        let operator = OperatorId::parse(&a.operator).unwrap();
+        let suspend = "UPDATE operator SET status = 'suspended'";
+        support::postgres::execute(app.database_url(), suspend).await.unwrap();
+        let holder = app.database.begin_write().await.unwrap();
+        let lock_first = "SELECT 1 FROM customer WHERE email = '0@example.com' FOR UPDATE";
+        holder.execute_unprepared(lock_first).await.unwrap();
+        // The transaction of the batch gets its id when it locks the operator. It then waits for the first customer.
+        // Meanwhile, the update of the second customer commits with a larger id. The batch must not change the second
+        // customer with its smaller id, so it starts again.
+        let remove = async { customers.remove_batch(&Actor::Platform, &origin, operator).await.unwrap() };
+        let change_second = async {
+            app.wait_until_blocked(1).await;
+            let second = app.customer(&app.platform(), json!({ "email": "1@example.com" })).await["id"].clone();
+            app.updated(&app.platform(), json!({ "id": second }), json!({ "firstName": "Ada" })).await;
+            holder.commit().await.unwrap();
+        };
+        let (removed, ()) = tokio::join!(remove, change_second);
+        assert_eq!(removed, 2);
+        let changes = feed(app, &app.platform()).await;
+        let of_second: Vec<_> =
+            changes.iter().filter(|change| change["customerId"] == changes[1]["customerId"]).collect();
+        let types: Vec<_> = of_second.iter().map(|change| change["type"].clone()).collect();
+        assert_eq!(types, ["CREATED", "UPDATED", "DISCONNECTED"]);
+    })
+    .await;
+}
 
 both!(old_changes_are_deleted_for_each_reader, Sandbox, async |app| {
     let (a, quiet, b) = (app.operator("A").await, app.operator("Quiet").await, app.operator("B").await);
@@ -467,30 +470,31 @@ both!(a_cursor_from_after_the_backup_is_refused, Sandbox, async |app| {
     }
 });
 
-both!(a_dump_is_restored_into_a_younger_server, Sandbox, async |app| {
-    if !app.is_postgres() {
-        return;
-    }
-    let a = app.operator("A").await;
-    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
-    // Sets the positions that a server with more transactions would have given.
-    let restore = "UPDATE customer_change SET position = position + 1000000000";
-    support::postgres::execute(app.database_url(), restore).await.unwrap();
-    let open = async |migrate| {
-        let url = app.database_url().to_owned();
-        let settings = DatabaseSettings { url, migrate, wait: Duration::ZERO, observer: None };
-        open(settings, ServiceSettings::new(Environment::Sandbox, KeyedHash::new(KEY_SECRET))).await
-    };
-    let failure = open(false).await.err().unwrap().to_string();
-    assert!(failure.contains("`vivamo migrate`"), "{failure}");
-    open(true).await.unwrap().database.close().await;
-    open(false).await.unwrap().database.close().await;
-    let (stored, end) = follow(app, &a, 1, json!(null), json!(null)).await;
-    assert_eq!(stored.len(), 1);
-    app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;
-    let (changes, _) = follow(app, &a, 1, end, json!(null)).await;
-    assert_eq!(changes.iter().map(|change| change["version"].clone()).collect::<Vec<_>>(), [2]);
-});
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_is_restored_into_a_younger_server() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let a = app.operator("A").await;
+        app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+        // Sets the positions that a server with more transactions would have given.
+        let restore = "UPDATE customer_change SET position = position + 1000000000";
+        support::postgres::execute(app.database_url(), restore).await.unwrap();
+        let open = async |migrate| {
+            let url = app.database_url().to_owned();
+            let settings = DatabaseSettings { url, migrate, wait: Duration::ZERO, observer: None };
+            open(settings, ServiceSettings::new(Environment::Sandbox, KeyedHash::new(KEY_SECRET))).await
+        };
+        let failure = open(false).await.err().unwrap().to_string();
+        assert!(failure.contains("`vivamo migrate`"), "{failure}");
+        open(true).await.unwrap().database.close().await;
+        open(false).await.unwrap().database.close().await;
+        let (stored, end) = follow(app, &a, 1, json!(null), json!(null)).await;
+        assert_eq!(stored.len(), 1);
+        app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;
+        let (changes, _) = follow(app, &a, 1, end, json!(null)).await;
+        assert_eq!(changes.iter().map(|change| change["version"].clone()).collect::<Vec<_>>(), [2]);
+    })
+    .await;
+}
 
 both!(the_lag_is_the_age_of_the_oldest_change_that_is_not_shown, Sandbox, async |app| {
     let a = app.operator("A").await;

@@ -163,7 +163,6 @@ both!(invalid_values_are_reported_before_an_unknown_customer, Sandbox, async |ap
     let answer = app.update(&operator, json!({ "externalCustomerId": " " }), json!({})).await;
     let expected = [("INVALID_EXTERNAL_CUSTOMER_ID", "input.customer.externalCustomerId")];
     answer.assert_rejected("updateCustomer", &expected);
-    app.rebuild_search_words().await;
 });
 
 both!(restrictions_apply_only_to_changed_values, Production, async |app| {

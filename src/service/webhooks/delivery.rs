@@ -354,12 +354,12 @@ impl Deliveries {
             }
             page => page?,
         };
-        let Some((last, _)) = page.changes.last() else {
+        let Some(last) = page.changes.last() else {
             return self.move_cursor(webhook, &page, unchanged()).await;
         };
         let begin = ActiveModel {
-            sending_position: Set(Some(last.position)),
-            sending_id: Set(Some(*last.id.as_uuid())),
+            sending_position: Set(Some(last.0.position)),
+            sending_id: Set(Some(*last.0.id.as_uuid())),
             last_attempt_at: Set(Some(self.now())),
             lease_until: Set(Some(self.new_lease())),
             ..unchanged()
@@ -371,7 +371,8 @@ impl Deliveries {
             self.update(&webhook, ActiveModel { lease_until: Set(None), ..unchanged() }).await?;
             return Ok(None);
         }
-        let result = self.settings.sender.send(&webhook.url, self.attempt(&webhook, &page.changes), self.now()).await;
+        let result =
+            self.settings.sender.send(&webhook.url, self.attempt(&webhook, &page.changes, last), self.now()).await;
         metrics::counter!("vivamo_webhook_deliveries_total", "outcome" => outcome(&result)).increment(1);
         let status = result.as_ref().ok().map(|response| response.status.as_u16().into());
         let answered = ActiveModel { last_status: Set(status), ..unchanged() };
@@ -410,14 +411,18 @@ impl Deliveries {
         })
     }
 
-    /// Builds an attempt to deliver these changes. Each attempt for the same changes has the same id. The body is the
+    /// Builds an attempt to deliver these changes, of which `last` is the last one. Each attempt for the same changes has the same id. The body is the
     /// same too, unless a customer was erased or the key secret was changed in the meantime.
-    fn attempt(&self, webhook: &Model, changes: &[(customer_change::Model, Json)]) -> Attempt {
-        let last = changes.last();
-        let cursor = last.map(|(last, _)| self.settings.render.cursor(webhook.operator_id, &last.position()));
+    fn attempt(
+        &self,
+        webhook: &Model,
+        changes: &[(customer_change::Model, Json)],
+        last: &(customer_change::Model, Json),
+    ) -> Attempt {
+        let cursor = self.settings.render.cursor(webhook.operator_id, &last.0.position());
         let body = Body {
             r#type: "customer.changes",
-            timestamp: last.map(|(_, rendered)| &rendered["occurredAt"]),
+            timestamp: &last.1["occurredAt"],
             data: BodyData { changes: changes.iter().map(|(_, rendered)| rendered).collect(), cursor },
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
@@ -506,7 +511,7 @@ impl Deliveries {
             transaction.commit().await?;
             Ok(Some(updated).filter(|_| is_same))
         };
-        with_retry("webhook.update", update).await
+        with_retry("webhook.save_attempt", update).await
     }
 }
 
@@ -515,7 +520,7 @@ impl Deliveries {
 struct Body<'a> {
     r#type: &'static str,
     /// The time of the last change.
-    timestamp: Option<&'a Json>,
+    timestamp: &'a Json,
     data: BodyData<'a>,
 }
 
@@ -523,7 +528,7 @@ struct Body<'a> {
 struct BodyData<'a> {
     changes: Vec<&'a Json>,
     /// The cursor after these changes in the feed of the operator.
-    cursor: Option<String>,
+    cursor: String,
 }
 
 /// Returns an update of a row that changes no column.
