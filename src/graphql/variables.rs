@@ -1,5 +1,5 @@
 //! Checks the variables and the literals of a request as the GraphQL specification requires. This module implements
-//! six rules of the specification that async-graphql does not follow:
+//! seven rules of the specification that async-graphql does not follow:
 //!
 //! - If a required variable is missing, or a value has the wrong type, the request fails and nothing is executed. The
 //!   message names the field and contains no value, for example "$input.data.emial: unknown field of CustomerDataInput.
@@ -7,12 +7,14 @@
 //! - If an optional variable without a default is missing, the arguments and input fields that use this variable are
 //!   removed. async-graphql would pass null instead. For example, null clears a field of a customer, but an omitted
 //!   field stays unchanged.
-//! - If a variable with a default is missing, the default is its value everywhere. async-graphql would ignore the default
-//!   in `@include` and `@skip`.
+//! - If a variable with a default is missing, the default is its value everywhere. async-graphql would ignore the
+//!   default in `@include` and `@skip`.
 //! - An integral number is an `Int`, even if the number is written as `1.0`, because many JSON encoders know only
 //!   floating-point numbers.
-//! - If a literal has the wrong type, or an `Int` has more than 32 bits, nothing is executed. async-graphql would find some
-//!   of these faults only when it executes the field, after earlier mutations of the request.
+//! - If a literal has the wrong type, or an `Int` has more than 32 bits, nothing is executed. async-graphql would find
+//!   some of these faults only when it executes the field, after earlier mutations of the request.
+//! - A variable must have the type of each argument where it is used, also if the variable is missing and validation
+//!   therefore does not see it.
 //! - A variable of the type `[T!]!` may be used where `[T!]` is expected. A variable that may be null may be used where
 //!   null is not allowed if that argument or input field has a default.
 
@@ -160,21 +162,17 @@ pub fn check_literals(document: &ExecutableDocument, types: &Registry) -> Server
             let error = |problem| ServerError::new(format!("{}{problem}", argument.name), Some(value.pos));
             check_literal(&value.node, &argument.ty, types).map_err(error)?;
             let error = |message| ServerError::new(message, Some(value.pos));
-            check_types_of_variables(&value.node, &argument.ty, &variables, types).map_err(error)
+            check_type_of_variable(&value.node, &argument.ty, &variables).map_err(error)
         };
         for_each_argument(&operation.selection_set.node, rewrite::root_type(operation.ty), types, check)?;
     }
     Ok(())
 }
 
-/// Checks that the variables in a value have the types of their positions. Types that differ only in whether they allow
-/// null are accepted here. Validation checks them, but it does not see a variable that is missing in the request.
-fn check_types_of_variables(
-    value: &Value,
-    type_name: &str,
-    variables: &HashMap<&Name, String>,
-    types: &Registry,
-) -> Result<(), String> {
+/// Checks that a variable in an argument has the type of the argument. Types that differ only in whether they allow null
+/// are accepted here. Validation checks them, but it does not see a variable that is missing in the request. Ignores
+/// variables inside input objects, as validation does: clients use an `ID` for a `String` there.
+fn check_type_of_variable(value: &Value, type_name: &str, variables: &HashMap<&Name, String>) -> Result<(), String> {
     let without_null = |type_name: &str| type_name.replace('!', "");
     match (MetaTypeName::create(type_name), value) {
         (_, Value::Variable(name)) => match variables.get(name) {
@@ -184,19 +182,11 @@ fn check_types_of_variables(
             // Validation rejects unknown variables.
             Some(_) | None => Ok(()),
         },
-        (MetaTypeName::NonNull(inner), _) => check_types_of_variables(value, inner, variables, types),
+        (MetaTypeName::NonNull(inner), _) => check_type_of_variable(value, inner, variables),
         (MetaTypeName::List(item_type), Value::List(items)) => {
-            items.iter().try_for_each(|item| check_types_of_variables(item, item_type, variables, types))
+            items.iter().try_for_each(|item| check_type_of_variable(item, item_type, variables))
         }
-        (MetaTypeName::List(item_type), _) => check_types_of_variables(value, item_type, variables, types),
-        (MetaTypeName::Named(name), Value::Object(values)) => {
-            let Some(MetaType::InputObject { input_fields, .. }) = types.types.get(name) else { return Ok(()) };
-            values.iter().try_for_each(|(name, value)| match input_fields.get(name.as_str()) {
-                Some(field) => check_types_of_variables(value, &field.ty, variables, types),
-                None => Ok(()),
-            })
-        }
-        (MetaTypeName::Named(_), _) => Ok(()),
+        (MetaTypeName::List(_) | MetaTypeName::Named(_), _) => Ok(()),
     }
 }
 

@@ -253,8 +253,8 @@ both!(an_invalid_document_is_rejected_whatever_its_variables_are, Sandbox, async
             "Variable \"f\" of type \"Int\" used in position expecting type \"CustomerFilter\"",
         ),
         (
-            "query ($m: [CustomerField]) { customers(filter: { email: \"ada@example.com\", missing: [$m] }) { nodes { id } } }",
-            "Variable \"m\" of type \"[CustomerField]\" used in position expecting type \"CustomerField!\"",
+            "query ($t: [ChangeType]) { changes(types: [$t]) { cursor } }",
+            "Variable \"t\" of type \"[ChangeType]\" used in position expecting type \"ChangeType!\"",
         ),
         ("query ($x: Foo) { viewer { role } }", "Unknown input type \"Foo\"."),
         ("query ($x: [Foo] = [1]) { viewer { role } }", "Unknown input type \"Foo\"."),
