@@ -5,8 +5,7 @@
 //! - An [`OptimisticWrite`] usually reads without locks at first, and with row locks after a conflict. The rows to
 //!   write are collected in a [`WriteSet`], and written in one last step. Changes of customers use an
 //!   [`OptimisticWrite`], except the removal of all customers of an operator and the completion of search words. On
-//!   PostgreSQL, an attempt without locks
-//!   usually shares its statements with concurrent requests (see `batch/mod.rs`).
+//!   PostgreSQL, an attempt without locks usually shares its statements with concurrent requests (see `batch/mod.rs`).
 //! - A [`Transaction`] begins and commits explicitly. Most code runs the transaction inside [`with_retry`], which
 //!   repeats the transaction after a conflict. All other writes use a [`Transaction`], for example writes of operators
 //!   and API keys.
