@@ -133,8 +133,8 @@ pub enum ErrorCode {
     /// the document as `query`. Apollo Client and urql do this by themselves.
     #[error("PersistedQueryNotSupported")]
     PersistedQueryNotSupported,
-    /// The service is temporarily unavailable, or did not finish in time. A mutation may have been applied, or may still
-    /// be applied. Send the same request again, with the same `idempotencyKey`.
+    /// The service is temporarily unavailable, or did not finish in time. A mutation may have been applied, or may
+    /// still be applied. Send the same request again, with the same `idempotencyKey`.
     #[error("The service is temporarily unavailable. Please retry.")]
     Unavailable,
     /// An unexpected error on our side. A mutation may have been applied. Report the error with `requestId`.

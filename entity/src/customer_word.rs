@@ -2,8 +2,8 @@
 //!
 //! Each row is a word by which an operator can find a customer (see [`SearchWord`]). Each operator has its own rows for
 //! a shared customer. The rows include the words of the operator's external id, and a search reads the rows of one
-//! operator only. All rows are derived from `customer` and `customer_operator` and can be rebuilt: stop all servers, delete
-//! all rows, set `deployment.words_migration` to null, and run `vivamo migrate`. Rows are written by
+//! operator only. All rows are derived from `customer` and `customer_operator` and can be rebuilt: stop all servers,
+//! delete all rows, set `deployment.words_migration` to null, and run `vivamo migrate`. Rows are written by
 //! `service::customers::words`.
 
 use sea_orm::entity::prelude::*;

@@ -2,7 +2,8 @@
 //!
 //! A cursor consists of a position (a row's id and sort key) and a signature over the position, the list and the
 //! caller. Both are encoded in base64. Because of the signature, a cursor is rejected if it is damaged or belongs to
-//! another list or caller. Without a signature, such a cursor could return a wrong page.
+//! another list or caller. Without a signature, such a cursor could return a wrong page. A position in the change feed
+//! is masked, because it would reveal how many changes other operators make.
 
 use std::borrow::Cow;
 use std::sync::Arc;

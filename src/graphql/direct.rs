@@ -206,25 +206,25 @@ pub struct Json {
     pub text: Vec<u8>,
     /// The maximum length of the text, checked after each item of a list.
     pub limit: usize,
-    /// The number of values in the text, as [`answer_size`] counts them.
+    /// The number of values in the text, as [`count_values`] counts them.
     pub values: u64,
 }
 
 impl Json {
     fn write(&mut self, value: &Value) -> Result<(), NotDirect> {
         write_value(value, &mut self.text).map_err(|_| NotDirect::NotReady)?;
-        self.values += answer_size(value);
+        self.values += count_values(value);
         Ok(())
     }
 }
 
-/// Returns the size of a response: the number of its values that are not lists or objects, plus one for each full 100
-/// bytes of each string. Leaves out texts that were written directly, whose values are counted as `Work::Value`.
-pub fn answer_size(value: &Value) -> u64 {
+/// Counts the values of a response that are not lists or objects, and adds one for each full 100 bytes of each string.
+/// Leaves out texts that were written directly, whose values are counted as `Work::Value`.
+pub fn count_values(value: &Value) -> u64 {
     match value {
         Value::Binary(_) => 0,
-        Value::List(items) => items.iter().map(answer_size).sum(),
-        Value::Object(fields) => fields.values().map(answer_size).sum(),
+        Value::List(items) => items.iter().map(count_values).sum(),
+        Value::Object(fields) => fields.values().map(count_values).sum(),
         Value::String(text) => 1 + text.len() as u64 / 100,
         Value::Null | Value::Number(_) | Value::Boolean(_) | Value::Enum(_) => 1,
     }

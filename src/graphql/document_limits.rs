@@ -76,7 +76,8 @@ fn syntax_error(error: parser::Error) -> ServerError {
 }
 
 /// Checks length, tokens and nesting, and rejects input objects that have a field twice: the parser would use the last
-/// value. Follows GraphQL's lexical rules: brackets in strings and comments do not count. Returns the text for the parser. The escapes that the parser does not know are decoded ([`decode_escapes`]).
+/// value. Follows GraphQL's lexical rules: brackets in strings and comments do not count. Returns the text for the
+/// parser. The escapes that the parser does not know are decoded ([`decode_escapes`]).
 fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
     check_limit(text.len().div_ceil(1024), limits::KIBIBYTES, ("The document is longer than", "KiB"))?;
     let (mut tokens, mut brackets) = (0, Vec::new());
@@ -274,16 +275,16 @@ pub fn operation(document: &ExecutableDocument, name: Option<&str>, variables: &
 fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
     check_limit(document.operations.iter().count(), limits::OPERATIONS, ("The document has more than", "operations"))?;
     check_limit(document.fragments.len(), limits::FRAGMENTS, ("The document has more than", "fragments"))?;
-    let mut counter = CostCounter { fragments: &document.fragments, counted: HashMap::new() };
+    let mut counter = SizeCounter { fragments: &document.fragments, counted: HashMap::new() };
     for (_, Positioned { node: operation, .. }) in document.operations.iter() {
-        let mut cost = counter.selection_set(&operation.selection_set.node)?;
-        cost.directives += operation.directives.len();
-        check_limit(cost.selections.0, limits::SELECTIONS, ("The operation selects more than", "fields"))?;
-        check_limit(cost.aliases.0, limits::ALIASES, ("The operation has more than", "aliases"))?;
-        check_limit(cost.directives.0, limits::DIRECTIVES, ("The operation has more than", "directives"))?;
-        check_limit(cost.values.0, limits::VALUES, ("The operation has more than", "values in arguments"))?;
+        let mut size = counter.selection_set(&operation.selection_set.node)?;
+        size.directives += operation.directives.len();
+        check_limit(size.selections.0, limits::SELECTIONS, ("The operation selects more than", "fields"))?;
+        check_limit(size.aliases.0, limits::ALIASES, ("The operation has more than", "aliases"))?;
+        check_limit(size.directives.0, limits::DIRECTIVES, ("The operation has more than", "directives"))?;
+        check_limit(size.values.0, limits::VALUES, ("The operation has more than", "values in arguments"))?;
         let nesting = ("The introspection nests more than", "levels of types");
-        check_limit(cost.introspection_depth, limits::INTROSPECTION_DEPTH, nesting)?;
+        check_limit(size.introspection_depth, limits::INTROSPECTION_DEPTH, nesting)?;
         let mut fields = Vec::new();
         collect_fields(&operation.selection_set.node, &document.fragments, &mut fields);
         let is_mutation = operation.ty == OperationType::Mutation;
@@ -374,7 +375,7 @@ fn collect_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &
 
 /// Size of a selection set, with all fragment spreads expanded.
 #[derive(Clone, Copy, Default)]
-struct SelectionCost {
+struct SelectionSize {
     selections: Saturating<usize>,
     aliases: Saturating<usize>,
     directives: Saturating<usize>,
@@ -382,20 +383,20 @@ struct SelectionCost {
     introspection_depth: usize,
 }
 
-/// Computes the cost of selection sets. Visits each fragment only once.
-struct CostCounter<'d> {
+/// Computes the size of selection sets. Visits each fragment only once.
+struct SizeCounter<'d> {
     fragments: &'d Fragments,
-    /// Costs of fragments. `None` while a fragment is being counted, to detect fragments that contain themselves.
-    counted: HashMap<&'d Name, Option<SelectionCost>>,
+    /// Sizes of fragments. `None` while a fragment is being counted, to detect fragments that contain themselves.
+    counted: HashMap<&'d Name, Option<SelectionSize>>,
 }
 
 /// Introspection fields that lead from one type to several other types. Each field returns a list of types, or a list
 /// of items that have types.
 const FIELDS_TO_TYPES: [&str; 4] = ["fields", "inputFields", "interfaces", "possibleTypes"];
 
-impl<'d> CostCounter<'d> {
-    fn selection_set(&mut self, set: &'d SelectionSet) -> ServerResult<SelectionCost> {
-        let mut sum = SelectionCost::default();
+impl<'d> SizeCounter<'d> {
+    fn selection_set(&mut self, set: &'d SelectionSet) -> ServerResult<SelectionSize> {
+        let mut sum = SelectionSize::default();
         for Positioned { node: selection, .. } in &set.items {
             let mut inner = match selection {
                 Selection::Field(Positioned { node: field, .. }) => {
@@ -419,17 +420,17 @@ impl<'d> CostCounter<'d> {
         Ok(sum)
     }
 
-    fn fragment(&mut self, name: &Name) -> ServerResult<SelectionCost> {
+    fn fragment(&mut self, name: &Name) -> ServerResult<SelectionSize> {
         // Validation reports a fragment that does not exist.
-        let Some((name, fragment)) = self.fragments.get_key_value(name) else { return Ok(SelectionCost::default()) };
+        let Some((name, fragment)) = self.fragments.get_key_value(name) else { return Ok(SelectionSize::default()) };
         match self.counted.get(name) {
-            Some(Some(cost)) => return Ok(*cost),
+            Some(Some(size)) => return Ok(*size),
             Some(None) => return reject(format!("The fragment {name} contains itself.")),
             None => self.counted.insert(name, None),
         };
-        let cost = self.selection_set(&fragment.node.selection_set.node)?;
-        self.counted.insert(name, Some(cost));
-        Ok(cost)
+        let size = self.selection_set(&fragment.node.selection_set.node)?;
+        self.counted.insert(name, Some(size));
+        Ok(size)
     }
 }
 

@@ -132,8 +132,8 @@ pub fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {
 
 /// Loads the values of up to 1,000 waiting keys of one kind with one service call. A key identifies a value to load,
 /// for example [`VisibleCustomer`]. The loader clones a value for each field that waits for it, so the values share
-/// their large rows (`Arc`): thousands of fields may wait for one page. A loader belongs to one request and one caller, so a row that one caller loads
-/// never reaches another caller.
+/// their large rows (`Arc`): thousands of fields may wait for one page. A loader belongs to one request and one caller,
+/// so a row that one caller loads never reaches another caller.
 pub struct Loader {
     pub actor: Actor,
     pub services: Arc<Services>,

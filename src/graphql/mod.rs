@@ -27,7 +27,7 @@ mod time;
 mod variables;
 mod webhooks;
 
-pub use direct::{answer_size, write_value};
+pub use direct::{count_values, write_value};
 pub use document_limits::Operation;
 pub use errors::{ErrorExtensions, Rendered, render};
 pub use schema::{Schema, introspection, sdl};

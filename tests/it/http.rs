@@ -341,8 +341,8 @@ both!(slow_clients_are_disconnected_and_do_not_block_others, Sandbox, async |app
 #[tokio::test]
 async fn a_head_that_is_too_long_is_refused_without_a_body() {
     run(Backend::Sqlite, Environment::Sandbox, async |app| {
-        // The limit of 64 KiB is checked when the service has filled a buffer, which may be larger. If the whole request
-        // is far too long, the status is 431 even if the URL is at fault.
+        // The limit of 64 KiB is checked when the service has filled a buffer, which may be larger. If the whole
+        // request is far too long, the status is 431 even if the URL is at fault.
         let (long_url, long) = ("x".repeat(70_000), "x".repeat(200_000));
         let headers: String = (0..101).map(|number| format!("x-{number}: x\r\n")).collect();
         for (query, headers, status) in

@@ -131,8 +131,8 @@ fn is_blank(char: char) -> bool {
     char.is_whitespace() || char == '\u{2800}' || is_invisible(char)
 }
 
-/// Returns true for zero-width and bidirectional marks that address books, spreadsheets and editors put around or into a
-/// text.
+/// Returns true for zero-width and bidirectional marks that address books, spreadsheets and editors put around or into
+/// a text.
 fn is_formatting_mark(char: char) -> bool {
     matches!(
         char,

@@ -1,8 +1,8 @@
 //! Names of people, operators and API keys, and references to an erasure.
 //!
 //! - Accepted: 1 to 100 characters on one line.
-//! - Canonical form: without white space, bidirectional marks and most zero-width marks at the ends, and in NFC; case and
-//!   script are kept.
+//! - Canonical form: without white space, bidirectional marks and most zero-width marks at the ends, and in NFC; case
+//!   and script are kept.
 //! - Rejected: control characters, line separators, bidirectional controls, and texts without a visible character.
 //! - Examples: `" Jose\u{301} "` becomes `José`; `"a\nb"` is rejected.
 

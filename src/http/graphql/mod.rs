@@ -147,7 +147,7 @@ async fn process(
         // If the client disconnects, the request stays in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
         let mut response = shared.schema.execute(checked, request_info, actor, size).await;
-        let used = limits::cost(&work, document.selections, graphql::answer_size(&response.data));
+        let used = limits::cost(&work, document.selections, graphql::count_values(&response.data));
         let cost = charge.settle(used.max(document.least));
         if shows_cost {
             let Cost { requested, used, available } = cost;

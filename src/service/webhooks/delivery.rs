@@ -411,8 +411,9 @@ impl Deliveries {
         })
     }
 
-    /// Builds an attempt to deliver these changes, of which `last` is the last one. Each attempt for the same changes has the same id. The body is the
-    /// same too, unless a customer was erased or the key secret was changed in the meantime.
+    /// Builds an attempt to deliver these changes, of which `last` is the last one. Each attempt for the same changes
+    /// has the same id. The body is the same too, unless a customer was erased or the key secret was changed in the
+    /// meantime.
     fn attempt(
         &self,
         webhook: &Model,
