@@ -7,8 +7,8 @@ use std::time::Duration;
 use entity::deployment::Environment;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, Database, DbBackend, EntityName, EntityTrait, IdenStatic, Iterable, Statement,
-    TransactionTrait,
+    ColumnTrait, ConnectionTrait, Database, DbBackend, EntityName, EntityTrait, IdenStatic, IsolationLevel, Iterable,
+    Statement, TransactionTrait,
 };
 use serde_json::json;
 use vivamo::database::Inspection;
@@ -217,7 +217,8 @@ async fn a_migration_that_waits_for_a_lock_lets_others_write() {
         let earlier = migrations.iter().take_while(|migration| migration.name() != "m20261126_000014_webhooks").count();
         let count = migrations.len() - earlier;
         Migrator::down(&connection, u32::try_from(count).ok()).await.unwrap();
-        let reader = connection.begin().await.unwrap();
+        // Under a stricter level, the reader would keep its snapshot, and the build of an index would wait for it first.
+        let reader = connection.begin_with_config(Some(IsolationLevel::ReadCommitted), None).await.unwrap();
         reader.execute_unprepared("SELECT COUNT(*) FROM admin_event").await.unwrap();
         let others = async {
             app.wait_until_blocked(1).await;
