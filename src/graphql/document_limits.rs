@@ -97,9 +97,7 @@ fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
                 }
             }
             '(' | '[' => brackets.push(Bracket::List),
-            '{' if brackets.is_empty() || matches!(brackets[..], [.., Bracket::Selections]) => {
-                brackets.push(Bracket::Selections);
-            }
+            '{' if matches!(brackets.last(), None | Some(Bracket::Selections)) => brackets.push(Bracket::Selections),
             '{' => brackets.push(Bracket::Object(Vec::new())),
             '}' | ']' | ')' => drop(brackets.pop()),
             '.' if rest.starts_with("...") => length = "...".len(),
