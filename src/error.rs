@@ -65,12 +65,12 @@ pub enum ErrorCode {
     /// You already use this external customer id for a customer.
     #[error("You already have a customer with this external customer id.")]
     ExternalCustomerIdTaken,
-    /// Another customer has the email address. For `createCustomer`, only your own customers count. For
-    /// `updateCustomer`, all customers of the platform count.
+    /// The email address belongs to another customer. In `createCustomer`: to one of your own customers (see
+    /// `customerId`). In `updateCustomer`: to any customer of the platform.
     #[error("A customer with this email address already exists.")]
     EmailTaken,
-    /// Another customer has the phone number. For `createCustomer`, only your own customers count. For
-    /// `updateCustomer`, all customers of the platform count. `recordVerification` reports this error only with
+    /// The phone number belongs to another customer. In `createCustomer`: to one of your own customers (see
+    /// `customerId`). In `updateCustomer`: to any customer of the platform. In `recordVerification`: only with
     /// `takeOver`, if the other customer proved ownership of the phone after `verifiedAt`.
     #[error("A customer with this phone number already exists.")]
     PhoneTaken,
@@ -80,8 +80,8 @@ pub enum ErrorCode {
         "The email and the phone belong to two different customers, so nothing was connected. Leave out the phone, or ask the platform."
     )]
     IdentityConflict,
-    /// The customer does not have the version `expectedVersion`, usually because somebody has changed it meanwhile.
-    /// Read the customer again, then retry with the current version.
+    /// The version of the customer differs from `expectedVersion`, usually because the customer was changed in the
+    /// meantime. Read the customer again, then retry with its current version.
     #[error("The customer has changed since `expectedVersion`. Read it again, then retry with its version.")]
     VersionConflict,
     /// You used this idempotency key for a different request within the last 24 hours.
@@ -112,8 +112,8 @@ pub enum ErrorCode {
     /// The role of the API key does not allow this operation.
     #[error("This API key is not allowed to do this.")]
     Forbidden,
-    /// A limit was reached: of cost, of requests in flight, of failed authentications, or of disclosures. The message
-    /// names the limit. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was refused.
+    /// A limit was reached: cost, requests in flight, failed authentications or disclosures. The message names the
+    /// limit. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was rejected.
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
     /// Changes after the given cursor or time were deleted, or the database was restored from a backup that is older
@@ -122,19 +122,19 @@ pub enum ErrorCode {
         "Changes after this point are no longer stored. Read `viewer.changesCursor`, read all customers, and continue from that cursor."
     )]
     CursorExpired,
-    /// The response would be larger than 4 MiB, or the data that it is built from would be larger than 8 MiB. Ask for
-    /// less, for example smaller pages or fewer fields.
+    /// The response would be larger than 4 MiB, or the data that it is built from would be larger than 8 MiB. Request
+    /// smaller pages or fewer fields.
     #[error("The response would be larger than 4 MiB. Ask for less: smaller pages (`first`) or fewer fields.")]
     ResponseTooLarge,
     /// The request is malformed, violates the schema, or exceeds a limit.
     #[error("The request is not valid.")]
     BadRequest,
     /// The request contains the hash of a document instead of the document. The service stores no documents, so send
-    /// the document as `query`. Apollo Client and urql do this by themselves.
+    /// the document as `query`. Apollo Client and urql do this automatically.
     #[error("PersistedQueryNotSupported")]
     PersistedQueryNotSupported,
     /// The service is temporarily unavailable, or did not finish in time. A mutation may have been applied, or may
-    /// still be applied. Send the same request again, with the same `idempotencyKey`.
+    /// still be applied. Retry with the same `idempotencyKey`.
     #[error("The service is temporarily unavailable. Please retry.")]
     Unavailable,
     /// An unexpected error on our side. A mutation may have been applied. Report the error with `requestId`.

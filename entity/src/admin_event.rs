@@ -45,7 +45,7 @@ pub enum EventType {
     OperatorSuspended,
     /// The status was set to active. Other fields may have changed with it.
     OperatorResumed,
-    /// A command began to disconnect all customers of the operator.
+    /// `vivamo operator remove-customers` began to disconnect all customers of the operator.
     OperatorCustomersRemoved,
     ApiKeyCreated,
     ApiKeyRevoked,

@@ -19,7 +19,7 @@ use crate::service::customers::{
 };
 use crate::service::{Actor, is_in_calendar};
 
-/// Identifies a customer. Exactly one of the fields must be given.
+/// Identifies a customer. Set exactly one field.
 #[derive(OneofObject)]
 #[graphql(name = "CustomerRef")]
 pub enum CustomerRefInput {
@@ -33,7 +33,8 @@ pub enum CustomerRefInput {
     Phone(String),
 }
 
-/// Identifies one of your customers. With the platform key: any customer. Exactly one of the fields must be given.
+/// Identifies a customer by one of its ids. With an operator key: one of your customers. With the platform key: any
+/// customer. Set exactly one field.
 #[derive(OneofObject)]
 pub enum UpdateCustomerRef {
     /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.
@@ -46,14 +47,13 @@ pub enum UpdateCustomerRef {
 #[derive(Default, InputObject)]
 #[graphql(name = "CustomerFilter")]
 pub struct CustomerFilterInput {
-    /// Free text, for example `ada love` or `415 555`. The search finds a customer if each word of the text is the
-    /// start of a word in the customer's names, email, `externalCustomerId` or phone. Phone numbers are found with or
-    /// without the country code, and by their last four digits. Adjacent groups of digits are read as one number, for
-    /// example `415 555` as `415555`. Case, accents and apostrophes are ignored. There are no wildcards. At most 255
-    /// characters, and at most 8 words unless the text is an email address. A text without letters and digits finds
-    /// nothing. If the user has typed nothing, omit `search`. Results are ordered by customer id. If the text is an
-    /// email address, the customer with this email comes first. If all words are common, a page may have fewer items
-    /// than requested, as for `missing`. `search` cannot be combined with `orderBy`, and is not available in the
+    /// Word-prefix search, for example `ada love` or `415 555`. Each word of the search must be a prefix of a word in
+    /// the customer's names, email, `externalCustomerId` or phone. Ignores case, accents and apostrophes; there are no
+    /// wildcards. Phones match with or without the country code, and by their last four digits. Adjacent groups of
+    /// digits count as one number: `415 555` is `415555`. At most 255 characters and 8 words (an email address may have
+    /// more). Omit `search` if the user has typed nothing: a string without letters and digits matches no customer.
+    /// Results are ordered by customer id; the customer whose email is the search string comes first. If all words are
+    /// common, a page may be short, as for `missing`. Cannot be combined with `orderBy`. Not available in the
     /// platform's list of all customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
@@ -63,23 +63,21 @@ pub struct CustomerFilterInput {
     /// The operator's own id for the customer. Matches the whole id. Not available in the platform's list of all
     /// customers.
     external_customer_id: Option<String>,
-    /// Fields that must all be empty. This condition has no index, so a page checks at most 10,000 customers (19,000
-    /// with a `search` for one word). If few of them match, the page has fewer items than requested, perhaps none. If
-    /// there are more customers to check, `hasNextPage` is true. To continue, pass `endCursor` as `after`.
+    /// Matches customers for which all of these fields are empty. This condition has no index, so the service checks at
+    /// most 10,000 customers per page (19,000 with a one-word `search`). A page can therefore have fewer items than
+    /// requested, or none, although more customers match: continue with `endCursor` while `hasNextPage` is true.
     missing: Option<Vec<CustomerField>>,
     /// True: customers whose `emailVerifiedAt` is not null. False: customers whose `emailVerifiedAt` is null. This
-    /// condition has no index, so a page checks at most 10,000 customers, as for `missing`.
+    /// condition has no index (see `missing`).
     email_verified: Option<bool>,
     /// True: customers whose `phoneVerifiedAt` is not null. False: customers whose `phoneVerifiedAt` is null, including
-    /// customers without a phone. This condition has no index, so a page checks at most 10,000 customers, as for
-    /// `missing`.
+    /// customers without a phone. This condition has no index (see `missing`).
     phone_verified: Option<bool>,
-    /// Time range in which the record was created, by any operator. This condition has no index, so a page checks at
-    /// most 10,000 customers, as for `missing`.
+    /// Time range in which the record was created, by any operator. This condition has no index (see `missing`).
     created_at: Option<DateTimeRange>,
     /// Time range in which the customer was connected to the operator. This condition uses an index only if the list is
-    /// ordered by `CONNECTED_AT`. In another order, a page checks at most 10,000 customers, as for `missing`. Not
-    /// available in the platform's list of all customers.
+    /// ordered by `CONNECTED_AT`. Otherwise a page may be short, as for `missing`. Not available in the platform's list
+    /// of all customers.
     connected_at: Option<DateTimeRange>,
 }
 
@@ -123,10 +121,9 @@ pub struct CreateCustomerInput {
     /// existing customer is connected.
     #[graphql(default_with = "vec![MatchKey::Email, MatchKey::Phone]")]
     connect_by: Vec<MatchKey>,
-    /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if the
-    /// customer was disconnected from your operator or erased since then. You can therefore safely retry after a
-    /// timeout.
+    /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
+    /// with the same key within 24 hours returns the first result and changes nothing. The repeated request fails with
+    /// `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator or erased.
     idempotency_key: Option<String>,
 }
 
@@ -179,7 +176,7 @@ struct AddressInput {
 pub struct UpdateCustomerInput {
     /// The customer to update.
     customer: UpdateCustomerRef,
-    /// The fields to change. Required unless `externalCustomerId` is given.
+    /// The fields to change. Required unless `externalCustomerId` is set.
     data: Option<CustomerDataPatch>,
     /// New value of your own id for the customer: 1 to 255 characters, case-sensitive, unique among your customers.
     /// Cannot be null. Only your operator and the platform see the new id. A new id does not change the `version` of
@@ -188,10 +185,9 @@ pub struct UpdateCustomerInput {
     /// The `version` that your change is based on. If the customer now has a different version, nothing is changed and
     /// the error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
-    /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if the
-    /// customer was disconnected from your operator or erased since then. You can therefore safely retry after a
-    /// timeout.
+    /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
+    /// with the same key within 24 hours returns the first result and changes nothing. The repeated request fails with
+    /// `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator or erased.
     idempotency_key: Option<String>,
 }
 
@@ -206,9 +202,8 @@ pub struct DisconnectCustomerInput {
     /// Id of the operator to disconnect the customer from. Required with the platform key. Not available with other
     /// keys.
     operator_id: Option<ID>,
-    /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
-    /// a timeout.
+    /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
+    /// with the same key within 24 hours returns the first result and changes nothing.
     idempotency_key: Option<String>,
 }
 
@@ -251,20 +246,19 @@ pub struct RecordVerificationInput {
     id: ID,
     /// The verified field: the person has proved ownership of this email or phone.
     field: VerifiableField,
-    /// The verified email or phone. The record must have this value now, so that a late proof of an earlier value does
-    /// not verify the current one. Exception: with `takeOver`, if another customer has the phone, this record may have
-    /// a different phone or none.
+    /// The verified email or phone. Must equal the current value of the record, so that a delayed verification of an
+    /// old value is rejected. Exception: with `takeOver`, if another customer has the phone, the record may have a
+    /// different phone or none.
     value: String,
-    /// Time of the proof, not in the future. If the same or a later time is already recorded for the value, nothing
-    /// changes.
+    /// Time at which the person proved ownership. Must not be in the future. If the same or a later time is already
+    /// recorded for the value, nothing changes.
     verified_at: Time,
-    /// If true, and another customer has the phone, this customer gets the phone and the other customer loses it. If
-    /// the other customer proved ownership of the phone after `verifiedAt`, the error is `PHONE_TAKEN`. Only for
-    /// phones. Default: false.
+    /// If another customer has the phone, moves the phone from that customer to this one. Fails with `PHONE_TAKEN` if
+    /// that customer proved ownership of the phone after `verifiedAt`. Only for phones. Default: false.
     take_over: Option<bool>,
-    /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service changes nothing and returns the first result, or `CUSTOMER_NOT_FOUND` if the
-    /// customer was erased since then. You can therefore safely retry after a timeout.
+    /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
+    /// with the same key within 24 hours returns the first result and changes nothing. The repeated request fails with
+    /// `CUSTOMER_NOT_FOUND` if the customer has since been erased.
     idempotency_key: Option<String>,
 }
 
@@ -273,12 +267,11 @@ pub struct RecordVerificationInput {
 pub struct EraseCustomerInput {
     /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
     id: ID,
-    /// Your own text for the receipt of the erasure, 1 to 100 characters, for example the number of the support ticket.
-    /// The text must not contain personal data, because the receipt is kept.
+    /// Your reference for the erasure, 1 to 100 characters, for example a ticket number. Kept on the receipt, so it
+    /// must not contain personal data.
     reference: String,
-    /// A string of 1 to 255 characters that you use for this request only. If you repeat the request with the same key
-    /// within 24 hours, the service returns the first result and changes nothing. You can therefore safely retry after
-    /// a timeout.
+    /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
+    /// with the same key within 24 hours returns the first result and changes nothing.
     idempotency_key: Option<String>,
 }
 

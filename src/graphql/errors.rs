@@ -28,9 +28,9 @@ pub struct ErrorExtensions {
     /// fault. Also absent if a value has the wrong type: the message then names the field or variable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_path: Option<Vec<String>>,
-    /// True if the same request may succeed when it is sent again.
+    /// True if a retry of the same request may succeed.
     pub retryable: bool,
-    /// Time to wait before sending the request again, in milliseconds. Absent if unknown.
+    /// Time to wait before a retry, in milliseconds. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<i32>,
     /// Id of your own customer that already has the value. Present with the code `EXTERNAL_CUSTOMER_ID_TAKEN`, and in

@@ -82,19 +82,17 @@ pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Res
 /// Information about the current page.
 #[derive(SimpleObject)]
 pub struct PageInfo {
-    /// Paging backwards: true if there are more items before this page, or if the service stopped before it knew
-    /// whether there are more (see `startCursor`). Paging forwards: true if `after` was given.
+    /// Paging backwards: true if there are, or may be, more items before this page. Paging forwards: true if `after`
+    /// was given.
     has_previous_page: bool,
-    /// Paging forwards: true if there are more items after this page, or if the service stopped before it knew whether
-    /// there are more (see `endCursor`). Paging backwards: true if `before` was given.
+    /// Paging forwards: true if there are, or may be, more items after this page. Paging backwards: true if `before`
+    /// was given.
     has_next_page: bool,
-    /// Cursor to pass as `before` for the previous page: the cursor of the first item, or null if the page is empty.
-    /// With some filters, the service can stop checking customers before the page is full. In this case, when you page
-    /// backwards, `startCursor` is the cursor of the last checked customer, even if the page is empty.
+    /// Cursor to pass as `before` for the previous page. Usually the cursor of the first item, or null if the page is
+    /// empty. If a filter ended a backward page early, the cursor of the last customer that was checked.
     start_cursor: Option<Cursor>,
-    /// Cursor to pass as `after` for the next page: the cursor of the last item, or null if the page is empty. With
-    /// some filters, the service can stop checking customers before the page is full. In this case, when you page
-    /// forwards, `endCursor` is the cursor of the last checked customer, even if the page is empty.
+    /// Cursor to pass as `after` for the next page. Usually the cursor of the last item, or null if the page is empty.
+    /// If a filter ended a forward page early, the cursor of the last customer that was checked.
     end_cursor: Option<Cursor>,
 }
 

@@ -17,7 +17,7 @@ use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
 use crate::graphql::time::Time;
 use crate::service::audit::AdminEventFilter;
 
-/// Type of an entry in the audit trail of administration. Values may be added, so keep a default case.
+/// Type of an entry in the administrative audit log. Values may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::admin_event::EventType")]
 enum AdminEventType {
@@ -29,7 +29,7 @@ enum AdminEventType {
     OperatorSuspended,
     /// The operator was resumed. Other fields may have changed with its status.
     OperatorResumed,
-    /// A command began to disconnect all customers of the operator.
+    /// `vivamo operator remove-customers` began to disconnect all customers of the operator.
     OperatorCustomersRemoved,
     /// The API key was created.
     ApiKeyCreated,
@@ -52,7 +52,7 @@ enum AdminEventSource {
     PlatformKey,
     /// A request with a key of the operator.
     OperatorKey,
-    /// A command of the program `vivamo`.
+    /// A `vivamo` command.
     CommandLine,
 }
 
@@ -75,8 +75,8 @@ impl AdminEvent {
     }
 }
 
-/// An entry in the audit trail of administration: a change to an operator, an API key or a webhook endpoint, or the
-/// start of a command that disconnects all customers of an operator. Entries never change.
+/// An entry in the administrative audit log: a change to an operator, an API key or a webhook endpoint, or the start of
+/// `vivamo operator remove-customers`. Entries never change.
 #[Object]
 impl AdminEvent {
     /// Global id, for example `adm_01h455vb4pex5vsknk084sn02q`.
@@ -110,7 +110,7 @@ impl AdminEvent {
     }
 
     /// Names of the fields of `Operator` or `Webhook` that an update set to new values, for example `["status"]`.
-    /// Fields that the service sets itself, such as `disabledAt`, are left out. Empty for other changes.
+    /// Fields that the service sets itself, such as `disabledAt`, are omitted. Empty for other changes.
     async fn changed_fields(&self) -> &[String] {
         &self.0.changed_fields.0
     }
@@ -129,9 +129,8 @@ impl AdminEvent {
         api_key(context, self.0.caller_key_id?).await.transpose()
     }
 
-    /// Id of the request that made the change, as in the `x-request-id` header of its response. If a command made the
-    /// change: the id of this run of the command. If the command changed customers, their history entries have the same
-    /// `requestId`.
+    /// Id of the request that made the change, as in the `x-request-id` response header. For a command: the id of the
+    /// command run, which is also the `requestId` of the history entries that it wrote.
     async fn request_id(&self) -> String {
         self.0.request_id.to_string()
     }
@@ -141,7 +140,7 @@ impl AdminEvent {
         self.0.os_user.as_deref()
     }
 
-    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if there was no such header.
+    /// Staff member named in the `Vivamo-Actor` header of the request. Null if there was no such header.
     async fn actor(&self) -> Option<&str> {
         self.0.actor.as_ref().map(|actor| actor.as_str())
     }

@@ -19,33 +19,31 @@ use crate::service::feed::FeedRequest;
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::customer_event::EventType")]
 pub enum ChangeType {
-    /// Your operator created the customer. With the platform key: an operator created the customer.
+    /// Your operator created the customer. With the platform key: any operator.
     Created,
-    /// Your operator was connected to the existing customer. With the platform key: an operator was connected to the
-    /// customer.
+    /// An existing customer was connected to your operator. With the platform key: to any operator.
     Connected,
     /// The fields in `changedFields` changed.
     Updated,
-    /// The connection of the customer to your operator ended. With the platform key: a connection to an operator ended.
+    /// The customer was disconnected from your operator. With the platform key: from any operator.
     Disconnected,
     /// The person proved ownership of the email or the phone. If the record got a new phone with this proof,
     /// `changedFields` contains `PHONE`.
     Verified,
     /// The platform erased the customer.
     Erased,
-    /// Your operator changed its own id for the customer. With the platform key: an operator changed its own id for the
-    /// customer.
+    /// Your operator changed its own id for the customer. With the platform key: any operator.
     ExternalCustomerIdChanged,
 }
 
-/// A part of the change feed.
+/// A page of the change feed.
 #[derive(SimpleObject)]
 pub struct ChangeFeed {
     /// Changes, oldest first.
     changes: Items<Change>,
     /// Cursor to pass as `after` in the next request. The cursor is present even if `changes` is empty.
     cursor: Cursor,
-    /// True if there may be more changes: send the next request at once. If false, wait before the next request.
+    /// True if there may be more changes: request the next page immediately. If false, wait a few seconds first.
     has_more: bool,
 }
 
@@ -77,8 +75,8 @@ impl Change {
         self.0.customer_id.to_string().into()
     }
 
-    /// Your own id for the customer at the time of the change. For the type `EXTERNAL_CUSTOMER_ID_CHANGED`: the new id.
-    /// Null for the platform key. After an erasure, only the change of the type `ERASED` still has the id.
+    /// Your own id for the customer at the time of the change. For an `EXTERNAL_CUSTOMER_ID_CHANGED` change: the new
+    /// id. Null for the platform key. After an erasure, only the `ERASED` change still has the id.
     async fn external_customer_id(&self) -> Option<&str> {
         self.0.external_customer_id.as_ref().map(|id| id.as_str())
     }

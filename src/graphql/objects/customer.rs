@@ -108,10 +108,12 @@ impl Customer {
     async fn operators(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
+        #[graphql(
+            desc = "Number of items from the start of the list, or after the cursor `after`: 1 to 100. Default: 20."
+        )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerOperatorConnection, Error>> {
@@ -120,16 +122,18 @@ impl Customer {
         Some(Box::pin(CustomerOperatorConnection::load(context, &self.0, arguments)).await)
     }
 
-    /// Changes to this customer, oldest first. An operator sees the changes since its own connection. Every increase of
+    /// Changes to this customer, oldest first. An operator sees the changes since its own connection. Each new
     /// `version` has an entry. If another caller made a change, the operator sees neither the author nor the values.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn history(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
+        #[graphql(
+            desc = "Number of items from the start of the list, or after the cursor `after`: 1 to 100. Default: 20."
+        )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
@@ -182,8 +186,8 @@ impl CustomerEdge {
         self.node.0.link.as_ref().map(|link| link.external_customer_id.as_str())
     }
 
-    /// Time at which the customer was connected to the operator. This time is set before the connection is committed,
-    /// so the customer becomes visible later, by at most 30 seconds. Null in the platform's list of all customers.
+    /// Time at which the customer was connected to the operator. Set before the transaction commits, so the customer
+    /// can become visible up to 30 seconds later. Null in the platform's list of all customers.
     async fn connected_at(&self) -> Option<Time> {
         self.node.0.link.as_ref().map(|link| Time(link.connected_at))
     }
@@ -191,15 +195,14 @@ impl CustomerEdge {
 
 #[Object]
 impl CustomerCount {
-    /// Number of customers in the list. Null if the count stops early. A count stops after a million customers. With
-    /// `search` or a condition without an index (see `CustomerFilter`), it stops after 10,000 checked customers, or
-    /// after 20,000 if the `search` has one word. Computed only if requested.
+    /// Number of customers in the list. Null if counting stopped at its limit: 1,000,000 customers or, with `search` or
+    /// a condition that has no index (see `CustomerFilter`), 10,000 checked customers (20,000 if `search` has one
+    /// word). Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         total_count(self.count(context).await)
     }
 
-    /// Number of customers that were counted: equal to `totalCount`, or a lower bound if `totalCount` is null. Computed
-    /// only if requested.
+    /// The same as `totalCount` if that is known, otherwise a lower bound. Computed only if requested.
     async fn total_count_at_least(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         let counted = |(Count::Exactly(count) | Count::AtLeast(count))| Count::Exactly(count);
         total_count(self.count(context).await.map(counted))

@@ -22,7 +22,7 @@ impl Erasure {
     }
 }
 
-/// The receipt of an erased customer. Contains no personal data.
+/// Receipt for the erasure of a customer. Contains no personal data.
 #[Object]
 impl Erasure {
     /// Global id, for example `era_01h455vb4pex5vsknk084sn02q`.
@@ -40,12 +40,12 @@ impl Erasure {
         Time(self.0.erased_at)
     }
 
-    /// The `reference` that was given in `eraseCustomer`.
+    /// The `reference` of the `eraseCustomer` request.
     async fn reference(&self) -> &str {
         self.0.reference.as_str()
     }
 
-    /// Id of the request that erased the customer, as in the `x-request-id` header of its response.
+    /// Id of the request that erased the customer, as in the `x-request-id` response header.
     async fn request_id(&self) -> String {
         self.0.request_id.to_string()
     }

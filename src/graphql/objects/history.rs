@@ -108,14 +108,14 @@ impl CustomerEvent {
         self.details()?.reason.map(Into::into)
     }
 
-    /// Id of the request that made the change, as in the `x-request-id` header of its response. If a command made the
-    /// change: the id of this run of the command. With an operator's key, null if `own` is false.
+    /// Id of the request that made the change, as in the `x-request-id` response header. For a command: the id of the
+    /// command run. With an operator's key, null if `own` is false.
     async fn request_id(&self) -> Option<String> {
         Some(self.details()?.request_id.to_string())
     }
 
-    /// Member of staff that the request named in the header `Vivamo-Actor`. Null if the request had no such header.
-    /// With an operator's key, also null if `own` is false.
+    /// Staff member named in the `Vivamo-Actor` header of the request. Null if the request had no such header. With an
+    /// operator's key, also null if `own` is false.
     async fn actor(&self) -> Option<&str> {
         self.details()?.actor.as_ref().map(|actor| actor.as_str())
     }
@@ -163,8 +163,8 @@ struct CustomerValues<'e> {
     first_name: Option<&'e str>,
     /// Last name.
     last_name: Option<&'e str>,
-    /// The operator's own id for the customer. Null except in entries of the types `DISCONNECTED` and
-    /// `EXTERNAL_CUSTOMER_ID_CHANGED`.
+    /// The operator's own id for the customer. Null except in `DISCONNECTED` and `EXTERNAL_CUSTOMER_ID_CHANGED`
+    /// entries.
     external_customer_id: Option<&'e str>,
     /// Postal address.
     address: Option<Address>,

@@ -59,9 +59,8 @@ impl Operator {
         self.0.status.into()
     }
 
-    /// Number of disclosures per hour that the operator may use on each server, at least 1. If a response reveals that
-    /// an email or a phone belongs to a customer of another operator, each such email or phone is one disclosure. Null
-    /// if the default of the service applies.
+    /// Disclosure budget: maximum number of disclosures per hour on each server, at least 1. A disclosure is an email
+    /// or phone that a response reveals to belong to a customer of another operator. Null: the service default applies.
     async fn disclosures_per_hour(&self) -> Option<i32> {
         self.0.disclosures_per_hour
     }
@@ -74,19 +73,21 @@ impl Operator {
     }
 
     /// Customers connected to the operator, by default oldest connection first. With some filters, a page may have
-    /// fewer items than requested although more pages follow, so continue as long as `hasNextPage` is true.
+    /// fewer items than requested although more follow: continue while `hasNextPage` is true.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
+        #[graphql(
+            desc = "Number of items from the start of the list, or after the cursor `after`: 1 to 100. Default: 20."
+        )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
         #[graphql(desc = "Conditions that the customers must match.")] filter: Option<CustomerFilterInput>,
-        #[graphql(desc = "Sort order. Default: oldest connection first. Cannot be combined with `search`.")]
+        #[graphql(desc = "Sort order. Default: oldest connection first. Not available with `search`.")]
         order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };

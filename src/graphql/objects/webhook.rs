@@ -21,12 +21,12 @@ use crate::service::webhooks::endpoints;
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::webhook::Failure")]
 enum WebhookFailure {
-    /// The endpoint responded with a status other than 2xx: see `lastStatus`. A redirect is such a status.
+    /// The endpoint responded with a status other than 2xx (redirects included): see `lastStatus`.
     Status,
     /// The endpoint did not respond in time.
     Timeout,
-    /// No connection: the host has no address, refused the connection, has no valid certificate, or closed the
-    /// connection.
+    /// The connection failed: the host name has no address, the host refused or closed the connection, or its
+    /// certificate is not valid.
     Connection,
     /// The host is not reachable from the internet: all its addresses are private or reserved.
     ForbiddenAddress,
@@ -45,7 +45,7 @@ impl Webhook {
 }
 
 /// A webhook endpoint: a URL to which the service delivers the changes to an operator's customers, in the order of the
-/// feed `changes`.
+/// `changes` feed.
 #[Object]
 impl Webhook {
     /// Global id, for example `wh_01h455vb4pex5vsknk084sn02q`.
@@ -75,7 +75,7 @@ impl Webhook {
         actor(context).operator().map(|_| cursor())
     }
 
-    /// Time of the oldest change that is still to be delivered or skipped. Null if there is no such change.
+    /// Time of the oldest change after `cursor`, even if `types` excludes it. Null if there is none.
     async fn undelivered_since(&self, context: &Context<'_>) -> Option<Result<Time, Error>> {
         let key = UndeliveredSince(self.0.operator_id, endpoints::cursor(&self.0));
         fetch::load(context, key).await.map(|time| time.map(Time)).transpose()
@@ -123,11 +123,10 @@ impl Webhook {
         self.0.last_failure.map(Into::into)
     }
 
-    /// Time since which all attempts have failed. Null if no attempt has failed since the last success, since the
-    /// endpoint was created, was enabled or got a new URL or position (`deliverFrom`), or since changes were skipped
-    /// because of `types`. When all attempts have failed for five days, the service disables the endpoint. While the
-    /// operator is suspended, the five days do not run: when the suspension ends, its length is added to
-    /// `failingSince`.
+    /// Time of the first failed attempt since the last success. Null if no attempt has failed since then. Reset to null
+    /// when the endpoint is enabled or gets a new URL or `deliverFrom`, and when changes are skipped because of
+    /// `types`. The service disables an endpoint that has been failing for five days. A suspension of the operator does
+    /// not count: when it ends, `failingSince` is moved forward by its length.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)
     }

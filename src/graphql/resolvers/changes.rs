@@ -11,11 +11,11 @@ pub struct ChangeQuery;
 
 #[Object]
 impl ChangeQuery {
-    /// The change feed: the changes to your customers, oldest change first, including changes that other callers made.
-    /// With the platform key: the changes to all customers. To start, read `viewer { changesCursor }`, then read all
-    /// customers. Then call `changes` repeatedly. Pass the `changesCursor` as `after` in the first call, and the
-    /// `cursor` of the last response in each further call. This way you miss no change, and you get the changes of one
-    /// customer in the order of their versions. Changes are kept for 90 days, unless the platform has set another time.
+    /// The change feed: changes to your customers, oldest first, including changes made by other callers. With the
+    /// platform key: changes to all customers. To start, read `viewer { changesCursor }`, then read all customers. Then
+    /// call `changes` repeatedly: first with `changesCursor` as `after`, then always with the `cursor` of the last
+    /// response. You miss no change, and get the changes of each customer in version order. Changes are kept for 90
+    /// days, unless the platform has configured another period.
     #[graphql(complexity = "list_complexity(Some(first), None, child_complexity)")]
     async fn changes(
         &self,
@@ -23,11 +23,11 @@ impl ChangeQuery {
         #[graphql(default_with = "MAX_PAGE_SIZE", desc = "Maximum number of changes, 1 to 100. Default: 100.")]
         first: i32,
         #[graphql(
-            desc = "Return the changes after this cursor. Null starts at the oldest change that is kept. You can change `types` and keep the cursor."
+            desc = "Return changes after this cursor. Null: from the oldest stored change. The cursor stays valid if `types` changes."
         )]
         after: Option<String>,
         #[graphql(
-            desc = "Types of changes to return. Default: all types. A response may have fewer changes than `first`, or none, even if `hasMore` is true. In this case, continue with the `cursor` of the response."
+            desc = "Types of changes to return. Default: all. A page can be short or empty although `hasMore` is true."
         )]
         types: Option<Vec<ChangeType>>,
     ) -> Option<Result<ChangeFeed, Error>> {

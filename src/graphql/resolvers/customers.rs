@@ -33,25 +33,27 @@ impl CustomerQuery {
         }
     }
 
-    /// Customers connected to the calling operator. By default the oldest connection comes first. With the platform
-    /// key: all customers, oldest first. With some filters, a page may have fewer items than requested although more
-    /// pages follow, so continue as long as `hasNextPage` is true. A new customer becomes visible up to 30 seconds
-    /// after its `connectedAt` (with the platform key: `createdAt`), and can come before customers that you have
-    /// already read. Do not poll for new customers with the last cursor. Instead, filter by this time: start the range
-    /// 30 seconds before the latest time that you have seen, and skip the customers that you already have.
+    /// Customers connected to the calling operator, by default oldest connection first. With the platform key: all
+    /// customers, oldest first. With some filters, a page may have fewer items than requested although more follow:
+    /// continue while `hasNextPage` is true. To stay in sync, use `changes`. If you poll this list instead, do not
+    /// continue from the last cursor: a new customer can appear up to 30 seconds after its `connectedAt` (platform key:
+    /// `createdAt`), before customers that you have already read. Filter by that time, starting 30 seconds before the
+    /// latest one you have seen, and skip the customers you already have.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
+        #[graphql(
+            desc = "Number of items from the start of the list, or after the cursor `after`: 1 to 100. Default: 20."
+        )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
         #[graphql(desc = "Conditions that the customers must match.")] filter: Option<CustomerFilterInput>,
         #[graphql(
-            desc = "Sort order. Default: oldest connection first. Cannot be combined with `search`. Not available with the platform key."
+            desc = "Sort order. Default: oldest connection first. Not available with `search` or with the platform key."
         )]
         order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {
@@ -59,9 +61,9 @@ impl CustomerQuery {
         Some(CustomerConnection::load(context, actor(context).operator(), filter, order_by, arguments).await)
     }
 
-    /// Checks the input of `createCustomer` without writing anything. Does not ask the carrier whether the phone is
-    /// mobile, and does not reveal whether other operators know the person. With the platform key, the input is not
-    /// compared with existing customers.
+    /// Checks the input of `createCustomer` without writing anything. Makes no carrier lookup, and does not reveal
+    /// whether other operators know the person. With the platform key, the input is not compared with existing
+    /// customers.
     async fn validate_customer(
         &self,
         context: &Context<'_>,
@@ -101,9 +103,9 @@ impl CustomerMutation {
         Some(customers.update(actor(context), request_info(context), input.parse(actor(context))).await.map(Into::into))
     }
 
-    /// Ends the connection of a customer to your operator, for example if the wrong person was connected. Afterwards
-    /// your operator no longer sees the customer, and you can use the `externalCustomerId` for another customer. The
-    /// record stays as it is for other operators. The platform key may disconnect a customer from any operator.
+    /// Disconnects a customer from your operator, for example if the wrong person was connected. Your operator then no
+    /// longer sees the customer, and you can use the `externalCustomerId` for another customer. The record is unchanged
+    /// for other operators. The platform key may disconnect a customer from any operator.
     async fn disconnect_customer(
         &self,
         context: &Context<'_>,
@@ -144,8 +146,8 @@ struct CreateCustomerPayload {
     unapplied_fields: Vec<CustomerField>,
     /// Problems with values that production would reject, for example a disposable email. Always empty in production.
     warnings: Vec<CustomerWarning>,
-    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer`
-    /// always shows the current record.
+    /// True if this is the stored result of an earlier request with the same idempotency key. `customer` always shows
+    /// the current record.
     replayed: bool,
 }
 
@@ -156,8 +158,8 @@ struct UpdateCustomerPayload {
     customer: Single<Customer>,
     /// Problems with values that production would reject, for example a disposable email. Always empty in production.
     warnings: Vec<CustomerWarning>,
-    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer`
-    /// always shows the current record.
+    /// True if this is the stored result of an earlier request with the same idempotency key. `customer` always shows
+    /// the current record.
     replayed: bool,
 }
 
@@ -166,10 +168,10 @@ struct UpdateCustomerPayload {
 struct CustomerValidation {
     /// Email address as it would be stored. Null if the address is invalid.
     email: Option<String>,
-    /// Phone number as it would be stored. Null if the number is invalid or was not given.
+    /// Phone number as it would be stored. Null if the number is invalid or was omitted.
     phone: Option<String>,
-    /// Errors that `createCustomer` would report. Conflicts with customers of other operators, and phones that only the
-    /// carrier would reject, are not included.
+    /// Errors that `createCustomer` would return. Excludes conflicts with customers of other operators, and phones that
+    /// only the carrier lookup would reject.
     faults: Vec<CustomerWarning>,
     /// Problems with values that production would reject, for example a disposable email. Always empty in production.
     warnings: Vec<CustomerWarning>,

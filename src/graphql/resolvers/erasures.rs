@@ -17,8 +17,7 @@ pub struct ErasureQuery;
 #[expect(clippy::too_many_arguments, reason = "an argument of a field is an argument of its method")]
 #[Object]
 impl ErasureQuery {
-    /// Looks up the receipt of an erasure. Returns null if the receipt does not exist. Platform key only: for operators
-    /// the result is null.
+    /// Looks up an erasure receipt. Returns null if it does not exist or the caller is not the platform.
     async fn erasure(
         &self,
         context: &Context<'_>,
@@ -32,10 +31,12 @@ impl ErasureQuery {
     async fn erasures(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
+        #[graphql(
+            desc = "Number of items from the start of the list, or after the cursor `after`: 1 to 100. Default: 20."
+        )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<ErasureConnection, Error>> {
@@ -51,16 +52,18 @@ impl ErasureQuery {
         context: &Context<'_>,
         #[graphql(desc = "Id that the customer has or had.")] customer_id: Option<ID>,
         #[graphql(
-            desc = "Id of a request, as in the `x-request-id` header of its response, or id of the run of a command, as in `AdminEvent.requestId`."
+            desc = "Id of a request (`x-request-id` response header) or of a command run (`AdminEvent.requestId`)."
         )]
         request_id: Option<String>,
         #[graphql(desc = "Id of the API key that made the changes. The key may have been revoked.")] api_key_id: Option<
             ID,
         >,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
+        #[graphql(
+            desc = "Number of items from the start of the list, or after the cursor `after`: 1 to 100. Default: 20."
+        )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
@@ -122,6 +125,6 @@ async fn erase_customer(context: &Context<'_>, input: EraseCustomerInput) -> Res
 struct EraseCustomerPayload {
     /// The receipt.
     erasure: Erasure,
-    /// True if the payload repeats the stored result of an earlier request with the same idempotency key.
+    /// True if this is the stored result of an earlier request with the same idempotency key.
     replayed: bool,
 }

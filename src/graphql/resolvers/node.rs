@@ -13,7 +13,7 @@ use crate::service::customers::CustomerRef;
 #[graphql(field(
     name = "id",
     ty = "ID",
-    desc = "Global id. The prefix shows the type: `cus_` for a customer, `op_` for an operator, `evt_` for a history entry, `era_` for the receipt of an erasure, `adm_` for an entry of the audit trail, `wh_` for a webhook endpoint."
+    desc = "Global id, prefixed by type: `cus_`, `op_`, `evt_` (history entry), `era_` (erasure), `adm_` (audit log), `wh_`."
 ))]
 enum Node {
     Customer(Customer),

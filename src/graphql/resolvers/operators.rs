@@ -28,7 +28,7 @@ impl OperatorQuery {
         &self,
         context: &Context<'_>,
         #[graphql(
-            desc = "Id of the operator, for example `op_01h455vb4pex5vsknk084sn02q`. Default: the calling operator. The platform key has no default: without an id the result is null."
+            desc = "Id of the operator. Default: the calling operator. With the platform key, the result without an id is null."
         )]
         id: Option<ID>,
     ) -> Option<Result<Operator, Error>> {
@@ -44,26 +44,30 @@ impl OperatorQuery {
     async fn operators(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
+        #[graphql(
+            desc = "Number of items from the start of the list, or after the cursor `after`: 1 to 100. Default: 20."
+        )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<OperatorConnection, Error>> {
         Some(OperatorConnection::load(context, PageArguments { first, after, last, before }).await)
     }
 
-    /// Audit trail of administration, oldest entry first: the changes to operators, API keys and webhook endpoints by
-    /// requests and commands, and the commands that disconnect all customers of an operator. Platform key only.
+    /// The administrative audit log, oldest entry first: changes to operators, API keys and webhook endpoints by
+    /// requests and commands, and the start of each `vivamo operator remove-customers`. Platform key only.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn admin_events(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
+        #[graphql(
+            desc = "Number of items from the start of the list, or after the cursor `after`: 1 to 100. Default: 20."
+        )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
         #[graphql(desc = "Conditions that the entries must match.")] filter: Option<AdminEventFilterInput>,
@@ -86,9 +90,9 @@ impl OperatorMutation {
         Some(create_operator(context, &input).await)
     }
 
-    /// Renames, suspends or resumes an operator, or changes its number of disclosures per hour (see
-    /// `Operator.disclosuresPerHour`). Omitted fields stay as they are. Within a second, all servers reject all keys of
-    /// a suspended operator, and accept the keys of a resumed operator. Platform key only.
+    /// Renames, suspends or resumes an operator, or changes its disclosure budget (see `Operator.disclosuresPerHour`).
+    /// Omitted fields stay as they are. Within a second, all servers reject all keys of a suspended operator, and
+    /// accept the keys of a resumed operator. Platform key only.
     async fn update_operator(
         &self,
         context: &Context<'_>,
@@ -195,7 +199,7 @@ struct CreateOperatorPayload {
     operator: Operator,
     /// The operator's first API key, which has the access `READ_WRITE` and does not expire.
     api_key: ApiKey,
-    /// The secret to send in the header `Authorization: Bearer <secret>`. The secret is shown only here, so store it
+    /// The secret to send in the `Authorization: Bearer <secret>` header. The secret is shown only here, so store it
     /// safely.
     secret: String,
 }
@@ -209,8 +213,8 @@ struct UpdateOperatorInput {
     name: MaybeUndefined<String>,
     /// New status of the operator. Cannot be null.
     status: MaybeUndefined<OperatorStatus>,
-    /// New number of disclosures per hour that the operator may use on each server, at least 1 (see
-    /// `Operator.disclosuresPerHour`). Null restores the default of the service.
+    /// New disclosure budget: maximum number of disclosures per hour on each server, at least 1 (see
+    /// `Operator.disclosuresPerHour`). Null restores the service default.
     disclosures_per_hour: MaybeUndefined<i32>,
 }
 
@@ -265,7 +269,7 @@ struct CreateApiKeyInput {
 struct CreateApiKeyPayload {
     /// The new API key.
     api_key: ApiKey,
-    /// The secret to send in the header `Authorization: Bearer <secret>`. The secret is shown only here, so store it
+    /// The secret to send in the `Authorization: Bearer <secret>` header. The secret is shown only here, so store it
     /// safely.
     secret: String,
 }
@@ -294,6 +298,6 @@ struct RevokeApiKeysInput {
 /// The result of `revokeApiKeys`.
 #[derive(SimpleObject)]
 struct RevokeApiKeysPayload {
-    /// The API keys that this request revoked, oldest first. Keys that were revoked before are left out.
+    /// The API keys that this request revoked, oldest first. Keys that were revoked before are omitted.
     api_keys: Vec<ApiKey>,
 }

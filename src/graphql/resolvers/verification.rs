@@ -21,7 +21,7 @@ impl VerificationMutation {
     async fn record_verification(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "The customer and the proof.")] input: RecordVerificationInput,
+        #[graphql(desc = "The customer and the verified email or phone.")] input: RecordVerificationInput,
     ) -> Option<Result<RecordVerificationPayload, Error>> {
         Some(record_verification(context, input).await)
     }
@@ -42,7 +42,7 @@ async fn record_verification(
 struct RecordVerificationPayload {
     /// The verified customer.
     customer: Single<Customer>,
-    /// True if the payload repeats the stored result of an earlier request with the same idempotency key. `customer`
-    /// always shows the current record.
+    /// True if this is the stored result of an earlier request with the same idempotency key. `customer` always shows
+    /// the current record.
     replayed: bool,
 }

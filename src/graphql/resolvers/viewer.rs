@@ -56,7 +56,7 @@ impl Viewer {
 #[graphql(remote = "entity::deployment::Environment")]
 enum Environment {
     /// Test environment. Well-formed emails and phones that production rejects are accepted here, with a warning.
-    /// Sandbox looks up no phone at a carrier.
+    /// Sandbox makes no carrier lookups.
     Sandbox,
     /// Live environment. Disposable emails, emails with a plus suffix and phones that are not mobile are rejected.
     Production,

@@ -36,10 +36,12 @@ impl WebhookQuery {
     async fn webhooks(
         &self,
         context: &Context<'_>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted from `after` or from the start. Default: 20.")]
+        #[graphql(
+            desc = "Number of items from the start of the list, or after the cursor `after`: 1 to 100. Default: 20."
+        )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Maximum number of items, 1 to 100, counted back from `before` or from the end.")]
+        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<WebhookConnection, Error>> {
@@ -64,7 +66,7 @@ impl WebhookMutation {
 
     /// Changes, enables or disables a webhook endpoint. Omitted fields stay as they are. When you enable an endpoint,
     /// deliveries continue after its `cursor`. If some of the changes after the cursor were already deleted from the
-    /// feed, give `deliverFrom` too. Without `deliverFrom`, the service would disable the endpoint again.
+    /// feed, set `deliverFrom` too. Without `deliverFrom`, the service would disable the endpoint again.
     async fn update_webhook(
         &self,
         context: &Context<'_>,
@@ -157,7 +159,7 @@ fn parse_types(types: Vec<ChangeType>, violations: &mut Vec<Violation>) -> Optio
     Some(ChangeTypes(EventType::iter().filter(is_given).collect()))
 }
 
-/// Position in the feed `changes`. Exactly one of the fields must be given.
+/// Position in the `changes` feed. Set exactly one field.
 #[derive(OneofObject)]
 enum WebhookStart {
     /// Cursor from `changes`, `viewer.changesCursor` or `Webhook.cursor`. The changes after the cursor are delivered.
@@ -189,11 +191,11 @@ impl WebhookStart {
 struct CreateWebhookInput {
     /// URL to send deliveries to, at most 2,000 characters after percent-encoding. The URL must start with `https://`
     /// (in sandbox, `http://` is allowed too) and must not contain a user name, a password or a fragment. Its host must
-    /// be reachable from the internet (in sandbox, the setting `VIVAMO_WEBHOOK_NETWORKS` can allow other hosts).
+    /// be reachable from the internet (in sandbox, the `VIVAMO_WEBHOOK_NETWORKS` setting can allow other hosts).
     url: String,
     /// Types of the changes to deliver. Default: all types, including types that are added later.
     types: Option<Vec<ChangeType>>,
-    /// Position in the feed `changes` at which deliveries start. Default: the end of the feed, so only later changes
+    /// Position in the `changes` feed at which deliveries start. Default: the end of the feed, so only later changes
     /// are delivered.
     deliver_from: Option<WebhookStart>,
     /// Id of the operator that the endpoint is for. Required with the platform key. Not available with other keys.
@@ -240,11 +242,11 @@ struct UpdateWebhookInput {
     /// Id of the endpoint, for example `wh_01h455vb4pex5vsknk084sn02q`.
     id: ID,
     /// New URL, with the same rules as in `createWebhook`. Cannot be null. If the endpoint is enabled, undelivered
-    /// changes are sent to the new URL at once.
+    /// changes are sent to the new URL immediately.
     url: MaybeUndefined<String>,
     /// Types of changes to deliver from now on. Null means all types.
     types: MaybeUndefined<Vec<ChangeType>>,
-    /// Position in the feed `changes` at which deliveries continue. If omitted or null, deliveries continue after the
+    /// Position in the `changes` feed at which deliveries continue. If omitted or null, deliveries continue after the
     /// endpoint's `cursor`. An earlier position delivers changes again, and a later position skips changes.
     deliver_from: Option<WebhookStart>,
     /// True enables the endpoint, false disables it. Cannot be null.
