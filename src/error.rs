@@ -77,7 +77,7 @@ pub enum ErrorCode {
     /// Nothing was connected, because the email and the phone belong to two different customers, or because none of the
     /// values that matched is in `connectBy`. The message says what to do.
     #[error(
-        "The email and the phone belong to two different customers, so nothing was connected. Leave out the phone, or ask the platform."
+        "The email and the phone belong to two different customers, so nothing was connected. Omit the phone, or contact the platform."
     )]
     IdentityConflict,
     /// The version of the customer differs from `expectedVersion`, usually because the customer was changed in the
@@ -110,7 +110,7 @@ pub enum ErrorCode {
     #[error("This request needs a valid API key, in the header: Authorization: Bearer <key>")]
     Unauthenticated,
     /// The role of the API key does not allow this operation.
-    #[error("This API key is not allowed to do this.")]
+    #[error("This API key does not allow this operation.")]
     Forbidden,
     /// A limit was reached: cost, requests in flight, failed authentications or disclosures. The message names the
     /// limit. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was rejected.
@@ -124,7 +124,7 @@ pub enum ErrorCode {
     CursorExpired,
     /// The response would be larger than 4 MiB, or the data that it is built from would be larger than 8 MiB. Request
     /// smaller pages or fewer fields.
-    #[error("The response would be larger than 4 MiB. Ask for less: smaller pages (`first`) or fewer fields.")]
+    #[error("The response would be larger than 4 MiB. Request smaller pages (`first`) or fewer fields.")]
     ResponseTooLarge,
     /// The request is malformed, violates the schema, or exceeds a limit.
     #[error("The request is not valid.")]

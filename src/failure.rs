@@ -19,7 +19,7 @@ pub enum Failure {
     /// Any other failure, with its message.
     #[error("{0}")]
     Other(String),
-    #[error("The database lacks {} migration(s): {}. Run `vivamo migrate` with the same settings.", .0.len(), .0.join(", "))]
+    #[error("The database has {} pending migration(s): {}. Run `vivamo migrate` with the same settings.", .0.len(), .0.join(", "))]
     PendingMigrations(Vec<String>),
     #[error(
         "This database was migrated by a newer version of vivamo, or belongs to another application: it has the migration \
@@ -29,15 +29,15 @@ pub enum Failure {
     #[error("The search words are incomplete: `vivamo migrate` was interrupted. Run it again with the same settings.")]
     IncompleteWords,
     #[error(
-        "The database was restored from a dump of another PostgreSQL server. The stored changes have larger positions in \
-         the feed than new changes would get on this server. Run `vivamo migrate` with the same settings: new changes \
-         then get larger positions than the stored changes."
+        "The database was restored on a PostgreSQL server with smaller transaction ids, so new changes would be ordered \
+         before stored ones. Run `vivamo migrate` with the same settings: it moves the positions of new changes past the \
+         stored ones."
     )]
     FeedAhead,
     #[error(
         "The API keys of this database were made with a different VIVAMO_KEY_SECRET (--key-secret). Set VIVAMO_KEY_SECRET to \
-         that secret. If you changed the secret on purpose, give the old value as VIVAMO_KEY_SECRET_OLD \
-         (--key-secret-old) too, and run `vivamo change-key-secret`. Without the old value, all API keys stop working."
+         that secret. If you changed the secret on purpose, also set VIVAMO_KEY_SECRET_OLD \
+         (--key-secret-old) to the old value, and run `vivamo change-key-secret`. Without the old value, all API keys stop working."
     )]
     OtherKeySecret,
     #[error(
@@ -61,6 +61,6 @@ pub fn error_message(error: Error) -> String {
         Error::Rejected(violations) => {
             violations.into_iter().map(|violation| violation.message).collect::<Vec<_>>().join("\n")
         }
-        Error::Failed { cause, .. } => format!("The database failed: {cause}"),
+        Error::Failed { cause, .. } => format!("Database error: {cause}"),
     }
 }

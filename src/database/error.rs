@@ -153,12 +153,12 @@ pub fn is_unreachable(error: &DbErr) -> bool {
 }
 
 /// The cause that is logged for each request of a batch whose statement failed.
-pub const SHARED_FAILURE: &str = "a statement that several requests shared failed";
+pub const SHARED_FAILURE: &str = "batched statement failed";
 
 /// Logs the failure of a batch once for all its requests. Returns the error for each of these requests: an outage stays
 /// an outage, and the cause becomes [`SHARED_FAILURE`].
 pub(super) fn log_shared_failure(error: &DbErr, requests: usize) -> DbErr {
-    tracing::error!(requests, cause = describe(error), "a statement that several requests shared failed");
+    tracing::error!(requests, cause = describe(error), "batched statement failed");
     let cause = SHARED_FAILURE.to_owned();
     if is_outage(error) { DbErr::Conn(RuntimeErr::Internal(cause)) } else { DbErr::Custom(cause) }
 }
@@ -228,14 +228,14 @@ fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
 /// Returns the `GRANT` statement that a role needs in order to serve.
 pub(super) fn grant_tables(role: &str) -> String {
     format!(
-        "As the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"{role}\"."
+        "Run as the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"{role}\"."
     )
 }
 
 fn create_hint(server: &str, database: &str, user: &str) -> String {
     format!(
         "{server} does not let `{user}` create tables in `{database}`. The command `vivamo migrate` must \
-         create tables. As the owner of the database: GRANT USAGE, CREATE ON SCHEMA public TO \"{user}\"."
+         create tables. Run as the owner of the database: GRANT USAGE, CREATE ON SCHEMA public TO \"{user}\"."
     )
 }
 
@@ -257,7 +257,7 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
             create_hint(&server, database, user)
         }
         (Some((Code::Sqlstate("42501"), error)), ..) if error.message().contains(" database ") => format!(
-            "{server} does not let `{user}` use the database `{database}`. As the owner of the database: \
+            "{server} does not let `{user}` use the database `{database}`. Run as the owner of the database: \
              GRANT CONNECT ON DATABASE \"{database}\" TO \"{user}\"; or change {SETTING}."
         ),
         (Some((Code::Sqlstate("42501"), _)), ..) => {

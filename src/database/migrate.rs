@@ -76,7 +76,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
             } else {
                 "another process is writing to the database file"
             };
-            tracing::warn!("the migrations wait, because {cause}");
+            tracing::warn!("migrations are waiting: {cause}");
         }
         #[expect(clippy::disallowed_methods, reason = "the backoff")]
         tokio::time::sleep(PAUSE).await;
@@ -187,7 +187,7 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
     let fault = |cause: String, remedy: String| Some(Fault { cause, remedy });
     let fault = match options {
         Options::Postgres(_) if !is_unicode => fault(
-            format!("The database has the encoding {encoding}, which cannot hold all names."),
+            format!("The database encoding is {encoding}, which cannot store all Unicode names."),
             format!(
                 "Use a database in UTF-8: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'; then change \
                  {}.",
@@ -195,7 +195,7 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
             ),
         ),
         Options::Sqlite(_) if !is_unicode => fault(
-            format!("The database has the encoding {encoding}, in which the order of texts differs from UTF-8."),
+            format!("The database encoding is {encoding}, in which the order of strings differs from UTF-8."),
             format!("Use a new file: change {}.", url::SETTING),
         ),
         // The pending migrations will write, so they report if writing is impossible.
@@ -229,7 +229,7 @@ async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Re
          AND NOT (has_table_privilege(t.oid, 'SELECT') AND has_table_privilege(t.oid, 'INSERT') \
          AND has_table_privilege(t.oid, 'UPDATE') AND has_table_privilege(t.oid, 'DELETE'))) AS closed_tables";
     let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, SQL)).await?;
-    let row = row.ok_or_else(|| DbErr::RecordNotFound("the rights".to_owned()))?;
+    let row = row.ok_or_else(|| DbErr::RecordNotFound("the privileges".to_owned()))?;
     if row.try_get("", "is_read_only")? {
         let cause = "PostgreSQL does not accept writes to this database: it is a standby, or \
                      default_transaction_read_only is set.";
@@ -238,7 +238,7 @@ async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Re
     }
     let closed_tables: i64 = row.try_get("", "closed_tables")?;
     Ok((closed_tables > 0).then(|| Fault {
-        cause: format!("The role `{role}` lacks the right to read or to write {closed_tables} of the tables."),
+        cause: format!("The role `{role}` lacks read or write privileges on {closed_tables} tables."),
         remedy: grant_tables(role),
     }))
 }

@@ -582,9 +582,9 @@ const OPERATOR_LIST_ONLY_ORDER: &str =
     "`orderBy` can only be used on one operator's list: operator(id: …) { customers(orderBy: …) }";
 const NO_ORDER_WITH_SEARCH: &str =
     "`orderBy` cannot be combined with `search`, whose results are ordered by customer id.";
-const NOTHING_TO_UPDATE: &str = "Give `data`, `externalCustomerId` or both.";
+const NOTHING_TO_UPDATE: &str = "Set `data`, `externalCustomerId` or both.";
 const PLATFORM_ONLY_OPERATOR_ID: &str =
-    "Leave out `operatorId`: an operator's key always disconnects the customer from its own operator.";
+    "Omit `operatorId`: an operator's key always disconnects the customer from its own operator.";
 const OPERATOR_ID_REQUIRED: &str = "With the platform key, `operatorId` must name the operator to disconnect from.";
 const NO_EXTERNAL_IDS: &str =
     "`externalCustomerId` belongs to an operator, so it is not available here with the platform key.";

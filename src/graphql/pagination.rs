@@ -16,7 +16,7 @@ const MIN_PAGE_SIZE: i32 = 1;
 pub const MAX_PAGE_SIZE: i32 = 100;
 const DEFAULT_PAGE_SIZE: usize = 20;
 
-const PAGE_SIZE: &str = "A page size must be 1 to 100.";
+const PAGE_SIZE: &str = "The page size must be between 1 and 100.";
 
 /// The arguments that every connection has.
 #[derive(InputObject)]
@@ -73,7 +73,7 @@ pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Res
     }
     let position = after.and_then(|cursor| cursors.decode(cursor));
     if after.is_some() && position.is_none() {
-        reject(InputField::After, "The cursor is not a cursor of `changes` for this operator.");
+        reject(InputField::After, "This cursor does not belong to the caller's `changes` feed.");
     }
     Error::reject_if_any(violations)?;
     Ok((first.unsigned_abs() as usize, position))

@@ -264,7 +264,7 @@ fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Res
         (MetaTypeName::Named("Int"), ConstValue::Number(number)) if let Some(integer) = integral(number) => {
             *number = integer.into();
             let is_int = i32::try_from(integer).is_ok();
-            if is_int { Ok(()) } else { problem("must be of type Int, which has 32 bits.") }
+            if is_int { Ok(()) } else { problem("must be a 32-bit integer (Int).") }
         }
         (MetaTypeName::Named(name), _) => match types.types.get(name) {
             Some(MetaType::Scalar { is_valid: Some(is_valid), .. }) if !is_valid(value) => match name {

@@ -413,7 +413,7 @@ async fn record(transaction: &Transaction, origin: &AdminOrigin, r#type: EventTy
 }
 
 const OTHER_ENVIRONMENT: &str =
-    "This API key is for another environment: sandbox and production have keys and URLs of their own.";
+    "This API key belongs to the other environment. Sandbox and production have separate keys and URLs.";
 
 fn unknown() -> Violation {
     Violation::new(ErrorCode::Unauthenticated)

@@ -81,7 +81,7 @@ impl Limits {
 
     /// Takes a token from the bucket of the client's address, for a request without a valid key.
     pub fn record_auth_failure(&self, address: IpAddr) -> Result<(), Violation> {
-        let message = "Too many requests from this address had no valid API key. Wait before you retry.";
+        let message = "Too many failed authentications from this address. Wait before you retry.";
         self.auth_failures
             .take(client_network(address), 1, false)
             .map_err(|wait| rate_limited("address", message, wait))
@@ -127,8 +127,9 @@ impl Limits {
     }
 }
 
-const USED_UP: &str = "Your operator's budget for disclosures is used up. Wait before you retry.";
-const RESERVED: &str = "Other requests hold the rest of your budget for disclosures. Send fewer requests at once.";
+const USED_UP: &str = "Your operator's disclosure budget is used up. Wait before you retry.";
+const RESERVED: &str =
+    "Concurrent requests have reserved the rest of your disclosure budget. Send fewer requests in parallel.";
 
 /// A refused reservation of disclosures.
 pub struct RefusedReservation {
@@ -253,7 +254,7 @@ impl CostCharge {
     /// few tokens now, the request is refused, and the cost that was already taken is given back.
     pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
-        let message = "This API key has reached its limit of cost per second. Wait before you retry.";
+        let message = "This API key has reached its cost limit. Wait before you retry.";
         self.costs.take(self.key, cost.saturating_sub(self.taken), false).map_err(|wait| {
             self.costs.settle(self.key, self.taken, 0);
             rate_limited("key", message, wait)

@@ -166,7 +166,7 @@ impl Actor {
 
     /// Fails with `FORBIDDEN` for operators with a read-only key.
     pub fn require_write(&self) -> Result<(), Error> {
-        if self.is_read_only() { Err(forbidden("It is read-only.")) } else { Ok(()) }
+        if self.is_read_only() { Err(forbidden("The key is read-only.")) } else { Ok(()) }
     }
 
     /// True for an operator with a read-only key.
@@ -176,12 +176,12 @@ impl Actor {
 
     /// Returns the caller's operator. Fails with `FORBIDDEN` for the platform, which has no customers of its own.
     pub fn require_operator(&self) -> Result<OperatorId, Error> {
-        self.operator().ok_or_else(|| forbidden("This needs the API key of an operator."))
+        self.operator().ok_or_else(|| forbidden("An operator's API key is required."))
     }
 
     /// Fails with `FORBIDDEN` unless the caller is the platform.
     pub fn require_platform(&self) -> Result<(), Error> {
-        if *self == Self::Platform { Ok(()) } else { Err(forbidden("This needs the platform key.")) }
+        if *self == Self::Platform { Ok(()) } else { Err(forbidden("The platform key is required.")) }
     }
 
     /// True if the caller may see this operator. An operator sees only itself.

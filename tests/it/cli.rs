@@ -328,7 +328,7 @@ async fn production_requires_secrets_and_migrations() {
             let stderr = failure(run(command).env("VIVAMO_ENVIRONMENT", "sandbox"));
             assert!(stderr.contains("belongs to production"), "{stderr}");
         }
-        assert!(failure(&mut run(&["serve"])).contains("lacks 1 migration"));
+        assert!(failure(&mut run(&["serve"])).contains("has 1 pending migration"));
         database.remove().await;
     }
 }

@@ -212,9 +212,9 @@ both!(connect_by_restricts_the_values_that_connect, Sandbox, async |app| {
         create_by(app, &own, "1", connect_by, data.clone()).await.assert_rejected("createCustomer", &expected);
     }
     let answer = create_by(app, &own, "1", json!(["EMAIL"]), by_phone.clone()).await;
-    assert!(answer.message().contains("Leave out the phone, add PHONE to `connectBy`, or ask the platform."));
+    assert!(answer.message().contains("Omit the phone, add PHONE to `connectBy`, or contact the platform."));
     let answer = create_by(app, &own, "1", json!(["PHONE"]), by_email).await;
-    assert!(answer.message().contains("Add EMAIL to `connectBy`, or ask the platform."));
+    assert!(answer.message().contains("Add EMAIL to `connectBy`, or contact the platform."));
     assert_eq!(app.count_rows("customer").await, 2);
 
     // One match by a listed value is enough for a connection. `connectBy` has no effect on own customers and unknown

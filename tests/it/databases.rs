@@ -228,7 +228,7 @@ async fn a_migration_that_waits_for_a_lock_lets_others_write() {
         };
         let (applied, ()) = tokio::join!(vivamo::database::migrate(app.database_url()), others);
         assert_eq!(applied.unwrap().len(), count);
-        let cause = "the migrations wait, because another transaction holds a lock";
+        let cause = "migrations are waiting: another transaction holds a lock";
         assert!(support::logs::read().lines().any(|line| line.contains("\"level\":\"WARN\"") && line.contains(cause)));
         connection.close().await.unwrap();
     })
@@ -239,7 +239,7 @@ async fn a_migration_that_waits_for_a_lock_lets_others_write() {
 async fn a_migration_waits_until_a_sqlite_file_can_be_written() {
     run(Backend::Sqlite, Environment::Sandbox, async |app| {
         let writer = app.database.begin_write().await.unwrap();
-        let cause = "the migrations wait, because another process is writing";
+        let cause = "migrations are waiting: another process is writing";
         let count = || support::logs::read().lines().filter(|line| line.contains(cause)).count();
         let before = count();
         let release = async {

@@ -23,7 +23,7 @@ both!(a_faulty_argument_prevents_the_whole_request, Sandbox, async |app| {
             r#"b: updateCustomer(input: {{ customer: {{ externalCustomerId: "1" }}, {arguments} }}) {{ replayed }}"#
         )
     };
-    let not_an_int = "must be of type Int, which has 32 bits.";
+    let not_an_int = "must be a 32-bit integer (Int).";
     for (second, variables, message) in [
         (update("data: {}, expectedVersion: 3000000000"), json!({}), format!("input.expectedVersion: {not_an_int}")),
         (update("data: {}, expectedVersion: -2147483649"), json!({}), format!("input.expectedVersion: {not_an_int}")),

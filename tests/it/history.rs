@@ -303,7 +303,7 @@ both!(the_platform_finds_the_entries_of_a_request_and_of_a_key, Sandbox, async |
     for arguments in [json!({}), json!({ "customer": a, "request": request }), json!({ "request": "x", "key": "x" })] {
         let answer = app.graphql(&platform, EVENTS_BY, arguments.clone()).await;
         answer.assert_rejected("customerEvents", &[("INVALID_ARGUMENT", "")]);
-        assert_eq!(answer.message(), "Give exactly one of `customerId`, `requestId` and `apiKeyId`.");
+        assert_eq!(answer.message(), "Set exactly one of `customerId`, `requestId` and `apiKeyId`.");
         app.graphql(&own, EVENTS_BY, arguments).await.assert_rejected("customerEvents", &[("FORBIDDEN", "")]);
     }
     for arguments in [json!({ "request": request }), json!({ "key": key })] {

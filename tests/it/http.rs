@@ -199,15 +199,15 @@ both!(a_malformed_request_is_refused_by_the_name_of_its_fault, Sandbox, async |a
         (br#"{"query":"{ a }","operationName":7}"#.to_vec(), "`operationName` must be a string."),
         (
             br#"{"query":"{ a }","variables":"{\"a\":\"secret\"}"}"#.to_vec(),
-            "`variables` must be an object, not a text that contains JSON.",
+            "`variables` must be a JSON object, not a string that contains JSON.",
         ),
         (
             br#"{"query":"{ a }","variables":["secret"]}"#.to_vec(),
-            "`variables` must be an object, not a text that contains JSON.",
+            "`variables` must be a JSON object, not a string that contains JSON.",
         ),
         (
             br#"{"query":"{ a }","extensions":"{}"}"#.to_vec(),
-            "`extensions` must be an object, not a text that contains JSON.",
+            "`extensions` must be a JSON object, not a string that contains JSON.",
         ),
         (
             b"{\"query\":\"{ a(b: \\\"Jos\xe9\\\") }\"}".to_vec(),
@@ -223,7 +223,7 @@ both!(a_malformed_request_is_refused_by_the_name_of_its_fault, Sandbox, async |a
     }
     for (name, value, message) in [
         ("variables", "[", "`variables` is not valid JSON: EOF while parsing a list at line 1 column 1."),
-        ("variables", "\"{}\"", "`variables` must be an object, not a text that contains JSON."),
+        ("variables", "\"{}\"", "`variables` must be a JSON object, not a string that contains JSON."),
         ("extensions", "{a:1}", "`extensions` is not valid JSON: key must be a string at line 1 column 2."),
     ] {
         let request = request(app, &caller, Method::GET).query(&[("query", "{ viewer { role } }"), (name, value)]);

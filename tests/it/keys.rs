@@ -86,7 +86,7 @@ both!(a_key_that_was_valid_is_told_why_it_is_not, Sandbox, async |app| {
     let production_key =
         production.create(&Actor::Platform, &AdminOrigin::command_line(), operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
-    assert!(message(&production_key).await.contains("another environment"));
+    assert!(message(&production_key).await.contains("the other environment"));
     // Keys that the service does not recognize get the same answer: a mistyped key, a key of a deployment with another
     // key secret, and a text that is not a key.
     let elsewhere = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);

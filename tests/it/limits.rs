@@ -429,7 +429,7 @@ both!(budget_that_stays_held_is_not_reported_as_used_up, Sandbox, async |app| {
     let (refused, other) = futures::future::select(create("a"), create("b")).await.factor_first();
     assert_eq!(refused.codes(), ["RATE_LIMITED"]);
     assert_eq!(refused.body["errors"][0]["extensions"]["retryAfterMs"], 1000);
-    assert!(refused.message().contains("Other requests hold"), "{}", refused.message());
+    assert!(refused.message().contains("Concurrent requests have reserved"), "{}", refused.message());
     writer.commit().await.unwrap();
     assert_eq!(other.await.codes(), Vec::<String>::new());
     replica.created(&own, "c", json!({ "email": "c@example.com" })).await;
@@ -442,16 +442,18 @@ both!(a_message_says_which_limit_was_reached, Sandbox, async |app| {
     let (own, other) = (replica.operator("Own").await, app.operator("Other").await);
     app.created(&other, "1", json!({ "email": "1@example.com" })).await;
     send_invalid_key(&replica, None).await;
-    assert!(send_invalid_key(&replica, None).await.message().contains("from this address had no valid API key"));
+    assert!(
+        send_invalid_key(&replica, None).await.message().contains("Too many failed authentications from this address")
+    );
     replica.created(&own, "1", json!({ "email": "1@example.com" })).await;
     let refused = replica.create(&own, "2", json!({ "email": "2@example.com" })).await;
-    assert!(refused.message().contains("This API key has reached its limit"), "{}", refused.message());
+    assert!(refused.message().contains("This API key has reached its cost limit"), "{}", refused.message());
     let unlimited = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
     let replica_2 = replica_with_limits(app, unlimited).await;
     app.created(&other, "2", json!({ "email": "2@example.com" })).await;
     replica_2.created(&own, "2", json!({ "email": "2@example.com" })).await;
     let refused = replica_2.create(&own, "3", json!({ "email": "3@example.com" })).await;
-    assert!(refused.message().contains("budget for disclosures is used up"), "{}", refused.message());
+    assert!(refused.message().contains("disclosure budget is used up"), "{}", refused.message());
     replica.stop().await;
     replica_2.stop().await;
 });

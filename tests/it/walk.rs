@@ -199,7 +199,7 @@ both!(every_field_respects_every_kind_of_key, Sandbox, async |app| {
         assert_eq!(answer.codes(), ["FORBIDDEN"], "{field}: {}", answer.body);
         let message = answer.body["errors"][0]["message"].as_str().unwrap();
         assert!(
-            message.ends_with(" It is read-only.") || message.ends_with(" This needs the platform key."),
+            message.ends_with(" The key is read-only.") || message.ends_with(" The platform key is required."),
             "{message}"
         );
         assert_eq!(statements, Vec::<String>::new(), "{field}");
@@ -229,7 +229,7 @@ both!(every_field_respects_every_kind_of_key, Sandbox, async |app| {
         let is_for_operators = field == "createCustomer";
         assert_eq!(answer.codes().contains(&"FORBIDDEN".to_owned()), is_for_operators, "{field}: {}", answer.body);
         if is_for_operators {
-            let message = "This API key is not allowed to do this. This needs the API key of an operator.";
+            let message = "This API key does not allow this operation. An operator's API key is required.";
             assert_eq!(answer.body["errors"][0]["message"], message);
         }
         assert!(

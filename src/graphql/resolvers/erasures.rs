@@ -89,7 +89,7 @@ fn event_list(
         (None, None, Some(id)) => ApiKeyId::parse(&id).map(EventList::OfApiKey),
         _ => {
             let violation = Violation::new(ErrorCode::InvalidArgument);
-            return Err(violation.with_note("Give exactly one of `customerId`, `requestId` and `apiKeyId`.").into());
+            return Err(violation.with_note("Set exactly one of `customerId`, `requestId` and `apiKeyId`.").into());
         }
     };
     // If the id of an argument is malformed, the result is an empty list: no customer has the nil id.

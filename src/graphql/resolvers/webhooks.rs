@@ -178,7 +178,7 @@ impl WebhookStart {
                 let position = cursors.decode(&cursor);
                 if position.is_none() {
                     let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DeliverFromCursor);
-                    violations.push(violation.with_note("`cursor` must be a cursor of `changes` for this operator."));
+                    violations.push(violation.with_note("`cursor` must come from this operator's `changes` feed."));
                 }
                 position.map(StartOfDeliveries::After)
             }
@@ -207,9 +207,7 @@ impl CreateWebhookInput {
         let Self { url, types, deliver_from, operator_id } = self;
         let mut violations = Vec::new();
         let note = match (actor.operator(), &operator_id) {
-            (Some(_), Some(_)) => {
-                Some("Leave out `operatorId`: an operator's key creates endpoints of that operator only.")
-            }
+            (Some(_), Some(_)) => Some("Omit `operatorId`: an operator's key creates endpoints of that operator only."),
             (None, None) => Some("With the platform key, `operatorId` must name the operator of the endpoint."),
             (Some(_), None) | (None, Some(_)) => None,
         };
@@ -273,7 +271,7 @@ impl UpdateWebhookInput {
         let deliver_from = self.deliver_from.and_then(|start| start.parse(cursors, &mut violations));
         if self.enabled.is_null() {
             let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Enabled);
-            violations.push(violation.with_note("`enabled` cannot be null. Leave it out to keep the current state."));
+            violations.push(violation.with_note("`enabled` cannot be null. Omit it to keep the current state."));
         }
         Error::reject_if_any(violations)?;
         Ok(EndpointChanges { url, types, is_enabled: self.enabled.take(), deliver_from })

@@ -45,7 +45,7 @@ impl Parameters {
         }
         let body = timeout(REQUEST_TIMEOUT, read_body(mem::take(body)))
             .await
-            .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time."))??;
+            .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "The request body did not arrive within 10 seconds."))??;
         let body = str::from_utf8(&body).map_err(|error| bad_request(&format!("The body is not UTF-8: {error}.")))?;
         let Value::Object(fields) = parse_json("The body", body.trim_start_matches('\u{feff}'))? else {
             return Err(bad_request("The body must be one JSON object. Send each operation in a request of its own."));
@@ -68,9 +68,10 @@ impl Parameters {
         let query = take(&mut fields, "query", "a string")?;
         // Some clients send an empty name if the document has only one operation. The empty name counts as no name.
         let operation_name = take(&mut fields, "operationName", "a string")?.filter(|name: &String| !name.is_empty());
-        let variables = take(&mut fields, "variables", "an object, not a text that contains JSON")?.unwrap_or_default();
+        let variables =
+            take(&mut fields, "variables", "a JSON object, not a string that contains JSON")?.unwrap_or_default();
         let extensions: Option<Map<_, _>> =
-            take(&mut fields, "extensions", "an object, not a text that contains JSON")?;
+            take(&mut fields, "extensions", "a JSON object, not a string that contains JSON")?;
         match query.filter(|query: &String| !query.is_empty()) {
             Some(query) => Ok(Self { query, operation_name, variables }),
             None if extensions.is_some_and(|extensions| extensions.contains_key("persistedQuery")) => {

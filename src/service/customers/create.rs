@@ -84,12 +84,12 @@ impl MatchKey {
             Self::Email => (
                 InputField::Email,
                 "The email belongs to a customer of the platform, and `connectBy` does not list EMAIL, so nothing was \
-                 connected. Add EMAIL to `connectBy`, or ask the platform.",
+                 connected. Add EMAIL to `connectBy`, or contact the platform.",
             ),
             Self::Phone => (
                 InputField::Phone,
                 "The phone belongs to a customer of the platform, and `connectBy` does not list PHONE, so nothing was \
-                 connected. Leave out the phone, add PHONE to `connectBy`, or ask the platform.",
+                 connected. Omit the phone, add PHONE to `connectBy`, or contact the platform.",
             ),
         };
         Violation { message: message.to_owned(), ..Violation::of(ErrorCode::IdentityConflict, field) }
