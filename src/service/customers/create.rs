@@ -141,12 +141,12 @@ impl Customers {
                 disclosures.disclosed("connected", created.details.matched_by.len() as u32);
             }
             Err(error @ Error::Rejected(faults)) if error.has(ErrorCode::IdentityConflict) => {
-                disclosures.disclosed("identity conflict", faults.len() as u32);
+                disclosures.disclosed("identity_conflict", faults.len() as u32);
             }
             // The carrier was asked after a match was found. The response hides the match, but its time may not. A
             // lookup that failed does not count, because the client repeats the request.
             Err(error) if error.has(ErrorCode::PhoneNotMobile) => {
-                disclosures.disclosed("phone refused", matches.load(Ordering::Relaxed));
+                disclosures.disclosed("phone_rejected", matches.load(Ordering::Relaxed));
             }
             Ok(_) | Err(_) => {}
         }

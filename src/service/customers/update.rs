@@ -65,7 +65,7 @@ impl Customers {
         let updated = self.run_write("customer.update", origin, phone, idempotent, prepare).await;
         if let (Err(error), Ok(mut disclosures)) = (&updated, disclosures) {
             let disclosed = self.taken_by_other_operators(origin, error, email, phone).await?;
-            disclosures.disclosed("taken on update", disclosed);
+            disclosures.disclosed("taken_on_update", disclosed);
         }
         updated
     }
