@@ -230,7 +230,7 @@ both!(connect_by_restricts_the_values_that_connect, Sandbox, async |app| {
     assert_eq!(created.payload("createCustomer"), json!({ "outcome": "CREATED", "matchedBy": [] }));
 });
 
-both!(a_match_that_connect_by_excludes_is_one_disclosure_each, Sandbox, async |app| {
+both!(each_match_excluded_by_connect_by_is_one_disclosure, Sandbox, async |app| {
     let limits = LimitSettings { disclosures_per_hour: 3, ..LimitSettings::OFF };
     let limited = app.replica_with(app.database_url().to_owned(), limits).await;
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);

@@ -105,7 +105,7 @@ both!(constraints_enforce_uniqueness_and_references, Sandbox, async |app| {
     }
 });
 
-both!(rows_deleted_by_sql_leave_the_same_on_both_databases, Sandbox, async |app| {
+both!(deletes_by_sql_have_the_same_effect_on_both_databases, Sandbox, async |app| {
     let own = app.operator("A").await;
     let run = async |sql: &str| support::postgres::execute(app.database_url(), sql).await;
     let create = async || {

@@ -283,7 +283,7 @@ both!(a_failed_attempt_is_repeated_with_the_same_id_and_body, Sandbox, async |ap
     assert_eq!((row.failed_attempts, row.failing_since, row.last_failure), (0, None, None));
 });
 
-both!(an_answer_without_an_end_is_an_answer, Sandbox, async |app| {
+both!(a_2xx_response_counts_even_if_its_body_never_ends, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let receiver = Receiver::start().await;
     let webhook = endpoint(app, &operator, &receiver.url).await;

@@ -53,7 +53,7 @@ fn found_in<'v>(text: &str, values: &[&'v str]) -> Vec<&'v str> {
     values.iter().copied().filter(|value| text.contains(value)).collect()
 }
 
-both!(an_erased_person_is_nowhere, Sandbox, async |app| {
+both!(erasure_leaves_no_personal_data, Sandbox, async |app| {
     let (a, b) = (app.operator("A").await, app.operator("B").await);
     let input = json!({
         "externalCustomerId": "Quuxid-ÄÖ-1", "idempotencyKey": "quuxkey-1",

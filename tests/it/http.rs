@@ -181,7 +181,7 @@ both!(a_persisted_query_is_refused_so_that_clients_send_the_document, Sandbox, a
     }
 });
 
-both!(a_malformed_request_is_refused_by_the_name_of_its_fault, Sandbox, async |app| {
+both!(a_malformed_request_error_names_the_problem, Sandbox, async |app| {
     let caller = app.operator("A").await;
     let utf16: Vec<u8> = format!("\u{feff}{QUERY}").encode_utf16().flat_map(u16::to_le_bytes).collect();
     for (body, message) in [

@@ -108,7 +108,7 @@ both!(a_key_of_a_different_request_is_rejected, Sandbox, async |app| {
     create(app, &other, "k", "1", data).await.payload("createCustomer");
 });
 
-both!(a_key_that_is_in_use_is_found_before_anything_else, Sandbox, async |app| {
+both!(idempotency_keys_are_looked_up_before_customers, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     create(app, &operator, "c", "1", data.clone()).await.payload("createCustomer");
@@ -165,7 +165,7 @@ async fn conflicting_writes_need_one_connection_each_while_the_secret_is_changed
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_from_the_time_of_an_empty_table_uses_the_primary_key() {
+async fn a_plan_made_on_an_empty_table_still_uses_the_primary_key() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let operator = app.operator("A").await;
         support::postgres::execute(app.database_url(), "VACUUM (ANALYZE) idempotency_key").await.unwrap();

@@ -412,7 +412,7 @@ async fn customer_with(app: &TestApp, caller: &Caller, id: &str, email: &str, ph
 
 const PHONES: [&str; 3] = ["+14155552671", "+14155552672", "+14155552673"];
 
-both!(an_erasure_against_each_other_write, Sandbox, async |app| {
+both!(an_erasure_races_with_each_write, Sandbox, async |app| {
     let (a, b) = (app.operator("A").await, app.operator("B").await);
     for round in 0..3 {
         let email = |name: &str| format!("{name}-{round}@example.com");

@@ -56,7 +56,7 @@ both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
     }
 });
 
-both!(a_key_that_was_valid_is_told_why_it_is_not, Sandbox, async |app| {
+both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let message = async |key: &str| {
         let caller = Caller { key: key.to_owned(), ..own.clone() };

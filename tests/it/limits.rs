@@ -390,7 +390,7 @@ both!(each_disclosed_value_counts, Sandbox, async |app| {
     replica.stop().await;
 });
 
-both!(budget_that_requests_under_way_hold_is_waited_for, Sandbox, async |app| {
+both!(requests_wait_for_reserved_disclosures, Sandbox, async |app| {
     // Each of the requests reserves two disclosures, so half of them wait for the other half.
     let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 4, ..LimitSettings::OFF }).await;
     let own = replica.operator("Fresh").await;
@@ -414,7 +414,7 @@ both!(budget_that_requests_under_way_hold_is_waited_for, Sandbox, async |app| {
     replica.stop().await;
 });
 
-both!(budget_that_stays_held_is_not_reported_as_used_up, Sandbox, async |app| {
+both!(reserved_disclosures_are_not_reported_as_used_up, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
     let own = replica.operator("Fresh").await;
     // One of the two requests reserves the budget. This request then waits, because no request can write.

@@ -95,7 +95,7 @@ async fn drive(url: &str, key: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_level_logs_values_of_a_person() {
+async fn no_log_level_contains_personal_data() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let (folder, carrier) = (TempDir::new().unwrap(), FakeCarrier::start().await);

@@ -781,7 +781,7 @@ async fn change_key_secret_with_a_webhook(database: TestDatabase) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_key_secret_makes_other_secrets_of_webhooks() {
+async fn webhook_secrets_depend_on_the_key_secret() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         change_key_secret_with_a_webhook(database).await;
@@ -927,7 +927,7 @@ async fn a_running_server_stops_writing_only_if_a_newer_migration_requires_it() 
 }
 
 #[tokio::test]
-async fn a_migration_that_older_servers_must_not_write_under_is_recorded() {
+async fn migrate_records_the_required_migration() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
         let folder = TempDir::new().unwrap();
@@ -1302,7 +1302,7 @@ async fn reads_whose_shared_statement_fails_leave_one_error_in_the_log() {
     .await;
 }
 
-both!(a_lost_race_is_no_warning, Sandbox, async |app| {
+both!(a_retried_conflict_logs_no_warning, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let replica = app.replica(app.database_url().to_owned()).await;
     create(app, &operator, 1).await.payload("createCustomer");

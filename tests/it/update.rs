@@ -125,7 +125,7 @@ both!(a_wrong_expected_version_is_a_conflict, Sandbox, async |app| {
     assert_eq!(customer["firstName"], "Ada");
 });
 
-both!(values_of_any_other_customer_are_taken, Sandbox, async |app| {
+both!(an_email_or_phone_of_any_customer_is_taken, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
     app.created(&own, "sibling", json!({ "email": "sibling@example.com", "phone": "+14155552671" })).await;

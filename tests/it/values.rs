@@ -44,7 +44,7 @@ both!(pasted_values_are_stored_in_their_canonical_form, Sandbox, async |app| {
     }
 });
 
-both!(faulty_values_are_rejected_by_name, Sandbox, async |app| {
+both!(invalid_values_are_rejected_with_the_reason, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.created(&own, "known", json!({ "email": "known@example.com" })).await;
     for (id, data, error, words) in [
@@ -188,7 +188,7 @@ both!(integral_numbers_in_variables_are_integers, Sandbox, async |app| {
     }
 });
 
-both!(a_wrong_time_gets_the_hint_of_its_scalar, Sandbox, async |app| {
+both!(an_invalid_time_error_names_the_format, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let hint = "A DateTime must be in RFC 3339 format, for example 2026-11-23T09:30:00Z.";
     let query = "query ($filter: CustomerFilter!) { customers(filter: $filter) { totalCount } }";
