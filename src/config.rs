@@ -251,7 +251,7 @@ pub enum UnknownLinePolicy {
     Accept,
 }
 
-/// Accepts the names that the table `deployment` stores.
+/// Accepts the names that the `deployment` table stores.
 fn environment() -> impl TypedValueParser<Value = Environment> {
     PossibleValuesParser::new(["sandbox", "production"]).try_map(|name| Environment::try_from_value(&name))
 }

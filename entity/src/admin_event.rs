@@ -1,5 +1,5 @@
-//! Table `admin_event`: the audit trail of administration, one row for each change to an operator, an API key or a
-//! webhook endpoint by a request or a command.
+//! Table `admin_event`: the administrative audit log, one row for each change to an operator, an API key or a webhook
+//! endpoint by a request or a command, and one for each start of `vivamo operator remove-customers`.
 //!
 //! Rows are inserted by `service::audit` in the transaction of the change, and never updated or deleted. They hold no
 //! secrets and no data of customers.
@@ -27,7 +27,7 @@ pub struct Model {
     pub request_id: RequestId,
     /// The user of the operating system who ran the command. `None` for a request.
     pub os_user: Option<String>,
-    /// The member of staff that the request named.
+    /// The staff member that the request named.
     pub actor: Option<StaffName>,
     /// The webhook endpoint that was created, changed or deleted. `None` for a change of anything else.
     pub webhook_id: Option<WebhookId>,

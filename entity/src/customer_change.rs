@@ -40,8 +40,7 @@ pub struct Model {
     /// True if the reader made the change.
     pub own: bool,
     pub occurred_at: DateTime<Utc>,
-    /// True for the row at which the deletion of old changes ended. All earlier rows of the reader were deleted.
-    /// Readers do not see this row.
+    /// True for the low-water mark: all earlier rows of the reader were deleted. Readers do not see this row.
     pub swept: bool,
 }
 

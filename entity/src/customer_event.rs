@@ -21,7 +21,7 @@ pub struct Model {
     pub operator_id: Option<OperatorId>,
     pub api_key_id: Option<ApiKeyId>,
     pub request_id: RequestId,
-    /// The member of staff that the request named.
+    /// The staff member that the request named.
     pub actor: Option<StaffName>,
     pub r#type: EventType,
     /// The version of the customer after the change.

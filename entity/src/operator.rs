@@ -16,7 +16,7 @@ pub struct Model {
     pub name: DisplayName,
     pub created_at: DateTime<Utc>,
     pub status: Status,
-    /// The operator's budget for disclosures, at least 1. `None` stands for the default.
+    /// The operator's disclosure budget, at least 1. `None` stands for the default.
     pub disclosures_per_hour: Option<i32>,
 }
 

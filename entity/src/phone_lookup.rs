@@ -17,12 +17,12 @@ pub struct Model {
     pub expires_at: DateTime<Utc>,
 }
 
-/// The kind of line that the carrier reports for a number.
+/// The line type that the carrier reports for a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum CarrierLineType {
     Mobile,
-    /// Any other kind of line, or no line.
+    /// Any other line type, or no line.
     Other,
     /// The carrier does not know the line type of the number, or reports a type that the service does not know.
     Unknown,

@@ -49,7 +49,7 @@ pub struct Model {
     /// The time until which only one process may deliver to the endpoint. `None` if no process delivers to it.
     pub lease_until: Option<DateTime<Utc>>,
     pub last_attempt_at: Option<DateTime<Utc>>,
-    /// The HTTP status with which the endpoint answered the last finished attempt. `None` if there was no response.
+    /// The HTTP status of the response to the last finished attempt. `None` if there was no response.
     pub last_status: Option<i32>,
     /// The reason why the last finished attempt failed, or why the service disabled the endpoint. `None` after a
     /// success.

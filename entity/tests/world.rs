@@ -37,7 +37,7 @@ fn phones_agree_with_libphonenumber() {
     );
 }
 
-/// Parsing never panics. If a text is accepted, its digits end with the digits that the parsed number has after its
+/// Parsing never panics. If a string is accepted, its digits end with the digits that the parsed number has after its
 /// country code.
 #[test]
 fn a_million_random_texts_are_rejected_or_keep_their_digits() {

@@ -1,5 +1,5 @@
-//! Adds the status and the disclosure budget of operators, the member of staff behind a change, and the audit trail of
-//! administration. The default of each new column is a constant, so no statement rewrites a table.
+//! Adds the status and the disclosure budget of operators, the staff member behind a change, and the administrative
+//! audit log. The default of each new column is a constant, so no statement rewrites a table.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

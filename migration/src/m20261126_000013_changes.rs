@@ -1,4 +1,4 @@
-//! Creates the change feed, and adds the column `feed_base` to `deployment`. On PostgreSQL, the position of a change is
+//! Creates the change feed, and adds the `feed_base` column to `deployment`. On PostgreSQL, the position of a change is
 //! the id of its transaction plus `feed_base`. No statement rewrites a table: the default of the new column is a
 //! constant.
 

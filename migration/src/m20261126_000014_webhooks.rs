@@ -1,5 +1,5 @@
-//! Creates the table of webhook endpoints, and adds two columns to the audit trail: the endpoint, and the operator's
-//! key that made the change. No statement rewrites a table or reads its rows.
+//! Creates the table of webhook endpoints, and adds two columns to the audit log: the endpoint, and the operator's key
+//! that made the change. No statement rewrites a table or reads its rows.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;

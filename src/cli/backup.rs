@@ -53,7 +53,7 @@ async fn copy_database(url: &str, partial: &str, created: &File, copy: &Path) ->
     stored.map_err(|cause| cause.to_string())
 }
 
-/// Renames a file, and does not replace a file that was created meanwhile.
+/// Renames a file, and does not replace a file that was created in the meantime.
 fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
     match std::fs::hard_link(from, to) {
         Ok(()) => std::fs::remove_file(from)?,

@@ -28,7 +28,7 @@ pub enum OperatorCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Rename an operator, or change its budget for disclosures
+    /// Rename an operator, or change its disclosure budget
     #[command(group(ArgGroup::new("change").required(true).multiple(true).args(["name", "disclosures_per_hour"])))]
     Update {
         /// Id of the operator, for example op_01h455vb4pex5vsknk084sn02q
@@ -75,7 +75,7 @@ pub enum OperatorCommand {
     },
 }
 
-/// A budget for disclosures. `None` stands for the default.
+/// A disclosure budget. `None` stands for the default.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget(Option<i32>);
 

@@ -23,7 +23,7 @@ pub fn text(text: &str) -> Result<(), Failure> {
 /// Prints rows with these columns, as a table or as an array of objects. `None` becomes an empty cell in a table, and
 /// null in an object.
 ///
-/// For example, the column `createdAt` becomes the JSON property `createdAt` or the table heading `CREATED AT`.
+/// For example, the `createdAt` column becomes the JSON property `createdAt` or the table heading `CREATED AT`.
 pub fn rows<const COLUMNS: usize>(
     json: bool,
     columns: [&str; COLUMNS],

@@ -48,7 +48,7 @@ pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
 const NOT_A_SECRET: &str = "VIVAMO_WEBHOOK_SECRET (--secret) is not the secret of an endpoint: expected whsec_ and 44 characters, as \
                             `createWebhook` and `rotateWebhookSecret` return it.";
 
-/// Verifies a delivery. Returns the status of the response, and a text for the terminal.
+/// Verifies a delivery. Returns the status of the response, and a string for the terminal.
 fn receive(secret: &SigningSecret, headers: &HeaderMap, body: &[u8]) -> (StatusCode, String) {
     let time = now().format("%H:%M:%S");
     match verify(secret, headers, body) {
@@ -67,7 +67,7 @@ fn receive(secret: &SigningSecret, headers: &HeaderMap, body: &[u8]) -> (StatusC
 fn verify<'h>(secret: &SigningSecret, headers: &'h HeaderMap, body: &[u8]) -> Result<&'h str, String> {
     let header = |name| {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
-        value.ok_or_else(|| format!("the header `{name}` is missing"))
+        value.ok_or_else(|| format!("the `{name}` header is missing"))
     };
     let (id, timestamp, signatures) = (header(ID_HEADER)?, header(TIMESTAMP_HEADER)?, header(SIGNATURE_HEADER)?);
     secret.verify(id, timestamp, signatures, body, now()).map_err(|reason| format!("{id}: {reason}"))?;

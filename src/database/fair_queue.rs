@@ -1,12 +1,12 @@
 //! A fair queue: hands out a fixed number of permits, so that no tenant makes other tenants wait for long.
 //!
 //! A free permit goes to the waiting tenant that holds the fewest permits. Tenants that hold the same number of permits
-//! are served round robin. If a tenant sends a thousand requests at once, a request of another tenant therefore waits
-//! for one permit to become free, and not for a thousand. If there are several permits, one tenant never holds all of
-//! them, so a permit is usually free when a request of another tenant arrives.
+//! are served round robin. If a tenant sends a thousand requests at the same time, a request of another tenant
+//! therefore waits for one permit to become free, and not for a thousand. If there are several permits, one tenant
+//! never holds all of them, so a permit is usually free when a request of another tenant arrives.
 //!
-//! A tenant has only one long read at a time: several long reads at once would use all processors of the database, and
-//! delay the short statements of all tenants. Long reads of different tenants may run at the same time.
+//! A tenant has only one long read at a time: several concurrent long reads would use all processors of the database,
+//! and delay the short statements of all tenants. Long reads of different tenants may run at the same time.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

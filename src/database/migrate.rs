@@ -91,7 +91,8 @@ async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, D
     let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
     let transaction = connection
         .begin_with_options(TransactionOptions {
-            // A stricter isolation level would refuse the update below if a server updates `deployment` meanwhile.
+            // A stricter isolation level would refuse the update below if a server updates `deployment` in the
+            // meantime.
             isolation_level: is_postgres.then_some(IsolationLevel::ReadCommitted),
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()

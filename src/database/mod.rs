@@ -181,8 +181,9 @@ impl Database {
     }
 
     /// Rewrites the SQLite file without its deleted content, empties the write-ahead log, and then writes
-    /// `user_version` to the header of the file. Other writes wait meanwhile. Secure deletion (`PRAGMA secure_delete`)
-    /// is not enough: when SQLite moves rows to another page, it leaves copies in the old page.
+    /// `user_version` to the header of the file. Other writes wait until it ends. Secure deletion
+    /// (`PRAGMA secure_delete`) is not enough: when SQLite moves rows to another page, it leaves copies in the old
+    /// page.
     pub async fn vacuum_sqlite(&self, user_version: u64) -> Result<(), DbErr> {
         self.check_may_write()?;
         let mut connection = self.write_pool.get(Tenant::Service).await?;

@@ -15,8 +15,8 @@
 //!
 //! The positions of one customer must also be in the order of its versions. On SQLite, the positions are always in this
 //! order. PostgreSQL gives a transaction its id when it locks or writes its first row. Later the transaction may find
-//! rows that a transaction with a larger id has changed meanwhile. The condition [`is_written_before`] prevents a write
-//! to such a row.
+//! rows that a transaction with a larger id has changed in the meantime. The condition [`is_written_before`] prevents a
+//! write to such a row.
 //!
 //! A dump does not contain the transaction ids of its server. After a restore on a server with smaller transaction ids,
 //! new positions would be below the stored positions. [`is_ahead`] detects this, and [`raise_base`] lets new positions
@@ -65,20 +65,17 @@ pub fn horizon(backend: DbBackend) -> Option<SimpleExpr> {
     is_postgres.then(|| Expr::cust(format!("pg_snapshot_xmin(pg_current_snapshot())::text::bigint + {BASE}")))
 }
 
-/// A condition that refuses a row of `table` if the row was written by a transaction whose id is larger than the id of
+/// A condition that rejects a row of `table` if the row was written by a transaction whose id is larger than the id of
 /// the current transaction. `None` on SQLite, where this cannot happen.
 ///
-/// The column `xmin` of a row has the id of the transaction that wrote the row. PostgreSQL stores only the low 32 bits
-/// of the id, and keeps these bits forever, even after `VACUUM FREEZE`. A comparison of two such numbers (`age`) is
-/// wrong if more than 2³¹ transactions lie between them. The condition therefore computes by how many ids `xmin` is
-/// ahead of the current transaction, modulo 2³². The condition refuses the row only if this number is at least 1 and at
-/// most `NEXT` minus the id of the current transaction, because no transaction further ahead had ended when the
-/// statement began. If the transaction that wrote a row is older by slightly less than a multiple of 2³² ids, it looks
-/// slightly ahead, and the condition refuses the row wrongly. The change is then retried in a transaction with a new
-/// id. The new id is at least `NEXT`, and `xmin` no longer looks ahead of it, so the second attempt accepts the row.
+/// `xmin` is the id of the transaction that wrote a row, truncated to 32 bits, even after `VACUUM FREEZE`. `age()`
+/// compares such ids correctly only within 2³¹ transactions, so the condition does not use it. It computes
+/// `ahead = (xmin - current id) mod 2³²` and rejects the row if `1 <= ahead <= NEXT - current id`: no transaction
+/// further ahead had ended when the statement began. A row that is almost a multiple of 2³² transactions old can be
+/// rejected by mistake. The retry then gets a new id of at least `NEXT`, and accepts the row.
 ///
 /// If the transaction has no id yet, all rows are accepted: its id will be larger than the ids of all transactions that
-/// it sees. If a statement waits until another transaction has changed a row, the check of the revision refuses the
+/// it sees. If a statement waits until another transaction has changed a row, the check of the revision rejects the
 /// row.
 pub fn is_written_before(backend: DbBackend, table: &str) -> Option<SimpleExpr> {
     const CURRENT: &str = "pg_current_xact_id_if_assigned()::text::bigint";

@@ -141,7 +141,7 @@ impl ResponseSize {
         if bytes > MAX_BYTES { Err(SizeError::TooLarge) } else { Ok(()) }
     }
 
-    /// Returns the maximum number of bytes to build at once. Without a reservation, this is the size of a small
+    /// Returns the maximum number of bytes to build at a time. Without a reservation, this is the size of a small
     /// response.
     pub fn limit(&self) -> usize {
         if self.is_large() { MAX_BYTES } else { SMALL_BYTES }
@@ -202,9 +202,8 @@ impl ResponseSize {
     }
 }
 
-/// The size of the rows that one statement has read. Several statements of a request may run at the same time, so each
-/// row is counted when it is read. If this value is dropped before [`keep`](Self::keep), the rows are not in memory any
-/// more, and are not counted any more.
+/// The size of the rows that one statement has read, counted row by row, because statements of a request can run
+/// concurrently. Dropping this value without [`keep`](Self::keep) uncounts the rows.
 pub struct RowsSize<'r> {
     response: &'r ResponseSize,
     bytes: usize,

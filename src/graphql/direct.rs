@@ -230,7 +230,7 @@ pub fn count_values(value: &Value) -> u64 {
     }
 }
 
-/// Appends a value of async-graphql to a JSON text. A binary value is a text that was written directly.
+/// Appends a value of async-graphql to a JSON text. A binary value is a string that was written directly.
 pub fn write_value(value: &Value, text: &mut Vec<u8>) -> serde_json::Result<()> {
     match value {
         Value::Binary(json) => text.extend_from_slice(json),

@@ -7,9 +7,8 @@
 //!
 //! Cached documents are normalised: see [`rewrite::normalise`].
 //!
-//! A document with several operations is cached once for each operation that was requested, without the other
-//! operations: async-graphql would check the arguments of the others against the variables of the request, which are
-//! not theirs.
+//! A document with several operations is cached once per requested operation, without the other operations. Otherwise
+//! async-graphql would check their arguments against variables that belong to the requested operation.
 //!
 //! A document is executed without the arguments that use a missing variable (see `variables`). It is therefore cached
 //! once for each set of missing variables. For example, with the variables `{"name": null}` the mutation below is

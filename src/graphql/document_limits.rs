@@ -147,8 +147,8 @@ fn is_name_char(char: char) -> bool {
     char.is_ascii_alphanumeric() || char == '_'
 }
 
-/// Returns the length in bytes of the string literal at the start of a text, with its quotes. An unterminated string is
-/// rejected here: the parser would read an unterminated `"""` as an empty string, and then parse the text after it.
+/// Returns the length in bytes of the string literal at the start of a string, with its quotes. An unterminated string
+/// is rejected here: the parser would read an unterminated `"""` as an empty string, and then parse the text after it.
 /// This scan has skipped that text as part of the string, so its nesting is not checked.
 fn string_length(text: &str) -> ServerResult<usize> {
     let is_block = text.starts_with("\"\"\"");
@@ -204,7 +204,7 @@ fn decode_escapes(literal: &str) -> ServerResult<Option<String>> {
     Ok(Some(decoded + &" ".repeat(shorter)))
 }
 
-/// Returns the character of an escape `\u{…}` or of a surrogate pair at the start of a text, and the length of the
+/// Returns the character of an escape `\u{…}` or of a surrogate pair at the start of a string, and the length of the
 /// escape.
 fn unicode_escape(text: &str) -> ServerResult<Option<(char, usize)>> {
     let invalid = || ServerError::new("Syntax error: a string has an escape that is not a Unicode character.", None);

@@ -31,7 +31,7 @@ pub fn values_of_directives(directives: &[Positioned<Directive>]) -> usize {
     directives.iter().map(|directive| values_in_arguments(&directive.node.arguments)).sum()
 }
 
-/// Returns the number of values in arguments. A long text counts as several values.
+/// Returns the number of values in arguments. A long string counts as several values.
 pub fn values_in_arguments(arguments: &[(Positioned<Name>, Positioned<Value>)]) -> usize {
     arguments.iter().map(|(_, value)| values_in(&value.node)).sum()
 }

@@ -1,10 +1,9 @@
 //! Lets a loader fetch the values of its collected keys as soon as all resolvers wait for values.
 //!
-//! async-graphql's `DataLoader` fetches when a timer expires. On a busy machine, some resolvers of a page may run after
-//! the timer has expired, and need another statement for their rows. Here the fetches run inside the future of the
-//! request, each time all its resolvers wait. For example, a query selects operators, the customers of each operator,
-//! and the history of each customer. This query takes two rounds: one loads all pages of customers, and one loads all
-//! histories. The number of statements therefore depends on the query and not on the load of the machine.
+//! async-graphql's `DataLoader` fetches on a timer. On a busy machine, resolvers that run after the timer need another
+//! statement. Here, a round of fetches starts only when all resolvers of the request are waiting, so the number of
+//! statements depends on the query and not on the load. For example, operators with their customers and the history of
+//! each customer take two rounds: one for the customers, one for the histories.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

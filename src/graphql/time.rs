@@ -5,7 +5,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::service::without_leap_second;
 
-/// The hint for a text that is not a `DateTime`.
+/// The hint for a string that is not a `DateTime`.
 pub const FORMAT: &str = "A DateTime must be in RFC 3339 format, for example 2026-11-23T09:30:00Z.";
 
 #[derive(Clone, Copy)]

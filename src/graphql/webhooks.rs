@@ -1,4 +1,4 @@
-//! Renders the changes and the cursor of a webhook delivery in the form that the query `changes` returns.
+//! Renders the changes and the cursor of a webhook delivery in the form that the `changes` query returns.
 
 use async_graphql::ScalarType;
 use async_graphql::resolver_utils::enum_value;
@@ -13,7 +13,7 @@ use crate::database::pages::Position;
 use crate::keyed_hash::KeyedHash;
 use crate::service::webhooks::delivery::Render;
 
-/// Renders changes and cursors for deliveries as the query `changes` does.
+/// Renders changes and cursors for deliveries as the `changes` query does.
 pub struct WebhookRender {
     /// Signs cursors.
     pub hash: KeyedHash,

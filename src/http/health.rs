@@ -16,8 +16,8 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 /// The response to a probe.
 type Health = (StatusCode, &'static str);
 
-/// The last check of the database, and when it ended. The lock is held during a check, so probes that arrive meanwhile
-/// wait for the result.
+/// The last check of the database, and when it ended. The lock is held during a check, so probes that arrive during the
+/// check wait for the result.
 #[derive(Default)]
 pub struct LastCheck(Mutex<Option<(Instant, Health)>>);
 

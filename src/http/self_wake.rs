@@ -1,4 +1,4 @@
-//! Polls a connection again at once if it wakes itself.
+//! Polls a connection again immediately if it wakes itself.
 //!
 //! hyper reads the body of a request only when the handler asks for it. The handler runs inside the connection, so
 //! asking for the body wakes the task that is running. tokio treats this as a yield: it queues the task and wakes an

@@ -407,7 +407,7 @@ async fn check_operator(transaction: &Transaction, operator: OperatorId) -> Resu
     }
 }
 
-/// Records a change to a key in the audit trail.
+/// Records a change to a key in the audit log.
 async fn record(transaction: &Transaction, origin: &AdminOrigin, r#type: EventType, key: &Model) -> Result<(), DbErr> {
     audit::record(transaction, origin, r#type, key.operator_id, Subject::ApiKey(key.id), &[]).await
 }

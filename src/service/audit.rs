@@ -1,7 +1,6 @@
-//! The audit trail of administration: one entry for each change to an operator, an API key or a webhook endpoint by a
-//! request or a command, and one for each command that disconnects all customers of an operator. The entry is written
-//! in the same transaction as the change, but the entry of this command is written before its first batch. Only the
-//! platform can read the audit trail.
+//! The administrative audit log: one entry per change to an operator, an API key or a webhook endpoint, written in the
+//! transaction of the change. `vivamo operator remove-customers` writes one entry before its first batch. Only the
+//! platform can read the audit log.
 
 use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
 use entity::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, WebhookId};
@@ -45,7 +44,7 @@ pub(super) enum Subject {
     Webhook(WebhookId),
 }
 
-/// Conditions on the entries of the audit trail. All of them must hold.
+/// Conditions on the entries of the audit log. All of them must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AdminEventFilter {
     pub operator: Option<OperatorId>,

@@ -221,7 +221,7 @@ impl Feed {
             swept: Set(true),
             ..Default::default()
         };
-        // If another process has deleted the row meanwhile, that process has left a later swept row.
+        // If another process has deleted the row in the meantime, that process has left a later swept row.
         Entity::update_many()
             .set(swept)
             .filter(is_row(last.reader_id, last.position, last.id))

@@ -8,9 +8,9 @@
 //!    up first, because a caller could otherwise send a used key and learn from the response time if a person is known.
 //!    The lookup needs no round trip of its own: the statement of [`KeyLookup::join`] looks up the key and, only if the
 //!    key is new, also the customers.
-//! 2. Make the change, and insert the outcome in the same transaction. If another request has used the key meanwhile,
-//!    the insert conflicts and nothing is written. If two requests with the same key run at the same time, the insert
-//!    of the second waits for the first to commit.
+//! 2. Make the change, and insert the outcome in the same transaction. If another request has used the key in the
+//!    meantime, the insert conflicts and nothing is written. If two requests with the same key run at the same time,
+//!    the insert of the second waits for the first to commit.
 //! 3. If the attempt failed because of a conflict or a lost connection, look up the key again: another request, or this
 //!    attempt, may have stored an outcome.
 //!

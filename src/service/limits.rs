@@ -301,7 +301,7 @@ struct TokenBuckets<K> {
 
 struct Bucket {
     /// The number of tokens that are missing in the bucket. Because the missing tokens are stored, and not the
-    /// available ones, a change of the capacity takes effect at once.
+    /// available ones, a change of the capacity takes effect immediately.
     taken: f64,
     /// Tokens that were taken as a reservation and may be given back.
     reserved: f64,

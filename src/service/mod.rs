@@ -122,7 +122,7 @@ pub enum Actor {
         id: OperatorId,
         key: ApiKeyId,
         access: Access,
-        /// The operator's budget for disclosures. `None` stands for the default.
+        /// The operator's disclosure budget. `None` stands for the default.
         disclosures_per_hour: Option<i32>,
     },
     /// A caller with the platform key, or the command line.
@@ -198,7 +198,7 @@ fn forbidden(reason: &'static str) -> Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestInfo {
     pub id: RequestId,
-    /// The member of staff on whose behalf the caller sends the request, if the request names one.
+    /// The staff member on whose behalf the caller sends the request, if the request names one.
     pub actor: Option<StaffName>,
 }
 

@@ -1,4 +1,4 @@
-//! The administration of operators and keys: suspension, budgets, the audit trail, and the header `Vivamo-Actor`.
+//! The administration of operators and keys: suspension, budgets, the audit log, and the `Vivamo-Actor` header.
 
 use entity::api_key::Access;
 use entity::value::OperatorId;
@@ -30,14 +30,14 @@ async fn wait_for_status(app: &TestApp, caller: &Caller, status: u16) -> Answer 
     seen_within_a_second(async || app.graphql(caller, ROLE, json!({})).await, |answer| answer.status == status).await
 }
 
-/// Sends a request with the header `Vivamo-Actor`.
+/// Sends a request with the `Vivamo-Actor` header.
 async fn send_as(app: &TestApp, caller: &Caller, actor: &[u8], query: &str, variables: Value) -> Answer {
     let actor = reqwest::header::HeaderValue::from_bytes(actor).unwrap();
     let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key).header("Vivamo-Actor", actor);
     Answer::read(request.json(&json!({ "query": query, "variables": variables })).send().await.unwrap()).await
 }
 
-/// The entries of the audit trail that match a filter.
+/// The entries of the audit log that match a filter.
 async fn admin_events(app: &TestApp, filter: Value) -> Vec<Value> {
     let query = "query ($filter: AdminEventFilter) { adminEvents(first: 100, filter: $filter) { nodes { \
                  id type occurredAt operator { name } apiKey { name } changedFields source requestId osUser actor } } }";
@@ -107,8 +107,8 @@ both!(a_suspended_operator_is_rejected_everywhere_within_a_second, Sandbox, asyn
         assert_eq!(answer.codes(), ["UNAUTHENTICATED"]);
         assert_eq!(answer.message(), "The operator of this API key is suspended. Ask the platform to resume it.");
     }
-    // The process that suspended the operator rejects all keys of the operator at once, including keys that are created
-    // during the suspension.
+    // The process that suspended the operator rejects all keys of the operator immediately, including keys that are
+    // created during the suspension.
     let created_meanwhile = app.key(&own, Access::ReadWrite).await;
     assert_eq!(app.graphql(&created_meanwhile, ROLE, json!({})).await.status, 401);
     // The keys of other operators work, and the platform sees the suspended operator and its customers.
@@ -166,7 +166,7 @@ both!(an_operator_may_have_a_budget_for_disclosures_of_its_own, Sandbox, async |
     const NONE: [&str; 0] = [];
     assert_eq!((connect(&limited, &own, 0).await, connect(&limited, &own, 1).await), (vec![], vec![]));
     assert_eq!(connect(&limited, &own, 2).await, ["RATE_LIMITED"]);
-    // A larger budget takes effect at once. Disclosures that were used before still count.
+    // A larger budget takes effect immediately. Disclosures that were used before still count.
     updated(&limited, &own, json!({ "disclosuresPerHour": 3 })).await;
     assert_eq!(connect(&limited, &own, 2).await, NONE);
     assert_eq!(connect(&limited, &own, 3).await, ["RATE_LIMITED"]);
@@ -238,7 +238,7 @@ both!(each_administrative_change_leaves_an_entry_in_the_audit_trail, Sandbox, as
     assert!(actors.iter().enumerate().all(|(at, actor)| *actor == if at == 3 { json!("Zoë") } else { json!(null) }));
     assert!(events.is_sorted_by_key(|event| event["occurredAt"].as_str().unwrap().to_owned()));
 
-    // Reads the audit trail with filters and in pages.
+    // Reads the audit log with filters and in pages.
     assert_eq!(admin_events(app, json!({ "operatorId": own.operator })).await, events[..8]);
     assert_eq!(admin_events(app, json!({ "apiKeyId": key })).await, events[9..]);
     assert_eq!(admin_events(app, json!({ "operatorId": own.operator, "apiKeyId": key })).await, Vec::<Value>::new());
@@ -295,7 +295,7 @@ both!(history_names_the_member_of_staff_behind_a_request, Sandbox, async |app| {
     let email = json!({ "email": "ada@example.com" });
     let created = send_as(app, &own, " \u{202a}staff-4711 Núñez ".as_bytes(), create, email.clone()).await;
     created.payload("createCustomer");
-    // A repeated request may name another member of staff.
+    // A repeated request may name another staff member.
     let replay = send_as(app, &own, b"somebody else", create, email).await;
     assert_eq!(replay.payload("createCustomer"), json!({ "replayed": true }));
     app.graphql(&own, update, json!({})).await.payload("updateCustomer");

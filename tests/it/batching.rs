@@ -267,7 +267,7 @@ both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
     assert_eq!(outcomes, ["CREATED"; 3]);
     assert_eq!(sent.len(), read_and_write(app, 21), "{sent:#?}");
     assert_eq!(join_all(creates()).await, ["REPLAYED"; 3]);
-    // Sends the same request several times at once.
+    // Sends the same request several times in parallel.
     let repeated = ["four", "four", "five", "four"].map(|key| create(app, &actor, keyed(key, key)));
     let mut outcomes = join_all(repeated).await;
     outcomes.sort();

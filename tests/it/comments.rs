@@ -1,4 +1,4 @@
-//! Checks that no line of a doc comment starts with a text in `FORBIDDEN_STARTS`, for example a question word. A doc
+//! Checks that no line of a doc comment starts with a string in `FORBIDDEN_STARTS`, for example a question word. A doc
 //! comment says what its item does.
 
 use crate::layers::{root, rust_files};

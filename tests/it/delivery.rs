@@ -994,7 +994,7 @@ async fn listen_verifies_and_prints_deliveries() {
 
     let other = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     for (timestamp, signature, reason) in [
-        (now, None, "the header `webhook-signature` is missing"),
+        (now, None, "the `webhook-signature` header is missing"),
         (now, Some(sign(other, now)), "msg_1: no signature in `webhook-signature` was made with this secret"),
         (now - 600, Some(sign(SECRET, now - 600)), "msg_1: `webhook-timestamp` is more than five minutes in the past"),
         (

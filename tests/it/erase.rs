@@ -48,7 +48,7 @@ pub fn stored(app: &TestApp) -> String {
     String::from_utf8_lossy(&bytes).to_lowercase()
 }
 
-/// The values that a text contains.
+/// The values that a string contains.
 fn found_in<'v>(text: &str, values: &[&'v str]) -> Vec<&'v str> {
     values.iter().copied().filter(|value| text.contains(value)).collect()
 }
@@ -192,7 +192,7 @@ both!(an_erased_customer_does_not_exist, Sandbox, async |app| {
     assert_eq!(answer.data()["erasure"], json!({ "id": receipt["id"], "customerId": id }));
     assert_eq!(answer.data()["node"], json!({ "id": receipt["id"], "reference": "Case 7" }));
 
-    // The email, the phone and the external ids can be used again at once.
+    // The email, the phone and the external ids can be used again immediately.
     let new = app.created(&b, "2", data).await;
     assert_eq!(new["outcome"], "CREATED");
     assert_ne!(new["customer"]["id"], id);

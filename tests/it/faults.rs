@@ -281,7 +281,7 @@ async fn a_read_that_comes_later_starts_a_new_batch() {
             .statements_of(async {
                 let mut first = send("first");
                 // At the first poll, the leader yields to other requests. At the second poll, it waits for the
-                // database, which may answer at once.
+                // database, which may answer immediately.
                 assert!(futures::poll!(&mut first).is_pending());
                 let polled = futures::poll!(&mut first);
                 let (mut second, mut third) = (send("second"), send("third"));

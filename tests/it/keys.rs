@@ -88,7 +88,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
     assert!(message(&production_key).await.contains("the other environment"));
     // Keys that the service does not recognize get the same answer: a mistyped key, a key of a deployment with another
-    // key secret, and a text that is not a key.
+    // key secret, and a string that is not a key.
     let elsewhere = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
     let name = entity::value::DisplayName::parse("elsewhere").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };

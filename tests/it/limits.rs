@@ -31,7 +31,7 @@ fn assert_rate_limited_with_429(answer: &Answer) {
     assert!(wait > 0 && seconds == wait.div_ceil(1000), "{wait} {seconds}");
 }
 
-/// Sends a request with an invalid key and with `forwarded` as the header `X-Forwarded-For`.
+/// Sends a request with an invalid key and with `forwarded` as the `X-Forwarded-For` header.
 async fn send_invalid_key(app: &TestApp, forwarded: Option<&str>) -> Answer {
     let mut request =
         app.http.post(format!("{}/graphql", app.url)).bearer_auth("wrong").json(&json!({ "query": ROLE }));
@@ -242,7 +242,7 @@ both!(a_refused_request_costs_nothing_and_an_expensive_one_makes_the_next_wait, 
     }
     assert!(cost["used"].as_i64() > cost["requested"].as_i64(), "{cost}");
     let mut next = replica.graphql(&own, &ten, json!({})).await;
-    // The budget may have been refilled meanwhile.
+    // The budget may have been refilled in the meantime.
     while next.status != 429 {
         next = replica.graphql(&own, &ten, json!({})).await;
     }

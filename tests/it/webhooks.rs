@@ -1,4 +1,4 @@
-//! Webhook endpoints: creation, changes, secrets, limits, visibility and the audit trail.
+//! Webhook endpoints: creation, changes, secrets, limits, visibility and the audit log.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! A postal address: street lines, city, region, postal code and country.
 //!
 //! - Accepted: `line1`, `city` and `country` are required; each part is at most 200 characters, the postal code at most
-//!   20. The city may be left out if the country is a single city, such as Singapore.
+//!   20. The city may be omitted if the country is a single city, such as Singapore.
 //! - Canonical form: each part trimmed and in NFC, the country in upper case; a blank optional part is absent. Line
 //!   breaks become `, `.
 //! - Rejected: parts without a visible character, except optional parts of only white space; control characters other

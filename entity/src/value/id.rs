@@ -95,7 +95,7 @@ id!(
     "evt"
 );
 id!(
-    /// The id of an entry of the audit trail: `adm_…`.
+    /// The id of an entry of the audit log: `adm_…`.
     AdminEventId,
     Adm,
     "adm"

@@ -35,7 +35,7 @@ use icu_properties::CodePointSetData;
 use icu_properties::props::DefaultIgnorableCodePoint;
 use unicode_normalization::UnicodeNormalization;
 
-/// The reason why a text was rejected. `Display` writes the rest of a sentence, for example "is empty". The message
+/// The reason why a string was rejected. `Display` writes the rest of a sentence, for example "is empty". The message
 /// puts a subject before this text, for example the word "it" or the name of an address part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
@@ -103,7 +103,7 @@ pub enum Reason {
     HostNotPublic,
 }
 
-/// Returns the text trimmed and in NFC. Rejects a text that is too long, that has no visible character, or that
+/// Returns the string trimmed and in NFC. Rejects a string that is too long, that has no visible character, or that
 /// contains control characters, line separators or bidirectional controls.
 fn single_line_text(text: &str, max_characters: usize) -> Result<String, Reason> {
     let text: String = text.trim_matches(is_blank_at_an_end).nfc().collect();
@@ -132,7 +132,7 @@ fn is_blank(char: char) -> bool {
 }
 
 /// Returns true for zero-width and bidirectional marks that address books, spreadsheets and editors put around or into
-/// a text.
+/// a string.
 fn is_formatting_mark(char: char) -> bool {
     matches!(
         char,
@@ -140,7 +140,7 @@ fn is_formatting_mark(char: char) -> bool {
     )
 }
 
-/// Returns true for white space, and for marks that have no meaning at the ends of a text.
+/// Returns true for white space, and for marks that have no meaning at the ends of a string.
 fn is_blank_at_an_end(char: char) -> bool {
     // Joiners and the emoji variation selector stay: they can be part of the last letter or emoji.
     char.is_whitespace() || is_formatting_mark(char) && !matches!(char, '\u{200c}' | '\u{200d}' | '\u{fe0f}')

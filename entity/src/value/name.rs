@@ -43,7 +43,7 @@ impl DisplayName {
     }
 }
 
-/// The name of the member of staff who acts through a key of an operator or the platform.
+/// The name of the staff member who acts through a key of an operator or the platform.
 #[derive(Clone, PartialEq, Eq, DeriveValueType)]
 pub struct StaffName(String);
 

@@ -22,12 +22,12 @@ use super::{Reason, is_formatting_mark, masked_debug};
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, DeriveValueType)]
 pub struct PhoneNumber(String);
 
-/// The kind of line that the numbering plan assigns to a number.
+/// The line type that the numbering plan assigns to a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineType {
     /// A mobile line, or a number that may be mobile or fixed, as in North America.
     Mobile,
-    /// Any other kind of line, or an unassigned number.
+    /// Any other line type, or an unassigned number.
     Other,
 }
 
@@ -35,8 +35,8 @@ impl PhoneNumber {
     /// The maximum number of digits, from ITU-T E.164, 6.2.1.
     pub const MAX_DIGITS: usize = 15;
 
-    /// The maximum length of a text, in bytes: enough for a number with marks between its digits. It limits the work of
-    /// reading the digits, because a filter with a phone may be part of thousands of lists.
+    /// The maximum length of a string, in bytes: enough for a number with marks between its digits. It limits the work
+    /// of reading the digits, because a filter with a phone may be part of thousands of lists.
     const MAX_BYTES: usize = 300;
 
     pub fn parse(text: &str) -> Result<Self, Reason> {

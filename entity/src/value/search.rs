@@ -145,8 +145,8 @@ impl SearchQuery {
     pub const MAX_CHARACTERS: usize = 255;
     pub const MAX_WORDS: usize = 8;
 
-    /// Parses the text that a user typed. Rejects a text of more than 255 characters. Rejects a text of more than 8
-    /// words, unless it is an email.
+    /// Parses the string that a user typed. Rejects a string of more than 255 characters. Rejects a string of more than
+    /// 8 words, unless it is an email.
     ///
     /// Adjacent numbers are joined and a trunk prefix in brackets is dropped, so that a phone is found in any spelling:
     /// `+44 (0)20 7183` becomes `44207183`. Words at an apostrophe are joined as well. A word that is a prefix of

@@ -1,4 +1,4 @@
-//! Batched reads: one prepared query, run for the values of several requests at once.
+//! Batched reads: one prepared query, run for the values of several requests together.
 
 use std::sync::OnceLock;
 

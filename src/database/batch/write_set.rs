@@ -269,7 +269,7 @@ pub fn delete_listed<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteS
 type Shape = (bool, Vec<(&'static str, usize)>);
 
 /// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it. SQL for many rows
-/// is not cached, because on SQLite each number of rows has a text of its own.
+/// is not cached, because on SQLite each number of rows has its own SQL text.
 fn cached_sql(shape: Shape, build: impl FnOnce() -> String) -> String {
     const MAX_ROWS: usize = 64;
     static CACHE: LazyLock<Mutex<HashMap<Shape, String>>> = LazyLock::new(Mutex::default);

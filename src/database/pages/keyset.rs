@@ -21,7 +21,7 @@ pub enum Key {
     None,
     Time(DateTime<Utc>),
     Number(i64),
-    /// A text that is unique in the list.
+    /// A string that is unique in the list.
     Text(String),
 }
 

@@ -1,8 +1,8 @@
 //! Keyset pagination: pages of lists, read in few statements.
 //!
 //! A [`Position`] is the sort key of a row. A page therefore starts where the previous page ended, even if earlier rows
-//! were inserted or deleted meanwhile. One `UNION ALL` reads several lists. Each part of the `UNION ALL`, a *branch*,
-//! has its own limit:
+//! were inserted or deleted in the meantime. One `UNION ALL` reads several lists. Each part of the `UNION ALL`, a
+//! *branch*, has its own limit:
 //!
 //! ```sql
 //! SELECT 0 AS "branch", "branch_rows".*

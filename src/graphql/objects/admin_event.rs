@@ -1,4 +1,4 @@
-//! `AdminEvent` and the audit trail of administration.
+//! `AdminEvent` and the administrative audit log.
 
 use async_graphql::connection::EmptyFields;
 use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
@@ -56,7 +56,7 @@ enum AdminEventSource {
     CommandLine,
 }
 
-/// Conditions on entries of the audit trail. An entry must match all conditions.
+/// Conditions on entries of the audit log. An entry must match all conditions.
 #[derive(InputObject)]
 #[graphql(name = "AdminEventFilter")]
 pub struct AdminEventFilterInput {
@@ -152,7 +152,7 @@ async fn api_key(context: &Context<'_>, id: ApiKeyId) -> Result<Option<ApiKey>, 
 
 pub type AdminEventConnection = Connection<AdminEventEdge, AdminEvent>;
 
-/// An entry of the audit trail in a list.
+/// An entry of the audit log in a list.
 #[derive(SimpleObject)]
 pub struct AdminEventEdge {
     /// Cursor of this entry, for `after` and `before`.
@@ -187,7 +187,7 @@ impl AdminEventFilterInput {
 }
 
 impl AdminEventConnection {
-    /// Reads a page of the audit trail.
+    /// Reads a page of the audit log.
     pub async fn load(
         context: &Context<'_>,
         filter: Option<AdminEventFilterInput>,

@@ -1,4 +1,4 @@
-//! The query `changes`.
+//! The `changes` query.
 
 use async_graphql::{Context, Object};
 

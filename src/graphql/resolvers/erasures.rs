@@ -1,4 +1,4 @@
-//! The mutation `eraseCustomer`, and the queries for its receipts and for history entries. Platform key only.
+//! The `eraseCustomer` mutation, and the queries for its receipts and for history entries. Platform key only.
 
 use async_graphql::{Context, ID, Object, SimpleObject};
 use entity::value::{ApiKeyId, CustomerId, ErasureId, RequestId};

@@ -1,4 +1,4 @@
-//! The query `node`, with which Relay refetches an object. API keys are not nodes: clients refetch them through
+//! The `node` query, with which Relay refetches an object. API keys are not nodes: clients refetch them through
 //! `Operator.apiKeys`.
 
 use async_graphql::{Context, ID, Interface, Object};

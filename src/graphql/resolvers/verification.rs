@@ -1,4 +1,4 @@
-//! The mutation `recordVerification`.
+//! The `recordVerification` mutation.
 
 use std::sync::Arc;
 

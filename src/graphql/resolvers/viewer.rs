@@ -1,4 +1,4 @@
-//! The query `viewer`.
+//! The `viewer` query.
 
 use async_graphql::{Context, Enum, Object};
 use entity::api_key::Access;

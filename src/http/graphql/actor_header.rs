@@ -1,4 +1,4 @@
-//! The header `Vivamo-Actor`: the member of staff on whose behalf a caller sends a request.
+//! The `Vivamo-Actor` header: the staff member on whose behalf a caller sends a request.
 
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use entity::value::StaffName;
@@ -7,8 +7,8 @@ use super::HttpError;
 
 const ACTOR: HeaderName = HeaderName::from_static("vivamo-actor");
 
-/// Returns the member of staff, or `None` if the request has no header `Vivamo-Actor`. Fails if the header is
-/// malformed. The message does not quote the header, because the header may contain a name.
+/// Returns the staff member, or `None` if the request has no `Vivamo-Actor` header. Fails if the header is malformed.
+/// The message does not quote the header, because the header may contain a name.
 pub fn read(headers: &HeaderMap) -> Result<Option<StaffName>, HttpError> {
     let mut lines = headers.get_all(ACTOR).iter();
     let Some(line) = lines.next() else { return Ok(None) };

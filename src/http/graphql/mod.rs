@@ -9,7 +9,7 @@
 //! 3. Check the method and the `Accept` header ([`MediaType`]).
 //! 4. If the key has too many requests in flight, wait ([`InFlight`]).
 //! 5. Read the query, its variables and the name of its operation ([`Parameters`]).
-//! 6. Read the header `Vivamo-Actor`, which names a member of staff ([`actor_header`]).
+//! 6. Read the `Vivamo-Actor` header, which names a staff member ([`actor_header`]).
 //! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), refuse a mutation that was sent by GET,
 //!    and charge the rest of the estimated cost to the rate limit.
 //! 8. Execute the document. If the client disconnects, the execution goes on. Afterwards, replace the charged estimate

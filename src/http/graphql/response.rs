@@ -21,7 +21,7 @@ pub struct HttpError {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
-/// Makes the error of a request that the service cannot read or answer: `BAD_REQUEST` with the given status and
+/// Makes the error of a request that the service cannot read or execute: `BAD_REQUEST` with the given status and
 /// message.
 impl From<(StatusCode, &str)> for HttpError {
     fn from((status, message): (StatusCode, &str)) -> Self {

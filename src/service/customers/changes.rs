@@ -39,8 +39,8 @@ pub(super) fn replace(writes: &mut WriteSet, current: &customer::Model, changed:
     replace_verified(writes, current, changed, None)
 }
 
-/// Like [`replace`]. `proof` is a field and a time. At this time, a person proved that the value of this field in
-/// `changed` belongs to the person. The time is stored in the row.
+/// Like [`replace`], but also marks a field as verified. `proof` is the verified field, and the time of the
+/// verification to store.
 pub(super) fn replace_verified(
     writes: &mut WriteSet,
     current: &customer::Model,

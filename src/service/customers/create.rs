@@ -246,8 +246,8 @@ impl NewCustomer {
         let mut data = json!({
             "externalCustomerId": external_customer_id.as_str(),
             "email": email,
-            // These fields are null if they are not given. A field that a later version adds must be left out of the
-            // JSON if the field is not given. Hashes that were stored before the upgrade then still match.
+            // These fields are null if they are not set. A field that a later version adds must be omitted from the
+            // JSON if the field is not set. Hashes that were stored before the upgrade then still match.
             "phone": null, "firstName": null, "lastName": null, "address": null,
         });
         for field in CustomerField::all() {

@@ -36,7 +36,7 @@ pub struct Disconnected {
 }
 
 impl Customers {
-    /// Ends the connection of a customer to the caller's operator. If the platform calls, ends the connection to the
+    /// Disconnects a customer from the caller's operator. If the platform calls, disconnects the customer from the
     /// given operator. The customer stays, even if it is connected to no operator any more.
     pub async fn disconnect(
         &self,

@@ -107,7 +107,7 @@ impl CustomerField {
         self.json_of(one) != self.json_of(other)
     }
 
-    /// Value that a request gives for this field. Null clears the field; `None` leaves it as it is.
+    /// Value that a request sets for this field. Null clears the field; `None` leaves it as it is.
     pub(super) fn given_json(self, given: &customer::ActiveModel) -> Option<Json> {
         (self.row().given_json)(given)
     }

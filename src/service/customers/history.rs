@@ -43,7 +43,7 @@ pub struct HistoryEntry {
     pub occurred_at: DateTime<Utc>,
     pub version: i32,
     pub changed_fields: Vec<CustomerField>,
-    /// The field that an entry of the type `Verified` is about.
+    /// The field that a `Verified` entry is about.
     pub verified_field: Option<VerifiableField>,
     /// True if the caller's operator made the change. If the caller is the platform: true if the platform made the
     /// change.
@@ -110,7 +110,7 @@ impl Customers {
 ///
 /// Entries are compared by version first: ids come from the clocks of several servers, so ids alone do not order the
 /// entries of a customer. Within one version, entries are compared by id. If an operator disconnects and connects the
-/// customer again at once, and the second server's clock is behind, the earlier entry can have the larger id. The
+/// customer again immediately, and the second server's clock is behind, the earlier entry can have the larger id. The
 /// operator then also sees the entries since its earlier connection.
 fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
     let Some(operator) = actor.operator() else { return events };

@@ -504,7 +504,7 @@ async fn find_stored<R: DeserializeOwned>(
     }
 }
 
-/// The phone that a request gives.
+/// The phone that a request sets.
 fn given_phone(given: &customer::ActiveModel) -> Option<&PhoneNumber> {
     given.phone.try_as_ref().and_then(Option::as_ref)
 }

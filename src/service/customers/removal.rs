@@ -20,8 +20,8 @@ use crate::service::{Actor, AdminOrigin};
 const BATCH: u64 = 100;
 
 impl Customers {
-    /// Counts the customers of a suspended operator. If there are any, records in the audit trail that they are about
-    /// to be disconnected. Platform only. Fails with `INVALID_ARGUMENT` if the operator is not suspended.
+    /// Counts the customers of a suspended operator. If there are any, records in the audit log that they are about to
+    /// be disconnected. Platform only. Fails with `INVALID_ARGUMENT` if the operator is not suspended.
     pub async fn start_removal(&self, actor: &Actor, origin: &AdminOrigin, operator: OperatorId) -> Result<u64, Error> {
         actor.require_platform()?;
         let start = || async {

@@ -81,7 +81,7 @@ pub(super) async fn own_customers(
 }
 
 /// Runs a query for links and their customers, and locks both. The link is locked as well, because a query that waits
-/// for the customer would otherwise return a link that was deleted meanwhile.
+/// for the customer would otherwise return a link that was deleted in the meantime.
 pub(super) async fn lock_own_customers(
     connection: &impl ConnectionTrait,
     mut query: SelectTwo<customer_operator::Entity, customer::Entity>,
@@ -103,13 +103,12 @@ pub(super) fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer
 /// id of one of the operator's customers. Both ids are equal if the operator's customer has the value. The `id` is null
 /// if no customer has the value.
 ///
-/// An operator must not learn from response times which people are customers of other operators. If a query looked up
-/// the value itself, it would look for the operator's link only if the platform knows the person. A difference of 2 µs
-/// is enough: 30 requests for each person would show it. If the query looked up the link itself, its time would reveal
-/// how many other operators are connected to the person. Therefore this query reads the customer with the first stored
-/// value that is equal or comes later in the order of the index, and then the operator's first link with this or a
-/// larger customer id. This is the same work for known and unknown people, except for a value that sorts after all
-/// stored values. The query must not be changed into a join, which would read all links of the operator.
+/// Timing-safe: the query does the same work for known and unknown people, so response times do not reveal the
+/// customers of other operators (a difference of 2 µs shows after 30 requests per person). Instead of looking up
+/// `value`, it reads the first customer at or after `value` in index order, then the operator's first link at or after
+/// that customer's id. Looking up the link itself would also reveal how many operators the person has. Exception: a
+/// value that sorts after all stored values. Do not turn this query into a join: PostgreSQL would read all links of the
+/// operator.
 ///
 /// ```sql
 /// SELECT CASE WHEN email = $2 THEN id END AS id,

@@ -183,15 +183,15 @@ impl CustomerChanges {
     }
 
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
-    /// A cleared field is null in `data`. A field that the request does not give is left out.
+    /// A cleared field is null in `data`. A field that the request does not set is omitted.
     fn canonical_json(&self) -> String {
         let Self { customer, external_customer_id, expected_version, values, idempotency_key: _, faults: _ } = self;
         let customer = customer.as_ref().map(CustomerRef::canonical_json);
         let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(values)?)));
         let data: Map<_, _> = given.collect();
         let mut request = json!({ "customer": customer, "expectedVersion": expected_version, "data": data });
-        // The new external id is added only if it is given. Requests without a new external id then have the same
-        // hashes as in earlier versions of this service.
+        // The new external id is added only if it is set. Requests without a new external id then have the same hashes
+        // as in earlier versions of this service.
         if let Some(id) = external_customer_id {
             request["externalCustomerId"] = json!(id.as_str());
         }

@@ -12,7 +12,7 @@ use crate::service::Actor;
 pub struct Validation {
     /// The email in canonical form. `None` if the email is invalid.
     pub email: Option<EmailAddress>,
-    /// The phone in canonical form. `None` if the phone is invalid or not given.
+    /// The phone in canonical form. `None` if the phone is invalid or omitted.
     pub phone: Option<PhoneNumber>,
     pub faults: Vec<Violation>,
     /// Violations of restrictions that only production enforces.

@@ -94,7 +94,8 @@ impl Customers {
         if !value.is_value_of(current) {
             let holder = found.iter().find(|found| phone.is_some() && found.phone.as_ref() == phone);
             let Some(holder) = holder else {
-                // On PostgreSQL, a query that waits for a lock does not find the customer that got the phone meanwhile.
+                // On PostgreSQL, a query that waits for a lock does not find the customer that got the phone in the
+                // meantime.
                 if let Some(phone) = phone.filter(|_| write_tx.is_locking()) {
                     let holder = customer::Entity::find().filter(customer::Column::Phone.eq(phone.clone()));
                     if !rows::customers(&write_tx, &holder.into_query()).await?.is_empty() {

@@ -12,8 +12,8 @@
 //!    deliveries to an endpoint, because the endpoint may have new changes.
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
 //!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
-//!    endpoints at once, but sends one request at a time to each endpoint, so an endpoint that is slow delays no other
-//!    endpoint.
+//!    endpoints at the same time, but sends one request at a time to each endpoint, so an endpoint that is slow delays
+//!    no other endpoint.
 //! 3. **Page.** The process reads the changes after the cursor, at most 100 and at most 20 kB. The end of the page is
 //!    stored before the first attempt. A repeated attempt therefore sends the same changes under the same id, even if
 //!    another process makes the attempt.

@@ -174,7 +174,7 @@ impl Webhooks {
     }
 
     /// Changes an endpoint and returns its row. An endpoint that the request enables again continues at its cursor. A
-    /// new URL or position is tried at once. A request that changes nothing leaves no entry in the audit trail.
+    /// new URL or position is tried immediately. A request that changes nothing leaves no entry in the audit log.
     pub async fn update(
         &self,
         actor: &Actor,
@@ -404,7 +404,7 @@ pub fn cursor(endpoint: &Model) -> Position {
     Position::by_number(endpoint.delivered_position, endpoint.delivered_id)
 }
 
-/// Records a change to an endpoint in the audit trail.
+/// Records a change to an endpoint in the audit log.
 async fn record(
     transaction: &Transaction,
     origin: &AdminOrigin,

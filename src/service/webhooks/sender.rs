@@ -141,7 +141,7 @@ fn failure(error: &reqwest::Error) -> Failure {
     if error.is_timeout() { Failure::Timeout } else { Failure::Connection }
 }
 
-/// Parses the header `Retry-After`: a number of seconds, or a date.
+/// Parses the `Retry-After` header: a number of seconds, or a date.
 fn pause(text: &str, now: DateTime<Utc>) -> Option<TimeDelta> {
     let text = text.trim();
     match text.parse() {

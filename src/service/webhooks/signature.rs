@@ -102,7 +102,7 @@ impl Debug for SigningSecret {
     }
 }
 
-/// Returns the header `webhook-signature`: one signature per secret.
+/// Returns the `webhook-signature` header: one signature per secret.
 pub fn sign(secrets: &[SigningSecret], id: &str, timestamp: i64, body: &[u8]) -> String {
     let signed = signed_content(id, &timestamp.to_string(), body);
     let signature = |secret: &SigningSecret| {

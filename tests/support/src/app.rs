@@ -210,7 +210,7 @@ impl TestApp {
         Caller { operator: String::new(), key: PLATFORM_KEY.to_owned() }
     }
 
-    /// Awaits a future and returns its output with the SQL that ran meanwhile.
+    /// Awaits a future and returns its output with the SQL that ran in the meantime.
     pub async fn all_statements_of<T>(&self, future: impl Future<Output = T>) -> (T, Vec<String>) {
         self.statements.lock().unwrap().clear();
         let output = future.await;

@@ -37,7 +37,7 @@ pub async fn server() -> Option<&'static str> {
 /// Runs statements on a new connection, without the service.
 pub async fn execute(database_url: &str, sql: &str) -> Result<(), sea_orm::DbErr> {
     let mut options = ConnectOptions::new(database_url);
-    // The timeout is short, because a connection is possible at once or not at all.
+    // The timeout is short, because a connection is possible immediately or not at all.
     options.max_connections(1).acquire_timeout(Duration::from_secs(3)).sqlx_logging(false);
     let connection = Database::connect(options).await?;
     connection.execute_unprepared(sql).await?;

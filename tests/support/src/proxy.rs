@@ -1,5 +1,5 @@
-//! A proxy between the service and PostgreSQL. The proxy can cut a connection at a commit, cut all connections at once,
-//! or freeze the traffic.
+//! A proxy between the service and PostgreSQL. The proxy can cut a connection at a commit, cut all connections at the
+//! same time, or freeze the traffic.
 //!
 //! The proxy parses the messages of the client to recognize a commit. See [`Proxy::set_trap`].
 

@@ -16,7 +16,7 @@ pub struct Caller {
 }
 
 pub enum Keys {
-    /// The values of the header `Authorization`. All callers write for one operator.
+    /// The values of the `Authorization` header. All callers write for one operator.
     Plain(Vec<String>, Caller),
     Hashed(HashedKeys),
 }
@@ -43,7 +43,7 @@ impl Keys {
         Self::Hashed(HashedKeys { secret, platform, cache, pool })
     }
 
-    /// Returns the caller for a value of the header `Authorization`.
+    /// Returns the caller for a value of the `Authorization` header.
     pub async fn caller(&self, header: &str) -> Option<Caller> {
         match self {
             Self::Plain(keys, caller) => keys.iter().any(|key| key == header).then_some(*caller),

@@ -384,7 +384,7 @@ fn columns(words: Words) -> (Vec<i16>, Vec<Option<String>>) {
     words.into_iter().unzip()
 }
 
-/// Splits a text into words without case and accents. Adjacent numbers are joined, so that a search for `20260017`
+/// Splits a string into words without case and accents. Adjacent numbers are joined, so that a search for `20260017`
 /// finds `2026-0017`, which has the words `20260017` and `0017`.
 fn tokenize(text: &str) -> Vec<String> {
     let folded: String = text.nfkd().filter(|char| !is_combining_mark(*char)).flat_map(char::to_lowercase).collect();
