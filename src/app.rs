@@ -219,7 +219,7 @@ async fn watch_version(database: Database) {
         let Ok(now) = database.check_version().await else { continue };
         if may_write && !now {
             tracing::error!(
-                "a newer version has migrated the database. This version refuses writes, because it would leave out rows \
+                "a newer version has migrated the database. This version rejects writes, because it would leave out rows \
                  that the newer version needs: replace this server"
             );
         }

@@ -297,7 +297,7 @@ fn origin(text: &str) -> Result<HeaderValue, &'static str> {
     origin.ok_or("expected an origin without a path, for example https://dashboard.example.com")
 }
 
-/// The key secret of a sandbox in which no secret is configured. It is public, so production refuses it.
+/// The key secret of a sandbox in which no secret is configured. It is public, so production rejects it.
 const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
 const MIN_SECRET_BYTES: usize = 32;
 

@@ -1,6 +1,6 @@
 //! Errors of requests: their codes, their messages and the arguments at fault.
 //!
-//! A request fails with [`Error::Rejected`], which lists the reasons to refuse it, or with [`Error::Failed`], whose
+//! A request fails with [`Error::Rejected`], which lists the reasons to reject it, or with [`Error::Failed`], whose
 //! cause is never sent to a client. The enum [`ErrorCode`] defines each code together with its message and its
 //! documentation. For example, `Violation::of(ErrorCode::InvalidEmail, InputField::Email).with_reason(Reason::Empty)`
 //! has the message "The email address is not valid: it is empty." and the input path `["input", "data", "email"]`.
@@ -296,7 +296,7 @@ impl Violation {
 /// client.
 #[derive(Clone, Debug)]
 pub enum Error {
-    /// The request was refused: one violation for each reason.
+    /// The request was rejected: one violation for each reason.
     Rejected(Vec<Violation>),
     /// The service is at fault. `cause` is for the log and contains no personal data.
     Failed { code: ErrorCode, cause: String },

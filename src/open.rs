@@ -1,4 +1,4 @@
-//! Opens the database: waits for it, inspects it, applies migrations, and builds the services on it. [`open`] refuses a
+//! Opens the database: waits for it, inspects it, applies migrations, and builds the services on it. [`open`] rejects a
 //! database that this program cannot use, that belongs to another environment, or that uses another key secret.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::service::{Actor, ServiceSettings, Services, deployment};
 pub struct DatabaseSettings {
     /// `sqlite://FILE` or `postgres://…`
     pub url: String,
-    /// True if pending migrations are applied. If false, a database with pending migrations is refused.
+    /// True if pending migrations are applied. If false, a database with pending migrations is rejected.
     pub migrate: bool,
     /// The longest time to wait for a PostgreSQL that cannot be reached.
     pub wait: Duration,
@@ -149,7 +149,7 @@ pub async fn pending_migrations(settings: DatabaseSettings, environment: Environ
     Ok(inspection.pending)
 }
 
-/// Connects to the database and inspects it. Refuses a database that a newer version has migrated. Refuses a missing
+/// Connects to the database and inspects it. Rejects a database that a newer version has migrated. Rejects a missing
 /// SQLite file, unless `creates_file` is true.
 async fn connect_and_inspect(
     url: &str,

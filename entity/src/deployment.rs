@@ -2,7 +2,7 @@
 //! settings when it starts.
 //!
 //! `service::deployment` writes the row when the database is opened for the first time. Because of this row, a server
-//! refuses a database of the other environment, and a database whose key secret the server does not know. The
+//! rejects a database of the other environment, and a database whose key secret the server does not know. The
 //! migrations update `required_migration`, and `database::positions` updates `feed_base`.
 
 use sea_orm::entity::prelude::*;

@@ -145,7 +145,7 @@ fn ignore_serve_variables(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| if is_serve_option(arg.get_id().as_str()) { arg.env(Resettable::Reset) } else { arg })
 }
 
-/// Refuses options of `serve` before the name of a command. clap accepts such options, but no code would read them.
+/// Rejects options of `serve` before the name of a command. clap accepts such options, but no code would read them.
 fn refuse_misplaced_options(matches: ArgMatches) -> Result<ArgMatches, clap::Error> {
     let is_misplaced = |id: &&str| is_serve_option(id) && matches.value_source(id) == Some(ValueSource::CommandLine);
     let misplaced = matches.ids().map(clap::Id::as_str).find(is_misplaced);

@@ -1,5 +1,5 @@
 //! Environment variables. An empty variable counts as unset, unless the variable is a credential. Commands that use the
-//! database refuse an unknown variable that starts with `VIVAMO_`, so that a misspelt setting is not silently ignored.
+//! database reject an unknown variable that starts with `VIVAMO_`, so that a misspelt setting is not silently ignored.
 //! Variables of the build, the tests, Kubernetes and Docker are allowed.
 
 use clap::builder::Resettable;
@@ -11,7 +11,7 @@ const PREFIX: &str = "VIVAMO_";
 /// Makes clap ignore variables that are set but empty. A deployment template whose value was not filled in sets such a
 /// variable.
 ///
-/// Does not make clap ignore empty credentials, because `config` must refuse them. Credentials are the arguments with a
+/// Does not make clap ignore empty credentials, because `config` must reject them. Credentials are the arguments with a
 /// hidden value and without a default.
 pub fn ignore_empty(command: Command) -> Command {
     // The URL of the database may contain a password, so its value is hidden too. But it has a default, so it does not

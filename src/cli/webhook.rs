@@ -52,7 +52,7 @@ const NOT_A_SECRET: &str = "VIVAMO_WEBHOOK_SECRET (--secret) is not the secret o
 fn receive(secret: &SigningSecret, headers: &HeaderMap, body: &[u8]) -> (StatusCode, String) {
     let time = now().format("%H:%M:%S");
     match verify(secret, headers, body) {
-        Err(reason) => (StatusCode::BAD_REQUEST, format!("{time}  refused  {reason}\n")),
+        Err(reason) => (StatusCode::BAD_REQUEST, format!("{time}  rejected  {reason}\n")),
         Ok(id) => {
             let text = match serde_json::from_slice::<Value>(body) {
                 Ok(json) => format!("{json:#}"),

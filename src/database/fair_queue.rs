@@ -60,7 +60,7 @@ struct State {
     /// The tenants that hold a permit for a long read.
     long_reads: HashSet<Tenant>,
     /// The waiting requests, grouped by claim. A claim joins at the end, and moves to the end when it is served. If a
-    /// permit is free, [`may_take`](State::may_take) refuses every claim in this list.
+    /// permit is free, [`may_take`](State::may_take) rejects every claim in this list.
     waiting: Vec<(Claim, VecDeque<oneshot::Sender<Permit>>)>,
 }
 

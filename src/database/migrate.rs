@@ -91,7 +91,7 @@ async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, D
     let is_postgres = connection.get_database_backend() == DbBackend::Postgres;
     let transaction = connection
         .begin_with_options(TransactionOptions {
-            // A stricter isolation level would refuse the update below if a server updates `deployment` in the
+            // A stricter isolation level would reject the update below if a server updates `deployment` in the
             // meantime.
             isolation_level: is_postgres.then_some(IsolationLevel::ReadCommitted),
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
@@ -148,8 +148,8 @@ impl Database {
         inspection
     }
 
-    /// Reads which migration a server must know in order to write, and refuses or allows the writes of this process
-    /// accordingly. Returns false if writes are refused.
+    /// Reads which migration a server must know in order to write, and rejects or allows the writes of this process
+    /// accordingly. Returns false if writes are rejected.
     pub async fn check_version(&self) -> Result<bool, DbErr> {
         let may_write = knows_required_migration(self.reader()).await?;
         self.refuses_writes.store(!may_write, Ordering::Relaxed);

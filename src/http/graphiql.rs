@@ -84,7 +84,7 @@ fn gzip(content: &[u8]) -> io::Result<Bytes> {
     Ok(encoder.finish()?.into())
 }
 
-/// Returns true if `Accept-Encoding` names gzip and does not refuse it with `q=0`.
+/// Returns true if `Accept-Encoding` names gzip and does not reject it with `q=0`.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| {

@@ -32,7 +32,7 @@ pub fn metrics_router(database: Database) -> Router {
     );
     describe_counter!("vivamo_retries_total", "Retries of transactions and reads after a conflict, by operation.");
     describe_counter!("vivamo_cost_total", "Cost of the executed GraphQL requests, by kind of operation.");
-    describe_counter!("vivamo_rate_limited_total", "Requests that a rate limit refused, by limit.");
+    describe_counter!("vivamo_rate_limited_total", "Requests that a rate limit rejected, by limit.");
     describe_counter!(
         "vivamo_disclosures_total",
         "Emails and phones that were revealed to belong to customers of other operators, by kind."

@@ -14,7 +14,7 @@
 //! 3. If the attempt failed because of a conflict or a lost connection, look up the key again: another request, or this
 //!    attempt, may have stored an outcome.
 //!
-//! A refused request stores nothing, so its key can be used again.
+//! A rejected request stores nothing, so its key can be used again.
 
 use std::iter::zip;
 

@@ -8,8 +8,8 @@
 //! change the cost.
 //!
 //! A bucket starts full and refills continuously, up to its capacity. A request takes tokens from the bucket. If there
-//! are too few tokens, the request is refused, and the error contains the time until there are enough. If other
-//! requests have reserved the missing tokens, the request first waits for up to a second. If it is then refused, the
+//! are too few tokens, the request is rejected, and the error contains the time until there are enough. If other
+//! requests have reserved the missing tokens, the request first waits for up to a second. If it is then rejected, the
 //! time in the error is one second. For example, at 100 disclosures per hour the bucket of an operator holds 100 tokens
 //! and gains one every 36 seconds. Each process counts separately, so with n processes the effective limit is n times
 //! as high.
@@ -46,7 +46,7 @@ pub struct Limits {
 }
 
 /// The longest time that a request waits for disclosures that other requests have reserved. If they are still reserved
-/// after this time, the request is refused, and the error asks the client to wait for the same time before a retry.
+/// after this time, the request is rejected, and the error asks the client to wait for the same time before a retry.
 /// Most reservations end after some milliseconds.
 const RESERVATION_TIME: Duration = Duration::from_secs(1);
 
@@ -87,15 +87,15 @@ impl Limits {
             .map_err(|wait| rate_limited("address", message, wait))
     }
 
-    /// Like [`reserve_disclosures`](Self::reserve_disclosures), but returns `None` instead of waiting or refusing.
+    /// Like [`reserve_disclosures`](Self::reserve_disclosures), but returns `None` instead of waiting or rejecting.
     /// Reserves nothing for the platform, which sees all customers.
     pub fn try_reserve_disclosures(&self, origin: &Origin, values: u32) -> Option<DisclosureReservation> {
         self.take_disclosures(origin, values).ok()
     }
 
-    /// Reserves the disclosure of up to `values` emails or phones. Must be called before the lookup, so that a refusal
-    /// reveals nothing. If other requests have reserved the missing disclosures, waits for a moment, because most
-    /// reservations end unused.
+    /// Reserves the disclosure of up to `values` emails or phones. Must be called before the lookup, so that a
+    /// rejection reveals nothing. If other requests have reserved the missing disclosures, waits for a moment, because
+    /// most reservations end unused.
     pub async fn reserve_disclosures(
         &self,
         origin: &Origin,
@@ -131,7 +131,7 @@ const USED_UP: &str = "Your operator's disclosure budget is used up. Wait before
 const RESERVED: &str =
     "Concurrent requests have reserved the rest of your disclosure budget. Send fewer requests in parallel.";
 
-/// A refused reservation of disclosures.
+/// A rejected reservation of disclosures.
 pub struct RefusedReservation {
     origin: Origin,
     /// The time until the budget has refilled. `None` if other requests hold the rest of the budget.
@@ -139,7 +139,7 @@ pub struct RefusedReservation {
 }
 
 impl RefusedReservation {
-    /// Returns the fault of a request that is refused for this reason, and logs and counts the refusal.
+    /// Returns the fault of a request that is rejected for this reason, and logs and counts the rejection.
     pub fn refuse(&self) -> Violation {
         let (operator, key) = (self.origin.owner(), self.origin.actor.key().map(display));
         tracing::warn!(%operator, key, request_id = %self.origin.request.id, "disclosure limit reached");
@@ -251,7 +251,7 @@ pub struct Cost {
 
 impl CostCharge {
     /// Raises the charge to this cost, or to the capacity of the bucket if this cost is larger. If the bucket has too
-    /// few tokens now, the request is refused, and the cost that was already taken is given back.
+    /// few tokens now, the request is rejected, and the cost that was already taken is given back.
     pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its cost limit. Wait before you retry.";
@@ -269,7 +269,7 @@ impl CostCharge {
     }
 }
 
-/// The error of a refused request. `limit` is the label of the metric.
+/// The error of a rejected request. `limit` is the label of the metric.
 fn rate_limited(limit: &'static str, message: &str, wait: Option<Duration>) -> Violation {
     metrics::counter!("vivamo_rate_limited_total", "limit" => limit).increment(1);
     Violation {

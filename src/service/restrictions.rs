@@ -44,7 +44,7 @@ impl Restrictions {
         let violation = Violation::of(code, field);
         match (code, self.environment) {
             (ErrorCode::PlusSuffixEmail, Environment::Sandbox) => {
-                violation.with_note("Some payment gateways refuse such addresses in every environment.")
+                violation.with_note("Some payment gateways reject such addresses in every environment.")
             }
             _ => violation,
         }

@@ -445,7 +445,7 @@ async fn only_numbers_that_would_be_stored_are_looked_up() {
         let valid = app.graphql(&own, validate, json!({ "input": fresh })).await;
         assert_eq!(valid.body["data"]["validateCustomer"], json!({ "phone": "+14155550002", "faults": [] }));
         // These numbers are not looked up: a number that a customer already has, an invalid number, a number that a
-        // connect does not store, and a number in a request that is refused for another reason.
+        // connect does not store, and a number in a request that is rejected for another reason.
         app.created(&other, "1", json!({ "email": "other@example.com", "phone": "+14155550001" })).await;
         for data in [
             json!({ "email": "no address", "phone": "+14155550002" }),
@@ -484,7 +484,7 @@ async fn a_retried_create_looks_up_its_number_before_storing_it() {
     with_carrier(async |app, carrier| {
         let (own, other) = (app.operator("Own").await, app.operator("Other").await);
         app.created(&other, "1", json!({ "email": "holder@example.com", "phone": "+14155550001" })).await;
-        // Changes the number to a landline number, which the service refuses, and empties the cache of carrier results.
+        // Changes the number to a landline number, which the service rejects, and empties the cache of carrier results.
         let sql = "UPDATE customer SET phone = '+14155550002'; DELETE FROM phone_lookup";
         support::postgres::execute(app.database_url(), sql).await.unwrap();
         carrier.take_request_count();

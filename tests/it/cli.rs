@@ -320,7 +320,7 @@ async fn production_requires_secrets_and_migrations() {
         assert_eq!(graphiql.status(), 404);
         // Production creates no demo operator, and prints no key.
         assert_eq!(server.stop(), "");
-        // A database of the other environment is refused before anything is migrated.
+        // A database of the other environment is rejected before anything is migrated.
         let remove_a_migration = "DELETE FROM seaql_migrations WHERE version LIKE '%history'; \
                                   DROP TABLE idempotency_key; DROP TABLE customer_event";
         support::postgres::execute(&database.url, remove_a_migration).await.unwrap();
@@ -428,7 +428,7 @@ pub(crate) fn server_at(address: &str, code: &'static str, message: &'static str
                 client.read_exact(&mut startup).unwrap();
                 startup
             };
-            // If the client asks for TLS, the server refuses. It then closes the connection, because in these tests
+            // If the client asks for TLS, the server rejects. It then closes the connection, because in these tests
             // such a client requires TLS and would not continue without it.
             if read_startup() == 80_877_103_u32.to_be_bytes() {
                 client.write_all(b"N").unwrap();

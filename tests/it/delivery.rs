@@ -1005,7 +1005,7 @@ async fn listen_verifies_and_prints_deliveries() {
     ] {
         assert_eq!(send(timestamp, signature).await, 400);
         let shown = output.next().unwrap();
-        assert!(shown.ends_with(&format!("  refused  {reason}")), "{shown}");
+        assert!(shown.ends_with(&format!("  rejected  {reason}")), "{shown}");
     }
     process.kill().unwrap();
     process.wait().unwrap();

@@ -134,7 +134,7 @@ both!(sandbox_accepts_restricted_values_with_a_warning, Sandbox, async |app| {
     let customer = json!({ "externalCustomerId": "user-3" });
     let updated = app.updated(&operator, customer, json!({ "email": "user+b@example.com" })).await;
     let message = updated["warnings"][0]["message"].as_str().unwrap();
-    assert!(message.contains("gateways refuse such addresses in every environment"), "{message}");
+    assert!(message.contains("gateways reject such addresses in every environment"), "{message}");
 });
 
 // "Phone numbers should be provided in international format with a leading + and country code (e.g. +15551234567).

@@ -364,7 +364,7 @@ both!(a_disconnect_and_a_connect_of_one_customer, Sandbox, async |app| {
 both!(a_disconnect_and_a_create_by_the_same_operator, Sandbox, async |app| {
     let (a, b) = (app.operator("A").await, app.operator("B").await);
     app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
-    // If the create finds the connection, the create is refused without waiting for a lock, so `race` would wait
+    // If the create finds the connection, the create is rejected without waiting for a lock, so `race` would wait
     // forever.
     let data = json!({ "email": "ada@example.com" });
     let (disconnect, create) = (Write::Disconnect(&a, "1"), Write::Create(&a, "1", data.clone()));

@@ -315,7 +315,7 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
     let lookups = statements.iter().filter(|sql| support::is_key_lookup(sql)).count();
     assert!(lookups > 0 && lookups as u128 <= most, "{lookups} lookups, at most {most}");
     let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
-    // A valid key is not refused, even if it is used for the first time.
+    // A valid key is not rejected, even if it is used for the first time.
     assert_eq!(statuses, [vec![429; 40], vec![200; 2], vec![429; 41]].concat());
     // The limit does not apply to a request from another address.
     let other = replica.http.post(format!("{}/graphql", replica.url)).bearer_auth(&unknown[0].key);

@@ -243,7 +243,7 @@ both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
         slow.execute_unprepared("SELECT pg_current_xact_id()").await.unwrap();
         create(app, &operator, 2).await.payload("createCustomer");
     }
-    // An endpoint that accepts its delivery, one that refuses it, one that is gone, and one that is disabled.
+    // An endpoint that accepts its delivery, one that rejects it, one that is gone, and one that is disabled.
     let mut receivers = Vec::new();
     for (status, headers) in [(204, ""), (503, "Retry-After: 1200\r\n"), (410, "")] {
         let receiver = Receiver::start().await;
@@ -355,7 +355,7 @@ async fn a_database_that_refuses_logins_or_writes_is_unavailable_until_it_accept
         {
             role.run(refuse).await;
             // The first creates fail because their connections were closed, and the last ones because the database
-            // refuses them.
+            // rejects them.
             for _ in 0..MORE_THAN_CONNECTIONS {
                 assert_unavailable(&create(&replica, &operator, number).await);
             }
@@ -526,7 +526,7 @@ async fn each_lacking_right_has_its_own_hint() {
     execute(&database.url, &format!("REASSIGN OWNED BY {} TO postgres", role.name)).await.unwrap();
     let message = failure(&mut listing());
     assert!(message.contains("use the tables"), "{message}");
-    // A role that may only read is refused too.
+    // A role that may only read is rejected too.
     execute(&database.url, &format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", role.name)).await.unwrap();
     let message = failure(&mut listing());
     assert!(message.contains("lacks read or write privileges"), "{message}");
@@ -816,7 +816,7 @@ async fn the_key_secret_is_changed_without_an_interruption() {
             graphql(url, key, &next_page(cursor)).await["data"]["customers"].is_object()
         };
 
-        // These commands refuse another secret.
+        // These commands reject another secret.
         for arguments in [&["serve"][..], &["operator", "list"], &["migrate"]] {
             let message = failure(&mut with(arguments, NEW, None));
             assert!(message.contains("VIVAMO_KEY_SECRET (--key-secret)"), "{message}");

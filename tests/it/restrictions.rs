@@ -101,7 +101,7 @@ async fn sandbox_warns_about_exactly_what_production_refuses() {
             assert_eq!(validation["warnings"], json!([]), "{data}");
             in_production = app.create(&operator, "1", data.clone()).await.errors();
             assert_eq!(validation["faults"].as_array().unwrap().len(), in_production.len(), "{data}");
-            // An update to the same values is refused in the same way.
+            // An update to the same values is rejected in the same way.
             if !in_production.is_empty() {
                 app.created(&operator, "2", json!({ "email": "known@example.com" })).await;
                 let updated = app.update(&operator, json!({ "externalCustomerId": "2" }), data.clone()).await;

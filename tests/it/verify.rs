@@ -246,7 +246,7 @@ both!(a_repeated_verification_is_replayed, Sandbox, async |app| {
         let answer = send(app, id, field, value, time, json!({ "idempotencyKey": "k", "takeOver": take_over })).await;
         answer.assert_rejected("recordVerification", &[("IDEMPOTENCY_KEY_REUSED", "input.idempotencyKey")]);
     }
-    // A refused request does not use up its key.
+    // A rejected request does not use up its key.
     for time in [EVENING, NOON] {
         let data = if time == NOON { json!({ "phone": "+14155552671" }) } else { json!({ "phone": null }) };
         app.updated(&operator, json!({ "id": other }), data).await;

@@ -241,7 +241,7 @@ both!(a_read_only_key_sees_endpoints_without_their_urls, Sandbox, async |app| {
     assert_eq!(list(app, &reader).await, [json!({ "id": id, "url": null })]);
     let answer = app.graphql(&reader, BY_ID, json!({ "id": id })).await;
     assert_eq!(answer.data()["webhook"], json!({ "id": id, "url": null }));
-    // The mutations are refused before their input is read.
+    // The mutations are rejected before their input is read.
     let input = json!({ "input": { "id": "x" } });
     for (document, variables) in [
         (CREATE, json!({ "input": { "url": "x" } })),

@@ -1,7 +1,7 @@
 //! The `/graphql` endpoint, as the GraphQL over HTTP specification defines it.
 //!
-//! A request passes these steps. The first step that refuses the request determines the response. This response is an
-//! [`HttpError`], or a GraphQL response with errors if the document or its variables are refused.
+//! A request passes these steps. The first step that rejects the request determines the response. This response is an
+//! [`HttpError`], or a GraphQL response with errors if the document or its variables are rejected.
 //!
 //! 1. Read the API key ([`authentication`]). Without a valid key, the response has only the error `UNAUTHENTICATED` or
 //!    `RATE_LIMITED`.
@@ -10,7 +10,7 @@
 //! 4. If the key has too many requests in flight, wait ([`InFlight`]).
 //! 5. Read the query, its variables and the name of its operation ([`Parameters`]).
 //! 6. Read the `Vivamo-Actor` header, which names a staff member ([`actor_header`]).
-//! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), refuse a mutation that was sent by GET,
+//! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), reject a mutation that was sent by GET,
 //!    and charge the rest of the estimated cost to the rate limit.
 //! 8. Execute the document. If the client disconnects, the execution goes on. Afterwards, replace the charged estimate
 //!    by the cost of the work, which is at least the minimum cost of the document.

@@ -16,7 +16,7 @@ use super::media_type::is_json;
 use super::{HttpError, REQUEST_TIMEOUT};
 use crate::error::{ErrorCode, Violation};
 
-/// The maximum length of a body. A longer body is refused without being parsed. Even the longest useful request is far
+/// The maximum length of a body. A longer body is rejected without being parsed. Even the longest useful request is far
 /// shorter.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
@@ -31,7 +31,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Reads the parameters from the body of a POST, which must be a JSON object. If the headers are refused, the body
+    /// Reads the parameters from the body of a POST, which must be a JSON object. If the headers are rejected, the body
     /// stays unread in `body`.
     pub async fn from_body(headers: &HeaderMap, body: &mut Body) -> Result<Self, HttpError> {
         const UNSUPPORTED: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
@@ -97,7 +97,7 @@ fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, kind: 
     serde_json::from_value(value).map_err(|_| bad_request(&format!("`{name}` must be {kind}.")))
 }
 
-/// Reads the body of a refused request, for at most a second, and keeps none of it in memory. If the service did not
+/// Reads the body of a rejected request, for at most a second, and keeps none of it in memory. If the service did not
 /// wait for the rest of the body, the connection would close after the response. The next request of the client on this
 /// connection would then fail.
 pub async fn discard(body: Body) {

@@ -13,7 +13,7 @@ use crate::database::{ResponseSize, Unread};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, ErrorExtensions};
 
-/// The error of a request that was refused before it was executed, or whose execution timed out or panicked.
+/// The error of a request that was rejected before it was executed, or whose execution timed out or panicked.
 pub struct HttpError {
     status: StatusCode,
     pub violation: Violation,
@@ -30,7 +30,7 @@ impl From<(StatusCode, &str)> for HttpError {
     }
 }
 
-/// Makes the error of a request that is refused for a violation. The code of the violation decides the status.
+/// Makes the error of a request that is rejected for a violation. The code of the violation decides the status.
 impl From<Violation> for HttpError {
     fn from(violation: Violation) -> Self {
         let scheme = HeaderValue::from_static("Bearer realm=\"vivamo\"");

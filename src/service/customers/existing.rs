@@ -160,7 +160,7 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
 /// the phone. If none of these exists and `with_others` is true, selects the other customers of the platform that have
 /// the email or the phone.
 ///
-/// If one of the operator's own customers has one of the values, the request is refused. The response time must then
+/// If one of the operator's own customers has one of the values, the request is rejected. The response time must then
 /// not reveal if a customer of another operator has one of the other values (see [`rows::holder`]).
 ///
 /// If `condition` does not hold, selects no row. Otherwise selects at least one row, whose columns are null if there is

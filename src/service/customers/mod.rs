@@ -241,7 +241,7 @@ impl Customers {
         let attempt = async |write_tx, is_phone_checked| {
             let attempted = try_write(write_tx, is_phone_checked).await;
             // After a conflict or a lost connection, the key may have a stored result: of another request, or of this
-            // attempt. After a refusal the key is not looked up again, because the attempt has already looked up the
+            // attempt. After a rejection the key is not looked up again, because the attempt has already looked up the
             // key.
             if matches!(attempted, Ok(_) | Err(TransactionError::Error(Error::Rejected(_)))) {
                 return attempted;

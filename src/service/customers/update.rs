@@ -100,8 +100,8 @@ impl Customers {
     }
 
     /// Reads the rows and prepares the writes of one attempt. `refused` is given if no disclosures could be reserved.
-    /// The request is then refused, unless it fails for an earlier reason, repeats a stored request, or changes neither
-    /// the email nor the phone.
+    /// The request is then rejected, unless it fails for an earlier reason, repeats a stored request, or changes
+    /// neither the email nor the phone.
     async fn prepare_update(
         &self,
         write_tx: OptimisticWrite,

@@ -79,7 +79,7 @@ impl PhoneLookup {
     }
 
     /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, or if its line type is unknown and the policy
-    /// refuses unknown lines. Fails with `PHONE_LOOKUP_UNAVAILABLE` if the provider does not return a result. The check
+    /// rejects unknown lines. Fails with `PHONE_LOOKUP_UNAVAILABLE` if the provider does not return a result. The check
     /// may take seconds, so it must not run within a transaction.
     pub async fn check(&self, phone: &PhoneNumber) -> Result<(), Error> {
         let hash = self.hash.digest(PURPOSE, &[phone.as_str().as_bytes()]);

@@ -67,7 +67,7 @@ pub fn is_leak(line: &str) -> bool {
         "api_key",
         "idempotency_key",
     ];
-    // PostgreSQL names the kind of the statement that a read-only database refuses. The name is not the statement.
+    // PostgreSQL names the kind of the statement that a read-only database rejects. The name is not the statement.
     let line = &line.replace("cannot execute SELECT in a read-only transaction", "");
     let is_phone = |digits: &str| digits.chars().take_while(char::is_ascii_digit).count() >= 7;
     FORBIDDEN.iter().any(|text| line.contains(text)) || line.split('+').skip(1).any(is_phone)
