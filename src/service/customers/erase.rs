@@ -1,9 +1,9 @@
 //! Erases customers, and reads the receipts of erasures. Platform only.
 //!
 //! One transaction sets the values in the customer's history to null, removes its external ids from the earlier rows of
-//! the feed, deletes the customer, its links, its search words and the cached carrier results for its phones, and
-//! inserts the receipt. The history entries are kept, but without values. Stored results of idempotency keys are kept
-//! too: they hold no values of the customer, and expire after a day.
+//! the feed, deletes the customer, its links, its search words and the cached results of carrier lookups for its
+//! phones, and inserts the receipt. The history entries are kept, but without values. Stored results of idempotency
+//! keys are kept too: they hold no values of the customer, and expire after a day.
 //!
 //! SQLite does not overwrite deleted content. [`Customers::purge_erased`] rewrites the file without the deleted
 //! content.
