@@ -123,7 +123,7 @@ fn is_outage(error: &DbErr) -> bool {
     match reported(error) {
         // 08: connection lost. 28: role refused. 3D: no such database. 40 and 55P03: a conflict or lock timeout after
         // the last retry. 53: out of resources. 57: statement timeout, shutting down, starting up. 58: system error.
-        // 42501: a missing right.
+        // 42501: a missing privilege.
         Some((Code::Sqlstate(code), _)) => {
             ["08", "28", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                 || matches!(code, "42501" | "55P03")

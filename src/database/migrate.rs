@@ -26,7 +26,7 @@ pub struct Inspection {
     /// Names of applied migrations that this version does not know.
     pub unknown: Vec<String>,
     /// The reason why the database cannot be used: its encoding is wrong, or the service cannot write to it. `None` if
-    /// no such reason was found. The right to write is not checked while migrations are pending.
+    /// no such reason was found. Write privileges are not checked while migrations are pending.
     pub fault: Option<Fault>,
     /// True if only a newer version of the program may write to the database. Always false while migrations are
     /// pending.

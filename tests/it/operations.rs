@@ -1,5 +1,5 @@
-//! Problems in operation: databases that refuse connections, roles that lack rights, settings from files, with quotes
-//! or with blanks, changed secrets, metrics, upgrades and backups.
+//! Problems in operation: databases that refuse connections, roles that lack privileges, settings from files, with
+//! quotes or with blanks, changed secrets, metrics, upgrades and backups.
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
@@ -286,7 +286,7 @@ both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
     server.stop();
 });
 
-/// A role of PostgreSQL, with given rights in one database.
+/// A role of PostgreSQL, with given privileges in one database.
 struct Role {
     name: String,
     server: String,
@@ -294,7 +294,7 @@ struct Role {
 }
 
 impl Role {
-    /// Creates a role with these rights in the database.
+    /// Creates a role with these privileges in the database.
     async fn create(database_url: &str, rights: &str) -> Self {
         let (server, database) = database_url.rsplit_once('/').unwrap();
         let role = Self { name: format!("{database}_role"), server: server.to_owned(), database: database.to_owned() };

@@ -27,7 +27,7 @@ pub enum ChangeType {
     Updated,
     /// The customer was disconnected from your operator. With the platform key: from any operator.
     Disconnected,
-    /// The person proved ownership of the email or the phone. If the record got a new phone with this proof,
+    /// The person proved ownership of the email or the phone. If the record got a new phone with this verification,
     /// `changedFields` contains `PHONE`.
     Verified,
     /// The platform erased the customer.

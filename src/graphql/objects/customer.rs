@@ -88,7 +88,7 @@ impl Customer {
     }
 
     /// Version of the record. The version starts at 1 and increases by 1 with each mutation that changes one or more of
-    /// the fields in `CustomerField`. Pass the version as `expectedVersion` to avoid overwriting somebody else's change.
+    /// the fields in `CustomerField`. Pass it as `expectedVersion` to avoid overwriting somebody else's change.
     async fn version(&self) -> i32 {
         self.0.customer.version
     }
@@ -122,8 +122,8 @@ impl Customer {
         Some(Box::pin(CustomerOperatorConnection::load(context, &self.0, arguments)).await)
     }
 
-    /// Changes to this customer, oldest first. An operator sees the changes since its own connection. Each new
-    /// `version` has an entry. If another caller made a change, the operator sees neither the author nor the values.
+    /// History entries of this customer, oldest first. An operator sees the entries since its own connection. Each new
+    /// `version` has an entry. If another caller made the change, the operator sees neither the author nor the values.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn history(
         &self,

@@ -20,8 +20,7 @@ impl ChangeQuery {
     async fn changes(
         &self,
         context: &Context<'_>,
-        #[graphql(default_with = "MAX_PAGE_SIZE", desc = "Maximum number of changes, 1 to 100. Default: 100.")]
-        first: i32,
+        #[graphql(default_with = "MAX_PAGE_SIZE", desc = "Number of changes: 1 to 100. Default: 100.")] first: i32,
         #[graphql(
             desc = "Return changes after this cursor. Null: from the oldest stored change. The cursor stays valid if `types` changes."
         )]

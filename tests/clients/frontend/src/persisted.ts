@@ -1,5 +1,5 @@
 // Apollo Client and urql with persisted queries switched on. Both clients first send the hash of a document. The
-// service stores no documents and refuses the hash, so the clients then send the document itself, and from then on only
+// service stores no documents and rejects the hash, so the clients then send the document itself, and from then on only
 // documents. Arguments: the URL of a server and an API key.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
