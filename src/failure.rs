@@ -36,8 +36,8 @@ pub enum Failure {
     FeedAhead,
     #[error(
         "The API keys of this database were made with a different VIVAMO_KEY_SECRET (--key-secret). Set VIVAMO_KEY_SECRET to \
-         that secret. If you changed the secret on purpose, also set VIVAMO_KEY_SECRET_OLD \
-         (--key-secret-old) to the old value, and run `vivamo change-key-secret`. Without the old value, all API keys stop working."
+         that secret. If you changed the secret on purpose, also set VIVAMO_KEY_SECRET_OLD (--key-secret-old) to \
+         the old value, and run `vivamo change-key-secret`. Without the old value, all API keys stop working."
     )]
     OtherKeySecret,
     #[error(
