@@ -25,7 +25,7 @@ use crate::database::{Database, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
-/// A provider of line types, for example Twilio, which asks the carriers.
+/// A lookup provider, for example Twilio, which asks the carriers for line types.
 pub trait LineTypeLookup: Send + Sync {
     /// Looks up the line type over the network. May take seconds.
     fn look_up<'a>(&'a self, phone: &'a PhoneNumber) -> BoxFuture<'a, Result<CarrierLineType, LookupError>>;
