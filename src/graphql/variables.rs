@@ -169,9 +169,9 @@ pub fn check_literals(document: &ExecutableDocument, types: &Registry) -> Server
     Ok(())
 }
 
-/// Checks that a variable in an argument has the type of the argument. Types that differ only in whether they allow null
-/// are accepted here. Validation checks them, but it does not see a variable that is missing in the request. Ignores
-/// variables inside input objects, as validation does: clients use an `ID` for a `String` there.
+/// Checks that a variable in an argument has the type of the argument. Types that differ only in whether they allow
+/// null are accepted here. Validation checks them, but it does not see a variable that is missing in the request.
+/// Ignores variables inside input objects, as validation does: clients use an `ID` for a `String` there.
 fn check_type_of_variable(value: &Value, type_name: &str, variables: &HashMap<&Name, String>) -> Result<(), String> {
     let without_null = |type_name: &str| type_name.replace('!', "");
     match (MetaTypeName::create(type_name), value) {

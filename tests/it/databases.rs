@@ -217,8 +217,8 @@ async fn a_migration_that_waits_for_a_lock_lets_others_write() {
         let earlier = migrations.iter().take_while(|migration| migration.name() != "m20261126_000014_webhooks").count();
         let count = migrations.len() - earlier;
         Migrator::down(&connection, u32::try_from(count).ok()).await.unwrap();
-        // Under a stricter level, the reader would keep its snapshot, and the build of an index would wait for the reader
-        // first.
+        // Under a stricter level, the reader would keep its snapshot, and the build of an index would wait for the
+        // reader first.
         let reader = connection.begin_with_config(Some(IsolationLevel::ReadCommitted), None).await.unwrap();
         reader.execute_unprepared("SELECT COUNT(*) FROM admin_event").await.unwrap();
         let others = async {
