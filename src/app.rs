@@ -28,7 +28,7 @@ use crate::open::{DatabaseSettings, NO_TABLES, Opened, open};
 use crate::service::feed::Sweep;
 use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
 use crate::service::webhooks::sender::{Sender, SenderSettings};
-use crate::service::{Actor, ServiceSettings, Services, idempotency, now};
+use crate::service::{Actor, ServiceSettings, Services, idempotency, now, phone_lookup};
 
 /// The settings of [`App`]. The command line takes the settings from its arguments; the tests choose their own
 /// settings.
@@ -189,6 +189,10 @@ async fn run_jobs(database: Database, services: Arc<Services>, keep_changes: Tim
             match idempotency::sweep(&database).await {
                 Ok(deleted) => tracing::debug!(deleted, "deleted expired idempotency keys"),
                 Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired idempotency keys"),
+            }
+            match phone_lookup::sweep(&database).await {
+                Ok(deleted) => tracing::debug!(deleted, "deleted expired carrier results"),
+                Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired carrier results"),
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod audit;
 pub mod customers;
 pub mod deployment;
 pub mod disposable_domains;
+mod expired_rows;
 pub mod feed;
 pub mod idempotency;
 pub mod limits;

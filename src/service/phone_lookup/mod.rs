@@ -19,6 +19,7 @@ use moka::future::Cache;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Set};
 
+use super::expired_rows::delete_expired;
 use super::now;
 use crate::config::UnknownLinePolicy;
 use crate::database::{Database, with_retry};
@@ -119,12 +120,9 @@ impl PhoneLookup {
     /// Stores a result for all processes, replacing an earlier result for the number.
     async fn store(&self, hash: &[u8], line: CarrierLineType) -> Result<(), Error> {
         let store = || async {
-            let now = now();
-            let expires_at = now + if line == CarrierLineType::Mobile { Self::MOBILE_TTL } else { Self::OTHER_TTL };
+            let expires_at = now() + if line == CarrierLineType::Mobile { Self::MOBILE_TTL } else { Self::OTHER_TTL };
             let row = ActiveModel { hash: Set(hash.to_vec()), line: Set(line), expires_at: Set(expires_at) };
             let transaction = self.database.begin_write().await?;
-            // Carrier lookups are rare and slow, so the time to delete the expired rows does not matter.
-            Entity::delete_many().filter(Column::ExpiresAt.lte(now)).exec(&transaction).await?;
             let replace = OnConflict::column(Column::Hash).update_columns([Column::Line, Column::ExpiresAt]).to_owned();
             Entity::insert(row).on_conflict(replace).exec_without_returning(&transaction).await?;
             transaction.commit().await?;
@@ -132,4 +130,9 @@ impl PhoneLookup {
         };
         with_retry("phone_lookup.store", store).await
     }
+}
+
+/// Deletes expired results and returns their number.
+pub async fn sweep(database: &Database) -> Result<u64, Error> {
+    delete_expired::<Entity>(database, "phone_lookup.sweep", Column::ExpiresAt).await
 }
