@@ -18,24 +18,20 @@
 
 use std::iter::zip;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use entity::idempotency_key::{Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
 use sea_orm::prelude::Json;
 use sea_orm::sea_query::{
     Alias, Asterisk, Expr, ExprTrait, Func, JoinType, OnConflict, Query, SelectStatement, SimpleExpr,
 };
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder, QueryResult, QuerySelect,
-    Value,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, IdenStatic, Iterable, QueryResult, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::expired_rows::delete_expired;
 use super::{Origin, now};
-use crate::database::{
-    Database, TransactionError, WriteSet, WriteStatement, insert_from_select, row_values, with_retry,
-};
+use crate::database::{Database, TransactionError, WriteSet, WriteStatement, insert_from_select, row_values};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -64,28 +60,35 @@ const STORE: WriteStatement = WriteStatement {
     must_write_all: true,
 };
 
-/// A request with an idempotency key.
+/// The idempotency key of a request, with its input. Without a key, nothing is found and nothing is stored.
 #[derive(Clone, Debug)]
 pub struct IdempotentRequest {
     owner: OperatorId,
-    /// The hashes of the key and of the input, under each accepted secret. While the secret is being changed, there are
-    /// two secrets, and the outcome is stored under both. Two requests with the same key therefore conflict, even if
-    /// their servers hash with different secrets.
+    /// The hashes of the key and of the input, under each accepted secret. Empty if the request has no key. While the
+    /// secret is being changed, there are two secrets, and the outcome is stored under both. Two requests with the same
+    /// key therefore conflict, even if their servers hash with different secrets.
     hashes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl IdempotentRequest {
     /// Hashes the key and the input. `input` returns the canonical form of the request: two requests have the same form
-    /// if and only if they call the same mutation with the same values. Returns `None` if there is no key.
+    /// if and only if they call the same mutation with the same values. `input` is not called if there is no key.
     pub fn new(
         hash: &KeyedHash,
         origin: &Origin,
         key: &Option<IdempotencyKey>,
         input: impl FnOnce() -> String,
-    ) -> Option<Self> {
-        let key_hashes = hash.accepted_digests("idempotency key", &[key.as_ref()?.as_str().as_bytes()]);
-        let input_hashes = hash.accepted_digests("idempotency input", &[input().as_bytes()]);
-        Some(Self { owner: origin.owner(), hashes: zip(key_hashes, input_hashes).collect() })
+    ) -> Self {
+        let hashes = key.as_ref().map_or_else(Vec::new, |key| {
+            let key_hashes = hash.accepted_digests("idempotency key", &[key.as_str().as_bytes()]);
+            let input_hashes = hash.accepted_digests("idempotency input", &[input().as_bytes()]);
+            zip(key_hashes, input_hashes).collect()
+        });
+        Self { owner: origin.owner(), hashes }
+    }
+
+    pub fn has_key(&self) -> bool {
+        !self.hashes.is_empty()
     }
 
     /// Finds the stored outcome of this request. Fails if the key was used for another input.
@@ -109,9 +112,9 @@ impl IdempotentRequest {
         self.hashes.len() > 1
     }
 
-    /// Returns true if the key belongs to this operator.
-    pub fn is_of(&self, operator: OperatorId) -> bool {
-        self.owner == operator
+    /// Returns true if there is a key and it belongs to this operator.
+    pub fn has_key_of(&self, operator: OperatorId) -> bool {
+        self.has_key() && self.owner == operator
     }
 
     /// Returns the values for [`KeyLookup::key_hash`] and [`KeyLookup::now`].
@@ -134,8 +137,11 @@ impl IdempotentRequest {
         Ok(Some(outcome.ok_or_else(unreadable)?))
     }
 
-    /// Adds the outcome to the writes of the request.
+    /// Adds the outcome to the writes of the request, if there is a key.
     pub fn store(&self, writes: &mut WriteSet, outcome: &impl Serialize) {
+        if !self.has_key() {
+            return;
+        }
         let (now, result) = (now(), Some(serde_json::json!(outcome)));
         let row = |(key_hash, input_hash): &(Vec<u8>, Vec<u8>)| {
             let (key_hash, input_hash, result) = (key_hash.clone(), input_hash.clone(), result.clone());
@@ -189,27 +195,7 @@ impl KeyLookup {
     }
 }
 
-/// Deletes expired outcomes and returns their number. Deletes them in batches, because a statement may take at most 5
-/// seconds.
+/// Deletes expired outcomes and returns their number.
 pub async fn sweep(database: &Database) -> Result<u64, Error> {
-    const BATCH: u64 = 10_000;
-    let time = now();
-    let delete = || async {
-        let transaction = database.begin_write().await?;
-        let expired = Entity::find().select_only().column(Column::ExpiresAt).filter(Column::ExpiresAt.lte(time));
-        let last_of_batch = expired.order_by_asc(Column::ExpiresAt).offset(BATCH - 1).limit(1);
-        let end: Option<DateTime<Utc>> = last_of_batch.into_tuple().one(&transaction).await?;
-        let is_in_batch = Column::ExpiresAt.lte(end.unwrap_or(time));
-        let batch = Entity::delete_many().filter(is_in_batch).exec(&transaction).await?.rows_affected;
-        transaction.commit().await?;
-        Ok((batch, end.is_none()))
-    };
-    let mut swept = 0;
-    loop {
-        let (batch, is_last) = with_retry("idempotency.sweep", delete).await?;
-        swept += batch;
-        if is_last {
-            return Ok(swept);
-        }
-    }
+    delete_expired::<Entity>(database, "idempotency.sweep", Column::ExpiresAt).await
 }

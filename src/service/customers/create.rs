@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_graphql::Enum;
 use entity::customer;
-use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey};
+use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PhoneNumber};
 use sea_orm::{EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -116,9 +116,7 @@ impl Customers {
         actor.require_operator()?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional);
-        let (key, input) = (&new.idempotency_key, || new.canonical_json());
-        let idempotent = IdempotentRequest::new(&self.hash, origin, key, input);
-        let idempotent = idempotent.as_ref();
+        let idempotent = &IdempotentRequest::new(&self.hash, origin, &new.idempotency_key, || new.canonical_json());
         let checked = self.restrictions.check(Some(&new.email), phone);
         let values = 1 + u32::from(phone.is_some());
         let reserved = checked.is_ok().then(|| self.limits.try_reserve_disclosures(origin, values)).flatten();
@@ -134,12 +132,11 @@ impl Customers {
         };
         let matches = &AtomicU32::new(0);
         let prepare = |write_tx| self.prepare_create(write_tx, origin, idempotent, new, warnings, matches);
-        let created = self.run_write("customer.create", origin, phone, idempotent, prepare).await;
+        let created = self.run_write("customer.create", origin, idempotent, prepare).await;
         match &created {
-            // A new customer has no matches.
-            Ok(created) if !created.replayed => {
-                disclosures.disclosed("connected", created.details.matched_by.len() as u32);
-            }
+            // Counts a replayed result too if this request found the match before: its own commit may have succeeded
+            // although the connection was lost. A repeated request finds the stored result first, so it has no matches.
+            Ok(_) => disclosures.disclosed("connected", matches.load(Ordering::Relaxed)),
             Err(error @ Error::Rejected(faults)) if error.has(ErrorCode::IdentityConflict) => {
                 disclosures.disclosed("identity_conflict", faults.len() as u32);
             }
@@ -148,7 +145,7 @@ impl Customers {
             Err(error) if error.has(ErrorCode::PhoneNotMobile) => {
                 disclosures.disclosed("phone_rejected", matches.load(Ordering::Relaxed));
             }
-            Ok(_) | Err(_) => {}
+            Err(_) => {}
         }
         created
     }
@@ -157,7 +154,7 @@ impl Customers {
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
-        idempotent: Option<&IdempotentRequest>,
+        idempotent: &IdempotentRequest,
         new: &NewCustomer,
         warnings: &[Violation],
         matches: &AtomicU32,
@@ -171,24 +168,10 @@ impl Customers {
         };
         Error::reject_if_any(existing.taken())?;
 
-        let by_email = existing.others.iter().find(|customer| customer.email == *email);
-        let by_phone = existing.others.iter().find(|customer| phone.is_some() && customer.phone.as_ref() == phone);
-        if let (Some(one), Some(other)) = (by_email, by_phone)
-            && one.id != other.id
-        {
-            let conflict = |field| Violation::of(ErrorCode::IdentityConflict, field);
-            return Err(Error::Rejected(vec![conflict(InputField::Email), conflict(InputField::Phone)]).into());
-        }
-
-        let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
-        let matched_by: Vec<_> = matched_by.into_iter().flatten().collect();
+        let Recognised { customer: current, matched_by } =
+            recognise(&existing.others, email, phone, connect_by).map_err(Error::Rejected)?;
         matches.fetch_max(matched_by.len() as u32, Ordering::Relaxed);
-        let is_allowed = matched_by.is_empty() || matched_by.iter().any(|key| connect_by.0.contains(key));
-        if !is_allowed {
-            return Err(Error::Rejected(matched_by.into_iter().map(MatchKey::not_allowed).collect()).into());
-        }
 
-        let current = by_email.or(by_phone);
         let mut writes = WriteSet::new(operator);
         let given = new.row();
         let link_to = |customer: &customer::Model| Link {
@@ -214,12 +197,44 @@ impl Customers {
         };
         writes.insert([link.clone()]);
         words::add(&mut writes, &link, &customer);
-        let stores_phone = phone.is_some() && current.is_none_or(|current| current.phone.is_none());
+        let new_phone = phone.filter(|_| current.is_none_or(|current| current.phone.is_none())).cloned();
         let details = CreateDetails { outcome, matched_by, unapplied_fields };
         let view = CustomerView::new(customer, Some(link));
         let result = Written { view, warnings: warnings.to_vec(), replayed: false, details };
-        Ok(Prepared::Write { write_tx, writes, stores_phone, result })
+        Ok(Prepared::Write { write_tx, writes, new_phone, result })
     }
+}
+
+/// The customer of the platform that a new customer turns out to be.
+struct Recognised<'e> {
+    /// The customer to connect. `None` if the platform does not know the person.
+    customer: Option<&'e customer::Model>,
+    /// The values that this customer shares with the new customer.
+    matched_by: Vec<MatchKey>,
+}
+
+/// Decides if one of `others`, the customers with the email or the phone, is the person. Returns faults if the email and
+/// the phone belong to two customers, or if `connect_by` lists none of the values that match.
+fn recognise<'e>(
+    others: &'e [customer::Model],
+    email: &EmailAddress,
+    phone: Option<&PhoneNumber>,
+    connect_by: &ConnectBy,
+) -> Result<Recognised<'e>, Vec<Violation>> {
+    let by_email = others.iter().find(|customer| customer.email == *email);
+    let by_phone = others.iter().find(|customer| phone.is_some() && customer.phone.as_ref() == phone);
+    if let (Some(one), Some(other)) = (by_email, by_phone)
+        && one.id != other.id
+    {
+        let conflict = |field| Violation::of(ErrorCode::IdentityConflict, field);
+        return Err(vec![conflict(InputField::Email), conflict(InputField::Phone)]);
+    }
+    let matched_by = [by_email.map(|_| MatchKey::Email), by_phone.map(|_| MatchKey::Phone)];
+    let matched_by: Vec<_> = matched_by.into_iter().flatten().collect();
+    if !matched_by.is_empty() && !matched_by.iter().any(|key| connect_by.0.contains(key)) {
+        return Err(matched_by.into_iter().map(MatchKey::not_allowed).collect());
+    }
+    Ok(Recognised { customer: by_email.or(by_phone), matched_by })
 }
 
 impl CustomerDraft {
@@ -302,7 +317,7 @@ fn unapplied_fields(given: &customer::Model, connected: &customer::Model) -> Vec
 
 #[cfg(test)]
 mod tests {
-    use entity::value::{Address, AddressParts, PersonName, PhoneNumber};
+    use entity::value::{Address, AddressParts, PersonName};
     use sea_orm::ActiveValue::Set;
 
     use super::*;

@@ -46,18 +46,18 @@ impl Customers {
     ) -> Result<Disconnected, Error> {
         let origin = &actor.origin(request)?;
         Error::reject_if_any(disconnect.faults.clone())?;
-        let (key, input) = (&disconnect.idempotency_key, || disconnect.canonical_json(actor));
-        let idempotent = IdempotentRequest::new(&self.hash, origin, key, input);
-        let idempotent = idempotent.as_ref();
+        let idempotent = &IdempotentRequest::new(&self.hash, origin, &disconnect.idempotency_key, || {
+            disconnect.canonical_json(actor)
+        });
         let prepare = |write_tx| self.prepare_disconnect(write_tx, origin, idempotent, &disconnect);
-        self.run_write("customer.disconnect", origin, None, idempotent, prepare).await
+        self.run_write("customer.disconnect", origin, idempotent, prepare).await
     }
 
     async fn prepare_disconnect(
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
-        idempotent: Option<&IdempotentRequest>,
+        idempotent: &IdempotentRequest,
         disconnect: &Disconnect,
     ) -> Result<Prepared<Disconnected>, TransactionError> {
         // For a malformed operator id, uses the id of the platform. No customer is connected to this id.
@@ -72,7 +72,7 @@ impl Customers {
         let mut writes = WriteSet::new(origin.owner());
         end_link(&mut writes, origin, &link, &current, disconnect.reason);
         let result = Disconnected { customer: current.id, replayed: false };
-        Ok(Prepared::Write { write_tx, writes, stores_phone: false, result })
+        Ok(Prepared::Write { write_tx, writes, new_phone: None, result })
     }
 }
 

@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{CustomerField, Customers, Prepared, Replayable, changes, find_stored, history, rows};
+use super::{CustomerField, Customers, Prepared, Replayable, changes, history, rows};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{
     ByBackend, OptimisticWrite, TransactionError, Work, WriteSet, WriteStatement, delete_listed, positions, record,
@@ -198,25 +198,26 @@ impl Customers {
     pub async fn erase(&self, actor: &Actor, request: &RequestInfo, erase: EraseRequest) -> Result<Erased, Error> {
         actor.require_platform()?;
         let origin = &actor.origin(request)?;
-        let (key, input) = (&erase.idempotency_key, || erase.canonical_json());
-        let idempotent = IdempotentRequest::new(&self.hash, origin, key, input);
-        let idempotent = idempotent.as_ref();
+        let idempotent = &IdempotentRequest::new(&self.hash, origin, &erase.idempotency_key, || erase.canonical_json());
         let prepare = |write_tx| self.prepare_erase(write_tx, origin, idempotent, &erase);
-        self.run_write("customer.erase", origin, None, idempotent, prepare).await
+        self.run_write("customer.erase", origin, idempotent, prepare).await
     }
 
     async fn prepare_erase(
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
-        idempotent: Option<&IdempotentRequest>,
+        idempotent: &IdempotentRequest,
         erase: &EraseRequest,
     ) -> Result<Prepared<Erased>, TransactionError> {
+        // Taken before the change gets its position in the feed, because reading a long history takes minutes. The feed
+        // finds positions by time, and expects that the two belong to about the same moment.
+        let erased_at = now();
         // The first attempt takes locks too, because its reads are several statements, which must see the same state.
         let write_tx = write_tx.into_locking().await?;
         let customers = customer::Entity::find().filter(customer::Column::Id.is_in(erase.customer)).lock_exclusive();
         let found = rows::customers(&write_tx, &customers.into_query()).await?;
-        if let Some(stored) = find_stored(idempotent, &write_tx).await? {
+        if let Some(stored) = idempotent.find(&write_tx).await? {
             return Ok(Prepared::Stored(stored));
         }
         let not_found = || Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Id));
@@ -231,8 +232,12 @@ impl Customers {
         let mut writes = WriteSet::new(origin.owner());
         changes::remove_links(&mut writes, &links);
         writes.push(DELETE_CUSTOMER, vec![vec![customer.id.into(), customer.revision.into()]]);
-        let hashes = phones.iter().flat_map(|phone| lookup_hashes(&self.hash, phone));
-        writes.push(DELETE_LOOKUPS, hashes.map(|hash| vec![hash.into()]).collect());
+        let hashes: Vec<_> = phones.iter().flat_map(|phone| lookup_hashes(&self.hash, phone)).collect();
+        for hashes in hashes.chunks(MAX_ROWS as usize) {
+            let mut deleted = WriteSet::new(origin.owner());
+            deleted.push(DELETE_LOOKUPS, hashes.iter().map(|hash| vec![hash.clone().into()]).collect());
+            writes.write_after(deleted);
+        }
         for (statement, ranges) in [(REDACT_EVENTS, ranges), (REDACT_FEED, feed_ranges)] {
             for [first, last] in ranges {
                 let mut redacted = WriteSet::new(origin.owner());
@@ -240,18 +245,18 @@ impl Customers {
                 writes.write_after(redacted);
             }
         }
-        history::record_erased(&mut writes, origin, customer, &links);
+        history::record_erased(&mut writes, origin, customer, erased_at, &links);
         let erasure = Model {
             id: ErasureId::new(),
             customer_id: customer.id,
-            erased_at: now(),
+            erased_at,
             reference: erase.reference.clone(),
             request_id: origin.request.id,
             operators: i32::try_from(links.len()).unwrap_or(i32::MAX),
             entries: i32::try_from(entries).unwrap_or(i32::MAX),
         };
         writes.insert([erasure.clone()]);
-        Ok(Prepared::Write { write_tx, writes, stores_phone: false, result: Erased { erasure, replayed: false } })
+        Ok(Prepared::Write { write_tx, writes, new_phone: None, result: Erased { erasure, replayed: false } })
     }
 
     /// Finds a receipt. Returns `None` if the caller may not see it: only the platform sees receipts.

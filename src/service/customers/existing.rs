@@ -12,7 +12,7 @@ use sea_orm::{
 use serde::de::DeserializeOwned;
 
 use super::rows::{self, OWN_ID, joined_customer_at};
-use super::{Customers, OrStored, find_stored};
+use super::{Customers, OrStored};
 use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
 use crate::service::idempotency::{IdempotentRequest, KeyLookup};
@@ -94,33 +94,30 @@ impl Customers {
     pub(super) async fn find_existing<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,
-        idempotent: Option<&IdempotentRequest>,
+        idempotent: &IdempotentRequest,
         values: [Value; 4],
     ) -> Result<OrStored<Existing, R>, TransactionError> {
         if write_tx.is_locking() {
-            if let Some(stored) = find_stored(idempotent, write_tx).await? {
+            if let Some(stored) = idempotent.find(write_tx).await? {
                 return Ok(OrStored::Stored(stored));
             }
             let [_, _, email, phone] = values.clone().map(SimpleExpr::from);
             write_tx.query_all(&holders_to_lock(email, phone)).await?;
         }
-        let rows = match idempotent {
-            None => {
-                self.read(write_tx, &self.existing_query, values, |values| existing_query(values, None, true)).await?
+        let rows = if idempotent.has_key() {
+            let ([operator, external_id, email, phone], [key_hash, now]) = (values, idempotent.values());
+            let values = [operator, external_id, email, phone, key_hash, now];
+            let select = |[operator, external_id, email, phone, key_hash, now]: [SimpleExpr; 6]| {
+                let key = KeyLookup { operator: operator.clone(), key_hash, now };
+                key.join(existing_query([operator, external_id, email, phone], Some(key.is_new()), true))
+            };
+            let rows = self.read(write_tx, &self.existing_or_stored_query, values, select).await?;
+            if let Some(stored) = rows.first().map(|row| idempotent.outcome(row)).transpose()?.flatten() {
+                return Ok(OrStored::Stored(stored));
             }
-            Some(idempotent) => {
-                let ([operator, external_id, email, phone], [key_hash, now]) = (values, idempotent.values());
-                let values = [operator, external_id, email, phone, key_hash, now];
-                let select = |[operator, external_id, email, phone, key_hash, now]: [SimpleExpr; 6]| {
-                    let key = KeyLookup { operator: operator.clone(), key_hash, now };
-                    key.join(existing_query([operator, external_id, email, phone], Some(key.is_new()), true))
-                };
-                let rows = self.read(write_tx, &self.existing_or_stored_query, values, select).await?;
-                if let Some(stored) = rows.first().map(|row| idempotent.outcome(row)).transpose()?.flatten() {
-                    return Ok(OrStored::Stored(stored));
-                }
-                rows
-            }
+            rows
+        } else {
+            self.read(write_tx, &self.existing_query, values, |values| existing_query(values, None, true)).await?
         };
         Ok(OrStored::Found(Existing::from_rows(&rows, true)?))
     }

@@ -202,8 +202,15 @@ pub(super) fn record_verified(
 }
 
 /// Adds an entry without values for an erased customer. `links` are the links that the customer had.
-pub(super) fn record_erased(writes: &mut WriteSet, origin: &Origin, customer: &customer::Model, links: &[Link]) {
-    add(writes, entry(origin, EventType::Erased, customer), &Readers { links, others: None });
+pub(super) fn record_erased(
+    writes: &mut WriteSet,
+    origin: &Origin,
+    customer: &customer::Model,
+    erased_at: DateTime<Utc>,
+    links: &[Link],
+) {
+    let entry = Model { occurred_at: erased_at, ..entry(origin, EventType::Erased, customer) };
+    add(writes, entry, &Readers { links, others: None });
 }
 
 fn entry_of_change(

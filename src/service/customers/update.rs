@@ -49,9 +49,8 @@ impl Customers {
             return Err(Error::Rejected([changes.faults, refusals].concat()));
         }
         let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
-        let (key, input) = (&changes.idempotency_key, || changes.canonical_json());
-        let idempotent = IdempotentRequest::new(&self.hash, origin, key, input);
-        let idempotent = idempotent.as_ref();
+        let idempotent =
+            &IdempotentRequest::new(&self.hash, origin, &changes.idempotency_key, || changes.canonical_json());
         let values = count(email, phone);
         let disclosures = match self.limits.try_reserve_disclosures(origin, values) {
             Some(reserved) => Ok(reserved),
@@ -62,7 +61,7 @@ impl Customers {
         };
         let refused = disclosures.as_ref().err();
         let prepare = |write_tx| self.prepare_update(write_tx, origin, idempotent, &changes, refused);
-        let updated = self.run_write("customer.update", origin, phone, idempotent, prepare).await;
+        let updated = self.run_write("customer.update", origin, idempotent, prepare).await;
         if let (Err(error), Ok(mut disclosures)) = (&updated, disclosures) {
             let disclosed = self.taken_by_other_operators(origin, error, email, phone).await?;
             disclosures.disclosed("taken_on_update", disclosed);
@@ -106,7 +105,7 @@ impl Customers {
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
-        idempotent: Option<&IdempotentRequest>,
+        idempotent: &IdempotentRequest,
         changes: &CustomerChanges,
         refused: Option<&RefusedReservation>,
     ) -> Result<Prepared<Updated>, TransactionError> {
@@ -122,7 +121,7 @@ impl Customers {
         };
         let changed = changes.applied_to(&current);
         let (email, phone) = changed_values(&current, &changed);
-        let stores_phone = phone.is_some();
+        let new_phone = phone.cloned();
         let warnings = self.restrictions.check(email, phone).map_err(Error::Rejected)?;
         if email.is_some() || phone.is_some() {
             check_budget()?;
@@ -163,7 +162,7 @@ impl Customers {
         }
         let view = CustomerView::new(customer, renamed.or(link));
         let result = Written { view, warnings, replayed: false, details: () };
-        Ok(Prepared::Write { write_tx, writes, stores_phone, result })
+        Ok(Prepared::Write { write_tx, writes, new_phone, result })
     }
 }
 

@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrde
 use serde_json::json;
 
 use super::field::verified_at;
-use super::{CustomerView, Customers, Prepared, Written, changes, find_stored, history, rows};
+use super::{CustomerView, Customers, Prepared, Written, changes, history, rows};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -50,18 +50,18 @@ impl Customers {
     ) -> Result<Verified, Error> {
         actor.require_platform()?;
         let origin = &actor.origin(request)?;
-        let (key, input) = (&verification.idempotency_key, || verification.canonical_json());
-        let idempotent = IdempotentRequest::new(&self.hash, origin, key, input);
-        let idempotent = idempotent.as_ref();
+        let idempotent = &IdempotentRequest::new(&self.hash, origin, &verification.idempotency_key, || {
+            verification.canonical_json()
+        });
         let prepare = |write_tx| self.prepare_verification(write_tx, origin, idempotent, &verification);
-        self.run_write("customer.verify", origin, None, idempotent, prepare).await
+        self.run_write("customer.verify", origin, idempotent, prepare).await
     }
 
     async fn prepare_verification(
         &self,
         write_tx: OptimisticWrite,
         origin: &Origin,
-        idempotent: Option<&IdempotentRequest>,
+        idempotent: &IdempotentRequest,
         verification: &Verification,
     ) -> Result<Prepared<Verified>, TransactionError> {
         let Verification { customer, value, verified_at: time, take_over, idempotency_key: _ } = verification;
@@ -77,7 +77,7 @@ impl Customers {
             .order_by_asc(customer::Column::Id);
         let customers = if write_tx.is_locking() { customers.lock_exclusive() } else { customers };
         let found = rows::customers(&write_tx, &customers.into_query()).await?;
-        if let Some(stored) = find_stored(idempotent, &write_tx).await? {
+        if let Some(stored) = idempotent.find(&write_tx).await? {
             return Ok(Prepared::Stored(stored));
         }
         // Not checked before: a server whose clock is behind must still find the result of a repeated request.
@@ -120,7 +120,7 @@ impl Customers {
         }
         let result =
             Written { view: CustomerView::new(verified, None), warnings: Vec::new(), replayed: false, details: () };
-        Ok(Prepared::Write { write_tx, writes, stores_phone: false, result })
+        Ok(Prepared::Write { write_tx, writes, new_phone: None, result })
     }
 }
 

@@ -1,0 +1,218 @@
+//! Finds customers by an id, an email or a phone, for callers and for writes.
+
+use std::sync::Arc;
+
+use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, PhoneNumber};
+use entity::{customer, customer_operator};
+use sea_orm::sea_query::{ExprTrait, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::rows::{self, Link, of_operator, own_at};
+use super::{CustomerView, Customers};
+use crate::database::{OptimisticWrite, TransactionError, Work, record};
+use crate::error::Error;
+use crate::service::Actor;
+use crate::service::idempotency::{IdempotentRequest, KeyLookup};
+
+/// A reference to a customer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CustomerRef {
+    Id(CustomerId),
+    ExternalCustomerId(ExternalCustomerId),
+    Email(EmailAddress),
+    Phone(PhoneNumber),
+}
+
+/// The outcome of the lookups of a request with an idempotency key.
+pub(super) enum OrStored<T, R> {
+    Found(T),
+    /// The stored outcome of the key, which is in use. Results of other lookups are dropped.
+    Stored(R),
+}
+
+impl<T, R> OrStored<T, R> {
+    fn map<U>(self, map: impl FnOnce(T) -> U) -> OrStored<U, R> {
+        match self {
+            Self::Found(found) => OrStored::Found(map(found)),
+            Self::Stored(stored) => OrStored::Stored(stored),
+        }
+    }
+}
+
+impl Customers {
+    /// Finds a customer. Returns `None` if the caller may not see it.
+    pub async fn find(&self, actor: &Actor, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
+        Ok(self.find_visible(actor, reference).await?)
+    }
+
+    /// Finds the customers with these ids that the caller may see.
+    pub async fn find_visible_among(
+        &self,
+        actor: &Actor,
+        mut ids: Vec<CustomerId>,
+    ) -> Result<Vec<Arc<CustomerView>>, Error> {
+        let Some(first) = ids.first().copied() else { return Ok(Vec::new()) };
+        // Repeats an id until the number of ids is a power of two, so that there are few different statements to
+        // prepare.
+        ids.resize(ids.len().next_power_of_two(), first);
+        record(Work::Query, 1);
+        let is_listed = customer::Column::Id.is_in(ids);
+        let reader = self.database.reader();
+        let views: Vec<_> = match actor.operator() {
+            None => {
+                let query = customer::Entity::find().filter(is_listed).into_query();
+                let found = rows::customers(reader, &query).await?;
+                found.into_iter().map(|customer| Arc::new(CustomerView::new(customer, None))).collect()
+            }
+            Some(operator) => {
+                let query = of_operator(operator).filter(is_listed).into_query();
+                let found = rows::own_customers(reader, &query).await?;
+                let view = |(link, customer)| Arc::new(CustomerView::new(customer, Some(link)));
+                found.into_iter().map(view).collect()
+            }
+        };
+        record(Work::Row, views.len() as u64);
+        Ok(views)
+    }
+
+    pub(super) async fn find_visible(
+        &self,
+        actor: &Actor,
+        reference: &CustomerRef,
+    ) -> Result<Option<CustomerView>, DbErr> {
+        let Some(operator) = actor.operator() else {
+            return find_any(self.database.reader(), any_customer(reference)).await;
+        };
+        let found = self.find_own(operator, reference).await?;
+        Ok(found.map(|(link, customer)| CustomerView::new(customer, Some(link))))
+    }
+
+    /// Finds one of an operator's customers.
+    async fn find_own(
+        &self,
+        operator: OperatorId,
+        reference: &CustomerRef,
+    ) -> Result<Option<(Link, customer::Model)>, DbErr> {
+        let (kind, _, value) = reference.column();
+        let own_query = |[operator, value]: [SimpleExpr; 2]| {
+            of_operator(operator.clone()).filter(reference.is_own(operator, value)).into_query()
+        };
+        let rows = self.own_queries[kind].run(self.database.reader(), [operator.into(), value], own_query).await?;
+        rows.first().map(|row| own_at(row, 0)).transpose()
+    }
+
+    /// Like [`find`](Self::find), but locks the customer if the write takes locks. If the idempotency key of the
+    /// request is in use, returns its stored outcome instead.
+    pub(super) async fn find_for_update<R: DeserializeOwned>(
+        &self,
+        write_tx: &OptimisticWrite,
+        actor: &Actor,
+        idempotent: &IdempotentRequest,
+        reference: Option<&CustomerRef>,
+    ) -> Result<OrStored<Option<CustomerView>, R>, TransactionError> {
+        if let Some(operator) = actor.operator() {
+            let found = self.find_own_for_update(write_tx, operator, idempotent, reference).await?;
+            return Ok(found.map(|own| own.map(|(link, customer)| CustomerView::new(customer, Some(link)))));
+        }
+        let found = match reference.map(any_customer) {
+            Some(customers) if write_tx.is_locking() => find_any(write_tx, customers.lock_exclusive()).await?,
+            Some(customers) => find_any(write_tx, customers).await?,
+            None => None,
+        };
+        let stored = idempotent.find(write_tx).await?;
+        Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
+    }
+
+    /// Finds one of an operator's customers, and locks it if the write takes locks. If the idempotency key of the
+    /// request is in use, returns its stored outcome instead.
+    pub(super) async fn find_own_for_update<R: DeserializeOwned>(
+        &self,
+        write_tx: &OptimisticWrite,
+        operator: OperatorId,
+        idempotent: &IdempotentRequest,
+        reference: Option<&CustomerRef>,
+    ) -> Result<OrStored<Option<(Link, customer::Model)>, R>, TransactionError> {
+        let Some(reference) = reference else {
+            let stored = idempotent.find(write_tx).await?;
+            return Ok(stored.map_or(OrStored::Found(None), OrStored::Stored));
+        };
+        let (kind, _, value) = reference.column();
+        let own_query =
+            |operator: SimpleExpr, value| of_operator(operator.clone()).filter(reference.is_own(operator, value));
+        let (found, stored) = if write_tx.is_locking() {
+            let query = own_query(operator.into(), value.into());
+            let found = rows::lock_own_customers(write_tx, query).await?.into_iter().next();
+            // The key is looked up under the lock. While this request waited for the lock, another request may have
+            // changed the customer and used the key.
+            (found, idempotent.find(write_tx).await?)
+        } else if idempotent.has_key_of(operator) {
+            let [key_hash, now] = idempotent.values();
+            let select = |[operator, value, key_hash, now]: [SimpleExpr; 4]| {
+                let key = KeyLookup { operator: operator.clone(), key_hash, now };
+                key.join(own_query(operator, value).filter(key.is_new()).into_query())
+            };
+            let values = [operator.into(), value, key_hash, now];
+            let rows = self.own_or_stored_queries[kind].run(self.database.reader(), values, select).await?;
+            let row = rows.first();
+            let found = row.map(|row| rows::joined_own_at(row, 0)).transpose()?.flatten();
+            (found, row.map(|row| idempotent.outcome(row)).transpose()?.flatten())
+        } else {
+            // There is no idempotency key, or the platform disconnects a customer of the operator. In the second case
+            // the key belongs to the platform and the customer to the operator, so one statement cannot look up the key
+            // and the customer.
+            (self.find_own(operator, reference).await?, idempotent.find(write_tx).await?)
+        };
+        Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
+    }
+}
+
+/// Selects the customer from all customers of the platform.
+fn any_customer(reference: &CustomerRef) -> Select<customer::Entity> {
+    let (_, column, value) = reference.column();
+    customer::Entity::find().filter(column.eq(value)).limit(1)
+}
+
+async fn find_any(
+    connection: &impl ConnectionTrait,
+    customers: Select<customer::Entity>,
+) -> Result<Option<CustomerView>, DbErr> {
+    let found = rows::customers(connection, &customers.into_query()).await?;
+    Ok(found.into_iter().next().map(|customer| CustomerView::new(customer, None)))
+}
+
+impl CustomerRef {
+    /// Returns the reference as JSON, for the hash of an idempotent request.
+    pub(super) fn canonical_json(&self) -> serde_json::Value {
+        match self {
+            Self::Id(id) => json!({ "id": id.to_string() }),
+            Self::ExternalCustomerId(id) => json!({ "externalCustomerId": id.as_str() }),
+            Self::Email(email) => json!({ "email": email }),
+            Self::Phone(phone) => json!({ "phone": phone }),
+        }
+    }
+
+    /// Returns the index of the query in `own_queries`, the column to compare, and the value to compare with.
+    fn column(&self) -> (usize, SimpleExpr, sea_orm::Value) {
+        match self {
+            Self::Id(id) => (0, customer::Column::Id.into_expr(), (*id).into()),
+            Self::ExternalCustomerId(id) => {
+                (1, customer_operator::Column::ExternalCustomerId.into_expr(), id.clone().into())
+            }
+            Self::Email(email) => (2, customer::Column::Email.into_expr(), email.clone().into()),
+            Self::Phone(phone) => (3, customer::Column::Phone.into_expr(), phone.clone().into()),
+        }
+    }
+
+    /// Returns a condition on the operator's links, with their customers: the customer is the one with this `value`.
+    fn is_own(&self, operator: SimpleExpr, value: SimpleExpr) -> Condition {
+        match self {
+            Self::Id(_) | Self::ExternalCustomerId(_) => Condition::all().add(self.column().1.eq(value)),
+            Self::Email(_) => rows::has_all(operator, [(customer::Column::Email, value)]),
+            Self::Phone(_) => rows::has_all(operator, [(customer::Column::Phone, value)]),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Runs the writes of customers, and stores and replays their outcomes.
+
+use entity::value::PhoneNumber;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::find::CustomerRef;
+use super::{CustomerView, Customers};
+use crate::database::{OptimisticWrite, TransactionError, WriteSet};
+use crate::error::{Error, ErrorCode, Violation};
+use crate::service::Origin;
+use crate::service::idempotency::IdempotentRequest;
+
+/// The result of a write, for example [`Created`].
+#[derive(Clone)]
+pub struct Written<D> {
+    pub view: CustomerView,
+    /// Violations of restrictions that only production enforces.
+    pub warnings: Vec<Violation>,
+    /// True if this is the stored outcome of an earlier request with the same idempotency key.
+    pub replayed: bool,
+    pub details: D,
+}
+
+/// The result of a write, which can be stored under an idempotency key and restored later.
+pub(super) trait Replayable: Sized {
+    /// The stored form of the result, without personal data.
+    type Stored: DeserializeOwned;
+
+    fn to_stored(&self) -> impl Serialize;
+
+    /// Restores the result of an earlier request. A result that contains a customer's record fails with
+    /// `CUSTOMER_NOT_FOUND` if, since the first request, the customer was erased or was disconnected from the caller's
+    /// operator.
+    fn replay(
+        customers: &Customers,
+        origin: &Origin,
+        stored: Self::Stored,
+    ) -> impl Future<Output = Result<Self, TransactionError>> + Send;
+}
+
+/// The part of [`Written`] that is stored.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredOutcome<D> {
+    customer: Uuid,
+    /// Time at which the customer was connected to the caller's operator, in microseconds since 1970. `None` if the
+    /// platform was the caller, or if an earlier version of this service stored the outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connected_at: Option<i64>,
+    warnings: Vec<ErrorCode>,
+    #[serde(flatten)]
+    details: D,
+}
+
+/// The outcome of the first part of an attempt, which reads rows.
+#[expect(clippy::large_enum_variant, reason = "nearly every attempt writes")]
+pub(super) enum Prepared<R: Replayable> {
+    /// The rows to write, and the result to return after they were written.
+    Write {
+        write_tx: OptimisticWrite,
+        writes: WriteSet,
+        /// The phone that the rows add. The carrier must accept it before it is written. `None` if the rows add no
+        /// phone, or take over a phone from another customer.
+        new_phone: Option<PhoneNumber>,
+        result: R,
+    },
+    /// The stored outcome of the idempotency key.
+    Stored(R::Stored),
+}
+
+/// The outcome of one attempt to write.
+enum Attempt<R> {
+    Done(R),
+    /// The attempt would store this phone, which the carrier has not accepted yet. Nothing was written.
+    NeedsPhoneCheck(PhoneNumber),
+}
+
+impl Customers {
+    /// Runs a write to completion: retries it after conflicts, replays the stored outcome of `idempotent`, and asks the
+    /// carrier about a new phone. For an operator, `prepare` must look up `idempotent` before it reads customers of
+    /// other operators.
+    ///
+    /// The carrier lookup may take several seconds, so it never runs inside a transaction. If an attempt would store a
+    /// phone that was not accepted, the attempt ends before it writes. Then the carrier is asked, and a new attempt
+    /// starts.
+    pub(super) async fn run_write<R: Replayable, F>(
+        &self,
+        name: &'static str,
+        origin: &Origin,
+        idempotent: &IdempotentRequest,
+        prepare: impl Fn(OptimisticWrite) -> F,
+    ) -> Result<R, Error>
+    where
+        F: Future<Output = Result<Prepared<R>, TransactionError>>,
+    {
+        let mut accepted = None;
+        loop {
+            let attempt = |write_tx| self.attempt_or_replay(write_tx, origin, idempotent, &prepare, accepted.as_ref());
+            match OptimisticWrite::run(&self.database, name, attempt).await? {
+                Attempt::Done(result) => return Ok(result),
+                Attempt::NeedsPhoneCheck(phone) => {
+                    if let Some(lookup) = &self.restrictions.phone_lookup {
+                        // Boxed, because this rare lookup would otherwise double the size of the future of every write.
+                        Box::pin(lookup.check(&phone)).await?;
+                    }
+                    accepted = Some(phone);
+                }
+            }
+        }
+    }
+
+    /// Runs one attempt. After a conflict or a lost connection, returns the stored outcome of `idempotent` if there is
+    /// one: another request, or this attempt, may have stored it.
+    async fn attempt_or_replay<R: Replayable, F>(
+        &self,
+        write_tx: OptimisticWrite,
+        origin: &Origin,
+        idempotent: &IdempotentRequest,
+        prepare: &impl Fn(OptimisticWrite) -> F,
+        accepted: Option<&PhoneNumber>,
+    ) -> Result<Attempt<R>, TransactionError>
+    where
+        F: Future<Output = Result<Prepared<R>, TransactionError>>,
+    {
+        let attempted = self.attempt(write_tx, origin, idempotent, prepare, accepted).await;
+        // A rejected attempt has already looked up the key.
+        if matches!(attempted, Ok(_) | Err(TransactionError::Error(Error::Rejected(_)))) {
+            return attempted;
+        }
+        let replayed = self.find_replay(origin, idempotent).await?;
+        replayed.map_or(attempted, |replayed| Ok(Attempt::Done(replayed)))
+    }
+
+    async fn attempt<R: Replayable, F>(
+        &self,
+        write_tx: OptimisticWrite,
+        origin: &Origin,
+        idempotent: &IdempotentRequest,
+        prepare: &impl Fn(OptimisticWrite) -> F,
+        accepted: Option<&PhoneNumber>,
+    ) -> Result<Attempt<R>, TransactionError>
+    where
+        F: Future<Output = Result<Prepared<R>, TransactionError>>,
+    {
+        // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only one.
+        // The lookup uses the connection of the attempt: attempts that hold a connection and wait for another one would
+        // block each other.
+        if idempotent.has_other_hash()
+            && let Some(stored) = idempotent.find(&write_tx).await?
+        {
+            drop(write_tx);
+            return R::replay(self, origin, stored).await.map(Attempt::Done);
+        }
+        let (write_tx, mut writes, new_phone, result) = match prepare(write_tx).await? {
+            Prepared::Write { write_tx, writes, new_phone, result } => (write_tx, writes, new_phone, result),
+            Prepared::Stored(stored) => return R::replay(self, origin, stored).await.map(Attempt::Done),
+        };
+        if let Some(phone) = new_phone
+            && self.restrictions.phone_lookup.is_some()
+            && accepted != Some(&phone)
+        {
+            return Ok(Attempt::NeedsPhoneCheck(phone));
+        }
+        idempotent.store(&mut writes, &result.to_stored());
+        write_tx.write(writes).await?;
+        Ok(Attempt::Done(result))
+    }
+
+    /// Restores the result of an earlier request with the same idempotency key, if there is one.
+    pub(super) async fn find_replay<R: Replayable>(
+        &self,
+        origin: &Origin,
+        idempotent: &IdempotentRequest,
+    ) -> Result<Option<R>, TransactionError> {
+        match idempotent.find(self.database.reader()).await? {
+            Some(stored) => R::replay(self, origin, stored).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
+    type Stored = StoredOutcome<D>;
+
+    fn to_stored(&self) -> impl Serialize {
+        let warnings = self.warnings.iter().map(|warning| warning.code).collect();
+        let customer = *self.view.customer.id.as_uuid();
+        StoredOutcome { customer, connected_at: self.view.connected_micros(), warnings, details: &self.details }
+    }
+
+    async fn replay(
+        customers: &Customers,
+        origin: &Origin,
+        stored: StoredOutcome<D>,
+    ) -> Result<Self, TransactionError> {
+        let StoredOutcome { customer, connected_at, warnings, details } = stored;
+        let view = customers.find_visible(&origin.actor, &CustomerRef::Id(customer.into())).await?;
+        // The stored outcome belongs to the link that existed when the outcome was stored. Since then, the operator may
+        // have disconnected the customer and connected the customer again, perhaps with another external id, which
+        // stands for another user account of the operator. A repeated request must then not return the record.
+        let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
+        let view = view.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
+        let warnings = customers.restrictions.warnings_from_codes(&warnings);
+        Ok(Written { view, warnings, replayed: true, details })
+    }
+}
