@@ -2,8 +2,8 @@
 //!
 //! Clients send few different documents, with many different values of the variables. A cached document is not parsed
 //! or checked by `document_limits` again. After a document was valid, its complexity is checked again only if the size
-//! of a page is a variable, and the document is validated again only for some nulls in variables. The cache saves a
-//! quarter to a third of the processor time of a read (`docs/benchmarks.md`).
+//! of a page is a variable. The cache saves a quarter to a third of the processor time of a read
+//! (`docs/benchmarks.md`).
 //!
 //! Cached documents are normalised: see [`rewrite::normalise`].
 //!
@@ -27,7 +27,7 @@ use async_graphql::registry::Registry;
 use async_graphql::{Name, ServerError, ServerResult, Variables};
 use moka::sync::Cache;
 
-use super::variables::{Checked, Uses};
+use super::variables::RequiredVariables;
 use super::{document_limits, document_size, rewrite, variables};
 
 /// Total weight of the cached documents, in bytes of text. A parsed document takes about fifty times the memory of its
@@ -46,8 +46,7 @@ pub struct Document {
     pub parsed: ExecutableDocument,
     pub merges_fields: bool,
     pub has_variable_page_size: bool,
-    has_variable_in_object: bool,
-    uses: Uses,
+    required: RequiredVariables,
     /// The number of stored selections and values of arguments, with all fragments expanded.
     items: usize,
     is_valid: AtomicBool,
@@ -72,14 +71,13 @@ impl DocumentCache {
     }
 
     /// Returns the parsed document of a request, after checking the document against the limits, and the literals and
-    /// the variables against their types ([`variables::check_literals`], [`variables::check`]). The result also tells
-    /// if the document must be validated again because of the variables.
+    /// the variables against their types ([`variables::check_literals`], [`variables::check`]).
     pub fn get_or_parse(
         &self,
         text: &str,
         operation_name: Option<&str>,
         variables: &mut Variables,
-    ) -> ServerResult<(Arc<Document>, bool)> {
+    ) -> ServerResult<Arc<Document>> {
         let mut document = self.get_or_insert(text, None, Vec::new(), || {
             let parsed = rewrite::normalise(document_limits::parse(text)?, &self.types)?;
             variables::check_literals(&parsed, &self.types)?;
@@ -90,18 +88,13 @@ impl DocumentCache {
             let parsed = || Ok(rewrite::without_other_operations(document.parsed.clone(), operation));
             document = self.get_or_insert(text, Some(operation.clone()), Vec::new(), parsed)?;
         }
-        let Checked { missing, has_null, replaces_default } =
-            variables::check(&document.parsed, operation_name, &document.uses, variables, &self.types)?;
+        let missing = variables::check(&document.parsed, operation_name, &document.required, variables, &self.types)?;
         if !missing.is_empty() {
             // Without the arguments, more fields may be the same.
             let parsed = || rewrite::normalise(variables::remove(document.parsed.clone(), &missing), &self.types);
             document = self.get_or_insert(text, operation, missing.clone(), parsed)?;
         }
-        // The type of a null variable may allow null although the argument or field that uses it does not: if the
-        // variable has a default, or in an input object that needs exactly one field. Only validation finds such a
-        // null.
-        let must_validate = replaces_default || has_null && document.has_variable_in_object;
-        Ok((document, must_validate))
+        Ok(document)
     }
 
     fn get_or_insert(
@@ -117,17 +110,8 @@ impl DocumentCache {
             let has_variable_page_size = document_limits::has_variable_page_size(&parsed);
             let items = document_size::stored_items(&parsed);
             let is_valid = AtomicBool::new(false);
-            let has_variable_in_object = document_limits::has_variable_in_object(&parsed);
-            let uses = Uses::of(&parsed, &self.types);
-            let document = Document {
-                parsed,
-                merges_fields,
-                has_variable_page_size,
-                has_variable_in_object,
-                uses,
-                items,
-                is_valid,
-            };
+            let required = RequiredVariables::of(&parsed, &self.types);
+            let document = Document { parsed, merges_fields, has_variable_page_size, required, items, is_valid };
             Ok::<_, ServerError>(Arc::new(document))
         };
         self.documents.try_get_with((Arc::from(text), operation, missing), parse).map_err(Arc::unwrap_or_clone)
@@ -145,7 +129,7 @@ impl Document {
     /// Returns the document for async-graphql.
     pub fn executable(&self) -> ExecutableDocument {
         let mut document = self.parsed.clone();
-        self.uses.adapt_types(&mut document);
+        variables::allow_defaults(&mut document);
         document
     }
 
@@ -154,8 +138,8 @@ impl Document {
         self.is_valid.load(Ordering::Relaxed)
     }
 
-    /// Marks the document as valid. The values of the variables do not matter for this mark, because their types are
-    /// checked on every request. See `get_or_parse` for the exceptions.
+    /// Marks the document as valid. The values of the variables do not matter for this mark, because they are checked
+    /// on every request.
     pub fn mark_valid(&self) {
         self.is_valid.store(true, Ordering::Relaxed);
     }
@@ -172,7 +156,7 @@ mod tests {
         let spreads: String = (0..10).map(|number| format!("a{number} {{ ...F }} ")).collect();
         let text = format!("{operations} fragment G on Query {{ {spreads} }} fragment F on T {{ {fields} }}");
         let cache = DocumentCache::new(Registry::default());
-        let (document, _) = cache.get_or_parse(&text, Some("A"), &mut Variables::default()).expect("a valid document");
+        let document = cache.get_or_parse(&text, Some("A"), &mut Variables::default()).expect("a valid document");
         assert_eq!(document.items, 10 * (1 + 1 + 47));
         cache.documents.run_pending_tasks();
         // The whole document, with 490 selections in each of its ten operations, and the document with one operation.

@@ -42,6 +42,8 @@ mod limits {
     pub const VALUES: usize = 2000;
     /// Nesting of the introspection fields in `FIELDS_TO_TYPES`. The standard introspection query has a depth of 1.
     pub const INTROSPECTION_DEPTH: usize = 3;
+    /// Aliases of `__typename`. This field has no complexity, so its number in a response has no other limit.
+    pub const TYPE_NAME_ALIASES: usize = 3;
     pub const QUERY_ROOT_FIELDS: usize = 10;
     pub const MUTATION_ROOT_FIELDS: usize = 5;
 }
@@ -279,6 +281,8 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         size.directives += operation.directives.len();
         check_limit(size.selections.0, limits::SELECTIONS, ("The operation selects more than", "fields"))?;
         check_limit(size.aliases.0, limits::ALIASES, ("The operation has more than", "aliases"))?;
+        let type_names = ("The operation has more than", "aliases of `__typename`");
+        check_limit(size.type_name_aliases.0, limits::TYPE_NAME_ALIASES, type_names)?;
         check_limit(size.directives.0, limits::DIRECTIVES, ("The operation has more than", "directives"))?;
         check_limit(size.values.0, limits::VALUES, ("The operation has more than", "values in arguments"))?;
         let nesting = ("The introspection nests more than", "levels of types");
@@ -296,6 +300,9 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         }
     }
     // Validation would visit unused fragments, although they are not part of any count above.
+    if document.fragments.values().any(|fragment| !fragment.node.directives.is_empty()) {
+        return reject("A fragment definition has a directive. No directive may be used there.");
+    }
     if let Some(unused) = document.fragments.keys().filter(|name| !counter.counted.contains_key(*name)).min() {
         return reject(format!("The fragment {unused} is not used."));
     }
@@ -325,18 +332,6 @@ fn has_merged_fields(set: &SelectionSet, fragments: &Fragments) -> bool {
 /// Returns true if a variable sets the size of a page. Then the variables decide how complex the document is.
 pub fn has_variable_page_size(document: &ExecutableDocument) -> bool {
     has_argument(document, |name, value| PAGE_SIZE_ARGUMENTS.contains(&name) && matches!(value, Value::Variable(_)))
-}
-
-/// Returns true if an argument has an input object with a variable in it.
-pub fn has_variable_in_object(document: &ExecutableDocument) -> bool {
-    fn has_variable(value: &Value) -> bool {
-        if let Value::Object(fields) = value {
-            fields.values().any(|value| matches!(value, Value::Variable(_)) || has_variable(value))
-        } else {
-            matches!(value, Value::List(items) if items.iter().any(has_variable))
-        }
-    }
-    has_argument(document, |_, value| has_variable(value))
 }
 
 /// Returns true if a field of the document has such an argument.
@@ -376,6 +371,7 @@ fn collect_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &
 struct SelectionSize {
     selections: Saturating<usize>,
     aliases: Saturating<usize>,
+    type_name_aliases: Saturating<usize>,
     directives: Saturating<usize>,
     values: Saturating<usize>,
     introspection_depth: usize,
@@ -400,6 +396,8 @@ impl<'d> SizeCounter<'d> {
                 Selection::Field(Positioned { node: field, .. }) => {
                     let mut inner = self.selection_set(&field.selection_set.node)?;
                     inner.aliases += usize::from(field.alias.is_some());
+                    let is_type_name = field.name.node == "__typename";
+                    inner.type_name_aliases += usize::from(is_type_name && field.alias.is_some());
                     inner.values += values_in_arguments(&field.arguments);
                     inner.introspection_depth += usize::from(FIELDS_TO_TYPES.contains(&field.name.node.as_str()));
                     inner
@@ -411,6 +409,7 @@ impl<'d> SizeCounter<'d> {
             inner.values += values_of_directives(selection.directives());
             sum.selections += inner.selections + Saturating(1);
             sum.aliases += inner.aliases;
+            sum.type_name_aliases += inner.type_name_aliases;
             sum.directives += inner.directives;
             sum.values += inner.values;
             sum.introspection_depth = sum.introspection_depth.max(inner.introspection_depth);

@@ -111,7 +111,8 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
 /// Shortens a message of async-graphql, and removes the value that it may quote.
 fn shorten(message: &str) -> String {
     let message = message.split(", found ").next().unwrap_or_default();
-    let message = match message.split_once(" does not contain the value ") {
+    let value = [" does not contain the value ", " does not contain value "];
+    let message = match value.iter().find_map(|words| message.split_once(words)) {
         Some((enumeration, _value)) => format!("{enumeration} does not contain the given value"),
         None => message.to_owned(),
     };

@@ -73,8 +73,6 @@ pub struct Schema {
 pub struct CheckedRequest {
     pub operation: Operation,
     document: Arc<Document>,
-    /// True if the document must be validated even if it has passed validation before.
-    must_validate: bool,
     request: Request,
 }
 
@@ -99,12 +97,11 @@ impl Schema {
     pub fn check(&self, mut request: Request) -> Result<CheckedRequest, Box<Response>> {
         let name = request.operation_name.as_deref();
         let checked = self.documents.get_or_parse(&request.query, name, &mut request.variables);
-        let checked = checked.and_then(|(document, must_validate)| {
-            Ok((document_limits::operation(&document.parsed, name, &request.variables)?, document, must_validate))
+        let checked = checked.and_then(|document| {
+            Ok((document_limits::operation(&document.parsed, name, &request.variables)?, document))
         });
-        let (operation, document, must_validate) =
-            checked.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
-        Ok(CheckedRequest { operation, document, must_validate, request })
+        let (operation, document) = checked.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
+        Ok(CheckedRequest { operation, document, request })
     }
 
     /// Executes a request for a caller. Each request has its own loader, so that no loader passes a row to another
@@ -116,7 +113,7 @@ impl Schema {
         actor: Actor,
         size: &Arc<ResponseSize>,
     ) -> Response {
-        let CheckedRequest { document, must_validate, mut request, .. } = checked;
+        let CheckedRequest { document, mut request, .. } = checked;
         request.set_parsed_query(document.executable());
         let rounds = LoadRounds::default();
         let pending = rounds.clone();
@@ -124,7 +121,7 @@ impl Schema {
         let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
         let request = request.data(actor).data(request_info).data(loader).data(size.clone());
         let request = request.data(MergesFields(document.merges_fields));
-        let mut response = if document.is_valid() && !must_validate {
+        let mut response = if document.is_valid() {
             let is_limited = document.has_variable_page_size;
             let executor = if is_limited { &self.checking_limits } else { &self.not_validating };
             rounds.run(executor.execute(request), size).await

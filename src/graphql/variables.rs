@@ -13,18 +13,17 @@
 //!   floating-point numbers.
 //! - If a literal has the wrong type, or an `Int` has more than 32 bits, nothing is executed. async-graphql would find
 //!   some of these faults only when it executes the field, after earlier mutations of the request.
-//! - A variable must have the type of each argument where it is used, also if the variable is missing and validation
-//!   therefore does not see it.
-//! - A variable of the type `[T!]!` may be used where `[T!]` is expected. A variable that may be null may be used where
-//!   null is not allowed if that argument or input field has a default.
+//! - A variable must have a type that is allowed where it is used. async-graphql has this rule, but does not run it.
+//!   A variable that may be null may be used where null is not allowed if the variable, the argument or the input field
+//!   has a default; the request then fails if the variable is null. In input objects, the types `ID` and `String` are
+//!   interchangeable, because clients use the variable with the id of a customer as an `externalCustomerId` too.
+//! - A variable whose type does not allow null may have a default.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
-use async_graphql::parser::types::{
-    BaseType, Directive, ExecutableDocument, Selection, SelectionSet, VariableDefinition,
-};
+use async_graphql::parser::types::{Directive, ExecutableDocument, Selection, SelectionSet, VariableDefinition};
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, Positioned, ServerError, ServerResult, Variables};
 use async_graphql_value::{ConstValue, Value};
@@ -39,102 +38,78 @@ const MAX_QUOTED_NAME: usize = 64;
 /// that a field uses it.
 const MAX_LIST_ITEMS: usize = 100;
 
-/// The variables of a request that affect how its document is executed.
-#[derive(Default)]
-pub struct Checked {
-    /// The missing variables that may be null and have no default.
-    pub missing: Vec<Name>,
-    /// True if a variable is null.
-    pub has_null: bool,
-    /// True if a variable that has a default is null.
-    pub replaces_default: bool,
-}
+/// The longest string that a field accepts is the URL of a webhook, with 2,000 characters. async-graphql copies a
+/// string each time that a field uses it, so one string could be copied thousands of times.
+const MAX_STRING_BYTES: usize = 8_000;
 
-/// Variables at positions where async-graphql rejects a type that the specification allows.
+/// Variables that must not be null if the request has them, although their type may allow null: they are used where
+/// null is not allowed, or in an input object that needs exactly one field.
 #[derive(Default)]
-pub struct Uses {
-    /// Variables at positions of a list type that allows null. async-graphql would reject the type `[T!]!` there.
-    as_nullable_list: Vec<Name>,
-    /// Variables at positions that do not allow null and have a default. async-graphql would reject a type that allows
-    /// null there.
-    with_default: Vec<Name>,
-}
+pub struct RequiredVariables(Vec<Name>);
 
-impl Uses {
-    /// Finds the uses in the arguments of a normalised document.
+impl RequiredVariables {
+    /// Finds these variables in the arguments of a normalised document.
     pub fn of(document: &ExecutableDocument, types: &Registry) -> Self {
-        let mut uses = Self::default();
+        let mut required = Self::default();
         for (_, Positioned { node: operation, .. }) in document.operations.iter() {
             let root = rewrite::root_type(operation.ty);
-            let add = &mut |value: &Positioned<Value>, argument: &MetaInputValue| {
-                uses.add(&value.node, &argument.ty, argument.default_value.is_some(), types);
+            let add = &mut |value: &Positioned<Value>, location: Location<'_>| {
+                required.add(&value.node, location.type_name, types);
                 Ok(())
             };
             // `add` never fails. The walk fails at an unknown argument, and then `check_literals` has rejected the
             // document.
             let _ = for_each_argument(&operation.selection_set.node, root, types, add);
         }
-        uses
+        required
     }
 
-    fn add(&mut self, value: &Value, type_name: &str, has_default: bool, types: &Registry) {
+    fn add(&mut self, value: &Value, type_name: &str, types: &Registry) {
         match (MetaTypeName::create(type_name), value) {
-            (MetaTypeName::List(_), Value::Variable(name)) => self.as_nullable_list.push(name.clone()),
-            (MetaTypeName::NonNull(_), Value::Variable(name)) if has_default => self.with_default.push(name.clone()),
-            (MetaTypeName::NonNull(inner), _) => self.add(value, inner, false, types),
+            (MetaTypeName::NonNull(_), Value::Variable(name)) => self.0.push(name.clone()),
+            (MetaTypeName::NonNull(inner), _) => self.add(value, inner, types),
+            (MetaTypeName::List(item_type), Value::List(items)) => {
+                items.iter().for_each(|item| self.add(item, item_type, types));
+            }
+            (MetaTypeName::List(item_type), Value::Object(_)) => self.add(value, item_type, types),
             (MetaTypeName::Named(name), Value::Object(values)) => {
-                let Some(MetaType::InputObject { input_fields, .. }) = types.types.get(name) else { return };
+                let Some(MetaType::InputObject { input_fields, oneof, .. }) = types.types.get(name) else { return };
                 for (name, value) in values {
-                    if let Some(field) = input_fields.get(name.as_str()) {
-                        self.add(value, &field.ty, field.default_value.is_some(), types);
+                    match (input_fields.get(name.as_str()), value) {
+                        (Some(_), Value::Variable(name)) if *oneof => self.0.push(name.clone()),
+                        (Some(field), _) => self.add(value, &field.ty, types),
+                        (None, _) => {}
                     }
                 }
             }
             (MetaTypeName::List(_) | MetaTypeName::Named(_), _) => {}
         }
     }
-
-    /// Changes the types of these variables to types that async-graphql accepts. [`check`] has checked the values
-    /// against the original types.
-    pub fn adapt_types(&self, document: &mut ExecutableDocument) {
-        let operations = rewrite::operations_mut(&mut document.operations);
-        for definition in operations.into_iter().flat_map(|operation| &mut operation.node.variable_definitions) {
-            let VariableDefinition { name, var_type, .. } = &mut definition.node;
-            if self.as_nullable_list.contains(&name.node) && matches!(var_type.node.base, BaseType::List(_)) {
-                var_type.node.nullable = true;
-            } else if self.with_default.contains(&name.node) {
-                var_type.node.nullable = false;
-            }
-        }
-    }
 }
 
 /// Checks the variables of a request against their types. Adds the defaults of missing variables, and converts numbers
 /// of the type `Int` that are written as `1.0` to integers.
+///
+/// Returns the missing variables that may be null and have no default.
 pub fn check(
     document: &ExecutableDocument,
     operation_name: Option<&str>,
-    uses: &Uses,
+    required: &RequiredVariables,
     variables: &mut Variables,
     types: &Registry,
-) -> ServerResult<Checked> {
-    let mut checked = Checked::default();
-    let Some((_, operation)) = selected_operation(document, operation_name) else { return Ok(checked) };
+) -> ServerResult<Vec<Name>> {
+    let mut missing = Vec::new();
+    let Some((_, operation)) = selected_operation(document, operation_name) else { return Ok(missing) };
     for definition in &operation.node.variable_definitions {
         let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
         if let (Some(default), None) = (default_value, variables.get(&name.node)) {
             variables.insert(name.node.clone(), default.node.clone());
         }
         let result = match variables.get_mut(&name.node) {
-            Some(ConstValue::Null) if uses.with_default.contains(&name.node) => problem("must not be null."),
-            Some(value) => {
-                let is_null = *value == ConstValue::Null;
-                checked.has_null |= is_null;
-                checked.replaces_default |= is_null && default_value.is_some();
-                check_value(value, &var_type.node.to_string(), types)
-            }
+            Some(ConstValue::Null) if required.0.contains(&name.node) => problem("must not be null."),
+            Some(value) => check_value(value, &var_type.node.to_string(), types),
             None if var_type.node.nullable => {
-                checked.missing.push(name.node.clone());
+                missing.push(name.node.clone());
                 Ok(())
             }
             None => problem("required variable is missing."),
@@ -142,10 +117,19 @@ pub fn check(
         let error = |problem| ServerError::new(format!("${}{problem}", name.node), Some(definition.pos));
         result.map_err(error)?;
     }
-    Ok(checked)
+    Ok(missing)
 }
 
-/// Checks the types of variables, the names of arguments, and the literals and variables in the arguments of fields.
+/// Changes the types of variables with a default to types that allow null, because async-graphql rejects a default
+/// otherwise. [`check`] has checked the values against the original types.
+pub fn allow_defaults(document: &mut ExecutableDocument) {
+    let operations = rewrite::operations_mut(&mut document.operations);
+    for definition in operations.into_iter().flat_map(|operation| &mut operation.node.variable_definitions) {
+        definition.node.var_type.node.nullable |= definition.node.default_value.is_some();
+    }
+}
+
+/// Checks the types of variables, the names of arguments, and the literals and variables in arguments.
 /// Ignores unknown fields, which validation rejects. The document must be normalised.
 pub fn check_literals(document: &ExecutableDocument, types: &Registry) -> ServerResult<()> {
     for (_, Positioned { node: operation, .. }) in document.operations.iter() {
@@ -156,49 +140,120 @@ pub fn check_literals(document: &ExecutableDocument, types: &Registry) -> Server
             if !types.types.get(name).is_some_and(MetaType::is_input) {
                 return Err(ServerError::new(format!("Unknown input type \"{name}\"."), Some(definition.pos)));
             }
-            variables.insert(&definition.node.name.node, type_name);
+            let default = definition.node.default_value.as_ref();
+            let has_default = default.is_some_and(|default| default.node != ConstValue::Null);
+            variables.insert(&definition.node.name.node, VariableType { type_name, has_default });
         }
-        let check = &mut |value: &Positioned<Value>, argument: &MetaInputValue| {
-            let error = |problem| ServerError::new(format!("{}{problem}", argument.name), Some(value.pos));
-            check_literal(&value.node, &argument.ty, types).map_err(error)?;
+        let check = &mut |value: &Positioned<Value>, location: Location<'_>| {
+            let error = |problem| ServerError::new(format!("{}{problem}", location.name), Some(value.pos));
+            check_literal(&value.node, location.type_name, types).map_err(error)?;
             let error = |message| ServerError::new(message, Some(value.pos));
-            check_type_of_variable(&value.node, &argument.ty, &variables).map_err(error)
+            check_types_of_variables(&value.node, location, &variables, types).map_err(error)
         };
         for_each_argument(&operation.selection_set.node, rewrite::root_type(operation.ty), types, check)?;
     }
     Ok(())
 }
 
-/// Checks that a variable in an argument has the type of the argument. Types that differ only in whether they allow
-/// null are accepted here. Validation checks them, but it does not see a variable that is missing in the request.
-/// Ignores variables inside input objects, as validation does: clients use an `ID` for a `String` there.
-fn check_type_of_variable(value: &Value, type_name: &str, variables: &HashMap<&Name, String>) -> Result<(), String> {
-    let without_null = |type_name: &str| type_name.replace('!', "");
-    match (MetaTypeName::create(type_name), value) {
+/// An argument or an input field.
+#[derive(Clone, Copy)]
+struct Location<'t> {
+    name: &'t str,
+    type_name: &'t str,
+    has_default: bool,
+    is_in_object: bool,
+}
+
+impl<'t> Location<'t> {
+    fn of(value: &'t MetaInputValue, is_in_object: bool) -> Self {
+        Self { name: &value.name, type_name: &value.ty, has_default: value.default_value.is_some(), is_in_object }
+    }
+}
+
+struct VariableType {
+    type_name: String,
+    /// True if the variable has a default other than null.
+    has_default: bool,
+}
+
+/// Checks that the variables in a value have types that are allowed there.
+fn check_types_of_variables(
+    value: &Value,
+    location: Location<'_>,
+    variables: &HashMap<&Name, VariableType>,
+    types: &Registry,
+) -> Result<(), String> {
+    let inner = |type_name| Location { type_name, has_default: false, ..location };
+    match (MetaTypeName::create(location.type_name), value) {
         (_, Value::Variable(name)) => match variables.get(name) {
-            Some(own) if without_null(own) != without_null(type_name) => {
-                Err(format!("Variable \"{name}\" of type \"{own}\" used in position expecting type \"{type_name}\""))
-            }
+            Some(variable) if !is_allowed(variable, location) => Err(format!(
+                "Variable \"{name}\" of type \"{}\" used in position expecting type \"{}\"",
+                variable.type_name, location.type_name
+            )),
             // Validation rejects unknown variables.
             Some(_) | None => Ok(()),
         },
-        (MetaTypeName::NonNull(inner), _) => check_type_of_variable(value, inner, variables),
+        (MetaTypeName::NonNull(inner_type), _) => check_types_of_variables(value, inner(inner_type), variables, types),
         (MetaTypeName::List(item_type), Value::List(items)) => {
-            items.iter().try_for_each(|item| check_type_of_variable(item, item_type, variables))
+            items.iter().try_for_each(|item| check_types_of_variables(item, inner(item_type), variables, types))
+        }
+        (MetaTypeName::List(item_type), Value::Object(_)) => {
+            check_types_of_variables(value, inner(item_type), variables, types)
+        }
+        (MetaTypeName::Named(name), Value::Object(values)) => {
+            let Some(MetaType::InputObject { input_fields, .. }) = types.types.get(name) else { return Ok(()) };
+            values.iter().try_for_each(|(name, value)| match input_fields.get(name.as_str()) {
+                Some(field) => check_types_of_variables(value, Location::of(field, true), variables, types),
+                None => Ok(()),
+            })
         }
         (MetaTypeName::List(_) | MetaTypeName::Named(_), _) => Ok(()),
     }
 }
 
-/// Calls `visit` for each argument in the selections of an object type. Fails if `visit` fails, or if an argument is
-/// unknown.
+/// Returns true if the specification allows the variable in this position (`IsVariableUsageAllowed`).
+fn is_allowed(variable: &VariableType, location: Location<'_>) -> bool {
+    let allows_null = !variable.type_name.ends_with('!');
+    let type_name = match MetaTypeName::create(location.type_name) {
+        MetaTypeName::NonNull(inner) if allows_null && (variable.has_default || location.has_default) => inner,
+        MetaTypeName::NonNull(_) | MetaTypeName::List(_) | MetaTypeName::Named(_) => location.type_name,
+    };
+    is_subtype(&variable.type_name, type_name, location.is_in_object)
+}
+
+fn is_subtype(own: &str, expected: &str, is_in_object: bool) -> bool {
+    match (MetaTypeName::create(own), MetaTypeName::create(expected)) {
+        (MetaTypeName::NonNull(own), MetaTypeName::NonNull(expected))
+        | (MetaTypeName::List(own), MetaTypeName::List(expected)) => is_subtype(own, expected, is_in_object),
+        (MetaTypeName::NonNull(own), MetaTypeName::List(_) | MetaTypeName::Named(_)) => {
+            is_subtype(own, expected, is_in_object)
+        }
+        (MetaTypeName::Named(own), MetaTypeName::Named(expected)) => {
+            let is_string = |name| ["ID", "String"].contains(&name);
+            own == expected || is_in_object && is_string(own) && is_string(expected)
+        }
+        (MetaTypeName::List(_) | MetaTypeName::Named(_), _) => false,
+    }
+}
+
+/// Calls `visit` for each argument in the selections of an object type, including the conditions of `@include` and
+/// `@skip`. Fails if `visit` fails, or if an argument of a field is unknown.
 fn for_each_argument(
     set: &SelectionSet,
     object_type: &str,
     types: &Registry,
-    visit: &mut impl FnMut(&Positioned<Value>, &MetaInputValue) -> ServerResult<()>,
+    visit: &mut impl FnMut(&Positioned<Value>, Location<'_>) -> ServerResult<()>,
 ) -> ServerResult<()> {
+    const CONDITION: Location<'_> =
+        Location { name: "if", type_name: "Boolean!", has_default: false, is_in_object: false };
     for selection in &set.items {
+        for Positioned { node: directive, .. } in selection.node.directives() {
+            if ["include", "skip"].contains(&directive.name.node.as_str())
+                && let Some(condition) = directive.get_argument(CONDITION.name)
+            {
+                visit(condition, CONDITION)?;
+            }
+        }
         match &selection.node {
             Selection::Field(Positioned { node: field, .. }) => {
                 let meta = types.types.get(object_type).and_then(|object| object.field_by_name(&field.name.node));
@@ -214,7 +269,7 @@ fn for_each_argument(
                         );
                         return Err(ServerError::new(message, Some(name.pos)));
                     };
-                    visit(value, argument)?;
+                    visit(value, Location::of(argument, false))?;
                 }
                 let inner = MetaTypeName::concrete_typename(&meta.ty);
                 for_each_argument(&field.selection_set.node, inner, types, visit)?;
@@ -265,6 +320,13 @@ fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Res
             *number = integer.into();
             let is_int = i32::try_from(integer).is_ok();
             if is_int { Ok(()) } else { problem("must be a 32-bit integer (Int).") }
+        }
+        (MetaTypeName::Named("ID"), ConstValue::Number(number)) if number.is_i64() || number.is_u64() => {
+            *value = ConstValue::String(number.to_string());
+            Ok(())
+        }
+        (MetaTypeName::Named(_), ConstValue::String(text)) if text.len() > MAX_STRING_BYTES => {
+            problem(&format!("must have at most {MAX_STRING_BYTES} bytes."))
         }
         (MetaTypeName::Named(name), _) => match types.types.get(name) {
             Some(MetaType::Scalar { is_valid: Some(is_valid), .. }) if !is_valid(value) => match name {

@@ -202,6 +202,20 @@ both!(different_fields_with_one_response_key_are_rejected, Sandbox, async |app| 
         assert_eq!(answer.codes(), ["BAD_REQUEST"], "{query}");
         assert!(answer.message().starts_with("Different fields have the response key"), "{}", answer.message());
     }
+    // A field may have the name of another field in an object of another type, also below conditions.
+    let query = "query ($id: ID!, $full: Boolean!) { node(id: $id) { ... on Customer { ...C @include(if: $full) } \
+                 ... on Operator { ...O @include(if: $full) ... @skip(if: $full) { x: id } } } } \
+                 fragment C on Customer { title: email } fragment O on Operator { title: name }";
+    for (full, expected) in [(true, json!({ "title": "A" })), (false, json!({ "x": operator.operator }))] {
+        let answer = app.graphql(&operator, query, json!({ "id": operator.operator, "full": full })).await;
+        assert_eq!(answer.data()["node"], expected);
+    }
+    // A variable may be used only in a condition of `__typename`.
+    for is_included in [true, false] {
+        let query = "query ($v: Boolean!) { viewer { role __typename @include(if: $v) } }";
+        let answer = app.graphql(&operator, query, json!({ "v": is_included })).await;
+        assert_eq!(answer.data()["viewer"].get("__typename").is_some(), is_included);
+    }
     // One object is never both an operator and a customer.
     let id = &operator.operator;
     let query = format!("{{ node(id: \"{id}\") {{ ... on Operator {{ x: name }} ... on Customer {{ x: email }} }} }}");
@@ -226,6 +240,20 @@ both!(a_variable_may_be_used_where_its_type_is_allowed, Sandbox, async |app| {
         ("query ($n: Int) { changes(first: $n) { cursor } }", json!({ "n": null }), false),
         ("query ($n: String) { changes(first: $n) { cursor } }", json!({ "n": "5" }), false),
         ("query ($n: Int) { customers(first: $n) { nodes { id } } }", json!({ "n": null }), true),
+        ("query ($n: Int! = 5) { changes(first: $n) { cursor } }", json!({}), true),
+        ("query ($n: Int = 5) { changes(first: $n) { cursor } }", json!({ "n": null }), false),
+        ("query ($id: ID) { node(id: $id) { id } }", json!({ "id": "x" }), false),
+        ("query ($id: ID = null) { node(id: $id) { id } }", json!({ "id": "x" }), false),
+        ("query ($id: ID = \"x\") { node(id: $id) { id } }", json!({}), true),
+        ("query ($id: ID) { customer(by: { id: $id }) { id } }", json!({ "id": "x" }), true),
+        ("query ($id: ID) { customer(by: { id: $id }) { id } }", json!({ "id": null }), false),
+        ("query ($id: ID!) { customer(by: { externalCustomerId: $id }) { id } }", json!({ "id": 7 }), true),
+        ("query ($id: Int!) { customer(by: { externalCustomerId: $id }) { id } }", json!({ "id": 7 }), false),
+        ("query ($m: CustomerField) { customers(filter: { missing: [$m] }) { nodes { id } } }", json!({}), false),
+        ("query ($v: Boolean) { viewer { role @include(if: $v) } }", json!({ "v": true }), false),
+        ("query ($v: String!) { viewer { role @include(if: $v) } }", json!({ "v": "true" }), false),
+        ("query ($v: Boolean = true) { viewer { role @include(if: $v) } }", json!({}), true),
+        ("{ viewer { role @skip(if: 1) } }", json!({}), false),
     ] {
         for _ in 0..2 {
             let answer = app.graphql(&operator, query, variables.clone()).await;
@@ -238,6 +266,44 @@ both!(a_variable_may_be_used_where_its_type_is_allowed, Sandbox, async |app| {
         let data = json!({ "email": format!("{number}@example.com") });
         let variables = json!({ "id": number.to_string(), "data": data, "by": by });
         assert_eq!(app.graphql(&operator, create, variables).await.codes().first().map(String::as_str), code);
+    }
+});
+
+both!(a_variable_of_another_type_changes_nothing, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+    let create = "a: createCustomer(input: $create) { outcome }";
+    for (variables, mutation, values) in [
+        (
+            "$update: UpdateCustomerInput",
+            "updateCustomer(input: $update) { replayed }",
+            [
+                json!({ "update": { "customer": { "externalCustomerId": "1" }, "data": { "firstName": "Ada" } } }),
+                json!({ "update": null }),
+            ],
+        ),
+        (
+            "$reason: String!",
+            "disconnectCustomer(input: { customer: { externalCustomerId: \"1\" }, reason: $reason }) { replayed }",
+            [json!({ "reason": "ENDED" }), json!({ "reason": "ended" })],
+        ),
+    ] {
+        let document = format!("mutation ($create: CreateCustomerInput!, {variables}) {{ {create} b: {mutation} }}");
+        for mut values in values {
+            values["create"] = json!({ "externalCustomerId": "2", "data": { "email": "bob@example.com" } });
+            let answer = app.graphql(&operator, &document, values).await;
+            assert_eq!(answer.codes(), ["BAD_REQUEST"], "{document} {}", answer.body);
+        }
+    }
+    assert_eq!(app.count_rows("customer").await, 1);
+});
+
+both!(long_strings_are_rejected_before_they_are_copied, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let query = "query ($f: CustomerFilter) { customers(filter: $f) { nodes { id } } }";
+    for (length, code) in [(8_000, "INVALID_EXTERNAL_CUSTOMER_ID"), (8_001, "BAD_REQUEST")] {
+        let variables = json!({ "f": { "externalCustomerId": "x".repeat(length) } });
+        assert_eq!(app.graphql(&operator, query, variables).await.codes(), [code]);
     }
 });
 

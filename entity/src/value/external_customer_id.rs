@@ -21,6 +21,9 @@ impl ExternalCustomerId {
     pub fn parse(text: &str) -> Result<Self, Reason> {
         if text.is_empty() {
             Err(Reason::Empty)
+        } else if text.len() > 4 * Self::MAX_CHARACTERS {
+            // Not scanned, because a long text may be part of thousands of lists.
+            Err(Reason::TooLong(Self::MAX_CHARACTERS))
         } else if text.chars().any(char::is_control) {
             Err(Reason::ControlCharacter)
         } else if let Some(char) =

@@ -152,7 +152,7 @@ impl SearchQuery {
     /// `+44 (0)20 7183` becomes `44207183`. Words at an apostrophe are joined as well. A word that is a prefix of
     /// another word is dropped.
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        if text.chars().count() > Self::MAX_CHARACTERS {
+        if text.len() > 4 * Self::MAX_CHARACTERS || text.chars().count() > Self::MAX_CHARACTERS {
             return Err(Reason::TooLong(Self::MAX_CHARACTERS));
         }
         let is_phone = ["+", "00"].iter().any(|prefix| text.trim_start().starts_with(prefix));

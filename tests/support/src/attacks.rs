@@ -52,6 +52,25 @@ pub fn attacks() -> Vec<(&'static str, String)> {
             let level = "... on Customer { a } ... on Operator { a } ... on Erasure { a } a { ";
             format!("{{ z {{ {} b {} }} }}", repeat(level, 36), repeat("}", 36))
         }),
+        ("millions of conflicts", {
+            let (arguments, levels) = (repeat("a: 1 ", 386), 30);
+            let open: String = (0..levels).map(|n| format!("... on {} {{ ", ["A", "B"][n % 2])).collect();
+            let fields = numbered(21, &|n| format!("x(b: {n}) "));
+            let spreads = repeat("...F ", 21);
+            format!(
+                "{{ u {{ {open} ... on C {{ x({arguments}) }} {spreads} {} }} }} fragment F on C {{ {fields} }}",
+                repeat("}", levels)
+            )
+        }),
+        ("conflicts in introspection", {
+            let open = repeat("... on __Field { ... on __Type { ", 14);
+            let fields = numbered(200, &|n| format!("x(b: {n}) "));
+            format!("{{ __type(name: \"A\") {{ {open} x {fields} {} }} }}", repeat("} }", 14))
+        }),
+        ("a directive of a fragment", "{ viewer { ...F } } fragment F on Viewer @skip(if: false) { role }".into()),
+        ("four aliases of a name", "{ a: __typename b: __typename c: __typename d: __typename }".into()),
+        ("fields of a name", "{ viewer { __typename { x } } }".into()),
+        ("arguments of a name", "{ viewer { __typename(a: 1) } }".into()),
         ("a list that fragments copy", {
             let (spreads, list) = (repeat("...F ", 240), repeat("1 ", 900));
             let fragments =
