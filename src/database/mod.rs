@@ -28,7 +28,8 @@ mod transaction;
 mod url;
 
 pub use batch::{
-    BatchedQuery, ByBackend, WriteSet, WriteStatement, delete_listed, insert_from_select, row_values, update_listed,
+    BatchedQuery, ByBackend, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values,
+    update_listed,
 };
 pub use connection::try_get_time;
 pub use error::{SHARED_FAILURE, describe, error_code, explain_connect_error, is_unreachable};
@@ -39,7 +40,7 @@ pub use request::{RequestContext, RunningRequests, Work, WorkCounter, record, ru
 pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, Unread};
 pub use retry::{TransactionError, with_retry};
 pub use run_to_completion::run_to_completion;
-pub use sql::Sql;
+pub use sql::{Sql, subquery};
 pub use transaction::Transaction;
 pub use url::{check_url, sqlite_file};
 

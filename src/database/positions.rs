@@ -26,7 +26,7 @@ use entity::{customer_change, deployment};
 use sea_orm::sea_query::{Expr, ExprTrait, Func, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, DbErr};
 
-use super::Database;
+use super::{Database, subquery};
 
 /// The SQL that reads `deployment.feed_base`.
 const BASE: &str = "COALESCE((SELECT feed_base FROM deployment WHERE id = 1), 0)";
@@ -48,7 +48,7 @@ fn last(backend: DbBackend) -> SimpleExpr {
     let last = Func::coalesce([customer_change::Column::Position.max(), Expr::val(0_i64)]);
     let is_of_platform = customer_change::Column::ReaderId.into_expr().eq(platform(backend));
     let last = Query::select().expr(last).from(customer_change::Entity).and_where(is_of_platform).take();
-    SimpleExpr::SubQuery(None, Box::new(last.into()))
+    subquery(last)
 }
 
 /// [`OperatorId::PLATFORM`](entity::value::OperatorId::PLATFORM) as a literal. The query builder writes ids as text,

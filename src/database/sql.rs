@@ -1,9 +1,9 @@
-//! SQL that the query builder cannot express: handwritten text around built statements.
+//! SQL that the query builder does not build, or builds only in a long form.
 
 use std::fmt::{Arguments, Write};
 
 use sea_orm::sea_query::{
-    PostgresQueryBuilder, QueryStatementBuilder, SelectStatement, SqlWriterValues, SqliteQueryBuilder,
+    PostgresQueryBuilder, QueryStatementBuilder, SelectStatement, SimpleExpr, SqlWriterValues, SqliteQueryBuilder,
 };
 use sea_orm::{DbBackend, Statement};
 
@@ -33,6 +33,11 @@ impl Sql {
             statement.build_collect_any_into(&SqliteQueryBuilder, &mut self.writer);
         }
     }
+}
+
+/// Returns the value that `select` finds, or null if it finds no row: `(SELECT …)`.
+pub fn subquery(select: SelectStatement) -> SimpleExpr {
+    SimpleExpr::SubQuery(None, Box::new(select.into()))
 }
 
 /// Builds a query whose values become part of its text, so the values must be constants and never input.

@@ -24,7 +24,7 @@ use super::{Actor, now};
 use crate::database::pages::{
     self, BRANCH_ROWS, Direction, JoinedTable, List, Page, PageRequest, Position, Positioned, SCAN, Scan,
 };
-use crate::database::{BatchedQuery, Database, TransactionError, positions, with_retry};
+use crate::database::{BatchedQuery, Database, TransactionError, positions, subquery, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 #[derive(Clone)]
@@ -177,7 +177,7 @@ impl Feed {
             .order_by_asc(Column::Id)
             .limit(1)
             .into_query();
-        let is_old = SimpleExpr::SubQuery(None, Box::new(oldest.into())).lt(time);
+        let is_old = subquery(oldest).lt(time);
         let operators = operator::Entity::find().select_only().column(operator::Column::Id).filter(is_old);
         let operators: Vec<OperatorId> = operators.into_tuple().all(self.database.reader()).await?;
         let mut readers: VecDeque<_> = operators.into_iter().chain([OperatorId::PLATFORM]).collect();

@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 
 use super::expired_rows::delete_expired;
 use super::{Origin, now};
-use crate::database::{Database, TransactionError, WriteSet, WriteStatement, insert_from_select, row_values};
+use crate::database::{Database, TransactionError, WriteSet, WriteStatement, insert_listed, row_values};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -48,14 +48,12 @@ const STORE: WriteStatement = WriteStatement {
     name: "store outcomes",
     columns: || Column::iter().map(|column| column.as_str()).chain([NOW]).collect(),
     statement: |new| {
-        let rows =
-            Query::select().exprs(Column::iter().map(Expr::col)).from(new.clone()).and_where(Expr::cust("TRUE")).take();
         let earliest = Query::select().expr(Expr::col(Alias::new(NOW)).min()).from(new.clone()).take();
         let replace_expired = OnConflict::columns([Column::OperatorId, Column::KeyHash])
             .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])
             .action_and_where(Column::ExpiresAt.into_expr().lte(earliest))
             .to_owned();
-        Box::new(insert_from_select::<Entity>(rows).on_conflict(replace_expired).take())
+        Box::new(insert_listed::<Entity>(new).on_conflict(replace_expired).take())
     },
     must_write_all: true,
 };

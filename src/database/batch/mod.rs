@@ -92,7 +92,7 @@
 //!                  WHERE "id" = "new_0"."id" AND "revision" = "new_0"."revision" - 1 RETURNING 1),
 //!      new_1 ("operator_id", "customer_id", "place", "word") AS (SELECT * FROM unnest($4, $5, $6, $7)),
 //!      write_1 AS (INSERT INTO "customer_word" ("operator_id", "customer_id", "place", "word")
-//!                  SELECT "operator_id", "customer_id", "place", "word" FROM "new_1")
+//!                  SELECT "operator_id", "customer_id", "place", "word" FROM "new_1" WHERE TRUE)
 //! SELECT 1 / ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int
 //! ```
 //!
@@ -109,7 +109,7 @@ mod writes;
 
 pub use reads::BatchedQuery;
 pub use write_set::{
-    ByBackend, WriteSet, WriteStatement, delete_listed, insert_from_select, row_values, update_listed,
+    ByBackend, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values, update_listed,
 };
 pub(super) use writes::BatchWriter;
 

@@ -68,10 +68,7 @@ impl WriteStatement {
         Self {
             name: E::default().table_name(),
             columns: || E::Column::iter().map(|column| column.as_str()).collect(),
-            statement: |new| {
-                let rows = Query::select().exprs(E::Column::iter().map(Expr::col)).from(new.clone()).take();
-                Box::new(insert_from_select::<E>(rows))
-            },
+            statement: |new| Box::new(insert_listed::<E>(new)),
             must_write_all: false,
         }
     }
@@ -241,6 +238,13 @@ pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatem
     insert
 }
 
+/// Builds an `INSERT` of the rows of `new`, which must have all columns of the entity. An `ON CONFLICT` clause may
+/// follow.
+pub fn insert_listed<E: EntityTrait>(new: &Alias) -> InsertStatement {
+    let columns = E::Column::iter().map(Expr::col);
+    insert_from_select::<E>(Query::select().exprs(columns).from(new.clone()).and_where(Expr::cust("TRUE")).take())
+}
+
 /// Builds an `UPDATE` that sets `columns` to the values in the row of `new` with the same `keys`.
 pub fn update_listed<E: EntityTrait>(
     new: &Alias,
@@ -329,7 +333,7 @@ mod tests {
                 + r#"WHERE "id" = "new_0"."id" AND "revision" = "new_0"."revision" - 1 RETURNING 1), "#
                 + r#"new_1 ("operator_id", "customer_id", "place", "word") AS (VALUES ($4, $5, $6, $7)), "#
                 + r#"write_1 AS (INSERT INTO "customer_word" ("operator_id", "customer_id", "place", "word") "#
-                + r#"SELECT "operator_id", "customer_id", "place", "word" FROM "new_1") "#
+                + r#"SELECT "operator_id", "customer_id", "place", "word" FROM "new_1" WHERE TRUE) "#
                 + "SELECT 1 / ((SELECT COUNT(*) FROM write_0) = 1)::int"
         );
         assert_eq!(values.unwrap().0.len(), 7);
@@ -362,7 +366,7 @@ mod tests {
                 + r#"WHERE "id" = "new_0"."id" AND "revision" = "new_0"."revision" - 1 RETURNING 1), "#
                 + r#"new_1 ("operator_id", "customer_id", "place", "word") AS (SELECT * FROM unnest($4, $5, $6, $7)), "#
                 + r#"write_1 AS (INSERT INTO "customer_word" ("operator_id", "customer_id", "place", "word") "#
-                + r#"SELECT "operator_id", "customer_id", "place", "word" FROM "new_1") "#
+                + r#"SELECT "operator_id", "customer_id", "place", "word" FROM "new_1" WHERE TRUE) "#
                 + "SELECT 1 / ((SELECT COUNT(*) FROM write_0) = cardinality($1))::int"
         );
         let ids = [7, 8, 9].map(|id| Uuid::from_u128(id).into()).to_vec();

@@ -20,7 +20,7 @@ use super::feed_rows::{self, Readers};
 use super::rows::Link;
 use super::{CustomerField, Customers};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{Work, WriteSet, record};
+use crate::database::{Work, WriteSet, record, subquery};
 use crate::error::Error;
 use crate::service::{Actor, Origin, now};
 
@@ -128,8 +128,7 @@ fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Se
         .order_by((connecting.clone(), Column::Id), Order::Desc)
         .limit(1)
         .take();
-    let is_since_start =
-        Expr::tuple(position.map(|column| column.into_expr())).gte(SimpleExpr::SubQuery(None, Box::new(start.into())));
+    let is_since_start = Expr::tuple(position.map(|column| column.into_expr())).gte(subquery(start));
     let link = customer_operator::Entity::find()
         .filter(customer_operator::Column::OperatorId.eq(operator))
         .filter(customer_operator::Column::CustomerId.into_expr().eq(customer))

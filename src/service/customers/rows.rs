@@ -3,7 +3,7 @@
 //! Columns are read by their position in the entity, because reading them by name takes several times as long, and a
 //! response can have hundreds of rows.
 
-use crate::database::try_get_time;
+use crate::database::{subquery, try_get_time};
 use entity::value::{CustomerId, EmailAddress, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{BinOper, Expr, ExprTrait, IntoTableRef, LockType, Order, Query, SelectStatement, SimpleExpr};
@@ -130,7 +130,7 @@ pub(super) fn holder(operator: SimpleExpr, column: customer::Column, value: Simp
         .take();
     Query::select()
         .expr_as(Expr::case(column.into_expr().eq(value.clone()), id), customer::Column::Id)
-        .expr_as(SimpleExpr::SubQuery(None, Box::new(next_own.into())), OWN_ID)
+        .expr_as(subquery(next_own), OWN_ID)
         .from(customer::Entity)
         .and_where(column.into_expr().gte(value))
         .order_by(column, Order::Asc)
@@ -151,7 +151,7 @@ pub(super) fn has_all<V: Into<SimpleExpr>>(
     let is_candidate = values.first().cloned().map(|(column, value)| {
         let holder = holder(operator.into(), column, value);
         let own_id = Query::select().column(OWN_ID).from_subquery(holder, "holder").take();
-        customer_operator::Column::CustomerId.into_expr().eq(SimpleExpr::SubQuery(None, Box::new(own_id.into())))
+        customer_operator::Column::CustomerId.into_expr().eq(subquery(own_id))
     });
     // The concatenation prevents the database from looking up a value in an index.
     let is_in_row = |(column, value): (customer::Column, SimpleExpr)| {

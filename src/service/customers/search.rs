@@ -13,7 +13,7 @@ use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, Query, SelectStatement
 use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 
 use crate::database::pages::{MAX_BOUNDED_SCAN, SCAN, Scan};
-use crate::database::{Reader, Work, pages, record};
+use crate::database::{Reader, Work, pages, record, subquery};
 
 /// The work to choose the plan of a search and to run the plan, as a multiple of the work of a query by id. It is
 /// recorded for each page, for a page that is read again, and for each count. The work for index entries and checked
@@ -204,7 +204,7 @@ pub(super) fn is_found(operator: OperatorId, search: &SearchQuery) -> Condition 
     let nothing = search.words().is_empty().then(|| Expr::val(1).eq(0));
     let has_word = |word| {
         let words = matching_word(operator, customer_operator::Column::CustomerId.into_expr(), word);
-        Expr::expr(SimpleExpr::SubQuery(None, Box::new(words.into()))).is_not_null()
+        subquery(words).is_not_null()
     };
     search.words().iter().map(has_word).fold(Condition::all().add_option(nothing), Condition::add)
 }

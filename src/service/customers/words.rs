@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, SearchWord};
 use entity::{customer, customer_operator, customer_word};
-use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait,
@@ -17,7 +17,8 @@ use sea_orm::{
 use super::Customers;
 use super::rows::{Link, lock_own_customers};
 use crate::database::{
-    TransactionError, WriteSet, WriteStatement, delete_listed, insert_from_select, positions, with_retry,
+    TransactionError, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, positions, subquery,
+    with_retry,
 };
 use crate::error::Error;
 use crate::service::Actor;
@@ -50,11 +51,7 @@ const REPLACE: WriteStatement = WriteStatement {
 const REPLACE_OF_LINK: WriteStatement = WriteStatement {
     name: "replace words of links",
     columns: || Column::iter().map(|column| column.as_str()).collect(),
-    statement: |new| {
-        let words =
-            Query::select().exprs(Column::iter().map(Expr::col)).from(new.clone()).and_where(Expr::cust("TRUE")).take();
-        Box::new(insert_from_select::<customer_word::Entity>(words).on_conflict(replace_word()).take())
-    },
+    statement: |new| Box::new(insert_listed::<customer_word::Entity>(new).on_conflict(replace_word()).take()),
     must_write_all: false,
 };
 
@@ -212,7 +209,7 @@ impl Customers {
         let end: Option<(entity::value::OperatorId, entity::value::CustomerId)> =
             end.into_tuple().one(&transaction).await?;
         // PostgreSQL executes this subquery once for each link. For `NOT EXISTS`, it could read the words of all links.
-        let has_no_words = Expr::expr(SimpleExpr::SubQuery(None, Box::new(words.into_query().into()))).is_null();
+        let has_no_words = subquery(words.into_query()).is_null();
         let without_words = links
             .inner_join(customer::Entity)
             .select_also(customer::Entity)

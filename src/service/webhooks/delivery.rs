@@ -53,7 +53,7 @@ use super::endpoints::cursor;
 use super::sender::{Attempt, Response, Sender};
 use super::signature::sign;
 use crate::database::pages::{Position, Positioned};
-use crate::database::{Database, Tenant, describe, positions, run_as, with_retry};
+use crate::database::{Database, Tenant, describe, positions, run_as, subquery, with_retry};
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
 use crate::service::Services;
@@ -540,10 +540,6 @@ fn unchanged() -> ActiveModel {
 /// True for endpoints to which changes are delivered.
 fn is_active() -> Condition {
     Condition::all().add(Column::DisabledAt.is_null()).add(Column::PausedAt.is_null())
-}
-
-fn subquery(select: SelectStatement) -> SimpleExpr {
-    SimpleExpr::SubQuery(None, Box::new(select.into()))
 }
 
 /// True if two rows of an endpoint are equal in everything that must not change during an attempt. A new secret or the
