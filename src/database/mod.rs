@@ -28,8 +28,7 @@ mod transaction;
 mod url;
 
 pub use batch::{
-    BatchedQuery, ByBackend, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values,
-    update_listed,
+    BatchedQuery, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values, update_listed,
 };
 pub use connection::try_get_time;
 pub use error::{SHARED_FAILURE, describe, error_code, explain_connect_error, is_unreachable};

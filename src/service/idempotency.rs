@@ -47,7 +47,7 @@ const NOW: &str = "now";
 const STORE: WriteStatement = WriteStatement {
     name: "store outcomes",
     columns: || Column::iter().map(|column| column.as_str()).chain([NOW]).collect(),
-    statement: |new| {
+    build: |new, _| {
         let earliest = Query::select().expr(Expr::col(Alias::new(NOW)).min()).from(new.clone()).take();
         let replace_expired = OnConflict::columns([Column::OperatorId, Column::KeyHash])
             .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])

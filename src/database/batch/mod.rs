@@ -109,7 +109,7 @@ mod writes;
 
 pub use reads::BatchedQuery;
 pub use write_set::{
-    ByBackend, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values, update_listed,
+    WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values, update_listed,
 };
 pub(super) use writes::BatchWriter;
 

@@ -43,20 +43,11 @@ pub struct WriteStatement {
     pub name: &'static str,
     /// The columns of the common table expression, and of each row that is pushed.
     pub columns: fn() -> Vec<&'static str>,
-    /// Builds the statement. The argument is the name of the common table expression. Literals become part of the text
-    /// of the statement, so they must be constants and never input.
-    pub statement: fn(&Alias) -> Box<dyn StatementBuilder>,
+    /// Builds the statement. The first argument is the name of the common table expression. Literals become part of the
+    /// text of the statement, so they must be constants and never input.
+    pub build: fn(&Alias, DbBackend) -> Box<dyn StatementBuilder>,
     /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given.
     pub must_write_all: bool,
-}
-
-/// A statement whose text depends on the database. The function builds it.
-pub struct ByBackend<F>(pub F);
-
-impl<S: StatementBuilder, F: Fn(DbBackend) -> S + Sync> StatementBuilder for ByBackend<F> {
-    fn build(&self, backend: &DbBackend) -> Statement {
-        self.0(*backend).build(backend)
-    }
 }
 
 /// The operator of a write set, and the names of its statements. Write sets with the same key can be merged.
@@ -68,16 +59,21 @@ impl WriteStatement {
         Self {
             name: E::default().table_name(),
             columns: || E::Column::iter().map(|column| column.as_str()).collect(),
-            statement: |new| Box::new(insert_listed::<E>(new)),
+            build: |new, _| Box::new(insert_listed::<E>(new)),
             must_write_all: false,
         }
+    }
+
+    /// Builds the SQL of the statement itself, for rows in the common table expression `new`.
+    fn dml(&self, new: &str, backend: DbBackend) -> Statement {
+        (self.build)(&Alias::new(new), backend).build(&backend)
     }
 
     /// Builds the SQL that writes `row_count` rows on SQLite.
     fn sqlite_sql(&self, row_count: usize) -> String {
         let columns = quoted((self.columns)());
         let row = format!("({})", vec!["?"; columns.len()].join(", "));
-        let dml = (self.statement)(&Alias::new("new")).build(&DbBackend::Sqlite);
+        let dml = self.dml("new", DbBackend::Sqlite);
         format!("WITH new ({}) AS (VALUES {}) {dml}", columns.join(", "), vec![row; row_count].join(", "))
     }
 }
@@ -204,7 +200,7 @@ impl WriteSet {
                 (format!("SELECT * FROM unnest({})", placeholders()), format!("cardinality(${first})"))
             };
             let columns = columns.join(", ");
-            let dml = (statement.statement)(&Alias::new(&new)).build(&DbBackend::Postgres);
+            let dml = statement.dml(&new, DbBackend::Postgres);
             let with = if index == 0 { "WITH" } else { "," };
             let returning = if statement.must_write_all { " RETURNING 1" } else { "" };
             let _ = write!(sql, "{with} {new} ({columns}) AS ({source}), write_{index} AS ({dml}{returning})");
@@ -300,7 +296,7 @@ mod tests {
     const RENAME: WriteStatement = WriteStatement {
         name: "rename",
         columns: || vec!["id", "name", "revision"],
-        statement: |new| {
+        build: |new, _| {
             let column = |name: &'static str| Expr::col(Alias::new(name));
             let of_new = |name: &'static str| Expr::col((new.clone(), Alias::new(name)));
             let update = Query::update()

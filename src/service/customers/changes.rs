@@ -9,7 +9,7 @@ use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 use super::field::{CustomerField, verified_at};
 use super::rows::Link;
 use super::words;
-use crate::database::{ByBackend, WriteSet, WriteStatement, delete_listed, positions, row_values, update_listed};
+use crate::database::{WriteSet, WriteStatement, delete_listed, positions, row_values, update_listed};
 use crate::service::now;
 
 /// Replaces a customer if two conditions hold. The stored revision must be one less than the revision of the new row,
@@ -17,14 +17,13 @@ use crate::service::now;
 const REPLACE: WriteStatement = WriteStatement {
     name: "replace customers",
     columns: || customer::Column::iter().map(|column| column.as_str()).collect(),
-    statement: |new| {
+    build: |new, backend| {
         use customer::Column::{Id, Revision};
         let columns = customer::Column::iter().filter(|column| !matches!(column, Id));
         let is_next = Revision.into_expr().eq(Expr::col((new.clone(), Revision)).sub(1));
-        let replace = update_listed::<customer::Entity>(new, &[Id], columns).and_where(is_next).take();
-        Box::new(ByBackend(move |backend| {
-            replace.clone().and_where_option(positions::is_written_before(backend, "customer")).take()
-        }))
+        let mut replace = update_listed::<customer::Entity>(new, &[Id], columns);
+        replace.and_where(is_next).and_where_option(positions::is_written_before(backend, "customer"));
+        Box::new(replace)
     },
     must_write_all: true,
 };
@@ -72,7 +71,7 @@ pub(super) fn replace_verified(
 const REMOVE_LINK: WriteStatement = WriteStatement {
     name: "remove links",
     columns: || LINK_KEY.map(|column| column.as_str()).to_vec(),
-    statement: |new| Box::new(delete_listed::<customer_operator::Entity>(new, &LINK_KEY)),
+    build: |new, _| Box::new(delete_listed::<customer_operator::Entity>(new, &LINK_KEY)),
     must_write_all: true,
 };
 
@@ -94,7 +93,7 @@ const RENAME_LINK: WriteStatement = WriteStatement {
         let columns = LINK_KEY.into_iter().chain([customer_operator::Column::ExternalCustomerId]);
         columns.map(|column| column.as_str()).collect()
     },
-    statement: |new| {
+    build: |new, _| {
         let columns = [customer_operator::Column::ExternalCustomerId];
         Box::new(update_listed::<customer_operator::Entity>(new, &LINK_KEY, columns))
     },

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::{CustomerField, Customers, Prepared, Replayable, changes, history, rows};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{
-    ByBackend, OptimisticWrite, TransactionError, Work, WriteSet, WriteStatement, delete_listed, positions, record,
+    OptimisticWrite, TransactionError, Work, WriteSet, WriteStatement, delete_listed, positions, record,
 };
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -52,12 +52,11 @@ pub struct Erased {
 const DELETE_CUSTOMER: WriteStatement = WriteStatement {
     name: "erase customers",
     columns: || vec![customer::Column::Id.as_str(), customer::Column::Revision.as_str()],
-    statement: |new| {
+    build: |new, backend| {
         use customer::Column::{Id, Revision};
-        let delete = delete_listed::<customer::Entity>(new, &[Id, Revision]);
-        Box::new(ByBackend(move |backend| {
-            delete.clone().and_where_option(positions::is_written_before(backend, "customer")).take()
-        }))
+        let mut delete = delete_listed::<customer::Entity>(new, &[Id, Revision]);
+        delete.and_where_option(positions::is_written_before(backend, "customer"));
+        Box::new(delete)
     },
     must_write_all: true,
 };
@@ -65,7 +64,7 @@ const DELETE_CUSTOMER: WriteStatement = WriteStatement {
 const DELETE_LOOKUPS: WriteStatement = WriteStatement {
     name: "erase lookups",
     columns: || vec![phone_lookup::Column::Hash.as_str()],
-    statement: |new| Box::new(delete_listed::<phone_lookup::Entity>(new, &[phone_lookup::Column::Hash])),
+    build: |new, _| Box::new(delete_listed::<phone_lookup::Entity>(new, &[phone_lookup::Column::Hash])),
     must_write_all: false,
 };
 
@@ -73,15 +72,13 @@ const DELETE_LOOKUPS: WriteStatement = WriteStatement {
 const REDACT_EVENTS: WriteStatement = WriteStatement {
     name: "redact events",
     columns: || ENTRY_RANGE.to_vec(),
-    statement: |new| {
+    build: |new, backend| {
         use customer_event::Column::{After, Before, CustomerId, Id};
-        let new = new.clone();
-        Box::new(ByBackend(move |backend| {
-            let mut update = Query::update();
-            let without_values = |column: customer_event::Column| (column, without_values(backend, column.as_str()));
-            update.table(customer_event::Entity).from(new.clone()).values([Before, After].map(without_values));
-            update.and_where(is_in_range(&new, CustomerId, Id)).take()
-        }))
+        let without_values = |column: customer_event::Column| (column, without_values(backend, column.as_str()));
+        let mut update = Query::update();
+        update.table(customer_event::Entity).from(new.clone()).values([Before, After].map(without_values));
+        update.and_where(is_in_range(new, CustomerId, Id));
+        Box::new(update)
     },
     must_write_all: false,
 };
@@ -90,7 +87,7 @@ const REDACT_EVENTS: WriteStatement = WriteStatement {
 const REDACT_FEED: WriteStatement = WriteStatement {
     name: "redact feed",
     columns: || ENTRY_RANGE.to_vec(),
-    statement: |new| {
+    build: |new, _| {
         use customer_change::Column::{CustomerId, ExternalCustomerId, Id};
         let mut update = Query::update();
         update.table(customer_change::Entity).from(new.clone()).value(ExternalCustomerId, Expr::cust("NULL"));

@@ -13,7 +13,7 @@ use sea_orm::{ActiveEnum, ColumnTrait, DbBackend, IdenStatic, Iterable, JoinType
 
 use super::field::CustomerField;
 use super::rows::Link;
-use crate::database::{ByBackend, WriteSet, WriteStatement, insert_from_select, positions, row_values};
+use crate::database::{WriteSet, WriteStatement, insert_from_select, positions, row_values};
 
 /// Inserts a row for each operator with a link to the customer, and a row for the platform.
 const INSERT_FOR_ALL: WriteStatement = WriteStatement {
@@ -22,10 +22,7 @@ const INSERT_FOR_ALL: WriteStatement = WriteStatement {
         let columns = SHARED.into_iter().map(|column| column.as_str());
         columns.chain([Column::Type.as_str(), TYPE_FOR_OPERATORS, AUTHOR]).collect()
     },
-    statement: |new| {
-        let new = new.clone();
-        Box::new(ByBackend(move |backend| insert_from_select::<Entity>(rows_for_all(&new, backend))))
-    },
+    build: |new, backend| Box::new(insert_from_select::<Entity>(rows_for_all(new, backend))),
     must_write_all: false,
 };
 
@@ -71,10 +68,7 @@ fn rows_for_all(new: &Alias, backend: DbBackend) -> SelectStatement {
 const INSERT: WriteStatement = WriteStatement {
     name: "feed of readers",
     columns: || given_columns().map(|column| column.as_str()).collect(),
-    statement: |new| {
-        let new = new.clone();
-        Box::new(ByBackend(move |backend| insert_from_select::<Entity>(rows(&new, backend, &[]))))
-    },
+    build: |new, backend| Box::new(insert_from_select::<Entity>(rows(new, backend, &[]))),
     must_write_all: false,
 };
 

@@ -30,7 +30,7 @@ type PlacedWord = (i16, Option<SearchWord>);
 const REPLACE: WriteStatement = WriteStatement {
     name: "replace words",
     columns: || [Column::CustomerId, Column::Place, Column::Word].map(|column| column.as_str()).to_vec(),
-    statement: |new| {
+    build: |new, _| {
         let new_value = |column| Expr::col((new.clone(), column));
         let links = Query::select()
             .expr(customer_operator::Column::OperatorId.into_expr())
@@ -51,7 +51,7 @@ const REPLACE: WriteStatement = WriteStatement {
 const REPLACE_OF_LINK: WriteStatement = WriteStatement {
     name: "replace words of links",
     columns: || Column::iter().map(|column| column.as_str()).collect(),
-    statement: |new| Box::new(insert_listed::<customer_word::Entity>(new).on_conflict(replace_word()).take()),
+    build: |new, _| Box::new(insert_listed::<customer_word::Entity>(new).on_conflict(replace_word()).take()),
     must_write_all: false,
 };
 
@@ -64,7 +64,7 @@ fn replace_word() -> OnConflict {
 const REMOVE: WriteStatement = WriteStatement {
     name: "remove words",
     columns: || LINK.map(|column| column.as_str()).to_vec(),
-    statement: |new| Box::new(delete_listed::<customer_word::Entity>(new, &LINK)),
+    build: |new, _| Box::new(delete_listed::<customer_word::Entity>(new, &LINK)),
     must_write_all: false,
 };
 
