@@ -41,8 +41,8 @@ pub struct ApiKeys {
     hash: KeyedHash,
     /// The hash of the platform key. `None` if platform access is disabled.
     platform_hash: Option<Vec<u8>>,
-    /// Recently used keys, by hash.
-    cache: Cache<Vec<u8>, KeyRights>,
+    /// Recently used keys that were valid at their last lookup, by hash.
+    cache: Cache<Vec<u8>, CachedKey>,
     /// Hashes of keys that were valid at their last lookup. The lookups of these keys are never delayed.
     seen: Cache<Vec<u8>, ()>,
     /// Lookups for clients that have used up the allowed authentication failures, by address or network.
@@ -51,16 +51,11 @@ pub struct ApiKeys {
     last_used: Arc<Mutex<HashMap<ApiKeyId, DateTime<Utc>>>>,
 }
 
-/// The facts about a key and its operator that decide what a caller with the key may do.
+/// A key that was valid at its last lookup.
 #[derive(Clone, Copy)]
-struct KeyRights {
-    id: ApiKeyId,
-    operator: OperatorId,
-    access: Access,
+struct CachedKey {
+    actor: Actor,
     expires_at: Option<DateTime<Utc>>,
-    is_revoked: bool,
-    is_suspended: bool,
-    disclosures_per_hour: Option<i32>,
 }
 
 /// The properties of a key to create.
@@ -101,7 +96,12 @@ impl ApiKeys {
         if self.platform_hash.as_ref() == Some(&hash) {
             return Some(Actor::Platform);
         }
-        self.actor_of_valid_key(&self.cache.get(&hash)?).ok()
+        let CachedKey { actor, expires_at } = self.cache.get(&hash)?;
+        if is_expired(expires_at) {
+            return None;
+        }
+        self.record_use(&actor);
+        Some(actor)
     }
 
     /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked, expired
@@ -123,18 +123,27 @@ impl ApiKeys {
             Some(network) => self.find_delayed(network, hashes).await?,
             None => self.find_by_hashes(hashes).await?.pop(),
         };
-        let Some((key, rights)) = found else { return Ok(Err(unknown())) };
-        let actor = self.actor_of_valid_key(&rights);
-        if key.hash != hash && self.hash.replaces_other() && actor.is_ok() {
-            self.replace_hash(&key, &hash).await;
+        let Some((row, operator)) = found else { return Ok(Err(unknown())) };
+        let actor = match actor_of(&row, &operator) {
+            Ok(actor) => actor,
+            Err(refusal) => {
+                self.cache.invalidate(&hash);
+                self.seen.invalidate(&hash);
+                return Ok(Err(refusal));
+            }
+        };
+        self.record_use(&actor);
+        if row.hash != hash && self.hash.replaces_other() {
+            self.replace_hash(&row, &hash).await;
         }
-        self.cache.insert(hash.clone(), rights);
-        if actor.is_ok() {
-            self.seen.insert(hash, ());
-        } else {
-            self.seen.invalidate(&hash);
-        }
-        Ok(actor)
+        self.cache.insert(hash.clone(), CachedKey { actor, expires_at: row.expires_at });
+        self.seen.insert(hash, ());
+        Ok(Ok(actor))
+    }
+
+    /// Records that the caller has used its key now. Does nothing for the platform.
+    fn record_use(&self, actor: &Actor) {
+        self.last_used.lock().extend(actor.key().map(|key| (key, now())));
     }
 
     /// Finds a key together with other keys from the same network. The request that locks `leader` pauses, and then
@@ -164,13 +173,9 @@ impl ApiKeys {
     async fn find_by_hashes(&self, mut hashes: Vec<Vec<u8>>) -> Result<Vec<FoundKey>, DbErr> {
         // The list is padded to a power of two, so that few different statements are prepared.
         hashes.resize(hashes.len().next_power_of_two(), Vec::new());
-        let keys = Entity::find().filter(Column::Hash.is_in(hashes)).find_also_related(operator::Entity);
-        let keys = keys.all(self.database.reader()).await?.into_iter();
-        let with_rights = |(key, operator): (Model, Option<_>)| {
-            let rights = KeyRights::new(&key, &operator?);
-            Some((key, rights))
-        };
-        Ok(keys.filter_map(with_rights).collect())
+        let query = Entity::find().filter(Column::Hash.is_in(hashes)).find_also_related(operator::Entity);
+        let keys = query.all(self.database.reader()).await?;
+        Ok(keys.into_iter().filter_map(|(key, operator)| Some((key, operator?))).collect())
     }
 
     /// Replaces the stored hash of a key, which was made with the older secret, by the hash under the current secret. A
@@ -187,24 +192,6 @@ impl ApiKeys {
         if let Err(Error::Failed { cause, .. }) = with_retry("key.replace_hash", replace).await {
             tracing::warn!(key = %key.id, cause, "cannot replace the hash of a key");
         }
-    }
-
-    /// Returns the operator of a key, and records the use of the key. Fails if the key is revoked or expired, or if the
-    /// operator is suspended.
-    fn actor_of_valid_key(&self, key: &KeyRights) -> Result<Actor, Violation> {
-        let now = now();
-        if key.is_revoked {
-            return Err(refused("This API key was revoked. Use another one, or ask the platform for a new one."));
-        }
-        if key.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            return Err(refused("This API key has expired. Use another one, or ask the platform for a new one."));
-        }
-        if key.is_suspended {
-            return Err(refused("The operator of this API key is suspended. Ask the platform to resume it."));
-        }
-        self.last_used.lock().insert(key.id, now);
-        let KeyRights { id, operator, access, disclosures_per_hour, .. } = *key;
-        Ok(Actor::Operator { id: operator, key: id, access, disclosures_per_hour })
     }
 
     /// Removes all keys from the cache. Called after a change that affects all keys of an operator.
@@ -385,18 +372,23 @@ impl ApiKeys {
     }
 }
 
-impl KeyRights {
-    fn new(key: &Model, operator: &operator::Model) -> Self {
-        Self {
-            id: key.id,
-            operator: operator.id,
-            access: key.access,
-            expires_at: key.expires_at,
-            is_revoked: key.revoked_at.is_some(),
-            is_suspended: operator.status == operator::Status::Suspended,
-            disclosures_per_hour: operator.disclosures_per_hour,
-        }
+/// Returns the caller with this key. Fails if the key is revoked or expired, or if its operator is suspended.
+fn actor_of(key: &Model, operator: &operator::Model) -> Result<Actor, Violation> {
+    if key.revoked_at.is_some() {
+        return Err(refused("This API key was revoked. Use another one, or ask the platform for a new one."));
     }
+    if is_expired(key.expires_at) {
+        return Err(refused("This API key has expired. Use another one, or ask the platform for a new one."));
+    }
+    if operator.status == operator::Status::Suspended {
+        return Err(refused("The operator of this API key is suspended. Ask the platform to resume it."));
+    }
+    let disclosures_per_hour = operator.disclosures_per_hour;
+    Ok(Actor::Operator { id: operator.id, key: key.id, access: key.access, disclosures_per_hour })
+}
+
+fn is_expired(expires_at: Option<DateTime<Utc>>) -> bool {
+    expires_at.is_some_and(|expires_at| expires_at <= now())
 }
 
 /// Fails with `OPERATOR_NOT_FOUND` unless the operator exists.
@@ -439,8 +431,8 @@ const MAX_SUSPECTS: u64 = 10_000;
 /// The error of a lookup whose task was cancelled.
 const CANCELLED: DbErr = DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed);
 
-/// A row, and the rights that it gives.
-type FoundKey = (Model, KeyRights);
+/// A key and its operator.
+type FoundKey = (Model, operator::Model);
 
 /// The accepted hashes of a key, and the channel to its request.
 type WaitingKey = (Vec<Vec<u8>>, oneshot::Sender<Result<Option<FoundKey>, DbErr>>);
