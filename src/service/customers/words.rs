@@ -4,6 +4,7 @@
 //! customer changes, its words change for all operators of the customer.
 
 use std::collections::BTreeSet;
+use std::iter::zip;
 
 use entity::customer_word::Column;
 use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, SearchWord};
@@ -70,10 +71,6 @@ const REMOVE: WriteStatement = WriteStatement {
 
 const LINK: [Column; 2] = [Column::OperatorId, Column::CustomerId];
 
-/// The number of places for the words of one value. A value has at most 24 words: 12, and 12 more of the Unicode form
-/// of an email domain.
-const PLACES_PER_VALUE: i16 = 1000;
-
 /// A value whose words find the customer.
 #[derive(PartialEq, Eq)]
 enum Searchable<'c> {
@@ -83,22 +80,26 @@ enum Searchable<'c> {
     FullName(&'c PersonName, &'c PersonName),
 }
 
-/// The searchable values of a customer. The places of a value's words start at the index of the value ×
-/// [`PLACES_PER_VALUE`], so the order of the values must not change.
-fn searchable(customer: &customer::Model) -> [Option<Searchable<'_>>; 6] {
+/// The place of the first word of a value, and the value. The further words have the places after it. A value has at
+/// most 24 words: 12, and 12 more of the Unicode form of an email domain.
+type PlacedValue<'c> = (i16, Option<Searchable<'c>>);
+
+/// The searchable values of a customer.
+fn searchable(customer: &customer::Model) -> [PlacedValue<'_>; 6] {
+    let full_name = customer.first_name.as_ref().zip(customer.last_name.as_ref());
+    // The places are stored, so they must not change.
     [
-        Some(Searchable::Text(customer.email.local_part())),
-        Some(Searchable::Domain(customer.email.domain())),
-        customer.first_name.as_ref().map(|name| Searchable::Text(name.as_str())),
-        customer.last_name.as_ref().map(|name| Searchable::Text(name.as_str())),
-        customer.phone.as_ref().map(Searchable::Phone),
-        customer
-            .first_name
-            .as_ref()
-            .zip(customer.last_name.as_ref())
-            .map(|(first, last)| Searchable::FullName(first, last)),
+        (0, Some(Searchable::Text(customer.email.local_part()))),
+        (1000, Some(Searchable::Domain(customer.email.domain()))),
+        (2000, customer.first_name.as_ref().map(|name| Searchable::Text(name.as_str()))),
+        (3000, customer.last_name.as_ref().map(|name| Searchable::Text(name.as_str()))),
+        (4000, customer.phone.as_ref().map(Searchable::Phone)),
+        (5000, full_name.map(|(first, last)| Searchable::FullName(first, last))),
     ]
 }
+
+/// The place of the first word of the external id. Stored, like the places in [`searchable`].
+const EXTERNAL_ID_PLACE: i16 = -1000;
 
 impl Searchable<'_> {
     fn words(&self) -> Vec<SearchWord> {
@@ -115,16 +116,16 @@ impl Searchable<'_> {
     }
 }
 
-/// Returns the words of the searchable value with this index. The words are the same for all operators.
-fn words_of_value(index: i16, value: &Option<Searchable<'_>>) -> Vec<PlacedWord> {
+/// Returns the words of a searchable value. The words are the same for all operators.
+fn words_of_value((first_place, value): &PlacedValue<'_>) -> Vec<PlacedWord> {
     let words = value.iter().flat_map(Searchable::words);
-    (index * PLACES_PER_VALUE..).zip(words.map(Some)).collect()
+    (*first_place..).zip(words.map(Some)).collect()
 }
 
-/// The words of the external id. Their places are below the places of the words of the customer's values.
+/// The words of the external id.
 fn words_of_link(link: &Link) -> Vec<PlacedWord> {
     let words = SearchWord::tokenize(link.external_customer_id.as_str()).into_iter().map(Some);
-    (-PLACES_PER_VALUE..).zip(words).collect()
+    (EXTERNAL_ID_PLACE..).zip(words).collect()
 }
 
 /// Returns the words to write when the words `old` are replaced by the words `new`. A place that no longer has a word
@@ -137,8 +138,7 @@ fn changed_words(old: &[PlacedWord], new: &[PlacedWord]) -> Vec<PlacedWord> {
 
 /// Adds the words of a new link to the writes.
 pub(super) fn add(writes: &mut WriteSet, link: &Link, customer: &customer::Model) {
-    let values = (0..).zip(searchable(customer));
-    let words_of_customer = values.flat_map(|(index, value)| words_of_value(index, &value));
+    let words_of_customer = searchable(customer).into_iter().flat_map(|value| words_of_value(&value));
     let (operator_id, customer_id) = (link.operator_id, link.customer_id);
     let row = |(place, word)| customer_word::Model { operator_id, customer_id, place, word };
     writes.insert(words_of_link(link).into_iter().chain(words_of_customer).map(row));
@@ -160,11 +160,8 @@ pub(super) fn rename(writes: &mut WriteSet, before: &Link, after: &Link) {
 
 /// Adds writes for the words that differ between two states of a customer, for all operators.
 pub(super) fn change(writes: &mut WriteSet, before: &customer::Model, after: &customer::Model) {
-    let values = (0..).zip(searchable(before).into_iter().zip(searchable(after)));
-    let changed = values.filter(|(_, (before, after))| before != after);
-    let words = changed.flat_map(|(index, (before, after))| {
-        changed_words(&words_of_value(index, &before), &words_of_value(index, &after))
-    });
+    let changed = zip(searchable(before), searchable(after)).filter(|(before, after)| before != after);
+    let words = changed.flat_map(|(before, after)| changed_words(&words_of_value(&before), &words_of_value(&after)));
     writes.push(REPLACE, words.map(|(place, word)| vec![after.id.into(), place.into(), word.into()]).collect());
 }
 
