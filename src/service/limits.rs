@@ -73,18 +73,15 @@ impl Limits {
         Ok(charge)
     }
 
-    /// Returns the network of this address if its client has used up the allowed authentication failures, otherwise
-    /// `None`.
-    pub fn suspect_network(&self, address: IpAddr) -> Option<IpAddr> {
-        Some(client_network(address)).filter(|network| self.auth_failures.is_used_up(network))
+    /// True if the client with this [network](client_network) has used up the allowed authentication failures.
+    pub fn is_suspect(&self, network: IpAddr) -> bool {
+        self.auth_failures.is_used_up(&network)
     }
 
-    /// Takes a token from the bucket of the client's address, for a request without a valid key.
-    pub fn record_auth_failure(&self, address: IpAddr) -> Result<(), Violation> {
+    /// Takes a token from the bucket of the client's [network](client_network), for a request without a valid key.
+    pub fn record_auth_failure(&self, network: IpAddr) -> Result<(), Violation> {
         let message = "Too many failed authentications from this address. Wait before you retry.";
-        self.auth_failures
-            .take(client_network(address), 1, false)
-            .map_err(|wait| rate_limited("address", message, wait))
+        self.auth_failures.take(network, 1).map_err(|shortage| rate_limited("address", message, shortage))
     }
 
     /// Like [`reserve_disclosures`](Self::reserve_disclosures), but returns `None` instead of waiting or rejecting.
@@ -105,24 +102,24 @@ impl Limits {
             loop {
                 let ended = self.reservation_ended.notified();
                 match self.take_disclosures(origin, values) {
-                    Err(None) => ended.await,
+                    Err(Shortage::HeldByReservations) => ended.await,
                     reserved => return reserved,
                 }
             }
         };
-        let reserved = timeout(RESERVATION_TIME, reserve).await.unwrap_or(Err(None));
-        reserved.map_err(|wait| RefusedReservation { origin: origin.clone(), wait })
+        let reserved = timeout(RESERVATION_TIME, reserve).await.unwrap_or(Err(Shortage::HeldByReservations));
+        reserved.map_err(|shortage| RefusedReservation { origin: origin.clone(), shortage })
     }
 
     /// Takes `values` disclosures, at most the operator's budget, from the operator's bucket, and returns a
-    /// reservation. Takes none for the platform. Fails with the error of [`TokenBuckets::take`].
-    fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Option<Duration>> {
+    /// reservation. Takes none for the platform.
+    fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Shortage> {
         let (values, capacity) = match origin.actor {
             Actor::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),
             Actor::Platform => (0, None),
         };
         let capacity = capacity.map_or(self.disclosures.capacity, f64::from);
-        self.disclosures.take_up_to(capacity, origin.owner(), values, true)?;
+        self.disclosures.reserve(capacity, origin.owner(), values)?;
         Ok(DisclosureReservation { origin: origin.clone(), limits: self.clone(), capacity, reserved: values, used: 0 })
     }
 }
@@ -134,8 +131,7 @@ const RESERVED: &str =
 /// A rejected reservation of disclosures.
 pub struct RefusedReservation {
     origin: Origin,
-    /// The time until the budget has refilled. `None` if other requests hold the rest of the budget.
-    wait: Option<Duration>,
+    shortage: Shortage,
 }
 
 impl RefusedReservation {
@@ -143,7 +139,11 @@ impl RefusedReservation {
     pub fn refuse(&self) -> Violation {
         let (operator, key) = (self.origin.owner(), self.origin.actor.key().map(display));
         tracing::warn!(%operator, key, request_id = %self.origin.request.id, "disclosure limit reached");
-        rate_limited("disclosures", if self.wait.is_some() { USED_UP } else { RESERVED }, self.wait)
+        let message = match self.shortage {
+            Shortage::RefillsIn(_) => USED_UP,
+            Shortage::HeldByReservations => RESERVED,
+        };
+        rate_limited("disclosures", message, self.shortage)
     }
 }
 
@@ -255,9 +255,9 @@ impl CostCharge {
     pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its cost limit. Wait before you retry.";
-        self.costs.take(self.key, cost.saturating_sub(self.taken), false).map_err(|wait| {
+        self.costs.take(self.key, cost.saturating_sub(self.taken)).map_err(|shortage| {
             self.costs.settle(self.key, self.taken, 0);
-            rate_limited("key", message, wait)
+            rate_limited("key", message, shortage)
         })?;
         self.taken = self.taken.max(cost);
         Ok(())
@@ -270,13 +270,13 @@ impl CostCharge {
 }
 
 /// The error of a rejected request. `limit` is the label of the metric.
-fn rate_limited(limit: &'static str, message: &str, wait: Option<Duration>) -> Violation {
+fn rate_limited(limit: &'static str, message: &str, shortage: Shortage) -> Violation {
     metrics::counter!("vivamo_rate_limited_total", "limit" => limit).increment(1);
-    Violation {
-        message: message.to_owned(),
-        retry_after: wait.or(Some(RESERVATION_TIME)),
-        ..Violation::new(ErrorCode::RateLimited)
-    }
+    let retry_after = Some(match shortage {
+        Shortage::RefillsIn(time) => time,
+        Shortage::HeldByReservations => RESERVATION_TIME,
+    });
+    Violation { message: message.to_owned(), retry_after, ..Violation::new(ErrorCode::RateLimited) }
 }
 
 /// The addresses that belong to one client: one IPv4 address, or an IPv6 /64 network.
@@ -308,6 +308,30 @@ struct Bucket {
     refilled_at: Instant,
 }
 
+/// The reason why a bucket has too few tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shortage {
+    /// The bucket has enough tokens after this time.
+    RefillsIn(Duration),
+    /// Reservations hold the missing tokens, and may give them back at any time.
+    HeldByReservations,
+}
+
+impl Bucket {
+    /// Takes tokens if a bucket of this capacity has so many.
+    fn take(&mut self, tokens: f64, capacity: f64, refill_time: Duration) -> Result<(), Shortage> {
+        let missing = self.taken + tokens - capacity;
+        if missing > self.reserved {
+            return Err(Shortage::RefillsIn(refill_time.mul_f64(missing / capacity)));
+        }
+        if missing > 0.0 {
+            return Err(Shortage::HeldByReservations);
+        }
+        self.taken += tokens;
+        Ok(())
+    }
+}
+
 impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
     const MAX_CLIENTS: u64 = 100_000;
 
@@ -320,29 +344,32 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         Self { capacity: f64::from(tokens) * f64::from(periods), refill_time, buckets }
     }
 
-    /// Takes tokens, at most as many as the capacity. If the bucket has too few tokens, the error is the time until it
-    /// has enough. The error is `None` if reservations hold the missing tokens, because reserved tokens may come back
-    /// at any time.
-    fn take(&self, client: K, tokens: u32, is_reservation: bool) -> Result<(), Option<Duration>> {
-        self.take_up_to(self.capacity, client, tokens, is_reservation)
+    /// Takes tokens, at most as many as the capacity.
+    fn take(&self, client: K, tokens: u32) -> Result<(), Shortage> {
+        self.take_and(self.capacity, client, tokens, |_, _| ())
     }
 
-    /// Like [`take`](Self::take), from a bucket of this capacity.
-    fn take_up_to(&self, capacity: f64, client: K, tokens: u32, is_reservation: bool) -> Result<(), Option<Duration>> {
+    /// Takes tokens from a bucket of this capacity, at most as many as the capacity. They stay reserved until
+    /// [`end_reservation`](Self::end_reservation) gives the unused ones back.
+    fn reserve(&self, capacity: f64, client: K, tokens: u32) -> Result<(), Shortage> {
+        self.take_and(capacity, client, tokens, |bucket, tokens| bucket.reserved += tokens)
+    }
+
+    /// Takes tokens, and runs `action` with the bucket and the number of tokens that were taken.
+    fn take_and(
+        &self,
+        capacity: f64,
+        client: K,
+        tokens: u32,
+        action: impl FnOnce(&mut Bucket, f64),
+    ) -> Result<(), Shortage> {
         if capacity == 0.0 || tokens == 0 {
             return Ok(());
         }
         let tokens = f64::from(tokens).min(capacity);
         self.with_bucket(capacity, client, |bucket| {
-            let missing = bucket.taken + tokens - capacity;
-            if missing > 0.0 {
-                let wait = self.refill_time.mul_f64(missing / capacity);
-                return Err((missing > bucket.reserved).then_some(wait));
-            }
-            bucket.taken += tokens;
-            if is_reservation {
-                bucket.reserved += tokens;
-            }
+            bucket.take(tokens, capacity, self.refill_time)?;
+            action(bucket, tokens);
             Ok(())
         })
     }
@@ -401,69 +428,76 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
 mod tests {
     use super::*;
 
+    const HELD: Result<(), Shortage> = Err(Shortage::HeldByReservations);
+
+    fn wait_time(taken: Result<(), Shortage>) -> Duration {
+        let Err(Shortage::RefillsIn(time)) = taken else { panic!("{taken:?}") };
+        time
+    }
+
     #[test]
     fn take_refuses_an_empty_bucket_and_returns_the_time_to_wait() {
         let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 3);
         for _ in 0..6 {
-            assert_eq!(buckets.take("a", 1, false), Ok(()));
+            assert_eq!(buckets.take("a", 1), Ok(()));
         }
-        let wait = buckets.take("a", 1, false).unwrap_err().unwrap();
+        let wait = wait_time(buckets.take("a", 1));
         assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
-        assert_eq!(buckets.take("b", 100, false), Ok(()));
-        assert!(buckets.take("b", 1, false).is_err());
+        assert_eq!(buckets.take("b", 100), Ok(()));
+        assert!(buckets.take("b", 1).is_err());
     }
 
     #[test]
     fn reserved_tokens_are_held_until_the_reservation_ends() {
         let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 1);
-        assert_eq!((buckets.take("a", 1, true), buckets.take("a", 1, true)), (Ok(()), Ok(())));
-        assert_eq!((buckets.take("a", 1, true), buckets.take("a", 2, true)), (Err(None), Err(None)));
+        assert_eq!((buckets.reserve(2.0, "a", 1), buckets.reserve(2.0, "a", 1)), (Ok(()), Ok(())));
+        assert_eq!((buckets.reserve(2.0, "a", 1), buckets.reserve(2.0, "a", 2)), (HELD, HELD));
         buckets.end_reservation(2.0, "a", 1, 0);
-        assert_eq!(buckets.take("a", 1, true), Ok(()));
+        assert_eq!(buckets.reserve(2.0, "a", 1), Ok(()));
         // Two disclosures use the budget up.
         buckets.end_reservation(2.0, "a", 1, 1);
-        assert_eq!(buckets.take("a", 1, true), Err(None));
+        assert_eq!(buckets.reserve(2.0, "a", 1), HELD);
         buckets.end_reservation(2.0, "a", 1, 1);
-        let wait = buckets.take("a", 1, true).unwrap_err().unwrap();
+        let wait = wait_time(buckets.reserve(2.0, "a", 1));
         assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
         // More tokens than the capacity count as the capacity.
-        assert_eq!(buckets.take("b", 3, true), Ok(()));
-        assert_eq!(buckets.take("b", 1, true), Err(None));
+        assert_eq!(buckets.reserve(2.0, "b", 3), Ok(()));
+        assert_eq!(buckets.reserve(2.0, "b", 1), HELD);
         buckets.end_reservation(2.0, "b", 3, 1);
-        assert_eq!((buckets.take("b", 1, true), buckets.take("b", 1, true)), (Ok(()), Err(None)));
+        assert_eq!((buckets.reserve(2.0, "b", 1), buckets.reserve(2.0, "b", 1)), (Ok(()), HELD));
     }
 
     #[test]
     fn another_capacity_takes_effect_at_once_and_keeps_what_was_taken() {
         let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 1);
-        assert_eq!((buckets.take("a", 2, true), buckets.take("a", 1, true)), (Ok(()), Err(None)));
-        assert_eq!(buckets.take_up_to(4.0, "a", 2, true), Ok(()));
-        assert_eq!(buckets.take_up_to(4.0, "a", 1, true), Err(None));
+        assert_eq!((buckets.reserve(2.0, "a", 2), buckets.reserve(2.0, "a", 1)), (Ok(()), HELD));
+        assert_eq!(buckets.reserve(4.0, "a", 2), Ok(()));
+        assert_eq!(buckets.reserve(4.0, "a", 1), HELD);
         buckets.end_reservation(2.0, "a", 2, 2);
         buckets.end_reservation(4.0, "a", 2, 2);
         // 4 tokens are missing in a bucket of 2. Three tokens must refill before one is available: an hour and a half
         // at 2 per hour.
-        let wait = buckets.take("a", 1, false).unwrap_err().unwrap();
+        let wait = wait_time(buckets.take("a", 1));
         assert!(wait > Duration::from_secs(5300) && wait <= Duration::from_secs(5400), "{wait:?}");
         // A client with a capacity of its own is limited even if the limit is disabled for all other clients.
         let disabled = TokenBuckets::new(0, Duration::from_secs(3600), 1);
-        assert_eq!(disabled.take_up_to(1.0, "a", 1, false), Ok(()));
-        assert!(disabled.take_up_to(1.0, "a", 1, false).is_err());
+        assert_eq!(disabled.reserve(1.0, "a", 1), Ok(()));
+        assert!(disabled.reserve(1.0, "a", 1).is_err());
     }
 
     #[test]
     fn more_used_tokens_than_reserved_tokens_are_a_debt() {
         let buckets = TokenBuckets::new(1, Duration::from_secs(3600), 1);
-        assert_eq!(buckets.take("a", 2, true), Ok(()));
+        assert_eq!(buckets.reserve(1.0, "a", 2), Ok(()));
         buckets.end_reservation(1.0, "a", 2, 2);
-        let wait = buckets.take("a", 1, false).unwrap_err().unwrap();
+        let wait = wait_time(buckets.take("a", 1));
         assert!(wait > Duration::from_secs(7100) && wait <= Duration::from_secs(7200), "{wait:?}");
     }
 
     #[test]
     fn a_refused_request_costs_nothing() {
         let costs = TokenBuckets::new(10, Duration::from_secs(3600), 1);
-        assert_eq!(costs.take(None, 6, false), Ok(()));
+        assert_eq!(costs.take(None, 6), Ok(()));
         let mut charge = CostCharge { costs: costs.clone(), key: None, taken: 1 };
         assert!(charge.raise_to(10).is_err());
         assert_eq!(costs.settle(None, 0, 0), Some(5));
@@ -473,7 +507,7 @@ mod tests {
     fn a_disabled_limit_keeps_no_buckets() {
         let buckets = TokenBuckets::new(0, Duration::from_secs(1), 10);
         for _ in 0..1000 {
-            assert_eq!(buckets.take("a", 1000, true), Ok(()));
+            assert_eq!(buckets.reserve(0.0, "a", 1000), Ok(()));
             buckets.end_reservation(0.0, "a", 1000, 0);
         }
         assert_eq!(buckets.buckets.iter().count(), 0);

@@ -16,15 +16,16 @@ use crate::service::limits::client_network;
 /// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`,
 /// or `RATE_LIMITED` after too many failures from the same IPv4 address or IPv6 /64 network.
 pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) -> Result<Actor, HttpError> {
-    let address = client_network(client_address(&state.trusted_proxies, parts));
-    log.address = Some(address);
+    let network = client_network(client_address(&state.trusted_proxies, parts));
+    log.address = Some(network);
     let limits = &state.services.limits;
-    let refuse = |violation: Violation| limits.record_auth_failure(address).err().unwrap_or(violation);
+    let refuse = |violation: Violation| limits.record_auth_failure(network).err().unwrap_or(violation);
     let key = bearer_token(parts).ok_or_else(|| refuse(Violation::new(ErrorCode::Unauthenticated)))?;
     if let Some(actor) = state.services.api_keys.cached_actor(key) {
         return Ok(actor);
     }
-    let (services, key, suspect) = (state.services.clone(), key.to_owned(), limits.suspect_network(address));
+    let suspect = limits.is_suspect(network).then_some(network);
+    let (services, key) = (state.services.clone(), key.to_owned());
     let authentication = async move { services.api_keys.authenticate(&key, suspect).await };
     match run_database_work(state, log, None, authentication).await? {
         Ok(authenticated) => Ok(authenticated.map_err(refuse)?),
