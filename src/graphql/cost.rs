@@ -5,7 +5,7 @@ use async_graphql::{Name, Positioned, Variables};
 use async_graphql_value::{ConstValue, Value};
 
 use super::pagination::{MAX_PAGE_SIZE, page_size};
-use crate::service::limits::{MUTATION_COST, VALIDATION_COST, weights};
+use crate::service::cost::{MUTATION_COST, VALIDATION_COST, weights};
 
 /// The cost of an operation, estimated from its document and its variables.
 #[derive(Clone, Copy, Debug)]

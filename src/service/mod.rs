@@ -9,6 +9,7 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod cost;
 pub mod customers;
 pub mod deployment;
 pub mod disposable_domains;
@@ -19,6 +20,7 @@ pub mod limits;
 pub mod operators;
 pub mod phone_lookup;
 pub mod restrictions;
+mod token_buckets;
 pub mod webhooks;
 
 pub use api_keys::ApiKeys;

@@ -44,8 +44,8 @@ use super::State;
 use crate::database::{RequestContext, ResponseSize, run_to_completion};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, Rendered};
-use crate::service::RequestInfo;
-use crate::service::limits::{self, Cost};
+use crate::service::limits::Cost;
+use crate::service::{RequestInfo, cost};
 pub use in_flight::InFlight;
 use in_flight::Slot;
 use media_type::MediaType;
@@ -147,7 +147,7 @@ async fn process(
         // If the client disconnects, the request stays in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
         let mut response = shared.schema.execute(checked, request_info, actor, size).await;
-        let used = limits::cost(&work, document.selections, graphql::count_values(&response.data));
+        let used = cost::cost(&work, document.selections, graphql::count_values(&response.data));
         let cost = charge.settle(used.max(document.least));
         if shows_cost {
             let Cost { requested, used, available } = cost;

@@ -1,0 +1,233 @@
+//! Token buckets, one for each client of a limit.
+//!
+//! The buckets are implemented here, because a request reserves disclosures before it knows whether it needs them, and
+//! returns unused ones. The buckets of the `governor` crate cannot take tokens back.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+/// The maximum debt of a bucket of costs, as the time in which the debt is refilled. If a request uses more than the
+/// bucket holds, later requests wait at most this long, plus the time for their own cost.
+const MAX_DEBT: Duration = Duration::from_secs(300);
+
+/// Token buckets that refill in the same time, one for each client.
+#[derive(Clone)]
+pub(super) struct TokenBuckets<K> {
+    /// The default capacity of a bucket, in tokens. 0 disables the limit for buckets with the default capacity.
+    pub(super) capacity: f64,
+    /// The time in which an empty bucket becomes full.
+    refill_time: Duration,
+    /// Buckets that were used recently. An unused bucket is dropped after the time in which it becomes full again, even
+    /// from the maximum debt.
+    buckets: Cache<K, Arc<Mutex<Bucket>>>,
+}
+
+struct Bucket {
+    /// The number of tokens that are missing in the bucket. Because the missing tokens are stored, and not the
+    /// available ones, a change of the capacity takes effect at once.
+    taken: f64,
+    /// Tokens that were taken as a reservation and may be given back.
+    reserved: f64,
+    refilled_at: Instant,
+}
+
+/// The reason why a bucket has too few tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    /// The bucket has enough tokens after this time.
+    RefillsIn(Duration),
+    /// Reservations hold the missing tokens, and may give them back at any time.
+    HeldByReservations,
+}
+
+impl Bucket {
+    /// Takes tokens if a bucket of this capacity has so many.
+    fn take(&mut self, tokens: f64, capacity: f64, refill_time: Duration) -> Result<(), Shortage> {
+        let missing = self.taken + tokens - capacity;
+        if missing > self.reserved {
+            return Err(Shortage::RefillsIn(refill_time.mul_f64(missing / capacity)));
+        }
+        if missing > 0.0 {
+            return Err(Shortage::HeldByReservations);
+        }
+        self.taken += tokens;
+        Ok(())
+    }
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
+    const MAX_CLIENTS: u64 = 100_000;
+
+    /// Each `period` refills `tokens`. A bucket holds the tokens of `periods` periods.
+    pub(super) fn new(tokens: u32, period: Duration, periods: u32) -> Self {
+        let refill_time = period * periods;
+        // A request can use two disclosures of a budget of one, which is a debt of the whole budget.
+        let idle_time = refill_time + MAX_DEBT.max(refill_time);
+        let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).time_to_idle(idle_time).build();
+        Self { capacity: f64::from(tokens) * f64::from(periods), refill_time, buckets }
+    }
+
+    /// Takes tokens, at most as many as the capacity.
+    pub(super) fn take(&self, client: K, tokens: u32) -> Result<(), Shortage> {
+        self.take_and(self.capacity, client, tokens, |_, _| ())
+    }
+
+    /// Takes tokens from a bucket of this capacity, at most as many as the capacity. They stay reserved until
+    /// [`end_reservation`](Self::end_reservation) gives the unused ones back.
+    pub(super) fn reserve(&self, capacity: f64, client: K, tokens: u32) -> Result<(), Shortage> {
+        self.take_and(capacity, client, tokens, |bucket, tokens| bucket.reserved += tokens)
+    }
+
+    /// Takes tokens, and runs `action` with the bucket and the number of tokens that were taken.
+    fn take_and(
+        &self,
+        capacity: f64,
+        client: K,
+        tokens: u32,
+        action: impl FnOnce(&mut Bucket, f64),
+    ) -> Result<(), Shortage> {
+        if capacity == 0.0 || tokens == 0 {
+            return Ok(());
+        }
+        let tokens = f64::from(tokens).min(capacity);
+        self.with_bucket(capacity, client, |bucket| {
+            bucket.take(tokens, capacity, self.refill_time)?;
+            action(bucket, tokens);
+            Ok(())
+        })
+    }
+
+    pub(super) fn at_most_capacity(&self, tokens: u32) -> u32 {
+        if self.capacity == 0.0 { tokens } else { tokens.min(self.capacity as u32) }
+    }
+
+    /// Gives the `taken` tokens back and takes the `used` tokens instead. Returns the number of tokens in the bucket,
+    /// which is negative for a debt. Returns `None` if the limit is disabled.
+    pub(super) fn settle(&self, client: K, taken: u32, used: u32) -> Option<i64> {
+        (self.capacity > 0.0).then(|| {
+            let most = self.capacity * (1.0 + MAX_DEBT.div_duration_f64(self.refill_time));
+            self.with_bucket(self.capacity, client, |bucket| {
+                bucket.taken = (bucket.taken + f64::from(used) - f64::from(taken)).clamp(0.0, most);
+                (self.capacity - bucket.taken).floor() as i64
+            })
+        })
+    }
+
+    /// Gives back the reserved tokens that were not used.
+    pub(super) fn end_reservation(&self, capacity: f64, client: K, reserved: u32, used: u32) {
+        let reserved = f64::from(reserved).min(capacity);
+        if reserved == 0.0 {
+            return;
+        }
+        self.with_bucket(capacity, client, |bucket| {
+            bucket.reserved = (bucket.reserved - reserved).max(0.0);
+            bucket.taken = (bucket.taken - reserved + f64::from(used)).max(0.0);
+        });
+    }
+
+    /// Returns true if the client has less than one token.
+    pub(super) fn is_used_up(&self, client: &K) -> bool
+    where
+        K: Copy,
+    {
+        let is_empty = |bucket: &mut Bucket| bucket.taken + 1.0 > self.capacity;
+        self.buckets.contains_key(client) && self.with_bucket(self.capacity, *client, is_empty)
+    }
+
+    /// Refills the bucket of a client, and runs `action` on the bucket while the bucket is locked.
+    fn with_bucket<T>(&self, capacity: f64, client: K, action: impl FnOnce(&mut Bucket) -> T) -> T {
+        let full = || Arc::new(Mutex::new(Bucket { taken: 0.0, reserved: 0.0, refilled_at: Instant::now() }));
+        let bucket = self.buckets.get_with(client, full);
+        let mut bucket = bucket.lock();
+        let now = Instant::now();
+        let refilled = now.duration_since(bucket.refilled_at).div_duration_f64(self.refill_time) * capacity;
+        bucket.taken = (bucket.taken - refilled).max(0.0);
+        bucket.refilled_at = now;
+        action(&mut bucket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELD: Result<(), Shortage> = Err(Shortage::HeldByReservations);
+
+    fn wait_time(taken: Result<(), Shortage>) -> Duration {
+        let Err(Shortage::RefillsIn(time)) = taken else { panic!("{taken:?}") };
+        time
+    }
+
+    #[test]
+    fn take_refuses_an_empty_bucket_and_returns_the_time_to_wait() {
+        let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 3);
+        for _ in 0..6 {
+            assert_eq!(buckets.take("a", 1), Ok(()));
+        }
+        let wait = wait_time(buckets.take("a", 1));
+        assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
+        assert_eq!(buckets.take("b", 100), Ok(()));
+        assert!(buckets.take("b", 1).is_err());
+    }
+
+    #[test]
+    fn reserved_tokens_are_held_until_the_reservation_ends() {
+        let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 1);
+        assert_eq!((buckets.reserve(2.0, "a", 1), buckets.reserve(2.0, "a", 1)), (Ok(()), Ok(())));
+        assert_eq!((buckets.reserve(2.0, "a", 1), buckets.reserve(2.0, "a", 2)), (HELD, HELD));
+        buckets.end_reservation(2.0, "a", 1, 0);
+        assert_eq!(buckets.reserve(2.0, "a", 1), Ok(()));
+        // Two disclosures use the budget up.
+        buckets.end_reservation(2.0, "a", 1, 1);
+        assert_eq!(buckets.reserve(2.0, "a", 1), HELD);
+        buckets.end_reservation(2.0, "a", 1, 1);
+        let wait = wait_time(buckets.reserve(2.0, "a", 1));
+        assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
+        // More tokens than the capacity count as the capacity.
+        assert_eq!(buckets.reserve(2.0, "b", 3), Ok(()));
+        assert_eq!(buckets.reserve(2.0, "b", 1), HELD);
+        buckets.end_reservation(2.0, "b", 3, 1);
+        assert_eq!((buckets.reserve(2.0, "b", 1), buckets.reserve(2.0, "b", 1)), (Ok(()), HELD));
+    }
+
+    #[test]
+    fn another_capacity_takes_effect_at_once_and_keeps_what_was_taken() {
+        let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 1);
+        assert_eq!((buckets.reserve(2.0, "a", 2), buckets.reserve(2.0, "a", 1)), (Ok(()), HELD));
+        assert_eq!(buckets.reserve(4.0, "a", 2), Ok(()));
+        assert_eq!(buckets.reserve(4.0, "a", 1), HELD);
+        buckets.end_reservation(2.0, "a", 2, 2);
+        buckets.end_reservation(4.0, "a", 2, 2);
+        // 4 tokens are missing in a bucket of 2. Three tokens must refill before one is available: an hour and a half
+        // at 2 per hour.
+        let wait = wait_time(buckets.take("a", 1));
+        assert!(wait > Duration::from_secs(5300) && wait <= Duration::from_secs(5400), "{wait:?}");
+        // A client with a capacity of its own is limited even if the limit is disabled for all other clients.
+        let disabled = TokenBuckets::new(0, Duration::from_secs(3600), 1);
+        assert_eq!(disabled.reserve(1.0, "a", 1), Ok(()));
+        assert!(disabled.reserve(1.0, "a", 1).is_err());
+    }
+
+    #[test]
+    fn more_used_tokens_than_reserved_tokens_are_a_debt() {
+        let buckets = TokenBuckets::new(1, Duration::from_secs(3600), 1);
+        assert_eq!(buckets.reserve(1.0, "a", 2), Ok(()));
+        buckets.end_reservation(1.0, "a", 2, 2);
+        let wait = wait_time(buckets.take("a", 1));
+        assert!(wait > Duration::from_secs(7100) && wait <= Duration::from_secs(7200), "{wait:?}");
+    }
+
+    #[test]
+    fn a_disabled_limit_keeps_no_buckets() {
+        let buckets = TokenBuckets::new(0, Duration::from_secs(1), 10);
+        for _ in 0..1000 {
+            assert_eq!(buckets.reserve(0.0, "a", 1000), Ok(()));
+            buckets.end_reservation(0.0, "a", 1000, 0);
+        }
+        assert_eq!(buckets.buckets.iter().count(), 0);
+    }
+}
