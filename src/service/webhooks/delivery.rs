@@ -105,11 +105,26 @@ struct LastPoll {
 
 /// The next page of an endpoint.
 struct NextPage {
-    /// The changes to send, each with its rendered form. Empty if no change has a type that the endpoint wants.
-    changes: Vec<(customer_change::Model, Json)>,
+    /// The changes to send. Empty if no change has a type that the endpoint wants.
+    changes: Vec<RenderedChange>,
     /// The cursor after the page.
     end: Position,
     has_more: bool,
+}
+
+/// A change, and its form in a delivery.
+struct RenderedChange {
+    row: customer_change::Model,
+    json: Json,
+}
+
+/// The result of a failed attempt.
+struct Failed {
+    failure: Failure,
+    /// True if the endpoint asks for no further deliveries, with status 410.
+    is_gone: bool,
+    /// The pause that the endpoint asks for.
+    retry_after: Option<TimeDelta>,
 }
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -358,8 +373,8 @@ impl Deliveries {
             return self.move_cursor(webhook, &page, unchanged()).await;
         };
         let begin = ActiveModel {
-            sending_position: Set(Some(last.0.position)),
-            sending_id: Set(Some(*last.0.id.as_uuid())),
+            sending_position: Set(Some(last.row.position)),
+            sending_id: Set(Some(*last.row.id.as_uuid())),
             last_attempt_at: Set(Some(self.now())),
             lease_until: Set(Some(self.new_lease())),
             ..unchanged()
@@ -371,23 +386,29 @@ impl Deliveries {
             self.update(&webhook, ActiveModel { lease_until: Set(None), ..unchanged() }).await?;
             return Ok(None);
         }
-        let result =
-            self.settings.sender.send(&webhook.url, self.attempt(&webhook, &page.changes, last), self.now()).await;
+        let attempt = self.attempt(&webhook, &page.changes, last);
+        let result = self.settings.sender.send(&webhook.url, attempt, self.now()).await;
         metrics::counter!("vivamo_webhook_deliveries_total", "outcome" => outcome(&result)).increment(1);
         let status = result.as_ref().ok().map(|response| response.status.as_u16().into());
         let answered = ActiveModel { last_status: Set(status), ..unchanged() };
-        match result {
-            Ok(Response { status, .. }) if status.is_success() => self.move_cursor(&webhook, &page, answered).await,
-            Ok(response) => self.fail(&webhook, Failure::Status, response.retry_after, answered).await,
-            Err(failure) => self.fail(&webhook, failure, None, answered).await,
-        }
+        let failed = match result {
+            Ok(Response { status, .. }) if status.is_success() => {
+                return self.move_cursor(&webhook, &page, answered).await;
+            }
+            Ok(Response { status, retry_after }) => {
+                Failed { failure: Failure::Status, is_gone: status == StatusCode::GONE, retry_after }
+            }
+            Err(failure) => Failed { failure, is_gone: false, retry_after: None },
+        };
+        self.fail(&webhook, failed, answered).await?;
+        Ok(None)
     }
 
     /// Reads the changes after the cursor of an endpoint. If an attempt was made before, reads the same changes again.
     async fn next_page(&self, webhook: &Model) -> Result<NextPage, Error> {
         let cursor = cursor(webhook);
         let sending = webhook.sending_position.zip(webhook.sending_id);
-        let sending = sending.map(|(number, id)| Position::by_number(number, id));
+        let sending_end = sending.map(|(number, id)| Position::by_number(number, id));
         let request = FeedRequest {
             size: PAGE_CHANGES,
             after: Some(cursor.clone()),
@@ -395,38 +416,32 @@ impl Deliveries {
         };
         let page = self.services.feed.read_of(webhook.operator_id, request).await?;
         let (found, mut bytes) = (page.changes.len(), ENVELOPE_BYTES);
-        let mut fits = |rendered: &Json| {
-            bytes += rendered.to_string().len() + 1;
+        let fits = |change: &RenderedChange| {
+            bytes += change.json.to_string().len() + 1;
             bytes <= MAX_BODY_BYTES
         };
-        let is_sending = |change: &customer_change::Model| sending.as_ref().is_none_or(|end| change.position() <= *end);
-        let changes = page.changes.into_iter().take_while(is_sending).map(|change| {
-            let rendered = self.settings.render.change(&change);
-            (change, rendered)
-        });
-        let changes: Vec<_> = changes.take_while(|(_, rendered)| fits(rendered)).collect();
-        Ok(match changes.last() {
-            _ if changes.len() == found => NextPage { changes, end: page.end, has_more: page.has_more },
-            last => NextPage { end: last.map_or(cursor, |(last, _)| last.position()), changes, has_more: true },
-        })
+        let is_sending = |row: &customer_change::Model| sending_end.as_ref().is_none_or(|end| row.position() <= *end);
+        let rows = page.changes.into_iter().take_while(is_sending);
+        let rendered = rows.map(|row| RenderedChange { json: self.settings.render.change(&row), row });
+        let changes: Vec<_> = rendered.take_while(fits).collect();
+        if changes.len() == found {
+            return Ok(NextPage { changes, end: page.end, has_more: page.has_more });
+        }
+        let end = changes.last().map_or(cursor, |last| last.row.position());
+        Ok(NextPage { changes, end, has_more: true })
     }
 
     /// Builds an attempt to deliver these changes, of which `last` is the last one. Each attempt for the same changes
     /// has the same id. The body is the same too, unless a customer was erased or the key secret was changed in the
     /// meantime.
-    fn attempt(
-        &self,
-        webhook: &Model,
-        changes: &[(customer_change::Model, Json)],
-        last: &(customer_change::Model, Json),
-    ) -> Attempt {
-        let cursor = self.settings.render.cursor(webhook.operator_id, &last.0.position());
-        let body = Body {
+    fn attempt(&self, webhook: &Model, changes: &[RenderedChange], last: &RenderedChange) -> Attempt {
+        let cursor = self.settings.render.cursor(webhook.operator_id, &last.row.position());
+        let body = serde_json::to_vec(&Body {
             r#type: "customer.changes",
-            timestamp: &last.1["occurredAt"],
-            data: BodyData { changes: changes.iter().map(|(_, rendered)| rendered).collect(), cursor },
-        };
-        let body = serde_json::to_vec(&body).unwrap_or_default();
+            timestamp: &last.json["occurredAt"],
+            data: BodyData { changes: changes.iter().map(|change| &change.json).collect(), cursor },
+        });
+        let body = body.unwrap_or_default();
         let (id, now) = (message_id(webhook, changes), self.now());
         let secrets = self.services.webhooks.secrets(webhook, now);
         let timestamp = now.timestamp();
@@ -456,18 +471,13 @@ impl Deliveries {
         Ok(self.update(webhook, moved).await?.filter(|_| page.has_more))
     }
 
-    /// Records a failed attempt: pauses the endpoint, or disables it.
-    async fn fail(
-        &self,
-        webhook: &Model,
-        failure: Failure,
-        retry_after: Option<TimeDelta>,
-        changes: ActiveModel,
-    ) -> Result<Option<Model>, Error> {
+    /// Records a failed attempt: pauses the endpoint, or disables it. Also writes `changes` to its row.
+    async fn fail(&self, webhook: &Model, failed: Failed, changes: ActiveModel) -> Result<(), Error> {
+        let Failed { failure, is_gone, retry_after } = failed;
         let now = self.now();
         let failing_since = webhook.failing_since.unwrap_or(now);
         let (end, failed_attempts) = (failing_since + MAX_FAILING, webhook.failed_attempts + 1);
-        let failed = ActiveModel {
+        let changes = ActiveModel {
             failed_attempts: Set(failed_attempts),
             failing_since: Set(Some(failing_since)),
             last_failure: Set(Some(failure)),
@@ -475,13 +485,11 @@ impl Deliveries {
             lease_until: Set(None),
             ..changes
         };
-        let is_gone = failed.last_status == Set(Some(StatusCode::GONE.as_u16().into()));
         if is_gone || now >= end {
-            self.disable(webhook, failed, if is_gone { "gone" } else { "failing" }).await?;
+            self.disable(webhook, changes, if is_gone { "gone" } else { "failing" }).await
         } else {
-            self.update(webhook, failed).await?;
+            self.update(webhook, changes).await.map(|_| ())
         }
-        Ok(None)
     }
 
     /// Disables an endpoint until a request enables it. Also writes `changes` to its row.
@@ -555,11 +563,11 @@ fn is_same_attempt(one: &Model, other: &Model) -> bool {
 }
 
 /// Returns the id of the message with these changes. Depends only on the endpoint and the changes.
-fn message_id(webhook: &Model, changes: &[(customer_change::Model, Json)]) -> String {
+fn message_id(webhook: &Model, changes: &[RenderedChange]) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(webhook.id.as_uuid().as_bytes());
-    for (change, _) in changes {
-        hash.update(change.id.as_uuid().as_bytes());
+    for change in changes {
+        hash.update(change.row.id.as_uuid().as_bytes());
     }
     let hash = hash.finish();
     format!("msg_{}", BASE64_URL_SAFE_NO_PAD.encode(&hash.as_ref()[..ID_BYTES]))
