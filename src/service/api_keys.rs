@@ -1,9 +1,8 @@
 //! API keys: authenticates requests, and creates, lists and revokes keys.
 //!
-//! A key is `vivamo_<environment>_`, 30 random characters, and a checksum of 6 characters, for example
-//! `vivamo_sandbox_Ab3x…`. The database has only the keyed hash and the first characters of a key. A request looks its
-//! key up in a cache that keeps keys for 800 ms ([`ApiKeys::cached_actor`]), then in the database
-//! ([`ApiKeys::authenticate`]). The times of last use are collected in memory and written about once a minute.
+//! The database has only the keyed hash and the first characters of a key. A request looks its key up in a cache that
+//! keeps keys for 800 ms ([`ApiKeys::cached_actor`]), then in the database ([`ApiKeys::authenticate`]). The times of
+//! last use are collected in memory and written about once a minute.
 
 use std::collections::HashMap;
 use std::mem;
@@ -19,16 +18,16 @@ use entity::operator;
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use rand::distr::{Alphanumeric, SampleString};
 use sea_orm::sea_query::LockType;
 use sea_orm::{
-    ActiveEnum, ActiveModelTrait, ColumnTrait, Condition, ConnAcquireErr, DbErr, EntityTrait, Iterable, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, Set, Unchanged,
+    ActiveModelTrait, ColumnTrait, Condition, ConnAcquireErr, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, Set, Unchanged,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
 use super::audit::{self, Subject};
+use super::key_format::{self, is_well_formed};
 use super::{Actor, AdminOrigin, is_in_calendar, now};
 use crate::database::{self, Database, Transaction, TransactionError, Work, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -58,6 +57,20 @@ struct CachedKey {
     expires_at: Option<DateTime<Utc>>,
 }
 
+/// A key and its operator.
+type FoundKey = (Model, operator::Model);
+
+/// The accepted hashes of a key, and the channel to its request.
+type WaitingKey = (Vec<Vec<u8>>, oneshot::Sender<Result<Option<FoundKey>, DbErr>>);
+
+/// Keys of one suspect client that wait for a lookup (see `authenticate`).
+#[derive(Default)]
+struct DelayedLookups {
+    waiting: Mutex<Vec<WaitingKey>>,
+    /// Held by the request that looks up the keys.
+    leader: tokio::sync::Mutex<()>,
+}
+
 /// The properties of a key to create.
 #[derive(Clone, Debug)]
 pub struct KeyRequest {
@@ -73,6 +86,25 @@ pub struct NewApiKey {
     pub row: Model,
     pub secret: SecretString,
 }
+
+/// The purpose of the keyed hash. The purpose is part of the stored hashes, so a change makes all keys invalid.
+const PURPOSE: &str = "api key";
+
+/// The time for which a process caches a key or an operator. A key that another process has revoked still works for up
+/// to this time. The documented limit is one second; the remaining 200 ms are for requests in progress.
+pub(super) const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
+const MAX_CACHED_KEYS: u64 = 10_000;
+
+/// The pause during which the keys of a suspect client are collected for one lookup. The pause is short, because one of
+/// these keys may be valid.
+const LOOKUP_DELAY: Duration = Duration::from_millis(50);
+const MAX_SUSPECTS: u64 = 10_000;
+
+/// The error of a lookup whose task was cancelled.
+const CANCELLED: DbErr = DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed);
+
+const OTHER_ENVIRONMENT: &str =
+    "This API key belongs to the other environment. Sandbox and production have separate keys and URLs.";
 
 impl ApiKeys {
     pub fn new(
@@ -235,11 +267,11 @@ impl ApiKeys {
 
     /// Returns the keys with these ids that the caller may see, by id. An operator sees only its own keys.
     pub async fn find(&self, actor: &Actor, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, Model>, Error> {
-        let keys = Entity::find()
+        let query = Entity::find()
             .filter(Column::Id.is_in(ids.iter().copied()))
             .apply_if(actor.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
         database::record(Work::Query, 1);
-        let keys = keys.all(self.database.reader()).await?;
+        let keys = query.all(self.database.reader()).await?;
         database::record(Work::Row, keys.len() as u64);
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
@@ -285,9 +317,9 @@ impl ApiKeys {
     ) -> Result<HashMap<OperatorId, Vec<Model>>, Error> {
         let visible: Vec<_> = operators.iter().copied().filter(|id| actor.sees(*id)).collect();
         let mut keys_by_operator: HashMap<_, _> = visible.iter().map(|id| (*id, Vec::new())).collect();
-        let keys = Entity::find().filter(Column::OperatorId.is_in(visible)).order_by_asc(Column::Id);
+        let query = Entity::find().filter(Column::OperatorId.is_in(visible)).order_by_asc(Column::Id);
         database::record(Work::Query, 1);
-        let keys = keys.all(self.database.reader()).await?;
+        let keys = query.all(self.database.reader()).await?;
         database::record(Work::Row, keys.len() as u64);
         for key in keys {
             keys_by_operator.entry(key.operator_id).or_default().push(key);
@@ -301,8 +333,8 @@ impl ApiKeys {
         actor.require_platform()?;
         let revoke = || async {
             let transaction = self.database.begin_write().await?;
-            let key = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
-            let key = key.ok_or_else(|| Error::from(Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id)))?;
+            let found = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
+            let key = found.ok_or_else(|| Error::from(Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id)))?;
             if key.revoked_at.is_some() {
                 return Ok(key);
             }
@@ -353,12 +385,12 @@ impl ApiKeys {
         request: KeyRequest,
     ) -> Result<NewApiKey, DbErr> {
         let KeyRequest { name, access, expires_at } = request;
-        let secret = generate(self.environment);
+        let secret = key_format::generate(self.environment);
         let row = ActiveModel {
             id: Set(ApiKeyId::new()),
             operator_id: Set(operator),
             name: Set(name),
-            prefix: Set(secret[..key_prefix(self.environment).len() + SHOWN_CHARACTERS].to_owned()),
+            prefix: Set(key_format::shown_prefix(&secret, self.environment).to_owned()),
             hash: Set(self.hash.digest(PURPOSE, &[secret.as_bytes()])),
             access: Set(access),
             created_at: Set(now()),
@@ -404,107 +436,10 @@ async fn record(transaction: &Transaction, origin: &AdminOrigin, r#type: EventTy
     audit::record(transaction, origin, r#type, key.operator_id, Subject::ApiKey(key.id), &[]).await
 }
 
-const OTHER_ENVIRONMENT: &str =
-    "This API key belongs to the other environment. Sandbox and production have separate keys and URLs.";
-
 fn unknown() -> Violation {
     Violation::new(ErrorCode::Unauthenticated)
 }
 
 fn refused(message: &str) -> Violation {
     Violation { message: message.to_owned(), ..unknown() }
-}
-
-/// The purpose of the keyed hash. The purpose is part of the stored hashes, so a change makes all keys invalid.
-const PURPOSE: &str = "api key";
-
-/// The time for which a process caches a key or an operator. A key that another process has revoked still works for up
-/// to this time. The documented limit is one second; the remaining 200 ms are for requests in progress.
-pub(super) const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
-const MAX_CACHED_KEYS: u64 = 10_000;
-
-/// The pause during which the keys of a suspect client are collected for one lookup. The pause is short, because one of
-/// these keys may be valid.
-const LOOKUP_DELAY: Duration = Duration::from_millis(50);
-const MAX_SUSPECTS: u64 = 10_000;
-
-/// The error of a lookup whose task was cancelled.
-const CANCELLED: DbErr = DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed);
-
-/// A key and its operator.
-type FoundKey = (Model, operator::Model);
-
-/// The accepted hashes of a key, and the channel to its request.
-type WaitingKey = (Vec<Vec<u8>>, oneshot::Sender<Result<Option<FoundKey>, DbErr>>);
-
-/// Keys of one suspect client that wait for a lookup (see `authenticate`).
-#[derive(Default)]
-struct DelayedLookups {
-    waiting: Mutex<Vec<WaitingKey>>,
-    /// Held by the request that looks up the keys.
-    leader: tokio::sync::Mutex<()>,
-}
-
-/// The number of random characters in a key. 30 characters from an alphabet of 62 have 178 bits of entropy.
-const RANDOM_CHARACTERS: usize = 30;
-const CHECKSUM_CHARACTERS: usize = 6;
-/// The number of random characters in the stored prefix.
-const SHOWN_CHARACTERS: usize = 4;
-
-/// The first characters of all keys of an environment, by which people and secret scanners recognise a key.
-fn key_prefix(environment: Environment) -> String {
-    format!("vivamo_{}_", environment.to_value())
-}
-
-fn generate(environment: Environment) -> String {
-    let random = Alphanumeric.sample_string(&mut rand::rng(), RANDOM_CHARACTERS);
-    let key = key_prefix(environment) + &random;
-    let checksum = checksum(&key);
-    key + &checksum
-}
-
-/// The CRC-32 of the text in base 62, padded with zeros. Detects mistyped keys without a query.
-fn checksum(key: &str) -> String {
-    let digits = base62::encode(crc32fast::hash(key.as_bytes()));
-    format!("{digits:0>CHECKSUM_CHARACTERS$}")
-}
-
-fn is_well_formed(key: &str, environment: Environment) -> bool {
-    key.is_ascii()
-        && key.len() == key_prefix(environment).len() + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS
-        && key.starts_with(&key_prefix(environment))
-        && checksum(&key[..key.len() - CHECKSUM_CHARACTERS]) == key[key.len() - CHECKSUM_CHARACTERS..]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_well_formed_only_in_its_own_environment() {
-        for (own, other) in
-            [(Environment::Sandbox, Environment::Production), (Environment::Production, Environment::Sandbox)]
-        {
-            let key = generate(own);
-            assert!(is_well_formed(&key, own));
-            assert!(!is_well_formed(&key, other));
-            assert_ne!(key, generate(own));
-        }
-    }
-
-    #[test]
-    fn a_mistyped_key_is_not_well_formed() {
-        let key = generate(Environment::Sandbox);
-        for position in "vivamo_sandbox_".len()..key.len() {
-            let mut mistyped = key.clone().into_bytes();
-            mistyped[position] = if mistyped[position] == b'x' { b'y' } else { b'x' };
-            let mistyped = String::from_utf8(mistyped).expect("ASCII");
-            assert!(!is_well_formed(&mistyped, Environment::Sandbox), "{mistyped}");
-        }
-        for other in
-            ["", "vivamo_sandbox_", &key[1..], &key[..key.len() - 1], &format!("{key}0"), "é".repeat(26).as_str()]
-        {
-            assert!(!is_well_formed(other, Environment::Sandbox), "{other}");
-        }
-    }
 }
