@@ -96,7 +96,7 @@ pub struct ServeSettings {
     pub limits: LimitSettings,
 
     #[command(flatten)]
-    pub checks: CheckSettings,
+    pub restrictions: RestrictionSettings,
 
     #[command(flatten)]
     pub webhooks: WebhookSettings,
@@ -172,7 +172,7 @@ impl LimitSettings {
 /// The restrictions of emails and phones.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Checks of emails and phones")]
-pub struct CheckSettings {
+pub struct RestrictionSettings {
     /// File of email domains to treat as disposable, in addition to the built-in list: one domain per line, # starts a
     /// comment
     #[arg(long, env = "VIVAMO_DISPOSABLE_DOMAINS", value_name = "FILE")]
@@ -405,58 +405,83 @@ impl ServeSettings {
     /// Reads the credentials that are in files.
     pub fn read_files(mut self) -> Result<Self, String> {
         read_credential(PLATFORM_KEY, &mut self.platform_key, &self.platform_key_file)?;
-        let CheckSettings { twilio_password, twilio_password_file, .. } = &mut self.checks;
+        let RestrictionSettings { twilio_password, twilio_password_file, .. } = &mut self.restrictions;
         read_credential(TWILIO_PASSWORD, twilio_password, twilio_password_file)?;
         Ok(self)
     }
 
     /// Checks these settings together with the shared settings. The error says what to change.
     pub fn check(&self, shared: &Settings) -> Result<(), String> {
-        let CheckSettings { phone_lookup, twilio_user, twilio_password, unknown_line_type, .. } = &self.checks;
         check_credential(PLATFORM_KEY, &self.platform_key)?;
-        check_credential(TWILIO_USER, twilio_user)?;
-        check_credential(TWILIO_PASSWORD, twilio_password)?;
-        let platform_key = self.platform_key.as_ref().map(ExposeSecret::expose_secret);
-        let is_short = platform_key.is_some_and(|key| key.len() < MIN_SECRET_BYTES);
-        if is_short && shared.environment == Environment::Production {
+        check_credential(TWILIO_USER, &self.restrictions.twilio_user)?;
+        check_credential(TWILIO_PASSWORD, &self.restrictions.twilio_password)?;
+        self.check_platform_key(shared)?;
+        self.check_metrics()?;
+        self.webhooks.check(shared.environment)?;
+        self.restrictions.check()
+    }
+
+    fn check_platform_key(&self, shared: &Settings) -> Result<(), String> {
+        let Some(key) = self.platform_key.as_ref().map(ExposeSecret::expose_secret) else { return Ok(()) };
+        if key.len() < MIN_SECRET_BYTES && shared.environment == Environment::Production {
             let fault = format!("must have at least {MIN_SECRET_BYTES} characters in production");
             return insecure(PLATFORM_KEY, &fault);
         }
-        let is_allowed =
-            |key: &str| key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && key == key.trim();
-        if platform_key.is_some_and(|key| !is_allowed(key)) {
+        let is_allowed = key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && key == key.trim();
+        if !is_allowed {
             let fault =
                 "must consist of visible ASCII characters, with spaces only between them: it is sent in a header";
             return insecure(PLATFORM_KEY, fault);
         }
         let secrets = [(KEY_SECRET, Some(shared.key_secret())), (KEY_SECRET_OLD, shared.old_key_secret())];
-        let same = secrets.into_iter().find(|(_, secret)| platform_key.is_some() && *secret == platform_key);
-        if let Some((setting, _)) = same {
+        if let Some((setting, _)) = secrets.into_iter().find(|(_, secret)| *secret == Some(key)) {
             let fault = format!("and {setting} are the same: a caller with the key would know the secret");
             return insecure(PLATFORM_KEY, &fault);
         }
+        Ok(())
+    }
+
+    fn check_metrics(&self) -> Result<(), String> {
         if self.http.metrics == Some(self.listen) && self.listen.port() != 0 {
             return Err(format!(
                 "VIVAMO_METRICS (--metrics) and VIVAMO_LISTEN (--listen) are both {}. Use another port for the metrics.",
                 self.listen
             ));
         }
-        if shared.environment == Environment::Production && !self.webhooks.webhook_networks.is_empty() {
+        Ok(())
+    }
+}
+
+impl WebhookSettings {
+    fn check(&self, environment: Environment) -> Result<(), String> {
+        if environment == Environment::Production && !self.webhook_networks.is_empty() {
             return Err("VIVAMO_WEBHOOK_NETWORKS (--webhook-networks) is only for sandbox. Unset it: in production, \
                         webhooks reach public addresses only."
                 .to_owned());
         }
-        let user = twilio_user.as_ref().map(|_| TWILIO_USER);
-        let password = twilio_password.as_ref().map(|_| TWILIO_PASSWORD);
-        let unknown_line_type = unknown_line_type.map(|_| UNKNOWN_LINE_TYPE);
-        match (phone_lookup, user.or(password).or(unknown_line_type)) {
-            (PhoneLookupName::Twilio, _) if user.is_none() || password.is_none() => Err(format!(
+        Ok(())
+    }
+}
+
+impl RestrictionSettings {
+    /// Checks that the settings of Twilio are complete, or that there are none.
+    fn check(&self) -> Result<(), String> {
+        let settings = [
+            (TWILIO_USER, self.twilio_user.is_some()),
+            (TWILIO_PASSWORD, self.twilio_password.is_some()),
+            (UNKNOWN_LINE_TYPE, self.unknown_line_type.is_some()),
+        ];
+        match self.phone_lookup {
+            PhoneLookupName::Twilio if self.twilio_user.is_some() && self.twilio_password.is_some() => Ok(()),
+            PhoneLookupName::Twilio => Err(format!(
                 "VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup) requires {TWILIO_USER} and {TWILIO_PASSWORD}."
             )),
-            (PhoneLookupName::Metadata, Some(name)) => Err(format!(
-                "{name} has no effect without Twilio. Set VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup), or unset {name}."
-            )),
-            _ => Ok(()),
+            PhoneLookupName::Metadata => match settings.into_iter().find(|(_, is_set)| *is_set) {
+                Some((name, _)) => Err(format!(
+                    "{name} has no effect without Twilio. Set VIVAMO_PHONE_LOOKUP=twilio (--phone-lookup), or unset {name}."
+                )),
+                None => Ok(()),
+            },
         }
     }
 }

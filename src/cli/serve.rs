@@ -47,15 +47,17 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure
 
 fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings, Failure> {
     const DATABASE_WAIT: u32 = 30;
-    let ServeSettings { listen, platform_key, http, changes_days, limits, checks, webhooks, .. } = serve;
-    let disposable_domains =
-        DisposableDomains::new(read_domains(checks.disposable_domains)?, read_domains(checks.allowed_domains)?);
+    let ServeSettings { listen, platform_key, http, changes_days, limits, restrictions, webhooks, .. } = serve;
+    let disposable_domains = DisposableDomains::new(
+        read_domains(restrictions.disposable_domains)?,
+        read_domains(restrictions.allowed_domains)?,
+    );
     // `check` allows the credentials only with `--phone-lookup twilio`.
-    let carrier = match (checks.twilio_user, checks.twilio_password) {
+    let carrier = match (restrictions.twilio_user, restrictions.twilio_password) {
         (Some(user), Some(password)) => {
-            let twilio = Twilio::new(checks.twilio_url, user, password)
+            let twilio = Twilio::new(restrictions.twilio_url, user, password)
                 .map_err(|error| Failure::Other(format!("Cannot set up Twilio Lookup: {error}")))?;
-            Some((Arc::new(twilio) as _, checks.unknown_line_type.unwrap_or_default()))
+            Some((Arc::new(twilio) as _, restrictions.unknown_line_type.unwrap_or_default()))
         }
         _ => None,
     };
