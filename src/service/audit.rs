@@ -101,7 +101,7 @@ pub(super) async fn record(
     subject: Subject,
     changed_fields: &[&str],
 ) -> Result<(), DbErr> {
-    let RequestInfo { id: request_id, actor } = origin.request();
+    let RequestInfo { id: request_id, staff } = origin.request();
     let (os_user, caller_key_id) = match origin {
         AdminOrigin::Request { key, .. } => (None, *key),
         AdminOrigin::CommandLine { os_user, .. } => (Some(os_user.clone()), None),
@@ -120,7 +120,7 @@ pub(super) async fn record(
         changed_fields: ChangedFields(changed_fields.iter().map(ToString::to_string).collect()),
         request_id,
         os_user,
-        actor,
+        actor: staff,
         webhook_id,
         caller_key_id,
     };

@@ -203,12 +203,12 @@ fn forbidden(reason: &'static str) -> Error {
 pub struct RequestInfo {
     pub id: RequestId,
     /// The staff member on whose behalf the caller sends the request, if the request names one.
-    pub actor: Option<StaffName>,
+    pub staff: Option<StaffName>,
 }
 
 impl From<RequestId> for RequestInfo {
     fn from(id: RequestId) -> Self {
-        Self { id, actor: None }
+        Self { id, staff: None }
     }
 }
 

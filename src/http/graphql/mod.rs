@@ -139,7 +139,7 @@ async fn process(
         // introspection are not counted.
         size.wait_for_memory().await.map_err(Violation::from)?;
     }
-    let request_info = RequestInfo { id: request_id, actor: staff };
+    let request_info = RequestInfo { id: request_id, staff };
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let (shared, work) = (state.clone(), log.work.clone());
     // Boxed: the future is large and would be copied several times.

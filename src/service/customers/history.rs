@@ -277,7 +277,7 @@ fn entry(origin: &Origin, r#type: EventType, customer: &customer::Model) -> Mode
         operator_id: origin.actor.operator(),
         api_key_id: origin.actor.key(),
         request_id: origin.request.id,
-        actor: origin.request.actor.clone(),
+        actor: origin.request.staff.clone(),
         r#type,
         version: customer.version,
         before: Values::default(),
