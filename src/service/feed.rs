@@ -15,8 +15,8 @@ use entity::operator;
 use entity::value::{CustomerEventId, OperatorId};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter, QueryOrder,
-    QueryResult, QuerySelect, QueryTrait, Select, Set, Unchanged,
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter,
+    QueryOrder, QueryResult, QuerySelect, QueryTrait, Select, Set, Unchanged,
 };
 use uuid::Uuid;
 
@@ -70,7 +70,12 @@ pub struct FeedPage {
 
 impl Feed {
     pub fn new(database: Database) -> Self {
-        Self { database, last_query: Arc::default() }
+        let backend = database.reader().get_database_backend();
+        let last_query = BatchedQuery::new(move |[reader]| {
+            let rows = visible_to(backend, reader).order_by_desc(Column::Position).order_by_desc(Column::Id);
+            rows.limit(1).into_query()
+        });
+        Self { database, last_query: Arc::new(last_query) }
     }
 
     /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or
@@ -205,7 +210,8 @@ impl Feed {
     async fn sweep_batch(&self, reader: OperatorId, time: DateTime<Utc>) -> Result<Option<u64>, TransactionError> {
         const BATCH: u64 = 1_000;
         let transaction = self.database.begin_write().await?;
-        let rows = self.visible_to(reader).order_by_asc(Column::Position).order_by_asc(Column::Id).limit(BATCH);
+        let rows =
+            visible_to(self.backend(), reader).order_by_asc(Column::Position).order_by_asc(Column::Id).limit(BATCH);
         let rows = rows.all(&transaction).await?;
         let old = rows.iter().take_while(|row| row.swept || row.occurred_at < time);
         let Some(last) = old.last().filter(|last| !last.swept) else { return Ok(None) };
@@ -234,7 +240,7 @@ impl Feed {
     /// Returns the age of the oldest change that readers do not see yet, because an older transaction has not ended.
     /// Zero if readers see all changes.
     pub async fn lag(&self) -> Result<TimeDelta, Error> {
-        let Some(horizon) = positions::horizon(self.database.reader().get_database_backend()) else {
+        let Some(horizon) = positions::horizon(self.backend()) else {
             return Ok(TimeDelta::zero());
         };
         let hidden = Entity::find()
@@ -244,6 +250,10 @@ impl Feed {
             .order_by_asc(Column::Id);
         let oldest = hidden.one(self.database.reader()).await?;
         Ok(oldest.map_or(TimeDelta::zero(), |change| now() - change.occurred_at))
+    }
+
+    fn backend(&self) -> DbBackend {
+        self.database.reader().get_database_backend()
     }
 
     async fn pages(&self, lists: Vec<(List, PageRequest)>) -> Result<Vec<Page<Model>>, DbErr> {
@@ -258,11 +268,7 @@ impl Feed {
     }
 
     async fn last_row(&self, reader: OperatorId) -> Result<Option<Model>, DbErr> {
-        let select = |[reader]: [SimpleExpr; 1]| {
-            let rows = self.visible_to(reader).order_by_desc(Column::Position).order_by_desc(Column::Id);
-            rows.limit(1).into_query()
-        };
-        let rows = self.last_query.run(self.database.reader(), [reader.into()], select).await?;
+        let rows = self.last_query.run(self.database.reader(), [reader.into()]).await?;
         rows.first().map(|row| Model::from_query_result(row, "")).transpose()
     }
 
@@ -280,21 +286,10 @@ impl Feed {
         (self.list(reader, false, None), request)
     }
 
-    /// Selects the rows that a reader may see now. On PostgreSQL, these are its rows with positions below the horizon,
-    /// which is made from the oldest transaction that has not ended (see `database::positions`). On SQLite, these are
-    /// all its rows.
-    fn visible_to(&self, reader: impl Into<SimpleExpr>) -> Select<Entity> {
-        let horizon = positions::horizon(self.database.reader().get_database_backend());
-        Entity::find()
-            .filter(Column::ReaderId.into_expr().eq(reader))
-            .apply_if(horizon, |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
-    }
-
     /// The rows of a reader below the horizon, of these types. The list includes the swept row unless `is_from_start`
     /// is true.
     fn list(&self, reader: OperatorId, is_from_start: bool, types: Option<Vec<EventType>>) -> List {
-        let rows = self
-            .visible_to(reader)
+        let rows = visible_to(self.backend(), reader)
             .apply_if(is_from_start.then_some(false), |rows, swept| rows.filter(Column::Swept.eq(swept)));
         let columns = position_columns();
         let Some(types) = types else { return List::new(rows.into_query(), columns) };
@@ -307,6 +302,15 @@ impl Feed {
         let joined = vec![JoinedTable::new::<Entity>(&key.map(|column| (column, BRANCH_ROWS, column.as_str())))];
         List { joined, scan: Some(Scan { filters, ..Scan::default() }), ..List::new(rows, columns) }
     }
+}
+
+/// Selects the rows that a reader may see now. On PostgreSQL, these are its rows with positions below the horizon, which
+/// is made from the oldest transaction that has not ended (see `database::positions`). On SQLite, these are all its
+/// rows.
+fn visible_to(backend: DbBackend, reader: impl Into<SimpleExpr>) -> Select<Entity> {
+    Entity::find()
+        .filter(Column::ReaderId.into_expr().eq(reader))
+        .apply_if(positions::horizon(backend), |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
 }
 
 fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N], DbErr> {

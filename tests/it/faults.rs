@@ -9,7 +9,7 @@ use entity::deployment::Environment;
 use entity::phone_lookup::CarrierLineType;
 use entity::value::PhoneNumber;
 use futures::future::join_all;
-use sea_orm::sea_query::{Expr, Query};
+use sea_orm::sea_query::Query;
 use sea_orm::{ConnectionTrait, TransactionOptions, TransactionTrait};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -129,11 +129,15 @@ async fn a_panic_is_an_internal_error_and_the_process_continues() {
     .await;
 }
 
+/// A query that selects its parameters.
+fn echo_query() -> BatchedQuery<2> {
+    BatchedQuery::new(|[first, second]| Query::select().expr_as(first, "name").expr_as(second, "other").take())
+}
+
 /// Sends `text` to the database as a parameter of a query that selects this parameter. Returns the text that the query
 /// selected.
 async fn run_query(app: &TestApp, query: &BatchedQuery<2>, text: &str) -> String {
-    let select = |[first, second]: [Expr; 2]| Query::select().expr_as(first, "name").expr_as(second, "other").take();
-    let rows = query.run(app.database.reader(), [text.into(), "other".into()], select).await.unwrap();
+    let rows = query.run(app.database.reader(), [text.into(), "other".into()]).await.unwrap();
     rows[0].try_get("", "name").unwrap()
 }
 
@@ -259,7 +263,7 @@ async fn a_locked_row_delays_its_own_writers_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_leader_of_a_read_batch_leaves_nobody_waiting() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
-        let query = BatchedQuery::<2>::default();
+        let query = echo_query();
         let send = |name| Box::pin(run_query(app, &query, name));
         let (mut first, mut second) = (send("first"), send("second"));
         assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
@@ -275,7 +279,7 @@ async fn a_cancelled_leader_of_a_read_batch_leaves_nobody_waiting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_comes_later_starts_a_new_batch() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
-        let query = BatchedQuery::<2>::default();
+        let query = echo_query();
         let send = |name| Box::pin(run_query(app, &query, name));
         let (names, sent) = app
             .statements_of(async {

@@ -13,14 +13,16 @@ use crate::database::{ReadKind, Reader, Work, record};
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
-/// The SQL of the query is built once and cached, so every call must pass the same `select`. Constants in `select`, for
-/// example its limit, are part of the cached SQL.
-#[derive(Default)]
+/// The SQL of the query is built once and cached.
 pub struct BatchedQuery<const N: usize> {
+    select: Box<Select<N>>,
     sql_for_one: OnceLock<String>,
     sql_for_batch: OnceLock<String>,
     batcher: Batcher<(), [Value; N], Rows>,
 }
+
+/// Builds a query. Receives an expression for each parameter.
+type Select<const N: usize> = dyn Fn([SimpleExpr; N]) -> SelectStatement + Send + Sync;
 
 type Rows = Result<Vec<QueryResult>, DbErr>;
 
@@ -32,21 +34,27 @@ fn recorded(rows: Rows) -> Rows {
 }
 
 impl<const N: usize> BatchedQuery<N> {
-    /// Returns the rows that `select` finds for these values. `select` receives an expression for each value: a
-    /// placeholder or, in a batch, a column of the SQL table `request`, which has one row for each request of the
-    /// batch.
-    pub async fn run(
-        &self,
-        reader: &Reader,
-        values: [Value; N],
-        select: impl Fn([SimpleExpr; N]) -> SelectStatement,
-    ) -> Rows {
+    /// Creates a query. `select` receives an expression for each parameter: a placeholder or, in a batch, a column of
+    /// the SQL table `request`, which has one row for each request of the batch. Constants in `select`, for example its
+    /// limit, become part of the cached SQL.
+    pub fn new(select: impl Fn([SimpleExpr; N]) -> SelectStatement + Send + Sync + 'static) -> Self {
+        let (sql_for_one, sql_for_batch, batcher) = Default::default();
+        Self { select: Box::new(select), sql_for_one, sql_for_batch, batcher }
+    }
+
+    /// Returns the query with these values, to run it inside a transaction.
+    pub fn with_values(&self, values: [Value; N]) -> SelectStatement {
+        (self.select)(values.map(SimpleExpr::from))
+    }
+
+    /// Returns the rows that the query finds for these values.
+    pub async fn run(&self, reader: &Reader, values: [Value; N]) -> Rows {
         if reader.get_database_backend() != DbBackend::Postgres {
-            return recorded(self.run_one(reader, values, select).await);
+            return recorded(self.run_one(reader, values).await);
         }
         let run_batch = async |requests: Vec<[Value; N]>| {
             let count = requests.len();
-            match self.run_batch(reader, requests, &select).await {
+            match self.run_batch(reader, requests).await {
                 Ok(rows) => rows.into_iter().map(Ok).collect(),
                 Err(error) if count > 1 => {
                     let error = log_shared_failure(&error, count);
@@ -57,36 +65,26 @@ impl<const N: usize> BatchedQuery<N> {
         };
         let rows = match self.batcher.submit((), values.clone(), run_batch).await {
             Some(rows) => rows,
-            None => self.run_one(reader, values, select).await,
+            None => self.run_one(reader, values).await,
         };
         recorded(rows)
     }
 
-    async fn run_one(
-        &self,
-        reader: &Reader,
-        values: [Value; N],
-        select: impl Fn([SimpleExpr; N]) -> SelectStatement,
-    ) -> Rows {
+    async fn run_one(&self, reader: &Reader, values: [Value; N]) -> Rows {
         let backend = reader.get_database_backend();
         let sign = if backend == DbBackend::Postgres { '$' } else { '?' };
         let placeholders = || std::array::from_fn(|index| Expr::cust(format!("{sign}{}", index + 1)));
-        let sql = self.sql_for_one.get_or_init(|| with_literals(backend, &select(placeholders()))).clone();
+        let sql = self.sql_for_one.get_or_init(|| with_literals(backend, &(self.select)(placeholders()))).clone();
         reader.query_all_raw(Statement { sql, values: Some(Values(values.into())), db_backend: backend }).await
     }
 
     /// Returns the rows of each request, in the order of the requests.
-    async fn run_batch(
-        &self,
-        reader: &Reader,
-        requests: Vec<[Value; N]>,
-        select: impl Fn([SimpleExpr; N]) -> SelectStatement,
-    ) -> Result<Vec<Vec<QueryResult>>, DbErr> {
+    async fn run_batch(&self, reader: &Reader, requests: Vec<[Value; N]>) -> Result<Vec<Vec<QueryResult>>, DbErr> {
         let requests = match <[_; 1]>::try_from(requests) {
-            Ok([values]) => return Ok(vec![self.run_one(reader, values, select).await?]),
+            Ok([values]) => return Ok(vec![self.run_one(reader, values).await?]),
             Err(requests) => requests,
         };
-        let sql = self.sql_for_batch.get_or_init(|| batch_sql(select)).clone();
+        let sql = self.sql_for_batch.get_or_init(|| batch_sql(&self.select)).clone();
         let mut rows_by_request: Vec<_> = requests.iter().map(|_| Vec::new()).collect();
         // A batch of several requests uses the tenant `Lookups`. Under the leader's tenant, a batch would wait while
         // that tenant holds its maximum number of connections.

@@ -107,17 +107,13 @@ impl Customers {
         let rows = if idempotent.has_key() {
             let ([operator, external_id, email, phone], [key_hash, now]) = (values, idempotent.values());
             let values = [operator, external_id, email, phone, key_hash, now];
-            let select = |[operator, external_id, email, phone, key_hash, now]: [SimpleExpr; 6]| {
-                let key = KeyLookup { operator: operator.clone(), key_hash, now };
-                key.join(existing_query([operator, external_id, email, phone], Some(key.is_new()), true))
-            };
-            let rows = self.read(write_tx, &self.existing_or_stored_query, values, select).await?;
+            let rows = self.read(write_tx, &self.existing_or_stored_query, values).await?;
             if let Some(stored) = rows.first().map(|row| idempotent.outcome(row)).transpose()?.flatten() {
                 return Ok(OrStored::Stored(stored));
             }
             rows
         } else {
-            self.read(write_tx, &self.existing_query, values, |values| existing_query(values, None, true)).await?
+            self.read(write_tx, &self.existing_query, values).await?
         };
         Ok(OrStored::Found(Existing::from_rows(&rows, true)?))
     }
@@ -129,12 +125,11 @@ impl Customers {
         write_tx: &OptimisticWrite,
         query: &BatchedQuery<N>,
         values: [Value; N],
-        select: impl Fn([SimpleExpr; N]) -> SelectStatement,
     ) -> Result<Vec<QueryResult>, DbErr> {
         if write_tx.is_locking() {
-            write_tx.query_all(&select(values.map(SimpleExpr::from))).await
+            write_tx.query_all(&query.with_values(values)).await
         } else {
-            query.run(self.database.reader(), values, select).await
+            query.run(self.database.reader(), values).await
         }
     }
 
@@ -172,7 +167,7 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
 /// LEFT JOIN customer AS other
 ///   ON other.id IN (CASE WHEN same_id.customer_id IS NULL AND … THEN by_email.id END, …)
 /// ```
-fn existing_query(
+pub(super) fn existing_query(
     [operator, external_customer_id, email, phone]: [SimpleExpr; 4],
     condition: Option<SimpleExpr>,
     with_others: bool,
@@ -208,4 +203,13 @@ fn existing_query(
         query.join_as(JoinType::LeftJoin, customer::Entity, "other", is_other);
     }
     query
+}
+
+/// Like [`existing_query`], but also selects the stored outcome of an idempotency key, and selects customers only if the
+/// key is new.
+pub(super) fn existing_or_stored_query(
+    [operator, external_customer_id, email, phone, key_hash, now]: [SimpleExpr; 6],
+) -> SelectStatement {
+    let key = KeyLookup { operator: operator.clone(), key_hash, now };
+    key.join(existing_query([operator, external_customer_id, email, phone], Some(key.is_new()), true))
 }

@@ -7,13 +7,14 @@ use entity::{customer, customer_operator};
 use sea_orm::sea_query::{ExprTrait, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
+    SelectTwo,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::rows::{self, Link, of_operator, own_at};
 use super::{CustomerView, Customers};
-use crate::database::{OptimisticWrite, TransactionError, Work, record};
+use crate::database::{BatchedQuery, OptimisticWrite, TransactionError, Work, record};
 use crate::error::Error;
 use crate::service::Actor;
 use crate::service::idempotency::{IdempotentRequest, KeyLookup};
@@ -25,6 +26,15 @@ pub enum CustomerRef {
     ExternalCustomerId(ExternalCustomerId),
     Email(EmailAddress),
     Phone(PhoneNumber),
+}
+
+/// The kind of a [`CustomerRef`].
+#[derive(Clone, Copy)]
+enum RefKind {
+    Id,
+    ExternalCustomerId,
+    Email,
+    Phone,
 }
 
 /// The outcome of the lookups of a request with an idempotency key.
@@ -97,11 +107,9 @@ impl Customers {
         operator: OperatorId,
         reference: &CustomerRef,
     ) -> Result<Option<(Link, customer::Model)>, DbErr> {
-        let (kind, _, value) = reference.column();
-        let own_query = |[operator, value]: [SimpleExpr; 2]| {
-            of_operator(operator.clone()).filter(reference.is_own(operator, value)).into_query()
-        };
-        let rows = self.own_queries[kind].run(self.database.reader(), [operator.into(), value], own_query).await?;
+        let (kind, value) = reference.kind_and_value();
+        let query = &self.own_queries[kind as usize];
+        let rows = query.run(self.database.reader(), [operator.into(), value]).await?;
         rows.first().map(|row| own_at(row, 0)).transpose()
     }
 
@@ -140,23 +148,17 @@ impl Customers {
             let stored = idempotent.find(write_tx).await?;
             return Ok(stored.map_or(OrStored::Found(None), OrStored::Stored));
         };
-        let (kind, _, value) = reference.column();
-        let own_query =
-            |operator: SimpleExpr, value| of_operator(operator.clone()).filter(reference.is_own(operator, value));
+        let (kind, value) = reference.kind_and_value();
         let (found, stored) = if write_tx.is_locking() {
-            let query = own_query(operator.into(), value.into());
+            let query = kind.own_customers(operator.into(), value.into());
             let found = rows::lock_own_customers(write_tx, query).await?.into_iter().next();
             // The key is looked up under the lock. While this request waited for the lock, another request may have
             // changed the customer and used the key.
             (found, idempotent.find(write_tx).await?)
         } else if idempotent.has_key_of(operator) {
             let [key_hash, now] = idempotent.values();
-            let select = |[operator, value, key_hash, now]: [SimpleExpr; 4]| {
-                let key = KeyLookup { operator: operator.clone(), key_hash, now };
-                key.join(own_query(operator, value).filter(key.is_new()).into_query())
-            };
-            let values = [operator.into(), value, key_hash, now];
-            let rows = self.own_or_stored_queries[kind].run(self.database.reader(), values, select).await?;
+            let query = &self.own_or_stored_queries[kind as usize];
+            let rows = query.run(self.database.reader(), [operator.into(), value, key_hash, now]).await?;
             let row = rows.first();
             let found = row.map(|row| rows::joined_own_at(row, 0)).transpose()?.flatten();
             (found, row.map(|row| idempotent.outcome(row)).transpose()?.flatten())
@@ -172,8 +174,8 @@ impl Customers {
 
 /// Selects the customer from all customers of the platform.
 fn any_customer(reference: &CustomerRef) -> Select<customer::Entity> {
-    let (_, column, value) = reference.column();
-    customer::Entity::find().filter(column.eq(value)).limit(1)
+    let (kind, value) = reference.kind_and_value();
+    customer::Entity::find().filter(kind.column().eq(value)).limit(1)
 }
 
 async fn find_any(
@@ -195,24 +197,57 @@ impl CustomerRef {
         }
     }
 
-    /// Returns the index of the query in `own_queries`, the column to compare, and the value to compare with.
-    fn column(&self) -> (usize, SimpleExpr, sea_orm::Value) {
+    /// Returns the kind, and the value to compare the [column](RefKind::column) with.
+    fn kind_and_value(&self) -> (RefKind, sea_orm::Value) {
         match self {
-            Self::Id(id) => (0, customer::Column::Id.into_expr(), (*id).into()),
-            Self::ExternalCustomerId(id) => {
-                (1, customer_operator::Column::ExternalCustomerId.into_expr(), id.clone().into())
-            }
-            Self::Email(email) => (2, customer::Column::Email.into_expr(), email.clone().into()),
-            Self::Phone(phone) => (3, customer::Column::Phone.into_expr(), phone.clone().into()),
+            Self::Id(id) => (RefKind::Id, (*id).into()),
+            Self::ExternalCustomerId(id) => (RefKind::ExternalCustomerId, id.clone().into()),
+            Self::Email(email) => (RefKind::Email, email.clone().into()),
+            Self::Phone(phone) => (RefKind::Phone, phone.clone().into()),
+        }
+    }
+}
+
+impl RefKind {
+    /// All kinds, in the order of the variants.
+    const ALL: [Self; 4] = [Self::Id, Self::ExternalCustomerId, Self::Email, Self::Phone];
+
+    fn column(self) -> SimpleExpr {
+        match self {
+            Self::Id => customer::Column::Id.into_expr(),
+            Self::ExternalCustomerId => customer_operator::Column::ExternalCustomerId.into_expr(),
+            Self::Email => customer::Column::Email.into_expr(),
+            Self::Phone => customer::Column::Phone.into_expr(),
         }
     }
 
-    /// Returns a condition on the operator's links, with their customers: the customer is the one with this `value`.
-    fn is_own(&self, operator: SimpleExpr, value: SimpleExpr) -> Condition {
-        match self {
-            Self::Id(_) | Self::ExternalCustomerId(_) => Condition::all().add(self.column().1.eq(value)),
-            Self::Email(_) => rows::has_all(operator, [(customer::Column::Email, value)]),
-            Self::Phone(_) => rows::has_all(operator, [(customer::Column::Phone, value)]),
-        }
+    /// Selects the operator's customer with this value, and its link.
+    fn own_customers(
+        self,
+        operator: SimpleExpr,
+        value: SimpleExpr,
+    ) -> SelectTwo<customer_operator::Entity, customer::Entity> {
+        let has_value = match self {
+            Self::Id | Self::ExternalCustomerId => Condition::all().add(self.column().eq(value)),
+            Self::Email => rows::has_all(operator.clone(), [(customer::Column::Email, value)]),
+            Self::Phone => rows::has_all(operator.clone(), [(customer::Column::Phone, value)]),
+        };
+        of_operator(operator).filter(has_value)
     }
+}
+
+/// Returns the queries that find a customer of an operator, one for each [`RefKind`].
+pub(super) fn own_queries() -> [BatchedQuery<2>; 4] {
+    RefKind::ALL
+        .map(|kind| BatchedQuery::new(move |[operator, value]| kind.own_customers(operator, value).into_query()))
+}
+
+/// Like [`own_queries`], but each query also looks up an idempotency key, and finds a customer only if the key is new.
+pub(super) fn own_or_stored_queries() -> [BatchedQuery<4>; 4] {
+    RefKind::ALL.map(|kind| {
+        BatchedQuery::new(move |[operator, value, key_hash, now]| {
+            let key = KeyLookup { operator: operator.clone(), key_hash, now };
+            key.join(kind.own_customers(operator, value).filter(key.is_new()).into_query())
+        })
+    })
 }

@@ -89,17 +89,15 @@ pub struct CustomerView {
 
 impl Customers {
     pub fn new(database: Database, restrictions: Restrictions, hash: KeyedHash, limits: Limits) -> Self {
-        let (own_queries, own_or_stored_queries) = Default::default();
-        let (existing_query, existing_or_stored_query) = Default::default();
         Self {
             database,
             restrictions,
             hash,
             limits,
-            own_queries,
-            own_or_stored_queries,
-            existing_query,
-            existing_or_stored_query,
+            own_queries: find::own_queries(),
+            own_or_stored_queries: find::own_or_stored_queries(),
+            existing_query: BatchedQuery::new(|values| existing::existing_query(values, None, true)),
+            existing_or_stored_query: BatchedQuery::new(existing::existing_or_stored_query),
         }
     }
 }
