@@ -9,7 +9,7 @@
 //!
 //! async-graphql still resolves an object if
 //!
-//! - the resolver of a selected field may wait ([`DirectObject::writer`]), for example for `history`;
+//! - the resolver of a selected field may wait ([`DirectObject::MAY_WAIT`]), for example for `history`;
 //! - rows that the object needs are not in memory. If this is true for one item of a list, async-graphql resolves the
 //!   whole list. The lists inside its items may still be written directly;
 //! - the document merges fields (`document_limits::merges_fields`). async-graphql can merge values, but not texts.
@@ -37,13 +37,16 @@ pub type Writer<'q, T> = Box<dyn Fn(&T, &mut Json) -> Result<(), NotDirect> + Se
 
 /// A type whose objects can be written directly.
 pub trait DirectObject: ContainerType + Sized + 'static {
-    /// Returns the writer of a selected field. The default writer calls the resolver. A type must fail with
-    /// [`NotDirect::NotReady`] for each field whose resolver may wait or add an error. This includes the selected
-    /// fields inside the value of the field. If the value is an object that has such fields, use
-    /// [`object`](SelectedField::object), which asks the type of this object for its writers. In debug builds, a
-    /// resolver that waits panics. In release builds, async-graphql then resolves the object.
+    /// The names of all fields whose resolver may wait or add an error. This includes the selected fields inside the
+    /// value of the field. If the value is an object that has such fields, use [`object`](SelectedField::object) in
+    /// [`writer`](Self::writer) instead, which asks the type of this object for its writers. In debug builds, the
+    /// resolver of a field that is not listed panics if it waits. In release builds, async-graphql then resolves the
+    /// object.
+    const MAY_WAIT: &'static [&'static str] = &[];
+
+    /// Returns the writer of a selected field. The default writer calls the resolver.
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        Ok(field.resolver())
+        field.resolver()
     }
 }
 
@@ -68,17 +71,21 @@ impl<'q> SelectedField<'q> {
         argument.map(|(_, value)| value).map_err(|_| NotDirect::NotReady)
     }
 
-    /// Returns a writer that calls the resolver of the field. The resolver must not wait, and must not add errors.
-    pub fn resolver<T: DirectObject>(&self) -> Writer<'q, T> {
+    /// Returns a writer that calls the resolver of the field. Fails if the resolver may wait
+    /// ([`DirectObject::MAY_WAIT`]).
+    pub fn resolver<T: DirectObject>(&self) -> Result<Writer<'q, T>, NotDirect> {
+        if T::MAY_WAIT.contains(&self.name()) {
+            return Err(NotDirect::NotReady);
+        }
         let context = self.context.with_field(self.field);
-        Box::new(move |object, json| {
+        Ok(Box::new(move |object, json| {
             let resolved = object.resolve_field(&context).now_or_never();
             debug_assert!(resolved.is_some(), "the resolver of {} waits", context.item.node.name);
             match resolved {
                 Some(Ok(value)) => json.write(&value.unwrap_or_default()),
                 Some(Err(_)) | None => Err(NotDirect::NotReady),
             }
-        })
+        }))
     }
 
     /// Returns a writer for a field whose value is an object inside its parent. `get` returns this object.
@@ -94,7 +101,7 @@ impl<'q> SelectedField<'q> {
     pub fn of_edge<E: DirectObject, N: DirectObject>(&self, node: fn(&E) -> &N) -> Result<Writer<'q, E>, NotDirect> {
         match self.name() {
             "node" => self.object(node),
-            _ => Ok(self.resolver()),
+            _ => self.resolver(),
         }
     }
 

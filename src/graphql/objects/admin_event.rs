@@ -215,10 +215,5 @@ impl DirectObject for AdminEventEdge {
 }
 
 impl DirectObject for AdminEvent {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "operator" | "apiKey" | "callerApiKey" => Err(NotDirect::NotReady),
-            _ => Ok(field.resolver()),
-        }
-    }
+    const MAY_WAIT: &'static [&'static str] = &["operator", "apiKey", "callerApiKey"];
 }

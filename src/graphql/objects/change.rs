@@ -7,7 +7,7 @@ use super::types::Customer;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
+use crate::graphql::direct::DirectObject;
 use crate::graphql::fetch::{self, VisibleCustomer};
 use crate::graphql::items::Items;
 use crate::graphql::pagination::feed_arguments;
@@ -106,12 +106,7 @@ impl Change {
 }
 
 impl DirectObject for Change {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "customer" => Err(NotDirect::NotReady),
-            _ => Ok(field.resolver()),
-        }
-    }
+    const MAY_WAIT: &'static [&'static str] = &["customer"];
 }
 
 /// Returns the changed fields of a change.

@@ -147,6 +147,8 @@ impl Customer {
 }
 
 impl DirectObject for Customer {
+    const MAY_WAIT: &'static [&'static str] = &["history"];
+
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         match field.name() {
             "operators" => {
@@ -167,8 +169,7 @@ impl DirectObject for Customer {
                 let plan = field.plan::<Address>()?;
                 Ok(Box::new(move |customer, json| plan.write_optional(customer.postal_address().as_ref(), json)))
             }
-            "history" => Err(NotDirect::NotReady),
-            _ => Ok(field.resolver()),
+            _ => field.resolver(),
         }
     }
 }

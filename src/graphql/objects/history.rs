@@ -192,10 +192,5 @@ impl DirectObject for CustomerEventEdge {
 }
 
 impl DirectObject for CustomerEvent {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "operator" | "apiKey" | "disconnectedOperator" => Err(NotDirect::NotReady),
-            _ => Ok(field.resolver()),
-        }
-    }
+    const MAY_WAIT: &'static [&'static str] = &["operator", "apiKey", "disconnectedOperator"];
 }

@@ -97,12 +97,7 @@ impl Operator {
 }
 
 impl DirectObject for Operator {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "apiKeys" | "customers" => Err(NotDirect::NotReady),
-            _ => Ok(field.resolver()),
-        }
-    }
+    const MAY_WAIT: &'static [&'static str] = &["apiKeys", "customers"];
 }
 
 pub type OperatorConnection = Connection<OperatorEdge, Operator, OperatorCount>;

@@ -170,10 +170,5 @@ impl DirectObject for WebhookEdge {
 }
 
 impl DirectObject for Webhook {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        match field.name() {
-            "operator" | "undeliveredSince" => Err(NotDirect::NotReady),
-            _ => Ok(field.resolver()),
-        }
-    }
+    const MAY_WAIT: &'static [&'static str] = &["operator", "undeliveredSince"];
 }
