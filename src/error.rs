@@ -259,10 +259,21 @@ impl Violation {
         Self { field: Some(field), ..Self::new(code) }
     }
 
+    /// A fault of one argument, with the code [`ErrorCode::InvalidArgument`]. The note is the message, because the
+    /// message of this code gives no details.
+    pub fn argument(field: InputField, note: &'static str) -> Self {
+        Self::of(ErrorCode::InvalidArgument, field).with_message(note)
+    }
+
     /// A fault of a time outside the years 0001 to 9999. PostgreSQL and SQLite would store such a time differently.
     pub fn outside_calendar(field: InputField) -> Self {
         let message = format!("`{}` must be between the years 0001 and 9999 in UTC.", field.path().join("."));
-        Self { message, ..Self::of(ErrorCode::InvalidArgument, field) }
+        Self::of(ErrorCode::InvalidArgument, field).with_message(message)
+    }
+
+    /// Replaces the message. The new message must not contain personal data.
+    pub fn with_message(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
     }
 
     /// Adds the reason why the value could not be parsed, for example ": it is empty."
@@ -274,11 +285,9 @@ impl Violation {
         Self { message: format!("{}: {subject} {reason}.", self.message), ..self }
     }
 
-    /// Adds a sentence to the message. Replaces the message of [`ErrorCode::InvalidArgument`], because that message
-    /// gives no details.
+    /// Adds a sentence to the message.
     pub fn with_note(self, note: &'static str) -> Self {
-        let is_general = self.code == ErrorCode::InvalidArgument;
-        Self { message: if is_general { note.to_owned() } else { format!("{} {note}", self.message) }, ..self }
+        Self { message: format!("{} {note}", self.message), ..self }
     }
 
     pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {

@@ -3,21 +3,21 @@
 
 use async_graphql::indexmap::IndexSet;
 use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{SubsecRound, TimeDelta};
 use entity::customer;
 use entity::value::{
-    Address, AddressParts, CustomerId, EmailAddress, ErasureReference, ExternalCustomerId, IdempotencyKey, OperatorId,
-    PersonName, PhoneNumber, Reason, SearchQuery,
+    Address, AddressParts, CustomerId, EmailAddress, ErasureReference, ExternalCustomerId, OperatorId, SearchQuery,
 };
 use sea_orm::ActiveValue::{self, NotSet, Set};
 
+use super::faults::{Faults, NO_EXTERNAL_IDS};
 use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::service::Actor;
 use crate::service::customers::{
     ConnectBy, CustomerChanges, CustomerDraft, CustomerField, CustomerFilter, CustomerList, CustomerOrder,
     CustomerOrderField, CustomerRef, Disconnect, EraseRequest, MatchKey, TimeRange, Verification, VerifiedValue,
 };
-use crate::service::{Actor, is_in_calendar};
 
 /// Identifies a customer. Set exactly one field.
 #[derive(OneofObject)]
@@ -275,85 +275,42 @@ pub struct EraseCustomerInput {
     idempotency_key: Option<String>,
 }
 
-/// The faults found in an input. A method that parses a value adds a fault and returns `None` if the value is invalid.
-#[derive(Default)]
-struct Faults(Vec<Violation>);
-
-impl Faults {
-    fn value<T>(&mut self, code: ErrorCode, field: InputField, parsed: Result<T, Reason>) -> Option<T> {
-        parsed.map_err(|reason| self.0.push(Violation::of(code, field).with_reason(reason))).ok()
-    }
-
-    fn email(&mut self, field: InputField, text: &str) -> Option<EmailAddress> {
-        self.value(ErrorCode::InvalidEmail, field, EmailAddress::parse(text))
-    }
-
-    fn phone(&mut self, field: InputField, text: &str) -> Option<PhoneNumber> {
-        self.value(ErrorCode::InvalidPhone, field, PhoneNumber::parse(text))
-    }
-
-    fn name(&mut self, field: InputField, text: &str) -> Option<PersonName> {
-        self.value(ErrorCode::InvalidName, field, PersonName::parse(text))
-    }
-
-    fn external_customer_id(&mut self, field: InputField, text: &str) -> Option<ExternalCustomerId> {
-        self.value(ErrorCode::InvalidExternalCustomerId, field, ExternalCustomerId::parse(text))
-    }
-
-    /// Reports an external customer id that was sent with the platform key.
-    fn no_external_id<T>(&mut self, field: InputField) -> Option<T> {
-        self.0.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(NO_EXTERNAL_IDS));
-        None
-    }
-
-    fn idempotency_key(&mut self, text: &str) -> Option<IdempotencyKey> {
-        self.value(ErrorCode::InvalidArgument, InputField::IdempotencyKey, IdempotencyKey::parse(text))
-    }
-
-    fn time(&mut self, field: InputField, time: Option<Time>) -> Option<DateTime<Utc>> {
-        let Time(time) = time?;
-        if !is_in_calendar(time) {
-            self.0.push(Violation::outside_calendar(field));
-            return None;
+impl AddressInput {
+    fn parse(self, faults: &mut Faults) -> Option<Address> {
+        let Self { line1, line2, city, region, postal_code, country } = self;
+        let city = city.unwrap_or_default();
+        let parsed = Address::parse(AddressParts { line1, line2, city, region, postal_code, country });
+        for (part, reason) in parsed.as_ref().err().into_iter().flatten() {
+            faults.add(Violation::of(ErrorCode::InvalidAddress, InputField::Address(*part)).with_reason(*reason));
         }
-        Some(time)
+        parsed.ok()
     }
+}
 
-    fn range(&mut self, [from, before]: [InputField; 2], range: Option<DateTimeRange>) -> TimeRange {
+/// Parses a field that can be cleared. Returns `NotSet` for an omitted field and for an invalid value, and `Set(None)`
+/// for null.
+fn optional<I, T>(input: MaybeUndefined<I>, parse: impl FnOnce(I) -> Option<T>) -> ActiveValue<Option<T>>
+where
+    Option<T>: Into<sea_orm::Value>,
+{
+    match input {
+        MaybeUndefined::Undefined => NotSet,
+        MaybeUndefined::Null => Set(None),
+        MaybeUndefined::Value(input) => parse(input).map_or(NotSet, |value| Set(Some(value))),
+    }
+}
+
+impl DateTimeRange {
+    fn parse(self, [from, before]: [InputField; 2], faults: &mut Faults) -> TimeRange {
         /// Rounds up to a microsecond, the precision of the stored times. A stored time is before the rounded time if
         /// and only if it is before `time`.
         fn rounded_up(Time(time): Time) -> Time {
             let rounded_down = time.trunc_subsecs(6);
             Time(if rounded_down == time { time } else { rounded_down + TimeDelta::microseconds(1) })
         }
-        let DateTimeRange { from: start, before: end } = range.unwrap_or_default();
-        TimeRange { from: self.time(from, start.map(rounded_up)), before: self.time(before, end.map(rounded_up)) }
-    }
-
-    fn address(&mut self, input: AddressInput) -> Option<Address> {
-        let AddressInput { line1, line2, city, region, postal_code, country } = input;
-        let city = city.unwrap_or_default();
-        let parsed = Address::parse(AddressParts { line1, line2, city, region, postal_code, country });
-        for (part, reason) in parsed.as_ref().err().into_iter().flatten() {
-            self.0.push(Violation::of(ErrorCode::InvalidAddress, InputField::Address(*part)).with_reason(*reason));
-        }
-        parsed.ok()
-    }
-
-    /// Parses an optional field. Returns `NotSet` for an omitted field and for an invalid value, and `Set(None)` for
-    /// null.
-    fn optional<I, T>(
-        &mut self,
-        input: MaybeUndefined<I>,
-        parse: impl FnOnce(&mut Self, I) -> Option<T>,
-    ) -> ActiveValue<Option<T>>
-    where
-        Option<T>: Into<sea_orm::Value>,
-    {
-        match input {
-            MaybeUndefined::Undefined => NotSet,
-            MaybeUndefined::Null => Set(None),
-            MaybeUndefined::Value(input) => parse(self, input).map_or(NotSet, |value| Set(Some(value))),
+        TimeRange {
+            from: faults.time(from, self.from.map(rounded_up)),
+            before: faults.time(before, self.before.map(rounded_up)),
         }
     }
 }
@@ -361,10 +318,10 @@ impl Faults {
 impl OptionalDataInput {
     fn parse(self, faults: &mut Faults) -> customer::ActiveModel {
         customer::ActiveModel {
-            phone: faults.optional(self.phone, |faults, text| faults.phone(InputField::Phone, &text)),
-            first_name: faults.optional(self.first_name, |faults, text| faults.name(InputField::FirstName, &text)),
-            last_name: faults.optional(self.last_name, |faults, text| faults.name(InputField::LastName, &text)),
-            address: faults.optional(self.address, Faults::address),
+            phone: optional(self.phone, |text| faults.phone(InputField::Phone, &text)),
+            first_name: optional(self.first_name, |text| faults.name(InputField::FirstName, &text)),
+            last_name: optional(self.last_name, |text| faults.name(InputField::LastName, &text)),
+            address: optional(self.address, |address| address.parse(faults)),
             ..Default::default()
         }
     }
@@ -381,7 +338,7 @@ impl CreateCustomerInput {
             optional: optional.parse(&mut faults),
             connect_by: ConnectBy::new(&connect_by),
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
-            faults: faults.0,
+            faults: faults.into_violations(),
         }
     }
 }
@@ -409,31 +366,23 @@ impl UpdateCustomerInput {
             customer.parse(&mut faults)
         };
         if data.is_none() && external_customer_id.is_undefined() {
-            faults.0.push(Violation::of(ErrorCode::InvalidArgument, InputField::Data).with_note(NOTHING_TO_UPDATE));
+            faults.argument(InputField::Data, NOTHING_TO_UPDATE);
         }
-        let external_customer_id = match external_customer_id {
-            MaybeUndefined::Undefined => None,
-            _ if actor.operator().is_none() => faults.no_external_id(InputField::ExternalCustomerId),
-            MaybeUndefined::Null => faults.value(
-                ErrorCode::InvalidExternalCustomerId,
-                InputField::ExternalCustomerId,
-                Err(Reason::NotRemovable),
-            ),
-            MaybeUndefined::Value(text) => faults.external_customer_id(InputField::ExternalCustomerId, &text),
+        let external_customer_id = if actor.operator().is_none() && !external_customer_id.is_undefined() {
+            faults.no_external_id(InputField::ExternalCustomerId)
+        } else {
+            let (code, field) = (ErrorCode::InvalidExternalCustomerId, InputField::ExternalCustomerId);
+            faults.not_null(code, field, external_customer_id, ExternalCustomerId::parse)
         };
         let CustomerDataPatch { email, optional } = data.unwrap_or_default();
-        let email = match email {
-            MaybeUndefined::Undefined => None,
-            MaybeUndefined::Null => faults.value(ErrorCode::InvalidEmail, InputField::Email, Err(Reason::NotRemovable)),
-            MaybeUndefined::Value(text) => faults.email(InputField::Email, &text),
-        };
+        let email = faults.not_null(ErrorCode::InvalidEmail, InputField::Email, email, EmailAddress::parse);
         CustomerChanges {
             customer,
             external_customer_id,
             expected_version,
             values: customer::ActiveModel { email: email.map_or(NotSet, Set), ..optional.parse(&mut faults) },
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
-            faults: faults.0,
+            faults: faults.into_violations(),
         }
     }
 }
@@ -447,14 +396,15 @@ impl DisconnectCustomerInput {
             (None, None) => Some(OPERATOR_ID_REQUIRED),
             (Some(_), None) | (None, Some(_)) => None,
         };
-        let fault = note.map(|note| Violation::of(ErrorCode::InvalidArgument, InputField::OperatorId).with_note(note));
-        faults.0.extend(fault);
+        if let Some(note) = note {
+            faults.argument(InputField::OperatorId, note);
+        }
         Disconnect {
             customer: customer.parse(&mut faults),
             reason: reason.into(),
             operator: operator_id.and_then(|id| OperatorId::parse(&id)),
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
-            faults: faults.0,
+            faults: faults.into_violations(),
         }
     }
 }
@@ -466,25 +416,22 @@ impl RecordVerificationInput {
         let verified_at = faults.time(InputField::VerifiedAt, Some(verified_at));
         let take_over = take_over.unwrap_or_default();
         if take_over && field != VerifiableField::Phone {
-            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::TakeOver);
-            faults.0.push(violation.with_note("Only a phone can be taken over."));
+            faults.argument(InputField::TakeOver, "Only a phone can be taken over.");
         }
         let value = match field {
             VerifiableField::Email => faults.email(InputField::Value, &value).map(VerifiedValue::Email),
             VerifiableField::Phone => faults.phone(InputField::Value, &value).map(VerifiedValue::Phone),
         };
         let idempotency_key = idempotency_key.and_then(|text| faults.idempotency_key(&text));
-        match (value, verified_at) {
-            (Some(value), Some(verified_at)) if faults.0.is_empty() => Ok(Verification {
-                customer: CustomerId::parse(&id),
-                value,
-                // PostgreSQL stores microseconds.
-                verified_at: verified_at.trunc_subsecs(6),
-                take_over,
-                idempotency_key,
-            }),
-            _ => Err(Error::Rejected(faults.0)),
-        }
+        let (value, verified_at) = faults.finish_parsed(value.zip(verified_at))?;
+        Ok(Verification {
+            customer: CustomerId::parse(&id),
+            value,
+            // PostgreSQL stores microseconds.
+            verified_at: verified_at.trunc_subsecs(6),
+            take_over,
+            idempotency_key,
+        })
     }
 }
 
@@ -495,12 +442,8 @@ impl EraseCustomerInput {
         let reference =
             faults.value(ErrorCode::InvalidArgument, InputField::Reference, ErasureReference::parse(&reference));
         let idempotency_key = idempotency_key.and_then(|text| faults.idempotency_key(&text));
-        match reference {
-            Some(reference) if faults.0.is_empty() => {
-                Ok(EraseRequest { customer: CustomerId::parse(&id), reference, idempotency_key })
-            }
-            _ => Err(Error::Rejected(faults.0)),
-        }
+        let reference = faults.finish_parsed(reference)?;
+        Ok(EraseRequest { customer: CustomerId::parse(&id), reference, idempotency_key })
     }
 }
 
@@ -519,8 +462,7 @@ impl CustomerRefInput {
             Self::Email(text) => faults.email(InputField::ByEmail, &text).map(CustomerRef::Email),
             Self::Phone(text) => faults.phone(InputField::ByPhone, &text).map(CustomerRef::Phone),
         };
-        Error::reject_if_any(faults.0)?;
-        Ok(reference)
+        faults.finish(reference)
     }
 }
 
@@ -543,12 +485,16 @@ impl CustomerFilterInput {
             missing: self.missing.into_iter().flatten().collect::<IndexSet<_>>().into_iter().collect(),
             email_verified: self.email_verified,
             phone_verified: self.phone_verified,
-            created_at: faults
-                .range([InputField::FilterCreatedAtFrom, InputField::FilterCreatedAtBefore], self.created_at),
-            connected_at: faults
-                .range([InputField::FilterConnectedAtFrom, InputField::FilterConnectedAtBefore], self.connected_at),
+            created_at: self
+                .created_at
+                .unwrap_or_default()
+                .parse([InputField::FilterCreatedAtFrom, InputField::FilterCreatedAtBefore], &mut faults),
+            connected_at: self
+                .connected_at
+                .unwrap_or_default()
+                .parse([InputField::FilterConnectedAtFrom, InputField::FilterConnectedAtBefore], &mut faults),
         };
-        Error::reject_if_any(faults.0)?;
+        let filter = faults.finish(filter)?;
         let order = order.map(|CustomerOrderInput { field, direction }| CustomerOrder {
             field,
             descending: direction == OrderDirection::Desc,
@@ -568,7 +514,7 @@ impl CustomerFilterInput {
             (order.is_some() && self.search.is_some(), InputField::OrderBy, NO_ORDER_WITH_SEARCH),
         ];
         match faults.into_iter().find(|(is_fault, ..)| *is_fault) {
-            Some((_, field, note)) => Err(Violation::of(ErrorCode::InvalidArgument, field).with_note(note).into()),
+            Some((_, field, note)) => Err(Violation::argument(field, note).into()),
             None => Ok(()),
         }
     }
@@ -586,5 +532,3 @@ const NOTHING_TO_UPDATE: &str = "Set `data`, `externalCustomerId` or both.";
 const PLATFORM_ONLY_OPERATOR_ID: &str =
     "Omit `operatorId`: an operator's key always disconnects the customer from its own operator.";
 const OPERATOR_ID_REQUIRED: &str = "With the platform key, `operatorId` must name the operator to disconnect from.";
-const NO_EXTERNAL_IDS: &str =
-    "`externalCustomerId` belongs to an operator, so it is not available here with the platform key.";

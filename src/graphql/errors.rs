@@ -90,7 +90,7 @@ pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
 fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
     match error.source.as_ref().map(|source| source.downcast_ref::<Error>()) {
         // Errors of the document: syntax, limits, validation, values of the wrong type.
-        None => vec![Violation { message: shorten(&error.message), ..Violation::new(ErrorCode::BadRequest) }],
+        None => vec![Violation::new(ErrorCode::BadRequest).with_message(shorten(&error.message))],
         Some(Some(Error::Rejected(violations))) => violations.clone(),
         Some(Some(Error::Failed { code, cause })) => {
             // If a statement that several requests share fails, the log already has one line for all these requests.

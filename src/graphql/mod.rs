@@ -15,6 +15,7 @@ mod document_cache;
 mod document_limits;
 mod document_size;
 mod errors;
+mod faults;
 mod fetch;
 mod items;
 mod load_rounds;

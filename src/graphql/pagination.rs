@@ -8,9 +8,10 @@ use async_graphql::{InputObject, Object, ObjectType, OutputType, SimpleObject, T
 
 use super::cursor::{Cursor, Cursors};
 use super::direct::{DirectObject, NotDirect, SelectedField, Writer};
+use super::faults::Faults;
 use super::items::Items;
 use crate::database::pages::{Count, Direction, Page, PageRequest, Position};
-use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::error::{Error, InputField};
 
 const MIN_PAGE_SIZE: i32 = 1;
 pub const MAX_PAGE_SIZE: i32 = 100;
@@ -31,52 +32,41 @@ impl PageArguments {
     /// Checks the arguments against the list that the cursors belong to. If the list is not known, rejects every
     /// cursor, because a cursor is valid for one list only.
     pub fn parse(&self, cursors: Option<&Cursors>) -> Result<PageRequest, Error> {
-        let mut violations = Vec::new();
-        let mut reject =
-            |field, note| violations.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));
+        let mut faults = Faults::default();
         for (field, size) in [(InputField::First, self.first), (InputField::Last, self.last)] {
             if size.is_some_and(|size| !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&size)) {
-                reject(field, PAGE_SIZE);
+                faults.argument(field, PAGE_SIZE);
             }
         }
         if self.first.is_some() && self.last.is_some() {
-            reject(InputField::Last, "`first` and `last` cannot be combined.");
+            faults.argument(InputField::Last, "`first` and `last` cannot be combined.");
         }
         let mut position = |field, cursor: &Option<String>| {
             let cursor = cursor.as_ref()?;
-            let position = cursors.and_then(|cursors| cursors.decode(cursor));
-            if position.is_none() {
-                let note = "The cursor is not valid for this list. A cursor is valid only with the same operator, filter \
-                            and order.";
-                reject(field, note);
-            }
-            position
+            let note = "The cursor is not valid for this list. A cursor is valid only with the same operator, filter and \
+                        order.";
+            faults.require(cursors.and_then(|cursors| cursors.decode(cursor)), field, note)
         };
         let after = position(InputField::After, &self.after);
         let before = position(InputField::Before, &self.before);
-        Error::reject_if_any(violations)?;
         let (direction, size) = match (self.first, self.last) {
             (None, Some(last)) => (Direction::Backward, Some(last)),
             (first, _) => (Direction::Forward, first),
         };
         let size = size.map_or(DEFAULT_PAGE_SIZE, |size| size.unsigned_abs() as usize);
-        Ok(PageRequest { direction, size, after, before })
+        faults.finish(PageRequest { direction, size, after, before })
     }
 }
 
 /// Checks the arguments of the change feed. Returns the size of the page and the position of the cursor.
 pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Result<(usize, Option<Position>), Error> {
-    let mut violations = Vec::new();
-    let mut reject = |field, note| violations.push(Violation::of(ErrorCode::InvalidArgument, field).with_note(note));
+    let mut faults = Faults::default();
     if !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&first) {
-        reject(InputField::First, PAGE_SIZE);
+        faults.argument(InputField::First, PAGE_SIZE);
     }
-    let position = after.and_then(|cursor| cursors.decode(cursor));
-    if after.is_some() && position.is_none() {
-        reject(InputField::After, "This cursor does not belong to the caller's `changes` feed.");
-    }
-    Error::reject_if_any(violations)?;
-    Ok((first.unsigned_abs() as usize, position))
+    let note = "This cursor does not belong to the caller's `changes` feed.";
+    let position = after.and_then(|cursor| faults.require(cursors.decode(cursor), InputField::After, note));
+    faults.finish((first.unsigned_abs() as usize, position))
 }
 
 /// Information about the current page.

@@ -288,7 +288,7 @@ impl ApiKeys {
         actor.require_platform()?;
         if request.expires_at.is_some_and(|expires_at| expires_at <= now()) {
             let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";
-            return Err(Violation::of(ErrorCode::InvalidArgument, InputField::ExpiresAt).with_note(note).into());
+            return Err(Violation::argument(InputField::ExpiresAt, note).into());
         }
         if request.expires_at.is_some_and(|expires_at| !is_in_calendar(expires_at)) {
             return Err(Violation::outside_calendar(InputField::ExpiresAt).into());
@@ -441,5 +441,5 @@ fn unknown() -> Violation {
 }
 
 fn refused(message: &str) -> Violation {
-    Violation { message: message.to_owned(), ..unknown() }
+    unknown().with_message(message)
 }

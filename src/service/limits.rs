@@ -210,11 +210,11 @@ impl CostCharge {
 /// The error of a rejected request. `limit` is the label of the metric.
 fn rate_limited(limit: &'static str, message: &str, shortage: Shortage) -> Violation {
     metrics::counter!("vivamo_rate_limited_total", "limit" => limit).increment(1);
-    let retry_after = Some(match shortage {
+    let retry_after = match shortage {
         Shortage::RefillsIn(time) => time,
         Shortage::HeldByReservations => RESERVATION_TIME,
-    });
-    Violation { message: message.to_owned(), retry_after, ..Violation::new(ErrorCode::RateLimited) }
+    };
+    Violation::new(ErrorCode::RateLimited).with_message(message).with_retry_after(Some(retry_after))
 }
 
 /// The addresses that belong to one client: one IPv4 address, or an IPv6 /64 network.

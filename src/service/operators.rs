@@ -144,8 +144,7 @@ impl Operators {
         actor.require_platform()?;
         if changes.disclosures_per_hour.flatten().is_some_and(|budget| budget < 1) {
             let note = "`disclosuresPerHour` must be at least 1, or null for the default.";
-            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DisclosuresPerHour);
-            return Err(violation.with_note(note).into());
+            return Err(Violation::argument(InputField::DisclosuresPerHour, note).into());
         }
         let update = || async {
             let transaction = self.database.begin_write().await?;

@@ -8,10 +8,11 @@ use entity::value::{AdminEventId, ApiKeyId, OperatorId};
 use super::api_key::ApiKey;
 use super::types::Operator;
 use crate::database::pages::Positioned;
-use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::error::{Error, InputField};
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
+use crate::graphql::faults::Faults;
 use crate::graphql::fetch;
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
 use crate::graphql::time::Time;
@@ -163,26 +164,16 @@ pub struct AdminEventEdge {
 
 impl AdminEventFilterInput {
     fn parse(&self) -> Result<AdminEventFilter, Error> {
-        let invalid = |field, note| Violation::of(ErrorCode::InvalidArgument, field).with_note(note);
-        let mut violations = Vec::new();
+        let mut faults = Faults::default();
         let operator = self.operator_id.as_ref().and_then(|id| {
-            let operator = OperatorId::parse(id);
-            if operator.is_none() {
-                violations
-                    .push(invalid(InputField::FilterOperatorId, "`operatorId` must be the id of an operator (op_…)."));
-            }
-            operator
+            let note = "`operatorId` must be the id of an operator (op_…).";
+            faults.require(OperatorId::parse(id), InputField::FilterOperatorId, note)
         });
         let api_key = self.api_key_id.as_ref().and_then(|id| {
-            let key = ApiKeyId::parse(id);
-            if key.is_none() {
-                violations
-                    .push(invalid(InputField::FilterApiKeyId, "`apiKeyId` must be the id of an API key (key_…)."));
-            }
-            key
+            let note = "`apiKeyId` must be the id of an API key (key_…).";
+            faults.require(ApiKeyId::parse(id), InputField::FilterApiKeyId, note)
         });
-        Error::reject_if_any(violations)?;
-        Ok(AdminEventFilter { operator, api_key })
+        faults.finish(AdminEventFilter { operator, api_key })
     }
 }
 

@@ -88,8 +88,8 @@ fn event_list(
         (None, Some(id), None) => RequestId::parse(&id).map(EventList::OfRequest),
         (None, None, Some(id)) => ApiKeyId::parse(&id).map(EventList::OfApiKey),
         _ => {
-            let violation = Violation::new(ErrorCode::InvalidArgument);
-            return Err(violation.with_note("Set exactly one of `customerId`, `requestId` and `apiKeyId`.").into());
+            let message = "Set exactly one of `customerId`, `requestId` and `apiKeyId`.";
+            return Err(Violation::new(ErrorCode::InvalidArgument).with_message(message).into());
         }
     };
     // If the id of an argument is malformed, the result is an empty list: no customer has the nil id.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, SimpleObject};
 use entity::operator::Status;
-use entity::value::{ApiKeyId, DisplayName, OperatorId, Reason};
+use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::context::{actor, admin_origin, services};
+use crate::graphql::faults::Faults;
 use crate::graphql::objects::{
     AdminEventConnection, AdminEventFilterInput, ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus,
 };
@@ -220,27 +221,17 @@ struct UpdateOperatorInput {
 
 impl UpdateOperatorInput {
     fn parse(self) -> Result<OperatorChanges, Error> {
-        let mut violations = Vec::new();
-        let name = match self.name {
-            MaybeUndefined::Undefined => None,
-            MaybeUndefined::Null => Some(Err(Reason::NotRemovable)),
-            MaybeUndefined::Value(name) => Some(DisplayName::parse(&name)),
-        };
-        let name = name.transpose().unwrap_or_else(|reason| {
-            violations.push(Violation::of(ErrorCode::InvalidName, InputField::Name).with_reason(reason));
-            None
-        });
+        let mut faults = Faults::default();
+        let name = faults.not_null(ErrorCode::InvalidName, InputField::Name, self.name, DisplayName::parse);
         if self.status.is_null() {
-            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Status);
-            violations.push(violation.with_note("`status` cannot be null. Leave it out to keep the status."));
+            faults.argument(InputField::Status, "`status` cannot be null. Leave it out to keep the status.");
         }
-        Error::reject_if_any(violations)?;
         let disclosures_per_hour = match self.disclosures_per_hour {
             MaybeUndefined::Undefined => None,
             MaybeUndefined::Null => Some(None),
             MaybeUndefined::Value(budget) => Some(Some(budget)),
         };
-        Ok(OperatorChanges { name, status: self.status.take().map(Status::from), disclosures_per_hour })
+        faults.finish(OperatorChanges { name, status: self.status.take().map(Status::from), disclosures_per_hour })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, OneofObject, SimpleObject};
 use entity::customer_event::EventType;
-use entity::value::{OperatorId, Reason, WebhookId, WebhookUrl};
+use entity::value::{OperatorId, WebhookId, WebhookUrl};
 use entity::webhook::ChangeTypes;
 use sea_orm::Iterable;
 use secrecy::ExposeSecret;
@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::context::{actor, admin_origin, services};
 use crate::graphql::cursor::{Cursors, ListId};
+use crate::graphql::faults::Faults;
 use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
@@ -139,20 +140,11 @@ fn parse_id(id: &ID) -> Result<WebhookId, Violation> {
     WebhookId::parse(id).ok_or_else(|| Violation::of(ErrorCode::WebhookNotFound, InputField::Id))
 }
 
-fn parse_url(text: &str) -> Result<WebhookUrl, Violation> {
-    WebhookUrl::parse(text).map_err(invalid_url)
-}
-
-fn invalid_url(reason: Reason) -> Violation {
-    Violation::of(ErrorCode::InvalidUrl, InputField::Url).with_reason(reason)
-}
-
-/// Returns the types without repetitions. An empty list is a violation.
-fn parse_types(types: Vec<ChangeType>, violations: &mut Vec<Violation>) -> Option<ChangeTypes> {
+/// Returns the types without repetitions. An empty list is a fault.
+fn parse_types(types: Vec<ChangeType>, faults: &mut Faults) -> Option<ChangeTypes> {
     let types: Vec<EventType> = types.into_iter().map(Into::into).collect();
     if types.is_empty() {
-        let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Types);
-        violations.push(violation.with_note("`types` must not be empty. Null means all types."));
+        faults.argument(InputField::Types, "`types` must not be empty. Null means all types.");
         return None;
     }
     let is_given = |r#type: &EventType| types.contains(r#type);
@@ -171,15 +163,12 @@ enum WebhookStart {
 }
 
 impl WebhookStart {
-    fn parse(self, cursors: &Cursors, violations: &mut Vec<Violation>) -> Option<StartOfDeliveries> {
+    fn parse(self, cursors: &Cursors, faults: &mut Faults) -> Option<StartOfDeliveries> {
         match self {
             Self::Time(Time(time)) => Some(StartOfDeliveries::From(time)),
             Self::Cursor(cursor) => {
-                let position = cursors.decode(&cursor);
-                if position.is_none() {
-                    let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DeliverFromCursor);
-                    violations.push(violation.with_note("`cursor` must come from this operator's `changes` feed."));
-                }
+                let note = "`cursor` must come from this operator's `changes` feed.";
+                let position = faults.require(cursors.decode(&cursor), InputField::DeliverFromCursor, note);
                 position.map(StartOfDeliveries::After)
             }
         }
@@ -205,20 +194,19 @@ struct CreateWebhookInput {
 impl CreateWebhookInput {
     fn parse(self, actor: &Actor, cursors: &Cursors) -> Result<EndpointRequest, Error> {
         let Self { url, types, deliver_from, operator_id } = self;
-        let mut violations = Vec::new();
+        let mut faults = Faults::default();
         let note = match (actor.operator(), &operator_id) {
             (Some(_), Some(_)) => Some("Omit `operatorId`: an operator's key creates endpoints of that operator only."),
             (None, None) => Some("With the platform key, `operatorId` must name the operator of the endpoint."),
             (Some(_), None) | (None, Some(_)) => None,
         };
-        let fault = note.map(|note| Violation::of(ErrorCode::InvalidArgument, InputField::OperatorId).with_note(note));
-        violations.extend(fault);
-        let types = types.and_then(|types| parse_types(types, &mut violations));
-        let deliver_from = deliver_from.and_then(|start| start.parse(cursors, &mut violations));
-        let url = parse_url(&url);
-        violations.extend(url.as_ref().err().cloned());
-        Error::reject_if_any(violations)?;
-        let url = url?;
+        if let Some(note) = note {
+            faults.argument(InputField::OperatorId, note);
+        }
+        let types = types.and_then(|types| parse_types(types, &mut faults));
+        let deliver_from = deliver_from.and_then(|start| start.parse(cursors, &mut faults));
+        let url = faults.value(ErrorCode::InvalidUrl, InputField::Url, WebhookUrl::parse(&url));
+        let url = faults.finish_parsed(url)?;
         let operator = operator_id.and_then(|id| OperatorId::parse(&id));
         Ok(EndpointRequest { operator, url, types, deliver_from })
     }
@@ -253,28 +241,19 @@ struct UpdateWebhookInput {
 
 impl UpdateWebhookInput {
     fn parse(self, cursors: &Cursors) -> Result<EndpointChanges, Error> {
-        let mut violations = Vec::new();
-        let url = match self.url {
-            MaybeUndefined::Undefined => None,
-            MaybeUndefined::Null => Some(Err(invalid_url(Reason::NotRemovable))),
-            MaybeUndefined::Value(url) => Some(parse_url(&url)),
-        };
-        let url = url.transpose().unwrap_or_else(|violation| {
-            violations.push(violation);
-            None
-        });
+        let mut faults = Faults::default();
+        let url = faults.not_null(ErrorCode::InvalidUrl, InputField::Url, self.url, WebhookUrl::parse);
         let types = match self.types {
             MaybeUndefined::Undefined => None,
             MaybeUndefined::Null => Some(None),
-            MaybeUndefined::Value(types) => Some(parse_types(types, &mut violations)),
+            MaybeUndefined::Value(types) => Some(parse_types(types, &mut faults)),
         };
-        let deliver_from = self.deliver_from.and_then(|start| start.parse(cursors, &mut violations));
+        let deliver_from = self.deliver_from.and_then(|start| start.parse(cursors, &mut faults));
         if self.enabled.is_null() {
-            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Enabled);
-            violations.push(violation.with_note("`enabled` cannot be null. Omit it to keep the current state."));
+            let note = "`enabled` cannot be null. Omit it to keep the current state.";
+            faults.argument(InputField::Enabled, note);
         }
-        Error::reject_if_any(violations)?;
-        Ok(EndpointChanges { url, types, is_enabled: self.enabled.take(), deliver_from })
+        faults.finish(EndpointChanges { url, types, is_enabled: self.enabled.take(), deliver_from })
     }
 }
 

@@ -106,7 +106,7 @@ impl<'a> Waiting<'a> {
             "This API key has {MAX_IN_FLIGHT} requests in flight and {MAX_WAITING} waiting. Send fewer requests at the same \
              time."
         );
-        Err(Violation { message, retry_after: Some(RETRY_AFTER), ..Violation::new(ErrorCode::RateLimited) })
+        Err(Violation::new(ErrorCode::RateLimited).with_message(message).with_retry_after(Some(RETRY_AFTER)))
     }
 }
 

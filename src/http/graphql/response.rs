@@ -25,7 +25,7 @@ pub struct HttpError {
 /// message.
 impl From<(StatusCode, &str)> for HttpError {
     fn from((status, message): (StatusCode, &str)) -> Self {
-        let violation = Violation { message: message.to_owned(), ..Violation::new(ErrorCode::BadRequest) };
+        let violation = Violation::new(ErrorCode::BadRequest).with_message(message);
         Self { status, violation, header: None }
     }
 }

@@ -92,7 +92,7 @@ impl MatchKey {
                  connected. Omit the phone, add PHONE to `connectBy`, or contact the platform.",
             ),
         };
-        Violation { message: message.to_owned(), ..Violation::of(ErrorCode::IdentityConflict, field) }
+        Violation::of(ErrorCode::IdentityConflict, field).with_message(message)
     }
 }
 

@@ -68,8 +68,10 @@ async fn lock_suspended(transaction: &Transaction, operator: OperatorId) -> Resu
     let found = operator::Entity::find_by_id(operator).lock(LockType::NoKeyUpdate).one(transaction).await?;
     let violation = match found.map(|operator| operator.status) {
         Some(Status::Suspended) => return Ok(()),
-        Some(Status::Active) => Violation::of(ErrorCode::InvalidArgument, InputField::OperatorId)
-            .with_note("The operator is not suspended. Suspend it first: vivamo operator suspend OPERATOR"),
+        Some(Status::Active) => Violation::argument(
+            InputField::OperatorId,
+            "The operator is not suspended. Suspend it first: vivamo operator suspend OPERATOR",
+        ),
         None => Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId),
     };
     Err(Error::from(violation).into())

@@ -82,8 +82,8 @@ impl Customers {
         }
         // Not checked before: a server whose clock is behind must still find the result of a repeated request.
         if *time > now() {
-            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::VerifiedAt);
-            return Err(Error::from(violation.with_note("`verifiedAt` must not be in the future.")).into());
+            let violation = Violation::argument(InputField::VerifiedAt, "`verifiedAt` must not be in the future.");
+            return Err(Error::from(violation).into());
         }
         let current = found.iter().find(|found| Some(found.id) == *customer);
         let current = current.ok_or_else(|| Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Id)))?;
@@ -102,7 +102,7 @@ impl Customers {
                         return Err(DbErr::RecordNotUpdated.into());
                     }
                 }
-                let violation = Violation::of(ErrorCode::InvalidArgument, InputField::Value).with_note(NOT_STORED);
+                let violation = Violation::argument(InputField::Value, NOT_STORED);
                 return Err(Error::from(violation).into());
             };
             if holder.phone_verified_at > Some(*time) {

@@ -221,8 +221,8 @@ impl Webhooks {
     ) -> Result<EndpointWithSecret, Error> {
         actor.require_write()?;
         if !(0..=MAX_OVERLAP_HOURS).contains(&overlap_hours) {
-            let violation = Violation::of(ErrorCode::InvalidArgument, InputField::OverlapHours);
-            return Err(violation.with_note("`overlapHours` must be 0 to 168 (one week).").into());
+            let note = "`overlapHours` must be 0 to 168 (one week).";
+            return Err(Violation::argument(InputField::OverlapHours, note).into());
         }
         let rotate = || async {
             let transaction = self.database.begin_write().await?;
@@ -287,10 +287,9 @@ impl Webhooks {
             }
             StartOfDeliveries::From(time) => self.feed.position_before(operator, time).await,
             StartOfDeliveries::After(_) if actor.operator() != Some(operator) => {
-                let violation = Violation::of(ErrorCode::InvalidArgument, InputField::DeliverFromCursor);
                 let note =
                     "With the platform key, use `time`: the platform's cursors belong to the feed of all customers.";
-                Err(violation.with_note(note).into())
+                Err(Violation::argument(InputField::DeliverFromCursor, note).into())
             }
             StartOfDeliveries::After(position) => {
                 let request = FeedRequest { size: 1, after: Some(position.clone()), types: None };

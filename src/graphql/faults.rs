@@ -1,0 +1,105 @@
+//! Collects the faults of the arguments of a field, so that all faults are reported together.
+
+use async_graphql::MaybeUndefined;
+use chrono::{DateTime, Utc};
+use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber, Reason};
+
+use super::time::Time;
+use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::service::is_in_calendar;
+
+pub const NO_EXTERNAL_IDS: &str =
+    "`externalCustomerId` belongs to an operator, so it is not available here with the platform key.";
+
+/// The faults found in the arguments of a field. A method that parses a value adds a fault and returns `None` if the
+/// value is invalid.
+#[derive(Default)]
+pub struct Faults(Vec<Violation>);
+
+impl Faults {
+    pub fn add(&mut self, violation: Violation) {
+        self.0.push(violation);
+    }
+
+    /// Adds a fault with the code `INVALID_ARGUMENT`.
+    pub fn argument(&mut self, field: InputField, note: &'static str) {
+        self.add(Violation::argument(field, note));
+    }
+
+    /// Adds a fault with the code `INVALID_ARGUMENT` if there is no value.
+    pub fn require<T>(&mut self, value: Option<T>, field: InputField, note: &'static str) -> Option<T> {
+        if value.is_none() {
+            self.argument(field, note);
+        }
+        value
+    }
+
+    /// Returns the value, or fails with the faults if there are any.
+    pub fn finish<T>(self, value: T) -> Result<T, Error> {
+        Error::reject_if_any(self.0)?;
+        Ok(value)
+    }
+
+    /// Returns the value, or fails with the faults if there are any. `value` must be `None` only if there are faults.
+    pub fn finish_parsed<T>(self, value: Option<T>) -> Result<T, Error> {
+        self.finish(value)?.ok_or_else(|| Error::internal("a value is missing, although no fault was found"))
+    }
+
+    pub fn into_violations(self) -> Vec<Violation> {
+        self.0
+    }
+
+    pub fn value<T>(&mut self, code: ErrorCode, field: InputField, parsed: Result<T, Reason>) -> Option<T> {
+        parsed.map_err(|reason| self.add(Violation::of(code, field).with_reason(reason))).ok()
+    }
+
+    /// Parses the new value of a field that cannot be null. Returns `None` if the field is omitted or invalid.
+    pub fn not_null<T>(
+        &mut self,
+        code: ErrorCode,
+        field: InputField,
+        input: MaybeUndefined<String>,
+        parse: impl FnOnce(&str) -> Result<T, Reason>,
+    ) -> Option<T> {
+        match input {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => self.value(code, field, Err(Reason::NotRemovable)),
+            MaybeUndefined::Value(text) => self.value(code, field, parse(&text)),
+        }
+    }
+
+    pub fn email(&mut self, field: InputField, text: &str) -> Option<EmailAddress> {
+        self.value(ErrorCode::InvalidEmail, field, EmailAddress::parse(text))
+    }
+
+    pub fn phone(&mut self, field: InputField, text: &str) -> Option<PhoneNumber> {
+        self.value(ErrorCode::InvalidPhone, field, PhoneNumber::parse(text))
+    }
+
+    pub fn name(&mut self, field: InputField, text: &str) -> Option<PersonName> {
+        self.value(ErrorCode::InvalidName, field, PersonName::parse(text))
+    }
+
+    pub fn external_customer_id(&mut self, field: InputField, text: &str) -> Option<ExternalCustomerId> {
+        self.value(ErrorCode::InvalidExternalCustomerId, field, ExternalCustomerId::parse(text))
+    }
+
+    /// Adds the fault of an external customer id that was sent with the platform key.
+    pub fn no_external_id<T>(&mut self, field: InputField) -> Option<T> {
+        self.argument(field, NO_EXTERNAL_IDS);
+        None
+    }
+
+    pub fn idempotency_key(&mut self, text: &str) -> Option<IdempotencyKey> {
+        self.value(ErrorCode::InvalidArgument, InputField::IdempotencyKey, IdempotencyKey::parse(text))
+    }
+
+    pub fn time(&mut self, field: InputField, time: Option<Time>) -> Option<DateTime<Utc>> {
+        let Time(time) = time?;
+        if !is_in_calendar(time) {
+            self.add(Violation::outside_calendar(field));
+            return None;
+        }
+        Some(time)
+    }
+}
