@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::service::{Actor, AdminOrigin, RequestInfo, Services};
 use async_graphql::{Context, ContextBase};
+
+use crate::error::Error;
+use crate::service::{Actor, AdminOrigin, RequestInfo, Services};
 
 /// The caller.
 pub fn actor<'c, T>(context: &ContextBase<'c, T>) -> &'c Actor {
@@ -17,6 +19,22 @@ pub fn request_info<'c>(context: &Context<'c>) -> &'c RequestInfo {
 /// The origin of an administrative change that this request makes.
 pub fn admin_origin(context: &Context<'_>) -> AdminOrigin {
     AdminOrigin::Request { request: request_info(context).clone(), key: actor(context).key() }
+}
+
+/// The services and the caller, if the caller is the platform. Fails with `FORBIDDEN` for other callers. A resolver
+/// calls this function before it parses its input, so that `FORBIDDEN` takes precedence over faults of the input.
+pub fn platform<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Actor), Error> {
+    let actor = actor(context);
+    actor.require_platform()?;
+    Ok((services(context), actor))
+}
+
+/// The services and the caller, if the caller may write. Fails with `FORBIDDEN` for a read-only key. A resolver calls
+/// this function before it parses its input, so that `FORBIDDEN` takes precedence over faults of the input.
+pub fn writer<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Actor), Error> {
+    let actor = actor(context);
+    actor.require_write()?;
+    Ok((services(context), actor))
 }
 
 pub fn services<'c, T>(context: &ContextBase<'c, T>) -> &'c Services {

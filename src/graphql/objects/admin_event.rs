@@ -9,7 +9,7 @@ use super::api_key::ApiKey;
 use super::types::Operator;
 use crate::database::pages::Positioned;
 use crate::error::{Error, InputField};
-use crate::graphql::context::{actor, services};
+use crate::graphql::context::{actor, platform, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::faults::Faults;
@@ -184,11 +184,11 @@ impl AdminEventConnection {
         filter: Option<AdminEventFilterInput>,
         arguments: PageArguments,
     ) -> Result<Self, Error> {
-        actor(context).require_platform()?;
+        let (services, actor) = platform(context)?;
         let filter = filter.map(|filter| filter.parse()).transpose()?.unwrap_or_default();
         let cursors = Cursors::new(context, ListId::AdminEvents(filter.clone()));
         let request = arguments.parse(Some(&cursors))?;
-        let page = services(context).audit_trail.page(actor(context), &filter, request).await?;
+        let page = services.audit_trail.page(actor, &filter, request).await?;
         let page_info = PageInfo::new(&page, &cursors, Positioned::position);
         let edge = |event: admin_event::Model| AdminEventEdge {
             cursor: cursors.at(event.position()),

@@ -5,7 +5,7 @@ use entity::value::{ApiKeyId, CustomerId, ErasureId, RequestId};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorCode, Violation};
-use crate::graphql::context::{actor, request_info, services};
+use crate::graphql::context::{platform, request_info};
 use crate::graphql::customer_input::EraseCustomerInput;
 use crate::graphql::objects::{CustomerEventConnection, Erasure, ErasureConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
@@ -82,7 +82,7 @@ fn event_list(
     request: Option<String>,
     key: Option<ID>,
 ) -> Result<EventList, Error> {
-    actor(context).require_platform()?;
+    platform(context)?;
     let list = match (customer, request, key) {
         (Some(id), None, None) => CustomerId::parse(&id).map(EventList::OfCustomer),
         (None, Some(id), None) => RequestId::parse(&id).map(EventList::OfRequest),
@@ -114,8 +114,7 @@ impl ErasureMutation {
 }
 
 async fn erase_customer(context: &Context<'_>, input: EraseCustomerInput) -> Result<EraseCustomerPayload, Error> {
-    let (services, actor) = (services(context), actor(context));
-    actor.require_platform()?;
+    let (services, actor) = platform(context)?;
     let erased = services.customers.erase(actor, request_info(context), input.parse()?).await?;
     Ok(EraseCustomerPayload { erasure: Erasure(erased.erasure), replayed: erased.replayed })
 }

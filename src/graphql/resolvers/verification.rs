@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::error::Error;
-use crate::graphql::context::{actor, request_info, services};
+use crate::graphql::context::{platform, request_info};
 use crate::graphql::customer_input::RecordVerificationInput;
 use crate::graphql::items::Single;
 use crate::graphql::objects::Customer;
@@ -31,8 +31,7 @@ async fn record_verification(
     context: &Context<'_>,
     input: RecordVerificationInput,
 ) -> Result<RecordVerificationPayload, Error> {
-    let (services, actor) = (services(context), actor(context));
-    actor.require_platform()?;
+    let (services, actor) = platform(context)?;
     let verified = services.customers.record_verification(actor, request_info(context), input.parse()?).await?;
     Ok(RecordVerificationPayload { customer: Single(Customer(Arc::new(verified.view))), replayed: verified.replayed })
 }

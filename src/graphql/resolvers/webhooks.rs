@@ -8,7 +8,7 @@ use sea_orm::Iterable;
 use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::graphql::context::{actor, admin_origin, services};
+use crate::graphql::context::{admin_origin, writer};
 use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::faults::Faults;
 use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
@@ -98,16 +98,14 @@ impl WebhookMutation {
 }
 
 async fn create_webhook(context: &Context<'_>, input: CreateWebhookInput) -> Result<CreateWebhookPayload, Error> {
-    let (services, actor) = (services(context), actor(context));
-    actor.require_write()?;
+    let (services, actor) = writer(context)?;
     let request = input.parse(actor, &Cursors::new(context, ListId::Changes))?;
     let EndpointWithSecret { row, secret } = services.webhooks.create(actor, &admin_origin(context), request).await?;
     Ok(CreateWebhookPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
 }
 
 async fn update_webhook(context: &Context<'_>, input: UpdateWebhookInput) -> Result<UpdateWebhookPayload, Error> {
-    let (services, actor) = (services(context), actor(context));
-    actor.require_write()?;
+    let (services, actor) = writer(context)?;
     let id = parse_id(&input.id)?;
     let row = services
         .webhooks
@@ -120,8 +118,7 @@ async fn rotate_webhook_secret(
     context: &Context<'_>,
     input: &RotateWebhookSecretInput,
 ) -> Result<RotateWebhookSecretPayload, Error> {
-    let (services, actor) = (services(context), actor(context));
-    actor.require_write()?;
+    let (services, actor) = writer(context)?;
     let (id, origin) = (parse_id(&input.id)?, admin_origin(context));
     let EndpointWithSecret { row, secret } =
         services.webhooks.rotate_secret(actor, &origin, id, input.overlap_hours).await?;
@@ -129,8 +126,7 @@ async fn rotate_webhook_secret(
 }
 
 async fn delete_webhook(context: &Context<'_>, input: &DeleteWebhookInput) -> Result<DeleteWebhookPayload, Error> {
-    let (services, actor) = (services(context), actor(context));
-    actor.require_write()?;
+    let (services, actor) = writer(context)?;
     let id = parse_id(&input.id)?;
     services.webhooks.delete(actor, &admin_origin(context), id).await?;
     Ok(DeleteWebhookPayload { webhook_id: id.to_string().into() })
