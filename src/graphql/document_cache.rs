@@ -28,7 +28,7 @@ use async_graphql::{Name, ServerError, ServerResult, Variables};
 use moka::sync::Cache;
 
 use super::variables::RequiredVariables;
-use super::{document_limits, document_size, rewrite, variables};
+use super::{document_fields, document_limits, document_size, rewrite, variables};
 
 /// Total weight of the cached documents, in bytes of text. A parsed document takes about fifty times the memory of its
 /// text, or about 200 bytes for each selection.
@@ -106,8 +106,8 @@ impl DocumentCache {
     ) -> ServerResult<Arc<Document>> {
         let parse = || {
             let parsed = parse()?;
-            let merges_fields = document_limits::merges_fields(&parsed);
-            let has_variable_page_size = document_limits::has_variable_page_size(&parsed);
+            let merges_fields = document_fields::merges_fields(&parsed);
+            let has_variable_page_size = document_fields::has_variable_page_size(&parsed);
             let items = document_size::stored_items(&parsed);
             let is_valid = AtomicBool::new(false);
             let required = RequiredVariables::of(&parsed, &self.types);

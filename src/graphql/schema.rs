@@ -1,6 +1,6 @@
 //! The schema and the execution of requests.
 //!
-//! A request is checked first ([`Schema::check`]): the limits of `document_limits`, syntax, variables. Then the request
+//! A request is checked first ([`Schema::check`]): the limits of `document_text` and `document_limits`, syntax, variables. Then the request
 //! is executed for its caller ([`Schema::execute`]). A document that has passed validation in an earlier request is not
 //! validated again while it is in the cache.
 
@@ -18,10 +18,10 @@ use async_graphql::{
 
 use super::direct::MergesFields;
 use super::document_cache::{Document, DocumentCache};
-use super::document_limits::{self, Operation};
 use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
+use super::operation::{self, Operation};
 use super::resolvers::{changes, customers, erasures, node, operators, verification, viewer, webhooks};
 use super::time;
 use crate::database::ResponseSize;
@@ -97,9 +97,8 @@ impl Schema {
     pub fn check(&self, mut request: Request) -> Result<CheckedRequest, Box<Response>> {
         let name = request.operation_name.as_deref();
         let checked = self.documents.get_or_parse(&request.query, name, &mut request.variables);
-        let checked = checked.and_then(|document| {
-            Ok((document_limits::operation(&document.parsed, name, &request.variables)?, document))
-        });
+        let checked = checked
+            .and_then(|document| Ok((operation::describe(&document.parsed, name, &request.variables)?, document)));
         let (operation, document) = checked.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
         Ok(CheckedRequest { operation, document, request })
     }

@@ -28,7 +28,7 @@ use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, Positioned, ServerError, ServerResult, Variables};
 use async_graphql_value::{ConstValue, Value};
 
-use super::document_limits::selected_operation;
+use super::operation::selected_operation;
 use super::{rewrite, time};
 
 /// Names of unknown input fields are quoted in messages up to this length.

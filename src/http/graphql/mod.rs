@@ -128,7 +128,7 @@ async fn process(
         Ok(checked) => checked,
         Err(response) => return Ok(finish(*response, &size)),
     };
-    if is_get && checked.operation.kind == "mutation" {
+    if is_get && checked.operation.is_mutation {
         return Err(method_not_allowed("POST", "Send mutations with POST."));
     }
     let document = checked.operation.cost;
@@ -174,7 +174,7 @@ async fn run_database_work<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
     let tenant = log.caller.map(|caller| caller.tenant()).unwrap_or_default();
-    let is_mutation = log.operation.as_ref().is_some_and(|operation| operation.kind == "mutation");
+    let is_mutation = log.operation.as_ref().is_some_and(|operation| operation.is_mutation);
     let is_of_platform = log.caller.is_some_and(|caller| caller.operator().is_none());
     let limit = if is_mutation && is_of_platform { PLATFORM_MUTATION_LIMIT } else { WORK_LIMIT };
     let is_sequential = log.operation.as_ref().is_some_and(|operation| operation.is_sequential);

@@ -47,7 +47,7 @@ impl RequestLog {
             None => (None, None),
         };
         let operation = self.operation.as_ref();
-        let kind = operation.map_or("none", |operation| operation.kind);
+        let kind = operation.map_or("none", |operation| operation.kind());
         tracing::info!(
             request_id = %self.request_id,
             address = self.address.map(|address| address.to_string()),

@@ -1,0 +1,61 @@
+//! The operation of a document that a request executes.
+
+use async_graphql::parser::types::{ExecutableDocument, OperationDefinition, OperationType, Selection};
+use async_graphql::{Name, Positioned, ServerError, ServerResult, Variables};
+
+use super::cost::{self, DocumentCost};
+use super::document_fields::collect_fields;
+
+/// Names of operations are logged up to this length.
+const MAX_LOGGED_NAME: usize = 64;
+
+/// The operation that a request executes.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub is_mutation: bool,
+    pub name: Option<String>,
+    pub cost: DocumentCost,
+    /// If true, at most one root field is executed at a time.
+    pub is_sequential: bool,
+    /// True if the operation selects `__schema` or `__type`.
+    pub introspects: bool,
+}
+
+impl Operation {
+    /// The kind of operation in logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        if self.is_mutation { "mutation" } else { "query" }
+    }
+}
+
+/// Returns the operation with this name, or the only operation if no name is given. Returns `None` if there is no such
+/// operation; [`describe`] then rejects the request.
+pub fn selected_operation<'d>(
+    document: &'d ExecutableDocument,
+    name: Option<&str>,
+) -> Option<(Option<&'d Name>, &'d Positioned<OperationDefinition>)> {
+    let is_named = |own_name: Option<&Name>| name.is_none_or(|name| own_name.is_some_and(|own_name| own_name == name));
+    let mut operations = document.operations.iter().filter(|(own_name, _)| is_named(*own_name));
+    operations.next().filter(|_| operations.next().is_none())
+}
+
+/// Describes the [`selected_operation`] of a normalised document. Fails if there is none.
+pub fn describe(document: &ExecutableDocument, name: Option<&str>, variables: &Variables) -> ServerResult<Operation> {
+    let (name, operation) = selected_operation(document, name).ok_or_else(|| {
+        let message = name.map_or_else(
+            || "Operation name required in request.".to_owned(),
+            |name| format!("Unknown operation named \"{}\"", name.chars().take(MAX_LOGGED_NAME).collect::<String>()),
+        );
+        ServerError::new(message, None)
+    })?;
+    let is_mutation = operation.node.ty == OperationType::Mutation;
+    let name = name.map(|name| name.chars().take(MAX_LOGGED_NAME).collect());
+    let has_one_field =
+        matches!(operation.node.selection_set.node.items.as_slice(), [one] if matches!(one.node, Selection::Field(_)));
+    let is_sequential = is_mutation || has_one_field;
+    let mut fields = Vec::new();
+    collect_fields(&operation.node.selection_set.node, &document.fragments, &mut fields);
+    let cost = cost::estimate(&operation.node, fields.len(), variables);
+    let introspects = fields.iter().any(|field| ["__schema", "__type"].contains(&field.name.node.as_str()));
+    Ok(Operation { is_mutation, name, cost, is_sequential, introspects })
+}
