@@ -91,7 +91,8 @@ impl DocumentCache {
         let missing = variables::check(&document.parsed, operation_name, &document.required, variables, &self.types)?;
         if !missing.is_empty() {
             // Without the arguments, more fields may be the same.
-            let parsed = || rewrite::normalise(variables::remove(document.parsed.clone(), &missing), &self.types);
+            let parsed =
+                || rewrite::normalise(rewrite::without_variables(document.parsed.clone(), &missing), &self.types);
             document = self.get_or_insert(text, operation, missing.clone(), parsed)?;
         }
         Ok(document)

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
-use async_graphql::parser::types::{Directive, ExecutableDocument, Selection, SelectionSet, VariableDefinition};
+use async_graphql::parser::types::{ExecutableDocument, Selection, SelectionSet, VariableDefinition};
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, Positioned, ServerError, ServerResult, Variables};
 use async_graphql_value::{ConstValue, Value};
@@ -391,56 +391,6 @@ fn is_similar(field: &str, name: &str) -> bool {
 
 fn names<V>(values: &IndexMap<String, V>) -> String {
     values.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
-}
-
-/// Removes these variables, and the arguments and input fields that use them, from a normalised document.
-pub fn remove(mut document: ExecutableDocument, missing: &[Name]) -> ExecutableDocument {
-    for Positioned { node: operation, .. } in rewrite::operations_mut(&mut document.operations) {
-        operation.variable_definitions.retain(|definition| !missing.contains(&definition.node.name.node));
-        remove_from_directives(&mut operation.directives, missing);
-        remove_from_selections(&mut operation.selection_set.node, missing);
-    }
-    document
-}
-
-fn remove_from_selections(set: &mut SelectionSet, missing: &[Name]) {
-    for selection in &mut set.items {
-        remove_from_directives(selection.node.directives_mut(), missing);
-        match &mut selection.node {
-            Selection::Field(Positioned { node: field, .. }) => {
-                remove_from_arguments(&mut field.arguments, missing);
-                remove_from_selections(&mut field.selection_set.node, missing);
-            }
-            Selection::InlineFragment(inline) => remove_from_selections(&mut inline.node.selection_set.node, missing),
-            Selection::FragmentSpread(_) => {}
-        }
-    }
-}
-
-fn remove_from_directives(directives: &mut [Positioned<Directive>], missing: &[Name]) {
-    for directive in directives {
-        remove_from_arguments(&mut directive.node.arguments, missing);
-    }
-}
-
-fn remove_from_arguments(arguments: &mut Vec<(Positioned<Name>, Positioned<Value>)>, missing: &[Name]) {
-    arguments.retain_mut(|(_, value)| retain(&mut value.node, missing));
-}
-
-/// Inside a value, removes each input field whose variable is missing, and sets each list item whose variable is
-/// missing to null. Returns false if the value itself is a missing variable.
-fn retain(value: &mut Value, missing: &[Name]) -> bool {
-    if let Value::Object(fields) = value {
-        fields.retain(|_, field| retain(field, missing));
-    } else if let Value::List(items) = value {
-        for item in items {
-            if !retain(item, missing) {
-                // In a list, the specification requires null in place of a missing variable.
-                *item = Value::Null;
-            }
-        }
-    }
-    !matches!(value, Value::Variable(name) if missing.contains(name))
 }
 
 #[cfg(test)]
