@@ -1,22 +1,22 @@
-//! The GraphQL inputs for customers, and their conversion to the request types of the service. Invalid values of an
+//! The GraphQL inputs for one customer, and their conversion to the request types of the service. Invalid values of an
 //! input are reported together, each with its path.
 
-use async_graphql::indexmap::IndexSet;
-use async_graphql::{Enum, ID, InputObject, MaybeUndefined, OneofObject};
-use chrono::{SubsecRound, TimeDelta};
+use async_graphql::{ID, InputObject, MaybeUndefined, OneofObject};
+use chrono::SubsecRound;
 use entity::customer;
 use entity::value::{
-    Address, AddressParts, CustomerId, EmailAddress, ErasureReference, ExternalCustomerId, OperatorId, SearchQuery,
+    Address, AddressParts, CustomerId, EmailAddress, ErasureReference, ExternalCustomerId, OperatorId,
 };
 use sea_orm::ActiveValue::{self, NotSet, Set};
 
-use super::faults::{Faults, NO_EXTERNAL_IDS};
+use super::event_enums::{DisconnectReason, VerifiableField};
+use super::faults::Faults;
 use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::Actor;
 use crate::service::customers::{
-    ConnectBy, CustomerChanges, CustomerDraft, CustomerField, CustomerFilter, CustomerList, CustomerOrder,
-    CustomerOrderField, CustomerRef, Disconnect, EraseRequest, MatchKey, TimeRange, Verification, VerifiedValue,
+    ConnectBy, CustomerChanges, CustomerDraft, CustomerRef, Disconnect, EraseRequest, MatchKey, Verification,
+    VerifiedValue,
 };
 
 /// Identifies a customer. Set exactly one field.
@@ -41,72 +41,6 @@ pub enum UpdateCustomerRef {
     Id(ID),
     /// Your own id for the customer. With the platform key, available only in `disconnectCustomer`.
     ExternalCustomerId(String),
-}
-
-/// Conditions for a list of customers. A customer must match all conditions.
-#[derive(Default, InputObject)]
-#[graphql(name = "CustomerFilter")]
-pub struct CustomerFilterInput {
-    /// Word-prefix search, for example `ada love` or `415 555`. Each word of the search must be a prefix of a word in
-    /// the customer's names, email, `externalCustomerId` or phone. Ignores case, accents and apostrophes; there are no
-    /// wildcards. Phones match with or without the country code, and by their last four digits. Adjacent groups of
-    /// digits count as one number: `415 555` is `415555`. At most 255 characters and 8 words (an email address may have
-    /// more). Omit `search` if the user has typed nothing: a string without letters and digits matches no customer.
-    /// Results are ordered by customer id; the customer whose email is the search string comes first. If all words are
-    /// common, a page may be short, as for `missing`. Cannot be combined with `orderBy`. Not available in the
-    /// platform's list of all customers.
-    search: Option<String>,
-    /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
-    email: Option<String>,
-    /// Phone number, in any spelling that `createCustomer` accepts. Matches the whole number.
-    phone: Option<String>,
-    /// The operator's own id for the customer. Matches the whole id. Not available in the platform's list of all
-    /// customers.
-    external_customer_id: Option<String>,
-    /// Matches customers for which all of these fields are empty. This condition has no index, so the service checks at
-    /// most 10,000 customers per page (19,000 with a one-word `search`). A page can therefore have fewer items than
-    /// requested, or none, although more customers match: continue with `endCursor` while `hasNextPage` is true.
-    missing: Option<Vec<CustomerField>>,
-    /// True: customers whose `emailVerifiedAt` is not null. False: customers whose `emailVerifiedAt` is null. This
-    /// condition has no index (see `missing`).
-    email_verified: Option<bool>,
-    /// True: customers whose `phoneVerifiedAt` is not null. False: customers whose `phoneVerifiedAt` is null, including
-    /// customers without a phone. This condition has no index (see `missing`).
-    phone_verified: Option<bool>,
-    /// Time range in which the record was created, by any operator. This condition has no index (see `missing`).
-    created_at: Option<DateTimeRange>,
-    /// Time range in which the customer was connected to the operator. This condition uses an index only if the list is
-    /// ordered by `CONNECTED_AT`. Otherwise a page may be short, as for `missing`. Not available in the platform's list
-    /// of all customers.
-    connected_at: Option<DateTimeRange>,
-}
-
-/// A time range. Both ends are optional.
-#[derive(Default, InputObject)]
-struct DateTimeRange {
-    /// Start of the range, inclusive, for example `2026-11-23T00:00:00Z`.
-    from: Option<Time>,
-    /// End of the range, exclusive.
-    before: Option<Time>,
-}
-
-/// Sort order of a list of customers.
-#[derive(InputObject)]
-#[graphql(name = "CustomerOrder")]
-pub struct CustomerOrderInput {
-    /// Field to sort by.
-    field: CustomerOrderField,
-    /// Sort direction.
-    direction: OrderDirection,
-}
-
-/// Sort direction.
-#[derive(Clone, Copy, PartialEq, Eq, Enum)]
-enum OrderDirection {
-    /// Ascending: oldest or smallest first.
-    Asc,
-    /// Descending: newest or largest first.
-    Desc,
 }
 
 /// Input of `createCustomer` and `validateCustomer`.
@@ -207,18 +141,6 @@ pub struct DisconnectCustomerInput {
     idempotency_key: Option<String>,
 }
 
-/// Reason for a disconnect. Values may be added, so keep a default case.
-#[derive(Clone, Copy, PartialEq, Eq, Enum)]
-#[graphql(remote = "entity::customer_event::DisconnectReason")]
-pub enum DisconnectReason {
-    /// The record belongs to another person, for example because a phone number was reassigned.
-    NotThisPerson,
-    /// The customer has left the operator.
-    Ended,
-    /// The customer was connected by mistake.
-    Mistake,
-}
-
 /// Changes to a customer's personal data. Omitted fields stay as they are; null clears a field.
 #[derive(Default, InputObject)]
 struct CustomerDataPatch {
@@ -226,17 +148,6 @@ struct CustomerDataPatch {
     email: MaybeUndefined<String>,
     #[graphql(flatten)]
     optional: OptionalDataInput,
-}
-
-/// Field that can be verified: a person can prove ownership of this email or phone. Fields may be added, so keep a
-/// default case.
-#[derive(Clone, Copy, PartialEq, Eq, Enum)]
-#[graphql(remote = "entity::customer_event::VerifiableField")]
-pub enum VerifiableField {
-    /// Email address.
-    Email,
-    /// Phone number.
-    Phone,
 }
 
 /// Input of `recordVerification`.
@@ -297,21 +208,6 @@ where
         MaybeUndefined::Undefined => NotSet,
         MaybeUndefined::Null => Set(None),
         MaybeUndefined::Value(input) => parse(input).map_or(NotSet, |value| Set(Some(value))),
-    }
-}
-
-impl DateTimeRange {
-    fn parse(self, [from, before]: [InputField; 2], faults: &mut Faults) -> TimeRange {
-        /// Rounds up to a microsecond, the precision of the stored times. A stored time is before the rounded time if
-        /// and only if it is before `time`.
-        fn rounded_up(Time(time): Time) -> Time {
-            let rounded_down = time.trunc_subsecs(6);
-            Time(if rounded_down == time { time } else { rounded_down + TimeDelta::microseconds(1) })
-        }
-        TimeRange {
-            from: faults.time(from, self.from.map(rounded_up)),
-            before: faults.time(before, self.before.map(rounded_up)),
-        }
     }
 }
 
@@ -466,68 +362,6 @@ impl CustomerRefInput {
     }
 }
 
-impl CustomerFilterInput {
-    /// Returns a list of customers with this filter and order: the operator's customers, or all customers if `operator`
-    /// is `None`.
-    pub fn list(self, operator: Option<OperatorId>, order: Option<CustomerOrderInput>) -> Result<CustomerList, Error> {
-        self.check_list(operator, order.as_ref())?;
-        let mut faults = Faults::default();
-        let filter = CustomerFilter {
-            search: self.search.and_then(|text| {
-                faults.value(ErrorCode::InvalidArgument, InputField::FilterSearch, SearchQuery::parse(&text))
-            }),
-            email: self.email.and_then(|text| faults.email(InputField::FilterEmail, &text)),
-            phone: self.phone.and_then(|text| faults.phone(InputField::FilterPhone, &text)),
-            external_customer_id: self
-                .external_customer_id
-                .and_then(|text| faults.external_customer_id(InputField::FilterExternalCustomerId, &text)),
-            // Repeated fields are removed, because they would lengthen the statement.
-            missing: self.missing.into_iter().flatten().collect::<IndexSet<_>>().into_iter().collect(),
-            email_verified: self.email_verified,
-            phone_verified: self.phone_verified,
-            created_at: self
-                .created_at
-                .unwrap_or_default()
-                .parse([InputField::FilterCreatedAtFrom, InputField::FilterCreatedAtBefore], &mut faults),
-            connected_at: self
-                .connected_at
-                .unwrap_or_default()
-                .parse([InputField::FilterConnectedAtFrom, InputField::FilterConnectedAtBefore], &mut faults),
-        };
-        let filter = faults.finish(filter)?;
-        let order = order.map(|CustomerOrderInput { field, direction }| CustomerOrder {
-            field,
-            descending: direction == OrderDirection::Desc,
-        });
-        Ok(CustomerList { operator, filter, order: order.unwrap_or_default() })
-    }
-
-    /// Rejects conditions and orders that the list of all customers does not support. In every list, also rejects an
-    /// order if there is a search.
-    fn check_list(&self, operator: Option<OperatorId>, order: Option<&CustomerOrderInput>) -> Result<(), Error> {
-        let is_all = operator.is_none();
-        let faults = [
-            (is_all && self.search.is_some(), InputField::FilterSearch, OPERATOR_LIST_ONLY_SEARCH),
-            (is_all && self.connected_at.is_some(), InputField::FilterConnectedAt, OPERATOR_LIST_ONLY_CONNECTED_AT),
-            (is_all && self.external_customer_id.is_some(), InputField::FilterExternalCustomerId, NO_EXTERNAL_IDS),
-            (is_all && order.is_some(), InputField::OrderBy, OPERATOR_LIST_ONLY_ORDER),
-            (order.is_some() && self.search.is_some(), InputField::OrderBy, NO_ORDER_WITH_SEARCH),
-        ];
-        match faults.into_iter().find(|(is_fault, ..)| *is_fault) {
-            Some((_, field, note)) => Err(Violation::argument(field, note).into()),
-            None => Ok(()),
-        }
-    }
-}
-
-const OPERATOR_LIST_ONLY_SEARCH: &str =
-    "`search` can only be used on one operator's list: operator(id: …) { customers(filter: …) }";
-const OPERATOR_LIST_ONLY_CONNECTED_AT: &str =
-    "`connectedAt` can only be used on one operator's list: operator(id: …) { customers(filter: …) }";
-const OPERATOR_LIST_ONLY_ORDER: &str =
-    "`orderBy` can only be used on one operator's list: operator(id: …) { customers(orderBy: …) }";
-const NO_ORDER_WITH_SEARCH: &str =
-    "`orderBy` cannot be combined with `search`, whose results are ordered by customer id.";
 const NOTHING_TO_UPDATE: &str = "Set `data`, `externalCustomerId` or both.";
 const PLATFORM_ONLY_OPERATOR_ID: &str =
     "Omit `operatorId`: an operator's key always disconnects the customer from its own operator.";

@@ -13,7 +13,7 @@ use crate::database::pages::{Count, Page, PageRequest, Positioned};
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
+use crate::graphql::customer_list_input::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, CountOfCustomers};
 use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};

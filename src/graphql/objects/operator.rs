@@ -12,7 +12,7 @@ use crate::database::pages::{Count, Positioned};
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::customer_input::{CustomerFilterInput, CustomerOrderInput};
+use crate::graphql::customer_list_input::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, ApiKeysOfOperator};
 use crate::graphql::items::Items;
