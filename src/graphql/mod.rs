@@ -31,10 +31,10 @@ mod rewrite;
 mod schema;
 mod time;
 mod variables;
-mod webhooks;
+mod webhook_body;
 
 pub use direct::{count_values, write_value};
 pub use errors::{ErrorExtensions, Rendered, render};
 pub use operation::Operation;
 pub use schema::{Schema, introspection, sdl};
-pub use webhooks::WebhookRender;
+pub use webhook_body::WebhookRender;
