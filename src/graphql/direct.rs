@@ -97,14 +97,6 @@ impl<'q> SelectedField<'q> {
         Ok(Box::new(move |object, json| plan.write(get(object), json)))
     }
 
-    /// Returns the writer of a field of an edge. `node` returns the node of an edge.
-    pub fn of_edge<E: DirectObject, N: DirectObject>(&self, node: fn(&E) -> &N) -> Result<Writer<'q, E>, NotDirect> {
-        match self.name() {
-            "node" => self.object(node),
-            _ => self.resolver(),
-        }
-    }
-
     /// Returns the plan for the objects in this field.
     pub fn plan<T: DirectObject>(&self) -> Result<Plan<'q, T>, NotDirect> {
         Plan::new(self.context, &self.field.node.selection_set.node)

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_graphql::connection::EmptyFields;
+use async_graphql::resolver_utils::ContainerType;
 use async_graphql::{InputObject, Object, ObjectType, OutputType, SimpleObject, TypeName};
 
 use super::cursor::{Cursor, Cursors};
@@ -100,16 +101,45 @@ impl PageInfo {
     }
 }
 
+/// An item of a page with its cursor.
+pub trait Edge: ContainerType + Sized + 'static {
+    type Node: DirectObject;
+
+    fn node(&self) -> &Self::Node;
+}
+
+impl<E: Edge> DirectObject for E {
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "node" => field.object(E::node),
+            _ => field.resolver(),
+        }
+    }
+}
+
 /// A page of a list. `X` has the fields that only some lists have.
-pub struct Connection<E, N, X = EmptyFields> {
+pub struct Connection<E, X = EmptyFields> {
     pub edges: Vec<E>,
-    /// Returns the node of an edge.
-    pub node: fn(&E) -> &N,
     pub page_info: PageInfo,
     pub extra: X,
 }
 
-impl<E: OutputType, N, X: ObjectType> TypeName for Connection<E, N, X> {
+impl<E, X> Connection<E, X> {
+    /// Makes the page of these rows. `edge` makes the edge of a row.
+    pub fn new<T>(
+        page: Page<T>,
+        cursors: &Arc<Cursors>,
+        position: impl Fn(&T) -> Position,
+        extra: X,
+        edge: impl Fn(Cursor, T) -> E,
+    ) -> Self {
+        let page_info = PageInfo::new(&page, cursors, &position);
+        let edges = page.rows.into_iter().map(|row| edge(cursors.at(position(&row)), row)).collect();
+        Self { edges, page_info, extra }
+    }
+}
+
+impl<E: OutputType, X: ObjectType> TypeName for Connection<E, X> {
     fn type_name() -> Cow<'static, str> {
         E::type_name().replace("Edge", "Connection").into()
     }
@@ -117,15 +147,15 @@ impl<E: OutputType, N, X: ObjectType> TypeName for Connection<E, N, X> {
 
 /// A page of a list.
 #[Object(name_type)]
-impl<E: DirectObject, N: DirectObject, X: ObjectType> Connection<E, N, X> {
+impl<E: Edge, X: ObjectType> Connection<E, X> {
     /// Items of this page with their cursors.
     async fn edges(&self) -> Items<E, &E> {
         self.edges.iter().collect()
     }
 
     /// Items of this page, without cursors.
-    async fn nodes(&self) -> Items<N, &N> {
-        self.edges.iter().map(self.node).collect()
+    async fn nodes(&self) -> Items<E::Node, &E::Node> {
+        self.edges.iter().map(E::node).collect()
     }
 
     /// Information about the current page.
@@ -139,7 +169,7 @@ impl<E: DirectObject, N: DirectObject, X: ObjectType> Connection<E, N, X> {
     }
 }
 
-impl<E: DirectObject, N: DirectObject, X: ObjectType + 'static> DirectObject for Connection<E, N, X> {
+impl<E: Edge, X: ObjectType + 'static> DirectObject for Connection<E, X> {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         Ok(match field.name() {
             "edges" => {
@@ -147,8 +177,8 @@ impl<E: DirectObject, N: DirectObject, X: ObjectType + 'static> DirectObject for
                 Box::new(move |connection, json| plan.write_list(&connection.edges, json))
             }
             "nodes" => {
-                let plan = field.plan::<N>()?;
-                Box::new(move |connection, json| plan.write_list(connection.edges.iter().map(connection.node), json))
+                let plan = field.plan::<E::Node>()?;
+                Box::new(move |connection, json| plan.write_list(connection.edges.iter().map(E::node), json))
             }
             "pageInfo" => field.object(|connection: &Self| &connection.page_info)?,
             _ => return Err(NotDirect::NotReady),

@@ -11,10 +11,10 @@ use crate::database::pages::Positioned;
 use crate::error::{Error, InputField};
 use crate::graphql::context::{actor, platform, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
+use crate::graphql::direct::DirectObject;
 use crate::graphql::faults::Faults;
 use crate::graphql::fetch;
-use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
+use crate::graphql::pagination::{Connection, Edge, PageArguments};
 use crate::graphql::time::Time;
 use crate::service::audit::AdminEventFilter;
 
@@ -151,7 +151,7 @@ async fn api_key(context: &Context<'_>, id: ApiKeyId) -> Result<Option<ApiKey>, 
     Ok(fetch::loader(context).load_one(id).await?.map(Into::into))
 }
 
-pub type AdminEventConnection = Connection<AdminEventEdge, AdminEvent>;
+pub type AdminEventConnection = Connection<AdminEventEdge>;
 
 /// An entry of the audit log in a list.
 #[derive(SimpleObject)]
@@ -189,19 +189,16 @@ impl AdminEventConnection {
         let cursors = Cursors::new(context, ListId::AdminEvents(filter.clone()));
         let request = arguments.parse(Some(&cursors))?;
         let page = services.audit_trail.page(actor, &filter, request).await?;
-        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
-        let edge = |event: admin_event::Model| AdminEventEdge {
-            cursor: cursors.at(event.position()),
-            node: AdminEvent(event),
-        };
-        let edges = page.rows.into_iter().map(edge).collect();
-        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+        let edge = |cursor, event| AdminEventEdge { cursor, node: AdminEvent(event) };
+        Ok(Self::new(page, &cursors, Positioned::position, EmptyFields, edge))
     }
 }
 
-impl DirectObject for AdminEventEdge {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        field.of_edge(|edge: &Self| &edge.node)
+impl Edge for AdminEventEdge {
+    type Node = AdminEvent;
+
+    fn node(&self) -> &AdminEvent {
+        &self.node
     }
 }
 

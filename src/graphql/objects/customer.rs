@@ -16,7 +16,7 @@ use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::customer_list_input::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, CountOfCustomers};
-use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
+use crate::graphql::pagination::{Connection, Edge, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
 use crate::service::customers::{CustomerField, CustomerRef, CustomerRows, CustomerView, EventList};
 
@@ -174,9 +174,11 @@ impl DirectObject for Customer {
     }
 }
 
-impl DirectObject for CustomerEdge {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        field.of_edge(|edge: &Self| &edge.node)
+impl Edge for CustomerEdge {
+    type Node = Customer;
+
+    fn node(&self) -> &Customer {
+        &self.node
     }
 }
 
@@ -229,15 +231,13 @@ impl CustomerConnection {
         let cursors = Cursors::new(context, ListId::Customers(list.clone()));
         let CustomerRows { page, plan } =
             fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;
-        let page_info = PageInfo::new(&page, &cursors, |view| list.position(view));
-        let edge =
-            |view: Arc<CustomerView>| CustomerEdge { cursor: cursors.at(list.position(&view)), node: Customer(view) };
-        let edges = page.rows.into_iter().map(edge).collect();
-        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: CustomerCount(CountOfCustomers(list, plan)) })
+        let count = CustomerCount(CountOfCustomers(list.clone(), plan));
+        let edge = |cursor, view| CustomerEdge { cursor, node: Customer(view) };
+        Ok(Self::new(page, &cursors, |view| list.position(view), count, edge))
     }
 }
 
-pub type CustomerOperatorConnection = Connection<CustomerOperatorEdge, Operator>;
+pub type CustomerOperatorConnection = Connection<CustomerOperatorEdge>;
 
 /// An operator that a customer is connected to.
 #[derive(SimpleObject)]
@@ -252,9 +252,11 @@ pub struct CustomerOperatorEdge {
     connected_at: Time,
 }
 
-impl DirectObject for CustomerOperatorEdge {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        field.of_edge(|edge: &Self| &edge.node)
+impl Edge for CustomerOperatorEdge {
+    type Node = Operator;
+
+    fn node(&self) -> &Operator {
+        &self.node
     }
 }
 
@@ -264,7 +266,7 @@ impl CustomerOperatorConnection {
         let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));
         let page = fetch::operators_of_customer(context, view, arguments.parse(Some(&cursors))?).await?;
         let operators = fetch::operators(context, page.rows.iter().map(|link| link.operator_id)).await?;
-        Ok(Self::new(&cursors, page, operators))
+        Ok(Self::of(&cursors, page, operators))
     }
 
     /// Returns a page of a customer's operators if the rows of the page are in memory.
@@ -273,10 +275,10 @@ impl CustomerOperatorConnection {
         let ids = page.rows.iter().map(|link| link.operator_id);
         let operators = services(context).operators.cached(actor(context), ids)?;
         let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));
-        Some(Self::new(&cursors, page, operators))
+        Some(Self::of(&cursors, page, operators))
     }
 
-    fn new(cursors: &Arc<Cursors>, page: Page<customer_operator::Model>, operators: Vec<Arc<operator::Model>>) -> Self {
+    fn of(cursors: &Arc<Cursors>, page: Page<customer_operator::Model>, operators: Vec<Arc<operator::Model>>) -> Self {
         let page_info = PageInfo::new(&page, cursors, Positioned::position);
         let edge = |(link, operator): (customer_operator::Model, _)| CustomerOperatorEdge {
             cursor: cursors.at(link.position()),
@@ -285,6 +287,6 @@ impl CustomerOperatorConnection {
             connected_at: Time(link.connected_at),
         };
         let edges = page.rows.into_iter().zip(operators).map(edge).collect();
-        Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields }
+        Self { edges, page_info, extra: EmptyFields }
     }
 }

@@ -9,8 +9,8 @@ use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
-use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
+use crate::graphql::direct::DirectObject;
+use crate::graphql::pagination::{Connection, Edge, PageArguments};
 use crate::graphql::time::Time;
 
 pub struct Erasure(pub erasure::Model);
@@ -61,7 +61,7 @@ impl Erasure {
     }
 }
 
-pub type ErasureConnection = Connection<ErasureEdge, Erasure>;
+pub type ErasureConnection = Connection<ErasureEdge>;
 
 /// A receipt in a list.
 #[derive(SimpleObject)]
@@ -77,16 +77,16 @@ impl ErasureConnection {
     pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::Erasures);
         let page = services(context).customers.erasures(actor(context), arguments.parse(Some(&cursors))?).await?;
-        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
-        let edge = |row: erasure::Model| ErasureEdge { cursor: cursors.at(row.position()), node: Erasure(row) };
-        let edges = page.rows.into_iter().map(edge).collect();
-        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+        let edge = |cursor, row| ErasureEdge { cursor, node: Erasure(row) };
+        Ok(Self::new(page, &cursors, Positioned::position, EmptyFields, edge))
     }
 }
 
-impl DirectObject for ErasureEdge {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        field.of_edge(|edge: &Self| &edge.node)
+impl Edge for ErasureEdge {
+    type Node = Erasure;
+
+    fn node(&self) -> &Erasure {
+        &self.node
     }
 }
 

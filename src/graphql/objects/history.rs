@@ -15,12 +15,12 @@ use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursors, ListId};
-use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
+use crate::graphql::direct::DirectObject;
 use crate::graphql::event_enums::{DisconnectReason, VerifiableField};
 use crate::graphql::fetch::{self, EventPage};
-use crate::graphql::pagination::{PageArguments, PageInfo};
+use crate::graphql::pagination::{Edge, PageArguments};
 use crate::graphql::time::Time;
-use crate::service::customers::{CustomerField, EventList, HistoryEntry};
+use crate::service::customers::{CustomerField, EventList};
 
 /// Type of a history entry. Types may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -175,19 +175,16 @@ impl CustomerEventConnection {
     pub async fn load(context: &Context<'_>, list: EventList, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::Events(list));
         let page = fetch::load(context, EventPage(list, arguments.parse(Some(&cursors))?)).await?;
-        let page_info = PageInfo::new(&page, &cursors, |event| event.position());
-        let edge = |event: Arc<HistoryEntry>| CustomerEventEdge {
-            cursor: cursors.at(event.position()),
-            node: CustomerEvent(event),
-        };
-        let edges = page.rows.into_iter().map(edge).collect();
-        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+        let edge = |cursor, event| CustomerEventEdge { cursor, node: CustomerEvent(event) };
+        Ok(Self::new(page, &cursors, |event| event.position(), EmptyFields, edge))
     }
 }
 
-impl DirectObject for CustomerEventEdge {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        field.of_edge(|edge: &Self| &edge.node)
+impl Edge for CustomerEventEdge {
+    type Node = CustomerEvent;
+
+    fn node(&self) -> &CustomerEvent {
+        &self.node
     }
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
-use entity::operator;
 use entity::value::OperatorId;
 
 use super::api_key::ApiKey;
@@ -13,10 +12,10 @@ use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::customer_list_input::{CustomerFilterInput, CustomerOrderInput};
-use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
+use crate::graphql::direct::DirectObject;
 use crate::graphql::fetch::{self, ApiKeysOfOperator};
 use crate::graphql::items::Items;
-use crate::graphql::pagination::{Connection, PageArguments, PageInfo, list_complexity, total_count};
+use crate::graphql::pagination::{Connection, Edge, PageArguments, list_complexity, total_count};
 use crate::graphql::time::Time;
 
 impl Operator {
@@ -100,7 +99,7 @@ impl DirectObject for Operator {
     const MAY_WAIT: &'static [&'static str] = &["apiKeys", "customers"];
 }
 
-pub type OperatorConnection = Connection<OperatorEdge, Operator, OperatorCount>;
+pub type OperatorConnection = Connection<OperatorEdge, OperatorCount>;
 
 /// An operator in a list.
 #[derive(SimpleObject)]
@@ -111,9 +110,11 @@ pub struct OperatorEdge {
     node: Operator,
 }
 
-impl DirectObject for OperatorEdge {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        field.of_edge(|edge: &Self| &edge.node)
+impl Edge for OperatorEdge {
+    type Node = Operator;
+
+    fn node(&self) -> &Operator {
+        &self.node
     }
 }
 
@@ -132,10 +133,7 @@ impl OperatorConnection {
     pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::Operators);
         let page = services(context).operators.page(actor(context), arguments.parse(Some(&cursors))?).await?;
-        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
-        let edge =
-            |row: operator::Model| OperatorEdge { cursor: cursors.at(row.position()), node: Operator(Arc::new(row)) };
-        let edges = page.rows.into_iter().map(edge).collect();
-        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: OperatorCount })
+        let edge = |cursor, row| OperatorEdge { cursor, node: Operator(Arc::new(row)) };
+        Ok(Self::new(page, &cursors, Positioned::position, OperatorCount, edge))
     }
 }

@@ -18,7 +18,7 @@ pub struct Operator(pub Arc<operator::Model>);
 
 pub struct CustomerEvent(pub Arc<HistoryEntry>);
 
-pub type CustomerConnection = Connection<CustomerEdge, Customer, CustomerCount>;
+pub type CustomerConnection = Connection<CustomerEdge, CustomerCount>;
 
 /// A customer in a list.
 #[derive(SimpleObject)]
@@ -32,7 +32,7 @@ pub struct CustomerEdge {
 
 pub struct CustomerCount(pub CountOfCustomers);
 
-pub type CustomerEventConnection = Connection<CustomerEventEdge, CustomerEvent>;
+pub type CustomerEventConnection = Connection<CustomerEventEdge>;
 
 /// A history entry in a list.
 #[derive(SimpleObject)]

@@ -11,9 +11,9 @@ use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
+use crate::graphql::direct::DirectObject;
 use crate::graphql::fetch::{self, UndeliveredSince};
-use crate::graphql::pagination::{Connection, PageArguments, PageInfo};
+use crate::graphql::pagination::{Connection, Edge, PageArguments};
 use crate::graphql::time::Time;
 use crate::service::webhooks::endpoints;
 
@@ -140,7 +140,7 @@ impl Webhook {
     }
 }
 
-pub type WebhookConnection = Connection<WebhookEdge, Webhook>;
+pub type WebhookConnection = Connection<WebhookEdge>;
 
 /// A webhook endpoint in a list.
 #[derive(SimpleObject)]
@@ -156,16 +156,16 @@ impl WebhookConnection {
     pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::Webhooks);
         let page = services(context).webhooks.page(actor(context), arguments.parse(Some(&cursors))?).await?;
-        let page_info = PageInfo::new(&page, &cursors, Positioned::position);
-        let edge = |row: webhook::Model| WebhookEdge { cursor: cursors.at(row.position()), node: Webhook(row) };
-        let edges = page.rows.into_iter().map(edge).collect();
-        Ok(Self { edges, node: |edge| &edge.node, page_info, extra: EmptyFields })
+        let edge = |cursor, row| WebhookEdge { cursor, node: Webhook(row) };
+        Ok(Self::new(page, &cursors, Positioned::position, EmptyFields, edge))
     }
 }
 
-impl DirectObject for WebhookEdge {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
-        field.of_edge(|edge: &Self| &edge.node)
+impl Edge for WebhookEdge {
+    type Node = Webhook;
+
+    fn node(&self) -> &Webhook {
+        &self.node
     }
 }
 
