@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorCode, Violation};
 use crate::service::Origin;
 use crate::service::idempotency::IdempotentRequest;
 
-/// The result of a write, for example [`Created`].
+/// The result of a write, for example [`Created`](super::Created).
 #[derive(Clone)]
 pub struct Written<D> {
     pub view: CustomerView,
