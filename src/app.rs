@@ -161,9 +161,9 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener
     Ok((listener, address))
 }
 
-/// Once per minute, stores when each key was last used. Every ten minutes, deletes old changes and expired idempotency
-/// keys, and removes the content of erased customers from a SQLite file. If old changes remain, deletes more changes a
-/// minute later.
+/// Once per minute, stores when each key was last used. Every ten minutes, deletes old changes, expired idempotency
+/// keys and expired results of carrier lookups, and removes the content of erased customers from a SQLite file. If old
+/// changes remain, deletes more changes a minute later.
 async fn run_jobs(database: Database, services: Arc<Services>, keep_changes: TimeDelta) {
     const PERIOD: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;

@@ -239,7 +239,7 @@ async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Re
     }
     let closed_tables: i64 = row.try_get("", "closed_tables")?;
     Ok((closed_tables > 0).then(|| Fault {
-        cause: format!("The role `{role}` lacks read or write privileges on {closed_tables} tables."),
+        cause: format!("The role `{role}` lacks read or write privileges. Number of tables: {closed_tables}."),
         remedy: grant_tables(role),
     }))
 }

@@ -129,9 +129,7 @@ fn one_of_several(document: &ExecutableDocument, operation_name: Option<&str>) -
 impl Document {
     /// Returns the document for async-graphql.
     pub fn executable(&self) -> ExecutableDocument {
-        let mut document = self.parsed.clone();
-        variables::allow_defaults(&mut document);
-        document
+        self.parsed.clone()
     }
 
     /// Returns true if the document has passed validation before.

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use async_graphql::Positioned;
 use async_graphql::parser::types::{ExecutableDocument, Field, Selection, SelectionSet};
+use async_graphql::{Name, Positioned};
 use async_graphql_value::Value;
 
 use super::pagination::PAGE_SIZE_ARGUMENTS;
@@ -31,24 +31,21 @@ fn has_merged_fields(set: &SelectionSet, fragments: &Fragments) -> bool {
 
 /// Returns true if a variable sets the size of a page. Then the variables decide how complex the document is.
 pub fn has_variable_page_size(document: &ExecutableDocument) -> bool {
-    has_argument(document, |name, value| PAGE_SIZE_ARGUMENTS.contains(&name) && matches!(value, Value::Variable(_)))
-}
-
-/// Returns true if a field of the document has such an argument.
-fn has_argument(document: &ExecutableDocument, is_such: impl Fn(&str, &Value) -> bool + Copy) -> bool {
-    fn selects(set: &SelectionSet, is_such: impl Fn(&str, &Value) -> bool + Copy) -> bool {
+    fn selects(set: &SelectionSet) -> bool {
         set.items.iter().any(|selection| match &selection.node {
             Selection::Field(Positioned { node: Field { arguments, selection_set, .. }, .. }) => {
-                arguments.iter().any(|(name, value)| is_such(&name.node, &value.node))
-                    || selects(&selection_set.node, is_such)
+                let is_such = |(name, value): &(Positioned<Name>, Positioned<Value>)| {
+                    PAGE_SIZE_ARGUMENTS.contains(&name.node.as_str()) && matches!(value.node, Value::Variable(_))
+                };
+                arguments.iter().any(is_such) || selects(&selection_set.node)
             }
-            Selection::InlineFragment(inline) => selects(&inline.node.selection_set.node, is_such),
+            Selection::InlineFragment(inline) => selects(&inline.node.selection_set.node),
             Selection::FragmentSpread(_) => false,
         })
     }
     let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
     let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
-    operations.chain(fragments).any(|set| selects(set, is_such))
+    operations.chain(fragments).any(selects)
 }
 
 /// Adds the fields of a selection set, with its fragments expanded. The fragments must not contain themselves.

@@ -1,8 +1,8 @@
 //! Limits on parsed documents.
 //!
 //! Selections are counted before validation, because async-graphql's validation visits a fragment once per spread: if
-//! each of 31 fragments spreads the next fragment twice, the validation makes 2^31 visits. Here each fragment is counted
-//! once.
+//! each of 31 fragments spreads the next fragment twice, the validation makes 2^31 visits. Here each fragment is
+//! counted once.
 
 use std::collections::{HashMap, HashSet};
 use std::num::Saturating;
@@ -30,7 +30,8 @@ mod limits {
     pub const VALUES: usize = 2000;
     /// Nesting of the introspection fields in `FIELDS_TO_TYPES`. The standard introspection query has a depth of 1.
     pub const INTROSPECTION_DEPTH: usize = 3;
-    /// Aliases of `__typename`. This field has no complexity, so its number in a response has no other limit.
+    /// Aliases of `__typename` in a selection set. This field has no complexity, so its number in a response has no
+    /// other limit.
     pub const TYPE_NAME_ALIASES: usize = 3;
     pub const QUERY_ROOT_FIELDS: usize = 10;
     pub const MUTATION_ROOT_FIELDS: usize = 5;
@@ -53,8 +54,8 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         size.directives += operation.directives.len();
         check_limit(size.selections.0, limits::SELECTIONS, ("The operation selects more than", "fields"))?;
         check_limit(size.aliases.0, limits::ALIASES, ("The operation has more than", "aliases"))?;
-        let type_names = ("The operation has more than", "aliases of `__typename`");
-        check_limit(size.type_name_aliases.0, limits::TYPE_NAME_ALIASES, type_names)?;
+        let type_names = ("A selection set has more than", "aliases of `__typename`");
+        check_limit(size.max_type_name_aliases.0, limits::TYPE_NAME_ALIASES, type_names)?;
         check_limit(size.directives.0, limits::DIRECTIVES, ("The operation has more than", "directives"))?;
         check_limit(size.values.0, limits::VALUES, ("The operation has more than", "values in arguments"))?;
         let nesting = ("The introspection nests more than", "levels of types");
@@ -86,7 +87,9 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
 struct SelectionSize {
     selections: Saturating<usize>,
     aliases: Saturating<usize>,
+    /// Aliases of `__typename` among the fields of the set, and the largest such number in this set and the sets below.
     type_name_aliases: Saturating<usize>,
+    max_type_name_aliases: Saturating<usize>,
     directives: Saturating<usize>,
     values: Saturating<usize>,
     introspection_depth: usize,
@@ -112,7 +115,7 @@ impl<'d> SizeCounter<'d> {
                     let mut inner = self.selection_set(&field.selection_set.node)?;
                     inner.aliases += usize::from(field.alias.is_some());
                     let is_type_name = field.name.node == "__typename";
-                    inner.type_name_aliases += usize::from(is_type_name && field.alias.is_some());
+                    inner.type_name_aliases = Saturating(usize::from(is_type_name && field.alias.is_some()));
                     inner.values += values_in_arguments(&field.arguments);
                     inner.introspection_depth += usize::from(FIELDS_TO_TYPES.contains(&field.name.node.as_str()));
                     inner
@@ -125,10 +128,12 @@ impl<'d> SizeCounter<'d> {
             sum.selections += inner.selections + Saturating(1);
             sum.aliases += inner.aliases;
             sum.type_name_aliases += inner.type_name_aliases;
+            sum.max_type_name_aliases = sum.max_type_name_aliases.max(inner.max_type_name_aliases);
             sum.directives += inner.directives;
             sum.values += inner.values;
             sum.introspection_depth = sum.introspection_depth.max(inner.introspection_depth);
         }
+        sum.max_type_name_aliases = sum.max_type_name_aliases.max(sum.type_name_aliases);
         Ok(sum)
     }
 

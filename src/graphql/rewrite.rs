@@ -101,7 +101,8 @@ pub fn root_type(operation: OperationType) -> &'static str {
 ///   resolve both fields and merge the results. The second one could read other rows, so a list could mix the values of
 ///   two customers.
 ///
-/// Fails if two fields that cannot be merged have the same response key. async-graphql's validation finds only some of
+/// Fails if two fields that cannot be merged have the same response key, or if `__typename` has arguments or fields.
+/// async-graphql's validation finds only some of
 /// these conflicts.
 pub fn normalise(mut document: ExecutableDocument, types: &Registry) -> ServerResult<ExecutableDocument> {
     let ExecutableDocument { operations, fragments } = &mut document;

@@ -1,8 +1,8 @@
 //! The schema and the execution of requests.
 //!
-//! A request is checked first ([`Schema::check`]): the limits of `document_text` and `document_limits`, syntax, variables. Then the request
-//! is executed for its caller ([`Schema::execute`]). A document that has passed validation in an earlier request is not
-//! validated again while it is in the cache.
+//! A request is checked first ([`Schema::check`]): the text of its document (`document_text`), the limits
+//! (`document_limits`) and the variables. Then the request is executed for its caller ([`Schema::execute`]). A document
+//! that has passed validation in an earlier request is not validated again while it is in the cache.
 
 use std::sync::Arc;
 use std::time::Duration;

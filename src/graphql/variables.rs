@@ -1,5 +1,5 @@
 //! Checks the variables and the literals of a request as the GraphQL specification requires. This module implements
-//! seven rules of the specification that async-graphql does not follow:
+//! six rules of the specification that async-graphql does not follow:
 //!
 //! - If a required variable is missing, or a value has the wrong type, the request fails and nothing is executed. The
 //!   message names the field and contains no value, for example "$input.data.emial: unknown field of CustomerDataInput.
@@ -15,9 +15,9 @@
 //!   some of these faults only when it executes the field, after earlier mutations of the request.
 //! - A variable must have a type that is allowed where it is used. async-graphql has this rule, but does not run it.
 //!   A variable that may be null may be used where null is not allowed if the variable, the argument or the input field
-//!   has a default; the request then fails if the variable is null. In input objects, the types `ID` and `String` are
-//!   interchangeable, because clients use the variable with the id of a customer as an `externalCustomerId` too.
-//! - A variable whose type does not allow null may have a default.
+//!   has a default; the request then fails if the variable is null. Two exceptions are for the convenience of clients:
+//!   in input objects, the types `ID` and `String` are interchangeable; and a variable that may be null may be used in
+//!   an input object that needs exactly one field. If the variable is missing, its field counts as omitted.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -87,8 +87,9 @@ impl RequiredVariables {
     }
 }
 
-/// Checks the variables of a request against their types. Adds the defaults of missing variables, and converts numbers
-/// of the type `Int` that are written as `1.0` to integers.
+/// Checks the variables of a request against their types, and that no [required variable](RequiredVariables) is null.
+/// Adds the defaults of missing variables. Converts numbers of the type `Int` that are written as `1.0` to integers,
+/// and numbers of the type `ID` to strings.
 ///
 /// Returns the missing variables that may be null and have no default.
 pub fn check(
@@ -120,17 +121,8 @@ pub fn check(
     Ok(missing)
 }
 
-/// Changes the types of variables with a default to types that allow null, because async-graphql rejects a default
-/// otherwise. [`check`] has checked the values against the original types.
-pub fn allow_defaults(document: &mut ExecutableDocument) {
-    let operations = rewrite::operations_mut(&mut document.operations);
-    for definition in operations.into_iter().flat_map(|operation| &mut operation.node.variable_definitions) {
-        definition.node.var_type.node.nullable |= definition.node.default_value.is_some();
-    }
-}
-
-/// Checks the types of variables, the names of arguments, and the literals and variables in arguments.
-/// Ignores unknown fields, which validation rejects. The document must be normalised.
+/// Checks the types of variables, the names of arguments, and the literals and variables in arguments. Ignores unknown
+/// fields, which validation rejects. The document must be normalised.
 pub fn check_literals(document: &ExecutableDocument, types: &Registry) -> ServerResult<()> {
     for (_, Positioned { node: operation, .. }) in document.operations.iter() {
         let mut variables = HashMap::new();
@@ -211,7 +203,8 @@ fn check_types_of_variables(
     }
 }
 
-/// Returns true if the specification allows the variable in this position (`IsVariableUsageAllowed`).
+/// Returns true if the variable is allowed in this position: `IsVariableUsageAllowed` of the specification, with the
+/// exceptions of this module.
 fn is_allowed(variable: &VariableType, location: Location<'_>) -> bool {
     let allows_null = !variable.type_name.ends_with('!');
     let type_name = match MetaTypeName::create(location.type_name) {
@@ -237,7 +230,8 @@ fn is_subtype(own: &str, expected: &str, is_in_object: bool) -> bool {
 }
 
 /// Calls `visit` for each argument in the selections of an object type, including the conditions of `@include` and
-/// `@skip`. Fails if `visit` fails, or if an argument of a field is unknown.
+/// `@skip`. Fails if `visit` fails, or if an argument is unknown. Below unknown fields and introspection, visits only
+/// the conditions and the name in `__type`.
 fn for_each_argument(
     set: &SelectionSet,
     object_type: &str,
@@ -246,18 +240,28 @@ fn for_each_argument(
 ) -> ServerResult<()> {
     const CONDITION: Location<'_> =
         Location { name: "if", type_name: "Boolean!", has_default: false, is_in_object: false };
+    const TYPE: Location<'_> = Location { name: "name", type_name: "String!", ..CONDITION };
     for selection in &set.items {
         for Positioned { node: directive, .. } in selection.node.directives() {
-            if ["include", "skip"].contains(&directive.name.node.as_str())
-                && let Some(condition) = directive.get_argument(CONDITION.name)
-            {
-                visit(condition, CONDITION)?;
+            for (name, value) in &directive.arguments {
+                if name.node != CONDITION.name {
+                    let (name, directive) = (&name.node, &directive.name.node);
+                    let message = format!("Unknown argument \"{name}\" on directive \"@{directive}\".");
+                    return Err(ServerError::new(message, Some(value.pos)));
+                }
+                visit(value, CONDITION)?;
             }
         }
         match &selection.node {
             Selection::Field(Positioned { node: field, .. }) => {
                 let meta = types.types.get(object_type).and_then(|object| object.field_by_name(&field.name.node));
-                let Some(meta) = meta else { continue };
+                let Some(meta) = meta else {
+                    if let Some(name) = field.get_argument(TYPE.name).filter(|_| field.name.node == "__type") {
+                        visit(name, TYPE)?;
+                    }
+                    for_each_argument(&field.selection_set.node, "", types, visit)?;
+                    continue;
+                };
                 for (name, value) in &field.arguments {
                     // An unknown argument would be removed unseen if it uses a missing variable.
                     let Some(argument) = meta.args.get(name.node.as_str()) else {

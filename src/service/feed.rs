@@ -304,9 +304,9 @@ impl Feed {
     }
 }
 
-/// Selects the rows that a reader may see now. On PostgreSQL, these are its rows with positions below the horizon, which
-/// is made from the oldest transaction that has not ended (see `database::positions`). On SQLite, these are all its
-/// rows.
+/// Selects the rows that a reader may see now. On PostgreSQL, these are its rows with positions below the horizon,
+/// which is made from the oldest transaction that has not ended (see `database::positions`). On SQLite, these are all
+/// its rows.
 fn visible_to(backend: DbBackend, reader: impl Into<SimpleExpr>) -> Select<Entity> {
     Entity::find()
         .filter(Column::ReaderId.into_expr().eq(reader))

@@ -210,6 +210,14 @@ both!(different_fields_with_one_response_key_are_rejected, Sandbox, async |app| 
         let answer = app.graphql(&operator, query, json!({ "id": operator.operator, "full": full })).await;
         assert_eq!(answer.data()["node"], expected);
     }
+    // Fragments of Relay have an alias of `__typename`.
+    let query = "{ customers { nodes { ...F } edges { node { ...F } } } viewer { operator { ...F customers { nodes \
+                 { ...F } } } } } fragment F on Node { id __isNode: __typename }";
+    assert_eq!(app.query(&operator, query).await["viewer"]["operator"]["__isNode"], "Operator");
+    let query =
+        "query ($v: Boolean!) { ... on Query @include(if: $v) { viewer { ... on Viewer @skip(if: $v) { role } } } }";
+    let answer = app.graphql(&operator, query, json!({ "v": true })).await;
+    assert_eq!(*answer.data(), json!({ "viewer": {} }));
     // A variable may be used only in a condition of `__typename`.
     for is_included in [true, false] {
         let query = "query ($v: Boolean!) { viewer { role __typename @include(if: $v) } }";
@@ -242,6 +250,10 @@ both!(a_variable_may_be_used_where_its_type_is_allowed, Sandbox, async |app| {
         ("query ($n: Int) { customers(first: $n) { nodes { id } } }", json!({ "n": null }), true),
         ("query ($n: Int! = 5) { changes(first: $n) { cursor } }", json!({}), true),
         ("query ($n: Int = 5) { changes(first: $n) { cursor } }", json!({ "n": null }), false),
+        ("query ($n: Int! = null) { changes(first: $n) { cursor } }", json!({ "n": 5 }), false),
+        ("query ($n: String) { __type(name: $n) { name } }", json!({ "n": "Query" }), false),
+        ("query ($n: String!) { __type(name: $n) { name } }", json!({ "n": "Query" }), true),
+        ("query ($v: Boolean) { __schema { types @include(if: $v) { name } } }", json!({ "v": true }), false),
         ("query ($id: ID) { node(id: $id) { id } }", json!({ "id": "x" }), false),
         ("query ($id: ID = null) { node(id: $id) { id } }", json!({ "id": "x" }), false),
         ("query ($id: ID = \"x\") { node(id: $id) { id } }", json!({}), true),

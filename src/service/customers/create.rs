@@ -134,9 +134,13 @@ impl Customers {
         let prepare = |write_tx| self.prepare_create(write_tx, origin, idempotent, new, warnings, matches);
         let created = self.run_write("customer.create", origin, idempotent, prepare).await;
         match &created {
-            // Counts a replayed result too if this request found the match before: its own commit may have succeeded
-            // although the connection was lost. A repeated request finds the stored result first, so it has no matches.
-            Ok(_) => disclosures.disclosed("connected", matches.load(Ordering::Relaxed)),
+            // A replayed result counts too if this request found the match before: its own commit may have succeeded
+            // although the connection was lost. A request that is repeated later finds the stored result first, so it
+            // has no matches.
+            Ok(created) => {
+                let (of_replay, of_created) = (matches.load(Ordering::Relaxed), created.details.matched_by.len());
+                disclosures.disclosed("connected", if created.replayed { of_replay } else { of_created as u32 });
+            }
             Err(error @ Error::Rejected(faults)) if error.has(ErrorCode::IdentityConflict) => {
                 disclosures.disclosed("identity_conflict", faults.len() as u32);
             }
@@ -213,8 +217,8 @@ struct Recognised<'e> {
     matched_by: Vec<MatchKey>,
 }
 
-/// Decides if one of `others`, the customers with the email or the phone, is the person. Returns faults if the email and
-/// the phone belong to two customers, or if `connect_by` lists none of the values that match.
+/// Decides if one of `others`, the customers with the email or the phone, is the person. Returns faults if the email
+/// and the phone belong to two customers, or if `connect_by` lists none of the values that match.
 fn recognise<'e>(
     others: &'e [customer::Model],
     email: &EmailAddress,

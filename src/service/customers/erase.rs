@@ -230,9 +230,9 @@ impl Customers {
         changes::remove_links(&mut writes, &links);
         writes.push(DELETE_CUSTOMER, vec![vec![customer.id.into(), customer.revision.into()]]);
         let hashes: Vec<_> = phones.iter().flat_map(|phone| lookup_hashes(&self.hash, phone)).collect();
-        for hashes in hashes.chunks(MAX_ROWS as usize) {
+        for batch in hashes.chunks(MAX_ROWS as usize) {
             let mut deleted = WriteSet::new(origin.owner());
-            deleted.push(DELETE_LOOKUPS, hashes.iter().map(|hash| vec![hash.clone().into()]).collect());
+            deleted.push(DELETE_LOOKUPS, batch.iter().map(|hash| vec![hash.clone().into()]).collect());
             writes.write_after(deleted);
         }
         for (statement, ranges) in [(REDACT_EVENTS, ranges), (REDACT_FEED, feed_ranges)] {

@@ -205,8 +205,8 @@ pub(super) fn existing_query(
     query
 }
 
-/// Like [`existing_query`], but also selects the stored outcome of an idempotency key, and selects customers only if the
-/// key is new.
+/// Like [`existing_query`], but also selects the stored outcome of an idempotency key, and selects customers only if
+/// the key is new.
 pub(super) fn existing_or_stored_query(
     [operator, external_customer_id, email, phone, key_hash, now]: [SimpleExpr; 6],
 ) -> SelectStatement {

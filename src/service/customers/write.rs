@@ -94,16 +94,15 @@ impl Customers {
     where
         F: Future<Output = Result<Prepared<R>, TransactionError>>,
     {
-        let mut accepted = None;
+        let (lookup, mut accepted) = (&self.restrictions.phone_lookup, None);
         loop {
             let attempt = |write_tx| self.attempt_or_replay(write_tx, origin, idempotent, &prepare, accepted.as_ref());
             match OptimisticWrite::run(&self.database, name, attempt).await? {
                 Attempt::Done(result) => return Ok(result),
                 Attempt::NeedsPhoneCheck(phone) => {
-                    if let Some(lookup) = &self.restrictions.phone_lookup {
-                        // Boxed, because this rare lookup would otherwise double the size of the future of every write.
-                        Box::pin(lookup.check(&phone)).await?;
-                    }
+                    let lookup = lookup.as_ref().ok_or_else(|| Error::internal("no carrier lookup is configured"))?;
+                    // Boxed, because this rare lookup would otherwise double the size of the future of every write.
+                    Box::pin(lookup.check(&phone)).await?;
                     accepted = Some(phone);
                 }
             }

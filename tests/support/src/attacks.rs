@@ -69,6 +69,10 @@ pub fn attacks() -> Vec<(&'static str, String)> {
         }),
         ("a directive of a fragment", "{ viewer { ...F } } fragment F on Viewer @skip(if: false) { role }".into()),
         ("four aliases of a name", "{ a: __typename b: __typename c: __typename d: __typename }".into()),
+        (
+            "an argument of a directive that a missing variable would remove",
+            "query ($x: Int) { viewer { role @include(if: true, foo: $x) } }".into(),
+        ),
         ("fields of a name", "{ viewer { __typename { x } } }".into()),
         ("arguments of a name", "{ viewer { __typename(a: 1) } }".into()),
         ("a list that fragments copy", {
