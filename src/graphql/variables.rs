@@ -246,7 +246,7 @@ fn for_each_argument(
             for (name, value) in &directive.arguments {
                 if name.node != CONDITION.name {
                     let (name, directive) = (&name.node, &directive.name.node);
-                    let message = format!("Unknown argument \"{name}\" on directive \"@{directive}\".");
+                    let message = format!("Unknown argument \"{name}\" on directive \"{directive}\".");
                     return Err(ServerError::new(message, Some(value.pos)));
                 }
                 visit(value, CONDITION)?;
