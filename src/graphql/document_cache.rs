@@ -127,11 +127,6 @@ fn one_of_several(document: &ExecutableDocument, operation_name: Option<&str>) -
 }
 
 impl Document {
-    /// Returns the document for async-graphql.
-    pub fn executable(&self) -> ExecutableDocument {
-        self.parsed.clone()
-    }
-
     /// Returns true if the document has passed validation before.
     pub fn is_valid(&self) -> bool {
         self.is_valid.load(Ordering::Relaxed)
