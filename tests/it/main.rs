@@ -36,6 +36,7 @@ mod keys;
 mod layers;
 mod limits;
 mod log;
+mod manifest;
 mod operations;
 mod pages;
 mod platform;
