@@ -22,6 +22,7 @@ mod m20261126_000012_event_lookups;
 mod m20261126_000013_changes;
 mod m20261126_000014_webhooks;
 mod m20261127_000015_connecting_entries;
+mod m20261128_000016_history_order;
 
 /// The newest migration after which older servers must not write, because they would leave out rows that newer servers
 /// need. A server that does not know this migration refuses to write. A server that knows it, but not the
@@ -33,7 +34,8 @@ mod m20261127_000015_connecting_entries;
 pub const REQUIRED: &str = "m20261126_000014_webhooks";
 
 /// The newest migration that deletes search words, or changes how the words are written. After this migration,
-/// `vivamo migrate` writes all words again.
+/// `vivamo migrate` writes all words again. Older servers must not write words any more, so [`REQUIRED`] must be this
+/// migration or a later one.
 pub const SEARCH_WORDS: &str = "m20261126_000007_search_spellings";
 
 pub struct Migrator;
@@ -57,6 +59,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000013_changes::Migration),
             Box::new(m20261126_000014_webhooks::Migration),
             Box::new(m20261127_000015_connecting_entries::Migration),
+            Box::new(m20261128_000016_history_order::Migration),
         ]
     }
 }
@@ -69,9 +72,13 @@ impl MigratorTrait for Migrator {
 /// does not exist yet is skipped, because it will be empty when a migration adds the index.
 pub async fn build_large_indexes(connection: &impl ConnectionTrait) -> Result<(), DbErr> {
     use m20261126_000012_event_lookups::{INDEXES, TABLE};
-    use m20261127_000015_connecting_entries::{INDEX, connecting_entries};
+    use {m20261127_000015_connecting_entries as connecting_entries, m20261128_000016_history_order as history_order};
     let lookups = INDEXES.map(|(name, columns)| (name, index(name, TABLE, &columns)));
-    for (name, mut index) in lookups.into_iter().chain([(INDEX, connecting_entries())]) {
+    let others = [
+        (connecting_entries::INDEX, connecting_entries::connecting_entries()),
+        (history_order::INDEX, history_order::history_order()),
+    ];
+    for (name, mut index) in lookups.into_iter().chain(others) {
         let state = format!(
             "SELECT to_regclass('{TABLE}') IS NOT NULL AS has_table, \
              (SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')) AS is_valid"

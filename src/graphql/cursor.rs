@@ -84,7 +84,7 @@ impl ListId {
             Self::Changes => ("changes", Vec::new()),
             Self::Webhooks => ("webhooks", Vec::new()),
             Self::OperatorsOfCustomer(customer) => ("operators of", vec![customer.to_string()]),
-            Self::Events(EventList::OfCustomer(customer)) => ("history", vec![customer.to_string()]),
+            Self::Events(EventList::OfCustomer(customer)) => ("history by version", vec![customer.to_string()]),
             Self::Events(list) => ("events", vec![format!("{list:?}")]),
             Self::Customers(list) => {
                 let CustomerList { operator, filter, order } = &**list;

@@ -162,6 +162,18 @@ both!(an_operator_sees_each_change_and_neither_its_author_nor_its_values, Sandbo
     }
 });
 
+/// Gives the entry for which the SQL condition holds the id that it would have if the clock of its server had been far
+/// ahead.
+async fn move_clock_ahead(app: &TestApp, condition: &str) {
+    let hex = "f".repeat(32);
+    let id = if app.is_postgres() { format!("'{hex}'") } else { format!("x'{hex}'") };
+    for table in ["customer_change", "customer_event"] {
+        let change =
+            format!("UPDATE {table} SET id = {id} WHERE id IN (SELECT id FROM customer_event WHERE {condition})");
+        support::postgres::execute(app.database_url(), &change).await.unwrap();
+    }
+}
+
 both!(a_history_begins_with_the_last_connection_if_a_clock_was_ahead, Sandbox, async |app| {
     let (first, second) = (app.operator("Alpha").await, app.operator("Beta").await);
     app.created(&first, "1", json!({ "email": "ada@example.com" })).await;
@@ -169,20 +181,55 @@ both!(a_history_begins_with_the_last_connection_if_a_clock_was_ahead, Sandbox, a
     let disconnect = "mutation { disconnectCustomer(input: { customer: { externalCustomerId: \"1\" }, reason: ENDED }) \
                       { replayed } }";
     app.graphql(&second, disconnect, json!({})).await.data();
-    // The id that the first connection would have if the clock of its server was far ahead.
-    let hex = "f".repeat(32);
-    let id = if app.is_postgres() { format!("'{hex}'") } else { format!("x'{hex}'") };
-    let connected = "SELECT id FROM customer_event WHERE type = 'connected'";
-    for table in ["customer_change", "customer_event"] {
-        let change = format!("UPDATE {table} SET id = {id} WHERE id IN ({connected})");
-        support::postgres::execute(app.database_url(), &change).await.unwrap();
-    }
+    move_clock_ahead(app, "type = 'connected'").await;
     app.updated(&first, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;
     app.created(&second, "2", json!({ "email": "ada@example.com" })).await;
     app.updated(&first, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Grace" })).await;
     let seen = history(app, &second, "ada@example.com").await;
     let versions: Vec<_> = seen.iter().map(|event| (event["type"].clone(), event["version"].clone())).collect();
     assert_eq!(versions, [(json!("CONNECTED"), json!(2)), (json!("UPDATED"), json!(3))]);
+});
+
+both!(a_history_is_in_the_order_of_the_versions_if_a_clock_was_ahead, Sandbox, async |app| {
+    let operator = app.operator("Alpha").await;
+    let customer = app.created(&operator, "1", json!({ "email": "ada@example.com" })).await["customer"]["id"].clone();
+    for name in ["Ada", "Augusta", "Grace"] {
+        app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "firstName": name })).await;
+    }
+    move_clock_ahead(app, "version = 2").await;
+    let versions = |page: &Value| -> Vec<i64> {
+        page["nodes"].as_array().unwrap().iter().map(|node| node["version"].as_i64().unwrap()).collect()
+    };
+    let list = "{ nodes { version } pageInfo { startCursor endCursor } }";
+    let platform = app.platform();
+    for (arguments, cursor, expected) in [
+        ("first: $size, after: $cursor", "endCursor", vec![vec![1], vec![2], vec![3], vec![4], vec![]]),
+        ("last: $size, before: $cursor", "startCursor", vec![vec![4], vec![3], vec![2], vec![1], vec![]]),
+    ] {
+        let of_customer = format!(
+            "query ($customer: ID!, $size: Int, $cursor: String) {{ page: customer(by: {{ id: $customer }}) {{ \
+             events: history({arguments}) {list} }} }}"
+        );
+        let of_platform = format!(
+            "query ($customer: ID!, $size: Int, $cursor: String) {{ events: customerEvents(customerId: $customer, \
+             {arguments}) {list} }}"
+        );
+        let read = async |caller: &Caller, query: &str| {
+            let (mut pages, mut next) = (Vec::new(), json!(null));
+            while pages.last().is_none_or(|page: &Vec<i64>| !page.is_empty()) {
+                let variables = json!({ "customer": customer, "size": 1, "cursor": next });
+                let answer = app.graphql(caller, query, variables).await;
+                let data = answer.data();
+                let events = data["page"].get("events").unwrap_or(&data["events"]);
+                pages.push(versions(events));
+                next = events["pageInfo"][cursor].clone();
+            }
+            pages
+        };
+        assert_eq!(read(&operator, &of_customer).await, expected);
+        assert_eq!(read(&platform, &of_customer).await, expected);
+        assert_eq!(read(&platform, &of_platform).await, expected);
+    }
 });
 
 both!(a_history_takes_the_same_statements_with_and_without_other_operators, Sandbox, async |app| {

@@ -11,7 +11,6 @@ use serde::Deserialize;
 use super::address::Address;
 use super::api_key::ApiKey;
 use super::types::{CustomerEvent, CustomerEventConnection, CustomerEventEdge, Operator};
-use crate::database::pages::Positioned;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursors, ListId};
@@ -176,7 +175,7 @@ impl CustomerEventConnection {
         let cursors = Cursors::new(context, ListId::Events(list));
         let page = fetch::load(context, EventPage(list, arguments.parse(Some(&cursors))?)).await?;
         let edge = |cursor, event| CustomerEventEdge { cursor, node: CustomerEvent(event) };
-        Ok(Self::new(page, &cursors, |event| event.position(), EmptyFields, edge))
+        Ok(Self::new(page, &cursors, |event| list.position(event), EmptyFields, edge))
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use entity::erasure::{Column, Entity, Model};
 use entity::value::{CustomerEventId, CustomerId, ErasureId, ErasureReference, IdempotencyKey};
 use entity::{customer, customer_change, customer_event, customer_operator, phone_lookup};
-use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, Query, SimpleExpr};
+use sea_orm::sea_query::{BinOper, Expr, ExprTrait, Query, SimpleExpr, Value};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, IdenStatic, PaginatorTrait, QueryFilter, QueryOrder,
     QueryResult, QuerySelect, QueryTrait,
@@ -22,7 +22,8 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{CustomerField, Customers, Prepared, Replayable, changes, history, rows};
+use super::history::HISTORY_ORDER;
+use super::{CustomerField, Customers, Prepared, Replayable, history, row_writes, rows};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{
     OptimisticWrite, TransactionError, Work, WriteSet, WriteStatement, delete_listed, positions, record,
@@ -71,13 +72,18 @@ const DELETE_LOOKUPS: WriteStatement = WriteStatement {
 /// Sets the values of history entries to null. The entries keep the names of the changed fields.
 const REDACT_EVENTS: WriteStatement = WriteStatement {
     name: "redact events",
-    columns: || ENTRY_RANGE.to_vec(),
+    columns: || vec!["of_customer", "first_version", "first_id", "last_version", "last_id"],
     build: |new, backend| {
-        use customer_event::Column::{After, Before, CustomerId, Id};
+        use customer_event::Column::{After, Before, CustomerId};
         let without_values = |column: customer_event::Column| (column, without_values(backend, column.as_str()));
         let mut update = Query::update();
         update.table(customer_event::Entity).from(new.clone()).values([Before, After].map(without_values));
-        update.and_where(is_in_range(new, CustomerId, Id));
+        let listed =
+            |columns: &[&'static str]| Expr::tuple(columns.iter().map(|column| Expr::col((new.clone(), *column))));
+        let position = || Expr::tuple(HISTORY_ORDER.map(|column| column.into_expr()));
+        update.and_where(CustomerId.into_expr().eq(Expr::col((new.clone(), "of_customer"))));
+        update.and_where(position().gte(listed(&["first_version", "first_id"])));
+        update.and_where(position().lte(listed(&["last_version", "last_id"])));
         Box::new(update)
     },
     must_write_all: false,
@@ -86,24 +92,19 @@ const REDACT_EVENTS: WriteStatement = WriteStatement {
 /// Removes the external ids from the feed rows of history entries.
 const REDACT_FEED: WriteStatement = WriteStatement {
     name: "redact feed",
-    columns: || ENTRY_RANGE.to_vec(),
+    columns: || vec!["of_customer", "first_id", "last_id"],
     build: |new, _| {
         use customer_change::Column::{CustomerId, ExternalCustomerId, Id};
+        let listed = |column: &'static str| Expr::col((new.clone(), column));
         let mut update = Query::update();
         update.table(customer_change::Entity).from(new.clone()).value(ExternalCustomerId, Expr::cust("NULL"));
-        update.and_where(is_in_range(new, CustomerId, Id)).and_where(ExternalCustomerId.is_not_null());
+        update.and_where(CustomerId.into_expr().eq(listed("of_customer")));
+        update.and_where(Id.into_expr().between(listed("first_id"), listed("last_id")));
+        update.and_where(ExternalCustomerId.is_not_null());
         Box::new(update)
     },
     must_write_all: false,
 };
-
-/// The columns of a range of a customer's history entries: the customer, the first entry and the last entry.
-const ENTRY_RANGE: [&str; 3] = ["of_customer", "first_id", "last_id"];
-
-fn is_in_range(new: &Alias, customer: impl ColumnTrait, id: impl ColumnTrait) -> SimpleExpr {
-    let [of_customer, first, last] = ENTRY_RANGE.map(|column| Expr::col((new.clone(), column)));
-    customer.into_expr().eq(of_customer).and(id.into_expr().between(first, last))
-}
 
 /// Returns an expression for the JSON object in `column` with the same names, each with the value null.
 fn without_values(backend: DbBackend, column: &str) -> SimpleExpr {
@@ -121,9 +122,9 @@ struct History {
     /// All phones that the customer has had.
     phones: BTreeSet<String>,
     entries: usize,
-    /// The first and the last entry of each range of at most [`MAX_ROWS`] entries.
-    ranges: Vec<[CustomerEventId; 2]>,
-    /// Ranges of entries that have about [`MAX_ROWS`] rows in the feed. An entry has a row for each operator.
+    /// The first and the last entry of each range of at most [`MAX_ROWS`] entries, by version and id.
+    ranges: Vec<[(i32, CustomerEventId); 2]>,
+    /// Ranges of entries that have about [`MAX_ROWS`] rows in the feed, by id. An entry has a row for each operator.
     feed_ranges: Vec<[CustomerEventId; 2]>,
 }
 
@@ -133,26 +134,27 @@ const MAX_ROWS: u64 = 10_000;
 
 impl History {
     async fn read(write_tx: &OptimisticWrite, customer: CustomerId) -> Result<Self, DbErr> {
-        use customer_event::Column::{After, Before, CustomerId, Id};
+        use customer_event::Column::{After, Before, CustomerId};
         let phone_in = |column: customer_event::Column| {
             column.into_expr().binary(BinOper::Custom("->>"), CustomerField::Phone.name())
         };
         let mut history = Self { feed_ranges: feed_ranges(write_tx, customer).await?, ..Self::default() };
         loop {
-            let last = history.ranges.last().map(|[_, last]| *last);
+            let position = Expr::tuple(HISTORY_ORDER.map(|column| column.into_expr()));
+            let last = history.ranges.last().map(|[_, (version, id)]| [Expr::val(*version), Expr::val(*id)]);
             let entries = customer_event::Entity::find()
                 .select_only()
-                .column(Id)
+                .columns(HISTORY_ORDER)
                 .exprs([Before, After].map(phone_in))
                 .filter(CustomerId.eq(customer))
-                .apply_if(last, |entries, last| entries.filter(Id.gt(last)))
-                .order_by_asc(Id)
-                .limit(MAX_ROWS);
+                .apply_if(last, |entries, last| entries.filter(position.gt(Expr::tuple(last))));
+            let entries = HISTORY_ORDER.into_iter().fold(entries, QueryOrder::order_by_asc).limit(MAX_ROWS);
             let rows = write_tx.query_all(&entries.into_query()).await?;
-            history.ranges.extend(range(&rows)?);
+            let position = |row: &QueryResult| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?));
+            history.ranges.extend(ends(&rows, position)?);
             history.entries += rows.len();
             for row in &rows {
-                let phones: [Option<String>; 2] = [row.try_get_by_index(1)?, row.try_get_by_index(2)?];
+                let phones: [Option<String>; 2] = [row.try_get_by_index(2)?, row.try_get_by_index(3)?];
                 history.phones.extend(phones.into_iter().flatten());
             }
             if (rows.len() as u64) < MAX_ROWS {
@@ -177,17 +179,17 @@ async fn feed_ranges(write_tx: &OptimisticWrite, customer: CustomerId) -> Result
             .order_by_asc(Id)
             .limit(MAX_ROWS);
         let rows = write_tx.query_all(&changes.into_query()).await?;
-        ranges.extend(range(&rows)?);
+        ranges.extend(ends(&rows, |row| row.try_get_by_index(0))?);
         if (rows.len() as u64) < MAX_ROWS {
             return Ok(ranges);
         }
     }
 }
 
-/// The ids of the first and the last row.
-fn range(rows: &[QueryResult]) -> Result<Option<[CustomerEventId; 2]>, DbErr> {
+/// The values of the first and the last row.
+fn ends<T>(rows: &[QueryResult], read: impl Fn(&QueryResult) -> Result<T, DbErr>) -> Result<Option<[T; 2]>, DbErr> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
-    Ok(Some([first.try_get_by_index(0)?, last.try_get_by_index(0)?]))
+    Ok(Some([read(first)?, read(last)?]))
 }
 
 impl Customers {
@@ -228,7 +230,7 @@ impl Customers {
         phones.extend(customer.phone.iter().map(|phone| phone.as_str().to_owned()));
 
         let mut writes = WriteSet::new(origin.owner());
-        changes::remove_links(&mut writes, &links);
+        row_writes::remove_links(&mut writes, &links);
         writes.push(DELETE_CUSTOMER, vec![vec![customer.id.into(), customer.revision.into()]]);
         let hashes: Vec<_> = phones.iter().flat_map(|phone| lookup_hashes(&self.hash, phone)).collect();
         for batch in hashes.chunks(MAX_ROWS as usize) {
@@ -236,12 +238,15 @@ impl Customers {
             deleted.push(DELETE_LOOKUPS, batch.iter().map(|hash| vec![hash.clone().into()]).collect());
             writes.write_after(deleted);
         }
-        for (statement, ranges) in [(REDACT_EVENTS, ranges), (REDACT_FEED, feed_ranges)] {
-            for [first, last] in ranges {
-                let mut redacted = WriteSet::new(origin.owner());
-                redacted.push(statement, vec![vec![customer.id.into(), first.into(), last.into()]]);
-                writes.write_after(redacted);
-            }
+        let of_events = ranges.into_iter().map(|range| {
+            let ends = range.into_iter().flat_map(|(version, id)| [version.into(), id.into()]);
+            (REDACT_EVENTS, ends.collect::<Vec<Value>>())
+        });
+        let of_feed = feed_ranges.into_iter().map(|ids| (REDACT_FEED, ids.map(Into::into).to_vec()));
+        for (statement, range) in of_events.chain(of_feed) {
+            let mut redacted = WriteSet::new(origin.owner());
+            redacted.push(statement, vec![[vec![customer.id.into()], range].concat()]);
+            writes.write_after(redacted);
         }
         history::record_erased(&mut writes, origin, customer, erased_at, &links);
         let erasure = Model {

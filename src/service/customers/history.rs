@@ -19,19 +19,35 @@ use serde_json::{Value as Json, json};
 use super::feed_rows::{self, Readers};
 use super::rows::Link;
 use super::{CustomerField, Customers};
-use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
+use crate::database::pages::{self, List, Page, PageRequest, Position};
 use crate::database::{Work, WriteSet, record, subquery};
 use crate::error::Error;
 use crate::service::{Actor, Origin, now};
 
+/// The order of the entries of a customer. Ids come from the clocks of several servers, so ids alone do not order the
+/// entries. The entries of one version are ordered by id.
+pub(super) const HISTORY_ORDER: [Column; 2] = [Column::Version, Column::Id];
+
 /// A list of history entries, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventList {
+    /// The entries of a customer, in [`HISTORY_ORDER`]. The other lists are ordered by id.
     OfCustomer(CustomerId),
     /// The entries that a request, or the run of a command, wrote.
     OfRequest(RequestId),
     /// The entries that all requests with this API key wrote.
     OfApiKey(ApiKeyId),
+}
+
+impl EventList {
+    /// Returns the position of an entry in this list.
+    pub fn position(&self, entry: &HistoryEntry) -> Position {
+        let id = *entry.id.as_uuid();
+        match self {
+            Self::OfCustomer(_) => Position::by_number(entry.version.into(), id),
+            Self::OfRequest(_) | Self::OfApiKey(_) => Position::by_id(id),
+        }
+    }
 }
 
 /// An entry of a history, as a caller sees it.
@@ -81,17 +97,19 @@ impl Customers {
         requests: &[(EventList, PageRequest)],
     ) -> Result<Vec<Page<Arc<HistoryEntry>>>, Error> {
         let lists = requests.iter().map(|(list, request)| {
-            let (customer, condition) = match *list {
-                EventList::OfCustomer(id) => (id.into(), Column::CustomerId.eq(id)),
-                EventList::OfRequest(id) => (Column::CustomerId.into_expr(), Column::RequestId.eq(id)),
-                EventList::OfApiKey(id) => (Column::CustomerId.into_expr(), Column::ApiKeyId.eq(id)),
+            let any_customer = Column::CustomerId.into_expr();
+            let (customer, condition, order) = match *list {
+                EventList::OfCustomer(id) => (id.into(), Column::CustomerId.eq(id), &HISTORY_ORDER[..]),
+                EventList::OfRequest(id) => (any_customer, Column::RequestId.eq(id), &[Column::Id][..]),
+                EventList::OfApiKey(id) => (any_customer, Column::ApiKeyId.eq(id), &[Column::Id][..]),
             };
             let events = visible_to(actor, customer, Entity::find()).filter(condition);
-            (List::new(events.into_query(), vec![Column::Id.into_expr()]), request.clone())
+            let order = order.iter().map(|column| column.into_expr()).collect();
+            (List::new(events.into_query(), order), request.clone())
         });
         let read = |row: &QueryResult| Ok(Arc::new(HistoryEntry::new(actor, Model::from_query_result(row, "")?)));
-        let pages = pages::pages(self.database.reader(), lists.collect(), read, |_, entry| entry.position());
-        Ok(pages.await?)
+        let position = |list: usize, entry: &Arc<HistoryEntry>| requests[list].0.position(entry);
+        Ok(pages::pages(self.database.reader(), lists.collect(), read, position).await?)
     }
 
     /// Finds an entry of a history. Returns `None` if the caller may not see it.
@@ -108,17 +126,15 @@ impl Customers {
 /// entries since its current link was made: its own entries, and those entries of other callers that changed or
 /// verified values. The operator does not see the links and external ids of other operators.
 ///
-/// Entries are compared by version first: ids come from the clocks of several servers, so ids alone do not order the
-/// entries of a customer. Within one version, entries are compared by id. If an operator disconnects and connects the
-/// customer again immediately, and the second server's clock is behind, the earlier entry can have the larger id. The
-/// operator then also sees the entries since its earlier connection.
+/// Entries are compared in the [order of the history](HISTORY_ORDER). Entries of one version are ordered by the clocks
+/// of their servers. If these clocks differ, an operator may see an entry from shortly before its connection, or not
+/// see one from shortly after it.
 fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
     let Some(operator) = actor.operator() else { return events };
     let connecting = Alias::new("connecting");
     let column = |column: Column| Expr::col((connecting.clone(), column));
-    let position = [Column::Version, Column::Id];
     let start = Query::select()
-        .exprs(position.map(column))
+        .exprs(HISTORY_ORDER.map(column))
         .from_as(Entity, connecting.clone())
         .and_where(column(Column::CustomerId).eq(customer.clone()))
         .and_where(column(Column::OperatorId).eq(operator))
@@ -128,7 +144,7 @@ fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Se
         .order_by((connecting.clone(), Column::Id), Order::Desc)
         .limit(1)
         .take();
-    let is_since_start = Expr::tuple(position.map(|column| column.into_expr())).gte(subquery(start));
+    let is_since_start = Expr::tuple(HISTORY_ORDER.map(|column| column.into_expr())).gte(subquery(start));
     let link = customer_operator::Entity::find()
         .filter(customer_operator::Column::OperatorId.eq(operator))
         .filter(customer_operator::Column::CustomerId.into_expr().eq(customer))
@@ -141,12 +157,6 @@ fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Se
         .filter(Expr::exists(link))
         .filter(is_since_start)
         .filter(Condition::any().add(Column::OperatorId.eq(operator)).add(is_change_by_others))
-}
-
-impl Positioned for HistoryEntry {
-    fn position(&self) -> Position {
-        Position::by_id(*self.id.as_uuid())
-    }
 }
 
 /// Adds an entry, and its rows in the feed, to the writes.

@@ -101,11 +101,12 @@ pub async fn wait_for_feed(database: &Database) {
     }
 }
 
-/// Returns a statement that adds copies of each history entry, with the type `UPDATED`.
+/// Returns a statement that adds copies of each history entry, with the type `UPDATED` and the following versions.
 pub fn copy_history(database: &Database, copies: u32) -> String {
-    let columns = "customer_id, operator_id, api_key_id, request_id, 'updated', version, before, after, occurred_at";
+    let columns =
+        "customer_id, operator_id, api_key_id, request_id, 'updated', version + n, before, after, occurred_at";
     let copied = if database.reader().get_database_backend() == DbBackend::Postgres {
-        format!("SELECT gen_random_uuid(), {columns} FROM customer_event, generate_series(1, {copies})")
+        format!("SELECT gen_random_uuid(), {columns} FROM customer_event, generate_series(1, {copies}) AS n")
     } else {
         format!(
             "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {copies}) \
