@@ -72,9 +72,9 @@ pub struct ChangeTypes(pub Vec<EventType>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum Failure {
-    /// The endpoint responded with a status other than 2xx.
+    /// The receiver responded with a status other than 2xx.
     Status,
-    /// The endpoint did not respond in time.
+    /// The receiver did not respond in time.
     Timeout,
     /// The host has no address, refused the connection, failed the TLS handshake or closed the connection.
     Connection,

@@ -116,7 +116,7 @@ impl AdminEvent {
         &self.0.changed_fields.0
     }
 
-    /// Origin of the change.
+    /// Source of the change.
     async fn source(&self) -> AdminEventSource {
         match (&self.0.os_user, self.0.caller_key_id) {
             (Some(_), _) => AdminEventSource::CommandLine,

@@ -21,9 +21,9 @@ use crate::service::webhooks::endpoints;
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::webhook::Failure")]
 enum WebhookFailure {
-    /// The endpoint responded with a status other than 2xx (redirects included): see `lastStatus`.
+    /// The receiver responded with a status other than 2xx (redirects included): see `lastStatus`.
     Status,
-    /// The endpoint did not respond in time.
+    /// The receiver did not accept the connection within 5 seconds, or did not respond within 15 seconds.
     Timeout,
     /// The connection failed: the host name has no address, the host refused or closed the connection, or its
     /// certificate is not valid.

@@ -185,6 +185,9 @@ struct CustomerWarning {
     message: String,
     /// Path of the value in the arguments of the query or mutation, for example `["input", "data", "email"]`.
     input_path: Vec<String>,
+    /// Id of your own customer that already has the value. Only in `faults`, with the codes
+    /// `EXTERNAL_CUSTOMER_ID_TAKEN`, `EMAIL_TAKEN` and `PHONE_TAKEN`.
+    customer_id: Option<ID>,
 }
 
 impl From<Created> for CreateCustomerPayload {
@@ -227,6 +230,7 @@ impl From<Violation> for CustomerWarning {
             code: violation.code,
             input_path: violation.field.iter().flat_map(|field| field.path()).map(ToString::to_string).collect(),
             message: violation.message,
+            customer_id: violation.own_customer.map(|id| id.to_string().into()),
         }
     }
 }
