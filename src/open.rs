@@ -149,8 +149,9 @@ pub async fn pending_migrations(settings: DatabaseSettings, environment: Environ
     Ok(inspection.pending)
 }
 
-/// Connects to the database and inspects it. Rejects a database that a newer version has migrated. Rejects a missing
-/// SQLite file, unless `creates_file` is true.
+/// Connects to the database and inspects it. Rejects a database that a newer version has migrated, if this version must
+/// not write to it any more, or if it also lacks migrations. Rejects a missing SQLite file, unless `creates_file` is
+/// true.
 async fn connect_and_inspect(
     url: &str,
     creates_file: bool,
@@ -162,10 +163,13 @@ async fn connect_and_inspect(
     }
     let database = connect(url, wait, observer).await?;
     let inspection = database.inspect().await.map_err(|error| cannot_open(url, &error))?;
-    match inspection.unknown.last() {
-        Some(unknown) => Err(Failure::UnknownMigration(unknown.clone())),
-        None => Ok((database, inspection)),
+    if let Some(unknown) = inspection.unknown.last() {
+        if inspection.is_outdated || !inspection.pending.is_empty() {
+            return Err(Failure::UnknownMigration(unknown.clone()));
+        }
+        tracing::warn!(migration = unknown, "a newer version has migrated the database, this version may still write");
     }
+    Ok((database, inspection))
 }
 
 /// Connects to the database. If the database cannot be reached, tries again for the time `wait`.

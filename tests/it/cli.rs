@@ -403,6 +403,12 @@ async fn each_cause_of_a_connection_failure_has_its_own_message() {
         execute("DROP TABLE customer").await;
         stdout(&listing(&database.url).output().unwrap());
         execute("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m20990101_000001_new', 1)").await;
+        stdout(&listing(&database.url).output().unwrap());
+        execute("UPDATE deployment SET required_migration = 'm20990101_000001_new'").await;
+        let stderr = failure(&mut listing(&database.url));
+        assert!(stderr.contains("migrated by a newer version") && stderr.contains("m20990101_000001_new"), "{stderr}");
+        // This version does not migrate a database that it does not know.
+        execute("DELETE FROM seaql_migrations WHERE version LIKE '%_webhooks'").await;
         let stderr = failure(&mut listing(&database.url));
         assert!(stderr.contains("migrated by a newer version") && stderr.contains("m20990101_000001_new"), "{stderr}");
         database.remove().await;
