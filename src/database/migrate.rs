@@ -58,6 +58,8 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     const MAX_SQLITE_WAIT: Duration = Duration::from_secs(60);
     let connection = connect(Options::parse(url)?).await?;
     if connection.get_database_backend() == DbBackend::Postgres {
+        // The role or the database may have time limits, which the build of an index on a large table would exceed.
+        connection.execute_unprepared("SET statement_timeout = 0; SET lock_timeout = 0").await?;
         lock_migrations(&connection).await?;
         migration::build_large_indexes(&connection).await?;
     }
@@ -127,11 +129,18 @@ async fn apply_pending(connection: &DatabaseConnection) -> Result<Vec<String>, D
 /// run `CREATE INDEX CONCURRENTLY`, which would wait for this snapshot.
 async fn lock_migrations(connection: &DatabaseConnection) -> Result<(), DbErr> {
     const PAUSE: Duration = Duration::from_millis(100);
+    /// Processes that start at the same time usually wait for less than this.
+    const LONG: Duration = Duration::from_secs(5);
     let lock = Statement::from_string(DbBackend::Postgres, "SELECT pg_try_advisory_lock(8247619230001) AS is_locked");
+    let (started, mut has_warned) = (Instant::now(), false);
     loop {
         let row = connection.query_one_raw(lock.clone()).await?;
         if row.is_some_and(|row| row.try_get("", "is_locked") == Ok(true)) {
             return Ok(());
+        }
+        if started.elapsed() > LONG && !has_warned {
+            has_warned = true;
+            tracing::warn!("migrations are waiting: another process is migrating the database");
         }
         #[expect(clippy::disallowed_methods, reason = "the backoff")]
         tokio::time::sleep(PAUSE).await;

@@ -189,6 +189,10 @@ async fn large_indexes_are_built_while_others_write() {
                      DROP INDEX customer_event_request_id_idx; \
                      UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'customer_event_api_key_id_idx'::regclass";
         connection.execute_unprepared(reset).await.unwrap();
+        // A time limit that is shorter than the wait below.
+        let (_, name) = app.database_url().rsplit_once('/').unwrap();
+        let limit = format!("ALTER DATABASE {name} SET statement_timeout = '50ms'");
+        connection.execute_unprepared(&limit).await.unwrap();
         // The build must wait for this transaction, which holds the lock of a writer.
         let writer = connection.begin().await.unwrap();
         writer.execute_unprepared("LOCK TABLE customer_event IN ROW EXCLUSIVE MODE").await.unwrap();
@@ -196,6 +200,7 @@ async fn large_indexes_are_built_while_others_write() {
         let others = async {
             app.wait_until_blocked(1).await;
             app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+            writer.execute_unprepared("SET statement_timeout = 0; SELECT pg_sleep(0.1)").await.unwrap();
             writer.commit().await.unwrap();
         };
         let (first, second, ()) = tokio::join!(migrate(), migrate(), others);
