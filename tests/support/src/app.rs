@@ -55,9 +55,14 @@ pub struct Caller {
 pub fn http_client() -> reqwest::Client {
     // reqwest panics without a default provider, even for plain HTTP.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // This timeout is shorter than the idle timeout of the service, so that no request is sent on a connection that is
-    // being closed.
-    reqwest::Client::builder().pool_idle_timeout(Duration::from_millis(500)).build().unwrap()
+    reqwest::Client::builder()
+        // This timeout is shorter than the idle timeout of the service, so that no request is sent on a connection that
+        // is being closed.
+        .pool_idle_timeout(Duration::from_millis(500))
+        // The services of the tests use no TLS, so the certificates of the system are not parsed for each test.
+        .tls_certs_only([])
+        .build()
+        .unwrap()
 }
 
 fn default_settings(environment: Environment) -> ServiceSettings {
