@@ -12,7 +12,7 @@ use serde_json::json;
 use super::existing::existing_values;
 use super::rows::Link;
 use super::{
-    CustomerField, CustomerView, Customers, OrStored, Prepared, Written, changes, given_phone, history, words,
+    CustomerField, CustomerView, Customers, OrStored, Prepared, Written, given_phone, history, row_writes, words,
 };
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -186,7 +186,7 @@ impl Customers {
         };
         let (customer, link, outcome, unapplied_fields) = match current {
             Some(current) => {
-                let customer = changes::replace(&mut writes, current, filled(current, optional));
+                let customer = row_writes::replace(&mut writes, current, filled(current, optional));
                 let link = link_to(&customer);
                 history::record_connected(&mut writes, origin, current, &customer, &link);
                 let unapplied_fields = unapplied_fields(&given, &customer);

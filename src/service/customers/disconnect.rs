@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::rows::Link;
-use super::{CustomerRef, Customers, OrStored, Prepared, Replayable, changes, history};
+use super::{CustomerRef, Customers, OrStored, Prepared, Replayable, history, row_writes};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -86,9 +86,9 @@ pub(super) fn end_link(
 ) {
     // Writes the same values with the next revision, so that concurrent writers of the customer, which may have read
     // the link, fail with a conflict.
-    let customer = changes::replace(writes, current, current.clone());
+    let customer = row_writes::replace(writes, current, current.clone());
     history::record_disconnect(writes, origin, &customer, link, reason);
-    changes::remove_links(writes, slice::from_ref(link));
+    row_writes::remove_links(writes, slice::from_ref(link));
 }
 
 /// The stored form of [`Disconnected`].

@@ -15,7 +15,6 @@
 //! result on both databases. For example, when a customer is connected, the words of its existing links are replaced
 //! before the new link and its words are inserted.
 
-mod changes;
 mod create;
 mod disconnect;
 mod erase;
@@ -27,6 +26,7 @@ mod find;
 mod history;
 mod lists;
 mod removal;
+mod row_writes;
 mod rows;
 mod search;
 mod update;

@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 use super::existing::{id_taken, taken};
 use super::rows::{self, Link, has_email_or_phone, of_operator};
 use super::{
-    CustomerField, CustomerRef, CustomerView, Customers, OrStored, Prepared, Written, changes, given_phone, history,
+    CustomerField, CustomerRef, CustomerView, Customers, OrStored, Prepared, Written, given_phone, history, row_writes,
 };
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -151,14 +151,17 @@ impl Customers {
 
         let mut writes = WriteSet::new(origin.owner());
         let (is_changed, is_renamed) = (changed != current, renamed.is_some());
-        let customer =
-            if is_changed || is_renamed { changes::replace(&mut writes, &current, changed) } else { current.clone() };
+        let customer = if is_changed || is_renamed {
+            row_writes::replace(&mut writes, &current, changed)
+        } else {
+            current.clone()
+        };
         if is_changed {
             history::record_updated(&mut writes, origin, &current, &customer);
         }
         if let (Some(link), Some(renamed)) = (&link, &renamed) {
             history::record_rename(&mut writes, origin, &customer, link, renamed);
-            changes::rename_link(&mut writes, link, renamed);
+            row_writes::rename_link(&mut writes, link, renamed);
         }
         let view = CustomerView::new(customer, renamed.or(link));
         let result = Written { view, warnings, replayed: false, details: () };

@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrde
 use serde_json::json;
 
 use super::field::verified_at;
-use super::{CustomerView, Customers, Prepared, Written, changes, history, rows};
+use super::{CustomerView, Customers, Prepared, Written, history, row_writes, rows};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -109,13 +109,13 @@ impl Customers {
                 return Err(Error::from(Violation::of(ErrorCode::PhoneTaken, InputField::Value)).into());
             }
             let mut earlier = WriteSet::new(origin.owner());
-            let without = changes::replace(&mut earlier, holder, customer::Model { phone: None, ..holder.clone() });
+            let without = row_writes::replace(&mut earlier, holder, customer::Model { phone: None, ..holder.clone() });
             history::record_updated(&mut earlier, origin, holder, &without);
             writes.write_after(earlier);
             verified.phone = phone.cloned();
         }
         if verified != *current || *verified_at(&mut verified, field) < Some(*time) {
-            verified = changes::replace_verified(&mut writes, current, verified, Some((field, *time)));
+            verified = row_writes::replace_verified(&mut writes, current, verified, Some((field, *time)));
             history::record_verified(&mut writes, origin, field, current, &verified);
         }
         let result =
