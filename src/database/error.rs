@@ -1,17 +1,15 @@
 //! Classifies database errors, and describes them for the log and for people who start the service on a database that
 //! cannot be opened.
 //!
-//! The classes overlap: a conflict is also a rejection, and some conflicts count as an outage after the last retry.
+//! The classes overlap: a conflict is also an error of the statement, and some conflicts count as an outage after the
+//! last retry.
 //!
 //! | class | was anything written? | in a batch of writes | otherwise |
 //! | --- | --- | --- | --- |
 //! | conflict ([`is_conflict`]) | no | each member writes its own rows | the attempt runs again; `UNAVAILABLE` after 4 seconds of retries |
-//! | other rejection ([`is_rejection`]) | no | each member writes its own rows | `INTERNAL` |
+//! | other error of the statement ([`is_statement_error`]) | no | each member writes its own rows | `INTERNAL` |
 //! | outage ([`is_outage`]) | perhaps | all members get the error | `UNAVAILABLE`: the client may repeat the request |
 //! | any other error | perhaps | all members get the error | `INTERNAL` |
-//!
-//! A rejection is an error that the database reports about a statement. [`Error::Rejected`] is something else: the
-//! error of a request whose input breaks a rule.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -106,7 +104,7 @@ pub(super) fn is_busy(error: &DbErr) -> bool {
 }
 
 /// Returns true if the database rejected the statement itself and certainly applied nothing of it.
-pub(super) fn is_rejection(error: &DbErr) -> bool {
+pub(super) fn is_statement_error(error: &DbErr) -> bool {
     is_conflict(error) || reported(error).is_some() && !is_outage(error)
 }
 

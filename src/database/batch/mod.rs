@@ -31,8 +31,8 @@
 //!
 //! # Failures of writes
 //!
-//! - **The database rejects the statement** (`error::is_rejection`), for example because one member violates a unique
-//!   constraint or has read an outdated revision. Nothing is written. Each caller then writes its own rows in a
+//! - **The database rejects the statement** (`error::is_statement_error`), for example because one member violates a
+//!   unique constraint or has read an outdated revision. Nothing is written. Each caller then writes its own rows in a
 //!   statement of its own, at the same time as the other callers. Only the member at fault fails again.
 //!   [`OptimisticWrite`](super::OptimisticWrite) then starts that member's request again, with row locks, if the error
 //!   is a conflict.

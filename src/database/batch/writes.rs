@@ -6,7 +6,7 @@ use sea_orm::{ConnAcquireErr, DbErr};
 use super::Batcher;
 use super::write_set::{BatchKey, WriteSet};
 use crate::database::connection::Pool;
-use crate::database::error::{is_rejection, log_shared_failure};
+use crate::database::error::{is_statement_error, log_shared_failure};
 use crate::database::request::tenant;
 
 /// Writes each [`WriteSet`] to PostgreSQL, completely or not at all, together with the rows of concurrent requests.
@@ -48,7 +48,7 @@ impl BatchWriter {
         };
         let Some(merged) = WriteSet::merge(&requests) else { return Vec::new() };
         match self.run_one(merged).await {
-            Err(error) if is_rejection(&error) => requests.into_iter().map(Outcome::WriteSeparately).collect(),
+            Err(error) if is_statement_error(&error) => requests.into_iter().map(Outcome::WriteSeparately).collect(),
             result => {
                 let result = result.map_err(|error| log_shared_failure(&error, requests.len()));
                 requests.iter().map(|_| Outcome::Done(result.clone())).collect()
