@@ -21,13 +21,6 @@ pub struct Operation {
     pub introspects: bool,
 }
 
-impl Operation {
-    /// The kind of operation in logs and metrics.
-    pub fn kind(&self) -> &'static str {
-        if self.is_mutation { "mutation" } else { "query" }
-    }
-}
-
 /// Returns the operation with this name, or the only operation if no name is given. Returns `None` if there is no such
 /// operation; [`describe`] then rejects the request.
 pub fn selected_operation<'d>(

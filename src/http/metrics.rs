@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Counter, Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use sea_orm::Iterable;
 
+use super::graphql;
 use crate::database::Database;
+use crate::service::limits::{DisclosureKind, Limit};
+use crate::service::phone_lookup::LookupOutcome;
+use crate::service::webhooks::delivery::{DeliveryOutcome, DisableReason};
 
 /// Upper bounds of the histogram of request durations, in seconds. The bounds range from the time of one index lookup
 /// to the timeout of an execution.
@@ -65,6 +70,12 @@ pub fn metrics_router(database: Database) -> Router {
         "vivamo_database_waiting",
         "Statements and transactions that wait for a connection to the database."
     );
+    graphql::register_counters();
+    register(Limit::counter);
+    register(DisclosureKind::counter);
+    register(LookupOutcome::counter);
+    register(DeliveryOutcome::counter);
+    register(DisableReason::counter);
     let upkept = recorder.clone();
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
@@ -81,4 +92,12 @@ pub fn metrics_router(database: Database) -> Router {
         ([("content-type", "text/plain; version=0.0.4")], recorder.render())
     });
     Router::new().route("/metrics", handler)
+}
+
+/// Registers a counter for each value of its label, so that its series start with the value 0. The `increase` function
+/// of Prometheus does not count the first event of a series that starts with the value 1.
+fn register<Label: Iterable>(counter: impl Fn(Label) -> Counter) {
+    for label in Label::iter() {
+        counter(label).increment(0);
+    }
 }

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entity::value::{ApiKeyId, OperatorId};
+use metrics::Counter;
+use sea_orm::EnumIter;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::field::display;
@@ -43,6 +45,62 @@ pub struct Limits {
 /// after this time, the request is rejected, and the error asks the client to wait for the same time before a retry.
 /// Most reservations end after some milliseconds.
 const RESERVATION_TIME: Duration = Duration::from_secs(1);
+
+/// The limits that reject requests.
+#[derive(Clone, Copy, EnumIter)]
+pub enum Limit {
+    /// The cost that a key may spend.
+    Key,
+    /// The requests of a key that wait.
+    InFlight,
+    /// The failed authentications of an address.
+    Address,
+    /// The disclosures to an operator.
+    Disclosures,
+}
+
+impl Limit {
+    /// Returns the counter of the requests that this limit rejected.
+    pub fn counter(self) -> Counter {
+        let limit = match self {
+            Self::Key => "key",
+            Self::InFlight => "in_flight",
+            Self::Address => "address",
+            Self::Disclosures => "disclosures",
+        };
+        metrics::counter!("vivamo_rate_limited_total", "limit" => limit)
+    }
+}
+
+/// The kinds of disclosures.
+#[derive(Clone, Copy, EnumIter)]
+pub enum DisclosureKind {
+    /// A create connected the customer.
+    Connected,
+    /// A create failed with `IDENTITY_CONFLICT`.
+    IdentityConflict,
+    /// An update failed because another customer has the value.
+    TakenOnUpdate,
+    /// A create matched a customer, but the carrier lookup rejected its phone.
+    PhoneRejected,
+}
+
+impl DisclosureKind {
+    /// The name in the log and the metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::IdentityConflict => "identity_conflict",
+            Self::TakenOnUpdate => "taken_on_update",
+            Self::PhoneRejected => "phone_rejected",
+        }
+    }
+
+    /// Returns the counter of the disclosures of this kind.
+    pub fn counter(self) -> Counter {
+        metrics::counter!("vivamo_disclosures_total", "kind" => self.name())
+    }
+}
 
 impl Limits {
     pub fn new(settings: LimitSettings) -> Self {
@@ -71,7 +129,7 @@ impl Limits {
     /// Takes a token from the bucket of the client's [network](client_network), for a request without a valid key.
     pub fn record_auth_failure(&self, network: IpAddr) -> Result<(), Violation> {
         let message = "Too many failed authentications from this address. Wait before you retry.";
-        self.auth_failures.take(network, 1).map_err(|shortage| rate_limited("address", message, shortage))
+        self.auth_failures.take(network, 1).map_err(|shortage| rate_limited(Limit::Address, message, shortage))
     }
 
     /// Like [`reserve_disclosures`](Self::reserve_disclosures), but returns `None` instead of waiting or rejecting.
@@ -133,7 +191,7 @@ impl RefusedReservation {
             Shortage::RefillsIn(_) => USED_UP,
             Shortage::HeldByReservations => RESERVED,
         };
-        rate_limited("disclosures", message, self.shortage)
+        rate_limited(Limit::Disclosures, message, self.shortage)
     }
 }
 
@@ -148,13 +206,14 @@ pub struct DisclosureReservation {
 }
 
 impl DisclosureReservation {
-    /// Uses up `values` disclosures, and logs and counts them. `kind` is the label of the metric.
-    pub fn disclosed(&mut self, kind: &'static str, values: u32) {
+    /// Uses up `values` disclosures, and logs and counts them.
+    pub fn disclosed(&mut self, kind: DisclosureKind, values: u32) {
         let Some(operator) = self.origin.actor.operator().filter(|_| values > 0) else { return };
         self.used += values;
         let (key, request_id) = (self.origin.actor.key().map(display), self.origin.request.id);
-        tracing::info!(%operator, key, %request_id, kind, values, "disclosed a match outside the operator");
-        metrics::counter!("vivamo_disclosures_total", "kind" => kind).increment(values.into());
+        let name = kind.name();
+        tracing::info!(%operator, key, %request_id, kind = name, values, "disclosed a match outside the operator");
+        kind.counter().increment(values.into());
     }
 }
 
@@ -195,7 +254,7 @@ impl CostCharge {
         let message = "This API key has reached its cost limit. Wait before you retry.";
         self.costs.take(self.key, cost.saturating_sub(self.taken)).map_err(|shortage| {
             self.costs.settle(self.key, self.taken, 0);
-            rate_limited("key", message, shortage)
+            rate_limited(Limit::Key, message, shortage)
         })?;
         self.taken = self.taken.max(cost);
         Ok(())
@@ -207,9 +266,9 @@ impl CostCharge {
     }
 }
 
-/// The error of a rejected request. `limit` is the label of the metric.
-fn rate_limited(limit: &'static str, message: &str, shortage: Shortage) -> Violation {
-    metrics::counter!("vivamo_rate_limited_total", "limit" => limit).increment(1);
+/// Returns the error of a rejected request, and counts the rejection.
+fn rate_limited(limit: Limit, message: &str, shortage: Shortage) -> Violation {
+    limit.counter().increment(1);
     let retry_after = match shortage {
         Shortage::RefillsIn(time) => time,
         Shortage::HeldByReservations => RESERVATION_TIME,

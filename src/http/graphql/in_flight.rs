@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::database::{KeyMemory, ProcessMemory, ResponseSize};
 use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
+use crate::service::limits::Limit;
 
 /// The maximum number of requests of one key that are in flight at the same time. The limit does not reduce throughput:
 /// 256 clients of one key reach as many requests per second as without the limit.
@@ -101,7 +102,7 @@ impl<'a> Waiting<'a> {
         if of_key.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
             return Ok(waiting);
         }
-        metrics::counter!("vivamo_rate_limited_total", "limit" => "in_flight").increment(1);
+        Limit::InFlight.counter().increment(1);
         let message = format!(
             "This API key has {MAX_IN_FLIGHT} requests in flight and {MAX_WAITING} waiting. Send fewer requests at the same \
              time."

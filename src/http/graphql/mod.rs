@@ -51,6 +51,7 @@ use in_flight::Slot;
 use media_type::MediaType;
 use parameters::Parameters;
 use request_log::RequestLog;
+pub use request_log::register_counters;
 use response::HttpError;
 
 /// The maximum time for authentication, for the arrival of the body, and for execution, each counted separately. On

@@ -6,12 +6,65 @@ use std::time::Instant;
 
 use axum::http::StatusCode;
 use entity::value::RequestId;
+use metrics::Counter;
+use sea_orm::{EnumIter, Iterable};
 
 use crate::database::{Work, WorkCounter};
 use crate::error::ErrorCode;
 use crate::graphql::Operation;
 use crate::service::Actor;
 use crate::service::limits::Cost;
+
+/// The kind of operation of a request.
+#[derive(Clone, Copy, EnumIter)]
+enum Kind {
+    Query,
+    Mutation,
+    /// The request was rejected before its document was accepted.
+    None,
+}
+
+impl Kind {
+    fn of(operation: Option<&Operation>) -> Self {
+        match operation {
+            Some(operation) if operation.is_mutation => Self::Mutation,
+            Some(_) => Self::Query,
+            None => Self::None,
+        }
+    }
+
+    /// The name in the log and the metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Mutation => "mutation",
+            Self::None => "none",
+        }
+    }
+
+    /// Returns the counter of the requests of this kind with this code.
+    fn requests(self, code: &'static str) -> Counter {
+        metrics::counter!("vivamo_requests_total", "kind" => self.name(), "code" => code)
+    }
+
+    /// Returns the counter of the cost of the requests of this kind.
+    fn cost(self) -> Counter {
+        metrics::counter!("vivamo_cost_total", "kind" => self.name())
+    }
+}
+
+/// The code of a request without errors in the metrics.
+const OK: &str = "OK";
+
+/// Registers the counters of requests, with the codes that alerts use.
+pub fn register_counters() {
+    for kind in Kind::iter() {
+        kind.cost().increment(0);
+        for code in [OK, ErrorCode::Internal.name(), ErrorCode::Unavailable.name()] {
+            kind.requests(code).increment(0);
+        }
+    }
+}
 
 /// The facts about a request that are logged, filled in while the request is processed. The operation name is logged,
 /// but variables and other values are never logged.
@@ -47,16 +100,17 @@ impl RequestLog {
             None => (None, None),
         };
         let operation = self.operation.as_ref();
-        let kind = operation.map_or("none", |operation| operation.kind());
+        let kind = Kind::of(operation);
+        let codes: Vec<_> = codes.iter().map(|code| code.name()).collect();
         tracing::info!(
             request_id = %self.request_id,
             address = self.address.map(|address| address.to_string()),
             operator,
             key,
-            kind,
+            kind = kind.name(),
             operation = operation.and_then(|operation| operation.name.as_deref()),
             status = status.as_u16(),
-            codes = codes.iter().map(|code| code.name()).collect::<Vec<_>>().join(","),
+            codes = codes.join(","),
             milliseconds = duration.as_millis() as u64,
             statements = self.work.get(Work::Statement),
             cost_requested = self.cost.requested,
@@ -64,9 +118,8 @@ impl RequestLog {
             cost_available = self.cost.available,
             "request"
         );
-        let code = codes.first().map_or("OK", |code| code.name());
-        metrics::counter!("vivamo_requests_total", "kind" => kind, "code" => code).increment(1);
-        metrics::histogram!("vivamo_request_duration_seconds", "kind" => kind).record(duration);
-        metrics::counter!("vivamo_cost_total", "kind" => kind).increment(self.cost.used.into());
+        kind.requests(codes.first().copied().unwrap_or(OK)).increment(1);
+        metrics::histogram!("vivamo_request_duration_seconds", "kind" => kind.name()).record(duration);
+        kind.cost().increment(self.cost.used.into());
     }
 }

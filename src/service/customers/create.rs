@@ -17,6 +17,7 @@ use super::{
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
+use crate::service::limits::DisclosureKind;
 use crate::service::restrictions::Restrictions;
 use crate::service::{Actor, Origin, RequestInfo, now};
 
@@ -139,15 +140,16 @@ impl Customers {
             // has no matches.
             Ok(created) => {
                 let (of_replay, of_created) = (matches.load(Ordering::Relaxed), created.details.matched_by.len());
-                disclosures.disclosed("connected", if created.replayed { of_replay } else { of_created as u32 });
+                disclosures
+                    .disclosed(DisclosureKind::Connected, if created.replayed { of_replay } else { of_created as u32 });
             }
             Err(error @ Error::Rejected(faults)) if error.has(ErrorCode::IdentityConflict) => {
-                disclosures.disclosed("identity_conflict", faults.len() as u32);
+                disclosures.disclosed(DisclosureKind::IdentityConflict, faults.len() as u32);
             }
             // The carrier was asked after a match was found. The response hides the match, but its time may not. A
             // lookup that failed does not count, because the client repeats the request.
             Err(error) if error.has(ErrorCode::PhoneNotMobile) => {
-                disclosures.disclosed("phone_rejected", matches.load(Ordering::Relaxed));
+                disclosures.disclosed(DisclosureKind::PhoneRejected, matches.load(Ordering::Relaxed));
             }
             Err(_) => {}
         }

@@ -13,7 +13,7 @@ use super::{
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
-use crate::service::limits::RefusedReservation;
+use crate::service::limits::{DisclosureKind, RefusedReservation};
 use crate::service::{Actor, Origin, RequestInfo};
 
 /// The valid values of a request to update a customer. `faults` lists what is wrong with the input, except a malformed
@@ -64,7 +64,7 @@ impl Customers {
         let updated = self.run_write("customer.update", origin, idempotent, prepare).await;
         if let (Err(error), Ok(mut disclosures)) = (&updated, disclosures) {
             let disclosed = self.taken_by_other_operators(origin, error, email, phone).await?;
-            disclosures.disclosed("taken_on_update", disclosed);
+            disclosures.disclosed(DisclosureKind::TakenOnUpdate, disclosed);
         }
         updated
     }

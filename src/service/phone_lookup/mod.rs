@@ -15,9 +15,10 @@ use chrono::TimeDelta;
 use entity::phone_lookup::{ActiveModel, CarrierLineType, Column, Entity};
 use entity::value::PhoneNumber;
 use futures_util::future::BoxFuture;
+use metrics::Counter;
 use moka::future::Cache;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Set};
+use sea_orm::{ColumnTrait, EntityTrait, EnumIter, QueryFilter, Set};
 
 use super::expired_rows::delete_expired;
 use super::now;
@@ -60,6 +61,24 @@ pub fn lookup_hashes(hash: &KeyedHash, phone: &str) -> Vec<Vec<u8>> {
     hash.accepted_digests(PURPOSE, &[phone.as_bytes()])
 }
 
+/// The result of a carrier lookup, in the metrics.
+#[derive(Clone, Copy, EnumIter)]
+pub enum LookupOutcome {
+    Answered,
+    Failed,
+}
+
+impl LookupOutcome {
+    /// Returns the counter of the lookups with this outcome.
+    pub fn counter(self) -> Counter {
+        let outcome = match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+        };
+        metrics::counter!("vivamo_phone_lookups_total", "outcome" => outcome)
+    }
+}
+
 impl PhoneLookup {
     const MAX_RECENT: u64 = 10_000;
     const RECENT_TTL: Duration = Duration::from_secs(60);
@@ -97,8 +116,8 @@ impl PhoneLookup {
             return Ok(row.line);
         }
         let result = self.carrier.look_up(phone).await;
-        let outcome = if result.is_ok() { "answered" } else { "failed" };
-        metrics::counter!("vivamo_phone_lookups_total", "outcome" => outcome).increment(1);
+        let outcome = if result.is_ok() { LookupOutcome::Answered } else { LookupOutcome::Failed };
+        outcome.counter().increment(1);
         let line = result.map_err(|error| match error {
             LookupError::Unavailable { retry_after } => {
                 tracing::warn!("carrier lookup failed: the provider was unreachable, overloaded or too slow");

@@ -36,12 +36,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change;
 use entity::value::OperatorId;
 use entity::webhook::{ActiveModel, Column, Entity, Failure, Model};
+use metrics::Counter;
 use rand::RngExt;
 use reqwest::StatusCode;
 use ring::digest;
 use sea_orm::sea_query::{Expr, ExprTrait, Func, LockBehavior, LockType, Order, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, EnumIter, QueryFilter, QueryOrder,
     QuerySelect, Set, Unchanged,
 };
 use serde::Serialize;
@@ -125,6 +126,67 @@ struct Failed {
     is_gone: bool,
     /// The pause that the endpoint asks for.
     retry_after: Option<TimeDelta>,
+}
+
+/// The result of an attempt, in the metrics.
+#[derive(Clone, Copy, EnumIter)]
+pub enum DeliveryOutcome {
+    Delivered,
+    Status,
+    Timeout,
+    Connection,
+    ForbiddenAddress,
+}
+
+impl DeliveryOutcome {
+    fn of(result: &Result<Response, Failure>) -> Self {
+        match result {
+            Ok(response) if response.status.is_success() => Self::Delivered,
+            Ok(_) => Self::Status,
+            Err(Failure::Timeout) => Self::Timeout,
+            Err(Failure::ForbiddenAddress) => Self::ForbiddenAddress,
+            Err(_) => Self::Connection,
+        }
+    }
+
+    /// Returns the counter of the attempts with this outcome.
+    pub fn counter(self) -> Counter {
+        let outcome = match self {
+            Self::Delivered => "delivered",
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+            Self::Connection => "connection",
+            Self::ForbiddenAddress => "forbidden_address",
+        };
+        metrics::counter!("vivamo_webhook_deliveries_total", "outcome" => outcome)
+    }
+}
+
+/// The reason for which the service disables an endpoint.
+#[derive(Clone, Copy, EnumIter)]
+pub enum DisableReason {
+    /// All attempts failed for [`MAX_FAILING`].
+    Failing,
+    /// The endpoint responded with status 410.
+    Gone,
+    /// Changes after the cursor are no longer stored.
+    CursorExpired,
+}
+
+impl DisableReason {
+    /// The name in the log and the metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Failing => "failing",
+            Self::Gone => "gone",
+            Self::CursorExpired => "cursor_expired",
+        }
+    }
+
+    /// Returns the counter of the endpoints that were disabled for this reason.
+    pub fn counter(self) -> Counter {
+        metrics::counter!("vivamo_webhooks_disabled_total", "reason" => self.name())
+    }
 }
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -364,7 +426,7 @@ impl Deliveries {
         let page = match self.next_page(webhook).await {
             Err(error) if error.has(ErrorCode::CursorExpired) => {
                 let expired = ActiveModel { last_failure: Set(Some(Failure::CursorExpired)), ..unchanged() };
-                self.disable(webhook, expired, "cursor_expired").await?;
+                self.disable(webhook, expired, DisableReason::CursorExpired).await?;
                 return Ok(None);
             }
             page => page?,
@@ -388,7 +450,7 @@ impl Deliveries {
         }
         let attempt = self.attempt(&webhook, &page.changes, last);
         let result = self.settings.sender.send(&webhook.url, attempt, self.now()).await;
-        metrics::counter!("vivamo_webhook_deliveries_total", "outcome" => outcome(&result)).increment(1);
+        DeliveryOutcome::of(&result).counter().increment(1);
         let status = result.as_ref().ok().map(|response| response.status.as_u16().into());
         let answered = ActiveModel { last_status: Set(status), ..unchanged() };
         let failed = match result {
@@ -486,19 +548,21 @@ impl Deliveries {
             ..changes
         };
         if is_gone || now >= end {
-            self.disable(webhook, changes, if is_gone { "gone" } else { "failing" }).await
+            let reason = if is_gone { DisableReason::Gone } else { DisableReason::Failing };
+            self.disable(webhook, changes, reason).await
         } else {
             self.update(webhook, changes).await.map(|_| ())
         }
     }
 
     /// Disables an endpoint until a request enables it. Also writes `changes` to its row.
-    async fn disable(&self, webhook: &Model, changes: ActiveModel, reason: &'static str) -> Result<(), Error> {
+    async fn disable(&self, webhook: &Model, changes: ActiveModel, reason: DisableReason) -> Result<(), Error> {
         let disabled = ActiveModel { disabled_at: Set(Some(self.now())), lease_until: Set(None), ..changes };
         if self.update(webhook, disabled).await?.is_some() {
             // The URL may contain a secret, so it is not logged.
-            tracing::warn!(webhook = %webhook.id, operator = %webhook.operator_id, reason, "webhook endpoint disabled");
-            metrics::counter!("vivamo_webhooks_disabled_total", "reason" => reason).increment(1);
+            let (operator, name) = (webhook.operator_id, reason.name());
+            tracing::warn!(webhook = %webhook.id, %operator, reason = name, "webhook endpoint disabled");
+            reason.counter().increment(1);
         }
         Ok(())
     }
@@ -579,14 +643,4 @@ fn pause(failed_attempts: i32, retry_after: Option<TimeDelta>) -> TimeDelta {
     let pause = retry_after.map_or(PAUSES[index], |asked| asked.clamp(MIN_PAUSE, MAX_PAUSE));
     // Jitter: endpoints that failed at the same time must not be tried again at the same time.
     pause * rand::rng().random_range(1000..1200) / 1000
-}
-
-fn outcome(result: &Result<Response, Failure>) -> &'static str {
-    match result {
-        Ok(response) if response.status.is_success() => "delivered",
-        Ok(_) => "status",
-        Err(Failure::Timeout) => "timeout",
-        Err(Failure::ForbiddenAddress) => "forbidden_address",
-        Err(_) => "connection",
-    }
 }
