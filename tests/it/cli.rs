@@ -760,7 +760,7 @@ async fn metrics_are_served_at_their_own_address() {
     let mut expected = Vec::new();
     for kind in ["query", "mutation", "none"] {
         expected.push(format!("vivamo_cost_total{{kind=\"{kind}\"}} 0"));
-        for code in ["OK", "INTERNAL", "UNAVAILABLE"] {
+        for code in ["OK", "INTERNAL", "UNAVAILABLE", "CLIENT_DISCONNECTED"] {
             expected.push(format!("vivamo_requests_total{{kind=\"{kind}\",code=\"{code}\"}} 0"));
         }
     }

@@ -19,9 +19,11 @@ use futures::future::join_all;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Statement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use vivamo::config::LimitSettings;
-use vivamo::database::Database;
+use vivamo::database::{Database, Transaction};
 use vivamo::service::now;
 
 use support::postgres::{self, as_postgres, execute};
@@ -1229,6 +1231,77 @@ both!(the_line_of_a_refused_key_names_only_the_address, Sandbox, async |app| {
     assert!(line["key"].as_str().unwrap().starts_with("key_"), "{line}");
     replica.stop().await;
 });
+
+/// Sends a mutation that creates a customer, and disconnects while the mutation waits for a lock of a transaction that
+/// this function begins. Returns the transaction. `server` has no other transactions that wait.
+async fn create_and_disconnect(app: &TestApp, server: &str, caller: &Caller, operation: &str) -> Transaction {
+    let holder = app.database.begin_write().await.unwrap();
+    if app.is_postgres() {
+        holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
+    }
+    // Opens the connection for the query that looks for waiting transactions.
+    app.wait_until_blocked(0).await;
+    let create = "createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } })";
+    let body = json!({ "query": format!("mutation {operation} {{ {create} {{ outcome }} }}") }).to_string();
+    let request = format!(
+        "POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        caller.key,
+        body.len()
+    );
+    let mut client = TcpStream::connect(server.trim_start_matches("http://")).await.unwrap();
+    client.write_all(request.as_bytes()).await.unwrap();
+    app.wait_until_blocked(1).await;
+    holder
+}
+
+both!(a_request_whose_client_disconnects_is_logged_and_its_mutation_is_applied, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let (_, port) = app.url.rsplit_once(':').unwrap();
+    let operation = format!("Disconnects{port}");
+    let holder = create_and_disconnect(app, &app.url, &caller, &operation).await;
+    let since = Instant::now();
+    let line = loop {
+        let log = support::logs::read();
+        match log.lines().find(|line| line.contains(&operation) && line.contains("\"milliseconds\"")) {
+            Some(line) => break serde_json::from_str::<Value>(line).unwrap(),
+            None => assert!(since.elapsed() < Duration::from_secs(20), "the request was not logged"),
+        }
+    };
+    for (field, value) in [
+        ("status", json!(499)),
+        ("codes", json!("CLIENT_DISCONNECTED")),
+        ("kind", json!("mutation")),
+        ("operation", json!(operation)),
+        ("operator", json!(caller.operator)),
+        ("cost_used", json!(0)),
+    ] {
+        assert_eq!(line[field], value, "{field}: {line}");
+    }
+    assert_eq!(app.count_rows("customer").await, 0);
+    holder.commit().await.unwrap();
+    while app.count_rows("customer").await == 0 {
+        assert!(since.elapsed() < Duration::from_secs(20), "the mutation was not applied");
+    }
+});
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_whose_client_disconnects_is_counted() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let caller = app.operator("A").await;
+        let folder = TempDir::new().unwrap();
+        let mut serve = vivamo(folder.path(), &["serve"]);
+        serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
+        let (server, url, log) = Running::start_with_log(serve.env("VIVAMO_METRICS", "127.0.0.1:0"));
+        let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        let holder = create_and_disconnect(app, &url, &caller, "Disconnects").await;
+        let counted = "vivamo_requests_total{kind=\"mutation\",code=\"CLIENT_DISCONNECTED\"} 1";
+        scrape_until(metrics, |shown| shown.lines().any(|line| line == counted)).await;
+        holder.commit().await.unwrap();
+        server.stop();
+    })
+    .await;
+}
 
 /// Asserts that the log has one line at level `ERROR` for these requests, which failed together.
 fn assert_logged_as_one_error(failed: &[&Answer]) {

@@ -16,7 +16,7 @@
 //!    by the cost of the work, which is at least the minimum cost of the document.
 //! 9. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
 //!
-//! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]), unless the client
+//! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]), also if the client
 //! disconnects before the response.
 
 mod actor_header;

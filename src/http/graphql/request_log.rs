@@ -56,11 +56,17 @@ impl Kind {
 /// The code of a request without errors in the metrics.
 const OK: &str = "OK";
 
+/// The code of a request whose client disconnected before the response. No response has this code.
+const CLIENT_DISCONNECTED: &str = "CLIENT_DISCONNECTED";
+
+/// The status of a request whose client disconnected before the response. nginx uses it too.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
 /// Registers the counters of requests, with the codes that alerts use.
 pub fn register_counters() {
     for kind in Kind::iter() {
         kind.cost().increment(0);
-        for code in [OK, ErrorCode::Internal.name(), ErrorCode::Unavailable.name()] {
+        for code in [OK, ErrorCode::Internal.name(), ErrorCode::Unavailable.name(), CLIENT_DISCONNECTED] {
             kind.requests(code).increment(0);
         }
     }
@@ -68,6 +74,9 @@ pub fn register_counters() {
 
 /// The facts about a request that are logged, filled in while the request is processed. The operation name is logged,
 /// but variables and other values are never logged.
+///
+/// hyper drops the handler of a request when the client disconnects. If a log is dropped before [`write`](Self::write),
+/// it is written with the code [`CLIENT_DISCONNECTED`].
 pub struct RequestLog {
     pub request_id: RequestId,
     started: Instant,
@@ -82,17 +91,24 @@ pub struct RequestLog {
     pub work: Arc<WorkCounter>,
     /// The cost of the operation. 0 until the operation has been executed.
     pub cost: Cost,
+    is_written: bool,
 }
 
 impl RequestLog {
     /// Starts the log of a request that has just arrived.
     pub fn start(request_id: RequestId) -> Self {
-        let (work, cost) = Default::default();
-        Self { request_id, started: Instant::now(), address: None, caller: None, operation: None, work, cost }
+        let (work, cost, is_written) = Default::default();
+        let started = Instant::now();
+        Self { request_id, started, address: None, caller: None, operation: None, work, cost, is_written }
     }
 
     /// Writes the log line, and counts the request in the metrics.
-    pub fn write(&self, status: StatusCode, codes: &[ErrorCode]) {
+    pub fn write(mut self, status: StatusCode, codes: &[ErrorCode]) {
+        self.is_written = true;
+        self.record(status.as_u16(), &codes.iter().map(|code| code.name()).collect::<Vec<_>>());
+    }
+
+    fn record(&self, status: u16, codes: &[&'static str]) {
         let duration = self.started.elapsed();
         let (operator, key) = match self.caller {
             Some(Actor::Operator { id, key, .. }) => (Some(id.to_string()), Some(key.to_string())),
@@ -101,7 +117,6 @@ impl RequestLog {
         };
         let operation = self.operation.as_ref();
         let kind = Kind::of(operation);
-        let codes: Vec<_> = codes.iter().map(|code| code.name()).collect();
         tracing::info!(
             request_id = %self.request_id,
             address = self.address.map(|address| address.to_string()),
@@ -109,7 +124,7 @@ impl RequestLog {
             key,
             kind = kind.name(),
             operation = operation.and_then(|operation| operation.name.as_deref()),
-            status = status.as_u16(),
+            status,
             codes = codes.join(","),
             milliseconds = duration.as_millis() as u64,
             statements = self.work.get(Work::Statement),
@@ -121,5 +136,19 @@ impl RequestLog {
         kind.requests(codes.first().copied().unwrap_or(OK)).increment(1);
         metrics::histogram!("vivamo_request_duration_seconds", "kind" => kind.name()).record(duration);
         kind.cost().increment(self.cost.used.into());
+    }
+}
+
+impl Drop for RequestLog {
+    fn drop(&mut self) {
+        if self.is_written {
+            return;
+        }
+        // A panic of the handler also ends the request without a response, but it is not the client's fault.
+        if std::thread::panicking() {
+            self.record(StatusCode::INTERNAL_SERVER_ERROR.as_u16(), &[ErrorCode::Internal.name()]);
+        } else {
+            self.record(CLIENT_CLOSED_REQUEST, &[CLIENT_DISCONNECTED]);
+        }
     }
 }
