@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::value::PhoneNumber;
+use metrics::Gauge;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -22,7 +23,7 @@ use crate::config::{ClientTimeouts, HttpSettings};
 use crate::database::Database;
 use crate::failure::{Failure, error_message};
 use crate::graphql::{Schema, WebhookRender};
-use crate::http;
+use crate::http::{self, Probes};
 use crate::keyed_hash::KeyedHash;
 use crate::open::{DatabaseSettings, NO_TABLES, Opened, open};
 use crate::service::feed::Sweep;
@@ -53,6 +54,7 @@ pub struct App {
     pub services: Arc<Services>,
     listener: TcpListener,
     router: Router,
+    probes: Arc<Probes>,
     timeouts: ClientTimeouts,
     background: JoinSet<()>,
     changes_days: u32,
@@ -80,26 +82,50 @@ impl App {
             tracing::warn!("{NO_TABLES}");
         }
         let (listener, address) = bind(listen, "VIVAMO_LISTEN (--listen)").await?;
+        let probes = Probes::new(database.clone());
         let mut background = JoinSet::new();
         if let Some(listen) = http.metrics {
             let (listener, address) = bind(listen, "VIVAMO_METRICS (--metrics)").await?;
             tracing::info!("metrics on http://{address}/metrics");
-            background.spawn(http::serve(listener, http::metrics_router(database.clone()), timeouts, pending()));
+            let router = http::metrics_router(database.clone(), &probes);
+            background.spawn(http::serve(listener, router, timeouts, Gauge::noop(), pending()));
         }
         let deliveries = if jobs { start_deliveries(&database, &services, hash.clone(), sender) } else { None };
         let schema = Schema::new(services.clone(), hash);
-        let router = http::router(http, database.clone(), services.clone(), schema).await;
+        let router = http::router(http, services.clone(), schema, &probes).await;
         // The first use of the numbering plans parses the plans. The parsing takes as much time as many requests
         // together. This call starts the parsing before the first request.
         spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
-        Ok(Self { address, database, services, listener, router, timeouts, background, changes_days, jobs, deliveries })
+        Ok(Self {
+            address,
+            database,
+            services,
+            listener,
+            router,
+            probes,
+            timeouts,
+            background,
+            changes_days,
+            jobs,
+            deliveries,
+        })
     }
 
     /// Serves until `stop` completes, then waits for a limited time until the requests and deliveries under way are
     /// finished, and closes the database.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
         let Self {
-            database, services, listener, router, timeouts, mut background, changes_days, jobs, deliveries, ..
+            database,
+            services,
+            listener,
+            router,
+            probes,
+            timeouts,
+            mut background,
+            changes_days,
+            jobs,
+            deliveries,
+            ..
         } = self;
         if jobs {
             background.spawn(run_jobs(database.clone(), services.clone(), TimeDelta::days(changes_days.into())));
@@ -111,9 +137,10 @@ impl App {
         let delivering = deliveries.map(|deliveries| tokio::spawn(deliveries.run(stop_deliveries)));
         let stop = async {
             stop.await;
+            probes.stop();
             drop(stopping);
         };
-        http::serve(listener, router, timeouts, stop).await;
+        http::serve(listener, router, timeouts, metrics::gauge!("vivamo_http_connections"), stop).await;
         if let Some(delivering) = delivering {
             // An attempt that is cut off is repeated by another process, or after the next start.
             let _ = timeout(DELIVERY_DRAIN_TIMEOUT, delivering).await;

@@ -105,8 +105,8 @@ pub struct ServeSettings {
 /// The settings of the HTTP server.
 #[derive(Args, Clone, Debug)]
 pub struct HttpSettings {
-    /// Address and port of the Prometheus metrics, at /metrics. If unset, metrics are disabled. Clients must not
-    /// reach this port
+    /// Address and port of the Prometheus metrics, at /metrics, and of the probes /healthz and /readyz. If unset,
+    /// metrics are disabled. Clients must not reach this port
     #[arg(long, env = "VIVAMO_METRICS", value_name = "ADDRESS:PORT", value_parser = address)]
     pub metrics: Option<SocketAddr>,
 

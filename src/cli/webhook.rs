@@ -5,6 +5,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use clap::Subcommand;
+use metrics::Gauge;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -41,7 +42,7 @@ pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
         status
     };
     let router = Router::new().fallback(post(receive));
-    http::serve(listener, router, ClientTimeouts::default(), async { drop(ctrl_c().await) }).await;
+    http::serve(listener, router, ClientTimeouts::default(), Gauge::noop(), async { drop(ctrl_c().await) }).await;
     Ok(())
 }
 

@@ -1,14 +1,16 @@
 //! Health checks for load balancers and orchestrators.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::extract;
 use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Router, extract};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::{Shared, State};
-use crate::database::describe;
+use crate::database::{Database, describe};
 
 /// The time for which the result of a check is used again, so that many probes cost no more than one probe.
 const MAX_AGE: Duration = Duration::from_secs(1);
@@ -16,25 +18,49 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 /// The response to a probe.
 type Health = (StatusCode, &'static str);
 
-/// The last check of the database, and when it ended. The lock is held during a check, so probes that arrive during the
-/// check wait for the result.
-#[derive(Default)]
-pub struct LastCheck(Mutex<Option<(Instant, Health)>>);
+/// The state of the probes. The API and the metrics have an address each, and the probes at both addresses share it.
+pub struct Probes {
+    database: Database,
+    /// The last check of the database, and when it ended. The lock is held during a check, so probes that arrive during
+    /// the check wait for the result.
+    last_check: Mutex<Option<(Instant, Health)>>,
+    is_stopping: AtomicBool,
+}
+
+impl Probes {
+    pub fn new(database: Database) -> Arc<Self> {
+        let (last_check, is_stopping) = Default::default();
+        Arc::new(Self { database, last_check, is_stopping })
+    }
+
+    /// Lets `/readyz` report that the process stops. The address of the metrics is served until the process ends, so a
+    /// load balancer that probes it would otherwise continue to send requests.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub fn routes(self: &Arc<Self>) -> Router {
+        Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(self.clone())
+    }
+}
 
 /// `GET /healthz`: the process is running.
-pub async fn healthz() -> &'static str {
+async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// `GET /readyz`: the database responds, has all migrations, and accepts writes of this version.
-pub async fn readyz(extract::State(state): extract::State<State>) -> Health {
+async fn readyz(extract::State(probes): extract::State<Arc<Probes>>) -> Health {
+    if probes.is_stopping.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n");
+    }
     // In a task of its own, so that the check ends and logs its result even if the client disconnects earlier.
     let health = tokio::spawn(async move {
-        let mut last = state.last_check.0.lock().await;
+        let mut last = probes.last_check.lock().await;
         match *last {
             Some((ended, health)) if ended.elapsed() < MAX_AGE => health,
             _ => {
-                let health = check(&state).await;
+                let health = check(&probes.database).await;
                 *last = Some((Instant::now(), health));
                 health
             }
@@ -43,13 +69,13 @@ pub async fn readyz(extract::State(state): extract::State<State>) -> Health {
     health.await.unwrap_or((StatusCode::SERVICE_UNAVAILABLE, "the check failed: see the log\n"))
 }
 
-async fn check(state: &Shared) -> Health {
+async fn check(database: &Database) -> Health {
     const TIMEOUT: Duration = Duration::from_secs(10);
     let not_ready = |cause: String, body| {
         tracing::warn!(cause, "not ready");
         (StatusCode::SERVICE_UNAVAILABLE, body)
     };
-    let inspection = match timeout(TIMEOUT, state.database.inspect()).await {
+    let inspection = match timeout(TIMEOUT, database.inspect()).await {
         Ok(Ok(inspection)) => inspection,
         Ok(Err(error)) => return not_ready(describe(&error), "the database does not respond: see the log\n"),
         Err(_) => return not_ready("timeout".to_owned(), "the database does not respond: see the log\n"),

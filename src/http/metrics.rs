@@ -1,5 +1,6 @@
 //! Metrics for Prometheus at `/metrics`. The metrics have an address of their own, because clients must not see them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,7 +9,7 @@ use metrics::{Counter, Unit, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use sea_orm::Iterable;
 
-use super::graphql;
+use super::{Probes, graphql};
 use crate::database::Database;
 use crate::service::limits::{DisclosureKind, Limit};
 use crate::service::phone_lookup::LookupOutcome;
@@ -18,8 +19,9 @@ use crate::service::webhooks::delivery::{DeliveryOutcome, DisableReason};
 /// to the timeout of an execution.
 const DURATION_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
-/// Starts to record metrics, and returns the router that serves them. Panics if it is called twice in a process.
-pub fn metrics_router(database: Database) -> Router {
+/// Starts to record metrics, and returns the router that serves the metrics and the probes. Panics if it is called
+/// twice in a process.
+pub fn metrics_router(database: Database, probes: &Arc<Probes>) -> Router {
     const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
     let duration = Matcher::Full("vivamo_request_duration_seconds".to_owned());
     let recorder = PrometheusBuilder::new()
@@ -65,6 +67,7 @@ pub fn metrics_router(database: Database) -> Router {
         Unit::Bytes,
         "Total size of the responses that clients have not read completely."
     );
+    describe_gauge!("vivamo_http_connections", "Open connections of clients to the API.");
     describe_gauge!("vivamo_requests_waiting", "Requests that wait because their key has too many in flight.");
     describe_gauge!(
         "vivamo_database_waiting",
@@ -91,7 +94,7 @@ pub fn metrics_router(database: Database) -> Router {
         gauge!("vivamo_database_waiting").set(database.waiting() as f64);
         ([("content-type", "text/plain; version=0.0.4")], recorder.render())
     });
-    Router::new().route("/metrics", handler)
+    Router::new().route("/metrics", handler).merge(probes.routes())
 }
 
 /// Registers a counter for each value of its label, so that its series start with the value 0. The `increase` function

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `/graphql` | `graphql` |
 //! | `/`, `/graphiql`, `/graphiql/…` | `graphiql`, if it is switched on |
-//! | `/healthz`, `/readyz` | `health` |
+//! | `/healthz`, `/readyz`, also at the address of the metrics | `health` |
 //! | `/metrics`, at an address of its own | `metrics` |
 //!
 //! `connections` accepts the connections of both addresses. `response_timeout` limits the time that a client may take
@@ -19,6 +19,7 @@ mod response_timeout;
 mod self_wake;
 
 pub use connections::serve;
+pub use health::Probes;
 pub use metrics::metrics_router;
 
 use std::sync::Arc;
@@ -26,14 +27,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderValue, Method, header};
-use axum::routing::{any, get};
+use axum::routing::any;
 use entity::deployment::Environment;
 use ipnet::IpNet;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::config::HttpSettings;
-use crate::database::{Database, RunningRequests};
+use crate::database::RunningRequests;
 use crate::graphql::{Schema, introspection};
 use crate::service::Services;
 
@@ -41,32 +42,28 @@ use crate::service::Services;
 type State = Arc<Shared>;
 
 struct Shared {
-    database: Database,
     services: Arc<Services>,
     schema: Schema,
     trusted_proxies: Vec<IpNet>,
     in_flight: graphql::InFlight,
     running: RunningRequests,
-    last_check: health::LastCheck,
 }
 
 /// Returns the router of the API: all paths but `/metrics`.
-pub async fn router(settings: HttpSettings, database: Database, services: Arc<Services>, schema: Schema) -> Router {
+pub async fn router(settings: HttpSettings, services: Arc<Services>, schema: Schema, probes: &Arc<Probes>) -> Router {
     let HttpSettings { graphiql, trusted_proxies, cors_origins, .. } = settings;
     let graphiql = graphiql.unwrap_or(services.environment == Environment::Sandbox);
-    let (in_flight, running, last_check) = Default::default();
-    let state = Arc::new(Shared { database, services, schema, trusted_proxies, in_flight, running, last_check });
+    let (in_flight, running) = Default::default();
+    let state = Arc::new(Shared { services, schema, trusted_proxies, in_flight, running });
     let graphql = any(graphql::handle);
     let graphql = if cors_origins.is_empty() { graphql } else { graphql.layer(cors(cors_origins)) };
-    let mut router = Router::new()
-        .route("/graphql", graphql)
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz));
+    let mut router = Router::new().route("/graphql", graphql);
     if graphiql {
         router = router.merge(graphiql::routes(introspection().await));
     }
     router
         .with_state(state)
+        .merge(probes.routes())
         .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
 }
 

@@ -1303,6 +1303,74 @@ async fn a_request_whose_client_disconnects_is_counted() {
     .await;
 }
 
+/// Returns the status of a probe, and its body.
+async fn probe(address: &str, path: &str) -> (u16, String) {
+    let answer = http_client().get(format!("{address}{path}")).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_at_the_address_of_the_metrics_work_while_the_api_accepts_no_connection() {
+    const LIMIT: usize = 4096;
+    let folder = TempDir::new().unwrap();
+    let (server, url, log) =
+        Running::start_with_log(vivamo(folder.path(), &["serve"]).env("VIVAMO_METRICS", "127.0.0.1:0"));
+    let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+    let address = metrics.trim_end_matches("/metrics");
+    let has = |shown: &str, count: usize| shown.lines().any(|line| line == format!("vivamo_http_connections {count}"));
+    scrape_until(metrics, |shown| has(shown, 0)).await;
+    let mut clients = Vec::new();
+    for _ in 0..LIMIT {
+        clients.push(TcpStream::connect(url.trim_start_matches("http://")).await.expect("run `ulimit -n 10000` first"));
+    }
+    scrape_until(metrics, |shown| has(shown, LIMIT)).await;
+    assert_eq!(probe(address, "/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(probe(address, "/readyz").await, (200, "ready\n".to_owned()));
+    // The probe at the API waits until another connection is closed.
+    let waiting = tokio::spawn({
+        let url = url.clone();
+        async move { probe(&url, "/healthz").await }
+    });
+    scrape_until(metrics, |shown| has(shown, LIMIT)).await;
+    assert!(!waiting.is_finished());
+    drop(clients);
+    assert_eq!(waiting.await.unwrap().0, 200);
+    scrape_until(metrics, |shown| has(shown, 0)).await;
+    server.stop();
+    let (log, address) = (support::logs::read(), url.trim_start_matches("http://").to_owned());
+    let warnings = log.lines().filter(|line| line.contains("limit of connections") && line.contains(&address));
+    assert_eq!(warnings.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopping_server_is_alive_but_not_ready() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let caller = app.operator("A").await;
+        let folder = TempDir::new().unwrap();
+        let mut serve = vivamo(folder.path(), &["serve"]);
+        serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
+        let (server, url, log) = Running::start_with_log(serve.env("VIVAMO_METRICS", "127.0.0.1:0"));
+        let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        let address = metrics.trim_end_matches("/metrics");
+        assert_eq!(probe(address, "/readyz").await.0, 200);
+        // The server waits for this request.
+        let holder = app.database.begin_write().await.unwrap();
+        holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
+        app.wait_until_blocked(0).await;
+        let body = json!({ "query": create_with_key("a@example.com", "1") });
+        let request = http_client().post(format!("{url}/graphql")).bearer_auth(&caller.key).json(&body);
+        let request = tokio::spawn(request.send());
+        app.wait_until_blocked(1).await;
+        server.terminate();
+        assert_eq!(wait_until_ready_is(address, 503).await, "the server is stopping\n");
+        assert_eq!(probe(address, "/healthz").await.0, 200);
+        holder.commit().await.unwrap();
+        assert_eq!(request.await.unwrap().unwrap().status(), 200);
+        server.stop();
+    })
+    .await;
+}
+
 /// Asserts that the log has one line at level `ERROR` for these requests, which failed together.
 fn assert_logged_as_one_error(failed: &[&Answer]) {
     let ids: Vec<_> = failed.iter().map(|answer| request_id(answer)).collect();
