@@ -1312,6 +1312,8 @@ async fn probe(address: &str, path: &str) -> (u16, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_at_the_address_of_the_metrics_work_while_the_api_accepts_no_connection() {
     const LIMIT: usize = 4096;
+    // Each client is an open file of the test.
+    rlimit::increase_nofile_limit(10_000).unwrap();
     let folder = TempDir::new().unwrap();
     let (server, url, log) =
         Running::start_with_log(vivamo(folder.path(), &["serve"]).env("VIVAMO_METRICS", "127.0.0.1:0"));
@@ -1321,7 +1323,7 @@ async fn probes_at_the_address_of_the_metrics_work_while_the_api_accepts_no_conn
     scrape_until(metrics, |shown| has(shown, 0)).await;
     let mut clients = Vec::new();
     for _ in 0..LIMIT {
-        clients.push(TcpStream::connect(url.trim_start_matches("http://")).await.expect("run `ulimit -n 10000` first"));
+        clients.push(TcpStream::connect(url.trim_start_matches("http://")).await.unwrap());
     }
     scrape_until(metrics, |shown| has(shown, LIMIT)).await;
     assert_eq!(probe(address, "/healthz").await, (200, "ok\n".to_owned()));
