@@ -1285,18 +1285,24 @@ both!(a_request_whose_client_disconnects_is_logged_and_its_mutation_is_applied, 
     }
 });
 
+/// Starts a server on the database of the test. Returns the server, its URL, and the URL of its metrics.
+fn start_with_metrics(app: &TestApp, folder: &Path) -> (Running, String, String) {
+    let mut serve = vivamo(folder, &["serve"]);
+    serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
+    let (server, url, log) = Running::start_with_log(serve.env("VIVAMO_METRICS", "127.0.0.1:0"));
+    let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+    (server, url, metrics.to_owned())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_whose_client_disconnects_is_counted() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let caller = app.operator("A").await;
         let folder = TempDir::new().unwrap();
-        let mut serve = vivamo(folder.path(), &["serve"]);
-        serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
-        let (server, url, log) = Running::start_with_log(serve.env("VIVAMO_METRICS", "127.0.0.1:0"));
-        let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        let (server, url, metrics) = start_with_metrics(app, folder.path());
         let holder = create_and_disconnect(app, &url, &caller, "Disconnects").await;
         let counted = "vivamo_requests_total{kind=\"mutation\",code=\"CLIENT_DISCONNECTED\"} 1";
-        scrape_until(metrics, |shown| shown.lines().any(|line| line == counted)).await;
+        scrape_until(&metrics, |shown| shown.lines().any(|line| line == counted)).await;
         holder.commit().await.unwrap();
         server.stop();
     })
@@ -1349,10 +1355,7 @@ async fn a_stopping_server_is_alive_but_not_ready() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let caller = app.operator("A").await;
         let folder = TempDir::new().unwrap();
-        let mut serve = vivamo(folder.path(), &["serve"]);
-        serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
-        let (server, url, log) = Running::start_with_log(serve.env("VIVAMO_METRICS", "127.0.0.1:0"));
-        let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        let (server, url, metrics) = start_with_metrics(app, folder.path());
         let address = metrics.trim_end_matches("/metrics");
         assert_eq!(probe(address, "/readyz").await.0, 200);
         // The server waits for this request.

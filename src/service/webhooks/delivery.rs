@@ -167,7 +167,7 @@ impl DeliveryOutcome {
 pub enum DisableReason {
     /// All attempts failed for [`MAX_FAILING`].
     Failing,
-    /// The endpoint responded with status 410.
+    /// The receiver responded with status 410.
     Gone,
     /// Changes after the cursor are no longer stored.
     CursorExpired,
