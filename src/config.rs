@@ -190,7 +190,7 @@ pub struct RestrictionSettings {
     pub phone_lookup: PhoneLookupName,
 
     /// Base URL of Twilio Lookup
-    #[arg(long, env = "VIVAMO_TWILIO_URL", value_name = "URL", value_parser = url)]
+    #[arg(long, env = "VIVAMO_TWILIO_URL", value_name = "URL", value_parser = secure_url)]
     #[arg(default_value = "https://lookups.twilio.com")]
     pub twilio_url: Url,
 
@@ -284,9 +284,20 @@ fn network(text: &str) -> Result<IpNet, &'static str> {
     network.map_err(|_| "expected an address or a network, for example 10.0.0.0/8")
 }
 
-fn url(text: &str) -> Result<Url, &'static str> {
-    let url = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
-    url.ok_or("expected a URL, for example https://lookups.twilio.com")
+/// Accepts `https`, and `http` to this machine only: the requests contain phone numbers and credentials.
+fn secure_url(text: &str) -> Result<Url, &'static str> {
+    let is_secure = |url: &Url| match url.scheme() {
+        "https" => true,
+        "http" => url.host_str().is_some_and(|host| {
+            let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        }),
+        _ => false,
+    };
+    let url = Url::parse(text).ok().filter(is_secure);
+    url.ok_or(
+        "expected a URL with https, for example https://lookups.twilio.com (http is allowed only to this machine)",
+    )
 }
 
 /// Accepts only scheme, host and port, as browsers send them in the Origin header.
