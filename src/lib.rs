@@ -8,6 +8,7 @@ pub mod error;
 pub mod failure;
 pub mod graphql;
 pub mod http;
+pub mod jobs;
 pub mod keyed_hash;
 pub mod open;
 pub mod service;

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 7] = [
     &["database", "failure"],
     &["service"],
     &["graphql", "open"],
-    &["http"],
+    &["http", "jobs"],
     &["app"],
     &["cli"],
 ];

@@ -1,0 +1,241 @@
+//! The background jobs of a server: deliver webhooks, store when keys were last used, delete expired rows, and watch the
+//! change feed and the version of the database.
+//!
+//! A job that panics starts again after [`RESTART_PAUSE`]: requests do not need the job, so the server goes on.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, timeout};
+
+use crate::database::Database;
+use crate::failure::error_message;
+use crate::graphql::WebhookRender;
+use crate::keyed_hash::KeyedHash;
+use crate::service::feed::Sweep;
+use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
+use crate::service::webhooks::sender::{Sender, SenderSettings};
+use crate::service::{Actor, Services, idempotency, now, phone_lookup};
+
+/// The pause before a job that has panicked starts again.
+const RESTART_PAUSE: Duration = Duration::from_secs(10);
+
+/// The longest time to wait for attempts to deliver webhooks, after the HTTP server has stopped.
+const DELIVERY_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest time to save the times of last use of API keys when the process stops. With the other times, a process
+/// stops within 30 seconds even if the database does not respond.
+const KEY_USES_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The background jobs, ready to start.
+pub struct Jobs {
+    database: Database,
+    services: Arc<Services>,
+    /// The age at which a change is deleted from the change feed.
+    keep_changes: TimeDelta,
+    /// `None` if the HTTP client cannot be set up.
+    deliveries: Option<Deliveries>,
+}
+
+/// The background jobs, started.
+pub struct RunningJobs {
+    services: Arc<Services>,
+    periodic: JoinSet<()>,
+    delivering: Option<JoinHandle<()>>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Jobs {
+    /// Sets up the jobs. Logs an error and leaves out the deliveries of webhooks if the HTTP client cannot be set up,
+    /// which happens on a system without CA certificates.
+    pub fn new(
+        database: Database,
+        services: Arc<Services>,
+        hash: KeyedHash,
+        sender: SenderSettings,
+        keep_changes: TimeDelta,
+    ) -> Self {
+        let deliveries = match Sender::new(sender) {
+            Ok(sender) => {
+                let settings =
+                    DeliverySettings { sender, render: Arc::new(WebhookRender { hash }), clock: Arc::new(now) };
+                Some(Deliveries::new(database.clone(), services.clone(), settings))
+            }
+            Err(error) => {
+                let cause = error.to_string();
+                tracing::error!(cause, "cannot deliver webhooks: install the CA certificates of the system");
+                None
+            }
+        };
+        Self { database, services, keep_changes, deliveries }
+    }
+
+    pub fn start(self) -> RunningJobs {
+        let Self { database, services, keep_changes, deliveries } = self;
+        let (stopping, stopped) = watch::channel(false);
+        let delivering = deliveries.map(|deliveries| {
+            tokio::spawn(restart_after_panics("deliver webhooks", RESTART_PAUSE, move || {
+                let mut stopped = stopped.clone();
+                deliveries.clone().run(async move { drop(stopped.wait_for(|is_stopping| *is_stopping).await) })
+            }))
+        });
+        let mut periodic = JoinSet::new();
+        let (feed, version) = (services.clone(), database.clone());
+        periodic.spawn(restart_after_panics("watch the feed", RESTART_PAUSE, move || watch_feed(feed.clone())));
+        periodic
+            .spawn(restart_after_panics("watch the version", RESTART_PAUSE, move || watch_version(version.clone())));
+        let rows = services.clone();
+        periodic.spawn(restart_after_panics("maintain the rows", RESTART_PAUSE, move || {
+            maintain_rows(database.clone(), rows.clone(), keep_changes)
+        }));
+        RunningJobs { services, periodic, delivering, stopping }
+    }
+}
+
+impl RunningJobs {
+    /// Lets no further attempts to deliver webhooks begin.
+    pub fn begin_to_stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Stops the jobs. Waits for a limited time until the attempts to deliver webhooks are finished, and stores when
+    /// keys were last used.
+    pub async fn stop(mut self) {
+        self.begin_to_stop();
+        if let Some(delivering) = self.delivering {
+            // An attempt that is cut off is repeated by another process, or after the next start.
+            let _ = timeout(DELIVERY_DRAIN_TIMEOUT, delivering).await;
+        }
+        self.periodic.shutdown().await;
+        if timeout(KEY_USES_TIMEOUT, write_key_uses(&self.services)).await.is_err() {
+            tracing::warn!("stopped before the times of last use of API keys were saved");
+        }
+    }
+}
+
+/// Runs a job until it ends. If the job panics, logs an error, and starts the job again after `pause`.
+async fn restart_after_panics<J: Future<Output = ()>>(job: &'static str, pause: Duration, start: impl Fn() -> J) {
+    while AssertUnwindSafe(start()).catch_unwind().await.is_err() {
+        tracing::error!(job, seconds = pause.as_secs(), "a background job failed: it will start again");
+        #[expect(clippy::disallowed_methods, reason = "the pause")]
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Once per minute, stores when each key was last used. Every ten minutes, deletes old changes, expired idempotency
+/// keys and expired results of carrier lookups, and removes the content of erased customers from a SQLite file. If old
+/// changes remain, deletes more changes a minute later.
+async fn maintain_rows(database: Database, services: Arc<Services>, keep_changes: TimeDelta) {
+    const PERIOD: Duration = Duration::from_secs(60);
+    const SWEEP_EVERY: u64 = 10;
+    let mut interval = tokio::time::interval(PERIOD);
+    let mut has_more_changes = false;
+    for tick in 0_u64.. {
+        interval.tick().await;
+        write_key_uses(&services).await;
+        if has_more_changes || tick.is_multiple_of(SWEEP_EVERY) {
+            has_more_changes = sweep_changes(&services, now() - keep_changes).await;
+        }
+        if tick.is_multiple_of(SWEEP_EVERY) {
+            match services.customers.purge_erased(&Actor::Platform).await {
+                Ok(true) => tracing::info!("removed erased customers from the database file"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        cause = error_message(error),
+                        "cannot remove erased customers from the database file"
+                    );
+                }
+            }
+            match idempotency::sweep(&database).await {
+                Ok(deleted) => tracing::debug!(deleted, "deleted expired idempotency keys"),
+                Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired idempotency keys"),
+            }
+            match phone_lookup::sweep(&database).await {
+                Ok(deleted) => tracing::debug!(deleted, "deleted expired carrier results"),
+                Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired carrier results"),
+            }
+        }
+    }
+}
+
+/// Deletes changes that occurred before `time`. Returns true if there may be more of them, and false after an error.
+async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
+    match services.feed.sweep(&Actor::Platform, time).await {
+        Ok(Sweep { deleted, has_more }) => {
+            tracing::debug!(deleted, has_more, "deleted old changes");
+            has_more
+        }
+        Err(error) => {
+            tracing::warn!(cause = error_message(error), "cannot delete old changes");
+            false
+        }
+    }
+}
+
+/// Checks every second if a newer version has migrated the database in a way that forbids this version to write.
+async fn watch_version(database: Database) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut may_write = true;
+    loop {
+        interval.tick().await;
+        // If the database is unavailable, the requests log the cause.
+        let Ok(now) = database.check_version().await else { continue };
+        if may_write && !now {
+            tracing::error!(
+                "a newer version has migrated the database. This version rejects writes, because it would leave out rows \
+                 that the newer version needs: replace this server"
+            );
+        }
+        may_write = now;
+    }
+}
+
+/// Measures every five seconds how long the change feed is delayed.
+async fn watch_feed(services: Arc<Services>) {
+    const PERIOD: Duration = Duration::from_secs(5);
+    const LONG: TimeDelta = TimeDelta::seconds(60);
+    let mut interval = tokio::time::interval(PERIOD);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_long = false;
+    loop {
+        interval.tick().await;
+        // An outage is reported elsewhere.
+        let Ok(lag) = services.feed.lag().await else { continue };
+        metrics::gauge!("vivamo_feed_lag_seconds").set(lag.as_seconds_f64());
+        if lag > LONG && !was_long {
+            tracing::warn!(
+                seconds = lag.num_seconds(),
+                "an open transaction delays the change feed: look for it in pg_stat_activity and pg_prepared_xacts"
+            );
+        }
+        was_long = lag > LONG;
+    }
+}
+
+async fn write_key_uses(services: &Services) {
+    if let Err(error) = services.api_keys.save_last_used().await {
+        tracing::warn!(cause = error_message(error), "cannot store when keys were last used");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_that_panics_starts_again() {
+        let starts = AtomicU8::new(0);
+        let job = async || assert_eq!(starts.fetch_add(1, Ordering::Relaxed), 2, "the first two starts fail");
+        restart_after_panics("test", Duration::ZERO, job).await;
+        assert_eq!(starts.into_inner(), 3);
+    }
+}
