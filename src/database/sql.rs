@@ -40,6 +40,15 @@ pub fn subquery(select: SelectStatement) -> SimpleExpr {
     SimpleExpr::SubQuery(None, Box::new(select.into()))
 }
 
+/// Repeats the last value of an `IN` list until the number of values is a power of two. Each length of the list is
+/// another SQL statement, and a connection keeps only some statements prepared.
+pub fn pad<T: Clone>(mut values: Vec<T>) -> Vec<T> {
+    if let Some(last) = values.last().cloned() {
+        values.resize(values.len().next_power_of_two(), last);
+    }
+    values
+}
+
 /// Builds a query whose values become part of its text, so the values must be constants and never input.
 pub fn with_literals(backend: DbBackend, query: &SelectStatement) -> String {
     if backend == DbBackend::Postgres {

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use super::audit::{self, Subject};
 use super::key_format::{self, is_well_formed};
 use super::{Actor, AdminOrigin, is_in_calendar, now};
-use crate::database::{self, Database, Transaction, TransactionError, Work, with_retry};
+use crate::database::{self, Database, Transaction, TransactionError, Work, pad, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 
@@ -202,10 +202,8 @@ impl ApiKeys {
         found.await.unwrap_or(Err(CANCELLED))
     }
 
-    async fn find_by_hashes(&self, mut hashes: Vec<Vec<u8>>) -> Result<Vec<FoundKey>, DbErr> {
-        // The list is padded to a power of two, so that few different statements are prepared.
-        hashes.resize(hashes.len().next_power_of_two(), Vec::new());
-        let query = Entity::find().filter(Column::Hash.is_in(hashes)).find_also_related(operator::Entity);
+    async fn find_by_hashes(&self, hashes: Vec<Vec<u8>>) -> Result<Vec<FoundKey>, DbErr> {
+        let query = Entity::find().filter(Column::Hash.is_in(pad(hashes))).find_also_related(operator::Entity);
         let keys = query.all(self.database.reader()).await?;
         Ok(keys.into_iter().filter_map(|(key, operator)| Some((key, operator?))).collect())
     }
@@ -268,7 +266,7 @@ impl ApiKeys {
     /// Returns the keys with these ids that the caller may see, by id. An operator sees only its own keys.
     pub async fn find(&self, actor: &Actor, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, Model>, Error> {
         let query = Entity::find()
-            .filter(Column::Id.is_in(ids.iter().copied()))
+            .filter(Column::Id.is_in(pad(ids.to_vec())))
             .apply_if(actor.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
         database::record(Work::Query, 1);
         let keys = query.all(self.database.reader()).await?;
@@ -317,7 +315,7 @@ impl ApiKeys {
     ) -> Result<HashMap<OperatorId, Vec<Model>>, Error> {
         let visible: Vec<_> = operators.iter().copied().filter(|id| actor.sees(*id)).collect();
         let mut keys_by_operator: HashMap<_, _> = visible.iter().map(|id| (*id, Vec::new())).collect();
-        let query = Entity::find().filter(Column::OperatorId.is_in(visible)).order_by_asc(Column::Id);
+        let query = Entity::find().filter(Column::OperatorId.is_in(pad(visible))).order_by_asc(Column::Id);
         database::record(Work::Query, 1);
         let keys = query.all(self.database.reader()).await?;
         database::record(Work::Row, keys.len() as u64);

@@ -20,7 +20,7 @@ use super::audit::{self, Subject};
 use super::webhooks::endpoints;
 use super::{Actor, AdminOrigin, ApiKeys, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{Database, Transaction, TransactionError, Work, record, with_retry};
+use crate::database::{Database, Transaction, TransactionError, Work, pad, record, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 pub struct Operators {
@@ -60,7 +60,8 @@ impl Operators {
         if let Some(cached) = self.cached(actor, visible()) {
             return Ok(visible().zip(cached).collect());
         }
-        let rows = Entity::find().filter(Column::Id.is_in(visible())).all(self.database.reader()).await?;
+        let rows =
+            Entity::find().filter(Column::Id.is_in(pad(visible().collect()))).all(self.database.reader()).await?;
         let found: HashMap<_, _> = rows.into_iter().map(|operator| (operator.id, Arc::new(operator))).collect();
         let mut cache = self.cache.write();
         let now = Instant::now();

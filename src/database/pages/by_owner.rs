@@ -13,7 +13,7 @@ use super::branches::{Branch, limit, rows_by_branch};
 use super::keyset::{Page, PageRequest, Positioned};
 use super::list::List;
 use super::read::pages;
-use crate::database::Reader;
+use crate::database::{Reader, pad};
 
 /// Loads a page of the list of each owner. `list` selects the rows that match a condition on the owner, in ascending
 /// order and without a scan or joined tables. `read` returns a row's owner and the row. The same owner may be in
@@ -34,16 +34,13 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned + C
     /// The smallest limit of the statement for all owners. This value is large, so that most requests use it as their
     /// limit. The SQL text then seldom varies, and most requests need no second statement.
     const MIN_ROWS: usize = 1000;
-    let [(first, request), ..] = requests else { return Ok(Vec::new()) };
+    let [(_, request), ..] = requests else { return Ok(Vec::new()) };
     let has_position = request.after.is_some() || request.before.is_some();
     if has_position || requests.iter().any(|(_, other)| other != request) {
         let lists = requests.iter().map(|(key, request)| (list(owner.eq(*key).into()), request.clone()));
         return pages(reader, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
     }
-    let mut owners: Vec<_> = requests.iter().map(|(owner, _)| *owner).collect();
-    // Repeats an owner until the number of owners is a power of two, so that there are few different statements to
-    // prepare.
-    owners.resize(owners.len().next_power_of_two(), *first);
+    let owners = pad(requests.iter().map(|(owner, _)| *owner).collect());
     let max_rows = MIN_ROWS.max(owners.len() * (request.size + 1));
     let list = list(owner.is_in(owners).into());
     let mut rows = rows_by_branch(reader, &[Branch::rows(list.rows.clone(), limit(max_rows))]).await?.remove(0);

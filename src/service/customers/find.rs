@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::rows::{self, Link, of_operator, own_at};
 use super::{CustomerView, Customers};
-use crate::database::{BatchedQuery, OptimisticWrite, TransactionError, Work, record};
+use crate::database::{BatchedQuery, OptimisticWrite, TransactionError, Work, pad, record};
 use crate::error::Error;
 use crate::service::Actor;
 use crate::service::idempotency::{IdempotentRequest, KeyLookup};
@@ -63,14 +63,10 @@ impl Customers {
     pub async fn find_visible_among(
         &self,
         actor: &Actor,
-        mut ids: Vec<CustomerId>,
+        ids: Vec<CustomerId>,
     ) -> Result<Vec<Arc<CustomerView>>, Error> {
-        let Some(first) = ids.first().copied() else { return Ok(Vec::new()) };
-        // Repeats an id until the number of ids is a power of two, so that there are few different statements to
-        // prepare.
-        ids.resize(ids.len().next_power_of_two(), first);
         record(Work::Query, 1);
-        let is_listed = customer::Column::Id.is_in(ids);
+        let is_listed = customer::Column::Id.is_in(pad(ids));
         let reader = self.database.reader();
         let views: Vec<_> = match actor.operator() {
             None => {

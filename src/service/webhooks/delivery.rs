@@ -54,7 +54,7 @@ use super::endpoints::cursor;
 use super::sender::{Attempt, Response, Sender};
 use super::signature::sign;
 use crate::database::pages::{Position, Positioned};
-use crate::database::{Database, Tenant, describe, positions, run_as, subquery, with_retry};
+use crate::database::{Database, Tenant, describe, pad, positions, run_as, subquery, with_retry};
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
 use crate::service::Services;
@@ -369,7 +369,7 @@ impl Deliveries {
             }
             Entity::update_many()
                 .col_expr(Column::LeaseUntil, lease.into())
-                .filter(Column::Id.is_in(claimed.iter().map(|webhook| webhook.id)))
+                .filter(Column::Id.is_in(pad(claimed.iter().map(|webhook| webhook.id).collect())))
                 .exec(&transaction)
                 .await?;
             transaction.commit().await?;
