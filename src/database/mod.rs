@@ -226,12 +226,12 @@ impl ConnectionTrait for Reader {
         self.pool.backend()
     }
 
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        retry_read(|| async { self.connection().await?.execute(statement.clone()).await }).await
+    async fn execute_raw(&self, _: Statement) -> Result<ExecResult, DbErr> {
+        Err(DbErr::Custom("a reader does not write: use a transaction".to_owned()))
     }
 
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        retry_read(|| async { self.connection().await?.execute_unprepared(sql).await }).await
+    async fn execute_unprepared(&self, _: &str) -> Result<ExecResult, DbErr> {
+        Err(DbErr::Custom("a reader does not write: use a transaction".to_owned()))
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {

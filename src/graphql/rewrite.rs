@@ -102,8 +102,7 @@ pub fn root_type(operation: OperationType) -> &'static str {
 ///   two customers.
 ///
 /// Fails if two fields that cannot be merged have the same response key, or if `__typename` has arguments or fields.
-/// async-graphql's validation finds only some of
-/// these conflicts.
+/// async-graphql's validation finds only some of these conflicts.
 pub fn normalise(mut document: ExecutableDocument, types: &Registry) -> ServerResult<ExecutableDocument> {
     let ExecutableDocument { operations, fragments } = &mut document;
     let mut normaliser = Normaliser { fragments, types, expanded: HashSet::new() };

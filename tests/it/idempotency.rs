@@ -205,6 +205,33 @@ both!(a_replay_needs_no_budget, Sandbox, async |app| {
     replica.stop().await;
 });
 
+both!(a_request_that_waited_for_disclosures_is_replayed, Sandbox, async |app| {
+    let (operator, other) = (app.operator("A").await, app.operator("B").await);
+    let data = json!({ "email": "eve@example.com" });
+    app.created(&other, "1", data.clone()).await;
+    let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let replica = app.replica_with(app.database_url().to_owned(), limits).await;
+    // One of the two requests reserves the budget, and cannot write until the lock is released.
+    let writer = app.database.begin_write().await.unwrap();
+    if app.is_postgres() {
+        writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    }
+    let send = || create(&replica, &operator, "k", "1", data.clone());
+    // The other one looks for a stored result, finds none, and waits for the budget.
+    let is_lookup = |sql: &str| sql.contains(r#"FROM "idempotency_key""#) && !sql.contains(r#""customer""#);
+    let release = async {
+        replica.wait_for_statement(is_lookup).await;
+        writer.commit().await.unwrap();
+    };
+    let (one, two, ()) = tokio::join!(send(), send(), release);
+    let mut payloads = [one, two].map(|answer| answer.payload("createCustomer"));
+    payloads.sort_by_key(|payload| payload["replayed"].as_bool());
+    let [first, repeated] = payloads;
+    assert_eq!(first["outcome"], "CONNECTED");
+    assert_eq!(first_payload(repeated), first);
+    replica.stop().await;
+});
+
 both!(a_rejected_request_does_not_use_up_its_key, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
@@ -254,6 +281,45 @@ both!(concurrent_repeats_are_applied_once, Sandbox, async |app| {
             let done = payloads.iter().filter(|payload| payload["replayed"] == false).count();
             assert_eq!(done, if key.is_null() { 20 } else { 1 });
         }
+    }
+});
+
+both!(concurrent_repeats_by_the_platform_are_applied_once, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let data = |name: &str| json!({ "email": format!("{name}@example.com") });
+    let [ada, grace, eve] = ["ada", "grace", "eve"].map(|name| (name, data(name)));
+    let mut ids = Vec::new();
+    for (name, data) in [ada, grace, eve] {
+        ids.push(app.created(&operator, name, data).await["customer"]["id"].clone());
+    }
+    let phone = "+14155552671";
+    app.updated(&operator, json!({ "id": ids[2] }), json!({ "phone": phone })).await;
+    let customer = json!({ "externalCustomerId": "ada" });
+    let verification = json!({ "id": ids[1], "field": "PHONE", "value": phone, "verifiedAt": "2026-11-20T12:00:00Z", "takeOver": true });
+    for (field, input_type, selection, input, entries) in [
+        (
+            "disconnectCustomer",
+            "DisconnectCustomerInput",
+            "customerId",
+            json!({ "customer": customer, "reason": "ENDED", "operatorId": operator.operator }),
+            1,
+        ),
+        // One entry for the customer that loses the phone, and one for the customer that gets it.
+        ("recordVerification", "RecordVerificationInput", "customer { id phone version }", verification, 2),
+        ("eraseCustomer", "EraseCustomerInput", "erasure { id }", json!({ "id": ids[0], "reference": "x" }), 1),
+    ] {
+        let query = format!("mutation ($input: {input_type}!) {{ {field}(input: $input) {{ replayed {selection} }} }}");
+        let mut input = input;
+        input["idempotencyKey"] = json!(field);
+        let before = app.count_rows("customer_event").await;
+        let platform = app.platform();
+        let sent = (0..20).map(|_| app.graphql(&platform, &query, json!({ "input": input })));
+        let payloads: Vec<_> = join_all(sent).await.iter().map(|answer| answer.payload(field)).collect();
+        let (first, repeated): (Vec<_>, Vec<_>) =
+            payloads.into_iter().partition(|payload| payload["replayed"] == false);
+        assert_eq!(first.len(), 1, "{field}");
+        assert!(repeated.into_iter().all(|payload| first_payload(payload) == first[0]), "{field}");
+        assert_eq!(app.count_rows("customer_event").await - before, entries, "{field}");
     }
 });
 

@@ -327,10 +327,15 @@ both!(two_updates_of_one_customer_are_both_applied, Sandbox, async |app| {
 
 both!(a_disconnect_and_an_update_by_the_same_operator, Sandbox, async |app| {
     let a = app.operator("A").await;
-    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    let created = app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
     let update = json!({ "firstName": "Ada" });
     let outcomes = race(app, &[Write::Disconnect(&a, "1"), Write::Update(&a, "1", update)]).await;
     assert_one_of(&outcomes, &[&["DISCONNECTED", "UPDATED"], &["DISCONNECTED", "CUSTOMER_NOT_FOUND"]]);
+    // If the update was applied, it was applied before the disconnect.
+    let query = "query ($id: ID!) { customerEvents(customerId: $id) { nodes { type } } }";
+    let answer = app.graphql(&app.platform(), query, json!({ "id": created["customer"]["id"] })).await;
+    let entries = answer.payload("customerEvents")["nodes"].as_array().unwrap().clone();
+    assert_eq!(entries.last().unwrap()["type"], "DISCONNECTED");
 });
 
 both!(a_disconnect_and_an_update_by_another_operator, Sandbox, async |app| {

@@ -8,6 +8,8 @@ use vivamo::graphql;
 
 use support::both;
 
+use crate::layers::{root, rust_files};
+
 #[test]
 fn schema_graphql_is_what_the_service_serves() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/schema.graphql");
@@ -80,6 +82,25 @@ both!(introspection_is_within_the_limits, Sandbox, async |app| {
     let expected: Value = serde_json::from_str(&graphql::introspection().await).unwrap();
     assert_eq!(answer.body, expected);
 });
+
+/// If a field that reads rows fails, it is null and the rest of its object remains. If the field were not nullable, its
+/// object would become null too, for example a payload with a secret that is shown only once.
+#[test]
+fn fields_that_can_fail_alone_are_nullable() {
+    let mut resolvers = 0;
+    for file in rust_files(&root().join("src/graphql")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let objects = text.split("\n#[Object").skip(1).chain(text.split("\n#[ComplexObject").skip(1));
+        for object in objects.map(|object| object.split("\n}\n").next().unwrap()) {
+            for function in object.split("async fn ").skip(1) {
+                let signature = function.split(" {\n").next().unwrap();
+                assert!(!signature.contains("-> Result<"), "{}: {signature}", file.display());
+                resolvers += 1;
+            }
+        }
+    }
+    assert!(resolvers > 100, "found only {resolvers} resolvers");
+}
 
 /// Fails with versions 7.1.0 to 7.2.1 of async-graphql, which do not set the nearest nullable parent to null.
 #[tokio::test]

@@ -98,6 +98,8 @@ both!(an_update_without_changes_writes_nothing, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671", "firstName": "Ada" });
     let created = app.created(&operator, "user-1", data).await["customer"].clone();
+    let rows = async || [app.count_rows("customer_event").await, app.count_rows("customer_change").await];
+    let before = rows().await;
     for same in [
         json!({}),
         json!({ "email": " ADA@example.com ", "phone": "(415) 555-2671", "firstName": " Ada ", "lastName": null }),
@@ -105,6 +107,7 @@ both!(an_update_without_changes_writes_nothing, Sandbox, async |app| {
         let updated = app.updated(&operator, json!({ "id": created["id"] }), same).await;
         assert_eq!(updated["customer"], created);
     }
+    assert_eq!(rows().await, before);
 });
 
 both!(a_wrong_expected_version_is_a_conflict, Sandbox, async |app| {

@@ -96,8 +96,8 @@ impl AdminEvent {
     }
 
     /// Operator that was changed, or whose API key, webhook endpoint or customers were changed.
-    async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
-        fetch::load(context, self.0.operator_id).await.map(Operator)
+    async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
+        Some(fetch::load(context, self.0.operator_id).await.map(Operator))
     }
 
     /// API key that was created or revoked. Null for other changes.

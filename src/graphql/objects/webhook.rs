@@ -54,8 +54,8 @@ impl Webhook {
     }
 
     /// Operator that the endpoint belongs to.
-    async fn operator(&self, context: &Context<'_>) -> Result<Operator, Error> {
-        fetch::load(context, self.0.operator_id).await.map(Operator)
+    async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
+        Some(fetch::load(context, self.0.operator_id).await.map(Operator))
     }
 
     /// URL that deliveries are sent to. Null with a read-only key, because a URL may contain a token.

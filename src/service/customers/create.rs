@@ -129,7 +129,14 @@ impl Customers {
         let warnings = &checked.map_err(Error::Rejected)?;
         let mut disclosures = match reserved {
             Some(reserved) => reserved,
-            None => self.limits.reserve_disclosures(origin, values).await.map_err(|refused| refused.refuse())?,
+            None => match self.limits.reserve_disclosures(origin, values).await {
+                Ok(reserved) => reserved,
+                // A request with the same idempotency key may have been finished while this one waited.
+                Err(refused) => match self.find_replay(origin, idempotent).await? {
+                    Some(replayed) => return Ok(replayed),
+                    None => return Err(refused.refuse().into()),
+                },
+            },
         };
         let matches = &AtomicU32::new(0);
         let prepare = |write_tx| self.prepare_create(write_tx, origin, idempotent, new, warnings, matches);

@@ -188,6 +188,16 @@ impl TestApp {
         crate::wait_for_feed(&self.database).await;
     }
 
+    /// Waits until the service sends such a statement.
+    pub async fn wait_for_statement(&self, is_wanted: impl Fn(&str) -> bool) {
+        let started = Instant::now();
+        let mut interval = tokio::time::interval(POLL_INTERVAL);
+        while !self.statements.lock().unwrap().iter().any(|sql| is_wanted(sql)) {
+            assert!(started.elapsed() < Duration::from_secs(60), "the service does not send the statement");
+            interval.tick().await;
+        }
+    }
+
     /// Creates an operator with a key that reads and writes.
     pub async fn operator(&self, name: &str) -> Caller {
         let name = DisplayName::parse(name).unwrap();
