@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use entity::customer_event::EventType;
 use entity::value::{EmailAddress, OperatorId, PhoneNumber, SearchWord};
 use entity::{customer, customer_event, customer_operator, customer_word};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
-use serde_json::json;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use serde_json::Value as Json;
 
 use crate::TestApp;
 
@@ -125,8 +125,8 @@ async fn check_search_words(app: &TestApp) {
     assert!(stored == expected, "the search words differ from the words of the customers' values");
 }
 
-/// Asserts that each email and phone in the answers to an operator was in the operator's requests, or is or was a value
-/// of a customer that is or was connected to the operator.
+/// Asserts that each email and phone in the answers to an operator was in the operator's requests, or was a value of a
+/// customer while this customer was connected to the operator.
 async fn check_disclosures(app: &TestApp) {
     let exchanges = app.take_exchanges();
     let mut allowed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
@@ -146,15 +146,15 @@ async fn check_disclosures(app: &TestApp) {
         let own = customer_event::Entity::find().filter(own).all(reader).await.unwrap();
         let is_link =
             |event: &&customer_event::Model| matches!(event.r#type, EventType::Created | EventType::Connected);
-        let ids: Vec<_> = own.iter().filter(is_link).map(|event| event.customer_id).collect();
-        let customers = customer::Entity::find().filter(customer::Column::Id.is_in(ids.clone()));
-        for customer in customers.all(reader).await.unwrap() {
-            let phone = customer.phone.map(|phone| phone.as_str().to_owned());
-            allowed.extend([Some(customer.email.as_str().to_owned()), phone].into_iter().flatten());
-        }
-        let events = customer_event::Entity::find().filter(customer_event::Column::CustomerId.is_in(ids));
-        for event in events.all(reader).await.unwrap() {
-            allowed.extend(values(&json!([event.before, event.after]).to_string()).map(str::to_owned));
+        let ids: BTreeSet<_> = own.iter().filter(is_link).map(|event| event.customer_id).collect();
+        let events = customer_event::Entity::find()
+            .filter(customer_event::Column::CustomerId.is_in(ids))
+            .order_by_asc(customer_event::Column::CustomerId)
+            .order_by_asc(customer_event::Column::Version)
+            .order_by_asc(customer_event::Column::Id);
+        let events = events.all(reader).await.unwrap();
+        for events in events.chunk_by(|one, next| one.customer_id == next.customer_id) {
+            allowed.extend(values_while_connected(operator, events));
         }
     }
     for Exchange { operator, request, answer } in &exchanges {
@@ -169,6 +169,28 @@ async fn check_disclosures(app: &TestApp) {
             );
         }
     }
+}
+
+/// The emails and phones that a customer had while it was connected to the operator, by its whole history.
+fn values_while_connected(operator: &str, events: &[customer_event::Model]) -> BTreeSet<String> {
+    let is_own = |id: Option<OperatorId>| id.is_some_and(|id| id.to_string() == operator);
+    let (mut current, mut is_connected, mut found) = (BTreeMap::new(), false, BTreeSet::new());
+    for event in events {
+        for field in ["email", "phone"] {
+            match event.after.0.get(field) {
+                Some(Json::String(value)) => drop(current.insert(field, value.clone())),
+                Some(_) => drop(current.remove(field)),
+                None => {}
+            }
+        }
+        let is_connect = matches!(event.r#type, EventType::Created | EventType::Connected);
+        is_connected |= is_connect && is_own(event.operator_id);
+        is_connected &= !is_own(event.disconnected_operator_id);
+        if is_connected {
+            found.extend(current.values().cloned());
+        }
+    }
+    found
 }
 
 /// The emails and phones in a JSON text.
