@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sea_orm::EnumIter;
+
 use super::fair_queue::Tenant;
 use super::response_size::ResponseSize;
 
@@ -34,7 +36,7 @@ pub struct RunningRequests(Arc<()>);
 /// exceptions. The number of [statements](Self::Statement) can vary. A write that runs again after a conflict repeats
 /// its work. If several requests share a batch of writes, each of them counts the average number of written rows per
 /// request.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, EnumIter)]
 pub enum Work {
     /// A statement that was sent. `BEGIN`, `COMMIT` and `ROLLBACK` do not count.
     Statement,
@@ -56,11 +58,31 @@ pub enum Work {
 
 /// The amount of each kind of [`Work`].
 #[derive(Default)]
-pub struct WorkCounter([AtomicU64; 7]);
+pub struct WorkCounter {
+    statements: AtomicU64,
+    queries: AtomicU64,
+    rows: AtomicU64,
+    entries: AtomicU64,
+    checks: AtomicU64,
+    writes: AtomicU64,
+    values: AtomicU64,
+}
 
 impl WorkCounter {
     pub fn get(&self, work: Work) -> u64 {
-        self.0[work as usize].load(Ordering::Relaxed)
+        self.amount(work).load(Ordering::Relaxed)
+    }
+
+    fn amount(&self, work: Work) -> &AtomicU64 {
+        match work {
+            Work::Statement => &self.statements,
+            Work::Query => &self.queries,
+            Work::Row => &self.rows,
+            Work::Entry => &self.entries,
+            Work::Check => &self.checks,
+            Work::Write => &self.writes,
+            Work::Value => &self.values,
+        }
     }
 }
 
@@ -89,5 +111,5 @@ pub(super) fn is_alone() -> bool {
 
 /// Adds work to the current request. Does nothing outside a request.
 pub fn record(work: Work, amount: u64) {
-    let _ = REQUEST.try_with(|request| request.work.0[work as usize].fetch_add(amount, Ordering::Relaxed));
+    let _ = REQUEST.try_with(|request| request.work.amount(work).fetch_add(amount, Ordering::Relaxed));
 }

@@ -1,5 +1,7 @@
 //! The cost of a request, computed from its work.
 
+use sea_orm::Iterable;
+
 use crate::database::{Work, WorkCounter};
 
 /// The weights of the work of a request, in thousandths of a cost of 1. A cost of 1 stands for about 100 µs of
@@ -42,14 +44,21 @@ pub const VALIDATION_COST: u32 = 2;
 /// Returns the cost of a request from the counted work, the number of selections in the document, and the number of
 /// values in the response that the counted work does not include.
 pub fn cost(work: &WorkCounter, selections: u64, values: u64) -> u32 {
-    let weighted = [
-        (Work::Query, weights::QUERY),
-        (Work::Row, weights::ROW),
-        (Work::Entry, weights::ENTRY),
-        (Work::Check, weights::CHECK),
-        (Work::Write, weights::WRITE),
-        (Work::Value, weights::VALUE),
-    ];
-    let work: u64 = weighted.into_iter().map(|(kind, weight)| work.get(kind) * weight).sum();
+    let work: u64 = Work::iter().map(|kind| work.get(kind) * weight(kind)).sum();
     weights::cost(weights::REQUEST + work + selections * weights::SELECTION + values * weights::VALUE)
+}
+
+/// Returns the weight of one unit of a kind of work.
+fn weight(kind: Work) -> u64 {
+    match kind {
+        // The number of statements varies with retries and batches, which the caller cannot influence. Each statement
+        // consists of queries and writes, which have weights.
+        Work::Statement => 0,
+        Work::Query => weights::QUERY,
+        Work::Row => weights::ROW,
+        Work::Entry => weights::ENTRY,
+        Work::Check => weights::CHECK,
+        Work::Write => weights::WRITE,
+        Work::Value => weights::VALUE,
+    }
 }
