@@ -17,21 +17,75 @@ use ring::hmac;
 #[derive(Clone)]
 pub struct KeyedHash {
     secret: Arc<hmac::Key>,
-    /// The other secret whose hashes are accepted.
-    other: Option<Arc<hmac::Key>>,
-    /// True if `other` is the older secret, so that its stored hashes must be replaced.
-    replaces_other: bool,
+    /// The other secret whose hashes are accepted. `None` unless the secret is being changed.
+    other: Option<OtherSecret>,
+}
+
+#[derive(Clone)]
+enum OtherSecret {
+    /// The secret that was in use before. Stored hashes of this secret must be replaced.
+    Older(Arc<hmac::Key>),
+    /// The secret that will be in use after the change.
+    Newer(Arc<hmac::Key>),
+}
+
+impl OtherSecret {
+    fn key(&self) -> &Arc<hmac::Key> {
+        let (Self::Older(key) | Self::Newer(key)) = self;
+        key
+    }
+}
+
+/// A value for each accepted secret, for example the hashes of an API key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted<T> {
+    /// The value for the secret that makes new hashes.
+    pub current: T,
+    /// The value for the other secret. `None` unless the secret is being changed.
+    pub other: Option<T>,
+}
+
+impl<T> Accepted<T> {
+    /// Returns the values, with the current one first.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.current).chain(&self.other)
+    }
+
+    pub fn contains(&self, value: &T) -> bool
+    where
+        T: PartialEq,
+    {
+        self.iter().any(|accepted| accepted == value)
+    }
+
+    pub fn map<U>(self, convert: impl Fn(T) -> U) -> Accepted<U> {
+        Accepted { current: convert(self.current), other: self.other.map(convert) }
+    }
+
+    /// Pairs the values for the same secret. Both arguments must come from the same [`KeyedHash`].
+    pub fn zip<U>(self, with: Accepted<U>) -> Accepted<(T, U)> {
+        Accepted { current: (self.current, with.current), other: self.other.zip(with.other) }
+    }
+}
+
+impl<T> IntoIterator for Accepted<T> {
+    type Item = T;
+    type IntoIter = std::iter::Chain<std::iter::Once<T>, std::option::IntoIter<T>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self.current).chain(self.other)
+    }
 }
 
 impl KeyedHash {
     pub fn new(secret: &str) -> Self {
-        Self { secret: key(secret), other: None, replaces_other: false }
+        Self { secret: key(secret), other: None }
     }
 
     /// Also accepts the hashes of an older secret.
     #[must_use]
     pub fn with_old(self, old: &str) -> Self {
-        Self { other: Some(key(old)), replaces_other: true, ..self }
+        Self { other: Some(OtherSecret::Older(key(old))), ..self }
     }
 
     /// Returns the 32-byte hash of the parts, in this order.
@@ -39,16 +93,17 @@ impl KeyedHash {
         digest(&self.secret, purpose, parts)
     }
 
-    /// Returns the hash of the parts under each accepted secret. The first hash is the result of
+    /// Returns the hash of the parts under each accepted secret. The current hash is the result of
     /// [`digest`](Self::digest).
-    pub fn accepted_digests(&self, purpose: &str, parts: &[&[u8]]) -> Vec<Vec<u8>> {
-        let secrets = std::iter::once(&self.secret).chain(&self.other);
-        secrets.map(|secret| digest(secret, purpose, parts)).collect()
+    pub fn accepted_digests(&self, purpose: &str, parts: &[&[u8]]) -> Accepted<Vec<u8>> {
+        let other = self.other.as_ref().map(OtherSecret::key);
+        Accepted { current: &self.secret, other }.map(|secret| digest(secret, purpose, parts))
     }
 
-    /// Returns true if stored hashes of the other secret must be replaced by hashes of this secret.
-    pub fn replaces_other(&self) -> bool {
-        self.replaces_other
+    /// Returns true if hashes of an older secret are accepted. Stored hashes of the older secret must be replaced by
+    /// hashes of this secret.
+    pub fn has_older(&self) -> bool {
+        matches!(self.other, Some(OtherSecret::Older(_)))
     }
 
     /// Returns the hash of a constant. The database stores this fingerprint in order to recognise another secret.
@@ -66,8 +121,11 @@ impl KeyedHash {
         if self.fingerprint() == fingerprint {
             return Some(self);
         }
-        let Self { secret, other, .. } = self;
-        let swapped = Self { secret: other?, other: Some(secret), replaces_other: false };
+        let Self { secret, other } = self;
+        let swapped = match other? {
+            OtherSecret::Older(older) => Self { secret: older, other: Some(OtherSecret::Newer(secret)) },
+            OtherSecret::Newer(newer) => Self { secret: newer, other: Some(OtherSecret::Older(secret)) },
+        };
         (swapped.fingerprint() == fingerprint).then_some(swapped)
     }
 }

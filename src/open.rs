@@ -124,7 +124,7 @@ pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSett
     if hash.fingerprint() == stored {
         return Ok(false);
     }
-    if hash.replaces_other() && hash.clone().with_fingerprint(stored).is_none() {
+    if hash.has_older() && hash.clone().with_fingerprint(stored).is_none() {
         return Err(Failure::OtherKeySecret);
     }
     deployment::change_key(&database, hash.fingerprint()).await?;

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::context::actor;
 use crate::database::pages::{Key, Position};
-use crate::keyed_hash::KeyedHash;
+use crate::keyed_hash::{Accepted, KeyedHash};
 use crate::service::audit::AdminEventFilter;
 use crate::service::customers::{CustomerFilter, CustomerList, EventList};
 
@@ -147,7 +147,7 @@ impl Cursors {
                 bytes.extend(time.timestamp_micros().to_be_bytes());
             }
             Key::Number(number) => {
-                let mask = self.masks(&bytes).into_iter().next().unwrap_or_default();
+                let mask = self.masks(&bytes).current;
                 bytes.push(4);
                 bytes.extend((number ^ mask).to_be_bytes());
             }
@@ -156,8 +156,7 @@ impl Cursors {
                 bytes.extend(text.as_bytes());
             }
         }
-        let signature = self.signatures(&bytes).into_iter().next().unwrap_or_default();
-        bytes.extend(signature);
+        bytes.extend(self.signatures(&bytes).current);
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -174,29 +173,31 @@ impl Cursors {
             [0] => Key::None,
             [3] => Key::First,
             [1, time @ ..] => Key::Time(DateTime::from_timestamp_micros(i64::from_be_bytes(time.try_into().ok()?))?),
-            [4, number @ ..] => Key::Number(i64::from_be_bytes(number.try_into().ok()?) ^ self.masks(id).get(secret)?),
+            [4, number @ ..] => {
+                Key::Number(i64::from_be_bytes(number.try_into().ok()?) ^ self.masks(id).iter().nth(secret)?)
+            }
             [2, text @ ..] => Key::Text(String::from_utf8(text.to_vec()).ok()?),
             _ => return None,
         };
         Some(Position { key, id: Uuid::from_slice(id).ok()? })
     }
 
-    /// Returns the masks of the number of a position, in the order of the accepted secrets. A number is a position in
-    /// the change feed of the whole platform. If an operator could read the numbers, it could compute how many changes
-    /// other operators make.
-    fn masks(&self, id: &[u8]) -> Vec<i64> {
+    /// Returns the accepted masks of the number of a position. A number is a position in the change feed of the whole
+    /// platform. If an operator could read the numbers, it could compute how many changes other operators make.
+    fn masks(&self, id: &[u8]) -> Accepted<i64> {
         let masks = self.hash.accepted_digests("number in a cursor", &[format!("{:?}", self.caller).as_bytes(), id]);
-        masks.iter().filter_map(|mask| Some(i64::from_be_bytes(*mask.first_chunk()?))).collect()
+        // The default of 0 is never used, because a digest has 32 bytes.
+        masks.map(|mask| mask.first_chunk().copied().map_or(0, i64::from_be_bytes))
     }
 
-    /// Returns the accepted signatures of a position, in the order of the accepted secrets. New cursors get the first
-    /// signature.
-    fn signatures(&self, position: &[u8]) -> Vec<Vec<u8>> {
+    /// Returns the accepted signatures of a position. New cursors get the current signature.
+    fn signatures(&self, position: &[u8]) -> Accepted<Vec<u8>> {
         let list = [self.list.signed_parts(), vec![format!("{:?}", self.caller)]].concat();
         let parts: Vec<&[u8]> = list.iter().map(|part| part.as_bytes()).chain([position]).collect();
-        let mut signatures = self.hash.accepted_digests(PURPOSE, &parts);
-        signatures.iter_mut().for_each(|signature| signature.truncate(SIGNATURE_BYTES));
-        signatures
+        self.hash.accepted_digests(PURPOSE, &parts).map(|mut signature| {
+            signature.truncate(SIGNATURE_BYTES);
+            signature
+        })
     }
 }
 

@@ -31,7 +31,7 @@ use super::key_format::{self, is_well_formed};
 use super::{Actor, AdminOrigin, is_in_calendar, now};
 use crate::database::{self, Database, Transaction, TransactionError, Work, pad, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::keyed_hash::KeyedHash;
+use crate::keyed_hash::{Accepted, KeyedHash};
 
 #[derive(Clone)]
 pub struct ApiKeys {
@@ -61,7 +61,7 @@ struct CachedKey {
 type FoundKey = (Model, operator::Model);
 
 /// The accepted hashes of a key, and the channel to its request.
-type WaitingKey = (Vec<Vec<u8>>, oneshot::Sender<Result<Option<FoundKey>, DbErr>>);
+type WaitingKey = (Accepted<Vec<u8>>, oneshot::Sender<Result<Option<FoundKey>, DbErr>>);
 
 /// Keys of one suspect client that wait for a lookup (see `authenticate`).
 #[derive(Default)]
@@ -150,7 +150,7 @@ impl ApiKeys {
             return Ok(Err(if is_of_other { refused(OTHER_ENVIRONMENT) } else { unknown() }));
         }
         let hashes = self.hash.accepted_digests(PURPOSE, &[key.as_bytes()]);
-        let hash = hashes.first().cloned().unwrap_or_default();
+        let hash = hashes.current.clone();
         let found = match suspect.filter(|_| !self.seen.contains_key(&hash)) {
             Some(network) => self.find_delayed(network, hashes).await?,
             None => self.find_by_hashes(hashes).await?.pop(),
@@ -165,7 +165,7 @@ impl ApiKeys {
             }
         };
         self.record_use(&actor);
-        if row.hash != hash && self.hash.replaces_other() {
+        if row.hash != hash && self.hash.has_older() {
             self.replace_hash(&row, &hash).await;
         }
         self.cache.insert(hash.clone(), CachedKey { actor, expires_at: row.expires_at });
@@ -180,7 +180,7 @@ impl ApiKeys {
 
     /// Finds a key together with other keys from the same network. The request that locks `leader` pauses, and then
     /// looks up the keys of all requests that are waiting at that time.
-    async fn find_delayed(&self, network: IpAddr, hashes: Vec<Vec<u8>>) -> Result<Option<FoundKey>, DbErr> {
+    async fn find_delayed(&self, network: IpAddr, hashes: Accepted<Vec<u8>>) -> Result<Option<FoundKey>, DbErr> {
         let lookups = self.delayed.get_with(network, Arc::default);
         let (sender, mut found) = oneshot::channel();
         lookups.waiting.lock().push((hashes, sender));
@@ -191,7 +191,7 @@ impl ApiKeys {
                 #[expect(clippy::disallowed_methods, reason = "the delay")]
                 tokio::time::sleep(LOOKUP_DELAY).await;
                 let waiting = mem::take(&mut *lookups.waiting.lock());
-                let keys = self.find_by_hashes(waiting.iter().flat_map(|(hashes, _)| hashes).cloned().collect()).await;
+                let keys = self.find_by_hashes(waiting.iter().flat_map(|(hashes, _)| hashes.iter()).cloned()).await;
                 for (hashes, sender) in waiting {
                     let is_found = |(key, _): &&FoundKey| hashes.contains(&key.hash);
                     let found = keys.as_ref().map(|keys| keys.iter().find(is_found).cloned());
@@ -202,8 +202,9 @@ impl ApiKeys {
         found.await.unwrap_or(Err(CANCELLED))
     }
 
-    async fn find_by_hashes(&self, hashes: Vec<Vec<u8>>) -> Result<Vec<FoundKey>, DbErr> {
-        let query = Entity::find().filter(Column::Hash.is_in(pad(hashes))).find_also_related(operator::Entity);
+    async fn find_by_hashes(&self, hashes: impl IntoIterator<Item = Vec<u8>>) -> Result<Vec<FoundKey>, DbErr> {
+        let hashes = pad(hashes.into_iter().collect());
+        let query = Entity::find().filter(Column::Hash.is_in(hashes)).find_also_related(operator::Entity);
         let keys = query.all(self.database.reader()).await?;
         Ok(keys.into_iter().filter_map(|(key, operator)| Some((key, operator?))).collect())
     }

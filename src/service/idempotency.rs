@@ -16,8 +16,6 @@
 //!
 //! A rejected request stores nothing, so its key can be used again.
 
-use std::iter::zip;
-
 use chrono::TimeDelta;
 use entity::idempotency_key::{Column, Entity, Model};
 use entity::value::{IdempotencyKey, OperatorId};
@@ -33,7 +31,7 @@ use super::expired_rows::delete_expired;
 use super::{Origin, now};
 use crate::database::{Database, TransactionError, WriteSet, WriteStatement, insert_listed, row_values};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::keyed_hash::KeyedHash;
+use crate::keyed_hash::{Accepted, KeyedHash};
 
 /// The time for which an outcome is stored.
 const LIFETIME: TimeDelta = TimeDelta::hours(24);
@@ -62,10 +60,10 @@ const STORE: WriteStatement = WriteStatement {
 #[derive(Clone, Debug)]
 pub struct IdempotentRequest {
     owner: OperatorId,
-    /// The hashes of the key and of the input, under each accepted secret. Empty if the request has no key. While the
-    /// secret is being changed, there are two secrets, and the outcome is stored under both. Two requests with the same
-    /// key therefore conflict, even if their servers hash with different secrets.
-    hashes: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The hashes of the key and of the input. `None` if the request has no key. While the secret is being changed,
+    /// there are two secrets, and the outcome is stored under both. Two requests with the same key therefore conflict,
+    /// even if their servers hash with different secrets.
+    hashes: Option<Accepted<(Vec<u8>, Vec<u8>)>>,
 }
 
 impl IdempotentRequest {
@@ -77,16 +75,16 @@ impl IdempotentRequest {
         key: &Option<IdempotencyKey>,
         input: impl FnOnce() -> String,
     ) -> Self {
-        let hashes = key.as_ref().map_or_else(Vec::new, |key| {
+        let hashes = key.as_ref().map(|key| {
             let key_hashes = hash.accepted_digests("idempotency key", &[key.as_str().as_bytes()]);
             let input_hashes = hash.accepted_digests("idempotency input", &[input().as_bytes()]);
-            zip(key_hashes, input_hashes).collect()
+            key_hashes.zip(input_hashes)
         });
         Self { owner: origin.owner(), hashes }
     }
 
     pub fn has_key(&self) -> bool {
-        !self.hashes.is_empty()
+        self.hashes.is_some()
     }
 
     /// Finds the stored outcome of this request. Fails if the key was used for another input.
@@ -94,7 +92,7 @@ impl IdempotentRequest {
         &self,
         connection: &impl ConnectionTrait,
     ) -> Result<Option<R>, TransactionError> {
-        for (key_hash, _) in &self.hashes {
+        for (key_hash, _) in self.hashes.iter().flat_map(Accepted::iter) {
             let [key_hash, now] = [Value::from(key_hash.clone()), now().into()].map(SimpleExpr::from);
             let query = KeyLookup { operator: self.owner.into(), key_hash, now }.query();
             if let Some(row) = connection.query_one(&query).await? {
@@ -107,7 +105,7 @@ impl IdempotentRequest {
     /// Returns true while the secret is being changed. The outcome may then be stored under a hash that is not in
     /// [`values`](Self::values).
     pub fn has_other_hash(&self) -> bool {
-        self.hashes.len() > 1
+        self.hashes.as_ref().is_some_and(|hashes| hashes.other.is_some())
     }
 
     /// Returns true if there is a key and it belongs to this operator.
@@ -117,7 +115,7 @@ impl IdempotentRequest {
 
     /// Returns the values for [`KeyLookup::key_hash`] and [`KeyLookup::now`].
     pub fn values(&self) -> [Value; 2] {
-        let key_hash = self.hashes.first().map(|(key_hash, _)| key_hash.clone());
+        let key_hash = self.hashes.as_ref().map(|hashes| hashes.current.0.clone());
         [key_hash.into(), now().into()]
     }
 
@@ -125,7 +123,7 @@ impl IdempotentRequest {
     /// for another input.
     pub fn outcome<R: DeserializeOwned>(&self, row: &QueryResult) -> Result<Option<R>, TransactionError> {
         let Some(input_hash) = row.try_get::<Option<Vec<u8>>>("", Column::InputHash.as_str())? else { return Ok(None) };
-        if !self.hashes.iter().any(|(_, own)| *own == input_hash) {
+        if !self.hashes.iter().flat_map(Accepted::iter).any(|(_, own)| *own == input_hash) {
             let reused = Violation::of(ErrorCode::IdempotencyKeyReused, InputField::IdempotencyKey);
             return Err(Error::from(reused).into());
         }
@@ -137,16 +135,14 @@ impl IdempotentRequest {
 
     /// Adds the outcome to the writes of the request, if there is a key.
     pub fn store(&self, writes: &mut WriteSet, outcome: &impl Serialize) {
-        if !self.has_key() {
-            return;
-        }
+        let Some(hashes) = &self.hashes else { return };
         let (now, result) = (now(), Some(serde_json::json!(outcome)));
         let row = |(key_hash, input_hash): &(Vec<u8>, Vec<u8>)| {
             let (key_hash, input_hash, result) = (key_hash.clone(), input_hash.clone(), result.clone());
             let row = Model { operator_id: self.owner, key_hash, input_hash, result, expires_at: now + LIFETIME };
             [row_values(&row), vec![now.into()]].concat()
         };
-        writes.push(STORE, self.hashes.iter().map(row).collect());
+        writes.push(STORE, hashes.iter().map(row).collect());
     }
 }
 

@@ -143,7 +143,7 @@ async fn change(app: &TestApp, id: WebhookId, changes: webhook::ActiveModel) {
 
 fn secret(id: WebhookId, version: i32) -> String {
     let secrets = SigningSecret::derive(&KeyedHash::new(KEY_SECRET), *id.as_uuid(), version);
-    secrets[0].to_text().expose_secret().to_owned()
+    secrets.current.to_text().expose_secret().to_owned()
 }
 
 /// Creates customers with these numbers. Their external ids have the form `user-<number>`.

@@ -246,7 +246,7 @@ both!(cached_carrier_answers_of_all_phones_are_deleted, Sandbox, async |app| {
     app.updated(&operator, json!({ "id": id }), json!({ "phone": "+14155552672" })).await;
     for phone in ["+14155552671", "+14155552672", "+14155552673"] {
         let hashes = lookup_hashes(&KeyedHash::new(KEY_SECRET), PhoneNumber::parse(phone).unwrap().as_str());
-        let hex: String = hashes[0].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = hashes.current.iter().map(|byte| format!("{byte:02x}")).collect();
         let hash = if app.is_postgres() { format!("'\\x{hex}'") } else { format!("x'{hex}'") };
         let row = format!("INSERT INTO phone_lookup VALUES ({hash}, 'mobile', '2126-01-01T00:00:00+00:00')");
         support::postgres::execute(app.database_url(), &row).await.unwrap();

@@ -25,7 +25,7 @@ use super::now;
 use crate::config::UnknownLinePolicy;
 use crate::database::{Database, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::keyed_hash::KeyedHash;
+use crate::keyed_hash::{Accepted, KeyedHash};
 
 /// A lookup provider, for example Twilio, which asks the carriers for line types.
 pub trait LineTypeLookup: Send + Sync {
@@ -57,7 +57,7 @@ pub struct PhoneLookup {
 const PURPOSE: &str = "phone lookup";
 
 /// The keyed hashes under which a result for a number in E.164 form may be stored.
-pub fn lookup_hashes(hash: &KeyedHash, phone: &str) -> Vec<Vec<u8>> {
+pub fn lookup_hashes(hash: &KeyedHash, phone: &str) -> Accepted<Vec<u8>> {
     hash.accepted_digests(PURPOSE, &[phone.as_bytes()])
 }
 

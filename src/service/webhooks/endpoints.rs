@@ -268,8 +268,8 @@ impl Webhooks {
     }
 
     fn with_secret(&self, row: Model) -> EndpointWithSecret {
-        // The first secret is the current one.
-        let secret = self.secrets(&row, now()).swap_remove(0).to_text();
+        let secrets = SigningSecret::derive(&self.hash, *row.id.as_uuid(), row.secret_version);
+        let secret = secrets.current.to_text();
         EndpointWithSecret { row, secret }
     }
 

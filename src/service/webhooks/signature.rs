@@ -14,7 +14,7 @@ use ring::hmac;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::keyed_hash::KeyedHash;
+use crate::keyed_hash::{Accepted, KeyedHash};
 
 pub const ID_HEADER: &str = "webhook-id";
 pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
@@ -46,11 +46,11 @@ impl SigningSecret {
     const TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
     /// Returns the secrets of an endpoint, one for each accepted key secret. `generation` is 1 at first, and increases
-    /// with each rotation. Only the first secret is shown to the operator. While `VIVAMO_KEY_SECRET` is being changed,
+    /// with each rotation. Only the current secret is shown to the operator. While `VIVAMO_KEY_SECRET` is being changed,
     /// there is a second one, so that receivers can verify deliveries with the secret that they know.
-    pub fn derive(hash: &KeyedHash, webhook: Uuid, generation: i32) -> Vec<Self> {
+    pub fn derive(hash: &KeyedHash, webhook: Uuid, generation: i32) -> Accepted<Self> {
         let parts: [&[u8]; 2] = [webhook.as_bytes(), &generation.to_be_bytes()];
-        hash.accepted_digests(PURPOSE, &parts).into_iter().map(Self).collect()
+        hash.accepted_digests(PURPOSE, &parts).map(Self)
     }
 
     /// Parses `whsec_…`. `None` if the text is malformed.
@@ -135,7 +135,7 @@ mod tests {
     const BODY: &[u8] = br#"{"type":"customer.changes"}"#;
 
     fn secret(generation: i32) -> SigningSecret {
-        SigningSecret::derive(&KeyedHash::new("secret"), Uuid::nil(), generation).remove(0)
+        SigningSecret::derive(&KeyedHash::new("secret"), Uuid::nil(), generation).current
     }
 
     fn headers(timestamp: i64, signature: &str) -> HeaderMap {
@@ -205,7 +205,8 @@ mod tests {
         assert_ne!(first, derive(&hash, Uuid::nil(), 2));
         assert_ne!(first, derive(&hash, Uuid::max(), 1));
         let changing = KeyedHash::new("new").with_old("secret");
-        assert_eq!(derive(&changing, Uuid::nil(), 1), [derive(&KeyedHash::new("new"), Uuid::nil(), 1), first].concat());
+        let new = derive(&KeyedHash::new("new"), Uuid::nil(), 1).current;
+        assert_eq!(derive(&changing, Uuid::nil(), 1), Accepted { current: new, other: Some(first.current) });
     }
 
     #[test]
