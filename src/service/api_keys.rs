@@ -71,6 +71,27 @@ struct DelayedLookups {
     leader: tokio::sync::Mutex<()>,
 }
 
+/// The reason why a request has no caller.
+#[derive(Debug)]
+pub enum AuthenticationError {
+    /// The key is not valid. The code is `UNAUTHENTICATED`.
+    Rejected(Violation),
+    /// The key could not be looked up.
+    Failed(DbErr),
+}
+
+impl From<Violation> for AuthenticationError {
+    fn from(violation: Violation) -> Self {
+        Self::Rejected(violation)
+    }
+}
+
+impl From<DbErr> for AuthenticationError {
+    fn from(error: DbErr) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// The properties of a key to create.
 #[derive(Clone, Debug)]
 pub struct KeyRequest {
@@ -143,11 +164,11 @@ impl ApiKeys {
     /// `suspect` is the network of a client that has used up the allowed authentication failures. The keys of such a
     /// client are collected for [`LOOKUP_DELAY`] and looked up in one statement. A key that was valid at its last
     /// lookup is looked up without this delay.
-    pub async fn authenticate(&self, key: &str, suspect: Option<IpAddr>) -> Result<Result<Actor, Violation>, DbErr> {
+    pub async fn authenticate(&self, key: &str, suspect: Option<IpAddr>) -> Result<Actor, AuthenticationError> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
             let is_of_other = Environment::iter().any(|other| is_well_formed(key, other));
-            return Ok(Err(if is_of_other { refused(OTHER_ENVIRONMENT) } else { unknown() }));
+            return Err(if is_of_other { refused(OTHER_ENVIRONMENT) } else { unknown() }.into());
         }
         let hashes = self.hash.accepted_digests(PURPOSE, &[key.as_bytes()]);
         let hash = hashes.current.clone();
@@ -155,22 +176,18 @@ impl ApiKeys {
             Some(network) => self.find_delayed(network, hashes).await?,
             None => self.find_by_hashes(hashes).await?.pop(),
         };
-        let Some((row, operator)) = found else { return Ok(Err(unknown())) };
-        let actor = match actor_of(&row, &operator) {
-            Ok(actor) => actor,
-            Err(refusal) => {
-                self.cache.invalidate(&hash);
-                self.seen.invalidate(&hash);
-                return Ok(Err(refusal));
-            }
-        };
+        let (row, operator) = found.ok_or_else(unknown)?;
+        let actor = actor_of(&row, &operator).inspect_err(|_| {
+            self.cache.invalidate(&hash);
+            self.seen.invalidate(&hash);
+        })?;
         self.record_use(&actor);
         if row.hash != hash && self.hash.has_older() {
             self.replace_hash(&row, &hash).await;
         }
         self.cache.insert(hash.clone(), CachedKey { actor, expires_at: row.expires_at });
         self.seen.insert(hash, ());
-        Ok(Ok(actor))
+        Ok(actor)
     }
 
     /// Records that the caller has used its key now. Does nothing for the platform.

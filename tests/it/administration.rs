@@ -353,7 +353,7 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
     let remove = async || customers.remove_batch(&Actor::Platform, &origin, operator).await;
     assert!(start().await.unwrap_err().has(ErrorCode::InvalidArgument));
     assert!(remove().await.unwrap_err().has(ErrorCode::InvalidArgument));
-    let caller = app.services.api_keys.authenticate(&own.key, None).await.unwrap().unwrap();
+    let caller = app.services.api_keys.authenticate(&own.key, None).await.unwrap();
     assert!(customers.start_removal(&caller, &origin, operator).await.unwrap_err().has(ErrorCode::Forbidden));
     assert!(customers.remove_batch(&caller, &origin, operator).await.unwrap_err().has(ErrorCode::Forbidden));
 

@@ -20,7 +20,7 @@ use support::proxy::{Cut, Proxy};
 use support::{Backend, Caller, TestApp, both, run};
 
 async fn actor(app: &TestApp, caller: &Caller) -> Actor {
-    app.services.api_keys.authenticate(&caller.key, None).await.unwrap().unwrap()
+    app.services.api_keys.authenticate(&caller.key, None).await.unwrap()
 }
 
 fn new(id: &str, email: &str) -> CustomerDraft {

@@ -11,6 +11,7 @@ use super::{HttpError, RequestLog, State, run_database_work};
 use crate::database::{describe, error_code};
 use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
+use crate::service::api_keys::AuthenticationError;
 use crate::service::limits::client_network;
 
 /// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`,
@@ -28,8 +29,9 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
     let (services, key) = (state.services.clone(), key.to_owned());
     let authentication = async move { services.api_keys.authenticate(&key, suspect).await };
     match run_database_work(state, log, None, authentication).await? {
-        Ok(authenticated) => Ok(authenticated.map_err(refuse)?),
-        Err(error) => {
+        Ok(actor) => Ok(actor),
+        Err(AuthenticationError::Rejected(violation)) => Err(refuse(violation).into()),
+        Err(AuthenticationError::Failed(error)) => {
             let (code, cause) = (error_code(&error), describe(&error));
             tracing::error!(request_id = %log.request_id, code = code.name(), cause, "authentication failed");
             Err(Violation::new(code).into())
