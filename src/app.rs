@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::graphql::Schema;
 use crate::http::{self, Probes};
 use crate::jobs::Jobs;
-use crate::open::{DatabaseSettings, NO_TABLES, Opened, open};
+use crate::open::{DatabaseSettings, NO_TABLES, Opened, SearchWords, open};
 use crate::service::webhooks::sender::SenderSettings;
 use crate::service::{ServiceSettings, Services};
 
@@ -65,8 +65,8 @@ impl App {
         let timeouts = http.client_timeouts;
         let sender = SenderSettings::new(services.environment, services.webhook_addresses.clone());
         let opened = open(database, services).await?;
-        let Opened { database, services, hash, migrated, had_no_tables, has_all_words, .. } = opened;
-        if !has_all_words {
+        let Opened { database, services, hash, migrated, had_no_tables, search_words } = opened;
+        if search_words == SearchWords::Incomplete {
             return Err(Failure::IncompleteWords);
         }
         if !migrated.is_empty() {

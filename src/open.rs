@@ -38,10 +38,18 @@ pub struct Opened {
     pub migrated: Vec<String>,
     /// True if the SQLite file existed and had no tables: see [`NO_TABLES`].
     pub had_no_tables: bool,
-    /// False if some customers cannot be found by a search yet.
-    pub has_all_words: bool,
-    /// True if the missing search words were written just now.
-    pub wrote_words: bool,
+    pub search_words: SearchWords,
+}
+
+/// The state of the search words of the customers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SearchWords {
+    /// The database already had all search words.
+    Complete,
+    /// Some search words were missing, and [`open`] wrote them.
+    Completed,
+    /// Some customers cannot be found by a search yet.
+    Incomplete,
 }
 
 /// The warning for a SQLite file that existed and had no tables.
@@ -64,14 +72,16 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
         tracing::info!("raised the positions in the change feed");
     }
     let services = Services::new(&database, ServiceSettings { hash: hash.clone(), ..services });
-    let had_all_words = deployment::has_all_words(&database).await?;
-    let wrote_words = !had_all_words && is_migrating;
-    if wrote_words {
-        services.customers.add_missing_words(&Actor::Platform).await?;
-        deployment::record_all_words(&database).await?;
-    }
-    let has_all_words = had_all_words || wrote_words;
-    Ok(Opened { database, services, hash, migrated, had_no_tables, has_all_words, wrote_words })
+    let search_words = match deployment::has_all_words(&database).await? {
+        true => SearchWords::Complete,
+        false if is_migrating => {
+            services.customers.add_missing_words(&Actor::Platform).await?;
+            deployment::record_all_words(&database).await?;
+            SearchWords::Completed
+        }
+        false => SearchWords::Incomplete,
+    };
+    Ok(Opened { database, services, hash, migrated, had_no_tables, search_words })
 }
 
 /// A database of the configured environment with all migrations applied.

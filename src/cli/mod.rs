@@ -28,7 +28,7 @@ use crate::database;
 use crate::failure::Failure;
 use crate::graphql;
 use crate::keyed_hash::KeyedHash;
-use crate::open::{self, DatabaseSettings, NO_TABLES, Opened};
+use crate::open::{self, DatabaseSettings, NO_TABLES, Opened, SearchWords};
 use crate::service::{Actor, ServiceSettings, Services};
 use crate::telemetry;
 
@@ -173,8 +173,8 @@ async fn migrate(settings: &Settings) -> Result<(), Failure> {
     // If the migrations have to wait for a lock, a line of the log says why.
     telemetry::start(settings.environment).map_err(Failure::Usage)?;
     let database = DatabaseSettings { migrate: true, ..database_settings(settings, 0) };
-    let Opened { services, migrated, wrote_words, .. } = open(settings, database).await?;
-    if !wrote_words {
+    let Opened { services, migrated, search_words, .. } = open(settings, database).await?;
+    if search_words != SearchWords::Completed {
         // Customers that an older version wrote during the upgrade may have no search words yet.
         services.customers.add_missing_words(&Actor::Platform).await?;
     }
