@@ -7,7 +7,7 @@ use axum::http::header;
 use axum::http::request::Parts;
 use ipnet::IpNet;
 
-use super::{HttpError, RequestLog, State, run_database_work};
+use super::{HttpError, RequestLog, State, WorkSettings, run_database_work};
 use crate::database::{describe, error_code};
 use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
@@ -28,7 +28,7 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
     let suspect = limits.is_suspect(network).then_some(network);
     let (services, key) = (state.services.clone(), key.to_owned());
     let authentication = async move { services.api_keys.authenticate(&key, suspect).await };
-    match run_database_work(state, log, None, authentication).await? {
+    match run_database_work(state, log, WorkSettings::authentication(), authentication).await? {
         Ok(actor) => Ok(actor),
         Err(AuthenticationError::Rejected(violation)) => Err(refuse(violation).into()),
         Err(AuthenticationError::Failed(error)) => {
