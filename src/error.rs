@@ -307,8 +307,9 @@ impl Violation {
 pub enum Error {
     /// The request was rejected: one violation for each reason.
     Rejected(Vec<Violation>),
-    /// The service is at fault. `cause` is for the log and contains no personal data.
-    Failed { code: ErrorCode, cause: String },
+    /// The service is at fault. `cause` is for the log and contains no personal data. `is_logged` is true if the log
+    /// already has a line about the failure.
+    Failed { code: ErrorCode, cause: String, is_logged: bool },
 }
 
 impl Error {
@@ -319,7 +320,7 @@ impl Error {
 
     /// A defect of the service, or rows that were changed outside the service.
     pub fn internal(cause: &str) -> Self {
-        Self::Failed { code: ErrorCode::Internal, cause: cause.to_owned() }
+        Self::Failed { code: ErrorCode::Internal, cause: cause.to_owned(), is_logged: false }
     }
 
     /// True if the request was rejected for this code.

@@ -28,7 +28,8 @@ impl From<DbErr> for Error {
         if let Some(error) = size_error(&error) {
             return error.into();
         }
-        Self::Failed { code: error_code(&error), cause: describe(&error) }
+        let is_logged = carried::<SharedFailure>(&error).is_some();
+        Self::Failed { code: error_code(&error), cause: describe(&error), is_logged }
     }
 }
 
@@ -37,15 +38,25 @@ pub fn error_code(error: &DbErr) -> ErrorCode {
     if is_outage(error) { ErrorCode::Unavailable } else { ErrorCode::Internal }
 }
 
+/// Wraps an error of this service in an error of SeaORM.
+fn carry(error: impl std::error::Error + Send + Sync + 'static) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Decode(error.into()))))
+}
+
+/// Returns the error that was wrapped with [`carry`], or with `sqlx::Error::Decode` while a query was running.
+fn carried<E: std::error::Error + Copy + 'static>(error: &DbErr) -> Option<E> {
+    let sqlx::Error::Decode(error) = sqlx_error(error)? else { return None };
+    error.downcast_ref().copied()
+}
+
 /// Wraps a [`SizeError`] in an error of SeaORM.
 pub(super) fn from_size_error(error: SizeError) -> DbErr {
-    DbErr::Query(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Decode(error.into()))))
+    carry(error)
 }
 
 /// Returns the [`SizeError`] inside an error that [`from_size_error`] made or that a query returned.
 pub(super) fn size_error(error: &DbErr) -> Option<SizeError> {
-    let sqlx::Error::Decode(error) = sqlx_error(error)? else { return None };
-    error.downcast_ref().copied()
+    carried(error)
 }
 
 /// Returns the error of the database driver inside an error of SeaORM.
@@ -112,9 +123,12 @@ pub(super) fn is_statement_error(error: &DbErr) -> bool {
 fn is_outage(error: &DbErr) -> bool {
     use sqlx::Error::{Io, Protocol, Tls, WorkerCrashed};
     const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
+    if let Some(SharedFailure { is_outage }) = carried(error) {
+        return is_outage;
+    }
     // There is no connection: the database server is gone, has too many connections, or refuses the role. Members of a
-    // batch also get `ConnectionAcquire` if their leader was cancelled, and `Conn` after any other outage. `Migration`
-    // means that this service refuses to write (`Database::check_version`).
+    // batch also get `ConnectionAcquire` if their leader was cancelled. `Migration` means that this service refuses to
+    // write (`Database::check_version`).
     if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_) | DbErr::Migration(_)) || is_read_only(error) {
         return true;
     }
@@ -150,15 +164,19 @@ pub fn is_unreachable(error: &DbErr) -> bool {
     }
 }
 
-/// The cause that is logged for each request of a batch whose statement failed.
-pub const SHARED_FAILURE: &str = "batched statement failed";
+/// The error of each request of a batch whose statement failed. The log has one line for all these requests.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("batched statement failed")]
+struct SharedFailure {
+    is_outage: bool,
+}
 
 /// Logs the failure of a batch once for all its requests. Returns the error for each of these requests: an outage stays
-/// an outage, and the cause becomes [`SHARED_FAILURE`].
+/// an outage.
 pub(super) fn log_shared_failure(error: &DbErr, requests: usize) -> DbErr {
+    let shared = SharedFailure { is_outage: is_outage(error) };
     tracing::error!(requests, cause = describe(error), "batched statement failed");
-    let cause = SHARED_FAILURE.to_owned();
-    if is_outage(error) { DbErr::Conn(RuntimeErr::Internal(cause)) } else { DbErr::Custom(cause) }
+    carry(shared)
 }
 
 /// Removes names and values from a message of the database. The database puts both in double quotes or after a colon.
@@ -169,6 +187,9 @@ fn redact(message: &str) -> String {
 
 /// Describes the error for the log, without values of rows and names of tables.
 pub fn describe(error: &DbErr) -> String {
+    if let Some(shared) = carried::<SharedFailure>(error) {
+        return shared.to_string();
+    }
     match (reported(error), error, sqlx_error(error)) {
         // The messages of class 22 (data exceptions) quote the value.
         (Some((Code::Sqlstate(code), _)), ..) if code.starts_with("22") => format!("PostgreSQL {code}"),

@@ -31,7 +31,7 @@ pub use batch::{
     BatchedQuery, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values, update_listed,
 };
 pub use connection::try_get_time;
-pub use error::{SHARED_FAILURE, describe, error_code, explain_connect_error, is_unreachable};
+pub use error::{describe, error_code, explain_connect_error, is_unreachable};
 pub use fair_queue::Tenant;
 pub use migrate::{Fault, Inspection, backup, migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;

@@ -56,7 +56,7 @@ where
         TransactionError::Error(error) => error,
         TransactionError::Conflict(_) => {
             let cause = format!("{operation}: transaction conflicts for too long");
-            Error::Failed { code: ErrorCode::Unavailable, cause }
+            Error::Failed { code: ErrorCode::Unavailable, cause, is_logged: false }
         }
     })
 }

@@ -7,7 +7,6 @@ use async_graphql::{ErrorExtensionValues, ID, Response, ServerError, SimpleObjec
 use entity::value::RequestId;
 use serde::Serialize;
 
-use crate::database::SHARED_FAILURE;
 use crate::error::{Error, ErrorCode, Violation};
 
 /// The maximum number of errors in a response. Further errors are dropped.
@@ -92,9 +91,8 @@ fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {
         // Errors of the document: syntax, limits, validation, values of the wrong type.
         None => vec![Violation::new(ErrorCode::BadRequest).with_message(shorten(&error.message))],
         Some(Some(Error::Rejected(violations))) => violations.clone(),
-        Some(Some(Error::Failed { code, cause })) => {
-            // If a statement that several requests share fails, the log already has one line for all these requests.
-            if cause == SHARED_FAILURE {
+        Some(Some(Error::Failed { code, cause, is_logged })) => {
+            if *is_logged {
                 tracing::debug!(%request_id, code = code.name(), cause, "request failed");
             } else {
                 tracing::error!(%request_id, code = code.name(), cause, "request failed");
