@@ -208,13 +208,14 @@ impl Operators {
 
 impl OperatorChanges {
     fn applied_to(&self, current: &Model) -> Model {
-        let mut changed = current.clone();
-        if let Some(name) = &self.name {
-            changed.name = name.clone();
+        let Self { name, status, disclosures_per_hour } = self.clone();
+        Model {
+            id: current.id,
+            name: name.unwrap_or_else(|| current.name.clone()),
+            created_at: current.created_at,
+            status: status.unwrap_or(current.status),
+            disclosures_per_hour: disclosures_per_hour.unwrap_or(current.disclosures_per_hour),
         }
-        changed.status = self.status.unwrap_or(current.status);
-        changed.disclosures_per_hour = self.disclosures_per_hour.unwrap_or(current.disclosures_per_hour);
-        changed
     }
 }
 
@@ -228,10 +229,11 @@ fn type_of_change(before: &Model, after: &Model) -> EventType {
 
 /// The names of the changed fields in the schema.
 fn changed_fields(before: &Model, after: &Model) -> Vec<&'static str> {
+    let Model { id: _, name, created_at: _, status, disclosures_per_hour } = after;
     let fields = [
-        ("name", before.name != after.name),
-        ("status", before.status != after.status),
-        ("disclosuresPerHour", before.disclosures_per_hour != after.disclosures_per_hour),
+        ("name", before.name != *name),
+        ("status", before.status != *status),
+        ("disclosuresPerHour", before.disclosures_per_hour != *disclosures_per_hour),
     ];
     fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()
 }

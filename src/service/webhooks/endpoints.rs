@@ -319,15 +319,16 @@ impl Webhooks {
 impl EndpointChanges {
     /// `position` is the new cursor. `None` leaves the cursor as it is.
     fn applied_to(&self, current: &Model, position: Option<&Position>) -> Model {
+        let Self { url, types, is_enabled, deliver_from: _ } = self;
         let mut changed = current.clone();
         let now = now();
-        if let Some(url) = &self.url {
+        if let Some(url) = url {
             changed.url = url.clone();
         }
-        if let Some(types) = &self.types {
+        if let Some(types) = types {
             changed.types = types.clone();
         }
-        match self.is_enabled {
+        match is_enabled {
             Some(true) => changed.disabled_at = None,
             Some(false) => changed.disabled_at = current.disabled_at.or(Some(now)),
             None => (),
@@ -350,10 +351,34 @@ impl EndpointChanges {
 /// Returns which of the fields `url`, `types` and `enabled` differ between two rows, by their names in the GraphQL
 /// schema.
 fn changed_fields(before: &Model, after: &Model) -> Vec<&'static str> {
+    // Lists all columns: a request whose new value this function misses would be dropped as a request without changes.
+    let Model {
+        id: _,
+        operator_id: _,
+        url,
+        types,
+        secret_version: _,
+        secret_created_at: _,
+        previous_secret_until: _,
+        delivered_position: _,
+        delivered_id: _,
+        sending_position: _,
+        sending_id: _,
+        failed_attempts: _,
+        failing_since: _,
+        next_attempt_at: _,
+        lease_until: _,
+        last_attempt_at: _,
+        last_status: _,
+        last_failure: _,
+        disabled_at,
+        paused_at: _,
+        created_at: _,
+    } = after;
     let fields = [
-        ("url", before.url != after.url),
-        ("types", before.types != after.types),
-        ("enabled", before.disabled_at.is_some() != after.disabled_at.is_some()),
+        ("url", before.url != *url),
+        ("types", before.types != *types),
+        ("enabled", before.disabled_at.is_some() != disabled_at.is_some()),
     ];
     fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()
 }
