@@ -10,10 +10,9 @@ use std::time::Duration;
 use async_graphql::Enum;
 use async_graphql::resolver_utils::EnumType;
 use entity::value::{AddressPart, CustomerId, Reason};
-use serde::{Deserialize, Serialize};
 
 /// Machine-readable error code. New codes may be added, so keep a default case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, thiserror::Error)]
 pub enum ErrorCode {
     /// The external customer id is empty or null, has more than 255 characters, has a control character, or starts or
     /// ends with white space or an invisible character.

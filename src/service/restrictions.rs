@@ -6,10 +6,11 @@
 
 use entity::deployment::Environment;
 use entity::value::{EmailAddress, LineType, PhoneNumber};
+use serde::{Deserialize, Serialize};
 
 use super::disposable_domains::DisposableDomains;
 use super::phone_lookup::PhoneLookup;
-use crate::error::{ErrorCode, InputField, Violation};
+use crate::error::{Error, ErrorCode, InputField, Violation};
 
 /// The checks, and the environment that decides if a violation is an error or a warning.
 pub struct Restrictions {
@@ -19,62 +20,109 @@ pub struct Restrictions {
     pub phone_lookup: Option<PhoneLookup>,
 }
 
+/// A restriction that a value violates. The names of the variants are stored with the results of idempotency keys, so do
+/// not rename them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Restriction {
+    DisposableEmail,
+    PlusSuffixEmail,
+    PhoneNotMobile,
+}
+
+/// The result of [`Restrictions::check`]. At least one of the lists is empty, because production only refuses and
+/// sandbox only warns.
+#[derive(Debug)]
+pub struct Checked {
+    pub refusals: Vec<Violation>,
+    pub warnings: Vec<Restriction>,
+}
+
 impl Restrictions {
-    /// Checks the values that a request would store, and finds at most one violation for each. Production returns the
-    /// violations as an error, sandbox as warnings.
-    pub fn check(
-        &self,
-        email: Option<&EmailAddress>,
-        phone: Option<&PhoneNumber>,
-    ) -> Result<Vec<Violation>, Vec<Violation>> {
+    /// Checks the values that a request would store, and finds at most one violation for each.
+    pub fn check(&self, email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Checked {
         let on_email = email.and_then(|email| self.check_email(email));
         let on_phone = phone.and_then(|phone| self.check_phone(phone));
-        let found: Vec<_> = on_email.into_iter().chain(on_phone).collect();
-        let is_refused = self.environment == Environment::Production && !found.is_empty();
-        if is_refused { Err(found) } else { Ok(found) }
-    }
-
-    /// Restores warnings from the codes that are stored with the outcome of a request.
-    pub fn warnings_from_codes(&self, codes: &[ErrorCode]) -> Vec<Violation> {
-        codes.iter().map(|code| self.violation(*code)).collect()
-    }
-
-    fn violation(&self, code: ErrorCode) -> Violation {
-        let field = if code == ErrorCode::PhoneNotMobile { InputField::Phone } else { InputField::Email };
-        let violation = Violation::of(code, field);
-        match (code, self.environment) {
-            (ErrorCode::PlusSuffixEmail, Environment::Sandbox) => {
-                violation.with_note("Some payment gateways reject such addresses in every environment.")
+        let violated = on_email.into_iter().chain(on_phone);
+        match self.environment {
+            Environment::Production => {
+                Checked { refusals: violated.map(Restriction::refusal).collect(), warnings: Vec::new() }
             }
-            _ => violation,
+            Environment::Sandbox => Checked { refusals: Vec::new(), warnings: violated.collect() },
         }
     }
 
-    fn check_email(&self, email: &EmailAddress) -> Option<Violation> {
+    fn check_email(&self, email: &EmailAddress) -> Option<Restriction> {
         if self.disposable_domains.is_disposable(email) {
-            Some(self.violation(ErrorCode::DisposableEmail))
+            Some(Restriction::DisposableEmail)
         } else if email.local_part().contains('+') {
-            Some(self.violation(ErrorCode::PlusSuffixEmail))
+            Some(Restriction::PlusSuffixEmail)
         } else {
             None
         }
     }
 
-    fn check_phone(&self, phone: &PhoneNumber) -> Option<Violation> {
+    fn check_phone(&self, phone: &PhoneNumber) -> Option<Restriction> {
         let is_not_mobile = self.phone_lookup.is_none() && phone.line_type() != LineType::Mobile;
-        is_not_mobile.then(|| self.violation(ErrorCode::PhoneNotMobile))
+        is_not_mobile.then_some(Restriction::PhoneNotMobile)
+    }
+}
+
+impl Checked {
+    /// Returns the warnings, or rejects the request if a value is refused.
+    pub fn into_warnings(self) -> Result<Vec<Restriction>, Error> {
+        Error::reject_if_any(self.refusals)?;
+        Ok(self.warnings)
+    }
+}
+
+impl Restriction {
+    /// Returns the warning that sandbox reports.
+    pub fn warning(self) -> Violation {
+        match self {
+            Self::PlusSuffixEmail => {
+                self.refusal().with_note("Some payment gateways reject such addresses in every environment.")
+            }
+            Self::DisposableEmail | Self::PhoneNotMobile => self.refusal(),
+        }
+    }
+
+    /// Returns the fault that production reports.
+    fn refusal(self) -> Violation {
+        Violation::of(self.code(), self.field())
+    }
+
+    fn code(self) -> ErrorCode {
+        match self {
+            Self::DisposableEmail => ErrorCode::DisposableEmail,
+            Self::PlusSuffixEmail => ErrorCode::PlusSuffixEmail,
+            Self::PhoneNotMobile => ErrorCode::PhoneNotMobile,
+        }
+    }
+
+    fn field(self) -> InputField {
+        match self {
+            Self::DisposableEmail | Self::PlusSuffixEmail => InputField::Email,
+            Self::PhoneNotMobile => InputField::Phone,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
     fn restrictions(environment: Environment) -> Restrictions {
         let disposable_domains = DisposableDomains::new(Vec::new(), Vec::new());
         Restrictions { environment, disposable_domains, phone_lookup: None }
+    }
+
+    #[test]
+    fn stored_names_of_warnings_do_not_change() {
+        let all = [Restriction::DisposableEmail, Restriction::PlusSuffixEmail, Restriction::PhoneNotMobile];
+        assert_eq!(json!(all), json!(["DisposableEmail", "PlusSuffixEmail", "PhoneNotMobile"]));
     }
 
     proptest! {
@@ -86,16 +134,13 @@ mod tests {
             phones in proptest::collection::vec("\\+(1[2-9][0-9]{9}|44[0-9]{10}|49[0-9]{10}|225[0-9]{10})", 1..20),
         ) {
             let (sandbox, production) = (restrictions(Environment::Sandbox), restrictions(Environment::Production));
-            let codes = |violations: &[Violation]| -> Vec<_> {
-                violations.iter().map(|violation| (violation.code, violation.field)).collect()
-            };
             for (email, phone) in emails.iter().zip(&phones) {
                 let (email, phone) = (EmailAddress::parse(email).ok(), PhoneNumber::parse(phone).ok());
                 let warned = sandbox.check(email.as_ref(), phone.as_ref());
                 let refused = production.check(email.as_ref(), phone.as_ref());
-                prop_assert!(warned.is_ok() && refused.as_ref().ok().is_none_or(Vec::is_empty));
-                let refusals = refused.err().unwrap_or_default();
-                prop_assert_eq!(codes(&warned.unwrap()), codes(&refusals));
+                prop_assert!(warned.refusals.is_empty() && refused.warnings.is_empty());
+                let refusals: Vec<_> = warned.warnings.into_iter().map(Restriction::refusal).collect();
+                prop_assert_eq!(&refusals, &refused.refusals);
                 let is_restricted = email.is_some_and(|email| email.local_part().contains('+'));
                 prop_assert!(!is_restricted || !refusals.is_empty());
             }

@@ -14,6 +14,7 @@ use crate::graphql::items::Single;
 use crate::graphql::objects::{Customer, CustomerConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::service::customers::{Created, CustomerField, Disconnected, MatchKey, Outcome, Updated, Validation};
+use crate::service::restrictions::Restriction;
 
 #[derive(Default)]
 pub struct CustomerQuery;
@@ -221,6 +222,12 @@ impl From<Validation> for CustomerValidation {
             faults: validation.faults.into_iter().map(Into::into).collect(),
             warnings: validation.warnings.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<Restriction> for CustomerWarning {
+    fn from(restriction: Restriction) -> Self {
+        restriction.warning().into()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::limits::DisclosureKind;
-use crate::service::restrictions::Restrictions;
+use crate::service::restrictions::{Restriction, Restrictions};
 use crate::service::{Actor, Origin, RequestInfo, now};
 
 /// The valid values of a request to create a customer. `faults` lists the invalid values.
@@ -120,13 +120,14 @@ impl Customers {
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &new.idempotency_key, || new.canonical_json());
         let checked = self.restrictions.check(Some(&new.email), phone);
         let values = 1 + u32::from(phone.is_some());
-        let reserved = checked.is_ok().then(|| self.limits.try_reserve_disclosures(origin, values)).flatten();
+        let reserved =
+            checked.refusals.is_empty().then(|| self.limits.try_reserve_disclosures(origin, values)).flatten();
         if reserved.is_none()
             && let Some(replayed) = self.find_replay(origin, idempotent).await?
         {
             return Ok(replayed);
         }
-        let warnings = &checked.map_err(Error::Rejected)?;
+        let warnings = &checked.into_warnings()?;
         let mut disclosures = match reserved {
             Some(reserved) => reserved,
             None => match self.limits.reserve_disclosures(origin, values).await {
@@ -169,7 +170,7 @@ impl Customers {
         origin: &Origin,
         idempotent: &IdempotentRequest,
         new: &NewCustomer,
-        warnings: &[Violation],
+        warnings: &[Restriction],
         matches: &AtomicU32,
     ) -> Result<Prepared<Created>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key: _ } = new;
@@ -260,7 +261,7 @@ impl CustomerDraft {
                 Ok(NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key })
             }
             (_, email) => {
-                let refusals = restrictions.check(email.as_ref(), given_phone(&optional)).err().unwrap_or_default();
+                let refusals = restrictions.check(email.as_ref(), given_phone(&optional)).refusals;
                 Err([faults, refusals].concat())
             }
         }

@@ -76,7 +76,7 @@ impl Customers {
         let Some(view) = self.find(&origin.actor, customer).await? else { return Ok(Vec::new()) };
         let changed = changes.applied_to(&view.customer);
         let (email, phone) = changed_values(&view.customer, &changed);
-        Ok(self.restrictions.check(email, phone).err().unwrap_or_default())
+        Ok(self.restrictions.check(email, phone).refusals)
     }
 
     /// Counts the values that `error` reports as taken by customers of other operators.
@@ -122,7 +122,7 @@ impl Customers {
         let changed = changes.applied_to(&current);
         let (email, phone) = changed_values(&current, &changed);
         let new_phone = phone.cloned();
-        let warnings = self.restrictions.check(email, phone).map_err(Error::Rejected)?;
+        let warnings = self.restrictions.check(email, phone).into_warnings()?;
         if email.is_some() || phone.is_some() {
             check_budget()?;
         }

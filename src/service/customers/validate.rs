@@ -6,6 +6,7 @@ use super::existing::existing_values;
 use super::{CustomerDraft, Customers, given_phone};
 use crate::error::{Error, Violation};
 use crate::service::Actor;
+use crate::service::restrictions::{Checked, Restriction};
 
 /// The result of [`Customers::validate`].
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub struct Validation {
     pub phone: Option<PhoneNumber>,
     pub faults: Vec<Violation>,
     /// Violations of restrictions that only production enforces.
-    pub warnings: Vec<Violation>,
+    pub warnings: Vec<Restriction>,
 }
 
 impl Customers {
@@ -26,11 +27,8 @@ impl Customers {
         let CustomerDraft { external_customer_id, email, optional, connect_by: _, idempotency_key: _, mut faults } =
             draft;
         let phone = given_phone(&optional);
-        let checked = self.restrictions.check(email.as_ref(), phone);
-        let warnings = checked.unwrap_or_else(|refusals| {
-            faults.extend(refusals);
-            Vec::new()
-        });
+        let Checked { refusals, warnings } = self.restrictions.check(email.as_ref(), phone);
+        faults.extend(refusals);
         if let (Some(operator), Some(external_customer_id), Some(email), []) =
             (actor.operator(), &external_customer_id, &email, faults.as_slice())
         {

@@ -8,16 +8,17 @@ use uuid::Uuid;
 use super::find::CustomerRef;
 use super::{CustomerView, Customers};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
-use crate::error::{Error, ErrorCode, Violation};
+use crate::error::{Error, ErrorCode};
 use crate::service::Origin;
 use crate::service::idempotency::IdempotentRequest;
+use crate::service::restrictions::Restriction;
 
 /// The result of a write, for example [`Created`](super::Created).
 #[derive(Clone)]
 pub struct Written<D> {
     pub view: CustomerView,
     /// Violations of restrictions that only production enforces.
-    pub warnings: Vec<Violation>,
+    pub warnings: Vec<Restriction>,
     /// True if this is the stored outcome of an earlier request with the same idempotency key.
     pub replayed: bool,
     pub details: D,
@@ -48,7 +49,7 @@ pub(super) struct StoredOutcome<D> {
     /// platform was the caller, or if an earlier version of this service stored the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     connected_at: Option<i64>,
-    warnings: Vec<ErrorCode>,
+    warnings: Vec<Restriction>,
     #[serde(flatten)]
     details: D,
 }
@@ -183,9 +184,9 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
     type Stored = StoredOutcome<D>;
 
     fn to_stored(&self) -> impl Serialize {
-        let warnings = self.warnings.iter().map(|warning| warning.code).collect();
-        let customer = *self.view.customer.id.as_uuid();
-        StoredOutcome { customer, connected_at: self.view.connected_micros(), warnings, details: &self.details }
+        let Self { view, warnings, replayed: _, details } = self;
+        let customer = *view.customer.id.as_uuid();
+        StoredOutcome { customer, connected_at: view.connected_micros(), warnings: warnings.clone(), details }
     }
 
     async fn replay(
@@ -200,7 +201,6 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
         // stands for another user account of the operator. A repeated request must then not return the record.
         let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
         let view = view.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
-        let warnings = customers.restrictions.warnings_from_codes(&warnings);
         Ok(Written { view, warnings, replayed: true, details })
     }
 }
