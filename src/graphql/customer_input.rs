@@ -311,12 +311,17 @@ impl RecordVerificationInput {
         let mut faults = Faults::default();
         let verified_at = faults.time(InputField::VerifiedAt, Some(verified_at));
         let take_over = take_over.unwrap_or_default();
-        if take_over && field != VerifiableField::Phone {
-            faults.argument(InputField::TakeOver, "Only a phone can be taken over.");
-        }
         let value = match field {
-            VerifiableField::Email => faults.email(InputField::Value, &value).map(VerifiedValue::Email),
-            VerifiableField::Phone => faults.phone(InputField::Value, &value).map(VerifiedValue::Phone),
+            VerifiableField::Email => {
+                if take_over {
+                    faults.argument(InputField::TakeOver, "Only a phone can be taken over.");
+                }
+                faults.email(InputField::Value, &value).map(VerifiedValue::Email)
+            }
+            VerifiableField::Phone => {
+                let number = faults.phone(InputField::Value, &value);
+                number.map(|number| VerifiedValue::Phone { number, take_over })
+            }
         };
         let idempotency_key = idempotency_key.and_then(|text| faults.idempotency_key(&text));
         let (value, verified_at) = faults.finish_parsed(value.zip(verified_at))?;
@@ -325,7 +330,6 @@ impl RecordVerificationInput {
             value,
             // PostgreSQL stores microseconds.
             verified_at: verified_at.trunc_subsecs(6),
-            take_over,
             idempotency_key,
         })
     }

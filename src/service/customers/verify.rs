@@ -24,8 +24,6 @@ pub struct Verification {
     pub customer: Option<CustomerId>,
     pub value: VerifiedValue,
     pub verified_at: DateTime<Utc>,
-    /// True to take the phone from another customer. Has no effect on an email.
-    pub take_over: bool,
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -33,7 +31,11 @@ pub struct Verification {
 #[derive(Clone, Debug)]
 pub enum VerifiedValue {
     Email(EmailAddress),
-    Phone(PhoneNumber),
+    Phone {
+        number: PhoneNumber,
+        /// True to take the phone from another customer.
+        take_over: bool,
+    },
 }
 
 /// The result of [`Customers::record_verification`].
@@ -64,8 +66,8 @@ impl Customers {
         idempotent: &IdempotentRequest,
         verification: &Verification,
     ) -> Result<Prepared<Verified>, TransactionError> {
-        let Verification { customer, value, verified_at: time, take_over, idempotency_key: _ } = verification;
-        let phone = value.phone().filter(|_| *take_over);
+        let Verification { customer, value, verified_at: time, idempotency_key: _ } = verification;
+        let phone = value.phone_to_take_over();
         // The customers are locked in the order of their ids, so that two requests for the same customers do not
         // deadlock.
         let customers = customer::Entity::find()
@@ -92,19 +94,12 @@ impl Customers {
         let mut writes = WriteSet::new(origin.owner());
         let mut verified = current.clone();
         if !value.is_value_of(current) {
-            let holder = found.iter().find(|found| phone.is_some() && found.phone.as_ref() == phone);
-            let Some(holder) = holder else {
-                // On PostgreSQL, a query that waits for a lock does not find the customer that got the phone in the
-                // meantime.
-                if let Some(phone) = phone.filter(|_| write_tx.is_locking()) {
-                    let holder = customer::Entity::find().filter(customer::Column::Phone.eq(phone.clone()));
-                    if !rows::customers(&write_tx, &holder.into_query()).await?.is_empty() {
-                        return Err(DbErr::RecordNotUpdated.into());
-                    }
-                }
-                let violation = Violation::argument(InputField::Value, NOT_STORED);
-                return Err(Error::from(violation).into());
+            let holder = match phone {
+                Some(phone) => find_holder(&write_tx, &found, phone).await?,
+                None => None,
             };
+            let not_stored = || Error::from(Violation::argument(InputField::Value, NOT_STORED));
+            let holder = holder.ok_or_else(not_stored)?;
             if holder.phone_verified_at > Some(*time) {
                 return Err(Error::from(Violation::of(ErrorCode::PhoneTaken, InputField::Value)).into());
             }
@@ -127,25 +122,44 @@ impl Customers {
 const NOT_STORED: &str = "`value` differs from the customer's record. Read the customer again. To take a phone over from \
                           another customer, set `takeOver`. To verify a new value, call `updateCustomer` first.";
 
+/// Returns the one of the `found` customers that has the phone. Fails with a conflict, so that the write is tried
+/// again, if another customer got the phone after the query for `found`.
+async fn find_holder<'f>(
+    write_tx: &OptimisticWrite,
+    found: &'f [customer::Model],
+    phone: &PhoneNumber,
+) -> Result<Option<&'f customer::Model>, DbErr> {
+    let holder = found.iter().find(|found| found.phone.as_ref() == Some(phone));
+    // On PostgreSQL, a query that waits for a lock does not find the customer that got the phone in the meantime.
+    if holder.is_none() && write_tx.is_locking() {
+        let query = customer::Entity::find().filter(customer::Column::Phone.eq(phone.clone())).into_query();
+        if !rows::customers(write_tx, &query).await?.is_empty() {
+            return Err(DbErr::RecordNotUpdated);
+        }
+    }
+    Ok(holder)
+}
+
 impl VerifiedValue {
     fn field(&self) -> VerifiableField {
         match self {
             Self::Email(_) => VerifiableField::Email,
-            Self::Phone(_) => VerifiableField::Phone,
+            Self::Phone { .. } => VerifiableField::Phone,
         }
     }
 
-    fn phone(&self) -> Option<&PhoneNumber> {
+    /// Returns the phone if it may be taken from another customer.
+    fn phone_to_take_over(&self) -> Option<&PhoneNumber> {
         match self {
-            Self::Email(_) => None,
-            Self::Phone(phone) => Some(phone),
+            Self::Phone { number, take_over: true } => Some(number),
+            Self::Phone { take_over: false, .. } | Self::Email(_) => None,
         }
     }
 
     fn is_value_of(&self, customer: &customer::Model) -> bool {
         match self {
             Self::Email(email) => customer.email == *email,
-            Self::Phone(phone) => customer.phone.as_ref() == Some(phone),
+            Self::Phone { number, take_over: _ } => customer.phone.as_ref() == Some(number),
         }
     }
 }
@@ -153,14 +167,40 @@ impl VerifiedValue {
 impl Verification {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     fn canonical_json(&self) -> String {
-        let Self { customer, value, verified_at, take_over, idempotency_key: _ } = self;
-        let value = match value {
-            VerifiedValue::Email(email) => json!({ "email": email }),
-            VerifiedValue::Phone(phone) => json!({ "phone": phone }),
+        let Self { customer, value, verified_at, idempotency_key: _ } = self;
+        let (value, take_over) = match value {
+            VerifiedValue::Email(email) => (json!({ "email": email }), false),
+            VerifiedValue::Phone { number, take_over } => (json!({ "phone": number }), *take_over),
         };
         json!({ "recordVerification": {
             "customer": customer.map(|id| id.to_string()), "value": value, "verifiedAt": verified_at, "takeOver": take_over,
         } })
         .to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fingerprint_of_a_verification_does_not_change() {
+        let mut verification = Verification {
+            customer: None,
+            value: VerifiedValue::Email(EmailAddress::parse("ada@example.com").expect("an email")),
+            verified_at: "2026-01-02T03:04:05.678Z".parse().expect("a time"),
+            idempotency_key: None,
+        };
+        let email = r#"{"recordVerification":{"customer":null,"takeOver":false,"value":{"email":"ada@example.com"},"verifiedAt":"2026-01-02T03:04:05.678Z"}}"#;
+        assert_eq!(verification.canonical_json(), email);
+        verification.customer = CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q");
+        let number = PhoneNumber::parse("+14155552671").expect("a phone");
+        for take_over in [false, true] {
+            verification.value = VerifiedValue::Phone { number: number.clone(), take_over };
+            let phone = format!(
+                r#"{{"recordVerification":{{"customer":"cus_01h455vb4pex5vsknk084sn02q","takeOver":{take_over},"value":{{"phone":"+14155552671"}},"verifiedAt":"2026-01-02T03:04:05.678Z"}}}}"#
+            );
+            assert_eq!(verification.canonical_json(), phone);
+        }
     }
 }
