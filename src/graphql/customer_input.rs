@@ -284,7 +284,7 @@ impl UpdateCustomerInput {
 }
 
 impl DisconnectCustomerInput {
-    pub fn parse(self, actor: &Actor) -> Disconnect {
+    pub fn parse(self, actor: &Actor) -> Result<Disconnect, Error> {
         let Self { customer, reason, operator_id, idempotency_key } = self;
         let mut faults = Faults::default();
         let note = match (actor.operator(), &operator_id) {
@@ -295,13 +295,13 @@ impl DisconnectCustomerInput {
         if let Some(note) = note {
             faults.argument(InputField::OperatorId, note);
         }
-        Disconnect {
+        let disconnect = Disconnect {
             customer: customer.parse(&mut faults),
             reason: reason.into(),
             operator: operator_id.and_then(|id| OperatorId::parse(&id)),
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
-            faults: faults.into_violations(),
-        }
+        };
+        faults.finish(disconnect)
     }
 }
 

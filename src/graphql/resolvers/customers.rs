@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, ID, Object, SimpleObject};
 
 use crate::error::{Error, ErrorCode, Violation};
-use crate::graphql::context::{actor, request_info, services};
+use crate::graphql::context::{actor, request_info, services, writer};
 use crate::graphql::customer_input::{
     CreateCustomerInput, CustomerRefInput, DisconnectCustomerInput, UpdateCustomerInput,
 };
@@ -111,9 +111,17 @@ impl CustomerMutation {
         context: &Context<'_>,
         #[graphql(desc = "The customer to disconnect, and the reason.")] input: DisconnectCustomerInput,
     ) -> Option<Result<DisconnectCustomerPayload, Error>> {
-        let (actor, customers) = (actor(context), &services(context).customers);
-        Some(customers.disconnect(actor, request_info(context), input.parse(actor)).await.map(Into::into))
+        Some(disconnect_customer(context, input).await)
     }
+}
+
+async fn disconnect_customer(
+    context: &Context<'_>,
+    input: DisconnectCustomerInput,
+) -> Result<DisconnectCustomerPayload, Error> {
+    let (services, actor) = writer(context)?;
+    let disconnected = services.customers.disconnect(actor, request_info(context), input.parse(actor)?).await?;
+    Ok(disconnected.into())
 }
 
 /// The result of `disconnectCustomer`.

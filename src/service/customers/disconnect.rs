@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::{Actor, Origin, RequestInfo};
 
-/// The valid values of a request to disconnect a customer. `faults` lists the invalid values.
+/// A request to disconnect a customer.
 #[derive(Clone, Debug)]
 pub struct Disconnect {
     /// `None` for a malformed id, because no customer has such an id.
@@ -24,7 +24,6 @@ pub struct Disconnect {
     /// The operator to disconnect from, if the platform sends the request. `None` for a malformed id.
     pub operator: Option<OperatorId>,
     pub idempotency_key: Option<IdempotencyKey>,
-    pub faults: Vec<Violation>,
 }
 
 /// The result of [`Customers::disconnect`]. It has only the id, because the caller may not see the customer any more.
@@ -45,7 +44,6 @@ impl Customers {
         disconnect: Disconnect,
     ) -> Result<Disconnected, Error> {
         let origin = &actor.origin(request)?;
-        Error::reject_if_any(disconnect.faults.clone())?;
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &disconnect.idempotency_key, || {
             disconnect.canonical_json(actor)
         });
@@ -60,8 +58,10 @@ impl Customers {
         idempotent: &IdempotentRequest,
         disconnect: &Disconnect,
     ) -> Result<Prepared<Disconnected>, TransactionError> {
-        // For a malformed operator id, uses the id of the platform. No customer is connected to this id.
-        let operator = origin.actor.operator().or(disconnect.operator).unwrap_or_else(|| origin.owner());
+        let operator = origin.actor.operator().or(disconnect.operator);
+        // The operator id is malformed. No customer is connected to the platform, so the lookup finds no customer. It
+        // still finds the stored outcome of the idempotency key.
+        let operator = operator.unwrap_or(OperatorId::PLATFORM);
         let customer = disconnect.customer.as_ref();
         let found = match self.find_own_for_update(&write_tx, operator, idempotent, customer).await? {
             OrStored::Found(found) => found,
@@ -112,7 +112,7 @@ impl Replayable for Disconnected {
 impl Disconnect {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     fn canonical_json(&self, actor: &Actor) -> String {
-        let Self { customer, reason, operator, idempotency_key: _, faults: _ } = self;
+        let Self { customer, reason, operator, idempotency_key: _ } = self;
         let operator = operator.filter(|_| actor.operator().is_none()).map(|operator| operator.to_string());
         let customer = customer.as_ref().map(CustomerRef::canonical_json);
         let reason = reason.name();
