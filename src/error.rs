@@ -88,9 +88,9 @@ pub enum ErrorCode {
     IdempotencyKeyReused,
 
     /// The customer does not exist, or is not connected to your operator. In `disconnectCustomer` with the platform
-    /// key: the customer is not connected to the operator with `operatorId`. Also reported if you repeat a mutation
-    /// with its idempotency key after the customer was erased, or disconnected from your operator, even if the customer
-    /// was connected again.
+    /// key: the customer is not connected to the operator with `operatorId`. Also reported if you repeat
+    /// `createCustomer`, `updateCustomer` or `recordVerification` with its idempotency key after the customer was
+    /// erased, or disconnected from your operator, even if the customer was connected again.
     #[error("There is no such customer, or it is not connected to your operator.")]
     CustomerNotFound,
     /// The operator does not exist.
@@ -233,7 +233,7 @@ input_fields! {
     Before: ["before"],
 }
 
-/// One fault of a request.
+/// One reason to reject a request. Variables with a list of violations are named `faults`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub code: ErrorCode,

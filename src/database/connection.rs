@@ -48,7 +48,7 @@ impl Driver {
         ///   so it also ends deadlocks.
         /// - `idle_in_transaction_session_timeout`: if this service dies inside a transaction, PostgreSQL ends the
         ///   session and releases the locks of the transaction.
-        /// - `plan_cache_mode`: kept statements are planned once per connection. Each statement is written so that one
+        /// - `plan_cache_mode`: cached prepared statements are planned once per connection. Each statement is written so that one
         ///   index is good for all values, so a generic plan is as good as a custom plan.
         /// - `enable_seqscan`: if this setting is on, a plan that was made while a table was empty scans the whole
         ///   table after the table has grown. This happened with the table of idempotency keys, which is emptied
@@ -100,16 +100,16 @@ impl Connection {
         response: Option<&ResponseSize>,
     ) -> Result<Vec<QueryResult>, DbErr> {
         self.record(&statement.sql);
-        let is_kept = is_kept(&statement.sql);
+        let is_cached = is_cached(&statement.sql);
         let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
         let query = async |driver: &mut Driver| {
             Ok(match driver {
                 Driver::Postgres(connection) => {
-                    let query = sqlx::query_with(sql, encode_for_postgres(values)?).persistent(is_kept);
+                    let query = sqlx::query_with(sql, encode_for_postgres(values)?).persistent(is_cached);
                     collect(outside_spans(|| query.fetch(connection)), pg_row_size, response).await?
                 }
                 Driver::Sqlite(connection) => {
-                    let query = sqlx::query_with(sql, SqlxValues(values)).persistent(is_kept);
+                    let query = sqlx::query_with(sql, SqlxValues(values)).persistent(is_cached);
                     collect(outside_spans(|| query.fetch(connection)), sqlite_row_size, response).await?
                 }
             })
@@ -119,17 +119,17 @@ impl Connection {
 
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.record(&statement.sql);
-        let is_kept = is_kept(&statement.sql);
+        let is_cached = is_cached(&statement.sql);
         let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
         let execute = async |driver: &mut Driver| {
             Ok(match driver {
                 Driver::Postgres(connection) => sqlx::query_with(sql, encode_for_postgres(values)?)
-                    .persistent(is_kept)
+                    .persistent(is_cached)
                     .execute(connection)
                     .await?
                     .into(),
                 Driver::Sqlite(connection) => {
-                    sqlx::query_with(sql, SqlxValues(values)).persistent(is_kept).execute(connection).await?.into()
+                    sqlx::query_with(sql, SqlxValues(values)).persistent(is_cached).execute(connection).await?.into()
                 }
             })
         };
@@ -201,10 +201,10 @@ impl Connection {
     }
 }
 
-/// Returns true if the connection keeps the prepared statement. It keeps up to 100 of them. The longest statement of
+/// Returns true if the connection caches the prepared statement. A connection caches up to 100 prepared statements. The longest statement of
 /// ordinary requests, for the histories of a page of 100 customers, has about 140 KiB. Longer statements have a branch
 /// for each of many lists of different sizes, so they are rarely sent again, and would fill the memory.
-fn is_kept(sql: &str) -> bool {
+fn is_cached(sql: &str) -> bool {
     const MAX_BYTES: usize = 192 << 10;
     sql.len() <= MAX_BYTES
 }

@@ -93,7 +93,7 @@ pub struct Reader {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadKind {
     /// A statement of the current request.
-    Usual,
+    Short,
     /// A statement of the current request that may use a processor of the database for a long time.
     Long,
     /// A short lookup for several requests, which may have several tenants.
@@ -125,7 +125,7 @@ impl Database {
         };
         let batch_writer = Arc::new(BatchWriter::new(write_pool.clone()));
         let refuses_writes = Arc::default();
-        let reader = Reader { pool: read_pool, kind: ReadKind::Usual };
+        let reader = Reader { pool: read_pool, kind: ReadKind::Short };
         Ok(Self { options, reader, write_pool, batch_writer, refuses_writes })
     }
 

@@ -11,9 +11,9 @@ use crate::service::cost::{MUTATION_COST, VALIDATION_COST, weights};
 #[derive(Clone, Copy, Debug)]
 pub struct DocumentCost {
     /// The number of fields.
-    pub selections: u64,
+    pub fields: u64,
     /// The minimum cost, even if the operation does less work.
-    pub least: u32,
+    pub minimum: u32,
     /// The cost to reserve before the execution.
     pub estimated: u32,
 }
@@ -23,18 +23,18 @@ pub struct DocumentCost {
 /// work than estimated, the request pays the difference after the execution.
 pub fn estimate(operation: &OperationDefinition, root_fields: usize, variables: &Variables) -> DocumentCost {
     let set = &operation.selection_set.node;
-    let selections = sum(set, &|_| 1);
+    let fields = sum(set, &|_| 1);
     if operation.ty == OperationType::Mutation {
         let cost = MUTATION_COST * u32::try_from(root_fields).unwrap_or(u32::MAX);
-        return DocumentCost { selections, least: cost, estimated: cost };
+        return DocumentCost { fields, minimum: cost, estimated: cost };
     }
     let validations = sum(set, &|field| u64::from(field.name.node == "validateCustomer"));
-    let least = VALIDATION_COST.saturating_mul(u32::try_from(validations).unwrap_or(u32::MAX)).max(1);
+    let minimum = VALIDATION_COST.saturating_mul(u32::try_from(validations).unwrap_or(u32::MAX)).max(1);
     let work = weights::REQUEST
-        + selections * weights::SELECTION
+        + fields * weights::FIELD
         + root_fields as u64 * weights::QUERY
         + sum(set, &|field| work_of_field(field, variables));
-    DocumentCost { selections, least, estimated: weights::cost(work).max(least) }
+    DocumentCost { fields, minimum, estimated: weights::cost(work).max(minimum) }
 }
 
 /// Returns the sum of `of_field` over all fields.

@@ -52,7 +52,7 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
     for (_, Positioned { node: operation, .. }) in document.operations.iter() {
         let mut size = counter.selection_set(&operation.selection_set.node)?;
         size.directives += operation.directives.len();
-        check_limit(size.selections.0, limits::SELECTIONS, ("The operation selects more than", "fields"))?;
+        check_limit(size.selections.0, limits::SELECTIONS, ("The operation has more than", "fields and fragments"))?;
         check_limit(size.aliases.0, limits::ALIASES, ("The operation has more than", "aliases"))?;
         let type_names = ("A selection set has more than", "aliases of `__typename`");
         check_limit(size.max_type_name_aliases.0, limits::TYPE_NAME_ALIASES, type_names)?;
@@ -184,7 +184,11 @@ mod tests {
                 },
                 "has more than 50 fragments",
             ),
-            (limits::SELECTIONS, |size| format!("{{ a {{ {} }} }}", fields(size - 1)), "selects more than 500 fields"),
+            (
+                limits::SELECTIONS,
+                |size| format!("{{ a {{ {} }} }}", fields(size - 1)),
+                "more than 500 fields and fragments",
+            ),
             (
                 limits::ALIASES,
                 |size| format!("{{ a {{ {} }} }}", repeat(size, |number| format!("b{number}: c "))),

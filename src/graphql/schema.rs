@@ -41,7 +41,7 @@ struct Query(
 );
 
 /// Write operations. Each mutation is applied completely or not at all. The mutations of one request are applied in
-/// order, each in its own transaction.
+/// order, each in its own transaction. If one mutation fails, the others are still applied.
 #[derive(MergedObject, Default)]
 struct Mutation(
     customers::CustomerMutation,

@@ -10,7 +10,7 @@ pub mod weights {
     /// The work to read and check a request and to send the response.
     pub const REQUEST: u64 = 500;
     /// The work to parse and validate a field of the document.
-    pub const SELECTION: u64 = 8;
+    pub const FIELD: u64 = 8;
     pub const QUERY: u64 = 100;
     pub const ROW: u64 = 75;
     /// A value of the response.
@@ -41,11 +41,11 @@ pub const MUTATION_COST: u32 = 10;
 /// The minimum cost of `validateCustomer`, which looks up the same values as `createCustomer`.
 pub const VALIDATION_COST: u32 = 2;
 
-/// Returns the cost of a request from the counted work, the number of selections in the document, and the number of
+/// Returns the cost of a request from the counted work, the number of fields of the operation, and the number of
 /// values in the response that the counted work does not include.
-pub fn cost(work: &WorkCounter, selections: u64, values: u64) -> u32 {
+pub fn cost(work: &WorkCounter, fields: u64, values: u64) -> u32 {
     let work: u64 = Work::iter().map(|kind| work.get(kind) * weight(kind)).sum();
-    weights::cost(weights::REQUEST + work + selections * weights::SELECTION + values * weights::VALUE)
+    weights::cost(weights::REQUEST + work + fields * weights::FIELD + values * weights::VALUE)
 }
 
 /// Returns the weight of one unit of a kind of work.

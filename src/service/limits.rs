@@ -44,7 +44,7 @@ pub struct Limits {
 /// The longest time that a request waits for disclosures that other requests have reserved. If they are still reserved
 /// after this time, the request is rejected, and the error asks the client to wait for the same time before a retry.
 /// Most reservations end after some milliseconds.
-const RESERVATION_TIME: Duration = Duration::from_secs(1);
+const MAX_RESERVATION_WAIT: Duration = Duration::from_secs(1);
 
 /// The limits that reject requests.
 #[derive(Clone, Copy, EnumIter)]
@@ -145,7 +145,7 @@ impl Limits {
         &self,
         origin: &Origin,
         values: u32,
-    ) -> Result<DisclosureReservation, RefusedReservation> {
+    ) -> Result<DisclosureReservation, RejectedReservation> {
         let reserve = async {
             loop {
                 let ended = self.reservation_ended.notified();
@@ -155,8 +155,8 @@ impl Limits {
                 }
             }
         };
-        let reserved = timeout(RESERVATION_TIME, reserve).await.unwrap_or(Err(Shortage::HeldByReservations));
-        reserved.map_err(|shortage| RefusedReservation { origin: origin.clone(), shortage })
+        let reserved = timeout(MAX_RESERVATION_WAIT, reserve).await.unwrap_or(Err(Shortage::HeldByReservations));
+        reserved.map_err(|shortage| RejectedReservation { origin: origin.clone(), shortage })
     }
 
     /// Takes `values` disclosures, at most the operator's budget, from the operator's bucket, and returns a
@@ -177,14 +177,14 @@ const RESERVED: &str =
     "Concurrent requests have reserved the rest of your disclosure budget. Send fewer requests in parallel.";
 
 /// A rejected reservation of disclosures.
-pub struct RefusedReservation {
+pub struct RejectedReservation {
     origin: Origin,
     shortage: Shortage,
 }
 
-impl RefusedReservation {
+impl RejectedReservation {
     /// Returns the fault of a request that is rejected for this reason, and logs and counts the rejection.
-    pub fn refuse(&self) -> Violation {
+    pub fn to_violation(&self) -> Violation {
         let (operator, key) = (self.origin.owner(), self.origin.actor.key().map(display));
         tracing::warn!(%operator, key, request_id = %self.origin.request.id, "disclosure limit reached");
         let message = match self.shortage {
@@ -271,7 +271,7 @@ fn rate_limited(limit: Limit, message: &str, shortage: Shortage) -> Violation {
     limit.counter().increment(1);
     let retry_after = match shortage {
         Shortage::RefillsIn(time) => time,
-        Shortage::HeldByReservations => RESERVATION_TIME,
+        Shortage::HeldByReservations => MAX_RESERVATION_WAIT,
     };
     Violation::new(ErrorCode::RateLimited).with_message(message).with_retry_after(Some(retry_after))
 }
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_request_costs_nothing() {
+    fn a_rejected_request_costs_nothing() {
         let costs = TokenBuckets::new(10, Duration::from_secs(3600), 1);
         assert_eq!(costs.take(None, 6), Ok(()));
         let mut charge = CostCharge { costs: costs.clone(), key: None, taken: 1 };

@@ -118,7 +118,8 @@ impl Services {
     }
 }
 
-/// The authenticated caller.
+/// The authenticated caller. The staff member in the `Vivamo-Actor` header, which the schema calls `actor`, is
+/// [`RequestInfo::staff`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// A caller with an API key of an operator.

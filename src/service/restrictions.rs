@@ -29,11 +29,11 @@ pub enum Restriction {
     PhoneNotMobile,
 }
 
-/// The result of [`Restrictions::check`]. At least one of the lists is empty, because production only refuses and
+/// The result of [`Restrictions::check`]. At least one of the lists is empty, because production only rejects and
 /// sandbox only warns.
 #[derive(Debug)]
 pub struct Checked {
-    pub refusals: Vec<Violation>,
+    pub violations: Vec<Violation>,
     pub warnings: Vec<Restriction>,
 }
 
@@ -45,9 +45,9 @@ impl Restrictions {
         let violated = on_email.into_iter().chain(on_phone);
         match self.environment {
             Environment::Production => {
-                Checked { refusals: violated.map(Restriction::refusal).collect(), warnings: Vec::new() }
+                Checked { violations: violated.map(Restriction::violation).collect(), warnings: Vec::new() }
             }
-            Environment::Sandbox => Checked { refusals: Vec::new(), warnings: violated.collect() },
+            Environment::Sandbox => Checked { violations: Vec::new(), warnings: violated.collect() },
         }
     }
 
@@ -68,9 +68,9 @@ impl Restrictions {
 }
 
 impl Checked {
-    /// Returns the warnings, or rejects the request if a value is refused.
+    /// Returns the warnings, or rejects the request if a value is rejected.
     pub fn into_warnings(self) -> Result<Vec<Restriction>, Error> {
-        Error::reject_if_any(self.refusals)?;
+        Error::reject_if_any(self.violations)?;
         Ok(self.warnings)
     }
 }
@@ -80,14 +80,14 @@ impl Restriction {
     pub fn warning(self) -> Violation {
         match self {
             Self::PlusSuffixEmail => {
-                self.refusal().with_note("Some payment gateways reject such addresses in every environment.")
+                self.violation().with_note("Some payment gateways reject such addresses in every environment.")
             }
-            Self::DisposableEmail | Self::PhoneNotMobile => self.refusal(),
+            Self::DisposableEmail | Self::PhoneNotMobile => self.violation(),
         }
     }
 
     /// Returns the fault that production reports.
-    fn refusal(self) -> Violation {
+    fn violation(self) -> Violation {
         Violation::of(self.code(), self.field())
     }
 
@@ -129,7 +129,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn sandbox_warns_about_what_production_refuses(
+        fn sandbox_warns_about_what_production_rejects(
             emails in proptest::collection::vec("[a-z+]{1,8}@([a-z]{1,6}\\.)?(mailinator|yopmail|example|duck|gmail)\\.com", 1..20),
             phones in proptest::collection::vec("\\+(1[2-9][0-9]{9}|44[0-9]{10}|49[0-9]{10}|225[0-9]{10})", 1..20),
         ) {
@@ -137,12 +137,12 @@ mod tests {
             for (email, phone) in emails.iter().zip(&phones) {
                 let (email, phone) = (EmailAddress::parse(email).ok(), PhoneNumber::parse(phone).ok());
                 let warned = sandbox.check(email.as_ref(), phone.as_ref());
-                let refused = production.check(email.as_ref(), phone.as_ref());
-                prop_assert!(warned.refusals.is_empty() && refused.warnings.is_empty());
-                let refusals: Vec<_> = warned.warnings.into_iter().map(Restriction::refusal).collect();
-                prop_assert_eq!(&refusals, &refused.refusals);
+                let rejected = production.check(email.as_ref(), phone.as_ref());
+                prop_assert!(warned.violations.is_empty() && rejected.warnings.is_empty());
+                let violations: Vec<_> = warned.warnings.into_iter().map(Restriction::violation).collect();
+                prop_assert_eq!(&violations, &rejected.violations);
                 let is_restricted = email.is_some_and(|email| email.local_part().contains('+'));
-                prop_assert!(!is_restricted || !refusals.is_empty());
+                prop_assert!(!is_restricted || !violations.is_empty());
             }
         }
     }

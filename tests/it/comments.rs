@@ -7,7 +7,7 @@ const FORBIDDEN_STARTS: [&str; 12] =
     ["What", "How", "Whether", "Who", "Whoever", "Which", "Where", "When", "Of", "Those", "So many", "That"];
 
 #[test]
-fn doc_comments_do_not_start_with_a_question_word() {
+fn doc_comments_do_not_start_with_a_forbidden_word() {
     let folders = ["src", "entity", "migration", "tests", "benches"].map(|folder| rust_files(&root().join(folder)));
     let files = folders.concat();
     assert!(files.len() > 100, "the test found too few files: {}", files.len());

@@ -198,7 +198,7 @@ both!(one_operator_creates_the_same_external_id_twice, Sandbox, async |app| {
     assert_eq!(app.count_rows("customer").await, 1);
 });
 
-both!(creates_with_crossed_emails_and_phones, Sandbox, async |app| {
+both!(creates_with_swapped_emails_and_phones, Sandbox, async |app| {
     let operators = [app.operator("A").await, app.operator("B").await, app.operator("C").await];
     for round in 0..10 {
         let data = |email: usize, phone: usize| {

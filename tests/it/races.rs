@@ -81,7 +81,7 @@ both!(concurrent_connects_fill_an_empty_field_once, Sandbox, async |app| {
     }
 });
 
-both!(concurrent_creates_with_crossed_values_connect_or_conflict, Sandbox, async |app| {
+both!(concurrent_creates_with_swapped_values_connect_or_conflict, Sandbox, async |app| {
     let operators = create_operators(app, 2).await;
     for round in 0..20 {
         let (e1, e2) = (format!("one-{round}@example.com"), format!("two-{round}@example.com"));

@@ -7,7 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 #![expect(clippy::print_stdout, reason = "the tests print their results and the seed to repeat them with")]
 
-mod crossed;
+mod conflicting_creates;
 mod erasure;
 mod feed;
 mod hostile;

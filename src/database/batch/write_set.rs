@@ -264,7 +264,7 @@ pub fn delete_listed<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteS
     Query::delete().from_table(E::default().table_ref()).and_where(is_listed).take()
 }
 
-/// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, and each [`Write`]'s
+/// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, and each [`WriteStatement`]'s
 /// name and number of rows.
 type Shape = (bool, Vec<(&'static str, usize)>);
 

@@ -32,7 +32,7 @@ impl Sum for Count {
 
 /// The statements of one call of [`counts`] are long reads if they may count more index entries than this in total.
 /// Counting so many entries takes about 2 ms.
-const MAX_USUAL_COUNT: usize = 20_000;
+const MAX_SHORT_COUNT: usize = 20_000;
 
 /// The maximum number of index entries that the count of one list includes. PostgreSQL counts a million in 0.1 s.
 const MAX_COUNT: usize = 1_000_000;
@@ -40,7 +40,7 @@ const MAX_COUNT: usize = 1_000_000;
 /// Counts the rows of each query. Each count stops at the limit that is given with the query.
 pub async fn counts(reader: &Reader, queries: Vec<(SelectStatement, usize)>) -> Result<Vec<u64>, DbErr> {
     let bounds = queries.iter().map(|(_, bound)| bound).sum::<usize>();
-    let kind = if bounds > MAX_USUAL_COUNT { ReadKind::Long } else { ReadKind::Usual };
+    let kind = if bounds > MAX_SHORT_COUNT { ReadKind::Long } else { ReadKind::Short };
     let branches: Vec<_> = queries.into_iter().map(|(query, bound)| Branch::count(query, None, limit(bound))).collect();
     let counts = counts_of_branches(&reader.for_reads(kind), &branches).await?;
     record(Work::Entry, counts.iter().sum());

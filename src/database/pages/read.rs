@@ -5,7 +5,7 @@ use sea_orm::{DbErr, FromQueryResult, QueryResult};
 use super::branches::rows_by_branch;
 use super::keyset::{Direction, Page, PageRequest, Position, Positioned};
 use super::list::List;
-use super::scan::{MAX_USUAL_SCAN, Measure, Scan, record_sort};
+use super::scan::{MAX_SHORT_SCAN, Measure, Scan, record_sort};
 use crate::database::{ReadKind, Reader};
 
 /// Loads a page of each list, in one statement for up to 400 branches.
@@ -19,7 +19,7 @@ pub async fn pages<T>(
 ) -> Result<Vec<Page<T>>, DbErr> {
     let (mut requests, mut branches) = (Vec::new(), Vec::new());
     let work: u64 = lists.iter().filter_map(|(list, _)| list.scan.as_ref()).map(Scan::max_work).sum();
-    let kind = if work > MAX_USUAL_SCAN { ReadKind::Long } else { ReadKind::Usual };
+    let kind = if work > MAX_SHORT_SCAN { ReadKind::Long } else { ReadKind::Short };
     for (list, request) in lists {
         let measure = list.scan.as_ref().map(|scan| {
             record_sort(scan, 1 + scan.milestones().len());

@@ -68,7 +68,7 @@ pub const MAX_BOUNDED_SCAN: u64 = MAX_SCAN as u64 - 1_000;
 
 /// The statements of one call of [`pages`](super::pages()) are long reads if all their scans together may check and
 /// sort more rows than this.
-pub(super) const MAX_USUAL_SCAN: u64 = 2_000;
+pub(super) const MAX_SHORT_SCAN: u64 = 2_000;
 
 /// The SQL alias of the checked row in the filters of a [`Scan`].
 pub const SCAN: &str = "scan";

@@ -125,7 +125,7 @@ impl AdminEvent {
         }
     }
 
-    /// API key of the operator that made the change. Null unless `source` is `OPERATOR_KEY`.
+    /// API key with which the operator made the change. Null unless `source` is `OPERATOR_KEY`.
     async fn caller_api_key(&self, context: &Context<'_>) -> Option<Result<ApiKey, Error>> {
         api_key(context, self.0.caller_key_id?).await.transpose()
     }

@@ -88,7 +88,8 @@ impl Customer {
     }
 
     /// Version of the record. The version starts at 1 and increases by 1 with each mutation that changes one or more of
-    /// the fields in `CustomerField`. Pass it as `expectedVersion` to avoid overwriting somebody else's change.
+    /// the fields in `CustomerField`. Pass the version as `expectedVersion` to avoid overwriting somebody else's
+    /// change.
     async fn version(&self) -> i32 {
         self.0.customer.version
     }
@@ -205,7 +206,8 @@ impl CustomerCount {
         total_count(self.count(context).await)
     }
 
-    /// The same as `totalCount` if that is known, otherwise a lower bound. Computed only if requested.
+    /// Number of customers that were counted: equal to `totalCount`, or a lower bound if `totalCount` is null. Computed
+    /// only if requested.
     async fn total_count_at_least(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         let counted = |(Count::Exactly(count) | Count::AtLeast(count))| Count::Exactly(count);
         total_count(self.count(context).await.map(counted))

@@ -17,7 +17,7 @@ use crate::graphql::pagination::{Connection, Edge, PageArguments};
 use crate::graphql::time::Time;
 use crate::service::webhooks::endpoints;
 
-/// Reason why a delivery failed. Values may be added, so keep a default case.
+/// Reason why a delivery failed, or why the service disabled the endpoint. Values may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::webhook::Failure")]
 enum WebhookFailure {
@@ -126,7 +126,7 @@ impl Webhook {
     /// Time of the first failed attempt since the last success. Null if no attempt has failed since then. Reset to null
     /// when the endpoint is enabled or gets a new URL or `deliverFrom`, and when changes are skipped because of
     /// `types`. The service disables an endpoint that has been failing for five days. A suspension of the operator does
-    /// not count: when it ends, `failingSince` is moved forward by its length.
+    /// not count: when the suspension ends, `failingSince` is moved forward by the length of the suspension.
     async fn failing_since(&self) -> Option<Time> {
         self.0.failing_since.map(Time)
     }

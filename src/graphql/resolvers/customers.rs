@@ -38,8 +38,8 @@ impl CustomerQuery {
     /// customers, oldest first. With some filters, a page may have fewer items than requested although more follow:
     /// continue while `hasNextPage` is true. To stay in sync, use `changes`. If you poll this list instead, do not
     /// continue from the last cursor: a new customer can appear up to 30 seconds after its `connectedAt` (platform key:
-    /// `createdAt`), before customers that you have already read. Filter by that time, starting 30 seconds before the
-    /// latest one you have seen, and skip the customers you already have.
+    /// `createdAt`), before customers that you have already read. Filter by `connectedAt` (platform key: `createdAt`),
+    /// from 30 seconds before the latest time that you have seen, and skip the customers that you already have.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,

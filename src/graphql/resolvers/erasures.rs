@@ -17,7 +17,7 @@ pub struct ErasureQuery;
 #[expect(clippy::too_many_arguments, reason = "an argument of a field is an argument of its method")]
 #[Object]
 impl ErasureQuery {
-    /// Looks up an erasure receipt. Returns null if it does not exist or the caller is not the platform.
+    /// Looks up an erasure receipt. Returns null if the receipt does not exist or the caller is not the platform.
     async fn erasure(
         &self,
         context: &Context<'_>,

@@ -178,7 +178,7 @@ struct CreateWebhookInput {
     /// (in sandbox, `http://` is allowed too) and must not contain a user name, a password or a fragment. Its host must
     /// be reachable from the internet (in sandbox, the `VIVAMO_WEBHOOK_NETWORKS` setting can allow other hosts).
     url: String,
-    /// Types of the changes to deliver. Default: all types, including types that are added later.
+    /// Types of the changes to deliver, at least one. Default: all types, including types that are added later.
     types: Option<Vec<ChangeType>>,
     /// Position in the `changes` feed at which deliveries start. Default: the end of the feed, so only later changes
     /// are delivered.
@@ -226,7 +226,7 @@ struct UpdateWebhookInput {
     /// New URL, with the same rules as in `createWebhook`. Cannot be null. If the endpoint is enabled, undelivered
     /// changes are sent to the new URL immediately.
     url: MaybeUndefined<String>,
-    /// Types of changes to deliver from now on. Null means all types.
+    /// Types of changes to deliver from now on, at least one. Null means all types.
     types: MaybeUndefined<Vec<ChangeType>>,
     /// Position in the `changes` feed at which deliveries continue. If omitted or null, deliveries continue after the
     /// endpoint's `cursor`. An earlier position delivers changes again, and a later position skips changes.

@@ -149,8 +149,8 @@ async fn process(
         // If the client disconnects, the request stays in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
         let mut response = shared.schema.execute(checked, request_info, actor, size).await;
-        let used = cost::cost(&work, document.selections, graphql::count_values(&response.data));
-        let cost = charge.settle(used.max(document.least));
+        let used = cost::cost(&work, document.fields, graphql::count_values(&response.data));
+        let cost = charge.settle(used.max(document.minimum));
         if shows_cost {
             let Cost { requested, used, available } = cost;
             let extension = value!({ "requested": requested, "used": used, "available": available });

@@ -121,7 +121,7 @@ impl Customers {
         let checked = self.restrictions.check(Some(&new.email), phone);
         let values = 1 + u32::from(phone.is_some());
         let reserved =
-            checked.refusals.is_empty().then(|| self.limits.try_reserve_disclosures(origin, values)).flatten();
+            checked.violations.is_empty().then(|| self.limits.try_reserve_disclosures(origin, values)).flatten();
         if reserved.is_none()
             && let Some(replayed) = self.find_replay(origin, idempotent).await?
         {
@@ -133,9 +133,9 @@ impl Customers {
             None => match self.limits.reserve_disclosures(origin, values).await {
                 Ok(reserved) => reserved,
                 // A request with the same idempotency key may have been finished while this one waited.
-                Err(refused) => match self.find_replay(origin, idempotent).await? {
+                Err(rejected) => match self.find_replay(origin, idempotent).await? {
                     Some(replayed) => return Ok(replayed),
-                    None => return Err(refused.refuse().into()),
+                    None => return Err(rejected.to_violation().into()),
                 },
             },
         };
@@ -261,8 +261,8 @@ impl CustomerDraft {
                 Ok(NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key })
             }
             (_, email) => {
-                let refusals = restrictions.check(email.as_ref(), given_phone(&optional)).refusals;
-                Err([faults, refusals].concat())
+                let violations = restrictions.check(email.as_ref(), given_phone(&optional)).violations;
+                Err([faults, violations].concat())
             }
         }
     }

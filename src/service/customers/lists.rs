@@ -98,9 +98,9 @@ impl Customers {
         let plans = pages.iter().map(plan).collect();
         let mut found = self.pages_with_plans(&pages, plans).await?;
 
-        // If a search checks customers one by one and its page is short, perhaps few customers match. If there is a
-        // plan that sorts them, the page is read again with this plan, and is then short only if the list ends. With
-        // further conditions it could still be short.
+        // A search that checked customers one by one and did not fill its page probably matches few customers. If
+        // another plan can sort these customers, the page is read a second time with that plan, which fills the page
+        // unless the list ends. This does not hold with further conditions: the second page could be short too.
         let is_short = |index: &usize| {
             let (CustomerRows { page, plan }, (_, CustomerPage { list, .. })) = (&found[*index], pages[*index]);
             *plan == Some(SearchPlan::ScanInIdOrder) && page.scanned_to.is_some() && !list.filter.has_conditions()

@@ -10,10 +10,10 @@
 //! customers of the platform. The limit on disclosures limits what a caller can learn from this.
 //!
 //! A write usually collects its rows in one `WriteSet`. The takeover of a phone needs a set for each customer, and an
-//! erasure needs further sets for long histories. On PostgreSQL, no statement of a set sees the rows
-//! that another statement writes; on SQLite the statements run in order. Push them in an order that gives the same
-//! result on both databases. For example, when a customer is connected, the words of its existing links are replaced
-//! before the new link and its words are inserted.
+//! erasure needs further sets for long histories. On PostgreSQL, no statement of a set sees the rows that another
+//! statement of the set writes. On SQLite, the statements run in order. Push the statements in an order that gives the
+//! same result on both databases. For example, when a customer is connected, the words of its existing links are
+//! replaced before the new link and its words are inserted.
 
 mod create;
 mod disconnect;

@@ -13,7 +13,7 @@ use super::{
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
-use crate::service::limits::{DisclosureKind, RefusedReservation};
+use crate::service::limits::{DisclosureKind, RejectedReservation};
 use crate::service::{Actor, Origin, RequestInfo};
 
 /// The valid values of a request to update a customer. `faults` lists what is wrong with the input, except a malformed
@@ -45,8 +45,8 @@ impl Customers {
     ) -> Result<Updated, Error> {
         let origin = &actor.origin(request)?;
         if !changes.faults.is_empty() {
-            let refusals = self.refusals_of_update(origin, &changes).await?;
-            return Err(Error::Rejected([changes.faults, refusals].concat()));
+            let violations = self.violated_restrictions(origin, &changes).await?;
+            return Err(Error::Rejected([changes.faults, violations].concat()));
         }
         let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
         let idempotent =
@@ -59,8 +59,8 @@ impl Customers {
                 None => self.limits.reserve_disclosures(origin, values).await,
             },
         };
-        let refused = disclosures.as_ref().err();
-        let prepare = |write_tx| self.prepare_update(write_tx, origin, idempotent, &changes, refused);
+        let rejected = disclosures.as_ref().err();
+        let prepare = |write_tx| self.prepare_update(write_tx, origin, idempotent, &changes, rejected);
         let updated = self.run_write("customer.update", origin, idempotent, prepare).await;
         if let (Err(error), Ok(mut disclosures)) = (&updated, disclosures) {
             let disclosed = self.taken_by_other_operators(origin, error, email, phone).await?;
@@ -71,12 +71,12 @@ impl Customers {
 
     /// Returns the restrictions that the valid values of a faulty request violate. The list is empty if the customer
     /// does not exist.
-    async fn refusals_of_update(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
+    async fn violated_restrictions(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
         let Some(customer) = &changes.customer else { return Ok(Vec::new()) };
         let Some(view) = self.find(&origin.actor, customer).await? else { return Ok(Vec::new()) };
         let changed = changes.applied_to(&view.customer);
         let (email, phone) = changed_values(&view.customer, &changed);
-        Ok(self.restrictions.check(email, phone).refusals)
+        Ok(self.restrictions.check(email, phone).violations)
     }
 
     /// Counts the values that `error` reports as taken by customers of other operators.
@@ -98,7 +98,7 @@ impl Customers {
         Ok(count(email, phone) - taken_by_own.len() as u32)
     }
 
-    /// Reads the rows and prepares the writes of one attempt. `refused` is given if no disclosures could be reserved.
+    /// Reads the rows and prepares the writes of one attempt. `rejected` is given if no disclosures could be reserved.
     /// The request is then rejected, unless it fails for an earlier reason, repeats a stored request, or changes
     /// neither the email nor the phone.
     async fn prepare_update(
@@ -107,14 +107,14 @@ impl Customers {
         origin: &Origin,
         idempotent: &IdempotentRequest,
         changes: &CustomerChanges,
-        refused: Option<&RefusedReservation>,
+        rejected: Option<&RejectedReservation>,
     ) -> Result<Prepared<Updated>, TransactionError> {
         let customer = changes.customer.as_ref();
         let found = match self.find_for_update(&write_tx, &origin.actor, idempotent, customer).await? {
             OrStored::Found(found) => found,
             OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };
-        let check_budget = || refused.map_or(Ok(()), |refused| Err(Error::from(refused.refuse())));
+        let check_budget = || rejected.map_or(Ok(()), |rejected| Err(Error::from(rejected.to_violation())));
         let Some(CustomerView { customer: current, link, .. }) = found else {
             check_budget()?;
             return Err(Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer)).into());

@@ -27,8 +27,8 @@ impl Customers {
         let CustomerDraft { external_customer_id, email, optional, connect_by: _, idempotency_key: _, mut faults } =
             draft;
         let phone = given_phone(&optional);
-        let Checked { refusals, warnings } = self.restrictions.check(email.as_ref(), phone);
-        faults.extend(refusals);
+        let Checked { violations, warnings } = self.restrictions.check(email.as_ref(), phone);
+        faults.extend(violations);
         if let (Some(operator), Some(external_customer_id), Some(email), []) =
             (actor.operator(), &external_customer_id, &email, faults.as_slice())
         {

@@ -273,8 +273,8 @@ impl Webhooks {
         EndpointWithSecret { row, secret }
     }
 
-    /// Returns the position of a place in an operator's feed. Fails with `CURSOR_EXPIRED` if changes after the place
-    /// may have been deleted, or if the place is ahead of the feed.
+    /// Returns the position in an operator's feed that `start` stands for. Fails with `CURSOR_EXPIRED` if changes after
+    /// the position may have been deleted, or if a cursor is ahead of the feed.
     async fn position_of(
         &self,
         actor: &Actor,

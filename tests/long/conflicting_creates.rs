@@ -16,7 +16,7 @@ const CREATE: &str =
     "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome customer { id email phone } } }";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn crossed_creates_connect_or_conflict() {
+async fn creates_with_swapped_values_connect_or_conflict() {
     let Some(servers) = Servers::start(Backend::Postgres, 2).await else { return };
     let mut operators = Vec::new();
     for number in 0..4 {
