@@ -1,7 +1,7 @@
 //! Writes the rows of the feed for each history entry.
 //!
 //! The platform gets a row for each entry. An operator gets a row for the entries that it may see (see
-//! `history::visible_to`), for the end of its own connection, and for the erasure of a customer that it is connected
+//! `history::to_others`), for the end of its own connection, and for the erasure of a customer that it is connected
 //! to. No row tells an operator that the customer has other operators.
 
 use entity::customer_change::{ChangedFields, Column, Entity, Model};
@@ -96,23 +96,18 @@ fn rows(new: &Alias, backend: DbBackend, values: &[(Column, SimpleExpr)]) -> Sel
     Query::select().exprs(Column::iter().map(value)).from(new.clone()).take()
 }
 
-/// The operators that get a row of the feed. The platform always gets a row.
-pub(super) struct Readers<'l> {
-    /// The operators of these links get a row of the type of the entry. The links are new, changed or removed by the
-    /// same writes. Each link has the external id that the row gets.
-    pub links: &'l [Link],
-    /// The operators of all other links get a row of this type. `None` if they get no row.
-    pub others: Option<EventType>,
-}
-
-/// Adds the rows of an entry to the writes. If `readers.others` is given, each operator with a stored link gets a row
-/// of this type. The links in `readers.links` must then be new: the operator of a stored link would get two rows. In
-/// this case, call this function before you add writes that insert, change or delete links: on SQLite, a statement of
-/// `writes` sees the rows of earlier statements. On PostgreSQL, no statement sees the rows of another one.
+/// Adds the rows of an entry to the writes: a row for the platform, and rows of the type of the entry for the operators
+/// of `links`. These links are new, changed or removed by the same writes. Each link has the external id that the row
+/// gets.
+///
+/// If `others` is given, each operator with a stored link gets a row of this type. The links in `links` must then be
+/// new: the operator of a stored link would get two rows. In this case, call this function before you add writes that
+/// insert, change or delete links: on SQLite, a statement of `writes` sees the rows of earlier statements. On
+/// PostgreSQL, no statement sees the rows of another one.
 ///
 /// The row of the platform comes last. On SQLite the position of a row is one more than the last position of the
 /// platform, and all rows of an entry must have the same position, even if they are inserted by several statements.
-pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, readers: &Readers<'_>) {
+pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, links: &[Link], others: Option<EventType>) {
     let author = entry.operator_id.unwrap_or(OperatorId::PLATFORM);
     let names = CustomerField::changed_by(entry).map(|field| field.name().to_owned());
     let for_platform = Model {
@@ -134,12 +129,12 @@ pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, readers:
         own: author == link.operator_id,
         ..for_platform.clone()
     };
-    let mut given: Vec<_> = readers.links.iter().map(for_operator).collect();
-    if readers.others.is_none() {
+    let mut given: Vec<_> = links.iter().map(for_operator).collect();
+    if others.is_none() {
         given.push(for_platform.clone());
     }
     writes.push(INSERT, given.iter().map(|row| values_of(row, given_columns())).collect());
-    if let Some(r#type) = readers.others {
+    if let Some(r#type) = others {
         let mut row = values_of(&for_platform, SHARED.into_iter().chain([Column::Type]));
         row.extend([r#type.to_value().into(), author.into()]);
         writes.push(INSERT_FOR_ALL, vec![row]);

@@ -13,10 +13,12 @@ use entity::customer_event::{Column, DisconnectReason, Entity, EventType, Model,
 use entity::value::{ApiKeyId, CustomerEventId, CustomerId, RequestId};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SimpleExpr};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QueryResult, QueryTrait, Select};
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, FromQueryResult, Iterable, QueryFilter, QueryResult, QueryTrait, Select,
+};
 use serde_json::{Value as Json, json};
 
-use super::feed_rows::{self, Readers};
+use super::feed_rows;
 use super::rows::Link;
 use super::{CustomerField, Customers};
 use crate::database::pages::{self, List, Page, PageRequest, Position};
@@ -74,17 +76,47 @@ impl HistoryEntry {
         let own = event.operator_id == actor.operator();
         let sees_all = own || actor.operator().is_none();
         let changed_fields = CustomerField::changed_by(&event).collect();
+        let r#type = match to_others(event.r#type) {
+            _ if sees_all => event.r#type,
+            ToOthers::Shown(r#type) | ToOthers::ShownIfValuesChanged(r#type) => r#type,
+            // `visible_to` leaves out such entries.
+            ToOthers::Hidden => event.r#type,
+        };
         Self {
             id: event.id,
             customer_id: event.customer_id,
-            // The type `Connected` would reveal that the customer has another operator.
-            r#type: if event.r#type == EventType::Connected && !sees_all { EventType::Updated } else { event.r#type },
+            r#type,
             occurred_at: event.occurred_at,
             version: event.version,
             changed_fields,
             verified_field: event.verified_field,
             own,
             details: sees_all.then_some(event),
+        }
+    }
+}
+
+/// The form in which operators see a change that another caller made, in the history and in the feed.
+#[derive(Clone, Copy)]
+enum ToOthers {
+    /// Operators do not see the change.
+    Hidden,
+    /// Operators see a change of this type.
+    Shown(EventType),
+    /// Operators see a change of this type, but only if values of the customer changed.
+    ShownIfValuesChanged(EventType),
+}
+
+/// Returns the form in which operators see changes of this type that other callers make. No form reveals that the
+/// customer has other operators. An operator also gets a row in the feed if a change concerns its own link. The
+/// functions `record_…` name these links.
+fn to_others(r#type: EventType) -> ToOthers {
+    match r#type {
+        EventType::Updated | EventType::Verified => ToOthers::Shown(r#type),
+        // The type `Connected` would reveal that the customer has another operator.
+        EventType::Connected => ToOthers::ShownIfValuesChanged(EventType::Updated),
+        EventType::Created | EventType::Disconnected | EventType::Erased | EventType::ExternalCustomerIdChanged => {
+            ToOthers::Hidden
         }
     }
 }
@@ -150,25 +182,34 @@ fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Se
         .filter(customer_operator::Column::CustomerId.into_expr().eq(customer))
         .into_query();
     let changed_values = Column::Before.into_expr().ne(Column::After.into_expr());
-    let is_change_by_others = Condition::any()
-        .add(Column::Type.is_in([EventType::Updated, EventType::Verified]))
-        .add(Column::Type.eq(EventType::Connected).and(changed_values));
+    let shown = EventType::iter().filter(|r#type| matches!(to_others(*r#type), ToOthers::Shown(_)));
+    let shown_if_changed =
+        EventType::iter().filter(|r#type| matches!(to_others(*r#type), ToOthers::ShownIfValuesChanged(_)));
+    let is_change_by_others = shown_if_changed
+        .map(|r#type| Column::Type.eq(r#type).and(changed_values.clone()))
+        .fold(Condition::any().add(Column::Type.is_in(shown)), Condition::add);
     events
         .filter(Expr::exists(link))
         .filter(is_since_start)
         .filter(Condition::any().add(Column::OperatorId.eq(operator)).add(is_change_by_others))
 }
 
-/// Adds an entry, and its rows in the feed, to the writes.
-fn add(writes: &mut WriteSet, entry: Model, readers: &Readers<'_>) {
-    feed_rows::add(writes, &entry, readers);
+/// Adds an entry, and its rows in the feed, to the writes. In the feed, the operators of `links` get a row of the type
+/// of the entry. For the operators of all other links, [`to_others`] decides.
+fn add(writes: &mut WriteSet, entry: Model, links: &[Link]) {
+    let others = match to_others(entry.r#type) {
+        ToOthers::Hidden => None,
+        ToOthers::Shown(r#type) => Some(r#type),
+        ToOthers::ShownIfValuesChanged(r#type) => CustomerField::changed_by(&entry).next().map(|_| r#type),
+    };
+    feed_rows::add(writes, &entry, links, others);
     writes.insert([entry]);
 }
 
 /// Adds the entry of a new customer to the writes, with all its values.
 pub(super) fn record_created(writes: &mut WriteSet, origin: &Origin, customer: &customer::Model, link: &Link) {
     let entry = entry_of_change(origin, EventType::Created, None, customer);
-    add(writes, entry, &Readers { links: slice::from_ref(link), others: None });
+    add(writes, entry, slice::from_ref(link));
 }
 
 /// Adds the entry of a new link of an existing customer to the writes, with the values that were filled in.
@@ -180,9 +221,7 @@ pub(super) fn record_connected(
     link: &Link,
 ) {
     let entry = entry_of_change(origin, EventType::Connected, Some(before), after);
-    let is_filled = CustomerField::changed_by(&entry).next().is_some();
-    let others = is_filled.then_some(EventType::Updated);
-    add(writes, entry, &Readers { links: slice::from_ref(link), others });
+    add(writes, entry, slice::from_ref(link));
 }
 
 /// Adds the entry of changed values to the writes.
@@ -193,7 +232,7 @@ pub(super) fn record_updated(
     after: &customer::Model,
 ) {
     let entry = entry_of_change(origin, EventType::Updated, Some(before), after);
-    add(writes, entry, &Readers { links: &[], others: Some(EventType::Updated) });
+    add(writes, entry, &[]);
 }
 
 /// Adds the entry of the verification of a field to the writes, with the values that differ between `before` and
@@ -207,7 +246,7 @@ pub(super) fn record_verified(
 ) {
     let entry = entry_of_change(origin, EventType::Verified, Some(before), after);
     let entry = Model { verified_field: Some(field), ..entry };
-    add(writes, entry, &Readers { links: &[], others: Some(EventType::Verified) });
+    add(writes, entry, &[]);
 }
 
 /// Adds an entry without values for an erased customer. `links` are the links that the customer had.
@@ -219,7 +258,7 @@ pub(super) fn record_erased(
     links: &[Link],
 ) {
     let entry = Model { occurred_at: erased_at, ..entry(origin, EventType::Erased, customer) };
-    add(writes, entry, &Readers { links, others: None });
+    add(writes, entry, links);
 }
 
 fn entry_of_change(
@@ -255,7 +294,7 @@ pub(super) fn record_disconnect(
         reason: Some(reason),
         ..entry(origin, EventType::Disconnected, customer)
     };
-    add(writes, entry, &Readers { links: slice::from_ref(link), others: None });
+    add(writes, entry, slice::from_ref(link));
 }
 
 /// Adds the entry of a changed external id to the writes.
@@ -271,7 +310,7 @@ pub(super) fn record_rename(
         after: external_id(json!(after.external_customer_id.as_str())),
         ..entry(origin, EventType::ExternalCustomerIdChanged, customer)
     };
-    add(writes, entry, &Readers { links: slice::from_ref(after), others: None });
+    add(writes, entry, slice::from_ref(after));
 }
 
 /// Returns the values of an entry that has only an external customer id.
