@@ -307,10 +307,22 @@ impl Feed {
 /// Selects the rows that a reader may see now. On PostgreSQL, these are its rows with positions below the horizon,
 /// which is made from the oldest transaction that has not ended (see `database::positions`). On SQLite, these are all
 /// its rows.
-fn visible_to(backend: DbBackend, reader: impl Into<SimpleExpr>) -> Select<Entity> {
-    Entity::find()
-        .filter(Column::ReaderId.into_expr().eq(reader))
-        .apply_if(positions::horizon(backend), |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
+pub(super) fn visible_to(backend: DbBackend, reader: impl Into<SimpleExpr>) -> Select<Entity> {
+    below_horizon(backend, Entity::find().filter(Column::ReaderId.into_expr().eq(reader)))
+}
+
+/// Selects the rows after a position that a reader may see now. `position` has the two parts of the position.
+pub(super) fn visible_after(
+    backend: DbBackend,
+    reader: impl Into<SimpleExpr>,
+    position: [SimpleExpr; 2],
+) -> Select<Entity> {
+    let is_after = Expr::tuple(position_columns()).gt(Expr::tuple(position));
+    below_horizon(backend, Entity::find().filter(Column::ReaderId.into_expr().eq(reader)).filter(is_after))
+}
+
+fn below_horizon(backend: DbBackend, rows: Select<Entity>) -> Select<Entity> {
+    rows.apply_if(positions::horizon(backend), |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
 }
 
 fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N], DbErr> {

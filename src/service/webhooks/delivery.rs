@@ -40,10 +40,10 @@ use metrics::Counter;
 use rand::RngExt;
 use reqwest::StatusCode;
 use ring::digest;
-use sea_orm::sea_query::{Expr, ExprTrait, Func, LockBehavior, LockType, Order, Query, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{Expr, Func, LockBehavior, LockType, Order, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, EnumIter, QueryFilter, QueryOrder,
-    QuerySelect, Set, Unchanged,
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, EnumIter, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, Set, Unchanged,
 };
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -54,11 +54,11 @@ use super::endpoints::cursor;
 use super::sender::{Attempt, Response, Sender};
 use super::signature::sign;
 use crate::database::pages::{Position, Positioned};
-use crate::database::{Database, Tenant, describe, pad, positions, run_as, subquery, with_retry};
+use crate::database::{Database, Tenant, describe, pad, run_as, subquery, with_retry};
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
 use crate::service::Services;
-use crate::service::feed::FeedRequest;
+use crate::service::feed::{self, FeedRequest};
 
 /// A function that returns the current time. Tests pass their own function in order to let days pass.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -272,12 +272,10 @@ impl Deliveries {
     /// Looks for work since the last poll.
     async fn poll(&self, last: &mut LastPoll) -> Result<(), DbErr> {
         let (reader, now) = (self.database.reader(), self.now());
-        let position = Query::select()
+        let position = feed::visible_to(self.backend(), OperatorId::PLATFORM)
+            .select_only()
             .expr(customer_change::Column::Position.max())
-            .from(customer_change::Entity)
-            .and_where(customer_change::Column::ReaderId.eq(OperatorId::PLATFORM))
-            .and_where_option(self.is_visible())
-            .take();
+            .into_query();
         let ended_pause = Query::select()
             .expr(Expr::cust("1"))
             .from(Entity)
@@ -381,25 +379,15 @@ impl Deliveries {
         with_retry("webhook.claim", claim).await
     }
 
-    /// Selects `expression` from the changes after the cursor of the endpoint in the outer query.
+    /// Selects `expression` from the visible changes after the cursor of the endpoint in the outer query.
     fn next_change(&self, expression: SimpleExpr) -> SelectStatement {
-        let change = |column: customer_change::Column| column.into_expr();
-        let position = [customer_change::Column::Position, customer_change::Column::Id].map(change);
         let cursor = [Column::DeliveredPosition, Column::DeliveredId].map(|column| column.into_expr());
-        Query::select()
-            .expr(expression)
-            .from(customer_change::Entity)
-            .and_where(change(customer_change::Column::ReaderId).eq(Column::OperatorId.into_expr()))
-            .and_where(Expr::tuple(position).gt(Expr::tuple(cursor)))
-            .and_where_option(self.is_visible())
-            .take()
+        let changes = feed::visible_after(self.backend(), Column::OperatorId.into_expr(), cursor);
+        changes.select_only().expr(expression).into_query()
     }
 
-    /// A condition for the changes that readers may see already: those below [`positions::horizon`]. `None` on SQLite,
-    /// where all changes are visible.
-    fn is_visible(&self) -> Option<SimpleExpr> {
-        let horizon = positions::horizon(self.database.reader().get_database_backend());
-        horizon.map(|horizon| customer_change::Column::Position.into_expr().lt(horizon))
+    fn backend(&self) -> DbBackend {
+        self.database.reader().get_database_backend()
     }
 
     fn new_lease(&self) -> DateTime<Utc> {
