@@ -170,7 +170,7 @@ impl dataloader::Loader<UndeliveredSince> for Loader {
 
     async fn load(&self, keys: &[UndeliveredSince]) -> Result<HashMap<UndeliveredSince, Self::Value>, Error> {
         let endpoints: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        Ok(by_key(keys, self.services.webhooks.undelivered_since(&self.actor, &endpoints).await?))
+        by_key(keys, self.services.webhooks.undelivered_since(&self.actor, &endpoints).await?)
     }
 }
 
@@ -199,7 +199,7 @@ impl dataloader::Loader<CustomerPage> for Loader {
     type Error = Error;
 
     async fn load(&self, keys: &[CustomerPage]) -> Result<HashMap<CustomerPage, CustomerRows>, Error> {
-        Ok(by_key(keys, self.services.customers.pages(&self.actor, keys).await?))
+        by_key(keys, self.services.customers.pages(&self.actor, keys).await?)
     }
 }
 
@@ -209,7 +209,7 @@ impl dataloader::Loader<CountOfCustomers> for Loader {
 
     async fn load(&self, keys: &[CountOfCustomers]) -> Result<HashMap<CountOfCustomers, Count>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.0.clone(), key.1.clone())).collect();
-        Ok(by_key(keys, self.services.customers.counts(&self.actor, &lists).await?))
+        by_key(keys, self.services.customers.counts(&self.actor, &lists).await?)
     }
 }
 
@@ -219,7 +219,7 @@ impl dataloader::Loader<OperatorsOfCustomer> for Loader {
 
     async fn load(&self, keys: &[OperatorsOfCustomer]) -> Result<HashMap<OperatorsOfCustomer, Self::Value>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        Ok(by_key(keys, self.services.customers.operators(&self.actor, &lists).await?))
+        by_key(keys, self.services.customers.operators(&self.actor, &lists).await?)
     }
 }
 
@@ -229,7 +229,7 @@ impl dataloader::Loader<EventPage> for Loader {
 
     async fn load(&self, keys: &[EventPage]) -> Result<HashMap<EventPage, Self::Value>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        Ok(by_key(keys, self.services.customers.events(&self.actor, &lists).await?))
+        by_key(keys, self.services.customers.events(&self.actor, &lists).await?)
     }
 }
 
@@ -254,6 +254,9 @@ impl dataloader::Loader<ApiKeysOfOperator> for Loader {
 }
 
 /// Pairs each key with its value. Keys and values must have the same order.
-fn by_key<K: Clone + Eq + Hash, V>(keys: &[K], values: Vec<V>) -> HashMap<K, V> {
-    keys.iter().cloned().zip(values).collect()
+fn by_key<K: Clone + Eq + Hash, V>(keys: &[K], values: Vec<V>) -> Result<HashMap<K, V>, Error> {
+    if keys.len() != values.len() {
+        return Err(Error::internal("the number of values is not the number of keys"));
+    }
+    Ok(keys.iter().cloned().zip(values).collect())
 }

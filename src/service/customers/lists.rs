@@ -70,11 +70,14 @@ impl Customers {
     pub async fn pages(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<CustomerRows>, Error> {
         let mut all = self.pages_of_all(actor, pages).await?.into_iter();
         let mut own = self.pages_of_operators(actor, pages).await?.into_iter();
-        let next = |page: &CustomerPage| match page.list.operator_for(actor) {
-            Some(_) => own.next(),
-            None => all.next().map(|page| CustomerRows { page, plan: None }),
+        let next = |page: &CustomerPage| {
+            let rows = match page.list.operator_for(actor) {
+                Some(_) => own.next(),
+                None => all.next().map(|page| CustomerRows { page, plan: None }),
+            };
+            rows.ok_or_else(|| Error::internal("a page of customers is missing"))
         };
-        let mut found: Vec<_> = pages.iter().filter_map(next).collect();
+        let mut found: Vec<_> = pages.iter().map(next).collect::<Result<_, _>>()?;
         self.add_operators(actor, pages, &mut found).await?;
         Ok(found)
     }
