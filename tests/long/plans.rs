@@ -289,7 +289,7 @@ async fn deliver_webhooks(database: &str, log: &Path) {
     let mut largest = BTreeMap::new();
     for (sql, blocks) in blocks_of_statements(log, offset) {
         let (name, max) = match sql {
-            sql if sql.contains("has_ended_pause") => ("poll", MAX_BLOCKS_OF_POLL),
+            sql if sql.contains("has_ended_backoff") => ("poll", MAX_BLOCKS_OF_POLL),
             sql if sql.contains("SKIP LOCKED") => ("claim", MAX_BLOCKS_OF_ENDPOINTS),
             sql if sql.contains("\"oldest\"") => ("gauges", MAX_BLOCKS_OF_ENDPOINTS),
             _ => ("delivery", MAX_BLOCKS_OF_DELIVERY),
@@ -336,7 +336,7 @@ async fn webhooks_use_indexes_on_sqlite() {
     // Each statement starts at a position of one reader, or reads the last position of one reader.
     for (name, expected) in [
         // A statement that selects a maximum reads one entry of the index.
-        ("has_ended_pause", vec!["(reader_id=?)"]),
+        ("has_ended_backoff", vec!["(reader_id=?)"]),
         ("\"lease_until\" IS NULL OR", vec![AFTER_POSITION]),
         ("\"oldest\"", vec![AFTER_POSITION]),
     ] {

@@ -87,7 +87,7 @@ pub(super) fn end_link(
     // Writes the same values with the next revision, so that concurrent writers of the customer, which may have read
     // the link, fail with a conflict.
     let customer = row_writes::replace(writes, current, current.clone());
-    history::record_disconnect(writes, origin, &customer, link, reason);
+    history::record_disconnected(writes, origin, &customer, link, reason);
     row_writes::remove_links(writes, slice::from_ref(link));
 }
 

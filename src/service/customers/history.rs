@@ -280,7 +280,7 @@ fn entry_of_change(
 }
 
 /// Adds the entry of a disconnect to the writes, with the external id that the link had.
-pub(super) fn record_disconnect(
+pub(super) fn record_disconnected(
     writes: &mut WriteSet,
     origin: &Origin,
     customer: &customer::Model,
@@ -298,7 +298,7 @@ pub(super) fn record_disconnect(
 }
 
 /// Adds the entry of a changed external id to the writes.
-pub(super) fn record_rename(
+pub(super) fn record_external_id_changed(
     writes: &mut WriteSet,
     origin: &Origin,
     customer: &customer::Model,

@@ -160,7 +160,7 @@ impl Customers {
             history::record_updated(&mut writes, origin, &current, &customer);
         }
         if let (Some(link), Some(renamed)) = (&link, &renamed) {
-            history::record_rename(&mut writes, origin, &customer, link, renamed);
+            history::record_external_id_changed(&mut writes, origin, &customer, link, renamed);
             row_writes::rename_link(&mut writes, link, renamed);
         }
         let view = CustomerView::new(customer, renamed.or(link));

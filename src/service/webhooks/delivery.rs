@@ -3,13 +3,13 @@
 //! An endpoint reads the feed of its operator, and its row has the cursor of the last change that was delivered or
 //! skipped. There are no rows for deliveries. Any number of processes run [`Deliveries::run`] on one database:
 //!
-//! 1. **Poll.** One statement per second reads the position of the last change, and whether the pause of an endpoint
-//!    has ended. A request that creates or enables an endpoint, or changes its URL or its cursor, ends the pause at
-//!    once: it sets `next_attempt_at` to its own time. If a request resumes the operator after a suspension, a pause
-//!    that ended during the suspension counts as ended at the time of the request. The statement reads two index
-//!    entries. If the position is new or a pause has ended, step 2 follows. Step 2 also runs every 30 seconds, because
-//!    a killed process may not have finished its endpoints. Step 2 also runs when the process has finished its
-//!    deliveries to an endpoint, because the endpoint may have new changes.
+//! 1. **Poll.** One statement per second reads the position of the last change, and whether the backoff of an endpoint
+//!    has ended. A request that creates or enables an endpoint, or changes its URL or its cursor, ends the backoff: it
+//!    sets `next_attempt_at` to the time of the request. A request that resumes a suspended operator does the same for
+//!    a backoff that ended during the suspension. The statement reads two index entries. If the position is new or a
+//!    backoff has ended, step 2 follows. Step 2 also runs every 30 seconds, because a killed process may not have
+//!    finished its endpoints. Step 2 also runs when the process has finished its deliveries to an endpoint, because the
+//!    endpoint may have new changes.
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
 //!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
 //!    endpoints at the same time, but sends one request at a time to each endpoint, so an endpoint that is slow delays
@@ -17,8 +17,8 @@
 //! 3. **Page.** The process reads the changes after the cursor, at most 100 and at most 20 kB. The end of the page is
 //!    stored before the first attempt. A repeated attempt therefore sends the same changes under the same id, even if
 //!    another process makes the attempt.
-//! 4. **Result.** Status 2xx moves the cursor. After any other result, the endpoint pauses, first for seconds, later
-//!    for hours. The endpoint is disabled after five days of failures, after a response with status 410, or if changes
+//! 4. **Result.** Status 2xx moves the cursor. After any other result, a backoff follows, first of seconds, later of
+//!    hours. The endpoint is disabled after five days of failures, after a response with status 410, or if changes
 //!    after the cursor are no longer stored.
 //!
 //! Steps 3 and 4 take effect only if this process still has the lease, and if no request has meanwhile changed the
@@ -94,7 +94,7 @@ pub struct Deliveries {
 struct LastPoll {
     /// The position of the last change.
     position: Option<i64>,
-    /// The time of the last poll. Pauses that ended more than [`MAX_DELAY_OF_CHANGES`] before this time have already
+    /// The time of the last poll. Backoffs that ended more than [`MAX_DELAY_OF_CHANGES`] before this time have already
     /// caused a claim.
     time: DateTime<Utc>,
     /// True if an endpoint may be due.
@@ -124,7 +124,7 @@ struct Failed {
     failure: Failure,
     /// True if the endpoint asks for no further deliveries, with status 410.
     is_gone: bool,
-    /// The pause that the endpoint asks for.
+    /// The backoff that the endpoint asks for.
     retry_after: Option<TimeDelta>,
 }
 
@@ -208,8 +208,8 @@ const MAX_BODY_BYTES: usize = 20_000;
 const ENVELOPE_BYTES: usize = 500;
 /// If all attempts fail for this time, the endpoint is disabled.
 const MAX_FAILING: TimeDelta = TimeDelta::days(5);
-/// The pauses after the first, the second, … failure in a row. The last one repeats.
-const PAUSES: [TimeDelta; 9] = [
+/// The backoffs after the first, the second, … failure in a row. The last one repeats.
+const BACKOFFS: [TimeDelta; 9] = [
     TimeDelta::seconds(5),
     TimeDelta::seconds(15),
     TimeDelta::minutes(1),
@@ -218,10 +218,10 @@ const PAUSES: [TimeDelta; 9] = [
     TimeDelta::minutes(30),
     TimeDelta::hours(1),
     TimeDelta::hours(2),
-    MAX_PAUSE,
+    MAX_BACKOFF,
 ];
-const MIN_PAUSE: TimeDelta = TimeDelta::seconds(5);
-const MAX_PAUSE: TimeDelta = TimeDelta::hours(4);
+const MIN_BACKOFF: TimeDelta = TimeDelta::seconds(5);
+const MAX_BACKOFF: TimeDelta = TimeDelta::hours(4);
 /// The number of bytes of a message id, which is a hash.
 const ID_BYTES: usize = 16;
 
@@ -276,7 +276,7 @@ impl Deliveries {
             .select_only()
             .expr(customer_change::Column::Position.max())
             .into_query();
-        let ended_pause = Query::select()
+        let ended_backoff = Query::select()
             .expr(Expr::cust("1"))
             .from(Entity)
             .cond_where(is_active())
@@ -285,12 +285,12 @@ impl Deliveries {
             .take();
         let poll = Query::select()
             .expr_as(subquery(position), "position")
-            .expr_as(Expr::exists(ended_pause), "has_ended_pause")
+            .expr_as(Expr::exists(ended_backoff), "has_ended_backoff")
             .take();
         let Some(row) = reader.query_one(&poll).await? else { return Ok(()) };
         let position = row.try_get::<Option<i64>>("", "position")?;
         if position != last.position
-            || row.try_get::<bool>("", "has_ended_pause")?
+            || row.try_get::<bool>("", "has_ended_backoff")?
             || last.claimed_at.elapsed() >= CLAIM_INTERVAL
         {
             last.must_claim = true;
@@ -521,7 +521,7 @@ impl Deliveries {
         Ok(self.update(webhook, moved).await?.filter(|_| page.has_more))
     }
 
-    /// Records a failed attempt: pauses the endpoint, or disables it. Also writes `changes` to its row.
+    /// Records a failed attempt: sets the time of the next attempt, or disables the endpoint. Also writes `changes` to its row.
     async fn fail(&self, webhook: &Model, failed: Failed, changes: ActiveModel) -> Result<(), Error> {
         let Failed { failure, is_gone, retry_after } = failed;
         let now = self.now();
@@ -531,7 +531,7 @@ impl Deliveries {
             failed_attempts: Set(failed_attempts),
             failing_since: Set(Some(failing_since)),
             last_failure: Set(Some(failure)),
-            next_attempt_at: Set(Ord::min(now + pause(failed_attempts, retry_after), end)),
+            next_attempt_at: Set(Ord::min(now + backoff(failed_attempts, retry_after), end)),
             lease_until: Set(None),
             ..changes
         };
@@ -650,10 +650,10 @@ fn message_id(webhook: &Model, changes: &[RenderedChange]) -> String {
     format!("msg_{}", BASE64_URL_SAFE_NO_PAD.encode(&hash.as_ref()[..ID_BYTES]))
 }
 
-/// Returns the pause after a failed attempt. An endpoint may ask for another pause within bounds.
-fn pause(failed_attempts: i32, retry_after: Option<TimeDelta>) -> TimeDelta {
-    let index = usize::try_from(failed_attempts - 1).unwrap_or_default().min(PAUSES.len() - 1);
-    let pause = retry_after.map_or(PAUSES[index], |asked| asked.clamp(MIN_PAUSE, MAX_PAUSE));
+/// Returns the backoff after a failed attempt. An endpoint may ask for another backoff within bounds.
+fn backoff(failed_attempts: i32, retry_after: Option<TimeDelta>) -> TimeDelta {
+    let index = usize::try_from(failed_attempts - 1).unwrap_or_default().min(BACKOFFS.len() - 1);
+    let backoff = retry_after.map_or(BACKOFFS[index], |asked| asked.clamp(MIN_BACKOFF, MAX_BACKOFF));
     // Jitter: endpoints that failed at the same time must not be tried again at the same time.
-    pause * rand::rng().random_range(1000..1200) / 1000
+    backoff * rand::rng().random_range(1000..1200) / 1000
 }

@@ -64,7 +64,7 @@ pub struct Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Response {
     pub status: StatusCode,
-    /// The pause that the endpoint asks for before the next attempt.
+    /// The backoff that the endpoint asks for before the next attempt.
     pub retry_after: Option<TimeDelta>,
 }
 
@@ -115,7 +115,10 @@ impl Sender {
             .body(body);
         let mut response = request.send().await.map_err(|error| failure(&error))?;
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let result = Response { status: response.status(), retry_after: retry_after.and_then(|text| pause(text, now)) };
+        let result = Response {
+            status: response.status(),
+            retry_after: retry_after.and_then(|text| parse_retry_after(text, now)),
+        };
         let read = async {
             let mut bytes = 0;
             while let Ok(Some(chunk)) = response.chunk().await {
@@ -142,7 +145,7 @@ fn failure(error: &reqwest::Error) -> Failure {
 }
 
 /// Parses the `Retry-After` header: a number of seconds, or a date.
-fn pause(text: &str, now: DateTime<Utc>) -> Option<TimeDelta> {
+fn parse_retry_after(text: &str, now: DateTime<Utc>) -> Option<TimeDelta> {
     let text = text.trim();
     match text.parse() {
         Ok(seconds) => TimeDelta::try_seconds(seconds),
@@ -168,10 +171,10 @@ mod tests {
             ("soon", None),
             ("", None),
         ] {
-            assert_eq!(pause(text, now).map(|pause| pause.num_seconds()), seconds, "{text}");
+            assert_eq!(parse_retry_after(text, now).map(|backoff| backoff.num_seconds()), seconds, "{text}");
         }
         let date = (now + TimeDelta::hours(1)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        let pause = pause(&date, now).unwrap();
-        assert!((3599..=3600).contains(&pause.num_seconds()), "{date}: {pause}");
+        let backoff = parse_retry_after(&date, now).unwrap();
+        assert!((3599..=3600).contains(&backoff.num_seconds()), "{date}: {backoff}");
     }
 }
