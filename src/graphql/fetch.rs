@@ -17,7 +17,7 @@ use std::iter;
 use std::sync::Arc;
 
 use async_graphql::dataloader::{self, DataLoader};
-use async_graphql::{Context, ContextBase, InputType, QueryPathSegment, Value};
+use async_graphql::{Context, InputType, QueryPathSegment, Value};
 use chrono::{DateTime, Utc};
 use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_operator, operator};
@@ -56,23 +56,10 @@ pub async fn operators_of_customer(
     view: &CustomerView,
     request: PageRequest,
 ) -> Result<Page<customer_operator::Model>, Error> {
-    match operators_in_memory(context, view, &request) {
+    match view.operators_in_memory(actor(context), &request) {
         Some(page) => Ok(page),
         None => load(context, OperatorsOfCustomer(view.customer.id, request)).await,
     }
-}
-
-/// Returns a page of the links between a customer and its operators, if the page was read together with the customer.
-pub fn operators_in_memory<T>(
-    context: &ContextBase<'_, T>,
-    view: &CustomerView,
-    request: &PageRequest,
-) -> Option<Page<customer_operator::Model>> {
-    if let (Some(link), Some(_)) = (&view.link, actor(context).operator()) {
-        // An operator sees only its own link, which was read together with the customer.
-        return Some(request.of_one(link.clone()));
-    }
-    view.operators.as_ref().filter(|(read, _)| read == request).map(|(_, page)| page.clone())
 }
 
 /// Returns the operators with these ids, in the order of `ids`. Operators are cached, so most are in memory.

@@ -273,7 +273,7 @@ impl CustomerOperatorConnection {
 
     /// Returns a page of a customer's operators if the rows of the page are in memory.
     fn in_memory(context: &ContextSelectionSet<'_>, view: &CustomerView, request: &PageRequest) -> Option<Self> {
-        let page = fetch::operators_in_memory(context, view, request)?;
+        let page = view.operators_in_memory(actor(context), request)?;
         let ids = page.rows.iter().map(|link| link.operator_id);
         let operators = services(context).operators.cached(actor(context), ids)?;
         let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));

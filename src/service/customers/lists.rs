@@ -229,6 +229,17 @@ impl Customers {
     }
 }
 
+impl CustomerView {
+    /// Returns a page of [`Customers::operators`] for this customer if the links were read together with the customer.
+    pub fn operators_in_memory(&self, actor: &Actor, request: &PageRequest) -> Option<Page<Link>> {
+        if let (Some(link), Some(_)) = (&self.link, actor.operator()) {
+            // An operator sees only its own link.
+            return Some(request.of_one(link.clone()));
+        }
+        self.operators.as_ref().filter(|(read, _)| read == request).map(|(_, page)| page.clone())
+    }
+}
+
 impl CustomerList {
     /// The operator whose customers the caller sees in this list. `None` for all customers.
     fn operator_for(&self, actor: &Actor) -> Option<OperatorId> {

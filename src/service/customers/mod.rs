@@ -83,8 +83,8 @@ pub struct CustomerView {
     /// The link of the operator through which the customer is seen. `None` if the platform sees the customer without an
     /// operator, for example in its list of all customers.
     pub link: Option<Link>,
-    /// A page of the customer's operators, if it was fetched together with the customer.
-    pub operators: Option<(PageRequest, Page<Link>)>,
+    /// A page of the customer's operators, if it was read together with the customer.
+    operators: Option<(PageRequest, Page<Link>)>,
 }
 
 impl Customers {
