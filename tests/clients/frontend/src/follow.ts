@@ -7,7 +7,8 @@ const query = `query ($after: String) {
   changes(after: $after) { changes { id type customerId customer { version missingFields } } cursor hasMore }
 }`;
 
-let after = await readFile(file, 'utf8').catch(() => null); // null: start at the oldest change
+// Without a stored cursor, starts at the oldest stored change. A complete copy needs steps 1 and 2 first.
+let after = await readFile(file, 'utf8').catch(() => null);
 for (;;) {
   const body = JSON.stringify({ query, variables: { after } });
   const { data, errors } = await (await fetch(`${url}/graphql`, { method: 'POST', headers, body })).json();
