@@ -496,3 +496,23 @@ impl RestrictionSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_for_credentials_uses_https_or_stays_on_this_machine() {
+        for url in ["https://lookups.twilio.com", "http://127.0.0.1:9000", "http://[::1]:9000/x", "http://localhost"] {
+            assert!(secure_url(url).is_ok(), "{url}");
+        }
+        for url in [
+            "http://lookups.twilio.com",
+            "http://127.0.0.1.example.com",
+            "http://localhost.example.com",
+            "ftp://localhost",
+        ] {
+            assert!(secure_url(url).is_err(), "{url}");
+        }
+    }
+}

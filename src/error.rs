@@ -233,7 +233,7 @@ input_fields! {
     Before: ["before"],
 }
 
-/// One reason to reject a request. Variables with a list of violations are named `faults`.
+/// One reason to reject a request. The violations that parsing finds in the input are called faults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub code: ErrorCode,

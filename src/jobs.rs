@@ -1,5 +1,5 @@
-//! The background jobs of a server: deliver webhooks, store when keys were last used, delete expired rows, and watch the
-//! change feed and the version of the database.
+//! The background jobs of a server: deliver webhooks, store when keys were last used, delete expired rows, and watch
+//! the change feed and the version of the database.
 //!
 //! A job that panics starts again after [`RESTART_PAUSE`]: requests do not need the job, so the server goes on.
 

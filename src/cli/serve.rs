@@ -26,8 +26,8 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure
     let app_settings = app_settings(&settings, serve)?;
     let with_graphiql = app_settings.http.graphiql != Some(false);
     telemetry::start(settings.environment).map_err(Failure::Usage)?;
-    // Each connection of a client is an open file, and the soft limit is often only 1,024. A system that cannot raise it
-    // keeps it, and the server then warns when it cannot accept a connection.
+    // Each connection of a client is an open file, and the soft limit is often only 1,024. A system that cannot raise
+    // it keeps it, and the server then warns when it cannot accept a connection.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let stop = stop_signal().map_err(|error| Failure::Other(format!("Cannot wait for signals: {error}")))?;
     let mut stop = pin!(stop);

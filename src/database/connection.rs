@@ -48,8 +48,8 @@ impl Driver {
         ///   so it also ends deadlocks.
         /// - `idle_in_transaction_session_timeout`: if this service dies inside a transaction, PostgreSQL ends the
         ///   session and releases the locks of the transaction.
-        /// - `plan_cache_mode`: cached prepared statements are planned once per connection. Each statement is written so that one
-        ///   index is good for all values, so a generic plan is as good as a custom plan.
+        /// - `plan_cache_mode`: cached prepared statements are planned once per connection. Each statement is written
+        ///   so that one index is good for all values, so a generic plan is as good as a custom plan.
         /// - `enable_seqscan`: if this setting is on, a plan that was made while a table was empty scans the whole
         ///   table after the table has grown. This happened with the table of idempotency keys, which is emptied
         ///   regularly: a create took 2.7 times as long.
@@ -201,9 +201,10 @@ impl Connection {
     }
 }
 
-/// Returns true if the connection caches the prepared statement. A connection caches up to 100 prepared statements. The longest statement of
-/// ordinary requests, for the histories of a page of 100 customers, has about 140 KiB. Longer statements have a branch
-/// for each of many lists of different sizes, so they are rarely sent again, and would fill the memory.
+/// Returns true if the connection caches the prepared statement. A connection caches up to 100 prepared statements. The
+/// longest statement of ordinary requests, for the histories of a page of 100 customers, has about 140 KiB. Longer
+/// statements have a branch for each of many lists of different sizes, so they are rarely sent again, and would fill
+/// the memory.
 fn is_cached(sql: &str) -> bool {
     const MAX_BYTES: usize = 192 << 10;
     sql.len() <= MAX_BYTES

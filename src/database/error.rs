@@ -311,3 +311,22 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_failure_stays_an_outage_and_is_logged_once() {
+        let outage = DbErr::Query(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Io(ErrorKind::BrokenPipe.into()))));
+        for (error, expected) in
+            [(outage, ErrorCode::Unavailable), (DbErr::Custom("a defect".to_owned()), ErrorCode::Internal)]
+        {
+            let Error::Failed { code, is_logged, .. } = Error::from(error.clone()) else { panic!("{error}") };
+            assert_eq!((code, is_logged), (expected, false));
+            let shared = log_shared_failure(&error, 2);
+            let Error::Failed { code, cause, is_logged } = Error::from(shared) else { panic!("{error}") };
+            assert_eq!((code, cause.as_str(), is_logged), (expected, "batched statement failed", true));
+        }
+    }
+}

@@ -41,7 +41,7 @@ pub fn subquery(select: SelectStatement) -> SimpleExpr {
 }
 
 /// Repeats the last value of an `IN` list until the number of values is a power of two. Each length of the list is
-/// another SQL statement, and a connection keeps only some statements prepared.
+/// another SQL statement, and a connection caches only some prepared statements.
 pub fn pad<T: Clone>(mut values: Vec<T>) -> Vec<T> {
     if let Some(last) = values.last().cloned() {
         values.resize(values.len().next_power_of_two(), last);

@@ -16,7 +16,9 @@
 //! the first name:
 //!
 //! ```graphql
-//! mutation ($name: String) { updateCustomer(input: { customer: { id: "…" }, data: { firstName: $name } }) { replayed } }
+//! mutation ($name: String) {
+//!   updateCustomer(input: { customer: { id: "…" }, data: { firstName: $name } }) { replayed }
+//! }
 //! ```
 
 use std::sync::Arc;

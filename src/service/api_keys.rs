@@ -168,7 +168,7 @@ impl ApiKeys {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
             let is_of_other = Environment::iter().any(|other| is_well_formed(key, other));
-            return Err(if is_of_other { refused(OTHER_ENVIRONMENT) } else { unknown() }.into());
+            return Err(if is_of_other { unauthenticated(OTHER_ENVIRONMENT) } else { unknown() }.into());
         }
         let hashes = self.hash.accepted_digests(PURPOSE, &[key.as_bytes()]);
         let hash = hashes.current.clone();
@@ -423,13 +423,13 @@ impl ApiKeys {
 /// Returns the caller with this key. Fails if the key is revoked or expired, or if its operator is suspended.
 fn actor_of(key: &Model, operator: &operator::Model) -> Result<Actor, Violation> {
     if key.revoked_at.is_some() {
-        return Err(refused("This API key was revoked. Use another one, or ask the platform for a new one."));
+        return Err(unauthenticated("This API key was revoked. Use another one, or ask the platform for a new one."));
     }
     if is_expired(key.expires_at) {
-        return Err(refused("This API key has expired. Use another one, or ask the platform for a new one."));
+        return Err(unauthenticated("This API key has expired. Use another one, or ask the platform for a new one."));
     }
     if operator.status == operator::Status::Suspended {
-        return Err(refused("The operator of this API key is suspended. Ask the platform to resume it."));
+        return Err(unauthenticated("The operator of this API key is suspended. Ask the platform to resume it."));
     }
     let disclosures_per_hour = operator.disclosures_per_hour;
     Ok(Actor::Operator { id: operator.id, key: key.id, access: key.access, disclosures_per_hour })
@@ -456,6 +456,6 @@ fn unknown() -> Violation {
     Violation::new(ErrorCode::Unauthenticated)
 }
 
-fn refused(message: &str) -> Violation {
+fn unauthenticated(message: &str) -> Violation {
     unknown().with_message(message)
 }

@@ -184,7 +184,7 @@ pub struct RejectedReservation {
 
 impl RejectedReservation {
     /// Returns the fault of a request that is rejected for this reason, and logs and counts the rejection.
-    pub fn to_violation(&self) -> Violation {
+    pub fn reject(&self) -> Violation {
         let (operator, key) = (self.origin.owner(), self.origin.actor.key().map(display));
         tracing::warn!(%operator, key, request_id = %self.origin.request.id, "disclosure limit reached");
         let message = match self.shortage {

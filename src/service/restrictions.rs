@@ -6,6 +6,7 @@
 
 use entity::deployment::Environment;
 use entity::value::{EmailAddress, LineType, PhoneNumber};
+use sea_orm::EnumIter;
 use serde::{Deserialize, Serialize};
 
 use super::disposable_domains::DisposableDomains;
@@ -20,9 +21,9 @@ pub struct Restrictions {
     pub phone_lookup: Option<PhoneLookup>,
 }
 
-/// A restriction that a value violates. The names of the variants are stored with the results of idempotency keys, so do
-/// not rename them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A restriction that a value violates. The names of the variants are stored with the results of idempotency keys, so
+/// do not rename them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, Serialize, Deserialize)]
 pub enum Restriction {
     DisposableEmail,
     PlusSuffixEmail,
@@ -110,6 +111,7 @@ impl Restriction {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use sea_orm::Iterable;
     use serde_json::json;
 
     use super::*;
@@ -121,8 +123,10 @@ mod tests {
 
     #[test]
     fn stored_names_of_warnings_do_not_change() {
-        let all = [Restriction::DisposableEmail, Restriction::PlusSuffixEmail, Restriction::PhoneNotMobile];
-        assert_eq!(json!(all), json!(["DisposableEmail", "PlusSuffixEmail", "PhoneNotMobile"]));
+        let all: Vec<_> = Restriction::iter().collect();
+        let stored = json!(["DisposableEmail", "PlusSuffixEmail", "PhoneNotMobile"]);
+        assert_eq!(json!(all), stored);
+        assert_eq!(serde_json::from_value::<Vec<Restriction>>(stored).unwrap(), all);
     }
 
     proptest! {

@@ -248,7 +248,7 @@ both!(a_failed_attempt_is_repeated_with_the_same_id_and_body, Sandbox, async |ap
     let impatient = process.start_other(impatient_settings());
     let soon = (process.now() + TimeDelta::hours(1)).format("%a, %d %b %Y %H:%M:%S GMT");
     let status = |status, headers: &str| Reply::Status(status, headers.to_owned());
-    // Each reply with its status, its failure, and the shortest and the longest pause in seconds.
+    // Each reply with its status, its failure, and the shortest and the longest backoff in seconds.
     let cases = [
         (status(500, ""), Some(500), Failure::Status, 5, 6),
         (status(404, ""), Some(404), Failure::Status, 15, 18),
@@ -269,8 +269,8 @@ both!(a_failed_attempt_is_repeated_with_the_same_id_and_body, Sandbox, async |ap
         sent.extend(sender.deliver_to(&receiver).await);
         let row = row(app, webhook).await;
         assert_eq!((row.failed_attempts, row.last_status, row.last_failure), (attempt, status, Some(failure)));
-        let pause = (row.next_attempt_at - process.now()).num_seconds();
-        assert!((min..=max).contains(&pause), "attempt {attempt}: {pause} seconds");
+        let backoff = (row.next_attempt_at - process.now()).num_seconds();
+        assert!((min..=max).contains(&backoff), "attempt {attempt}: {backoff} seconds");
         assert!(row.failing_since.is_some() && row.lease_until.is_none() && row.disabled_at.is_none());
         // A change that is made between two attempts is not added to the repeated delivery.
         create(app, &operator, 10 + sent.len()..11 + sent.len()).await;

@@ -80,7 +80,7 @@ async fn validate(app: &TestApp, caller: &support::Caller, id: &str, data: &Valu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sandbox_warns_about_exactly_what_production_refuses() {
+async fn sandbox_warns_about_exactly_what_production_rejects() {
     for inputs in fixtures() {
         let mut in_sandbox = Vec::new();
         run(Backend::Sqlite, Environment::Sandbox, async |app| {

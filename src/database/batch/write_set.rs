@@ -264,8 +264,8 @@ pub fn delete_listed<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteS
     Query::delete().from_table(E::default().table_ref()).and_where(is_listed).take()
 }
 
-/// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, and each [`WriteStatement`]'s
-/// name and number of rows.
+/// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, and the name and the
+/// number of rows of each [`WriteStatement`].
 type Shape = (bool, Vec<(&'static str, usize)>);
 
 /// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it. SQL for many rows

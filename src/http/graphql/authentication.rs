@@ -20,8 +20,8 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
     let network = client_network(client_address(&state.trusted_proxies, parts));
     log.address = Some(network);
     let limits = &state.services.limits;
-    let refuse = |violation: Violation| limits.record_auth_failure(network).err().unwrap_or(violation);
-    let key = bearer_token(parts).ok_or_else(|| refuse(Violation::new(ErrorCode::Unauthenticated)))?;
+    let reject = |violation: Violation| limits.record_auth_failure(network).err().unwrap_or(violation);
+    let key = bearer_token(parts).ok_or_else(|| reject(Violation::new(ErrorCode::Unauthenticated)))?;
     if let Some(actor) = state.services.api_keys.cached_actor(key) {
         return Ok(actor);
     }
@@ -30,7 +30,7 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
     let authentication = async move { services.api_keys.authenticate(&key, suspect).await };
     match run_database_work(state, log, WorkSettings::authentication(), authentication).await? {
         Ok(actor) => Ok(actor),
-        Err(AuthenticationError::Rejected(violation)) => Err(refuse(violation).into()),
+        Err(AuthenticationError::Rejected(violation)) => Err(reject(violation).into()),
         Err(AuthenticationError::Failed(error)) => {
             let (code, cause) = (error_code(&error), describe(&error));
             tracing::error!(request_id = %log.request_id, code = code.name(), cause, "authentication failed");

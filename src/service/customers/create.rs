@@ -135,7 +135,7 @@ impl Customers {
                 // A request with the same idempotency key may have been finished while this one waited.
                 Err(rejected) => match self.find_replay(origin, idempotent).await? {
                     Some(replayed) => return Ok(replayed),
-                    None => return Err(rejected.to_violation().into()),
+                    None => return Err(rejected.reject().into()),
                 },
             },
         };

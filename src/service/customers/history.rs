@@ -96,7 +96,8 @@ impl HistoryEntry {
     }
 }
 
-/// The form in which operators see a change that another caller made, in the history and in the feed.
+/// The form in which operators see a change that another caller made, in the history and in the feed. The operator of
+/// the caller gets a row in the feed in the same form, if the change does not concern its own link.
 #[derive(Clone, Copy)]
 enum ToOthers {
     /// Operators do not see the change.

@@ -114,7 +114,7 @@ impl Customers {
             OrStored::Found(found) => found,
             OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };
-        let check_budget = || rejected.map_or(Ok(()), |rejected| Err(Error::from(rejected.to_violation())));
+        let check_budget = || rejected.map_or(Ok(()), |rejected| Err(Error::from(rejected.reject())));
         let Some(CustomerView { customer: current, link, .. }) = found else {
             check_budget()?;
             return Err(Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer)).into());

@@ -240,6 +240,7 @@ impl Deliveries {
         let mut running = JoinSet::new();
         loop {
             tokio::select! {
+                biased;
                 () = &mut stop => break,
                 _ = interval.tick() => {}
             }
@@ -521,7 +522,8 @@ impl Deliveries {
         Ok(self.update(webhook, moved).await?.filter(|_| page.has_more))
     }
 
-    /// Records a failed attempt: sets the time of the next attempt, or disables the endpoint. Also writes `changes` to its row.
+    /// Records a failed attempt: sets the time of the next attempt, or disables the endpoint. Also writes `changes` to
+    /// its row.
     async fn fail(&self, webhook: &Model, failed: Failed, changes: ActiveModel) -> Result<(), Error> {
         let Failed { failure, is_gone, retry_after } = failed;
         let now = self.now();

@@ -46,8 +46,8 @@ impl SigningSecret {
     const TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
     /// Returns the secrets of an endpoint, one for each accepted key secret. `generation` is 1 at first, and increases
-    /// with each rotation. Only the current secret is shown to the operator. While `VIVAMO_KEY_SECRET` is being changed,
-    /// there is a second one, so that receivers can verify deliveries with the secret that they know.
+    /// with each rotation. Only the current secret is shown to the operator. While `VIVAMO_KEY_SECRET` is being
+    /// changed, there is a second one, so that receivers can verify deliveries with the secret that they know.
     pub fn derive(hash: &KeyedHash, webhook: Uuid, generation: i32) -> Accepted<Self> {
         let parts: [&[u8]; 2] = [webhook.as_bytes(), &generation.to_be_bytes()];
         hash.accepted_digests(PURPOSE, &parts).map(Self)
