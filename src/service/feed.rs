@@ -308,7 +308,9 @@ impl Feed {
 /// which is made from the oldest transaction that has not ended (see `database::positions`). On SQLite, these are all
 /// its rows.
 pub(super) fn visible_to(backend: DbBackend, reader: impl Into<SimpleExpr>) -> Select<Entity> {
-    below_horizon(backend, Entity::find().filter(Column::ReaderId.into_expr().eq(reader)))
+    Entity::find()
+        .filter(Column::ReaderId.into_expr().eq(reader))
+        .apply_if(positions::horizon(backend), |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
 }
 
 /// Selects the rows after a position that a reader may see now. `position` has the two parts of the position.
@@ -317,12 +319,7 @@ pub(super) fn visible_after(
     reader: impl Into<SimpleExpr>,
     position: [SimpleExpr; 2],
 ) -> Select<Entity> {
-    let is_after = Expr::tuple(position_columns()).gt(Expr::tuple(position));
-    below_horizon(backend, Entity::find().filter(Column::ReaderId.into_expr().eq(reader)).filter(is_after))
-}
-
-fn below_horizon(backend: DbBackend, rows: Select<Entity>) -> Select<Entity> {
-    rows.apply_if(positions::horizon(backend), |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
+    visible_to(backend, reader).filter(Expr::tuple(position_columns()).gt(Expr::tuple(position)))
 }
 
 fn array<T, const N: usize>(items: Vec<T>) -> Result<[T; N], DbErr> {

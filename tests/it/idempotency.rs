@@ -293,10 +293,9 @@ both!(concurrent_repeats_are_applied_once, Sandbox, async |app| {
 
 both!(concurrent_repeats_by_the_platform_are_applied_once, Sandbox, async |app| {
     let operator = app.operator("A").await;
-    let data = |name: &str| json!({ "email": format!("{name}@example.com") });
-    let [ada, grace, eve] = ["ada", "grace", "eve"].map(|name| (name, data(name)));
     let mut ids = Vec::new();
-    for (name, data) in [ada, grace, eve] {
+    for name in ["ada", "grace", "eve"] {
+        let data = json!({ "email": format!("{name}@example.com") });
         ids.push(app.created(&operator, name, data).await["customer"]["id"].clone());
     }
     let phone = "+14155552671";

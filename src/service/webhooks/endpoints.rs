@@ -197,11 +197,11 @@ impl Webhooks {
             let transaction = self.database.begin_write().await?;
             let current = lock(&transaction, actor, id).await?;
             let changed = changes.applied_to(&current, position.as_ref());
-            let mut fields = changed_fields(&current, &changed);
-            fields.extend(position.is_some().then_some("cursor"));
-            if fields.is_empty() {
+            if changed == current && position.is_none() {
                 return Ok(current);
             }
+            let mut fields = changed_fields(&current, &changed);
+            fields.extend(position.is_some().then_some("cursor"));
             let row = changed.into_active_model().reset_all().update(&transaction).await?;
             record(&transaction, origin, EventType::WebhookUpdated, &row, &fields).await?;
             transaction.commit().await?;
@@ -351,34 +351,10 @@ impl EndpointChanges {
 /// Returns which of the fields `url`, `types` and `enabled` differ between two rows, by their names in the GraphQL
 /// schema.
 fn changed_fields(before: &Model, after: &Model) -> Vec<&'static str> {
-    // Lists all columns: a request whose new value this function misses would be dropped as a request without changes.
-    let Model {
-        id: _,
-        operator_id: _,
-        url,
-        types,
-        secret_version: _,
-        secret_created_at: _,
-        previous_secret_until: _,
-        delivered_position: _,
-        delivered_id: _,
-        sending_position: _,
-        sending_id: _,
-        failed_attempts: _,
-        failing_since: _,
-        next_attempt_at: _,
-        lease_until: _,
-        last_attempt_at: _,
-        last_status: _,
-        last_failure: _,
-        disabled_at,
-        paused_at: _,
-        created_at: _,
-    } = after;
     let fields = [
-        ("url", before.url != *url),
-        ("types", before.types != *types),
-        ("enabled", before.disabled_at.is_some() != disabled_at.is_some()),
+        ("url", before.url != after.url),
+        ("types", before.types != after.types),
+        ("enabled", before.disabled_at.is_some() != after.disabled_at.is_some()),
     ];
     fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()
 }
