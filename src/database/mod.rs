@@ -39,7 +39,7 @@ pub use request::{RequestContext, RunningRequests, Work, WorkCounter, record, ru
 pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, Unread};
 pub use retry::{TransactionError, with_retry};
 pub use run_to_completion::run_to_completion;
-pub use sql::{Sql, pad, subquery};
+pub use sql::{Sql, is_one_of, subquery};
 pub use transaction::Transaction;
 pub use url::{check_url, sqlite_file};
 

@@ -2,10 +2,12 @@
 
 use std::fmt::{Arguments, Write};
 
+use sea_orm::sea_query::extension::postgres::PgFunc;
 use sea_orm::sea_query::{
-    PostgresQueryBuilder, QueryStatementBuilder, SelectStatement, SimpleExpr, SqlWriterValues, SqliteQueryBuilder,
+    Expr, ExprTrait, PostgresQueryBuilder, QueryStatementBuilder, SelectStatement, SimpleExpr, SqlWriterValues,
+    SqliteQueryBuilder, Value, ValueType,
 };
-use sea_orm::{DbBackend, Statement};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, Statement};
 
 /// Builds a [`Statement`] from text and built statements. Numbers the placeholders on PostgreSQL, and collects the
 /// values.
@@ -40,13 +42,24 @@ pub fn subquery(select: SelectStatement) -> SimpleExpr {
     SimpleExpr::SubQuery(None, Box::new(select.into()))
 }
 
-/// Repeats the last value of an `IN` list until the number of values is a power of two. Each length of the list is
-/// another SQL statement, and a connection caches only some prepared statements.
-pub fn pad<T: Clone>(mut values: Vec<T>) -> Vec<T> {
+/// Matches the rows that have one of these values in `column`. PostgreSQL receives one array, and SQLite a list.
+///
+/// The list has a length that is a power of two: its last value is repeated. Each length is another SQL statement, and
+/// a connection caches only some prepared statements.
+pub fn is_one_of<V: ValueType + Into<Value>>(
+    connection: &impl ConnectionTrait,
+    column: impl ColumnTrait,
+    values: impl IntoIterator<Item = V>,
+) -> SimpleExpr {
+    let mut values: Vec<Value> = values.into_iter().map(Into::into).collect();
+    if connection.get_database_backend() == DbBackend::Postgres {
+        let array = Value::Array(V::array_type(), Some(Box::new(values)));
+        return column.into_expr().eq(PgFunc::any(Expr::val(array)));
+    }
     if let Some(last) = values.last().cloned() {
         values.resize(values.len().next_power_of_two(), last);
     }
-    values
+    column.is_in(values)
 }
 
 /// Builds a query whose values become part of its text, so the values must be constants and never input.

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use super::audit::{self, Subject};
 use super::key_format::{self, is_well_formed};
 use super::{Actor, AdminOrigin, is_in_calendar, now};
-use crate::database::{self, Database, Transaction, TransactionError, Work, pad, with_retry};
+use crate::database::{self, Database, Transaction, TransactionError, Work, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::{Accepted, KeyedHash};
 
@@ -220,8 +220,8 @@ impl ApiKeys {
     }
 
     async fn find_by_hashes(&self, hashes: impl IntoIterator<Item = Vec<u8>>) -> Result<Vec<FoundKey>, DbErr> {
-        let hashes = pad(hashes.into_iter().collect());
-        let query = Entity::find().filter(Column::Hash.is_in(hashes)).find_also_related(operator::Entity);
+        let has_hash = is_one_of(self.database.reader(), Column::Hash, hashes);
+        let query = Entity::find().filter(has_hash).find_also_related(operator::Entity);
         let keys = query.all(self.database.reader()).await?;
         Ok(keys.into_iter().filter_map(|(key, operator)| Some((key, operator?))).collect())
     }
@@ -284,7 +284,7 @@ impl ApiKeys {
     /// Returns the keys with these ids that the caller may see, by id. An operator sees only its own keys.
     pub async fn find(&self, actor: &Actor, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, Model>, Error> {
         let query = Entity::find()
-            .filter(Column::Id.is_in(pad(ids.to_vec())))
+            .filter(is_one_of(self.database.reader(), Column::Id, ids.iter().copied()))
             .apply_if(actor.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
         database::record(Work::Query, 1);
         let keys = query.all(self.database.reader()).await?;
@@ -333,7 +333,8 @@ impl ApiKeys {
     ) -> Result<HashMap<OperatorId, Vec<Model>>, Error> {
         let visible: Vec<_> = operators.iter().copied().filter(|id| actor.sees(*id)).collect();
         let mut keys_by_operator: HashMap<_, _> = visible.iter().map(|id| (*id, Vec::new())).collect();
-        let query = Entity::find().filter(Column::OperatorId.is_in(pad(visible))).order_by_asc(Column::Id);
+        let is_visible = is_one_of(self.database.reader(), Column::OperatorId, visible);
+        let query = Entity::find().filter(is_visible).order_by_asc(Column::Id);
         database::record(Work::Query, 1);
         let keys = query.all(self.database.reader()).await?;
         database::record(Work::Row, keys.len() as u64);

@@ -20,7 +20,7 @@ use super::audit::{self, Subject};
 use super::webhooks::endpoints;
 use super::{Actor, AdminOrigin, ApiKeys, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
-use crate::database::{Database, Transaction, TransactionError, Work, pad, record, with_retry};
+use crate::database::{Database, Transaction, TransactionError, Work, is_one_of, record, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 pub struct Operators {
@@ -60,8 +60,8 @@ impl Operators {
         if let Some(cached) = self.cached(actor, visible()) {
             return Ok(visible().zip(cached).collect());
         }
-        let rows =
-            Entity::find().filter(Column::Id.is_in(pad(visible().collect()))).all(self.database.reader()).await?;
+        let is_visible = is_one_of(self.database.reader(), Column::Id, visible());
+        let rows = Entity::find().filter(is_visible).all(self.database.reader()).await?;
         let found: HashMap<_, _> = rows.into_iter().map(|operator| (operator.id, Arc::new(operator))).collect();
         let mut cache = self.cache.write();
         let now = Instant::now();

@@ -57,11 +57,15 @@ pub(super) async fn rows_by_branch(
 ) -> Result<Vec<Vec<QueryResult>>, DbErr> {
     let mut rows_by_branch = Vec::new();
     for branches in statements(branches) {
-        let first = rows_by_branch.len();
-        rows_by_branch.resize_with(first + branches.len(), Vec::new);
         record(Work::Query, 1);
         let rows = connection.query_all_raw(union(connection.get_database_backend(), branches)).await?;
         record(Work::Row, rows.len() as u64);
+        if let [_] = branches {
+            rows_by_branch.push(rows);
+            continue;
+        }
+        let first = rows_by_branch.len();
+        rows_by_branch.resize_with(first + branches.len(), Vec::new);
         for row in rows {
             let number: i32 = row.try_get_by_index(0)?;
             rows_by_branch[first + number.unsigned_abs() as usize].push(row);

@@ -5,15 +5,16 @@ use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use sea_orm::sea_query::{
-    Alias, Asterisk, Expr, ExprTrait, OverStatement, Query, SelectStatement, SimpleExpr, WindowStatement,
+    Alias, Asterisk, Expr, ExprTrait, OverStatement, Query, SelectStatement, SimpleExpr, Value, ValueType,
+    WindowStatement,
 };
-use sea_orm::{ColumnTrait, Condition, DbErr, QueryResult, Value};
+use sea_orm::{ColumnTrait, Condition, DbErr, QueryResult};
 
 use super::branches::{Branch, limit, rows_by_branch};
 use super::keyset::{Page, PageRequest, Positioned};
 use super::list::List;
 use super::read::pages;
-use crate::database::{Reader, pad};
+use crate::database::{Reader, is_one_of};
 
 /// Loads a page of the list of each owner. `list` selects the rows that match a condition on the owner, in ascending
 /// order and without a scan or joined tables. `read` returns a row's owner and the row. The same owner may be in
@@ -24,7 +25,7 @@ use crate::database::{Reader, pad};
 ///   the rows of each owner and reads only the rows of the pages.
 /// - **Otherwise** all pages are read by a `UNION ALL`. The text of the `UNION ALL` depends on the number of owners, so
 ///   PostgreSQL plans it again for each number. The text of the single statement for all owners hardly varies.
-pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned + Clone>(
+pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Positioned + Clone>(
     reader: &Reader,
     requests: &[(K, PageRequest)],
     owner: impl ColumnTrait,
@@ -40,9 +41,9 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned + C
         let lists = requests.iter().map(|(key, request)| (list(owner.eq(*key).into()), request.clone()));
         return pages(reader, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
     }
-    let owners = pad(requests.iter().map(|(owner, _)| *owner).collect());
-    let max_rows = MIN_ROWS.max(owners.len() * (request.size + 1));
-    let list = list(owner.is_in(owners).into());
+    let owners = requests.iter().map(|(owner, _)| *owner);
+    let max_rows = MIN_ROWS.max(owners.len().next_power_of_two() * (request.size + 1));
+    let list = list(is_one_of(reader, owner, owners).into());
     let mut rows = rows_by_branch(reader, &[Branch::rows(list.rows.clone(), limit(max_rows))]).await?.remove(0);
     // Numbering the rows costs as much as reading them, and only long lists need the numbers.
     if rows.len() == max_rows {
@@ -62,7 +63,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + Into<Value>, T: Positioned + C
             Entry::Vacant(entry) => {
                 entry.insert(pages.len());
                 let mut rows = rows_by_owner.remove(owner).unwrap_or_default();
-                rows.sort_by_cached_key(Positioned::position);
+                rows.sort_by_key(Positioned::position);
                 request.page(rows)
             }
         };

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::rows::{self, Link, of_operator, own_at};
 use super::{CustomerView, Customers};
-use crate::database::{BatchedQuery, OptimisticWrite, TransactionError, Work, pad, record};
+use crate::database::{BatchedQuery, OptimisticWrite, TransactionError, Work, is_one_of, record};
 use crate::error::Error;
 use crate::service::Actor;
 use crate::service::idempotency::{IdempotentRequest, KeyLookup};
@@ -66,7 +66,7 @@ impl Customers {
         ids: Vec<CustomerId>,
     ) -> Result<Vec<Arc<CustomerView>>, Error> {
         record(Work::Query, 1);
-        let is_listed = customer::Column::Id.is_in(pad(ids));
+        let is_listed = is_one_of(self.database.reader(), customer::Column::Id, ids);
         let reader = self.database.reader();
         let views: Vec<_> = match actor.operator() {
             None => {

@@ -312,15 +312,18 @@ impl CustomerList {
     fn rows(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<List> {
         use customer_operator::Column::{CustomerId, OperatorId};
         let (filter, columns, excluded) = (&self.filter, self.position_columns(), self.searched_email());
-        let own = of_operator(operator)
-            .filter(filter.on_own_customer(operator, None))
-            .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)));
+        // Built only where it is needed: building a statement takes as long as reading several rows.
+        let own = || {
+            of_operator(operator)
+                .filter(filter.on_own_customer(operator, None))
+                .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)))
+        };
         let list = |rows| List { descending: self.order.descending, ..List::new(rows, columns.clone()) };
         let join_customers =
             |links| JoinedTable::new::<customer::Entity>(&[(customer::Column::Id, links, CustomerId.as_str())]);
         if filter.is_unique() {
             let is_found = filter.search.as_ref().map(|search| search::is_found(operator, search));
-            return vec![list(own.filter(Condition::all().add_option(is_found)).into_query())];
+            return vec![list(own().filter(Condition::all().add_option(is_found)).into_query())];
         }
         let is_in_order =
             filter.connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt;
@@ -343,7 +346,7 @@ impl CustomerList {
         let key = *self.position_by().last().unwrap_or(&CustomerId);
         let is_scanned = key.into_expr().equals((Alias::new(SCAN), key));
         let has_conditions = filter.has_conditions() || excluded.is_some();
-        let conditions = has_conditions.then(|| scan_filter(own.filter(is_scanned)));
+        let conditions = has_conditions.then(|| scan_filter(own().filter(is_scanned)));
         let links = [OperatorId, key].map(|column| (column, BRANCH_ROWS, column.as_str()));
         let joined = || {
             let links = JoinedTable::new::<customer_operator::Entity>(&links);

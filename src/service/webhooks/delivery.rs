@@ -54,7 +54,7 @@ use super::endpoints::cursor;
 use super::sender::{Attempt, Response, Sender};
 use super::signature::sign;
 use crate::database::pages::{Position, Positioned};
-use crate::database::{Database, Tenant, describe, pad, run_as, subquery, with_retry};
+use crate::database::{Database, Tenant, describe, is_one_of, run_as, subquery, with_retry};
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
 use crate::service::Services;
@@ -366,9 +366,10 @@ impl Deliveries {
             if claimed.is_empty() {
                 return Ok(claimed);
             }
+            let is_claimed = is_one_of(&transaction, Column::Id, claimed.iter().map(|webhook| webhook.id));
             Entity::update_many()
                 .col_expr(Column::LeaseUntil, lease.into())
-                .filter(Column::Id.is_in(pad(claimed.iter().map(|webhook| webhook.id).collect())))
+                .filter(is_claimed)
                 .exec(&transaction)
                 .await?;
             transaction.commit().await?;
