@@ -123,7 +123,10 @@ pub enum ErrorCode {
     CursorExpired,
     /// The response would be larger than 4 MiB, or the data that it is built from would be larger than 8 MiB. Request
     /// smaller pages or fewer fields.
-    #[error("The response would be larger than 4 MiB. Request smaller pages (`first`) or fewer fields.")]
+    #[error(
+        "The response would be larger than 4 MiB, or its database rows larger than 8 MiB. Request smaller pages \
+         (`first`), or fewer lists and fields."
+    )]
     ResponseTooLarge,
     /// The request is malformed, violates the schema, or exceeds a limit.
     #[error("The request is not valid.")]
@@ -134,7 +137,10 @@ pub enum ErrorCode {
     PersistedQueryNotSupported,
     /// The service is temporarily unavailable, or did not finish in time. A mutation may have been applied, or may
     /// still be applied. Retry with the same `idempotencyKey`.
-    #[error("The service is temporarily unavailable. Please retry.")]
+    #[error(
+        "The service is temporarily unavailable, or did not finish in time. Retry the request. Retry a mutation only \
+         with the same `idempotencyKey`, because it may have been applied."
+    )]
     Unavailable,
     /// An unexpected error on our side. A mutation may have been applied. Report the error with `requestId`.
     #[error("An unexpected error occurred on our side. Please report it with the request id.")]
@@ -233,7 +239,7 @@ input_fields! {
     Before: ["before"],
 }
 
-/// One reason to reject a request. The violations that parsing finds in the input are called faults.
+/// One reason to reject a request. The schema field `faults` and the type `Faults` list violations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub code: ErrorCode,
@@ -248,23 +254,23 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// A fault that no single argument causes.
+    /// A violation that no single argument causes.
     pub fn new(code: ErrorCode) -> Self {
         Self { code, message: code.to_string(), field: None, retry_after: None, own_customer: None }
     }
 
-    /// A fault of one argument.
+    /// A violation by one argument.
     pub fn of(code: ErrorCode, field: InputField) -> Self {
         Self { field: Some(field), ..Self::new(code) }
     }
 
-    /// A fault of one argument, with the code [`ErrorCode::InvalidArgument`]. The note is the message, because the
+    /// A violation by one argument, with the code [`ErrorCode::InvalidArgument`]. The note is the message, because the
     /// message of this code gives no details.
     pub fn argument(field: InputField, note: &'static str) -> Self {
         Self::of(ErrorCode::InvalidArgument, field).with_message(note)
     }
 
-    /// A fault of a time outside the years 0001 to 9999. PostgreSQL and SQLite would store such a time differently.
+    /// A violation by a time outside the years 0001 to 9999. PostgreSQL and SQLite would store such a time differently.
     pub fn outside_calendar(field: InputField) -> Self {
         let message = format!("`{}` must be between the years 0001 and 9999 in UTC.", field.path().join("."));
         Self::of(ErrorCode::InvalidArgument, field).with_message(message)
@@ -275,11 +281,13 @@ impl Violation {
         Self { message: message.into(), ..self }
     }
 
-    /// Adds the reason why the value could not be parsed, for example ": it is empty."
+    /// Adds the reason why the value could not be parsed, for example ": it is empty." The message of
+    /// [`ErrorCode::InvalidArgument`] does not say which value is meant, so the reason then names the argument.
     pub fn with_reason(self, reason: Reason) -> Self {
         let subject = match self.field {
-            Some(InputField::Address(part)) => part.name(),
-            _ => "it",
+            Some(InputField::Address(part)) => part.name().to_owned(),
+            Some(field) if self.code == ErrorCode::InvalidArgument => format!("`{}`", field.path().join(".")),
+            _ => "it".to_owned(),
         };
         Self { message: format!("{}: {subject} {reason}.", self.message), ..self }
     }

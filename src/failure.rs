@@ -14,7 +14,10 @@ pub enum Failure {
     /// An argument or a setting is wrong.
     #[error("{0}")]
     Usage(String),
-    #[error("The database file {} does not exist. Create it with `vivamo migrate`.", .0.display())]
+    #[error(
+        "The database file {} does not exist. Check DATABASE_URL (--database-url). To create a new database, run \
+         `vivamo migrate`.", .0.display()
+    )]
     NoDatabase(PathBuf),
     /// Any other failure, with its message.
     #[error("{0}")]
@@ -35,9 +38,10 @@ pub enum Failure {
     )]
     FeedAhead,
     #[error(
-        "The API keys of this database were made with a different VIVAMO_KEY_SECRET (--key-secret). Set VIVAMO_KEY_SECRET to \
-         that secret. If you changed the secret on purpose, also set VIVAMO_KEY_SECRET_OLD (--key-secret-old) to \
-         the old value, and run `vivamo change-key-secret`. Without the old value, all API keys stop working."
+        "The API keys of this database were made with a different VIVAMO_KEY_SECRET (--key-secret). If the new value is a \
+         mistake, set VIVAMO_KEY_SECRET to that secret. To change the secret, keep the new value in VIVAMO_KEY_SECRET, set \
+         VIVAMO_KEY_SECRET_OLD (--key-secret-old) to the old value, and run `vivamo change-key-secret`. Without the old \
+         value, all API keys stop working."
     )]
     OtherKeySecret,
     #[error(

@@ -153,7 +153,9 @@ pub async fn pending_migrations(settings: DatabaseSettings, environment: Environ
             return Ok(vec!["the search words are incomplete".to_owned()]);
         }
         if positions::is_ahead(&database).await.map_err(Error::from)? {
-            return Ok(vec!["the change feed is ahead of this server".to_owned()]);
+            return Ok(vec![
+                "the positions in the change feed are above the transaction ids of this PostgreSQL server".to_owned(),
+            ]);
         }
     }
     Ok(inspection.pending)

@@ -1,7 +1,7 @@
 //! Table `phone_lookup`: the cached results of the carrier lookup, shared by all servers.
 //!
 //! The number is not stored, only its keyed hash. `service::phone_lookup` writes the rows, and deletes them after they
-//! have expired. The erasure of a customer deletes the row of its phone.
+//! have expired. The erasure of a customer deletes the rows of all phones that the customer has had.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;

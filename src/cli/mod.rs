@@ -204,11 +204,13 @@ async fn change_key_secret(settings: &Settings) -> Result<(), Failure> {
         (false, _) => "The database uses this VIVAMO_KEY_SECRET already.\n",
         (true, true) => {
             "The database uses the new VIVAMO_KEY_SECRET. Restart all servers with the new VIVAMO_KEY_SECRET and with \
-             VIVAMO_KEY_SECRET_OLD. Unset VIVAMO_KEY_SECRET_OLD when 24 hours have passed and all API keys have been used again.\n"
+             VIVAMO_KEY_SECRET_OLD. Before you unset VIVAMO_KEY_SECRET_OLD, wait 24 hours, and wait until all API keys have \
+             been used again and all operators with webhooks have called rotateWebhookSecret after the restart.\n"
         }
         (true, false) => {
-            "The database uses the new VIVAMO_KEY_SECRET. API keys that were made with another secret have stopped working: \
-             create new ones.\n"
+            "The database uses the new VIVAMO_KEY_SECRET. Restart all servers that still run. API keys that were made with \
+             another secret then stop working: create new ones. Webhook receivers reject deliveries until their operators \
+             call rotateWebhookSecret.\n"
         }
     })
 }

@@ -45,7 +45,7 @@ impl PageArguments {
         let mut position = |field, cursor: &Option<String>| {
             let cursor = cursor.as_ref()?;
             let note = "The cursor is not valid for this list. A cursor is valid only with the same operator, filter and \
-                        order.";
+                        order. Start with the first page.";
             faults.require(cursors.and_then(|cursors| cursors.decode(cursor)), field, note)
         };
         let after = position(InputField::After, &self.after);
@@ -65,7 +65,8 @@ pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Res
     if !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&first) {
         faults.argument(InputField::First, PAGE_SIZE);
     }
-    let note = "This cursor does not belong to the caller's `changes` feed.";
+    let note = "The cursor is not valid for the caller's `changes` feed, or is no longer valid. Read `viewer.changesCursor`, \
+                read all customers, and continue from that cursor.";
     let position = after.and_then(|cursor| faults.require(cursors.decode(cursor), InputField::After, note));
     faults.finish((first.unsigned_abs() as usize, position))
 }

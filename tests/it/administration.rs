@@ -286,7 +286,7 @@ both!(a_change_and_its_entry_are_written_together, Sandbox, async |app| {
     assert_eq!((app.count_rows("operator").await, app.count_rows("api_key").await), (1, 1));
 });
 
-both!(history_names_the_member_of_staff_behind_a_request, Sandbox, async |app| {
+both!(history_names_the_staff_member_behind_a_request, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     let create = "mutation ($email: String!) { createCustomer(input: { externalCustomerId: \"1\", \
                   data: { email: $email }, idempotencyKey: \"k\" }) { replayed } }";
@@ -314,7 +314,7 @@ both!(history_names_the_member_of_staff_behind_a_request, Sandbox, async |app| {
     assert!(!support::logs::read().contains("staff-4711"));
 });
 
-both!(a_malformed_member_of_staff_is_a_bad_request, Sandbox, async |app| {
+both!(a_malformed_actor_header_is_a_bad_request, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let (longest, too_long) = ("ß".repeat(100), "staff-4712".repeat(10) + "x");
     assert_eq!(send_as(app, &own, longest.as_bytes(), ROLE, json!({})).await.status, 200);
@@ -322,8 +322,11 @@ both!(a_malformed_member_of_staff_is_a_bad_request, Sandbox, async |app| {
         (&b""[..], "it is empty."),
         (b"   ", "it is empty."),
         (too_long.as_bytes(), "it is longer than 100 characters."),
-        ("staff\u{202e}-4712".as_bytes(), "it contains a line break or another control character."),
-        (b"staff-4712\x09x", "it contains a line break or another control character."),
+        (
+            "staff\u{202e}-4712".as_bytes(),
+            "it contains a line break, another control character, or an invisible direction control.",
+        ),
+        (b"staff-4712\x09x", "it contains a line break, another control character, or an invisible direction control."),
         (b"staff-4712 \xe9", "it is not UTF-8."),
     ] {
         let answer = send_as(app, &own, actor, ROLE, json!({})).await;

@@ -512,7 +512,7 @@ both!(only_changes_of_the_chosen_types_are_sent, Sandbox, async |app| {
     assert_eq!(delivery.changes()[0]["changedFields"], json!(["FIRST_NAME"]));
 });
 
-both!(a_change_of_the_endpoint_during_an_attempt_is_kept, Sandbox, async |app| {
+both!(the_result_of_an_attempt_does_not_overwrite_a_changed_endpoint, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let receiver = Receiver::start().await;
     create(app, &operator, 0..1).await;
@@ -557,7 +557,7 @@ both!(a_change_of_the_endpoint_during_an_attempt_is_kept, Sandbox, async |app| {
     }
 });
 
-both!(a_request_during_an_attempt_is_kept, Sandbox, async |app| {
+both!(the_result_of_an_attempt_does_not_overwrite_a_mutation_of_the_endpoint, Sandbox, async |app| {
     const ROTATE: &str = "mutation ($input: RotateWebhookSecretInput!) { result: rotateWebhookSecret(input: $input) { webhook { id } } }";
     const DELETE: &str =
         "mutation ($input: DeleteWebhookInput!) { result: deleteWebhook(input: $input) { webhookId } }";
@@ -631,7 +631,7 @@ both!(a_request_during_an_attempt_is_kept, Sandbox, async |app| {
     delete(webhook).await;
 });
 
-both!(an_attempt_that_overlaps_an_enabling_does_not_count, Sandbox, async |app| {
+both!(a_failure_does_not_count_if_the_endpoint_was_enabled_during_the_attempt, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let receiver = Receiver::start().await;
     create(app, &operator, 0..1).await;

@@ -82,7 +82,7 @@ both!(a_customer_without_operators_stays_and_can_be_connected_again, Sandbox, as
     assert_eq!(app.query(&own, history).await["customer"]["history"]["nodes"], nodes);
 });
 
-both!(only_the_key_of_the_disconnect_is_replayed, Sandbox, async |app| {
+both!(after_a_disconnect_only_the_disconnect_is_replayed, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(&other, "1", json!({ "email": "ada@example.com" })).await;
     let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed } }";

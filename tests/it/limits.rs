@@ -152,7 +152,7 @@ async fn cost_of(app: &TestApp, caller: &Caller, query: &str) -> Value {
     answer.body["extensions"]["cost"].clone()
 }
 
-both!(a_request_costs_what_it_does, Sandbox, async |app| {
+both!(the_cost_of_a_request_measures_its_work, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { cost_per_second: 1000, ..LimitSettings::OFF }).await;
     let own = replica.operator("Own").await;
     for number in 0..20 {
@@ -174,7 +174,7 @@ both!(a_request_costs_what_it_does, Sandbox, async |app| {
         let cost = cost_of(&replica, &own, &query).await;
         assert_eq!((&cost["requested"], &cost["used"]), (&json!(requested), &json!(used)), "{query}");
     }
-    // Each of these counts is a statement, and ten statements cost 1.
+    // Each of these counts is a query, and ten queries cost 1.
     let counts: String = (0..30).map(|number| format!("t{number}: totalCount ")).collect();
     let cost = cost_of(&replica, &own, &format!("{{ operators {{ {counts} }} }}")).await;
     assert!(cost["used"].as_i64() >= Some(3), "{cost}");

@@ -1493,7 +1493,7 @@ fn assert_raced_without_warning(answers: &[&Answer]) {
     assert_eq!(lines.iter().find(is_alarm), None);
 }
 
-both!(a_race_that_ends_in_a_refusal_is_no_warning, Sandbox, async |app| {
+both!(a_conflict_that_ends_in_a_rejection_logs_no_warning, Sandbox, async |app| {
     let operator = app.operator("A").await;
     create(app, &operator, 1).await.payload("createCustomer");
     let replica = app.replica(app.database_url().to_owned()).await;

@@ -139,12 +139,12 @@ both!(invalid_input_is_rejected_with_its_path, Sandbox, async |app| {
         ("https://user:tok-4713@receiver.example/", "it contains a user name or a password."),
         ("https://receiver.example/#top", "it contains a fragment, that is, a # and the text after it."),
         (&too_long, "it is longer than 2000 characters."),
-        ("http://localhost:8000/", "it has a host that is not reachable from the internet."),
-        ("https://10.0.0.1/", "it has a host that is not reachable from the internet."),
-        ("https://2130706433/", "it has a host that is not reachable from the internet."),
-        ("https://0177.1/", "it has a host that is not reachable from the internet."),
-        ("https://[::1]/", "it has a host that is not reachable from the internet."),
-        ("https://[::ffff:169.254.169.254]/latest/meta-data", "it has a host that is not reachable from the internet."),
+        ("http://localhost:8000/", "it has a host that is not reachable from the internet"),
+        ("https://10.0.0.1/", "it has a host that is not reachable from the internet"),
+        ("https://2130706433/", "it has a host that is not reachable from the internet"),
+        ("https://0177.1/", "it has a host that is not reachable from the internet"),
+        ("https://[::1]/", "it has a host that is not reachable from the internet"),
+        ("https://[::ffff:169.254.169.254]/latest/meta-data", "it has a host that is not reachable from the internet"),
     ] {
         let answers = [
             (create(app, &own, url).await, "createWebhook"),

@@ -21,6 +21,8 @@ pub struct EmailAddress(String);
 impl EmailAddress {
     /// RFC 5321, 4.5.3.1.3 allows 256 octets for a path, two of which are the angle brackets.
     pub const MAX_BYTES: usize = 254;
+    /// RFC 5321, 4.5.3.1.1.
+    const MAX_LOCAL_BYTES: usize = 64;
 
     pub fn parse(text: &str) -> Result<Self, Reason> {
         // `MAX_BYTES` is checked below, on the canonical form. This check limits the work of computing the canonical
@@ -42,6 +44,9 @@ impl EmailAddress {
         }
         if !local.is_ascii() || local.contains('"') {
             return Err(Reason::UnsupportedLocalPart);
+        }
+        if local.len() > Self::MAX_LOCAL_BYTES {
+            return Err(Reason::LocalPartTooLong);
         }
         let domain = idna::domain_to_ascii_strict(domain).map_err(|_| Reason::NotADomain)?;
         // A domain whose last label has only digits counts as an IP address.

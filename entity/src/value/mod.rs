@@ -53,7 +53,7 @@ pub enum Reason {
     SurroundingWhitespace,
     #[error("starts or ends with the invisible character U+{:04X}", u32::from(*.0))]
     SurroundingInvisible(char),
-    #[error("contains a line break or another control character")]
+    #[error("contains a line break, another control character, or an invisible direction control")]
     ControlCharacter,
     #[error("contains the invisible character U+{:04X}", u32::from(*.0))]
     InvisibleCharacter(char),
@@ -64,6 +64,8 @@ pub enum Reason {
     NotAnAddress,
     #[error("is longer than 254 bytes")]
     AddressTooLong,
+    #[error("has more than 64 characters before the @")]
+    LocalPartTooLong,
     #[error("contains a quotation mark or a non-ASCII character before the @")]
     UnsupportedLocalPart,
     #[error("needs a valid domain name after the @, for example example.com")]
@@ -99,7 +101,7 @@ pub enum Reason {
     UrlWithFragment,
     #[error("must start with https:// in production")]
     NotHttps,
-    #[error("has a host that is not reachable from the internet")]
+    #[error("has a host that is not reachable from the internet; in sandbox, VIVAMO_WEBHOOK_NETWORKS can allow it")]
     HostNotPublic,
 }
 

@@ -43,9 +43,9 @@ impl ErasureQuery {
         Some(ErasureConnection::load(context, PageArguments { first, after, last, before }).await)
     }
 
-    /// History entries of one customer, of one request or of one API key, oldest first. Requires exactly one of
-    /// `customerId`, `requestId` and `apiKeyId`. If a customer was erased, the values in its entries are null. The list
-    /// is empty for an unknown id. Platform key only.
+    /// History entries of one customer, in the order of `version`, or of one request or one API key, oldest first.
+    /// Requires exactly one of `customerId`, `requestId` and `apiKeyId`. If a customer was erased, the values in its
+    /// entries are null. The list is empty for an unknown id. Platform key only.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customer_events(
         &self,

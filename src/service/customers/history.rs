@@ -30,7 +30,7 @@ use crate::service::{Actor, Origin, now};
 /// entries. The entries of one version are ordered by id.
 pub(super) const HISTORY_ORDER: [Column; 2] = [Column::Version, Column::Id];
 
-/// A list of history entries, oldest first.
+/// A list of history entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventList {
     /// The entries of a customer, in [`HISTORY_ORDER`]. The other lists are ordered by id.
@@ -96,8 +96,8 @@ impl HistoryEntry {
     }
 }
 
-/// The form in which operators see a change that another caller made, in the history and in the feed. The operator of
-/// the caller gets a row in the feed in the same form, if the change does not concern its own link.
+/// The form in which operators see a change that another caller made, in the history and in the feed. In the feed,
+/// the operator that made the change also sees it in this form, unless the change concerns its own link.
 #[derive(Clone, Copy)]
 enum ToOthers {
     /// Operators do not see the change.
