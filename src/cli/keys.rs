@@ -10,7 +10,7 @@ use super::{display_name, operator_id, print};
 use crate::error::{Error, ErrorCode};
 use crate::failure::Failure;
 use crate::service::api_keys::KeyRequest;
-use crate::service::{Actor, AdminOrigin, Services, is_in_calendar, now, without_leap_second};
+use crate::service::{Actor, RequestInfo, Services, is_in_calendar, now, without_leap_second};
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -76,13 +76,13 @@ fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
 }
 
 pub async fn run(command: KeyCommand, services: &Services) -> Result<(), Failure> {
-    let (keys, origin) = (&services.api_keys, &AdminOrigin::command_line());
+    let (keys, request) = (&services.api_keys, &RequestInfo::command_line());
     match command {
         KeyCommand::Create { operator, name, read_only, expires_at, json } => {
             let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
-            let request = KeyRequest { name, access, expires_at };
-            let key = keys.create(&Actor::Platform, origin, operator, request).await?;
-            print::new_key(json, &key.row.id.to_string(), key.row.name.as_str(), &key)
+            let key = KeyRequest { name, access, expires_at };
+            let created = keys.create(&Actor::Platform, request, operator, key).await?;
+            print::new_key(json, &created.row.id.to_string(), created.row.name.as_str(), &created)
         }
         KeyCommand::List { operator: None, json } => print_keys(json, keys.list(&Actor::Platform).await?),
         KeyCommand::List { operator: Some(operator), json } => {
@@ -92,9 +92,9 @@ pub async fn run(command: KeyCommand, services: &Services) -> Result<(), Failure
             let found = found.filter(|keys| !keys.is_empty()).ok_or(Error::from(ErrorCode::OperatorNotFound))?;
             print_keys(json, found)
         }
-        KeyCommand::Revoke { id, json } => print_keys(json, vec![keys.revoke(&Actor::Platform, origin, id).await?]),
+        KeyCommand::Revoke { id, json } => print_keys(json, vec![keys.revoke(&Actor::Platform, request, id).await?]),
         KeyCommand::RevokeAll { operator, json } => {
-            print_keys(json, keys.revoke_all(&Actor::Platform, origin, operator).await?)
+            print_keys(json, keys.revoke_all(&Actor::Platform, request, operator).await?)
         }
     }
 }

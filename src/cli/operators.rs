@@ -9,7 +9,7 @@ use sea_orm::ActiveEnum;
 use super::{display_name, operator_id, print};
 use crate::failure::Failure;
 use crate::service::operators::OperatorChanges;
-use crate::service::{Actor, AdminOrigin, Services};
+use crate::service::{Actor, RequestInfo, Services};
 
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
@@ -90,14 +90,14 @@ impl Budget {
 }
 
 pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), Failure> {
-    let (operators, origin) = (&services.operators, &AdminOrigin::command_line());
+    let (operators, request) = (&services.operators, &RequestInfo::command_line());
     let update = async |operator, changes, json| {
-        let operator = operators.update(&Actor::Platform, origin, operator, changes).await?;
+        let operator = operators.update(&Actor::Platform, request, operator, changes).await?;
         print_operators(json, vec![operator])
     };
     match command {
         OperatorCommand::Create { name, json } => {
-            let (operator, key) = operators.create(&Actor::Platform, origin, name).await?;
+            let (operator, key) = operators.create(&Actor::Platform, request, name).await?;
             print::new_key(json, &operator.id.to_string(), operator.name.as_str(), &key)
         }
         OperatorCommand::List { json } => print_operators(json, operators.list(&Actor::Platform).await?),
@@ -114,7 +114,7 @@ pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), Fa
             update(operator, changes, json).await
         }
         OperatorCommand::RemoveCustomers { operator, json } => {
-            let removed = remove_customers(services, origin, operator).await?;
+            let removed = remove_customers(services, request, operator).await?;
             let object = serde_json::json!({ "id": operator.to_string(), "disconnected": removed });
             let line = format!("Customers disconnected from {operator}: {removed}");
             print::text(&if json { format!("{object}\n") } else { format!("{line}\n") })
@@ -124,11 +124,11 @@ pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), Fa
 
 /// Disconnects all customers of an operator and returns their number. Shows the progress if standard error is a
 /// terminal.
-async fn remove_customers(services: &Services, origin: &AdminOrigin, operator: OperatorId) -> Result<u64, Failure> {
+async fn remove_customers(services: &Services, request: &RequestInfo, operator: OperatorId) -> Result<u64, Failure> {
     let customers = &services.customers;
-    let progress = ProgressBar::new(customers.start_removal(&Actor::Platform, origin, operator).await?);
+    let progress = ProgressBar::new(customers.start_removal(&Actor::Platform, request, operator).await?);
     loop {
-        match customers.remove_batch(&Actor::Platform, origin, operator).await? {
+        match customers.remove_batch(&Actor::Platform, request, operator).await? {
             0 => break,
             removed => progress.inc(removed),
         }

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::Twilio;
 use crate::service::webhooks::addresses::AddressFilter;
-use crate::service::{Actor, AdminOrigin, ServiceSettings, Services};
+use crate::service::{Actor, RequestInfo, ServiceSettings, Services};
 use crate::telemetry;
 
 pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure> {
@@ -92,7 +92,7 @@ fn read_domains(file: Option<PathBuf>) -> Result<Vec<String>, Failure> {
 /// Creates an operator in a database that has none. Prints the operator's key, and an example request that works.
 async fn create_demo_operator(services: &Services, url: &str, with_graphiql: bool) -> Result<(), Failure> {
     let name = DisplayName::parse("Demo").map_err(|reason| Failure::Other(reason.to_string()))?;
-    let Some((_, key)) = services.operators.create_first(&Actor::Platform, &AdminOrigin::command_line(), name).await?
+    let Some((_, key)) = services.operators.create_first(&Actor::Platform, &RequestInfo::command_line(), name).await?
     else {
         return Ok(());
     };

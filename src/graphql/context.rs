@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, ContextBase};
 
 use crate::error::Error;
-use crate::service::{Actor, AdminOrigin, RequestInfo, Services};
+use crate::service::{Actor, RequestInfo, Services};
 
 /// The caller.
 pub fn actor<'c, T>(context: &ContextBase<'c, T>) -> &'c Actor {
@@ -14,11 +14,6 @@ pub fn actor<'c, T>(context: &ContextBase<'c, T>) -> &'c Actor {
 
 pub fn request_info<'c>(context: &Context<'c>) -> &'c RequestInfo {
     context.data_unchecked::<RequestInfo>()
-}
-
-/// The origin of an administrative change that this request makes.
-pub fn admin_origin(context: &Context<'_>) -> AdminOrigin {
-    AdminOrigin::Request { request: request_info(context).clone(), key: actor(context).key() }
 }
 
 /// The services and the caller, if the caller is the platform. Fails with `FORBIDDEN` for other callers. A resolver

@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use super::audit::{self, Subject};
 use super::key_format::{self, is_well_formed};
-use super::{Actor, AdminOrigin, is_in_calendar, now};
+use super::{Actor, Origin, RequestInfo, is_in_calendar, now};
 use crate::database::{self, Database, Transaction, TransactionError, Work, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::{Accepted, KeyedHash};
@@ -297,24 +297,25 @@ impl ApiKeys {
     pub async fn create(
         &self,
         actor: &Actor,
-        origin: &AdminOrigin,
+        request: &RequestInfo,
         operator: OperatorId,
-        request: KeyRequest,
+        key: KeyRequest,
     ) -> Result<NewApiKey, Error> {
         actor.require_platform()?;
-        if request.expires_at.is_some_and(|expires_at| expires_at <= now()) {
+        let origin = &actor.origin(request)?;
+        if key.expires_at.is_some_and(|expires_at| expires_at <= now()) {
             let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";
             return Err(Violation::argument(InputField::ExpiresAt, note).into());
         }
-        if request.expires_at.is_some_and(|expires_at| !is_in_calendar(expires_at)) {
+        if key.expires_at.is_some_and(|expires_at| !is_in_calendar(expires_at)) {
             return Err(Violation::outside_calendar(InputField::ExpiresAt).into());
         }
         let create = || async {
             let transaction = self.database.begin_write().await?;
             check_operator(&transaction, operator).await?;
-            let key = self.insert(&transaction, origin, operator, request.clone()).await?;
+            let created = self.insert(&transaction, origin, operator, key.clone()).await?;
             transaction.commit().await?;
-            Ok(key)
+            Ok(created)
         };
         with_retry("key.create", create).await
     }
@@ -346,8 +347,9 @@ impl ApiKeys {
 
     /// Revokes a key permanently and returns its row. Platform only. Other processes reject the key within a second.
     /// Revoking a revoked key changes nothing.
-    pub async fn revoke(&self, actor: &Actor, origin: &AdminOrigin, id: ApiKeyId) -> Result<Model, Error> {
+    pub async fn revoke(&self, actor: &Actor, request: &RequestInfo, id: ApiKeyId) -> Result<Model, Error> {
         actor.require_platform()?;
+        let origin = &actor.origin(request)?;
         let revoke = || async {
             let transaction = self.database.begin_write().await?;
             let found = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
@@ -370,10 +372,11 @@ impl ApiKeys {
     pub async fn revoke_all(
         &self,
         actor: &Actor,
-        origin: &AdminOrigin,
+        request: &RequestInfo,
         operator: OperatorId,
     ) -> Result<Vec<Model>, Error> {
         actor.require_platform()?;
+        let origin = &actor.origin(request)?;
         let revoke_all = || async {
             let transaction = self.database.begin_write().await?;
             check_operator(&transaction, operator).await?;
@@ -397,11 +400,11 @@ impl ApiKeys {
     pub(super) async fn insert(
         &self,
         transaction: &Transaction,
-        origin: &AdminOrigin,
+        origin: &Origin,
         operator: OperatorId,
-        request: KeyRequest,
+        key: KeyRequest,
     ) -> Result<NewApiKey, DbErr> {
-        let KeyRequest { name, access, expires_at } = request;
+        let KeyRequest { name, access, expires_at } = key;
         let secret = key_format::generate(self.environment);
         let row = ActiveModel {
             id: Set(ApiKeyId::new()),
@@ -449,7 +452,7 @@ async fn check_operator(transaction: &Transaction, operator: OperatorId) -> Resu
 }
 
 /// Records a change to a key in the audit log.
-async fn record(transaction: &Transaction, origin: &AdminOrigin, r#type: EventType, key: &Model) -> Result<(), DbErr> {
+async fn record(transaction: &Transaction, origin: &Origin, r#type: EventType, key: &Model) -> Result<(), DbErr> {
     audit::record(transaction, origin, r#type, key.operator_id, Subject::ApiKey(key.id), &[]).await
 }
 

@@ -3,39 +3,13 @@
 //! platform can read the audit log.
 
 use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
-use entity::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, WebhookId};
+use entity::value::{AdminEventId, ApiKeyId, OperatorId, WebhookId};
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryTrait};
 
-use super::{Actor, RequestInfo, now};
+use super::{Actor, Origin, RequestInfo, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{self, Database, Transaction, Work};
 use crate::error::Error;
-
-/// The origin of an administrative change.
-#[derive(Clone, Debug)]
-pub enum AdminOrigin {
-    /// A request with this key of an operator, or with the platform key (`None`).
-    Request { request: RequestInfo, key: Option<ApiKeyId> },
-    /// A run of a command by this user of the operating system. A run has an id, like a request.
-    CommandLine { os_user: String, run: RequestId },
-}
-
-impl AdminOrigin {
-    /// Returns the origin of a command: the user who runs this process, or `unknown` if the user has no name, for
-    /// example in a container.
-    pub fn command_line() -> Self {
-        let os_user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
-        Self::CommandLine { os_user, run: RequestId::new() }
-    }
-
-    /// Returns the request. For a run of a command, the request has the id of the run.
-    pub fn request(&self) -> RequestInfo {
-        match self {
-            Self::Request { request, .. } => request.clone(),
-            Self::CommandLine { run, .. } => (*run).into(),
-        }
-    }
-}
 
 /// The object that was changed.
 pub(super) enum Subject {
@@ -95,17 +69,13 @@ impl Positioned for Model {
 /// changed key or webhook endpoint. `changed_fields` are the names of the changed fields in the schema.
 pub(super) async fn record(
     transaction: &Transaction,
-    origin: &AdminOrigin,
+    origin: &Origin,
     r#type: EventType,
     operator: OperatorId,
     subject: Subject,
     changed_fields: &[&str],
 ) -> Result<(), DbErr> {
-    let RequestInfo { id: request_id, staff } = origin.request();
-    let (os_user, caller_key_id) = match origin {
-        AdminOrigin::Request { key, .. } => (None, *key),
-        AdminOrigin::CommandLine { os_user, .. } => (Some(os_user.clone()), None),
-    };
+    let Origin { actor, request: RequestInfo { id: request_id, staff, os_user } } = origin.clone();
     let (api_key_id, webhook_id) = match subject {
         Subject::Operator => (None, None),
         Subject::ApiKey(key) => (Some(key), None),
@@ -122,7 +92,7 @@ pub(super) async fn record(
         os_user,
         actor: staff,
         webhook_id,
-        caller_key_id,
+        caller_key_id: actor.key(),
     };
     event.into_active_model().insert(transaction).await?;
     Ok(())

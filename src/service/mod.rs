@@ -25,7 +25,7 @@ mod token_buckets;
 pub mod webhooks;
 
 pub use api_keys::ApiKeys;
-pub use audit::{AdminOrigin, AuditTrail};
+pub use audit::AuditTrail;
 pub use customers::Customers;
 pub use feed::Feed;
 pub use limits::Limits;
@@ -162,8 +162,8 @@ impl Actor {
         }
     }
 
-    /// Checks that the caller may change customers, and returns the origin to record with the changes. Fails with
-    /// `FORBIDDEN` for operators with a read-only key.
+    /// Checks that the caller may write, and returns the origin to record with the changes. Fails with `FORBIDDEN` for
+    /// operators with a read-only key.
     pub fn origin(&self, request: &RequestInfo) -> Result<Origin, Error> {
         self.require_write()?;
         Ok(Origin { actor: *self, request: request.clone() })
@@ -199,21 +199,33 @@ fn forbidden(reason: &'static str) -> Error {
     Violation::new(ErrorCode::Forbidden).with_note(reason).into()
 }
 
-/// The request that makes a change.
+/// The request, or the run of a command, that makes a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestInfo {
+    /// The id of the request. The run of a command has an id too.
     pub id: RequestId,
     /// The staff member on whose behalf the caller sends the request, if the request names one.
     pub staff: Option<StaffName>,
+    /// The user of the operating system who runs the command. `None` for a request.
+    pub os_user: Option<String>,
+}
+
+impl RequestInfo {
+    /// Describes the run of a command by the user of this process. The user is `unknown` if it has no name, for example
+    /// in a container.
+    pub fn command_line() -> Self {
+        let os_user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
+        Self { os_user: Some(os_user), ..RequestId::new().into() }
+    }
 }
 
 impl From<RequestId> for RequestInfo {
     fn from(id: RequestId) -> Self {
-        Self { id, staff: None }
+        Self { id, staff: None, os_user: None }
     }
 }
 
-/// The origin of a change to a customer, as the history records it.
+/// The origin of a change, as the history of customers and the administrative audit log record it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub actor: Actor,

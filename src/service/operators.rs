@@ -18,7 +18,7 @@ use sea_orm::{
 use super::api_keys::{KEY_CACHE_TTL, KeyRequest, NewApiKey};
 use super::audit::{self, Subject};
 use super::webhooks::endpoints;
-use super::{Actor, AdminOrigin, ApiKeys, now};
+use super::{Actor, ApiKeys, Origin, RequestInfo, now};
 use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
 use crate::database::{Database, Transaction, TransactionError, Work, is_one_of, record, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -105,10 +105,11 @@ impl Operators {
     pub async fn create(
         &self,
         actor: &Actor,
-        origin: &AdminOrigin,
+        request: &RequestInfo,
         name: DisplayName,
     ) -> Result<(Model, NewApiKey), Error> {
         actor.require_platform()?;
+        let origin = &actor.origin(request)?;
         let create = || async { self.insert(self.database.begin_write().await?, origin, &name).await };
         with_retry("operator.create", create).await
     }
@@ -118,10 +119,11 @@ impl Operators {
     pub async fn create_first(
         &self,
         actor: &Actor,
-        origin: &AdminOrigin,
+        request: &RequestInfo,
         name: DisplayName,
     ) -> Result<Option<(Model, NewApiKey)>, Error> {
         actor.require_platform()?;
+        let origin = &actor.origin(request)?;
         let create_first = || async {
             let transaction = self.database.begin_write().await?;
             if Entity::find().one(&transaction).await?.is_some() {
@@ -138,11 +140,12 @@ impl Operators {
     pub async fn update(
         &self,
         actor: &Actor,
-        origin: &AdminOrigin,
+        request: &RequestInfo,
         id: OperatorId,
         changes: OperatorChanges,
     ) -> Result<Model, Error> {
         actor.require_platform()?;
+        let origin = &actor.origin(request)?;
         if changes.disclosures_per_hour.flatten().is_some_and(|budget| budget < 1) {
             let note = "`disclosuresPerHour` must be at least 1, or null for the default.";
             return Err(Violation::argument(InputField::DisclosuresPerHour, note).into());
@@ -185,7 +188,7 @@ impl Operators {
     async fn insert(
         &self,
         transaction: Transaction,
-        origin: &AdminOrigin,
+        origin: &Origin,
         name: &DisplayName,
     ) -> Result<(Model, NewApiKey), TransactionError> {
         let operator = ActiveModel {

@@ -5,7 +5,7 @@ use entity::value::OperatorId;
 use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
 use vivamo::error::ErrorCode;
-use vivamo::service::{Actor, AdminOrigin};
+use vivamo::service::{Actor, RequestInfo};
 
 use support::{Answer, Caller, TestApp, both, seen_within_a_second};
 
@@ -351,14 +351,14 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
         app.created(&own, &number.to_string(), data).await;
     }
     app.created(&other, "shared", json!({ "email": "7@example.com" })).await;
-    let (customers, origin) = (&app.services.customers, AdminOrigin::command_line());
-    let start = async || customers.start_removal(&Actor::Platform, &origin, operator).await;
-    let remove = async || customers.remove_batch(&Actor::Platform, &origin, operator).await;
+    let (customers, request) = (&app.services.customers, RequestInfo::command_line());
+    let start = async || customers.start_removal(&Actor::Platform, &request, operator).await;
+    let remove = async || customers.remove_batch(&Actor::Platform, &request, operator).await;
     assert!(start().await.unwrap_err().has(ErrorCode::InvalidArgument));
     assert!(remove().await.unwrap_err().has(ErrorCode::InvalidArgument));
     let caller = app.services.api_keys.authenticate(&own.key, None).await.unwrap();
-    assert!(customers.start_removal(&caller, &origin, operator).await.unwrap_err().has(ErrorCode::Forbidden));
-    assert!(customers.remove_batch(&caller, &origin, operator).await.unwrap_err().has(ErrorCode::Forbidden));
+    assert!(customers.start_removal(&caller, &request, operator).await.unwrap_err().has(ErrorCode::Forbidden));
+    assert!(customers.remove_batch(&caller, &request, operator).await.unwrap_err().has(ErrorCode::Forbidden));
 
     updated(app, &own, json!({ "status": "SUSPENDED" })).await;
     assert_eq!(start().await.unwrap(), 250);

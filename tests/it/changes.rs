@@ -10,7 +10,7 @@ use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::open::{DatabaseSettings, open};
-use vivamo::service::{Actor, AdminOrigin, ServiceSettings, now};
+use vivamo::service::{Actor, RequestInfo, ServiceSettings, now};
 
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, run};
 
@@ -325,7 +325,7 @@ async fn a_transaction_does_not_change_what_a_later_one_has_changed() {
         for number in 0..2 {
             app.created(&a, &format!("{number}"), json!({ "email": format!("{number}@example.com") })).await;
         }
-        let (customers, origin) = (&app.services.customers, AdminOrigin::command_line());
+        let (customers, request) = (&app.services.customers, RequestInfo::command_line());
         let operator = OperatorId::parse(&a.operator).unwrap();
         let suspend = "UPDATE operator SET status = 'suspended'";
         support::postgres::execute(app.database_url(), suspend).await.unwrap();
@@ -335,7 +335,7 @@ async fn a_transaction_does_not_change_what_a_later_one_has_changed() {
         // The transaction of the batch gets its id when it locks the operator. It then waits for the first customer.
         // Meanwhile, the update of the second customer commits with a larger id. The batch must not change the second
         // customer with its smaller id, so it starts again.
-        let remove = async { customers.remove_batch(&Actor::Platform, &origin, operator).await.unwrap() };
+        let remove = async { customers.remove_batch(&Actor::Platform, &request, operator).await.unwrap() };
         let change_second = async {
             app.wait_until_blocked(1).await;
             let second = app.customer(&app.platform(), json!({ "email": "1@example.com" })).await["id"].clone();

@@ -109,7 +109,7 @@ both!(a_large_text_waits_for_memory, Sandbox, async |app| {
     let schema = graphql::Schema::new(app.services.clone(), KeyedHash::new("direct"));
     for (items, is_large) in [(5, false), (25, true)] {
         let checked = schema.check(Request::new(query(items))).expect("a valid query");
-        let info = RequestInfo { id: RequestId::new(), staff: None };
+        let info = RequestInfo::from(RequestId::new());
         let size = Arc::new(ResponseSize::new(ProcessMemory::default(), KeyMemory::default()));
         let response = schema.execute(checked, info, Actor::Platform, &size).await;
         assert!(response.errors.is_empty(), "{:?}", response.errors);

@@ -13,7 +13,7 @@ use futures::future::join_all;
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter};
 use serde_json::{Value, json};
 use vivamo::service::operators::OperatorChanges;
-use vivamo::service::{Actor, AdminOrigin};
+use vivamo::service::{Actor, RequestInfo};
 
 use support::{Answer, Caller, TestApp, both, postgres};
 
@@ -105,8 +105,8 @@ async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
 /// Sends a request, or removes a batch of customers. Returns `CREATED`, `CONNECTED`, `UPDATED`, …, or the error codes.
 async fn outcome(app: &TestApp, request: &Write<'_>) -> String {
     if let Write::RemoveCustomers(caller) = request {
-        let (origin, operator) = (AdminOrigin::command_line(), OperatorId::parse(&caller.operator).unwrap());
-        let removed = app.services.customers.remove_batch(&Actor::Platform, &origin, operator).await.unwrap();
+        let (command, operator) = (RequestInfo::command_line(), OperatorId::parse(&caller.operator).unwrap());
+        let removed = app.services.customers.remove_batch(&Actor::Platform, &command, operator).await.unwrap();
         return format!("REMOVED {removed}");
     }
     let answer = send(app, request).await;
@@ -525,8 +525,8 @@ async fn leaving_operator(app: &TestApp, data: Value) -> (Caller, Value) {
     let operator = app.operator("Leaving").await;
     let customer = app.created(&operator, "1", data).await["customer"]["id"].clone();
     let changes = OperatorChanges { status: Some(Status::Suspended), ..Default::default() };
-    let (origin, id) = (AdminOrigin::command_line(), OperatorId::parse(&operator.operator).unwrap());
-    app.services.operators.update(&Actor::Platform, &origin, id, changes).await.unwrap();
+    let (request, id) = (RequestInfo::command_line(), OperatorId::parse(&operator.operator).unwrap());
+    app.services.operators.update(&Actor::Platform, &request, id, changes).await.unwrap();
     (operator, customer)
 }
 

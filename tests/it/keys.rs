@@ -6,7 +6,7 @@ use entity::value::ApiKeyId;
 use serde_json::json;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::{AuthenticationError, KeyRequest};
-use vivamo::service::{Actor, AdminOrigin, ApiKeys};
+use vivamo::service::{Actor, ApiKeys, RequestInfo};
 
 use support::{Answer, Caller, KEY_SECRET, both, seen_within_a_second};
 
@@ -30,12 +30,12 @@ both!(a_revoked_key_is_rejected, Sandbox, async |app| {
     let second = app.key(&own, Access::ReadWrite).await;
     let keys = &app.services.api_keys;
     let row = keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
-    let revoked = keys.revoke(&Actor::Platform, &AdminOrigin::command_line(), row.id).await.unwrap();
+    let revoked = keys.revoke(&Actor::Platform, &RequestInfo::command_line(), row.id).await.unwrap();
     assert!(revoked.revoked_at.is_some());
     assert_eq!(app.graphql(&second, ROLE, json!({})).await.status, 401);
     assert_eq!(app.graphql(&own, ROLE, json!({})).await.status, 200);
     // Revoking the key again changes nothing.
-    assert_eq!(keys.revoke(&Actor::Platform, &AdminOrigin::command_line(), row.id).await.unwrap(), revoked);
+    assert_eq!(keys.revoke(&Actor::Platform, &RequestInfo::command_line(), row.id).await.unwrap(), revoked);
 });
 
 both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
@@ -46,7 +46,7 @@ both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
     let name = entity::value::DisplayName::parse("production").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
     let production_key =
-        production.create(&Actor::Platform, &AdminOrigin::command_line(), operator, request).await.unwrap();
+        production.create(&Actor::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
     for key in [mistyped, production_key, own.key.to_lowercase(), format!("{}x", own.key)] {
         let caller = Caller { key, ..own.clone() };
@@ -84,7 +84,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let name = entity::value::DisplayName::parse("production").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
     let production_key =
-        production.create(&Actor::Platform, &AdminOrigin::command_line(), operator, request).await.unwrap();
+        production.create(&Actor::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
     assert!(message(&production_key).await.contains("the other environment"));
     // Keys that the service does not recognize get the same answer: a mistyped key, a key of a deployment with another
@@ -92,7 +92,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let elsewhere = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
     let name = entity::value::DisplayName::parse("elsewhere").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
-    let unknown = elsewhere.create(&Actor::Platform, &AdminOrigin::command_line(), operator, request).await.unwrap();
+    let unknown = elsewhere.create(&Actor::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let unknown = secrecy::ExposeSecret::expose_secret(&unknown.secret).to_owned();
     let mistyped = production_key.to_lowercase();
     let general = "This request needs a valid API key, in the header: Authorization: Bearer <key>";
@@ -127,10 +127,10 @@ both!(operators_cannot_manage_keys_or_operators, Sandbox, async |app| {
     let name = || entity::value::DisplayName::parse("x").unwrap();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
     assert!(keys.list(&actor).await.is_err());
-    assert!(keys.revoke(&actor, &AdminOrigin::command_line(), ApiKeyId::new()).await.is_err());
+    assert!(keys.revoke(&actor, &RequestInfo::command_line(), ApiKeyId::new()).await.is_err());
     let request = KeyRequest { name: name(), access: Access::ReadOnly, expires_at: None };
-    assert!(keys.create(&actor, &AdminOrigin::command_line(), operator, request).await.is_err());
-    assert!(app.services.operators.create(&actor, &AdminOrigin::command_line(), name()).await.is_err());
+    assert!(keys.create(&actor, &RequestInfo::command_line(), operator, request).await.is_err());
+    assert!(app.services.operators.create(&actor, &RequestInfo::command_line(), name()).await.is_err());
 });
 
 both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
@@ -207,7 +207,7 @@ both!(a_key_revoked_on_one_replica_is_rejected_on_another_within_a_second, Sandb
     for caller in [&own, &second] {
         assert_eq!(replica.graphql(caller, ROLE, json!({})).await.status, 200);
     }
-    app.services.api_keys.revoke(&Actor::Platform, &AdminOrigin::command_line(), key.id).await.unwrap();
+    app.services.api_keys.revoke(&Actor::Platform, &RequestInfo::command_line(), key.id).await.unwrap();
     let send = async || {
         // The new key works all the time, so a client that already uses it loses no request.
         assert_eq!(replica.graphql(&second, ROLE, json!({})).await.status, 200);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
-use vivamo::service::{Actor, AdminOrigin, ApiKeys};
+use vivamo::service::{Actor, ApiKeys, RequestInfo};
 
 use support::{Answer, Caller, TestApp, both};
 
@@ -290,7 +290,7 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
     let own = replica.operator("Own").await;
     let (read_only, revoked) = (replica.key(&own, Access::ReadOnly).await, replica.key(&own, Access::ReadOnly).await);
     let newest = replica.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
-    replica.services.api_keys.revoke(&Actor::Platform, &AdminOrigin::command_line(), newest.id).await.unwrap();
+    replica.services.api_keys.revoke(&Actor::Platform, &RequestInfo::command_line(), newest.id).await.unwrap();
     // Keys of another deployment are well formed and unknown.
     let elsewhere = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
     let operator = OperatorId::parse(&own.operator).unwrap();
@@ -299,7 +299,7 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
     let mut unknown = Vec::new();
     for _ in 0..40 {
         let key =
-            elsewhere.create(&Actor::Platform, &AdminOrigin::command_line(), operator, request.clone()).await.unwrap();
+            elsewhere.create(&Actor::Platform, &RequestInfo::command_line(), operator, request.clone()).await.unwrap();
         unknown.push(Caller { key: key.secret.expose_secret().to_owned(), ..own.clone() });
     }
     for (number, caller) in unknown.iter().take(6).enumerate() {

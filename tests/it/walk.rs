@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use vivamo::graphql;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
-use vivamo::service::{Actor, AdminOrigin, ApiKeys, now};
+use vivamo::service::{Actor, ApiKeys, RequestInfo, now};
 
 use support::{Caller, KEY_SECRET, TestApp, both};
 
@@ -150,17 +150,17 @@ async fn rejected_keys(app: &TestApp, own: &Caller) -> Vec<String> {
         KeyRequest { name, access: Access::ReadWrite, expires_at: Some(now() + lifetime) }
     };
     let revoked = keys
-        .create(&Actor::Platform, &AdminOrigin::command_line(), operator, request(TimeDelta::hours(1)))
+        .create(&Actor::Platform, &RequestInfo::command_line(), operator, request(TimeDelta::hours(1)))
         .await
         .unwrap();
-    keys.revoke(&Actor::Platform, &AdminOrigin::command_line(), revoked.row.id).await.unwrap();
+    keys.revoke(&Actor::Platform, &RequestInfo::command_line(), revoked.row.id).await.unwrap();
     let production = ApiKeys::new(app.database.clone(), Environment::Production, KeyedHash::new(KEY_SECRET), None);
     let foreign = production
-        .create(&Actor::Platform, &AdminOrigin::command_line(), operator, request(TimeDelta::hours(1)))
+        .create(&Actor::Platform, &RequestInfo::command_line(), operator, request(TimeDelta::hours(1)))
         .await
         .unwrap();
     let expiring = keys
-        .create(&Actor::Platform, &AdminOrigin::command_line(), operator, request(TimeDelta::milliseconds(50)))
+        .create(&Actor::Platform, &RequestInfo::command_line(), operator, request(TimeDelta::milliseconds(50)))
         .await
         .unwrap();
     let expired = Caller { key: expiring.secret.expose_secret().to_owned(), ..own.clone() };

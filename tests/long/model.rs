@@ -23,7 +23,7 @@ use sea_orm::EntityTrait;
 use serde_json::{Map, Value, json};
 use vivamo::error::Error;
 use vivamo::service::operators::OperatorChanges;
-use vivamo::service::{Actor, AdminOrigin, Services};
+use vivamo::service::{Actor, RequestInfo, Services};
 
 use crate::servers::{Servers, codes};
 use support::{Backend, Caller, TestDatabase};
@@ -609,15 +609,15 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
 /// operator. Returns the request id that the history entries of these disconnections have.
 async fn remove_customers(servers: &Servers, operator: &Caller) -> RequestId {
     let Services { operators, customers, .. } = &*servers.services;
-    let (platform, origin) = (&Actor::Platform, &AdminOrigin::command_line());
+    let (platform, request) = (&Actor::Platform, &RequestInfo::command_line());
     let id = OperatorId::parse(&operator.operator).unwrap();
     let change = |status| OperatorChanges { status: Some(status), ..Default::default() };
-    until_available(|| operators.update(platform, origin, id, change(Status::Suspended))).await;
-    let count = until_available(|| customers.start_removal(platform, origin, id)).await;
-    while until_available(|| customers.remove_batch(platform, origin, id)).await > 0 {}
-    until_available(|| operators.update(platform, origin, id, change(Status::Active))).await;
+    until_available(|| operators.update(platform, request, id, change(Status::Suspended))).await;
+    let count = until_available(|| customers.start_removal(platform, request, id)).await;
+    while until_available(|| customers.remove_batch(platform, request, id)).await > 0 {}
+    until_available(|| operators.update(platform, request, id, change(Status::Active))).await;
     println!("{count} customers of an operator were disconnected");
-    origin.request().id
+    request.id
 }
 
 /// Runs a command again while it fails, as an administrator does if the database is busy.

@@ -25,7 +25,7 @@ use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerRef};
 use vivamo::service::webhooks::addresses::AddressFilter;
 use vivamo::service::webhooks::delivery::{Deliveries, DeliverySettings};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
-use vivamo::service::{Actor, AdminOrigin, ServiceSettings, Services, now};
+use vivamo::service::{Actor, RequestInfo, ServiceSettings, Services, now};
 
 use crate::servers::Servers;
 use support::postgres::{self, Cluster, skip};
@@ -175,7 +175,7 @@ async fn write_batches(database: &str, log: &Path) {
     let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new("any")));
     let name = DisplayName::parse("Batches").unwrap();
     let (operator, key) =
-        services.operators.create(&Actor::Platform, &AdminOrigin::command_line(), name).await.unwrap();
+        services.operators.create(&Actor::Platform, &RequestInfo::command_line(), name).await.unwrap();
     let actor =
         Actor::Operator { id: operator.id, key: key.row.id, access: Access::ReadWrite, disclosures_per_hour: None };
     let request = RequestId::new().into();

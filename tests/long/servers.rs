@@ -89,7 +89,7 @@ impl Servers {
         let (operator, key) = self
             .services
             .operators
-            .create(&vivamo::service::Actor::Platform, &vivamo::service::AdminOrigin::command_line(), name)
+            .create(&vivamo::service::Actor::Platform, &vivamo::service::RequestInfo::command_line(), name)
             .await
             .unwrap();
         let key = secrecy::ExposeSecret::expose_secret(&key.secret).to_owned();

@@ -8,7 +8,7 @@ use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::graphql::context::{actor, admin_origin, platform};
+use crate::graphql::context::{actor, platform, request_info};
 use crate::graphql::faults::Faults;
 use crate::graphql::objects::{
     AdminEventConnection, AdminEventFilterInput, ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus,
@@ -134,7 +134,7 @@ impl OperatorMutation {
 
 async fn create_operator(context: &Context<'_>, input: &CreateOperatorInput) -> Result<CreateOperatorPayload, Error> {
     let (services, actor) = platform(context)?;
-    let (operator, key) = services.operators.create(actor, &admin_origin(context), parse_name(&input.name)?).await?;
+    let (operator, key) = services.operators.create(actor, request_info(context), parse_name(&input.name)?).await?;
     let secret = key.secret.expose_secret().to_owned();
     Ok(CreateOperatorPayload { operator: Operator(Arc::new(operator)), api_key: key.row.into(), secret })
 }
@@ -142,7 +142,7 @@ async fn create_operator(context: &Context<'_>, input: &CreateOperatorInput) -> 
 async fn update_operator(context: &Context<'_>, input: UpdateOperatorInput) -> Result<UpdateOperatorPayload, Error> {
     let (services, actor) = platform(context)?;
     let id = OperatorId::parse(&input.id).ok_or_else(|| Violation::of(ErrorCode::OperatorNotFound, InputField::Id))?;
-    let operator = services.operators.update(actor, &admin_origin(context), id, input.parse()?).await?;
+    let operator = services.operators.update(actor, request_info(context), id, input.parse()?).await?;
     Ok(UpdateOperatorPayload { operator: Operator(Arc::new(operator)) })
 }
 
@@ -154,20 +154,20 @@ async fn create_api_key(context: &Context<'_>, input: CreateApiKeyInput) -> Resu
         access: input.access.unwrap_or(ApiKeyAccess::ReadWrite).into(),
         expires_at: input.expires_at.map(|Time(time)| time),
     };
-    let key = services.api_keys.create(actor, &admin_origin(context), operator, request).await?;
+    let key = services.api_keys.create(actor, request_info(context), operator, request).await?;
     Ok(CreateApiKeyPayload { secret: key.secret.expose_secret().to_owned(), api_key: key.row.into() })
 }
 
 async fn revoke_api_key(context: &Context<'_>, input: &RevokeApiKeyInput) -> Result<RevokeApiKeyPayload, Error> {
     let (services, actor) = platform(context)?;
     let id = ApiKeyId::parse(&input.id).ok_or_else(|| Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id))?;
-    Ok(RevokeApiKeyPayload { api_key: services.api_keys.revoke(actor, &admin_origin(context), id).await?.into() })
+    Ok(RevokeApiKeyPayload { api_key: services.api_keys.revoke(actor, request_info(context), id).await?.into() })
 }
 
 async fn revoke_api_keys(context: &Context<'_>, input: &RevokeApiKeysInput) -> Result<RevokeApiKeysPayload, Error> {
     let (services, actor) = platform(context)?;
     let operator = parse_operator_id(&input.operator_id)?;
-    let revoked = services.api_keys.revoke_all(actor, &admin_origin(context), operator).await?;
+    let revoked = services.api_keys.revoke_all(actor, request_info(context), operator).await?;
     Ok(RevokeApiKeysPayload { api_keys: revoked.into_iter().map(Into::into).collect() })
 }
 

@@ -8,7 +8,7 @@ use sea_orm::Iterable;
 use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::graphql::context::{admin_origin, writer};
+use crate::graphql::context::{request_info, writer};
 use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::faults::Faults;
 use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
@@ -99,8 +99,8 @@ impl WebhookMutation {
 
 async fn create_webhook(context: &Context<'_>, input: CreateWebhookInput) -> Result<CreateWebhookPayload, Error> {
     let (services, actor) = writer(context)?;
-    let request = input.parse(actor, &Cursors::new(context, ListId::Changes))?;
-    let EndpointWithSecret { row, secret } = services.webhooks.create(actor, &admin_origin(context), request).await?;
+    let endpoint = input.parse(actor, &Cursors::new(context, ListId::Changes))?;
+    let EndpointWithSecret { row, secret } = services.webhooks.create(actor, request_info(context), endpoint).await?;
     Ok(CreateWebhookPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
 }
 
@@ -109,7 +109,7 @@ async fn update_webhook(context: &Context<'_>, input: UpdateWebhookInput) -> Res
     let id = parse_id(&input.id)?;
     let row = services
         .webhooks
-        .update(actor, &admin_origin(context), id, input.parse(&Cursors::new(context, ListId::Changes))?)
+        .update(actor, request_info(context), id, input.parse(&Cursors::new(context, ListId::Changes))?)
         .await?;
     Ok(UpdateWebhookPayload { webhook: Webhook(row) })
 }
@@ -119,16 +119,16 @@ async fn rotate_webhook_secret(
     input: &RotateWebhookSecretInput,
 ) -> Result<RotateWebhookSecretPayload, Error> {
     let (services, actor) = writer(context)?;
-    let (id, origin) = (parse_id(&input.id)?, admin_origin(context));
+    let id = parse_id(&input.id)?;
     let EndpointWithSecret { row, secret } =
-        services.webhooks.rotate_secret(actor, &origin, id, input.overlap_hours).await?;
+        services.webhooks.rotate_secret(actor, request_info(context), id, input.overlap_hours).await?;
     Ok(RotateWebhookSecretPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
 }
 
 async fn delete_webhook(context: &Context<'_>, input: &DeleteWebhookInput) -> Result<DeleteWebhookPayload, Error> {
     let (services, actor) = writer(context)?;
     let id = parse_id(&input.id)?;
-    services.webhooks.delete(actor, &admin_origin(context), id).await?;
+    services.webhooks.delete(actor, request_info(context), id).await?;
     Ok(DeleteWebhookPayload { webhook_id: id.to_string().into() })
 }
 

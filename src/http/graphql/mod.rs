@@ -140,7 +140,7 @@ async fn process(
         // introspection are not counted.
         size.wait_for_memory().await.map_err(Violation::from)?;
     }
-    let request_info = RequestInfo { id: request_id, staff };
+    let request_info = RequestInfo { id: request_id, staff, os_user: None };
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let settings = WorkSettings::execution(&actor, &checked.operation, size);
     let (shared, work) = (state.clone(), log.work.clone());

@@ -14,7 +14,7 @@ use super::rows::{lock_own_customers, of_operator};
 use crate::database::{Transaction, TransactionError, WriteSet, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::audit::{self, Subject};
-use crate::service::{Actor, AdminOrigin};
+use crate::service::{Actor, RequestInfo};
 
 /// The number of customers that one transaction disconnects. Writers of these customers wait for the transaction.
 const BATCH: u64 = 100;
@@ -22,8 +22,14 @@ const BATCH: u64 = 100;
 impl Customers {
     /// Counts the customers of a suspended operator. If there are any, records in the audit log that they are about to
     /// be disconnected. Platform only. Fails with `INVALID_ARGUMENT` if the operator is not suspended.
-    pub async fn start_removal(&self, actor: &Actor, origin: &AdminOrigin, operator: OperatorId) -> Result<u64, Error> {
+    pub async fn start_removal(
+        &self,
+        actor: &Actor,
+        request: &RequestInfo,
+        operator: OperatorId,
+    ) -> Result<u64, Error> {
         actor.require_platform()?;
+        let origin = &actor.origin(request)?;
         let start = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;
@@ -42,9 +48,9 @@ impl Customers {
     /// Disconnects a batch of customers from a suspended operator, with the reason `ENDED`. Returns the number of
     /// disconnected customers, which is 0 if the operator had no customers. Platform only. Each batch is a transaction
     /// of its own, so an interrupted removal can be continued by calling this method again.
-    pub async fn remove_batch(&self, actor: &Actor, origin: &AdminOrigin, operator: OperatorId) -> Result<u64, Error> {
+    pub async fn remove_batch(&self, actor: &Actor, request: &RequestInfo, operator: OperatorId) -> Result<u64, Error> {
         actor.require_platform()?;
-        let origin = actor.origin(&origin.request())?;
+        let origin = &actor.origin(request)?;
         let remove = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;
@@ -52,7 +58,7 @@ impl Customers {
             let batch = lock_own_customers(&transaction, batch).await?;
             for (link, customer) in &batch {
                 let mut writes = WriteSet::new(origin.owner());
-                end_link(&mut writes, &origin, link, customer, DisconnectReason::Ended);
+                end_link(&mut writes, origin, link, customer, DisconnectReason::Ended);
                 transaction.write(writes).await?;
             }
             transaction.commit().await?;

@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 use crate::service::audit::{self, Subject};
 use crate::service::feed::FeedRequest;
-use crate::service::{Actor, AdminOrigin, Feed, is_in_calendar, now};
+use crate::service::{Actor, Feed, Origin, RequestInfo, is_in_calendar, now};
 
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
 const MAX_ENDPOINTS: u64 = 5;
@@ -106,11 +106,11 @@ impl Webhooks {
     pub async fn create(
         &self,
         actor: &Actor,
-        origin: &AdminOrigin,
-        request: EndpointRequest,
+        request: &RequestInfo,
+        endpoint: EndpointRequest,
     ) -> Result<EndpointWithSecret, Error> {
-        actor.require_write()?;
-        let EndpointRequest { operator, url, types, deliver_from } = request;
+        let origin = &actor.origin(request)?;
+        let EndpointRequest { operator, url, types, deliver_from } = endpoint;
         self.check_url(&url)?;
         let not_found = || Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId);
         let operator = actor.operator().or(operator).ok_or_else(not_found)?;
@@ -178,11 +178,11 @@ impl Webhooks {
     pub async fn update(
         &self,
         actor: &Actor,
-        origin: &AdminOrigin,
+        request: &RequestInfo,
         id: WebhookId,
         changes: EndpointChanges,
     ) -> Result<Model, Error> {
-        actor.require_write()?;
+        let origin = &actor.origin(request)?;
         if let Some(url) = &changes.url {
             self.check_url(url)?;
         }
@@ -215,11 +215,11 @@ impl Webhooks {
     pub async fn rotate_secret(
         &self,
         actor: &Actor,
-        origin: &AdminOrigin,
+        request: &RequestInfo,
         id: WebhookId,
         overlap_hours: i32,
     ) -> Result<EndpointWithSecret, Error> {
-        actor.require_write()?;
+        let origin = &actor.origin(request)?;
         if !(0..=MAX_OVERLAP_HOURS).contains(&overlap_hours) {
             let note = "`overlapHours` must be 0 to 168 (one week).";
             return Err(Violation::argument(InputField::OverlapHours, note).into());
@@ -243,8 +243,8 @@ impl Webhooks {
     }
 
     /// Deletes an endpoint. A delivery that is under way may still arrive.
-    pub async fn delete(&self, actor: &Actor, origin: &AdminOrigin, id: WebhookId) -> Result<(), Error> {
-        actor.require_write()?;
+    pub async fn delete(&self, actor: &Actor, request: &RequestInfo, id: WebhookId) -> Result<(), Error> {
+        let origin = &actor.origin(request)?;
         let delete = || async {
             let transaction = self.database.begin_write().await?;
             let row = lock(&transaction, actor, id).await?;
@@ -407,7 +407,7 @@ pub fn cursor(endpoint: &Model) -> Position {
 /// Records a change to an endpoint in the audit log.
 async fn record(
     transaction: &Transaction,
-    origin: &AdminOrigin,
+    origin: &Origin,
     r#type: EventType,
     endpoint: &Model,
     changed_fields: &[&str],

@@ -19,7 +19,7 @@ use vivamo::database::Database;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::open::DatabaseSettings;
 use vivamo::service::api_keys::KeyRequest;
-use vivamo::service::{Actor, AdminOrigin, ServiceSettings, Services};
+use vivamo::service::{Actor, RequestInfo, ServiceSettings, Services};
 
 use crate::database::POLL_INTERVAL;
 use crate::invariants::Exchange;
@@ -202,7 +202,7 @@ impl TestApp {
     pub async fn operator(&self, name: &str) -> Caller {
         let name = DisplayName::parse(name).unwrap();
         let (operator, key) =
-            self.services.operators.create(&Actor::Platform, &AdminOrigin::command_line(), name).await.unwrap();
+            self.services.operators.create(&Actor::Platform, &RequestInfo::command_line(), name).await.unwrap();
         Caller { operator: operator.id.to_string(), key: key.secret.expose_secret().to_owned() }
     }
 
@@ -214,7 +214,7 @@ impl TestApp {
         let key = self
             .services
             .api_keys
-            .create(&Actor::Platform, &AdminOrigin::command_line(), operator, request)
+            .create(&Actor::Platform, &RequestInfo::command_line(), operator, request)
             .await
             .unwrap();
         Caller { key: key.secret.expose_secret().to_owned(), ..caller.clone() }
