@@ -132,22 +132,26 @@ impl Limits {
         self.auth_failures.take(network, 1).map_err(|shortage| rate_limited(Limit::Address, message, shortage))
     }
 
-    /// Like [`reserve_disclosures`](Self::reserve_disclosures), but returns `None` instead of waiting or rejecting.
-    /// Reserves nothing for the platform, which sees all customers.
-    pub fn try_reserve_disclosures(&self, origin: &Origin, values: u32) -> Option<DisclosureReservation> {
-        self.take_disclosures(origin, values).ok()
-    }
-
     /// Reserves the disclosure of up to `values` emails or phones. Must be called before the lookup, so that a
     /// rejection reveals nothing. If other requests have reserved the missing disclosures, waits for a moment, because
-    /// most reservations end unused.
+    /// most reservations end unused. Reserves nothing for the platform, which sees all customers.
     pub async fn reserve_disclosures(
         &self,
         origin: &Origin,
         values: u32,
     ) -> Result<DisclosureReservation, RejectedReservation> {
-        let reserve = async {
+        let reserved = match self.take_disclosures(origin, values) {
+            Err(Shortage::HeldByReservations) => self.wait_for_disclosures(origin, values).await,
+            reserved => reserved,
+        };
+        reserved.map_err(|shortage| RejectedReservation { origin: origin.clone(), shortage })
+    }
+
+    /// Takes disclosures as soon as other requests give enough of them back.
+    async fn wait_for_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Shortage> {
+        let take = async {
             loop {
+                // Registered before the attempt, so that no reservation ends unnoticed between the two.
                 let ended = self.reservation_ended.notified();
                 match self.take_disclosures(origin, values) {
                     Err(Shortage::HeldByReservations) => ended.await,
@@ -155,8 +159,7 @@ impl Limits {
                 }
             }
         };
-        let reserved = timeout(MAX_RESERVATION_WAIT, reserve).await.unwrap_or(Err(Shortage::HeldByReservations));
-        reserved.map_err(|shortage| RejectedReservation { origin: origin.clone(), shortage })
+        timeout(MAX_RESERVATION_WAIT, take).await.unwrap_or(Err(Shortage::HeldByReservations))
     }
 
     /// Takes `values` disclosures, at most the operator's budget, from the operator's bucket, and returns a

@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement};
 use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::ServiceSettings;
+use vivamo::service::{RequestInfo, ServiceSettings};
 
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, run};
 
@@ -205,6 +205,32 @@ both!(a_replay_needs_no_budget, Sandbox, async |app| {
     replica.stop().await;
 });
 
+both!(a_replay_may_wait_while_other_requests_hold_the_budget, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let data = json!({ "email": "ada@example.com" });
+    let created = create(app, &operator, "c", "1", data.clone()).await.payload("createCustomer");
+    let changes = json!({ "email": "grace@example.com" });
+    let updated = update(app, &operator, "u", "1", changes.clone()).await.payload("updateCustomer");
+    let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let replica = app.replica_with(app.database_url().to_owned(), limits).await;
+    let caller = replica.services.api_keys.authenticate(&operator.key, None).await.unwrap();
+    let origin = caller.origin(&RequestInfo::command_line()).unwrap();
+    let reserved = replica.services.limits.reserve_disclosures(&origin, 1).await.ok().unwrap();
+    let (repeated_create, repeated_update, new) = tokio::join!(
+        create(&replica, &operator, "c", "1", data.clone()),
+        update(&replica, &operator, "u", "1", changes),
+        create(&replica, &operator, "new", "1", data),
+    );
+    let mut repeated_create = first_payload(repeated_create.payload("createCustomer"));
+    assert_eq!(repeated_create["customer"], updated["customer"]);
+    repeated_create["customer"] = created["customer"].clone();
+    assert_eq!(repeated_create, created);
+    assert_eq!(first_payload(repeated_update.payload("updateCustomer")), updated);
+    assert_eq!(new.codes(), ["RATE_LIMITED"]);
+    drop(reserved);
+    replica.stop().await;
+});
+
 both!(a_request_that_waited_for_disclosures_is_replayed, Sandbox, async |app| {
     let (operator, other) = (app.operator("A").await, app.operator("B").await);
     let data = json!({ "email": "eve@example.com" });
@@ -217,10 +243,11 @@ both!(a_request_that_waited_for_disclosures_is_replayed, Sandbox, async |app| {
         writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
     }
     let send = || create(&replica, &operator, "k", "1", data.clone());
-    // The other one looks for a stored result, finds none, and waits for the budget.
-    let is_lookup = |sql: &str| sql.contains(r#"FROM "idempotency_key""#) && !sql.contains(r#""customer""#);
+    // The other one waits for the budget. The first one uses the budget up, so the other one is not executed, and must
+    // look for a stored result after it has waited.
+    let is_read = |sql: &str| sql.contains(r#"FROM "idempotency_key""#) && sql.contains(r#""customer""#);
     let release = async {
-        replica.wait_for_statement(is_lookup).await;
+        replica.wait_for_statement(is_read).await;
         writer.commit().await.unwrap();
     };
     let (one, two, ()) = tokio::join!(send(), send(), release);

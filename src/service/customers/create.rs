@@ -118,26 +118,17 @@ impl Customers {
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional);
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &new.idempotency_key, || new.canonical_json());
-        let checked = self.restrictions.check(Some(&new.email), phone);
+        // A rejected request may be the repetition of an earlier one, which must get the stored result.
+        let warnings = &match self.restrictions.check(Some(&new.email), phone).into_warnings() {
+            Ok(warnings) => warnings,
+            Err(error) => return self.find_replay(origin, idempotent).await?.ok_or(error),
+        };
         let values = 1 + u32::from(phone.is_some());
-        let reserved =
-            checked.violations.is_empty().then(|| self.limits.try_reserve_disclosures(origin, values)).flatten();
-        if reserved.is_none()
-            && let Some(replayed) = self.find_replay(origin, idempotent).await?
-        {
-            return Ok(replayed);
-        }
-        let warnings = &checked.into_warnings()?;
-        let mut disclosures = match reserved {
-            Some(reserved) => reserved,
-            None => match self.limits.reserve_disclosures(origin, values).await {
-                Ok(reserved) => reserved,
-                // A request with the same idempotency key may have been finished while this one waited.
-                Err(rejected) => match self.find_replay(origin, idempotent).await? {
-                    Some(replayed) => return Ok(replayed),
-                    None => return Err(rejected.reject().into()),
-                },
-            },
+        let mut disclosures = match self.limits.reserve_disclosures(origin, values).await {
+            Ok(reserved) => reserved,
+            Err(rejected) => {
+                return self.find_replay(origin, idempotent).await?.ok_or_else(|| rejected.reject().into());
+            }
         };
         let matches = &AtomicU32::new(0);
         let prepare = |write_tx| self.prepare_create(write_tx, origin, idempotent, new, warnings, matches);

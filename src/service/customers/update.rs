@@ -52,13 +52,7 @@ impl Customers {
         let idempotent =
             &IdempotentRequest::new(&self.hash, origin, &changes.idempotency_key, || changes.canonical_json());
         let values = count(email, phone);
-        let disclosures = match self.limits.try_reserve_disclosures(origin, values) {
-            Some(reserved) => Ok(reserved),
-            None => match self.find_replay(origin, idempotent).await? {
-                Some(replayed) => return Ok(replayed),
-                None => self.limits.reserve_disclosures(origin, values).await,
-            },
-        };
+        let disclosures = self.limits.reserve_disclosures(origin, values).await;
         let rejected = disclosures.as_ref().err();
         let prepare = |write_tx| self.prepare_update(write_tx, origin, idempotent, &changes, rejected);
         let updated = self.run_write("customer.update", origin, idempotent, prepare).await;
