@@ -44,12 +44,10 @@
 //!   the database rejects the statement. Then each caller runs a statement of its own, and only the statement that
 //!   needs the lock is rejected again, after another 200 ms. This second rejection counts as a conflict, so
 //!   [`OptimisticWrite`](super::OptimisticWrite) pauses without a connection and then starts the request again.
-//! - **Two batches write the same rows.** A batch writes the rows of its members in the order of the members' first
-//!   ids. The first id of a member is the first value of its first row. For an update, or for a create that connects a
-//!   customer, this value is the id of the customer. Two batches therefore lock customers in the same order, which
-//!   avoids most deadlocks. The order does not help for new customers, because new customers conflict by email or phone
-//!   and not by id. The order does not help for idempotency keys either. If two batches wait for each other,
-//!   `lock_timeout` ends at least one of them.
+//! - **Two batches write the same rows.** A batch writes the rows of its members in the order of their customer ids.
+//!   Two batches therefore lock customers in the same order, which avoids most deadlocks. The order does not help for
+//!   new customers, because new customers conflict by email or phone and not by id. The order does not help for
+//!   idempotency keys either. If two batches wait for each other, `lock_timeout` ends at least one of them.
 //! - **Any other error**, for example a lost connection, no free connection or a statement timeout. All members get the
 //!   error, which is `UNAVAILABLE` in these examples. After a lost connection the rows may or may not be written.
 //! - **The leader is cancelled.** All other members get the error of a lost connection (`UNAVAILABLE`), even if the

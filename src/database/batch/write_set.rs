@@ -6,13 +6,12 @@ use std::fmt::Write as _;
 use std::iter;
 use std::sync::LazyLock;
 
-use entity::value::OperatorId;
+use entity::value::{CustomerId, OperatorId};
 use parking_lot::Mutex;
 use sea_orm::sea_query::{
     Alias, DeleteStatement, Expr, ExprTrait, InsertStatement, Query, SelectStatement, UpdateStatement, Value, Values,
 };
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, StatementBuilder};
-use uuid::Uuid;
 
 use crate::database::arrays::into_arrays;
 
@@ -25,6 +24,8 @@ use crate::database::arrays::into_arrays;
 #[derive(Clone)]
 pub struct WriteSet {
     operator: OperatorId,
+    /// The customer that the rows belong to. Batches write their sets in this order.
+    customer: CustomerId,
     writes: Vec<Write>,
     /// The sets to write before this set, in this order: in the same transaction, but in statements of their own.
     pub(in crate::database) earlier: Vec<WriteSet>,
@@ -79,9 +80,9 @@ impl WriteStatement {
 }
 
 impl WriteSet {
-    /// Creates an empty set for a request of this operator.
-    pub fn new(operator: OperatorId) -> Self {
-        Self { operator, writes: Vec::new(), earlier: Vec::new() }
+    /// Creates an empty set for a request of this operator that changes, creates or erases this customer.
+    pub fn new(operator: OperatorId, customer: CustomerId) -> Self {
+        Self { operator, customer, writes: Vec::new(), earlier: Vec::new() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -111,6 +112,11 @@ impl WriteSet {
     /// Adds rows to be written by `statement`. Each row has one value for each column of `statement`. Does nothing if
     /// there are no rows.
     pub fn push(&mut self, statement: WriteStatement, rows: Vec<Vec<Value>>) {
+        debug_assert!(
+            rows.iter().all(|row| row.len() == (statement.columns)().len()),
+            "a row of `{}` must have one value for each column",
+            statement.name
+        );
         if !rows.is_empty() {
             self.writes.push(Write { statement, rows });
         }
@@ -125,7 +131,7 @@ impl WriteSet {
         let mut sets: Vec<_> = sets.iter().collect();
         // Every batch writes its customers in the order of the customer ids. This avoids most deadlocks between
         // batches.
-        sets.sort_by_key(|set| set.first_id());
+        sets.sort_by_key(|set| set.customer);
         let append = |mut merged: Self, set: Self| {
             for (write, more) in merged.writes.iter_mut().zip(set.writes) {
                 write.rows.extend(more.rows);
@@ -133,13 +139,6 @@ impl WriteSet {
             merged
         };
         sets.into_iter().cloned().reduce(append)
-    }
-
-    /// Returns the first value of the first row, if this value is an id. For a change of a customer, the value is the
-    /// customer's id.
-    fn first_id(&self) -> Option<Uuid> {
-        let Value::Uuid(id) = self.writes.first()?.rows.first()?.first()? else { return None };
-        *id
     }
 
     /// Builds the statements for SQLite, each with the number of rows that it must affect. A write with too many values
@@ -290,6 +289,7 @@ fn quoted(columns: Vec<&'static str>) -> Vec<String> {
 mod tests {
     use entity::customer_word;
     use sea_orm::sea_query::ExprTrait;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -312,10 +312,10 @@ mod tests {
     };
 
     fn write_set(id: u128) -> WriteSet {
-        let (operator_id, customer_id) = (Uuid::nil().into(), Uuid::from_u128(id));
-        let mut set = WriteSet::new(operator_id);
+        let (operator_id, customer_id) = (Uuid::nil().into(), Uuid::from_u128(id).into());
+        let mut set = WriteSet::new(operator_id, customer_id);
         set.push(RENAME, vec![vec![customer_id.into(), "Ada".into(), 2.into()]]);
-        set.insert([customer_word::Model { operator_id, customer_id: customer_id.into(), place: 0, word: None }]);
+        set.insert([customer_word::Model { operator_id, customer_id, place: 0, word: None }]);
         set
     }
 
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn merged_requests_are_one_statement_in_the_order_of_their_ids() {
+    fn merged_requests_are_one_statement_in_the_order_of_their_customers() {
         let merged = WriteSet::merge(&[write_set(9), write_set(7), write_set(8)]).unwrap();
         let Statement { sql, values, .. } = merged.into_postgres_statement();
         // The module docs of `batch` show this statement.

@@ -177,8 +177,8 @@ impl Customers {
             recognise(&existing.others, email, phone, connect_by).map_err(Error::Rejected)?;
         matches.fetch_max(matched_by.len() as u32, Ordering::Relaxed);
 
-        let mut writes = WriteSet::new(operator);
         let given = new.row();
+        let mut writes = WriteSet::new(operator, current.map_or(given.id, |current| current.id));
         let link_to = |customer: &customer::Model| Link {
             operator_id: operator,
             customer_id: customer.id,

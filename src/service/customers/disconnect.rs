@@ -69,7 +69,7 @@ impl Customers {
         };
         let not_found = || Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer));
         let (link, current) = found.ok_or_else(not_found)?;
-        let mut writes = WriteSet::new(origin.owner());
+        let mut writes = WriteSet::new(origin.owner(), current.id);
         end_link(&mut writes, origin, &link, &current, disconnect.reason);
         let result = Disconnected { customer: current.id, replayed: false };
         Ok(Prepared::Write { write_tx, writes, new_phone: None, result })

@@ -229,12 +229,12 @@ impl Customers {
         let History { mut phones, entries, ranges, feed_ranges } = History::read(&write_tx, customer.id).await?;
         phones.extend(customer.phone.iter().map(|phone| phone.as_str().to_owned()));
 
-        let mut writes = WriteSet::new(origin.owner());
+        let mut writes = WriteSet::new(origin.owner(), customer.id);
         row_writes::remove_links(&mut writes, &links);
         writes.push(DELETE_CUSTOMER, vec![vec![customer.id.into(), customer.revision.into()]]);
         let hashes: Vec<_> = phones.iter().flat_map(|phone| lookup_hashes(&self.hash, phone)).collect();
         for batch in hashes.chunks(MAX_ROWS as usize) {
-            let mut deleted = WriteSet::new(origin.owner());
+            let mut deleted = WriteSet::new(origin.owner(), customer.id);
             deleted.push(DELETE_LOOKUPS, batch.iter().map(|hash| vec![hash.clone().into()]).collect());
             writes.write_after(deleted);
         }
@@ -244,7 +244,7 @@ impl Customers {
         });
         let of_feed = feed_ranges.into_iter().map(|ids| (REDACT_FEED, ids.map(Into::into).to_vec()));
         for (statement, range) in of_events.chain(of_feed) {
-            let mut redacted = WriteSet::new(origin.owner());
+            let mut redacted = WriteSet::new(origin.owner(), customer.id);
             redacted.push(statement, vec![[vec![customer.id.into()], range].concat()]);
             writes.write_after(redacted);
         }

@@ -57,7 +57,7 @@ impl Customers {
             let batch = of_operator(operator).order_by_asc(customer_operator::Column::CustomerId).limit(BATCH);
             let batch = lock_own_customers(&transaction, batch).await?;
             for (link, customer) in &batch {
-                let mut writes = WriteSet::new(origin.owner());
+                let mut writes = WriteSet::new(origin.owner(), customer.id);
                 end_link(&mut writes, origin, link, customer, DisconnectReason::Ended);
                 transaction.write(writes).await?;
             }

@@ -143,7 +143,7 @@ impl Customers {
         }
         Error::reject_if_any(faults)?;
 
-        let mut writes = WriteSet::new(origin.owner());
+        let mut writes = WriteSet::new(origin.owner(), current.id);
         let (is_changed, is_renamed) = (changed != current, renamed.is_some());
         let customer = if is_changed || is_renamed {
             row_writes::replace(&mut writes, &current, changed)

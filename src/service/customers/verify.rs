@@ -91,7 +91,7 @@ impl Customers {
         let current = current.ok_or_else(|| Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Id)))?;
 
         let field = value.field();
-        let mut writes = WriteSet::new(origin.owner());
+        let mut writes = WriteSet::new(origin.owner(), current.id);
         let mut verified = current.clone();
         if !value.is_value_of(current) {
             let holder = match phone {
@@ -103,7 +103,7 @@ impl Customers {
             if holder.phone_verified_at > Some(*time) {
                 return Err(Error::from(Violation::of(ErrorCode::PhoneTaken, InputField::Value)).into());
             }
-            let mut earlier = WriteSet::new(origin.owner());
+            let mut earlier = WriteSet::new(origin.owner(), holder.id);
             let without = row_writes::replace(&mut earlier, holder, customer::Model { phone: None, ..holder.clone() });
             history::record_updated(&mut earlier, origin, holder, &without);
             writes.write_after(earlier);

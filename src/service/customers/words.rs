@@ -233,7 +233,7 @@ impl Customers {
             return Err(DbErr::RecordNotUpdated.into());
         }
         for (link, customer) in &links {
-            let mut writes = WriteSet::new(link.operator_id);
+            let mut writes = WriteSet::new(link.operator_id, customer.id);
             add(&mut writes, link, customer);
             transaction.write(writes).await?;
         }
