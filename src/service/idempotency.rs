@@ -83,10 +83,6 @@ impl IdempotentRequest {
         Self { owner: origin.owner(), hashes }
     }
 
-    pub fn has_key(&self) -> bool {
-        self.hashes.is_some()
-    }
-
     /// Finds the stored outcome of this request. Fails if the key was used for another input.
     pub async fn find<R: DeserializeOwned>(
         &self,
@@ -108,15 +104,15 @@ impl IdempotentRequest {
         self.hashes.as_ref().is_some_and(|hashes| hashes.other.is_some())
     }
 
-    /// Returns true if there is a key and it belongs to this operator.
-    pub fn has_key_of(&self, operator: OperatorId) -> bool {
-        self.has_key() && self.owner == operator
+    /// Returns true if the request comes from this operator.
+    pub fn is_of(&self, operator: OperatorId) -> bool {
+        self.owner == operator
     }
 
-    /// Returns the values for [`KeyLookup::key_hash`] and [`KeyLookup::now`].
-    pub fn values(&self) -> [Value; 2] {
-        let key_hash = self.hashes.as_ref().map(|hashes| hashes.current.0.clone());
-        [key_hash.into(), now().into()]
+    /// Returns the values for [`KeyLookup::key_hash`] and [`KeyLookup::now`]. `None` if the request has no key.
+    pub fn values(&self) -> Option<[Value; 2]> {
+        let (key_hash, _) = &self.hashes.as_ref()?.current;
+        Some([key_hash.clone().into(), now().into()])
     }
 
     /// Reads the stored outcome from a row of [`KeyLookup`]. `None` if the key is not in use. Fails if the key was used

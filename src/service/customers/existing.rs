@@ -104,8 +104,8 @@ impl Customers {
             let [_, _, email, phone] = values.clone().map(SimpleExpr::from);
             write_tx.query_all(&holders_to_lock(email, phone)).await?;
         }
-        let rows = if idempotent.has_key() {
-            let ([operator, external_id, email, phone], [key_hash, now]) = (values, idempotent.values());
+        let rows = if let Some([key_hash, now]) = idempotent.values() {
+            let [operator, external_id, email, phone] = values;
             let values = [operator, external_id, email, phone, key_hash, now];
             let rows = self.read(write_tx, &self.existing_or_stored_query, values).await?;
             if let Some(stored) = rows.first().map(|row| idempotent.outcome(row)).transpose()?.flatten() {

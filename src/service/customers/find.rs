@@ -151,8 +151,7 @@ impl Customers {
             // The key is looked up under the lock. While this request waited for the lock, another request may have
             // changed the customer and used the key.
             (found, idempotent.find(write_tx).await?)
-        } else if idempotent.has_key_of(operator) {
-            let [key_hash, now] = idempotent.values();
+        } else if let Some([key_hash, now]) = idempotent.values().filter(|_| idempotent.is_of(operator)) {
             let query = &self.own_or_stored_queries[kind as usize];
             let rows = query.run(self.database.reader(), [operator.into(), value, key_hash, now]).await?;
             let row = rows.first();
