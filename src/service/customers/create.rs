@@ -171,7 +171,7 @@ impl Customers {
             OrStored::Found(existing) => existing,
             OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };
-        Error::reject_if_any(existing.taken())?;
+        Error::reject_if_any(existing.own.faults())?;
 
         let Recognised { customer: current, matched_by } =
             recognise(&existing.others, email, phone, connect_by).map_err(Error::Rejected)?;

@@ -17,41 +17,47 @@ use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
 use crate::service::idempotency::{IdempotentRequest, KeyLookup};
 
-/// The rows that share a unique value with a new customer.
+/// The operator's own customers that use a value of a new customer.
 #[derive(Default)]
-pub(super) struct Existing {
+pub(super) struct OwnMatches {
     /// The customer for which the operator already uses the external customer id.
-    with_same_id: Option<CustomerId>,
-    /// The operator's customer that has the email.
-    own_by_email: Option<CustomerId>,
-    /// The operator's customer that has the phone.
-    own_by_phone: Option<CustomerId>,
-    /// Customers that are not connected to the operator and have the email or the phone. Empty if one of the other
-    /// fields is set.
+    same_id: Option<CustomerId>,
+    /// The customer that has the email.
+    by_email: Option<CustomerId>,
+    /// The customer that has the phone.
+    by_phone: Option<CustomerId>,
+}
+
+/// The customers that share a unique value with a new customer.
+pub(super) struct Existing {
+    pub(super) own: OwnMatches,
+    /// Customers that are not connected to the operator and have the email or the phone. Empty if the operator's own
+    /// customers use a value.
     pub(super) others: Vec<customer::Model>,
 }
 
-impl Existing {
-    /// Reads the rows of [`existing_query`].
-    fn from_rows(rows: &[QueryResult], with_others: bool) -> Result<Self, DbErr> {
-        let mut existing = Self::default();
-        for row in rows {
-            existing.with_same_id = row.try_get_by_index(0)?;
-            existing.own_by_email = row.try_get_by_index(1)?;
-            existing.own_by_phone = row.try_get_by_index(2)?;
-            if with_others {
-                existing.others.extend(joined_customer_at(row, 3)?);
-            }
-        }
-        Ok(existing)
+impl OwnMatches {
+    /// Reads a row of [`own_matches_query`].
+    fn from_row(row: &QueryResult) -> Result<Self, DbErr> {
+        let [same_id, by_email, by_phone] = [0, 1, 2].map(|index| row.try_get_by_index(index));
+        Ok(Self { same_id: same_id?, by_email: by_email?, by_phone: by_phone? })
     }
 
-    /// Returns faults for the values that the operator already uses for its own customers.
-    pub(super) fn taken(&self) -> Vec<Violation> {
-        let id = self.with_same_id.map(id_taken);
-        let email = self.own_by_email.map(|own| in_the_way(own, ErrorCode::EmailTaken, InputField::Email));
-        let phone = self.own_by_phone.map(|own| in_the_way(own, ErrorCode::PhoneTaken, InputField::Phone));
+    /// Returns a fault for each value that the operator's own customers use.
+    pub(super) fn faults(&self) -> Vec<Violation> {
+        let id = self.same_id.map(id_taken);
+        let email = self.by_email.map(|own| in_the_way(own, ErrorCode::EmailTaken, InputField::Email));
+        let phone = self.by_phone.map(|own| in_the_way(own, ErrorCode::PhoneTaken, InputField::Phone));
         id.into_iter().chain(email).chain(phone).collect()
+    }
+}
+
+impl Existing {
+    /// Reads the rows of [`existing_query`]. The columns of [`own_matches_query`] are the same in all rows.
+    fn from_rows(rows: &[QueryResult]) -> Result<Self, DbErr> {
+        let own = rows.first().map(OwnMatches::from_row).transpose()?.unwrap_or_default();
+        let others = rows.iter().filter_map(|row| joined_customer_at(row, OWN_COLUMNS).transpose());
+        Ok(Self { own, others: others.collect::<Result<_, _>>()? })
     }
 }
 
@@ -89,7 +95,7 @@ pub(super) fn existing_values(
 }
 
 impl Customers {
-    /// Finds the rows that share a unique value with the new customer, in one statement unless the attempt takes locks.
+    /// Finds the customers that share a unique value with the new one, in one statement unless the attempt takes locks.
     /// If the idempotency key of the request is in use, returns its stored outcome instead and reads no customer.
     pub(super) async fn find_existing<R: DeserializeOwned>(
         &self,
@@ -115,7 +121,7 @@ impl Customers {
         } else {
             self.read(write_tx, &self.existing_query, values).await?
         };
-        Ok(OrStored::Found(Existing::from_rows(&rows, true)?))
+        Ok(OrStored::Found(Existing::from_rows(&rows)?))
     }
 
     /// Runs a query. If the attempt takes locks, the query runs in the transaction of the attempt. Otherwise, on
@@ -133,10 +139,11 @@ impl Customers {
         }
     }
 
-    /// Finds the same rows as [`find_existing`](Self::find_existing), but only among the operator's own customers.
-    pub(super) async fn find_existing_own(&self, values: [Value; 4]) -> Result<Existing, DbErr> {
-        let query = existing_query(values.map(SimpleExpr::from), None, false);
-        Existing::from_rows(&self.database.reader().query_all(&query).await?, false)
+    /// Like [`find_existing`](Self::find_existing), but finds only the operator's own customers.
+    pub(super) async fn find_own_matches(&self, values: [Value; 4]) -> Result<OwnMatches, DbErr> {
+        let query = own_matches_query(values.map(SimpleExpr::from), None);
+        let row = self.database.reader().query_one(&query).await?;
+        Ok(row.as_ref().map(OwnMatches::from_row).transpose()?.unwrap_or_default())
     }
 }
 
@@ -149,59 +156,78 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
 }
 
 /// Selects the operator's customer with the external customer id, its customer with the email, and its customer with
-/// the phone. If none of these exists and `with_others` is true, selects the other customers of the platform that have
-/// the email or the phone.
+/// the phone.
 ///
-/// If one of the operator's own customers has one of the values, the request is rejected. The response time must then
-/// not reveal if a customer of another operator has one of the other values (see [`rows::holder`]).
-///
-/// If `condition` does not hold, selects no row. Otherwise selects at least one row, whose columns are null if there is
-/// no customer.
+/// If `condition` does not hold, selects no row. Otherwise selects one row, whose columns are null if there is no
+/// customer.
 ///
 /// ```sql
-/// SELECT same_id.customer_id, CASE WHEN by_email.id = by_email.own_id THEN by_email.own_id END, …, other.*
+/// SELECT same_id.customer_id, CASE WHEN by_email.id = by_email.own_id THEN by_email.own_id END, …
 /// FROM (SELECT 1 AS one) AS always
 /// LEFT JOIN customer_operator AS same_id ON same_id.operator_id = $1 AND same_id.external_customer_id = $2
 /// LEFT JOIN (…) AS by_email ON TRUE
 /// LEFT JOIN (…) AS by_phone ON TRUE
-/// LEFT JOIN customer AS other
-///   ON other.id IN (CASE WHEN same_id.customer_id IS NULL AND … THEN by_email.id END, …)
 /// ```
-pub(super) fn existing_query(
+fn own_matches_query(
     [operator, external_customer_id, email, phone]: [SimpleExpr; 4],
     condition: Option<SimpleExpr>,
-    with_others: bool,
 ) -> SelectStatement {
-    use customer::Column::{Email, Id, Phone};
+    use customer::Column::{Email, Phone};
     use customer_operator::Column::{CustomerId, ExternalCustomerId, OperatorId};
-    let of_same_id = |column| Expr::col(("same_id", column));
-    let holders = ["by_email", "by_phone"];
-    let own_id = |holder| {
-        let own_id = Expr::col((holder, OWN_ID));
-        Expr::expr(Expr::case(own_id.clone().eq(Expr::col((holder, Id))), own_id))
-    };
     // The other tables are joined to a constant row, so that there is a result even if no customer is found.
     let always = Query::select().expr_as(Expr::cust("1"), "one").and_where_option(condition).take();
     let has_same_id =
         of_same_id(OperatorId).eq(operator.clone()).and(of_same_id(ExternalCustomerId).eq(external_customer_id));
     let mut query = Query::select()
         .expr(of_same_id(CustomerId))
-        .exprs(holders.map(own_id))
+        .exprs(HOLDERS.map(own_id))
         .from_subquery(always, "always")
         .join_as(JoinType::LeftJoin, customer_operator::Entity, "same_id", has_same_id)
         .take();
-    for (holder, (column, value)) in zip(holders, [(Email, email), (Phone, phone)]) {
+    for (holder, (column, value)) in zip(HOLDERS, [(Email, email), (Phone, phone)]) {
         let found = rows::holder(operator.clone(), column, value);
         query.join_subquery(JoinType::LeftJoin, found, holder, Expr::cust("TRUE"));
     }
-    if with_others {
-        let [by_email, by_phone] = holders.map(|holder| own_id(holder).is_null());
-        let is_new = of_same_id(CustomerId).is_null().and(by_email).and(by_phone);
-        let other = |holder| Expr::case(is_new.clone(), Expr::col((holder, Id)));
-        let is_other = Expr::col(("other", Id)).is_in(holders.map(other));
-        query.columns(customer::Column::iter().map(|column| ("other", column)));
-        query.join_as(JoinType::LeftJoin, customer::Entity, "other", is_other);
-    }
+    query
+}
+
+/// The number of columns of [`own_matches_query`].
+const OWN_COLUMNS: usize = 3;
+
+/// The subqueries of [`own_matches_query`] for the email and the phone. Each selects the columns of [`rows::holder`].
+const HOLDERS: [&str; 2] = ["by_email", "by_phone"];
+
+fn of_same_id(column: customer_operator::Column) -> SimpleExpr {
+    Expr::col(("same_id", column))
+}
+
+/// The id of the customer that a [holder](HOLDERS) found, if it is one of the operator's own customers.
+fn own_id(holder: &'static str) -> SimpleExpr {
+    let own_id = Expr::col((holder, OWN_ID));
+    Expr::expr(Expr::case(own_id.clone().eq(Expr::col((holder, customer::Column::Id))), own_id))
+}
+
+/// Like [`own_matches_query`]. If none of the operator's own customers has one of the values, also selects the other
+/// customers of the platform that have the email or the phone, each in a row of its own.
+///
+/// If one of the operator's own customers has one of the values, the request is rejected. The response time must then
+/// not reveal if a customer of another operator has one of the other values (see [`rows::holder`]).
+///
+/// ```sql
+/// SELECT …, other.*
+/// FROM …
+/// LEFT JOIN customer AS other
+///   ON other.id IN (CASE WHEN same_id.customer_id IS NULL AND … THEN by_email.id END, …)
+/// ```
+pub(super) fn existing_query(values: [SimpleExpr; 4], condition: Option<SimpleExpr>) -> SelectStatement {
+    use customer::Column::Id;
+    let [by_email, by_phone] = HOLDERS.map(|holder| own_id(holder).is_null());
+    let is_new = of_same_id(customer_operator::Column::CustomerId).is_null().and(by_email).and(by_phone);
+    let other = |holder| Expr::case(is_new.clone(), Expr::col((holder, Id)));
+    let is_other = Expr::col(("other", Id)).is_in(HOLDERS.map(other));
+    let mut query = own_matches_query(values, condition);
+    query.columns(customer::Column::iter().map(|column| ("other", column)));
+    query.join_as(JoinType::LeftJoin, customer::Entity, "other", is_other);
     query
 }
 
@@ -211,5 +237,5 @@ pub(super) fn existing_or_stored_query(
     [operator, external_customer_id, email, phone, key_hash, now]: [SimpleExpr; 6],
 ) -> SelectStatement {
     let key = KeyLookup { operator: operator.clone(), key_hash, now };
-    key.join(existing_query([operator, external_customer_id, email, phone], Some(key.is_new()), true))
+    key.join(existing_query([operator, external_customer_id, email, phone], Some(key.is_new())))
 }

@@ -70,7 +70,7 @@ pub struct Customers {
     own_queries: [BatchedQuery<2>; 4],
     /// Like `own_queries`, but each query also looks up an idempotency key.
     own_or_stored_queries: [BatchedQuery<4>; 4],
-    /// Query for the rows that share a unique value with a new customer.
+    /// Query for the customers that share a unique value with a new customer.
     existing_query: BatchedQuery<4>,
     /// Like `existing_query`, but also looks up an idempotency key.
     existing_or_stored_query: BatchedQuery<6>,
@@ -96,7 +96,7 @@ impl Customers {
             limits,
             own_queries: find::own_queries(),
             own_or_stored_queries: find::own_or_stored_queries(),
-            existing_query: BatchedQuery::new(|values| existing::existing_query(values, None, true)),
+            existing_query: BatchedQuery::new(|values| existing::existing_query(values, None)),
             existing_or_stored_query: BatchedQuery::new(existing::existing_or_stored_query),
         }
     }

@@ -33,7 +33,7 @@ impl Customers {
             (actor.operator(), &external_customer_id, &email, faults.as_slice())
         {
             let values = existing_values(operator, external_customer_id, email, phone);
-            faults = self.find_existing_own(values).await?.taken();
+            faults = self.find_own_matches(values).await?.faults();
         }
         Ok(Validation { phone: phone.cloned(), email, faults, warnings })
     }
