@@ -10,7 +10,7 @@ use sea_orm::DbErr;
 
 use super::MAX_WAIT;
 use super::error::{describe, is_conflict, is_lock_timeout};
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, Violation};
 
 /// An error that ends one attempt of a transaction.
 pub enum TransactionError {
@@ -29,6 +29,12 @@ impl From<DbErr> for TransactionError {
 impl From<Error> for TransactionError {
     fn from(error: Error) -> Self {
         Self::Error(error)
+    }
+}
+
+impl From<Violation> for TransactionError {
+    fn from(violation: Violation) -> Self {
+        Self::Error(violation.into())
     }
 }
 

@@ -353,7 +353,7 @@ impl ApiKeys {
         let revoke = || async {
             let transaction = self.database.begin_write().await?;
             let found = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
-            let key = found.ok_or_else(|| Error::from(Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id)))?;
+            let key = found.ok_or_else(|| Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id))?;
             if key.revoked_at.is_some() {
                 return Ok(key);
             }
@@ -447,7 +447,7 @@ fn is_expired(expires_at: Option<DateTime<Utc>>) -> bool {
 async fn check_operator(transaction: &Transaction, operator: OperatorId) -> Result<(), TransactionError> {
     match operator::Entity::find_by_id(operator).one(transaction).await? {
         Some(_) => Ok(()),
-        None => Err(Error::from(Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId)).into()),
+        None => Err(Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId).into()),
     }
 }
 

@@ -120,8 +120,7 @@ impl IdempotentRequest {
     pub fn outcome<R: DeserializeOwned>(&self, row: &QueryResult) -> Result<Option<R>, TransactionError> {
         let Some(input_hash) = row.try_get::<Option<Vec<u8>>>("", Column::InputHash.as_str())? else { return Ok(None) };
         if !self.hashes.iter().flat_map(Accepted::iter).any(|(_, own)| *own == input_hash) {
-            let reused = Violation::of(ErrorCode::IdempotencyKeyReused, InputField::IdempotencyKey);
-            return Err(Error::from(reused).into());
+            return Err(Violation::of(ErrorCode::IdempotencyKeyReused, InputField::IdempotencyKey).into());
         }
         let result: Option<Json> = row.try_get("", Column::Result.as_str())?;
         let outcome = result.and_then(|result| serde_json::from_value(result).ok());

@@ -155,8 +155,7 @@ impl Operators {
             // The lock is not FOR UPDATE, because FOR UPDATE waits for every transaction that connects a customer to
             // the operator.
             let current = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
-            let not_found = || Error::from(Violation::of(ErrorCode::OperatorNotFound, InputField::Id));
-            let current = current.ok_or_else(not_found)?;
+            let current = current.ok_or_else(|| Violation::of(ErrorCode::OperatorNotFound, InputField::Id))?;
             let changed = changes.applied_to(&current);
             if changed == current {
                 return Ok(current);

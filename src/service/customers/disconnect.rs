@@ -67,7 +67,7 @@ impl Customers {
             OrStored::Found(found) => found,
             OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };
-        let not_found = || Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer));
+        let not_found = || Violation::of(ErrorCode::CustomerNotFound, InputField::Customer);
         let (link, current) = found.ok_or_else(not_found)?;
         let mut writes = WriteSet::new(origin.owner(), current.id);
         end_link(&mut writes, origin, &link, &current, disconnect.reason);

@@ -220,8 +220,7 @@ impl Customers {
         if let Some(stored) = idempotent.find(&write_tx).await? {
             return Ok(Prepared::Stored(stored));
         }
-        let not_found = || Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Id));
-        let customer = found.first().ok_or_else(not_found)?;
+        let customer = found.first().ok_or_else(|| Violation::of(ErrorCode::CustomerNotFound, InputField::Id))?;
         let links = customer_operator::Entity::find()
             .filter(customer_operator::Column::CustomerId.eq(customer.id))
             .all(&write_tx)

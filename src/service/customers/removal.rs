@@ -80,5 +80,5 @@ async fn lock_suspended(transaction: &Transaction, operator: OperatorId) -> Resu
         ),
         None => Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId),
     };
-    Err(Error::from(violation).into())
+    Err(violation.into())
 }

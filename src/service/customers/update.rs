@@ -108,10 +108,10 @@ impl Customers {
             OrStored::Found(found) => found,
             OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };
-        let check_budget = || rejected.map_or(Ok(()), |rejected| Err(Error::from(rejected.reject())));
+        let check_budget = || rejected.map_or(Ok(()), |rejected| Err(rejected.reject()));
         let Some(CustomerView { customer: current, link, .. }) = found else {
             check_budget()?;
-            return Err(Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer)).into());
+            return Err(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer).into());
         };
         let changed = changes.applied_to(&current);
         let (email, phone) = changed_values(&current, &changed);

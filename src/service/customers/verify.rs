@@ -84,11 +84,10 @@ impl Customers {
         }
         // Not checked before: a server whose clock is behind must still find the result of a repeated request.
         if *time > now() {
-            let violation = Violation::argument(InputField::VerifiedAt, "`verifiedAt` must not be in the future.");
-            return Err(Error::from(violation).into());
+            return Err(Violation::argument(InputField::VerifiedAt, "`verifiedAt` must not be in the future.").into());
         }
         let current = found.iter().find(|found| Some(found.id) == *customer);
-        let current = current.ok_or_else(|| Error::from(Violation::of(ErrorCode::CustomerNotFound, InputField::Id)))?;
+        let current = current.ok_or_else(|| Violation::of(ErrorCode::CustomerNotFound, InputField::Id))?;
 
         let field = value.field();
         let mut writes = WriteSet::new(origin.owner(), current.id);
@@ -98,10 +97,9 @@ impl Customers {
                 Some(phone) => find_holder(&write_tx, &found, phone).await?,
                 None => None,
             };
-            let not_stored = || Error::from(Violation::argument(InputField::Value, NOT_STORED));
-            let holder = holder.ok_or_else(not_stored)?;
+            let holder = holder.ok_or_else(|| Violation::argument(InputField::Value, NOT_STORED))?;
             if holder.phone_verified_at > Some(*time) {
-                return Err(Error::from(Violation::of(ErrorCode::PhoneTaken, InputField::Value)).into());
+                return Err(Violation::of(ErrorCode::PhoneTaken, InputField::Value).into());
             }
             let mut earlier = WriteSet::new(origin.owner(), holder.id);
             let without = row_writes::replace(&mut earlier, holder, customer::Model { phone: None, ..holder.clone() });

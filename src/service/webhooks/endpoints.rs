@@ -123,7 +123,7 @@ impl Webhooks {
             let transaction = self.database.begin_write().await?;
             // Because of the lock, concurrent requests count the endpoints one after the other.
             let owner = operator::Entity::find_by_id(operator).lock(LockType::NoKeyUpdate).one(&transaction).await?;
-            let owner = owner.ok_or_else(|| Error::from(not_found()))?;
+            let owner = owner.ok_or_else(not_found)?;
             if Entity::find().filter(Column::OperatorId.eq(operator)).count(&transaction).await? >= MAX_ENDPOINTS {
                 return Err(Error::from(ErrorCode::TooManyWebhooks).into());
             }
@@ -392,7 +392,7 @@ fn visible(actor: &Actor) -> Select<Entity> {
 /// Locks an endpoint. Fails with `WEBHOOK_NOT_FOUND` if the caller may not see it.
 async fn lock(transaction: &Transaction, actor: &Actor, id: WebhookId) -> Result<Model, TransactionError> {
     let endpoint = visible(actor).filter(Column::Id.eq(id)).lock(LockType::NoKeyUpdate).one(transaction).await?;
-    endpoint.ok_or_else(|| Error::from(not_found()).into())
+    endpoint.ok_or_else(|| not_found().into())
 }
 
 fn not_found() -> Violation {
