@@ -70,7 +70,8 @@ const MAX_WAIT: Duration = Duration::from_secs(4);
 /// The database of the service. Clones share its connections.
 #[derive(Clone)]
 pub struct Database {
-    options: Options,
+    // Shared, because each attempt of a write clones the database, and the options have several strings.
+    options: Arc<Options>,
     reader: Reader,
     write_pool: Pool,
     batch_writer: Arc<BatchWriter>,
@@ -126,7 +127,7 @@ impl Database {
         let batch_writer = Arc::new(BatchWriter::new(write_pool.clone()));
         let refuses_writes = Arc::default();
         let reader = Reader { pool: read_pool, kind: ReadKind::Short };
-        Ok(Self { options, reader, write_pool, batch_writer, refuses_writes })
+        Ok(Self { options: Arc::new(options), reader, write_pool, batch_writer, refuses_writes })
     }
 
     /// Returns the reader, which runs statements that write nothing.
@@ -152,7 +153,7 @@ impl Database {
     /// Returns the number of open connections and the number of idle connections.
     pub fn connections(&self) -> (usize, usize) {
         let (size, idle) = self.write_pool.size();
-        match self.options {
+        match *self.options {
             Options::Postgres(_) => (size, idle),
             Options::Sqlite(_) => {
                 let (readers, idle_readers) = self.reader.pool.size();
@@ -163,7 +164,7 @@ impl Database {
 
     /// Returns the number of requests that wait for a connection.
     pub fn waiting(&self) -> usize {
-        match self.options {
+        match *self.options {
             Options::Postgres(_) => self.write_pool.waiting(),
             Options::Sqlite(_) => self.write_pool.waiting() + self.reader.pool.waiting(),
         }
@@ -172,7 +173,7 @@ impl Database {
     /// Returns the number that [`vacuum_sqlite`](Self::vacuum_sqlite) has written to the header of the SQLite file. The
     /// number is 0 in a new file. `None` for PostgreSQL.
     pub async fn sqlite_user_version(&self) -> Result<Option<u64>, DbErr> {
-        if matches!(self.options, Options::Postgres(_)) {
+        if matches!(*self.options, Options::Postgres(_)) {
             return Ok(None);
         }
         let query = Statement::from_string(DbBackend::Sqlite, "PRAGMA user_version");

@@ -55,7 +55,6 @@ pub(super) struct StoredOutcome<D> {
 }
 
 /// The outcome of the first part of an attempt, which reads rows.
-#[expect(clippy::large_enum_variant, reason = "nearly every attempt writes")]
 pub(super) enum Prepared<R: Replayable> {
     /// The rows to write, and the result to return after they were written.
     Write {
