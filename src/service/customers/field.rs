@@ -35,6 +35,7 @@ struct Row {
     name: &'static str,
     column: customer::Column,
     is_missing: fn(&customer::Model) -> bool,
+    differs: fn(&customer::Model, &customer::Model) -> bool,
     json: fn(&customer::Model) -> Json,
     given_json: fn(&customer::ActiveModel) -> Option<Json>,
     apply: fn(&customer::ActiveModel, &mut customer::Model),
@@ -47,6 +48,7 @@ macro_rules! row {
             name: $name,
             column: customer::Column::$column,
             is_missing: |customer| customer.$field.is_missing(),
+            differs: |one, other| one.$field != other.$field,
             json: |customer| json!(customer.$field),
             given_json: |given| if let Set(value) = &given.$field { Some(json!(value)) } else { None },
             apply: |given, customer| {
@@ -104,7 +106,7 @@ impl CustomerField {
 
     /// True if this field has different values in two states of a customer.
     pub(super) fn differs(self, one: &customer::Model, other: &customer::Model) -> bool {
-        self.json_of(one) != self.json_of(other)
+        (self.row().differs)(one, other)
     }
 
     /// Value that a request sets for this field. Null clears the field; `None` leaves it as it is.
