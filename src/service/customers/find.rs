@@ -6,8 +6,8 @@ use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, Ph
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{ExprTrait, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
-    SelectTwo,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, EnumIter, Iterable, QueryFilter, QuerySelect,
+    QueryTrait, Select, SelectTwo,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -29,7 +29,7 @@ pub enum CustomerRef {
 }
 
 /// The kind of a [`CustomerRef`].
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, EnumIter)]
 enum RefKind {
     Id,
     ExternalCustomerId,
@@ -204,9 +204,6 @@ impl CustomerRef {
 }
 
 impl RefKind {
-    /// All kinds, in the order of the variants.
-    const ALL: [Self; 4] = [Self::Id, Self::ExternalCustomerId, Self::Email, Self::Phone];
-
     fn column(self) -> SimpleExpr {
         match self {
             Self::Id => customer::Column::Id.into_expr(),
@@ -231,18 +228,20 @@ impl RefKind {
     }
 }
 
-/// Returns the queries that find a customer of an operator, one for each [`RefKind`].
-pub(super) fn own_queries() -> [BatchedQuery<2>; 4] {
-    RefKind::ALL
+/// Returns the queries that find a customer of an operator, one for each [`RefKind`], in the order of the variants.
+pub(super) fn own_queries() -> Vec<BatchedQuery<2>> {
+    RefKind::iter()
         .map(|kind| BatchedQuery::new(move |[operator, value]| kind.own_customers(operator, value).into_query()))
+        .collect()
 }
 
 /// Like [`own_queries`], but each query also looks up an idempotency key, and finds a customer only if the key is new.
-pub(super) fn own_or_stored_queries() -> [BatchedQuery<4>; 4] {
-    RefKind::ALL.map(|kind| {
+pub(super) fn own_or_stored_queries() -> Vec<BatchedQuery<4>> {
+    let query = |kind: RefKind| {
         BatchedQuery::new(move |[operator, value, key_hash, now]| {
             let key = KeyLookup { operator: operator.clone(), key_hash, now };
             key.join(kind.own_customers(operator, value).filter(key.is_new()).into_query())
         })
-    })
+    };
+    RefKind::iter().map(query).collect()
 }

@@ -67,9 +67,9 @@ pub struct Customers {
     hash: KeyedHash,
     limits: Limits,
     /// Queries that find a customer of an operator. There is one query for each kind of [`CustomerRef`].
-    own_queries: [BatchedQuery<2>; 4],
+    own_queries: Vec<BatchedQuery<2>>,
     /// Like `own_queries`, but each query also looks up an idempotency key.
-    own_or_stored_queries: [BatchedQuery<4>; 4],
+    own_or_stored_queries: Vec<BatchedQuery<4>>,
     /// Query for the customers that share a unique value with a new customer.
     existing_query: BatchedQuery<4>,
     /// Like `existing_query`, but also looks up an idempotency key.
