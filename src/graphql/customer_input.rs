@@ -276,7 +276,7 @@ impl UpdateCustomerInput {
             customer,
             external_customer_id,
             expected_version,
-            values: customer::ActiveModel { email: email.map_or(NotSet, Set), ..optional.parse(&mut faults) },
+            data: customer::ActiveModel { email: email.map_or(NotSet, Set), ..optional.parse(&mut faults) },
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
             faults: faults.into_violations(),
         }

@@ -113,7 +113,7 @@ const PURPOSE: &str = "api key";
 
 /// The time for which a process caches a key or an operator. A key that another process has revoked still works for up
 /// to this time. The documented limit is one second; the remaining 200 ms are for requests in progress.
-pub(super) const KEY_CACHE_TTL: Duration = Duration::from_millis(800);
+pub(super) const CACHE_TTL: Duration = Duration::from_millis(800);
 const MAX_CACHED_KEYS: u64 = 10_000;
 
 /// The pause during which the keys of a suspect client are collected for one lookup. The pause is short, because one of
@@ -135,7 +135,7 @@ impl ApiKeys {
         platform_key: Option<&SecretString>,
     ) -> Self {
         let platform_hash = platform_key.map(|key| hash.digest(PURPOSE, &[key.expose_secret().as_bytes()]));
-        let cache = Cache::builder().max_capacity(MAX_CACHED_KEYS).time_to_live(KEY_CACHE_TTL).build();
+        let cache = Cache::builder().max_capacity(MAX_CACHED_KEYS).time_to_live(CACHE_TTL).build();
         let seen = Cache::builder().max_capacity(MAX_CACHED_KEYS).build();
         let delayed = Cache::builder().max_capacity(MAX_SUSPECTS).time_to_idle(Duration::from_secs(60)).build();
         Self { database, environment, hash, platform_hash, cache, seen, delayed, last_used: Arc::default() }

@@ -15,7 +15,7 @@ use sea_orm::{
     Select, Set, Unchanged,
 };
 
-use super::api_keys::{KEY_CACHE_TTL, KeyRequest, NewApiKey};
+use super::api_keys::{CACHE_TTL, KeyRequest, NewApiKey};
 use super::audit::{self, Subject};
 use super::webhooks::endpoints;
 use super::{Actor, ApiKeys, Origin, RequestInfo, now};
@@ -66,7 +66,7 @@ impl Operators {
         let mut cache = self.cache.write();
         let now = Instant::now();
         if cache.expires_at <= now {
-            *cache = OperatorCache { operators: HashMap::new(), expires_at: now + KEY_CACHE_TTL };
+            *cache = OperatorCache { operators: HashMap::new(), expires_at: now + CACHE_TTL };
         } else if cache.operators.len() + found.len() > Self::MAX_CACHED {
             cache.operators.clear();
         }

@@ -171,13 +171,13 @@ both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app|
     }
     let actor = actor(app, &own).await;
     let updates = [
-        CustomerChanges { values: Values { first_name: Set(name("Byron")), ..Default::default() }, ..changes("a") },
+        CustomerChanges { data: Values { first_name: Set(name("Byron")), ..Default::default() }, ..changes("a") },
         CustomerChanges {
-            values: Values { first_name: Set(None), phone: Set(None), ..Default::default() },
+            data: Values { first_name: Set(None), phone: Set(None), ..Default::default() },
             ..changes("b")
         },
         CustomerChanges {
-            values: Values { first_name: Set(name("Hedy Eva Maria")), ..Default::default() },
+            data: Values { first_name: Set(name("Hedy Eva Maria")), ..Default::default() },
             ..changes("c")
         },
     ];
@@ -217,9 +217,9 @@ both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
     assert_eq!(app.count_rows("customer_event").await, 4);
     // Two updates change the same customer.
     let updates = [
-        CustomerChanges { values: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("1") },
-        CustomerChanges { values: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("a") },
-        CustomerChanges { values: Values { last_name: Set(name("King")), ..Default::default() }, ..changes("a") },
+        CustomerChanges { data: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("1") },
+        CustomerChanges { data: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("a") },
+        CustomerChanges { data: Values { last_name: Set(name("King")), ..Default::default() }, ..changes("a") },
     ];
     let mut outcomes = join_all(updates.map(|changes| update(app, &actor, changes))).await;
     outcomes.sort();
@@ -230,12 +230,12 @@ both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
     let updates = [
         CustomerChanges {
             expected_version: Some(3),
-            values: Values { first_name: Set(name("Eva")), ..Default::default() },
+            data: Values { first_name: Set(name("Eva")), ..Default::default() },
             ..changes("a")
         },
         CustomerChanges {
             expected_version: Some(3),
-            values: Values { first_name: Set(name("Eve")), ..Default::default() },
+            data: Values { first_name: Set(name("Eve")), ..Default::default() },
             ..changes("a")
         },
     ];
@@ -322,10 +322,7 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
             update(
                 app,
                 &actor,
-                CustomerChanges {
-                    values: Values { first_name: Set(name("Ada")), ..Default::default() },
-                    ..changes(id)
-                },
+                CustomerChanges { data: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes(id) },
             )
         };
         let reuse_key = CustomerDraft { idempotency_key: keyed("e").idempotency_key, ..new("f", "f@example.com") };

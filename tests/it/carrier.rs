@@ -377,7 +377,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
                 customer: Some(vivamo::service::customers::CustomerRef::ExternalCustomerId(
                     entity::value::ExternalCustomerId::parse("1").unwrap(),
                 )),
-                values: entity::customer::ActiveModel {
+                data: entity::customer::ActiveModel {
                     phone: Set(Some(entity::value::PhoneNumber::parse(phone).unwrap())),
                     ..Default::default()
                 },
@@ -418,7 +418,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
             customer: Some(vivamo::service::customers::CustomerRef::ExternalCustomerId(
                 entity::value::ExternalCustomerId::parse("1").unwrap(),
             )),
-            values: entity::customer::ActiveModel {
+            data: entity::customer::ActiveModel {
                 phone: Set(Some(entity::value::PhoneNumber::parse("+14155550001").unwrap())),
                 ..Default::default()
             },

@@ -190,7 +190,7 @@ async fn write_batches(database: &str, log: &Path) {
             if email.is_empty() {
                 let updates = numbers.map(|number| CustomerChanges {
                     customer: id(number).map(CustomerRef::ExternalCustomerId),
-                    values: customer::ActiveModel {
+                    data: customer::ActiveModel {
                         first_name: Set(Some(PersonName::parse("Another Name").unwrap())),
                         ..Default::default()
                     },

@@ -123,9 +123,9 @@ impl Customers {
             Ok(warnings) => warnings,
             Err(error) => return self.find_replay(origin, idempotent).await?.ok_or(error),
         };
-        let values = 1 + u32::from(phone.is_some());
-        let mut disclosures = match self.limits.reserve_disclosures(origin, values).await {
-            Ok(reserved) => reserved,
+        let disclosures = 1 + u32::from(phone.is_some());
+        let mut reservation = match self.limits.reserve_disclosures(origin, disclosures).await {
+            Ok(reservation) => reservation,
             Err(rejected) => {
                 return self.find_replay(origin, idempotent).await?.ok_or_else(|| rejected.reject().into());
             }
@@ -139,16 +139,16 @@ impl Customers {
             // has no matches.
             Ok(created) => {
                 let (of_replay, of_created) = (matches.load(Ordering::Relaxed), created.details.matched_by.len());
-                disclosures
+                reservation
                     .disclosed(DisclosureKind::Connected, if created.replayed { of_replay } else { of_created as u32 });
             }
             Err(error @ Error::Rejected(faults)) if error.has(ErrorCode::IdentityConflict) => {
-                disclosures.disclosed(DisclosureKind::IdentityConflict, faults.len() as u32);
+                reservation.disclosed(DisclosureKind::IdentityConflict, faults.len() as u32);
             }
             // The carrier was asked after a match was found. The response hides the match, but its time may not. A
             // lookup that failed does not count, because the client repeats the request.
             Err(error) if error.has(ErrorCode::PhoneNotMobile) => {
-                disclosures.disclosed(DisclosureKind::PhoneRejected, matches.load(Ordering::Relaxed));
+                reservation.disclosed(DisclosureKind::PhoneRejected, matches.load(Ordering::Relaxed));
             }
             Err(_) => {}
         }
@@ -166,8 +166,8 @@ impl Customers {
     ) -> Result<Prepared<Created>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key: _ } = new;
         let (operator, phone) = (origin.owner(), given_phone(optional));
-        let values = existing_values(operator, external_customer_id, email, phone);
-        let existing = match self.find_existing(&write_tx, idempotent, values).await? {
+        let lookup = existing_values(operator, external_customer_id, email, phone);
+        let existing = match self.find_existing(&write_tx, idempotent, lookup).await? {
             OrStored::Found(existing) => existing,
             OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
         };

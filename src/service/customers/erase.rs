@@ -212,7 +212,7 @@ impl Customers {
         // The first attempt takes locks too, because its reads are several statements, which must see the same state.
         let write_tx = write_tx.into_locking().await?;
         let customers = customer::Entity::find().filter(customer::Column::Id.is_in(erase.customer)).lock_exclusive();
-        let found = rows::customers(&write_tx, &customers.into_query()).await?;
+        let found = rows::read_customers(&write_tx, &customers.into_query()).await?;
         // The change gets its position in the feed with the lock. Its time is taken now, and not after the history was
         // read, because the feed finds positions by time. It is not taken before the lock either: the times of a
         // customer's changes are in the order of the changes.

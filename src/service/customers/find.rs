@@ -71,12 +71,12 @@ impl Customers {
         let views: Vec<_> = match actor.operator() {
             None => {
                 let query = customer::Entity::find().filter(is_listed).into_query();
-                let found = rows::customers(reader, &query).await?;
+                let found = rows::read_customers(reader, &query).await?;
                 found.into_iter().map(|customer| Arc::new(CustomerView::new(customer, None))).collect()
             }
             Some(operator) => {
                 let query = of_operator(operator).filter(is_listed).into_query();
-                let found = rows::own_customers(reader, &query).await?;
+                let found = rows::read_own_customers(reader, &query).await?;
                 let view = |(link, customer)| Arc::new(CustomerView::new(customer, Some(link)));
                 found.into_iter().map(view).collect()
             }
@@ -177,7 +177,7 @@ async fn find_any(
     connection: &impl ConnectionTrait,
     customers: Select<customer::Entity>,
 ) -> Result<Option<CustomerView>, DbErr> {
-    let found = rows::customers(connection, &customers.into_query()).await?;
+    let found = rows::read_customers(connection, &customers.into_query()).await?;
     Ok(found.into_iter().next().map(|customer| CustomerView::new(customer, None)))
 }
 

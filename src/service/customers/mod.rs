@@ -17,6 +17,7 @@
 
 mod create;
 mod disconnect;
+mod disconnect_all;
 mod erase;
 mod existing;
 mod feed_rows;
@@ -25,7 +26,6 @@ mod filter;
 mod find;
 mod history;
 mod lists;
-mod removal;
 mod row_writes;
 mod rows;
 mod search;

@@ -65,7 +65,7 @@ pub(super) fn joined_own_at(row: &QueryResult, first: usize) -> Result<Option<(L
 }
 
 /// Runs a query for all columns of `customer`.
-pub(super) async fn customers(
+pub(super) async fn read_customers(
     connection: &impl ConnectionTrait,
     query: &SelectStatement,
 ) -> Result<Vec<customer::Model>, DbErr> {
@@ -73,7 +73,7 @@ pub(super) async fn customers(
 }
 
 /// Runs a query for links and their customers, such as [`of_operator`].
-pub(super) async fn own_customers(
+pub(super) async fn read_own_customers(
     connection: &impl ConnectionTrait,
     query: &SelectStatement,
 ) -> Result<Vec<(Link, customer::Model)>, DbErr> {
@@ -88,7 +88,7 @@ pub(super) async fn lock_own_customers(
 ) -> Result<Vec<(Link, customer::Model)>, DbErr> {
     let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
     QuerySelect::query(&mut query).lock_with_tables(LockType::Update, locked);
-    own_customers(connection, &query.into_query()).await
+    read_own_customers(connection, &query.into_query()).await
 }
 
 /// Selects the links of an operator, with their customers.

@@ -27,7 +27,7 @@ pub struct CustomerChanges {
     pub expected_version: Option<i32>,
     /// The new values: `NotSet` leaves a column as it is, `Set(None)` clears it. Columns that have no [`CustomerField`]
     /// are ignored.
-    pub values: customer::ActiveModel,
+    pub data: customer::ActiveModel,
     pub idempotency_key: Option<IdempotencyKey>,
     pub faults: Vec<Violation>,
 }
@@ -48,17 +48,16 @@ impl Customers {
             let violations = self.violated_restrictions(origin, &changes).await?;
             return Err(Error::Rejected([changes.faults, violations].concat()));
         }
-        let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
+        let (email, phone) = (changes.data.email.try_as_ref(), given_phone(&changes.data));
         let idempotent =
             &IdempotentRequest::new(&self.hash, origin, &changes.idempotency_key, || changes.canonical_json());
-        let values = count(email, phone);
-        let disclosures = self.limits.reserve_disclosures(origin, values).await;
-        let rejected = disclosures.as_ref().err();
+        let reserved = self.limits.reserve_disclosures(origin, count(email, phone)).await;
+        let rejected = reserved.as_ref().err();
         let prepare = |write_tx| self.prepare_update(write_tx, origin, idempotent, &changes, rejected);
         let updated = self.run_write("customer.update", origin, idempotent, prepare).await;
-        if let (Err(error), Ok(mut disclosures)) = (&updated, disclosures) {
+        if let (Err(error), Ok(mut reservation)) = (&updated, reserved) {
             let disclosed = self.taken_by_other_operators(origin, error, email, phone).await?;
-            disclosures.disclosed(DisclosureKind::TakenOnUpdate, disclosed);
+            reservation.disclosed(DisclosureKind::TakenOnUpdate, disclosed);
         }
         updated
     }
@@ -87,7 +86,7 @@ impl Customers {
             return Ok(0);
         };
         let query = of_operator(operator).filter(has_email_or_phone(email, phone)).into_query();
-        let own = rows::own_customers(self.database.reader(), &query).await?;
+        let own = rows::read_own_customers(self.database.reader(), &query).await?;
         let taken_by_own = taken(own.iter().map(|(_, customer)| customer), email, phone);
         Ok(count(email, phone) - taken_by_own.len() as u32)
     }
@@ -129,7 +128,7 @@ impl Customers {
             let others = customer::Entity::find()
                 .filter(has_email_or_phone(email, phone))
                 .filter(customer::Column::Id.ne(current.id));
-            let others = rows::customers(&write_tx, &others.into_query()).await?;
+            let others = rows::read_customers(&write_tx, &others.into_query()).await?;
             faults.extend(taken(others.iter(), email, phone));
         }
         let renamed = link.as_ref().and_then(|link| changes.renamed(link));
@@ -138,7 +137,7 @@ impl Customers {
             // The link was read by an earlier statement. Meanwhile another request may have given this customer the id.
             let others =
                 of_operator(*operator_id).filter(has_id).filter(customer::Column::Id.ne(current.id)).into_query();
-            let others = rows::own_customers(&write_tx, &others).await?;
+            let others = rows::read_own_customers(&write_tx, &others).await?;
             faults.extend(others.iter().map(|(_, other)| id_taken(other.id)));
         }
         Error::reject_if_any(faults)?;
@@ -167,7 +166,7 @@ impl CustomerChanges {
     fn applied_to(&self, current: &customer::Model) -> customer::Model {
         let mut changed = current.clone();
         for field in CustomerField::all() {
-            field.apply(&self.values, &mut changed);
+            field.apply(&self.data, &mut changed);
         }
         changed
     }
@@ -181,9 +180,9 @@ impl CustomerChanges {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     /// A cleared field is null in `data`. A field that the request does not set is omitted.
     fn canonical_json(&self) -> String {
-        let Self { customer, external_customer_id, expected_version, values, idempotency_key: _, faults: _ } = self;
+        let Self { customer, external_customer_id, expected_version, data, idempotency_key: _, faults: _ } = self;
         let customer = customer.as_ref().map(CustomerRef::canonical_json);
-        let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(values)?)));
+        let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(data)?)));
         let data: Map<_, _> = given.collect();
         let mut request = json!({ "customer": customer, "expectedVersion": expected_version, "data": data });
         // The new external id is added only if it is set. Requests without a new external id then have the same hashes
@@ -235,7 +234,7 @@ mod tests {
         changes = CustomerChanges {
             customer: CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q").map(CustomerRef::Id),
             expected_version: Some(3),
-            values: customer::ActiveModel {
+            data: customer::ActiveModel {
                 email: Set(EmailAddress::parse("ada@example.com").expect("an email")),
                 phone: Set(PhoneNumber::parse("+14155552671").ok()),
                 first_name: Set(PersonName::parse("Ada").ok()),

@@ -78,7 +78,7 @@ impl Customers {
             )
             .order_by_asc(customer::Column::Id);
         let customers = if write_tx.is_locking() { customers.lock_exclusive() } else { customers };
-        let found = rows::customers(&write_tx, &customers.into_query()).await?;
+        let found = rows::read_customers(&write_tx, &customers.into_query()).await?;
         if let Some(stored) = idempotent.find(&write_tx).await? {
             return Ok(Prepared::Stored(stored));
         }
@@ -131,7 +131,7 @@ async fn find_holder<'f>(
     // On PostgreSQL, a query that waits for a lock does not find the customer that got the phone in the meantime.
     if holder.is_none() && write_tx.is_locking() {
         let query = customer::Entity::find().filter(customer::Column::Phone.eq(phone.clone())).into_query();
-        if !rows::customers(write_tx, &query).await?.is_empty() {
+        if !rows::read_customers(write_tx, &query).await?.is_empty() {
             return Err(DbErr::RecordNotUpdated);
         }
     }
