@@ -5,8 +5,6 @@
 //! of a page is a variable. The cache saves a quarter to a third of the processor time of a read
 //! (`docs/benchmarks.md`).
 //!
-//! Cached documents are normalised: see [`rewrite::normalise`].
-//!
 //! A document with several operations is cached once per requested operation, without the other operations. Otherwise
 //! async-graphql would check their arguments against variables that belong to the requested operation.
 //!
@@ -24,11 +22,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_graphql::parser::types::{DocumentOperations, ExecutableDocument};
+use async_graphql::parser::types::DocumentOperations;
 use async_graphql::registry::Registry;
 use async_graphql::{Name, ServerError, ServerResult, Variables};
 use moka::sync::Cache;
 
+use super::rewrite::Normalised;
 use super::variables::RequiredVariables;
 use super::{document_fields, document_limits, document_size, rewrite, variables};
 
@@ -45,7 +44,7 @@ const FIXED_BYTES: usize = 20;
 
 /// A parsed document. Contains neither the variables that are missing in the request nor the arguments that use them.
 pub struct Document {
-    pub parsed: ExecutableDocument,
+    pub parsed: Normalised,
     pub merges_fields: bool,
     pub has_variable_page_size: bool,
     required: RequiredVariables,
@@ -92,9 +91,7 @@ impl DocumentCache {
         }
         let missing = variables::check(&document.parsed, operation_name, &document.required, variables, &self.types)?;
         if !missing.is_empty() {
-            // Without the arguments, more fields may be the same.
-            let parsed =
-                || rewrite::normalise(rewrite::without_variables(document.parsed.clone(), &missing), &self.types);
+            let parsed = || rewrite::without_variables(document.parsed.clone(), &missing, &self.types);
             document = self.get_or_insert(text, operation, missing.clone(), parsed)?;
         }
         Ok(document)
@@ -105,7 +102,7 @@ impl DocumentCache {
         text: &str,
         operation: Option<Name>,
         missing: Vec<Name>,
-        parse: impl FnOnce() -> ServerResult<ExecutableDocument>,
+        parse: impl FnOnce() -> ServerResult<Normalised>,
     ) -> ServerResult<Arc<Document>> {
         let parse = || {
             let parsed = parse()?;
@@ -122,8 +119,8 @@ impl DocumentCache {
 }
 
 /// Returns the requested operation if the document has several operations.
-fn one_of_several(document: &ExecutableDocument, operation_name: Option<&str>) -> Option<Name> {
-    let DocumentOperations::Multiple(operations) = &document.operations else { return None };
+fn one_of_several(document: &Normalised, operation_name: Option<&str>) -> Option<Name> {
+    let DocumentOperations::Multiple(operations) = document.operations() else { return None };
     let (name, _) = operations.get_key_value(operation_name?)?;
     (operations.len() > 1).then(|| name.clone())
 }

@@ -2,35 +2,34 @@
 
 use std::collections::HashMap;
 
-use async_graphql::parser::types::{ExecutableDocument, Field, Selection, SelectionSet};
+use async_graphql::parser::types::{Field, Selection, SelectionSet};
 use async_graphql::{Name, Positioned};
 use async_graphql_value::Value;
 
 use super::pagination::PAGE_SIZE_ARGUMENTS;
-use super::rewrite::Fragments;
+use super::rewrite::Normalised;
 
-/// Returns true if a selection set of the document, with its fragments expanded, has several fields with the same
-/// response key. A repeated field that has no arguments and no selections does not count, because its repetition
+/// Returns true if a selection set of the document, together with its inline fragments, has several fields with the
+/// same response key. A repeated field that has no arguments and no selections does not count, because its repetition
 /// changes nothing.
-pub fn merges_fields(document: &ExecutableDocument) -> bool {
-    let mut sets = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
-    sets.any(|set| has_merged_fields(set, &document.fragments))
+pub fn merges_fields(document: &Normalised) -> bool {
+    document.operations().iter().any(|(_, operation)| has_merged_fields(&operation.node.selection_set.node))
 }
 
-fn has_merged_fields(set: &SelectionSet, fragments: &Fragments) -> bool {
+fn has_merged_fields(set: &SelectionSet) -> bool {
     let mut fields = Vec::new();
-    collect_fields(set, fragments, &mut fields);
+    collect_fields(set, &mut fields);
     let mut keys = HashMap::new();
     fields.into_iter().any(|field| {
         let Field { name, arguments, selection_set: set, .. } = field;
         let is_plain = arguments.is_empty() && set.node.items.is_empty();
         let other = keys.insert(&field.response_key().node, (is_plain, &name.node));
-        other.is_some_and(|other| other != (true, &name.node) || !is_plain) || has_merged_fields(&set.node, fragments)
+        other.is_some_and(|other| other != (true, &name.node) || !is_plain) || has_merged_fields(&set.node)
     })
 }
 
 /// Returns true if a variable sets the size of a page. Then the variables decide how complex the document is.
-pub fn has_variable_page_size(document: &ExecutableDocument) -> bool {
+pub fn has_variable_page_size(document: &Normalised) -> bool {
     fn selects(set: &SelectionSet) -> bool {
         set.items.iter().any(|selection| match &selection.node {
             Selection::Field(Positioned { node: Field { arguments, selection_set, .. }, .. }) => {
@@ -43,22 +42,16 @@ pub fn has_variable_page_size(document: &ExecutableDocument) -> bool {
             Selection::FragmentSpread(_) => false,
         })
     }
-    let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
-    let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
-    operations.chain(fragments).any(selects)
+    document.operations().iter().any(|(_, operation)| selects(&operation.node.selection_set.node))
 }
 
-/// Adds the fields of a selection set, with its fragments expanded. The fragments must not contain themselves.
-pub fn collect_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &mut Vec<&'d Field>) {
+/// Adds the fields of a selection set of a normalised document, and the fields of its inline fragments.
+pub fn collect_fields<'d>(set: &'d SelectionSet, fields: &mut Vec<&'d Field>) {
     for selection in &set.items {
         match &selection.node {
             Selection::Field(field) => fields.push(&field.node),
-            Selection::InlineFragment(inline) => collect_fields(&inline.node.selection_set.node, fragments, fields),
-            Selection::FragmentSpread(spread) => {
-                if let Some(fragment) = fragments.get(&spread.node.fragment_name.node) {
-                    collect_fields(&fragment.node.selection_set.node, fragments, fields);
-                }
-            }
+            Selection::InlineFragment(inline) => collect_fields(&inline.node.selection_set.node, fields),
+            Selection::FragmentSpread(_) => {}
         }
     }
 }
@@ -66,8 +59,10 @@ pub fn collect_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, field
 #[cfg(test)]
 mod tests {
     use async_graphql::parser::parse_query;
+    use async_graphql::registry::Registry;
 
     use super::*;
+    use crate::graphql::rewrite::normalise;
 
     #[test]
     fn a_page_size_may_be_a_variable() {
@@ -80,7 +75,8 @@ mod tests {
             ("query ($n: Int) { ...A } fragment A on B { c(first: $n) }", true),
             ("query A { a } query B ($n: Int) { a(first: $n) }", true),
         ] {
-            assert_eq!(has_variable_page_size(&parse_query(text).unwrap()), expected, "{text}");
+            let document = normalise(parse_query(text).unwrap(), &Registry::default()).unwrap();
+            assert_eq!(has_variable_page_size(&document), expected, "{text}");
         }
     }
 }

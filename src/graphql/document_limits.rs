@@ -7,10 +7,9 @@
 use std::collections::{HashMap, HashSet};
 use std::num::Saturating;
 
-use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
+use async_graphql::parser::types::{ExecutableDocument, Field, OperationType, Selection, SelectionSet};
 use async_graphql::{Name, Positioned, ServerResult};
 
-use super::document_fields::collect_fields;
 use super::document_size::{values_in_arguments, values_of_directives};
 use super::document_text::{self, check_limit, reject};
 use super::rewrite::Fragments;
@@ -80,6 +79,21 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         return reject(format!("The fragment {unused} is not used."));
     }
     Ok(())
+}
+
+/// Adds the fields of a selection set, with its fragments expanded. The fragments must not contain themselves.
+fn collect_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &mut Vec<&'d Field>) {
+    for selection in &set.items {
+        match &selection.node {
+            Selection::Field(field) => fields.push(&field.node),
+            Selection::InlineFragment(inline) => collect_fields(&inline.node.selection_set.node, fragments, fields),
+            Selection::FragmentSpread(spread) => {
+                if let Some(fragment) = fragments.get(&spread.node.fragment_name.node) {
+                    collect_fields(&fragment.node.selection_set.node, fragments, fields);
+                }
+            }
+        }
+    }
 }
 
 /// Size of a selection set, with all fragment spreads expanded.

@@ -1,15 +1,14 @@
 //! The size of parsed documents: the number of their selections, and of the values in their arguments.
 
-use async_graphql::parser::types::{Directive, ExecutableDocument, Selection, SelectionSet};
+use async_graphql::parser::types::{Directive, Selection, SelectionSet};
 use async_graphql::{Name, Positioned};
 use async_graphql_value::Value;
 
-/// Returns the number of selections in the operations and fragments of a document, and of the values in their
-/// arguments.
-pub fn stored_items(document: &ExecutableDocument) -> usize {
-    let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
-    let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
-    operations.chain(fragments).map(items_in).sum()
+use super::rewrite::Normalised;
+
+/// Returns the number of selections in the operations of a document, and of the values in their arguments.
+pub fn stored_items(document: &Normalised) -> usize {
+    document.operations().iter().map(|(_, operation)| items_in(&operation.node.selection_set.node)).sum()
 }
 
 fn items_in(set: &SelectionSet) -> usize {

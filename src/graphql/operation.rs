@@ -1,10 +1,11 @@
 //! The operation of a document that a request executes.
 
-use async_graphql::parser::types::{ExecutableDocument, OperationDefinition, OperationType, Selection};
+use async_graphql::parser::types::{OperationDefinition, OperationType, Selection};
 use async_graphql::{Name, Positioned, ServerError, ServerResult, Variables};
 
 use super::cost::{self, DocumentCost};
 use super::document_fields::collect_fields;
+use super::rewrite::Normalised;
 
 /// Names of operations are logged up to this length.
 const MAX_LOGGED_NAME: usize = 64;
@@ -24,16 +25,16 @@ pub struct Operation {
 /// Returns the operation with this name, or the only operation if no name is given. Returns `None` if there is no such
 /// operation; [`describe`] then rejects the request.
 pub fn selected_operation<'d>(
-    document: &'d ExecutableDocument,
+    document: &'d Normalised,
     name: Option<&str>,
 ) -> Option<(Option<&'d Name>, &'d Positioned<OperationDefinition>)> {
     let is_named = |own_name: Option<&Name>| name.is_none_or(|name| own_name.is_some_and(|own_name| own_name == name));
-    let mut operations = document.operations.iter().filter(|(own_name, _)| is_named(*own_name));
+    let mut operations = document.operations().iter().filter(|(own_name, _)| is_named(*own_name));
     operations.next().filter(|_| operations.next().is_none())
 }
 
-/// Describes the [`selected_operation`] of a normalised document. Fails if there is none.
-pub fn describe(document: &ExecutableDocument, name: Option<&str>, variables: &Variables) -> ServerResult<Operation> {
+/// Describes the [`selected_operation`] of a document. Fails if there is none.
+pub fn describe(document: &Normalised, name: Option<&str>, variables: &Variables) -> ServerResult<Operation> {
     let (name, operation) = selected_operation(document, name).ok_or_else(|| {
         let message = name.map_or_else(
             || "Operation name required in request.".to_owned(),
@@ -47,7 +48,7 @@ pub fn describe(document: &ExecutableDocument, name: Option<&str>, variables: &V
         matches!(operation.node.selection_set.node.items.as_slice(), [one] if matches!(one.node, Selection::Field(_)));
     let is_sequential = is_mutation || has_one_field;
     let mut fields = Vec::new();
-    collect_fields(&operation.node.selection_set.node, &document.fragments, &mut fields);
+    collect_fields(&operation.node.selection_set.node, &mut fields);
     let cost = cost::estimate(&operation.node, fields.len(), variables);
     let introspects = fields.iter().any(|field| ["__schema", "__type"].contains(&field.name.node.as_str()));
     Ok(Operation { is_mutation, name, cost, is_sequential, introspects })

@@ -1,6 +1,6 @@
 //! Rewrites documents where async-graphql would not treat them as the specification requires.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{
@@ -13,22 +13,40 @@ use async_graphql_value::Value;
 
 pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 
-/// Removes all other operations from a normalised document.
-pub fn without_other_operations(mut document: ExecutableDocument, operation: &Name) -> ExecutableDocument {
-    if let DocumentOperations::Multiple(operations) = &mut document.operations {
+/// A document in the form of [`normalise`]. It has no fragment definitions. A fragment spread that is left names a
+/// fragment that does not exist, so validation rejects the document.
+#[derive(Clone)]
+pub struct Normalised(ExecutableDocument);
+
+impl Normalised {
+    pub fn operations(&self) -> &DocumentOperations {
+        &self.0.operations
+    }
+
+    /// Returns a copy of the document, for async-graphql.
+    pub fn to_executable(&self) -> ExecutableDocument {
+        self.0.clone()
+    }
+}
+
+/// Removes all other operations.
+pub fn without_other_operations(mut document: Normalised, operation: &Name) -> Normalised {
+    if let DocumentOperations::Multiple(operations) = &mut document.0.operations {
         operations.retain(|name, _| name == operation);
     }
     document
 }
 
-/// Removes these variables, and the arguments and input fields that use them, from a normalised document.
-pub fn without_variables(mut document: ExecutableDocument, missing: &[Name]) -> ExecutableDocument {
+/// Removes these variables, and the arguments and input fields that use them. Fails in the same cases as [`normalise`].
+pub fn without_variables(document: Normalised, missing: &[Name], types: &Registry) -> ServerResult<Normalised> {
+    let Normalised(mut document) = document;
     for Positioned { node: operation, .. } in operations_mut(&mut document.operations) {
         operation.variable_definitions.retain(|definition| !missing.contains(&definition.node.name.node));
         remove_from_directives(&mut operation.directives, missing);
         remove_from_selections(&mut operation.selection_set.node, missing);
     }
-    document
+    // Without the arguments, more fields may be the same.
+    normalise(document, types)
 }
 
 fn remove_from_selections(set: &mut SelectionSet, missing: &[Name]) {
@@ -71,7 +89,7 @@ fn retain(value: &mut Value, missing: &[Name]) -> bool {
     !matches!(value, Value::Variable(name) if missing.contains(name))
 }
 
-pub fn operations_mut(operations: &mut DocumentOperations) -> Vec<&mut Positioned<OperationDefinition>> {
+fn operations_mut(operations: &mut DocumentOperations) -> Vec<&mut Positioned<OperationDefinition>> {
     match operations {
         DocumentOperations::Single(operation) => vec![operation],
         DocumentOperations::Multiple(operations) => operations.values_mut().collect(),
@@ -87,8 +105,8 @@ pub fn root_type(operation: OperationType) -> &'static str {
     }
 }
 
-/// Brings the operations of a document into a form with the same meaning, and removes the fragments that they use. The
-/// document must have passed `document_limits::parse`, so its fragments do not contain themselves.
+/// Brings the operations of a document into a form with the same meaning, and removes the fragments. The document must
+/// have passed `document_limits::parse`, so its fragments are all used and do not contain themselves.
 ///
 /// - Fragment spreads become inline fragments. async-graphql's complexity rule ignores the type of a fragment spread,
 ///   so below an interface it does not multiply by the sizes of the pages.
@@ -103,30 +121,26 @@ pub fn root_type(operation: OperationType) -> &'static str {
 ///
 /// Fails if two fields that cannot be merged have the same response key, or if `__typename` has arguments or fields.
 /// async-graphql's validation finds only some of these conflicts.
-pub fn normalise(mut document: ExecutableDocument, types: &Registry) -> ServerResult<ExecutableDocument> {
-    let ExecutableDocument { operations, fragments } = &mut document;
-    let mut normaliser = Normaliser { fragments, types, expanded: HashSet::new() };
-    for Positioned { node: operation, .. } in operations_mut(operations) {
+pub fn normalise(document: ExecutableDocument, types: &Registry) -> ServerResult<Normalised> {
+    let ExecutableDocument { mut operations, fragments } = document;
+    let normaliser = Normaliser { fragments: &fragments, types };
+    for Positioned { node: operation, .. } in operations_mut(&mut operations) {
         let (root, set) = (root_type(operation.ty), &mut operation.selection_set.node);
         normaliser.normalise(set, root);
         check_each_set(set)?;
         check_conflicts(&[(root, set)], types)?;
     }
-    let expanded = normaliser.expanded;
-    fragments.retain(|name, _| !expanded.contains(name));
-    Ok(document)
+    Ok(Normalised(ExecutableDocument { operations, fragments: Fragments::new() }))
 }
 
 struct Normaliser<'d> {
     fragments: &'d Fragments,
     types: &'d Registry,
-    /// The names of the fragments that are expanded.
-    expanded: HashSet<Name>,
 }
 
 impl Normaliser<'_> {
     /// `parent` is the type of the selected fields, or empty if it is unknown.
-    fn normalise(&mut self, set: &mut SelectionSet, parent: &str) {
+    fn normalise(&self, set: &mut SelectionSet, parent: &str) {
         let mut flat = Vec::new();
         self.flatten(std::mem::take(&mut set.items), parent, &mut flat);
         set.items = merge(flat);
@@ -148,7 +162,7 @@ impl Normaliser<'_> {
     }
 
     /// Appends selections, with the fragment spreads and the inline fragments on the parent's type expanded.
-    fn flatten(&mut self, items: Vec<Positioned<Selection>>, parent: &str, flat: &mut Vec<Positioned<Selection>>) {
+    fn flatten(&self, items: Vec<Positioned<Selection>>, parent: &str, flat: &mut Vec<Positioned<Selection>>) {
         for mut selection in items {
             if let Selection::FragmentSpread(spread) = &selection.node
                 && let Some(inline) = self.expanded(&spread.node.fragment_name.node, &spread.node.directives)
@@ -177,9 +191,8 @@ impl Normaliser<'_> {
         }
     }
 
-    fn expanded(&mut self, name: &Name, directives: &[Positioned<Directive>]) -> Option<InlineFragment> {
+    fn expanded(&self, name: &Name, directives: &[Positioned<Directive>]) -> Option<InlineFragment> {
         let fragment = &self.fragments.get(name)?.node;
-        self.expanded.insert(name.clone());
         Some(InlineFragment {
             type_condition: Some(fragment.type_condition.clone()),
             directives: directives.to_vec(),

@@ -113,7 +113,7 @@ impl Schema {
         size: &Arc<ResponseSize>,
     ) -> Response {
         let CheckedRequest { document, mut request, .. } = checked;
-        request.set_parsed_query(document.parsed.clone());
+        request.set_parsed_query(document.parsed.to_executable());
         let rounds = LoadRounds::default();
         let pending = rounds.clone();
         let loader = Loader { actor, services: self.services.clone() };

@@ -23,13 +23,14 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
-use async_graphql::parser::types::{ExecutableDocument, Selection, SelectionSet, VariableDefinition};
+use async_graphql::parser::types::{Selection, SelectionSet, VariableDefinition};
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, Positioned, ServerError, ServerResult, Variables};
 use async_graphql_value::{ConstValue, Value};
 
 use super::operation::selected_operation;
-use super::{rewrite, time};
+use super::rewrite::{Normalised, root_type};
+use super::time;
 
 /// Names of unknown input fields are quoted in messages up to this length.
 const MAX_QUOTED_NAME: usize = 64;
@@ -48,11 +49,11 @@ const MAX_STRING_BYTES: usize = 8_000;
 pub struct RequiredVariables(Vec<Name>);
 
 impl RequiredVariables {
-    /// Finds these variables in the arguments of a normalised document.
-    pub fn of(document: &ExecutableDocument, types: &Registry) -> Self {
+    /// Finds these variables in the arguments of a document.
+    pub fn of(document: &Normalised, types: &Registry) -> Self {
         let mut required = Self::default();
-        for (_, Positioned { node: operation, .. }) in document.operations.iter() {
-            let root = rewrite::root_type(operation.ty);
+        for (_, Positioned { node: operation, .. }) in document.operations().iter() {
+            let root = root_type(operation.ty);
             let add = &mut |value: &Positioned<Value>, location: Location<'_>| {
                 required.add(&value.node, location.type_name, types);
                 Ok(())
@@ -93,7 +94,7 @@ impl RequiredVariables {
 ///
 /// Returns the missing variables that may be null and have no default.
 pub fn check(
-    document: &ExecutableDocument,
+    document: &Normalised,
     operation_name: Option<&str>,
     required: &RequiredVariables,
     variables: &mut Variables,
@@ -122,9 +123,9 @@ pub fn check(
 }
 
 /// Checks the types of variables, the names of arguments, and the literals and variables in arguments. Ignores unknown
-/// fields, which validation rejects. The document must be normalised.
-pub fn check_literals(document: &ExecutableDocument, types: &Registry) -> ServerResult<()> {
-    for (_, Positioned { node: operation, .. }) in document.operations.iter() {
+/// fields, which validation rejects.
+pub fn check_literals(document: &Normalised, types: &Registry) -> ServerResult<()> {
+    for (_, Positioned { node: operation, .. }) in document.operations().iter() {
         let mut variables = HashMap::new();
         for definition in &operation.variable_definitions {
             let type_name = definition.node.var_type.node.to_string();
@@ -142,7 +143,7 @@ pub fn check_literals(document: &ExecutableDocument, types: &Registry) -> Server
             let error = |message| ServerError::new(message, Some(value.pos));
             check_types_of_variables(&value.node, location, &variables, types).map_err(error)
         };
-        for_each_argument(&operation.selection_set.node, rewrite::root_type(operation.ty), types, check)?;
+        for_each_argument(&operation.selection_set.node, root_type(operation.ty), types, check)?;
     }
     Ok(())
 }
