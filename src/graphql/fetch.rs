@@ -28,7 +28,7 @@ use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest, Position};
 use crate::error::Error;
 use crate::service::customers::{
-    CustomerList, CustomerPage, CustomerRows, CustomerView, EventList, HistoryEntry, SearchPlan,
+    CustomerList, CustomerPage, CustomerPageRequest, CustomerView, EventList, HistoryEntry, SearchPlan,
 };
 use crate::service::{Actor, Services};
 
@@ -39,14 +39,14 @@ pub async fn customers(
     context: &Context<'_>,
     list: Arc<CustomerList>,
     request: PageRequest,
-) -> Result<CustomerRows, Error> {
-    let page = CustomerPage { list, request, operators: operators_selected_for_each_customer(context) };
+) -> Result<CustomerPage, Error> {
+    let request = CustomerPageRequest { list, request, operators: operators_selected_for_each_customer(context) };
     // If the document selects the page twice, the loader reads it once.
     let MergesFields(is_repeated) = context.data_unchecked();
     if *is_repeated || is_inside_a_list(context) {
-        return load(context, page).await;
+        return load(context, request).await;
     }
-    let mut pages = services(context).customers.pages(actor(context), &[page]).await?;
+    let mut pages = services(context).customers.pages(actor(context), &[request]).await?;
     pages.pop().ok_or_else(|| Error::internal("a page is missing"))
 }
 
@@ -181,11 +181,11 @@ impl dataloader::Loader<VisibleCustomer> for Loader {
     }
 }
 
-impl dataloader::Loader<CustomerPage> for Loader {
-    type Value = CustomerRows;
+impl dataloader::Loader<CustomerPageRequest> for Loader {
+    type Value = CustomerPage;
     type Error = Error;
 
-    async fn load(&self, keys: &[CustomerPage]) -> Result<HashMap<CustomerPage, CustomerRows>, Error> {
+    async fn load(&self, keys: &[CustomerPageRequest]) -> Result<HashMap<CustomerPageRequest, CustomerPage>, Error> {
         by_key(keys, self.services.customers.pages(&self.actor, keys).await?)
     }
 }

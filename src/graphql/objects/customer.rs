@@ -18,7 +18,7 @@ use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, CountOfCustomers};
 use crate::graphql::pagination::{Connection, Edge, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
-use crate::service::customers::{CustomerField, CustomerRef, CustomerRows, CustomerView, EventList};
+use crate::service::customers::{CustomerField, CustomerPage, CustomerRef, CustomerView, EventList};
 
 impl Customer {
     /// Returns the customer, or `None` if it does not exist or the caller may not see it.
@@ -232,11 +232,11 @@ impl CustomerConnection {
     ) -> Result<Self, Error> {
         let list = Arc::new(filter.unwrap_or_default().list(operator, order)?);
         let cursors = Cursors::new(context, ListId::Customers(list.clone()));
-        let CustomerRows { page, plan } =
+        let CustomerPage { customers, plan } =
             fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;
         let count = CustomerCount(CountOfCustomers(list.clone(), plan));
         let edge = |cursor, view| CustomerEdge { cursor, node: Customer(view) };
-        Ok(Self::new(page, &cursors, |view| list.position(view), count, edge))
+        Ok(Self::new(customers, &cursors, |view| list.position(view), count, edge))
     }
 }
 

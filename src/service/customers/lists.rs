@@ -13,7 +13,7 @@ use sea_orm::{
 
 use super::filter::{CustomerFilter, TimeRange};
 use super::rows::{Link, customer_at, link_at, of_operator, own_at};
-use super::search::{self, SearchPlan};
+use super::search::{self, PlannedSearch, SearchPlan};
 use super::{CustomerView, Customers};
 use crate::database::pages::{
     self, BRANCH_ROWS, Count, JoinedTable, Key, List, Page, PageRequest, Position, Positioned, SCAN, Scan,
@@ -39,18 +39,18 @@ pub enum CustomerOrderField {
     ExternalCustomerId,
 }
 
-/// A page of a list of customers. If `operators` is given, each customer comes with that page of its operators.
+/// Selects a page of a list of customers. If `operators` is given, each customer comes with that page of its operators.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct CustomerPage {
+pub struct CustomerPageRequest {
     pub list: Arc<CustomerList>,
     pub request: PageRequest,
     pub operators: Option<PageRequest>,
 }
 
-/// The customers of a page.
+/// A page of a list of customers.
 #[derive(Clone)]
-pub struct CustomerRows {
-    pub page: Page<Arc<CustomerView>>,
+pub struct CustomerPage {
+    pub customers: Page<Arc<CustomerView>>,
     /// The plan of the list's search. `None` if the list needs no plan. A count of the same list uses the same plan.
     pub plan: Option<SearchPlan>,
 }
@@ -67,72 +67,77 @@ pub struct CustomerList {
 
 impl Customers {
     /// Loads pages of lists of customers. In each list, an operator sees only its own customers.
-    pub async fn pages(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<CustomerRows>, Error> {
-        let mut all = self.pages_of_all(actor, pages).await?.into_iter();
-        let mut own = self.pages_of_operators(actor, pages).await?.into_iter();
-        let next = |page: &CustomerPage| {
-            let rows = match page.list.operator_for(actor) {
+    pub async fn pages(&self, actor: &Actor, requests: &[CustomerPageRequest]) -> Result<Vec<CustomerPage>, Error> {
+        let mut all = self.pages_of_all(actor, requests).await?.into_iter();
+        let mut own = self.pages_of_operators(actor, requests).await?.into_iter();
+        let next = |request: &CustomerPageRequest| {
+            let page = match request.list.operator_for(actor) {
                 Some(_) => own.next(),
-                None => all.next().map(|page| CustomerRows { page, plan: None }),
+                None => all.next().map(|customers| CustomerPage { customers, plan: None }),
             };
-            rows.ok_or_else(|| Error::internal("a page of customers is missing"))
+            page.ok_or_else(|| Error::internal("a page of customers is missing"))
         };
-        let mut found: Vec<_> = pages.iter().map(next).collect::<Result<_, _>>()?;
-        self.add_operators(actor, pages, &mut found).await?;
-        Ok(found)
+        let mut pages: Vec<_> = requests.iter().map(next).collect::<Result<_, _>>()?;
+        self.add_operators(actor, requests, &mut pages).await?;
+        Ok(pages)
     }
 
     /// Loads only the pages that list all customers.
-    async fn pages_of_all(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<Page<Arc<CustomerView>>>, DbErr> {
-        let pages = pages.iter().filter(|page| page.list.operator_for(actor).is_none());
-        let lists = pages.map(|CustomerPage { list, request, .. }| (list.rows_of_all(), request.clone()));
+    async fn pages_of_all(
+        &self,
+        actor: &Actor,
+        requests: &[CustomerPageRequest],
+    ) -> Result<Vec<Page<Arc<CustomerView>>>, DbErr> {
+        let requests = requests.iter().filter(|request| request.list.operator_for(actor).is_none());
+        let lists = requests.map(|CustomerPageRequest { list, request, .. }| (list.rows_of_all(), request.clone()));
         let read = |row: &QueryResult| Ok(Arc::new(CustomerView::new(customer_at(row, pages::ROW)?, None)));
         let position = |_, view: &Arc<CustomerView>| Position::by_id(*view.customer.id.as_uuid());
         pages::pages(self.database.reader(), lists.collect(), read, position).await
     }
 
     /// Loads only the pages that list the customers of an operator.
-    async fn pages_of_operators(&self, actor: &Actor, pages: &[CustomerPage]) -> Result<Vec<CustomerRows>, DbErr> {
+    async fn pages_of_operators(
+        &self,
+        actor: &Actor,
+        requests: &[CustomerPageRequest],
+    ) -> Result<Vec<CustomerPage>, DbErr> {
         let reader = self.database.reader();
-        let pages: Vec<_> = pages.iter().filter_map(|page| Some((page.list.operator_for(actor)?, page))).collect();
-        let searches = pages.iter().filter_map(|(operator, page)| Some((*operator, page.list.planned_search()?)));
-        let mut plans = search::plans(reader, &searches.collect::<Vec<_>>()).await?.into_iter();
-        let plan = |(_, page): &(_, &CustomerPage)| page.list.planned_search().and_then(|_| plans.next());
-        let plans = pages.iter().map(plan).collect();
-        let mut found = self.pages_with_plans(&pages, plans).await?;
+        let requests: Vec<_> =
+            requests.iter().filter_map(|request| Some((request.list.operator_for(actor)?, request))).collect();
+        let searches: Vec<PlannedSearch<'_>> =
+            requests.iter().map(|(operator, request)| Some((*operator, request.list.planned_search()?))).collect();
+        let plans = search::plans(reader, &searches).await?;
+        let with_plans = requests.iter().zip(plans).map(|((operator, request), plan)| (*operator, *request, plan));
+        let mut pages = self.pages_with_plans(with_plans.collect()).await?;
 
         // A search that checked customers one by one and did not fill its page probably matches few customers. If
         // another plan can sort these customers, the page is read a second time with that plan, which fills the page
         // unless the list ends. This does not hold with further conditions: the second page could be short too.
-        let is_short = |index: &usize| {
-            let (CustomerRows { page, plan }, (_, CustomerPage { list, .. })) = (&found[*index], pages[*index]);
-            *plan == Some(SearchPlan::ScanInIdOrder) && page.scanned_to.is_some() && !list.filter.has_conditions()
+        let is_short = |page: &CustomerPage, list: &CustomerList| {
+            let CustomerPage { customers, plan } = page;
+            *plan == Some(SearchPlan::ScanInIdOrder) && customers.scanned_to.is_some() && !list.filter.has_conditions()
         };
-        let searches = (0..pages.len()).filter(is_short).filter_map(|index| {
-            let (operator, page) = pages[index];
-            Some((index, (operator, page.list.planned_search()?)))
-        });
-        let (short, searches): (Vec<_>, Vec<_>) = searches.unzip();
-        let plans = search::plans_to_sort(reader, &searches).await?;
-        let is_better = |(_, plan): &(usize, SearchPlan)| *plan != SearchPlan::ScanInIdOrder;
-        let (short, plans): (Vec<_>, Vec<_>) = short.into_iter().zip(plans).filter(is_better).unzip();
-        let again: Vec<_> = short.iter().map(|index| pages[*index]).collect();
-        let read_again = self.pages_with_plans(&again, plans.into_iter().map(Some).collect()).await?;
-        for (index, rows) in short.into_iter().zip(read_again) {
-            found[index] = rows;
+        let searches_of_short: Vec<_> = (pages.iter().zip(&requests).zip(searches))
+            .map(|((page, (_, request)), search)| search.filter(|_| is_short(page, &request.list)))
+            .collect();
+        let plans = search::plans_to_sort(reader, &searches_of_short).await?;
+        let (short, with_plans): (Vec<_>, Vec<_>) = (pages.iter_mut().zip(&requests).zip(plans))
+            .filter_map(|((page, (operator, request)), plan)| Some((page, (*operator, *request, Some(plan?)))))
+            .unzip();
+        for (short, sorted) in short.into_iter().zip(self.pages_with_plans(with_plans).await?) {
+            *short = sorted;
         }
-        Ok(found)
+        Ok(pages)
     }
 
-    /// Loads pages of lists of the customers of an operator. `plans` has an item for each page: `None` if the list
-    /// needs no plan.
+    /// Loads pages of lists of the customers of an operator, each with the plan of the list: `None` if the list needs
+    /// no plan.
     async fn pages_with_plans(
         &self,
-        pages: &[(OperatorId, &CustomerPage)],
-        plans: Vec<Option<SearchPlan>>,
-    ) -> Result<Vec<CustomerRows>, DbErr> {
+        requests: Vec<(OperatorId, &CustomerPageRequest, Option<SearchPlan>)>,
+    ) -> Result<Vec<CustomerPage>, DbErr> {
         let (mut parts, mut list_of_part, mut numbers_of_parts) = (Vec::new(), Vec::new(), Vec::new());
-        for ((operator, CustomerPage { list, request, .. }), plan) in pages.iter().zip(&plans) {
+        for (operator, CustomerPageRequest { list, request, .. }, plan) in &requests {
             let parts_of_list = list.rows(*operator, plan.as_ref());
             numbers_of_parts.push(parts_of_list.len());
             let whole = PageRequest { after: None, before: None, ..request.clone() };
@@ -148,38 +153,38 @@ impl Customers {
         };
         let position = |index: usize, view: &Arc<CustomerView>| list_of_part[index].position(view);
         let mut found = pages::pages(self.database.reader(), parts, read, position).await?.into_iter();
-        let rows = pages.iter().zip(numbers_of_parts).zip(plans).map(|(((_, page), parts), plan)| {
-            let CustomerPage { list, request, .. } = page;
-            let mut page = request.merge(found.by_ref().take(parts).collect(), |row| list.position(row));
+        let page = |((_, request, plan), parts): ((_, &CustomerPageRequest, _), usize)| {
+            let CustomerPageRequest { list, request, .. } = request;
+            let mut customers = request.merge(found.by_ref().take(parts).collect(), |row| list.position(row));
             let first = list.searched_email().and_then(|_| found.next()?.rows.into_iter().next());
             if let Some(row) = first {
-                request.add_first(&mut page, list.position(&row), row);
+                request.add_first(&mut customers, list.position(&row), row);
             }
-            CustomerRows { page, plan }
-        });
-        Ok(rows.collect())
+            CustomerPage { customers, plan }
+        };
+        Ok(requests.into_iter().zip(numbers_of_parts).map(page).collect())
     }
 
-    /// Adds a page of operators to each customer in `found`. Skips the customers of pages that do not ask for
+    /// Adds a page of operators to each customer in `pages`. Skips the customers of pages whose requests do not ask for
     /// operators.
     async fn add_operators(
         &self,
         actor: &Actor,
-        pages: &[CustomerPage],
-        found: &mut [CustomerRows],
+        requests: &[CustomerPageRequest],
+        pages: &mut [CustomerPage],
     ) -> Result<(), Error> {
-        let mut requests = Vec::new();
-        for (page, found) in pages.iter().zip(&*found) {
-            if let Some(request) = &page.operators {
-                requests.extend(found.page.rows.iter().map(|view| (view.customer.id, request.clone())));
+        let mut owners = Vec::new();
+        for (request, page) in requests.iter().zip(&*pages) {
+            if let Some(operators) = &request.operators {
+                owners.extend(page.customers.rows.iter().map(|view| (view.customer.id, operators.clone())));
             }
         }
-        let mut operators = self.operators(actor, &requests).await?.into_iter();
-        for (page, found) in pages.iter().zip(found) {
-            let Some(request) = &page.operators else { continue };
-            for view in &mut found.page.rows {
+        let mut found = self.operators(actor, &owners).await?.into_iter();
+        for (request, page) in requests.iter().zip(pages) {
+            let Some(operators) = &request.operators else { continue };
+            for view in &mut page.customers.rows {
                 // Not copied, because nothing else refers to the view yet.
-                Arc::make_mut(view).operators = operators.next().map(|operators| (request.clone(), operators));
+                Arc::make_mut(view).operators = found.next().map(|page| (operators.clone(), page));
             }
         }
         Ok(())
@@ -327,7 +332,7 @@ impl CustomerList {
         }
         let is_in_order =
             filter.connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt;
-        let is_by_index = filter.on_customer().is_empty() && excluded.is_none();
+        let is_by_index = filter.on_customer().is_empty();
         let scans = match &filter.search {
             Some(search) => search::scans(operator, search, plan.unwrap_or(&SearchPlan::ScanInIdOrder)),
             // The index that gives the order of the list also has the columns of the filter.

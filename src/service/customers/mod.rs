@@ -42,7 +42,7 @@ pub use field::CustomerField;
 pub use filter::{CustomerFilter, TimeRange};
 pub use find::CustomerRef;
 pub use history::{EventList, HistoryEntry};
-pub use lists::{CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerRows};
+pub use lists::{CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerPageRequest};
 pub use search::SearchPlan;
 pub use update::{CustomerChanges, Updated};
 pub use validate::Validation;

@@ -84,36 +84,45 @@ impl SearchPlan {
     }
 }
 
-/// Chooses a plan for each search.
-pub(super) async fn plans(reader: &Reader, searches: &[(OperatorId, &SearchQuery)]) -> Result<Vec<SearchPlan>, DbErr> {
-    plans_with_limits(reader, searches, SearchPlan::count_limits).await
+/// A search to plan, and the operator whose customers it finds. `None` for a list that needs no plan.
+pub(super) type PlannedSearch<'a> = Option<(OperatorId, &'a SearchQuery)>;
+
+/// Chooses a plan for each search. Returns an item for each item of `searches`.
+pub(super) async fn plans(reader: &Reader, searches: &[PlannedSearch<'_>]) -> Result<Vec<Option<SearchPlan>>, DbErr> {
+    let plans = plans_with_limits(reader, searches, SearchPlan::count_limits).await?.into_iter();
+    let plan_or_scan =
+        |(search, plan): (&PlannedSearch<'_>, Option<_>)| search.map(|_| plan.unwrap_or(SearchPlan::ScanInIdOrder));
+    Ok(searches.iter().zip(plans).map(plan_or_scan).collect())
 }
 
-/// Chooses plans for searches with the plan [`SearchPlan::ScanInIdOrder`] that did not fill a page. The customers of a
-/// search with one word are then sorted if there are at most [`MAX_SORTED`] entries of other words. A search with
-/// several words has no better plan.
+/// Chooses better plans for searches with the plan [`SearchPlan::ScanInIdOrder`] that did not fill a page. The
+/// customers of a search with one word are then sorted if there are at most [`MAX_SORTED`] entries of other words. A
+/// search with several words has no better plan. Returns an item for each item of `searches`: `None` if there is no
+/// better plan.
 pub(super) async fn plans_to_sort(
     reader: &Reader,
-    searches: &[(OperatorId, &SearchQuery)],
-) -> Result<Vec<SearchPlan>, DbErr> {
+    searches: &[PlannedSearch<'_>],
+) -> Result<Vec<Option<SearchPlan>>, DbErr> {
     plans_with_limits(reader, searches, |search| if search.words().len() == 1 { &[MAX_SORTED] } else { &[] }).await
 }
 
-/// Chooses a plan for each search, with counts up to the limits of the search.
+/// Chooses a plan for each search, with counts up to the limits of the search. Returns an item for each item of
+/// `searches`: `None` if the counts did not decide the plan.
 async fn plans_with_limits(
     reader: &Reader,
-    searches: &[(OperatorId, &SearchQuery)],
+    searches: &[PlannedSearch<'_>],
     limits: impl Fn(&SearchQuery) -> &'static [u64],
-) -> Result<Vec<SearchPlan>, DbErr> {
+) -> Result<Vec<Option<SearchPlan>>, DbErr> {
     let mut plans = vec![None; searches.len()];
     for round in 0.. {
         let unplanned: Vec<_> = searches
             .iter()
             .zip(&mut plans)
             .filter(|(_, plan)| plan.is_none())
-            .filter_map(|((operator, search), plan)| {
+            .filter_map(|(search, plan)| {
+                let (operator, search) = (*search)?;
                 let limit = *limits(search).get(round)?;
-                Some((*operator, *search, limit, plan))
+                Some((operator, search, limit, plan))
             })
             .collect();
         if unplanned.is_empty() {
@@ -128,7 +137,7 @@ async fn plans_with_limits(
             *plan = SearchPlan::choose(search, &counts, limit);
         }
     }
-    Ok(plans.into_iter().map(|plan| plan.unwrap_or(SearchPlan::ScanInIdOrder)).collect())
+    Ok(plans)
 }
 
 /// Returns the queries for the customers that a search checks, and for each query the [`Scan`] with the filters that
