@@ -50,41 +50,70 @@ pub async fn counts(reader: &Reader, queries: Vec<(SelectStatement, usize)>) -> 
 /// Counts the rows of each list: up to [`MAX_COUNT`], or among the first [`MAX_SCAN`] rows of a scan, in the
 /// order of the list. A scan that may be longer is counted twice: once without filters, to learn if it is longer.
 pub async fn list_counts(reader: &Reader, lists: Vec<List>) -> Result<Vec<Count>, DbErr> {
-    let (mut branches, mut scans) = (Vec::new(), Vec::new());
+    let (mut branches, mut counted) = (Vec::new(), Vec::new());
     for List { mut rows, columns, descending, scan, continues, .. } in lists {
         let bound = if scan.is_some() { MAX_SCAN } else { MAX_COUNT };
         let scan = scan.unwrap_or_default();
         let is_bounded = scan.is_bounded();
         let filters: Vec<_> = scan.filters.iter().cloned().chain(scan.not_in_previous.clone()).collect();
-        scans.push((bound as u64, filters.len() as u64, is_bounded.then_some(scan.max_rows)));
         let is_counted_twice = !filters.is_empty() && !is_bounded;
         record_sort(&scan, if is_counted_twice { 2 } else { 1 });
+        let mut list = CountedList {
+            bound: bound as u64,
+            max_rows: scan.max_rows,
+            filters: filters.len() as u64,
+            all: None,
+            matching: None,
+        };
         if filters.is_empty() || is_counted_twice {
+            list.all = Some(branches.len());
             branches.push(Branch { continues, ..Branch::count(rows.clone(), None, limit(bound + 1)) });
         }
         if !filters.is_empty() {
+            list.matching = Some(branches.len());
             for column in columns {
                 rows.order_by_expr(column, if descending { Order::Desc } else { Order::Asc });
             }
             let continues = continues || is_counted_twice;
             branches.push(Branch { continues, ..Branch::count(rows, Some(filters), String::new()) });
         }
+        counted.push(list);
     }
-    let mut counts = counts_of_branches(&reader.for_reads(ReadKind::Long), &branches).await?.into_iter();
-    let mut next = || counts.next().unwrap_or_default();
-    let count = |(bound, filters, max_rows): (u64, u64, Option<u64>)| {
-        let (rows, found) = if filters == 0 {
-            let rows = next();
-            record(Work::Entry, rows);
-            (rows, cmp::min(rows, bound))
-        } else {
-            let rows = max_rows.unwrap_or_else(&mut next);
-            record(Work::Check, cmp::min(rows, bound) * filters);
-            (rows, next())
+    let counts = counts_of_branches(&reader.for_reads(ReadKind::Long), &branches).await?;
+    Ok(counted.iter().map(|list| list.count(&counts)).collect())
+}
+
+/// A list that [`list_counts`] counts, with the indexes of its branches.
+struct CountedList {
+    /// The count includes at most this many rows.
+    bound: u64,
+    /// See [`Scan::max_rows`](super::Scan::max_rows).
+    max_rows: u64,
+    /// The number of filters of the scan.
+    filters: u64,
+    /// The branch that counts the rows without filters. `None` if `max_rows` makes it unnecessary.
+    all: Option<usize>,
+    /// The branch that counts the rows that match the filters. `None` if there are no filters.
+    matching: Option<usize>,
+}
+
+impl CountedList {
+    /// Returns the count of the list, and records its work. `counts` are the counts of all branches.
+    fn count(&self, counts: &[u64]) -> Count {
+        let of_branch = |index: usize| counts.get(index).copied().unwrap_or_default();
+        let rows = self.all.map_or(self.max_rows, of_branch);
+        let found = match self.matching {
+            Some(index) => {
+                record(Work::Check, cmp::min(rows, self.bound) * self.filters);
+                of_branch(index)
+            }
+            None => {
+                record(Work::Entry, rows);
+                cmp::min(rows, self.bound)
+            }
         };
-        if rows > bound { Count::AtLeast(found) } else { Count::Exactly(found) }
-    };
-    Ok(scans.into_iter().map(count).collect())
+        if rows > self.bound { Count::AtLeast(found) } else { Count::Exactly(found) }
+    }
 }
 
 async fn counts_of_branches(connection: &impl ConnectionTrait, branches: &[Branch]) -> Result<Vec<u64>, DbErr> {
