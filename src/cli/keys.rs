@@ -1,7 +1,7 @@
 //! `vivamo key`: creates, lists and revokes API keys.
 
 use chrono::{DateTime, Utc};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use entity::api_key::{self, Access};
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use sea_orm::ActiveEnum;
@@ -12,8 +12,17 @@ use crate::failure::Failure;
 use crate::service::api_keys::KeyRequest;
 use crate::service::{Actor, RequestInfo, Services, is_in_calendar, now, without_leap_second};
 
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: KeyCommand,
+}
+
 #[derive(Debug, Subcommand)]
-pub enum KeyCommand {
+enum KeyCommand {
     /// Create an API key for an operator. The key is shown only once
     Create {
         /// Id of the operator, for example op_01h455vb4pex5vsknk084sn02q
@@ -28,36 +37,24 @@ pub enum KeyCommand {
         /// Time at which the key expires, for example 2027-01-31T00:00:00Z. If omitted, the key does not expire
         #[arg(long, value_name = "TIME", value_parser = future_time)]
         expires_at: Option<DateTime<Utc>>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// List the API keys of one operator, or of all operators
     List {
         /// Id of the operator
         #[arg(value_parser = operator_id)]
         operator: Option<OperatorId>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Revoke an API key permanently. The key stops working on all servers within a second
     Revoke {
         /// Id of the key, for example key_01h455vb4pex5vsknk084sn02q
         #[arg(value_parser = key_id)]
         id: ApiKeyId,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Revoke all API keys of an operator permanently, for example after a leak. Print the keys that were revoked
     RevokeAll {
         /// Id of the operator
         #[arg(value_parser = operator_id)]
         operator: OperatorId,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -75,25 +72,26 @@ fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
     }
 }
 
-pub async fn run(command: KeyCommand, services: &Services) -> Result<(), Failure> {
+pub async fn run(args: KeyArgs, services: &Services) -> Result<(), Failure> {
+    let KeyArgs { json, command } = args;
     let (keys, request) = (&services.api_keys, &RequestInfo::command_line());
     match command {
-        KeyCommand::Create { operator, name, read_only, expires_at, json } => {
+        KeyCommand::Create { operator, name, read_only, expires_at } => {
             let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
             let key = KeyRequest { name, access, expires_at };
             let created = keys.create(&Actor::Platform, request, operator, key).await?;
             print::new_key(json, &created.row.id.to_string(), created.row.name.as_str(), &created)
         }
-        KeyCommand::List { operator: None, json } => print_keys(json, keys.list(&Actor::Platform).await?),
-        KeyCommand::List { operator: Some(operator), json } => {
+        KeyCommand::List { operator: None } => print_keys(json, keys.list(&Actor::Platform).await?),
+        KeyCommand::List { operator: Some(operator) } => {
             let found = keys.by_operator(&Actor::Platform, &[operator]).await?.remove(&operator);
             // Every operator is created with a first key, and keys are never deleted. An id that has no keys is
             // therefore not the id of an operator.
             let found = found.filter(|keys| !keys.is_empty()).ok_or(Error::from(ErrorCode::OperatorNotFound))?;
             print_keys(json, found)
         }
-        KeyCommand::Revoke { id, json } => print_keys(json, vec![keys.revoke(&Actor::Platform, request, id).await?]),
-        KeyCommand::RevokeAll { operator, json } => {
+        KeyCommand::Revoke { id } => print_keys(json, vec![keys.revoke(&Actor::Platform, request, id).await?]),
+        KeyCommand::RevokeAll { operator } => {
             print_keys(json, keys.revoke_all(&Actor::Platform, request, operator).await?)
         }
     }

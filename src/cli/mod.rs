@@ -67,11 +67,9 @@ enum Command {
     /// Make this database use VIVAMO_KEY_SECRET (--key-secret) instead of its current secret
     ChangeKeySecret,
     /// Create, list, change, suspend or resume operators, or disconnect their customers
-    #[command(subcommand)]
-    Operator(operators::OperatorCommand),
+    Operator(operators::OperatorArgs),
     /// Create, list or revoke API keys
-    #[command(subcommand)]
-    Key(keys::KeyCommand),
+    Key(keys::KeyArgs),
     /// Receive the deliveries of a webhook on this machine, for developers
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
@@ -115,8 +113,8 @@ impl Cli {
             Command::Migrate { check: true } => list_pending(&settings).await?,
             Command::Backup { file } => backup::run(&settings.database_url, &file).await?,
             Command::ChangeKeySecret => change_key_secret(&settings).await?,
-            Command::Operator(command) => operators::run(command, &*open_services(&settings).await?).await?,
-            Command::Key(command) => keys::run(command, &*open_services(&settings).await?).await?,
+            Command::Operator(args) => operators::run(args, &*open_services(&settings).await?).await?,
+            Command::Key(args) => keys::run(args, &*open_services(&settings).await?).await?,
             Command::Webhook(command) => webhook::run(command).await?,
             Command::Schema => print::text(&graphql::sdl())?,
             Command::Completions { shell } => {

@@ -1,6 +1,6 @@
 //! `vivamo operator`: creates, lists, changes, suspends and resumes operators, and disconnects their customers.
 
-use clap::{ArgGroup, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use entity::operator::{self, Status};
 use entity::value::{DisplayName, OperatorId};
 use indicatif::ProgressBar;
@@ -11,23 +11,25 @@ use crate::failure::Failure;
 use crate::service::operators::OperatorChanges;
 use crate::service::{Actor, RequestInfo, Services};
 
+#[derive(Debug, Args)]
+pub struct OperatorArgs {
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: OperatorCommand,
+}
+
 #[derive(Debug, Subcommand)]
-pub enum OperatorCommand {
+enum OperatorCommand {
     /// Create an operator and its first API key. The key is shown only once
     Create {
         /// Name of the operator, 1 to 100 characters
         #[arg(value_parser = display_name)]
         name: DisplayName,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// List all operators
-    List {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    List,
     /// Rename an operator, or change its disclosure budget
     #[command(group(ArgGroup::new("change").required(true).multiple(true).args(["name", "disclosures_per_hour"])))]
     Update {
@@ -41,27 +43,18 @@ pub enum OperatorCommand {
         /// VIVAMO_DISCLOSURES_PER_HOUR
         #[arg(long, value_name = "COUNT", value_parser = Budget::parse)]
         disclosures_per_hour: Option<Budget>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Suspend an operator. All its keys stop working on all servers within a second
     Suspend {
         /// Id of the operator
         #[arg(value_parser = operator_id)]
         operator: OperatorId,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Resume a suspended operator. Its keys work again on all servers within a second
     Resume {
         /// Id of the operator
         #[arg(value_parser = operator_id)]
         operator: OperatorId,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Disconnect all customers of a suspended operator that has left the platform. This cannot be undone. If the
     /// command is interrupted, run it again
@@ -69,15 +62,12 @@ pub enum OperatorCommand {
         /// Id of the operator
         #[arg(value_parser = operator_id)]
         operator: OperatorId,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
 }
 
 /// A disclosure budget. `None` stands for the default.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget(Option<i32>);
+struct Budget(Option<i32>);
 
 impl Budget {
     fn parse(text: &str) -> Result<Self, &'static str> {
@@ -89,31 +79,32 @@ impl Budget {
     }
 }
 
-pub async fn run(command: OperatorCommand, services: &Services) -> Result<(), Failure> {
+pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), Failure> {
+    let OperatorArgs { json, command } = args;
     let (operators, request) = (&services.operators, &RequestInfo::command_line());
-    let update = async |operator, changes, json| {
+    let update = async |operator, changes| {
         let operator = operators.update(&Actor::Platform, request, operator, changes).await?;
         print_operators(json, vec![operator])
     };
     match command {
-        OperatorCommand::Create { name, json } => {
+        OperatorCommand::Create { name } => {
             let (operator, key) = operators.create(&Actor::Platform, request, name).await?;
             print::new_key(json, &operator.id.to_string(), operator.name.as_str(), &key)
         }
-        OperatorCommand::List { json } => print_operators(json, operators.list(&Actor::Platform).await?),
-        OperatorCommand::Update { operator, name, disclosures_per_hour, json } => {
+        OperatorCommand::List => print_operators(json, operators.list(&Actor::Platform).await?),
+        OperatorCommand::Update { operator, name, disclosures_per_hour } => {
             let disclosures_per_hour = disclosures_per_hour.map(|Budget(budget)| budget);
-            update(operator, OperatorChanges { name, disclosures_per_hour, ..Default::default() }, json).await
+            update(operator, OperatorChanges { name, disclosures_per_hour, ..Default::default() }).await
         }
-        OperatorCommand::Suspend { operator, json } => {
+        OperatorCommand::Suspend { operator } => {
             let changes = OperatorChanges { status: Some(Status::Suspended), ..Default::default() };
-            update(operator, changes, json).await
+            update(operator, changes).await
         }
-        OperatorCommand::Resume { operator, json } => {
+        OperatorCommand::Resume { operator } => {
             let changes = OperatorChanges { status: Some(Status::Active), ..Default::default() };
-            update(operator, changes, json).await
+            update(operator, changes).await
         }
-        OperatorCommand::RemoveCustomers { operator, json } => {
+        OperatorCommand::RemoveCustomers { operator } => {
             let removed = remove_customers(services, request, operator).await?;
             let object = serde_json::json!({ "id": operator.to_string(), "disconnected": removed });
             let line = format!("Customers disconnected from {operator}: {removed}");

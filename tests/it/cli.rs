@@ -662,6 +662,7 @@ fn shared_options_work_before_and_after_a_command() {
     let operator = run(&["--database-url", url, "operator", "create", "Acme", "--json"]);
     let listed = run(&["operator", "list", "--json", "--database-url", url]);
     assert_eq!(listed[0]["id"], operator["id"]);
+    assert_eq!(run(&["operator", "--json", "--database-url", url, "list"]), listed);
     assert!(!folder.path().join("vivamo.db").exists());
     for arguments in [&["--listen", "127.0.0.1:0", "--database-url", url][..], &["serve", "--database-url", url]] {
         // The flag has priority over the environment variable.
