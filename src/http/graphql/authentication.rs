@@ -7,8 +7,8 @@ use axum::http::header;
 use axum::http::request::Parts;
 use ipnet::IpNet;
 
-use super::{HttpError, RequestLog, State, WorkSettings, run_database_work};
-use crate::database::{describe, error_code};
+use super::{HttpError, RequestLog, State, WORK_LIMIT, run_database_work};
+use crate::database::{RequestContext, Tenant, describe, error_code};
 use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
 use crate::service::api_keys::AuthenticationError;
@@ -28,7 +28,15 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
     let suspect = limits.is_suspect(network).then_some(network);
     let (services, key) = (state.services.clone(), key.to_owned());
     let authentication = async move { services.api_keys.authenticate(&key, suspect).await };
-    match run_database_work(state, log, WorkSettings::authentication(), authentication).await? {
+    let context = RequestContext {
+        // The caller is not known yet.
+        tenant: Tenant::Service,
+        work: log.work.clone(),
+        response: None,
+        is_sequential: false,
+        running: state.running.clone(),
+    };
+    match run_database_work(log.request_id, context, WORK_LIMIT, authentication).await? {
         Ok(actor) => Ok(actor),
         Err(AuthenticationError::Rejected(violation)) => Err(reject(violation).into()),
         Err(AuthenticationError::Failed(error)) => {

@@ -27,7 +27,6 @@ mod parameters;
 mod request_log;
 mod response;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_graphql::{Variables, value};
@@ -41,11 +40,11 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::State;
-use crate::database::{RequestContext, ResponseSize, Tenant, run_to_completion};
+use crate::database::{RequestContext, ResponseSize, run_to_completion};
 use crate::error::{ErrorCode, Violation};
-use crate::graphql::{self, Operation, Rendered};
+use crate::graphql::{self, Rendered};
 use crate::service::limits::Cost;
-use crate::service::{Actor, RequestInfo, cost};
+use crate::service::{RequestInfo, cost};
 pub use in_flight::InFlight;
 use in_flight::Slot;
 use media_type::MediaType;
@@ -142,8 +141,16 @@ async fn process(
     }
     let request_info = RequestInfo { id: request_id, staff, os_user: None };
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
-    let settings = WorkSettings::execution(&actor, &checked.operation, size);
+    let is_of_platform = actor.operator().is_none();
+    let limit = if checked.operation.is_mutation && is_of_platform { PLATFORM_MUTATION_LIMIT } else { WORK_LIMIT };
     let (shared, work) = (state.clone(), log.work.clone());
+    let context = RequestContext {
+        tenant: actor.tenant(),
+        work: work.clone(),
+        response: Some(size),
+        is_sequential: checked.operation.is_sequential,
+        running: state.running.clone(),
+    };
     // Boxed: the future is large and would be copied several times.
     let execution = Box::pin(async move {
         // If the client disconnects, the request stays in flight until its execution ends.
@@ -158,7 +165,7 @@ async fn process(
         }
         (finish(response, size), cost)
     });
-    let (response, cost) = run_database_work(state, log, settings, execution).await?;
+    let (response, cost) = run_database_work(request_id, context, limit, execution).await?;
     log.cost = cost;
     Ok(response)
 }
@@ -167,48 +174,19 @@ fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
     HttpError::with_header(StatusCode::METHOD_NOT_ALLOWED, message, header::ALLOW, allowed)
 }
 
-/// The settings of the database work of one step of a request.
-struct WorkSettings {
-    /// The tenant for which connections are taken.
-    tenant: Tenant,
-    /// The maximum time for the work.
-    limit: Duration,
-    /// See [`RequestContext::is_sequential`].
-    is_sequential: bool,
-    /// See [`RequestContext::response`].
-    response: Option<Arc<ResponseSize>>,
-}
-
-impl WorkSettings {
-    /// The settings for the lookup of the key, whose caller is not known yet.
-    fn authentication() -> Self {
-        Self { tenant: Tenant::Service, limit: WORK_LIMIT, is_sequential: false, response: None }
-    }
-
-    /// The settings for the execution of an operation.
-    fn execution(caller: &Actor, operation: &Operation, response: Arc<ResponseSize>) -> Self {
-        let is_of_platform = caller.operator().is_none();
-        let limit = if operation.is_mutation && is_of_platform { PLATFORM_MUTATION_LIMIT } else { WORK_LIMIT };
-        Self { tenant: caller.tenant(), limit, is_sequential: operation.is_sequential, response: Some(response) }
-    }
-}
-
 /// Runs database work, and counts its statements. If the work takes longer than [`REQUEST_TIMEOUT`], the caller gets an
-/// error and the work goes on until its own limit.
+/// error and the work goes on until `limit`.
 async fn run_database_work<T: Send + 'static>(
-    state: &State,
-    log: &RequestLog,
-    settings: WorkSettings,
+    request_id: RequestId,
+    context: RequestContext,
+    limit: Duration,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
-    let WorkSettings { tenant, limit, is_sequential, response } = settings;
-    let running = state.running.clone();
-    let context = RequestContext { tenant, work: log.work.clone(), response, is_sequential, running };
     match timeout(REQUEST_TIMEOUT, run_to_completion(context, limit, work)).await {
         Ok(Ok(Ok(output))) => Ok(output),
         Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),
         Ok(Ok(Err(_elapsed))) | Err(_elapsed) => {
-            tracing::error!(request_id = %log.request_id, "request timed out");
+            tracing::error!(%request_id, "request timed out");
             Err(Violation::new(ErrorCode::Unavailable).into())
         }
     }
