@@ -24,14 +24,14 @@ async fn main() {
     database::migrate(&url).await.unwrap();
     let database = Database::connect(&url, None).await.unwrap();
     let hash = KeyedHash::new("the secret of the benchmark");
-    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hash.clone()));
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hash));
     let mut slowest = Duration::ZERO;
     println!("{:>9}  longest of {ROUNDS} rejections of", "ms");
     for (attack, query) in support::attacks::attacks() {
         let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
             // A new schema has an empty document cache.
-            let schema = graphql::Schema::new(services.clone(), hash.clone());
+            let schema = graphql::Schema::new(services.clone());
             let request = Request::new(&query);
             let size = Arc::new(ResponseSize::new(ProcessMemory::default(), KeyMemory::default()));
             let started = Instant::now();

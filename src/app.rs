@@ -65,7 +65,7 @@ impl App {
         let timeouts = http.client_timeouts;
         let sender = SenderSettings::new(services.environment, services.webhook_addresses.clone());
         let opened = open(database, services).await?;
-        let Opened { database, services, hash, migrated, had_no_tables, search_words } = opened;
+        let Opened { database, services, migrated, had_no_tables, search_words } = opened;
         if search_words == SearchWords::Incomplete {
             return Err(Failure::IncompleteWords);
         }
@@ -85,8 +85,8 @@ impl App {
             metrics_server.spawn(http::serve(listener, router, timeouts, Gauge::noop(), pending()));
         }
         let keep_changes = TimeDelta::days(changes_days.into());
-        let jobs = jobs.then(|| Jobs::new(database.clone(), services.clone(), hash.clone(), sender, keep_changes));
-        let schema = Schema::new(services.clone(), hash);
+        let jobs = jobs.then(|| Jobs::new(database.clone(), services.clone(), sender, keep_changes));
+        let schema = Schema::new(services.clone());
         let router = http::router(http, services.clone(), schema, &probes).await;
         // The first use of the numbering plans parses the plans. The parsing takes as much time as many requests
         // together. This call starts the parsing before the first request.

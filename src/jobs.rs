@@ -16,7 +16,6 @@ use tokio::time::{MissedTickBehavior, timeout};
 use crate::database::Database;
 use crate::failure::error_message;
 use crate::graphql::WebhookRender;
-use crate::keyed_hash::KeyedHash;
 use crate::service::feed::Sweep;
 use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
 use crate::service::webhooks::sender::{Sender, SenderSettings};
@@ -56,14 +55,13 @@ impl Jobs {
     pub fn new(
         database: Database,
         services: Arc<Services>,
-        hash: KeyedHash,
         sender: SenderSettings,
         keep_changes: TimeDelta,
     ) -> Self {
         let deliveries = match Sender::new(sender) {
             Ok(sender) => {
-                let settings =
-                    DeliverySettings { sender, render: Arc::new(WebhookRender { hash }), clock: Arc::new(now) };
+                let render = Arc::new(WebhookRender { hash: services.hash.clone() });
+                let settings = DeliverySettings { sender, render, clock: Arc::new(now) };
                 Some(Deliveries::new(database.clone(), services.clone(), settings))
             }
             Err(error) => {

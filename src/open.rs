@@ -32,8 +32,6 @@ pub struct DatabaseSettings {
 pub struct Opened {
     pub database: Database,
     pub services: Arc<Services>,
-    /// The secret that the database uses. The schema signs cursors with this secret.
-    pub hash: KeyedHash,
     /// Names of the migrations that were applied.
     pub migrated: Vec<String>,
     /// True if the SQLite file existed and had no tables: see [`NO_TABLES`].
@@ -71,7 +69,7 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
         positions::raise_base(&database).await.map_err(Error::from)?;
         tracing::info!("raised the positions in the change feed");
     }
-    let services = Services::new(&database, ServiceSettings { hash: hash.clone(), ..services });
+    let services = Services::new(&database, ServiceSettings { hash, ..services });
     let search_words = match deployment::has_all_words(&database).await? {
         true => SearchWords::Complete,
         false if is_migrating => {
@@ -81,7 +79,7 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
         }
         false => SearchWords::Incomplete,
     };
-    Ok(Opened { database, services, hash, migrated, had_no_tables, search_words })
+    Ok(Opened { database, services, migrated, had_no_tables, search_words })
 }
 
 /// A database of the configured environment with all migrations applied.

@@ -17,7 +17,7 @@ use chrono::DateTime;
 use entity::value::{CustomerId, ExternalCustomerId, OperatorId};
 use uuid::Uuid;
 
-use super::context::actor;
+use super::context::{actor, services};
 use crate::database::pages::{Key, Position};
 use crate::keyed_hash::{Accepted, KeyedHash};
 use crate::service::audit::AdminEventFilter;
@@ -123,8 +123,7 @@ impl ListId {
 
 impl Cursors {
     pub fn new<T>(context: &ContextBase<'_, T>, list: ListId) -> Arc<Self> {
-        let hash = context.data_unchecked::<KeyedHash>().clone();
-        Arc::new(Self::of(hash, actor(context).operator(), list))
+        Arc::new(Self::of(services(context).hash.clone(), actor(context).operator(), list))
     }
 
     /// The cursors of a list for this operator, or for the platform.

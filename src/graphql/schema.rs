@@ -25,7 +25,6 @@ use super::operation::{self, Operation};
 use super::resolvers::{changes, customers, erasures, node, operators, verification, viewer, webhooks};
 use super::time;
 use crate::database::ResponseSize;
-use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, RequestInfo, Services};
 
 /// Read operations.
@@ -77,9 +76,8 @@ pub struct CheckedRequest {
 }
 
 impl Schema {
-    /// Builds the schema. Cursors are signed with `hash`.
-    pub fn new(services: Arc<Services>, hash: KeyedHash) -> Self {
-        let builder = || builder().data(services.clone()).data(hash.clone());
+    pub fn new(services: Arc<Services>) -> Self {
+        let builder = || builder().data(services.clone());
         let limited = || builder().limit_depth(MAX_DEPTH).limit_complexity(MAX_COMPLEXITY);
         let mut types = Registry::default();
         Query::create_type_info(&mut types);

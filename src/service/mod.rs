@@ -53,6 +53,8 @@ use webhooks::addresses::AddressFilter;
 /// All services of one process, on one database.
 pub struct Services {
     pub environment: Environment,
+    /// Hashes with the secret that the database uses.
+    pub hash: KeyedHash,
     pub customers: Customers,
     pub feed: Feed,
     pub operators: Operators,
@@ -65,8 +67,7 @@ pub struct Services {
 /// The settings of [`Services`].
 pub struct ServiceSettings {
     pub environment: Environment,
-    /// Hashes API keys, idempotency keys and phone numbers, and derives the secrets of webhook endpoints. The GraphQL
-    /// schema has a copy, with which it signs cursors.
+    /// Hashes API keys, idempotency keys and phone numbers, derives the secrets of webhook endpoints, and signs cursors.
     pub hash: KeyedHash,
     /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,
@@ -108,12 +109,13 @@ impl Services {
         Arc::new(Self {
             environment,
             webhooks: Webhooks::new(database.clone(), environment, hash.clone(), webhook_addresses, feed.clone()),
-            customers: Customers::new(database.clone(), restrictions, hash, limits.clone()),
+            customers: Customers::new(database.clone(), restrictions, hash.clone(), limits.clone()),
             feed,
             operators: Operators::new(database.clone(), api_keys.clone()),
             api_keys,
             audit_trail: AuditTrail::new(database.clone()),
             limits,
+            hash,
         })
     }
 }

@@ -9,7 +9,6 @@ use entity::value::RequestId;
 use serde_json::{Value, json};
 use vivamo::database::{KeyMemory, ProcessMemory, ResponseSize};
 use vivamo::graphql;
-use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::{Actor, RequestInfo};
 
 use support::{Caller, TestApp, both};
@@ -106,7 +105,7 @@ both!(a_large_text_waits_for_memory, Sandbox, async |app| {
             "{{ operator(id: \"{id}\") {{ customers(first: {size}) {{ nodes {{ operators {{ nodes {{ {names} }} }} }} }} }} }}"
         )
     };
-    let schema = graphql::Schema::new(app.services.clone(), KeyedHash::new("direct"));
+    let schema = graphql::Schema::new(app.services.clone());
     for (items, is_large) in [(5, false), (25, true)] {
         let checked = schema.check(Request::new(query(items))).expect("a valid query");
         let info = RequestInfo::from(RequestId::new());
