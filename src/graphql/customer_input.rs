@@ -8,6 +8,7 @@ use entity::value::{
     Address, AddressParts, CustomerId, EmailAddress, ErasureReference, ExternalCustomerId, OperatorId,
 };
 use sea_orm::ActiveValue::{self, NotSet, Set};
+use sea_orm::Iterable;
 
 use super::event_enums::{DisconnectReason, VerifiableField};
 use super::faults::Faults;
@@ -53,7 +54,7 @@ pub struct CreateCustomerInput {
     /// Values by which an existing customer may be connected to your operator. If a customer matches only by values
     /// that are not in this list, nothing is connected and the error is `IDENTITY_CONFLICT`. With an empty list, no
     /// existing customer is connected.
-    #[graphql(default_with = "vec![MatchKey::Email, MatchKey::Phone]")]
+    #[graphql(default_with = "MatchKey::iter().collect()")]
     connect_by: Vec<MatchKey>,
     /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
     /// with the same key within 24 hours returns the first result and changes nothing. The repeated request fails with
