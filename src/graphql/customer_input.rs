@@ -4,9 +4,7 @@
 use async_graphql::{ID, InputObject, MaybeUndefined, OneofObject};
 use chrono::SubsecRound;
 use entity::customer;
-use entity::value::{
-    Address, AddressParts, CustomerId, EmailAddress, ErasureReference, ExternalCustomerId, OperatorId,
-};
+use entity::value::{Address, AddressParts, CustomerId, EmailAddress, ErasureReference, ExternalCustomerId};
 use sea_orm::ActiveValue::{self, NotSet, Set};
 use sea_orm::Iterable;
 
@@ -288,18 +286,11 @@ impl DisconnectCustomerInput {
     pub fn parse(self, actor: &Actor) -> Result<Disconnect, Error> {
         let Self { customer, reason, operator_id, idempotency_key } = self;
         let mut faults = Faults::default();
-        let note = match (actor.operator(), &operator_id) {
-            (Some(_), Some(_)) => Some(PLATFORM_ONLY_OPERATOR_ID),
-            (None, None) => Some(OPERATOR_ID_REQUIRED),
-            (Some(_), None) | (None, Some(_)) => None,
-        };
-        if let Some(note) = note {
-            faults.argument(InputField::OperatorId, note);
-        }
+        let operator = faults.operator_id(actor, operator_id, PLATFORM_ONLY_OPERATOR_ID, OPERATOR_ID_REQUIRED);
         let disconnect = Disconnect {
             customer: customer.parse(&mut faults),
             reason: reason.into(),
-            operator: operator_id.and_then(|id| OperatorId::parse(&id)),
+            operator,
             idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
         };
         faults.finish(disconnect)

@@ -1,12 +1,12 @@
 //! Collects the faults of the arguments of a field, so that all faults are reported together.
 
-use async_graphql::MaybeUndefined;
+use async_graphql::{ID, MaybeUndefined};
 use chrono::{DateTime, Utc};
-use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber, Reason};
+use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName, PhoneNumber, Reason};
 
 use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::service::is_in_calendar;
+use crate::service::{Actor, is_in_calendar};
 
 pub const NO_EXTERNAL_IDS: &str =
     "`externalCustomerId` belongs to an operator, so it is not available here with the platform key.";
@@ -88,6 +88,26 @@ impl Faults {
     pub fn no_external_id<T>(&mut self, field: InputField) -> Option<T> {
         self.argument(field, NO_EXTERNAL_IDS);
         None
+    }
+
+    /// Parses an `operatorId` that is required with the platform key and not available with other keys. The notes are
+    /// for the two faults. Returns `None` without a fault for a malformed id, because no operator has such an id.
+    pub fn operator_id(
+        &mut self,
+        actor: &Actor,
+        id: Option<ID>,
+        not_available: &'static str,
+        required: &'static str,
+    ) -> Option<OperatorId> {
+        let note = match (actor.operator(), &id) {
+            (Some(_), Some(_)) => Some(not_available),
+            (None, None) => Some(required),
+            (Some(_), None) | (None, Some(_)) => None,
+        };
+        if let Some(note) = note {
+            self.argument(InputField::OperatorId, note);
+        }
+        OperatorId::parse(&id?)
     }
 
     pub fn idempotency_key(&mut self, text: &str) -> Option<IdempotencyKey> {

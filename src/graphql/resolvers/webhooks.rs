@@ -2,7 +2,7 @@
 
 use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, OneofObject, SimpleObject};
 use entity::customer_event::EventType;
-use entity::value::{OperatorId, WebhookId, WebhookUrl};
+use entity::value::{WebhookId, WebhookUrl};
 use entity::webhook::ChangeTypes;
 use sea_orm::Iterable;
 use secrecy::ExposeSecret;
@@ -191,19 +191,16 @@ impl CreateWebhookInput {
     fn parse(self, actor: &Actor, cursors: &Cursors) -> Result<EndpointRequest, Error> {
         let Self { url, types, deliver_from, operator_id } = self;
         let mut faults = Faults::default();
-        let note = match (actor.operator(), &operator_id) {
-            (Some(_), Some(_)) => Some("Omit `operatorId`: an operator's key creates endpoints of that operator only."),
-            (None, None) => Some("With the platform key, `operatorId` must name the operator of the endpoint."),
-            (Some(_), None) | (None, Some(_)) => None,
-        };
-        if let Some(note) = note {
-            faults.argument(InputField::OperatorId, note);
-        }
+        let operator = faults.operator_id(
+            actor,
+            operator_id,
+            "Omit `operatorId`: an operator's key creates endpoints of that operator only.",
+            "With the platform key, `operatorId` must name the operator of the endpoint.",
+        );
         let types = types.and_then(|types| parse_types(types, &mut faults));
         let deliver_from = deliver_from.and_then(|start| start.parse(cursors, &mut faults));
         let url = faults.value(ErrorCode::InvalidUrl, InputField::Url, WebhookUrl::parse(&url));
         let url = faults.finish_parsed(url)?;
-        let operator = operator_id.and_then(|id| OperatorId::parse(&id));
         Ok(EndpointRequest { operator, url, types, deliver_from })
     }
 }
