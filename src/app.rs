@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use chrono::TimeDelta;
 use entity::value::PhoneNumber;
 use metrics::Gauge;
 use tokio::net::TcpListener;
@@ -21,7 +20,7 @@ use crate::database::Database;
 use crate::failure::Failure;
 use crate::graphql::Schema;
 use crate::http::{self, Probes};
-use crate::jobs::Jobs;
+use crate::jobs::{JobSettings, Jobs};
 use crate::open::{DatabaseSettings, NO_TABLES, Opened, SearchWords, open};
 use crate::service::webhooks::sender::SenderSettings;
 use crate::service::{ServiceSettings, Services};
@@ -35,10 +34,9 @@ pub struct AppSettings {
     pub listen: SocketAddr,
     /// The other settings of the server. Only one [`App`] in a process can serve metrics.
     pub http: HttpSettings,
-    /// Number of days for which the change feed keeps a change.
-    pub changes_days: u32,
-    /// True to run the background jobs, for example to deliver webhooks and to delete expired idempotency keys.
-    pub jobs: bool,
+    /// The settings of the background jobs, for example to deliver webhooks and to delete expired idempotency keys.
+    /// `None` disables the jobs.
+    pub jobs: Option<JobSettings>,
 }
 
 /// The service, ready to serve.
@@ -61,7 +59,7 @@ impl App {
     /// Opens the database, binds the addresses and serves metrics. Connections to the API wait until
     /// [`run_until`](Self::run_until) serves them.
     pub async fn start(settings: AppSettings) -> Result<Self, Failure> {
-        let AppSettings { database, services, listen, http, changes_days, jobs } = settings;
+        let AppSettings { database, services, listen, http, jobs } = settings;
         let timeouts = http.client_timeouts;
         let sender = SenderSettings::new(services.environment, services.webhook_addresses.clone());
         let opened = open(database, services).await?;
@@ -84,8 +82,7 @@ impl App {
             let router = http::metrics_router(database.clone(), &probes);
             metrics_server.spawn(http::serve(listener, router, timeouts, Gauge::noop(), pending()));
         }
-        let keep_changes = TimeDelta::days(changes_days.into());
-        let jobs = jobs.then(|| Jobs::new(database.clone(), services.clone(), sender, keep_changes));
+        let jobs = jobs.map(|jobs| Jobs::new(database.clone(), services.clone(), sender, jobs));
         let schema = Schema::new(services.clone());
         let router = http::router(http, services.clone(), schema, &probes).await;
         // The first use of the numbering plans parses the plans. The parsing takes as much time as many requests

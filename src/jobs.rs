@@ -31,6 +31,12 @@ const DELIVERY_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// stops within 30 seconds even if the database does not respond.
 const KEY_USES_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The settings of [`Jobs`].
+pub struct JobSettings {
+    /// Number of days for which the change feed keeps a change.
+    pub changes_days: u32,
+}
+
 /// The background jobs, ready to start.
 pub struct Jobs {
     database: Database,
@@ -52,12 +58,8 @@ pub struct RunningJobs {
 impl Jobs {
     /// Sets up the jobs. Logs an error and leaves out the deliveries of webhooks if the HTTP client cannot be set up,
     /// which happens on a system without CA certificates.
-    pub fn new(
-        database: Database,
-        services: Arc<Services>,
-        sender: SenderSettings,
-        keep_changes: TimeDelta,
-    ) -> Self {
+    pub fn new(database: Database, services: Arc<Services>, sender: SenderSettings, settings: JobSettings) -> Self {
+        let keep_changes = TimeDelta::days(settings.changes_days.into());
         let deliveries = match Sender::new(sender) {
             Ok(sender) => {
                 let render = Arc::new(WebhookRender { hash: services.hash.clone() });

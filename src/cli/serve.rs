@@ -14,6 +14,7 @@ use crate::app::{App, AppSettings};
 use crate::config::{ServeSettings, Settings};
 use crate::database::sqlite_file;
 use crate::failure::Failure;
+use crate::jobs::JobSettings;
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::Twilio;
 use crate::service::webhooks::addresses::AddressFilter;
@@ -76,8 +77,7 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
         },
         listen,
         http,
-        changes_days,
-        jobs: true,
+        jobs: Some(JobSettings { changes_days }),
     })
 }
 

@@ -119,8 +119,7 @@ impl TestApp {
                 cors_origins: vec![HeaderValue::from_static("https://dashboard.example")],
             },
             // Background jobs are disabled, because their statements would be counted as statements of a request.
-            changes_days: 90,
-            jobs: false,
+            jobs: None,
         });
         let app = app.await.unwrap();
         let (url, database, services) = (format!("http://{}", app.address), app.database.clone(), app.services.clone());
