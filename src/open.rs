@@ -95,16 +95,17 @@ async fn open_claimed(
     environment: Environment,
     hash: &KeyedHash,
 ) -> Result<Claimed, Failure> {
-    let DatabaseSettings { url, migrate, wait, observer } = settings;
-    let had_file = database::sqlite_file(&url).is_some_and(|file| file.exists());
-    let (database, inspection) = connect_and_inspect(&url, migrate, wait, observer).await?;
+    let had_file = database::sqlite_file(&settings.url).is_some_and(|file| file.exists());
+    let (database, inspection) = connect_and_inspect(&settings, settings.migrate).await?;
     // Before the migrations, because they must not change a database of the other environment.
     check_usable(&database, &inspection, environment).await?;
     let pending = inspection.pending;
     let had_no_tables = had_file && pending.len() == database::migration_count();
     let migrated = match pending.is_empty() {
         true => Vec::new(),
-        false if migrate => database::migrate(&url).await.map_err(|error| cannot_open(&url, &error))?,
+        false if settings.migrate => {
+            database::migrate(&settings.url).await.map_err(|error| cannot_open(&settings.url, &error))?
+        }
         false => return Err(Failure::PendingMigrations(pending)),
     };
     let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
@@ -143,8 +144,7 @@ pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSett
 /// other work, such as incomplete search words. Changes nothing. Fails for a database that the service cannot use, or
 /// that belongs to the other environment.
 pub async fn pending_migrations(settings: DatabaseSettings, environment: Environment) -> Result<Vec<String>, Failure> {
-    let DatabaseSettings { url, wait, observer, .. } = settings;
-    let (database, inspection) = connect_and_inspect(&url, false, wait, observer).await?;
+    let (database, inspection) = connect_and_inspect(&settings, false).await?;
     check_usable(&database, &inspection, environment).await?;
     if inspection.pending.is_empty() {
         if !deployment::has_all_words(&database).await? {
@@ -163,15 +163,14 @@ pub async fn pending_migrations(settings: DatabaseSettings, environment: Environ
 /// not write to it any more, or if it also lacks migrations. Rejects a missing SQLite file, unless `creates_file` is
 /// true.
 async fn connect_and_inspect(
-    url: &str,
+    settings: &DatabaseSettings,
     creates_file: bool,
-    wait: Duration,
-    observer: Option<StatementObserver>,
 ) -> Result<(Database, Inspection), Failure> {
+    let url = &settings.url;
     if let Some(file) = database::sqlite_file(url).filter(|file| !creates_file && !file.exists()) {
         return Err(Failure::NoDatabase(file));
     }
-    let database = connect(url, wait, observer).await?;
+    let database = connect(settings).await?;
     let inspection = database.inspect().await.map_err(|error| cannot_open(url, &error))?;
     if let Some(unknown) = inspection.unknown.last() {
         if inspection.is_outdated || !inspection.pending.is_empty() {
@@ -183,13 +182,14 @@ async fn connect_and_inspect(
 }
 
 /// Connects to the database. If the database cannot be reached, tries again for the time `wait`.
-async fn connect(url: &str, wait: Duration, observer: Option<StatementObserver>) -> Result<Database, Failure> {
+async fn connect(settings: &DatabaseSettings) -> Result<Database, Failure> {
     const MAX_PAUSE: Duration = Duration::from_secs(2);
+    let DatabaseSettings { url, wait, observer, .. } = settings;
     let started = Instant::now();
     let mut pause = Duration::from_millis(100);
     loop {
         match Database::connect(url, observer.clone()).await {
-            Err(error) if database::is_unreachable(&error) && started.elapsed() + pause <= wait => {
+            Err(error) if database::is_unreachable(&error) && started.elapsed() + pause <= *wait => {
                 tracing::warn!(cause = describe(&error), "waiting for the database");
             }
             connected => return connected.map_err(|error| cannot_open(url, &error)),

@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorCode};
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
-        if let Some(error) = size_error(&error) {
+        if let Some(error) = carried::<SizeError>(&error) {
             return error.into();
         }
         let is_logged = carried::<SharedFailure>(&error).is_some();
@@ -39,24 +39,14 @@ pub fn error_code(error: &DbErr) -> ErrorCode {
 }
 
 /// Wraps an error of this service in an error of SeaORM.
-fn carry(error: impl std::error::Error + Send + Sync + 'static) -> DbErr {
+pub(super) fn carry(error: impl std::error::Error + Send + Sync + 'static) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Decode(error.into()))))
 }
 
 /// Returns the error that was wrapped with [`carry`], or with `sqlx::Error::Decode` while a query was running.
-fn carried<E: std::error::Error + Copy + 'static>(error: &DbErr) -> Option<E> {
+pub(super) fn carried<E: std::error::Error + Copy + 'static>(error: &DbErr) -> Option<E> {
     let sqlx::Error::Decode(error) = sqlx_error(error)? else { return None };
     error.downcast_ref().copied()
-}
-
-/// Wraps a [`SizeError`] in an error of SeaORM.
-pub(super) fn from_size_error(error: SizeError) -> DbErr {
-    carry(error)
-}
-
-/// Returns the [`SizeError`] inside an error that [`from_size_error`] made or that a query returned.
-pub(super) fn size_error(error: &DbErr) -> Option<SizeError> {
-    carried(error)
 }
 
 /// Returns the error of the database driver inside an error of SeaORM.

@@ -53,7 +53,7 @@ use tokio::time::timeout;
 
 use batch::BatchWriter;
 use connection::{Pool, PooledConnection};
-use error::{from_size_error, size_error};
+use error::{carried, carry};
 use fair_queue::Claim;
 use retry::retry_read;
 use url::Options;
@@ -245,11 +245,11 @@ impl ConnectionTrait for Reader {
         loop {
             let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
             let rows = retry_read(query).await;
-            match (&response, rows.as_ref().err().and_then(size_error)) {
+            match (&response, rows.as_ref().err().and_then(carried)) {
                 // The connection has been returned to the pool here, so the response does not hold a connection while
                 // it waits.
                 (Some(response), Some(SizeError::MustWait)) => {
-                    response.wait_for_memory().await.map_err(from_size_error)?;
+                    response.wait_for_memory().await.map_err(carry)?;
                 }
                 _ => return rows,
             }
