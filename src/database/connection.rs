@@ -33,7 +33,7 @@ use super::request::{Work, record};
 use super::response_size::ResponseSize;
 use super::retry::retry_read;
 use super::url::{Options, failed_to_connect};
-use super::{MAX_WAIT, StatementObserver};
+use super::{MAX_DATABASE_WAIT, StatementObserver};
 
 enum Driver {
     Postgres(PgConnection),
@@ -305,8 +305,8 @@ impl managed::Manager for Manager {
 
 /// A pool with a maximum number of connections. Clones share the connections.
 ///
-/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`MAX_WAIT`] until a
-///   connection is returned. Tenants share the connections equally: see [`FairQueue`].
+/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`MAX_DATABASE_WAIT`]
+///   until a connection is returned. Tenants share the connections equally: see [`FairQueue`].
 /// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its
 ///   next use: see [`Manager`].
 /// - **Error:** after a failed statement the connection is pinged before it is used again.
@@ -357,7 +357,7 @@ impl Pool {
     ) -> Result<Self, DbErr> {
         let pool = managed::Pool::builder(Manager { options, observer })
             .max_size(size)
-            .timeouts(Timeouts { wait: None, create: Some(MAX_WAIT), recycle: None })
+            .timeouts(Timeouts { wait: None, create: Some(MAX_DATABASE_WAIT), recycle: None })
             .runtime(Runtime::Tokio1)
             // The connection that was used last is the most likely to have the statement prepared.
             .queue_mode(QueueMode::Lifo);
@@ -378,7 +378,7 @@ impl Pool {
     pub(super) async fn get(&self, claim: impl Into<Claim>) -> Result<PooledConnection, DbErr> {
         let permit = match self.queue.acquire(claim.into()) {
             Ok(permit) => permit,
-            Err(place) => match timeout(MAX_WAIT, place).await {
+            Err(place) => match timeout(MAX_DATABASE_WAIT, place).await {
                 Ok(Ok(permit)) => permit,
                 Ok(Err(_)) | Err(_) => return Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
             },

@@ -20,7 +20,7 @@ use sea_orm::{DbErr, RuntimeErr, sqlx};
 
 use super::response_size::SizeError;
 use super::url::{Options, SETTING};
-use super::{MAX_WAIT, sqlite_file};
+use super::{MAX_DATABASE_WAIT, sqlite_file};
 use crate::error::{Error, ErrorCode};
 
 impl From<DbErr> for Error {
@@ -295,7 +295,7 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
         }
         (_, _, Some(sqlx::Error::Io(cause))) => format!("Cannot connect to {server}: {cause}. Check {SETTING}."),
         (_, DbErr::ConnectionAcquire(_), _) | (_, _, Some(sqlx::Error::PoolTimedOut)) => {
-            let seconds = MAX_WAIT.as_secs();
+            let seconds = MAX_DATABASE_WAIT.as_secs();
             format!("{server} did not answer within {seconds} seconds. Check {SETTING} and the network.")
         }
         _ => return None,

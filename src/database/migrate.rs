@@ -16,7 +16,7 @@ use sea_orm::{
 use super::error::{grant_tables, is_busy, is_conflict, is_lock_timeout, is_read_only};
 use super::retry::retry_read;
 use super::url::{Options, failed_to_connect};
-use super::{Database, MAX_WAIT, url};
+use super::{Database, MAX_DATABASE_WAIT, url};
 
 /// Facts about a database that decide whether this version may use it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -267,11 +267,12 @@ async fn connect(options: Options) -> Result<DatabaseConnection, DbErr> {
         match &options {
             Options::Postgres(options) => {
                 // The lock of migrations belongs to the connection, so the pool must not replace the connection.
-                let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(MAX_WAIT).max_lifetime(None);
+                let pool =
+                    PgPoolOptions::new().max_connections(1).acquire_timeout(MAX_DATABASE_WAIT).max_lifetime(None);
                 pool.connect_with(options.clone()).await.map(SqlxPostgresConnector::from_sqlx_postgres_pool)
             }
             Options::Sqlite(options) => {
-                let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(MAX_WAIT);
+                let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(MAX_DATABASE_WAIT);
                 pool.connect_with(options.clone()).await.map(SqlxSqliteConnector::from_sqlx_sqlite_pool)
             }
         }

@@ -65,7 +65,7 @@ pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 /// The longest time that a request waits for a connection or for SQLite's write lock, or retries after conflicts. After
 /// this time the request fails with `UNAVAILABLE`. The constant also limits the time for a rollback and for closing the
 /// connections.
-const MAX_WAIT: Duration = Duration::from_secs(4);
+const MAX_DATABASE_WAIT: Duration = Duration::from_secs(4);
 
 /// The database of the service. Clones share its connections.
 #[derive(Clone)]
@@ -199,13 +199,13 @@ impl Database {
         Ok(())
     }
 
-    /// Closes all connections. Stops waiting for the database after `MAX_WAIT`.
+    /// Closes all connections. Stops waiting for the database after `MAX_DATABASE_WAIT`.
     pub async fn close(self) {
         let close_pools = async {
             self.reader.pool.close().await;
             self.write_pool.close().await;
         };
-        timeout(MAX_WAIT, close_pools).await.ok();
+        timeout(MAX_DATABASE_WAIT, close_pools).await.ok();
     }
 }
 

@@ -41,7 +41,7 @@ const MAX_PROCESS_BYTES: usize = 8 * MAX_BYTES;
 const MAX_KEY_BYTES: usize = MAX_PROCESS_BYTES / 2;
 
 /// The longest time that a large response waits for a reservation.
-const MAX_WAIT: Duration = Duration::from_secs(4);
+const MAX_MEMORY_WAIT: Duration = Duration::from_secs(4);
 
 /// The memory for the large responses of a process.
 #[derive(Clone)]
@@ -170,7 +170,7 @@ impl ResponseSize {
     }
 
     /// Waits until there is memory for a response of [`MAX_BYTES`]. Fails if this memory does not become free within
-    /// [`MAX_WAIT`].
+    /// [`MAX_MEMORY_WAIT`].
     pub async fn wait_for_memory(&self) -> Result<(), SizeError> {
         let reserve = async {
             let permits = permits(MAX_BYTES);
@@ -178,7 +178,7 @@ impl ResponseSize {
             let of_process = self.process.permits.clone().acquire_many_owned(permits).await?;
             Ok(Mutex::new(Reservation { of_key, of_process }))
         };
-        match timeout(MAX_WAIT, self.reservation.get_or_try_init(|| reserve)).await {
+        match timeout(MAX_MEMORY_WAIT, self.reservation.get_or_try_init(|| reserve)).await {
             Ok(Ok(_)) => {
                 // `LoadRounds::run` checks `is_large` before each poll. The yield causes a new poll, so that the rest
                 // of the response is built outside the worker threads.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use sea_orm::DbErr;
 
-use super::MAX_WAIT;
+use super::MAX_DATABASE_WAIT;
 use super::error::{describe, is_conflict, is_lock_timeout};
 use crate::error::{Error, ErrorCode, Violation};
 
@@ -47,7 +47,8 @@ impl From<TransactionError> for Error {
     }
 }
 
-/// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than `MAX_WAIT`.
+/// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than
+/// `MAX_DATABASE_WAIT`.
 ///
 /// `operation` names the work in the log and in the metric, for example `key.create`.
 pub async fn with_retry<T, F>(operation: &'static str, attempt: impl FnMut() -> F) -> Result<T, Error>
@@ -68,7 +69,7 @@ where
 }
 
 /// Runs an attempt that changes no rows, such as a single statement that only reads, until the attempt ends without a
-/// conflict. Returns the last conflict if conflicts last longer than `MAX_WAIT`.
+/// conflict. Returns the last conflict if conflicts last longer than `MAX_DATABASE_WAIT`.
 pub(super) async fn retry_read<T, F>(attempt: impl FnMut() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,
@@ -92,7 +93,7 @@ where
     loop {
         let outcome = attempt().await;
         let conflict = outcome.as_ref().err().and_then(&conflict_of);
-        let Some(conflict) = conflict.filter(|_| started.elapsed() <= MAX_WAIT) else { return outcome };
+        let Some(conflict) = conflict.filter(|_| started.elapsed() <= MAX_DATABASE_WAIT) else { return outcome };
         conflicts += 1;
         tracing::debug!(operation, conflicts, cause = describe(conflict), "transaction conflict, retrying");
         metrics::counter!("vivamo_retries_total", "operation" => operation).increment(1);

@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::MAX_WAIT;
+use super::MAX_DATABASE_WAIT;
 use super::batch::WriteSet;
 use super::connection::{Connection, Pool, PooledConnection};
 use super::request::tenant;
@@ -90,7 +90,7 @@ impl Drop for Transaction {
         match self.connection.get_mut().take() {
             Some(connection) if connection.is_busy() => connection.discard(),
             Some(connection) => {
-                tokio::spawn(timeout(MAX_WAIT, end(connection, "ROLLBACK")));
+                tokio::spawn(timeout(MAX_DATABASE_WAIT, end(connection, "ROLLBACK")));
             }
             None => {}
         }

@@ -13,7 +13,7 @@ use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynch
 use sea_orm::sqlx::{self, ConnectOptions};
 use sea_orm::{DbErr, RuntimeErr};
 
-use super::MAX_WAIT;
+use super::MAX_DATABASE_WAIT;
 
 /// The name of the setting, for messages.
 pub(super) const SETTING: &str = "DATABASE_URL (--database-url)";
@@ -52,7 +52,7 @@ impl Options {
             let options = SqliteConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             // With `Full`, a commit that was acknowledged survives a power failure.
             let options = options.foreign_keys(true).synchronous(SqliteSynchronous::Full);
-            Self::Sqlite(options.busy_timeout(MAX_WAIT))
+            Self::Sqlite(options.busy_timeout(MAX_DATABASE_WAIT))
         } else {
             let options = PgConnectOptions::from_str(url).map_err(failed_to_connect)?.disable_statement_logging();
             // sqlx keeps the brackets around an IPv6 address, and would look up the address with its brackets as a host

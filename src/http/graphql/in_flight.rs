@@ -26,7 +26,7 @@ const MAX_IN_FLIGHT: usize = 64;
 const MAX_WAITING: usize = 2048;
 
 /// The longest time that a request waits.
-const MAX_WAIT: Duration = Duration::from_secs(4);
+const MAX_SLOT_WAIT: Duration = Duration::from_secs(4);
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -63,7 +63,7 @@ impl Default for InFlight {
 
 impl InFlight {
     /// Waits until the caller's key may have one more request in flight. Fails with `RATE_LIMITED` if too many requests
-    /// wait, and with `UNAVAILABLE` after [`MAX_WAIT`].
+    /// wait, and with `UNAVAILABLE` after [`MAX_SLOT_WAIT`].
     pub async fn enter(&self, caller: &Actor) -> Result<Slot, Violation> {
         let key = self.keys.get_with(caller.key(), Arc::default);
         let slot = |permit| {
@@ -74,7 +74,7 @@ impl InFlight {
             return Ok(slot(permit));
         }
         let _waiting = Waiting::join(&key.waiting, &self.waiting)?;
-        match timeout(MAX_WAIT, key.slots.clone().acquire_owned()).await {
+        match timeout(MAX_SLOT_WAIT, key.slots.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(slot(permit)),
             Ok(Err(_)) | Err(_) => Err(Violation::new(ErrorCode::Unavailable).with_retry_after(Some(RETRY_AFTER))),
         }
