@@ -81,8 +81,8 @@ pub enum DisclosureKind {
     IdentityConflict,
     /// An update failed because another customer has the value.
     TakenOnUpdate,
-    /// A create matched a customer, but the carrier lookup rejected its phone.
-    PhoneRejected,
+    /// A create matched a customer, but was then rejected with a code other than `IDENTITY_CONFLICT`.
+    RejectedCreate,
 }
 
 impl DisclosureKind {
@@ -92,7 +92,7 @@ impl DisclosureKind {
             Self::Connected => "connected",
             Self::IdentityConflict => "identity_conflict",
             Self::TakenOnUpdate => "taken_on_update",
-            Self::PhoneRejected => "phone_rejected",
+            Self::RejectedCreate => "rejected_create",
         }
     }
 
@@ -109,7 +109,7 @@ impl Limits {
         Self {
             costs: TokenBuckets::new(cost_per_second, SECOND, 10),
             auth_failures: TokenBuckets::new(auth_failures_per_minute, 60 * SECOND, 1),
-            disclosures: TokenBuckets::new(disclosures_per_hour, 3600 * SECOND, 1),
+            disclosures: TokenBuckets::with_changing_capacity(disclosures_per_hour, 3600 * SECOND),
             reservation_ended: Arc::default(),
         }
     }

@@ -65,10 +65,15 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
     /// Each `period` refills `tokens`. A bucket holds the tokens of `periods` periods.
     pub(super) fn new(tokens: u32, period: Duration, periods: u32) -> Self {
         let refill_time = period * periods;
-        // A request can use two disclosures of a budget of one, which is a debt of the whole budget.
-        let idle_time = refill_time + MAX_DEBT.max(refill_time);
-        let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).time_to_idle(idle_time).build();
+        let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).time_to_idle(refill_time + MAX_DEBT).build();
         Self { capacity: f64::from(tokens) * f64::from(periods), refill_time, buckets }
+    }
+
+    /// Like [`new`](Self::new), for clients whose capacity can change. A bucket is not dropped when it is idle, because
+    /// after a reduction of its capacity it needs any time to refill.
+    pub(super) fn with_changing_capacity(tokens: u32, refill_time: Duration) -> Self {
+        let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).build();
+        Self { capacity: f64::from(tokens), refill_time, buckets }
     }
 
     /// Takes tokens, at most as many as the capacity.
@@ -210,6 +215,15 @@ mod tests {
         let disabled = TokenBuckets::new(0, Duration::from_secs(3600), 1);
         assert_eq!(disabled.reserve(1.0, "a", 1), Ok(()));
         assert!(disabled.reserve(1.0, "a", 1).is_err());
+    }
+
+    #[test]
+    fn a_bucket_whose_capacity_can_change_is_kept_until_it_is_full() {
+        let buckets = TokenBuckets::with_changing_capacity(1000, Duration::from_secs(3600));
+        assert_eq!(buckets.reserve(1000.0, "a", 1000), Ok(()));
+        buckets.end_reservation(1000.0, "a", 1000, 1000);
+        let wait = wait_time(buckets.reserve(1.0, "a", 1));
+        assert!(buckets.buckets.policy().time_to_idle().is_none_or(|idle_time| idle_time >= wait));
     }
 
     #[test]

@@ -458,6 +458,35 @@ both!(a_message_says_which_limit_was_reached, Sandbox, async |app| {
     replica_2.stop().await;
 });
 
+both!(a_match_before_a_lost_race_uses_a_disclosure, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    for name in ["ada", "grace"] {
+        app.created(&other, name, json!({ "email": format!("{name}@example.com") })).await;
+    }
+    app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
+    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    let rename = |from: &str, to: &str| {
+        format!("UPDATE customer_operator SET external_customer_id = '{to}' WHERE external_customer_id = '{from}'")
+    };
+    // The request finds its external id unused, and the person. Then another transaction takes the external id.
+    let winner = replica.database.begin_write().await.unwrap();
+    winner.execute_unprepared(&rename("mine", "new")).await.unwrap();
+    let create = replica.create(&own, "new", json!({ "email": "ada@example.com" }));
+    let commit = async {
+        replica.wait_until_blocked(1).await;
+        winner.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(create, commit);
+    assert_eq!(answer.codes(), ["EXTERNAL_CUSTOMER_ID_TAKEN"]);
+    let next = replica.create(&own, "next", json!({ "email": "grace@example.com" })).await;
+    assert_eq!(next.codes(), ["RATE_LIMITED"]);
+
+    let undo = app.database.begin_write().await.unwrap();
+    undo.execute_unprepared(&rename("new", "mine")).await.unwrap();
+    undo.commit().await.unwrap();
+    replica.stop().await;
+});
+
 both!(a_disconnect_gives_no_disclosures_back, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
     let (own, other) = (replica.operator("Curious").await, app.operator("Other").await);

@@ -145,10 +145,11 @@ impl Customers {
             Err(error @ Error::Rejected(faults)) if error.has(ErrorCode::IdentityConflict) => {
                 reservation.disclosed(DisclosureKind::IdentityConflict, faults.len() as u32);
             }
-            // The carrier was asked after a match was found. The response hides the match, but its time may not. A
-            // lookup that failed does not count, because the client repeats the request.
-            Err(error) if error.has(ErrorCode::PhoneNotMobile) => {
-                reservation.disclosed(DisclosureKind::PhoneRejected, matches.load(Ordering::Relaxed));
+            // The match was found before the carrier rejected the phone, or before another request took a value. The
+            // response hides the match, but its time may not. A carrier lookup that failed does not count, because the
+            // client repeats the request.
+            Err(error @ Error::Rejected(_)) if !error.has(ErrorCode::PhoneLookupUnavailable) => {
+                reservation.disclosed(DisclosureKind::RejectedCreate, matches.load(Ordering::Relaxed));
             }
             Err(_) => {}
         }
