@@ -89,6 +89,7 @@ fn behaviour(last_four: &str) -> Behaviour {
         "0033" => with_type("voicemail"),
         "0034" => with_type("pager"),
         "0035" => with_type("personal"),
+        "0036" => error_response(429, "Retry-After: 18446744073709551615\r\n"),
         _ => with_type("mobile"),
     }
 }
@@ -239,6 +240,7 @@ async fn each_carrier_response_is_accepted_refused_or_unavailable() {
         // A long Retry-After is passed on to the client.
         let busy = create(app, &operator, "+14155550028").await;
         assert_eq!(busy.body["errors"][0]["extensions"]["retryAfterMs"], 30_000);
+        assert_eq!(create(app, &operator, "+14155550036").await.codes(), [UNAVAILABLE]);
         // If the time in Retry-After is short, the service waits for this time and tries again, within the total
         // timeout.
         carrier.take_request_count();

@@ -72,7 +72,7 @@ impl Twilio {
             let result = self.attempt(phone).await;
             let Err(LookupError::Unavailable { retry_after }) = result else { return result };
             let pause = retry_after.unwrap_or_else(|| Duration::from_millis(rand::rng().random_range(100..400)));
-            if attempts == Self::MAX_ATTEMPTS || started.elapsed() + pause > Self::TOTAL_TIMEOUT {
+            if attempts == Self::MAX_ATTEMPTS || pause > Self::TOTAL_TIMEOUT.saturating_sub(started.elapsed()) {
                 return result;
             }
             #[expect(clippy::disallowed_methods, reason = "the backoff")]
