@@ -25,11 +25,11 @@ pub struct AdminEventFilter {
     pub api_key: Option<ApiKeyId>,
 }
 
-pub struct AuditTrail {
+pub struct AuditLog {
     database: Database,
 }
 
-impl AuditTrail {
+impl AuditLog {
     pub fn new(database: Database) -> Self {
         Self { database }
     }

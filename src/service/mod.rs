@@ -25,7 +25,7 @@ mod token_buckets;
 pub mod webhooks;
 
 pub use api_keys::ApiKeys;
-pub use audit::AuditTrail;
+pub use audit::AuditLog;
 pub use customers::Customers;
 pub use feed::Feed;
 pub use limits::Limits;
@@ -59,7 +59,7 @@ pub struct Services {
     pub feed: Feed,
     pub operators: Operators,
     pub api_keys: ApiKeys,
-    pub audit_trail: AuditTrail,
+    pub audit_log: AuditLog,
     pub webhooks: Webhooks,
     pub limits: Limits,
 }
@@ -67,7 +67,8 @@ pub struct Services {
 /// The settings of [`Services`].
 pub struct ServiceSettings {
     pub environment: Environment,
-    /// Hashes API keys, idempotency keys and phone numbers, derives the secrets of webhook endpoints, and signs cursors.
+    /// Hashes API keys, idempotency keys and phone numbers, derives the secrets of webhook endpoints, and signs
+    /// cursors.
     pub hash: KeyedHash,
     /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,
@@ -113,7 +114,7 @@ impl Services {
             feed,
             operators: Operators::new(database.clone(), api_keys.clone()),
             api_keys,
-            audit_trail: AuditTrail::new(database.clone()),
+            audit_log: AuditLog::new(database.clone()),
             limits,
             hash,
         })

@@ -183,7 +183,7 @@ both!(an_operator_may_have_a_budget_for_disclosures_of_its_own, Sandbox, async |
     limited.stop().await;
 });
 
-both!(each_administrative_change_leaves_an_entry_in_the_audit_trail, Sandbox, async |app| {
+both!(each_administrative_change_leaves_an_entry_in_the_audit_log, Sandbox, async |app| {
     // `app.operator` creates operators and keys as the command line does.
     let own = app.operator("Own").await;
     app.key(&own, Access::ReadOnly).await;

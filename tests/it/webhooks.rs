@@ -372,7 +372,7 @@ both!(deliveries_pause_while_the_operator_is_suspended, Sandbox, async |app| {
     assert!((TimeDelta::days(2)..TimeDelta::days(2) + TimeDelta::minutes(5)).contains(&failing_for), "{failing_for}");
 });
 
-both!(each_change_of_an_endpoint_leaves_an_entry_in_the_audit_trail, Sandbox, async |app| {
+both!(each_change_of_an_endpoint_leaves_an_entry_in_the_audit_log, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let id = created(app, &own).await["webhook"]["id"].clone();
     updated(app, &own, &id, json!({ "url": "https://receiver.example/", "enabled": false })).await;

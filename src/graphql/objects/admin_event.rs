@@ -72,7 +72,7 @@ pub struct AdminEvent(admin_event::Model);
 impl AdminEvent {
     /// Returns the entry, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: AdminEventId) -> Result<Option<Self>, Error> {
-        Ok(services(context).audit_trail.find(actor(context), id).await?.map(Self))
+        Ok(services(context).audit_log.find(actor(context), id).await?.map(Self))
     }
 }
 
@@ -188,7 +188,7 @@ impl AdminEventConnection {
         let filter = filter.map(|filter| filter.parse()).transpose()?.unwrap_or_default();
         let cursors = Cursors::new(context, ListId::AdminEvents(filter.clone()));
         let request = arguments.parse(Some(&cursors))?;
-        let page = services.audit_trail.page(actor, &filter, request).await?;
+        let page = services.audit_log.page(actor, &filter, request).await?;
         let edge = |cursor, event| AdminEventEdge { cursor, node: AdminEvent(event) };
         Ok(Self::new(page, &cursors, Positioned::position, EmptyFields, edge))
     }

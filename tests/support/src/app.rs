@@ -237,7 +237,11 @@ impl TestApp {
     pub async fn statements_of<T>(&self, future: impl Future<Output = T>) -> (T, Vec<String>) {
         let (output, mut statements) = self.all_statements_of(future).await;
         statements.retain(|sql| !is_key_lookup(sql));
-        let is_operator_lookup = |sql: &String| sql.contains(r#"FROM "operator" WHERE "operator"."id" IN"#);
+        let is_operator_lookup = |sql: &String| {
+            [" IN", " = ANY"]
+                .iter()
+                .any(|list| sql.contains(&format!(r#"FROM "operator" WHERE "operator"."id"{list}"#)))
+        };
         if let Some(lookup) = statements.iter().position(is_operator_lookup) {
             statements.remove(lookup);
         }
