@@ -873,7 +873,7 @@ async fn the_key_secret_is_changed_without_an_interruption() {
 
         // Changes the secret without the old one, as after a leak.
         let changed = stdout(&with(&["change-key-secret"], OLD, None).output().unwrap());
-        assert!(changed.contains("have stopped working"), "{changed}");
+        assert!(changed.contains("then stop working"), "{changed}");
         let (server, url) = Running::start(&mut with(&["serve"], OLD, None));
         assert_eq!(role(&url, key).await["errors"][0]["extensions"]["code"], "UNAUTHENTICATED");
         server.stop();
