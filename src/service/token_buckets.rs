@@ -70,7 +70,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
     }
 
     /// Like [`new`](Self::new), for clients whose capacity can change. A bucket is not dropped when it is idle, because
-    /// after a reduction of its capacity it needs any time to refill.
+    /// after a reduction of its capacity it can take longer than any fixed time to refill.
     pub(super) fn with_changing_capacity(tokens: u32, refill_time: Duration) -> Self {
         let buckets = Cache::builder().max_capacity(Self::MAX_CLIENTS).build();
         Self { capacity: f64::from(tokens), refill_time, buckets }

@@ -60,6 +60,7 @@ pub(super) async fn rows_by_branch(
         record(Work::Query, 1);
         let rows = connection.query_all_raw(union(connection.get_database_backend(), branches)).await?;
         record(Work::Row, rows.len() as u64);
+        // All rows belong to the only branch, so their numbers need not be read.
         if let [_] = branches {
             rows_by_branch.push(rows);
             continue;

@@ -42,6 +42,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Po
         return pages(reader, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
     }
     let owners = requests.iter().map(|(owner, _)| *owner);
+    // Rounded up, because each limit is another SQL statement.
     let max_rows = MIN_ROWS.max(owners.len().next_power_of_two() * (request.size + 1));
     let list = list(is_one_of(reader, owner, owners).into());
     let mut rows = rows_by_branch(reader, &[Branch::rows(list.rows.clone(), limit(max_rows))]).await?.remove(0);
