@@ -17,6 +17,8 @@
 //! Both ways return the same text; tests compare them. `docs/benchmarks.md` has the gain.
 
 use std::borrow::Borrow;
+use std::fmt::Display;
+use std::io::Write;
 
 use async_graphql::futures_util::FutureExt;
 use async_graphql::parser::types::{Field, Selection, SelectionSet};
@@ -86,6 +88,17 @@ impl<'q> SelectedField<'q> {
                 Some(Err(_)) | None => Err(NotDirect::NotReady),
             }
         }))
+    }
+
+    /// Returns a writer for a field that is an id. Like [`string`](Self::string), it allocates no memory.
+    pub fn id<T, I: Display>(&self, get: impl Fn(&T) -> I + Send + Sync + 'q) -> Result<Writer<'q, T>, NotDirect> {
+        Ok(Box::new(move |object, json| json.write_id(get(object))))
+    }
+
+    /// Returns a writer for a field that is a string inside the object, or null. `get` returns this string. The resolver
+    /// of the field would allocate a copy of the string.
+    pub fn string<T>(&self, get: impl Fn(&T) -> Option<&str> + Send + Sync + 'q) -> Result<Writer<'q, T>, NotDirect> {
+        Ok(Box::new(move |object, json| json.write_string(get(object))))
     }
 
     /// Returns a writer for a field whose value is an object inside its parent. `get` returns this object.
@@ -215,6 +228,19 @@ impl Json {
         self.values += count_values(value);
         Ok(())
     }
+
+    fn write_id(&mut self, id: impl Display) -> Result<(), NotDirect> {
+        // The characters of an id need no escapes in JSON.
+        write!(self.text, "\"{id}\"").map_err(|_| NotDirect::NotReady)?;
+        self.values += 1;
+        Ok(())
+    }
+
+    fn write_string(&mut self, text: Option<&str>) -> Result<(), NotDirect> {
+        serde_json::to_writer(&mut self.text, &text).map_err(|_| NotDirect::NotReady)?;
+        self.values += count_string(text.unwrap_or_default());
+        Ok(())
+    }
 }
 
 /// Counts the values of a response that are not lists or objects, and adds one for each full 100 bytes of each string.
@@ -224,9 +250,13 @@ pub fn count_values(value: &Value) -> u64 {
         Value::Binary(_) => 0,
         Value::List(items) => items.iter().map(count_values).sum(),
         Value::Object(fields) => fields.values().map(count_values).sum(),
-        Value::String(text) => 1 + text.len() as u64 / 100,
+        Value::String(text) => count_string(text),
         Value::Null | Value::Number(_) | Value::Boolean(_) | Value::Enum(_) => 1,
     }
+}
+
+fn count_string(text: &str) -> u64 {
+    1 + text.len() as u64 / 100
 }
 
 /// Appends a value of async-graphql to a JSON text. A binary value is a string that was written directly.

@@ -55,9 +55,9 @@ pub async fn operators_of_customer(
     context: &Context<'_>,
     view: &CustomerView,
     request: PageRequest,
-) -> Result<Page<customer_operator::Model>, Error> {
+) -> Result<Page<Arc<customer_operator::Model>>, Error> {
     match view.operators_in_memory(actor(context), &request) {
-        Some(page) => Ok(page),
+        Some(page) => Ok(page.into_owned()),
         None => load(context, OperatorsOfCustomer(view.customer.id, request)).await,
     }
 }
@@ -201,7 +201,7 @@ impl dataloader::Loader<CountOfCustomers> for Loader {
 }
 
 impl dataloader::Loader<OperatorsOfCustomer> for Loader {
-    type Value = Page<customer_operator::Model>;
+    type Value = Page<Arc<customer_operator::Model>>;
     type Error = Error;
 
     async fn load(&self, keys: &[OperatorsOfCustomer]) -> Result<HashMap<OperatorsOfCustomer, Self::Value>, Error> {

@@ -107,13 +107,18 @@ pub trait Edge: ContainerType + Sized + 'static {
     type Node: DirectObject;
 
     fn node(&self) -> &Self::Node;
+
+    /// Returns the writer of a selected field other than `node`.
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        field.resolver()
+    }
 }
 
 impl<E: Edge> DirectObject for E {
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         match field.name() {
             "node" => field.object(E::node),
-            _ => field.resolver(),
+            _ => <E as Edge>::writer(field),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Positions in a list, and pages of rows between two positions.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::Order;
 use uuid::Uuid;
@@ -58,6 +60,12 @@ pub struct Page<T> {
 /// A row that has a position in the list that it is read from.
 pub trait Positioned {
     fn position(&self) -> Position;
+}
+
+impl<T: Positioned> Positioned for Arc<T> {
+    fn position(&self) -> Position {
+        (**self).position()
+    }
 }
 
 impl Position {

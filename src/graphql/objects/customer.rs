@@ -153,6 +153,11 @@ impl DirectObject for Customer {
 
     fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
         match field.name() {
+            "id" => field.id(|customer: &Self| customer.0.customer.id),
+            "email" => field.string(|customer: &Self| Some(customer.0.customer.email.as_str())),
+            "phone" => field.string(|customer: &Self| Some(customer.0.customer.phone.as_ref()?.as_str())),
+            "firstName" => field.string(|customer: &Self| Some(customer.0.customer.first_name.as_ref()?.as_str())),
+            "lastName" => field.string(|customer: &Self| Some(customer.0.customer.last_name.as_ref()?.as_str())),
             "operators" => {
                 let plan = field.plan::<CustomerOperatorConnection>()?;
                 let arguments = PageArguments {
@@ -244,15 +249,27 @@ pub type CustomerOperatorConnection = Connection<CustomerOperatorEdge>;
 
 /// An operator that a customer is connected to.
 #[derive(SimpleObject)]
+#[graphql(complex)]
 pub struct CustomerOperatorEdge {
     /// Cursor of this operator, for `after` and `before`.
     cursor: Cursor,
     /// The operator.
     node: Operator,
+    #[graphql(skip)]
+    link: Arc<customer_operator::Model>,
+}
+
+#[ComplexObject]
+impl CustomerOperatorEdge {
     /// The operator's own id for the customer.
-    external_customer_id: String,
+    async fn external_customer_id(&self) -> &str {
+        self.link.external_customer_id.as_str()
+    }
+
     /// Time at which the customer was connected to the operator.
-    connected_at: Time,
+    async fn connected_at(&self) -> Time {
+        Time(self.link.connected_at)
+    }
 }
 
 impl Edge for CustomerOperatorEdge {
@@ -260,6 +277,13 @@ impl Edge for CustomerOperatorEdge {
 
     fn node(&self) -> &Operator {
         &self.node
+    }
+
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "externalCustomerId" => field.string(|edge: &Self| Some(edge.link.external_customer_id.as_str())),
+            _ => field.resolver(),
+        }
     }
 }
 
@@ -269,7 +293,7 @@ impl CustomerOperatorConnection {
         let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));
         let page = fetch::operators_of_customer(context, view, arguments.parse(Some(&cursors))?).await?;
         let operators = fetch::operators(context, page.rows.iter().map(|link| link.operator_id)).await?;
-        Ok(Self::of(&cursors, page, operators))
+        Ok(Self::of(&cursors, &page, operators))
     }
 
     /// Returns a page of a customer's operators if the rows of the page are in memory.
@@ -278,18 +302,21 @@ impl CustomerOperatorConnection {
         let ids = page.rows.iter().map(|link| link.operator_id);
         let operators = services(context).operators.cached(actor(context), ids)?;
         let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));
-        Some(Self::of(&cursors, page, operators))
+        Some(Self::of(&cursors, &page, operators))
     }
 
-    fn of(cursors: &Arc<Cursors>, page: Page<customer_operator::Model>, operators: Vec<Arc<operator::Model>>) -> Self {
-        let page_info = PageInfo::new(&page, cursors, Positioned::position);
-        let edge = |(link, operator): (customer_operator::Model, _)| CustomerOperatorEdge {
+    fn of(
+        cursors: &Arc<Cursors>,
+        page: &Page<Arc<customer_operator::Model>>,
+        operators: Vec<Arc<operator::Model>>,
+    ) -> Self {
+        let page_info = PageInfo::new(page, cursors, Positioned::position);
+        let edge = |(link, operator): (&Arc<customer_operator::Model>, _)| CustomerOperatorEdge {
             cursor: cursors.at(link.position()),
             node: Operator(operator),
-            external_customer_id: link.external_customer_id.into(),
-            connected_at: Time(link.connected_at),
+            link: link.clone(),
         };
-        let edges = page.rows.into_iter().zip(operators).map(edge).collect();
+        let edges = page.rows.iter().zip(operators).map(edge).collect();
         Self { edges, page_info, extra: EmptyFields }
     }
 }

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::customer_list_input::{CustomerFilterInput, CustomerOrderInput};
-use crate::graphql::direct::DirectObject;
+use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, ApiKeysOfOperator};
 use crate::graphql::items::Items;
 use crate::graphql::pagination::{Connection, Edge, PageArguments, list_complexity, total_count};
@@ -97,6 +97,14 @@ impl Operator {
 
 impl DirectObject for Operator {
     const MAY_WAIT: &'static [&'static str] = &["apiKeys", "customers"];
+
+    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+        match field.name() {
+            "id" => field.id(|operator: &Self| operator.0.id),
+            "name" => field.string(|operator: &Self| Some(operator.0.name.as_str())),
+            _ => field.resolver(),
+        }
+    }
 }
 
 pub type OperatorConnection = Connection<OperatorEdge, OperatorCount>;

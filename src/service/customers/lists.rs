@@ -1,5 +1,6 @@
 //! Lists of customers and of a customer's operators: orders, pages and counts.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_graphql::Enum;
@@ -218,7 +219,7 @@ impl Customers {
         &self,
         actor: &Actor,
         requests: &[(CustomerId, PageRequest)],
-    ) -> Result<Vec<Page<Link>>, Error> {
+    ) -> Result<Vec<Page<Arc<Link>>>, Error> {
         use customer_operator::Column;
         let links = |owner: Condition| {
             let links = customer_operator::Entity::find()
@@ -228,7 +229,7 @@ impl Customers {
         };
         let read = |row: &QueryResult| {
             let link = link_at(row, pages::ROW)?;
-            Ok((link.customer_id, link))
+            Ok((link.customer_id, Arc::new(link)))
         };
         Ok(pages::pages_by_owner(self.database.reader(), requests, Column::CustomerId, links, read).await?)
     }
@@ -236,12 +237,12 @@ impl Customers {
 
 impl CustomerView {
     /// Returns a page of [`Customers::operators`] for this customer if the links were read together with the customer.
-    pub fn operators_in_memory(&self, actor: &Actor, request: &PageRequest) -> Option<Page<Link>> {
+    pub fn operators_in_memory(&self, actor: &Actor, request: &PageRequest) -> Option<Cow<'_, Page<Arc<Link>>>> {
         if let (Some(link), Some(_)) = (&self.link, actor.operator()) {
             // An operator sees only its own link.
-            return Some(request.of_one(link.clone()));
+            return Some(Cow::Owned(request.of_one(Arc::new(link.clone()))));
         }
-        self.operators.as_ref().filter(|(read, _)| read == request).map(|(_, page)| page.clone())
+        self.operators.as_ref().filter(|(read, _)| read == request).map(|(_, page)| Cow::Borrowed(page))
     }
 }
 

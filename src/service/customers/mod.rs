@@ -49,6 +49,8 @@ pub use validate::Validation;
 pub use verify::{Verification, Verified, VerifiedValue};
 pub use write::Written;
 
+use std::sync::Arc;
+
 use entity::customer;
 use entity::value::PhoneNumber;
 
@@ -84,7 +86,7 @@ pub struct CustomerView {
     /// operator, for example in its list of all customers.
     pub link: Option<Link>,
     /// A page of the customer's operators, if it was read together with the customer.
-    operators: Option<(PageRequest, Page<Link>)>,
+    operators: Option<(PageRequest, Page<Arc<Link>>)>,
 }
 
 impl Customers {
