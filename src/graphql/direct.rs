@@ -4,8 +4,9 @@
 //! For a page of customers, these steps take half of the server's processor time. Most resolvers do not wait, because
 //! their rows are in memory. If this is true for all selected fields of an object, the object is written directly,
 //! field by field. For most fields, the resolver is polled once and its value is written. For some fields, the type of
-//! the object has a writer ([`DirectObject::writer`]) that is used instead of the resolver. The text of the object
-//! becomes one value of async-graphql (`Value::Binary`), and [`write_value`] copies the text into the response.
+//! the object has a writer ([`DirectObject::writer`]) that is used instead of the resolver, because the resolver may
+//! wait, or because it copies a value that a page has many times. The text of the object becomes one value of
+//! async-graphql (`Value::Binary`), and [`write_value`] copies the text into the response.
 //!
 //! async-graphql still resolves an object if
 //!
@@ -90,13 +91,13 @@ impl<'q> SelectedField<'q> {
         }))
     }
 
-    /// Returns a writer for a field that is an id. Like [`string`](Self::string), it allocates no memory.
+    /// Returns a writer for a field that is an id. Unlike the resolver of the field, it does not allocate a string.
     pub fn id<T, I: Display>(&self, get: impl Fn(&T) -> I + Send + Sync + 'q) -> Result<Writer<'q, T>, NotDirect> {
         Ok(Box::new(move |object, json| json.write_id(get(object))))
     }
 
-    /// Returns a writer for a field that is a string inside the object, or null. `get` returns this string. The resolver
-    /// of the field would allocate a copy of the string.
+    /// Returns a writer for a field that is a string inside the object, or null. `get` returns this string. Unlike the
+    /// resolver of the field, the writer does not copy the string before it writes the string.
     pub fn string<T>(&self, get: impl Fn(&T) -> Option<&str> + Send + Sync + 'q) -> Result<Writer<'q, T>, NotDirect> {
         Ok(Box::new(move |object, json| json.write_string(get(object))))
     }
