@@ -91,7 +91,7 @@ pub enum ErrorCode {
     /// key: the customer is not connected to the operator with `operatorId`. Also reported if you repeat
     /// `createCustomer`, `updateCustomer` or `recordVerification` with its idempotency key after the customer was
     /// erased, or disconnected from your operator, even if the customer was connected again.
-    #[error("There is no such customer, or it is not connected to your operator.")]
+    #[error("There is no such customer, or the customer is not connected to the operator.")]
     CustomerNotFound,
     /// The operator does not exist.
     #[error("There is no such operator.")]

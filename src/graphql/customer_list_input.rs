@@ -5,7 +5,7 @@ use async_graphql::{Enum, InputObject};
 use chrono::{SubsecRound, TimeDelta};
 use entity::value::{OperatorId, SearchQuery};
 
-use super::faults::{Faults, NO_EXTERNAL_IDS};
+use super::faults::Faults;
 use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::customers::{
@@ -136,7 +136,11 @@ impl CustomerFilterInput {
         let faults = [
             (is_all && self.search.is_some(), InputField::FilterSearch, OPERATOR_LIST_ONLY_SEARCH),
             (is_all && self.connected_at.is_some(), InputField::FilterConnectedAt, OPERATOR_LIST_ONLY_CONNECTED_AT),
-            (is_all && self.external_customer_id.is_some(), InputField::FilterExternalCustomerId, NO_EXTERNAL_IDS),
+            (
+                is_all && self.external_customer_id.is_some(),
+                InputField::FilterExternalCustomerId,
+                OPERATOR_LIST_ONLY_EXTERNAL_ID,
+            ),
             (is_all && order.is_some(), InputField::OrderBy, OPERATOR_LIST_ONLY_ORDER),
             (order.is_some() && self.search.is_some(), InputField::OrderBy, NO_ORDER_WITH_SEARCH),
         ];
@@ -151,6 +155,8 @@ const OPERATOR_LIST_ONLY_SEARCH: &str =
     "`search` can only be used on one operator's list: operator(id: …) { customers(filter: …) }";
 const OPERATOR_LIST_ONLY_CONNECTED_AT: &str =
     "`connectedAt` can only be used on one operator's list: operator(id: …) { customers(filter: …) }";
+const OPERATOR_LIST_ONLY_EXTERNAL_ID: &str =
+    "`externalCustomerId` can only be used on one operator's list: operator(id: …) { customers(filter: …) }";
 const OPERATOR_LIST_ONLY_ORDER: &str =
     "`orderBy` can only be used on one operator's list: operator(id: …) { customers(orderBy: …) }";
 const NO_ORDER_WITH_SEARCH: &str =

@@ -27,7 +27,8 @@ pub struct ErrorExtensions {
     /// fault. Also absent if a value has the wrong type: the message then names the field or variable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_path: Option<Vec<String>>,
-    /// True if a retry of the same request may succeed.
+    /// True if the same request may succeed later: with the codes `UNAVAILABLE`, `PHONE_LOOKUP_UNAVAILABLE` and
+    /// `RATE_LIMITED`.
     pub retryable: bool,
     /// Time to wait before a retry, in milliseconds. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]

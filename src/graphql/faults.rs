@@ -8,8 +8,8 @@ use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::{Actor, is_in_calendar};
 
-pub const NO_EXTERNAL_IDS: &str =
-    "`externalCustomerId` belongs to an operator, so it is not available here with the platform key.";
+const NO_EXTERNAL_IDS: &str =
+    "`externalCustomerId` belongs to an operator, so it cannot be used here with the platform key.";
 
 /// The faults found in the arguments of a field. A method that parses a value adds a fault and returns `None` if the
 /// value is invalid.

@@ -8,8 +8,8 @@
 //!   statements depends on the query and not on the number of items.
 //!
 //! Some fields never occur inside a list. They call the service themselves and do not use this module: single objects
-//! in `Query` and `Mutation`, `Viewer.operator`, `Viewer.changesCursor`, and the lists `operators`, `adminEvents`,
-//! `erasures`, `webhooks` and `changes` of `Query`.
+//! in `Query` and `Mutation`, `Viewer.operator`, `Viewer.changesCursor`, `OperatorConnection.totalCount`, and the lists
+//! `operators`, `adminEvents`, `erasures`, `webhooks` and `changes` of `Query`.
 
 use std::collections::HashMap;
 use std::hash::Hash;

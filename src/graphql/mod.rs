@@ -3,8 +3,6 @@
 //! If an error of a field must not affect its parent object, the field returns `Option<Result<T, Error>>`. After an
 //! error, async-graphql sets only the field to null. With `Result<Option<T>, Error>`, it would set the parent object to
 //! null.
-//!
-//! There are no import cycles between the files.
 
 mod context;
 mod cost;

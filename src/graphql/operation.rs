@@ -7,8 +7,8 @@ use super::cost::{self, DocumentCost};
 use super::document_fields::collect_fields;
 use super::rewrite::Normalised;
 
-/// Names of operations are logged up to this length.
-const MAX_LOGGED_NAME: usize = 64;
+/// Names of operations are logged, and quoted in messages, up to this length.
+const MAX_NAME: usize = 64;
 
 /// The operation that a request executes.
 #[derive(Clone, Debug)]
@@ -37,13 +37,16 @@ pub fn selected_operation<'d>(
 pub fn describe(document: &Normalised, name: Option<&str>, variables: &Variables) -> ServerResult<Operation> {
     let (name, operation) = selected_operation(document, name).ok_or_else(|| {
         let message = name.map_or_else(
-            || "Operation name required in request.".to_owned(),
-            |name| format!("Unknown operation named \"{}\"", name.chars().take(MAX_LOGGED_NAME).collect::<String>()),
+            || "The document has several operations. Set `operationName` to the name of one of them.".to_owned(),
+            |name| {
+                let name: String = name.chars().take(MAX_NAME).collect();
+                format!("The document has no operation named `{name}`.")
+            },
         );
         ServerError::new(message, None)
     })?;
     let is_mutation = operation.node.ty == OperationType::Mutation;
-    let name = name.map(|name| name.chars().take(MAX_LOGGED_NAME).collect());
+    let name = name.map(|name| name.chars().take(MAX_NAME).collect());
     let has_one_field =
         matches!(operation.node.selection_set.node.items.as_slice(), [one] if matches!(one.node, Selection::Field(_)));
     let is_sequential = is_mutation || has_one_field;

@@ -18,7 +18,7 @@ const MIN_PAGE_SIZE: i32 = 1;
 pub const MAX_PAGE_SIZE: i32 = 100;
 const DEFAULT_PAGE_SIZE: usize = 20;
 
-const PAGE_SIZE: &str = "The page size must be between 1 and 100.";
+const PAGE_SIZE: &str = "The size of a page must be 1 to 100.";
 
 /// The arguments that every connection has.
 #[derive(InputObject)]

@@ -159,9 +159,12 @@ impl Extension for SkipValidation {
 /// Completes messages of async-graphql: adds the limit that was exceeded, or the format of a `DateTime`.
 fn complete_message(error: &mut ServerError) {
     if error.message == "Query is too complex." {
-        error.message = format!("The query may return more than {MAX_COMPLEXITY} fields. Use smaller pages (`first`).");
+        error.message = format!(
+            "The operation may return more than {MAX_COMPLEXITY} fields. Request smaller pages (`first` or `last`) or \
+             fewer fields."
+        );
     } else if error.message == "Query is nested too deep." {
-        error.message = format!("The query nests more than {MAX_DEPTH} levels of fields.");
+        error.message = format!("The operation nests more than {MAX_DEPTH} levels of fields.");
     } else if error.message.ends_with("expected type \"DateTime\"") {
         error.message = format!("{}. {}", error.message, time::FORMAT);
     }

@@ -171,9 +171,10 @@ both!(only_the_requested_operation_of_a_document_counts, Sandbox, async |app| {
         assert_eq!(node["data"]["node"]["id"], json!(operator.operator));
         let node = send(app, &operator, queries, "Node", &json!({})).await;
         assert_eq!(node["errors"][0]["message"], "$id: required variable is missing.");
-        for (operation, message) in
-            [("", "Operation name required in request."), ("Nobody", "Unknown operation named \"Nobody\"")]
-        {
+        for (operation, message) in [
+            ("", "The document has several operations. Set `operationName` to the name of one of them."),
+            ("Nobody", "The document has no operation named `Nobody`."),
+        ] {
             let answer = send(app, &operator, queries, operation, &json!({ "id": "x" })).await;
             assert_eq!(answer["errors"][0]["message"], message);
         }

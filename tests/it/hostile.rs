@@ -63,7 +63,8 @@ both!(a_known_document_may_not_ask_for_too_many_fields, Sandbox, async |app| {
             let answer = app.graphql(&app.platform(), &document, json!({ "size": size })).await;
             assert_eq!(answer.codes().is_empty(), is_accepted, "{document} {size}");
             if !is_accepted {
-                let message = "The query may return more than 50000 fields. Use smaller pages (`first`).";
+                let message = "The operation may return more than 50000 fields. Request smaller pages (`first` or \
+                               `last`) or fewer fields.";
                 assert_eq!(answer.body["errors"][0]["message"], message);
             }
         }

@@ -219,7 +219,7 @@ impl UpdateOperatorInput {
         let mut faults = Faults::default();
         let name = faults.not_null(ErrorCode::InvalidName, InputField::Name, self.name, DisplayName::parse);
         if self.status.is_null() {
-            faults.argument(InputField::Status, "`status` cannot be null. Leave it out to keep the status.");
+            faults.argument(InputField::Status, "`status` cannot be null. Omit it to keep the current status.");
         }
         let disclosures_per_hour = match self.disclosures_per_hour {
             MaybeUndefined::Undefined => None,

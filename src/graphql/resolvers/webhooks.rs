@@ -163,7 +163,8 @@ impl WebhookStart {
         match self {
             Self::Time(Time(time)) => Some(StartOfDeliveries::From(time)),
             Self::Cursor(cursor) => {
-                let note = "`cursor` must come from this operator's `changes` feed.";
+                let note = "`cursor` must come from the `changes` feed, read with a key of this operator. With the \
+                            platform key, use `time`.";
                 let position = faults.require(cursors.decode(&cursor), InputField::DeliverFromCursor, note);
                 position.map(StartOfDeliveries::After)
             }
