@@ -102,15 +102,16 @@ fn is_left_out(text: &str) -> bool {
     text.trim_matches(is_blank_at_an_end).is_empty()
 }
 
-/// Replaces line breaks by `, `. Drops blank lines, and commas at the ends of the other lines. If at most one line has
-/// text, returns the text unchanged.
+/// Replaces line breaks by `, `. Drops lines without text, and commas at the ends of the other lines. A text without
+/// line breaks, other than at its ends, stays unchanged.
 fn join_lines(text: &str) -> String {
-    let lines = text.split(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']);
-    let lines: Vec<_> = lines
-        .map(|line| line.trim_matches(is_blank_at_an_end).trim_end_matches([',', ' ']))
-        .filter(|line| !line.is_empty())
-        .collect();
-    if lines.len() > 1 { lines.join(", ") } else { text.to_owned() }
+    const LINE_BREAKS: [char; 7] = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
+    let text = text.trim_matches(is_blank_at_an_end);
+    if !text.contains(LINE_BREAKS) {
+        return text.to_owned();
+    }
+    let lines = text.split(LINE_BREAKS).map(|line| line.trim_matches(is_blank_at_an_end).trim_end_matches([',', ' ']));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the city of a country that is a single city. Addresses in such a country often have no city.
@@ -234,6 +235,8 @@ mod tests {
             ("\n\nc/o X \n\n \n Str 1", "c/o X, Str 1"),
             ("c/o X\u{2028}Str 1\u{85}Rear", "c/o X, Str 1, Rear"),
             ("Str 1,\n", "Str 1,"),
+            ("Str 1\n,", "Str 1"),
+            (",\u{2028} ,\r\nStr 1", "Str 1"),
             ("A\n\u{200b}\n\u{feff}B", "A, B"),
             ("\nStr 1", "Str 1"),
         ] {
