@@ -32,10 +32,9 @@ pub struct RequestContext {
 #[derive(Clone, Default)]
 pub struct RunningRequests(Arc<()>);
 
-/// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with three
-/// exceptions. The number of [statements](Self::Statement) can vary. A write that runs again after a conflict repeats
-/// its work. If several requests share a batch of writes, each of them counts the average number of written rows per
-/// request.
+/// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with two
+/// exceptions. The number of [statements](Self::Statement) can vary, and a write that runs again after a conflict
+/// repeats its work.
 #[derive(Clone, Copy, EnumIter)]
 pub enum Work {
     /// A statement that was sent. `BEGIN`, `COMMIT` and `ROLLBACK` do not count.

@@ -136,12 +136,9 @@ impl Customers {
         match &created {
             // A replayed result counts too if this request found the match before: its own commit may have succeeded
             // although the connection was lost. A request that is repeated later finds the stored result first, so it
-            // has no matches.
-            Ok(created) => {
-                let (of_replay, of_created) = (matches.load(Ordering::Relaxed), created.details.matched_by.len());
-                reservation
-                    .disclosed(DisclosureKind::Connected, if created.replayed { of_replay } else { of_created as u32 });
-            }
+            // has no matches. A match that an earlier attempt found counts even if the last attempt did not find it,
+            // because the time of the response may reveal it.
+            Ok(_) => reservation.disclosed(DisclosureKind::Connected, matches.load(Ordering::Relaxed)),
             Err(error @ Error::Rejected(faults)) if error.has(ErrorCode::IdentityConflict) => {
                 reservation.disclosed(DisclosureKind::IdentityConflict, faults.len() as u32);
             }
