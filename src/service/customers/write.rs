@@ -122,48 +122,37 @@ impl Customers {
     where
         F: Future<Output = Result<Prepared<R>, TransactionError>>,
     {
-        let attempted = self.attempt(write_tx, origin, idempotent, prepare, accepted).await;
+        let attempted: Result<Attempt<R>, TransactionError> = async {
+            // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only
+            // one. The lookup uses the connection of the attempt: attempts that hold a connection and wait for another
+            // one would block each other.
+            if idempotent.has_other_hash()
+                && let Some(stored) = idempotent.find(&write_tx).await?
+            {
+                drop(write_tx);
+                return R::replay(self, origin, stored).await.map(Attempt::Done);
+            }
+            let (write_tx, mut writes, new_phone, result) = match prepare(write_tx).await? {
+                Prepared::Write { write_tx, writes, new_phone, result } => (write_tx, writes, new_phone, result),
+                Prepared::Stored(stored) => return R::replay(self, origin, stored).await.map(Attempt::Done),
+            };
+            if let Some(phone) = new_phone
+                && self.restrictions.phone_lookup.is_some()
+                && accepted != Some(&phone)
+            {
+                return Ok(Attempt::NeedsPhoneCheck(phone));
+            }
+            idempotent.store(&mut writes, &result.to_stored());
+            write_tx.write(writes).await?;
+            Ok(Attempt::Done(result))
+        }
+        .await;
         // A rejected attempt has already looked up the key.
         if matches!(attempted, Ok(_) | Err(TransactionError::Error(Error::Rejected(_)))) {
             return attempted;
         }
         let replayed = self.find_replay(origin, idempotent).await?;
         replayed.map_or(attempted, |replayed| Ok(Attempt::Done(replayed)))
-    }
-
-    async fn attempt<R: Replayable, F>(
-        &self,
-        write_tx: OptimisticWrite,
-        origin: &Origin,
-        idempotent: &IdempotentRequest,
-        prepare: &impl Fn(OptimisticWrite) -> F,
-        accepted: Option<&PhoneNumber>,
-    ) -> Result<Attempt<R>, TransactionError>
-    where
-        F: Future<Output = Result<Prepared<R>, TransactionError>>,
-    {
-        // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only one.
-        // The lookup uses the connection of the attempt: attempts that hold a connection and wait for another one would
-        // block each other.
-        if idempotent.has_other_hash()
-            && let Some(stored) = idempotent.find(&write_tx).await?
-        {
-            drop(write_tx);
-            return R::replay(self, origin, stored).await.map(Attempt::Done);
-        }
-        let (write_tx, mut writes, new_phone, result) = match prepare(write_tx).await? {
-            Prepared::Write { write_tx, writes, new_phone, result } => (write_tx, writes, new_phone, result),
-            Prepared::Stored(stored) => return R::replay(self, origin, stored).await.map(Attempt::Done),
-        };
-        if let Some(phone) = new_phone
-            && self.restrictions.phone_lookup.is_some()
-            && accepted != Some(&phone)
-        {
-            return Ok(Attempt::NeedsPhoneCheck(phone));
-        }
-        idempotent.store(&mut writes, &result.to_stored());
-        write_tx.write(writes).await?;
-        Ok(Attempt::Done(result))
     }
 
     /// Restores the result of an earlier request with the same idempotency key, if there is one.
