@@ -1,9 +1,10 @@
 //! Estimates the cost of an operation from its document.
 
-use async_graphql::parser::types::{Field, OperationDefinition, OperationType, Selection, SelectionSet};
-use async_graphql::{Name, Positioned, Variables};
+use async_graphql::parser::types::{Field, OperationDefinition, OperationType};
+use async_graphql::{Name, Variables};
 use async_graphql_value::{ConstValue, Value};
 
+use super::document_fields::for_each_field;
 use super::pagination::{MAX_PAGE_SIZE, page_size};
 use crate::service::cost::{MUTATION_COST, VALIDATION_COST, weights};
 
@@ -22,29 +23,19 @@ pub struct DocumentCost {
 /// estimate counts each list of the document once, even if the list is inside another list. If the operation does more
 /// work than estimated, the request pays the difference after the execution.
 pub fn estimate(operation: &OperationDefinition, root_fields: usize, variables: &Variables) -> DocumentCost {
-    let set = &operation.selection_set.node;
-    let fields = sum(set, &|_| 1);
+    let (mut fields, mut validations, mut work_of_fields) = (0, 0_u32, 0);
+    for_each_field(&operation.selection_set.node, &mut |field| {
+        fields += 1;
+        validations += u32::from(field.name.node == "validateCustomer");
+        work_of_fields += work_of_field(field, variables);
+    });
     if operation.ty == OperationType::Mutation {
         let cost = MUTATION_COST * u32::try_from(root_fields).unwrap_or(u32::MAX);
         return DocumentCost { fields, minimum: cost, estimated: cost };
     }
-    let validations = sum(set, &|field| u64::from(field.name.node == "validateCustomer"));
-    let minimum = VALIDATION_COST.saturating_mul(u32::try_from(validations).unwrap_or(u32::MAX)).max(1);
-    let work = weights::REQUEST
-        + fields * weights::FIELD
-        + root_fields as u64 * weights::QUERY
-        + sum(set, &|field| work_of_field(field, variables));
+    let minimum = VALIDATION_COST.saturating_mul(validations).max(1);
+    let work = weights::REQUEST + fields * weights::FIELD + root_fields as u64 * weights::QUERY + work_of_fields;
     DocumentCost { fields, minimum, estimated: weights::cost(work).max(minimum) }
-}
-
-/// Returns the sum of `of_field` over all fields.
-fn sum(set: &SelectionSet, of_field: &impl Fn(&Field) -> u64) -> u64 {
-    let figure = |selection: &Positioned<Selection>| match &selection.node {
-        Selection::Field(field) => of_field(&field.node) + sum(&field.node.selection_set.node, of_field),
-        Selection::InlineFragment(inline) => sum(&inline.node.selection_set.node, of_field),
-        Selection::FragmentSpread(_) => 0,
-    };
-    set.items.iter().map(figure).sum()
 }
 
 /// The fields that are lists with pages of 20 items by default.

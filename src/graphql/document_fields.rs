@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use async_graphql::parser::types::{Field, Selection, SelectionSet};
-use async_graphql::{Name, Positioned};
 use async_graphql_value::Value;
 
 use super::pagination::PAGE_SIZE_ARGUMENTS;
@@ -30,19 +29,30 @@ fn has_merged_fields(set: &SelectionSet) -> bool {
 
 /// Returns true if a variable sets the size of a page. Then the variables decide how complex the document is.
 pub fn has_variable_page_size(document: &Normalised) -> bool {
-    fn selects(set: &SelectionSet) -> bool {
-        set.items.iter().any(|selection| match &selection.node {
-            Selection::Field(Positioned { node: Field { arguments, selection_set, .. }, .. }) => {
-                let is_such = |(name, value): &(Positioned<Name>, Positioned<Value>)| {
-                    PAGE_SIZE_ARGUMENTS.contains(&name.node.as_str()) && matches!(value.node, Value::Variable(_))
-                };
-                arguments.iter().any(is_such) || selects(&selection_set.node)
-            }
-            Selection::InlineFragment(inline) => selects(&inline.node.selection_set.node),
-            Selection::FragmentSpread(_) => false,
+    let has_variable_size = |field: &Field| {
+        field.arguments.iter().any(|(name, value)| {
+            PAGE_SIZE_ARGUMENTS.contains(&name.node.as_str()) && matches!(value.node, Value::Variable(_))
         })
+    };
+    let mut is_variable = false;
+    for (_, operation) in document.operations().iter() {
+        for_each_field(&operation.node.selection_set.node, &mut |field| is_variable |= has_variable_size(field));
     }
-    document.operations().iter().any(|(_, operation)| selects(&operation.node.selection_set.node))
+    is_variable
+}
+
+/// Calls `visit` with each field of a selection set of a normalised document, and with each field below these fields.
+pub fn for_each_field(set: &SelectionSet, visit: &mut impl FnMut(&Field)) {
+    for selection in &set.items {
+        match &selection.node {
+            Selection::Field(field) => {
+                visit(&field.node);
+                for_each_field(&field.node.selection_set.node, visit);
+            }
+            Selection::InlineFragment(inline) => for_each_field(&inline.node.selection_set.node, visit),
+            Selection::FragmentSpread(_) => {}
+        }
+    }
 }
 
 /// Adds the fields of a selection set of a normalised document, and the fields of its inline fragments.

@@ -60,7 +60,7 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         let nesting = ("The introspection nests more than", "levels of types");
         check_limit(size.introspection_depth, limits::INTROSPECTION_DEPTH, nesting)?;
         let mut fields = Vec::new();
-        collect_fields(&operation.selection_set.node, &document.fragments, &mut fields);
+        collect_root_fields(&operation.selection_set.node, &document.fragments, &mut fields);
         let is_mutation = operation.ty == OperationType::Mutation;
         let max_fields = if is_mutation { limits::MUTATION_ROOT_FIELDS } else { limits::QUERY_ROOT_FIELDS };
         check_limit(fields.len(), max_fields, ("The operation has more than", "root fields"))?;
@@ -81,15 +81,17 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
     Ok(())
 }
 
-/// Adds the fields of a selection set, with its fragments expanded. The fragments must not contain themselves.
-fn collect_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &mut Vec<&'d Field>) {
+/// Adds the fields at the root of an operation, with its fragments expanded. The fragments must not contain themselves.
+fn collect_root_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &mut Vec<&'d Field>) {
     for selection in &set.items {
         match &selection.node {
             Selection::Field(field) => fields.push(&field.node),
-            Selection::InlineFragment(inline) => collect_fields(&inline.node.selection_set.node, fragments, fields),
+            Selection::InlineFragment(inline) => {
+                collect_root_fields(&inline.node.selection_set.node, fragments, fields)
+            }
             Selection::FragmentSpread(spread) => {
                 if let Some(fragment) = fragments.get(&spread.node.fragment_name.node) {
-                    collect_fields(&fragment.node.selection_set.node, fragments, fields);
+                    collect_root_fields(&fragment.node.selection_set.node, fragments, fields);
                 }
             }
         }
