@@ -13,9 +13,10 @@ pub(super) struct Branch {
     pub(super) query: SelectStatement,
     /// The filters of a [`Scan`](super::Scan) over the first [`MAX_SCAN`] rows of the query.
     pub(super) filters: Option<Vec<SelectStatement>>,
-    /// The text after the query, such as the limit. The limit is a literal, because PostgreSQL plans as if it
-    /// had to read many rows if the limit is a parameter.
-    pub(super) limit: String,
+    /// The SQL after the query and its filters, for example ` ORDER BY 1 ASC LIMIT 21`, ` LIMIT 1 OFFSET 9999` or
+    /// nothing. The numbers are literals, because PostgreSQL plans as if it had to read many rows if the limit is a
+    /// parameter.
+    pub(super) suffix: String,
     pub(super) join: String,
     /// True if this branch and the branch before it must see the same rows, so they must be in one statement.
     pub(super) continues: bool,
@@ -23,13 +24,13 @@ pub(super) struct Branch {
 
 impl Branch {
     /// A branch that selects all columns of a query.
-    pub(super) fn rows(query: SelectStatement, limit: String) -> Self {
-        Self { select: ROWS.to_owned(), query, filters: None, limit, join: String::new(), continues: false }
+    pub(super) fn rows(query: SelectStatement, suffix: String) -> Self {
+        Self { select: ROWS.to_owned(), query, filters: None, suffix, join: String::new(), continues: false }
     }
 
-    /// A branch that selects the number of rows of a query. The limit applies to the rows.
-    pub(super) fn count(query: SelectStatement, filters: Option<Vec<SelectStatement>>, limit: String) -> Self {
-        Self { select: ", COUNT(*)".to_owned(), query, filters, limit, join: String::new(), continues: false }
+    /// A branch that selects the number of rows of a query. A limit in the suffix applies to the rows.
+    pub(super) fn count(query: SelectStatement, filters: Option<Vec<SelectStatement>>, suffix: String) -> Self {
+        Self { select: ", COUNT(*)".to_owned(), query, filters, suffix, join: String::new(), continues: false }
     }
 }
 
@@ -94,7 +95,7 @@ fn statements(mut branches: &[Branch]) -> Vec<&[Branch]> {
 /// Selects the rows of all branches, with the number of the branch as the first column.
 fn union(backend: DbBackend, branches: &[Branch]) -> Statement {
     let mut sql = Sql::new(backend);
-    for (number, Branch { select, query, filters, limit, join, continues: _ }) in branches.iter().enumerate() {
+    for (number, Branch { select, query, filters, suffix, join, continues: _ }) in branches.iter().enumerate() {
         let union = if number == 0 { "" } else { " UNION ALL " };
         sql.text(format_args!("{union}SELECT {number} AS \"branch\"{select} FROM ("));
         if let Some(filters) = filters {
@@ -109,7 +110,7 @@ fn union(backend: DbBackend, branches: &[Branch]) -> Statement {
         } else {
             sql.statement(query);
         }
-        sql.text(format_args!("{limit}) AS \"{BRANCH_ROWS}\"{join}"));
+        sql.text(format_args!("{suffix}) AS \"{BRANCH_ROWS}\"{join}"));
     }
     sql.into()
 }

@@ -61,7 +61,7 @@ pub async fn list_counts(reader: &Reader, lists: Vec<List>) -> Result<Vec<Count>
         let mut list = CountedList {
             bound: bound as u64,
             max_rows: scan.max_rows,
-            filters: filters.len() as u64,
+            filter_count: filters.len() as u64,
             all: None,
             matching: None,
         };
@@ -90,7 +90,7 @@ struct CountedList {
     /// See [`Scan::max_rows`](super::Scan::max_rows).
     max_rows: u64,
     /// The number of filters of the scan.
-    filters: u64,
+    filter_count: u64,
     /// The branch that counts the rows without filters. `None` if `max_rows` makes it unnecessary.
     all: Option<usize>,
     /// The branch that counts the rows that match the filters. `None` if there are no filters.
@@ -104,7 +104,7 @@ impl CountedList {
         let rows = self.all.map_or(self.max_rows, of_branch);
         let found = match self.matching {
             Some(index) => {
-                record(Work::Check, cmp::min(rows, self.bound) * self.filters);
+                record(Work::Check, cmp::min(rows, self.bound) * self.filter_count);
                 of_branch(index)
             }
             None => {

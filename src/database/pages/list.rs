@@ -70,11 +70,11 @@ impl List {
         let (columns, join) =
             joined.iter().map(|joined| (joined.columns.as_str(), joined.join.as_str())).unzip::<_, _, String, String>();
         let select = if scan.is_some() { columns } else { ROWS.to_owned() + &columns };
-        let branch = |filters, limit| Branch {
+        let branch = |filters, suffix| Branch {
             select: select.clone(),
             query: query.clone(),
             filters,
-            limit,
+            suffix,
             join: join.clone(),
             continues,
         };

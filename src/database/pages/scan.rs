@@ -79,12 +79,12 @@ pub(super) struct Measure {
     /// The row numbers of the milestones.
     pub(super) milestones: &'static [usize],
     max_rows: u64,
-    filters: u64,
+    filter_count: u64,
 }
 
 impl Measure {
     pub(super) fn new(scan: &Scan) -> Self {
-        Self { milestones: scan.milestones(), max_rows: scan.max_rows, filters: scan.filters.len() as u64 }
+        Self { milestones: scan.milestones(), max_rows: scan.max_rows, filter_count: scan.filters.len() as u64 }
     }
 
     /// Records the checked rows, and the index entries that were read to find the milestones. `found` is the number of
@@ -117,7 +117,7 @@ impl Measure {
         // checked rows. After the first milestone, the error is at most a factor of 2.3. If the page is not full and
         // there is at most one milestone, `most` rows count as checked, although a page after a cursor checks fewer.
         let checked = if milestones.len() <= 1 && !is_full { most } else { (least * most).isqrt() };
-        record(Work::Check, checked * self.filters);
+        record(Work::Check, checked * self.filter_count);
         record(Work::Entry, entries);
     }
 }
