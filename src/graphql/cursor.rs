@@ -18,7 +18,7 @@ use entity::value::{CustomerId, ExternalCustomerId, OperatorId};
 use uuid::Uuid;
 
 use super::context::{actor, services};
-use crate::database::pages::{Key, Position};
+use crate::database::pages::{Position, SortKey};
 use crate::keyed_hash::{Accepted, KeyedHash};
 use crate::service::audit::AdminEventFilter;
 use crate::service::customers::{CustomerFilter, CustomerList, EventList};
@@ -138,19 +138,19 @@ impl Cursors {
 
     pub fn encode(&self, position: &Position) -> String {
         let mut bytes = position.id.as_bytes().to_vec();
-        match &position.key {
-            Key::None => bytes.push(0),
-            Key::First => bytes.push(3),
-            Key::Time(time) => {
+        match &position.sort_key {
+            SortKey::None => bytes.push(0),
+            SortKey::First => bytes.push(3),
+            SortKey::Time(time) => {
                 bytes.push(1);
                 bytes.extend(time.timestamp_micros().to_be_bytes());
             }
-            Key::Number(number) => {
+            SortKey::Number(number) => {
                 let mask = self.masks(&bytes).current;
                 bytes.push(4);
                 bytes.extend((number ^ mask).to_be_bytes());
             }
-            Key::Text(text) => {
+            SortKey::Text(text) => {
                 bytes.push(2);
                 bytes.extend(text.as_bytes());
             }
@@ -166,19 +166,21 @@ impl Cursors {
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (position, signature) = bytes.split_at_checked(bytes.len().checked_sub(SIGNATURE_BYTES)?)?;
-        let (id, key) = position.split_at_checked(ID_BYTES)?;
+        let (id, sort_key) = position.split_at_checked(ID_BYTES)?;
         let secret = self.signatures(position).iter().position(|accepted| accepted == signature)?;
-        let key = match key {
-            [0] => Key::None,
-            [3] => Key::First,
-            [1, time @ ..] => Key::Time(DateTime::from_timestamp_micros(i64::from_be_bytes(time.try_into().ok()?))?),
-            [4, number @ ..] => {
-                Key::Number(i64::from_be_bytes(number.try_into().ok()?) ^ self.masks(id).iter().nth(secret)?)
+        let sort_key = match sort_key {
+            [0] => SortKey::None,
+            [3] => SortKey::First,
+            [1, time @ ..] => {
+                SortKey::Time(DateTime::from_timestamp_micros(i64::from_be_bytes(time.try_into().ok()?))?)
             }
-            [2, text @ ..] => Key::Text(String::from_utf8(text.to_vec()).ok()?),
+            [4, number @ ..] => {
+                SortKey::Number(i64::from_be_bytes(number.try_into().ok()?) ^ self.masks(id).iter().nth(secret)?)
+            }
+            [2, text @ ..] => SortKey::Text(String::from_utf8(text.to_vec()).ok()?),
             _ => return None,
         };
-        Some(Position { key, id: Uuid::from_slice(id).ok()? })
+        Some(Position { sort_key, id: Uuid::from_slice(id).ok()? })
     }
 
     /// Returns the accepted masks of the number of a position. A number is a position in the change feed of the whole
@@ -214,8 +216,10 @@ mod tests {
     #[test]
     fn a_cursor_is_valid_only_in_its_own_list() {
         let hash = KeyedHash::new("one");
-        for key in [Key::None, Key::First, Key::Time(now()), Key::Number(7), Key::Text("名前".to_owned())] {
-            let position = Position { key, id: Uuid::now_v7() };
+        for sort_key in
+            [SortKey::None, SortKey::First, SortKey::Time(now()), SortKey::Number(7), SortKey::Text("名前".to_owned())]
+        {
+            let position = Position { sort_key, id: Uuid::now_v7() };
             let cursor = cursors(&hash, ListId::Operators).encode(&position);
             assert!(cursors(&hash, ListId::Operators).decode(&cursor) == Some(position));
             assert!(cursors(&hash, ListId::OperatorsOfCustomer(CustomerId::new())).decode(&cursor).is_none());
@@ -227,7 +231,7 @@ mod tests {
     fn a_cursor_of_the_older_secret_is_valid_during_a_change() {
         let old = KeyedHash::new("old");
         let both = KeyedHash::new("new").with_old("old");
-        let position = Position { key: Key::Number(7), id: Uuid::now_v7() };
+        let position = Position { sort_key: SortKey::Number(7), id: Uuid::now_v7() };
         let encode = |hash: &KeyedHash| cursors(hash, ListId::Changes).encode(&position);
         let decodes =
             |hash: &KeyedHash, cursor: &str| cursors(hash, ListId::Changes).decode(cursor).as_ref() == Some(&position);
@@ -243,7 +247,8 @@ mod tests {
         let list = cursors(&KeyedHash::new("one"), ListId::Changes);
         let difference = |one: Uuid, other: Uuid| {
             let number = |number, id| {
-                let cursor = BASE64_URL_SAFE_NO_PAD.decode(list.encode(&Position { key: Key::Number(number), id }));
+                let cursor =
+                    BASE64_URL_SAFE_NO_PAD.decode(list.encode(&Position { sort_key: SortKey::Number(number), id }));
                 i64::from_be_bytes(cursor.expect("base64")[ID_BYTES + 1..][..8].try_into().expect("eight bytes"))
             };
             number(7, one).abs_diff(number(8, other))
@@ -255,7 +260,7 @@ mod tests {
     fn a_damaged_cursor_is_rejected() {
         let hash = KeyedHash::new("one");
         let list = cursors(&hash, ListId::Operators);
-        let cursor = list.encode(&Position { key: Key::Time(now()), id: Uuid::now_v7() });
+        let cursor = list.encode(&Position { sort_key: SortKey::Time(now()), id: Uuid::now_v7() });
         for position in 0..cursor.len() {
             let mut damaged = cursor.clone().into_bytes();
             damaged[position] = if damaged[position] == b'A' { b'B' } else { b'A' };

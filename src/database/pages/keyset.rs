@@ -6,20 +6,21 @@ use chrono::{DateTime, Utc};
 use sea_orm::sea_query::Order;
 use uuid::Uuid;
 
-/// A row's position in a list. Rows are ordered by key, then by id.
+/// A row's position in a list. Rows are ordered by sort key, then by id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    pub key: Key,
+    pub sort_key: SortKey,
     pub id: Uuid,
 }
 
-/// The part of a position before the id. `First` must be the first variant, because the order of the keys is derived.
+/// The part of a position before the id. `First` must be the first variant, because the order of the sort keys is
+/// derived.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Key {
-    /// The key of a row that comes first in a list regardless of its id, for example the customer whose email was
+pub enum SortKey {
+    /// The sort key of a row that comes first in a list regardless of its id, for example the customer whose email was
     /// searched. The other rows follow in the order of their ids.
     First,
-    /// No key: the list is ordered by id only.
+    /// No sort key: the list is ordered by id only.
     None,
     Time(DateTime<Utc>),
     Number(i64),
@@ -71,26 +72,26 @@ impl<T: Positioned> Positioned for Arc<T> {
 impl Position {
     /// A position in a list that is ordered by id.
     pub fn by_id(id: Uuid) -> Self {
-        Self { key: Key::None, id }
+        Self { sort_key: SortKey::None, id }
     }
 
     /// A position in a list that is ordered by a number.
     pub fn by_number(number: i64, id: Uuid) -> Self {
-        Self { key: Key::Number(number), id }
+        Self { sort_key: SortKey::Number(number), id }
     }
 
-    /// The position of a row as a milestone of a scan. A milestone may be the row with `Key::First`, because the
+    /// The position of a row as a milestone of a scan. A milestone may be the row with `SortKey::First`, because the
     /// filters of the scan do not apply to milestones. The scan passes this row in the order of the ids.
     pub(super) fn in_scan(self) -> Self {
-        match self.key {
-            Key::First => Self::by_id(self.id),
-            Key::None | Key::Time(_) | Key::Number(_) | Key::Text(_) => self,
+        match self.sort_key {
+            SortKey::First => Self::by_id(self.id),
+            SortKey::None | SortKey::Time(_) | SortKey::Number(_) | SortKey::Text(_) => self,
         }
     }
 
     /// Returns the number and the id. The number is 0 if the list is not ordered by a number.
     pub fn number_and_id(&self) -> (i64, Uuid) {
-        let number = if let Key::Number(number) = self.key { number } else { 0 };
+        let number = if let SortKey::Number(number) = self.sort_key { number } else { 0 };
         (number, self.id)
     }
 }

@@ -6,13 +6,13 @@ use sea_orm::sea_query::{Expr, ExprTrait, Order, SelectStatement, SimpleExpr};
 use sea_orm::{EntityTrait, IdenStatic, Iterable};
 
 use super::branches::{Branch, ROWS, limit};
-use super::keyset::{Key, PageRequest, Position};
+use super::keyset::{PageRequest, Position, SortKey};
 use super::scan::Scan;
 
 /// A list to read pages of.
 pub struct List {
     pub rows: SelectStatement,
-    /// The columns of a row's [`Position`]: the key and the id, or only one of them if it is unique in the list.
+    /// The columns of a row's [`Position`]: the sort key and the id, or only one of them if it is unique in the list.
     pub columns: Vec<SimpleExpr>,
     pub descending: bool,
     /// Tables to join to the rows of the page after the limit has been applied.
@@ -43,21 +43,21 @@ impl List {
     pub(super) fn branches(self, request: &PageRequest) -> Vec<Branch> {
         let Self { rows: mut query, columns, descending, joined, scan, continues } = self;
         for (position, is_after) in [(&request.after, true), (&request.before, false)] {
-            let Some(Position { key, id }) = position else { continue };
-            // The position is one of this list, so its key fits the columns. A single column is compared without a
-            // tuple.
-            let (row, bound) = match key {
-                // The list does not have the row with this key: `add_first` adds the row to the page. All rows of the
-                // list come after that row, so a page after it needs no condition, and a page before it is empty
+            let Some(Position { sort_key, id }) = position else { continue };
+            // The position is one of this list, so its sort key fits the columns. A single column is compared without
+            // a tuple.
+            let (row, bound) = match sort_key {
+                // The list does not have the row with this sort key: `add_first` adds the row to the page. All rows of
+                // the list come after that row, so a page after it needs no condition, and a page before it is empty
                 // (1 < 1).
-                Key::First if is_after => continue,
-                Key::First => (Expr::val(1), Expr::val(1)),
-                Key::None => (columns[0].clone(), Expr::val(*id)),
-                Key::Time(time) => (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)])),
-                Key::Number(number) => {
+                SortKey::First if is_after => continue,
+                SortKey::First => (Expr::val(1), Expr::val(1)),
+                SortKey::None => (columns[0].clone(), Expr::val(*id)),
+                SortKey::Time(time) => (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)])),
+                SortKey::Number(number) => {
                     (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*number), Expr::val(*id)]))
                 }
-                Key::Text(text) => (columns[0].clone(), Expr::val(text.as_str())),
+                SortKey::Text(text) => (columns[0].clone(), Expr::val(text.as_str())),
             };
             query.and_where(if is_after != descending { row.gt(bound) } else { row.lt(bound) });
         }

@@ -1,8 +1,8 @@
 //! Keyset pagination: pages of lists, read in few statements.
 //!
-//! A [`Position`] is the sort key of a row. A page therefore starts where the previous page ended, even if earlier rows
-//! were inserted or deleted in the meantime. One `UNION ALL` reads several lists. Each part of the `UNION ALL`, a
-//! *branch*, has its own limit:
+//! A [`Position`] is the sort key and the id of a row. A page therefore starts where the previous page ended, even if
+//! earlier rows were inserted or deleted in the meantime. One `UNION ALL` reads several lists. Each part of the
+//! `UNION ALL`, a *branch*, has its own limit:
 //!
 //! ```sql
 //! SELECT 0 AS "branch", "branch_rows".*
@@ -42,7 +42,7 @@ mod scan;
 pub use branches::{BRANCH_ROWS, ROW};
 pub use by_owner::pages_by_owner;
 pub use counts::{Count, counts, list_counts};
-pub use keyset::{Direction, Key, Page, PageRequest, Position, Positioned};
+pub use keyset::{Direction, Page, PageRequest, Position, Positioned, SortKey};
 pub use list::{JoinedTable, List};
 pub use read::{page, pages};
 pub use scan::{MAX_BOUNDED_SCAN, SCAN, Scan};

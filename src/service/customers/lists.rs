@@ -17,13 +17,13 @@ use super::rows::{Link, customer_at, link_at, of_operator, own_at};
 use super::search::{self, PlannedSearch, SearchPlan};
 use super::{CustomerView, Customers};
 use crate::database::pages::{
-    self, BRANCH_ROWS, Count, JoinedTable, Key, List, Page, PageRequest, Position, Positioned, SCAN, Scan,
+    self, BRANCH_ROWS, Count, JoinedTable, List, Page, PageRequest, Position, Positioned, SCAN, Scan, SortKey,
 };
 use crate::error::Error;
 use crate::service::Actor;
 
-/// The order of an operator's list. A cursor has the key and the id of a customer, so it stays valid even if the key of
-/// the customer changes.
+/// The order of an operator's list. A cursor has the sort key and the id of a customer, so it stays valid even if
+/// the sort key of the customer changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerOrder {
     pub field: CustomerOrderField,
@@ -254,15 +254,15 @@ impl CustomerList {
 
     /// The customer's position in the list.
     pub fn position(&self, view: &CustomerView) -> Position {
-        let key = match (&view.link, &self.filter.search, self.order.field) {
-            (Some(_), Some(search), _) if search.email() == Some(&view.customer.email) => Key::First,
-            (None, _, _) | (_, Some(_), _) => Key::None,
-            (Some(link), None, CustomerOrderField::ConnectedAt) => Key::Time(link.connected_at),
+        let sort_key = match (&view.link, &self.filter.search, self.order.field) {
+            (Some(_), Some(search), _) if search.email() == Some(&view.customer.email) => SortKey::First,
+            (None, _, _) | (_, Some(_), _) => SortKey::None,
+            (Some(link), None, CustomerOrderField::ConnectedAt) => SortKey::Time(link.connected_at),
             (Some(link), None, CustomerOrderField::ExternalCustomerId) => {
-                Key::Text(link.external_customer_id.as_str().to_owned())
+                SortKey::Text(link.external_customer_id.as_str().to_owned())
             }
         };
-        Position { key, id: *view.customer.id.as_uuid() }
+        Position { sort_key, id: *view.customer.id.as_uuid() }
     }
 
     /// The columns of the [`position`](Self::position) in an operator's list. The last column is unique in the list.
@@ -375,7 +375,7 @@ fn scan_filter(query: impl QueryTrait<QueryStatement = SelectStatement>) -> Sele
 impl Positioned for Link {
     /// The link's position among the links of its customer.
     fn position(&self) -> Position {
-        Position { key: Key::Time(self.connected_at), id: *self.operator_id.as_uuid() }
+        Position { sort_key: SortKey::Time(self.connected_at), id: *self.operator_id.as_uuid() }
     }
 }
 
