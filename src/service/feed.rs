@@ -257,6 +257,7 @@ impl Feed {
     }
 
     async fn pages(&self, lists: Vec<(List, PageRequest)>) -> Result<Vec<Page<Model>>, DbErr> {
+        let lists = lists.into_iter().map(|(list, request)| (vec![list], request)).collect();
         let read = |row: &QueryResult| Model::from_query_result(row, "");
         pages::pages(self.database.reader(), lists, read, |_, change| change.position()).await
     }

@@ -38,7 +38,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Po
     let [(_, request), ..] = requests else { return Ok(Vec::new()) };
     let has_position = request.after.is_some() || request.before.is_some();
     if has_position || requests.iter().any(|(_, other)| other != request) {
-        let lists = requests.iter().map(|(key, request)| (list(owner.eq(*key).into()), request.clone()));
+        let lists = requests.iter().map(|(key, request)| (vec![list(owner.eq(*key).into())], request.clone()));
         return pages(reader, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
     }
     let owners = requests.iter().map(|(owner, _)| *owner);

@@ -47,44 +47,20 @@ pub async fn counts(reader: &Reader, queries: Vec<(SelectStatement, usize)>) -> 
     Ok(counts)
 }
 
-/// Counts the rows of each list: up to [`MAX_COUNT`], or among the first [`MAX_SCAN`] rows of a scan, in the
-/// order of the list. A scan that may be longer is counted twice: once without filters, to learn if it is longer.
-pub async fn list_counts(reader: &Reader, lists: Vec<List>) -> Result<Vec<Count>, DbErr> {
-    let (mut branches, mut counted) = (Vec::new(), Vec::new());
-    for List { mut rows, columns, descending, scan, continues, .. } in lists {
-        let bound = if scan.is_some() { MAX_SCAN } else { MAX_COUNT };
-        let scan = scan.unwrap_or_default();
-        let is_bounded = scan.is_bounded();
-        let filters: Vec<_> = scan.filters.iter().cloned().chain(scan.not_in_previous.clone()).collect();
-        let is_counted_twice = !filters.is_empty() && !is_bounded;
-        record_sort(&scan, if is_counted_twice { 2 } else { 1 });
-        let mut list = CountedList {
-            bound: bound as u64,
-            max_rows: scan.max_rows,
-            filter_count: filters.len() as u64,
-            all: None,
-            matching: None,
-        };
-        if filters.is_empty() || is_counted_twice {
-            list.all = Some(branches.len());
-            branches.push(Branch { continues, ..Branch::count(rows.clone(), None, limit(bound + 1)) });
-        }
-        if !filters.is_empty() {
-            list.matching = Some(branches.len());
-            for column in columns {
-                rows.order_by_expr(column, if descending { Order::Desc } else { Order::Asc });
-            }
-            let continues = continues || is_counted_twice;
-            branches.push(Branch { continues, ..Branch::count(rows, Some(filters), String::new()) });
-        }
-        counted.push(list);
-    }
+/// Counts the rows of each list, which has one or more parts. Of each part it counts up to [`MAX_COUNT`] rows, or the
+/// rows among the first [`MAX_SCAN`] rows of a scan, in the order of the list. A scan that may be longer is counted
+/// twice: once without filters, to learn if it is longer.
+pub async fn list_counts(reader: &Reader, lists: Vec<Vec<List>>) -> Result<Vec<Count>, DbErr> {
+    let mut branches = Vec::new();
+    let mut counted = |(number, part)| CountedPart::new(part, number > 0, &mut branches);
+    let lists: Vec<Vec<_>> =
+        lists.into_iter().map(|parts| parts.into_iter().enumerate().map(&mut counted).collect()).collect();
     let counts = counts_of_branches(&reader.for_reads(ReadKind::Long), &branches).await?;
-    Ok(counted.iter().map(|list| list.count(&counts)).collect())
+    Ok(lists.iter().map(|parts| parts.iter().map(|part| part.count(&counts)).sum()).collect())
 }
 
-/// A list that [`list_counts`] counts, with the indexes of its branches.
-struct CountedList {
+/// A part of a list that [`list_counts`] counts, with the indexes of its branches.
+struct CountedPart {
     /// The count includes at most this many rows.
     bound: u64,
     /// See [`Scan::max_rows`](super::Scan::max_rows).
@@ -97,8 +73,39 @@ struct CountedList {
     matching: Option<usize>,
 }
 
-impl CountedList {
-    /// Returns the count of the list, and records its work. `counts` are the counts of all branches.
+impl CountedPart {
+    /// Adds the branches that count a part of a list. `continues` is true for a part that is not the first one.
+    fn new(part: List, continues: bool, branches: &mut Vec<Branch>) -> Self {
+        let List { mut rows, columns, descending, scan, joined: _ } = part;
+        let bound = if scan.is_some() { MAX_SCAN } else { MAX_COUNT };
+        let scan = scan.unwrap_or_default();
+        let is_bounded = scan.is_bounded();
+        let filters: Vec<_> = scan.filters.iter().cloned().chain(scan.not_in_previous.clone()).collect();
+        let is_counted_twice = !filters.is_empty() && !is_bounded;
+        record_sort(&scan, if is_counted_twice { 2 } else { 1 });
+        let mut counted = Self {
+            bound: bound as u64,
+            max_rows: scan.max_rows,
+            filter_count: filters.len() as u64,
+            all: None,
+            matching: None,
+        };
+        if filters.is_empty() || is_counted_twice {
+            counted.all = Some(branches.len());
+            branches.push(Branch { continues, ..Branch::count(rows.clone(), None, limit(bound + 1)) });
+        }
+        if !filters.is_empty() {
+            counted.matching = Some(branches.len());
+            for column in columns {
+                rows.order_by_expr(column, if descending { Order::Desc } else { Order::Asc });
+            }
+            let continues = continues || is_counted_twice;
+            branches.push(Branch { continues, ..Branch::count(rows, Some(filters), String::new()) });
+        }
+        counted
+    }
+
+    /// Returns the count of the part, and records its work. `counts` are the counts of all branches.
     fn count(&self, counts: &[u64]) -> Count {
         let of_branch = |index: usize| counts.get(index).copied().unwrap_or_default();
         let rows = self.all.map_or(self.max_rows, of_branch);

@@ -142,7 +142,7 @@ impl PageRequest {
 
     /// Makes the page of a list from the pages of its parts. A row that is in several parts is on the page once. A list
     /// with several parts must be in ascending order.
-    pub fn merge<T>(&self, parts: Vec<Page<T>>, position: impl Fn(&T) -> Position) -> Page<T> {
+    pub(super) fn merge<T>(&self, parts: Vec<Page<T>>, position: impl Fn(&T) -> Position) -> Page<T> {
         let merged = parts.into_iter().reduce(|page, part| self.merge_two(page, part, &position));
         merged.unwrap_or_else(|| self.page(Vec::new()))
     }

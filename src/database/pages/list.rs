@@ -9,7 +9,7 @@ use super::branches::{Branch, ROWS, limit};
 use super::keyset::{PageRequest, Position, SortKey};
 use super::scan::Scan;
 
-/// A list to read pages of.
+/// A list to read pages of, or a part of such a list. A row may be in several parts.
 pub struct List {
     pub rows: SelectStatement,
     /// The columns of a row's [`Position`]: the sort key and the id, or only one of them if it is unique in the list.
@@ -20,9 +20,6 @@ pub struct List {
     /// Reads the rows one by one. With a scan, the first columns that `rows` selects must be `columns`, because the
     /// page is ordered by column number. A row of the page then has only the columns of the joined tables.
     pub scan: Option<Scan>,
-    /// True if this list and the list before it in [`pages`](super::pages()) are parts of one list (see
-    /// [`PageRequest::merge`]). One statement reads both, so that they see the same rows.
-    pub continues: bool,
 }
 
 /// A table to join, with all its columns.
@@ -36,12 +33,13 @@ pub struct JoinedTable {
 impl List {
     /// A list in ascending order of the columns.
     pub fn new(rows: SelectStatement, columns: Vec<SimpleExpr>) -> Self {
-        Self { rows, columns, descending: false, joined: Vec::new(), scan: None, continues: false }
+        Self { rows, columns, descending: false, joined: Vec::new(), scan: None }
     }
 
-    /// Returns the branch that reads the page, then one branch for each milestone of a scan.
-    pub(super) fn branches(self, request: &PageRequest) -> Vec<Branch> {
-        let Self { rows: mut query, columns, descending, joined, scan, continues } = self;
+    /// Returns the branch that reads the page, then one branch for each milestone of a scan. `continues` is true for a
+    /// part of a list that is not its first part: one statement reads all parts, so that they see the same rows.
+    pub(super) fn branches(self, request: &PageRequest, continues: bool) -> Vec<Branch> {
+        let Self { rows: mut query, columns, descending, joined, scan } = self;
         for (position, is_after) in [(&request.after, true), (&request.before, false)] {
             let Some(Position { sort_key, id }) = position else { continue };
             // The position is one of this list, so its sort key fits the columns. A single column is compared without

@@ -8,54 +8,71 @@ use super::list::List;
 use super::scan::{MAX_SHORT_SCAN, Measure, Scan, record_sort};
 use crate::database::{ReadKind, Reader};
 
-/// Loads a page of each list, in one statement for up to 400 branches.
+/// Loads a page of each list, in one statement for up to 400 branches. Each list has one or more parts. A list with
+/// several parts must be in ascending order.
 ///
 /// `position` receives the index of a list, and a row of that list.
 pub async fn pages<T>(
     reader: &Reader,
-    lists: Vec<(List, PageRequest)>,
+    lists: Vec<(Vec<List>, PageRequest)>,
     read: impl Fn(&QueryResult) -> Result<T, DbErr>,
     position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
     let (mut requests, mut branches) = (Vec::new(), Vec::new());
-    let work: u64 = lists.iter().filter_map(|(list, _)| list.scan.as_ref()).map(Scan::max_work).sum();
-    let kind = if work > MAX_SHORT_SCAN { ReadKind::Long } else { ReadKind::Short };
-    for (list, request) in lists {
-        let measure = list.scan.as_ref().map(|scan| {
-            record_sort(scan, 1 + scan.milestones().len());
-            Measure::new(scan)
-        });
-        requests.push((list.descending, measure, request.clone()));
-        branches.extend(list.branches(&request));
+    let scans = lists.iter().flat_map(|(parts, _)| parts).filter_map(|part| part.scan.as_ref());
+    let kind = if scans.map(Scan::max_work).sum::<u64>() > MAX_SHORT_SCAN { ReadKind::Long } else { ReadKind::Short };
+    for (parts, request) in lists {
+        let mut measures = Vec::with_capacity(parts.len());
+        for (number, part) in parts.into_iter().enumerate() {
+            let measure = part.scan.as_ref().map(|scan| {
+                record_sort(scan, 1 + scan.milestones().len());
+                Measure::new(scan)
+            });
+            measures.push((part.descending, measure));
+            branches.extend(part.branches(&request, number > 0));
+        }
+        requests.push((request, measures));
     }
     let mut rows_by_branch = rows_by_branch(&reader.for_reads(kind), &branches).await?.into_iter();
-    let mut pages = Vec::new();
-    for (index, (descending, measure, request)) in requests.iter().enumerate() {
-        let mut next_branch = || read_all(&rows_by_branch.next().unwrap_or_default(), &read);
-        let mut rows = next_branch()?;
-        // UNION ALL does not keep the order of its branches' rows.
-        rows.sort_by_cached_key(|row| position(index, row));
-        if *descending {
-            rows.reverse();
-        }
-        let Some(measure) = *measure else {
-            pages.push(request.page(rows));
-            continue;
-        };
-        let mut milestones = Vec::new();
-        for _ in measure.milestones {
-            milestones.push(next_branch()?.first().map(|row| position(index, row).in_scan()));
-        }
-        let is_full = rows.len() > request.size;
-        let last = if request.direction == Direction::Forward { rows.last() } else { rows.first() };
-        let last = last.filter(|_| is_full).map(|row| position(index, row));
-        let is_ascending = (request.direction == Direction::Forward) != *descending;
-        let is_before = |one: &Position, other: &Position| if is_ascending { one < other } else { one > other };
-        let is_passed = |milestone: &Position| last.as_ref().is_none_or(|last| is_before(milestone, last));
-        measure.record_work(rows.len() as u64, is_full, &milestones, is_passed);
-        pages.push(request.page_of_scan(rows, milestones.pop().flatten()));
+    let mut next_branch = || read_all(&rows_by_branch.next().unwrap_or_default(), &read);
+    let page = |(index, (request, measures)): (usize, (PageRequest, Vec<_>))| {
+        let position = |row: &T| position(index, row);
+        let page_of_part =
+            |(descending, measure)| page_of_part(&request, descending, measure, &mut next_branch, position);
+        let parts = measures.into_iter().map(page_of_part).collect::<Result<_, _>>()?;
+        Ok(request.merge(parts, position))
+    };
+    requests.into_iter().enumerate().map(page).collect()
+}
+
+/// Makes the page of a part of a list, and records the work of its scan. `next_branch` returns the rows of the next
+/// branch.
+fn page_of_part<T>(
+    request: &PageRequest,
+    descending: bool,
+    measure: Option<Measure>,
+    mut next_branch: impl FnMut() -> Result<Vec<T>, DbErr>,
+    position: impl Fn(&T) -> Position,
+) -> Result<Page<T>, DbErr> {
+    let mut rows = next_branch()?;
+    // UNION ALL does not keep the order of its branches' rows.
+    rows.sort_by_cached_key(&position);
+    if descending {
+        rows.reverse();
     }
-    Ok(pages)
+    let Some(measure) = measure else { return Ok(request.page(rows)) };
+    let mut milestones = Vec::new();
+    for _ in measure.milestones {
+        milestones.push(next_branch()?.first().map(|row| position(row).in_scan()));
+    }
+    let is_full = rows.len() > request.size;
+    let last = if request.direction == Direction::Forward { rows.last() } else { rows.first() };
+    let last = last.filter(|_| is_full).map(&position);
+    let is_ascending = (request.direction == Direction::Forward) != descending;
+    let is_before = |one: &Position, other: &Position| if is_ascending { one < other } else { one > other };
+    let is_passed = |milestone: &Position| last.as_ref().is_none_or(|last| is_before(milestone, last));
+    measure.record_work(rows.len() as u64, is_full, &milestones, is_passed);
+    Ok(request.page_of_scan(rows, milestones.pop().flatten()))
 }
 
 /// Reads all rows. Unlike `collect`, it knows the number of rows, so it allocates once.
@@ -74,6 +91,6 @@ pub async fn page<M: FromQueryResult + Positioned>(
     request: PageRequest,
 ) -> Result<Page<M>, DbErr> {
     let read = |row: &QueryResult| M::from_query_result(row, "");
-    let mut pages = pages(reader, vec![(list, request)], read, |_, row: &M| row.position()).await?;
+    let mut pages = pages(reader, vec![(vec![list], request)], read, |_, row: &M| row.position()).await?;
     pages.pop().ok_or_else(|| DbErr::RecordNotFound("the page".to_owned()))
 }

@@ -19,8 +19,8 @@ pub struct Scan {
     /// The number of index entries that the database sorts before it checks the first row. 0 if the rows come from an
     /// index in the order of the list.
     pub sorted_entries: u64,
-    /// A filter that leaves out the rows which the list before this one also has. Only counts need it: pages leave out
-    /// repeated rows (see [`PageRequest::merge`](super::PageRequest::merge)).
+    /// A filter that leaves out the rows which the part of the list before this one also has. Only counts need it:
+    /// pages leave out repeated rows (see [`PageRequest::merge`](super::PageRequest::merge)).
     pub not_in_previous: Option<SelectStatement>,
 }
 

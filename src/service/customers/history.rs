@@ -138,7 +138,7 @@ impl Customers {
             };
             let events = visible_to(actor, customer, Entity::find()).filter(condition);
             let order = order.iter().map(|column| column.into_expr()).collect();
-            (List::new(events.into_query(), order), request.clone())
+            (vec![List::new(events.into_query(), order)], request.clone())
         });
         let read = |row: &QueryResult| Ok(Arc::new(HistoryEntry::new(actor, Model::from_query_result(row, "")?)));
         let position = |list: usize, entry: &Arc<HistoryEntry>| requests[list].0.position(entry);

@@ -1,6 +1,7 @@
 //! Lists of customers and of a customer's operators: orders, pages and counts.
 
 use std::borrow::Cow;
+use std::iter;
 use std::sync::Arc;
 
 use async_graphql::Enum;
@@ -90,7 +91,8 @@ impl Customers {
         requests: &[CustomerPageRequest],
     ) -> Result<Vec<Page<Arc<CustomerView>>>, DbErr> {
         let requests = requests.iter().filter(|request| request.list.operator_for(actor).is_none());
-        let lists = requests.map(|CustomerPageRequest { list, request, .. }| (list.rows_of_all(), request.clone()));
+        let lists =
+            requests.map(|CustomerPageRequest { list, request, .. }| (vec![list.rows_of_all()], request.clone()));
         let read = |row: &QueryResult| Ok(Arc::new(CustomerView::new(customer_at(row, pages::ROW)?, None)));
         let position = |_, view: &Arc<CustomerView>| Position::by_id(*view.customer.id.as_uuid());
         pages::pages(self.database.reader(), lists.collect(), read, position).await
@@ -137,33 +139,28 @@ impl Customers {
         &self,
         requests: Vec<(OperatorId, &CustomerPageRequest, Option<SearchPlan>)>,
     ) -> Result<Vec<CustomerPage>, DbErr> {
-        let (mut parts, mut list_of_part, mut numbers_of_parts) = (Vec::new(), Vec::new(), Vec::new());
-        for (operator, CustomerPageRequest { list, request, .. }, plan) in &requests {
-            let parts_of_list = list.rows(*operator, plan.as_ref());
-            numbers_of_parts.push(parts_of_list.len());
+        let lists = requests.iter().flat_map(|(operator, CustomerPageRequest { list, request, .. }, plan)| {
             let whole = PageRequest { after: None, before: None, ..request.clone() };
-            let first = list.searched_customer(*operator).map(|first| (first, whole));
-            for part in parts_of_list.into_iter().map(|part| (part, request.clone())).chain(first) {
-                parts.push(part);
-                list_of_part.push(list);
-            }
-        }
+            let first = list.searched_customer(*operator).map(|first| ((vec![first], whole), list));
+            iter::once(((list.rows(*operator, plan.as_ref()), request.clone()), list)).chain(first)
+        });
+        let (lists, customer_lists): (Vec<_>, Vec<_>) = lists.unzip();
         let read = |row: &QueryResult| {
             let (link, customer) = own_at(row, pages::ROW)?;
             Ok(Arc::new(CustomerView::new(customer, Some(link))))
         };
-        let position = |index: usize, view: &Arc<CustomerView>| list_of_part[index].position(view);
-        let mut found = pages::pages(self.database.reader(), parts, read, position).await?.into_iter();
-        let page = |((_, request, plan), parts): ((_, &CustomerPageRequest, _), usize)| {
+        let position = |index: usize, view: &Arc<CustomerView>| customer_lists[index].position(view);
+        let mut found = pages::pages(self.database.reader(), lists, read, position).await?.into_iter();
+        let page = |(_, request, plan): (_, &CustomerPageRequest, _)| {
             let CustomerPageRequest { list, request, .. } = request;
-            let mut customers = request.merge(found.by_ref().take(parts).collect(), |row| list.position(row));
+            let mut customers = found.next()?;
             let first = list.searched_email().and_then(|_| found.next()?.rows.into_iter().next());
             if let Some(row) = first {
                 request.add_first(&mut customers, list.position(&row), row);
             }
-            CustomerPage { customers, plan }
+            Some(CustomerPage { customers, plan })
         };
-        Ok(requests.into_iter().zip(numbers_of_parts).map(page).collect())
+        Ok(requests.into_iter().filter_map(page).collect())
     }
 
     /// Adds a page of operators to each customer in `pages`. Skips the customers of pages whose requests do not ask for
@@ -198,20 +195,14 @@ impl Customers {
         actor: &Actor,
         lists: &[(Arc<CustomerList>, Option<SearchPlan>)],
     ) -> Result<Vec<Count>, Error> {
-        let parts: Vec<_> = lists
-            .iter()
-            .map(|(list, plan)| match list.operator_for(actor) {
-                None => vec![list.rows_of_all()],
-                Some(operator) => {
-                    let rows = list.rows(operator, plan.as_ref());
-                    rows.into_iter().chain(list.searched_customer(operator)).collect()
-                }
-            })
-            .collect();
-        let numbers_of_parts: Vec<_> = parts.iter().map(Vec::len).collect();
-        let mut counts =
-            pages::list_counts(self.database.reader(), parts.into_iter().flatten().collect()).await?.into_iter();
-        Ok(numbers_of_parts.into_iter().map(|number| counts.by_ref().take(number).sum()).collect())
+        let lists = lists.iter().map(|(list, plan)| match list.operator_for(actor) {
+            None => vec![list.rows_of_all()],
+            Some(operator) => {
+                let rows = list.rows(operator, plan.as_ref());
+                rows.into_iter().chain(list.searched_customer(operator)).collect()
+            }
+        });
+        Ok(pages::list_counts(self.database.reader(), lists.collect()).await?)
     }
 
     /// Loads pages of the links of customers, oldest first. An operator sees only its own link.
@@ -358,11 +349,11 @@ impl CustomerList {
             let links = JoinedTable::new::<customer_operator::Entity>(&links);
             vec![links, join_customers(customer_operator::Entity.table_name())]
         };
-        let part = |(number, (rows, mut scan)): (usize, (_, Scan))| {
+        let part = |(rows, mut scan): (_, Scan)| {
             scan.filters.extend(conditions.clone());
-            List { joined: joined(), scan: Some(scan), continues: number > 0, ..list(rows) }
+            List { joined: joined(), scan: Some(scan), ..list(rows) }
         };
-        scans.into_iter().enumerate().map(part).collect()
+        scans.into_iter().map(part).collect()
     }
 }
 
