@@ -13,7 +13,8 @@
 //! - the resolver of a selected field may wait ([`DirectObject::MAY_WAIT`]), for example for `history`;
 //! - rows that the object needs are not in memory. If this is true for one item of a list, async-graphql resolves the
 //!   whole list. The lists inside its items may still be written directly;
-//! - the document merges fields (`document_fields::merges_fields`). async-graphql can merge values, but not texts.
+//! - the document has repeated fields (`document_fields::has_repeated_fields`). async-graphql merges them, but it can
+//!   merge only values, not texts.
 //!
 //! Both ways return the same text; tests compare them. `docs/benchmarks.md` has the gain.
 
@@ -53,8 +54,8 @@ pub trait DirectObject: ContainerType + Sized + 'static {
     }
 }
 
-/// True if the document of the request merges fields (`document_fields::merges_fields`).
-pub struct MergesFields(pub bool);
+/// True if the document of the request has repeated fields (`document_fields::has_repeated_fields`).
+pub struct RepeatedFields(pub bool);
 
 /// A selected field. `context` belongs to the outermost object or list that is written directly. The path of `context`
 /// therefore ends there: it has no indexes and fields inside this object or list.

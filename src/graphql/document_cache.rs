@@ -45,7 +45,7 @@ const FIXED_BYTES: usize = 20;
 /// A parsed document. Contains neither the variables that are missing in the request nor the arguments that use them.
 pub struct Document {
     pub parsed: Normalised,
-    pub merges_fields: bool,
+    pub has_repeated_fields: bool,
     pub has_variable_page_size: bool,
     required: RequiredVariables,
     /// The number of stored selections and values of arguments, with all fragments expanded.
@@ -106,12 +106,12 @@ impl DocumentCache {
     ) -> ServerResult<Arc<Document>> {
         let parse = || {
             let parsed = parse()?;
-            let merges_fields = document_fields::merges_fields(&parsed);
+            let has_repeated_fields = document_fields::has_repeated_fields(&parsed);
             let has_variable_page_size = document_fields::has_variable_page_size(&parsed);
             let items = document_size::stored_items(&parsed);
             let is_valid = AtomicBool::new(false);
             let required = RequiredVariables::of(&parsed, &self.types);
-            let document = Document { parsed, merges_fields, has_variable_page_size, required, items, is_valid };
+            let document = Document { parsed, has_repeated_fields, has_variable_page_size, required, items, is_valid };
             Ok::<_, ServerError>(Arc::new(document))
         };
         self.documents.try_get_with((Arc::from(text), operation, missing), parse).map_err(Arc::unwrap_or_clone)

@@ -1,4 +1,4 @@
-//! The fields of a document and their arguments: fields that must be merged, and arguments that have variables.
+//! The fields of a document and their arguments: repeated fields, and arguments that have variables.
 
 use std::collections::HashMap;
 
@@ -11,11 +11,11 @@ use super::rewrite::Normalised;
 /// Returns true if a selection set of the document, together with its inline fragments, has several fields with the
 /// same response key. A repeated field that has no arguments and no selections does not count, because its repetition
 /// changes nothing.
-pub fn merges_fields(document: &Normalised) -> bool {
-    document.operations().iter().any(|(_, operation)| has_merged_fields(&operation.node.selection_set.node))
+pub fn has_repeated_fields(document: &Normalised) -> bool {
+    document.operations().iter().any(|(_, operation)| selects_repeatedly(&operation.node.selection_set.node))
 }
 
-fn has_merged_fields(set: &SelectionSet) -> bool {
+fn selects_repeatedly(set: &SelectionSet) -> bool {
     let mut fields = Vec::new();
     collect_fields(set, &mut fields);
     let mut keys = HashMap::new();
@@ -23,7 +23,7 @@ fn has_merged_fields(set: &SelectionSet) -> bool {
         let Field { name, arguments, selection_set: set, .. } = field;
         let is_plain = arguments.is_empty() && set.node.items.is_empty();
         let other = keys.insert(&field.response_key().node, (is_plain, &name.node));
-        other.is_some_and(|other| other != (true, &name.node) || !is_plain) || has_merged_fields(&set.node)
+        other.is_some_and(|other| other != (true, &name.node) || !is_plain) || selects_repeatedly(&set.node)
     })
 }
 

@@ -23,7 +23,7 @@ use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_operator, operator};
 
 use super::context::{actor, services};
-use super::direct::MergesFields;
+use super::direct::RepeatedFields;
 use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest, Position};
 use crate::error::Error;
@@ -42,8 +42,8 @@ pub async fn customers(
 ) -> Result<CustomerPage, Error> {
     let request = CustomerPageRequest { list, request, operators: operators_selected_for_each_customer(context) };
     // If the document selects the page twice, the loader reads it once.
-    let MergesFields(is_repeated) = context.data_unchecked();
-    if *is_repeated || is_inside_a_list(context) {
+    let RepeatedFields(has_repeated_fields) = context.data_unchecked();
+    if *has_repeated_fields || is_inside_a_list(context) {
         return load(context, request).await;
     }
     let mut pages = services(context).customers.pages(actor(context), &[request]).await?;

@@ -11,7 +11,7 @@ use async_graphql::parser::types::Field;
 use async_graphql::registry::Registry;
 use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerError, ServerResult, Value};
 
-use super::direct::{DirectObject, Json, MergesFields, NotDirect, Plan};
+use super::direct::{DirectObject, Json, NotDirect, Plan, RepeatedFields};
 use crate::database::{ResponseSize, SizeError, Work, record};
 use crate::error::Error;
 
@@ -93,7 +93,7 @@ async fn direct<T: DirectObject>(
     write: impl Fn(&Plan<'_, T>, &mut Json) -> Result<(), NotDirect>,
 ) -> Result<Option<Value>, SizeError> {
     let size = size(context);
-    if context.data_unchecked::<MergesFields>().0 {
+    if context.data_unchecked::<RepeatedFields>().0 {
         return Ok(None);
     }
     loop {

@@ -16,7 +16,7 @@ use async_graphql::{
     ServerError, ValidationMode, ValidationResult,
 };
 
-use super::direct::MergesFields;
+use super::direct::RepeatedFields;
 use super::document_cache::{Document, DocumentCache};
 use super::errors::ErrorExtensions;
 use super::fetch::Loader;
@@ -117,7 +117,7 @@ impl Schema {
         let loader = Loader { actor, services: self.services.clone() };
         let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
         let request = request.data(actor).data(request_info).data(loader).data(size.clone());
-        let request = request.data(MergesFields(document.merges_fields));
+        let request = request.data(RepeatedFields(document.has_repeated_fields));
         let mut response = if document.is_valid() {
             let is_limited = document.has_variable_page_size;
             let executor = if is_limited { &self.checking_limits } else { &self.not_validating };

@@ -14,8 +14,8 @@ use vivamo::service::{Actor, RequestInfo};
 use support::{Caller, TestApp, both};
 
 /// Sends a query twice, and returns the text of both responses, which must be equal. The second query selects `viewer`
-/// twice, and the service does not merge the two fields, because one has a directive. If a document merges fields,
-/// nothing is written directly, so async-graphql resolves the whole second query.
+/// twice, and the service does not merge the two fields, because one has a directive. If a document has repeated
+/// fields, nothing is written directly, so async-graphql resolves the whole second query.
 async fn text(app: &TestApp, caller: &Caller, query: &str, variables: &Value) -> String {
     let mut texts = Vec::new();
     for viewer in ["{ viewer { role } ", "{ viewer { role } viewer @include(if: true) { role } "] {
