@@ -131,9 +131,9 @@ async fn process(
     if is_get && checked.operation.is_mutation {
         return Err(method_not_allowed("POST", "Send mutations with POST."));
     }
-    let document = checked.operation.cost;
+    let estimate = checked.operation.cost;
     log.operation = Some(checked.operation.clone());
-    charge.raise_to(document.estimated)?;
+    charge.raise_to(estimate.estimated)?;
     if checked.operation.introspects {
         // The size of other responses is counted list by list, and they wait when they become large. The lists of the
         // introspection are not counted.
@@ -156,8 +156,8 @@ async fn process(
         // If the client disconnects, the request stays in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
         let mut response = shared.schema.execute(checked, request_info, actor, size).await;
-        let used = cost::cost(&work, document.fields, graphql::count_values(&response.data));
-        let cost = charge.settle(used.max(document.minimum));
+        let used = cost::cost(&work, estimate.fields, graphql::count_values(&response.data));
+        let cost = charge.settle(used.max(estimate.minimum));
         if shows_cost {
             let Cost { requested, used, available } = cost;
             let extension = value!({ "requested": requested, "used": used, "available": available });
