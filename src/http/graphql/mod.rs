@@ -58,11 +58,11 @@ use response::HttpError;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The maximum time for the database work of a request. After this time, the database will most likely never respond.
-const WORK_LIMIT: Duration = Duration::from_secs(20);
+const WORK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The maximum time for the database work of a mutation of the platform. It is longer, because the erasure of a
 /// customer with millions of history entries takes minutes.
-const PLATFORM_MUTATION_LIMIT: Duration = Duration::from_secs(300);
+const PLATFORM_MUTATION_TIMEOUT: Duration = Duration::from_secs(300);
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -142,7 +142,8 @@ async fn process(
     let request_info = RequestInfo { id: request_id, staff, os_user: None };
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let is_of_platform = actor.operator().is_none();
-    let limit = if checked.operation.is_mutation && is_of_platform { PLATFORM_MUTATION_LIMIT } else { WORK_LIMIT };
+    let work_timeout =
+        if checked.operation.is_mutation && is_of_platform { PLATFORM_MUTATION_TIMEOUT } else { WORK_TIMEOUT };
     let (shared, work) = (state.clone(), log.work.clone());
     let context = RequestContext {
         tenant: actor.tenant(),
@@ -165,7 +166,7 @@ async fn process(
         }
         (finish(response, size), cost)
     });
-    let (response, cost) = run_database_work(request_id, context, limit, execution).await?;
+    let (response, cost) = run_database_work(request_id, context, work_timeout, execution).await?;
     log.cost = cost;
     Ok(response)
 }
@@ -175,14 +176,14 @@ fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
 }
 
 /// Runs database work, and counts its statements. If the work takes longer than [`REQUEST_TIMEOUT`], the caller gets an
-/// error and the work goes on until `limit`.
+/// error and the work goes on until `work_timeout`.
 async fn run_database_work<T: Send + 'static>(
     request_id: RequestId,
     context: RequestContext,
-    limit: Duration,
+    work_timeout: Duration,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
-    match timeout(REQUEST_TIMEOUT, run_to_completion(context, limit, work)).await {
+    match timeout(REQUEST_TIMEOUT, run_to_completion(context, work_timeout, work)).await {
         Ok(Ok(Ok(output))) => Ok(output),
         Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),
         Ok(Ok(Err(_elapsed))) | Err(_elapsed) => {
