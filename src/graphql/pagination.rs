@@ -18,7 +18,7 @@ const MIN_PAGE_SIZE: i32 = 1;
 pub const MAX_PAGE_SIZE: i32 = 100;
 const DEFAULT_PAGE_SIZE: usize = 20;
 
-const PAGE_SIZE: &str = "The size of a page must be 1 to 100.";
+const INVALID_PAGE_SIZE: &str = "The size of a page must be 1 to 100.";
 
 /// The arguments that every connection has.
 #[derive(InputObject)]
@@ -36,7 +36,7 @@ impl PageArguments {
         let mut faults = Faults::default();
         for (field, size) in [(InputField::First, self.first), (InputField::Last, self.last)] {
             if size.is_some_and(|size| !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&size)) {
-                faults.argument(field, PAGE_SIZE);
+                faults.argument(field, INVALID_PAGE_SIZE);
             }
         }
         if self.first.is_some() && self.last.is_some() {
@@ -63,7 +63,7 @@ impl PageArguments {
 pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Result<(usize, Option<Position>), Error> {
     let mut faults = Faults::default();
     if !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&first) {
-        faults.argument(InputField::First, PAGE_SIZE);
+        faults.argument(InputField::First, INVALID_PAGE_SIZE);
     }
     let note = "The cursor is not valid for the caller's `changes` feed, or is no longer valid. Read `viewer.changesCursor`, \
                 read all customers, and continue from that cursor.";

@@ -166,7 +166,7 @@ fn complete_message(error: &mut ServerError) {
     } else if error.message == "Query is nested too deep." {
         error.message = format!("The operation nests more than {MAX_DEPTH} levels of fields.");
     } else if error.message.ends_with("expected type \"DateTime\"") {
-        error.message = format!("{}. {}", error.message, time::FORMAT);
+        error.message = format!("{}. {}", error.message, time::FORMAT_HINT);
     }
 }
 

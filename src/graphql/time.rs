@@ -6,7 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::service::without_leap_second;
 
 /// The hint for a string that is not a `DateTime`.
-pub const FORMAT: &str = "A DateTime must be in RFC 3339 format, for example 2026-11-23T09:30:00Z.";
+pub const FORMAT_HINT: &str = "A DateTime must be in RFC 3339 format, for example 2026-11-23T09:30:00Z.";
 
 #[derive(Clone, Copy)]
 pub struct Time(pub DateTime<Utc>);
@@ -16,7 +16,7 @@ pub struct Time(pub DateTime<Utc>);
 #[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
 impl ScalarType for Time {
     fn parse(value: Value) -> InputValueResult<Self> {
-        parse(&value).map(Self).ok_or_else(|| InputValueError::custom(FORMAT))
+        parse(&value).map(Self).ok_or_else(|| InputValueError::custom(FORMAT_HINT))
     }
 
     fn is_valid(value: &Value) -> bool {

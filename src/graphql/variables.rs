@@ -335,7 +335,7 @@ fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Res
         }
         (MetaTypeName::Named(name), _) => match types.types.get(name) {
             Some(MetaType::Scalar { is_valid: Some(is_valid), .. }) if !is_valid(value) => match name {
-                "DateTime" => problem(&format!("must be of type DateTime. {}", time::FORMAT)),
+                "DateTime" => problem(&format!("must be of type DateTime. {}", time::FORMAT_HINT)),
                 _ => problem(&format!("must be of type {name}.")),
             },
             Some(MetaType::Enum { enum_values, .. }) => {
