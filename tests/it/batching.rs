@@ -14,7 +14,7 @@ use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::error::Error;
 use vivamo::service::Actor;
-use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerRef, Outcome};
+use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerRef};
 
 use support::proxy::{Cut, Proxy};
 use support::{Backend, Caller, TestApp, both, run};
@@ -52,7 +52,9 @@ fn code(error: &Error) -> String {
 async fn create(app: &TestApp, actor: &Actor, new: CustomerDraft) -> String {
     match app.services.customers.create(actor, &RequestId::new().into(), new).await {
         Ok(created) if created.replayed => "REPLAYED".to_owned(),
-        Ok(created) => if created.details.outcome == Outcome::Created { "CREATED" } else { "CONNECTED" }.to_owned(),
+        Ok(created) => {
+            if created.details.outcome == CreateOutcome::Created { "CREATED" } else { "CONNECTED" }.to_owned()
+        }
         Err(error) => code(&error),
     }
 }

@@ -13,7 +13,7 @@ use crate::graphql::customer_list_input::{CustomerFilterInput, CustomerOrderInpu
 use crate::graphql::items::Single;
 use crate::graphql::objects::{Customer, CustomerConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
-use crate::service::customers::{Created, CustomerField, Disconnected, MatchKey, Outcome, Updated, Validation};
+use crate::service::customers::{CreateOutcome, Created, CustomerField, Disconnected, MatchKey, Updated, Validation};
 use crate::service::restrictions::Restriction;
 
 #[derive(Default)]
@@ -145,7 +145,7 @@ struct CreateCustomerPayload {
     /// The created or connected customer.
     customer: Single<Customer>,
     /// `CREATED` for a new customer, `CONNECTED` for one that the platform already knew.
-    outcome: Outcome,
+    outcome: CreateOutcome,
     /// Your values that matched the existing customer. Empty for a new customer. If only the phone matched, the record
     /// has a different email than the one you sent: check that the record belongs to the right person.
     matched_by: Vec<MatchKey>,

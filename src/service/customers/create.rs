@@ -62,7 +62,7 @@ struct NewCustomer {
 /// The outcome of `createCustomer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize, Deserialize)]
 #[graphql(name = "CreateCustomerOutcome")]
-pub enum Outcome {
+pub enum CreateOutcome {
     /// A new customer record was created.
     Created,
     /// The platform already knew the person. The existing customer is now connected to your operator.
@@ -103,7 +103,7 @@ pub type Created = Written<CreateDetails>;
 /// The details of a created or connected customer, as they are stored under an idempotency key.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct CreateDetails {
-    pub outcome: Outcome,
+    pub outcome: CreateOutcome,
     pub matched_by: Vec<MatchKey>,
     /// Fields whose stored value differs from the given value. These fields were not changed.
     pub unapplied_fields: Vec<CustomerField>,
@@ -189,13 +189,13 @@ impl Customers {
                 let link = link_to(&customer);
                 history::record_connected(&mut writes, origin, current, &customer, &link);
                 let unapplied_fields = unapplied_fields(&given, &customer);
-                (customer, link, Outcome::Connected, unapplied_fields)
+                (customer, link, CreateOutcome::Connected, unapplied_fields)
             }
             None => {
                 writes.insert([given.clone()]);
                 let link = link_to(&given);
                 history::record_created(&mut writes, origin, &given, &link);
-                (given, link, Outcome::Created, Vec::new())
+                (given, link, CreateOutcome::Created, Vec::new())
             }
         };
         writes.insert([link.clone()]);

@@ -35,7 +35,7 @@ mod verify;
 mod words;
 mod write;
 
-pub use create::{ConnectBy, Created, CustomerDraft, MatchKey, Outcome};
+pub use create::{ConnectBy, CreateOutcome, Created, CustomerDraft, MatchKey};
 pub use disconnect::{Disconnect, Disconnected};
 pub use erase::{EraseRequest, Erased};
 pub use field::CustomerField;
