@@ -1,4 +1,4 @@
-//! Table `idempotency_key`: the outcomes of requests that carried an idempotency key.
+//! Table `idempotency_key`: the results of requests that carried an idempotency key.
 //!
 //! Neither the key nor the input is stored, only their keyed hashes. A row is inserted by `service::idempotency` in the
 //! transaction of the request, and deleted after it has expired.
@@ -17,7 +17,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub key_hash: Vec<u8>,
     pub input_hash: Vec<u8>,
-    /// The outcome, which is always set. The column is nullable only for compatibility with earlier versions.
+    /// The stored result, which is always set. The column is nullable only for compatibility with earlier versions.
     pub result: Option<Json>,
     pub expires_at: DateTime<Utc>,
 }

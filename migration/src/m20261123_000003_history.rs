@@ -1,4 +1,4 @@
-//! Creates the table of the history of customers, and the table of the outcomes of requests with an idempotency key.
+//! Creates the table of the history of customers, and the table of the results of requests with an idempotency key.
 //! The rows of both tables are written in the transaction of the change.
 
 use sea_orm_migration::prelude::*;

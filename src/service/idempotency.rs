@@ -1,18 +1,18 @@
-//! Idempotency keys: a request that is sent again with the same key returns the first outcome and changes nothing.
+//! Idempotency keys: a request that is sent again with the same key returns the first result and changes nothing.
 //!
-//! The outcome is written in the same transaction as the work. Its row has the operator (for the platform: the nil id),
-//! keyed hashes of the idempotency key and of the input, and the outcome: ids and codes, but no personal data.
+//! The result is written in the same transaction as the work. Its row has the operator (for the platform: the nil id),
+//! keyed hashes of the idempotency key and of the input, and the result: ids and codes, but no personal data.
 //!
-//! 1. Look up the key before customers of other operators are looked up. If the key has an outcome for the same input,
-//!    return the outcome. If it has an outcome for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked
+//! 1. Look up the key before customers of other operators are looked up. If the key has a result for the same input,
+//!    return the result. If it has a result for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked
 //!    up first, because a caller could otherwise send a used key and learn from the response time if a person is known.
 //!    The lookup needs no round trip of its own: the statement of [`KeyLookup::join`] looks up the key and, only if the
 //!    key is new, also the customers.
-//! 2. Make the change, and insert the outcome in the same transaction. If another request has used the key in the
+//! 2. Make the change, and insert the result in the same transaction. If another request has used the key in the
 //!    meantime, the insert conflicts and nothing is written. If two requests with the same key run at the same time,
 //!    the insert of the second waits for the first to commit.
 //! 3. If the attempt failed because of a conflict or a lost connection, look up the key again: another request, or this
-//!    attempt, may have stored an outcome.
+//!    attempt, may have stored a result.
 //!
 //! A rejected request stores nothing, so its key can be used again.
 
@@ -33,17 +33,17 @@ use crate::database::{Database, TransactionError, WriteSet, WriteStatement, inse
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::{Accepted, KeyedHash};
 
-/// The time for which an outcome is stored.
+/// The time for which a result is stored.
 const LIFETIME: TimeDelta = TimeDelta::hours(24);
 
 /// The name of an extra column of the rows to insert, with the time of the request. A stored key that has expired at
 /// this time is replaced.
 const NOW: &str = "now";
 
-/// Inserts outcomes, or replaces expired ones. If a key is already in use, the request that repeats the key writes
+/// Inserts results, or replaces expired ones. If a key is already in use, the request that repeats the key writes
 /// nothing.
 const STORE: WriteStatement = WriteStatement {
-    name: "store outcomes",
+    name: "store results",
     columns: || Column::iter().map(|column| column.as_str()).chain([NOW]).collect(),
     build: |new, _| {
         let earliest = Query::select().expr(Expr::col(Alias::new(NOW)).min()).from(new.clone()).take();
@@ -61,7 +61,7 @@ const STORE: WriteStatement = WriteStatement {
 pub struct IdempotentRequest {
     owner: OperatorId,
     /// The hashes of the key and of the input. `None` if the request has no key. While the secret is being changed,
-    /// there are two secrets, and the outcome is stored under both. Two requests with the same key therefore conflict,
+    /// there are two secrets, and the result is stored under both. Two requests with the same key therefore conflict,
     /// even if their servers hash with different secrets.
     hashes: Option<Accepted<(Vec<u8>, Vec<u8>)>>,
 }
@@ -83,7 +83,7 @@ impl IdempotentRequest {
         Self { owner: origin.owner(), hashes }
     }
 
-    /// Finds the stored outcome of this request. Fails if the key was used for another input.
+    /// Finds the stored result of this request. Fails if the key was used for another input.
     pub async fn find<R: DeserializeOwned>(
         &self,
         connection: &impl ConnectionTrait,
@@ -92,13 +92,13 @@ impl IdempotentRequest {
             let [key_hash, now] = [Value::from(key_hash.clone()), now().into()].map(SimpleExpr::from);
             let query = KeyLookup { operator: self.owner.into(), key_hash, now }.query();
             if let Some(row) = connection.query_one(&query).await? {
-                return self.outcome(&row);
+                return self.stored_result(&row);
             }
         }
         Ok(None)
     }
 
-    /// Returns true while the secret is being changed. The outcome may then be stored under a hash that is not in
+    /// Returns true while the secret is being changed. The result may then be stored under a hash that is not in
     /// [`values`](Self::values).
     pub fn has_other_hash(&self) -> bool {
         self.hashes.as_ref().is_some_and(|hashes| hashes.other.is_some())
@@ -115,23 +115,23 @@ impl IdempotentRequest {
         Some([key_hash.clone().into(), now().into()])
     }
 
-    /// Reads the stored outcome from a row of [`KeyLookup`]. `None` if the key is not in use. Fails if the key was used
+    /// Reads the stored result from a row of [`KeyLookup`]. `None` if the key is not in use. Fails if the key was used
     /// for another input.
-    pub fn outcome<R: DeserializeOwned>(&self, row: &QueryResult) -> Result<Option<R>, TransactionError> {
+    pub fn stored_result<R: DeserializeOwned>(&self, row: &QueryResult) -> Result<Option<R>, TransactionError> {
         let Some(input_hash) = row.try_get::<Option<Vec<u8>>>("", Column::InputHash.as_str())? else { return Ok(None) };
         if !self.hashes.iter().flat_map(Accepted::iter).any(|(_, own)| *own == input_hash) {
             return Err(Violation::of(ErrorCode::IdempotencyKeyReused, InputField::IdempotencyKey).into());
         }
         let result: Option<Json> = row.try_get("", Column::Result.as_str())?;
-        let outcome = result.and_then(|result| serde_json::from_value(result).ok());
-        let unreadable = || Error::internal("cannot read a stored outcome");
-        Ok(Some(outcome.ok_or_else(unreadable)?))
+        let stored_result = result.and_then(|result| serde_json::from_value(result).ok());
+        let unreadable = || Error::internal("cannot read a stored result");
+        Ok(Some(stored_result.ok_or_else(unreadable)?))
     }
 
-    /// Adds the outcome to the writes of the request, if there is a key.
-    pub fn store(&self, writes: &mut WriteSet, outcome: &impl Serialize) {
+    /// Adds the result to the writes of the request, if there is a key.
+    pub fn store(&self, writes: &mut WriteSet, result: &impl Serialize) {
         let Some(hashes) = &self.hashes else { return };
-        let (now, result) = (now(), Some(serde_json::json!(outcome)));
+        let (now, result) = (now(), Some(serde_json::json!(result)));
         let row = |(key_hash, input_hash): &(Vec<u8>, Vec<u8>)| {
             let (key_hash, input_hash, result) = (key_hash.clone(), input_hash.clone(), result.clone());
             let row = Model { operator_id: self.owner, key_hash, input_hash, result, expires_at: now + LIFETIME };
@@ -169,9 +169,9 @@ impl KeyLookup {
         Expr::exists(self.query()).not()
     }
 
-    /// Adds the columns of the stored outcome to the rows of `select`, which must select rows only if the key [is
-    /// new](Self::is_new). The query always returns at least one row. The columns of the outcome are null if there is
-    /// no outcome. The columns of `select` are null if it finds nothing.
+    /// Adds the columns of the stored result to the rows of `select`, which must select rows only if the key [is
+    /// new](Self::is_new). The query always returns at least one row. The columns of the result are null if there is
+    /// no result. The columns of `select` are null if it finds nothing.
     pub fn join(&self, select: SelectStatement) -> SelectStatement {
         let [always, stored, found] = ["always", "stored", "found"].map(Alias::new);
         Query::select()
@@ -184,7 +184,7 @@ impl KeyLookup {
     }
 }
 
-/// Deletes expired outcomes and returns their number.
+/// Deletes expired results and returns their number.
 pub async fn sweep(database: &Database) -> Result<u64, Error> {
     delete_expired::<Entity>(database, "idempotency.sweep", Column::ExpiresAt).await
 }

@@ -52,7 +52,7 @@
 //!   error, which is `UNAVAILABLE` in these examples. After a lost connection the rows may or may not be written.
 //! - **The leader is cancelled.** All other members get the error of a lost connection (`UNAVAILABLE`), even if the
 //!   leader had sent nothing yet. The members cannot know whether their rows were written. A request with an
-//!   idempotency key then looks up its outcome once more.
+//!   idempotency key then looks up its stored result once more.
 //!
 //! Operators never share a batch of writes, because the key contains the operator. A rejected or blocked write
 //! therefore rolls back only writes of its own operator.

@@ -167,7 +167,7 @@ impl Customers {
         let lookup = existing_values(operator, external_customer_id, email, phone);
         let existing = match self.find_existing(&write_tx, idempotent, lookup).await? {
             OrStored::Found(existing) => existing,
-            OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
+            OrStored::Stored(stored) => return Ok(Prepared::Stored(stored)),
         };
         Error::reject_if_any(existing.own.faults())?;
 

@@ -30,7 +30,7 @@ pub struct Disconnect {
 #[derive(Clone, Copy, Debug)]
 pub struct Disconnected {
     pub customer: CustomerId,
-    /// True if this is the stored outcome of an earlier request with the same idempotency key.
+    /// True if this is the stored result of an earlier request with the same idempotency key.
     pub replayed: bool,
 }
 
@@ -60,12 +60,12 @@ impl Customers {
     ) -> Result<Prepared<Disconnected>, TransactionError> {
         let operator = origin.actor.operator().or(disconnect.operator);
         // The operator id is malformed. No customer is connected to the platform, so the lookup finds no customer. It
-        // still finds the stored outcome of the idempotency key.
+        // still finds the stored result of the idempotency key.
         let operator = operator.unwrap_or(OperatorId::PLATFORM);
         let customer = disconnect.customer.as_ref();
         let found = match self.find_own_for_update(&write_tx, operator, idempotent, customer).await? {
             OrStored::Found(found) => found,
-            OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
+            OrStored::Stored(stored) => return Ok(Prepared::Stored(stored)),
         };
         let not_found = || Violation::of(ErrorCode::CustomerNotFound, InputField::Customer);
         let (link, current) = found.ok_or_else(not_found)?;

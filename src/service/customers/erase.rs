@@ -46,7 +46,7 @@ pub struct EraseRequest {
 #[derive(Clone)]
 pub struct Erased {
     pub erasure: Model,
-    /// True if this is the stored outcome of an earlier request with the same idempotency key.
+    /// True if this is the stored result of an earlier request with the same idempotency key.
     pub replayed: bool,
 }
 

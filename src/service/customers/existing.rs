@@ -96,7 +96,7 @@ pub(super) fn existing_values(
 
 impl Customers {
     /// Finds the customers that share a unique value with the new one, in one statement unless the attempt takes locks.
-    /// If the idempotency key of the request is in use, returns its stored outcome instead and reads no customer.
+    /// If the idempotency key of the request is in use, returns its stored result instead and reads no customer.
     pub(super) async fn find_existing<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,
@@ -114,7 +114,7 @@ impl Customers {
             let [operator, external_id, email, phone] = values;
             let values = [operator, external_id, email, phone, key_hash, now];
             let rows = self.read(write_tx, &self.existing_or_stored_query, values).await?;
-            if let Some(stored) = rows.first().map(|row| idempotent.outcome(row)).transpose()?.flatten() {
+            if let Some(stored) = rows.first().map(|row| idempotent.stored_result(row)).transpose()?.flatten() {
                 return Ok(OrStored::Stored(stored));
             }
             rows
@@ -231,7 +231,7 @@ pub(super) fn existing_query(values: [SimpleExpr; 4], condition: Option<SimpleEx
     query
 }
 
-/// Like [`existing_query`], but also selects the stored outcome of an idempotency key, and selects customers only if
+/// Like [`existing_query`], but also selects the stored result of an idempotency key, and selects customers only if
 /// the key is new.
 pub(super) fn existing_or_stored_query(
     [operator, external_customer_id, email, phone, key_hash, now]: [SimpleExpr; 6],

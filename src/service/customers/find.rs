@@ -37,10 +37,10 @@ enum RefKind {
     Phone,
 }
 
-/// The outcome of the lookups of a request with an idempotency key.
+/// The result of the lookups of a request with an idempotency key.
 pub(super) enum OrStored<T, R> {
     Found(T),
-    /// The stored outcome of the key, which is in use. Results of other lookups are dropped.
+    /// The stored result of the key, which is in use. Results of other lookups are dropped.
     Stored(R),
 }
 
@@ -110,7 +110,7 @@ impl Customers {
     }
 
     /// Like [`find`](Self::find), but locks the customer if the write takes locks. If the idempotency key of the
-    /// request is in use, returns its stored outcome instead.
+    /// request is in use, returns its stored result instead.
     pub(super) async fn find_for_update<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,
@@ -132,7 +132,7 @@ impl Customers {
     }
 
     /// Finds one of an operator's customers, and locks it if the write takes locks. If the idempotency key of the
-    /// request is in use, returns its stored outcome instead.
+    /// request is in use, returns its stored result instead.
     pub(super) async fn find_own_for_update<R: DeserializeOwned>(
         &self,
         write_tx: &OptimisticWrite,
@@ -156,7 +156,7 @@ impl Customers {
             let rows = query.run(self.database.reader(), [operator.into(), value, key_hash, now]).await?;
             let row = rows.first();
             let found = row.map(|row| rows::joined_own_at(row, 0)).transpose()?.flatten();
-            (found, row.map(|row| idempotent.outcome(row)).transpose()?.flatten())
+            (found, row.map(|row| idempotent.stored_result(row)).transpose()?.flatten())
         } else {
             // There is no idempotency key, or the platform disconnects a customer of the operator. In the second case
             // the key belongs to the platform and the customer to the operator, so one statement cannot look up the key

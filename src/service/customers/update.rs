@@ -105,7 +105,7 @@ impl Customers {
         let customer = changes.customer.as_ref();
         let found = match self.find_for_update(&write_tx, &origin.actor, idempotent, customer).await? {
             OrStored::Found(found) => found,
-            OrStored::Stored(outcome) => return Ok(Prepared::Stored(outcome)),
+            OrStored::Stored(stored) => return Ok(Prepared::Stored(stored)),
         };
         let check_budget = || rejected.map_or(Ok(()), |rejected| Err(rejected.reject()));
         let Some(CustomerView { customer: current, link, .. }) = found else {

@@ -1,4 +1,4 @@
-//! Runs the writes of customers, and stores and replays their outcomes.
+//! Runs the writes of customers, and stores and replays their results.
 
 use entity::value::PhoneNumber;
 use serde::de::DeserializeOwned;
@@ -19,7 +19,7 @@ pub struct Written<D> {
     pub view: CustomerView,
     /// Violations of restrictions that only production enforces.
     pub warnings: Vec<Restriction>,
-    /// True if this is the stored outcome of an earlier request with the same idempotency key.
+    /// True if this is the stored result of an earlier request with the same idempotency key.
     pub replayed: bool,
     pub details: D,
 }
@@ -46,7 +46,7 @@ pub(super) trait Replayable: Sized {
 pub(super) struct StoredOutcome<D> {
     customer: Uuid,
     /// Time at which the customer was connected to the caller's operator, in microseconds since 1970. `None` if the
-    /// platform was the caller, or if an earlier version of this service stored the outcome.
+    /// platform was the caller, or if an earlier version of this service stored the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     connected_at: Option<i64>,
     warnings: Vec<Restriction>,
@@ -54,7 +54,7 @@ pub(super) struct StoredOutcome<D> {
     details: D,
 }
 
-/// The outcome of the first part of an attempt, which reads rows.
+/// The result of the first part of an attempt, which reads rows.
 pub(super) enum Prepared<R: Replayable> {
     /// The rows to write, and the result to return after they were written.
     Write {
@@ -65,11 +65,11 @@ pub(super) enum Prepared<R: Replayable> {
         new_phone: Option<PhoneNumber>,
         result: R,
     },
-    /// The stored outcome of the idempotency key.
+    /// The stored result of the idempotency key.
     Stored(R::Stored),
 }
 
-/// The outcome of one attempt to write.
+/// The result of one attempt to write.
 enum Attempt<R> {
     Done(R),
     /// The attempt would store this phone, which the carrier has not accepted yet. Nothing was written.
@@ -77,7 +77,7 @@ enum Attempt<R> {
 }
 
 impl Customers {
-    /// Runs a write to completion: retries it after conflicts, replays the stored outcome of `idempotent`, and asks the
+    /// Runs a write to completion: retries it after conflicts, replays the stored result of `idempotent`, and asks the
     /// carrier about a new phone. For an operator, `prepare` must look up `idempotent` before it reads customers of
     /// other operators.
     ///
@@ -109,7 +109,7 @@ impl Customers {
         }
     }
 
-    /// Runs one attempt. After a conflict or a lost connection, returns the stored outcome of `idempotent` if there is
+    /// Runs one attempt. After a conflict or a lost connection, returns the stored result of `idempotent` if there is
     /// one: another request, or this attempt, may have stored it.
     async fn attempt_or_replay<R: Replayable, F>(
         &self,
@@ -184,7 +184,7 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
     ) -> Result<Self, TransactionError> {
         let StoredOutcome { customer, connected_at, warnings, details } = stored;
         let view = customers.find_visible(&origin.actor, &CustomerRef::Id(customer.into())).await?;
-        // The stored outcome belongs to the link that existed when the outcome was stored. Since then, the operator may
+        // The stored result belongs to the link that existed when the result was stored. Since then, the operator may
         // have disconnected the customer and connected the customer again, perhaps with another external id, which
         // stands for another user account of the operator. A repeated request must then not return the record.
         let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
