@@ -117,9 +117,9 @@ pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), Failure>
 /// terminal.
 async fn remove_customers(services: &Services, request: &RequestInfo, operator: OperatorId) -> Result<u64, Failure> {
     let customers = &services.customers;
-    let progress = ProgressBar::new(customers.start_removal(&Actor::Platform, request, operator).await?);
+    let progress = ProgressBar::new(customers.start_removing_customers(&Actor::Platform, request, operator).await?);
     loop {
-        match customers.remove_batch(&Actor::Platform, request, operator).await? {
+        match customers.remove_customer_batch(&Actor::Platform, request, operator).await? {
             0 => break,
             removed => progress.inc(removed),
         }

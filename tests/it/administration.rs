@@ -352,13 +352,15 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
     }
     app.created(&other, "shared", json!({ "email": "7@example.com" })).await;
     let (customers, request) = (&app.services.customers, RequestInfo::command_line());
-    let start = async || customers.start_removal(&Actor::Platform, &request, operator).await;
-    let remove = async || customers.remove_batch(&Actor::Platform, &request, operator).await;
+    let start = async || customers.start_removing_customers(&Actor::Platform, &request, operator).await;
+    let remove = async || customers.remove_customer_batch(&Actor::Platform, &request, operator).await;
     assert!(start().await.unwrap_err().has(ErrorCode::InvalidArgument));
     assert!(remove().await.unwrap_err().has(ErrorCode::InvalidArgument));
     let caller = app.services.api_keys.authenticate(&own.key, None).await.unwrap();
-    assert!(customers.start_removal(&caller, &request, operator).await.unwrap_err().has(ErrorCode::Forbidden));
-    assert!(customers.remove_batch(&caller, &request, operator).await.unwrap_err().has(ErrorCode::Forbidden));
+    assert!(
+        customers.start_removing_customers(&caller, &request, operator).await.unwrap_err().has(ErrorCode::Forbidden)
+    );
+    assert!(customers.remove_customer_batch(&caller, &request, operator).await.unwrap_err().has(ErrorCode::Forbidden));
 
     updated(app, &own, json!({ "status": "SUSPENDED" })).await;
     assert_eq!(start().await.unwrap(), 250);

@@ -106,7 +106,7 @@ async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
 async fn outcome(app: &TestApp, request: &Write<'_>) -> String {
     if let Write::RemoveCustomers(caller) = request {
         let (command, operator) = (RequestInfo::command_line(), OperatorId::parse(&caller.operator).unwrap());
-        let removed = app.services.customers.remove_batch(&Actor::Platform, &command, operator).await.unwrap();
+        let removed = app.services.customers.remove_customer_batch(&Actor::Platform, &command, operator).await.unwrap();
         return format!("REMOVED {removed}");
     }
     let answer = send(app, request).await;

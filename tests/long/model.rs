@@ -613,8 +613,8 @@ async fn remove_customers(servers: &Servers, operator: &Caller) -> RequestId {
     let id = OperatorId::parse(&operator.operator).unwrap();
     let change = |status| OperatorChanges { status: Some(status), ..Default::default() };
     until_available(|| operators.update(platform, request, id, change(Status::Suspended))).await;
-    let count = until_available(|| customers.start_removal(platform, request, id)).await;
-    while until_available(|| customers.remove_batch(platform, request, id)).await > 0 {}
+    let count = until_available(|| customers.start_removing_customers(platform, request, id)).await;
+    while until_available(|| customers.remove_customer_batch(platform, request, id)).await > 0 {}
     until_available(|| operators.update(platform, request, id, change(Status::Active))).await;
     println!("{count} customers of an operator were disconnected");
     request.id

@@ -17,7 +17,6 @@
 
 mod create;
 mod disconnect;
-mod disconnect_all;
 mod erase;
 mod existing;
 mod feed_rows;
@@ -26,6 +25,7 @@ mod filter;
 mod find;
 mod history;
 mod lists;
+mod remove_customers;
 mod row_writes;
 mod rows;
 mod search;

@@ -22,7 +22,7 @@ const BATCH: u64 = 100;
 impl Customers {
     /// Counts the customers of a suspended operator. If there are any, records in the audit log that they are about to
     /// be disconnected. Platform only. Fails with `INVALID_ARGUMENT` if the operator is not suspended.
-    pub async fn start_removal(
+    pub async fn start_removing_customers(
         &self,
         actor: &Actor,
         request: &RequestInfo,
@@ -48,7 +48,12 @@ impl Customers {
     /// Disconnects a batch of customers from a suspended operator, with the reason `ENDED`. Returns the number of
     /// disconnected customers, which is 0 if the operator had no customers. Platform only. Each batch is a transaction
     /// of its own, so an interrupted removal can be continued by calling this method again.
-    pub async fn remove_batch(&self, actor: &Actor, request: &RequestInfo, operator: OperatorId) -> Result<u64, Error> {
+    pub async fn remove_customer_batch(
+        &self,
+        actor: &Actor,
+        request: &RequestInfo,
+        operator: OperatorId,
+    ) -> Result<u64, Error> {
         actor.require_platform()?;
         let origin = &actor.origin(request)?;
         let remove = || async {
