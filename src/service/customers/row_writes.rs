@@ -87,8 +87,8 @@ pub(super) fn remove_links(writes: &mut WriteSet, links: &[Link]) {
 }
 
 /// Changes the external ids of links. Aborts if a link does not exist.
-const RENAME_LINK: WriteStatement = WriteStatement {
-    name: "rename links",
+const CHANGE_EXTERNAL_ID: WriteStatement = WriteStatement {
+    name: "change external ids",
     columns: || {
         let columns = LINK_KEY.into_iter().chain([customer_operator::Column::ExternalCustomerId]);
         columns.map(|column| column.as_str()).collect()
@@ -102,8 +102,8 @@ const RENAME_LINK: WriteStatement = WriteStatement {
 
 /// Changes the external id of a link, and the search words of the external id. The customer must be [replaced](replace)
 /// in the same writes.
-pub(super) fn rename_link(writes: &mut WriteSet, link: &Link, renamed: &Link) {
-    let id = renamed.external_customer_id.clone();
-    writes.push(RENAME_LINK, vec![vec![link.operator_id.into(), link.customer_id.into(), id.into()]]);
-    words::rename(writes, link, renamed);
+pub(super) fn change_external_id(writes: &mut WriteSet, link: &Link, new_link: &Link) {
+    let id = new_link.external_customer_id.clone();
+    writes.push(CHANGE_EXTERNAL_ID, vec![vec![link.operator_id.into(), link.customer_id.into(), id.into()]]);
+    words::change_external_id(writes, link, new_link);
 }

@@ -131,8 +131,8 @@ impl Customers {
             let others = rows::read_customers(&write_tx, &others.into_query()).await?;
             faults.extend(taken(others.iter(), email, phone));
         }
-        let renamed = link.as_ref().and_then(|link| changes.renamed(link));
-        if let Some(Link { operator_id, external_customer_id, .. }) = &renamed {
+        let new_link = link.as_ref().and_then(|link| changes.with_new_external_id(link));
+        if let Some(Link { operator_id, external_customer_id, .. }) = &new_link {
             let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
             // The link was read by an earlier statement. Meanwhile another request may have given this customer the id.
             let others =
@@ -143,8 +143,8 @@ impl Customers {
         Error::reject_if_any(faults)?;
 
         let mut writes = WriteSet::new(origin.owner(), current.id);
-        let (is_changed, is_renamed) = (changed != current, renamed.is_some());
-        let customer = if is_changed || is_renamed {
+        let is_changed = changed != current;
+        let customer = if is_changed || new_link.is_some() {
             row_writes::replace(&mut writes, &current, changed)
         } else {
             current.clone()
@@ -152,11 +152,11 @@ impl Customers {
         if is_changed {
             history::record_updated(&mut writes, origin, &current, &customer);
         }
-        if let (Some(link), Some(renamed)) = (&link, &renamed) {
-            history::record_external_id_changed(&mut writes, origin, &customer, link, renamed);
-            row_writes::rename_link(&mut writes, link, renamed);
+        if let (Some(link), Some(new_link)) = (&link, &new_link) {
+            history::record_external_id_changed(&mut writes, origin, &customer, link, new_link);
+            row_writes::change_external_id(&mut writes, link, new_link);
         }
-        let view = CustomerView::new(customer, renamed.or(link));
+        let view = CustomerView::new(customer, new_link.or(link));
         let result = Written { view, warnings, replayed: false, details: () };
         Ok(Prepared::Write { write_tx, writes, new_phone, result })
     }
@@ -171,8 +171,8 @@ impl CustomerChanges {
         changed
     }
 
-    /// The link with the new external id. `None` if the id does not change.
-    fn renamed(&self, link: &Link) -> Option<Link> {
+    /// Returns the link with the new external id. `None` if the id does not change.
+    fn with_new_external_id(&self, link: &Link) -> Option<Link> {
         let id = self.external_customer_id.clone().filter(|id| *id != link.external_customer_id)?;
         Some(Link { external_customer_id: id, ..link.clone() })
     }

@@ -151,7 +151,7 @@ pub(super) fn remove(writes: &mut WriteSet, links: &[Link]) {
 }
 
 /// Adds writes for the words that differ between two external ids of a link.
-pub(super) fn rename(writes: &mut WriteSet, before: &Link, after: &Link) {
+pub(super) fn change_external_id(writes: &mut WriteSet, before: &Link, after: &Link) {
     let words = changed_words(&words_of_link(before), &words_of_link(after)).into_iter();
     let (operator, customer) = (after.operator_id, after.customer_id);
     let row = |(place, word): PlacedWord| vec![operator.into(), customer.into(), place.into(), word.into()];
