@@ -46,8 +46,8 @@ impl OwnMatches {
     /// Returns a fault for each value that the operator's own customers use.
     pub(super) fn faults(&self) -> Vec<Violation> {
         let id = self.same_id.map(id_taken);
-        let email = self.by_email.map(|own| in_the_way(own, ErrorCode::EmailTaken, InputField::Email));
-        let phone = self.by_phone.map(|own| in_the_way(own, ErrorCode::PhoneTaken, InputField::Phone));
+        let email = self.by_email.map(|own| taken_by_own(own, ErrorCode::EmailTaken, InputField::Email));
+        let phone = self.by_phone.map(|own| taken_by_own(own, ErrorCode::PhoneTaken, InputField::Phone));
         id.into_iter().chain(email).chain(phone).collect()
     }
 }
@@ -63,10 +63,10 @@ impl Existing {
 
 /// Returns the fault of an external customer id that the operator already uses for one of its customers, `own`.
 pub(super) fn id_taken(own: CustomerId) -> Violation {
-    in_the_way(own, ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
+    taken_by_own(own, ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
 }
 
-fn in_the_way(own: CustomerId, code: ErrorCode, field: InputField) -> Violation {
+fn taken_by_own(own: CustomerId, code: ErrorCode, field: InputField) -> Violation {
     Violation { own_customer: Some(own), ..Violation::of(code, field) }
 }
 

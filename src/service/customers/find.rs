@@ -12,7 +12,7 @@ use sea_orm::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::rows::{self, Link, of_operator, own_at};
+use super::rows::{self, Link, of_operator, own_customer_at};
 use super::{CustomerView, Customers};
 use crate::database::{BatchedQuery, OptimisticWrite, TransactionError, Work, is_one_of, record};
 use crate::error::Error;
@@ -106,7 +106,7 @@ impl Customers {
         let (kind, value) = reference.kind_and_value();
         let query = &self.own_queries[kind as usize];
         let rows = query.run(self.database.reader(), [operator.into(), value]).await?;
-        rows.first().map(|row| own_at(row, 0)).transpose()
+        rows.first().map(|row| own_customer_at(row, 0)).transpose()
     }
 
     /// Like [`find`](Self::find), but locks the customer if the write takes locks. If the idempotency key of the
@@ -155,7 +155,7 @@ impl Customers {
             let query = &self.own_or_stored_queries[kind as usize];
             let rows = query.run(self.database.reader(), [operator.into(), value, key_hash, now]).await?;
             let row = rows.first();
-            let found = row.map(|row| rows::joined_own_at(row, 0)).transpose()?.flatten();
+            let found = row.map(|row| rows::joined_own_customer_at(row, 0)).transpose()?.flatten();
             (found, row.map(|row| idempotent.stored_result(row)).transpose()?.flatten())
         } else {
             // There is no idempotency key, or the platform disconnects a customer of the operator. In the second case

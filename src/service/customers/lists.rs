@@ -14,7 +14,7 @@ use sea_orm::{
 };
 
 use super::filter::{CustomerFilter, TimeRange};
-use super::rows::{Link, customer_at, link_at, of_operator, own_at};
+use super::rows::{Link, customer_at, link_at, of_operator, own_customer_at};
 use super::search::{self, PlannedSearch, SearchPlan};
 use super::{CustomerView, Customers};
 use crate::database::pages::{
@@ -146,7 +146,7 @@ impl Customers {
         });
         let (lists, customer_lists): (Vec<_>, Vec<_>) = lists.unzip();
         let read = |row: &QueryResult| {
-            let (link, customer) = own_at(row, pages::ROW)?;
+            let (link, customer) = own_customer_at(row, pages::ROW)?;
             Ok(Arc::new(CustomerView::new(customer, Some(link))))
         };
         let position = |index: usize, view: &Arc<CustomerView>| customer_lists[index].position(view);

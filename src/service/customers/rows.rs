@@ -54,14 +54,17 @@ pub(super) fn joined_customer_at(row: &QueryResult, first: usize) -> Result<Opti
 }
 
 /// Reads a link whose first column is at `first`, and the customer after it.
-pub(super) fn own_at(row: &QueryResult, first: usize) -> Result<(Link, customer::Model), DbErr> {
+pub(super) fn own_customer_at(row: &QueryResult, first: usize) -> Result<(Link, customer::Model), DbErr> {
     Ok((link_at(row, first)?, customer_at(row, first + customer_operator::Column::iter().len())?))
 }
 
-/// Like [`own_at`]. `None` if an outer join found no link.
-pub(super) fn joined_own_at(row: &QueryResult, first: usize) -> Result<Option<(Link, customer::Model)>, DbErr> {
+/// Like [`own_customer_at`]. `None` if an outer join found no link.
+pub(super) fn joined_own_customer_at(
+    row: &QueryResult,
+    first: usize,
+) -> Result<Option<(Link, customer::Model)>, DbErr> {
     let operator: Option<OperatorId> = row.try_get_by_index(first + customer_operator::Column::OperatorId as usize)?;
-    operator.map(|_| own_at(row, first)).transpose()
+    operator.map(|_| own_customer_at(row, first)).transpose()
 }
 
 /// Runs a query for all columns of `customer`.
@@ -77,7 +80,7 @@ pub(super) async fn read_own_customers(
     connection: &impl ConnectionTrait,
     query: &SelectStatement,
 ) -> Result<Vec<(Link, customer::Model)>, DbErr> {
-    connection.query_all(query).await?.iter().map(|row| own_at(row, 0)).collect()
+    connection.query_all(query).await?.iter().map(|row| own_customer_at(row, 0)).collect()
 }
 
 /// Runs a query for links and their customers, and locks both. The link is locked as well, because a query that waits
