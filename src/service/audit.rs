@@ -7,7 +7,7 @@ use entity::value::{AdminEventId, ApiKeyId, OperatorId, WebhookId};
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryTrait};
 
 use super::{Actor, Origin, RequestInfo, now};
-use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
+use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
 use crate::database::{self, Database, Transaction, Work};
 use crate::error::Error;
 
@@ -59,7 +59,7 @@ impl AuditLog {
     }
 }
 
-impl Positioned for Model {
+impl HasPosition for Model {
     fn position(&self) -> Position {
         Position::by_id(*self.id.as_uuid())
     }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{Actor, now};
 use crate::database::pages::{
-    self, BRANCH_ROWS, Direction, JoinedTable, List, Page, PageRequest, Position, Positioned, SCAN, Scan,
+    self, BRANCH_ROWS, Direction, HasPosition, JoinedTable, List, Page, PageRequest, Position, SCAN, Scan,
 };
 use crate::database::{BatchedQuery, Database, TransactionError, positions, subquery, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -99,7 +99,7 @@ impl Feed {
         let page = PageRequest { direction: Direction::Forward, size, after: after.clone(), before: None };
         let lists = vec![(list, page), self.last(reader), self.at(reader, after.as_ref().unwrap_or(&start()))];
         let [page, last, at] = array(self.pages(lists).await?)?;
-        let last = last.rows.last().map_or_else(start, Positioned::position);
+        let last = last.rows.last().map_or_else(start, HasPosition::position);
         // In each reader's feed, deleted changes leave one row with `swept`, which comes before all rows that are
         // shown. If the page begins with this row, changes after the position were deleted.
         let is_swept = page.rows.first().is_some_and(|change| change.swept);
@@ -107,7 +107,7 @@ impl Feed {
         if is_swept || is_missing {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());
         }
-        let [_, next] = page.ends(Positioned::position);
+        let [_, next] = page.ends(HasPosition::position);
         // If there are no more changes of the requested types, all rows were checked, so the next request starts after
         // the last row of any type.
         let end = next.filter(|_| page.has_next).unwrap_or(last);
@@ -121,7 +121,7 @@ impl Feed {
 
     /// Returns the position of the last change in a reader's feed.
     pub(super) async fn end_of(&self, reader: OperatorId) -> Result<Position, Error> {
-        Ok(self.last_row(reader).await?.as_ref().map_or_else(start, Positioned::position))
+        Ok(self.last_row(reader).await?.as_ref().map_or_else(start, HasPosition::position))
     }
 
     /// Returns a position after which a reader finds all changes from this time on, and perhaps some earlier ones.
@@ -149,7 +149,7 @@ impl Feed {
         if found.as_ref().is_some_and(|change| change.swept && change.occurred_at >= start_time) {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::DeliverFromTime).into());
         }
-        Ok(found.as_ref().map_or_else(start, Positioned::position))
+        Ok(found.as_ref().map_or_else(start, HasPosition::position))
     }
 
     /// For each given position, returns the time of the first change after it in the feed of its reader, in the order
@@ -342,7 +342,7 @@ fn start() -> Position {
     Position::by_number(0, Uuid::nil())
 }
 
-impl Positioned for Model {
+impl HasPosition for Model {
     fn position(&self) -> Position {
         Position::by_number(self.position, *self.id.as_uuid())
     }

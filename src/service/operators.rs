@@ -19,7 +19,7 @@ use super::api_keys::{CACHE_TTL, KeyRequest, NewApiKey};
 use super::audit::{self, Subject};
 use super::webhooks::endpoints;
 use super::{Actor, ApiKeys, Origin, RequestInfo, now};
-use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
+use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
 use crate::database::{Database, Transaction, TransactionError, Work, is_one_of, record, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
@@ -244,7 +244,7 @@ fn visible(actor: &Actor) -> Select<Entity> {
     Entity::find().apply_if(actor.operator(), |operators, own| operators.filter(Column::Id.eq(own)))
 }
 
-impl Positioned for Model {
+impl HasPosition for Model {
     fn position(&self) -> Position {
         Position::by_id(*self.id.as_uuid())
     }

@@ -11,7 +11,7 @@ use sea_orm::sea_query::{
 use sea_orm::{ColumnTrait, Condition, DbErr, QueryResult};
 
 use super::branches::{Branch, limit, rows_by_branch};
-use super::keyset::{Page, PageRequest, Positioned};
+use super::keyset::{HasPosition, Page, PageRequest};
 use super::list::List;
 use super::read::pages;
 use crate::database::{Reader, is_one_of};
@@ -25,7 +25,7 @@ use crate::database::{Reader, is_one_of};
 ///   the rows of each owner and reads only the rows of the pages.
 /// - **Otherwise** all pages are read by a `UNION ALL`. The text of the `UNION ALL` depends on the number of owners, so
 ///   PostgreSQL plans it again for each number. The text of the single statement for all owners hardly varies.
-pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Positioned + Clone>(
+pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: HasPosition + Clone>(
     reader: &Reader,
     requests: &[(K, PageRequest)],
     owner: impl ColumnTrait,
@@ -64,7 +64,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Po
             Entry::Vacant(entry) => {
                 entry.insert(pages.len());
                 let mut rows = rows_by_owner.remove(owner).unwrap_or_default();
-                rows.sort_by_key(Positioned::position);
+                rows.sort_by_key(HasPosition::position);
                 request.page(rows)
             }
         };

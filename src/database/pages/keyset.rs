@@ -59,11 +59,11 @@ pub struct Page<T> {
 }
 
 /// A row that has a position in the list that it is read from.
-pub trait Positioned {
+pub trait HasPosition {
     fn position(&self) -> Position;
 }
 
-impl<T: Positioned> Positioned for Arc<T> {
+impl<T: HasPosition> HasPosition for Arc<T> {
     fn position(&self) -> Position {
         (**self).position()
     }
@@ -113,7 +113,7 @@ impl PageRequest {
     }
 
     /// Returns the page of a list whose only row is this one.
-    pub fn of_one<T: Positioned>(&self, row: T) -> Page<T> {
+    pub fn of_one<T: HasPosition>(&self, row: T) -> Page<T> {
         let position = row.position();
         let is_within = self.after.as_ref().is_none_or(|after| position > *after)
             && self.before.as_ref().is_none_or(|before| position < *before);

@@ -3,7 +3,7 @@
 use sea_orm::{DbErr, FromQueryResult, QueryResult};
 
 use super::branches::rows_by_branch;
-use super::keyset::{Direction, Page, PageRequest, Position, Positioned};
+use super::keyset::{Direction, HasPosition, Page, PageRequest, Position};
 use super::list::List;
 use super::scan::{MAX_SHORT_SCAN, Measure, Scan, record_sort};
 use crate::database::{ReadKind, Reader};
@@ -85,7 +85,7 @@ fn read_all<T>(rows: &[QueryResult], read: impl Fn(&QueryResult) -> Result<T, Db
 }
 
 /// Loads a page of one list. The rows of the list are rows of an entity.
-pub async fn page<M: FromQueryResult + Positioned>(
+pub async fn page<M: FromQueryResult + HasPosition>(
     reader: &Reader,
     list: List,
     request: PageRequest,

@@ -7,7 +7,7 @@ use entity::value::{AdminEventId, ApiKeyId, OperatorId};
 
 use super::api_key::ApiKey;
 use super::types::Operator;
-use crate::database::pages::Positioned;
+use crate::database::pages::HasPosition;
 use crate::error::{Error, InputField};
 use crate::graphql::context::{actor, platform, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
@@ -190,7 +190,7 @@ impl AdminEventConnection {
         let request = arguments.parse(Some(&cursors))?;
         let page = services.audit_log.page(actor, &filter, request).await?;
         let edge = |cursor, event| AdminEventEdge { cursor, node: AdminEvent(event) };
-        Ok(Self::new(page, &cursors, Positioned::position, EmptyFields, edge))
+        Ok(Self::new(page, &cursors, HasPosition::position, EmptyFields, edge))
     }
 }
 

@@ -9,7 +9,7 @@ use entity::{customer_operator, operator};
 
 use super::address::Address;
 use super::types::{Customer, CustomerConnection, CustomerCount, CustomerEdge, CustomerEventConnection, Operator};
-use crate::database::pages::{Count, Page, PageRequest, Positioned};
+use crate::database::pages::{Count, HasPosition, Page, PageRequest};
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
@@ -310,7 +310,7 @@ impl CustomerOperatorConnection {
         page: &Page<Arc<customer_operator::Model>>,
         operators: Vec<Arc<operator::Model>>,
     ) -> Self {
-        let page_info = PageInfo::new(page, cursors, Positioned::position);
+        let page_info = PageInfo::new(page, cursors, HasPosition::position);
         let edge = |(link, operator): (&Arc<customer_operator::Model>, _)| CustomerOperatorEdge {
             cursor: cursors.at(link.position()),
             node: Operator(operator),

@@ -5,7 +5,7 @@ use async_graphql::{Context, ID, Object, SimpleObject};
 use entity::erasure;
 use entity::value::ErasureId;
 
-use crate::database::pages::Positioned;
+use crate::database::pages::HasPosition;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
@@ -78,7 +78,7 @@ impl ErasureConnection {
         let cursors = Cursors::new(context, ListId::Erasures);
         let page = services(context).customers.erasures(actor(context), arguments.parse(Some(&cursors))?).await?;
         let edge = |cursor, row| ErasureEdge { cursor, node: Erasure(row) };
-        Ok(Self::new(page, &cursors, Positioned::position, EmptyFields, edge))
+        Ok(Self::new(page, &cursors, HasPosition::position, EmptyFields, edge))
     }
 }
 

@@ -7,7 +7,7 @@ use entity::value::OperatorId;
 
 use super::api_key::ApiKey;
 use super::types::{CustomerConnection, Operator};
-use crate::database::pages::{Count, Positioned};
+use crate::database::pages::{Count, HasPosition};
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
@@ -142,6 +142,6 @@ impl OperatorConnection {
         let cursors = Cursors::new(context, ListId::Operators);
         let page = services(context).operators.page(actor(context), arguments.parse(Some(&cursors))?).await?;
         let edge = |cursor, row| OperatorEdge { cursor, node: Operator(Arc::new(row)) };
-        Ok(Self::new(page, &cursors, Positioned::position, OperatorCount, edge))
+        Ok(Self::new(page, &cursors, HasPosition::position, OperatorCount, edge))
     }
 }

@@ -7,7 +7,7 @@ use entity::webhook;
 
 use super::change::ChangeType;
 use super::types::Operator;
-use crate::database::pages::Positioned;
+use crate::database::pages::HasPosition;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
@@ -157,7 +157,7 @@ impl WebhookConnection {
         let cursors = Cursors::new(context, ListId::Webhooks);
         let page = services(context).webhooks.page(actor(context), arguments.parse(Some(&cursors))?).await?;
         let edge = |cursor, row| WebhookEdge { cursor, node: Webhook(row) };
-        Ok(Self::new(page, &cursors, Positioned::position, EmptyFields, edge))
+        Ok(Self::new(page, &cursors, HasPosition::position, EmptyFields, edge))
     }
 }
 

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::history::HISTORY_ORDER;
 use super::{CustomerField, Customers, Prepared, Replayable, history, row_writes, rows};
-use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
+use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
 use crate::database::{
     OptimisticWrite, TransactionError, Work, WriteSet, WriteStatement, delete_listed, positions, record,
 };
@@ -317,7 +317,7 @@ impl EraseRequest {
     }
 }
 
-impl Positioned for Model {
+impl HasPosition for Model {
     fn position(&self) -> Position {
         Position::by_id(*self.id.as_uuid())
     }

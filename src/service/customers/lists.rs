@@ -18,7 +18,7 @@ use super::rows::{Link, customer_at, link_at, of_operator, own_customer_at};
 use super::search::{self, PlannedSearch, SearchPlan};
 use super::{CustomerView, Customers};
 use crate::database::pages::{
-    self, BRANCH_ROWS, Count, JoinedTable, List, Page, PageRequest, Position, Positioned, SCAN, Scan, SortKey,
+    self, BRANCH_ROWS, Count, HasPosition, JoinedTable, List, Page, PageRequest, Position, SCAN, Scan, SortKey,
 };
 use crate::error::Error;
 use crate::service::Actor;
@@ -363,7 +363,7 @@ fn scan_filter(query: impl QueryTrait<QueryStatement = SelectStatement>) -> Sele
     query.into_query().clear_selects().expr(Expr::cust("1")).take()
 }
 
-impl Positioned for Link {
+impl HasPosition for Link {
     /// The link's position among the links of its customer.
     fn position(&self) -> Position {
         Position { sort_key: SortKey::Time(self.connected_at), id: *self.operator_id.as_uuid() }

@@ -53,7 +53,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::endpoints::cursor;
 use super::sender::{Attempt, Response, Sender};
 use super::signature::sign;
-use crate::database::pages::{Position, Positioned};
+use crate::database::pages::{HasPosition, Position};
 use crate::database::{Database, Tenant, describe, is_one_of, run_as, subquery, with_retry};
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;

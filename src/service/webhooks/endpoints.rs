@@ -16,7 +16,7 @@ use secrecy::SecretString;
 
 use super::addresses::AddressFilter;
 use super::signature::SigningSecret;
-use crate::database::pages::{self, List, Page, PageRequest, Position, Positioned};
+use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
 use crate::database::{self, Database, Transaction, TransactionError, Work, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -416,7 +416,7 @@ async fn record(
     audit::record(transaction, origin, r#type, endpoint.operator_id, subject, changed_fields).await
 }
 
-impl Positioned for Model {
+impl HasPosition for Model {
     fn position(&self) -> Position {
         Position::by_id(*self.id.as_uuid())
     }
