@@ -14,8 +14,8 @@ use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::Actor;
 use crate::service::customers::{
-    ConnectBy, CustomerChanges, CustomerDraft, CustomerRef, Disconnect, EraseRequest, MatchKey, Verification,
-    VerifiedValue,
+    ConnectBy, CustomerChanges, CustomerDraft, CustomerRef, DisconnectRequest, EraseRequest, MatchKey,
+    VerificationRequest, VerifiedValue,
 };
 
 /// Identifies a customer. Set exactly one field.
@@ -283,11 +283,11 @@ impl UpdateCustomerInput {
 }
 
 impl DisconnectCustomerInput {
-    pub fn parse(self, actor: &Actor) -> Result<Disconnect, Error> {
+    pub fn parse(self, actor: &Actor) -> Result<DisconnectRequest, Error> {
         let Self { customer, reason, operator_id, idempotency_key } = self;
         let mut faults = Faults::default();
         let operator = faults.operator_id(actor, operator_id, PLATFORM_ONLY_OPERATOR_ID, OPERATOR_ID_REQUIRED);
-        let disconnect = Disconnect {
+        let disconnect = DisconnectRequest {
             customer: customer.parse(&mut faults),
             reason: reason.into(),
             operator,
@@ -298,7 +298,7 @@ impl DisconnectCustomerInput {
 }
 
 impl RecordVerificationInput {
-    pub fn parse(self) -> Result<Verification, Error> {
+    pub fn parse(self) -> Result<VerificationRequest, Error> {
         let Self { id, field, value, verified_at, take_over, idempotency_key } = self;
         let mut faults = Faults::default();
         let verified_at = faults.time(InputField::VerifiedAt, Some(verified_at));
@@ -317,7 +317,7 @@ impl RecordVerificationInput {
         };
         let idempotency_key = idempotency_key.and_then(|text| faults.idempotency_key(&text));
         let (value, verified_at) = faults.finish_parsed(value.zip(verified_at))?;
-        Ok(Verification {
+        Ok(VerificationRequest {
             customer: CustomerId::parse(&id),
             value,
             // PostgreSQL stores microseconds.

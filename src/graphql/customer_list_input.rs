@@ -96,7 +96,7 @@ impl DateTimeRange {
 impl CustomerFilterInput {
     /// Returns a list of customers with this filter and order: the operator's customers, or all customers if `operator`
     /// is `None`.
-    pub fn list(self, operator: Option<OperatorId>, order: Option<CustomerOrderInput>) -> Result<CustomerList, Error> {
+    pub fn parse(self, operator: Option<OperatorId>, order: Option<CustomerOrderInput>) -> Result<CustomerList, Error> {
         self.check_list(operator, order.as_ref())?;
         let mut faults = Faults::default();
         let filter = CustomerFilter {

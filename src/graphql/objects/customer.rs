@@ -235,7 +235,7 @@ impl CustomerConnection {
         order: Option<CustomerOrderInput>,
         arguments: PageArguments,
     ) -> Result<Self, Error> {
-        let list = Arc::new(filter.unwrap_or_default().list(operator, order)?);
+        let list = Arc::new(filter.unwrap_or_default().parse(operator, order)?);
         let cursors = Cursors::new(context, ListId::Customers(list.clone()));
         let CustomerPage { customers, plan } =
             fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;

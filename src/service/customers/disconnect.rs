@@ -17,7 +17,7 @@ use crate::service::{Actor, Origin, RequestInfo};
 
 /// A request to disconnect a customer.
 #[derive(Clone, Debug)]
-pub struct Disconnect {
+pub struct DisconnectRequest {
     /// `None` for a malformed id, because no customer has such an id.
     pub customer: Option<CustomerRef>,
     pub reason: DisconnectReason,
@@ -41,7 +41,7 @@ impl Customers {
         &self,
         actor: &Actor,
         request: &RequestInfo,
-        disconnect: Disconnect,
+        disconnect: DisconnectRequest,
     ) -> Result<Disconnected, Error> {
         let origin = &actor.origin(request)?;
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &disconnect.idempotency_key, || {
@@ -56,7 +56,7 @@ impl Customers {
         write_tx: OptimisticWrite,
         origin: &Origin,
         idempotent: &IdempotentRequest,
-        disconnect: &Disconnect,
+        disconnect: &DisconnectRequest,
     ) -> Result<Prepared<Disconnected>, TransactionError> {
         let operator = origin.actor.operator().or(disconnect.operator);
         // The operator id is malformed. No customer is connected to the platform, so the lookup finds no customer. It
@@ -109,7 +109,7 @@ impl Replayable for Disconnected {
     }
 }
 
-impl Disconnect {
+impl DisconnectRequest {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     fn canonical_json(&self, actor: &Actor) -> String {
         let Self { customer, reason, operator, idempotency_key: _ } = self;

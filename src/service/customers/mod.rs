@@ -36,7 +36,7 @@ mod words;
 mod write;
 
 pub use create::{ConnectBy, CreateOutcome, Created, CustomerDraft, MatchKey};
-pub use disconnect::{Disconnect, Disconnected};
+pub use disconnect::{DisconnectRequest, Disconnected};
 pub use erase::{EraseRequest, Erased};
 pub use field::CustomerField;
 pub use filter::{CustomerFilter, TimeRange};
@@ -46,7 +46,7 @@ pub use lists::{CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, C
 pub use search::SearchPlan;
 pub use update::{CustomerChanges, Updated};
 pub use validate::Validation;
-pub use verify::{Verification, Verified, VerifiedValue};
+pub use verify::{VerificationRequest, Verified, VerifiedValue};
 pub use write::Written;
 
 use std::sync::Arc;

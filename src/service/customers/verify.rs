@@ -19,7 +19,7 @@ use crate::service::{Actor, Origin, RequestInfo, now};
 
 /// A request to record a verification.
 #[derive(Clone, Debug)]
-pub struct Verification {
+pub struct VerificationRequest {
     /// `None` for a malformed id, because no customer has such an id.
     pub customer: Option<CustomerId>,
     pub value: VerifiedValue,
@@ -48,7 +48,7 @@ impl Customers {
         &self,
         actor: &Actor,
         request: &RequestInfo,
-        verification: Verification,
+        verification: VerificationRequest,
     ) -> Result<Verified, Error> {
         actor.require_platform()?;
         let origin = &actor.origin(request)?;
@@ -64,9 +64,9 @@ impl Customers {
         write_tx: OptimisticWrite,
         origin: &Origin,
         idempotent: &IdempotentRequest,
-        verification: &Verification,
+        verification: &VerificationRequest,
     ) -> Result<Prepared<Verified>, TransactionError> {
-        let Verification { customer, value, verified_at: time, idempotency_key: _ } = verification;
+        let VerificationRequest { customer, value, verified_at: time, idempotency_key: _ } = verification;
         let phone = value.phone_to_take_over();
         // The customers are locked in the order of their ids, so that two requests for the same customers do not
         // deadlock.
@@ -162,7 +162,7 @@ impl VerifiedValue {
     }
 }
 
-impl Verification {
+impl VerificationRequest {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     fn canonical_json(&self) -> String {
         let Self { customer, value, verified_at, idempotency_key: _ } = self;
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_fingerprint_of_a_verification_does_not_change() {
-        let mut verification = Verification {
+        let mut verification = VerificationRequest {
             customer: None,
             value: VerifiedValue::Email(EmailAddress::parse("ada@example.com").expect("an email")),
             verified_at: "2026-01-02T03:04:05.678Z".parse().expect("a time"),
