@@ -31,7 +31,7 @@ use async_graphql::{ContextSelectionSet, InputType, Positioned, Value};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum NotDirect {
     /// async-graphql must resolve the object.
-    NotReady,
+    MustResolve,
     /// The text is longer than [`Json::limit`].
     TooLong,
 }
@@ -72,14 +72,14 @@ impl<'q> SelectedField<'q> {
     /// Returns the value of an argument. Fails if the value is not valid, so that async-graphql reports the error.
     pub fn argument<A: InputType>(&self, name: &str) -> Result<A, NotDirect> {
         let argument = self.context.with_field(self.field).param_value(name, None);
-        argument.map(|(_, value)| value).map_err(|_| NotDirect::NotReady)
+        argument.map(|(_, value)| value).map_err(|_| NotDirect::MustResolve)
     }
 
     /// Returns a writer that calls the resolver of the field. Fails if the resolver may wait
     /// ([`DirectObject::MAY_WAIT`]).
     pub fn resolver<T: DirectObject>(&self) -> Result<Writer<'q, T>, NotDirect> {
         if T::MAY_WAIT.contains(&self.name()) {
-            return Err(NotDirect::NotReady);
+            return Err(NotDirect::MustResolve);
         }
         let context = self.context.with_field(self.field);
         Ok(Box::new(move |object, json| {
@@ -87,7 +87,7 @@ impl<'q> SelectedField<'q> {
             debug_assert!(resolved.is_some(), "the resolver of {} waits", context.item.node.name);
             match resolved {
                 Some(Ok(value)) => json.write(&value.unwrap_or_default()),
-                Some(Err(_)) | None => Err(NotDirect::NotReady),
+                Some(Err(_)) | None => Err(NotDirect::MustResolve),
             }
         }))
     }
@@ -144,7 +144,7 @@ impl<'q, T: DirectObject> Plan<'q, T> {
                     (inline.type_condition.as_ref(), &inline.selection_set)
                 }
                 // A normalised document has no fragment spreads.
-                Selection::FragmentSpread(_) => return Err(NotDirect::NotReady),
+                Selection::FragmentSpread(_) => return Err(NotDirect::MustResolve),
             };
             let name = T::type_name();
             let interfaces = context.schema_env.registry.implements.get(name.as_ref());
@@ -226,20 +226,20 @@ pub struct Json {
 
 impl Json {
     fn write(&mut self, value: &Value) -> Result<(), NotDirect> {
-        write_value(value, &mut self.text).map_err(|_| NotDirect::NotReady)?;
+        write_value(value, &mut self.text).map_err(|_| NotDirect::MustResolve)?;
         self.values += count_values(value);
         Ok(())
     }
 
     fn write_id(&mut self, id: impl Display) -> Result<(), NotDirect> {
         // The characters of an id need no escapes in JSON.
-        write!(self.text, "\"{id}\"").map_err(|_| NotDirect::NotReady)?;
+        write!(self.text, "\"{id}\"").map_err(|_| NotDirect::MustResolve)?;
         self.values += 1;
         Ok(())
     }
 
     fn write_string(&mut self, text: Option<&str>) -> Result<(), NotDirect> {
-        serde_json::to_writer(&mut self.text, &text).map_err(|_| NotDirect::NotReady)?;
+        serde_json::to_writer(&mut self.text, &text).map_err(|_| NotDirect::MustResolve)?;
         self.values += count_string(text.unwrap_or_default());
         Ok(())
     }

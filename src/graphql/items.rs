@@ -33,7 +33,7 @@ impl<T: DirectObject> OutputType for Single<T> {
     }
 
     async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
-        match direct(context, |plan, json| plan.write(&self.0, json)).await {
+        match write_directly(context, |plan, json| plan.write(&self.0, json)).await {
             Ok(Some(text)) => Ok(text),
             Ok(None) => self.0.resolve(context, field).await,
             Err(error) => Err(fail(context, field, error)),
@@ -69,9 +69,9 @@ impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
     }
 
     async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
-        size(context).before_growth().await.map_err(|error| fail(context, field, error))?;
+        response_size(context).before_growth().await.map_err(|error| fail(context, field, error))?;
         let write = |plan: &Plan<'_, T>, json: &mut Json| plan.write_list(self.0.iter().map(R::borrow), json);
-        match direct(context, write).await {
+        match write_directly(context, write).await {
             Ok(Some(text)) => return Ok(text),
             Ok(None) => {}
             Err(error) => return Err(fail(context, field, error)),
@@ -79,7 +79,7 @@ impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
         let list = self.0.resolve(context, field).await?;
         if let Value::List(items) = &list {
             let bytes = items.iter().map(json_size).sum();
-            size(context).add(bytes).map_err(|error| fail(context, field, error))?;
+            response_size(context).add(bytes).map_err(|error| fail(context, field, error))?;
         }
         Ok(list)
     }
@@ -88,17 +88,17 @@ impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
 /// Writes the selected fields of objects of one type, and counts the text. If the text is longer than a small response,
 /// discards it, waits until there is memory for a large response, and writes the text again. Returns `None` if
 /// async-graphql must resolve the objects.
-async fn direct<T: DirectObject>(
+async fn write_directly<T: DirectObject>(
     context: &ContextSelectionSet<'_>,
     write: impl Fn(&Plan<'_, T>, &mut Json) -> Result<(), NotDirect>,
 ) -> Result<Option<Value>, SizeError> {
-    let size = size(context);
+    let size = response_size(context);
     if context.data_unchecked::<RepeatedFields>().0 {
         return Ok(None);
     }
     loop {
         let (limit, may_wait) = (size.limit(), !size.is_large());
-        match text(context, limit, &write) {
+        match write_text(context, limit, &write) {
             Ok(Json { text, values, .. }) => {
                 size.add(text.len())?;
                 record(Work::Value, values);
@@ -107,12 +107,12 @@ async fn direct<T: DirectObject>(
             Err(NotDirect::TooLong) if may_wait => size.wait_for_memory().await?,
             // If the text is too long for any response, async-graphql resolves the list. Each list inside it is then
             // counted on its own, and the errors have the paths of the lists that do not fit.
-            Err(NotDirect::TooLong | NotDirect::NotReady) => return Ok(None),
+            Err(NotDirect::TooLong | NotDirect::MustResolve) => return Ok(None),
         }
     }
 }
 
-fn text<T: DirectObject>(
+fn write_text<T: DirectObject>(
     context: &ContextSelectionSet<'_>,
     limit: usize,
     write: impl Fn(&Plan<'_, T>, &mut Json) -> Result<(), NotDirect>,
@@ -122,7 +122,7 @@ fn text<T: DirectObject>(
     Ok(json)
 }
 
-fn size<'c>(context: &ContextSelectionSet<'c>) -> &'c ResponseSize {
+fn response_size<'c>(context: &ContextSelectionSet<'c>) -> &'c ResponseSize {
     context.data_unchecked::<Arc<ResponseSize>>()
 }
 

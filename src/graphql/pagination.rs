@@ -187,7 +187,7 @@ impl<E: Edge, X: ObjectType + 'static> DirectObject for Connection<E, X> {
                 Box::new(move |connection, json| plan.write_list(connection.edges.iter().map(E::node), json))
             }
             "pageInfo" => field.object(|connection: &Self| &connection.page_info)?,
-            _ => return Err(NotDirect::NotReady),
+            _ => return Err(NotDirect::MustResolve),
         })
     }
 }

@@ -166,10 +166,10 @@ impl DirectObject for Customer {
                     last: field.argument("last")?,
                     before: field.argument("before")?,
                 };
-                let (context, request) = (field.context, arguments.parse(None).map_err(|_| NotDirect::NotReady)?);
+                let (context, request) = (field.context, arguments.parse(None).map_err(|_| NotDirect::MustResolve)?);
                 Ok(Box::new(move |customer, json| {
                     let connection = CustomerOperatorConnection::in_memory(context, &customer.0, &request);
-                    plan.write(&connection.ok_or(NotDirect::NotReady)?, json)
+                    plan.write(&connection.ok_or(NotDirect::MustResolve)?, json)
                 }))
             }
             "address" => {
