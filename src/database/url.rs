@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_postgres_url_with_special_characters_is_parsed_or_refused_with_a_hint() {
+    fn a_postgres_url_with_special_characters_is_parsed_or_rejected_with_a_hint() {
         for (url, (user, host)) in [
             ("postgres://ada:p%23%2F%3F%40%25@localhost/x", ("ada", "localhost")),
             ("postgres://ada:p@w@localhost/x", ("ada", "localhost")),

@@ -181,7 +181,7 @@ pub async fn codes_of_an_unreachable_carrier(app: &TestApp) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_carrier_response_is_accepted_refused_or_unavailable() {
+async fn each_carrier_response_is_accepted_rejected_or_unavailable() {
     const NOT_MOBILE: &str = "PHONE_NOT_MOBILE";
     const UNAVAILABLE: &str = "PHONE_LOOKUP_UNAVAILABLE";
     with_carrier(async |app, carrier| {
@@ -290,7 +290,7 @@ async fn a_repeated_request_asks_neither_the_carrier_nor_the_numbering_plans() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_match_before_a_refused_phone_uses_a_disclosure() {
+async fn a_match_before_a_rejected_phone_uses_a_disclosure() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let carrier = FakeCarrier::start().await;
         let settings = settings(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse);

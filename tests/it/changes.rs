@@ -451,7 +451,7 @@ both!(a_sweep_continues_after_the_failure_of_a_reader, Sandbox, async |app| {
     assert_eq!(sweep().await.unwrap().deleted, 1);
 });
 
-both!(a_cursor_from_after_the_backup_is_refused, Sandbox, async |app| {
+both!(a_cursor_from_after_the_backup_is_rejected, Sandbox, async |app| {
     let a = app.operator("A").await;
     app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
     app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;

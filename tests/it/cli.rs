@@ -214,8 +214,8 @@ async fn commands_suspend_resume_and_change_operators() {
             let is_seen = |answer: &Value| answer["data"].is_object() == (command == "resume");
             seen_within_a_second(async || role(&url, key).await, is_seen).await;
         }
-        let refused = failure(&mut run(&["operator", "remove-customers", id]));
-        assert!(refused.contains("Suspend it first: vivamo operator suspend"), "{refused}");
+        let rejected = failure(&mut run(&["operator", "remove-customers", id]));
+        assert!(rejected.contains("Suspend it first: vivamo operator suspend"), "{rejected}");
         let create = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } }";
         let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
         request.json(&json!({ "query": create })).send().await.unwrap();
@@ -534,7 +534,7 @@ fn empty_variables_count_as_unset() {
 }
 
 #[test]
-fn unknown_variables_are_refused() {
+fn unknown_variables_are_rejected() {
     let folder = TempDir::new().unwrap();
     for command in [&["serve"][..], &[], &["migrate"], &["operator", "list"], &["key", "list"]] {
         let stderr = usage_error(

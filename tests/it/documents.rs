@@ -86,7 +86,7 @@ both!(a_faulty_argument_prevents_the_whole_request, Sandbox, async |app| {
     assert_eq!(answer.body["data"]["a"]["outcome"], "CREATED");
 });
 
-both!(mutations_after_a_refused_mutation_are_applied, Sandbox, async |app| {
+both!(mutations_after_a_rejected_mutation_are_applied, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let create = |email: &str| {
         format!("createCustomer(input: {{ externalCustomerId: \"1\", data: {{ email: \"{email}\" }} }}) {{ outcome }}")

@@ -150,7 +150,7 @@ both!(the_accept_header_chooses_the_media_type_by_quality, Sandbox, async |app| 
     }
 });
 
-both!(a_persisted_query_is_refused_so_that_clients_send_the_document, Sandbox, async |app| {
+both!(a_persisted_query_is_rejected_so_that_clients_send_the_document, Sandbox, async |app| {
     let caller = app.operator("A").await;
     let extensions = r#"{"persistedQuery":{"version":1,"sha256Hash":"ecf4edb46db40b5132295c0291d62fb65d6759a9eedfa4d5d612dd5ec54a6b38"}}"#;
     let accept = "application/graphql-response+json, application/json";
@@ -239,7 +239,7 @@ both!(a_byte_order_mark_is_skipped, Sandbox, async |app| {
     assert_eq!(send(request.body(body)).await.data()["viewer"]["role"], "OPERATOR");
 });
 
-both!(a_compressed_body_is_refused_with_the_encoding_to_use, Sandbox, async |app| {
+both!(a_compressed_body_is_rejected_with_the_encoding_to_use, Sandbox, async |app| {
     let caller = app.operator("A").await;
     let post = || request(app, &caller, Method::POST).header("content-type", "application/json").body(QUERY);
     for encoding in ["gzip", "br", "deflate", "zstd", "gzip, identity"] {
@@ -339,7 +339,7 @@ both!(slow_clients_are_disconnected_and_do_not_block_others, Sandbox, async |app
 });
 
 #[tokio::test]
-async fn a_head_that_is_too_long_is_refused_without_a_body() {
+async fn a_head_that_is_too_long_is_rejected_without_a_body() {
     run(Backend::Sqlite, Environment::Sandbox, async |app| {
         // The limit of 64 KiB is checked when the service has filled a buffer, which may be larger. If the whole
         // request is far too long, the status is 431 even if the URL is at fault.
@@ -365,7 +365,7 @@ async fn a_head_that_is_too_long_is_refused_without_a_body() {
     .await;
 }
 
-both!(a_refused_request_does_not_close_the_connection, Sandbox, async |app| {
+both!(a_rejected_request_does_not_close_the_connection, Sandbox, async |app| {
     let key = app.operator("A").await.key;
     let json = "application/json";
     for (method, key, accept, content_type, status) in [
@@ -396,7 +396,7 @@ both!(a_refused_request_does_not_close_the_connection, Sandbox, async |app| {
 });
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_refused() {
+async fn a_body_that_does_not_arrive_is_rejected() {
     run(Backend::Sqlite, Environment::Sandbox, async |app| {
         let key = app.operator("A").await.key;
         let mut client = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
@@ -412,7 +412,7 @@ async fn a_body_that_does_not_arrive_is_refused() {
     .await;
 }
 
-both!(a_malformed_body_is_refused, Sandbox, async |app| {
+both!(a_malformed_body_is_rejected, Sandbox, async |app| {
     let key = app.operator("A").await.key;
     let mut client = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
     let request = format!(

@@ -458,8 +458,8 @@ both!(a_takeover_against_an_erasure, Sandbox, async |app| {
         let winner = customer_with(app, &a, &name("2"), &email("winner"), phones[1]).await;
         let erased = if is_holder { &holder } else { &winner };
         let outcomes = race(app, &[Write::TakeOver(&winner, phones[0]), Write::Erase(erased)]).await;
-        let refused = if is_holder { "INVALID_ARGUMENT" } else { "CUSTOMER_NOT_FOUND" };
-        assert_one_of(&outcomes, &[&["TAKEN_OVER", "ERASED"], &[refused, "ERASED"]]);
+        let rejected = if is_holder { "INVALID_ARGUMENT" } else { "CUSTOMER_NOT_FOUND" };
+        assert_one_of(&outcomes, &[&["TAKEN_OVER", "ERASED"], &[rejected, "ERASED"]]);
     }
 });
 

@@ -215,7 +215,7 @@ both!(the_cost_of_an_update_does_not_reveal_the_number_of_other_operators, Sandb
     assert_eq!(cost_of_updates().await, alone);
 });
 
-both!(a_refused_request_costs_nothing_and_an_expensive_one_makes_the_next_wait, Sandbox, async |app| {
+both!(a_rejected_request_costs_nothing_and_an_expensive_one_makes_the_next_wait, Sandbox, async |app| {
     let limits = LimitSettings { cost_per_second: 2, ..LimitSettings::OFF };
     let replica = replica_with_limits(app, limits).await;
     let own = replica.operator("Own").await;
@@ -426,10 +426,10 @@ both!(reserved_disclosures_are_not_reported_as_used_up, Sandbox, async |app| {
         let (replica, own) = (&replica, &own);
         Box::pin(async move { replica.create(own, id, json!({ "email": format!("{id}@example.com") })).await })
     };
-    let (refused, other) = futures::future::select(create("a"), create("b")).await.factor_first();
-    assert_eq!(refused.codes(), ["RATE_LIMITED"]);
-    assert_eq!(refused.body["errors"][0]["extensions"]["retryAfterMs"], 1000);
-    assert!(refused.message().contains("Concurrent requests have reserved"), "{}", refused.message());
+    let (rejected, other) = futures::future::select(create("a"), create("b")).await.factor_first();
+    assert_eq!(rejected.codes(), ["RATE_LIMITED"]);
+    assert_eq!(rejected.body["errors"][0]["extensions"]["retryAfterMs"], 1000);
+    assert!(rejected.message().contains("Concurrent requests have reserved"), "{}", rejected.message());
     writer.commit().await.unwrap();
     assert_eq!(other.await.codes(), Vec::<String>::new());
     replica.created(&own, "c", json!({ "email": "c@example.com" })).await;
@@ -446,14 +446,14 @@ both!(a_message_says_which_limit_was_reached, Sandbox, async |app| {
         send_invalid_key(&replica, None).await.message().contains("Too many failed authentications from this address")
     );
     replica.created(&own, "1", json!({ "email": "1@example.com" })).await;
-    let refused = replica.create(&own, "2", json!({ "email": "2@example.com" })).await;
-    assert!(refused.message().contains("This API key has reached its cost limit"), "{}", refused.message());
+    let rejected = replica.create(&own, "2", json!({ "email": "2@example.com" })).await;
+    assert!(rejected.message().contains("This API key has reached its cost limit"), "{}", rejected.message());
     let unlimited = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
     let replica_2 = replica_with_limits(app, unlimited).await;
     app.created(&other, "2", json!({ "email": "2@example.com" })).await;
     replica_2.created(&own, "2", json!({ "email": "2@example.com" })).await;
-    let refused = replica_2.create(&own, "3", json!({ "email": "3@example.com" })).await;
-    assert!(refused.message().contains("disclosure budget is used up"), "{}", refused.message());
+    let rejected = replica_2.create(&own, "3", json!({ "email": "3@example.com" })).await;
+    assert!(rejected.message().contains("disclosure budget is used up"), "{}", rejected.message());
     replica.stop().await;
     replica_2.stop().await;
 });

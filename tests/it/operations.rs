@@ -910,7 +910,7 @@ async fn a_running_server_stops_writing_only_if_a_newer_migration_requires_it() 
         // The server finds out by itself, without a probe.
         let (mut created, since) = (1, Instant::now());
         let mut interval = tokio::time::interval(Duration::from_millis(100));
-        let refused = loop {
+        let rejected = loop {
             interval.tick().await;
             let answer = create(&(created + 1).to_string()).await;
             if answer["errors"].is_array() {
@@ -919,7 +919,7 @@ async fn a_running_server_stops_writing_only_if_a_newer_migration_requires_it() 
             created += 1;
             assert!(since.elapsed() < Duration::from_secs(30), "the server continues to write");
         };
-        assert_eq!(refused["errors"][0]["extensions"]["code"], "UNAVAILABLE");
+        assert_eq!(rejected["errors"][0]["extensions"]["code"], "UNAVAILABLE");
         let body = wait_until_ready_is(&url, 503).await;
         assert!(body.contains("newer version") && body.contains("must not write"), "{body}");
         let read = graphql(&url, &key, "{ customers { totalCount } }").await;
@@ -1194,7 +1194,7 @@ fn request_id(answer: &Answer) -> &str {
     answer.headers["x-request-id"].to_str().unwrap()
 }
 
-both!(the_line_of_a_refused_key_names_only_the_address, Sandbox, async |app| {
+both!(the_line_of_a_rejected_key_names_only_the_address, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     let revoked = app.key(&own, Access::ReadOnly).await;
     let limits = LimitSettings { auth_failures_per_minute: 2, cost_per_second: 1, ..LimitSettings::OFF };
@@ -1527,14 +1527,14 @@ both!(a_conflict_that_ends_in_a_rejection_logs_no_warning, Sandbox, async |app| 
     };
     let (first, last, ()) = tokio::join!(disconnect(app), disconnect(second), release);
     replica.stop().await;
-    for (answers, refusal) in [
+    for (answers, rejection) in [
         ([&one, &other], &["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"][..]),
         ([&first, &last], &["CUSTOMER_NOT_FOUND"]),
     ] {
         let mut codes = answers.map(Answer::codes);
         codes.iter_mut().for_each(|codes| codes.sort_unstable());
         codes.sort_unstable();
-        assert_eq!(codes, [vec![], refusal.iter().map(|code| (*code).to_owned()).collect()]);
+        assert_eq!(codes, [vec![], rejection.iter().map(|code| (*code).to_owned()).collect()]);
         assert_raced_without_warning(&answers);
     }
 });

@@ -131,9 +131,9 @@ both!(times_outside_the_calendar_are_rejected_by_name, Sandbox, async |app| {
         answer.assert_rejected("createApiKey", &[("INVALID_ARGUMENT", "input.expiresAt")]);
         assert!(answer.message().contains("9999"), "{}", answer.message());
         let arguments = ["key", "create", &operator, "--name", "x", "--expires-at", time];
-        let refused = vivamo(folder.path(), &arguments).env("DATABASE_URL", app.database_url()).output().unwrap();
-        assert_eq!(refused.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&refused.stderr).contains("10000"));
+        let rejected = vivamo(folder.path(), &arguments).env("DATABASE_URL", app.database_url()).output().unwrap();
+        assert_eq!(rejected.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&rejected.stderr).contains("10000"));
     }
 });
 

@@ -104,7 +104,7 @@ both!(customers_of_other_operators_look_like_unknown_ones, Sandbox, async |app| 
     assert_indistinguishable(app, &own, node, json!({ "id": other.operator }), json!({ "id": unknown })).await;
 });
 
-both!(a_refused_request_does_not_tell_if_a_person_is_known, Sandbox, async |app| {
+both!(a_rejected_request_does_not_tell_if_a_person_is_known, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     let address = json!({ "line1": "1 Main St", "city": "Springfield", "country": "US" });
     let theirs = json!({ "email": "theirs@example.com", "phone": "+14155552671", "address": address });

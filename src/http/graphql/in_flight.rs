@@ -146,8 +146,8 @@ mod tests {
         for request in &mut waiting {
             assert!(poll!(request).is_pending());
         }
-        let refused = in_flight.enter(&busy).await.err().unwrap();
-        assert_eq!((refused.code, refused.retry_after), (ErrorCode::RateLimited, Some(RETRY_AFTER)));
+        let rejected = in_flight.enter(&busy).await.err().unwrap();
+        assert_eq!((rejected.code, rejected.retry_after), (ErrorCode::RateLimited, Some(RETRY_AFTER)));
         assert!(pin!(in_flight.enter(&other)).await.is_ok());
         // A request that stops waiting makes room for another request.
         waiting.pop();

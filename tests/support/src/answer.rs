@@ -48,8 +48,8 @@ impl Answer {
             assert_error_shape(error, &headers);
         }
         // People read the message, so it comes first.
-        let is_refused = text.starts_with(r#"{"errors""#);
-        assert!(!is_refused || text.starts_with(r#"{"errors":[{"message":"#), "{context}: {text}");
+        let is_rejected = text.starts_with(r#"{"errors""#);
+        assert!(!is_rejected || text.starts_with(r#"{"errors":[{"message":"#), "{context}: {text}");
         Self { status, headers, body, context }
     }
 
