@@ -22,7 +22,7 @@ use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
 use super::operation::{self, Operation};
-use super::resolvers::{changes, customers, erasures, node, operators, verification, viewer, webhooks};
+use super::resolvers::{audit, changes, customers, erasures, history, node, operators, verification, viewer, webhooks};
 use super::time;
 use crate::database::ResponseSize;
 use crate::service::{Actor, RequestInfo, Services};
@@ -34,7 +34,9 @@ struct Query(
     customers::CustomerQuery,
     changes::ChangeQuery,
     erasures::ErasureQuery,
+    history::HistoryQuery,
     operators::OperatorQuery,
+    audit::AuditQuery,
     webhooks::WebhookQuery,
     node::NodeQuery,
 );

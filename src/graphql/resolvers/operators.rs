@@ -10,9 +10,7 @@ use secrecy::ExposeSecret;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::context::{actor, platform, request_info};
 use crate::graphql::faults::Faults;
-use crate::graphql::objects::{
-    AdminEventConnection, AdminEventFilterInput, ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus,
-};
+use crate::graphql::objects::{ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
 use crate::service::api_keys::KeyRequest;
@@ -55,25 +53,6 @@ impl OperatorQuery {
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<OperatorConnection, Error>> {
         Some(OperatorConnection::load(context, PageArguments { first, after, last, before }).await)
-    }
-
-    /// The administrative audit log, oldest entry first: changes to operators, API keys and webhook endpoints by
-    /// requests and commands, and the start of each `vivamo operator remove-customers`. Platform key only.
-    #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
-    async fn admin_events(
-        &self,
-        context: &Context<'_>,
-        #[graphql(
-            desc = "Number of items from the start of the list, or after the cursor `after`: 1 to 100. Default: 20."
-        )]
-        first: Option<i32>,
-        #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
-        last: Option<i32>,
-        #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
-        #[graphql(desc = "Conditions that the entries must match.")] filter: Option<AdminEventFilterInput>,
-    ) -> Option<Result<AdminEventConnection, Error>> {
-        Some(AdminEventConnection::load(context, filter, PageArguments { first, after, last, before }).await)
     }
 }
 
