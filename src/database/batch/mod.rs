@@ -7,11 +7,14 @@
 //! 2. The first caller per key becomes the leader. Later callers only wait for their results.
 //! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too. If nothing
 //!    else can join the batch, the leader does not yield, because a yield would wake another thread for nothing.
-//! 4. The leader takes all requests of its key. The first caller after that becomes the leader of the next batch.
-//! 5. The leader runs the requests as one statement. A single write runs as a statement of the same form. A
+//! 4. If a batch of writes with this key is running, the leader waits until it ends, but not longer than 2 ms
+//!    (`turns.rs`). In the meantime, more requests join the new batch. Batches of reads do not wait, because all
+//!    operators share them.
+//! 5. The leader takes all requests of its key. The first caller after that becomes the leader of the next batch.
+//! 6. The leader runs the requests as one statement. A single write runs as a statement of the same form. A
 //!    [`WriteStatement`] with one or two rows has `VALUES` instead of `unnest`. A single read runs as an ordinary
 //!    query. A server without concurrent requests therefore pays nothing for batching.
-//! 6. Each caller receives the result of its own request.
+//! 7. Each caller receives the result of its own request.
 //!
 //! If 32 clients send requests, batched reads, batched writes and the yield of step 3 each divide the processor time of
 //! a request by 1.3 to 2.2 (`docs/benchmarks.md`). Without the yield, few batches would have more than one request.
@@ -102,6 +105,7 @@
 //! zero, because SQL has no expression that raises an error on purpose.
 
 mod reads;
+mod turns;
 mod write_set;
 mod writes;
 
@@ -119,11 +123,14 @@ use tokio::sync::oneshot;
 use tokio::task;
 
 use super::request::{Work, is_alone, record};
+use turns::Turns;
 
 /// Collects requests `T` of concurrent callers per key `K`, and distributes the results `R`.
 struct Batcher<K, T, R> {
     /// Pending requests, grouped by batch key.
     open: Mutex<HashMap<K, Vec<Waiter<T, R>>>>,
+    /// The turns of the batches. `None` if batches of one key may run at the same time.
+    turns: Option<Turns<K>>,
 }
 
 /// A request, and the channel to its caller.
@@ -142,14 +149,19 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
             waiters.len() == 1
         };
         if is_leader {
-            let mut batch = OpenBatch { batcher: self, key: Some(key) };
+            let mut batch = OpenBatch { batcher: self, key: Some(key.clone()) };
+            let mut turn = None;
             if !is_alone() {
                 task::yield_now().await;
+                if let Some(turns) = &self.turns {
+                    turn = Some(turns.wait(key).await);
+                }
             }
             let (requests, senders): (Vec<_>, Vec<_>) = batch.close().into_iter().unzip();
             for (sender, result) in senders.into_iter().zip(run(requests).await) {
                 let _ = sender.send(result);
             }
+            drop(turn);
         } else {
             // The shared statement counts as one statement of each request in the batch.
             record(Work::Statement, 1);
@@ -160,7 +172,7 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
 
 impl<K, T, R> Default for Batcher<K, T, R> {
     fn default() -> Self {
-        Self { open: Mutex::default() }
+        Self { open: Mutex::default(), turns: None }
     }
 }
 

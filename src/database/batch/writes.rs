@@ -4,6 +4,7 @@
 use sea_orm::{ConnAcquireErr, DbErr};
 
 use super::Batcher;
+use super::turns::Turns;
 use super::write_set::{BatchKey, WriteSet};
 use crate::database::connection::Pool;
 use crate::database::error::{is_statement_error, log_shared_failure};
@@ -25,7 +26,7 @@ enum Outcome {
 
 impl BatchWriter {
     pub(in crate::database) fn new(pool: Pool) -> Self {
-        Self { pool, batcher: Batcher::default() }
+        Self { pool, batcher: Batcher { turns: Some(Turns::default()), ..Batcher::default() } }
     }
 
     /// Writes all rows of `set`, or none. A conflict with another transaction is an error that
