@@ -487,6 +487,30 @@ both!(a_match_before_a_lost_race_uses_a_disclosure, Sandbox, async |app| {
     replica.stop().await;
 });
 
+both!(a_match_that_only_the_first_attempt_found_uses_a_disclosure, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    for name in ["ada", "grace"] {
+        app.created(&other, name, json!({ "email": format!("{name}@example.com") })).await;
+    }
+    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    // The request finds the person. Then another transaction changes the email of this person.
+    let winner = replica.database.begin_write().await.unwrap();
+    let change =
+        "UPDATE customer SET email = 'moved@example.com', revision = revision + 1 WHERE email = 'ada@example.com'";
+    winner.execute_unprepared(change).await.unwrap();
+    let create = replica.create(&own, "new", json!({ "email": "ada@example.com" }));
+    let commit = async {
+        replica.wait_until_blocked(1).await;
+        winner.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(create, commit);
+    assert_eq!(answer.payload("createCustomer")["outcome"], "CREATED");
+    let next = replica.create(&own, "next", json!({ "email": "grace@example.com" })).await;
+    assert_eq!(next.codes(), ["RATE_LIMITED"]);
+    app.rebuild_search_words().await;
+    replica.stop().await;
+});
+
 both!(a_disconnect_gives_no_disclosures_back, Sandbox, async |app| {
     let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
     let (own, other) = (replica.operator("Curious").await, app.operator("Other").await);
