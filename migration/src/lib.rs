@@ -23,6 +23,7 @@ mod m20261126_000013_changes;
 mod m20261126_000014_webhooks;
 mod m20261127_000015_connecting_entries;
 mod m20261128_000016_history_order;
+mod m20261129_000017_visible_entries;
 
 /// The newest migration after which older servers must not write, because they would leave out rows that newer servers
 /// need. A server that does not know this migration refuses to write. A server that knows it, but not the
@@ -60,6 +61,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000014_webhooks::Migration),
             Box::new(m20261127_000015_connecting_entries::Migration),
             Box::new(m20261128_000016_history_order::Migration),
+            Box::new(m20261129_000017_visible_entries::Migration),
         ]
     }
 }
@@ -78,7 +80,8 @@ pub async fn build_large_indexes(connection: &impl ConnectionTrait) -> Result<()
         (connecting_entries::INDEX, connecting_entries::connecting_entries()),
         (history_order::INDEX, history_order::history_order()),
     ];
-    for (name, mut index) in lookups.into_iter().chain(others) {
+    let visible_entries = m20261129_000017_visible_entries::indexes();
+    for (name, mut index) in lookups.into_iter().chain(others).chain(visible_entries) {
         let state = format!(
             "SELECT to_regclass('{TABLE}') IS NOT NULL AS has_table, \
              (SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')) AS is_valid"

@@ -1,9 +1,11 @@
 //! `Customer.history`: the events of a customer, and the events that an operator may read.
 
 use entity::api_key::Access;
+use entity::deployment::Environment;
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::{Value, json};
 
-use support::{Caller, TestApp, both};
+use support::{Backend, Caller, TestApp, both, run};
 
 const EVENT: &str = "{ id type occurredAt version own requestId changedFields operator { name } \
     apiKey { name prefix access } \
@@ -278,6 +280,84 @@ both!(history_has_pages_and_is_loaded_in_a_constant_number_of_statements, Sandbo
     }
     assert_eq!(counts.len(), 1, "{counts:?}");
 });
+
+/// Changes the external id of an operator's only customer.
+async fn change_external_id(app: &TestApp, caller: &Caller, from: &str, to: &str) {
+    let mutation = "mutation ($from: String!, $to: String!) { updateCustomer(input: { \
+                    customer: { externalCustomerId: $from }, externalCustomerId: $to }) { customer { id } } }";
+    app.graphql(caller, mutation, json!({ "from": from, "to": to })).await.data();
+}
+
+both!(pages_of_an_operators_history_leave_out_hidden_entries, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    app.created(&own, "own-0", json!({ "email": "ada@example.com" })).await;
+    app.created(&other, "other-0", json!({ "email": "ada@example.com", "lastName": "King" })).await;
+    for number in 1..4 {
+        let [from, to] = [number - 1, number];
+        change_external_id(app, &other, &format!("other-{from}"), &format!("other-{to}")).await;
+        change_external_id(app, &own, &format!("own-{from}"), &format!("own-{to}")).await;
+        for (caller, name) in [(&own, "Ada"), (&other, "Grace")] {
+            let data = json!({ "firstName": format!("{name} {number}") });
+            let id = if caller.key == own.key { "own" } else { "other" };
+            app.updated(caller, json!({ "externalCustomerId": format!("{id}-{to}") }), data).await;
+        }
+    }
+    let entries = history(app, &own, "ada@example.com").await;
+    let types: Vec<_> = entries.iter().map(|entry| (entry["type"].as_str().unwrap(), entry["own"] == true)).collect();
+    let change = [("EXTERNAL_CUSTOMER_ID_CHANGED", true), ("UPDATED", true), ("UPDATED", false)];
+    assert_eq!(types, [&[("CREATED", true), ("UPDATED", false)][..], &change, &change, &change].concat());
+    let all: Vec<_> = entries.iter().map(|entry| entry["id"].clone()).collect();
+    for (size, bound, cursor, has_more) in
+        [("first", "after", "endCursor", "hasNextPage"), ("last", "before", "startCursor", "hasPreviousPage")]
+    {
+        let query = format!(
+            "query ($size: Int, $cursor: String) {{ customer(by: {{ email: \"ada@example.com\" }}) {{ \
+             history({size}: $size, {bound}: $cursor) {{ nodes {{ id }} pageInfo {{ {cursor} {has_more} }} }} }} }}"
+        );
+        for page_size in [1, 2, 5] {
+            let (mut pages, mut position) = (Vec::new(), json!(null));
+            loop {
+                let answer = app.graphql(&own, &query, json!({ "size": page_size, "cursor": position })).await;
+                let page = &answer.data()["customer"]["history"];
+                pages.push(
+                    page["nodes"].as_array().unwrap().iter().map(|entry| entry["id"].clone()).collect::<Vec<_>>(),
+                );
+                position = page["pageInfo"][cursor].clone();
+                if page["pageInfo"][has_more] == false {
+                    break;
+                }
+            }
+            // A page that is not full would reveal that other operators have changed something.
+            assert!(pages.iter().rev().skip(1).all(|page| page.len() == page_size), "{pages:?}");
+            if size == "last" {
+                pages.reverse();
+            }
+            assert_eq!(pages.concat(), all, "{size}: {page_size}");
+        }
+    }
+});
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operators_history_is_read_from_its_indexes_on_sqlite() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+        let (_, statements) = app.statements_of(history(app, &operator, "ada@example.com")).await;
+        let history = statements.iter().find(|sql| sql.contains("connecting")).unwrap();
+        let reader = app.database.reader();
+        let explain = Statement::from_string(DbBackend::Sqlite, format!("EXPLAIN QUERY PLAN {history}"));
+        let steps = reader.query_all_raw(explain).await.unwrap();
+        let steps: Vec<String> = steps.iter().map(|step| step.try_get("", "detail").unwrap()).collect();
+        for index in
+            ["customer_event_shown_idx (customer_id=?", "customer_event_hidden_idx (customer_id=? AND operator_id=?"]
+        {
+            let condition = format!("SEARCH customer_event USING INDEX {index} AND (version,id)>(?,?))");
+            assert!(steps.contains(&condition), "{condition}: {steps:#?}");
+        }
+        assert!(!steps.iter().any(|step| step.contains("ORDER BY")), "{steps:#?}");
+    })
+    .await;
+}
 
 /// The query of the platform for the entries that an argument selects, for example `requestId: "req_…"`.
 const EVENTS_BY: &str = "query ($customer: ID, $request: String, $key: ID, $first: Int, $after: String) { \

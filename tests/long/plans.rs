@@ -221,6 +221,44 @@ async fn write_batches(database: &str, log: &Path) {
     database.close().await;
 }
 
+/// Reads the first and the last page of a history with many entries that the operator does not see, and many of its own
+/// entries that other operators do not see.
+async fn read_long_history(measured: &Measured<'_>, database: &str, key: &str) {
+    const ENTRIES: usize = 300_000;
+    /// The number of updates by another operator at the start of the history, and at its end.
+    const UPDATES: usize = 10;
+    const MAX_BLOCKS: u64 = 200;
+    let number = 777_777;
+    let entry = |operator: usize, r#type: &str, version: &str, count: usize| {
+        format!(
+            "INSERT INTO customer_event
+                (id, customer_id, operator_id, api_key_id, request_id, type, version, before, after, occurred_at)
+             SELECT gen_random_uuid(), '{customer}', '{operator}', '{operator}', gen_random_uuid(), '{type}', {version},
+                '{{\"firstName\": null}}', '{{\"firstName\": \"Ada\"}}', now()
+             FROM generate_series(1, {count}) AS n;",
+            customer = seeded_id(number),
+            operator = seeded_id(operator),
+            r#type = r#type,
+        )
+    };
+    let changes = [1, 2].map(|operator| entry(operator, "external_customer_id_changed", "1 + n", ENTRIES));
+    let updates = [entry(2, "updated", "1 + n", UPDATES), entry(2, "updated", &format!("{ENTRIES} + 1 + n"), UPDATES)];
+    let sql = [&["SET session_replication_role = replica;".to_owned()][..], &changes, &updates].concat().concat();
+    postgres::execute(database, &sql).await.unwrap();
+    postgres::execute(database, "VACUUM (ANALYZE) customer_event").await.unwrap();
+    let query = "query ($id: ID!, $first: Int, $last: Int) { operator: customer(by: { id: $id }) { \
+                 list: history(first: $first, last: $last) { nodes { type own } } } }";
+    let id = CustomerId::from(seeded_id(number)).to_string();
+    for name in ["first", "last"] {
+        let (page, blocks) = measured.send_repeatedly(key, query, &json!({ "id": id, name: PAGE_SIZE })).await;
+        println!("{:<28}{blocks:>6}", format!("{name} page of a history"));
+        let nodes = page["nodes"].as_array().unwrap();
+        assert_eq!(nodes.len(), PAGE_SIZE, "{name}");
+        assert_eq!(nodes.iter().filter(|node| node["own"] == false).count(), UPDATES, "{name}");
+        assert!(blocks < MAX_BLOCKS, "{name}: {blocks} blocks");
+    }
+}
+
 /// The number of operators with an endpoint that has received all changes.
 const IDLE_ENDPOINTS: usize = 1_000;
 /// The largest numbers of blocks that a statement of the deliveries may touch. The first limit is for the statement
@@ -523,6 +561,7 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
         println!("{name:<28}{:>6}{blocks:>14}{last_blocks:>14}", 0);
         assert!(blocks.max(last_blocks) < MAX_BLOCKS_OF_SCAN, "{name}: {blocks}, {last_blocks} blocks");
     }
+    read_long_history(&measured, &database, own).await;
     server.stop();
     add_missing_words(&database, measured.log).await;
     write_batches(&database, measured.log).await;

@@ -79,7 +79,7 @@ impl HistoryEntry {
         let r#type = match to_others(event.r#type) {
             _ if sees_all => event.r#type,
             ToOthers::Shown(r#type) | ToOthers::ShownIfValuesChanged(r#type) => r#type,
-            // `visible_to` leaves out such entries.
+            // `visible_parts` leaves out such entries.
             ToOthers::Hidden => event.r#type,
         };
         Self {
@@ -136,9 +136,12 @@ impl Customers {
                 EventList::OfRequest(id) => (any_customer, Column::RequestId.eq(id), &[Column::Id][..]),
                 EventList::OfApiKey(id) => (any_customer, Column::ApiKeyId.eq(id), &[Column::Id][..]),
             };
-            let events = visible_to(actor, customer, Entity::find()).filter(condition);
-            let order = order.iter().map(|column| column.into_expr()).collect();
-            (vec![List::new(events.into_query(), order)], request.clone())
+            let events = since_connection(actor, customer, Entity::find()).filter(condition);
+            let list = |part| {
+                let order = order.iter().map(|column| column.into_expr()).collect();
+                List::new(events.clone().filter(part).into_query(), order)
+            };
+            (visible_parts(actor).into_iter().map(list).collect(), request.clone())
         });
         let read = |row: &QueryResult| Ok(Arc::new(HistoryEntry::new(actor, Model::from_query_result(row, "")?)));
         let position = |list: usize, entry: &Arc<HistoryEntry>| requests[list].0.position(entry);
@@ -147,7 +150,8 @@ impl Customers {
 
     /// Finds an entry of a history. Returns `None` if the caller may not see it.
     pub async fn find_event(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<HistoryEntry>, Error> {
-        let events = visible_to(actor, Column::CustomerId.into_expr(), Entity::find_by_id(id));
+        let visible = visible_parts(actor).into_iter().fold(Condition::any(), Condition::add);
+        let events = since_connection(actor, Column::CustomerId.into_expr(), Entity::find_by_id(id)).filter(visible);
         record(Work::Query, 1);
         let found = events.one(self.database.reader()).await?;
         record(Work::Row, found.iter().len() as u64);
@@ -155,14 +159,35 @@ impl Customers {
     }
 }
 
-/// Restricts entries of `customer`, an id or a column, to the entries that the caller may see. An operator sees the
-/// entries since its current link was made: its own entries, and those entries of other callers that changed or
-/// verified values. The operator does not see the links and external ids of other operators.
+/// Returns the conditions of the parts of a history that the caller may see. An operator sees its own entries, and those
+/// entries of other callers that changed or verified values. It does not see the links and external ids of other
+/// operators.
+///
+/// An operator's history has two parts with an index each: the entries that all operators see, and those of the other
+/// entries that are its own. A page of a part reads only entries of the part, regardless of how many entries the
+/// operator does not see.
+fn visible_parts(actor: &Actor) -> Vec<Condition> {
+    let Some(operator) = actor.operator() else { return vec![Condition::all()] };
+    let types = |is_included: fn(ToOthers) -> bool| {
+        let types = EventType::iter().filter(|r#type| is_included(to_others(*r#type)));
+        types.map(|r#type| format!("'{}'", r#type.to_value())).collect::<Vec<_>>().join(", ")
+    };
+    let shown = types(|form| matches!(form, ToOthers::Shown(_)));
+    let shown_if_changed = types(|form| matches!(form, ToOthers::ShownIfValuesChanged(_)));
+    // Literals, because the conditions must be those of the partial indexes `customer_event_shown_idx` and
+    // `customer_event_hidden_idx`.
+    let is_shown = format!(r#"("type" IN ({shown}) OR ("type" IN ({shown_if_changed}) AND "before" <> "after"))"#);
+    let is_hidden = Expr::cust(format!("NOT {is_shown}"));
+    vec![Expr::cust(is_shown).into(), Column::OperatorId.eq(operator).and(is_hidden).into()]
+}
+
+/// Restricts entries of `customer`, an id or a column, to the entries since the current link of the caller was made.
+/// The platform gets all entries.
 ///
 /// Entries are compared in the [order of the history](HISTORY_ORDER). Entries of one version are ordered by the clocks
 /// of their servers. If these clocks differ, an operator may see an entry from shortly before its connection, or not
 /// see one from shortly after it.
-fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
+fn since_connection(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
     let Some(operator) = actor.operator() else { return events };
     let connecting = Alias::new("connecting");
     let column = |column: Column| Expr::col((connecting.clone(), column));
@@ -182,17 +207,7 @@ fn visible_to(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Se
         .filter(customer_operator::Column::OperatorId.eq(operator))
         .filter(customer_operator::Column::CustomerId.into_expr().eq(customer))
         .into_query();
-    let changed_values = Column::Before.into_expr().ne(Column::After.into_expr());
-    let shown = EventType::iter().filter(|r#type| matches!(to_others(*r#type), ToOthers::Shown(_)));
-    let shown_if_changed =
-        EventType::iter().filter(|r#type| matches!(to_others(*r#type), ToOthers::ShownIfValuesChanged(_)));
-    let is_change_by_others = shown_if_changed
-        .map(|r#type| Column::Type.eq(r#type).and(changed_values.clone()))
-        .fold(Condition::any().add(Column::Type.is_in(shown)), Condition::add);
-    events
-        .filter(Expr::exists(link))
-        .filter(is_since_start)
-        .filter(Condition::any().add(Column::OperatorId.eq(operator)).add(is_change_by_others))
+    events.filter(Expr::exists(link)).filter(is_since_start)
 }
 
 /// Adds an entry, and its rows in the feed, to the writes. In the feed, the operators of `links` get a row of the type
