@@ -22,6 +22,7 @@ arguments.add_argument("--targets", help="servers to measure; NAME=PROGRAM is an
 arguments.add_argument("--operations", default="r1,r2,r3,r3d,s1,w1,w2,f1", help="operations to measure; docs/benchmarks.md lists them")
 arguments.add_argument("--rounds", type=int, default=5, help="number of rounds; the report shows medians")
 arguments.add_argument("--seconds", type=int, default=2, help="seconds per measurement; longer if many clients send to a slow target")
+arguments.add_argument("--warm-up", type=int, default=1, help="seconds per measurement of the warm-up round")
 arguments.add_argument("--connections", default="1,32", help="number of clients that send at the same time; each number is measured in each round")
 arguments.add_argument("--plot", help="SVG file to write; it shows throughput and latency by number of clients")
 arguments.add_argument("--json", help="file to write the results to")
@@ -533,7 +534,7 @@ def main(options, folder, running):
         print(f"The answers of {target} agree with the database.", flush=True)
     databases["postgres"].sql("postgres", "CHECKPOINT")
     each = len(clients) * sum(len(about["SQL"]) for about in results["targets"].values())
-    minutes = each * (1.5 + options.rounds * (options.seconds + 0.4)) / 60
+    minutes = each * (0.5 + options.warm_up + options.rounds * (options.seconds + 0.4)) / 60
     print(f"{options.rounds + 1} rounds of {each} measurements take about {minutes:.0f} minutes, or longer with many clients.", flush=True)
     number, rates = 0, {}
     for round in range(options.rounds + 1):  # round 0 warms up and is not reported
@@ -551,7 +552,7 @@ def main(options, folder, running):
                     # If there are many clients, a measurement takes longer, up to 60 seconds, so that each client gets
                     # several responses. The rate of the previous round shows how long this takes.
                     several = 4 * connections / (rates.get((server.name, operation, connections)) or 1)
-                    seconds = max(options.seconds, min(math.ceil(several), 60)) if round else 1 + connections // 250
+                    seconds = max(options.seconds, min(math.ceil(several), 60)) if round else options.warm_up + connections // 250
                     figures = measure(server, operation, seconds, connections, number)
                     wait_until_idle(server)
                     rates[server.name, operation, connections] = figures["req/s"]
