@@ -160,7 +160,7 @@ pub struct LimitSettings {
     pub auth_failures_per_minute: u32,
 
     /// Number of times per hour that an operator without a budget of its own may learn that an email or phone belongs
-    /// to a customer of another operator (0 = unlimited)
+    /// to a customer that is not connected to the operator (0 = unlimited)
     #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", value_name = "COUNT", default_value_t = 100)]
     pub disclosures_per_hour: u32,
 }
@@ -354,8 +354,8 @@ fn read_credential(setting: &str, value: &mut Option<SecretString>, file: &Optio
 }
 
 /// Returns the error for a secret that is not safe.
-fn insecure(name: &str, fault: &str) -> Result<(), String> {
-    Err(format!("{name} {fault}. Generate one: openssl rand -hex 32"))
+fn insecure(name: &str, problem: &str) -> Result<(), String> {
+    Err(format!("{name} {problem}. Generate one: openssl rand -hex 32"))
 }
 
 impl Settings {
@@ -435,19 +435,19 @@ impl ServeSettings {
     fn check_platform_key(&self, shared: &Settings) -> Result<(), String> {
         let Some(key) = self.platform_key.as_ref().map(ExposeSecret::expose_secret) else { return Ok(()) };
         if key.len() < MIN_SECRET_BYTES && shared.environment == Environment::Production {
-            let fault = format!("must have at least {MIN_SECRET_BYTES} characters in production");
-            return insecure(PLATFORM_KEY, &fault);
+            let problem = format!("must have at least {MIN_SECRET_BYTES} characters in production");
+            return insecure(PLATFORM_KEY, &problem);
         }
         let is_allowed = key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && key == key.trim();
         if !is_allowed {
-            let fault =
+            let problem =
                 "must consist of visible ASCII characters, with spaces only between them: it is sent in a header";
-            return insecure(PLATFORM_KEY, fault);
+            return insecure(PLATFORM_KEY, problem);
         }
         let secrets = [(KEY_SECRET, Some(shared.key_secret())), (KEY_SECRET_OLD, shared.old_key_secret())];
         if let Some((setting, _)) = secrets.into_iter().find(|(_, secret)| *secret == Some(key)) {
-            let fault = format!("and {setting} are the same: a caller with the key would know the secret");
-            return insecure(PLATFORM_KEY, &fault);
+            let problem = format!("and {setting} are the same: a caller with the key would know the secret");
+            return insecure(PLATFORM_KEY, &problem);
         }
         Ok(())
     }

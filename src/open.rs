@@ -9,7 +9,7 @@ use sea_orm::DbErr;
 use tokio::time::sleep;
 
 use crate::database::{
-    self, Database, Fault, Inspection, StatementObserver, describe, explain_connect_error, positions,
+    self, Database, Inspection, Problem, StatementObserver, describe, explain_connect_error, positions,
 };
 use crate::error::Error;
 use crate::failure::Failure;
@@ -115,7 +115,7 @@ async fn open_claimed(
 
 /// Fails if the service cannot use the database, or if the database belongs to the other environment.
 async fn check_usable(database: &Database, inspection: &Inspection, environment: Environment) -> Result<(), Failure> {
-    if let Some(Fault { cause, remedy }) = &inspection.fault {
+    if let Some(Problem { cause, remedy }) = &inspection.problem {
         return Err(Failure::Other(format!("{cause} {remedy}")));
     }
     if inspection.pending.len() < database::migration_count() {

@@ -27,7 +27,7 @@ pub struct Inspection {
     pub unknown: Vec<String>,
     /// The reason why the database cannot be used: its encoding is wrong, or the service cannot write to it. `None` if
     /// no such reason was found. Write privileges are not checked while migrations are pending.
-    pub fault: Option<Fault>,
+    pub problem: Option<Problem>,
     /// True if only a newer version of the program may write to the database. Always false while migrations are
     /// pending.
     pub is_outdated: bool,
@@ -35,10 +35,10 @@ pub struct Inspection {
 
 /// A reason why a database cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The fault, as a sentence for the log.
+pub struct Problem {
+    /// The problem, as a sentence for the log.
     pub cause: String,
-    /// An instruction that removes the fault. May contain an SQL statement to run.
+    /// An instruction that removes the problem. May contain an SQL statement to run.
     pub remedy: String,
 }
 
@@ -194,9 +194,9 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
     let known: BTreeSet<_> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
     let pending: Vec<_> = known.difference(&applied).cloned().collect();
     let is_unicode = ["UTF8", "UTF-8"].contains(&encoding.as_str());
-    let fault = |cause: String, remedy: String| Some(Fault { cause, remedy });
-    let fault = match options {
-        Options::Postgres(_) if !is_unicode => fault(
+    let problem = |cause: String, remedy: String| Some(Problem { cause, remedy });
+    let problem = match options {
+        Options::Postgres(_) if !is_unicode => problem(
             format!("The database encoding is {encoding}, which cannot store all Unicode names."),
             format!(
                 "Use a database in UTF-8: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'; then change \
@@ -204,16 +204,16 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
                 url::SETTING
             ),
         ),
-        Options::Sqlite(_) if !is_unicode => fault(
+        Options::Sqlite(_) if !is_unicode => problem(
             format!("The database encoding is {encoding}, in which the order of strings differs from UTF-8."),
             format!("Use a new file: change {}.", url::SETTING),
         ),
         // The pending migrations will write, so they report if writing is impossible.
         _ if !pending.is_empty() => None,
-        Options::Postgres(options) => postgres_write_fault(connection, options.get_username()).await?,
+        Options::Postgres(options) => postgres_write_problem(connection, options.get_username()).await?,
         Options::Sqlite(options) => {
             match connection.execute_unprepared("UPDATE deployment SET id = id WHERE 1 = 0").await {
-                Err(error) if is_read_only(&error) => fault(
+                Err(error) if is_read_only(&error) => problem(
                     format!("The database file {} cannot be written.", options.get_filename().display()),
                     format!(
                         "Check the permissions of the file, of its -wal and -shm files and of its folder, and the parameters of {}.",
@@ -227,12 +227,12 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
         }
     };
     let is_outdated = pending.is_empty() && !knows_required_migration(connection).await?;
-    Ok(Inspection { pending, unknown: applied.difference(&known).cloned().collect(), fault, is_outdated })
+    Ok(Inspection { pending, unknown: applied.difference(&known).cloned().collect(), problem, is_outdated })
 }
 
-/// Returns a fault if the database is read-only, or if the role may not read or write a table. Checks only the tables
+/// Returns a problem if the database is read-only, or if the role may not read or write a table. Checks only the tables
 /// that have the same owner as the table of migrations, because an extension may have tables of its own.
-async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Result<Option<Fault>, DbErr> {
+async fn postgres_write_problem(connection: &DatabaseConnection, role: &str) -> Result<Option<Problem>, DbErr> {
     const SQL: &str = "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, \
         (SELECT COUNT(*) FROM pg_class AS t, pg_class AS m WHERE m.oid = to_regclass('seaql_migrations') AND t.oid <> m.oid \
          AND t.relkind = 'r' AND t.relnamespace = m.relnamespace AND t.relowner = m.relowner \
@@ -244,10 +244,10 @@ async fn postgres_write_fault(connection: &DatabaseConnection, role: &str) -> Re
         let cause = "PostgreSQL does not accept writes to this database: it is a standby, or \
                      default_transaction_read_only is set.";
         let remedy = format!("Connect to the primary server: change {}.", url::SETTING);
-        return Ok(Some(Fault { cause: cause.to_owned(), remedy }));
+        return Ok(Some(Problem { cause: cause.to_owned(), remedy }));
     }
     let closed_tables: i64 = row.try_get("", "closed_tables")?;
-    Ok((closed_tables > 0).then(|| Fault {
+    Ok((closed_tables > 0).then(|| Problem {
         cause: format!("The role `{role}` lacks read or write privileges. Number of tables: {closed_tables}."),
         remedy: grant_tables(role),
     }))

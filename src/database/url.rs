@@ -87,9 +87,9 @@ pub fn check_url(url: &str) -> Result<(), String> {
     let options = Options::parse(url).map_err(|error| {
         let mut cause = error.to_string();
         if let DbErr::Conn(RuntimeErr::SqlxError(error)) = error
-            && let sqlx::Error::Configuration(fault) = &*error
+            && let sqlx::Error::Configuration(error) = &*error
         {
-            cause = fault.to_string();
+            cause = error.to_string();
         }
         let hint = if is_sqlite {
             "Use sqlite://FILE. Write a % in the name of the file as %25."
@@ -108,11 +108,11 @@ pub fn check_url(url: &str) -> Result<(), String> {
         Options::Postgres(_) if has_cut_password(url) => Err(format!(
             "{SETTING} is not valid: an `@` follows the host, so the password probably ends too early. {ENCODE_PASSWORD}"
         )),
-        Options::Postgres(options) => match (unknown_parameter(url), tls_fault(&options, url)) {
+        Options::Postgres(options) => match (unknown_parameter(url), tls_problem(&options, url)) {
             (Some(name), _) => Err(format!(
                 "{SETTING} has the parameter `{name}`, which this service does not know. Remove it, or correct its name."
             )),
-            (None, Some(fault)) => Err(format!("{SETTING}: {fault}")),
+            (None, Some(problem)) => Err(format!("{SETTING}: {problem}")),
             (None, None) => Ok(()),
         },
     }
@@ -173,7 +173,7 @@ fn unknown_parameter(url: &str) -> Option<String> {
 
 /// Returns a message if sqlx would protect the connection less than its TLS parameters suggest. sqlx itself accepts
 /// such parameters.
-fn tls_fault(options: &PgConnectOptions, url: &str) -> Option<&'static str> {
+fn tls_problem(options: &PgConnectOptions, url: &str) -> Option<&'static str> {
     let has_root = Url::parse(url).is_ok_and(|url| {
         url.query_pairs().any(|(name, _)| ["sslrootcert", "ssl-root-cert", "ssl-ca"].contains(&name.as_ref()))
     });

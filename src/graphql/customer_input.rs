@@ -9,8 +9,8 @@ use sea_orm::ActiveValue::{self, NotSet, Set};
 use sea_orm::Iterable;
 
 use super::event_enums::{DisconnectReason, VerifiableField};
-use super::faults::Faults;
 use super::time::Time;
+use super::violations::Violations;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::Actor;
 use crate::service::customers::{
@@ -54,9 +54,11 @@ pub struct CreateCustomerInput {
     /// existing customer is connected.
     #[graphql(default_with = "MatchKey::iter().collect()")]
     connect_by: Vec<MatchKey>,
-    /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
-    /// with the same key within 24 hours returns the first result and changes nothing. The repeated request fails with
-    /// `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator or erased.
+    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
+    /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
+    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`.
+    /// The repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your
+    /// operator or erased.
     idempotency_key: Option<String>,
 }
 
@@ -118,9 +120,11 @@ pub struct UpdateCustomerInput {
     /// The `version` that your change is based on. If the customer now has a different version, nothing is changed and
     /// the error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
-    /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
-    /// with the same key within 24 hours returns the first result and changes nothing. The repeated request fails with
-    /// `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator or erased.
+    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
+    /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
+    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`.
+    /// The repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your
+    /// operator or erased.
     idempotency_key: Option<String>,
 }
 
@@ -135,8 +139,9 @@ pub struct DisconnectCustomerInput {
     /// Id of the operator to disconnect the customer from. Required with the platform key. Not available with other
     /// keys.
     operator_id: Option<ID>,
-    /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
-    /// with the same key within 24 hours returns the first result and changes nothing.
+    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
+    /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
+    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`.
     idempotency_key: Option<String>,
 }
 
@@ -166,9 +171,10 @@ pub struct RecordVerificationInput {
     /// If another customer has the phone, moves the phone from that customer to this one. Fails with `PHONE_TAKEN` if
     /// that customer proved ownership of the phone after `verifiedAt`. Only for phones. Default: false.
     take_over: Option<bool>,
-    /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
-    /// with the same key within 24 hours returns the first result and changes nothing. The repeated request fails with
-    /// `CUSTOMER_NOT_FOUND` if the customer has since been erased.
+    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
+    /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
+    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`.
+    /// The repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been erased.
     idempotency_key: Option<String>,
 }
 
@@ -180,18 +186,19 @@ pub struct EraseCustomerInput {
     /// Your reference for the erasure, 1 to 100 characters, for example a ticket number. Kept on the receipt, so it
     /// must not contain personal data.
     reference: String,
-    /// Unique key for this request, 1 to 255 characters, for example a UUID. Makes retries safe: a request repeated
-    /// with the same key within 24 hours returns the first result and changes nothing.
+    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
+    /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
+    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`.
     idempotency_key: Option<String>,
 }
 
 impl AddressInput {
-    fn parse(self, faults: &mut Faults) -> Option<Address> {
+    fn parse(self, violations: &mut Violations) -> Option<Address> {
         let Self { line1, line2, city, region, postal_code, country } = self;
         let city = city.unwrap_or_default();
         let parsed = Address::parse(AddressParts { line1, line2, city, region, postal_code, country });
         for (part, reason) in parsed.as_ref().err().into_iter().flatten() {
-            faults.add(Violation::of(ErrorCode::InvalidAddress, InputField::Address(*part)).with_reason(*reason));
+            violations.add(Violation::of(ErrorCode::InvalidAddress, InputField::Address(*part)).with_reason(*reason));
         }
         parsed.ok()
     }
@@ -211,12 +218,12 @@ where
 }
 
 impl OptionalDataInput {
-    fn parse(self, faults: &mut Faults) -> customer::ActiveModel {
+    fn parse(self, violations: &mut Violations) -> customer::ActiveModel {
         customer::ActiveModel {
-            phone: optional(self.phone, |text| faults.phone(InputField::Phone, &text)),
-            first_name: optional(self.first_name, |text| faults.name(InputField::FirstName, &text)),
-            last_name: optional(self.last_name, |text| faults.name(InputField::LastName, &text)),
-            address: optional(self.address, |address| address.parse(faults)),
+            phone: optional(self.phone, |text| violations.phone(InputField::Phone, &text)),
+            first_name: optional(self.first_name, |text| violations.name(InputField::FirstName, &text)),
+            last_name: optional(self.last_name, |text| violations.name(InputField::LastName, &text)),
+            address: optional(self.address, |address| address.parse(violations)),
             ..Default::default()
         }
     }
@@ -226,24 +233,25 @@ impl CreateCustomerInput {
     pub fn parse(self) -> CustomerDraft {
         let Self { external_customer_id, data: CustomerDataInput { email, optional }, connect_by, idempotency_key } =
             self;
-        let mut faults = Faults::default();
+        let mut violations = Violations::default();
         CustomerDraft {
-            external_customer_id: faults.external_customer_id(InputField::ExternalCustomerId, &external_customer_id),
-            email: faults.email(InputField::Email, &email),
-            optional: optional.parse(&mut faults),
+            external_customer_id: violations
+                .external_customer_id(InputField::ExternalCustomerId, &external_customer_id),
+            email: violations.email(InputField::Email, &email),
+            optional: optional.parse(&mut violations),
             connect_by: ConnectBy::new(&connect_by),
-            idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
-            faults: faults.into_violations(),
+            idempotency_key: idempotency_key.and_then(|text| violations.idempotency_key(&text)),
+            violations: violations.into_violations(),
         }
     }
 }
 
 impl UpdateCustomerRef {
     /// Returns `None` for a malformed id, because no customer has such an id.
-    fn parse(self, faults: &mut Faults) -> Option<CustomerRef> {
+    fn parse(self, violations: &mut Violations) -> Option<CustomerRef> {
         match self {
             Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
-            Self::ExternalCustomerId(text) => faults
+            Self::ExternalCustomerId(text) => violations
                 .external_customer_id(InputField::CustomerExternalCustomerId, &text)
                 .map(CustomerRef::ExternalCustomerId),
         }
@@ -253,31 +261,31 @@ impl UpdateCustomerRef {
 impl UpdateCustomerInput {
     pub fn parse(self, actor: &Actor) -> CustomerChanges {
         let Self { customer, data, external_customer_id, expected_version, idempotency_key } = self;
-        let mut faults = Faults::default();
+        let mut violations = Violations::default();
         let is_by_external_id = matches!(customer, UpdateCustomerRef::ExternalCustomerId(_));
         let customer = if is_by_external_id && actor.operator().is_none() {
-            faults.no_external_id(InputField::CustomerExternalCustomerId)
+            violations.no_external_id(InputField::CustomerExternalCustomerId)
         } else {
-            customer.parse(&mut faults)
+            customer.parse(&mut violations)
         };
         if data.is_none() && external_customer_id.is_undefined() {
-            faults.argument(InputField::Data, NOTHING_TO_UPDATE);
+            violations.argument(InputField::Data, NOTHING_TO_UPDATE);
         }
         let external_customer_id = if actor.operator().is_none() && !external_customer_id.is_undefined() {
-            faults.no_external_id(InputField::ExternalCustomerId)
+            violations.no_external_id(InputField::ExternalCustomerId)
         } else {
             let (code, field) = (ErrorCode::InvalidExternalCustomerId, InputField::ExternalCustomerId);
-            faults.not_null(code, field, external_customer_id, ExternalCustomerId::parse)
+            violations.not_null(code, field, external_customer_id, ExternalCustomerId::parse)
         };
         let CustomerDataPatch { email, optional } = data.unwrap_or_default();
-        let email = faults.not_null(ErrorCode::InvalidEmail, InputField::Email, email, EmailAddress::parse);
+        let email = violations.not_null(ErrorCode::InvalidEmail, InputField::Email, email, EmailAddress::parse);
         CustomerChanges {
             customer,
             external_customer_id,
             expected_version,
-            data: customer::ActiveModel { email: email.map_or(NotSet, Set), ..optional.parse(&mut faults) },
-            idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
-            faults: faults.into_violations(),
+            data: customer::ActiveModel { email: email.map_or(NotSet, Set), ..optional.parse(&mut violations) },
+            idempotency_key: idempotency_key.and_then(|text| violations.idempotency_key(&text)),
+            violations: violations.into_violations(),
         }
     }
 }
@@ -285,38 +293,38 @@ impl UpdateCustomerInput {
 impl DisconnectCustomerInput {
     pub fn parse(self, actor: &Actor) -> Result<DisconnectRequest, Error> {
         let Self { customer, reason, operator_id, idempotency_key } = self;
-        let mut faults = Faults::default();
-        let operator = faults.operator_id(actor, operator_id, PLATFORM_ONLY_OPERATOR_ID, OPERATOR_ID_REQUIRED);
+        let mut violations = Violations::default();
+        let operator = violations.operator_id(actor, operator_id, PLATFORM_ONLY_OPERATOR_ID, OPERATOR_ID_REQUIRED);
         let disconnect = DisconnectRequest {
-            customer: customer.parse(&mut faults),
+            customer: customer.parse(&mut violations),
             reason: reason.into(),
             operator,
-            idempotency_key: idempotency_key.and_then(|text| faults.idempotency_key(&text)),
+            idempotency_key: idempotency_key.and_then(|text| violations.idempotency_key(&text)),
         };
-        faults.finish(disconnect)
+        violations.finish(disconnect)
     }
 }
 
 impl RecordVerificationInput {
     pub fn parse(self) -> Result<VerificationRequest, Error> {
         let Self { id, field, value, verified_at, take_over, idempotency_key } = self;
-        let mut faults = Faults::default();
-        let verified_at = faults.time(InputField::VerifiedAt, Some(verified_at));
+        let mut violations = Violations::default();
+        let verified_at = violations.time(InputField::VerifiedAt, Some(verified_at));
         let take_over = take_over.unwrap_or_default();
         let value = match field {
             VerifiableField::Email => {
                 if take_over {
-                    faults.argument(InputField::TakeOver, "Only a phone can be taken over.");
+                    violations.argument(InputField::TakeOver, "Only a phone can be taken over.");
                 }
-                faults.email(InputField::Value, &value).map(VerifiedValue::Email)
+                violations.email(InputField::Value, &value).map(VerifiedValue::Email)
             }
             VerifiableField::Phone => {
-                let number = faults.phone(InputField::Value, &value);
+                let number = violations.phone(InputField::Value, &value);
                 number.map(|number| VerifiedValue::Phone { number, take_over })
             }
         };
-        let idempotency_key = idempotency_key.and_then(|text| faults.idempotency_key(&text));
-        let (value, verified_at) = faults.finish_parsed(value.zip(verified_at))?;
+        let idempotency_key = idempotency_key.and_then(|text| violations.idempotency_key(&text));
+        let (value, verified_at) = violations.finish_parsed(value.zip(verified_at))?;
         Ok(VerificationRequest {
             customer: CustomerId::parse(&id),
             value,
@@ -330,11 +338,11 @@ impl RecordVerificationInput {
 impl EraseCustomerInput {
     pub fn parse(self) -> Result<EraseRequest, Error> {
         let Self { id, reference, idempotency_key } = self;
-        let mut faults = Faults::default();
+        let mut violations = Violations::default();
         let reference =
-            faults.value(ErrorCode::InvalidArgument, InputField::Reference, ErasureReference::parse(&reference));
-        let idempotency_key = idempotency_key.and_then(|text| faults.idempotency_key(&text));
-        let reference = faults.finish_parsed(reference)?;
+            violations.value(ErrorCode::InvalidArgument, InputField::Reference, ErasureReference::parse(&reference));
+        let idempotency_key = idempotency_key.and_then(|text| violations.idempotency_key(&text));
+        let reference = violations.finish_parsed(reference)?;
         Ok(EraseRequest { customer: CustomerId::parse(&id), reference, idempotency_key })
     }
 }
@@ -342,19 +350,19 @@ impl EraseCustomerInput {
 impl CustomerRefInput {
     /// Returns `None` for a malformed id, because no customer has such an id.
     pub fn parse(self, actor: &Actor) -> Result<Option<CustomerRef>, Error> {
-        let mut faults = Faults::default();
+        let mut violations = Violations::default();
         let reference = match self {
             Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
             Self::ExternalCustomerId(_) if actor.operator().is_none() => {
-                faults.no_external_id(InputField::ByExternalCustomerId)
+                violations.no_external_id(InputField::ByExternalCustomerId)
             }
-            Self::ExternalCustomerId(text) => faults
+            Self::ExternalCustomerId(text) => violations
                 .external_customer_id(InputField::ByExternalCustomerId, &text)
                 .map(CustomerRef::ExternalCustomerId),
-            Self::Email(text) => faults.email(InputField::ByEmail, &text).map(CustomerRef::Email),
-            Self::Phone(text) => faults.phone(InputField::ByPhone, &text).map(CustomerRef::Phone),
+            Self::Email(text) => violations.email(InputField::ByEmail, &text).map(CustomerRef::Email),
+            Self::Phone(text) => violations.phone(InputField::ByPhone, &text).map(CustomerRef::Phone),
         };
-        faults.finish(reference)
+        violations.finish(reference)
     }
 }
 

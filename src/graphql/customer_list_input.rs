@@ -5,8 +5,8 @@ use async_graphql::{Enum, InputObject};
 use chrono::{SubsecRound, TimeDelta};
 use entity::value::{OperatorId, SearchQuery};
 
-use super::faults::Faults;
 use super::time::Time;
+use super::violations::Violations;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::customers::{
     CustomerField, CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, TimeRange,
@@ -79,7 +79,7 @@ enum OrderDirection {
 }
 
 impl DateTimeRange {
-    fn parse(self, [from, before]: [InputField; 2], faults: &mut Faults) -> TimeRange {
+    fn parse(self, [from, before]: [InputField; 2], violations: &mut Violations) -> TimeRange {
         /// Rounds up to a microsecond, the precision of the stored times. A stored time is before the rounded time if
         /// and only if it is before `time`.
         fn rounded_up(Time(time): Time) -> Time {
@@ -87,8 +87,8 @@ impl DateTimeRange {
             Time(if rounded_down == time { time } else { rounded_down + TimeDelta::microseconds(1) })
         }
         TimeRange {
-            from: faults.time(from, self.from.map(rounded_up)),
-            before: faults.time(before, self.before.map(rounded_up)),
+            from: violations.time(from, self.from.map(rounded_up)),
+            before: violations.time(before, self.before.map(rounded_up)),
         }
     }
 }
@@ -98,16 +98,16 @@ impl CustomerFilterInput {
     /// is `None`.
     pub fn parse(self, operator: Option<OperatorId>, order: Option<CustomerOrderInput>) -> Result<CustomerList, Error> {
         self.check_list(operator, order.as_ref())?;
-        let mut faults = Faults::default();
+        let mut violations = Violations::default();
         let filter = CustomerFilter {
             search: self.search.and_then(|text| {
-                faults.value(ErrorCode::InvalidArgument, InputField::FilterSearch, SearchQuery::parse(&text))
+                violations.value(ErrorCode::InvalidArgument, InputField::FilterSearch, SearchQuery::parse(&text))
             }),
-            email: self.email.and_then(|text| faults.email(InputField::FilterEmail, &text)),
-            phone: self.phone.and_then(|text| faults.phone(InputField::FilterPhone, &text)),
+            email: self.email.and_then(|text| violations.email(InputField::FilterEmail, &text)),
+            phone: self.phone.and_then(|text| violations.phone(InputField::FilterPhone, &text)),
             external_customer_id: self
                 .external_customer_id
-                .and_then(|text| faults.external_customer_id(InputField::FilterExternalCustomerId, &text)),
+                .and_then(|text| violations.external_customer_id(InputField::FilterExternalCustomerId, &text)),
             // Repeated fields are removed, because they would lengthen the statement.
             missing: self.missing.into_iter().flatten().collect::<IndexSet<_>>().into_iter().collect(),
             email_verified: self.email_verified,
@@ -115,13 +115,13 @@ impl CustomerFilterInput {
             created_at: self
                 .created_at
                 .unwrap_or_default()
-                .parse([InputField::FilterCreatedAtFrom, InputField::FilterCreatedAtBefore], &mut faults),
+                .parse([InputField::FilterCreatedAtFrom, InputField::FilterCreatedAtBefore], &mut violations),
             connected_at: self
                 .connected_at
                 .unwrap_or_default()
-                .parse([InputField::FilterConnectedAtFrom, InputField::FilterConnectedAtBefore], &mut faults),
+                .parse([InputField::FilterConnectedAtFrom, InputField::FilterConnectedAtBefore], &mut violations),
         };
-        let filter = faults.finish(filter)?;
+        let filter = violations.finish(filter)?;
         let order = order.map(|CustomerOrderInput { field, direction }| CustomerOrder {
             field,
             descending: direction == OrderDirection::Desc,
@@ -133,7 +133,7 @@ impl CustomerFilterInput {
     /// order if there is a search.
     fn check_list(&self, operator: Option<OperatorId>, order: Option<&CustomerOrderInput>) -> Result<(), Error> {
         let is_all = operator.is_none();
-        let faults = [
+        let checks = [
             (is_all && self.search.is_some(), InputField::FilterSearch, OPERATOR_LIST_ONLY_SEARCH),
             (is_all && self.connected_at.is_some(), InputField::FilterConnectedAt, OPERATOR_LIST_ONLY_CONNECTED_AT),
             (
@@ -144,7 +144,7 @@ impl CustomerFilterInput {
             (is_all && order.is_some(), InputField::OrderBy, OPERATOR_LIST_ONLY_ORDER),
             (order.is_some() && self.search.is_some(), InputField::OrderBy, NO_ORDER_WITH_SEARCH),
         ];
-        match faults.into_iter().find(|(is_fault, ..)| *is_fault) {
+        match checks.into_iter().find(|(is_violated, ..)| *is_violated) {
             Some((_, field, note)) => Err(Violation::argument(field, note).into()),
             None => Ok(()),
         }

@@ -17,7 +17,6 @@ mod document_size;
 mod document_text;
 mod errors;
 mod event_enums;
-mod faults;
 mod fetch;
 mod items;
 mod load_rounds;
@@ -29,6 +28,7 @@ mod rewrite;
 mod schema;
 mod time;
 mod variables;
+mod violations;
 mod webhook_body;
 
 pub use direct::{count_values, write_value};

@@ -9,8 +9,8 @@ use async_graphql::{InputObject, Object, ObjectType, OutputType, SimpleObject, T
 
 use super::cursor::{Cursor, Cursors};
 use super::direct::{DirectObject, NotDirect, SelectedField, Writer};
-use super::faults::Faults;
 use super::items::Items;
+use super::violations::Violations;
 use crate::database::pages::{Count, Direction, Page, PageRequest, Position};
 use crate::error::{Error, InputField};
 
@@ -33,20 +33,20 @@ impl PageArguments {
     /// Checks the arguments against the list that the cursors belong to. If the list is not known, rejects every
     /// cursor, because a cursor is valid for one list only.
     pub fn parse(&self, cursors: Option<&Cursors>) -> Result<PageRequest, Error> {
-        let mut faults = Faults::default();
+        let mut violations = Violations::default();
         for (field, size) in [(InputField::First, self.first), (InputField::Last, self.last)] {
             if size.is_some_and(|size| !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&size)) {
-                faults.argument(field, INVALID_PAGE_SIZE);
+                violations.argument(field, INVALID_PAGE_SIZE);
             }
         }
         if self.first.is_some() && self.last.is_some() {
-            faults.argument(InputField::Last, "`first` and `last` cannot be combined.");
+            violations.argument(InputField::Last, "`first` and `last` cannot be combined.");
         }
         let mut position = |field, cursor: &Option<String>| {
             let cursor = cursor.as_ref()?;
             let note = "The cursor is not valid for this list. A cursor is valid only with the same operator, filter and \
                         order. Start with the first page.";
-            faults.require(cursors.and_then(|cursors| cursors.decode(cursor)), field, note)
+            violations.require(cursors.and_then(|cursors| cursors.decode(cursor)), field, note)
         };
         let after = position(InputField::After, &self.after);
         let before = position(InputField::Before, &self.before);
@@ -55,20 +55,20 @@ impl PageArguments {
             (first, _) => (Direction::Forward, first),
         };
         let size = size.map_or(DEFAULT_PAGE_SIZE, |size| size.unsigned_abs() as usize);
-        faults.finish(PageRequest { direction, size, after, before })
+        violations.finish(PageRequest { direction, size, after, before })
     }
 }
 
 /// Checks the arguments of the change feed. Returns the size of the page and the position of the cursor.
 pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Result<(usize, Option<Position>), Error> {
-    let mut faults = Faults::default();
+    let mut violations = Violations::default();
     if !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&first) {
-        faults.argument(InputField::First, INVALID_PAGE_SIZE);
+        violations.argument(InputField::First, INVALID_PAGE_SIZE);
     }
     let note = "The cursor is not valid for the caller's `changes` feed, or is no longer valid. Read `viewer.changesCursor`, \
                 read all customers, and continue from that cursor.";
-    let position = after.and_then(|cursor| faults.require(cursors.decode(cursor), InputField::After, note));
-    faults.finish((first.unsigned_abs() as usize, position))
+    let position = after.and_then(|cursor| violations.require(cursors.decode(cursor), InputField::After, note));
+    violations.finish((first.unsigned_abs() as usize, position))
 }
 
 /// Information about the current page.

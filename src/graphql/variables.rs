@@ -12,7 +12,7 @@
 //! - An integral number is an `Int`, even if the number is written as `1.0`, because many JSON encoders know only
 //!   floating-point numbers.
 //! - If a literal has the wrong type, or an `Int` has more than 32 bits, nothing is executed. async-graphql would find
-//!   some of these faults only when it executes the field, after earlier mutations of the request.
+//!   some of these errors only when it executes the field, after earlier mutations of the request.
 //! - A variable must have a type that is allowed where it is used. async-graphql has this rule, but does not run it.
 //!   A variable that may be null may be used where null is not allowed if the variable, the argument or the input field
 //!   has a default; the request then fails if the variable is null. Two exceptions are for the convenience of clients:

@@ -80,8 +80,8 @@ async fn check(database: &Database) -> Health {
         Ok(Err(error)) => return not_ready(describe(&error), "the database does not respond: see the log\n"),
         Err(_) => return not_ready("timeout".to_owned(), "the database does not respond: see the log\n"),
     };
-    if let Some(fault) = inspection.fault {
-        return not_ready(fault.cause, "the database cannot be used: see the log\n");
+    if let Some(problem) = inspection.problem {
+        return not_ready(problem.cause, "the database cannot be used: see the log\n");
     }
     if !inspection.pending.is_empty() {
         return not_ready("pending migrations".to_owned(), "the database lacks migrations: run `vivamo migrate`\n");

@@ -12,10 +12,10 @@ use crate::error::{Error, InputField};
 use crate::graphql::context::{actor, platform, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::direct::DirectObject;
-use crate::graphql::faults::Faults;
 use crate::graphql::fetch;
 use crate::graphql::pagination::{Connection, Edge, PageArguments};
 use crate::graphql::time::Time;
+use crate::graphql::violations::Violations;
 use crate::service::audit::AdminEventFilter;
 
 /// Type of an entry in the administrative audit log. Values may be added, so keep a default case.
@@ -95,7 +95,8 @@ impl AdminEvent {
         Time(self.0.occurred_at)
     }
 
-    /// Operator that was changed, or whose API key, webhook endpoint or customers were changed.
+    /// Operator that was changed, or whose API key, webhook endpoint or customers were changed. Null only if the read
+    /// fails (see `errors`).
     async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
         Some(fetch::load(context, self.0.operator_id).await.map(Operator))
     }
@@ -164,16 +165,16 @@ pub struct AdminEventEdge {
 
 impl AdminEventFilterInput {
     fn parse(&self) -> Result<AdminEventFilter, Error> {
-        let mut faults = Faults::default();
+        let mut violations = Violations::default();
         let operator = self.operator_id.as_ref().and_then(|id| {
             let note = "`operatorId` must be the id of an operator (op_…).";
-            faults.require(OperatorId::parse(id), InputField::FilterOperatorId, note)
+            violations.require(OperatorId::parse(id), InputField::FilterOperatorId, note)
         });
         let api_key = self.api_key_id.as_ref().and_then(|id| {
             let note = "`apiKeyId` must be the id of an API key (key_…).";
-            faults.require(ApiKeyId::parse(id), InputField::FilterApiKeyId, note)
+            violations.require(ApiKeyId::parse(id), InputField::FilterApiKeyId, note)
         });
-        faults.finish(AdminEventFilter { operator, api_key })
+        violations.finish(AdminEventFilter { operator, api_key })
     }
 }
 

@@ -178,14 +178,15 @@ struct CustomerValidation {
     email: Option<String>,
     /// Phone number as it would be stored. Null if the number is invalid or was omitted.
     phone: Option<String>,
-    /// Errors that `createCustomer` would return. Excludes conflicts with customers of other operators, and phones that
+    /// Errors that `createCustomer` would return. Excludes conflicts with customers that are not yours, and phones that
     /// only the carrier lookup would reject.
     faults: Vec<CustomerWarning>,
     /// Problems with values that production would reject, for example a disposable email. Always empty in production.
     warnings: Vec<CustomerWarning>,
 }
 
-/// A problem with a value in the input, reported without failing the request.
+/// A problem with a value in the input, reported in the result and not in `errors` of the response. In `faults`: an
+/// error that `createCustomer` would return. In `warnings`: a restriction that only production enforces.
 #[derive(SimpleObject)]
 struct CustomerWarning {
     /// Code of the corresponding error.
@@ -227,7 +228,7 @@ impl From<Validation> for CustomerValidation {
         Self {
             email: validation.email.map(|email| email.as_str().to_owned()),
             phone: validation.phone.map(|phone| phone.as_str().to_owned()),
-            faults: validation.faults.into_iter().map(Into::into).collect(),
+            faults: validation.violations.into_iter().map(Into::into).collect(),
             warnings: validation.warnings.into_iter().map(Into::into).collect(),
         }
     }

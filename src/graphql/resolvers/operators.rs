@@ -9,10 +9,10 @@ use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::context::{actor, platform, request_info};
-use crate::graphql::faults::Faults;
 use crate::graphql::objects::{ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
+use crate::graphql::violations::Violations;
 use crate::service::api_keys::KeyRequest;
 use crate::service::operators::OperatorChanges;
 
@@ -195,17 +195,17 @@ struct UpdateOperatorInput {
 
 impl UpdateOperatorInput {
     fn parse(self) -> Result<OperatorChanges, Error> {
-        let mut faults = Faults::default();
-        let name = faults.not_null(ErrorCode::InvalidName, InputField::Name, self.name, DisplayName::parse);
+        let mut violations = Violations::default();
+        let name = violations.not_null(ErrorCode::InvalidName, InputField::Name, self.name, DisplayName::parse);
         if self.status.is_null() {
-            faults.argument(InputField::Status, "`status` cannot be null. Omit it to keep the current status.");
+            violations.argument(InputField::Status, "`status` cannot be null. Omit it to keep the current status.");
         }
         let disclosures_per_hour = match self.disclosures_per_hour {
             MaybeUndefined::Undefined => None,
             MaybeUndefined::Null => Some(None),
             MaybeUndefined::Value(budget) => Some(Some(budget)),
         };
-        faults.finish(OperatorChanges { name, status: self.status.take().map(Status::from), disclosures_per_hour })
+        violations.finish(OperatorChanges { name, status: self.status.take().map(Status::from), disclosures_per_hour })
     }
 }
 

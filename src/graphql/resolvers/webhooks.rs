@@ -10,10 +10,10 @@ use secrecy::ExposeSecret;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::context::{request_info, writer};
 use crate::graphql::cursor::{Cursors, ListId};
-use crate::graphql::faults::Faults;
 use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
+use crate::graphql::violations::Violations;
 use crate::service::Actor;
 use crate::service::webhooks::endpoints::{EndpointChanges, EndpointRequest, EndpointWithSecret, StartOfDeliveries};
 
@@ -136,11 +136,11 @@ fn parse_id(id: &ID) -> Result<WebhookId, Violation> {
     WebhookId::parse(id).ok_or_else(|| Violation::of(ErrorCode::WebhookNotFound, InputField::Id))
 }
 
-/// Returns the types without repetitions. An empty list is a fault.
-fn parse_types(types: Vec<ChangeType>, faults: &mut Faults) -> Option<ChangeTypes> {
+/// Returns the types without repetitions. Rejects an empty list.
+fn parse_types(types: Vec<ChangeType>, violations: &mut Violations) -> Option<ChangeTypes> {
     let types: Vec<EventType> = types.into_iter().map(Into::into).collect();
     if types.is_empty() {
-        faults.argument(InputField::Types, "`types` must not be empty. Null means all types.");
+        violations.argument(InputField::Types, "`types` must not be empty. Null means all types.");
         return None;
     }
     let is_given = |r#type: &EventType| types.contains(r#type);
@@ -159,13 +159,13 @@ enum WebhookStart {
 }
 
 impl WebhookStart {
-    fn parse(self, cursors: &Cursors, faults: &mut Faults) -> Option<StartOfDeliveries> {
+    fn parse(self, cursors: &Cursors, violations: &mut Violations) -> Option<StartOfDeliveries> {
         match self {
             Self::Time(Time(time)) => Some(StartOfDeliveries::From(time)),
             Self::Cursor(cursor) => {
                 let note = "`cursor` must come from the `changes` feed, read with a key of this operator. With the \
                             platform key, use `time`.";
-                let position = faults.require(cursors.decode(&cursor), InputField::DeliverFromCursor, note);
+                let position = violations.require(cursors.decode(&cursor), InputField::DeliverFromCursor, note);
                 position.map(StartOfDeliveries::After)
             }
         }
@@ -191,17 +191,17 @@ struct CreateWebhookInput {
 impl CreateWebhookInput {
     fn parse(self, actor: &Actor, cursors: &Cursors) -> Result<EndpointRequest, Error> {
         let Self { url, types, deliver_from, operator_id } = self;
-        let mut faults = Faults::default();
-        let operator = faults.operator_id(
+        let mut violations = Violations::default();
+        let operator = violations.operator_id(
             actor,
             operator_id,
             "Omit `operatorId`: an operator's key creates endpoints of that operator only.",
             "With the platform key, `operatorId` must name the operator of the endpoint.",
         );
-        let types = types.and_then(|types| parse_types(types, &mut faults));
-        let deliver_from = deliver_from.and_then(|start| start.parse(cursors, &mut faults));
-        let url = faults.value(ErrorCode::InvalidUrl, InputField::Url, WebhookUrl::parse(&url));
-        let url = faults.finish_parsed(url)?;
+        let types = types.and_then(|types| parse_types(types, &mut violations));
+        let deliver_from = deliver_from.and_then(|start| start.parse(cursors, &mut violations));
+        let url = violations.value(ErrorCode::InvalidUrl, InputField::Url, WebhookUrl::parse(&url));
+        let url = violations.finish_parsed(url)?;
         Ok(EndpointRequest { operator, url, types, deliver_from })
     }
 }
@@ -235,19 +235,19 @@ struct UpdateWebhookInput {
 
 impl UpdateWebhookInput {
     fn parse(self, cursors: &Cursors) -> Result<EndpointChanges, Error> {
-        let mut faults = Faults::default();
-        let url = faults.not_null(ErrorCode::InvalidUrl, InputField::Url, self.url, WebhookUrl::parse);
+        let mut violations = Violations::default();
+        let url = violations.not_null(ErrorCode::InvalidUrl, InputField::Url, self.url, WebhookUrl::parse);
         let types = match self.types {
             MaybeUndefined::Undefined => None,
             MaybeUndefined::Null => Some(None),
-            MaybeUndefined::Value(types) => Some(parse_types(types, &mut faults)),
+            MaybeUndefined::Value(types) => Some(parse_types(types, &mut violations)),
         };
-        let deliver_from = self.deliver_from.and_then(|start| start.parse(cursors, &mut faults));
+        let deliver_from = self.deliver_from.and_then(|start| start.parse(cursors, &mut violations));
         if self.enabled.is_null() {
             let note = "`enabled` cannot be null. Omit it to keep the current state.";
-            faults.argument(InputField::Enabled, note);
+            violations.argument(InputField::Enabled, note);
         }
-        faults.finish(EndpointChanges { url, types, is_enabled: self.enabled.take(), deliver_from })
+        violations.finish(EndpointChanges { url, types, is_enabled: self.enabled.take(), deliver_from })
     }
 }
 

@@ -12,8 +12,8 @@ const ACTOR: HeaderName = HeaderName::from_static("vivamo-actor");
 pub fn read(headers: &HeaderMap) -> Result<Option<StaffName>, HttpError> {
     let mut lines = headers.get_all(ACTOR).iter();
     let Some(line) = lines.next() else { return Ok(None) };
-    let malformed = |fault: &str| {
-        HttpError::from((StatusCode::BAD_REQUEST, format!("The header Vivamo-Actor is not valid: {fault}.").as_str()))
+    let malformed = |reason: &str| {
+        HttpError::from((StatusCode::BAD_REQUEST, format!("The header Vivamo-Actor is not valid: {reason}.").as_str()))
     };
     if lines.next().is_some() {
         return Err(malformed("it was sent more than once"));

@@ -21,7 +21,7 @@ use crate::service::limits::DisclosureKind;
 use crate::service::restrictions::{Restriction, Restrictions};
 use crate::service::{Actor, Origin, RequestInfo, now};
 
-/// The valid values of a request to create a customer. `faults` lists the invalid values.
+/// The valid values of a request to create a customer. `violations` lists the invalid values.
 #[derive(Clone, Debug, Default)]
 pub struct CustomerDraft {
     pub external_customer_id: Option<ExternalCustomerId>,
@@ -30,7 +30,7 @@ pub struct CustomerDraft {
     pub optional: customer::ActiveModel,
     pub connect_by: ConnectBy,
     pub idempotency_key: Option<IdempotencyKey>,
-    pub faults: Vec<Violation>,
+    pub violations: Vec<Violation>,
 }
 
 /// The values by which `createCustomer` may connect an existing customer. By default, all values.
@@ -50,7 +50,7 @@ impl Default for ConnectBy {
     }
 }
 
-/// A request to create a customer, with all required values and without faults.
+/// A request to create a customer, with all required values and without violations.
 struct NewCustomer {
     external_customer_id: ExternalCustomerId,
     email: EmailAddress,
@@ -79,7 +79,7 @@ pub enum MatchKey {
 }
 
 impl MatchKey {
-    /// Returns the fault for a match by this key. Called only if `connectBy` does not allow the connection.
+    /// Returns the violation for a match by this key. Called only if `connectBy` does not allow the connection.
     fn not_allowed(self) -> Violation {
         let (field, message) = match self {
             Self::Email => (
@@ -139,8 +139,8 @@ impl Customers {
             // has no matches. A match that an earlier attempt found counts even if the last attempt did not find it,
             // because the time of the response may reveal it.
             Ok(_) => reservation.disclosed(DisclosureKind::Connected, matches.load(Ordering::Relaxed)),
-            Err(error @ Error::Rejected(faults)) if error.has(ErrorCode::IdentityConflict) => {
-                reservation.disclosed(DisclosureKind::IdentityConflict, faults.len() as u32);
+            Err(error @ Error::Rejected(violations)) if error.has(ErrorCode::IdentityConflict) => {
+                reservation.disclosed(DisclosureKind::IdentityConflict, violations.len() as u32);
             }
             // The match was found before the carrier rejected the phone, or before another request took a value. The
             // response hides the match, but its time may not. A carrier lookup that failed does not count, because the
@@ -169,7 +169,7 @@ impl Customers {
             OrStored::Found(existing) => existing,
             OrStored::Stored(stored) => return Ok(Prepared::Stored(stored)),
         };
-        Error::reject_if_any(existing.own.faults())?;
+        Error::reject_if_any(existing.own.violations())?;
 
         let Recognised { customer: current, matched_by } =
             recognise(&existing.others, email, phone, connect_by).map_err(Error::Rejected)?;
@@ -216,8 +216,8 @@ struct Recognised<'e> {
     matched_by: Vec<MatchKey>,
 }
 
-/// Decides if one of `others`, the customers with the email or the phone, is the person. Returns faults if the email
-/// and the phone belong to two customers, or if `connect_by` lists none of the values that match.
+/// Decides if one of `others`, the customers with the email or the phone, is the person. Returns violations if the
+/// email and the phone belong to two customers, or if `connect_by` lists none of the values that match.
 fn recognise<'e>(
     others: &'e [customer::Model],
     email: &EmailAddress,
@@ -241,17 +241,17 @@ fn recognise<'e>(
 }
 
 impl CustomerDraft {
-    /// Returns the request if it is complete and has no faults. Otherwise returns all faults and, in production, the
-    /// restrictions that its valid values violate.
+    /// Returns the request if it is complete and has no violations. Otherwise returns all violations, in production also
+    /// those of the restrictions of its valid values.
     fn complete(self, restrictions: &Restrictions) -> Result<NewCustomer, Vec<Violation>> {
-        let Self { external_customer_id, email, optional, connect_by, idempotency_key, faults } = self;
+        let Self { external_customer_id, email, optional, connect_by, idempotency_key, violations } = self;
         match (external_customer_id, email) {
-            (Some(external_customer_id), Some(email)) if faults.is_empty() => {
+            (Some(external_customer_id), Some(email)) if violations.is_empty() => {
                 Ok(NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key })
             }
             (_, email) => {
-                let violations = restrictions.check(email.as_ref(), given_phone(&optional)).violations;
-                Err([faults, violations].concat())
+                let of_restrictions = restrictions.check(email.as_ref(), given_phone(&optional)).violations;
+                Err([violations, of_restrictions].concat())
             }
         }
     }

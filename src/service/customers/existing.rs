@@ -43,8 +43,8 @@ impl OwnMatches {
         Ok(Self { same_id: same_id?, by_email: by_email?, by_phone: by_phone? })
     }
 
-    /// Returns a fault for each value that the operator's own customers use.
-    pub(super) fn faults(&self) -> Vec<Violation> {
+    /// Returns a violation for each value that the operator's own customers use.
+    pub(super) fn violations(&self) -> Vec<Violation> {
         let id = self.same_id.map(id_taken);
         let email = self.by_email.map(|own| taken_by_own(own, ErrorCode::EmailTaken, InputField::Email));
         let phone = self.by_phone.map(|own| taken_by_own(own, ErrorCode::PhoneTaken, InputField::Phone));
@@ -61,7 +61,7 @@ impl Existing {
     }
 }
 
-/// Returns the fault of an external customer id that the operator already uses for one of its customers, `own`.
+/// Returns the violation of an external customer id that the operator already uses for one of its customers, `own`.
 pub(super) fn id_taken(own: CustomerId) -> Violation {
     taken_by_own(own, ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
 }
@@ -70,8 +70,8 @@ fn taken_by_own(own: CustomerId, code: ErrorCode, field: InputField) -> Violatio
     Violation { own_customer: Some(own), ..Violation::of(code, field) }
 }
 
-/// Returns a fault for the email if one of the customers has it, and a fault for the phone if one of the customers has
-/// it.
+/// Returns a violation for the email if one of the customers has it, and a violation for the phone if one of the
+/// customers has it.
 pub(super) fn taken<'c>(
     mut customers: impl Iterator<Item = &'c customer::Model> + Clone,
     email: Option<&EmailAddress>,

@@ -16,8 +16,8 @@ use crate::service::idempotency::IdempotentRequest;
 use crate::service::limits::{DisclosureKind, RejectedReservation};
 use crate::service::{Actor, Origin, RequestInfo};
 
-/// The valid values of a request to update a customer. `faults` lists what is wrong with the input, except a malformed
-/// customer id.
+/// The valid values of a request to update a customer. `violations` lists what is wrong with the input, except a
+/// malformed customer id.
 #[derive(Clone, Debug, Default)]
 pub struct CustomerChanges {
     /// `None` for a malformed id, because no customer has such an id.
@@ -29,7 +29,7 @@ pub struct CustomerChanges {
     /// are ignored.
     pub data: customer::ActiveModel,
     pub idempotency_key: Option<IdempotencyKey>,
-    pub faults: Vec<Violation>,
+    pub violations: Vec<Violation>,
 }
 
 /// The result of [`Customers::update`].
@@ -44,9 +44,9 @@ impl Customers {
         changes: CustomerChanges,
     ) -> Result<Updated, Error> {
         let origin = &actor.origin(request)?;
-        if !changes.faults.is_empty() {
-            let violations = self.violated_restrictions(origin, &changes).await?;
-            return Err(Error::Rejected([changes.faults, violations].concat()));
+        if !changes.violations.is_empty() {
+            let of_restrictions = self.violated_restrictions(origin, &changes).await?;
+            return Err(Error::Rejected([changes.violations, of_restrictions].concat()));
         }
         let (email, phone) = (changes.data.email.try_as_ref(), given_phone(&changes.data));
         let idempotent =
@@ -62,7 +62,7 @@ impl Customers {
         updated
     }
 
-    /// Returns the restrictions that the valid values of a faulty request violate. The list is empty if the customer
+    /// Returns the restrictions that the valid values of an invalid request violate. The list is empty if the customer
     /// does not exist.
     async fn violated_restrictions(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
         let Some(customer) = &changes.customer else { return Ok(Vec::new()) };
@@ -120,16 +120,16 @@ impl Customers {
             check_budget()?;
         }
 
-        let mut faults = Vec::new();
+        let mut violations = Vec::new();
         if changes.expected_version.is_some_and(|version| version != current.version) {
-            faults.push(Violation::of(ErrorCode::VersionConflict, InputField::ExpectedVersion));
+            violations.push(Violation::of(ErrorCode::VersionConflict, InputField::ExpectedVersion));
         }
         if email.is_some() || phone.is_some() {
             let others = customer::Entity::find()
                 .filter(has_email_or_phone(email, phone))
                 .filter(customer::Column::Id.ne(current.id));
             let others = rows::read_customers(&write_tx, &others.into_query()).await?;
-            faults.extend(taken(others.iter(), email, phone));
+            violations.extend(taken(others.iter(), email, phone));
         }
         let new_link = link.as_ref().and_then(|link| changes.with_new_external_id(link));
         if let Some(Link { operator_id, external_customer_id, .. }) = &new_link {
@@ -138,9 +138,9 @@ impl Customers {
             let others =
                 of_operator(*operator_id).filter(has_id).filter(customer::Column::Id.ne(current.id)).into_query();
             let others = rows::read_own_customers(&write_tx, &others).await?;
-            faults.extend(others.iter().map(|(_, other)| id_taken(other.id)));
+            violations.extend(others.iter().map(|(_, other)| id_taken(other.id)));
         }
-        Error::reject_if_any(faults)?;
+        Error::reject_if_any(violations)?;
 
         let mut writes = WriteSet::new(origin.owner(), current.id);
         let is_changed = changed != current;
@@ -180,7 +180,7 @@ impl CustomerChanges {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     /// A cleared field is null in `data`. A field that the request does not set is omitted.
     fn canonical_json(&self) -> String {
-        let Self { customer, external_customer_id, expected_version, data, idempotency_key: _, faults: _ } = self;
+        let Self { customer, external_customer_id, expected_version, data, idempotency_key: _, violations: _ } = self;
         let customer = customer.as_ref().map(CustomerRef::canonical_json);
         let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(data)?)));
         let data: Map<_, _> = given.collect();

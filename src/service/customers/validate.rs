@@ -6,7 +6,7 @@ use super::existing::existing_values;
 use super::{CustomerDraft, Customers, given_phone};
 use crate::error::{Error, Violation};
 use crate::service::Actor;
-use crate::service::restrictions::{Checked, Restriction};
+use crate::service::restrictions::Restriction;
 
 /// The result of [`Customers::validate`].
 #[derive(Clone, Debug)]
@@ -15,26 +15,26 @@ pub struct Validation {
     pub email: Option<EmailAddress>,
     /// The phone in canonical form. `None` if the phone is invalid or omitted.
     pub phone: Option<PhoneNumber>,
-    pub faults: Vec<Violation>,
+    pub violations: Vec<Violation>,
     /// Violations of restrictions that only production enforces.
     pub warnings: Vec<Restriction>,
 }
 
 impl Customers {
-    /// Finds the faults that [`create`](Self::create) would report, except conflicts with customers of other operators
-    /// and faults that the carrier lookup would find. Writes nothing.
+    /// Finds the violations that [`create`](Self::create) would report, except conflicts with customers of other
+    /// operators and phones that only the carrier lookup would reject. Writes nothing.
     pub async fn validate(&self, actor: &Actor, draft: CustomerDraft) -> Result<Validation, Error> {
-        let CustomerDraft { external_customer_id, email, optional, connect_by: _, idempotency_key: _, mut faults } =
+        let CustomerDraft { external_customer_id, email, optional, connect_by: _, idempotency_key: _, mut violations } =
             draft;
         let phone = given_phone(&optional);
-        let Checked { violations, warnings } = self.restrictions.check(email.as_ref(), phone);
-        faults.extend(violations);
+        let restrictions = self.restrictions.check(email.as_ref(), phone);
+        violations.extend(restrictions.violations);
         if let (Some(operator), Some(external_customer_id), Some(email), []) =
-            (actor.operator(), &external_customer_id, &email, faults.as_slice())
+            (actor.operator(), &external_customer_id, &email, violations.as_slice())
         {
             let values = existing_values(operator, external_customer_id, email, phone);
-            faults = self.find_own_matches(values).await?.faults();
+            violations = self.find_own_matches(values).await?.violations();
         }
-        Ok(Validation { phone: phone.cloned(), email, faults, warnings })
+        Ok(Validation { phone: phone.cloned(), email, violations, warnings: restrictions.warnings })
     }
 }

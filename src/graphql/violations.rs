@@ -1,4 +1,4 @@
-//! Collects the faults of the arguments of a field, so that all faults are reported together.
+//! Collects the violations of the arguments of a field, so that all violations are reported together.
 
 use async_graphql::{ID, MaybeUndefined};
 use chrono::{DateTime, Utc};
@@ -11,22 +11,22 @@ use crate::service::{Actor, is_in_calendar};
 const NO_EXTERNAL_IDS: &str =
     "`externalCustomerId` belongs to an operator, so it cannot be used here with the platform key.";
 
-/// The faults found in the arguments of a field. A method that parses a value adds a fault and returns `None` if the
-/// value is invalid.
+/// The violations found in the arguments of a field. A method that parses a value adds a violation and returns `None` if
+/// the value is invalid.
 #[derive(Default)]
-pub struct Faults(Vec<Violation>);
+pub struct Violations(Vec<Violation>);
 
-impl Faults {
+impl Violations {
     pub fn add(&mut self, violation: Violation) {
         self.0.push(violation);
     }
 
-    /// Adds a fault with the code `INVALID_ARGUMENT`.
+    /// Adds a violation with the code `INVALID_ARGUMENT`.
     pub fn argument(&mut self, field: InputField, note: &'static str) {
         self.add(Violation::argument(field, note));
     }
 
-    /// Adds a fault with the code `INVALID_ARGUMENT` if there is no value.
+    /// Adds a violation with the code `INVALID_ARGUMENT` if there is no value.
     pub fn require<T>(&mut self, value: Option<T>, field: InputField, note: &'static str) -> Option<T> {
         if value.is_none() {
             self.argument(field, note);
@@ -34,15 +34,16 @@ impl Faults {
         value
     }
 
-    /// Returns the value, or fails with the faults if there are any.
+    /// Returns the value, or fails with the violations if there are any.
     pub fn finish<T>(self, value: T) -> Result<T, Error> {
         Error::reject_if_any(self.0)?;
         Ok(value)
     }
 
-    /// Returns the value, or fails with the faults if there are any. `value` must be `None` only if there are faults.
+    /// Returns the value, or fails with the violations if there are any. `value` must be `None` only if there are
+    /// violations.
     pub fn finish_parsed<T>(self, value: Option<T>) -> Result<T, Error> {
-        self.finish(value)?.ok_or_else(|| Error::internal("a value is missing, although no fault was found"))
+        self.finish(value)?.ok_or_else(|| Error::internal("a value is missing, although no violation was found"))
     }
 
     pub fn into_violations(self) -> Vec<Violation> {
@@ -84,14 +85,15 @@ impl Faults {
         self.value(ErrorCode::InvalidExternalCustomerId, field, ExternalCustomerId::parse(text))
     }
 
-    /// Adds the fault of an external customer id that was sent with the platform key.
+    /// Adds the violation of an external customer id that was sent with the platform key.
     pub fn no_external_id<T>(&mut self, field: InputField) -> Option<T> {
         self.argument(field, NO_EXTERNAL_IDS);
         None
     }
 
     /// Parses an `operatorId` that is required with the platform key and not available with other keys. The notes are
-    /// for the two faults. Returns `None` without a fault for a malformed id, because no operator has such an id.
+    /// for the two violations. Returns `None` without a violation for a malformed id, because no operator has such an
+    /// id.
     pub fn operator_id(
         &mut self,
         actor: &Actor,
