@@ -81,10 +81,15 @@ pub enum ErrorCode {
     IdentityConflict,
     /// The version of the customer differs from `expectedVersion`, usually because the customer was changed in the
     /// meantime. Read the customer again, then retry with its current version.
-    #[error("The customer has changed since `expectedVersion`. Read it again, then retry with its version.")]
+    #[error(
+        "The version of the customer differs from `expectedVersion`. Read the customer again, then retry with its version."
+    )]
     VersionConflict,
     /// You used this idempotency key for a different request within the last 24 hours.
-    #[error("This idempotency key was used for a different request. Use a new key for each new request.")]
+    #[error(
+        "This idempotency key was used for a request with other values. To retry that request, send the same values. For \
+         a different request, use a new key."
+    )]
     IdempotencyKeyReused,
 
     /// The customer does not exist, or is not connected to your operator. In `disconnectCustomer` with the platform
@@ -143,7 +148,10 @@ pub enum ErrorCode {
     )]
     Unavailable,
     /// An unexpected error on our side. A mutation may have been applied. Report the error with `requestId`.
-    #[error("An unexpected error occurred on our side. Please report it with the request id.")]
+    #[error(
+        "An unexpected error occurred on our side. A mutation may have been applied: retry it once with the same \
+         `idempotencyKey`. Please report the error with its request id."
+    )]
     Internal,
 }
 
@@ -239,7 +247,7 @@ input_fields! {
     Before: ["before"],
 }
 
-/// One reason to reject a request. The schema field `faults` and the type `Faults` list violations.
+/// One reason to reject a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub code: ErrorCode,

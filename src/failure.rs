@@ -39,9 +39,10 @@ pub enum Failure {
     FeedAhead,
     #[error(
         "The API keys of this database were made with a different VIVAMO_KEY_SECRET (--key-secret). If the new value is a \
-         mistake, set VIVAMO_KEY_SECRET to that secret. To change the secret, keep the new value in VIVAMO_KEY_SECRET, set \
-         VIVAMO_KEY_SECRET_OLD (--key-secret-old) to the old value, and run `vivamo change-key-secret`. Without the old \
-         value, all API keys stop working."
+         mistake, set VIVAMO_KEY_SECRET to that secret. To change the secret, first restart all servers with the new value \
+         in VIVAMO_KEY_SECRET and the old value in VIVAMO_KEY_SECRET_OLD (--key-secret-old). Then run \
+         `vivamo change-key-secret` with the same two values. If you run it without the old value, all API keys stop \
+         working."
     )]
     OtherKeySecret,
     #[error(

@@ -56,8 +56,9 @@ enum OperatorCommand {
         #[arg(value_parser = operator_id)]
         operator: OperatorId,
     },
-    /// Disconnect all customers of a suspended operator that has left the platform. This cannot be undone. If the
-    /// command is interrupted, run it again
+    /// Disconnect all customers of a suspended operator that has left the platform. Wait 40 seconds after the
+    /// suspension, because requests in flight may still connect customers. This cannot be undone. If the command is
+    /// interrupted, run it again
     RemoveCustomers {
         /// Id of the operator
         #[arg(value_parser = operator_id)]

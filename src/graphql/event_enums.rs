@@ -6,11 +6,11 @@ use async_graphql::Enum;
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::customer_event::DisconnectReason")]
 pub enum DisconnectReason {
-    /// The record belongs to another person, for example because a phone number was reassigned.
+    /// The email or the phone matched the record of another person, for example because a phone number was reassigned.
     NotThisPerson,
     /// The customer has left the operator.
     Ended,
-    /// The customer was connected by mistake.
+    /// The record is the right person's, but the operator did not intend to connect the customer.
     Mistake,
 }
 

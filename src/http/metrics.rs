@@ -42,7 +42,7 @@ pub fn metrics_router(database: Database, probes: &Arc<Probes>) -> Router {
     describe_counter!("vivamo_rate_limited_total", "Requests that a rate limit rejected, by limit.");
     describe_counter!(
         "vivamo_disclosures_total",
-        "Emails and phones that were revealed to belong to customers of other operators, by kind."
+        "Emails and phones that were revealed to belong to customers outside the operator, by kind."
     );
     describe_counter!(
         "vivamo_phone_lookups_total",

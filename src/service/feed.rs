@@ -147,7 +147,7 @@ impl Feed {
             }
         }
         if found.as_ref().is_some_and(|change| change.swept && change.occurred_at >= start_time) {
-            return Err(Violation::of(ErrorCode::CursorExpired, InputField::DeliverFromTime).into());
+            return Err(start_expired(InputField::DeliverFromTime).into());
         }
         Ok(found.as_ref().map_or_else(start, HasPosition::position))
     }
@@ -303,6 +303,14 @@ impl Feed {
         let joined = vec![JoinedTable::new::<Entity>(&key.map(|column| (column, BRANCH_ROWS, column.as_str())))];
         List { joined, scan: Some(Scan { filters, ..Scan::default() }), ..List::new(rows, columns) }
     }
+}
+
+/// The violation by a start of deliveries after which changes were deleted.
+pub(super) fn start_expired(field: InputField) -> Violation {
+    Violation::of(ErrorCode::CursorExpired, field).with_message(
+        "Changes after this point are no longer stored. Set `deliverFrom` to a later point, for example to the current \
+         `time`. Then read all customers, because the deleted changes are not delivered.",
+    )
 }
 
 /// Selects the rows that a reader may see now. On PostgreSQL, these are its rows with positions below the horizon,

@@ -175,7 +175,8 @@ impl Limits {
     }
 }
 
-const USED_UP: &str = "Your operator's disclosure budget is used up. Wait before you retry.";
+const USED_UP: &str = "Your operator's disclosure budget has too few disclosures left. Each email or \
+    phone that matches a customer who is not yours uses one. Wait, then retry, or ask the platform for a larger budget.";
 const RESERVED: &str =
     "Concurrent requests have reserved the rest of your disclosure budget. Send fewer requests in parallel.";
 
@@ -186,7 +187,7 @@ pub struct RejectedReservation {
 }
 
 impl RejectedReservation {
-    /// Returns the fault of a request that is rejected for this reason, and logs and counts the rejection.
+    /// Returns the violation of a request that is rejected for this reason, and logs and counts the rejection.
     pub fn reject(&self) -> Violation {
         let (operator, key) = (self.origin.owner(), self.origin.actor.key().map(display));
         tracing::warn!(%operator, key, request_id = %self.origin.request.id, "disclosure limit reached");

@@ -79,15 +79,16 @@ impl Checked {
 impl Restriction {
     /// Returns the warning that sandbox reports.
     pub fn warning(self) -> Violation {
+        let warning = self.violation().with_note("Sandbox accepts the value, production rejects it.");
         match self {
             Self::PlusSuffixEmail => {
-                self.violation().with_note("Some payment gateways reject such addresses in every environment.")
+                warning.with_note("Some payment gateways reject such addresses in every environment.")
             }
-            Self::DisposableEmail | Self::PhoneNotMobile => self.violation(),
+            Self::DisposableEmail | Self::PhoneNotMobile => warning,
         }
     }
 
-    /// Returns the fault that production reports.
+    /// Returns the violation that production reports.
     fn violation(self) -> Violation {
         Violation::of(self.code(), self.field())
     }

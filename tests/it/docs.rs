@@ -1,9 +1,11 @@
-//! The documentation: the targets of all links inside the repository exist, the files that a page names exist, and
-//! docs/operations.md lists all settings, commands and metrics of the program.
+//! The documentation: the targets of all links inside the repository exist, the files that a page names exist,
+//! docs/operations.md lists all settings, commands and metrics of the program, and docs/api.md lists all mutations and
+//! error codes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use async_graphql::parser::types::{TypeKind, TypeSystemDefinition};
 use clap::{Command, CommandFactory};
 use vivamo::cli::Cli;
 
@@ -49,6 +51,30 @@ fn documented(heading: &str) -> BTreeSet<String> {
     let section = operations.split(&format!("\n## {heading}\n")).nth(1).unwrap();
     let rows = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     rows.filter_map(|row| Some(row.strip_prefix("| `")?.split_once('`')?.0.to_owned())).collect()
+}
+
+#[test]
+fn the_page_of_the_api_names_each_error_code_and_lists_the_codes_of_each_mutation() {
+    let api = read("docs/api.md");
+    let codes = api.split("\n### Codes of each field\n").nth(1).unwrap().split("\n#").next().unwrap();
+    let schema = read("schema.graphql");
+    let schema = async_graphql::parser::parse_schema(&schema).unwrap();
+    let mut checked = 0;
+    for definition in &schema.definitions {
+        let TypeSystemDefinition::Type(ty) = definition else { continue };
+        let names: Vec<_> = match (ty.node.name.node.as_str(), &ty.node.kind) {
+            ("Mutation", TypeKind::Object(mutation)) => {
+                mutation.fields.iter().map(|field| &field.node.name.node).collect()
+            }
+            ("ErrorCode", TypeKind::Enum(code)) => code.values.iter().map(|value| &value.node.value.node).collect(),
+            _ => continue,
+        };
+        for name in names {
+            assert!(codes.contains(&format!("`{name}`")), "docs/api.md, \"Codes of each field\": `{name}` is missing");
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "the test found too few mutations and codes: {checked}");
 }
 
 #[test]

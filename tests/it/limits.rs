@@ -453,7 +453,7 @@ both!(a_message_says_which_limit_was_reached, Sandbox, async |app| {
     app.created(&other, "2", json!({ "email": "2@example.com" })).await;
     replica_2.created(&own, "2", json!({ "email": "2@example.com" })).await;
     let rejected = replica_2.create(&own, "3", json!({ "email": "3@example.com" })).await;
-    assert!(rejected.message().contains("disclosure budget is used up"), "{}", rejected.message());
+    assert!(rejected.message().contains("disclosure budget has too few disclosures left"), "{}", rejected.message());
     replica.stop().await;
     replica_2.stop().await;
 });

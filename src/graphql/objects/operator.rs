@@ -59,12 +59,14 @@ impl Operator {
     }
 
     /// Disclosure budget: maximum number of disclosures per hour on each server, at least 1. A disclosure is an email
-    /// or phone that a response reveals to belong to a customer of another operator. Null: the service default applies.
+    /// or phone that a response reveals to belong to a customer who is not connected to the operator. Null: the service
+    /// default applies.
     async fn disclosures_per_hour(&self) -> Option<i32> {
         self.0.disclosures_per_hour
     }
 
-    /// API keys of the operator, oldest first, including revoked and expired ones.
+    /// API keys of the operator, oldest first, including revoked and expired ones. Null only if the read fails (see
+    /// `errors`).
     async fn api_keys(&self, context: &Context<'_>) -> Option<Result<Items<ApiKey>, Error>> {
         // Boxed. Without the box, the future of each field of `Operator` would be as large as this future.
         let keys = Box::pin(fetch::loader(context).load_one(ApiKeysOfOperator(self.0.id))).await;

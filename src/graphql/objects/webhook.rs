@@ -53,7 +53,7 @@ impl Webhook {
         self.0.id.to_string().into()
     }
 
-    /// Operator that the endpoint belongs to.
+    /// Operator that the endpoint belongs to. Null only if the read fails (see `errors`).
     async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
         Some(fetch::load(context, self.0.operator_id).await.map(Operator))
     }

@@ -45,7 +45,7 @@ impl Viewer {
     }
 
     /// Cursor of the end of the change feed, to pass to `changes` as `after`. Read this cursor before you read all
-    /// customers for the first time.
+    /// customers for the first time. Null only if the read fails (see `errors`).
     async fn changes_cursor(&self, context: &Context<'_>) -> Option<Result<Cursor, Error>> {
         Some(ChangeFeed::end(context).await)
     }

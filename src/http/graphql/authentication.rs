@@ -41,7 +41,7 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
         Err(AuthenticationError::Rejected(violation)) => Err(reject(violation).into()),
         Err(AuthenticationError::Failed(error)) => {
             let (code, cause) = (error_code(&error), describe(&error));
-            tracing::error!(request_id = %log.request_id, code = code.name(), cause, "authentication failed");
+            tracing::error!(request_id = %log.request_id, code = code.name(), cause, "cannot look up the API key");
             Err(Violation::new(code).into())
         }
     }

@@ -76,7 +76,15 @@ impl InFlight {
         let _waiting = Waiting::join(&key.waiting, &self.waiting)?;
         match timeout(MAX_SLOT_WAIT, key.slots.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(slot(permit)),
-            Ok(Err(_)) | Err(_) => Err(Violation::new(ErrorCode::Unavailable).with_retry_after(Some(RETRY_AFTER))),
+            Ok(Err(_)) | Err(_) => {
+                let message = format!(
+                    "This API key has {MAX_IN_FLIGHT} requests in flight, and this request has waited for {} seconds. It \
+                     was not executed. Send fewer requests at the same time.",
+                    MAX_SLOT_WAIT.as_secs()
+                );
+                let violation = Violation::new(ErrorCode::Unavailable).with_message(message);
+                Err(violation.with_retry_after(Some(RETRY_AFTER)))
+            }
         }
     }
 }

@@ -81,7 +81,7 @@ async fn lock_suspended(transaction: &Transaction, operator: OperatorId) -> Resu
         Some(Status::Suspended) => return Ok(()),
         Some(Status::Active) => Violation::argument(
             InputField::OperatorId,
-            "The operator is not suspended. Suspend it first: vivamo operator suspend OPERATOR",
+            "The operator is not suspended. Run `vivamo operator suspend OPERATOR`, wait 40 seconds, and try again.",
         ),
         None => Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId),
     };

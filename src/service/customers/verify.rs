@@ -99,7 +99,7 @@ impl Customers {
             };
             let holder = holder.ok_or_else(|| Violation::argument(InputField::Value, NOT_STORED))?;
             if holder.phone_verified_at > Some(*time) {
-                return Err(Violation::of(ErrorCode::PhoneTaken, InputField::Value).into());
+                return Err(Violation::of(ErrorCode::PhoneTaken, InputField::Value).with_message(LATER_PROOF).into());
             }
             let mut earlier = WriteSet::new(origin.owner(), holder.id);
             let without = row_writes::replace(&mut earlier, holder, customer::Model { phone: None, ..holder.clone() });
@@ -117,6 +117,8 @@ impl Customers {
     }
 }
 
+const LATER_PROOF: &str =
+    "Another customer proved ownership of this phone after `verifiedAt`, so the phone was not moved.";
 const NOT_STORED: &str = "`value` differs from the customer's record. Read the customer again. To take a phone over from \
                           another customer, set `takeOver`. To verify a new value, call `updateCustomer` first.";
 

@@ -8,10 +8,13 @@ use uuid::Uuid;
 use super::find::CustomerRef;
 use super::{CustomerView, Customers};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, Violation};
 use crate::service::Origin;
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::restrictions::Restriction;
+
+const NO_LONGER_CONNECTED: &str = "The first request with this idempotency key was about a customer that has since been erased, or disconnected from \
+                                   your operator. Nothing was changed. For a new request, use a new idempotency key.";
 
 /// The result of a write, for example [`Created`](super::Created).
 #[derive(Clone)]
@@ -188,7 +191,7 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
         // have disconnected the customer and connected the customer again, perhaps with another external id, which
         // stands for another user account of the operator. A repeated request must then not return the record.
         let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
-        let view = view.ok_or_else(|| Error::from(ErrorCode::CustomerNotFound))?;
+        let view = view.ok_or_else(|| Violation::new(ErrorCode::CustomerNotFound).with_message(NO_LONGER_CONNECTED))?;
         Ok(Written { view, warnings, replayed: true, details })
     }
 }

@@ -296,7 +296,7 @@ impl Webhooks {
                 match self.feed.read_of(operator, request).await {
                     Ok(_) => Ok(position),
                     Err(error) if error.has(ErrorCode::CursorExpired) => {
-                        Err(Violation::of(ErrorCode::CursorExpired, InputField::DeliverFromCursor).into())
+                        Err(feed::start_expired(InputField::DeliverFromCursor).into())
                     }
                     Err(error) => Err(error),
                 }
