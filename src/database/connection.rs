@@ -27,10 +27,10 @@ use tokio::time::timeout;
 use tracing::{Dispatch, debug, dispatcher};
 
 use super::arrays::encode_for_postgres;
-use super::error::describe;
+use super::error::{carried, describe};
 use super::fair_queue::{Claim, FairQueue, Permit, Tenant};
 use super::request::{Work, record};
-use super::response_size::ResponseSize;
+use super::response_size::{ResponseSize, SizeError};
 use super::retry::retry_read;
 use super::url::{Options, failed_to_connect};
 use super::{MAX_DATABASE_WAIT, StatementObserver};
@@ -114,7 +114,13 @@ impl Connection {
                 }
             })
         };
-        self.run(query).await
+        let rows = self.run(query).await;
+        if rows.as_ref().err().and_then(carried::<SizeError>).is_some() {
+            // The statement has not ended, and the database may still send many rows. The connection is closed, which
+            // ends the statement. Otherwise the next request with this connection would have to skip these rows.
+            self.state = State::Busy;
+        }
+        rows
     }
 
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
@@ -219,8 +225,7 @@ fn outside_spans<S>(make: impl FnOnce() -> S) -> S {
     dispatcher::with_default(&Dispatch::none(), make)
 }
 
-/// Collects the rows of a query, and counts the bytes of the rows. Stops if the rows have too many bytes. In this case
-/// the connection skips the remaining rows before its next use.
+/// Collects the rows of a query, and counts the bytes of the rows. Stops if the rows have too many bytes.
 async fn collect<R: Into<QueryResult>>(
     mut rows: impl Stream<Item = Result<R, sqlx::Error>> + Unpin,
     size_of: fn(&R) -> usize,
@@ -229,7 +234,11 @@ async fn collect<R: Into<QueryResult>>(
     let (mut results, mut size) = (Vec::new(), response.map(ResponseSize::rows));
     while let Some(row) = rows.try_next().await? {
         if let Some(size) = &mut size {
-            size.add(size_of(&row)).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            size.add(size_of(&row)).map_err(|error| {
+                // The caller counts only the rows that it gets.
+                record(Work::Row, results.len() as u64);
+                sqlx::Error::Decode(error.into())
+            })?;
         }
         results.push(row.into());
     }

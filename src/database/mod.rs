@@ -89,14 +89,17 @@ pub struct Reader {
     kind: ReadKind,
 }
 
-/// A kind of read statement. The kind decides for which tenant the connection is taken, and if the statement counts as
-/// a long read.
+/// A kind of read statement. The kind decides for which tenant the connection is taken, if the statement counts as a
+/// long read, and if its rows count for the size of the response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadKind {
     /// A statement of the current request.
     Short,
     /// A statement of the current request that may use a processor of the database for a long time.
     Long,
+    /// A lookup that decides a write of the current request. Its rows may belong to customers of other operators, and
+    /// the response does not contain them.
+    OfWrite,
     /// A short lookup for several requests, which may have several tenants.
     SharedLookup,
 }
@@ -133,6 +136,13 @@ impl Database {
     /// Returns the reader, which runs statements that write nothing.
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// Returns a reader for lookups that decide a write, for example of the customers that have an email. Their rows do
+    /// not count for the size of the response. Otherwise, near the limit of this size, a request would fail if and only
+    /// if a customer of another operator has the email.
+    pub fn reader_of_write(&self) -> Reader {
+        self.reader.for_reads(ReadKind::OfWrite)
     }
 
     /// Begins a transaction that may write. The transaction rolls back if it is dropped without a commit.
@@ -240,11 +250,20 @@ impl ConnectionTrait for Reader {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        // A shared lookup is short and belongs to several responses, so its bytes count for none of them.
-        let response = if self.kind == ReadKind::SharedLookup { None } else { request::response() };
+        let response = match self.kind {
+            ReadKind::Short | ReadKind::Long => request::response(),
+            // A shared lookup is short and belongs to several responses, so its bytes count for none of them.
+            ReadKind::OfWrite | ReadKind::SharedLookup => None,
+        };
         loop {
+            let was_large = response.as_ref().is_some_and(|response| response.is_large());
             let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
             let rows = retry_read(query).await;
+            if !was_large && response.as_ref().is_some_and(|response| response.is_large()) {
+                // `LoadRounds::run` checks the size before each poll. The yield causes a new poll, so that the rest of
+                // a large response is built outside the worker threads.
+                tokio::task::yield_now().await;
+            }
             match (&response, rows.as_ref().err().and_then(carried)) {
                 // The connection has been returned to the pool here, so the response does not hold a connection while
                 // it waits.

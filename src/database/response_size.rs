@@ -169,6 +169,18 @@ impl ResponseSize {
         bytes.max(rows) > SMALL_BYTES && !self.reservation.initialized()
     }
 
+    /// Reserves memory for a response of [`MAX_BYTES`] if this memory is free. Returns true if there is a reservation.
+    fn reserve_now(&self) -> bool {
+        let permits = permits(MAX_BYTES);
+        if let Ok(of_key) = self.key.0.clone().try_acquire_many_owned(permits)
+            && let Ok(of_process) = self.process.permits.clone().try_acquire_many_owned(permits)
+        {
+            // Fails if another statement of the request reserves at the same time. One reservation is enough.
+            let _ = self.reservation.set(Mutex::new(Reservation { of_key, of_process }));
+        }
+        self.is_large()
+    }
+
     /// Waits until there is memory for a response of [`MAX_BYTES`]. Fails if this memory does not become free within
     /// [`MAX_MEMORY_WAIT`].
     pub async fn wait_for_memory(&self) -> Result<(), SizeError> {
@@ -216,7 +228,8 @@ impl RowsSize<'_> {
         if self.response.row_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_ROW_BYTES {
             return Err(SizeError::TooLarge);
         }
-        if self.response.must_wait() { Err(SizeError::MustWait) } else { Ok(()) }
+        let has_memory = !self.response.must_wait() || self.response.reserve_now();
+        if has_memory { Ok(()) } else { Err(SizeError::MustWait) }
     }
 
     /// Keeps the rows counted, because the statement is complete.
@@ -293,13 +306,21 @@ mod tests {
 
     #[tokio::test]
     async fn large_rows_wait_before_they_are_read() {
-        let size = ResponseSize::new(ProcessMemory::default(), KeyMemory::default());
-        let mut refused = size.rows();
-        assert_eq!((refused.add(SMALL_BYTES), refused.add(1)), (Ok(()), Err(SizeError::MustWait)));
-        drop(refused);
+        let (process, key) = (ProcessMemory::default(), KeyMemory::default());
+        let others: Vec<_> = (0..MAX_KEY_BYTES / MAX_BYTES).map(|_| large(&process, &key)).collect();
+        for other in &others {
+            assert_eq!(other.before_growth().await, Ok(()));
+        }
+        let size = ResponseSize::new(process, key);
+        let mut rejected = size.rows();
+        assert_eq!((rejected.add(SMALL_BYTES), rejected.add(1)), (Ok(()), Err(SizeError::MustWait)));
+        drop(rejected);
         assert_eq!(size.rows().add(SMALL_BYTES), Ok(()));
-        assert_eq!(size.wait_for_memory().await, Ok(()));
-        assert_eq!(size.rows().add(MAX_ROW_BYTES), Ok(()));
+        // Memory that is free is reserved without a wait.
+        drop(others);
+        let mut rows = size.rows();
+        assert_eq!((rows.add(MAX_ROW_BYTES), size.is_large()), (Ok(()), true));
+        assert_eq!(rows.add(1), Err(SizeError::TooLarge));
     }
 
     #[tokio::test]

@@ -22,6 +22,9 @@ mod limits {
     pub const FRAGMENTS: usize = 50;
     /// Fields, fragment spreads and inline fragments of an operation, with all spreads expanded.
     pub const SELECTIONS: usize = 500;
+    /// Nested selection sets of an operation, with all spreads expanded. async-graphql has the same limit, but checks it
+    /// later. A deeper document could exhaust the stack, because many functions visit a document recursively.
+    pub const LEVELS: usize = 32;
     pub const ALIASES: usize = 30;
     pub const DIRECTIVES: usize = 20;
     /// Values in the arguments of an operation and of its directives, with all fragments expanded. A fragment that is
@@ -52,6 +55,8 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         let mut size = counter.selection_set(&operation.selection_set.node)?;
         size.directives += operation.directives.len();
         check_limit(size.selections.0, limits::SELECTIONS, ("The operation has more than", "fields and fragments"))?;
+        let levels = ("The operation nests more than", "levels of fields and fragments");
+        check_limit(size.levels, limits::LEVELS, levels)?;
         check_limit(size.aliases.0, limits::ALIASES, ("The operation has more than", "aliases"))?;
         let type_names = ("A selection set has more than", "aliases of `__typename`");
         check_limit(size.max_type_name_aliases.0, limits::TYPE_NAME_ALIASES, type_names)?;
@@ -102,6 +107,7 @@ fn collect_root_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fiel
 #[derive(Clone, Copy, Default)]
 struct SelectionSize {
     selections: Saturating<usize>,
+    levels: usize,
     aliases: Saturating<usize>,
     /// Aliases of `__typename` among the fields of the set, and the largest such number in this set and the sets below.
     type_name_aliases: Saturating<usize>,
@@ -142,6 +148,7 @@ impl<'d> SizeCounter<'d> {
             inner.directives += selection.directives().len();
             inner.values += values_of_directives(selection.directives());
             sum.selections += inner.selections + Saturating(1);
+            sum.levels = sum.levels.max(1 + inner.levels);
             sum.aliases += inner.aliases;
             sum.type_name_aliases += inner.type_name_aliases;
             sum.max_type_name_aliases = sum.max_type_name_aliases.max(inner.max_type_name_aliases);
@@ -185,7 +192,7 @@ mod tests {
         }
         // A document of a given size, and the message if that size is above the limit.
         type Case = (usize, fn(usize) -> String, &'static str);
-        let cases: [Case; 9] = [
+        let cases: [Case; 10] = [
             (
                 limits::OPERATIONS,
                 |size| repeat(size, |number| format!("query Q{number} {{ a }} ")),
@@ -204,6 +211,13 @@ mod tests {
                 limits::SELECTIONS,
                 |size| format!("{{ a {{ {} }} }}", fields(size - 1)),
                 "more than 500 fields and fragments",
+            ),
+            (
+                limits::LEVELS,
+                |size| {
+                    format!("{{ {} ...F {} }} fragment F on T {{ a }}", "a { ".repeat(size - 2), "}".repeat(size - 2))
+                },
+                "nests more than 32 levels of fields and fragments",
             ),
             (
                 limits::ALIASES,

@@ -35,8 +35,9 @@ impl<T: DirectObject> OutputType for Single<T> {
     async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
         match write_directly(context, |plan, json| plan.write(&self.0, json)).await {
             Ok(Some(text)) => Ok(text),
-            Ok(None) => self.0.resolve(context, field).await,
-            Err(error) => Err(fail(context, field, error)),
+            // A response that is too large must not lose the object: the payload of a mutation, whose change is
+            // committed, cannot be null. The lists inside the object are counted, and can be null.
+            Ok(None) | Err(_) => self.0.resolve(context, field).await,
         }
     }
 }

@@ -302,10 +302,10 @@ fn conflict(key: &Name, field: &Positioned<Field>) -> ServerError {
 /// response key. Fields of two different object types never meet in one object. Each set comes with the type of its
 /// fields.
 ///
-/// Skips the fields of unknown types, which validation rejects, and of introspection. A field of an interface meets the
-/// fields of several object types, so its selections are visited several times. The number of visits stays small,
-/// because the fields of `Node`, the only interface, have no selections. A type that is not known could nest without a
-/// limit.
+/// Skips the fields of unknown types, which validation rejects, and of introspection. Also skips the selections of
+/// fields without fields, for example of an `ID`, which validation rejects too. Each set is visited once: a field of an
+/// interface meets the fields of several object types, but the fields of `Node`, the only interface, have no fields.
+/// Otherwise a document of 2 KB would take hours, because each level of nesting would multiply the visits.
 fn check_conflicts(sets: &[(&str, &SelectionSet)], types: &Registry) -> ServerResult<()> {
     let is_object = |name: &str| matches!(types.types.get(name), Some(MetaType::Object { .. }));
     let mut fields = IndexMap::new();
@@ -328,6 +328,7 @@ fn check_conflicts(sets: &[(&str, &SelectionSet)], types: &Registry) -> ServerRe
             let inner: Vec<_> = meeting
                 .into_iter()
                 .map(|(parent, field)| (type_of_field(parent, &field.node, types), &field.node.selection_set.node))
+                .filter(|(inner, _)| types.types.get(*inner).is_some_and(MetaType::is_composite))
                 .collect();
             check_conflicts(&inner, types)?;
         }

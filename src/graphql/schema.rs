@@ -187,6 +187,9 @@ pub async fn introspection() -> String {
 }
 
 fn builder() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+    // Suggestions would compare each unknown name of introspection with all fields of the type. `variables` has the
+    // suggestions for all other names.
     async_graphql::Schema::build(Query::default(), Mutation::default(), EmptySubscription)
+        .disable_suggestions()
         .register_output_type::<ErrorExtensions>()
 }

@@ -231,8 +231,8 @@ fn is_subtype(own: &str, expected: &str, is_in_object: bool) -> bool {
 }
 
 /// Calls `visit` for each argument in the selections of an object type, including the conditions of `@include` and
-/// `@skip`. Fails if `visit` fails, or if an argument is unknown. Below unknown fields and introspection, visits only
-/// the conditions and the name in `__type`.
+/// `@skip`. Fails if `visit` fails, or if a field or an argument is unknown. In unknown types and in introspection, visits
+/// only the conditions and the name in `__type`.
 fn for_each_argument(
     set: &SelectionSet,
     object_type: &str,
@@ -254,9 +254,18 @@ fn for_each_argument(
             }
         }
         match &selection.node {
-            Selection::Field(Positioned { node: field, .. }) => {
-                let meta = types.types.get(object_type).and_then(|object| object.field_by_name(&field.name.node));
-                let Some(meta) = meta else {
+            Selection::Field(Positioned { node: field, pos }) => {
+                let fields = types.types.get(object_type).and_then(MetaType::fields);
+                let Some(meta) = fields.and_then(|fields| fields.get(field.name.node.as_str())) else {
+                    // async-graphql would compare each unknown name with all fields of the type.
+                    if let Some(fields) = fields
+                        && !field.name.node.starts_with("__")
+                    {
+                        let name = &field.name.node;
+                        let suggestion = suggestion(fields.keys(), name);
+                        let message = format!("Unknown field \"{name}\" on type \"{object_type}\".{suggestion}");
+                        return Err(ServerError::new(message, Some(*pos)));
+                    }
                     if let Some(name) = field.get_argument(TYPE.name).filter(|_| field.name.node == "__type") {
                         visit(name, TYPE)?;
                     }
@@ -266,11 +275,10 @@ fn for_each_argument(
                 for (name, value) in &field.arguments {
                     // An unknown argument would be removed unseen if it uses a missing variable.
                     let Some(argument) = meta.args.get(name.node.as_str()) else {
-                        let similar = meta.args.keys().find(|known| is_similar(known, &name.node));
-                        let tip = similar.map(|known| format!(" Did you mean `{known}`?")).unwrap_or_default();
+                        let suggestion = suggestion(meta.args.keys(), &name.node);
                         let (argument, field) = (&name.node, &field.name.node);
                         let message = format!(
-                            "Unknown argument \"{argument}\" on field \"{field}\" of type \"{object_type}\".{tip}"
+                            "Unknown argument \"{argument}\" on field \"{field}\" of type \"{object_type}\".{suggestion}"
                         );
                         return Err(ServerError::new(message, Some(name.pos)));
                     };
@@ -369,8 +377,7 @@ fn check_input_object(
 ) -> Result<(), Problem> {
     if let Some(unknown) = values.keys().find(|name| !fields.contains_key(name.as_str())) {
         let unknown: String = unknown.chars().take(MAX_QUOTED_NAME).collect();
-        let similar = fields.keys().find(|field| is_similar(field, &unknown));
-        let suggestion = similar.map(|field| format!(" Did you mean `{field}`?")).unwrap_or_default();
+        let suggestion = suggestion(fields.keys(), &unknown);
         return Err(format!(".{unknown}: unknown field of {type_name}.{suggestion}"));
     }
     // Several fields with variables are accepted here, because a missing variable is removed together with its field.
@@ -386,6 +393,11 @@ fn check_input_object(
         };
         checked.map_err(|problem| format!(".{name}{problem}"))
     })
+}
+
+/// Returns a sentence that names the known name that was probably meant, or nothing.
+fn suggestion<'k>(mut known: impl Iterator<Item = &'k String>, name: &str) -> String {
+    known.find(|known| is_similar(known, name)).map(|known| format!(" Did you mean `{known}`?")).unwrap_or_default()
 }
 
 /// Returns true if a name is probably a mistyped name of this field. The two names may differ by one edit per three

@@ -4,8 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use entity::value::OperatorId;
+use entity::api_key::Access;
+use entity::customer;
+use entity::value::{DisplayName, EmailAddress, ExternalCustomerId, OperatorId, RequestId};
 use futures::future::join_all;
+use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,6 +16,8 @@ use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use vivamo::database::{KeyMemory, ProcessMemory, RequestContext, ResponseSize, Tenant, run_to_completion};
 use vivamo::error::{Error, ErrorCode};
+use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerRef};
+use vivamo::service::{Actor, RequestInfo};
 
 use support::attacks::attacks;
 use support::{Caller, TestApp, both};
@@ -167,6 +172,54 @@ both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbo
         _ = join_all((0..4).map(|_| read_slowly())) => {}
         answer = read_at_once => assert_eq!(answer.codes(), Vec::<String>::new()),
     }
+});
+
+both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, async |app| {
+    let other = app.operator("Other").await;
+    app.created(&other, "1", json!({ "email": "known@example.com", "phone": "+14155552671" })).await;
+    let name = DisplayName::parse("Own").unwrap();
+    let (own, key) = app.services.operators.create(&Actor::Platform, &RequestInfo::command_line(), name).await.unwrap();
+    let actor = Actor::Operator { id: own.id, key: key.row.id, access: Access::ReadWrite, disclosures_per_hour: None };
+    // The rows of the response have reached the limit already, so that no row may be added.
+    let size = Arc::new(ResponseSize::new(ProcessMemory::default(), KeyMemory::default()));
+    let mut rows = size.rows();
+    while rows.add(1000).is_ok() {}
+    rows.keep();
+    let context =
+        || RequestContext { tenant: Tenant::Operator(own.id), response: Some(size.clone()), ..Default::default() };
+    let id = |id: &str| Some(ExternalCustomerId::parse(id).unwrap());
+    let email = |email: &str| Some(EmailAddress::parse(email).unwrap());
+    for (number, (given, outcome)) in
+        [("unknown@example.com", CreateOutcome::Created), ("known@example.com", CreateOutcome::Connected)]
+            .into_iter()
+            .enumerate()
+    {
+        let services = app.services.clone();
+        let draft =
+            CustomerDraft { external_customer_id: id(&number.to_string()), email: email(given), ..Default::default() };
+        let create = async move {
+            services
+                .customers
+                .create(&actor, &RequestId::new().into(), draft)
+                .await
+                .map(|created| created.details.outcome)
+        };
+        let created = run_to_completion(context(), Duration::from_secs(20), create).await.unwrap().unwrap();
+        assert_eq!(created.map_err(|error| format!("{error:?}")), Ok(outcome), "{given}");
+    }
+    app.created(&other, "2", json!({ "email": "taken@example.com" })).await;
+    let services = app.services.clone();
+    let update = async move {
+        let customer = id("0").map(CustomerRef::ExternalCustomerId);
+        let data = customer::ActiveModel {
+            email: Set(EmailAddress::parse("taken@example.com").unwrap()),
+            ..Default::default()
+        };
+        let changes = CustomerChanges { customer, data, ..Default::default() };
+        services.customers.update(&actor, &RequestId::new().into(), changes).await.map(|_| ())
+    };
+    let updated = run_to_completion(context(), Duration::from_secs(20), update).await.unwrap().unwrap();
+    assert!(updated.as_ref().is_err_and(|error| error.has(ErrorCode::EmailTaken)), "{updated:?}");
 });
 
 both!(rows_that_make_a_response_too_large_are_not_read, Sandbox, async |app| {

@@ -135,7 +135,7 @@ impl Customers {
         if write_tx.is_locking() {
             write_tx.query_all(&query.with_values(values)).await
         } else {
-            query.run(self.database.reader(), values).await
+            query.run(&self.database.reader_of_write(), values).await
         }
     }
 

@@ -153,7 +153,7 @@ impl Customers {
             (found, idempotent.find(write_tx).await?)
         } else if let Some([key_hash, now]) = idempotent.values().filter(|_| idempotent.is_of(operator)) {
             let query = &self.own_or_stored_queries[kind as usize];
-            let rows = query.run(self.database.reader(), [operator.into(), value, key_hash, now]).await?;
+            let rows = query.run(&self.database.reader_of_write(), [operator.into(), value, key_hash, now]).await?;
             let row = rows.first();
             let found = row.map(|row| rows::joined_own_customer_at(row, 0)).transpose()?.flatten();
             (found, row.map(|row| idempotent.stored_result(row)).transpose()?.flatten())

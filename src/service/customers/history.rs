@@ -14,7 +14,8 @@ use entity::value::{ApiKeyId, CustomerEventId, CustomerId, RequestId};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, FromQueryResult, Iterable, QueryFilter, QueryResult, QueryTrait, Select,
+    ActiveEnum, ColumnTrait, Condition, EntityTrait, FromQueryResult, Iterable, QueryFilter, QueryResult, QueryTrait,
+    Select,
 };
 use serde_json::{Value as Json, json};
 

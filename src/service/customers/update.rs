@@ -56,7 +56,7 @@ impl Customers {
         let prepare = |write_tx| self.prepare_update(write_tx, origin, idempotent, &changes, rejected);
         let updated = self.run_write("customer.update", origin, idempotent, prepare).await;
         if let (Err(error), Ok(mut reservation)) = (&updated, reserved) {
-            let disclosed = self.taken_by_other_operators(origin, error, email, phone).await?;
+            let disclosed = self.taken_by_other_operators(origin, error, email, phone).await;
             reservation.disclosed(DisclosureKind::TakenOnUpdate, disclosed);
         }
         updated
@@ -79,16 +79,17 @@ impl Customers {
         error: &Error,
         email: Option<&EmailAddress>,
         phone: Option<&PhoneNumber>,
-    ) -> Result<u32, Error> {
+    ) -> u32 {
         let email = email.filter(|_| error.has(ErrorCode::EmailTaken));
         let phone = phone.filter(|_| error.has(ErrorCode::PhoneTaken));
         let Some(operator) = origin.actor.operator().filter(|_| email.is_some() || phone.is_some()) else {
-            return Ok(0);
+            return 0;
         };
         let query = of_operator(operator).filter(has_email_or_phone(email, phone)).into_query();
-        let own = rows::read_own_customers(self.database.reader(), &query).await?;
+        // If this read fails, all values count: the response says that they are taken.
+        let own = rows::read_own_customers(&self.database.reader_of_write(), &query).await.unwrap_or_default();
         let taken_by_own = taken(own.iter().map(|(_, customer)| customer), email, phone);
-        Ok(count(email, phone) - taken_by_own.len() as u32)
+        count(email, phone) - taken_by_own.len() as u32
     }
 
     /// Reads the rows and prepares the writes of one attempt. `rejected` is given if no disclosures could be reserved.

@@ -21,7 +21,7 @@ use crate::database::{self, Database, Transaction, TransactionError, Work, with_
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 use crate::service::audit::{self, Subject};
-use crate::service::feed::FeedRequest;
+use crate::service::feed::{FeedRequest, start_expired};
 use crate::service::{Actor, Feed, Origin, RequestInfo, is_in_calendar, now};
 
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
@@ -296,7 +296,7 @@ impl Webhooks {
                 match self.feed.read_of(operator, request).await {
                     Ok(_) => Ok(position),
                     Err(error) if error.has(ErrorCode::CursorExpired) => {
-                        Err(feed::start_expired(InputField::DeliverFromCursor).into())
+                        Err(start_expired(InputField::DeliverFromCursor).into())
                     }
                     Err(error) => Err(error),
                 }

@@ -48,12 +48,27 @@ pub fn attacks() -> Vec<(&'static str, String)> {
             "six mutations",
             format!("mutation {{ {} }}", numbered(6, &|n| format!("a{n}: {} {{ outcome }} ", create(n)))),
         ),
-        ("fields of several types, 36 times nested", {
+        ("fields of several types, 29 times nested", {
             let level = "... on Customer { a } ... on Operator { a } ... on Erasure { a } a { ";
-            format!("{{ z {{ {} b {} }} }}", repeat(level, 36), repeat("}", 36))
+            format!("{{ z {{ {} b {} }} }}", repeat(level, 29), repeat("}", 29))
+        }),
+        ("fields of a field without fields, 14 times nested", {
+            let types = "... on Customer { id } ... on Operator { id } ... on Erasure { id } ... on Webhook { id } ";
+            let (open, close) = (format!("{types} ... on Node {{ id {{ "), "} } ");
+            format!("{{ node(id: \"x\") {{ {} __typename {} }} }}", repeat(&open, 14), repeat(close, 14))
+        }),
+        ("unknown fields of an interface, 14 times nested", {
+            let types = "... on Customer { a } ... on Operator { a } ... on Erasure { a } ... on Webhook { a } ";
+            let (open, close) = (format!("{types} ... on Node {{ a {{ "), "} } ");
+            format!("{{ node(id: \"x\") {{ {} __typename {} }} }}", repeat(&open, 14), repeat(close, 14))
+        }),
+        ("490 unknown fields with long names", {
+            let roots = numbered(10, &|n| format!("r{n}: webhooks {{ nodes {{ ...F }} }} "));
+            let fields = numbered(48, &|n| format!("{}{n} ", repeat("x", 97)));
+            format!("{{ {roots} }} fragment F on Webhook {{ {fields} }}")
         }),
         ("millions of conflicts", {
-            let (arguments, levels) = (repeat("a: 1 ", 386), 30);
+            let (arguments, levels) = (repeat("a: 1 ", 386), 28);
             let open: String = (0..levels).map(|n| format!("... on {} {{ ", ["A", "B"][n % 2])).collect();
             let fields = numbered(21, &|n| format!("x(b: {n}) "));
             let spreads = repeat("...F ", 21);
@@ -82,6 +97,11 @@ pub fn attacks() -> Vec<(&'static str, String)> {
             format!("{} {fragments}", numbered(10, &|n| format!("query Q{n} {{ q {{ ...G }} }} ")))
         }),
         ("a variable of an unknown type", "query ($a: [Foo] = [1]) { viewer { role } }".into()),
+        ("440 nested sets in fragments", {
+            let (open, close) = (repeat("a { ", 36), repeat("} ", 36));
+            let fragments = numbered(11, &|n| format!("fragment F{n} on T {{ {open} ...F{} {close} }} ", n + 1));
+            format!("{{ a {{ ...F0 }} }} {fragments} fragment F11 on T {{ a }}")
+        }),
         ("a null byte", "{ viewer \0 { role } }".into()),
         ("30 directives", format!("{{ viewer {} {{ role }} }}", repeat(skip, 30))),
         (
