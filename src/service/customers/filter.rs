@@ -34,11 +34,24 @@ pub struct TimeRange {
     pub before: Option<DateTime<Utc>>,
 }
 
+// `is_unique`, `on_other_columns` and `on_link` name all fields, so that the compiler reports a new field that one of
+// them forgets. A condition that is in none of them would match every customer.
 impl CustomerFilter {
     /// Returns true if the filter has a condition that at most one customer can meet.
     pub(super) fn is_unique(&self) -> bool {
-        let is_impossible = self.missing.iter().any(|field| !field.is_optional());
-        is_impossible || self.email.is_some() || self.phone.is_some() || self.external_customer_id.is_some()
+        let Self {
+            email,
+            phone,
+            external_customer_id,
+            missing,
+            search: _,
+            email_verified: _,
+            phone_verified: _,
+            created_at: _,
+            connected_at: _,
+        } = self;
+        let is_impossible = missing.iter().any(|field| !field.is_optional());
+        is_impossible || email.is_some() || phone.is_some() || external_customer_id.is_some()
     }
 
     /// Returns true if the filter has conditions besides the search.
@@ -70,11 +83,21 @@ impl CustomerFilter {
     /// Conditions on the columns of `customer` except the email and the phone.
     fn on_other_columns(&self) -> Condition {
         use customer::Column::{CreatedAt, EmailVerifiedAt, PhoneVerifiedAt};
+        let Self {
+            missing,
+            email_verified,
+            phone_verified,
+            created_at,
+            search: _,
+            email: _,
+            phone: _,
+            external_customer_id: _,
+            connected_at: _,
+        } = self;
         let verified = |column: customer::Column, is_verified: bool| {
             if is_verified { column.is_not_null() } else { column.is_null() }
         };
-        let missing = self
-            .missing
+        let missing = missing
             .iter()
             // For a plain `IS NULL`, PostgreSQL would read all customers without a phone from the index of phones. The
             // condition is therefore `(phone IS NULL)::integer = 1`, which no index fits.
@@ -82,19 +105,30 @@ impl CustomerFilter {
                 if field.is_optional() { field.column().is_null().cast_as("integer").eq(1) } else { Expr::val(1).eq(0) }
             });
         let conditions = Condition::all()
-            .add_option(self.email_verified.map(|is_verified| verified(EmailVerifiedAt, is_verified)))
-            .add_option(self.phone_verified.map(|is_verified| verified(PhoneVerifiedAt, is_verified)))
-            .add_option(self.created_at.from.map(|from| CreatedAt.gte(from)))
-            .add_option(self.created_at.before.map(|before| CreatedAt.lt(before)));
+            .add_option(email_verified.map(|is_verified| verified(EmailVerifiedAt, is_verified)))
+            .add_option(phone_verified.map(|is_verified| verified(PhoneVerifiedAt, is_verified)))
+            .add_option(created_at.from.map(|from| CreatedAt.gte(from)))
+            .add_option(created_at.before.map(|before| CreatedAt.lt(before)));
         missing.fold(conditions, Condition::add)
     }
 
     /// Conditions on columns of `customer_operator`.
     pub(super) fn on_link(&self) -> Condition {
         use customer_operator::Column::{ConnectedAt, ExternalCustomerId};
+        let Self {
+            external_customer_id,
+            connected_at,
+            search: _,
+            email: _,
+            phone: _,
+            missing: _,
+            email_verified: _,
+            phone_verified: _,
+            created_at: _,
+        } = self;
         Condition::all()
-            .add_option(self.external_customer_id.clone().map(|id| ExternalCustomerId.eq(id)))
-            .add_option(self.connected_at.from.map(|from| ConnectedAt.gte(from)))
-            .add_option(self.connected_at.before.map(|before| ConnectedAt.lt(before)))
+            .add_option(external_customer_id.clone().map(|id| ExternalCustomerId.eq(id)))
+            .add_option(connected_at.from.map(|from| ConnectedAt.gte(from)))
+            .add_option(connected_at.before.map(|before| ConnectedAt.lt(before)))
     }
 }

@@ -292,6 +292,10 @@ impl CustomerList {
     /// The rows of the list of all customers.
     fn rows_of_all(&self) -> List {
         use customer::Column::Id;
+        debug_assert!(
+            self.filter.search.is_none() && self.filter.on_link().is_empty(),
+            "the list of all customers has no search and no condition on links"
+        );
         let customers = customer::Entity::find();
         let filter = self.filter.on_customer();
         if self.filter.is_unique() || filter.is_empty() {
