@@ -24,7 +24,7 @@
 //!
 //! SQLite has no arrays and no round trip. On SQLite, a [`BatchedQuery`] runs each request by itself, and
 //! [`OptimisticWrite`](super::OptimisticWrite) does not use the [`BatchWriter`]. On PostgreSQL, attempts that take row
-//! locks and sets with [`write_after`](WriteSet::write_after) do not use it either.
+//! locks and sets with [earlier sets](WriteSet::add_earlier) do not use it either.
 //!
 //! # Failures of reads
 //!

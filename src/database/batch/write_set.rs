@@ -96,12 +96,12 @@ impl WriteSet {
         earlier + self.writes.iter().map(|write| write.rows.len() as u64).sum::<u64>()
     }
 
-    /// Requires that the rows of `earlier` are written before the rows of this set, in the same transaction. Necessary
-    /// if this set stores a unique value that `earlier` removes: PostgreSQL checks uniqueness row by row, and may
+    /// Adds a set to write before this set and after the sets that were added before, in the same transaction.
+    /// Necessary if this set stores a unique value that `set` removes: PostgreSQL checks uniqueness row by row, and may
     /// execute the parts of one statement in any order. Also useful for writes that would take too long in one
     /// statement.
-    pub fn write_after(&mut self, earlier: Self) {
-        self.earlier.push(earlier);
+    pub fn add_earlier(&mut self, set: Self) {
+        self.earlier.push(set);
     }
 
     /// Adds rows to be inserted.
@@ -126,8 +126,9 @@ impl WriteSet {
         (self.operator, self.writes.iter().map(|write| write.statement.name).collect())
     }
 
-    /// Merges sets that have the same key into one set. Returns `None` if `sets` is empty.
+    /// Merges sets that have the same key, and no earlier sets, into one set. Returns `None` if `sets` is empty.
     pub(super) fn merge(sets: &[Self]) -> Option<Self> {
+        debug_assert!(sets.iter().all(|set| set.earlier.is_empty()), "{LOST_EARLIER}");
         let mut sets: Vec<_> = sets.iter().collect();
         // Every batch writes its customers in the order of the customer ids. This avoids most deadlocks between
         // batches.
@@ -142,15 +143,16 @@ impl WriteSet {
     }
 
     /// Builds the statements for SQLite, each with the number of rows that it must affect. A write with too many values
-    /// for one statement becomes several statements.
+    /// for one statement becomes several statements. The set must have no earlier sets.
     pub(in crate::database) fn into_sqlite_statements(self) -> impl Iterator<Item = (Statement, usize)> {
+        debug_assert!(self.earlier.is_empty(), "{LOST_EARLIER}");
         self.writes.into_iter().flat_map(|Write { statement, rows }| {
             let max_rows = MAX_SQLITE_VALUES / (statement.columns)().len();
             let mut rows = rows.into_iter();
             iter::from_fn(move || {
                 let rows: Vec<_> = rows.by_ref().take(max_rows).collect();
                 let row_count = rows.len();
-                let shape = (false, vec![(statement.name, row_count)]);
+                let shape = Shape { is_for_postgres: false, writes: vec![(statement.name, row_count)] };
                 let sql = (row_count > 0).then(|| cached_sql(shape, || statement.sqlite_sql(row_count)))?;
                 let values = Some(Values(rows.into_iter().flatten().collect()));
                 let must_affect = if statement.must_write_all { row_count } else { 0 };
@@ -160,10 +162,12 @@ impl WriteSet {
     }
 
     /// Builds one statement for PostgreSQL. If a write has more than [`MAX_LISTED_ROWS`] rows, the text does not depend
-    /// on their number, so that few texts are prepared.
+    /// on their number, so that few texts are prepared. The set must have no earlier sets.
     pub(in crate::database) fn into_postgres_statement(self) -> Statement {
-        let part = |write: &Write| (write.statement.name, write.rows.len().min(MAX_LISTED_ROWS + 1));
-        let sql = cached_sql((true, self.writes.iter().map(part).collect()), || self.postgres_sql());
+        debug_assert!(self.earlier.is_empty(), "{LOST_EARLIER}");
+        let write = |write: &Write| (write.statement.name, write.rows.len().min(MAX_LISTED_ROWS + 1));
+        let shape = Shape { is_for_postgres: true, writes: self.writes.iter().map(write).collect() };
+        let sql = cached_sql(shape, || self.postgres_sql());
         let mut values = Vec::new();
         for Write { rows, .. } in self.writes {
             if rows.len() <= MAX_LISTED_ROWS {
@@ -210,6 +214,8 @@ impl WriteSet {
         sql + " SELECT " + &result
     }
 }
+
+const LOST_EARLIER: &str = "the earlier sets must be written first, because their rows would be lost here";
 
 /// Rows up to this number are listed in `VALUES`, which costs PostgreSQL less than one array per column: 160 instead of
 /// 170 µs for the statement of an update. A create writes two rows of the feed, and many updates write one or two
@@ -263,19 +269,31 @@ pub fn delete_listed<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteS
     Query::delete().from_table(E::default().table_ref()).and_where(is_listed).take()
 }
 
-/// Everything that the text of a statement depends on: whether the statement is for PostgreSQL, and the name and the
-/// number of rows of each [`WriteStatement`].
-type Shape = (bool, Vec<(&'static str, usize)>);
+/// Everything that the text of a statement depends on.
+#[derive(PartialEq, Eq, Hash)]
+struct Shape {
+    /// False for SQLite.
+    is_for_postgres: bool,
+    /// The name and the number of rows of each [`WriteStatement`].
+    writes: Vec<(&'static str, usize)>,
+}
 
 /// Returns the SQL of this shape. Caches the SQL, because building it takes longer than sending it. SQL for many rows
 /// is not cached, because on SQLite each number of rows has its own SQL text.
 fn cached_sql(shape: Shape, build: impl FnOnce() -> String) -> String {
     const MAX_ROWS: usize = 64;
     static CACHE: LazyLock<Mutex<HashMap<Shape, String>>> = LazyLock::new(Mutex::default);
-    if shape.1.iter().any(|(_, row_count)| *row_count > MAX_ROWS) {
+    if shape.writes.iter().any(|(_, row_count)| *row_count > MAX_ROWS) {
         return build();
     }
-    CACHE.lock().entry(shape).or_insert_with(build).clone()
+    let cached = CACHE.lock().get(&shape).cloned();
+    if let Some(sql) = cached {
+        debug_assert_eq!(sql, build(), "two statements have the same name");
+        return sql;
+    }
+    let sql = build();
+    CACHE.lock().insert(shape, sql.clone());
+    sql
 }
 
 /// SQLite allows at most this many values in a statement.

@@ -235,7 +235,7 @@ impl Customers {
         for batch in hashes.chunks(MAX_ROWS as usize) {
             let mut deleted = WriteSet::new(origin.owner(), customer.id);
             deleted.push(DELETE_LOOKUPS, batch.iter().map(|hash| vec![hash.clone().into()]).collect());
-            writes.write_after(deleted);
+            writes.add_earlier(deleted);
         }
         let of_events = ranges.into_iter().map(|range| {
             let ends = range.into_iter().flat_map(|(version, id)| [version.into(), id.into()]);
@@ -245,7 +245,7 @@ impl Customers {
         for (statement, range) in of_events.chain(of_feed) {
             let mut redacted = WriteSet::new(origin.owner(), customer.id);
             redacted.push(statement, vec![[vec![customer.id.into()], range].concat()]);
-            writes.write_after(redacted);
+            writes.add_earlier(redacted);
         }
         history::record_erased(&mut writes, origin, customer, erased_at, &links);
         let erasure = Model {

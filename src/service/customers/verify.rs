@@ -104,7 +104,7 @@ impl Customers {
             let mut earlier = WriteSet::new(origin.owner(), holder.id);
             let without = row_writes::replace(&mut earlier, holder, customer::Model { phone: None, ..holder.clone() });
             history::record_updated(&mut earlier, origin, holder, &without);
-            writes.write_after(earlier);
+            writes.add_earlier(earlier);
             verified.phone = phone.cloned();
         }
         if verified != *current || *verified_at(&mut verified, field) < Some(*time) {
